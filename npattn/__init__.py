@@ -1,0 +1,21 @@
+"""The attention systems of the vision literature in plain NumPy: forward and backward by hand, derived, and exact."""
+
+from importlib.metadata import version
+
+from npattn import attention, data, ops, oracle
+from npattn.attention import CATALOGUE, EfficientChannelAttention, SqueezeExcitation
+from npattn.module import Module, Paper, Pass
+
+__version__ = version("npattn")
+__all__ = [
+    "CATALOGUE",
+    "EfficientChannelAttention",
+    "Module",
+    "Paper",
+    "Pass",
+    "SqueezeExcitation",
+    "attention",
+    "data",
+    "ops",
+    "oracle",
+]

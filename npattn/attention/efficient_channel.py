@@ -1,0 +1,133 @@
+"""Efficient channel attention: each channel's gate looks at that channel's average and at its neighbours' alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from npattn import ops
+from npattn.checks import require_integers, require_numbers
+from npattn.module import Module, Paper, Pass
+from npattn.parameters import uniform_fan_in
+
+
+@dataclass(frozen=True)
+class EfficientChannelAttention(Module):
+    """Gate each channel by a short convolution across the channels' averages.
+
+    Every channel is averaged over its positions, one kernel of width k slides along the channels, and the map is
+    multiplied by the result's sigmoid: a = σ(conv_k(mean x)), y = x ⊙ a. There is no bottleneck, so no channel's
+    average passes through a narrower layer, and k weights are all the parameters.
+
+    Parameters
+    ----------
+    channels : int
+        C, channels of the map.
+    kernel_size : int, optional
+        k, odd. By default `adaptive_kernel_size` chooses it from C; `width` tells the one in use.
+    gamma, b : float, default 2 and 1
+        Slope and offset of that choice.
+
+    Raises
+    ------
+    TypeError
+        If `channels` or `kernel_size` is no integer, or `gamma` or `b` no number.
+    ValueError
+        If `channels` is below 1, `kernel_size` is even or below 1, or `gamma` is 0 or not finite.
+
+    Notes
+    -----
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C). Parameter, named as in the
+    authors' code: ``conv.weight`` (1, 1, k), without bias, which starts as that code's `Conv1d` does, uniform in ±1/√k.
+    Convolution means cross-correlation; beyond the first and the last channel it reads zeros.
+
+    References
+    ----------
+    Wang et al.: ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks, CVPR 2020: eq. 9 (the
+    gate), 12 (k from C).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = EfficientChannelAttention(channels=64)
+    >>> module.width
+    3
+    >>> run = module(module.init(seed=0), np.ones((2, 64, 7, 5)))
+    >>> dx, grads = run.backward(np.ones((2, 64, 7, 5)))
+    >>> grads["conv.weight"].shape
+    (1, 1, 3)
+    """
+
+    key: ClassVar = "eca"
+    paper: ClassVar = Paper(
+        title="ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
+        authors="Wang, Wu, Zhu, Li, Zuo, Hu",
+        venue="CVPR",
+        year=2020,
+        url="https://arxiv.org/abs/1910.03151",
+    )
+
+    channels: int
+    kernel_size: int | None = None
+    gamma: float = 2
+    b: float = 1
+
+    def __post_init__(self):
+        name = type(self).__name__
+        require_integers(name, channels=self.channels)
+        require_numbers(name, gamma=self.gamma, b=self.b)
+        if self.gamma == 0:
+            raise ValueError(f"{name}: gamma=0; expected a slope other than 0, such as 2")
+        if self.kernel_size is not None:
+            require_integers(name, kernel_size=self.kernel_size)
+            if self.kernel_size % 2 == 0:
+                raise ValueError(
+                    f"{name}: kernel_size={self.kernel_size}; expected an odd number, which has as many neighbours on "
+                    f"either side: {self.kernel_size - 1} or {self.kernel_size + 1}"
+                )
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: 32 channels, k = 3."""
+        return cls(channels=32)
+
+    @property
+    def width(self) -> int:
+        """The kernel's width k: `kernel_size`, or the adaptive choice."""
+        return self.kernel_size or adaptive_kernel_size(self.channels, self.gamma, self.b)
+
+    def parameters(self):
+        """Declare the one kernel."""
+        return {"conv.weight": uniform_fan_in(1, 1, self.width)}
+
+    def forward(self, params, x):
+        """Average, convolve across channels, gate. The tags are the equation numbers of the derivation."""
+        p, back_pool = ops.global_average_pool(x)                                    # (1)
+        z, back_conv = ops.conv1d(p, params["conv.weight"])                          # (2)
+        a, back_sigmoid = ops.sigmoid(z)                                             # (3)
+        y, back_gate = ops.gate(x, a)                                                # (4)
+
+        def backward(dy):
+            dx, da = back_gate(dy)                                                   # (4')
+            dz = back_sigmoid(da)                                                    # (3')
+            dp, dw = back_conv(dz)                                                   # (2')
+            dx += back_pool(dp)                                                      # (1')
+            return dx, {"conv.weight": dw}
+
+        return Pass(y, backward, attention={"channel": a})
+
+
+def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
+    """Choose k from C: the odd number that belongs to log₂(C)/γ + b/γ (ECA-Net, eq. 12).
+
+    The paper asks for the nearest odd number. The authors' code, followed here, cuts off the fraction and adds 1 to
+    what is then even.
+
+    Examples
+    --------
+    >>> [adaptive_kernel_size(channels) for channels in (64, 128, 256, 512, 2048)]
+    [3, 5, 5, 5, 7]
+    """
+    t = int(abs((math.log2(channels) + b) / gamma))
+    return t if t % 2 else t + 1

@@ -1,0 +1,132 @@
+"""What is refused at the door, and in which words: what was given, what was expected, for which name, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "channel_hint",
+    "check_array",
+    "check_names",
+    "check_shapes",
+    "describe_type",
+    "require_booleans",
+    "require_integers",
+    "require_numbers",
+]
+
+
+def require_integers(call: str, least: int = 1, **values: Any) -> None:
+    """Refuse what is no integer, or too small.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no integer (a bool is none either).
+    ValueError
+        If one of them is below `least`.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected an int")
+        if value < least:
+            raise ValueError(f"{call}: {name}={value!r}; expected an integer of at least {least}")
+
+
+def require_numbers(call: str, **values: Any) -> None:
+    """Refuse what is no finite real number.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no number (a bool is none either).
+    ValueError
+        If one of them is infinite or NaN.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected a number")
+        if not math.isfinite(value):
+            raise ValueError(f"{call}: {name}={value!r}; expected a finite number")
+
+
+def require_booleans(call: str, **values: Any) -> None:
+    """Refuse what is neither True nor False.
+
+    Raises
+    ------
+    TypeError
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected True or False")
+
+
+def check_names(
+    call: Any, given: Collection[str], expected: Mapping[str, tuple[int, ...]], noun: str = "parameter"
+) -> None:
+    """Refuse missing and unknown names, naming the nearest valid one.
+
+    Raises
+    ------
+    ValueError
+    """
+    unknown = [name for name in given if name not in expected]
+    missing = [name for name in expected if name not in given]
+    if unknown:
+        near = difflib.get_close_matches(str(unknown[0]), missing or expected, n=1, cutoff=0.5)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{call}: unknown {noun} {unknown[0]!r}{meant} (expected {', '.join(expected) or 'none'})")
+    if missing:
+        raise ValueError(f"{call}: missing {noun} {missing[0]!r} of shape {expected[missing[0]]}")
+
+
+def check_shapes(call: Any, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an array whose shape is not the one declared under its name."""
+    for name, shape in shapes.items():
+        if tuple(arrays[name].shape) != shape:
+            raise ValueError(f"{call}: parameter {name!r} has shape {tuple(arrays[name].shape)}; expected {shape}")
+
+
+def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> None:
+    """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array."""
+    if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
+        raise TypeError(
+            f"{call}: {name} is a {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
+            "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
+        )
+    if not np.issubdtype(value.dtype, np.inexact):
+        raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point, such as x.astype('float32')")
+    if value is like:
+        return
+    if not (isinstance(value, type(like)) or isinstance(like, type(value))):
+        raise TypeError(
+            f"{call}: {name} is a {describe_type(value)} but {like_name} is a {describe_type(like)}; "
+            "expected all on one device, in one kind of array"
+        )
+    if value.dtype != like.dtype:
+        raise TypeError(
+            f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
+            f"convert one of them with .astype"
+        )
+
+
+def channel_hint(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Say what to do about a map whose channels do not fit."""
+    if len(given) != 4 or len(expected) != 4:
+        return ""
+    if given[3] == expected[1] != given[1]:
+        return "; the channels stand last: x.transpose(0, 3, 1, 2) makes (batch, channels, height, width) of them"
+    return f"; the map has {given[1]} channels, the module {expected[1]}"
+
+
+def describe_type(value: Any) -> str:
+    """Name a value's type with its module, as a reader would import it."""
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

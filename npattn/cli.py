@@ -1,0 +1,260 @@
+"""The ``npattn`` command: list the systems, check their gradients on a photograph, draw what they look at."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+import npattn
+from npattn.attention import CATALOGUE
+from npattn.data import photo_features
+from npattn.files import whole_file
+from npattn.module import Module, as_tuple
+from npattn.oracle import generic_values, gradcheck
+
+__all__ = ["main"]
+
+CROP = 3, 4
+"""Rows and columns of the crop on which the whole Jacobian is compared."""
+REPEATS = 5
+"""Passes of which the median time is shown."""
+
+
+class UsageError(Exception):
+    """What the caller asked for can't be done; the message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit status 2, pointing to ``--help``."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 if all is well, 1 if a gradient is wrong, 2 if the input is bad.
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+    except (UsageError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"npattn {arguments.command}: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    return status
+
+
+def make_parser() -> Parser:
+    """Describe the command line."""
+    parser = Parser(
+        prog="npattn",
+        description=npattn.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n  npattn list\n  npattn check\n  npattn check se eca --size 28x42\n"
+        "  npattn show se -o se.png\n\nnpattn COMMAND --help tells more of each command.",
+    )
+    parser.add_argument("--version", action="version", version=f"npattn {npattn.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Callable[[Any], int], summary: str, *examples: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary[0].lower() + summary[1:].split(".")[0],
+            description=summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+        )
+        command.set_defaults(run=run)
+        return command
+
+    add("list", run_list, "List the systems: key, class, paper, and the parameters of a small instance.", "npattn list")
+
+    check = add(
+        "check",
+        run_check,
+        "Run systems forward and backward on a photograph's features and check every gradient.\n\n"
+        f"The full Jacobian is compared with the complex step on a crop of {CROP[0]}x{CROP[1]} positions, the adjoint\n"
+        "identity <dy, J v> = <J' dy, v> at full size. The error shown is the worst of both.\n"
+        "Exit status: 0 if all gradients are right, 1 if one is wrong, 2 if the input is bad.",
+        "npattn check",
+        "npattn check se eca",
+        "npattn check --size 28x42 --seed 7",
+    )
+    check.add_argument("keys", nargs="*", metavar="KEY", help="systems, by their keys in npattn list (default: all)")
+    check.add_argument(
+        "--size", type=size, default=(56, 84), metavar="HxW", help="positions of the feature map (default: 56x84)"
+    )
+    check.add_argument("--seed", type=seed, default=0, help="seed of the parameters and directions (default: 0)")
+
+    show = add(
+        "show",
+        run_show,
+        "Draw what a system attends to on the photograph, and what it changes there.\n\n"
+        "Needs the extra plot: pip install 'npattn[plot]'.",
+        "npattn show se -o se.png",
+        "npattn show eca --seed 3 -o eca.pdf --force",
+    )
+    show.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
+    show.add_argument(
+        "-o", "--output", metavar="FILE", help="picture to write: .png, .pdf, .svg or .jpg (default: KEY.png)"
+    )
+    show.add_argument("--seed", type=seed, default=0, help="seed of the parameters (default: 0)")
+    show.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    return parser
+
+
+def run_list(_: argparse.Namespace) -> int:
+    """Print one line for each system."""
+    rows = [("key", "system", "paper", "parameters")]
+    for key, system in CATALOGUE.items():
+        shapes = system.example().parameter_shapes().values()
+        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {len(shapes)}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print a row for each system; say at the end whether every gradient is right."""
+    modules = {key: find(key).example() for key in dict.fromkeys(arguments.keys or CATALOGUE)}
+    width = max(map(len, modules))
+    print(f"{'system':<{max(width, 6)}}  {'input':<16} {'params':>9}  {'forward':>9} {'backward':>9}  {'worst error':>11}")
+    wrong = 0
+    for done, (key, module) in enumerate(modules.items()):
+        progress(f"checking {key} ({done + 1} of {len(modules)})")
+        params, inputs = photo_values(module, arguments.size, arguments.seed)
+        reports = [gradcheck(module, *photo_values(module, CROP, arguments.seed), method="jacobian")]
+        reports.append(gradcheck(module, params, inputs, method="adjoint", seed=arguments.seed))
+        forward, backward = time_passes(module, params, inputs)
+        passed = all(report.passed for report in reports)
+        worst = max(reports, key=lambda report: (not report.passed, report.error))
+        wrong += not passed
+        progress("")
+        print(
+            f"{key:<{max(width, 6)}}  {next(iter(inputs.values())).shape!s:<16} "
+            f"{count(module.parameter_shapes().values()):>9,}  {forward:>9} {backward:>9}  {worst.error:>11.1e}  "
+            f"{'ok' if passed else 'WRONG'}",
+            flush=True,
+        )
+        for report in reports:
+            if not report.passed:
+                print("  " + str(report).replace("\n", "\n  "))
+    print(
+        f"{wrong} of {len(modules)} systems with a wrong gradient"
+        if wrong
+        else f"every gradient agrees with the complex step to {reports[0].tolerance:.0e}"
+    )
+    return 1 if wrong else 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Write the picture."""
+    module = find(arguments.key).example()
+    path = arguments.output or f"{arguments.key}.png"
+    try:
+        from npattn.picture import FORMATS, draw
+    except ImportError as error:
+        raise UsageError(f"matplotlib can't be imported ({error}): pip install 'npattn[plot]'") from error
+    if not path.endswith(FORMATS):
+        raise UsageError(f"{path}: unknown kind of picture; expected a name that ends in {', '.join(FORMATS)}")
+    with whole_file(path, force=arguments.force) as temporary:
+        draw(module, arguments.seed).savefig(temporary)
+    print(path)
+    return 0
+
+
+def photo_values(module: Module, positions: tuple[int, int], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Draw generic parameters, and give the module the photograph's features as its first input.
+
+    A map of a few positions is cut from the middle of a larger one, where it shows a part of the photograph.
+    """
+    height, width = positions
+    params, inputs = generic_values(module, batch=1, height=height, width=width, seed=seed)
+    name, x = next(iter(inputs.items()))
+    rows, columns = max(height, 56), max(width, 84)
+    top, left = (rows - height) // 2, (columns - width) // 2
+    features = photo_features(x.shape[1], rows, columns)
+    return params, inputs | {name: features[:, :, top : top + height, left : left + width]}
+
+
+def time_passes(module: Module, params: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str]:
+    """Time forward and backward: the median of a few passes, as text."""
+    forwards, backwards = [], []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run = module(params, *inputs.values())
+        middle = time.perf_counter()
+        run.backward(tuple(np.ones_like(y) for y in run.output) if isinstance(run.output, tuple) else run.output)
+        forwards.append(middle - start)
+        backwards.append(time.perf_counter() - middle)
+    return tuple(f"{1e3 * statistics.median(times):.3g} ms" for times in (forwards, backwards))
+
+
+def find(key: str) -> type[Module]:
+    """Look up a system, or say which key may be meant."""
+    if key not in CATALOGUE:
+        near = difflib.get_close_matches(key, CATALOGUE, n=1, cutoff=0.4)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"unknown system {key!r}; {meant}npattn list names them all")
+    return CATALOGUE[key]
+
+
+def count(shapes: Any) -> int:
+    """Count the numbers in arrays of these shapes."""
+    return sum(int(np.prod(shape)) for shape in shapes)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH."""
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 9999, such as 56x84")
+    return int(match[1]), int(match[2])
+
+
+def seed(text: str) -> int:
+    """Read a seed."""
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to 999999999")
+    return int(text)
+
+
+def progress(text: str) -> None:
+    """Say on a terminal what is being done, on one line that is wiped by the next; elsewhere say nothing."""
+    if sys.stderr.isatty():
+        with contextlib.suppress(OSError):
+            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def one_line(error: Exception) -> str:
+    """Return an exception's message, folded to one line."""
+    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())

@@ -1,0 +1,267 @@
+"""What every attention system has in common: hyperparameters, parameters, and one door where mistakes are caught.
+
+A system is a frozen dataclass derived from `Module`. It holds hyperparameters and no arrays; `module(params, x)` runs
+the forward pass and hands back a `Pass`, whose ``backward`` is a closure over what the forward pass computed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from npattn.checks import channel_hint, check_array, check_names, check_shapes, describe_type
+from npattn.parameters import Parameter, to_numpy
+
+__all__ = ["Module", "Paper", "Pass", "as_tuple"]
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a system was published.
+
+    Attributes
+    ----------
+    title, authors, venue : str
+    year : int
+    url : str
+        Where the text can be read.
+    """
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+    url: str
+
+    def __str__(self) -> str:
+        return f"{self.authors}: {self.title}. {self.venue} {self.year}"
+
+    @property
+    def citation(self) -> str:
+        """The short form: first author, venue and year."""
+        first, *others = self.authors.split(", ")
+        return f"{first}{' et al.' if others else ''}, {self.venue} {self.year}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Pass:
+    """What a forward pass hands back.
+
+    Attributes
+    ----------
+    output : array or tuple of arrays
+    backward : callable
+        ``backward(dy)``, with `dy` shaped as the output, returns ``(dx, grads)``: the gradient of every input (a tuple
+        where the system has several) and a dict of the gradient of every parameter, by name.
+    attention : dict of arrays
+        The maps that a reader wants to see, by name: ``{"channel": (B, C)}``.
+    buffers : dict of arrays
+        New running statistics in training mode, else empty.
+    """
+
+    output: Any
+    backward: Callable[[Any], tuple[Any, dict[str, Any]]]
+    attention: dict[str, Any] = field(default_factory=dict)
+    buffers: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(f"{y.dtype} {y.shape}" for y in as_tuple(self.output))
+        named = [f"{name} {a.shape}" for arrays in (self.attention, self.buffers) for name, a in arrays.items()]
+        return f"Pass(output: {'; '.join([outputs, *named])})"
+
+
+@dataclass(frozen=True)
+class Module(ABC):
+    """Base of every system: a frozen record of hyperparameters that can be called.
+
+    A subclass declares `key`, `paper`, its parameters (`parameters`, `buffers`) and the mathematics (`forward`). All
+    that is asked of a caller is checked here, once, in ``__call__``; what lies below may trust its arguments.
+    """
+
+    key: ClassVar[str]
+    """The system's name in `npattn.CATALOGUE` and on the command line."""
+    paper: ClassVar[Paper]
+    """The publication that the system is read from."""
+    derivation: ClassVar[str]
+    """The page in which its gradients are derived, from the top of the repository."""
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        cls.derivation = f"derivations/{cls.__module__.rpartition('.')[2]}.md"
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> Self:
+        """Return a small instance, for tests and first looks."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the trainable parameters: name, shape and initial distribution, in the `state_dict`'s order."""
+        return {}
+
+    def buffers(self) -> dict[str, Parameter]:
+        """Declare the running statistics: remembered by the caller, not trained."""
+        return {}
+
+    @abstractmethod
+    def forward(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
+        """Compute the forward pass on checked arguments; ``module(params, x)`` is the way in."""
+
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs, by name, in call order.
+
+        Parameters
+        ----------
+        batch, height, width : int
+            Images, and positions along each axis of the feature map.
+
+        Returns
+        -------
+        dict of tuple of int
+        """
+        return {"x": (batch, self.channels, height, width)}
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the trainable parameters, by name."""
+        return {name: parameter.shape for name, parameter in self.parameters().items()}
+
+    def buffer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the running statistics, by name; empty for most systems."""
+        return {name: buffer.shape for name, buffer in self.buffers().items()}
+
+    def init(self, seed: int = 0, dtype: Any = np.float64, *, generic: bool = False) -> dict[str, np.ndarray]:
+        """Draw parameters and buffers as the paper starts them.
+
+        Parameters
+        ----------
+        seed : int, default 0
+            Of NumPy's frozen `RandomState` stream: the same values on every version.
+        dtype : dtype, default float64
+        generic : bool, default False
+            Move what starts at exactly 0 or 1 off that value, so that no term of a gradient hides behind it.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            By name: parameters, then buffers.
+        """
+        random = np.random.RandomState(seed)
+        declared = self.parameters() | self.buffers()
+        return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in declared.items()}
+
+    def from_state_dict(self, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+        """Take parameters and buffers from a published checkpoint.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+            NumPy arrays, torch or JAX tensors, or whatever speaks DLPack. The arrays are copied.
+        prefix : str, default ""
+            Where in a larger checkpoint this system stands, such as ``"layer1.0.se."``; other entries are left alone.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+
+        Raises
+        ------
+        TypeError
+            If `mapping` is no mapping, or an entry is no array of floating-point numbers.
+        ValueError
+            If an entry is missing, unknown or of a wrong shape.
+        """
+        call = f"{self}.from_state_dict"
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"{call}: got a {describe_type(mapping)}; expected a mapping of names to arrays")
+        shapes = self.parameter_shapes() | self.buffer_shapes()
+        arrays = {name.removeprefix(prefix): value for name, value in mapping.items() if name.startswith(prefix)}
+        check_names(call, arrays, shapes)
+        params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in shapes}
+        check_shapes(call, params, shapes)
+        return {name: np.array(value, order="C") for name, value in params.items()}
+
+    def __call__(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
+        """Run the forward pass.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+            Parameters and buffers, by name, as `init` and `from_state_dict` give them.
+        *inputs : array
+            As `input_shapes` lists them.
+
+        Returns
+        -------
+        Pass
+
+        Raises
+        ------
+        TypeError
+            If an argument is no array, not of floating-point numbers, or differs in dtype or kind of array from `x`.
+        ValueError
+            If a shape or a parameter's name is not what the system expects.
+        """
+        self._check_inputs(inputs)
+        self._check_params(params, inputs[0])
+        run = self.forward(params, *inputs)
+
+        def backward(dy):
+            self._check_upstream(dy, run.output)
+            return run.backward(dy)
+
+        return replace(run, backward=backward)
+
+    def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
+        names = list(self.input_shapes(1, 1, 1))
+        if len(inputs) != len(names):
+            raise TypeError(f"{self}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
+        first = inputs[0]
+        for name, x in zip(names, inputs, strict=True):
+            check_array(self, name, x, names[0], first)
+        if first.ndim != 4:
+            raise ValueError(
+                f"{self}: {names[0]} has shape {first.shape}; expected 4 axes, (batch, channels, height, width)"
+                + ("; a single image needs a batch axis: x[None]" if first.ndim == 3 else "")
+            )
+        batch, _, height, width = first.shape
+        expected = self.input_shapes(batch, height, width)
+        for name, x in zip(names, inputs, strict=True):
+            if tuple(x.shape) != expected[name]:
+                raise ValueError(
+                    f"{self}: {name} has shape {x.shape}; expected {expected[name]}"
+                    + channel_hint(x.shape, expected[name])
+                )
+        if height == 0 or width == 0:
+            raise ValueError(f"{self}: {names[0]} has shape {first.shape}; expected at least one position")
+
+    def _check_params(self, params: Mapping[str, Any], x: Any) -> None:
+        if not isinstance(params, Mapping):
+            raise TypeError(
+                f"{self}: params is a {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
+            )
+        shapes = self.parameter_shapes() | self.buffer_shapes()
+        check_names(self, params, shapes)
+        for name, value in params.items():
+            check_array(self, f"parameter {name!r}", value, next(iter(self.input_shapes(1, 1, 1))), x)
+        check_shapes(self, params, shapes)
+
+    def _check_upstream(self, dy: Any, output: Any) -> None:
+        gradients, outputs = as_tuple(dy), as_tuple(output)
+        if isinstance(dy, tuple) != isinstance(output, tuple) or len(gradients) != len(outputs):
+            expected = f"a tuple of {len(outputs)}" if isinstance(output, tuple) else "one array"
+            raise ValueError(
+                f"{self}: dy is {f'a tuple of {len(gradients)}' if isinstance(dy, tuple) else 'one array'}; "
+                f"expected {expected}, as the output"
+            )
+        for i, (gradient, y) in enumerate(zip(gradients, outputs, strict=True)):
+            name = f"dy[{i}]" if isinstance(output, tuple) else "dy"
+            check_array(self, name, gradient, "the output", y)
+            if gradient.shape != y.shape:
+                raise ValueError(f"{self}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return `value` if it is a tuple, else the tuple of it alone."""
+    return value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,70 @@
+"""Functions of one number, applied to every element."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["relu", "sigmoid"]
+
+
+def relu(x):
+    """Rectify: y = max(x, 0), with slope 0 at the corner and NaN passed on.
+
+    Parameters
+    ----------
+    x : array, any shape
+        A complex number is rectified by the sign of its real part.
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Examples
+    --------
+    >>> y, backward = relu(np.array([-2.0, 0.0, 3.0]))
+    >>> y
+    array([0., 0., 3.])
+    >>> backward(np.array([1.0, 1.0, 1.0]))
+    array([0., 0., 1.])
+    """
+    off = x.real <= 0  # false for NaN, which so passes
+    y = np.where(off, 0, x)
+
+    def backward(dy):
+        return np.where(off, 0, dy)
+
+    return y, backward
+
+
+def sigmoid(x):
+    """Squash into (0, 1) by the logistic function: y = 1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Examples
+    --------
+    >>> y, backward = sigmoid(np.array([-800.0, 0.0, 40.0]))
+    >>> y
+    array([0. , 0.5, 1. ])
+    >>> backward(np.array([0.0, 1.0, 1.0]))[1:]
+    array([2.50000000e-01, 4.24835426e-18])
+    """
+    negative = x.real < 0
+    e = np.exp(np.where(negative, x, -x))  # at most 1: never overflows
+    y = np.where(negative, e, 1) / (1 + e)
+
+    def backward(dy):
+        # y' = y (1 - y) = e / (1 + e)²; the last form has no 1 - y to cancel where y is nearly 1.
+        return dy * (e / (1 + e) ** 2)
+
+    return y, backward

@@ -1,0 +1,42 @@
+"""Fully connected layers."""
+
+from __future__ import annotations
+
+__all__ = ["linear"]
+
+
+def linear(x, weight, bias=None):
+    """Map each row of features linearly: z = x Wᵀ + b.
+
+    Parameters
+    ----------
+    x : array, (B, in)
+    weight : array, (out, in) or (out, in, 1, 1)
+        A 1×1 convolution's kernel is the same matrix: on a pooled map the two layers are one.
+    bias : array, (out,), optional
+
+    Returns
+    -------
+    z : array, (B, out)
+    backward : callable
+        ``backward(dz)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> z, backward = linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([5.0]))
+    >>> z
+    array([[16.]])
+    >>> backward(np.array([[1.0]]))
+    (array([[3., 4.]]), array([[1., 2.]]), array([1.]))
+    """
+    matrix = weight.reshape(weight.shape[:2])
+    z = x @ matrix.T
+    if bias is not None:
+        z = z + bias
+
+    def backward(dz):
+        dweight = (dz.T @ x).reshape(weight.shape)
+        return dz @ matrix, dweight, None if bias is None else dz.sum(axis=0)
+
+    return z, backward

@@ -1,0 +1,6 @@
+"""The oracle: is a gradient right?"""
+
+from npattn.oracle.gradcheck import GradcheckReport, gradcheck
+from npattn.oracle.values import generic_values
+
+__all__ = ["GradcheckReport", "generic_values", "gradcheck"]

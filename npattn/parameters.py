@@ -1,0 +1,108 @@
+"""Parameters as a system declares them: shape and initial distribution; and how foreign arrays become NumPy's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Parameter", "he_normal", "ones", "to_numpy", "uniform_fan_in", "zeros"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a system: its shape, and how its first values are drawn.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    initial : callable
+        ``initial(random, shape)`` draws the values that the published module starts from.
+    generic : callable
+        ``generic(random, shape)`` draws values without zeros or ones that a gradient's term could hide behind.
+    """
+
+    shape: tuple[int, ...]
+    initial: Callable[[np.random.RandomState, tuple[int, ...]], np.ndarray]
+    generic: Callable[[np.random.RandomState, tuple[int, ...]], np.ndarray]
+
+    def draw(self, random: np.random.RandomState, generic: bool = False) -> np.ndarray:
+        """Draw float64 values: the paper's initial ones, or generic ones."""
+        return (self.generic if generic else self.initial)(random, self.shape)
+
+
+def he_normal(*shape: int) -> Parameter:
+    """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10)."""
+
+    def draw(random, shape):
+        return random.standard_normal(shape) * math.sqrt(2 / fan_in(shape))
+
+    return Parameter(shape, draw, draw)
+
+
+def uniform_fan_in(*shape: int) -> Parameter:
+    """Weights uniform in ±1/√fan-in: what PyTorch's convolutions and linear layers start from."""
+
+    def draw(random, shape):
+        return random.uniform(-1, 1, shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw, draw)
+
+
+def zeros(*shape: int) -> Parameter:
+    """Start at 0 (biases, means, residual scales)."""
+    return Parameter(shape, lambda _, shape: np.zeros(shape), lambda random, shape: random.standard_normal(shape) / 2)
+
+
+def ones(*shape: int) -> Parameter:
+    """Start at 1 (batch norm's scales and variances); generic values stay positive."""
+    return Parameter(shape, lambda _, shape: np.ones(shape), lambda random, shape: random.uniform(0.5, 1.5, shape))
+
+
+def fan_in(shape: tuple[int, ...]) -> int:
+    """Count the inputs that one output of a weight (out, in, *kernel) sums over."""
+    return math.prod(shape[1:])
+
+
+def to_numpy(value: Any, name: str) -> np.ndarray:
+    """Bring an array of any library to the host as a NumPy array of floating-point numbers.
+
+    No library is imported for it: torch, CuPy and JAX arrays are known by what they can do. bfloat16 and 8-bit floats,
+    which NumPy lacks, are widened to float32, exactly.
+
+    Parameters
+    ----------
+    value : array
+        NumPy, CuPy or JAX array, torch tensor, or whatever speaks DLPack or ``__array__``.
+    name : str
+        What to call it in an error message.
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Raises
+    ------
+    TypeError
+        If it is none of these, or not of floating-point numbers.
+    """
+    if hasattr(value, "detach"):  # torch: off the tape, to the host, out of the formats that NumPy lacks
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16" or "float8" in str(value.dtype):
+            value = value.float()
+    elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # CuPy refuses implicit copies
+        value = value.get()
+    if hasattr(value, "__array__"):
+        array = np.asarray(value)
+    elif hasattr(value, "__dlpack__"):
+        array = np.from_dlpack(value)
+    else:
+        raise TypeError(f"{name} is a {type(value).__qualname__}; expected an array or tensor")
+    if str(array.dtype).startswith(("bfloat16", "float8")):
+        array = array.astype(np.float32)
+    if not np.issubdtype(array.dtype, np.inexact):
+        raise TypeError(f"{name} has dtype {array.dtype}; expected floating point")
+    return array
