@@ -19,7 +19,7 @@ import npattn
 from npattn.attention import CATALOGUE
 from npattn.data import photo_features
 from npattn.files import whole_file
-from npattn.module import Module, as_tuple
+from npattn.module import Module
 from npattn.oracle import generic_values, gradcheck
 
 __all__ = ["main"]
@@ -75,7 +75,8 @@ def make_parser() -> Parser:
     """Describe the command line."""
     parser = Parser(
         prog="npattn",
-        description=npattn.__doc__,
+        description="The attention systems of the vision literature in plain NumPy: list them, check\n"
+        "every gradient on a photograph, draw what they look at.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  npattn list\n  npattn check\n  npattn check se eca --size 28x42\n"
         "  npattn show se -o se.png\n\nnpattn COMMAND --help tells more of each command.",
@@ -99,10 +100,11 @@ def make_parser() -> Parser:
     check = add(
         "check",
         run_check,
-        "Run systems forward and backward on a photograph's features and check every gradient.\n\n"
-        f"The full Jacobian is compared with the complex step on a crop of {CROP[0]}x{CROP[1]} positions, the adjoint\n"
-        "identity <dy, J v> = <J' dy, v> at full size. The error shown is the worst of both.\n"
-        "Exit status: 0 if all gradients are right, 1 if one is wrong, 2 if the input is bad.",
+        "Run systems forward and backward on a photograph and check every gradient.\n\n"
+        "The full Jacobian is compared with derivatives by complex step on a crop of\n"
+        f"{CROP[0]}x{CROP[1]} positions; at full size, the adjoint identity <dy, J v> = <J' dy, v> is\n"
+        "checked in random directions. The error shown is the worse of the two, relative.\n\n"
+        "Exit status: 0 if all gradients are right, 1 if one is wrong, 2 if the input is\nbad.",
         "npattn check",
         "npattn check se eca",
         "npattn check --size 28x42 --seed 7",
@@ -135,7 +137,7 @@ def run_list(_: argparse.Namespace) -> int:
     rows = [("key", "system", "paper", "parameters")]
     for key, system in CATALOGUE.items():
         shapes = system.example().parameter_shapes().values()
-        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {len(shapes)}"))
+        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {len(shapes)} arrays"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -146,7 +148,9 @@ def run_check(arguments: argparse.Namespace) -> int:
     """Print a row for each system; say at the end whether every gradient is right."""
     modules = {key: find(key).example() for key in dict.fromkeys(arguments.keys or CATALOGUE)}
     width = max(map(len, modules))
-    print(f"{'system':<{max(width, 6)}}  {'input':<16} {'params':>9}  {'forward':>9} {'backward':>9}  {'worst error':>11}")
+    print(
+        f"{'system':<{max(width, 6)}}  {'input':<16} {'params':>9}  {'forward':>9} {'backward':>9}  {'worst error':>11}"
+    )
     wrong = 0
     for done, (key, module) in enumerate(modules.items()):
         progress(f"checking {key} ({done + 1} of {len(modules)})")
@@ -212,7 +216,7 @@ def time_passes(module: Module, params: dict[str, Any], inputs: dict[str, Any]) 
         start = time.perf_counter()
         run = module(params, *inputs.values())
         middle = time.perf_counter()
-        run.backward(tuple(np.ones_like(y) for y in run.output) if isinstance(run.output, tuple) else run.output)
+        run.backward(run.output)
         forwards.append(middle - start)
         backwards.append(time.perf_counter() - middle)
     return tuple(f"{1e3 * statistics.median(times):.3g} ms" for times in (forwards, backwards))
@@ -234,9 +238,9 @@ def count(shapes: Any) -> int:
 
 def size(text: str) -> tuple[int, int]:
     """Read HEIGHTxWIDTH."""
-    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 9999, such as 56x84")
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if not match or not all(1 <= int(number) <= 1024 for number in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 1024, such as 56x84")
     return int(match[1]), int(match[2])
 
 

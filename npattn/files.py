@@ -41,7 +41,7 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     """
     path = Path(path)
     if path.exists() and not force:
-        raise FileExistsError(f"{path} exists already: give --force or force=True to replace it")
+        raise FileExistsError(f"{path} exists already; only --force (in Python force=True) replaces it")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

@@ -18,6 +18,7 @@ from npattn.parameters import Parameter, to_numpy
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
 
+
 @dataclass(frozen=True)
 class Paper:
     """Where a system was published.

@@ -8,15 +8,16 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
+import scipy
 
 from npattn.checks import require_integers
 
 __all__ = ["Filter", "photo_features", "photo_filters", "photograph"]
 
-PLANES = {  # opponent colours: what is common to red, green and blue, and two contrasts
-    "luminance": (1 / 3, 1 / 3, 1 / 3),
-    "red-green": (1 / 2, -1 / 2, 0),
-    "blue-yellow": (-1 / 4, -1 / 4, 1 / 2),
+PLANES = {  # opponent colours, orthonormal: what red, green and blue have in common, and two contrasts
+    "luminance": np.array([1, 1, 1]) / 3**0.5,
+    "red-green": np.array([1, -1, 0]) / 2**0.5,
+    "blue-yellow": np.array([-1, -1, 2]) / 6**0.5,
 }
 GOLDEN_RATIO = (1 + 5**0.5) / 2
 
@@ -79,7 +80,8 @@ def photo_filters(channels: int) -> list[Filter]:
 
     Examples
     --------
-    >>> print(*photo_filters(3), sep="\\n")
+    >>> for bank in photo_filters(3):
+    ...     print(bank)
     edge 0°, σ 1, luminance
     line 111°, σ 1, luminance
     edge 42°, σ 2, luminance
@@ -94,8 +96,8 @@ def photo_filters(channels: int) -> list[Filter]:
 def photo_features(channels: int, height: int, width: int, dtype: Any = np.float64) -> np.ndarray:
     """Filter the photograph into a feature map of any size, as the first layers of a network do.
 
-    Every channel is the magnitude of one filter's response (`photo_filters`), sampled at height × width positions
-    and scaled so that its mean square over the photograph is 1.
+    Every channel is the magnitude of one filter's response (`photo_filters`), sampled at height × width positions.
+    The unit, one for all channels, is the root mean square of the luminance's gradient at σ = 1.
 
     Parameters
     ----------
@@ -115,7 +117,9 @@ def photo_features(channels: int, height: int, width: int, dtype: Any = np.float
     -----
     A Gaussian's derivative in direction θ is a combination of those along the axes: of first order
     cos θ ∂x + sin θ ∂y, of second order cos² θ ∂xx + 2 cos θ sin θ ∂xy + sin² θ ∂yy (Freeman, Adelson: The Design and
-    Use of Steerable Filters, PAMI 1991). So five filtered pictures per width and plane serve every angle.
+    Use of Steerable Filters, PAMI 1991). So five filtered pictures per width and plane serve every angle. A derivative
+    of order m is multiplied by σᵐ, which makes the widths comparable (Lindeberg: Feature Detection with Automatic
+    Scale Selection, IJCV 1998).
 
     Examples
     --------
@@ -123,26 +127,31 @@ def photo_features(channels: int, height: int, width: int, dtype: Any = np.float
     >>> x.shape, x.dtype
     ((1, 64, 28, 42), dtype('float64'))
     """
-    from scipy import ndimage
-
     require_integers("photo_features", channels=channels, height=height, width=width)
     pixels = photograph() / 255.0
+    unit = np.sqrt(np.mean(np.sum(derivatives(pixels @ PLANES["luminance"], 1, 1.0) ** 2, axis=0)))
     rows = (np.arange(height) + 0.5) * pixels.shape[0] / height - 0.5
     columns = (np.arange(width) + 0.5) * pixels.shape[1] / width - 0.5
-    grid = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"))
 
-    derivatives = {}
+    sampled = {}
     features = np.empty((1, channels, height, width), dtype)
     for channel, bank in enumerate(photo_filters(channels)):
         key = bank.order, bank.sigma, bank.plane
-        if key not in derivatives:
-            axes = [(bank.order - j, j) for j in range(bank.order, -1, -1)]  # times along y, along x
-            plane = pixels @ np.array(PLANES[bank.plane])
-            full = np.stack([ndimage.gaussian_filter(plane, bank.sigma, order=axis, mode="nearest") for axis in axes])
-            sampled = np.stack([ndimage.map_coordinates(f, grid, order=1, mode="nearest") for f in full])
-            derivatives[key] = sampled, np.einsum("iyx,jyx->ij", full, full) / plane.size
-        sampled, moments = derivatives[key]
+        if key not in sampled:
+            full = derivatives(pixels @ PLANES[bank.plane], bank.order, bank.sigma) / unit
+            sampled[key] = np.stack(
+                [scipy.ndimage.map_coordinates(f, positions, order=1, mode="nearest") for f in full]
+            )
         cos, sin = np.cos(bank.angle), np.sin(bank.angle)
-        steer = np.array([cos, sin] if bank.order == 1 else [cos**2, 2 * cos * sin, sin**2])
-        features[0, channel] = np.abs(np.tensordot(steer, sampled, 1)) / np.sqrt(steer @ moments @ steer)
+        steer = [cos, sin] if bank.order == 1 else [cos**2, 2 * cos * sin, sin**2]
+        features[0, channel] = np.abs(np.tensordot(steer, sampled[key], 1))
     return features
+
+
+def derivatives(plane: np.ndarray, order: int, sigma: float) -> np.ndarray:
+    """Differentiate a smoothed picture: stack ∂x, ∂y, or ∂xx, ∂xy, ∂yy, times σ to the order."""
+    axes = [(order - j, j) for j in range(order, -1, -1)]  # times along y, along x
+    return np.stack(
+        [sigma**order * scipy.ndimage.gaussian_filter(plane, sigma, order=axis, mode="nearest") for axis in axes]
+    )

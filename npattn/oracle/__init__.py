@@ -1,4 +1,4 @@
-"""The oracle: is a gradient right?"""
+"""The oracle: it tells whether a gradient is right."""
 
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
 from npattn.oracle.values import generic_values
