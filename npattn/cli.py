@@ -87,7 +87,7 @@ def make_parser() -> Parser:
     def add(name: str, run: Callable[[Any], int], summary: str, *examples: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
-            help=summary[0].lower() + summary[1:].split(".")[0],
+            help=summary[0].lower() + summary[1:].partition(".")[0],
             description=summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
