@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,7 +40,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit status 2, pointing to ``--help``."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Leave once the help is written, so that `main` hears of it if it can't be."""
+        print(end="", flush=True)
+        super().exit(status, message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,15 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 if all is well, 1 if a gradient is wrong, 2 if the input is bad.
     """
-    arguments = make_parser().parse_args(argv)
+    name = "npattn"
+    if getattr(sys.stdout, "errors", None) == "strict":  # what the terminal's encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        arguments = make_parser().parse_args(argv)
+        name = f"npattn {arguments.command}"
         status = arguments.run(arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)
     except (UsageError, OSError) as error:
+        drop_unwritable()
         if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"npattn {arguments.command}: {one_line(error)}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -159,7 +169,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         reports.append(gradcheck(module, params, inputs, method="adjoint", seed=arguments.seed))
         forward, backward = time_passes(module, params, inputs)
         passed = all(report.passed for report in reports)
-        worst = max(reports, key=lambda report: (not report.passed, report.error))
+        worst = max(reports, key=lambda report: (np.isnan(report.error), report.error))
         wrong += not passed
         progress("")
         print(
@@ -182,13 +192,13 @@ def run_check(arguments: argparse.Namespace) -> int:
 def run_show(arguments: argparse.Namespace) -> int:
     """Write the picture."""
     module = find(arguments.key).example()
-    path = arguments.output or f"{arguments.key}.png"
+    path = f"{arguments.key}.png" if arguments.output is None else arguments.output
     try:
         from npattn.picture import FORMATS, draw
     except ImportError as error:
         raise UsageError(f"matplotlib can't be imported ({error}): pip install 'npattn[plot]'") from error
-    if not path.endswith(FORMATS):
-        raise UsageError(f"{path}: unknown kind of picture; expected a name that ends in {', '.join(FORMATS)}")
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UsageError(f"{path!r}: unknown kind of picture; expected a name that ends in {', '.join(FORMATS)}")
     with whole_file(path, force=arguments.force) as temporary:
         draw(module, arguments.seed).savefig(temporary)
     print(path)
@@ -219,7 +229,12 @@ def time_passes(module: Module, params: dict[str, Any], inputs: dict[str, Any]) 
         run.backward(run.output)
         forwards.append(middle - start)
         backwards.append(time.perf_counter() - middle)
-    return tuple(f"{1e3 * statistics.median(times):.3g} ms" for times in (forwards, backwards))
+    return tuple(duration(statistics.median(times)) for times in (forwards, backwards))
+
+
+def duration(seconds: float) -> str:
+    """Write a time with three digits, and with no exponent."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 def find(key: str) -> type[Module]:
@@ -253,12 +268,22 @@ def seed(text: str) -> int:
 
 def progress(text: str) -> None:
     """Say on a terminal what is being done, on one line that is wiped by the next; elsewhere say nothing."""
-    if sys.stderr.isatty():
+    if sys.stderr and sys.stderr.isatty():
         with contextlib.suppress(OSError):
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def one_line(error: Exception) -> str:
     """Return an exception's message, folded to one line."""
-    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(text.split())
+
+
+def drop_unwritable() -> None:
+    """If stdout can't be written to, drop what waits in its buffer, of which Python would complain again at exit."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

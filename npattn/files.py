@@ -27,6 +27,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     ------
     FileExistsError
         If there is one and `force` is False.
+    IsADirectoryError
+        If `path` is a folder.
     OSError
         If the folder is missing or can't be written to.
 
@@ -40,19 +42,31 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     ['a.txt']
     """
     path = Path(path)
-    if path.exists() and not force:
-        raise FileExistsError(f"{path} exists already; only --force (in Python force=True) replaces it")
+    check_free(path, force)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".npattn-", suffix=path.suffix)
+    except OSError as error:
+        error.filename = str(path)  # the temporary name would tell the caller nothing
+        raise
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         temporary.chmod(0o666 & ~current_umask())
+        check_free(path, force)  # another may have written it meanwhile
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_free(path: Path, force: bool) -> None:
+    """Refuse a folder; refuse a file, or a link to nowhere, that would be replaced without being asked to."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise FileExistsError(f"{path} exists already; only --force (in Python force=True) replaces it")
 
 
 def current_umask() -> int:

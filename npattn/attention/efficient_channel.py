@@ -44,8 +44,8 @@ class EfficientChannelAttention(Module):
 
     References
     ----------
-    Wang et al.: ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks, CVPR 2020: eq. 9 (the
-    gate), 12 (k from C).
+    Wang et al.: ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks, CVPR 2020,
+    section 3.2.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class EfficientChannelAttention(Module):
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
-    """Choose k from C: the odd number that belongs to log₂(C)/γ + b/γ (ECA-Net, eq. 12).
+    """Choose k from C: the odd number that belongs to log₂(C)/γ + b/γ (ECA-Net, section 3.2).
 
     The paper asks for the nearest odd number. The authors' code, followed here, cuts off the fraction and adds 1 to
     what is then even.

@@ -1,0 +1,104 @@
+"""The pages and the code tell the same story, in mathematics that GitHub renders."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import npattn
+
+REPOSITORY = Path(__file__).parent.parent
+PAGES = sorted((REPOSITORY / "derivations").glob("*.md"))
+SYSTEM_FILES = sorted(
+    path for path in Path(npattn.attention.__file__).parent.glob("*.py") if path.name != "__init__.py"
+)
+SECTIONS = [
+    "Notation",
+    "Forward",
+    "Backward",
+    "The gradient, expanded",
+    "Cost",
+    "Published code and the paper",
+    "Common mistakes",
+    "Reference",
+]
+
+
+def page_of(path):
+    return (REPOSITORY / "derivations" / f"{path.stem}.md").read_text(encoding="utf-8")
+
+
+def prose_and_maths(page):
+    """Split a page into its text without code, and the formulas in it."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
+    formulas = re.findall(r"\$\$(.*?)\$\$", text, flags=re.DOTALL)
+    return text, formulas + re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
+
+
+@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+def test_equations_of_code_and_page_have_the_same_numbers(path):
+    in_code = re.findall(r"# \((\d+'?)\)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    on_page = re.findall(r"^\\tag\{(\d+'?)\}$", page_of(path), flags=re.MULTILINE)
+    assert in_code
+    assert sorted(in_code) == sorted(on_page)
+
+
+@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
+    source = path.read_text(encoding="utf-8")
+    for forward in re.split(r"\n    def forward", source)[1:]:
+        steps = re.findall(r"# \((\d+)\)$", forward, flags=re.MULTILINE)
+        mirrored = re.findall(r"# \((\d+)'\)$", forward, flags=re.MULTILINE)
+        assert steps == sorted(steps, key=int)
+        assert mirrored == steps[::-1]
+
+
+@pytest.mark.parametrize("system", npattn.CATALOGUE.values(), ids=npattn.CATALOGUE)
+def test_every_system_leads_to_its_paper_and_its_page(system):
+    assert (REPOSITORY / system.derivation).is_file()
+    assert 1990 < system.paper.year < 2100
+    assert str(system.paper.year) in str(system.paper)
+    assert system.paper.url.startswith("https://")
+    assert npattn.CATALOGUE[system.key] is system
+    assert Path(system.derivation).name in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+def test_page_of_a_system_has_all_its_sections_in_order(path):
+    headings = re.findall(r"^## (.*)$", page_of(path), flags=re.MULTILINE)
+    assert headings == SECTIONS
+    assert "```mermaid" in page_of(path)
+
+
+@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+def test_code_follows_soon_after_every_backward_equation(path):
+    blocks = page_of(path).split("$$\n")
+    for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):
+        if "'}" in formula:
+            assert ">>>" in text.partition("\n**")[0], formula
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_formulas_survive_github_markdown(path):
+    text, formulas = prose_and_maths(path.read_text(encoding="utf-8"))
+    assert text.count("$") % 2 == 0
+    for formula in formulas:
+        # Markdown eats a backslash before punctuation, and "<" may open a tag; GitHub forbids \operatorname.
+        assert not re.search(r"\\[^A-Za-z]", formula), formula
+        assert not re.search(r"[<>]", formula), formula
+        assert "operatorname" not in formula, formula
+        assert formula.count("{") == formula.count("}"), formula
+    for line in text.splitlines():
+        # A formula begins after a space or an opening bracket and ends before a space or punctuation.
+        inline = re.sub(r"\$[^$]+\$", "§", line) if "$$" not in line else ""
+        assert not re.search(r"[\w-]§|§\w", inline), line
+
+
+@pytest.mark.parametrize("path", [*PAGES, REPOSITORY / "README.md"], ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
