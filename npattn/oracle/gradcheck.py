@@ -22,6 +22,8 @@ STEP = 2.0**-100
 """Imaginary step: its square vanishes beside 1 in any format, and dividing by a power of two is exact."""
 SMALL = 2_000
 """Inputs and outputs up to which the full Jacobian is the default."""
+CANCELLED = 1e-3
+"""A number smaller than this share of its kind is a sum that nearly cancels, and is not held to its own last digits."""
 DIRECTIONS = 3
 """Random pairs (dy, v) of the adjoint identity."""
 
@@ -103,7 +105,7 @@ def gradcheck(
     GradcheckReport
         Errors are relative: in the Jacobian to the entry itself, or to a thousandth of its tensor's root mean square
         where the entry is smaller than that (there it is a sum of cancelling terms); in the adjoint identity
-        to the larger side.
+        to the larger side, or to a thousandth of Σ |dy · J v| where both are smaller than that.
 
     Raises
     ------
@@ -174,7 +176,7 @@ def jacobian_errors(jvp, vjp, shapes, outputs, _) -> dict[str, float]:
     for name, shape in shapes.items():
         columns = [np.concatenate([dy.ravel() for dy in jvp(name, v)]) for (v,) in unit_directions([shape])]
         exact, by_hand = np.array(columns).T, np.array(rows[name])
-        smallest = 1e-3 * np.sqrt(np.mean(exact**2))
+        smallest = CANCELLED * np.sqrt(np.mean(exact**2))
         errors[name] = relative(np.abs(by_hand - exact), np.maximum(np.abs(exact), smallest))
     return errors
 
@@ -188,9 +190,10 @@ def adjoint_errors(jvp, vjp, shapes, outputs, random) -> dict[str, float]:
         for name, gradient in vjp(dy).items():
             sign = np.where(gradient == 0, random.choice([-1, 1], gradient.shape), np.sign(gradient))
             v = sign * random.uniform(0.5, 1.5, gradient.shape)  # along the gradient: its terms add up, none cancels
-            forward = sum(np.sum(d * jv) for d, jv in zip(dy, jvp(name, v), strict=True))
-            back = np.sum(gradient * v)
-            errors[name] = np.maximum(errors[name], relative(np.abs(forward - back), np.maximum(np.abs(forward), back)))
+            terms = np.concatenate([(d * jv).ravel() for d, jv in zip(dy, jvp(name, v), strict=True)])
+            forward, back = np.sum(terms), np.sum(gradient * v)
+            scale = max(abs(forward), back, CANCELLED * np.sum(np.abs(terms)))
+            errors[name] = np.maximum(errors[name], relative(np.abs(forward - back), scale))
     return {name: float(error) for name, error in errors.items()}
 
 

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import SqueezeExcitation
+from npattn.oracle import generic_values
+from tests.attention.parity import assert_parity
+from tests.strategies import cases, se_modules, seeds
+
+
+def published(module):
+    """The PyTorch form, with torchvision's names."""
+    torch = pytest.importorskip("torch")
+
+    class Reference(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            narrow = max(1, module.channels // module.reduction)
+            self.fc1 = torch.nn.Conv2d(module.channels, narrow, 1, bias=module.bias)
+            self.fc2 = torch.nn.Conv2d(narrow, module.channels, 1, bias=module.bias)
+
+        def forward(self, x):
+            p = torch.nn.functional.adaptive_avg_pool2d(x, 1)
+            return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(p))))
+
+    return Reference()
+
+
+@given(cases(se_modules()), seeds)
+@settings(max_examples=50)
+def test_output_and_gradients_agree_with_pytorch(case, seed):
+    module, params, inputs = case
+    dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
+    assert_parity(module, published(module), params, inputs["x"], dy)
+
+
+def test_a_published_state_dict_loads_unchanged():
+    module = SqueezeExcitation(channels=12, reduction=4)
+    reference = published(module)
+    params = module.from_state_dict(reference.state_dict())
+    assert list(params) == list(reference.state_dict())
+    assert all(params[name].dtype == np.float32 for name in params)
+    x = np.random.RandomState(0).standard_normal((2, 12, 3, 5)).astype(np.float32)
+    torch = pytest.importorskip("torch")
+    expected = reference(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-6)
+
+
+@given(st.integers(1, 300), st.integers(1, 40))
+def test_the_middle_is_a_fraction_of_the_channels_and_never_empty(channels, reduction):
+    shapes = SqueezeExcitation(channels, reduction).parameter_shapes()
+    narrow = shapes["fc1.bias"][0]
+    assert narrow >= 1
+    assert narrow * reduction <= max(channels, reduction)
+    assert (narrow + 1) * reduction > channels
+    assert shapes["fc1.weight"] == (narrow, channels, 1, 1)
+    assert shapes["fc2.weight"] == (channels, narrow, 1, 1)
+
+
+@given(cases(se_modules()), st.randoms(use_true_random=False))
+def test_renaming_channels_renames_the_output(case, random):
+    module, params, inputs = case
+    order = list(range(module.channels))
+    random.shuffle(order)
+    renamed = dict(params, **{"fc1.weight": params["fc1.weight"][:, order], "fc2.weight": params["fc2.weight"][order]})
+    if module.bias:
+        renamed["fc2.bias"] = params["fc2.bias"][order]
+    output = module(params, inputs["x"]).output
+    np.testing.assert_allclose(module(renamed, inputs["x"][:, order]).output, output[:, order], rtol=1e-10, atol=1e-12)
+
+
+def test_training_starts_from_he_weights_and_zero_biases():
+    params = SqueezeExcitation(channels=512, reduction=2).init(seed=3)
+    assert not params["fc1.bias"].any()
+    assert not params["fc2.bias"].any()
+    assert np.std(params["fc1.weight"]) == pytest.approx(np.sqrt(2 / 512), rel=0.02)
+    assert np.std(params["fc2.weight"]) == pytest.approx(np.sqrt(2 / 256), rel=0.02)
+
+
+def test_with_zero_parameters_every_gate_is_one_half():
+    module = SqueezeExcitation.example()
+    params, inputs = generic_values(module)
+    zero = {name: np.zeros_like(value) for name, value in params.items()}
+    run = module(zero, inputs["x"])
+    np.testing.assert_array_equal(run.attention["channel"], 0.5)
+    np.testing.assert_array_equal(run.output, inputs["x"] / 2)

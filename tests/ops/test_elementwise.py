@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from npattn import ops
+from tests.ops.primitives import normal, torch_gradients, worst_error
+
+finite = hnp.arrays(np.float64, hnp.array_shapes(max_dims=4, max_side=4), elements=st.floats(-1e3, 1e3))
+TINY = np.finfo(np.float64).tiny
+
+
+@given(finite)
+def test_sigmoid_agrees_with_scipy(x):
+    np.testing.assert_allclose(ops.sigmoid(x)[0], scipy.special.expit(x), rtol=1e-15, atol=TINY)
+
+
+@given(finite)
+def test_sigmoid_slope_keeps_its_digits_where_the_sigmoid_saturates(x):
+    slope = ops.sigmoid(x)[1](np.ones_like(x))
+    np.testing.assert_allclose(slope, scipy.special.expit(x) * scipy.special.expit(-x), rtol=4e-15, atol=TINY)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_sigmoid_neither_overflows_nor_leaves_its_dtype(dtype):
+    extreme = np.finfo(dtype).max
+    x = np.array([-np.inf, -extreme, -100, -0.0, 0, 100, extreme, np.inf, np.nan], dtype)
+    y, backward = ops.sigmoid(x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y[[0, 1, 3, 4, 6, 7, 8]], np.array([0, 0, 0.5, 0.5, 1, 1, np.nan], dtype))
+    slope = backward(np.ones_like(x))
+    assert slope.dtype == dtype
+    np.testing.assert_array_equal(slope[[0, 1, 3, 4, 6, 7, 8]], np.array([0, 0, 0.25, 0.25, 0, 0, np.nan], dtype))
+
+
+def test_relu_keeps_positive_numbers_and_passes_nan_and_infinity():
+    x = np.array([-np.inf, -1, -0.0, 0, 1, np.inf, np.nan])
+    y, backward = ops.relu(x)
+    np.testing.assert_array_equal(y, [0, 0, 0, 0, 1, np.inf, np.nan])
+    np.testing.assert_array_equal(backward(np.full(7, 2.0)), [0, 0, 0, 0, 2, 2, 2])
+
+
+@pytest.mark.parametrize("primitive", [ops.relu, ops.sigmoid])
+def test_derivative_agrees_with_the_complex_step(primitive):
+    assert worst_error(primitive, normal(3, 4)) < 1e-14
+    assert worst_error(primitive, np.array([-30.0, -0.0, 0.0, 1e-300, 30.0])) < 1e-13
+
+
+@pytest.mark.parametrize("primitive", ["relu", "sigmoid"])
+def test_value_and_gradient_agree_with_pytorch_at_kinks_too(primitive):
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([normal(20), [0.0, -0.0, 700.0, -700.0]])
+    dy = normal(24, seed=1)
+    y, (dx,) = torch_gradients(getattr(torch, primitive), dy, x)
+    value, backward = getattr(ops, primitive)(x)
+    np.testing.assert_allclose(value, y, rtol=1e-15, atol=1e-300)
+    np.testing.assert_allclose(backward(dy), dx, rtol=1e-13, atol=1e-15)

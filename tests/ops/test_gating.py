@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npattn import ops
+from tests.ops.primitives import normal, worst_error
+from tests.strategies import seeds, sizes
+
+
+@st.composite
+def gates(draw):
+    """A map and a gate that may lack axes at the end, or have length 1 in some."""
+    shape = draw(st.tuples(sizes, sizes, sizes, sizes))
+    kept = shape[: draw(st.integers(1, 4))]
+    spread = draw(st.tuples(*(st.booleans() for _ in kept)))
+    seed = draw(seeds)
+    return normal(*shape, seed=seed), normal(*(1 if s else n for s, n in zip(spread, kept, strict=True)), seed=seed + 1)
+
+
+@given(gates())
+def test_gate_multiplies_every_element_by_the_gate_spread_over_it(case):
+    x, a = case
+    full = np.broadcast_to(a.reshape(a.shape + (1,) * (x.ndim - a.ndim)), x.shape)
+    y, backward = ops.gate(x, a)
+    np.testing.assert_array_equal(y, x * full)
+    dy = normal(*x.shape, seed=5)
+    dx, da = backward(dy)
+    np.testing.assert_array_equal(dx, dy * full)
+    expected = np.zeros(full.shape)
+    np.copyto(expected, x * dy)
+    for axis, (short, long) in enumerate(zip(a.shape + (1,) * (x.ndim - a.ndim), x.shape, strict=True)):
+        if short != long:
+            expected = expected.sum(axis=axis, keepdims=True)
+    assert da.shape == a.shape
+    np.testing.assert_allclose(da, expected.reshape(a.shape), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 1, 4, 2), (2, 3, 4, 1), (1, 3, 1, 1), (2, 3, 4, 2)])
+def test_gate_gradient_agrees_with_the_complex_step(shape):
+    assert worst_error(ops.gate, normal(2, 3, 4, 2), normal(*shape, seed=1)) < 1e-12

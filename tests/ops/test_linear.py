@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from hypothesis import given
+
+from npattn import ops
+from tests.ops.primitives import normal, torch_gradients, worst_error
+from tests.strategies import seeds, sizes
+
+
+@given(sizes, sizes, sizes, seeds)
+def test_every_output_is_the_dot_product_of_a_row_and_a_weight(rows, wide, narrow, seed):
+    x, weight, bias = normal(rows, wide, seed=seed), normal(narrow, wide, seed=seed + 1), normal(narrow, seed=seed + 2)
+    expected = [
+        [sum(w * v for w, v in zip(ws, row, strict=True)) + b for ws, b in zip(weight, bias, strict=True)] for row in x
+    ]
+    np.testing.assert_allclose(ops.linear(x, weight, bias)[0], expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("kernel", [(), (1, 1)])
+def test_gradients_agree_with_the_complex_step_and_keep_the_shape_of_the_weight(kernel):
+    weight = normal(4, 3, *kernel, seed=1)
+    assert worst_error(ops.linear, normal(2, 3), weight, normal(4, seed=2)) < 1e-13
+    assert ops.linear(normal(2, 3), weight)[1](normal(2, 4))[1].shape == weight.shape
+
+
+def test_without_a_bias_there_is_no_gradient_of_one():
+    z, backward = ops.linear(normal(2, 3), normal(4, 3))
+    np.testing.assert_array_equal(z, ops.linear(normal(2, 3), normal(4, 3), np.zeros(4))[0])
+    assert backward(normal(2, 4))[2] is None
+
+
+def test_value_and_gradients_agree_with_pytorch():
+    torch = pytest.importorskip("torch")
+    arrays = normal(5, 7), normal(3, 7, seed=1), normal(3, seed=2)
+    dz = normal(5, 3, seed=3)
+    expected, gradients = torch_gradients(torch.nn.functional.linear, dz, *arrays)
+    z, backward = ops.linear(*arrays)
+    np.testing.assert_allclose(z, expected, rtol=1e-12)
+    for ours, theirs in zip(backward(dz), gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import npattn
+from npattn.oracle import generic_values
+from tests.strategies import SYSTEMS, cases
+
+
+@given(cases())
+@settings(max_examples=50)
+def test_no_generic_number_is_special(case):
+    module, params, inputs = case
+    assert {name: value.shape for name, value in params.items()} == module.parameter_shapes() | module.buffer_shapes()
+    for value in [*params.values(), *inputs.values()]:
+        assert not np.isin(value, [-1, 0, 1]).any()
+        assert np.unique(value).size == value.size
+        assert np.isfinite(value).all()
+
+
+def test_inputs_and_parameters_come_from_different_streams():
+    params, inputs = generic_values(SYSTEMS[0].example(), batch=3)
+    everything = np.concatenate([value.ravel() for value in [*params.values(), *inputs.values()]])
+    ratios = inputs["x"].ravel()[:100] / params["fc1.weight"].ravel()[:100]
+    assert np.std(ratios) > 0.1
+    assert np.unique(everything).size == everything.size
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_seed_decides(dtype):
+    module = SYSTEMS[0].example()
+    first, again, other = (generic_values(module, seed=seed, dtype=dtype) for seed in (1, 1, 2))
+    for one, two, three in zip(first, again, other, strict=True):
+        for name, value in one.items():
+            assert value.dtype == dtype
+            np.testing.assert_array_equal(value, two[name])
+            assert (value != three[name]).any()
+
+
+def test_the_stream_is_frozen():
+    """The first numbers of seed 0, as every NumPy version draws them (NEP 19)."""
+    params, inputs = generic_values(npattn.EfficientChannelAttention.example())
+    uniform = [0.09762701, 0.43037873, 0.20552675]
+    np.testing.assert_allclose(params["conv.weight"].ravel() * np.sqrt(3), uniform, rtol=1e-6)
+    np.testing.assert_allclose(inputs["x"].ravel()[:3], [-1.24971784, -0.02548454, -0.32206773], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["batch", "height", "width"])
+def test_sizes_below_one_are_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"{name}=0; expected an integer of at least 1"):
+        generic_values(SYSTEMS[0].example(), **{name: 0})

@@ -1,0 +1,135 @@
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import npattn
+from npattn.module import as_tuple
+from tests.strategies import SYSTEMS, cases, modules
+
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+
+
+@given(cases())
+def test_results_have_the_shapes_that_were_asked_for(case):
+    module, params, inputs = case
+    run = module(params, *inputs.values())
+    dx, grads = run.backward(run.output)
+    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    assert [None if d is None else d.shape for d in as_tuple(dx)] == [
+        None if d is None else x.shape for d, x in zip(as_tuple(dx), inputs.values(), strict=True)
+    ]
+    assert {name: buffer.shape for name, buffer in run.buffers.items()} in ({}, module.buffer_shapes())
+
+
+@given(cases())
+def test_backward_is_linear_in_the_upstream_gradient(case):
+    module, params, inputs = case
+    run = module(params, *inputs.values())
+    dy = tuple(np.random.RandomState(i).standard_normal(y.shape) for i, y in enumerate(as_tuple(run.output)))
+    one, twice = (
+        run.backward(tuple(s * d for d in dy) if isinstance(run.output, tuple) else s * dy[0]) for s in (1, 2)
+    )
+    for name, grad in one[1].items():
+        np.testing.assert_array_equal(2 * grad, twice[1][name])
+
+
+@given(cases())
+def test_backward_may_be_called_again_and_gives_the_same(case):
+    module, params, inputs = case
+    run = module(params, *inputs.values())
+    (dx, grads), (dx_again, grads_again) = run.backward(run.output), run.backward(run.output)
+    for one, two in zip(as_tuple(dx), as_tuple(dx_again), strict=True):
+        np.testing.assert_array_equal(one, two)
+        assert one is None or not np.shares_memory(one, two)
+    for name, grad in grads.items():
+        np.testing.assert_array_equal(grad, grads_again[name])
+
+
+@given(cases())
+def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(case):
+    module, params, inputs = case
+    whole = module(params, inputs["x"])
+    _, grads = whole.backward(whole.output)
+    total = dict.fromkeys(grads, 0)
+    for i, image in enumerate(inputs["x"]):
+        single = module(params, image[None])
+        np.testing.assert_allclose(single.output[0], whole.output[i], rtol=1e-11, atol=1e-13)
+        total = {name: total[name] + grad for name, grad in single.backward(single.output)[1].items()}
+    for name, grad in grads.items():
+        np.testing.assert_allclose(total[name], grad, rtol=1e-9, atol=1e-11)
+
+
+@given(cases())
+def test_output_does_not_share_memory_with_what_was_given(case):
+    module, params, inputs = case
+    run = module(params, *inputs.values())
+    dy = np.ones_like(run.output)
+    dx, grads = run.backward(dy)
+    for result in (run.output, dx, *grads.values()):
+        assert result.flags.writeable
+        assert not any(np.shares_memory(result, given) for given in (dy, *inputs.values(), *params.values()))
+
+
+@every_system
+def test_the_seed_decides_the_initial_values(system):
+    module = system.example()
+    assert list(module.init()) == list(module.parameter_shapes() | module.buffer_shapes())
+    for generic in (False, True):
+        first, again, other = (module.init(seed, np.float32, generic=generic) for seed in (1, 1, 2))
+        assert all(value.dtype == np.float32 for value in first.values())
+        assert all((first[name] == again[name]).all() for name in first)
+        assert any((first[name] != other[name]).any() for name in first)
+
+
+@given(modules())
+def test_a_module_is_a_value(module):
+    assert module == dataclasses.replace(module)
+    assert hash(module) == hash(dataclasses.replace(module))
+    assert eval(repr(module), vars(npattn)) == module
+    assert pickle.loads(pickle.dumps(module)) == module
+
+
+@given(modules())
+@settings(max_examples=20)
+def test_numpy_integers_serve_as_hyperparameters(module):
+    assert (
+        type(module)(channels=np.int64(module.channels)).parameter_shapes()
+        == type(module)(channels=module.channels).parameter_shapes()
+    )
+
+
+@every_system
+def test_a_pass_says_briefly_what_it_holds(system):
+    module = system.example()
+    params, inputs = npattn.oracle.generic_values(module)
+    run = module(params, *inputs.values())
+    assert len(repr(run)) < 300
+    assert "output: float64" in repr(run)
+    assert all(name in repr(run) for name in run.attention)
+
+
+@every_system
+def test_a_system_documents_its_parameters_errors_and_source(system):
+    for section in ("Parameters\n", "Raises\n", "Notes\n", "References\n", "Examples\n"):
+        assert section in system.__doc__
+    for field in dataclasses.fields(system):
+        assert field.name in system.__doc__
+    for name in system.example().parameter_shapes():
+        assert name in system.__doc__
+
+
+def test_the_base_class_and_its_incomplete_heirs_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        npattn.Module()
+
+
+def test_importing_the_package_loads_neither_plots_nor_gpu_libraries():
+    import subprocess
+    import sys
+
+    code = "import sys, npattn; print([m for m in ('matplotlib', 'cupy', 'torch', 'hypothesis') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from npattn import parameters
+
+random = np.random.RandomState
+
+
+def test_he_normal_has_variance_two_over_fan_in():
+    values = parameters.he_normal(50, 40, 3, 3).draw(random(0))
+    assert values.shape == (50, 40, 3, 3)
+    assert np.var(values) == pytest.approx(2 / 360, rel=0.03)
+    assert np.mean(values) == pytest.approx(0, abs=0.002)
+
+
+def test_uniform_fan_in_fills_its_interval():
+    values = parameters.uniform_fan_in(100, 25).draw(random(0))
+    assert values.min() == pytest.approx(-0.2, rel=0.01)
+    assert values.max() == pytest.approx(0.2, rel=0.01)
+    assert np.var(values) == pytest.approx(0.04 / 3, rel=0.1)
+
+
+@pytest.mark.parametrize(("declare", "value"), [(parameters.zeros, 0), (parameters.ones, 1)])
+def test_constants_start_as_such_and_have_generic_values_beside(declare, value):
+    parameter = declare(4, 5)
+    np.testing.assert_array_equal(parameter.draw(random(0)), np.full((4, 5), value))
+    generic = parameter.draw(random(0), generic=True)
+    assert generic.shape == (4, 5)
+    assert not (generic == value).any()
+
+
+def test_generic_ones_stay_positive_since_variances_are_among_them():
+    assert (parameters.ones(1000).draw(random(0), generic=True) > 0).all()
