@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from npattn.checks import channel_hint, check_array, check_names, check_shapes, describe_type
-from npattn.parameters import Parameter, to_numpy
+from npattn.parameters import Parameter, to_numpy, within
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
 
@@ -158,7 +158,8 @@ class Module(ABC):
         Parameters
         ----------
         mapping : mapping of str to array
-            NumPy arrays, torch or JAX tensors, or whatever speaks DLPack. The arrays are copied.
+            NumPy arrays, torch or JAX tensors, or whatever speaks DLPack. The arrays are copied. The number of batches
+            that PyTorch's batch norm counts, ``num_batches_tracked``, is left out: no computation uses it.
         prefix : str, default ""
             Where in a larger checkpoint this system stands, such as ``"layer1.0.se."``; other entries are left alone.
 
@@ -177,7 +178,9 @@ class Module(ABC):
         if not isinstance(mapping, Mapping):
             raise TypeError(f"{call}: got a {describe_type(mapping)}; expected a mapping of names to arrays")
         shapes = self.parameter_shapes() | self.buffer_shapes()
-        arrays = {name.removeprefix(prefix): value for name, value in mapping.items() if name.startswith(prefix)}
+        arrays = within(prefix, mapping)
+        counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
+        arrays = {name: value for name, value in arrays.items() if name not in counters}
         check_names(call, arrays, shapes)
         params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in shapes}
         check_shapes(call, params, shapes)
@@ -204,7 +207,7 @@ class Module(ABC):
         ValueError
             If a shape or a parameter's name is not what the system expects.
         """
-        self._check_inputs(inputs)
+        self.check_inputs(inputs)
         self._check_params(params, inputs[0])
         run = self.forward(params, *inputs)
 
@@ -214,7 +217,8 @@ class Module(ABC):
 
         return replace(run, backward=backward)
 
-    def _check_inputs(self, inputs: tuple[Any, ...]) -> None:
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
+        """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""
         names = list(self.input_shapes(1, 1, 1))
         if len(inputs) != len(names):
             raise TypeError(f"{self}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Parameter", "he_normal", "ones", "to_numpy", "uniform_fan_in", "zeros"]
+__all__ = [
+    "Parameter",
+    "he_normal",
+    "norm_buffers",
+    "norm_parameters",
+    "ones",
+    "to_numpy",
+    "under",
+    "uniform_fan_in",
+    "within",
+    "zeros",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,38 @@ def zeros(*shape: int) -> Parameter:
 def ones(*shape: int) -> Parameter:
     """Start at 1 (batch norm's scales and variances); generic values stay positive."""
     return Parameter(shape, lambda _, shape: np.ones(shape), lambda random, shape: random.uniform(0.5, 1.5, shape))
+
+
+def norm_parameters(name: str, channels: int) -> dict[str, Parameter]:
+    """Declare a batch norm's scale and shift, which start at 1 and 0."""
+    return {f"{name}.weight": ones(channels), f"{name}.bias": zeros(channels)}
+
+
+def norm_buffers(name: str, channels: int) -> dict[str, Parameter]:
+    """Declare a batch norm's running mean and variance, which start at 0 and 1."""
+    return {f"{name}.running_mean": zeros(channels), f"{name}.running_var": ones(channels)}
+
+
+def within(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the entries under a prefix and drop it: the parameters of a part, from those of the whole.
+
+    Examples
+    --------
+    >>> within("a.", {"a.weight": 1, "b.weight": 2})
+    {'weight': 1}
+    """
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def under(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put entries under a prefix: the inverse of `within`.
+
+    Examples
+    --------
+    >>> under("a.", {"weight": 1})
+    {'a.weight': 1}
+    """
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def fan_in(shape: tuple[int, ...]) -> int:

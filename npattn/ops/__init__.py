@@ -5,10 +5,38 @@ and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Argu
 once, in `npattn.Module`.
 """
 
-from npattn.ops.convolution import conv1d
-from npattn.ops.elementwise import relu, sigmoid
+from npattn.ops.convolution import conv1d, conv2d
+from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
 from npattn.ops.linear import linear
-from npattn.ops.pooling import global_average_pool
+from npattn.ops.normalisation import batch_norm
+from npattn.ops.pooling import (
+    average_pool,
+    global_average_pool,
+    global_lp_pool,
+    global_lse_pool,
+    global_max_pool,
+    max_pool,
+)
+from npattn.ops.windowing import fold_windows, unfold_windows, window_starts
 
-__all__ = ["conv1d", "gate", "global_average_pool", "linear", "relu", "sigmoid"]
+__all__ = [
+    "average_pool",
+    "batch_norm",
+    "conv1d",
+    "conv2d",
+    "fold_windows",
+    "gate",
+    "global_average_pool",
+    "global_lp_pool",
+    "global_lse_pool",
+    "global_max_pool",
+    "hard_sigmoid",
+    "hard_swish",
+    "linear",
+    "max_pool",
+    "relu",
+    "sigmoid",
+    "unfold_windows",
+    "window_starts",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["conv1d"]
+__all__ = ["conv1d", "conv2d"]
 
 
 def conv1d(x, weight):
@@ -43,6 +43,102 @@ def conv1d(x, weight):
         return dx, dkernel.reshape(weight.shape)
 
     return z, backward
+
+
+def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """Slide kernels over a map, with zeros beyond its edges.
+
+    y_bohw = Σ_cij w_ocij x_{b, c, s h + d i - p, s w + d j - p} + b_o, with stride s, dilation d and padding p; the
+    sum over c runs over the channels of o's group.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    weight : array, (O, C / groups, kh, kw)
+    bias : array, (O,), optional
+    stride, padding, dilation : int or pair of int
+        Step between outputs, zeros added on every side, step between the kernel's taps; along H and W.
+    groups : int, default 1
+        Channels are cut into this many groups that do not see each other.
+
+    Returns
+    -------
+    y : array, (B, O, H', W'), with H' = (H + 2p - d (kh - 1) - 1) // s + 1
+    backward : callable
+        ``backward(dy)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
+
+    Examples
+    --------
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> y, backward = conv2d(x, np.ones((1, 1, 2, 2)))
+    >>> y
+    array([[[[ 8., 12.],
+             [20., 24.]]]])
+    >>> dx, dweight, dbias = backward(np.ones((1, 1, 2, 2)))
+    >>> dx
+    array([[[[1., 2., 1.],
+             [2., 4., 2.],
+             [1., 2., 1.]]]])
+    """
+    batch, (out, _, *kernel) = x.shape[0], weight.shape
+    columns, back_columns = patches(x, kernel, pair(stride), pair(padding), pair(dilation))
+    size = columns.shape[-2:]
+    # One matrix product a group: kernels (O/g, C/g kh kw) times columns (C/g kh kw, H' W').
+    matrix = weight.reshape(groups, out // groups, -1)
+    columns = columns.reshape(batch, groups, matrix.shape[2], -1)
+    y = (matrix @ columns).reshape(batch, out, *size)
+    if bias is not None:
+        y += bias[:, None, None]
+
+    def backward(dy):
+        dz = dy.reshape(batch, groups, out // groups, -1)
+        dx = back_columns((matrix.swapaxes(1, 2) @ dz).reshape(batch, -1, kernel[0] * kernel[1], *size))
+        dweight = (dz @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
+        return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
+
+    return y, backward
+
+
+def patches(x, kernel, stride, padding, dilation):
+    """Lay the taps that every output reads beside each other: (B, C, H, W) to (B, C, kh kw, H', W').
+
+    Its adjoint adds every tap back to where it was read.
+    """
+    batch, channels, height, width = x.shape
+    rows, columns = (
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip((height, width), kernel, stride, padding, dilation, strict=True)
+    )
+    taps = [
+        (
+            ...,
+            slice(i * dilation[0], i * dilation[0] + stride[0] * (rows - 1) + 1, stride[0]),
+            slice(j * dilation[1], j * dilation[1] + stride[1] * (columns - 1) + 1, stride[1]),
+        )
+        for i in range(kernel[0])
+        for j in range(kernel[1])
+    ]
+    inside = (..., slice(padding[0], padding[0] + height), slice(padding[1], padding[1] + width))
+    shape = batch, channels, height + 2 * padding[0], width + 2 * padding[1]
+    padded = x
+    if any(padding):
+        padded = np.zeros_like(x, shape=shape)
+        padded[inside] = x
+    # A 1×1 kernel reads the map as it is: a view will do.
+    laid_out = np.stack([padded[tap] for tap in taps], axis=2) if len(taps) > 1 else padded[taps[0]][:, :, None]
+
+    def backward(dlaid_out):
+        dpadded = np.zeros_like(dlaid_out, shape=shape)
+        for t, tap in enumerate(taps):
+            dpadded[tap] += dlaid_out[:, :, t]
+        return dpadded[inside]
+
+    return laid_out, backward
+
+
+def pair(value):
+    """Return a pair of ints as it is, one int twice."""
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def windows(x, k):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["relu", "sigmoid"]
+__all__ = ["hard_sigmoid", "hard_swish", "relu", "sigmoid"]
 
 
 def relu(x):
@@ -68,3 +68,67 @@ def sigmoid(x):
         return dy * (e / (1 + e) ** 2)
 
     return y, backward
+
+
+def hard_sigmoid(x):
+    """Squash into [0, 1] by straight lines: y = min(max(x + 3, 0), 6) / 6, with slope 0 at both corners.
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Examples
+    --------
+    >>> y, backward = hard_sigmoid(np.array([-3.0, 0.0, 3.0, 4.0]))
+    >>> y
+    array([0. , 0.5, 1. , 1. ])
+    >>> backward(np.full(4, 6.0))
+    array([0., 1., 0., 0.])
+    """
+    below, above = x.real <= -3, x.real >= 3  # both false for NaN, which so passes
+    y = np.where(below, 0, np.where(above, 1, (x + 3) / 6))
+
+    def backward(dy):
+        return np.where(below | above, 0, dy / 6)
+
+    return y, backward
+
+
+def hard_swish(x):
+    """Gate x by its own hard sigmoid: y = x min(max(x + 3, 0), 6) / 6.
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``. At the corners -3 and 3 the inner slope is 0 (`hard_sigmoid`), so that y' is
+        0 and 1 there.
+
+    Notes
+    -----
+    Howard et al.: Searching for MobileNetV3, ICCV 2019, section 5.2.
+
+    Examples
+    --------
+    >>> y, backward = hard_swish(np.array([-3.0, 0.0, 3.0]))
+    >>> y
+    array([-0.,  0.,  3.])
+    >>> backward(np.ones(3))
+    array([0. , 0.5, 1. ])
+    """
+    s, back_sigmoid = hard_sigmoid(x)
+
+    def backward(dy):
+        return dy * s + back_sigmoid(dy * x)
+
+    return x * s, backward

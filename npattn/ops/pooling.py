@@ -4,7 +4,81 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["global_average_pool"]
+__all__ = ["average_pool", "global_average_pool", "global_lp_pool", "global_lse_pool", "global_max_pool", "max_pool"]
+
+
+def average_pool(x, axis):
+    """Average along one axis or several, which stay with length 1.
+
+    Along W (axis 3) or H (axis 2) this is coordinate attention's directional pool, along the channels (axis 1) CBAM's
+    channel pool.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    axis : int or tuple of int
+
+    Returns
+    -------
+    p : array, as `x` with length 1 along `axis`
+    backward : callable
+        ``backward(dp)`` returns ``dx``: every averaged element receives dp over their number. It is a read-only view
+        that repeats numbers; add it to a gradient, or copy it.
+
+    Examples
+    --------
+    >>> p, backward = average_pool(np.array([[[[1.0, 2.0], [3.0, 6.0]]]]), axis=3)
+    >>> p
+    array([[[[1.5],
+             [4.5]]]])
+    >>> backward(p)
+    array([[[[0.75, 0.75],
+             [2.25, 2.25]]]])
+    """
+    shape = x.shape
+    p = x.mean(axis=axis, keepdims=True)
+    averaged = x.size // max(p.size, 1)
+
+    def backward(dp):
+        return np.broadcast_to(dp / averaged, shape)
+
+    return p, backward
+
+
+def max_pool(x, axis):
+    """Take the maximum along one axis, which stays with length 1.
+
+    Parameters
+    ----------
+    x : array, any shape
+        Complex numbers are ordered by their real parts.
+    axis : int
+
+    Returns
+    -------
+    p : array, as `x` with length 1 along `axis`
+        NaN where there is one among the elements.
+    backward : callable
+        ``backward(dp)`` returns ``dx``: all of dp goes to the maximum's first index, as in PyTorch.
+
+    Examples
+    --------
+    >>> p, backward = max_pool(np.array([[1.0, 5.0, 5.0]]), axis=1)
+    >>> p
+    array([[5.]])
+    >>> backward(np.array([[2.0]]))
+    array([[0., 2., 0.]])
+    """
+    shape = x.shape
+    first = x.real.argmax(axis=axis, keepdims=True)
+    p = np.take_along_axis(x, first, axis)
+
+    def backward(dp):
+        dx = np.zeros_like(dp, shape=shape)
+        np.put_along_axis(dx, first, dp, axis)
+        return dx
+
+    return p, backward
 
 
 def global_average_pool(x):
@@ -18,8 +92,7 @@ def global_average_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp)`` returns ``dx``, (B, C, H, W): every position receives dp / N. It is a read-only view that
-        repeats one number per channel; add it to a gradient, or copy it.
+        ``backward(dp)`` returns ``dx``, (B, C, H, W), a read-only view as that of `average_pool`.
 
     Examples
     --------
@@ -30,11 +103,107 @@ def global_average_pool(x):
     array([[[[0.25, 0.25],
              [0.25, 0.25]]]])
     """
-    shape = x.shape
-    positions = shape[2] * shape[3]
-    p = x.mean(axis=(2, 3))
+    p, back_pool = average_pool(x, axis=(2, 3))
 
     def backward(dp):
-        return np.broadcast_to((dp / positions)[:, :, None, None], shape)
+        return back_pool(dp[:, :, None, None])
+
+    return p[:, :, 0, 0], backward
+
+
+def global_max_pool(x):
+    """Take each channel's maximum over its positions: p_bc = max_n x_bcn.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+
+    Returns
+    -------
+    p : array, (B, C)
+    backward : callable
+        ``backward(dp)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first position, row by row.
+
+    Examples
+    --------
+    >>> p, backward = global_max_pool(np.array([[[[1.0, 7.0], [7.0, 6.0]]]]))
+    >>> p
+    array([[7.]])
+    >>> backward(np.array([[1.0]]))
+    array([[[[0., 1.],
+             [0., 0.]]]])
+    """
+    shape = x.shape
+    p, back_pool = max_pool(x.reshape(*shape[:2], -1), axis=2)
+
+    def backward(dp):
+        return back_pool(dp[:, :, None]).reshape(shape)
+
+    return p[:, :, 0], backward
+
+
+def global_lp_pool(x):
+    """Take each channel's Euclidean norm over its positions: p_bc = (Σ_n x_bcn²)^½.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+
+    Returns
+    -------
+    p : array, (B, C)
+    backward : callable
+        ``backward(dp)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole channel is 0.
+
+    Examples
+    --------
+    >>> p, backward = global_lp_pool(np.array([[[[3.0, 4.0]], [[0.0, 0.0]]]]))
+    >>> p
+    array([[5., 0.]])
+    >>> backward(np.array([[1.0, 1.0]]))
+    array([[[[0.6, 0.8]],
+    <BLANKLINE>
+            [[0. , 0. ]]]])
+    """
+    squares = (x * x).sum(axis=(2, 3))
+    zero = (x.real == 0).all(axis=(2, 3))
+    p = np.sqrt(np.where(zero, 0, squares))
+
+    def backward(dp):
+        return x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None]
+
+    return p, backward
+
+
+def global_lse_pool(x):
+    """Take each channel's log-sum-exp over its positions, a soft maximum: p_bc = log Σ_n exp x_bcn.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+
+    Returns
+    -------
+    p : array, (B, C)
+    backward : callable
+        ``backward(dp)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
+
+    Examples
+    --------
+    >>> p, backward = global_lse_pool(np.log(np.array([[[[1.0, 3.0]]]])) + 1000)
+    >>> p - 1000
+    array([[1.38629436]])
+    >>> backward(np.array([[1.0]]))
+    array([[[[0.25, 0.75]]]])
+    """
+    # log Σ exp x = m + log Σ exp(x - m) for any m; the maximum keeps exp from overflowing.
+    maximum = x.real.max(axis=(2, 3), keepdims=True)
+    maximum = np.where(np.isfinite(maximum), maximum, 0)
+    e = np.exp(x - maximum)
+    total = e.sum(axis=(2, 3), keepdims=True)
+    p = (maximum + np.log(total))[:, :, 0, 0]
+
+    def backward(dp):
+        return e * (dp[:, :, None, None] / total)
 
     return p, backward

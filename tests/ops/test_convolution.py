@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from npattn import ops
 from tests.ops.primitives import normal, torch_gradients, worst_error
@@ -48,3 +48,69 @@ def test_value_and_gradients_agree_with_pytorch():
     np.testing.assert_allclose(z, expected, rtol=1e-12)
     for ours, theirs in zip(backward(dz), gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+@st.composite
+def planes(draw):
+    """A map, a kernel, a bias or none, and how the one slides over the other."""
+    groups = draw(st.integers(1, 3))
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    padding, dilation = (
+        draw(st.tuples(st.integers(low, high), st.integers(low, high))) for low, high in ((0, 3), (1, 3))
+    )
+    stride = draw(st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    smallest = [max(1, d * (k - 1) + 1 - 2 * p) for k, p, d in zip(kernel, padding, dilation, strict=True)]
+    size = [n + draw(st.integers(0, 4)) for n in smallest]
+    seed = draw(seeds)
+    x = normal(draw(st.integers(1, 2)), groups * draw(st.integers(1, 2)), *size, seed=seed)
+    weight = normal(groups * draw(st.integers(1, 2)), x.shape[1] // groups, *kernel, seed=seed + 1)
+    bias = normal(weight.shape[0], seed=seed + 2) if draw(st.booleans()) else None
+    return x, weight, bias, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+
+
+@given(planes())
+def test_conv2d_and_its_gradients_agree_with_pytorch(plane):
+    torch = pytest.importorskip("torch")
+    x, weight, bias, options = plane
+    y, backward = ops.conv2d(x, weight, bias, **options)
+    dy = normal(*y.shape, seed=3)
+    arrays = [x, weight] if bias is None else [x, weight, bias]
+    expected, gradients = torch_gradients(lambda *t: torch.nn.functional.conv2d(*t, **options), dy, *arrays)
+    np.testing.assert_allclose(y, expected, rtol=1e-11, atol=1e-12)
+    found = backward(dy)
+    assert (found[2] is None) == (bias is None)
+    for ours, theirs in zip(found, gradients, strict=False):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@given(st.integers(1, 3), seeds)
+def test_conv2d_of_one_channel_is_scipy_correlation(k, seed):
+    x, kernel = normal(5, 6, seed=seed), normal(k, k, seed=seed + 1)
+    y, _ = ops.conv2d(x[None, None], kernel[None, None])
+    np.testing.assert_allclose(y[0, 0], signal.correlate2d(x, kernel, mode="valid"), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stride": 2, "padding": 1},
+        {"dilation": 2, "padding": (2, 3)},
+        {"groups": 2},
+        {"stride": (1, 2), "groups": 2},
+    ],
+    ids=str,
+)
+def test_conv2d_gradients_agree_with_the_complex_step(options):
+    weight = normal(4, 4 // options.get("groups", 1), 3, 2, seed=1)
+    arrays = normal(2, 4, 5, 6), weight, normal(4, seed=2)
+    assert worst_error(lambda *a: ops.conv2d(*a, **options), *arrays) < 1e-12
+
+
+def test_a_one_by_one_convolution_is_a_matrix_product_and_copies_nothing_back_wrong():
+    x, weight = normal(2, 3, 4, 5), normal(6, 3, 1, 1, seed=1)
+    y, backward = ops.conv2d(x, weight)
+    np.testing.assert_allclose(y, np.einsum("oc,bchw->bohw", weight[:, :, 0, 0], x), rtol=1e-12)
+    dx, _, _ = backward(np.ones_like(y))
+    assert not np.shares_memory(dx, x)
+    assert dx.flags.writeable

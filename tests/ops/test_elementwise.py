@@ -42,10 +42,10 @@ def test_relu_keeps_positive_numbers_and_passes_nan_and_infinity():
     np.testing.assert_array_equal(backward(np.full(7, 2.0)), [0, 0, 0, 0, 2, 2, 2])
 
 
-@pytest.mark.parametrize("primitive", [ops.relu, ops.sigmoid])
+@pytest.mark.parametrize("primitive", [ops.hard_sigmoid, ops.hard_swish, ops.relu, ops.sigmoid])
 def test_derivative_agrees_with_the_complex_step(primitive):
     assert worst_error(primitive, normal(3, 4)) < 1e-14
-    assert worst_error(primitive, np.array([-30.0, -0.0, 0.0, 1e-300, 30.0])) < 1e-13
+    assert worst_error(primitive, np.array([-30.0, -3.0, -0.0, 0.0, 1e-300, 3.0, 30.0])) < 1e-13
 
 
 @pytest.mark.parametrize("primitive", ["relu", "sigmoid"])
@@ -57,3 +57,24 @@ def test_value_and_gradient_agree_with_pytorch_at_kinks_too(primitive):
     value, backward = getattr(ops, primitive)(x)
     np.testing.assert_allclose(value, y, rtol=1e-15, atol=1e-300)
     np.testing.assert_allclose(backward(dy), dx, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["hard_sigmoid", "hard_swish"])
+def test_hard_functions_and_their_corners_agree_with_the_published_code(name):
+    torch = pytest.importorskip("torch")
+
+    def published(t):
+        gate = torch.nn.functional.relu6(t + 3) / 6
+        return gate if name == "hard_sigmoid" else t * gate
+
+    x = np.concatenate([normal(50) * 4, [-3.0, 3.0, 0.0, -1e9, 1e9]])
+    dy = normal(55, seed=1)
+    y, (dx,) = torch_gradients(published, dy, x)
+    value, backward = getattr(ops, name)(x)
+    np.testing.assert_allclose(value, y, rtol=1e-15)
+    np.testing.assert_allclose(backward(dy), dx, rtol=1e-14)
+
+
+@pytest.mark.parametrize("primitive", [ops.hard_sigmoid, ops.hard_swish])
+def test_hard_functions_pass_nan(primitive):
+    assert np.isnan(primitive(np.array([np.nan]))[0]).all()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,3 +32,87 @@ def test_average_and_its_gradient_agree_with_pytorch():
     value, backward = ops.global_average_pool(x)
     np.testing.assert_allclose(value, p, rtol=1e-13)
     np.testing.assert_allclose(backward(dp), dx, rtol=1e-13)
+
+
+GLOBAL_POOLS = [ops.global_average_pool, ops.global_max_pool, ops.global_lp_pool, ops.global_lse_pool]
+global_pools = pytest.mark.parametrize("pool", GLOBAL_POOLS, ids=lambda pool: pool.__name__)
+maps = st.tuples(sizes, sizes, sizes, sizes)
+
+
+@given(maps, seeds)
+def test_global_pools_agree_with_numpy_and_scipy(shape, seed):
+    x = normal(*shape, seed=seed)
+    np.testing.assert_array_equal(ops.global_max_pool(x)[0], x.max(axis=(2, 3)))
+    np.testing.assert_allclose(ops.global_lp_pool(x)[0], np.linalg.norm(x, axis=(2, 3)), rtol=1e-14)
+    expected = scipy.special.logsumexp(x, axis=(2, 3))
+    np.testing.assert_allclose(ops.global_lse_pool(x)[0], expected, rtol=1e-13, atol=1e-14)
+
+
+@global_pools
+def test_global_pool_gradients_agree_with_the_complex_step(pool):
+    assert worst_error(pool, normal(2, 3, 4, 5)) < 1e-13
+    assert worst_error(pool, normal(2, 3, 1, 1)) < 1e-13
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3, (2, 3)])
+def test_average_pool_along_any_axis_has_the_gradient_of_the_complex_step(axis):
+    assert worst_error(lambda x: ops.average_pool(x, axis), normal(2, 3, 4, 5)) < 1e-13
+    np.testing.assert_allclose(
+        ops.average_pool(normal(2, 3, 4, 5), axis)[0], normal(2, 3, 4, 5).mean(axis, keepdims=True)
+    )
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_max_pool_along_any_axis_has_the_gradient_of_the_complex_step(axis):
+    assert worst_error(lambda x: ops.max_pool(x, axis), normal(2, 3, 4, 5)) < 1e-13
+
+
+@given(maps, seeds, st.sampled_from([1, 2, 3]))
+def test_a_tied_maximum_sends_its_whole_gradient_to_the_first_index(shape, seed, axis):
+    x = np.random.RandomState(seed).randint(0, 2, shape).astype(float)
+    p, backward = ops.max_pool(x, axis)
+    np.testing.assert_array_equal(p, x.max(axis=axis, keepdims=True))
+    dx = backward(np.ones_like(p))
+    first = np.cumsum(x == p, axis=axis) == 1
+    np.testing.assert_array_equal(dx, first & (x == p))
+
+
+def test_max_pools_agree_with_pytorch_at_ties():
+    torch = pytest.importorskip("torch")
+    x = np.random.RandomState(0).randint(0, 3, (2, 5, 4, 3)).astype(float)
+    dp = normal(2, 5, seed=1)
+    value, backward = ops.global_max_pool(x)
+    p, (dx,) = torch_gradients(lambda t: torch.nn.functional.max_pool2d(t, (4, 3))[:, :, 0, 0], dp, x)
+    np.testing.assert_array_equal(value, p)
+    np.testing.assert_array_equal(backward(dp), dx)
+    dp = normal(2, 1, 4, 3, seed=1)
+    value, backward = ops.max_pool(x, axis=1)
+    p, (dx,) = torch_gradients(lambda t: torch.max(t, 1, keepdim=True)[0], dp, x)
+    np.testing.assert_array_equal(value, p)
+    np.testing.assert_array_equal(backward(dp), dx)
+
+
+def test_norm_of_a_zero_channel_is_zero_and_so_is_its_gradient():
+    x = normal(1, 2, 3, 3)
+    x[:, 0] = 0
+    p, backward = ops.global_lp_pool(x)
+    assert p[0, 0] == 0
+    dx = backward(np.ones((1, 2)))
+    np.testing.assert_array_equal(dx[:, 0], 0)
+    np.testing.assert_allclose(dx[0, 1], x[0, 1] / np.linalg.norm(x[0, 1]), rtol=1e-14)
+    assert worst_error(ops.global_lp_pool, x) < 1e-13
+
+
+def test_log_sum_exp_neither_overflows_nor_loses_the_maximum():
+    x = np.array([[[[1e4, 1e4 - 1]], [[-1e4, -1e4]], [[np.inf, 0]], [[-np.inf, -np.inf]], [[np.nan, 0]]]])
+    with np.errstate(over="ignore", divide="ignore"):
+        p = ops.global_lse_pool(x)[0][0]
+    expected = [1e4 + np.log1p(np.exp(-1)), -1e4 + np.log(2), np.inf, -np.inf, np.nan]
+    np.testing.assert_allclose(p, expected, rtol=1e-15)
+
+
+@global_pools
+def test_pools_pass_nan(pool):
+    x = normal(1, 2, 3, 3)
+    x[0, 1, 2, 0] = np.nan
+    np.testing.assert_array_equal(np.isnan(pool(x)[0]), [[False, True]])
