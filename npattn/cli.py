@@ -147,7 +147,8 @@ def run_list(_: argparse.Namespace) -> int:
     rows = [("key", "system", "paper", "parameters")]
     for key, system in CATALOGUE.items():
         shapes = system.example().parameter_shapes().values()
-        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {len(shapes)} arrays"))
+        arrays = f"{len(shapes)} array{'s' * (len(shapes) != 1)}"
+        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {arrays}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -165,9 +166,10 @@ def run_check(arguments: argparse.Namespace) -> int:
     for done, (key, module) in enumerate(modules.items()):
         progress(f"checking {key} ({done + 1} of {len(modules)})")
         params, inputs = photo_values(module, arguments.size, arguments.seed)
-        reports = [gradcheck(module, *photo_values(module, CROP, arguments.seed), method="jacobian")]
-        reports.append(gradcheck(module, params, inputs, method="adjoint", seed=arguments.seed))
-        forward, backward = time_passes(module, params, inputs)
+        with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
+            reports = [gradcheck(module, *photo_values(module, CROP, arguments.seed), method="jacobian")]
+            reports.append(gradcheck(module, params, inputs, method="adjoint", seed=arguments.seed))
+            forward, backward = time_passes(module, params, inputs)
         passed = all(report.passed for report in reports)
         worst = max(reports, key=lambda report: (np.isnan(report.error), report.error))
         wrong += not passed
@@ -234,7 +236,7 @@ def time_passes(module: Module, params: dict[str, Any], inputs: dict[str, Any]) 
 
 def duration(seconds: float) -> str:
     """Write a time with three digits, and with no exponent."""
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
 
 
 def find(key: str) -> type[Module]:

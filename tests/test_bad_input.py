@@ -1,0 +1,672 @@
+import contextlib
+import dataclasses
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import npattn
+from npattn import EfficientChannelAttention, Module, Pass, SqueezeExcitation
+from npattn.module import as_tuple
+from npattn.oracle import generic_values
+from npattn.parameters import ones
+from tests.strategies import SYSTEMS
+
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+
+
+@contextlib.contextmanager
+def refused(error, *words):
+    """Expect an exception of exactly this type whose one line holds all the words."""
+    with pytest.raises(error) as caught:
+        yield
+    message = str(caught.value)
+    assert caught.type is error
+    assert "\n" not in message
+    for word in words:
+        assert word in message, message
+
+
+@dataclass(frozen=True)
+class Swap(Module):
+    """Two inputs, two outputs, one parameter: what the systems of the catalogue lack."""
+
+    channels: int
+
+    @classmethod
+    def example(cls):
+        return cls(channels=3)
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, self.channels, height, width), "guide": (batch, self.channels)}
+
+    def parameters(self):
+        return {"scale": ones(self.channels)}
+
+    def forward(self, params, x, guide):
+        scale = params["scale"]
+
+        def backward(dy):
+            d_guide, dx = dy
+            return (dx, d_guide * scale), {"scale": (d_guide * guide).sum(axis=0)}
+
+        return Pass((guide * scale, x * 1), backward)
+
+
+class OnlyDLPack:
+    """An array of a library that shares nothing with NumPy but the exchange protocol."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def arguments(system, **options):
+    """Make a module with generic parameters, its first input, and a call that takes another first input."""
+    module = system.example()
+    params, inputs = generic_values(module, **options)
+    x, *rest = inputs.values()
+    return module, params, x, lambda x, params=params: module(params, x, *rest)
+
+
+# The input
+
+
+@every_system
+@pytest.mark.parametrize("index", [(0,), (0, 0), (None,), (0, 0, 0, 0, None)], ids=["3", "2", "5", "1"])
+def test_wrong_rank_is_told_with_the_axes_that_are_expected(system, index):
+    module, _, x, call = arguments(system)
+    given = x[index]
+    with refused(
+        ValueError, f"{module}: x has shape {given.shape}", "expected 4 axes", "(batch, channels, height, width)"
+    ):
+        call(given)
+
+
+@every_system
+def test_single_image_is_told_how_to_get_a_batch_axis(system):
+    _, _, x, call = arguments(system)
+    with refused(ValueError, "a single image needs a batch axis: x[None]"):
+        call(x[0])
+    call(x[0][None])
+    with pytest.raises(ValueError, match="has shape") as caught:
+        call(x[0, 0])
+    assert "x[None]" not in str(caught.value)
+
+
+@every_system
+def test_wrong_number_of_channels_is_told_with_both_numbers(system):
+    module, _, x, call = arguments(system)
+    given = x[:, 1:]
+    with refused(
+        ValueError,
+        f"{module}: x has shape {given.shape}; expected {x.shape}",
+        f"the map has {module.channels - 1} channels, the module {module.channels}",
+    ):
+        call(given)
+
+
+@every_system
+def test_channels_that_stand_last_are_recognised(system):
+    _, _, x, call = arguments(system)
+    last = x.transpose(0, 2, 3, 1)
+    with refused(ValueError, f"x has shape {last.shape}", "channels stand last", "x.transpose(0, 3, 1, 2)"):
+        call(last)
+    np.testing.assert_array_equal(as_tuple(call(last.transpose(0, 3, 1, 2)).output)[0], as_tuple(call(x).output)[0])
+
+
+@every_system
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "bool", "object", "U3", "M8[s]"])
+def test_input_without_floating_point_is_told_to_convert(system, dtype):
+    module, _, x, call = arguments(system)
+    given = np.ones(x.shape, "int64").astype(dtype)
+    with refused(TypeError, f"{module}: x has dtype {given.dtype}; expected floating point", ".astype('float32')"):
+        call(given)
+
+
+@every_system
+def test_dtypes_that_differ_are_told_with_the_name_of_the_parameter(system):
+    module, params, x, call = arguments(system)
+    first = next(iter(params))
+    with refused(TypeError, f"{module}: parameter {first!r} has dtype float64 but x has float32", ".astype"):
+        call(x.astype(np.float32))
+    for name, value in params.items():
+        with refused(TypeError, f"{module}: parameter {name!r} has dtype float16 but x has float64", ".astype"):
+            call(x, params | {name: value.astype(np.float16)})
+
+
+@every_system
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda x: x.tolist(), "a list"),
+        (tuple, "a tuple"),
+        (lambda x: None, "a NoneType"),
+        (lambda x: 1.5, "a float"),
+        (lambda x: "x.npy", "a str"),
+        (lambda x: {"x": x}, "a dict"),
+        (memoryview, "a memoryview"),
+        (OnlyDLPack, "OnlyDLPack"),
+    ],
+    ids=["list", "tuple", "None", "float", "str", "dict", "memoryview", "DLPack"],
+)
+def test_what_is_no_array_is_told_by_its_type_and_how_to_make_one(system, make, kind):
+    module, params, x, call = arguments(system)
+    with refused(TypeError, f"{module}: x is a", kind, "expected an array", "numpy.asarray(...) makes one"):
+        call(make(x))
+    name = list(params)[-1]
+    with refused(TypeError, f"{module}: parameter {name!r} is a", kind, "expected an array"):
+        call(x, params | {name: make(params[name])})
+
+
+@every_system
+def test_torch_tensor_is_told_by_its_type_and_how_to_make_an_array(system):
+    torch = pytest.importorskip("torch")
+    module, params, x, call = arguments(system)
+    with refused(TypeError, f"{module}: x is a torch.Tensor; expected an array", "numpy.asarray(...) makes one"):
+        call(torch.tensor(x))
+    name = next(iter(params))
+    with refused(TypeError, f"{module}: parameter {name!r} is a torch.Tensor; expected an array"):
+        call(x, params | {name: torch.tensor(params[name])})
+    run = call(np.asarray(torch.tensor(x)))
+    with refused(TypeError, f"{module}: dy is a torch.Tensor; expected an array"):
+        run.backward(torch.tensor(x))
+
+
+@every_system
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_wrong_number_of_inputs_is_told_with_the_names_expected(system, extra):
+    module, params, x, _ = arguments(system)
+    names = list(module.input_shapes(1, 1, 1))
+    with refused(TypeError, f"{module}: got {len(names) + extra} inputs; expected {len(names)}: {', '.join(names)}"):
+        module(params, *[x] * (len(names) + extra))
+
+
+@every_system
+@pytest.mark.parametrize("axis", [2, 3])
+def test_map_without_positions_is_refused(system, axis):
+    module, _, x, call = arguments(system)
+    given = x.take([], axis)
+    with refused(ValueError, f"{module}: x has shape {given.shape}; expected at least one position"):
+        call(given)
+
+
+@every_system
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_empty_batch_gives_empty_output_and_zero_parameter_gradients(system, dtype):
+    module, params, x, call = arguments(system, dtype=dtype)
+    run = call(x[:0])
+    dx, grads = run.backward(run.output)
+    for whole, empty in zip(as_tuple(call(x).output), as_tuple(run.output), strict=True):
+        assert (empty.shape, empty.dtype) == ((0, *whole.shape[1:]), dtype)
+    assert (as_tuple(dx)[0].shape, as_tuple(dx)[0].dtype) == ((0, *x.shape[1:]), dtype)
+    assert grads.keys() == params.keys() - module.buffer_shapes().keys()
+    for name, grad in grads.items():
+        assert grad.dtype == dtype
+        np.testing.assert_array_equal(grad, np.zeros_like(params[name]))
+
+
+@every_system
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_a_number_and_infinity_pass_through_and_stay_in_their_image(system, value):
+    _, _, x, call = arguments(system)
+    spoilt = x.copy()
+    spoilt[0, 0, 0, 0] = value
+    with np.errstate(all="ignore"):
+        outputs = zip(as_tuple(call(spoilt).output), as_tuple(call(x).output), strict=True)
+    for output, expected in outputs:
+        assert not np.isfinite(output[0]).all()
+        np.testing.assert_array_equal(output[1:], expected[1:])
+
+
+# The parameters
+
+
+@every_system
+@pytest.mark.parametrize(
+    ("make", "kind"), [(lambda p: None, "a NoneType"), (lambda p: list(p.values()), "a list"), (set, "a set")]
+)
+def test_parameters_that_are_no_mapping_are_told_by_their_type(system, make, kind):
+    module, params, x, call = arguments(system)
+    with refused(TypeError, f"{module}: params is {kind}; expected a mapping of names to arrays, as init() gives"):
+        call(x, make(params))
+
+
+@every_system
+def test_missing_parameter_is_named_with_its_shape(system):
+    module, params, x, call = arguments(system)
+    for name, value in params.items():
+        with refused(ValueError, f"{module}: missing parameter {name!r} of shape {value.shape}"):
+            call(x, {other: params[other] for other in params if other != name})
+
+
+@every_system
+@pytest.mark.parametrize("name", ["zzz", "", 3, None])
+def test_unknown_parameter_is_named_beside_the_valid_ones(system, name):
+    module, params, x, call = arguments(system)
+    with refused(ValueError, f"{module}: unknown parameter {name!r} (expected {', '.join(params)})"):
+        call(x, params | {name: x})
+
+
+@every_system
+@pytest.mark.parametrize("change", [str.title, lambda name: name + "s", lambda name: name.replace("igh", "ihg")])
+def test_misspelt_parameter_is_told_the_one_it_stands_for(system, change):
+    module, params, x, call = arguments(system)
+    for name in params:
+        if change(name) == name:
+            continue
+        misspelt = {change(name) if other == name else other: value for other, value in params.items()}
+        with refused(ValueError, f"{module}: unknown parameter {change(name)!r}; did you mean {name!r}?"):
+            call(x, misspelt)
+
+
+@every_system
+def test_misshapen_parameter_is_told_with_both_shapes(system):
+    module, params, x, call = arguments(system)
+    for name, value in params.items():
+        for wrong in (value[None], value[:-1], value.ravel()[:1], np.array(1.0)):
+            if wrong.shape == value.shape:
+                continue
+            with refused(ValueError, f"{module}: parameter {name!r} has shape {wrong.shape}; expected {value.shape}"):
+                call(x, params | {name: wrong})
+
+
+@every_system
+def test_parameter_without_floating_point_is_told_its_dtype(system):
+    module, params, x, call = arguments(system)
+    for name, value in params.items():
+        with refused(TypeError, f"{module}: parameter {name!r} has dtype int32; expected floating point"):
+            call(x, params | {name: value.astype(np.int32)})
+
+
+# The upstream gradient
+
+
+@every_system
+def test_upstream_gradient_of_another_shape_is_told_with_both_shapes(system):
+    module, _, x, call = arguments(system)
+    run = call(x)
+    for wrong in (run.output[:1], run.output[0], run.output[..., None], np.ones(1), np.array(1.0)):
+        with refused(ValueError, f"{module}: dy has shape {wrong.shape}; expected the output's, {run.output.shape}"):
+            run.backward(wrong)
+
+
+@every_system
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda y: y.astype(np.float32), ["dy has dtype float32 but the output has float64", "expected one dtype"]),
+        (lambda y: y.astype(np.complex128), ["dy has dtype complex128 but the output has float64"]),
+        (lambda y: y.astype(int), ["dy has dtype int64; expected floating point"]),
+        (lambda y: y.tolist(), ["dy is a list; expected an array"]),
+        (lambda y: [y], ["dy is a list; expected an array"]),
+        (lambda y: None, ["dy is a NoneType; expected an array"]),
+        (lambda y: 1.0, ["dy is a float; expected an array"]),
+    ],
+)
+def test_upstream_gradient_of_another_kind_is_refused(system, make, words):
+    module, _, x, call = arguments(system)
+    run = call(x)
+    with refused(TypeError, f"{module}: ", *words):
+        run.backward(make(run.output))
+
+
+@every_system
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_tuple_of_upstream_gradients_is_refused_where_there_is_one_output(system, count):
+    module, _, x, call = arguments(system)
+    run = call(x)
+    with refused(ValueError, f"{module}: dy is a tuple of {count}; expected one array, as the output"):
+        run.backward((run.output,) * count)
+
+
+def test_second_input_is_checked_under_its_own_name():
+    module, params, x, _ = arguments(Swap)
+    guide = np.ones((2, 3))
+    module(params, x, guide)
+    for bad, error, words in (
+        (guide[:1], ValueError, "guide has shape (1, 3); expected (2, 3)"),
+        (guide[..., None], ValueError, "guide has shape (2, 3, 1); expected (2, 3)"),
+        (guide.astype(int), TypeError, "guide has dtype int64; expected floating point"),
+        (guide.astype(np.float32), TypeError, "guide has dtype float32 but x has float64"),
+        (guide.tolist(), TypeError, "guide is a list; expected an array"),
+    ):
+        with refused(error, f"{module}: {words}"):
+            module(params, x, bad)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_wrong_number_of_upstream_gradients_is_told(count):
+    module, _, x, call = arguments(Swap)
+    run = call(x)
+    with refused(ValueError, f"{module}: dy is a tuple of {count}; expected a tuple of 2, as the output"):
+        run.backward((x,) * count)
+
+
+def test_upstream_gradients_of_several_outputs_are_checked_one_by_one():
+    module, _, x, call = arguments(Swap)
+    run = call(x)
+    first, second = run.output
+    with refused(ValueError, f"{module}: dy is one array; expected a tuple of 2, as the output"):
+        run.backward(second)
+    with refused(ValueError, f"{module}: dy[0] has shape {second.shape}; expected the output's, {first.shape}"):
+        run.backward((second, first))
+    with refused(ValueError, f"{module}: dy[1] has shape {second[:1].shape}; expected the output's, {second.shape}"):
+        run.backward((first, second[:1]))
+    with refused(TypeError, f"{module}: dy[1] is a NoneType; expected an array"):
+        run.backward((first, None))
+
+
+ANY_ARRAY = st.builds(
+    lambda shape, dtype: np.ones(shape, "int8").astype(dtype),
+    st.sampled_from([(2, 32, 5, 4), (1, 1, 3), (4, 32, 1, 1)])
+    | st.lists(st.sampled_from([0, 1, 3, 4, 32]), max_size=6).map(tuple),
+    st.sampled_from(["?", "i8", "f2", ">f4", "f8", "g", "F", "D", "O", "U4", "S3", "M8[s]", "m8[s]", "i4,f8"]),
+)
+ANYTHING = ANY_ARRAY | st.none() | st.booleans() | st.floats() | st.text() | st.binary() | st.lists(st.floats())
+
+
+@given(st.sampled_from(SYSTEMS), ANYTHING, st.sampled_from(["x", "params", "a parameter", "dy", "checkpoint"]))
+def test_nothing_that_is_passed_fails_in_more_than_one_line(system, value, place):
+    module, params, x, call = arguments(system)
+    name = next(iter(params))
+    calls = {
+        "x": lambda: call(value),
+        "params": lambda: call(x, value),
+        "a parameter": lambda: call(x, params | {name: value}),
+        "dy": lambda: call(x).backward(value),
+        "checkpoint": lambda: module.from_state_dict(params | {name: value}),
+    }
+    try:
+        calls[place]()
+    except (TypeError, ValueError) as error:
+        assert str(error).startswith(str(module))
+        assert "\n" not in str(error)
+        assert "; expected " in str(error)
+    else:
+        assert value.dtype == np.float64 or (place == "checkpoint" and np.issubdtype(value.dtype, np.inexact))
+        if place == "x":
+            assert (value.ndim, value.shape[1]) == (4, module.channels)
+            assert 0 not in value.shape[2:]
+        else:
+            assert value.shape == (x if place == "dy" else params[name]).shape
+
+
+# Hyperparameters
+
+
+INTEGERS = [(SqueezeExcitation, "reduction"), (EfficientChannelAttention, "kernel_size")]
+INTEGERS += [(system, "channels") for system in SYSTEMS]
+
+
+@pytest.mark.parametrize(("system", "name"), INTEGERS)
+@pytest.mark.parametrize("value", [0, -1, np.int64(0), -(10**30)])
+def test_hyperparameter_below_1_is_refused(system, name, value):
+    with refused(ValueError, f"{system.__name__}: {name}={value!r}; expected an integer of at least 1"):
+        system(**{"channels": 8, name: value})
+
+
+@pytest.mark.parametrize(("system", "name"), INTEGERS)
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (1.5, "float"),
+        (8.0, "float"),
+        ("8", "str"),
+        (True, "bool"),
+        (None, "NoneType"),
+        ([8], "list"),
+        (np.ones(1), "numpy.ndarray"),
+    ],
+)
+def test_hyperparameter_that_is_no_integer_is_refused(system, name, value, kind):
+    if (name, value) == ("kernel_size", None):  # which asks for the adaptive choice
+        assert system(channels=8, kernel_size=None).width == 3
+        return
+    with refused(TypeError, f"{system.__name__}: {name}={value!r} is a ", kind, "; expected an int"):
+        system(**{"channels": 8, name: value})
+
+
+@pytest.mark.parametrize("value", [0, 1, None, "yes", np.True_])
+def test_bias_that_is_neither_true_nor_false_is_refused(value):
+    with refused(TypeError, f"SqueezeExcitation: bias={value!r} is a", "expected True or False"):
+        SqueezeExcitation(channels=8, bias=value)
+
+
+@given(st.integers(1, 10**6))
+def test_even_kernel_is_told_its_odd_neighbours(half):
+    with refused(ValueError, f"kernel_size={2 * half}; expected an odd number", f": {2 * half - 1} or {2 * half + 1}"):
+        EfficientChannelAttention(channels=8, kernel_size=2 * half)
+    assert EfficientChannelAttention(channels=8, kernel_size=2 * half + 1).width == 2 * half + 1
+
+
+@pytest.mark.parametrize("name", ["gamma", "b"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32("nan")])
+def test_slope_or_offset_that_is_not_finite_is_refused(name, value):
+    with refused(ValueError, f"EfficientChannelAttention: {name}={value!r}; expected a finite number"):
+        EfficientChannelAttention(channels=8, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["gamma", "b"])
+@pytest.mark.parametrize(("value", "kind"), [("2", "str"), (None, "NoneType"), (True, "bool"), (2j, "complex")])
+def test_slope_or_offset_that_is_no_number_is_refused(name, value, kind):
+    with refused(TypeError, f"EfficientChannelAttention: {name}={value!r} is a {kind}; expected a number"):
+        EfficientChannelAttention(channels=8, **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -0.0])
+def test_slope_of_zero_is_refused(value):
+    with refused(ValueError, "EfficientChannelAttention: gamma=0", "expected a slope other than 0"):
+        EfficientChannelAttention(channels=8, gamma=value)
+
+
+@every_system
+def test_hyperparameters_cannot_be_changed_afterwards(system):
+    module = system.example()
+    for field in dataclasses.fields(system):
+        before = getattr(module, field.name)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(module, field.name, 8)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(module, field.name)
+        assert getattr(module, field.name) == before
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        module.weight = np.ones(3)
+
+
+@every_system
+def test_unknown_hyperparameter_is_refused_by_name(system):
+    with pytest.raises(TypeError, match="heads"):
+        system(channels=8, heads=2)
+    with pytest.raises(TypeError, match="channels"):
+        system()
+
+
+# Checkpoints
+
+
+@every_system
+@pytest.mark.parametrize(("value", "kind"), [(None, "NoneType"), ([], "list"), ("model.pth", "str")])
+def test_checkpoint_that_is_no_mapping_is_told_by_its_type(system, value, kind):
+    module = system.example()
+    with refused(TypeError, f"{module}.from_state_dict: got a {kind}; expected a mapping of names to arrays"):
+        module.from_state_dict(value)
+
+
+@every_system
+def test_entry_that_a_checkpoint_lacks_is_named_with_its_shape(system):
+    module, params, _, _ = arguments(system)
+    for name, value in params.items():
+        with refused(ValueError, f"{module}.from_state_dict: missing", name, f"of shape {value.shape}"):
+            module.from_state_dict({other: params[other] for other in params if other != name})
+
+
+@every_system
+def test_entry_that_a_checkpoint_has_too_many_is_named(system):
+    module, params, x, _ = arguments(system)
+    with refused(ValueError, f"{module}.from_state_dict: unknown", "'stray'", f"expected {', '.join(params)}"):
+        module.from_state_dict(params | {"stray": x})
+    name = list(params)[-1]
+    misspelt = {other + "_" * (other == name): value for other, value in params.items()}
+    with refused(ValueError, f"{module}.from_state_dict: unknown", f"'{name}_'", f"did you mean {name!r}?"):
+        module.from_state_dict(misspelt)
+
+
+@every_system
+@pytest.mark.parametrize("prefix", ["", "layer1.0."])
+def test_misshapen_entry_of_a_checkpoint_is_told_with_both_shapes(system, prefix):
+    module, params, _, _ = arguments(system)
+    for name, value in params.items():
+        checkpoint = {prefix + other: params[other] for other in params} | {prefix + name: value[None]}
+        with refused(
+            ValueError, f"{module}.from_state_dict: ", name, f"has shape {value[None].shape}; expected {value.shape}"
+        ):
+            module.from_state_dict(checkpoint, prefix)
+
+
+@every_system
+@pytest.mark.parametrize("prefix", ["", "layer1.0."])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda value: value.astype(int), "has dtype int64; expected floating point"),
+        (lambda value: value.astype(object), "has dtype object; expected floating point"),
+        (lambda value: value.tolist(), "is a list; expected an array or tensor"),
+        (lambda value: None, "is a NoneType; expected an array or tensor"),
+        (lambda value: OnlyDLPack(value.astype(int)), "has dtype int64; expected floating point"),
+    ],
+)
+def test_entry_of_a_checkpoint_that_holds_no_floating_point_is_named(system, prefix, make, words):
+    module, params, _, _ = arguments(system)
+    name = list(params)[-1]
+    checkpoint = {prefix + other: params[other] for other in params} | {prefix + name: make(params[name])}
+    with refused(TypeError, f"{module}.from_state_dict: ", prefix + name, words):
+        module.from_state_dict(checkpoint, prefix)
+
+
+@every_system
+def test_integer_tensor_in_a_checkpoint_is_named(system):
+    torch = pytest.importorskip("torch")
+    module, params, _, _ = arguments(system)
+    name = next(iter(params))
+    with refused(TypeError, f"{module}.from_state_dict: ", name, "has dtype int64; expected floating point"):
+        module.from_state_dict(params | {name: torch.ones(params[name].shape, dtype=torch.int64)})
+
+
+@every_system
+def test_prefix_selects_one_system_and_ignores_the_rest(system):
+    module, params, x, _ = arguments(system)
+    other = {name: value + 1 for name, value in params.items()}
+    checkpoint = {f"layer1.0.{name}": value for name, value in params.items()}
+    checkpoint |= {f"layer1.1.{name}": value for name, value in other.items()}
+    checkpoint |= {"epoch": 90, "conv1.weight": x, "layer1": None, **other}
+    np.testing.assert_equal(module.from_state_dict(checkpoint, prefix="layer1.0."), params)
+    np.testing.assert_equal(module.from_state_dict(checkpoint, prefix="layer1.1."), other)
+
+
+@every_system
+def test_prefix_under_which_nothing_stands_is_refused(system):
+    module, params, _, _ = arguments(system)
+    checkpoint = {f"layer1.0.{name}": value for name, value in params.items()}
+    for prefix in ("layer2.", "layer1.0.se.", "ayer1.0."):
+        with refused(ValueError, f"{module}.from_state_dict: missing", next(iter(params))):
+            module.from_state_dict(checkpoint, prefix)
+    with refused(ValueError, f"{module}.from_state_dict: unknown", f"'layer1.0.{next(iter(params))}'", "did you mean"):
+        module.from_state_dict(checkpoint)
+    with refused(ValueError, f"{module}.from_state_dict: unknown", f"'.{next(iter(params))}'", "did you mean"):
+        module.from_state_dict(checkpoint, "layer1.0")
+
+
+def assert_taken(module, checkpoint, expected, dtype):
+    """Check values, dtype, order, and that the arrays are the caller's own."""
+    taken = module.from_state_dict(checkpoint)
+    assert list(taken) == list(module.parameter_shapes() | module.buffer_shapes())
+    for name, array in taken.items():
+        assert type(array) is np.ndarray
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+        assert array.flags.writeable
+        np.testing.assert_array_equal(array, expected[name])
+        array[...] = 7
+    for name, array in module.from_state_dict(checkpoint).items():  # the source has not changed with the copies
+        np.testing.assert_array_equal(array, expected[name])
+
+
+@every_system
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda a: a,
+        lambda a: a[::-1].copy()[::-1],
+        np.asfortranarray,
+        lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+        np.ma.array,
+        lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    ],
+    ids=["plain", "reversed", "Fortran", "strided", "masked", "read-only"],
+)
+def test_arrays_of_any_layout_and_precision_are_copied_as_they_are(system, dtype, make):
+    module, params, _, _ = arguments(system, dtype=dtype)
+    assert_taken(module, {name: make(value) for name, value in params.items()}, params, dtype)
+
+
+@every_system
+def test_entries_of_a_checkpoint_may_stand_in_any_order(system):
+    module, params, _, _ = arguments(system)
+    assert_taken(module, dict(reversed(params.items())), params, np.float64)
+
+
+@every_system
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_that_speak_dlpack_alone_are_copied(system, dtype):
+    module, params, _, _ = arguments(system, dtype=dtype)
+    assert_taken(module, {name: OnlyDLPack(value) for name, value in params.items()}, params, dtype)
+
+
+@every_system
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("layout", ["parameter", "strided", "transposed"])
+def test_tensors_of_torch_are_copied_and_bfloat16_is_widened_exactly(system, kind, layout):
+    torch = pytest.importorskip("torch")
+    module, params, _, _ = arguments(system)
+    checkpoint = {name: torch.tensor(value).to(getattr(torch, kind)) for name, value in params.items()}
+    expected = {name: tensor.double().numpy() for name, tensor in checkpoint.items()}
+    for name, tensor in checkpoint.items():
+        if layout == "parameter":
+            checkpoint[name] = torch.nn.Parameter(tensor)
+        elif layout == "strided":
+            checkpoint[name] = tensor.repeat_interleave(2, dim=-1)[..., ::2]
+        else:
+            checkpoint[name] = tensor.permute(*range(tensor.ndim)[::-1]).contiguous().permute(*range(tensor.ndim)[::-1])
+    assert_taken(module, checkpoint, expected, "float32" if kind == "bfloat16" else kind)
+
+
+@every_system
+def test_changing_the_tensors_later_does_not_reach_what_was_taken(system):
+    torch = pytest.importorskip("torch")
+    module, params, _, _ = arguments(system)
+    tensors = {name: torch.tensor(value) for name, value in params.items()}
+    taken = module.from_state_dict(tensors)
+    for tensor in tensors.values():
+        tensor.zero_()
+    np.testing.assert_equal(taken, params)
+
+
+@every_system
+def test_taken_parameters_run(system):
+    module, params, x, call = arguments(system)
+    np.testing.assert_array_equal(call(x, module.from_state_dict(params)).output, call(x).output)
+
+
+def test_every_system_of_the_package_is_in_the_catalogue_and_so_in_these_tests():
+    assert {system.__name__ for system in SYSTEMS} <= set(npattn.__all__)
+    assert all(re.fullmatch(r"[a-z0-9-]+", system.key) for system in SYSTEMS)

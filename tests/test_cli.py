@@ -1,0 +1,436 @@
+import errno
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npattn import CATALOGUE, cli
+from npattn.data import photo_features
+from npattn.module import as_tuple
+
+COMMAND = [sys.executable, "-c", "import sys; from npattn.cli import main; sys.exit(main())"]
+ROW = re.compile(
+    r"(?P<key>\S+) +(?P<input>\(.*?\)) +(?P<params>[\d,]+) +(?P<forward>[\d.e+-]+ m?s) +(?P<backward>[\d.e+-]+ m?s) "
+    r"+(?P<error>\S+)  (?P<verdict>ok|WRONG)"
+)
+GRADIENTS = [
+    (key, name)
+    for key, system in CATALOGUE.items()
+    for name in (*system.example().input_shapes(1, 1, 1), *system.example().parameter_shapes())
+]
+posix = pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
+
+
+@pytest.fixture
+def command(capsys):
+    """Run the command: exit status, what it wrote to stdout, what it wrote to stderr."""
+
+    def run(*arguments):
+        try:
+            status = cli.main(arguments)
+        except SystemExit as leaving:
+            status = leaving.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_one_complaint(result, *words):
+    status, out, err = result
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert err.startswith("npattn")
+    for word in words:
+        assert word in err
+
+
+def spoil(monkeypatch, key, name, factor):
+    """Multiply one gradient of a system by a factor that should be 1."""
+
+    class Spoiled(CATALOGUE[key]):
+        def forward(self, params, *inputs):
+            run = super().forward(params, *inputs)
+
+            def backward(dy):
+                dx, grads = run.backward(dy)
+                gradients = dict(zip(self.input_shapes(1, 1, 1), as_tuple(dx), strict=True)) | grads
+                gradients[name] = gradients[name] * factor
+                dxs = tuple(gradients.pop(x) for x in self.input_shapes(1, 1, 1))
+                return dxs if isinstance(dx, tuple) else dxs[0], gradients
+
+            return replace(run, backward=backward)
+
+    monkeypatch.setitem(CATALOGUE, key, Spoiled)
+
+
+def rows(out):
+    """Parse what check prints between the heading and the verdict."""
+    return [match.groupdict() for match in map(ROW.fullmatch, out.splitlines()) if match]
+
+
+def test_list_has_a_line_for_each_system_in_reading_order(command):
+    status, out, err = command("list")
+    assert (status, err) == (0, "")
+    heading, *lines = out.splitlines()
+    assert re.split(r"  +", heading) == ["key", "system", "paper", "parameters"]
+    assert len(lines) == len(CATALOGUE)
+    for line, (key, system) in zip(lines, CATALOGUE.items(), strict=True):
+        module = system.example()
+        arrays = [array for name, array in module.init().items() if name in module.parameter_shapes()]
+        parameters = f"{sum(array.size for array in arrays):,} in {len(arrays)} arrays"
+        assert re.split(r"  +", line) == [key, system.__name__, system.paper.citation, parameters]
+
+
+def test_list_fits_80_columns_and_ends_no_line_with_a_space(command):
+    for line in command("list")[1].splitlines():
+        assert len(line) <= 80
+        assert line == line.rstrip()
+
+
+def test_check_of_all_finds_every_gradient_right(command):
+    status, out, err = command("check")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert [row["key"] for row in rows(out)] == list(CATALOGUE)
+    assert len(lines) == len(CATALOGUE) + 2
+    assert lines[0].split() == ["system", "input", "params", "forward", "backward", "worst", "error"]
+    assert lines[-1] == "every gradient agrees with the complex step to 1e-12"
+    assert max(map(len, lines)) <= 80
+    for row in rows(out):
+        module = CATALOGUE[row["key"]].example()
+        assert row["verdict"] == "ok"
+        assert float(row["error"]) < 1e-12
+        assert row["input"] == str((1, *next(iter(module.input_shapes(1, 56, 84).values()))[1:]))
+        assert int(row["params"].replace(",", "")) == sum(map(np.prod, module.parameter_shapes().values()))
+
+
+def test_check_takes_the_order_asked_for_and_each_system_once(command):
+    keys = list(CATALOGUE)[::-1]
+    status, out, _ = command("check", *keys, *keys, "--size", "2x3")
+    assert status == 0
+    assert [row["key"] for row in rows(out)] == keys
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (7, 1), (60, 3)])
+def test_check_takes_maps_of_any_size(command, size):
+    status, out, err = command("check", "--size", "{}x{}".format(*size))
+    assert (status, err) == (0, "")
+    assert all(row["input"].endswith(f", {size[0]}, {size[1]})") for row in rows(out))
+    assert len(rows(out)) == len(CATALOGUE)
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, np.nan])
+@pytest.mark.parametrize(("key", "name"), GRADIENTS)
+def test_check_fails_and_names_the_one_wrong_gradient(command, monkeypatch, key, name, factor):
+    spoil(monkeypatch, key, name, factor)
+    status, out, err = command("check", key, "--size", "3x5")
+    assert (status, err) == (1, "")
+    (row,) = rows(out)
+    assert row["verdict"] == "WRONG"
+    assert float(row["error"]) == pytest.approx(abs(factor - 1), rel=0.1, nan_ok=True)
+    named = [line.split()[0] for line in out.splitlines() if line.startswith("  ") and line.endswith("WRONG")]
+    assert named == [name, name]  # by the Jacobian and by the adjoint identity
+    assert out.splitlines()[-1] == "1 of 1 systems with a wrong gradient"
+
+
+def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monkeypatch):
+    key, *others = CATALOGUE
+    spoil(monkeypatch, key, "x", -1)
+    status, out, _ = command("check", "--size", "3x5")
+    assert status == 1
+    assert {row["key"]: row["verdict"] for row in rows(out)} == {key: "WRONG"} | dict.fromkeys(others, "ok")
+    assert out.splitlines()[-1] == f"1 of {len(CATALOGUE)} systems with a wrong gradient"
+
+
+@pytest.mark.parametrize(("size", "seed"), [((5, 6), 0), ((70, 90), 7), ((1, 100), 999999999)])
+def test_check_looks_at_the_photograph_with_parameters_of_the_seed(command, monkeypatch, size, seed):
+    checked = {}
+
+    def record(module, params, inputs, *, method, **options):
+        checked[method] = params, inputs["x"], options
+        return gradcheck(module, params, inputs, method=method, **options)
+
+    gradcheck = cli.gradcheck
+    monkeypatch.setattr(cli, "gradcheck", record)
+    assert command("check", "eca", "--size", "{}x{}".format(*size), "--seed", str(seed))[0] == 0
+
+    def middle(height, width):
+        x = photo_features(32, max(56, height), max(84, width))
+        top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
+        return x[:, :, top : top + height, left : left + width]
+
+    assert checked.keys() == {"jacobian", "adjoint"}
+    np.testing.assert_array_equal(checked["jacobian"][1], middle(3, 4))
+    np.testing.assert_array_equal(checked["adjoint"][1], middle(*size))
+    assert checked["adjoint"][2] == {"seed": seed}
+    for params, *_ in checked.values():
+        expected = CATALOGUE["eca"].example().init(seed, generic=True)
+        np.testing.assert_equal(params, expected)
+
+
+def test_crop_shows_a_part_of_the_photograph_that_is_not_flat():
+    x = next(iter(cli.photo_values(CATALOGUE["se"].example(), cli.CROP, 0)[1].values()))
+    assert x.shape[2:] == (3, 4)
+    assert (np.ptp(x, axis=(0, 2, 3)) > 0.01).all()
+
+
+def test_progress_is_shown_on_a_terminal_and_wiped(command, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out, err = command("check", "--size", "2x2")
+    assert status == 0
+    assert len(out.splitlines()) == len(CATALOGUE) + 2
+    assert "checking" not in out
+    assert "\x1b" not in out
+    steps = [f"checking {key} ({i} of {len(CATALOGUE)})" for i, key in enumerate(CATALOGUE, start=1)]
+    assert err == "".join(f"\r\x1b[K{step}\r\x1b[K" for step in steps)
+
+
+@given(st.floats(1e-5, 900))
+def test_durations_keep_three_digits_and_fit_their_column(seconds):
+    text = cli.duration(seconds)
+    number, unit = text.split()
+    assert len(text) <= 9
+    assert "e" not in number
+    assert float(number) * {"s": 1, "ms": 1e-3}[unit] == pytest.approx(seconds, rel=5.1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["required: COMMAND", "see npattn --help"]),
+        (["lits"], ["invalid choice: 'lits'", "'list'", "'check'", "'show'"]),
+        (["list", "se"], ["unrecognized arguments: se"]),
+        (["list", "one\ntwo"], ["unrecognized arguments: one two"]),
+        (["--colour", "list"], ["--colour"]),
+        (["check", "scse"], ["npattn check: unknown system 'scse'", "did you mean 'se'?", "npattn list"]),
+        (["check", "se", "ecaa"], ["unknown system 'ecaa'", "did you mean 'eca'?"]),
+        (["check", "zzz"], ["unknown system 'zzz'; npattn list names them all"]),
+        (["check", "SE\n"], [r"unknown system 'SE\n'"]),
+        (["check", ""], ["unknown system ''"]),
+        (["show"], ["npattn show: ", "required: KEY"]),
+        (["show", "se", "eca"], ["unrecognized arguments: eca"]),
+        (["show", "ec"], ["npattn show: unknown system 'ec'", "did you mean 'eca'?"]),
+    ],
+)
+def test_unknown_words_are_refused_in_one_line(command, arguments, words):
+    assert_one_complaint(command(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0x4",
+        "4x0",
+        "4",
+        "4x",
+        "x4",
+        "",
+        "-1x3",
+        "2000x2",
+        "2x1025",
+        "4×5",
+        "axb",
+        "4x5x6",
+        " 4x5",
+        "4x5\n",
+        "4X5",
+        "1e1x2",
+    ],
+)
+def test_bad_size_is_refused_with_what_was_given(command, text):
+    assert_one_complaint(
+        command("check", "eca", f"--size={text}"),
+        "npattn check: argument --size: ",
+        f"{text!r} is no size",
+        "expected HxW, each from 1 to 1024, such as 56x84",
+    )
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x", "", "1e3", "1000000000", "0x10", "1_000", "5\n"])
+@pytest.mark.parametrize("name", ["check", "show"])
+def test_bad_seed_is_refused_with_what_was_given(command, name, text):
+    assert_one_complaint(
+        command(name, "eca", f"--seed={text}"),
+        f"npattn {name}: argument --seed: ",
+        f"{text!r} is no seed",
+        "expected a whole number from 0 to 999999999",
+    )
+
+
+@pytest.mark.parametrize("name", ["se.gif", "se", ".png", "", "se.png.txt", "folder/", "."])
+def test_show_refuses_unknown_kinds_of_picture(command, folder, name):
+    pytest.importorskip("matplotlib")
+    assert_one_complaint(command("show", "se", "-o", name), f"npattn show: {name!r}", ".png, .pdf, .svg")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [None, "other.pdf"])
+def test_show_leaves_an_existing_file_untouched(command, folder, name):
+    pytest.importorskip("matplotlib")
+    path = folder / (name or "se.png")
+    path.write_bytes(b"precious")
+    result = command("show", "se", *(["-o", name] if name else []))
+    assert_one_complaint(result, f"npattn show: {path.name} exists already", "--force")
+    assert path.read_bytes() == b"precious"
+    assert list(folder.iterdir()) == [path]
+
+
+def test_show_refuses_a_missing_folder(command, folder):
+    pytest.importorskip("matplotlib")
+    assert_one_complaint(command("show", "se", "-o", "missing/se.png"), "missing/se.png", "there is no folder missing")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+def test_show_refuses_to_replace_a_folder(command, folder, force):
+    pytest.importorskip("matplotlib")
+    (folder / "se.png").mkdir()
+    assert_one_complaint(command("show", "se", *force), "npattn show: se.png is a folder")
+    assert [path.name for path in folder.iterdir()] == ["se.png"]
+
+
+def test_show_on_a_full_disk_keeps_what_was_there(command, folder, monkeypatch):
+    picture = pytest.importorskip("npattn.picture", exc_type=ImportError)
+
+    class Figure:
+        def savefig(self, path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(picture, "draw", lambda module, seed: Figure())
+    (folder / "se.png").write_bytes(b"old")
+    result = command("show", "se", "--force")
+    assert_one_complaint(result, f"npattn show: {os.strerror(errno.ENOSPC)}\n")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"se.png": b"old"}
+
+
+def test_show_without_matplotlib_says_what_to_install(command, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "npattn.picture", None)
+    assert_one_complaint(command("show", "se"), "matplotlib can't be imported", "pip install 'npattn[plot]'")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["list", "check"])
+def test_list_and_check_do_without_matplotlib(name):
+    code = "import sys; sys.modules['matplotlib'] = None; from npattn.cli import main; sys.exit(main())"
+    options = ["eca", "--size", "2x2"] if name == "check" else []
+    done = subprocess.run([sys.executable, "-c", code, name, *options], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["", "list", "check", "show"])
+def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = command(*name.split(), "--help")
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    examples = [line.strip() for line in out.partition("\nexamples:\n")[2].splitlines() if line.startswith("  npattn")]
+    assert examples
+    for example in examples:
+        arguments = cli.make_parser().parse_args(shlex.split(example)[1:])
+        assert arguments.command == (name or arguments.command)
+        assert {*getattr(arguments, "keys", []), getattr(arguments, "key", "se")} <= CATALOGUE.keys()
+
+
+def test_version_is_that_of_the_installed_package(command):
+    assert command("--version") == (0, f"npattn {metadata.version('npattn')}\n", "")
+
+
+def test_console_script_is_this_command():
+    (script,) = metadata.entry_points(group="console_scripts", name="npattn")
+    assert script.load() is cli.main
+
+
+def test_arguments_are_the_process_own_unless_given(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["npattn", "list"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == command("list")[1]
+
+
+def test_interruption_leaves_without_a_traceback(command, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_list", interrupt)
+    assert command("list") == (130, "", "\n")
+
+
+def test_mistakes_in_the_code_are_not_passed_off_as_bad_input(monkeypatch):
+    def fail(_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cli, "run_list", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["list"])
+
+
+def test_author_whom_the_terminal_cannot_spell_is_escaped(monkeypatch):
+    class Foreign(CATALOGUE["se"]):
+        paper = replace(CATALOGUE["se"].paper, authors="Çelik, Hu")
+
+    monkeypatch.setitem(CATALOGUE, "se", Foreign)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert cli.main(["list"]) == 0
+    assert rb"\xc7elik et al." in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "unbuffered"),
+    [(["list"], ""), (["list"], "1"), (["--help"], ""), (["check", "eca", "--size=2x2"], "")],
+)
+def test_reader_that_has_seen_enough_is_no_error(arguments, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+@pytest.mark.parametrize("arguments", [["list"], ["--version"]])
+def test_output_that_cannot_be_written_is_told_in_one_line(arguments):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+            check=False,
+        )
+    assert_one_complaint((done.returncode, "", done.stderr), os.strerror(errno.ENOSPC))
+
+
+@posix
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_output_is_no_error(closed):
+    shell = f'exec "$@" {closed}'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", *COMMAND, "check", "eca", "--size=2x2"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
