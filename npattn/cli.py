@@ -147,8 +147,7 @@ def run_list(_: argparse.Namespace) -> int:
     rows = [("key", "system", "paper", "parameters")]
     for key, system in CATALOGUE.items():
         shapes = system.example().parameter_shapes().values()
-        arrays = f"{len(shapes)} array{'s' * (len(shapes) != 1)}"
-        rows.append((key, system.__name__, system.paper.citation, f"{count(shapes):,} in {arrays}"))
+        rows.append((key, system.__name__, f"{system.paper.first_author} {system.paper.year}", f"{count(shapes):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -41,10 +41,15 @@ class Paper:
         return f"{self.authors}: {self.title}. {self.venue} {self.year}"
 
     @property
+    def first_author(self) -> str:
+        """The first author, with "et al." for the others."""
+        first, *others = self.authors.split(", ")
+        return f"{first}{' et al.' if others else ''}"
+
+    @property
     def citation(self) -> str:
         """The short form: first author, venue and year."""
-        first, *others = self.authors.split(", ")
-        return f"{first}{' et al.' if others else ''}, {self.venue} {self.year}"
+        return f"{self.first_author}, {self.venue} {self.year}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
