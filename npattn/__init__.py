@@ -3,16 +3,34 @@
 from importlib.metadata import version
 
 from npattn import attention, data, ops, oracle
-from npattn.attention import CATALOGUE, EfficientChannelAttention, SqueezeExcitation
+from npattn.attention import (
+    CATALOGUE,
+    CBAM,
+    CBAMChannelGate,
+    CBAMSpatialGate,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    FlexibleAttention,
+    FlexibleSegmentation,
+    SlidingWindowSegmentation,
+    SqueezeExcitation,
+)
 from npattn.module import Module, Paper, Pass
 
 __version__ = version("npattn")
 __all__ = [
     "CATALOGUE",
+    "CBAM",
+    "CBAMChannelGate",
+    "CBAMSpatialGate",
+    "CoordinateAttention",
     "EfficientChannelAttention",
+    "FlexibleAttention",
+    "FlexibleSegmentation",
     "Module",
     "Paper",
     "Pass",
+    "SlidingWindowSegmentation",
     "SqueezeExcitation",
     "attention",
     "data",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -15,10 +16,12 @@ __all__ = [
     "check_array",
     "check_names",
     "check_shapes",
+    "check_variance",
     "describe_type",
     "require_booleans",
     "require_integers",
     "require_numbers",
+    "require_selection",
 ]
 
 
@@ -34,9 +37,9 @@ def require_integers(call: str, least: int = 1, **values: Any) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected an int")
+            raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected an int")
         if value < least:
-            raise ValueError(f"{call}: {name}={value!r}; expected an integer of at least {least}")
+            raise ValueError(f"{call}: {name}={brief(value)}; expected an integer of at least {least}")
 
 
 def require_numbers(call: str, **values: Any) -> None:
@@ -51,9 +54,9 @@ def require_numbers(call: str, **values: Any) -> None:
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected a number")
+            raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected a number")
         if not math.isfinite(value):
-            raise ValueError(f"{call}: {name}={value!r}; expected a finite number")
+            raise ValueError(f"{call}: {name}={brief(value)}; expected a finite number")
 
 
 def require_booleans(call: str, **values: Any) -> None:
@@ -65,7 +68,34 @@ def require_booleans(call: str, **values: Any) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, bool):
-            raise TypeError(f"{call}: {name}={value!r} is a {describe_type(value)}; expected True or False")
+            raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected True or False")
+
+
+def require_selection(call: str, choices: Collection[str], **values: Any) -> None:
+    """Refuse what is no tuple or list of some of the choices, each at most once.
+
+    Raises
+    ------
+    TypeError
+        If one of them is neither tuple nor list.
+    ValueError
+        If one of them is empty, repeats a choice, or holds what is none; the nearest choice is named.
+    """
+    listed = ", ".join(choices)
+    for name, value in values.items():
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(
+                f"{call}: {name}={brief(value)} is {describe_type(value)}; expected a tuple of some of {listed}"
+            )
+        for chosen in value:
+            if not (isinstance(chosen, str) and chosen in choices):
+                near = difflib.get_close_matches(str(chosen).lower(), choices, n=1, cutoff=0.5)
+                meant = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{call}: {name} holds an unknown {chosen!r}{meant} (expected some of {listed})")
+            if value.count(chosen) > 1:
+                raise ValueError(f"{call}: {name}={brief(value)} holds {chosen!r} twice; expected each at most once")
+        if not value:
+            raise ValueError(f"{call}: {name}={brief(value)}; expected at least one of {listed}")
 
 
 def check_names(
@@ -98,22 +128,31 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> 
     """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array."""
     if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
         raise TypeError(
-            f"{call}: {name} is a {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
+            f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
             "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
         )
     if not np.issubdtype(value.dtype, np.inexact):
-        raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point, such as x.astype('float32')")
+        raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
     if value is like:
         return
     if not (isinstance(value, type(like)) or isinstance(like, type(value))):
         raise TypeError(
-            f"{call}: {name} is a {describe_type(value)} but {like_name} is a {describe_type(like)}; "
+            f"{call}: {name} is {describe_type(value)} but {like_name} is {describe_type(like)}; "
             "expected all on one device, in one kind of array"
         )
     if value.dtype != like.dtype:
         raise TypeError(
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
-            f"convert one of them with .astype"
+            "convert one of them with .astype"
+        )
+
+
+def check_variance(call: Any, x: Any) -> None:
+    """Refuse a map whose channels have a single value in the whole batch: batch norm can't learn a variance from it."""
+    if x.shape[0] * x.shape[2] * x.shape[3] < 2:
+        raise ValueError(
+            f"{call}: x has shape {x.shape}; expected at least two values in each channel for the variance that batch "
+            "norm takes in training: give more images or positions, or set training=False"
         )
 
 
@@ -127,6 +166,12 @@ def channel_hint(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
 
 
 def describe_type(value: Any) -> str:
-    """Name a value's type with its module, as a reader would import it."""
+    """Name a value's type with its article and module, as a reader would import it."""
     cls = type(value)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def brief(value: Any) -> str:
+    """Write a value on one line, cut to what a message can hold."""
+    return " ".join(reprlib.repr(value).split())

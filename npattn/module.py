@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from npattn.checks import channel_hint, check_array, check_names, check_shapes, describe_type
-from npattn.parameters import Parameter, to_numpy, within
+from npattn.parameters import Parameter, to_numpy, under, within
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
 
@@ -181,15 +181,15 @@ class Module(ABC):
         """
         call = f"{self}.from_state_dict"
         if not isinstance(mapping, Mapping):
-            raise TypeError(f"{call}: got a {describe_type(mapping)}; expected a mapping of names to arrays")
+            raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays")
         shapes = self.parameter_shapes() | self.buffer_shapes()
-        arrays = within(prefix, mapping)
+        arrays = within(prefix, {str(name): value for name, value in mapping.items()})
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
         arrays = {name: value for name, value in arrays.items() if name not in counters}
-        check_names(call, arrays, shapes)
+        check_names(call, under(prefix, arrays), under(prefix, shapes))
         params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in shapes}
-        check_shapes(call, params, shapes)
-        return {name: np.array(value, order="C") for name, value in params.items()}
+        check_shapes(call, under(prefix, params), under(prefix, shapes))
+        return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
     def __call__(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
         """Run the forward pass.
@@ -249,7 +249,7 @@ class Module(ABC):
     def _check_params(self, params: Mapping[str, Any], x: Any) -> None:
         if not isinstance(params, Mapping):
             raise TypeError(
-                f"{self}: params is a {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
+                f"{self}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
             )
         shapes = self.parameter_shapes() | self.buffer_shapes()
         check_names(self, params, shapes)

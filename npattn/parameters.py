@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from npattn.checks import describe_type
+
 __all__ = [
     "Parameter",
     "he_normal",
@@ -54,11 +56,14 @@ def he_normal(*shape: int) -> Parameter:
     return Parameter(shape, draw, draw)
 
 
-def uniform_fan_in(*shape: int) -> Parameter:
-    """Weights uniform in ±1/√fan-in: what PyTorch's convolutions and linear layers start from."""
+def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
+    """Weights uniform in ±1/√fan-in: what PyTorch's convolutions and linear layers start from.
+
+    A bias starts within the bounds of its layer's weight, whose fan-in has to be given: `inputs`.
+    """
 
     def draw(random, shape):
-        return random.uniform(-1, 1, shape) / math.sqrt(fan_in(shape))
+        return random.uniform(-1, 1, shape) / math.sqrt(inputs or fan_in(shape))
 
     return Parameter(shape, draw, draw)
 
@@ -143,7 +148,7 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
     elif hasattr(value, "__dlpack__"):
         array = np.from_dlpack(value)
     else:
-        raise TypeError(f"{name} is a {type(value).__qualname__}; expected an array or tensor")
+        raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
     if str(array.dtype).startswith(("bfloat16", "float8")):
         array = array.astype(np.float32)
     if not np.issubdtype(array.dtype, np.inexact):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.colors import TwoSlopeNorm, to_rgb
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch, Rectangle
 
 from npattn.data import photo_features, photo_filters, photograph
 from npattn.module import Module, Pass
@@ -16,32 +20,46 @@ SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
 KEPT, CUT = "#1f6f8b", "#c8553d"
 """Colours of what is raised and what is lowered."""
+CLASSES = "#30343f", "#e4a11b", "#2a9d8f", "#9b5de5", "#c8553d"
+"""Colours of the background and of the classes, which take turns."""
 
 
 def draw(module: Module, seed: int = 0) -> Figure:
-    """Draw a system at work on the photograph's features.
+    """Draw a system at work on the photograph's features: what it changes, and each of its attention maps.
 
     Parameters
     ----------
     module : Module
     seed : int, default 0
-        Of the parameters, which are random: the picture shows how the system works, not what training makes of it.
+        Of the parameters, which are random: the picture shows how the system works, not what training makes of it. A
+        classifier's bias is moved so that its classes balance.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
+    if hasattr(module, "window"):  # the example's windows are for small maps
+        module = replace(module, window=24, stride=8)
     x = photo_features(module.channels, *SIZE)
-    run = module(module.init(seed, generic=True), x)
-    figure = Figure(figsize=(12, 7), dpi=110, layout="constrained")
-    figure.suptitle(f"{module.paper.title} ({module.paper.citation}), random parameters of seed {seed}", fontsize=12)
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.6))
-    draw_change(above, x, run)
-    draw_channels(below, x, run)
+    params = module.init(seed, generic=True)
+    run = module(params, x)
+    for name in params:
+        if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
+            params[name] -= run.attention["windows"].mean(axis=(0, 2, 3))
+            run = module(params, x)
+    panels = [(draw_change, 2.6)] if run.output.shape == x.shape else []
+    panels += [panel for name, panel in PANELS.items() if name in run.attention]
+    functions, heights = zip(*panels, strict=True)
+    figure = Figure(figsize=(12, 0.6 + sum(heights)), dpi=110, layout="constrained")
+    source = f"{module.paper.title} ({module.paper.citation})"
+    figure.suptitle(f"{type(module).__name__}, random parameters of seed {seed}\n{source}", fontsize=12)
+    rows = np.atleast_1d(figure.subfigures(len(panels), 1, height_ratios=heights))
+    for row, function in zip(rows, functions, strict=True):
+        function(row, module, x, run)
     return figure
 
 
-def draw_change(figure: SubFigure, x: np.ndarray, run: Pass) -> None:
+def draw_change(figure: SubFigure, _: Module, x: np.ndarray, run: Pass) -> None:
     """Draw the photograph, the strength of its features before and after, and where the balance has moved."""
     before, after = (np.sqrt(np.mean(features[0] ** 2, axis=0)) for features in (x, run.output))
     change = np.log2(after / before)
@@ -62,7 +80,7 @@ def draw_change(figure: SubFigure, x: np.ndarray, run: Pass) -> None:
         axis.title.set_fontsize(10)
 
 
-def draw_channels(figure: SubFigure, x: np.ndarray, run: Pass) -> None:
+def draw_channels(figure: SubFigure, _: Module, x: np.ndarray, run: Pass) -> None:
     """Draw every channel's gate above or below the median gate, and the maps at both ends of that order."""
     gates, averages = run.attention["channel"][0], x[0].mean(axis=(1, 2))
     order = np.argsort(-gates)
@@ -94,3 +112,106 @@ def draw_channels(figure: SubFigure, x: np.ndarray, run: Pass) -> None:
             axis.imshow(x[0, channel], cmap="gray", vmin=0, vmax=np.quantile(x[0, channel], 0.99))
             axis.set_title(f"{channel}: times {gates[channel]:.3f}\n{filters[channel]}", fontsize=8, color=colour)
             axis.set_axis_off()
+
+
+def draw_positions(figure: SubFigure, _: Module, x: np.ndarray, run: Pass) -> None:
+    """Draw the two maps that the gate is made of, the gate, and the photograph as it lets it through."""
+    gate = run.attention["spatial"][0, 0]
+    shown = np.kron(gate, np.ones([n // m for n, m in zip(photograph().shape, gate.shape, strict=False)]))
+    axes = figure.subplots(1, 4)
+    axes[0].imshow(x[0].max(axis=0), cmap="magma")
+    axes[0].set_title("maximum over the channels")
+    axes[1].imshow(x[0].mean(axis=0), cmap="magma")
+    axes[1].set_title("mean over the channels")
+    image = axes[2].imshow(gate, cmap="viridis")
+    axes[2].set_title("gate a")
+    figure.colorbar(image, ax=axes[2], shrink=0.62).ax.tick_params(labelsize=8)
+    weight = (shown - shown.min()) / max(np.ptp(shown), 1e-9)
+    axes[3].imshow((photograph() * weight[:, :, None]).astype(np.uint8))
+    axes[3].set_title("photograph, lit by the gate")
+    for axis in axes:
+        axis.set_axis_off()
+        axis.title.set_fontsize(10)
+
+
+def draw_directions(figure: SubFigure, _: Module, x: np.ndarray, run: Pass) -> None:
+    """Draw each channel's gates along both axes, and the product of the two for the channels where it varies most."""
+    down, across = run.attention["height"][0, :, :, 0], run.attention["width"][0, :, 0, :]
+    product = down[:, :, None] * across[:, None, :]
+    order = np.argsort(-product.std(axis=(1, 2)))
+    low, high = min(down.min(), across.min()), max(down.max(), across.max())
+    gates, maps = figure.subfigures(1, 2, width_ratios=(1, 1.15))
+    axes = gates.subplots(2, 1)
+    for axis, gate, name, along in ((axes[0], down, "a_h", "row"), (axes[1], across, "a_w", "column")):
+        image = axis.imshow(gate[order], cmap="viridis", vmin=low, vmax=high, aspect="auto")
+        axis.set_title(f"gates {name}: one for each channel and {along}", fontsize=10)
+        axis.set(xlabel=along, ylabel="channel")
+        axis.set_yticks([])
+    gates.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=8)
+    filters = photo_filters(len(product))
+    shown = min(3, len(order))
+    for column, channel in enumerate(order[:shown]):
+        before, gate = (maps.add_subplot(2, shown, row * shown + column + 1) for row in (0, 1))
+        before.imshow(x[0, channel], cmap="gray", vmin=0, vmax=np.quantile(x[0, channel], 0.99))
+        before.set_title(f"{channel}: {filters[channel]}", fontsize=8)
+        gate.imshow(product[channel], cmap="viridis")
+        spread = f"{product[channel].min():.2f} to {product[channel].max():.2f}"
+        gate.set_title(f"{channel}: times {spread}", fontsize=8)
+        before.set_axis_off()
+        gate.set_axis_off()
+
+
+def draw_windows(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -> None:
+    """Draw the photograph, the map that the windows see, the foreground they find, the best of them, and the mask."""
+    seen = run.attention.get("reweighted", x)[0]
+    foreground = run.output[0, 1:].max(axis=0) - run.output[0, 0]
+    mask = module.mask(run.output)[0]
+    photo = photograph()
+    step = photo.shape[0] // mask.shape[0]
+    strength = np.sqrt(np.mean(seen**2, axis=0))
+    colours = np.array([to_rgb(colour) for colour in CLASSES])[mask % len(CLASSES)]
+    axes = figure.subplots(1, 5)
+    axes[0].imshow(photo)
+    axes[0].set_title("photograph")
+    axes[1].imshow(strength, cmap="magma", vmin=0, vmax=np.quantile(strength, 0.995))
+    axes[1].set_title("re-weighted map" if "reweighted" in run.attention else "features in")
+    reach = max(np.abs(foreground).max(), 1e-9)
+    image = axes[2].imshow(foreground, cmap="RdBu", norm=TwoSlopeNorm(0, -reach, reach))
+    axes[2].set_title("foreground against background")
+    figure.colorbar(image, ax=axes[2], shrink=0.5, label="logits").ax.tick_params(labelsize=8)
+    axes[3].imshow(photo)
+    axes[3].set_title("windows of interest")
+    for (top, left, bottom, right), label in best_apart(module.regions(run, top=mask.size), shown=4):
+        corner, extent = (left * step, top * step), ((right - left) * step, (bottom - top) * step)
+        colour = CLASSES[label % len(CLASSES)]
+        axes[3].add_patch(Rectangle(corner, *extent, fill=False, linewidth=2.5, edgecolor=colour))
+    axes[4].imshow(0.5 * photo / 255 + 0.5 * np.kron(colours, np.ones((step, step, 1))))
+    axes[4].set_title("mask")
+    handles = [
+        Patch(color=CLASSES[k % len(CLASSES)], label=f"{f'class {k}' if k else 'background'}, {np.mean(mask == k):.0%}")
+        for k in range(run.output.shape[1])
+    ]
+    axes[4].legend(handles=handles, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.02), frameon=False)
+    for axis in axes:
+        axis.set_axis_off()
+        axis.title.set_fontsize(10)
+
+
+def best_apart(regions: Any, shown: int) -> list[tuple[np.ndarray, int]]:
+    """Pick the best windows that do not overlap."""
+    picked = []
+    for box, label in zip(regions.boxes[0], regions.labels[0], strict=True):
+        if len(picked) < shown and all(
+            (box[:2] >= other[2:]).any() or (box[2:] <= other[:2]).any() for other, _ in picked
+        ):
+            picked.append((box, int(label)))
+    return picked
+
+
+PANELS = {
+    "channel": (draw_channels, 4.2),
+    "spatial": (draw_positions, 2.6),
+    "height": (draw_directions, 4.2),
+    "windows": (draw_windows, 2.6),
+}
+"""How each attention map is drawn, and how many inches high."""

@@ -27,9 +27,75 @@ def eca_modules():
     )
 
 
+def flexible_modules():
+    return st.builds(npattn.FlexibleAttention, channels=st.integers(1, 9), reduction=st.integers(1, 12))
+
+
+@st.composite
+def sliding_window_modules(draw):
+    window = draw(st.integers(1, 7))
+    stride = draw(st.integers(1, window))
+    return npattn.SlidingWindowSegmentation(draw(st.integers(1, 9)), draw(st.integers(2, 5)), window, stride)
+
+
+def flexible_segmentation_modules():
+    def both(attention, segmentation):
+        return npattn.FlexibleSegmentation(**{**vars(attention), **vars(segmentation)})
+
+    return st.builds(both, flexible_modules(), sliding_window_modules())
+
+
+def coordinate_modules(training=False, least=1):
+    return st.builds(
+        lambda channels, explicit, reduction: npattn.CoordinateAttention(
+            channels, channels if explicit else None, reduction, training
+        ),
+        channels=st.integers(least, 9),
+        explicit=st.booleans(),
+        reduction=st.sampled_from([1, 2, 32]),
+    )
+
+
+pools = st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True).map(tuple)
+
+
+def cbam_modules(training=False):
+    return st.builds(
+        npattn.CBAM,
+        channels=st.integers(1, 9),
+        reduction=st.integers(1, 12),
+        pools=pools,
+        spatial=st.booleans(),
+        batch_norm=st.booleans(),
+        training=st.just(training),
+    )
+
+
+def cbam_channel_modules():
+    return st.builds(npattn.CBAMChannelGate, st.integers(1, 9), st.integers(1, 12), pools)
+
+
+def cbam_spatial_modules(training=False):
+    return st.builds(npattn.CBAMSpatialGate, st.integers(1, 9), st.booleans(), st.just(training))
+
+
 def modules():
     """Any module of the catalogue, with hyperparameters at and beyond the usual ones."""
-    return se_modules() | eca_modules()
+    return st.one_of(
+        se_modules(),
+        eca_modules(),
+        flexible_modules(),
+        sliding_window_modules(),
+        flexible_segmentation_modules(),
+        cbam_modules(),
+        cbam_channel_modules(),
+        cbam_spatial_modules(),
+        coordinate_modules(),
+        cbam_modules(training=True),
+        cbam_spatial_modules(training=True),
+        # With one or two channels, batch norm takes from the narrow layer's weights all but a trace of their effect.
+        coordinate_modules(training=True, least=4),
+    )
 
 
 @st.composite
@@ -37,6 +103,8 @@ def cases(draw, systems=None, dtype=np.float64, **sizes_by_name):
     """A module with generic parameters and inputs: (module, params, inputs by name)."""
     module = draw(modules() if systems is None else systems)
     shape = {name: draw(sizes_by_name.get(name, sizes)) for name in ("batch", "height", "width")}
+    if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
+        shape = {name: max(size, 2) for name, size in shape.items()}
     return module, *npattn.oracle.generic_values(module, **shape, seed=draw(seeds), dtype=dtype)
 
 

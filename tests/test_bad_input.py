@@ -128,7 +128,7 @@ def test_channels_that_stand_last_are_recognised(system):
 def test_input_without_floating_point_is_told_to_convert(system, dtype):
     module, _, x, call = arguments(system)
     given = np.ones(x.shape, "int64").astype(dtype)
-    with refused(TypeError, f"{module}: x has dtype {given.dtype}; expected floating point", ".astype('float32')"):
+    with refused(TypeError, f"{module}: x has dtype {given.dtype}; expected floating point", "convert it with .astype"):
         call(given)
 
 
@@ -411,7 +411,7 @@ INTEGERS += [(system, "channels") for system in SYSTEMS]
 @pytest.mark.parametrize("value", [0, -1, np.int64(0), -(10**30)])
 def test_hyperparameter_below_1_is_refused(system, name, value):
     with refused(ValueError, f"{system.__name__}: {name}={value!r}; expected an integer of at least 1"):
-        system(**{"channels": 8, name: value})
+        dataclasses.replace(system.example(), **{name: value})
 
 
 @pytest.mark.parametrize(("system", "name"), INTEGERS)
@@ -432,7 +432,7 @@ def test_hyperparameter_that_is_no_integer_is_refused(system, name, value, kind)
         assert system(channels=8, kernel_size=None).width == 3
         return
     with refused(TypeError, f"{system.__name__}: {name}={value!r} is a ", kind, "; expected an int"):
-        system(**{"channels": 8, name: value})
+        dataclasses.replace(system.example(), **{name: value})
 
 
 @pytest.mark.parametrize("value", [0, 1, None, "yes", np.True_])
@@ -577,11 +577,12 @@ def test_prefix_under_which_nothing_stands_is_refused(system):
     module, params, _, _ = arguments(system)
     checkpoint = {f"layer1.0.{name}": value for name, value in params.items()}
     for prefix in ("layer2.", "layer1.0.se.", "ayer1.0."):
-        with refused(ValueError, f"{module}.from_state_dict: missing", next(iter(params))):
+        with refused(ValueError, f"{module}.from_state_dict: missing parameter '{prefix}{next(iter(params))}'"):
             module.from_state_dict(checkpoint, prefix)
     with refused(ValueError, f"{module}.from_state_dict: unknown", f"'layer1.0.{next(iter(params))}'", "did you mean"):
         module.from_state_dict(checkpoint)
-    with refused(ValueError, f"{module}.from_state_dict: unknown", f"'.{next(iter(params))}'", "did you mean"):
+    first = next(iter(params))
+    with refused(ValueError, f"unknown parameter 'layer1.0.{first}'; did you mean 'layer1.0{first}'?"):
         module.from_state_dict(checkpoint, "layer1.0")
 
 
@@ -670,3 +671,28 @@ def test_taken_parameters_run(system):
 def test_every_system_of_the_package_is_in_the_catalogue_and_so_in_these_tests():
     assert {system.__name__ for system in SYSTEMS} <= set(npattn.__all__)
     assert all(re.fullmatch(r"[a-z0-9-]+", system.key) for system in SYSTEMS)
+
+
+def test_names_that_are_no_text_are_refused_as_unknown():
+    module = EfficientChannelAttention(channels=8)
+    with refused(ValueError, "unknown parameter '0'", "expected conv.weight"):
+        module.from_state_dict({0: np.ones((1, 1, 3))})
+
+
+def test_foreign_byte_order_is_turned_into_the_machines_own():
+    module = EfficientChannelAttention(channels=8)
+    swapped = np.ones((1, 1, 3), np.dtype(np.float32).newbyteorder())
+    params = module.from_state_dict({"conv.weight": swapped})
+    assert params["conv.weight"].dtype.isnative
+    assert module(params, np.ones((1, 8, 2, 2), np.float32)).output.dtype == np.float32
+
+
+@pytest.mark.parametrize(("gamma", "b"), [(1e-320, 1), (1e-20, 1), (2, 1e300)])
+def test_slope_and_offset_that_make_an_endless_kernel_are_refused(gamma, b):
+    with refused(ValueError, f"gamma={gamma}, b={b}; expected a kernel of at most a million taps"):
+        EfficientChannelAttention(channels=8, gamma=gamma, b=b)
+
+
+def test_a_message_stays_on_one_line_whatever_was_given():
+    with refused(TypeError, "channels=array(", "is a numpy.ndarray; expected an int"):
+        SqueezeExcitation(channels=np.ones((30, 2)))

@@ -20,12 +20,12 @@ from npattn.module import as_tuple
 
 COMMAND = [sys.executable, "-c", "import sys; from npattn.cli import main; sys.exit(main())"]
 ROW = re.compile(
-    r"(?P<key>\S+) +(?P<input>\(.*?\)) +(?P<params>[\d,]+) +(?P<forward>[\d.e+-]+ m?s) +(?P<backward>[\d.e+-]+ m?s) "
+    r"(?P<key>\S+) +(?P<input>[\dx]+) +(?P<params>[\d,]+) +(?P<forward>[\d.e+-]+ m?s) +(?P<backward>[\d.e+-]+ m?s) "
     r"+(?P<error>\S+)  (?P<verdict>ok|WRONG)"
 )
 GRADIENTS = [
     (key, name)
-    for key, system in CATALOGUE.items()
+    for key, system in list(CATALOGUE.items())[:2]
     for name in (*system.example().input_shapes(1, 1, 1), *system.example().parameter_shapes())
 ]
 posix = pytest.mark.skipif(os.name != "posix", reason="a shell's redirections")
@@ -90,7 +90,7 @@ def test_list_has_a_line_for_each_system_in_reading_order(command):
     status, out, err = command("list")
     assert (status, err) == (0, "")
     heading, *lines = out.splitlines()
-    assert re.split(r"  +", heading) == ["key", "system", "paper", "parameters"]
+    assert re.split(r"  +", heading) == ["key", "system", "paper", "params"]
     assert len(lines) == len(CATALOGUE)
     for line, (key, system) in zip(lines, CATALOGUE.items(), strict=True):
         module = system.example()
@@ -111,30 +111,32 @@ def test_check_of_all_finds_every_gradient_right(command):
     lines = out.splitlines()
     assert [row["key"] for row in rows(out)] == list(CATALOGUE)
     assert len(lines) == len(CATALOGUE) + 2
-    assert lines[0].split() == ["system", "input", "params", "forward", "backward", "worst", "error"]
+    assert lines[0].split() == ["system", "input", "params", "forward", "backward", "error"]
     assert lines[-1] == "every gradient agrees with the complex step to 1e-12"
     assert max(map(len, lines)) <= 80
     for row in rows(out):
         module = CATALOGUE[row["key"]].example()
         assert row["verdict"] == "ok"
         assert float(row["error"]) < 1e-12
-        assert row["input"] == str((1, *next(iter(module.input_shapes(1, 56, 84).values()))[1:]))
+        assert row["input"] == "{}x{}x{}".format(*next(iter(module.input_shapes(1, 56, 84).values()))[1:])
         assert int(row["params"].replace(",", "")) == sum(map(np.prod, module.parameter_shapes().values()))
 
 
 def test_check_takes_the_order_asked_for_and_each_system_once(command):
-    keys = list(CATALOGUE)[::-1]
-    status, out, _ = command("check", *keys, *keys, "--size", "2x3")
+    status, out, _ = command("check", "se", "eca", "se", "--size", "2x3")
     assert status == 0
-    assert [row["key"] for row in rows(out)] == keys
+    assert [row["key"] for row in rows(out)] == ["se", "eca"]
+    assert [row["key"] for row in rows(command("check", "eca", "se", "eca", "--size", "2x3")[1])] == ["eca", "se"]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 7), (60, 3)])
-def test_check_takes_maps_of_any_size(command, size):
-    status, out, err = command("check", "--size", "{}x{}".format(*size))
+@pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])
+def test_check_takes_maps_of_any_size(command, monkeypatch, size):
+    keys = list(CATALOGUE) if size == "1x1" else ["se", "eca"]
+    monkeypatch.setattr(cli, "CROP", (1, 1))  # for speed
+    status, out, err = command("check", *keys, "--size", size)
     assert (status, err) == (0, "")
-    assert all(row["input"].endswith(f", {size[0]}, {size[1]})") for row in rows(out))
-    assert len(rows(out)) == len(CATALOGUE)
+    assert [row["key"] for row in rows(out)] == keys
+    assert all(row["input"].endswith(f"x{size}") for row in rows(out))
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-9, np.nan])
@@ -152,12 +154,11 @@ def test_check_fails_and_names_the_one_wrong_gradient(command, monkeypatch, key,
 
 
 def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monkeypatch):
-    key, *others = CATALOGUE
-    spoil(monkeypatch, key, "x", -1)
-    status, out, _ = command("check", "--size", "3x5")
+    spoil(monkeypatch, "se", "x", -1)
+    status, out, _ = command("check", "se", "eca", "--size", "3x5")
     assert status == 1
-    assert {row["key"]: row["verdict"] for row in rows(out)} == {key: "WRONG"} | dict.fromkeys(others, "ok")
-    assert out.splitlines()[-1] == f"1 of {len(CATALOGUE)} systems with a wrong gradient"
+    assert {row["key"]: row["verdict"] for row in rows(out)} == {"se": "WRONG", "eca": "ok"}
+    assert out.splitlines()[-1] == "1 of 2 systems with a wrong gradient"
 
 
 @pytest.mark.parametrize(("size", "seed"), [((5, 6), 0), ((70, 90), 7), ((1, 100), 999999999)])
@@ -194,12 +195,12 @@ def test_crop_shows_a_part_of_the_photograph_that_is_not_flat():
 
 def test_progress_is_shown_on_a_terminal_and_wiped(command, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    status, out, err = command("check", "--size", "2x2")
+    status, out, err = command("check", "se", "eca", "--size", "2x2")
     assert status == 0
-    assert len(out.splitlines()) == len(CATALOGUE) + 2
+    assert len(out.splitlines()) == 4
     assert "checking" not in out
     assert "\x1b" not in out
-    steps = [f"checking {key} ({i} of {len(CATALOGUE)})" for i, key in enumerate(CATALOGUE, start=1)]
+    steps = ["checking se (1 of 2)", "checking eca (2 of 2)"]
     assert err == "".join(f"\r\x1b[K{step}\r\x1b[K" for step in steps)
 
 

@@ -79,6 +79,8 @@ class EfficientChannelAttention(Module):
         require_numbers(name, gamma=self.gamma, b=self.b)
         if self.gamma == 0:
             raise ValueError(f"{name}: gamma=0; expected a slope other than 0, such as 2")
+        if abs(math.log2(self.channels) + self.b) > 1e6 * abs(self.gamma):
+            raise ValueError(f"{name}: gamma={self.gamma}, b={self.b}; expected a kernel of at most a million taps")
         if self.kernel_size is not None:
             require_integers(name, kernel_size=self.kernel_size)
             if self.kernel_size % 2 == 0:

@@ -19,7 +19,6 @@ PLANES = {  # opponent colours, orthonormal: what red, green and blue have in co
     "red-green": np.array([1, -1, 0]) / 2**0.5,
     "blue-yellow": np.array([-1, -1, 2]) / 6**0.5,
 }
-GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ def photograph() -> np.ndarray:
 def photo_filters(channels: int) -> list[Filter]:
     """List the filters behind the channels of `photo_features`.
 
-    Orders, widths and colour planes take turns; angles follow the golden ratio, so that any number of channels is
-    spread evenly over all directions and no two filters are the same.
+    Orders, widths and colour planes take turns. The angle grows by √2 half turns from each filter to the next: so any
+    number of channels is spread evenly over all directions, and so are those of one order, width and plane.
 
     Parameters
     ----------
@@ -83,12 +82,12 @@ def photo_filters(channels: int) -> list[Filter]:
     >>> for bank in photo_filters(3):
     ...     print(bank)
     edge 0°, σ 1, luminance
-    line 111°, σ 1, luminance
-    edge 42°, σ 2, luminance
+    line 75°, σ 1, luminance
+    edge 149°, σ 2, luminance
     """
     turns = itertools.cycle(itertools.product(PLANES, (1.0, 2.0, 4.0), (1, 2)))
     return [
-        Filter(order, sigma, plane, np.pi * (GOLDEN_RATIO * i % 1))
+        Filter(order, sigma, plane, np.pi * (2**0.5 * i % 1))
         for i, (plane, sigma, order) in zip(range(channels), turns, strict=False)
     ]
 

@@ -8,6 +8,7 @@ once, in `npattn.Module`.
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
+from npattn.ops.joining import concatenate, split
 from npattn.ops.linear import linear
 from npattn.ops.normalisation import batch_norm
 from npattn.ops.pooling import (
@@ -18,11 +19,12 @@ from npattn.ops.pooling import (
     global_max_pool,
     max_pool,
 )
-from npattn.ops.windowing import fold_windows, unfold_windows, window_starts
+from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
 
 __all__ = [
     "average_pool",
     "batch_norm",
+    "concatenate",
     "conv1d",
     "conv2d",
     "fold_windows",
@@ -35,8 +37,11 @@ __all__ = [
     "hard_swish",
     "linear",
     "max_pool",
+    "overlap_average",
     "relu",
     "sigmoid",
+    "split",
     "unfold_windows",
+    "window_average",
     "window_starts",
 ]

@@ -80,19 +80,20 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    batch, (out, _, *kernel) = x.shape[0], weight.shape
+    (batch, channels), (out, _, *kernel) = x.shape[:2], weight.shape
     columns, back_columns = patches(x, kernel, pair(stride), pair(padding), pair(dilation))
     size = columns.shape[-2:]
     # One matrix product a group: kernels (O/g, C/g kh kw) times columns (C/g kh kw, H' W').
     matrix = weight.reshape(groups, out // groups, -1)
-    columns = columns.reshape(batch, groups, matrix.shape[2], -1)
+    positions = size[0] * size[1]
+    columns = columns.reshape(batch, groups, matrix.shape[2], positions)
     y = (matrix @ columns).reshape(batch, out, *size)
     if bias is not None:
         y += bias[:, None, None]
 
     def backward(dy):
-        dz = dy.reshape(batch, groups, out // groups, -1)
-        dx = back_columns((matrix.swapaxes(1, 2) @ dz).reshape(batch, -1, kernel[0] * kernel[1], *size))
+        dz = dy.reshape(batch, groups, out // groups, positions)
+        dx = back_columns((matrix.swapaxes(1, 2) @ dz).reshape(batch, channels, kernel[0] * kernel[1], *size))
         dweight = (dz @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
         return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
 

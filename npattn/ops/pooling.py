@@ -134,7 +134,7 @@ def global_max_pool(x):
              [0., 0.]]]])
     """
     shape = x.shape
-    p, back_pool = max_pool(x.reshape(*shape[:2], -1), axis=2)
+    p, back_pool = max_pool(x.reshape(*shape[:2], shape[2] * shape[3]), axis=2)
 
     def backward(dp):
         return back_pool(dp[:, :, None]).reshape(shape)

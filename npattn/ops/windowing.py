@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-__all__ = ["fold_windows", "unfold_windows", "window_starts"]
+__all__ = ["fold_windows", "overlap_average", "unfold_windows", "window_average", "window_starts"]
 
 
 def window_starts(length, window, stride):
@@ -104,3 +106,115 @@ def fold_windows(windows, size, window, stride):
         return unfold_windows(dx, window, stride)[0]
 
     return x, backward
+
+
+def window_average(x, window, stride):
+    """Average a map over each of its windows; the windows themselves are never held.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    window, stride : int
+        As in `unfold_windows`.
+
+    Returns
+    -------
+    p : array, (B, C, R, S)
+    backward : callable
+        ``backward(dp)`` returns ``dx``: each position receives dp / (h w), summed over the windows that hold it.
+
+    Examples
+    --------
+    >>> p, backward = window_average(np.array([[[[2.0, 4.0, 6.0]]]]), window=2, stride=1)
+    >>> p
+    array([[[[3., 5.]]]])
+    >>> backward(np.ones_like(p))
+    array([[[[0.5, 1. , 0.5]]]])
+    """
+    size = x.shape[2:]
+    positions = min(window, size[0]) * min(window, size[1])
+    p = window_sums(x, window, stride) / positions
+
+    def backward(dp):
+        return spread(dp / positions, size, window, stride)
+
+    return p, backward
+
+
+def overlap_average(z, size, window, stride):
+    """Give every position the average of the windows that hold it.
+
+    Parameters
+    ----------
+    z : array, (B, C, R, S)
+        One number a window and channel.
+    size : pair of int
+        H and W of the map.
+    window, stride : int
+        As in `unfold_windows`.
+
+    Returns
+    -------
+    y : array, (B, C, H, W)
+    backward : callable
+        ``backward(dy)`` returns ``dz``: each window receives the sum of dy / κ over its positions, where κ counts the
+        windows over a position.
+
+    Examples
+    --------
+    >>> y, backward = overlap_average(np.array([[[[3.0, 5.0]]]]), (1, 3), window=2, stride=1)
+    >>> y
+    array([[[[3., 4., 5.]]]])
+    >>> backward(np.ones_like(y))
+    array([[[[1.5, 1.5]]]])
+    """
+    count = spread(np.ones_like(z.real, shape=(1, 1, *z.shape[2:])), size, window, stride)
+    y = spread(z, size, window, stride) / count
+
+    def backward(dy):
+        return window_sums(dy / count, window, stride)
+
+    return y, backward
+
+
+def window_sums(x, window, stride):
+    """Add up the positions of every window: (B, C, H, W) to (B, C, R, S)."""
+    for axis in (2, 3):
+        starts, size, pieces = cut(x.shape[axis], window, stride)
+        sums = {a: total(x[along(axis, slice(a, b))], axis) for a, b in pieces}
+        x = np.concatenate([sum(sums[a] for a in sums if start <= a < start + size) for start in starts], axis=axis)
+    return x
+
+
+def total(x, axis):
+    """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
+    ones = np.ones_like(x, shape=x.shape[axis])
+    return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
+
+
+def spread(z, size, window, stride):
+    """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`."""
+    for axis, length in ((3, size[1]), (2, size[0])):
+        starts, width, pieces = cut(length, window, stride)
+        x = np.empty_like(z, shape=(*z.shape[:axis], length, *z.shape[axis + 1 :]))
+        for a, b in pieces:
+            over = [z[along(axis, slice(i, i + 1))] for i, start in enumerate(starts) if start <= a < start + width]
+            x[along(axis, slice(a, b))] = sum(over)
+        z = x
+    return z
+
+
+def cut(length, window, stride):
+    """Cut an axis where windows begin or end: (starts, their size, pieces).
+
+    All positions of a piece lie in the same windows, so that sums are taken, and sums are spread, once for each piece:
+    a sweep over the map instead of one for every window.
+    """
+    starts, size = window_starts(length, window, stride), min(window, length)
+    ends = sorted({*starts, *(start + size for start in starts)})
+    return starts, size, list(itertools.pairwise(ends))
+
+
+def along(axis, index):
+    """Index one axis, and take all of those before it."""
+    return (slice(None),) * axis + (index,)

@@ -18,12 +18,14 @@ from npattn.parameters import to_numpy
 
 __all__ = ["GradcheckReport", "gradcheck"]
 
-STEP = 2.0**-100
-"""Imaginary step: its square vanishes beside 1 in any format, and dividing by a power of two is exact."""
+STEP = 2.0**-600
+"""Imaginary step: its square underflows to 0, so real parts stay what they are; dividing by a power of two is exact."""
 SMALL = 2_000
 """Inputs and outputs up to which the full Jacobian is the default."""
-CANCELLED = 1e-3
+CANCELLED = 1e-2
 """A number smaller than this share of its kind is a sum that nearly cancels, and is not held to its own last digits."""
+ZERO = 1e-9
+"""A gradient smaller than this share of the largest one is 0 but for rounding, as a bias's is before batch norm."""
 DIRECTIONS = 3
 """Random pairs (dy, v) of the adjoint identity."""
 
@@ -103,9 +105,10 @@ def gradcheck(
     Returns
     -------
     GradcheckReport
-        Errors are relative: in the Jacobian to the entry itself, or to a thousandth of its tensor's root mean square
-        where the entry is smaller than that (there it is a sum of cancelling terms); in the adjoint identity
-        to the larger side, or to a thousandth of Σ |dy · J v| where both are smaller than that.
+        Errors are relative: in the Jacobian to the entry itself, in the adjoint identity to the larger side. Sums that
+        nearly cancel are held to the size of what cancels: an entry below a hundredth of its tensor's root mean square
+        to that hundredth, two sides below a hundredth of Σ |dy · J v| likewise; and a tensor below 1e-9 of the largest
+        one, which is 0 but for rounding, to the largest.
 
     Raises
     ------
@@ -136,7 +139,7 @@ def gradcheck(
     if method not in (None, "jacobian", "adjoint"):
         raise ValueError(f"gradcheck: method={method!r}; expected 'jacobian', 'adjoint' or None")
     if not isinstance(params, Mapping):
-        raise TypeError(f"gradcheck: params is a {describe_type(params)}; expected a mapping of names to arrays")
+        raise TypeError(f"gradcheck: params is {describe_type(params)}; expected a mapping of names to arrays")
     inputs = {name: as_double(value, name) for name, value in named_inputs(module, inputs).items()}
     params = {name: as_double(value, f"parameter {name!r}") for name, value in params.items()}
     run = module(params, *inputs.values())
@@ -172,12 +175,15 @@ def jacobian_errors(jvp, vjp, shapes, outputs, _) -> dict[str, float]:
     for dy in unit_directions([y.shape for y in outputs]):
         for name, gradient in vjp(dy).items():
             rows[name].append(gradient.ravel())
-    errors = {}
+    exact = {}
     for name, shape in shapes.items():
         columns = [np.concatenate([dy.ravel() for dy in jvp(name, v)]) for (v,) in unit_directions([shape])]
-        exact, by_hand = np.array(columns).T, np.array(rows[name])
-        smallest = CANCELLED * np.sqrt(np.mean(exact**2))
-        errors[name] = relative(np.abs(by_hand - exact), np.maximum(np.abs(exact), smallest))
+        exact[name] = np.array(columns).T
+    largest, errors = max(map(root_mean_square, exact.values())), {}
+    for name, j in exact.items():
+        size = root_mean_square(j)
+        smallest = largest if size <= ZERO * largest else CANCELLED * size
+        errors[name] = relative(np.abs(np.array(rows[name]) - j), np.maximum(np.abs(j), smallest))
     return errors
 
 
@@ -187,14 +193,26 @@ def adjoint_errors(jvp, vjp, shapes, outputs, random) -> dict[str, float]:
     for k in range(DIRECTIONS):
         # The first dy pulls all outputs one way, so that what is averaged over the map does not average out.
         dy = [random.uniform(0.5, 1.5, y.shape) if k == 0 else random.standard_normal(y.shape) for y in outputs]
-        for name, gradient in vjp(dy).items():
+        gradients = vjp(dy)
+        largest = max(map(root_mean_square, gradients.values()))
+        for name, gradient in gradients.items():
             sign = np.where(gradient == 0, random.choice([-1, 1], gradient.shape), np.sign(gradient))
+            if not np.isfinite(gradient).all():
+                errors[name] = np.nan
+                continue
             v = sign * random.uniform(0.5, 1.5, gradient.shape)  # along the gradient: its terms add up, none cancels
             terms = np.concatenate([(d * jv).ravel() for d, jv in zip(dy, jvp(name, v), strict=True)])
             forward, back = np.sum(terms), np.sum(gradient * v)
             scale = max(abs(forward), back, CANCELLED * np.sum(np.abs(terms)))
+            if scale <= ZERO * largest * np.sum(np.abs(v)):
+                scale = largest * np.sum(np.abs(v))
             errors[name] = np.maximum(errors[name], relative(np.abs(forward - back), scale))
     return {name: float(error) for name, error in errors.items()}
+
+
+def root_mean_square(array: np.ndarray) -> float:
+    """Return the typical size of an element; 0 if there is none."""
+    return float(np.sqrt(np.mean(array**2))) if array.size else 0.0
 
 
 def relative(difference: np.ndarray, scale: np.ndarray) -> float:

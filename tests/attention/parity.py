@@ -3,10 +3,11 @@
 import numpy as np
 
 
-def assert_parity(module, reference, params, x, dy):
+def assert_parity(module, reference, params, x, dy, *, floor=0):
     """Hold output and every gradient against those that autograd finds for a PyTorch module with the same parameters.
 
-    They agree to 1e-11 of the largest number of each tensor.
+    They agree to 1e-11 of the largest number of each tensor, or of `floor` times the largest of all gradients where the
+    tensor is smaller than that: a gradient may be 0 but for rounding. In training the running statistics agree as well.
     """
     import torch
 
@@ -20,6 +21,9 @@ def assert_parity(module, reference, params, x, dy):
     assert list(grads) == [name for name, _ in reference.named_parameters()]
     pairs = {"output": (run.output, expected), "x": (dx, leaf.grad)}
     pairs |= {name: (grads[name], parameter.grad) for name, parameter in reference.named_parameters()}
+    pairs |= {name: (run.buffers[name], buffer) for name, buffer in reference.named_buffers() if name in run.buffers}
+    smallest = floor * max(np.abs(gradient).max() for gradient in (dx, *grads.values()))
     for name, (ours, tensor) in pairs.items():
         theirs = tensor.detach().numpy()
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max() + 1e-300, err_msg=name)
+        scale = max(np.abs(theirs).max(), smallest)
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * scale + 1e-300, err_msg=name)

@@ -70,7 +70,7 @@ def test_features_are_double_unless_told_otherwise():
     assert photo_features(1, 2, 2).dtype == np.float64
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.integers(1, 64), SIDES, SIDES)
 def test_first_channels_do_not_depend_on_how_many_are_asked_for(channels, height, width):
     np.testing.assert_array_equal(

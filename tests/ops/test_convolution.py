@@ -114,3 +114,14 @@ def test_a_one_by_one_convolution_is_a_matrix_product_and_copies_nothing_back_wr
     dx, _, _ = backward(np.ones_like(y))
     assert not np.shares_memory(dx, x)
     assert dx.flags.writeable
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel):
+    weight = normal(6, 2, kernel, kernel)
+    y, backward = ops.conv2d(np.ones((0, 4, 5, 3)), weight, normal(6), padding=kernel // 2, groups=2)
+    assert y.shape == (0, 6, 5, 3)
+    dx, dweight, dbias = backward(y)
+    assert dx.shape == (0, 4, 5, 3)
+    np.testing.assert_array_equal(dweight, np.zeros_like(weight))
+    np.testing.assert_array_equal(dbias, np.zeros(6))

@@ -116,3 +116,10 @@ def test_pools_pass_nan(pool):
     x = normal(1, 2, 3, 3)
     x[0, 1, 2, 0] = np.nan
     np.testing.assert_array_equal(np.isnan(pool(x)[0]), [[False, True]])
+
+
+@global_pools
+def test_an_empty_batch_is_pooled_to_an_empty_one(pool):
+    p, backward = pool(np.ones((0, 3, 4, 5)))
+    assert p.shape == (0, 3)
+    assert backward(p).shape == (0, 3, 4, 5)

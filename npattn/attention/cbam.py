@@ -1,0 +1,356 @@
+"""CBAM: a network decides which channels matter, then, on the map so weighted, which positions do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from npattn import ops
+from npattn.checks import check_variance, require_booleans, require_integers, require_selection
+from npattn.module import Module, Paper, Pass
+from npattn.parameters import norm_buffers, norm_parameters, under, uniform_fan_in, within
+
+POOLS = {
+    "avg": ops.global_average_pool,
+    "max": ops.global_max_pool,
+    "lp": ops.global_lp_pool,
+    "lse": ops.global_lse_pool,
+}
+"""What a channel may be summarised by: its mean, maximum, Euclidean norm, and log-sum-exp."""
+
+PAPER = Paper(
+    title="CBAM: Convolutional Block Attention Module",
+    authors="Woo, Park, Lee, Kweon",
+    venue="ECCV",
+    year=2018,
+    url="https://arxiv.org/abs/1807.06521",
+)
+
+
+@dataclass(frozen=True)
+class CBAMChannelGate(Module):
+    """Gate each channel by a two-layer network that several summaries of the channels share.
+
+    Each pool makes one number of every channel. One network with a narrow middle, the same for all pools, takes each
+    pool's numbers to logits; the logits are added: a = σ(Σ_pool W₂ relu(W₁ pool(x) + b₁) + b₂), y = x ⊙ a.
+
+    Parameters
+    ----------
+    channels : int
+        C, channels of the map.
+    reduction : int, default 16
+        r; the middle layer is max(1, C // r) wide.
+    pools : tuple of str, default ("avg", "max")
+        Some of ``"avg"``, ``"max"``, ``"lp"`` (the Euclidean norm) and ``"lse"`` (log-sum-exp), each at most once.
+
+    Raises
+    ------
+    TypeError
+        If `channels` or `reduction` is no integer, or `pools` no tuple or list.
+    ValueError
+        If `channels` or `reduction` is below 1, or `pools` is empty, repeats a pool or holds an unknown one.
+
+    Notes
+    -----
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C). Parameters, named as in the
+    authors' code: ``mlp.1.weight`` (C/r, C), ``mlp.1.bias`` (C/r,), ``mlp.3.weight`` (C, C/r), ``mlp.3.bias`` (C,),
+    which start as that code's `Linear` layers do, uniform in ±1/√inputs. A maximum's gradient goes to its first
+    position; that of a Euclidean norm is 0 where the whole channel is 0.
+
+    References
+    ----------
+    Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module, ECCV 2018, eq. 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = CBAMChannelGate(channels=8, reduction=4, pools=("avg", "max", "lse"))
+    >>> run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
+    >>> run
+    Pass(output: float64 (2, 8, 7, 5); channel (2, 8))
+    >>> dx, grads = run.backward(np.ones((2, 8, 7, 5)))
+    >>> {name: grad.shape for name, grad in grads.items()}
+    {'mlp.1.weight': (2, 8), 'mlp.1.bias': (2,), 'mlp.3.weight': (8, 2), 'mlp.3.bias': (8,)}
+    """
+
+    key: ClassVar = "cbam-channel"
+    paper: ClassVar = PAPER
+
+    channels: int
+    reduction: int = 16
+    pools: tuple[str, ...] = ("avg", "max")
+
+    def __post_init__(self):
+        name = type(self).__name__
+        require_integers(name, channels=self.channels, reduction=self.reduction)
+        require_selection(name, POOLS, pools=self.pools)
+        object.__setattr__(self, "pools", tuple(map(str, self.pools)))  # the published code's list has no hash
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: 32 channels, 4 in the middle."""
+        return cls(channels=32, reduction=8)
+
+    def parameters(self):
+        """Declare the two layers: C to C/r and back."""
+        wide, narrow = self.channels, max(1, self.channels // self.reduction)
+        return {
+            "mlp.1.weight": uniform_fan_in(narrow, wide),
+            "mlp.1.bias": uniform_fan_in(narrow, inputs=wide),
+            "mlp.3.weight": uniform_fan_in(wide, narrow),
+            "mlp.3.bias": uniform_fan_in(wide, inputs=narrow),
+        }
+
+    def forward(self, params, x):
+        """Pool, excite, add, scale. The tags are the equation numbers of the derivation."""
+        k, (batch, channels) = len(self.pools), x.shape[:2]
+        pooled, back_pools = zip(*(POOLS[pool](x) for pool in self.pools), strict=True)                  # (1)
+        p = np.concatenate(pooled)  # k B rows: to the shared layers, pools are so many more images
+        h, back_fc1 = ops.linear(p, **within("mlp.1.", params))                                          # (2)
+        r, back_relu = ops.relu(h)                                                                       # (3)
+        u, back_fc2 = ops.linear(r, **within("mlp.3.", params))                                          # (4)
+        z = u.reshape(k, batch, channels).sum(axis=0)                                                    # (5)
+        a, back_sigmoid = ops.sigmoid(z)                                                                 # (6)
+        y, back_gate = ops.gate(x, a)                                                                    # (7)
+
+        def backward(dy):
+            dx, da = back_gate(dy)                                                                       # (7')
+            dz = back_sigmoid(da)                                                                        # (6')
+            du = np.concatenate([dz] * k)                                                                # (5')
+            dr, dw2, db2 = back_fc2(du)                                                                  # (4')
+            dh = back_relu(dr)                                                                           # (3')
+            dp, dw1, db1 = back_fc1(dh)                                                                  # (2')
+            for back_pool, dpooled in zip(back_pools, dp.reshape(k, batch, channels), strict=True):
+                dx += back_pool(dpooled)                                                                 # (1')
+            return dx, {"mlp.1.weight": dw1, "mlp.1.bias": db1, "mlp.3.weight": dw2, "mlp.3.bias": db2}
+
+        return Pass(y, backward, attention={"channel": a})
+
+
+@dataclass(frozen=True)
+class CBAMSpatialGate(Module):
+    """Gate each position by a convolution over what the channels have there at most and on average.
+
+    The maximum and the mean over the channels, in this order, make a map of two channels; a 7×7 convolution with zeros
+    beyond the edges makes one of it: a = σ(BN(conv₇ₓ₇([max_C x; mean_C x]))), y = x ⊙ a.
+
+    Parameters
+    ----------
+    channels : int
+        C, channels of the map.
+    batch_norm : bool, default True
+        Whether batch norm stands between convolution and sigmoid, as in the authors' code; the paper's eq. 3 has none.
+    training : bool, default False
+        Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
+
+    Raises
+    ------
+    TypeError
+        If `channels` is no integer, or `batch_norm` or `training` no bool.
+    ValueError
+        If `channels` is below 1; when called in training with batch norm, if the batch has fewer than two positions.
+
+    Notes
+    -----
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["spatial"]``: (B, 1, H, W). Parameters, named as in the
+    authors' code: ``spatial.conv.weight`` (1, 2, 7, 7), without bias, which starts as that code's `Conv2d` does,
+    uniform in ±1/√98; ``spatial.bn.weight`` (1,) from 1 and ``spatial.bn.bias`` (1,) from 0. Running statistics:
+    ``spatial.bn.running_mean`` (1,), ``spatial.bn.running_var`` (1,), in which a batch has weight 0.01.
+
+    References
+    ----------
+    Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module, ECCV 2018, eq. 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = CBAMSpatialGate(channels=8, training=True)
+    >>> params = module.init(seed=0)
+    >>> run = module(params, np.ones((2, 8, 7, 5)))
+    >>> run
+    Pass(output: float64 (2, 8, 7, 5); spatial (2, 1, 7, 5); spatial.bn.running_mean (1,); spatial.bn.running_var (1,))
+    >>> params |= run.buffers
+    """
+
+    key: ClassVar = "cbam-spatial"
+    paper: ClassVar = PAPER
+
+    channels: int
+    batch_norm: bool = True
+    training: bool = False
+
+    def __post_init__(self):
+        name = type(self).__name__
+        require_integers(name, channels=self.channels)
+        require_booleans(name, batch_norm=self.batch_norm, training=self.training)
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: 16 channels."""
+        return cls(channels=16)
+
+    def parameters(self):
+        """Declare the kernel, and batch norm's scale and shift."""
+        norm = norm_parameters("spatial.bn", 1) if self.batch_norm else {}
+        return {"spatial.conv.weight": uniform_fan_in(1, 2, 7, 7), **norm}
+
+    def buffers(self):
+        """Declare batch norm's running mean and variance."""
+        return norm_buffers("spatial.bn", 1) if self.batch_norm else {}
+
+    def check_inputs(self, inputs):
+        """Refuse, besides, a batch whose variance batch norm can't estimate."""
+        super().check_inputs(inputs)
+        if self.batch_norm and self.training:
+            check_variance(self, inputs[0])
+
+    def forward(self, params, x):
+        """Pool over the channels, convolve, normalise, scale. The tags are the equation numbers of the derivation."""
+        m, back_max = ops.max_pool(x, axis=1)                                                            # (8)
+        q, back_mean = ops.average_pool(x, axis=1)                                                       # (9)
+        t, back_join = ops.concatenate((m, q), axis=1)                                                   # (10)
+        z, back_conv = ops.conv2d(t, **within("spatial.conv.", params), padding=3)                       # (11)
+        buffers = {}
+        if self.batch_norm:
+            norm = within("spatial.bn.", params)
+            (z, running), back_norm = ops.batch_norm(z, **norm, training=self.training, momentum=0.01)   # (12)
+            if self.training:
+                buffers = dict(zip(self.buffers(), running, strict=True))
+        a, back_sigmoid = ops.sigmoid(z)                                                                 # (13)
+        y, back_gate = ops.gate(x, a)                                                                    # (14)
+
+        def backward(dy):
+            grads = {}
+            dx, da = back_gate(dy)                                                                       # (14')
+            dz = back_sigmoid(da)                                                                        # (13')
+            if self.batch_norm:
+                dz, grads["spatial.bn.weight"], grads["spatial.bn.bias"] = back_norm(dz)                 # (12')
+            dt, dw, _ = back_conv(dz)                                                                    # (11')
+            dm, dq = back_join(dt)                                                                       # (10')
+            dx += back_mean(dq)                                                                          # (9')
+            dx += back_max(dm)                                                                           # (8')
+            return dx, {"spatial.conv.weight": dw, **grads}
+
+        return Pass(y, backward, attention={"spatial": a}, buffers=buffers)
+
+
+@dataclass(frozen=True)
+class CBAM(Module):
+    """Gate the channels of a map, then the positions of the gated map.
+
+    The map passes two gates one after the other, and the second looks at what the first let through:
+    f = x ⊙ a_channel(x), y = f ⊙ a_spatial(f). `CBAMChannelGate` and `CBAMSpatialGate` are the two.
+
+    Parameters
+    ----------
+    channels : int
+        C, channels of the map.
+    reduction : int, default 16
+        r; the channel gate's middle layer is max(1, C // r) wide.
+    pools : tuple of str, default ("avg", "max")
+        The channel gate's: some of ``"avg"``, ``"max"``, ``"lp"`` and ``"lse"``, each at most once.
+    spatial : bool, default True
+        Whether there is a spatial gate.
+    batch_norm : bool, default True
+        Whether the spatial gate has batch norm, as in the authors' code; the paper has none.
+    training : bool, default False
+        Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
+
+    Raises
+    ------
+    TypeError
+        If `channels` or `reduction` is no integer, `pools` no tuple or list, or another no bool.
+    ValueError
+        If `channels` or `reduction` is below 1, or `pools` is empty, repeats a pool or holds an unknown one; when
+        called in training with batch norm, if the batch has fewer than two positions.
+
+    Notes
+    -----
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C); ``attention["spatial"]``:
+    (B, 1, H, W). Parameters, named as in the authors' code: ``ChannelGate.mlp.1.weight`` (C/r, C),
+    ``ChannelGate.mlp.1.bias`` (C/r,), ``ChannelGate.mlp.3.weight`` (C, C/r), ``ChannelGate.mlp.3.bias`` (C,),
+    ``SpatialGate.spatial.conv.weight`` (1, 2, 7, 7), ``SpatialGate.spatial.bn.weight`` (1,),
+    ``SpatialGate.spatial.bn.bias`` (1,); the running statistics stand beside the last two.
+
+    References
+    ----------
+    Woo, Park, Lee, Kweon: CBAM: Convolutional Block Attention Module, ECCV 2018, eq. 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = CBAM(channels=8, reduction=4)
+    >>> run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
+    >>> run
+    Pass(output: float64 (2, 8, 7, 5); channel (2, 8); spatial (2, 1, 7, 5))
+    >>> dx, grads = run.backward(np.ones((2, 8, 7, 5)))
+    >>> grads["SpatialGate.spatial.conv.weight"].shape
+    (1, 2, 7, 7)
+    """
+
+    key: ClassVar = "cbam"
+    paper: ClassVar = PAPER
+
+    channels: int
+    reduction: int = 16
+    pools: tuple[str, ...] = ("avg", "max")
+    spatial: bool = True
+    batch_norm: bool = True
+    training: bool = False
+
+    def __post_init__(self):
+        name = type(self).__name__
+        require_integers(name, channels=self.channels, reduction=self.reduction)
+        require_selection(name, POOLS, pools=self.pools)
+        require_booleans(name, spatial=self.spatial, batch_norm=self.batch_norm, training=self.training)
+        object.__setattr__(self, "pools", tuple(map(str, self.pools)))
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: 32 channels, 4 in the middle."""
+        return cls(channels=32, reduction=8)
+
+    @property
+    def channel_gate(self) -> CBAMChannelGate:
+        """The first gate."""
+        return CBAMChannelGate(self.channels, self.reduction, self.pools)
+
+    @property
+    def spatial_gate(self) -> CBAMSpatialGate:
+        """The second gate, in use if `spatial` is true."""
+        return CBAMSpatialGate(self.channels, self.batch_norm, self.training)
+
+    def parameters(self):
+        """Declare those of the channel gate, then those of the spatial gate."""
+        second = under("SpatialGate.", self.spatial_gate.parameters()) if self.spatial else {}
+        return under("ChannelGate.", self.channel_gate.parameters()) | second
+
+    def buffers(self):
+        """Declare the spatial gate's running statistics."""
+        return under("SpatialGate.", self.spatial_gate.buffers()) if self.spatial else {}
+
+    def check_inputs(self, inputs):
+        """Refuse, besides, a batch whose variance batch norm can't estimate."""
+        super().check_inputs(inputs)
+        if self.spatial and self.batch_norm and self.training:
+            check_variance(self, inputs[0])
+
+    def forward(self, params, x):
+        """Gate the channels, then the positions. The tags are the equation numbers of the derivation."""
+        second = self.spatial_gate.forward if self.spatial else leave
+        f = self.channel_gate.forward(within("ChannelGate.", params), x)                                 # (15)
+        g = second(within("SpatialGate.", params), f.output)                                             # (16)
+
+        def backward(dy):
+            df, dspatial = g.backward(dy)                                                                # (16')
+            dx, dchannel = f.backward(df)                                                                # (15')
+            return dx, under("ChannelGate.", dchannel) | under("SpatialGate.", dspatial)
+
+        return Pass(g.output, backward, f.attention | g.attention, under("SpatialGate.", g.buffers))
+
+
+def leave(_, x):
+    """Pass a map on as it is."""
+    return Pass(x, lambda dy: (dy, {}))

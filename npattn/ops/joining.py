@@ -1,0 +1,73 @@
+"""Joining arrays end to end, and cutting one into parts: each is the other's adjoint."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+
+__all__ = ["concatenate", "split"]
+
+
+def concatenate(arrays, axis):
+    """Lay arrays end to end along an axis.
+
+    Parameters
+    ----------
+    arrays : sequence of array
+        Alike but for their lengths along `axis`.
+    axis : int
+
+    Returns
+    -------
+    y : array
+    backward : callable
+        ``backward(dy)`` returns a tuple of the gradient of each array: its own stretch of dy, as a view.
+
+    Examples
+    --------
+    >>> y, backward = concatenate((np.array([1.0, 2.0]), np.array([3.0])), axis=0)
+    >>> y
+    array([1., 2., 3.])
+    >>> backward(np.array([10.0, 20.0, 30.0]))
+    (array([10., 20.]), array([30.]))
+    """
+    sizes = [array.shape[axis] for array in arrays]
+
+    def backward(dy):
+        return split(dy, sizes, axis)[0]
+
+    return np.concatenate(arrays, axis=axis), backward
+
+
+def split(x, sizes, axis):
+    """Cut an array into stretches along an axis.
+
+    Parameters
+    ----------
+    x : array
+    sizes : sequence of int
+        Lengths of the parts; they add up to the length of `x` along `axis`.
+    axis : int
+
+    Returns
+    -------
+    parts : tuple of array
+        Views of `x`.
+    backward : callable
+        ``backward(dparts)`` returns ``dx``: the parts' gradients laid end to end.
+
+    Examples
+    --------
+    >>> parts, backward = split(np.array([1.0, 2.0, 3.0]), (2, 1), axis=0)
+    >>> parts
+    (array([1., 2.]), array([3.]))
+    >>> backward((np.array([10.0, 20.0]), np.array([30.0])))
+    array([10., 20., 30.])
+    """
+    *ends, _ = accumulate(sizes)
+
+    def backward(dparts):
+        return np.concatenate(dparts, axis=axis)
+
+    return tuple(np.split(x, ends, axis=axis)), backward

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npattn import ops
+from tests.ops.primitives import normal, worst_error
+from tests.strategies import seeds, sizes
+
+
+@st.composite
+def parts(draw):
+    """Arrays that are alike but for their lengths along an axis, 0 among them, and that axis."""
+    shape = draw(st.lists(sizes, min_size=1, max_size=4))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    arrays = []
+    for length in draw(st.lists(st.integers(0, 4), min_size=1, max_size=4)):
+        shape[axis] = length
+        arrays.append(normal(*shape, seed=draw(seeds)))
+    return arrays, axis
+
+
+@given(parts())
+def test_each_part_stands_where_the_parts_before_it_end(case):
+    arrays, axis = case
+    y, _ = ops.concatenate(arrays, axis)
+    start = 0
+    for array in arrays:
+        stretch = np.take(y, range(start, start + array.shape[axis]), axis)
+        np.testing.assert_array_equal(stretch, array)
+        start += array.shape[axis]
+    assert y.shape[axis] == start
+
+
+@given(parts())
+def test_splitting_undoes_joining_and_each_carries_the_others_gradient(case):
+    arrays, axis = case
+    sizes = [array.shape[axis] for array in arrays]
+    y, back_join = ops.concatenate(arrays, axis)
+    cut, back_split = ops.split(y, sizes, axis)
+    for found in (cut, back_join(y)):
+        assert isinstance(found, tuple)
+        assert len(found) == len(arrays)
+        for part, array in zip(found, arrays, strict=True):
+            np.testing.assert_array_equal(part, array)
+    np.testing.assert_array_equal(back_split(arrays), y)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gradients_agree_with_the_complex_step(axis):
+    def joined(*arrays):
+        return ops.concatenate(arrays, axis)
+
+    shapes = [[2, 3, 2], [2, 3, 2], [2, 3, 2]]
+    for shape, length in zip(shapes, (1, 3, 2), strict=True):
+        shape[axis] = length
+    assert worst_error(joined, *(normal(*shape, seed=i) for i, shape in enumerate(shapes))) == 0
+
+
+def test_neither_takes_a_part_twice_or_leaves_one_out():
+    x = np.arange(6.0).reshape(2, 3)
+    (first, second), backward = ops.split(x, (1, 2), axis=1)
+    np.testing.assert_array_equal(first, [[0], [3]])
+    np.testing.assert_array_equal(second, [[1, 2], [4, 5]])
+    np.testing.assert_array_equal(backward((second, first)), [[1, 2, 0], [4, 5, 3]])
