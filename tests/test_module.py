@@ -4,12 +4,19 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import npattn
 from npattn.module import as_tuple
 from tests.strategies import SYSTEMS, cases, modules
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+
+
+def as_upstream(output):
+    """Ones, shaped as the output."""
+    ones = tuple(np.ones_like(y) for y in as_tuple(output))
+    return ones if isinstance(output, tuple) else ones[0]
 
 
 @given(cases())
@@ -61,6 +68,15 @@ def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(
         total = {name: total[name] + grad for name, grad in single.backward(single.output)[1].items()}
     for name, grad in grads.items():
         np.testing.assert_allclose(total[name], grad, rtol=1e-9, atol=1e-11)
+
+
+@given(cases(), st.sampled_from([1e-100, 1e-30, 1e30, 1e100]))
+def test_extreme_inputs_give_finite_outputs_and_gradients(case, scale):
+    module, params, inputs = case
+    run = module(params, *(scale * x for x in inputs.values()))
+    dx, grads = run.backward(as_upstream(run.output))
+    for array in (*as_tuple(run.output), *(d for d in as_tuple(dx) if d is not None), *grads.values()):
+        assert np.isfinite(array).all()
 
 
 @given(cases())
