@@ -93,7 +93,10 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
 
     def backward(dy):
         dz = dy.reshape(batch, groups, out // groups, positions)
-        dx = back_columns((matrix.swapaxes(1, 2) @ dz).reshape(batch, channels, kernel[0] * kernel[1], *size))
+        adjoint = matrix.swapaxes(1, 2)
+        # With one output channel a group, the matrix product sums over nothing: broadcasting is quicker.
+        dcolumns = adjoint @ dz if out > groups else adjoint * dz
+        dx = back_columns(dcolumns.reshape(batch, channels, kernel[0] * kernel[1], *size))
         dweight = (dz @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
         return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
 

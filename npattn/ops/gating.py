@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 __all__ = ["gate"]
 
 
@@ -24,7 +26,6 @@ def gate(x, a):
 
     Examples
     --------
-    >>> import numpy as np
     >>> y, backward = gate(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.5, 10.0]))
     >>> y
     array([[ 0.5,  1. ],
@@ -34,11 +35,13 @@ def gate(x, a):
     array([3., 7.])
     """
     spread = a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
-    shared = tuple(axis for axis in range(x.ndim) if spread.shape[axis] != x.shape[axis])
     y = x * spread
+    every = "abcdefgh"[: x.ndim]
+    own = "".join(letter for letter, n, m in zip(every, spread.shape, x.shape, strict=True) if n == m)
 
     def backward(dy):
-        # One element of a serves every element it was spread over: its gradient is their sum.
-        return dy * spread, (dy * x).sum(axis=shared, keepdims=True).reshape(a.shape)
+        # One element of a serves every element it was spread over: its gradient is their sum. einsum multiplies and
+        # adds in one sweep, without holding the products.
+        return dy * spread, np.einsum(f"{every},{every}->{own}", dy, x).reshape(a.shape)
 
     return y, backward
