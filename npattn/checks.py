@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "brief",
     "channel_hint",
     "check_array",
     "check_names",
@@ -19,6 +20,7 @@ __all__ = [
     "check_variance",
     "describe_type",
     "require_booleans",
+    "require_choice",
     "require_integers",
     "require_numbers",
     "require_selection",
@@ -69,6 +71,26 @@ def require_booleans(call: str, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected True or False")
+
+
+def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
+    """Refuse what is none of the choices, naming the nearest.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no string.
+    ValueError
+        If one of them is another string.
+    """
+    listed = " or ".join(map(repr, choices))
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")
+        if value not in choices:
+            near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{call}: {name}={brief(value)}{meant} (expected {listed})")
 
 
 def require_selection(call: str, choices: Collection[str], **values: Any) -> None:

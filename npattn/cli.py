@@ -19,13 +19,15 @@ import numpy as np
 
 import npattn
 from npattn.attention import CATALOGUE
-from npattn.data import photo_features
+from npattn.data import photo_features, photograph
 from npattn.files import whole_file
 from npattn.module import Module
 from npattn.oracle import generic_values, gradcheck
 
 __all__ = ["main"]
 
+DEFAULT = 40, 60
+"""Rows and columns of the map that is checked: a fifth of the photograph's."""
 CROP = 3, 4
 """Rows and columns of the crop on which the whole Jacobian is compared."""
 REPEATS = 5
@@ -122,7 +124,7 @@ def make_parser() -> Parser:
     )
     check.add_argument("keys", nargs="*", metavar="KEY", help="systems, by their keys in npattn list (default: all)")
     check.add_argument(
-        "--size", type=size, default=(56, 84), metavar="HxW", help="positions of the feature map (default: 56x84)"
+        "--size", type=size, default=DEFAULT, metavar="HxW", help="positions of the feature map (default: 40x60)"
     )
     check.add_argument("--seed", type=seed, default=0, help="seed of the parameters and directions (default: 0)")
 
@@ -133,12 +135,19 @@ def make_parser() -> Parser:
         "Needs the extra plot: pip install 'npattn[plot]'.",
         "npattn show se -o se.png",
         "npattn show eca --seed 3 -o eca.pdf --force",
+        "npattn show pam --at 75,115",
     )
     show.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
     show.add_argument(
         "-o", "--output", metavar="FILE", help="picture to write: .png, .pdf, .svg or .jpg (default: KEY.png)"
     )
     show.add_argument("--seed", type=seed, default=0, help="seed of the parameters (default: 0)")
+    show.add_argument(
+        "--at",
+        type=pixel,
+        metavar="ROW,COLUMN",
+        help="pixel of the photograph whose attention is drawn (default: an eye)",
+    )
     show.add_argument("--force", action="store_true", help="replace FILE if it exists")
     return parser
 
@@ -193,6 +202,9 @@ def run_show(arguments: argparse.Namespace) -> int:
     """Write the picture."""
     module = find(arguments.key).example()
     path = f"{arguments.key}.png" if arguments.output is None else arguments.output
+    if arguments.at and not hasattr(module, "attention_map"):
+        able = ", ".join(key for key, system in CATALOGUE.items() if hasattr(system, "attention_map"))
+        raise UsageError(f"--at: {arguments.key} has no attention from one pixel to the others; expected one of {able}")
     try:
         from npattn.picture import FORMATS, draw
     except ImportError as error:
@@ -200,7 +212,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if Path(path).suffix.lower() not in FORMATS:
         raise UsageError(f"{path!r}: unknown kind of picture; expected a name that ends in {', '.join(FORMATS)}")
     with whole_file(path, force=arguments.force) as temporary:
-        draw(module, arguments.seed).savefig(temporary)
+        draw(module, arguments.seed, arguments.at).savefig(temporary)
     print(path)
     return 0
 
@@ -213,7 +225,7 @@ def photo_values(module: Module, positions: tuple[int, int], seed: int) -> tuple
     height, width = positions
     params, inputs = generic_values(module, batch=1, height=height, width=width, seed=seed)
     name, x = next(iter(inputs.items()))
-    rows, columns = max(height, 56), max(width, 84)
+    rows, columns = max(height, DEFAULT[0]), max(width, DEFAULT[1])
     top, left = (rows - height) // 2, (columns - width) // 2
     features = cached_features(x.shape[1], rows, columns)
     return params, inputs | {name: features[:, :, top : top + height, left : left + width]}
@@ -263,7 +275,18 @@ def size(text: str) -> tuple[int, int]:
     """Read HEIGHTxWIDTH."""
     match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
     if not match or not all(1 <= int(number) <= 1024 for number in match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 1024, such as 56x84")
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 1024, such as 40x60")
+    return int(match[1]), int(match[2])
+
+
+def pixel(text: str) -> tuple[int, int]:
+    """Read ROW,COLUMN of a pixel of the photograph."""
+    height, width = photograph().shape[:2]
+    match = re.fullmatch(r"(\d{1,4}),(\d{1,4})", text)
+    if not match or int(match[1]) >= height or int(match[2]) >= width:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no pixel; expected ROW,COLUMN from 0,0 to {height - 1},{width - 1}, such as 75,115"
+        )
     return int(match[1]), int(match[2])
 
 

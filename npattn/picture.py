@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import scipy
 from matplotlib.colors import TwoSlopeNorm, to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch, Rectangle
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.special import log_softmax
 
 from npattn.data import photo_features, photo_filters, photograph
 from npattn.module import Module, Pass
@@ -22,9 +26,11 @@ KEPT, CUT = "#1f6f8b", "#c8553d"
 """Colours of what is raised and what is lowered."""
 CLASSES = "#30343f", "#e4a11b", "#2a9d8f", "#9b5de5", "#c8553d"
 """Colours of the background and of the classes, which take turns."""
+EYE, OTHERS = (75, 115), ((78, 213), (152, 170), (130, 60), (25, 250))
+"""Pixels of the photograph from which attention is drawn: the cat's eye; its other eye, nose, cheek and ear."""
 
 
-def draw(module: Module, seed: int = 0) -> Figure:
+def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Figure:
     """Draw a system at work on the photograph's features: what it changes, and each of its attention maps.
 
     Parameters
@@ -33,6 +39,9 @@ def draw(module: Module, seed: int = 0) -> Figure:
     seed : int, default 0
         Of the parameters, which are random: the picture shows how the system works, not what training makes of it. A
         classifier's bias is moved so that its classes balance.
+    at : tuple of int, optional
+        Row and column of a pixel of the photograph: where it looks is drawn first, if the system has an
+        `attention_map`. By default the cat's eye.
 
     Returns
     -------
@@ -49,6 +58,8 @@ def draw(module: Module, seed: int = 0) -> Figure:
             run = module(params, x)
     panels = [(draw_change, 2.6)] if run.output.shape == x.shape else []
     panels += [panel for name, panel in PANELS.items() if name in run.attention]
+    if hasattr(module, "attention_map"):
+        panels.append((functools.partial(draw_looks, pixels=(at or EYE, *OTHERS), seed=seed), 2.6))
     functions, heights = zip(*panels, strict=True)
     figure = Figure(figsize=(12, 0.6 + sum(heights)), dpi=110, layout="constrained")
     source = f"{module.paper.title} ({module.paper.citation})"
@@ -161,6 +172,93 @@ def draw_directions(figure: SubFigure, _: Module, x: np.ndarray, run: Pass) -> N
         gate.set_axis_off()
 
 
+def draw_affinity(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -> None:
+    """Draw how alike the channels are, how much each takes in of each other, and the pairs at both ends of that."""
+    affinity = run.attention["affinity"][0]
+    channels = len(affinity)
+    rows = x[0].reshape(channels, -1)
+    energy = rows @ rows.T
+    norm = np.sqrt(np.diag(energy))
+    cosine = energy / np.outer(norm, norm)
+    order = by_likeness(cosine)
+    grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.1))
+    for place, values, title, low in (
+        (0, cosine, "how alike: cosine of two channels", cosine.min()),
+        (1, affinity, "affinity: what channel j takes in of channel i", 0),
+    ):
+        axis = figure.add_subplot(grid[place])
+        image = axis.imshow(values[np.ix_(order, order)], cmap="magma", vmin=low, vmax=1)
+        axis.set_title(title, fontsize=10)
+        axis.set(xlabel="channel i", ylabel="channel j")
+        axis.set_xticks(range(channels), order, fontsize=6, rotation=90)
+        axis.set_yticks(range(channels), order, fontsize=6)
+        figure.colorbar(image, ax=axis, shrink=0.6).ax.tick_params(labelsize=8)
+
+    # Many affinities are 0 in this precision; their logarithms still have an order.
+    logarithms = log_softmax(energy if module.variant == "paper" else -energy, axis=1)
+    pairs = sorted(np.argwhere(~np.eye(channels, dtype=bool)), key=lambda pair: -logarithms[*pair])
+    filters = photo_filters(channels)
+    thumbnails = grid[2].subgridspec(2, 2)
+    ends = ((pairs[0], "most", KEPT), (pairs[-1], "least", CUT)) if pairs else ()
+    for row, ((j, i), extent, colour) in enumerate(ends):
+        for column, channel, role in (
+            (0, j, f"{j} takes in {extent} of {i}"),
+            (1, i, f"{i}: affinity {affinity[j, i]:.2g}"),
+        ):
+            axis = figure.add_subplot(thumbnails[row, column])
+            axis.imshow(x[0, channel], cmap="gray", vmin=0, vmax=np.quantile(x[0, channel], 0.99))
+            axis.set_title(f"{role}\n{filters[channel]}", fontsize=8, color=colour)
+            axis.set_axis_off()
+
+
+def by_likeness(cosine: np.ndarray) -> np.ndarray:
+    """Order channels so that those which are alike stand together."""
+    if len(cosine) == 1:
+        return np.array([0])
+    distance = np.clip(1 - cosine[np.triu_indices(len(cosine), 1)], 0, None)
+    return leaves_list(linkage(distance, "average", optimal_ordering=True))
+
+
+def draw_looks(
+    figure: SubFigure, module: Module, _x: np.ndarray, _run: Pass, *, pixels: tuple[tuple[int, int], ...], seed: int
+) -> None:
+    """Draw where some pixels look, over the photograph.
+
+    Untrained queries and keys have nothing to do with each other. Here one projection makes both, and features are
+    smooth and of unit length: a product is large where two positions look alike.
+    """
+    channels, sharpness = 54, 8
+    module = replace(module, channels=channels, reduction=1)
+    x = scipy.ndimage.gaussian_filter(photo_features(channels, *SIZE), (0, 0, 1.5, 1.5))
+    x = (x - x.mean(axis=(2, 3), keepdims=True)) / x.std(axis=(2, 3), keepdims=True)
+    x /= np.sqrt((x**2).sum(axis=1, keepdims=True))
+    params = module.init(seed)
+    weight = params["query_conv.weight"]
+    params["key_conv.weight"] = weight * (sharpness / (channels * weight.var()))
+    params["query_conv.bias"] = np.zeros(channels)
+    photo = photograph()
+    step = photo.shape[0] // SIZE[0]
+    rows = module.attention_map(params, x, [row // step * SIZE[1] + column // step for row, column in pixels])[0]
+    figure.suptitle(
+        "where five pixels look, with queries and keys made by one random projection of smooth features "
+        "of unit length: like looks at like",
+        fontsize=10,
+    )
+    for axis, (row, column), weights in zip(figure.subplots(1, len(pixels)), pixels, rows, strict=True):
+        shown = np.kron(weights.reshape(SIZE), np.ones((step, step)))
+        shown = np.minimum(shown / np.quantile(shown, 0.995), 1)
+        axis.imshow(photo.mean(axis=2), cmap="gray", vmin=0, vmax=400)
+        axis.imshow(shown, cmap="hot", vmin=0, vmax=1, alpha=0.9 * shown)
+        axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)
+        axis.set_title(f"from row {row}, column {column}\nhalf of it on {share(weights):.1%} of the map", fontsize=9)
+        axis.set_axis_off()
+
+
+def share(weights: np.ndarray) -> float:
+    """Count the largest weights that make up half of all, as a share of their number."""
+    return (1 + np.searchsorted(np.cumsum(np.sort(weights)[::-1]), weights.sum() / 2)) / len(weights)
+
+
 def draw_windows(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -> None:
     """Draw the photograph, the map that the windows see, the foreground they find, the best of them, and the mask."""
     seen = run.attention.get("reweighted", x)[0]
@@ -212,6 +310,7 @@ PANELS = {
     "channel": (draw_channels, 4.2),
     "spatial": (draw_positions, 2.6),
     "height": (draw_directions, 4.2),
+    "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
 }
 """How each attention map is drawn, and how many inches high."""

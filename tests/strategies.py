@@ -56,6 +56,10 @@ def coordinate_modules(training=False, least=1):
     )
 
 
+def pam_modules():
+    return st.builds(npattn.PositionAttention, channels=st.integers(1, 9), reduction=st.integers(1, 12))
+
+
 pools = st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True).map(tuple)
 
 
@@ -79,6 +83,10 @@ def cbam_spatial_modules(training=False):
     return st.builds(npattn.CBAMSpatialGate, st.integers(1, 9), st.booleans(), st.just(training))
 
 
+def cam_modules():
+    return st.builds(npattn.ChannelAttention, st.integers(1, 9), st.sampled_from(["paper", "code"]))
+
+
 def modules():
     """Any module of the catalogue, with hyperparameters at and beyond the usual ones."""
     return st.one_of(
@@ -91,6 +99,8 @@ def modules():
         cbam_channel_modules(),
         cbam_spatial_modules(),
         coordinate_modules(),
+        pam_modules(),
+        cam_modules(),
         cbam_modules(training=True),
         cbam_spatial_modules(training=True),
         # With one or two channels, batch norm takes from the narrow layer's weights all but a trace of their effect.

@@ -118,7 +118,7 @@ def test_check_of_all_finds_every_gradient_right(command):
         module = CATALOGUE[row["key"]].example()
         assert row["verdict"] == "ok"
         assert float(row["error"]) < 1e-12
-        assert row["input"] == "{}x{}x{}".format(*next(iter(module.input_shapes(1, 56, 84).values()))[1:])
+        assert row["input"] == "{}x{}x{}".format(*next(iter(module.input_shapes(1, 40, 60).values()))[1:])
         assert int(row["params"].replace(",", "")) == sum(map(np.prod, module.parameter_shapes().values()))
 
 
@@ -174,7 +174,7 @@ def test_check_looks_at_the_photograph_with_parameters_of_the_seed(command, monk
     assert command("check", "eca", "--size", "{}x{}".format(*size), "--seed", str(seed))[0] == 0
 
     def middle(height, width):
-        x = photo_features(32, max(56, height), max(84, width))
+        x = photo_features(32, max(40, height), max(60, width))
         top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
         return x[:, :, top : top + height, left : left + width]
 
@@ -261,7 +261,7 @@ def test_bad_size_is_refused_with_what_was_given(command, text):
         command("check", "eca", f"--size={text}"),
         "npattn check: argument --size: ",
         f"{text!r} is no size",
-        "expected HxW, each from 1 to 1024, such as 56x84",
+        "expected HxW, each from 1 to 1024, such as 40x60",
     )
 
 
@@ -274,6 +274,27 @@ def test_bad_seed_is_refused_with_what_was_given(command, name, text):
         f"{text!r} is no seed",
         "expected a whole number from 0 to 999999999",
     )
+
+
+@pytest.mark.parametrize(
+    "text", ["75", "75,", ",3", "", "200,0", "0,300", "-1,3", "1.5,2", "7x5", "1,2,3", " 1,2", "1,2\n"]
+)
+def test_bad_pixel_is_refused_with_what_was_given(command, folder, text):
+    assert_one_complaint(
+        command("show", "pam", f"--at={text}"),
+        "npattn show: argument --at: ",
+        f"{text!r} is no pixel",
+        "expected ROW,COLUMN from 0,0 to 199,299, such as 75,115",
+    )
+    assert list(folder.iterdir()) == []
+
+
+def test_a_pixel_is_refused_where_there_is_no_attention_to_draw_from_it(command, folder):
+    assert_one_complaint(
+        command("show", "se", "--at", "75,115"),
+        "npattn show: --at: se has no attention from one pixel to the others; expected one of pam",
+    )
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["se.gif", "se", ".png", "", "se.png.txt", "folder/", "."])
@@ -316,7 +337,7 @@ def test_show_on_a_full_disk_keeps_what_was_there(command, folder, monkeypatch):
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(picture, "draw", lambda module, seed: Figure())
+    monkeypatch.setattr(picture, "draw", lambda module, seed, at: Figure())
     (folder / "se.png").write_bytes(b"old")
     result = command("show", "se", "--force")
     assert_one_complaint(result, f"npattn show: {os.strerror(errno.ENOSPC)}\n")

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from npattn import CATALOGUE, cli
+from npattn import CATALOGUE, ChannelAttention, PositionAttention, cli
 from npattn.data import photo_features, photograph
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -64,7 +64,7 @@ def panels(figure, pixels):
 def plain(monkeypatch):
     """Let a picture be something that is quickly drawn."""
 
-    def draw(module, seed):
+    def draw(module, seed, at=None):
         figure = matplotlib.figure.Figure(figsize=(2, 1))
         figure.subplots().plot([0, 1])
         return figure
@@ -143,6 +143,75 @@ def test_bars_end_at_the_gates_of_the_channels_in_falling_order(key):
     np.testing.assert_allclose(ends, np.sort(gates)[::-1], rtol=1e-12)
     labels = [int(label.get_text()) for label in below.get_xticklabels()]
     np.testing.assert_array_equal(gates[labels], np.sort(gates)[::-1])
+
+
+@pytest.mark.parametrize("variant", ["paper", "code"])
+def test_heat_map_of_affinities_names_its_rows_and_columns_and_the_pairs_at_both_ends(variant):
+    module = ChannelAttention(12, variant)
+    x = photo_features(12, *picture.SIZE)
+    affinity = module(module.init(SEED, generic=True), x).attention["affinity"][0]
+    figure = picture.draw(module, SEED)
+    (axes,) = (axes for axes in figure.axes if axes.get_title().startswith("affinity"))
+    rows, columns = (
+        [int(label.get_text()) for label in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())
+    )
+    assert sorted(rows) == sorted(columns) == list(range(12))
+    np.testing.assert_array_equal(axes.images[0].get_array(), affinity[np.ix_(rows, columns)])
+    titles = [axes.get_title().split()[:6] for axes in figure.axes if " takes in " in axes.get_title()][1:]
+    most, least = (affinity[int(words[0]), int(words[5])] for words in titles)
+    assert [words[3] for words in titles] == ["most", "least"]
+    np.testing.assert_allclose(most, affinity[~np.eye(12, dtype=bool)].max(), rtol=1e-14)
+    assert least == affinity.min()
+
+
+def looks(figure):
+    """The panels that show where a pixel looks, by the pixel that is marked in them."""
+    drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
+    marks = [tuple(float(end[0]) for end in axes.lines[0].get_data()) for axes in drawn]
+    return {(row, column): axes for (column, row), axes in zip(marks, drawn, strict=True)}
+
+
+@pytest.mark.parametrize("at", [(0, 0), (199, 299), (101, 7)])
+def test_the_pixel_asked_for_is_marked_and_what_it_looks_at_shines(at, monkeypatch):
+    small = PositionAttention(channels=2)  # the features before and after are not the matter here
+    drawn = looks(picture.draw(small, SEED, at))
+    assert list(drawn) == [at, *picture.OTHERS]
+    title, (photo, heat) = drawn[at].get_title(), drawn[at].images
+    assert title.startswith(f"from row {at[0]}, column {at[1]}\n")
+    np.testing.assert_array_equal(photo.get_array(), photograph().mean(axis=2))
+    assert heat.get_array().shape == photograph().shape[:2]
+    shine = np.asarray(heat.get_array())
+    assert shine[at] > np.quantile(shine, 0.98)  # itself looks like itself
+
+
+def test_without_a_wish_attention_is_drawn_from_the_eye():
+    drawn = looks(shown("pam")[0])
+    assert list(drawn) == [picture.EYE, *picture.OTHERS]
+    heat = drawn[picture.EYE].images[1].get_array()
+    assert 0.01 < np.mean(heat > 0.5) < 0.2
+
+
+def test_show_passes_the_pixel_on(folder, monkeypatch):
+    asked = []
+
+    def draw(module, seed, at):
+        asked.append(at)
+        return matplotlib.figure.Figure(figsize=(2, 1))
+
+    monkeypatch.setattr(picture, "draw", draw)
+    assert cli.main(["show", "pam", "--at", "3,299"]) == 0
+    assert cli.main(["show", "pam", "--force"]) == 0
+    assert asked == [(3, 299), None]
+
+
+def test_half_of_the_weight_is_counted_from_the_largest():
+    assert picture.share(np.ones(10)) == pytest.approx(0.5, abs=0.11)
+    assert picture.share(np.eye(8)[3]) == 1 / 8
+    assert picture.share(np.array([0.1, 0.6, 0.1, 0.2])) == 1 / 4
+
+
+def test_one_channel_alone_has_a_picture():
+    assert picture.draw(ChannelAttention(1), SEED).axes
 
 
 @pytest.mark.parametrize(

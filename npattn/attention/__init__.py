@@ -1,10 +1,12 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
+from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
 from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
+from npattn.attention.position import PositionAttention
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.module import Module
@@ -21,6 +23,8 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAMChannelGate,
         CBAMSpatialGate,
         CoordinateAttention,
+        PositionAttention,
+        ChannelAttention,
     )
 }
 
@@ -29,10 +33,12 @@ __all__ = [
     "CBAM",
     "CBAMChannelGate",
     "CBAMSpatialGate",
+    "ChannelAttention",
     "CoordinateAttention",
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "PositionAttention",
     "SlidingWindowSegmentation",
     "SqueezeExcitation",
 ]

@@ -5,7 +5,9 @@ and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Argu
 once, in `npattn.Module`.
 """
 
+from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
+from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
 from npattn.ops.joining import concatenate, split
@@ -19,6 +21,9 @@ from npattn.ops.pooling import (
     global_max_pool,
     max_pool,
 )
+from npattn.ops.products import gram, matmul
+from npattn.ops.resizing import resize_bilinear
+from npattn.ops.weighting import softmax
 from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
 
 __all__ = [
@@ -27,19 +32,25 @@ __all__ = [
     "concatenate",
     "conv1d",
     "conv2d",
+    "dot_product_attention",
+    "dropout",
     "fold_windows",
     "gate",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
     "global_max_pool",
+    "gram",
     "hard_sigmoid",
     "hard_swish",
     "linear",
+    "matmul",
     "max_pool",
     "overlap_average",
     "relu",
+    "resize_bilinear",
     "sigmoid",
+    "softmax",
     "split",
     "unfold_windows",
     "window_average",

@@ -5,10 +5,16 @@ medians. Peak memory is that of a fresh process for each, beyond its inputs and 
 
     python tests/benchmarks/compare.py
     python tests/benchmarks/compare.py se eca --repeats 30
+
+Beside the published form stands, where there is one, PyTorch's fused form of it. How position attention's time and
+memory grow with the number of positions:
+
+    python tests/benchmarks/compare.py --scaling
 """
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import os
@@ -25,26 +31,34 @@ import npattn
 from npattn.module import as_tuple
 
 SHAPE = 8, 256, 56, 56
+SHAPES = {"pam": (1, 512, 64, 64), "cam": (1, 512, 64, 64)}
+"""Shapes of the inputs of systems that are used on others than `SHAPE`: by key."""
+SCALING = [(1, 64, side, side) for side in (32, 64, 96, 128)]
+"""Inputs of `pam` of which --scaling prints time and memory."""
 OPTIONS = {"window": 14, "stride": 7, "classes": 21, "training": True}
 """Fields in which the benchmarked module differs from the example, where it has them: a realistic training step."""
 
 
-def make_module(key):
+def make_module(key, shape=None):
     system = npattn.CATALOGUE[key]
     fields = {field.name for field in dataclasses.fields(system)}
     options = {name: value for name, value in OPTIONS.items() if name in fields}
-    return dataclasses.replace(system.example(), channels=SHAPE[1], **options)
+    return dataclasses.replace(system.example(), channels=(shape or shape_of(key))[1], **options)
 
 
-def make_values(module):
-    batch, _, height, width = SHAPE
+def shape_of(key):
+    return SHAPES.get(key, SHAPE)
+
+
+def make_values(module, shape=None):
+    batch, _, height, width = shape or shape_of(module.key)
     return npattn.oracle.generic_values(module, batch=batch, height=height, width=width, dtype=np.float32)
 
 
-def numpy_passes(key):
+def numpy_passes(key, shape=None):
     """Return forward and backward as functions without arguments."""
-    module = make_module(key)
-    params, inputs = make_values(module)
+    module = make_module(key, shape)
+    params, inputs = make_values(module, shape)
     state = {}
 
     def forward():
@@ -59,15 +73,14 @@ def numpy_passes(key):
     return forward, backward
 
 
-def torch_passes(key):
+def torch_passes(key, shape=None, form=None):
     """Return the same for the PyTorch module that the tests compare with."""
     import torch
 
-    module = make_module(key)
-    name = type(module).__module__.rpartition(".")[2]
-    tests = importlib.import_module(f"tests.attention.test_{name}")
-    reference = getattr(tests, "fast", tests.published)(module)
-    params, inputs = make_values(module)
+    module = make_module(key, shape)
+    tests = tests_of(key)
+    reference = getattr(tests, form or "fast", tests.published)(module)
+    params, inputs = make_values(module, shape)
     initial = reference.state_dict()
     reference.load_state_dict({name: torch.as_tensor(params.get(name, initial[name])) for name in initial})
     reference.train(getattr(module, "training", False))
@@ -88,7 +101,17 @@ def torch_passes(key):
     return forward, backward
 
 
-IMPLEMENTATIONS = {"npattn": numpy_passes, "pytorch": torch_passes}
+def tests_of(key):
+    """Return the tests of a system, where its PyTorch forms stand."""
+    name = npattn.CATALOGUE[key].__module__.rpartition(".")[2]
+    return importlib.import_module(f"tests.attention.test_{name}")
+
+
+IMPLEMENTATIONS = {
+    "npattn": numpy_passes,
+    "pytorch": torch_passes,
+    "fused": functools.partial(torch_passes, form="fused"),
+}
 
 
 def medians(passes, repeats):
@@ -105,15 +128,15 @@ def medians(passes, repeats):
     return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
 
 
-def peak_megabytes(key, name):
+def peak_megabytes(key, name, shape=None):
     """Measure in a fresh process by how much a forward and backward pass raise the peak of resident memory."""
-    command = [sys.executable, __file__, key, "--peak", name]
+    command = [sys.executable, __file__, key, "--peak", name, "--shape", *map(str, shape or shape_of(key))]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def print_peak(key, name):
+def print_peak(key, name, shape):
     """Print that figure for this process."""
-    forward, backward = IMPLEMENTATIONS[name](key)
+    forward, backward = IMPLEMENTATIONS[name](key, shape)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     forward()
@@ -127,30 +150,50 @@ def resident(field):
     return int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
+def print_scaling(repeats):
+    """Print how position attention's time and memory grow with the number of positions."""
+    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, float32, {SCALING[0][1]} channels")
+    print(f"{'positions':>10}{'forward':>14}{'backward':>14}{'both':>14}{'peak MB':>14}{'N x N MB':>14}")
+    for shape in SCALING:
+        found = medians({"npattn": numpy_passes("pam", shape)}, repeats)["npattn"]
+        positions = shape[2] * shape[3]
+        cells = [f"{1e3 * seconds:.1f} ms" for seconds in found]
+        cells += [f"{peak_megabytes('pam', 'npattn', shape):.0f}", f"{4 * positions**2 / 2**20:.0f}"]
+        print(f"{positions:>10}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
     parser.add_argument("--repeats", type=int, default=15, help="passes of each, in turns (default: 15)")
+    parser.add_argument("--scaling", action="store_true", help="print how pam's time and memory grow, and nothing else")
     parser.add_argument("--peak", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
+    parser.add_argument("--shape", type=int, nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
     if arguments.peak:
-        print_peak(arguments.keys[0], arguments.peak)
+        print_peak(arguments.keys[0], arguments.peak, tuple(arguments.shape))
         return
-    names = ["npattn"] + (["pytorch"] if importlib.util.find_spec("torch") else [])
-    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, input {SHAPE} float32")
+    if arguments.scaling:
+        print_scaling(arguments.repeats)
+        return
+    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, float32")
     print(f"{'':<22}{'forward':>14}{'backward':>14}{'both':>14}{'peak MB':>14}")
     for key in arguments.keys or npattn.CATALOGUE:
+        names = ["npattn"]
+        if importlib.util.find_spec("torch"):
+            names += ["pytorch", "fused"] if hasattr(tests_of(key), "fused") else ["pytorch"]
         found = medians({name: IMPLEMENTATIONS[name](key) for name in names}, arguments.repeats)
         peaks = {name: peak_megabytes(key, name) for name in names}
+        print(f"input {shape_of(key)}")
         for name in names:
             cells = [f"{1e3 * seconds:.1f} ms" for seconds in found[name]] + [f"{peaks[name]:.0f}"]
             print(f"{key + ' ' + name:<22}" + "".join(f"{cell:>14}" for cell in cells))
-        if "pytorch" in found:
-            ratios = [a / b for a, b in zip(found["npattn"], found["pytorch"], strict=True)]
-            ratios.append(peaks["npattn"] / peaks["pytorch"])
-            print(f"{'  ratio':<22}" + "".join(f"{ratio:>14.2f}" for ratio in ratios), flush=True)
+        for name in names[1:]:
+            ratios = [a / b for a, b in zip(found["npattn"], found[name], strict=True)]
+            ratios.append(peaks["npattn"] / peaks[name])
+            print(f"{f'  ratio to {name}':<22}" + "".join(f"{ratio:>14.2f}" for ratio in ratios), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,177 @@
+"""Position attention: every position of a map gathers the features of all that match it, near and far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import ClassVar
+
+from npattn import ops
+from npattn.checks import brief, describe_type, require_integers
+from npattn.module import Module, Paper, Pass
+from npattn.parameters import uniform_fan_in, within, zeros
+
+
+@dataclass(frozen=True)
+class PositionAttention(Module):
+    """Add to every position a weighted sum of the values of all positions, near and far alike.
+
+    Three 1×1 convolutions make of each position a query, a key and a value. Position j weighs position i by the softmax
+    of its query's product with i's key, s_ji = exp(q_j · k_i) / Σ_n exp(q_j · k_n), and y_j = x_j + γ Σ_i s_ji v_i. The
+    N × N weights are never held: memory grows as the number N of positions.
+
+    Parameters
+    ----------
+    channels : int
+        C, channels of the map.
+    reduction : int, default 8
+        Queries and keys have max(1, C // reduction) channels.
+
+    Raises
+    ------
+    TypeError
+        If `channels` or `reduction` is no integer.
+    ValueError
+        If `channels` or `reduction` is below 1.
+
+    Notes
+    -----
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). Parameters, named as in the authors' code: ``gamma`` (1,),
+    ``query_conv.weight`` (D, C, 1, 1), ``query_conv.bias`` (D,), ``key_conv.weight`` (D, C, 1, 1), ``key_conv.bias``
+    (D,), ``value_conv.weight`` (C, C, 1, 1), ``value_conv.bias`` (C,), with D = max(1, C // reduction). The layers
+    start as that code's `Conv2d` do, uniform in ±1/√C; γ starts at 0. The pass has no attention map, which would be
+    N × N: `attention_map` makes the rows of it that are asked for.
+
+    References
+    ----------
+    Fu et al.: Dual Attention Network for Scene Segmentation, CVPR 2019: eq. 1 (weights), 2 (output); its α is γ here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = PositionAttention(channels=16)
+    >>> params, x = module.init(seed=0), np.ones((2, 16, 7, 5))
+    >>> run = module(params, x)
+    >>> dx, grads = run.backward(np.ones((2, 16, 7, 5)))
+    >>> grads["query_conv.weight"].shape
+    (2, 16, 1, 1)
+    >>> module.attention_map(params, x, rows=[0, 34]).shape
+    (2, 2, 35)
+    """
+
+    key: ClassVar = "pam"
+    paper: ClassVar = Paper(
+        title="Dual Attention Network for Scene Segmentation",
+        authors="Fu, Liu, Tian, Li, Bao, Fang, Lu",
+        venue="CVPR",
+        year=2019,
+        url="https://arxiv.org/abs/1809.02983",
+    )
+
+    channels: int
+    reduction: int = 8
+
+    def __post_init__(self):
+        require_integers(type(self).__name__, channels=self.channels, reduction=self.reduction)
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: 16 channels, 2 in queries and keys."""
+        return cls(channels=16)
+
+    @property
+    def key_channels(self) -> int:
+        """D, channels of the queries and keys."""
+        return max(1, self.channels // self.reduction)
+
+    def parameters(self):
+        """Declare the scale γ, and the layers that make queries, keys and values."""
+        wide, narrow = self.channels, self.key_channels
+        return {
+            "gamma": zeros(1),
+            "query_conv.weight": uniform_fan_in(narrow, wide, 1, 1),
+            "query_conv.bias": uniform_fan_in(narrow, inputs=wide),
+            "key_conv.weight": uniform_fan_in(narrow, wide, 1, 1),
+            "key_conv.bias": uniform_fan_in(narrow, inputs=wide),
+            "value_conv.weight": uniform_fan_in(wide, wide, 1, 1),
+            "value_conv.bias": uniform_fan_in(wide, inputs=wide),
+        }
+
+    def forward(self, params, x):
+        """Make queries, keys and values, average the values, scale and add. The tags are the derivation's."""
+        positions = x.shape[2] * x.shape[3]
+        q, back_query = ops.conv2d(x, **within("query_conv.", params))                   # (1)
+        k, back_key = ops.conv2d(x, **within("key_conv.", params))                       # (2)
+        v, back_value = ops.conv2d(x, **within("value_conv.", params))                   # (3)
+        rows = (a.reshape(*a.shape[:2], positions) for a in (q, k, v))
+        o, back_attention = ops.dot_product_attention(*rows)                             # (4)
+        e, back_scale = ops.gate(o.reshape(x.shape), params["gamma"])                    # (5)
+        y = x + e                                                                        # (6)
+
+        def backward(dy):
+            dx, de = dy.copy(), dy                                                       # (6')
+            do, dgamma = back_scale(de)                                                  # (5')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                             # (4')
+            dx_v, dwv, dbv = back_value(dv.reshape(v.shape))                             # (3')
+            dx_k, dwk, dbk = back_key(dk.reshape(k.shape))                               # (2')
+            dx_q, dwq, dbq = back_query(dq.reshape(q.shape))                             # (1')
+            for through in (dx_v, dx_k, dx_q):
+                dx += through
+            grads = {"gamma": dgamma, "query_conv.weight": dwq, "query_conv.bias": dbq}
+            grads |= {"key_conv.weight": dwk, "key_conv.bias": dbk}
+            return dx, grads | {"value_conv.weight": dwv, "value_conv.bias": dbv}
+
+        return Pass(y, backward)
+
+    def attention_map(self, params, x, rows=None):
+        """Make the attention map, or some rows of it: where positions look.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        x : array, (B, C, H, W)
+        rows : sequence of int, optional
+            Positions, counted row by row from 0 to N - 1: row r and column c of the map are position r W + c. By
+            default all, which takes memory for B N² numbers; each row of it takes B N.
+
+        Returns
+        -------
+        array, (B, N, N) or (B, len(rows), N)
+            Row j holds the weights s_ji of all positions i for position j; they add up to 1.
+
+        Raises
+        ------
+        TypeError
+            If an argument is refused by a call, or `rows` is no sequence of integers.
+        ValueError
+            If an argument is refused by a call, or a row lies beyond the map.
+        """
+        self.check_inputs((x,))
+        self._check_params(params, x)
+        positions = x.shape[2] * x.shape[3]
+        q, k = (ops.conv2d(x, **within(f"{name}_conv.", params))[0] for name in ("query", "key"))
+        q, k = (a.reshape(*a.shape[:2], positions) for a in (q, k))
+        if rows is not None:
+            q = q[:, :, check_rows(f"{self}.attention_map", rows, x.shape[2:])]
+        s, _ = ops.softmax(q.swapaxes(1, 2) @ k)
+        return s
+
+
+def check_rows(call, rows, size):
+    """Refuse what is no sequence of positions of the map; return a list of ints."""
+    height, width = size
+    try:
+        rows = list(rows)
+    except TypeError:
+        raise TypeError(
+            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of positions: [{brief(rows)}]"
+        ) from None
+    for row in rows:
+        if isinstance(row, bool) or not isinstance(row, Integral):
+            raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
+        if not 0 <= row < height * width:
+            raise ValueError(
+                f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
+                f"c of the map of {height} × {width} are position {width} r + c"
+            )
+    return [int(row) for row in rows]

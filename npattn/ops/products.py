@@ -1,0 +1,69 @@
+"""Products of matrices, one for every image."""
+
+from __future__ import annotations
+
+__all__ = ["gram", "matmul"]
+
+
+def matmul(a, b):
+    """Multiply matrices: c_ij = Σ_k a_ik b_kj.
+
+    Parameters
+    ----------
+    a : array, (..., I, K)
+    b : array, (..., K, J)
+        With the leading axes of `a`.
+
+    Returns
+    -------
+    c : array, (..., I, J)
+    backward : callable
+        ``backward(dc)`` returns ``(da, db)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> c, backward = matmul(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
+    >>> c
+    array([[11.]])
+    >>> backward(np.array([[1.0]]))
+    (array([[3., 4.]]), array([[1.],
+           [2.]]))
+    """
+
+    def backward(dc):
+        return dc @ b.swapaxes(-1, -2), a.swapaxes(-1, -2) @ dc
+
+    return a @ b, backward
+
+
+def gram(a):
+    """Multiply every row with every row: g_ij = Σ_k a_ik a_jk.
+
+    Parameters
+    ----------
+    a : array, (..., I, K)
+
+    Returns
+    -------
+    g : array, (..., I, I)
+    backward : callable
+        ``backward(dg)`` returns ``da``. A row stands on both sides of the product, so dg need not be symmetric, but
+        its symmetric part alone counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> g, backward = gram(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> g
+    array([[ 5., 11.],
+           [11., 25.]])
+    >>> backward(np.array([[0.0, 1.0], [0.0, 0.0]]))
+    array([[3., 4.],
+           [1., 2.]])
+    """
+
+    def backward(dg):
+        return (dg + dg.swapaxes(-1, -2)) @ a
+
+    return a @ a.swapaxes(-1, -2), backward

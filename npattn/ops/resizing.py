@@ -1,0 +1,90 @@
+"""Maps brought to another size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["resize_bilinear"]
+
+
+def resize_bilinear(x, size, align_corners=False):
+    """Read a map at the positions of a grid of another size, each from its four neighbours.
+
+    Along an axis of length n, position k of m is read at s_k, between ⌊s_k⌋ and ⌈s_k⌉, each weighted by one minus its
+    distance. The two axes are read one after the other.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    size : pair of int
+        New height and width.
+    align_corners : bool, default False
+        If true, the centres of the corner pixels stay where they are: s_k = k (n - 1) / (m - 1), and 0 where m = 1.
+        If false, the outer edges of the map do: s_k = (k + 1/2) n / m - 1/2, moved inward to [0, n - 1].
+
+    Returns
+    -------
+    y : array, (B, C, *size)
+    backward : callable
+        ``backward(dy)`` returns ``dx``: the exact adjoint.
+
+    Notes
+    -----
+    Nothing is averaged when the map shrinks: what no position reads has no effect and no gradient, as in PyTorch's
+    ``interpolate`` without ``antialias``.
+
+    Examples
+    --------
+    >>> x = np.array([[[[0.0, 4.0]]]])
+    >>> resize_bilinear(x, (1, 4))[0]
+    array([[[[0., 1., 3., 4.]]]])
+    >>> y, backward = resize_bilinear(x, (1, 5), align_corners=True)
+    >>> y
+    array([[[[0., 1., 2., 3., 4.]]]])
+    >>> backward(np.ones_like(y))
+    array([[[[2.5, 2.5]]]])
+    """
+    height, width = x.shape[2:]
+    y = interpolate(interpolate(x, 3, size[1], align_corners), 2, size[0], align_corners)
+
+    def backward(dy):
+        rows, columns = (
+            interpolate(identity(dy, n), 0, m, align_corners) for n, m in zip((height, width), size, strict=True)
+        )
+        return (rows.T @ dy) @ columns
+
+    return y, backward
+
+
+def interpolate(x, axis, length, align_corners):
+    """Read an axis at `length` positions."""
+    below, above, weight = taps(x.shape[axis], length, align_corners)
+    weight = np.array(weight[0], dtype=x.real.dtype, like=x) / weight[1]
+    weight = weight.reshape(length, *(1,) * (x.ndim - axis % x.ndim - 1))
+    y = np.take(x, above, axis)
+    y *= weight
+    y += np.take(x, below, axis) * (1 - weight)
+    return y
+
+
+def taps(n, m, align_corners):
+    """List the neighbours of m positions on an axis of length n, and the upper one's weight as a fraction.
+
+    All in integers, so that the weight is exact in any number format until it's divided.
+    """
+    if align_corners:
+        denominator = max(m - 1, 1)
+        numerators = [k * (n - 1) if m > 1 else 0 for k in range(m)]
+    else:
+        denominator = 2 * m
+        numerators = [min(max((2 * k + 1) * n - m, 0), denominator * (n - 1)) for k in range(m)]
+    below = [numerator // denominator for numerator in numerators]
+    above = [min(i + 1, n - 1) for i in below]
+    return below, above, ([numerator % denominator for numerator in numerators], denominator)
+
+
+def identity(like, n):
+    """Make the identity matrix; what `interpolate` makes of its rows is the matrix of `interpolate`."""
+    matrix = np.zeros_like(like, shape=(n, n))
+    matrix.reshape(n * n)[:: n + 1] = 1
+    return matrix

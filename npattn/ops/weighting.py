@@ -1,0 +1,44 @@
+"""Weights that are positive and add up to 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["softmax"]
+
+
+def softmax(x, axis=-1):
+    """Turn logits into weights that add up to 1 along an axis: y_i = exp x_i / Σ_k exp x_k.
+
+    Parameters
+    ----------
+    x : array, any shape
+    axis : int, default -1
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+        A logit of -inf has weight 0. NaN, +inf, or nothing but -inf along the axis makes all weights there NaN.
+    backward : callable
+        ``backward(dy)`` returns ``dx``: y (dy - Σ_k y_k dy_k).
+
+    Examples
+    --------
+    >>> y, backward = softmax(np.log([1.0, 3.0]) + 1e4)
+    >>> y
+    array([0.25, 0.75])
+    >>> backward(np.array([1.0, 0.0]))
+    array([ 0.1875, -0.1875])
+    """
+    # A constant added to all logits, or to all of dy, changes nothing. Taking away that of the largest weight keeps exp
+    # from overflowing, and a weight of nearly 1 from a gradient that is the difference of two nearly equal numbers.
+    first = x.real.argmax(axis=axis, keepdims=True)
+    y = x - np.take_along_axis(x, first, axis)
+    np.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+
+    def backward(dy):
+        dy = dy - np.take_along_axis(dy, first, axis)
+        return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+
+    return y, backward
