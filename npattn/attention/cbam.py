@@ -123,7 +123,7 @@ class CBAMChannelGate(Module):
             dh = back_relu(dr)                                                                           # (3')
             dp, dw1, db1 = back_fc1(dh)                                                                  # (2')
             for back_pool, dpooled in zip(back_pools, dp.reshape(k, batch, channels), strict=True):
-                dx += back_pool(dpooled)                                                                 # (1')
+                dx = back_pool(dpooled, onto=dx)                                                         # (1')
             return dx, {"mlp.1.weight": dw1, "mlp.1.bias": db1, "mlp.3.weight": dw2, "mlp.3.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})
@@ -230,7 +230,7 @@ class CBAMSpatialGate(Module):
             dt, dw, _ = back_conv(dz)                                                                    # (11')
             dm, dq = back_join(dt)                                                                       # (10')
             dx += back_mean(dq)                                                                          # (9')
-            dx += back_max(dm)                                                                           # (8')
+            dx = back_max(dm, onto=dx)                                                                   # (8')
             return dx, {"spatial.conv.weight": dw, **grads}
 
         return Pass(y, backward, attention={"spatial": a}, buffers=buffers)

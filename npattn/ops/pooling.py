@@ -1,4 +1,8 @@
-"""Pools: one number for many positions."""
+"""Pools: one number for many positions.
+
+Their ``backward(dp)`` returns ``dx``. Given ``onto``, a gradient of x that has come another way, they add to it in
+place and return it: a maximum's gradient is 0 nearly everywhere, and need not be written out for that.
+"""
 
 from __future__ import annotations
 
@@ -53,13 +57,14 @@ def max_pool(x, axis):
     x : array, any shape
         Complex numbers are ordered by their real parts.
     axis : int
+        From 1 on: images are apart.
 
     Returns
     -------
     p : array, as `x` with length 1 along `axis`
         NaN where there is one among the elements.
     backward : callable
-        ``backward(dp)`` returns ``dx``: all of dp goes to the maximum's first index, as in PyTorch.
+        ``backward(dp, onto=None)`` returns ``dx``: all of dp goes to the maximum's first index, as in PyTorch.
 
     Examples
     --------
@@ -70,12 +75,16 @@ def max_pool(x, axis):
     array([[0., 2., 0.]])
     """
     shape = x.shape
-    first = x.real.argmax(axis=axis, keepdims=True)
-    p = np.take_along_axis(x, first, axis)
+    if axis == x.ndim - 1:
+        first = x.real.argmax(axis=axis, keepdims=True)
+        p = np.take_along_axis(x, first, axis)
+    else:
+        first, highest = first_maximum(x.real, axis)
+        p = np.where(np.isnan(highest), highest, np.take_along_axis(x, first, axis))
 
-    def backward(dp):
-        dx = np.zeros_like(dp, shape=shape)
-        np.put_along_axis(dx, first, dp, axis)
+    def backward(dp, onto=None):
+        dx = np.zeros_like(dp, shape=shape) if onto is None else onto
+        np.put_along_axis(dx, first, np.take_along_axis(dx, first, axis) + dp, axis)
         return dx
 
     return p, backward
@@ -92,7 +101,7 @@ def global_average_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp)`` returns ``dx``, (B, C, H, W), a read-only view as that of `average_pool`.
+        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W); without `onto` a read-only view, as `average_pool`.
 
     Examples
     --------
@@ -105,8 +114,8 @@ def global_average_pool(x):
     """
     p, back_pool = average_pool(x, axis=(2, 3))
 
-    def backward(dp):
-        return back_pool(dp[:, :, None, None])
+    def backward(dp, onto=None):
+        return added(back_pool(dp[:, :, None, None]), onto)
 
     return p[:, :, 0, 0], backward
 
@@ -122,7 +131,8 @@ def global_max_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first position, row by row.
+        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first position, row by
+        row.
 
     Examples
     --------
@@ -136,8 +146,9 @@ def global_max_pool(x):
     shape = x.shape
     p, back_pool = max_pool(x.reshape(*shape[:2], shape[2] * shape[3]), axis=2)
 
-    def backward(dp):
-        return back_pool(dp[:, :, None]).reshape(shape)
+    def backward(dp, onto=None):
+        flat = None if onto is None else onto.reshape(*shape[:2], shape[2] * shape[3])
+        return back_pool(dp[:, :, None], flat).reshape(shape)
 
     return p[:, :, 0], backward
 
@@ -153,7 +164,7 @@ def global_lp_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole channel is 0.
+        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole channel is 0.
 
     Examples
     --------
@@ -169,8 +180,8 @@ def global_lp_pool(x):
     zero = (x.real == 0).all(axis=(2, 3))
     p = np.sqrt(np.where(zero, 0, squares))
 
-    def backward(dp):
-        return x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None]
+    def backward(dp, onto=None):
+        return added(x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None], onto)
 
     return p, backward
 
@@ -186,7 +197,7 @@ def global_lse_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
+        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
 
     Examples
     --------
@@ -203,7 +214,29 @@ def global_lse_pool(x):
     total = e.sum(axis=(2, 3), keepdims=True)
     p = (maximum + np.log(total))[:, :, 0, 0]
 
-    def backward(dp):
-        return e * (dp[:, :, None, None] / total)
+    def backward(dp, onto=None):
+        return added(e * (dp[:, :, None, None] / total), onto)
 
     return p, backward
+
+
+def first_maximum(x, axis):
+    """Find the first maximum along an axis that is not the last, and where it is.
+
+    argmax would turn the array around in memory first. Here the maximum is sought, then the place where it stands: each
+    hit counts for what is left of the axis, so that the first counts most. Image by image all of it stays in the cache.
+    """
+    length = x.shape[axis]
+    left = np.arange(length, 0, -1, dtype=np.min_scalar_type(length), like=x)
+    left = left.reshape((length,) + (1,) * (x.ndim - axis - 1))
+    highest = x.max(axis=axis, keepdims=True)
+    first = np.empty_like(highest, dtype=np.intp)
+    for image in range(x.shape[0]):
+        hits = (x[image] == highest[image]) * left
+        first[image] = length - np.maximum(hits.max(axis=axis - 1, keepdims=True), 1)  # NaN is hit nowhere
+    return first, highest
+
+
+def added(dx, onto):
+    """Add a gradient to another in place, if there is another."""
+    return dx if onto is None else np.add(onto, dx, out=onto)

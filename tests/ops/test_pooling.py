@@ -123,3 +123,22 @@ def test_an_empty_batch_is_pooled_to_an_empty_one(pool):
     p, backward = pool(np.ones((0, 3, 4, 5)))
     assert p.shape == (0, 3)
     assert backward(p).shape == (0, 3, 4, 5)
+
+
+@global_pools
+@given(maps, layouts, seeds)
+def test_a_gradient_that_came_another_way_is_added_to(pool, shape, layout, seed):
+    x, dp, other = normal(*shape, seed=seed), normal(*shape[:2], seed=seed + 1), normal(*shape, seed=seed + 2)
+    _, backward = pool(x)
+    onto = arrange(other, layout if layout != "read-only" else "contiguous").copy(order="K")
+    np.testing.assert_array_equal(backward(dp, onto=onto), other + backward(dp))
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_maximum_adds_its_gradient_at_its_own_place_alone(axis):
+    x = np.random.RandomState(0).randint(0, 3, (2, 3, 4, 5)).astype(float)
+    other = normal(2, 3, 4, 5, seed=1)
+    p, backward = ops.max_pool(x, axis)
+    onto = other.copy()
+    assert backward(np.ones_like(p), onto=onto) is onto
+    np.testing.assert_array_equal(onto, other + backward(np.ones_like(p)))
