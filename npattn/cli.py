@@ -184,7 +184,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         print(
             f"{key:<{width}}  {'x'.join(map(str, next(iter(inputs.values())).shape[1:])):<10}"
             f"{count(module.parameter_shapes().values()):>8,}  {forward:>9} {backward:>9}  {worst.error:>7.1e}  "
-            f"{'ok' if passed else 'WRONG'}",
+            f"{'ok' if passed else 'WRONG'}{f', {module.estimator}' if module.estimator else ''}",
             flush=True,
         )
         for report in reports:
@@ -218,17 +218,19 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 
 def photo_values(module: Module, positions: tuple[int, int], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Draw generic parameters, and give the module the photograph's features as its first input.
+    """Draw generic parameters and inputs, and put the photograph's features in the place of maps.
 
     A map of a few positions is cut from the middle of a larger one, where it shows a part of the photograph.
     """
     height, width = positions
     params, inputs = generic_values(module, batch=1, height=height, width=width, seed=seed)
-    name, x = next(iter(inputs.items()))
     rows, columns = max(height, DEFAULT[0]), max(width, DEFAULT[1])
     top, left = (rows - height) // 2, (columns - width) // 2
-    features = cached_features(x.shape[1], rows, columns)
-    return params, inputs | {name: features[:, :, top : top + height, left : left + width]}
+    for name, x in inputs.items():
+        if x.shape[2:] == positions:
+            features = cached_features(x.shape[1], rows, columns)
+            inputs[name] = features[:, :, top : top + height, left : left + width]
+    return params, inputs
 
 
 @functools.lru_cache(maxsize=2)

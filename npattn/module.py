@@ -91,6 +91,8 @@ class Module(ABC):
     """The system's name in `npattn.CATALOGUE` and on the command line."""
     paper: ClassVar[Paper]
     """The publication that the system is read from."""
+    estimator: ClassVar[str | None] = None
+    """What backward estimates a gradient by, where forward has no useful one: "straight-through", say."""
     derivation: ClassVar[str]
     """The page in which its gradients are derived, from the top of the repository."""
 
@@ -115,6 +117,14 @@ class Module(ABC):
     def forward(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
         """Compute the forward pass on checked arguments; ``module(params, x)`` is the way in."""
 
+    def surrogate(self, params: Mapping[str, Any], *inputs: Any) -> Callable[..., Pass]:
+        """Return the function, called as `forward` is, whose exact derivative at these arguments backward computes.
+
+        It is `forward` itself, but for a system that names an `estimator`: there it is what the estimator
+        differentiates in forward's place.
+        """
+        return self.forward
+
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs, by name, in call order.
 
@@ -128,6 +138,40 @@ class Module(ABC):
         dict of tuple of int
         """
         return {"x": (batch, self.channels, height, width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs: ``"output"``, or ``"output.0"``, ``"output.1"``, … where there are several.
+
+        Parameters
+        ----------
+        batch, height, width : int
+
+        Returns
+        -------
+        dict of tuple of int
+            Unless a system says otherwise, its one output has the shape of its first input.
+        """
+        return {"output": next(iter(self.input_shapes(batch, height, width).values()))}
+
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
+        """Draw generic values of one input, in float64.
+
+        A map's channels have random means, or else their averages, and all that passes through them, would fade as the
+        map grows. A system with an input that is no feature map (a mask, noise) says here what it holds.
+
+        Parameters
+        ----------
+        name : str
+            As `input_shapes` has it.
+        shape : tuple of int
+        random : numpy.random.RandomState
+
+        Returns
+        -------
+        numpy.ndarray
+        """
+        means = random.standard_normal((*shape[:2], 1, 1)) if len(shape) == 4 else 0.0
+        return random.standard_normal(shape) + means
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the trainable parameters, by name."""
@@ -235,8 +279,8 @@ class Module(ABC):
                 f"{self}: {names[0]} has shape {first.shape}; expected 4 axes, (batch, channels, height, width)"
                 + ("; a single image needs a batch axis: x[None]" if first.ndim == 3 else "")
             )
-        batch, _, height, width = first.shape
-        expected = self.input_shapes(batch, height, width)
+        height, width = first.shape[2:]
+        expected = self.expected_shapes(inputs)
         for name, x in zip(names, inputs, strict=True):
             if tuple(x.shape) != expected[name]:
                 raise ValueError(
@@ -245,6 +289,11 @@ class Module(ABC):
                 )
         if height == 0 or width == 0:
             raise ValueError(f"{self}: {names[0]} has shape {first.shape}; expected at least one position")
+
+    def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes that inputs have to have, given that the first one is a map."""
+        batch, _, height, width = inputs[0].shape
+        return self.input_shapes(batch, height, width)
 
     def _check_params(self, params: Mapping[str, Any], x: Any) -> None:
         if not isinstance(params, Mapping):

@@ -56,7 +56,7 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
         if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
             params[name] -= run.attention["windows"].mean(axis=(0, 2, 3))
             run = module(params, x)
-    panels = [(draw_change, 2.6)] if run.output.shape == x.shape else []
+    panels = [(draw_change, 2.6)] if getattr(run.output, "shape", None) == x.shape else []
     panels += [panel for name, panel in PANELS.items() if name in run.attention]
     if hasattr(module, "attention_map"):
         panels.append((functools.partial(draw_looks, pixels=(at or EYE, *OTHERS), seed=seed), 2.6))
@@ -176,9 +176,10 @@ def draw_affinity(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -
     """Draw how alike the channels are, how much each takes in of each other, and the pairs at both ends of that."""
     affinity = run.attention["affinity"][0]
     channels = len(affinity)
-    rows = x[0].reshape(channels, -1)
+    compared = run.attention.get("branch", x)[0]
+    rows = compared.reshape(channels, -1)
     energy = rows @ rows.T
-    norm = np.sqrt(np.diag(energy))
+    norm = np.sqrt(np.diag(energy) + np.finfo(energy.dtype).tiny)  # a rectified channel may be 0 everywhere
     cosine = energy / np.outer(norm, norm)
     order = by_likeness(cosine)
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.1))
@@ -197,7 +198,7 @@ def draw_affinity(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -
     # Many affinities are 0 in this precision; their logarithms still have an order.
     logarithms = log_softmax(energy if module.variant == "paper" else -energy, axis=1)
     pairs = sorted(np.argwhere(~np.eye(channels, dtype=bool)), key=lambda pair: -logarithms[*pair])
-    filters = photo_filters(channels)
+    names = [""] * channels if "branch" in run.attention else [f"\n{bank}" for bank in photo_filters(channels)]
     thumbnails = grid[2].subgridspec(2, 2)
     ends = ((pairs[0], "most", KEPT), (pairs[-1], "least", CUT)) if pairs else ()
     for row, ((j, i), extent, colour) in enumerate(ends):
@@ -206,8 +207,8 @@ def draw_affinity(figure: SubFigure, module: Module, x: np.ndarray, run: Pass) -
             (1, i, f"{i}: affinity {affinity[j, i]:.2g}"),
         ):
             axis = figure.add_subplot(thumbnails[row, column])
-            axis.imshow(x[0, channel], cmap="gray", vmin=0, vmax=np.quantile(x[0, channel], 0.99))
-            axis.set_title(f"{role}\n{filters[channel]}", fontsize=8, color=colour)
+            axis.imshow(compared[channel], cmap="gray", vmin=0, vmax=np.quantile(compared[channel], 0.99))
+            axis.set_title(f"{role}{names[channel]}", fontsize=8, color=colour)
             axis.set_axis_off()
 
 

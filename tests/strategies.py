@@ -87,6 +87,18 @@ def cam_modules():
     return st.builds(npattn.ChannelAttention, st.integers(1, 9), st.sampled_from(["paper", "code"]))
 
 
+def danet_modules(training=False):
+    return st.builds(
+        npattn.DualAttentionHead,
+        in_channels=st.sampled_from([8, 13, 16]),
+        classes=st.integers(1, 4),
+        dropout=st.sampled_from([0.0, 0.1, 0.5]),
+        variant=st.sampled_from(["paper", "code"]),
+        training=st.just(training),
+        size=st.none() | st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    )
+
+
 def modules():
     """Any module of the catalogue, with hyperparameters at and beyond the usual ones."""
     return st.one_of(
@@ -101,6 +113,7 @@ def modules():
         coordinate_modules(),
         pam_modules(),
         cam_modules(),
+        danet_modules(),
         cbam_modules(training=True),
         cbam_spatial_modules(training=True),
         # With one or two channels, batch norm takes from the narrow layer's weights all but a trace of their effect.

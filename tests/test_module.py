@@ -29,6 +29,10 @@ def test_results_have_the_shapes_that_were_asked_for(case):
         None if d is None else x.shape for d, x in zip(as_tuple(dx), inputs.values(), strict=True)
     ]
     assert {name: buffer.shape for name, buffer in run.buffers.items()} in ({}, module.buffer_shapes())
+    batch, _, height, width = next(iter(inputs.values())).shape
+    outputs = list(module.output_shapes(batch, height, width).items())
+    several = isinstance(run.output, tuple)
+    assert outputs == [(f"output.{i}" if several else "output", y.shape) for i, y in enumerate(as_tuple(run.output))]
 
 
 @given(cases())
@@ -59,12 +63,13 @@ def test_backward_may_be_called_again_and_gives_the_same(case):
 def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(case):
     module, params, inputs = case
     assume(not getattr(module, "training", False))  # batch norm lets them see each other
-    whole = module(params, inputs["x"])
+    whole = module(params, *inputs.values())
     _, grads = whole.backward(whole.output)
     total = dict.fromkeys(grads, 0)
-    for i, image in enumerate(inputs["x"]):
-        single = module(params, image[None])
-        np.testing.assert_allclose(single.output[0], whole.output[i], rtol=1e-11, atol=1e-13)
+    for i in range(len(next(iter(inputs.values())))):
+        single = module(params, *(x[i : i + 1] for x in inputs.values()))
+        for alone, together in zip(as_tuple(single.output), as_tuple(whole.output), strict=True):
+            np.testing.assert_allclose(alone[0], together[i], rtol=1e-11, atol=1e-13)
         total = {name: total[name] + grad for name, grad in single.backward(single.output)[1].items()}
     for name, grad in grads.items():
         np.testing.assert_allclose(total[name], grad, rtol=1e-9, atol=1e-11)
@@ -83,11 +88,11 @@ def test_extreme_inputs_give_finite_outputs_and_gradients(case, scale):
 def test_output_does_not_share_memory_with_what_was_given(case):
     module, params, inputs = case
     run = module(params, *inputs.values())
-    dy = np.ones_like(run.output)
+    dy = as_upstream(run.output)
     dx, grads = run.backward(dy)
-    for result in (run.output, dx, *grads.values()):
+    for result in (*as_tuple(run.output), *(d for d in as_tuple(dx) if d is not None), *grads.values()):
         assert result.flags.writeable
-        assert not any(np.shares_memory(result, given) for given in (dy, *inputs.values(), *params.values()))
+        assert not any(np.shares_memory(result, given) for given in (*as_tuple(dy), *inputs.values(), *params.values()))
 
 
 @every_system

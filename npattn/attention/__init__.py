@@ -3,6 +3,7 @@
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.dual import DualAttentionHead
 from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
@@ -25,6 +26,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CoordinateAttention,
         PositionAttention,
         ChannelAttention,
+        DualAttentionHead,
     )
 }
 
@@ -35,6 +37,7 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "DualAttentionHead",
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",

@@ -91,6 +91,10 @@ class FlexibleSegmentation(Module):
         """The second half."""
         return SlidingWindowSegmentation(self.channels, self.classes, self.window, self.stride)
 
+    def output_shapes(self, batch, height, width):
+        """Shape of the logits."""
+        return {"output": (batch, self.classes, height, width)}
+
     def parameters(self):
         """Declare the parameters of both halves."""
         return under("attention.", self.attention.parameters()) | under("segmentation.", self.segmentation.parameters())

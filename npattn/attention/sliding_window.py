@@ -98,6 +98,10 @@ class SlidingWindowSegmentation(Module):
         """Return a small instance: 32 channels, 3 classes, windows of 3 × 3 that overlap."""
         return cls(channels=32, classes=3, window=3, stride=2)
 
+    def output_shapes(self, batch, height, width):
+        """Shape of the logits."""
+        return {"output": (batch, self.classes, height, width)}
+
     def parameters(self):
         """Declare the classifier that all windows share."""
         return {"classifier.weight": he_normal(self.classes, self.channels), "classifier.bias": zeros(self.classes)}

@@ -42,11 +42,14 @@ class GradcheckReport:
         ``"jacobian"`` or ``"adjoint"``.
     tolerance : float
         The error up to which `passed` is true.
+    estimator : str, optional
+        Where the module estimates its gradient, the estimator, against whose own definition the gradient was checked.
     """
 
     errors: dict[str, float]
     method: str
     tolerance: float
+    estimator: str | None = None
 
     @property
     def worst(self) -> str:
@@ -69,7 +72,8 @@ class GradcheckReport:
             f"{name:<{width}}  {error:8.1e}  {'ok' if error <= self.tolerance else 'WRONG'}"
             for name, error in self.errors.items()
         )
-        return "\n".join([f"{self.method}, relative errors, tolerance {self.tolerance:.0e}", *verdicts])
+        against = f" of the {self.estimator} estimator" if self.estimator else ""
+        return "\n".join([f"{self.method}{against}, relative errors, tolerance {self.tolerance:.0e}", *verdicts])
 
 
 def gradcheck(
@@ -119,6 +123,9 @@ def gradcheck(
 
     Notes
     -----
+    A module that estimates its gradient is held to the function that its estimator differentiates:
+    `Module.surrogate`.
+
     At a kink the complex step follows the branch that the value itself takes, so both sides use the module's stated
     convention; yet a value within rounding of a kink may fall on either side. Generic values keep away from that:
     `npattn.oracle.generic_values`.
@@ -144,12 +151,13 @@ def gradcheck(
     params = {name: as_double(value, f"parameter {name!r}") for name, value in params.items()}
     run = module(params, *inputs.values())
     outputs = as_tuple(run.output)
+    forward = module.surrogate(params, *inputs.values())
     lifted = {name: value.astype(np.complex128) for name, value in (inputs | params).items()}
 
     def jvp(name: str, v: np.ndarray) -> list[np.ndarray]:
         """J v: how the outputs move while one variable moves along v."""
         moved = lifted | {name: lifted[name] + 1j * (STEP * v)}
-        complex_run = module.forward({n: moved[n] for n in params}, *(moved[n] for n in inputs))
+        complex_run = forward({n: moved[n] for n in params}, *(moved[n] for n in inputs))
         return [y.imag / STEP for y in as_tuple(complex_run.output)]
 
     def vjp(dy: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -166,7 +174,8 @@ def gradcheck(
         size = sum(y.size for y in outputs) + sum(math.prod(shape) for shape in expected.values())
         method = "jacobian" if size <= SMALL else "adjoint"
     check = jacobian_errors if method == "jacobian" else adjoint_errors
-    return GradcheckReport(check(jvp, vjp, expected, outputs, np.random.RandomState(seed)), method, tolerance)
+    errors = check(jvp, vjp, expected, outputs, np.random.RandomState(seed))
+    return GradcheckReport(errors, method, tolerance, module.estimator)
 
 
 def jacobian_errors(jvp, vjp, shapes, outputs, _) -> dict[str, float]:

@@ -18,8 +18,7 @@ def generic_values(
     """Draw parameters and inputs of a module, away from zeros, ones and ties.
 
     A module often starts at special values (biases at 0, residual scales at 0) under which whole terms of its gradient
-    vanish. Here every number is random. A map's channels have random means too, or else their averages, and all that
-    passes through them, would fade as the map grows.
+    vanish. Here every number is random; `Module.draw_input` says how an input is drawn.
 
     Parameters
     ----------
@@ -44,8 +43,6 @@ def generic_values(
     """
     require_integers("generic_values", batch=batch, height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
-    inputs = {}
-    for name, shape in module.input_shapes(batch, height, width).items():
-        means = random.standard_normal((*shape[:2], 1, 1)) if len(shape) == 4 else 0.0
-        inputs[name] = (random.standard_normal(shape) + means).astype(dtype)
+    shapes = module.input_shapes(batch, height, width)
+    inputs = {name: module.draw_input(name, shape, random).astype(dtype) for name, shape in shapes.items()}
     return module.init(seed, dtype, generic=True), inputs

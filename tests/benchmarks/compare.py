@@ -31,7 +31,7 @@ import npattn
 from npattn.module import as_tuple
 
 SHAPE = 8, 256, 56, 56
-SHAPES = {"pam": (1, 512, 64, 64), "cam": (1, 512, 64, 64)}
+SHAPES = {"pam": (1, 512, 64, 64), "cam": (1, 512, 64, 64), "danet": (1, 512, 64, 64)}
 """Shapes of the inputs of systems that are used on others than `SHAPE`: by key."""
 SCALING = [(1, 64, side, side) for side in (32, 64, 96, 128)]
 """Inputs of `pam` of which --scaling prints time and memory."""
@@ -43,7 +43,8 @@ def make_module(key, shape=None):
     system = npattn.CATALOGUE[key]
     fields = {field.name for field in dataclasses.fields(system)}
     options = {name: value for name, value in OPTIONS.items() if name in fields}
-    return dataclasses.replace(system.example(), channels=(shape or shape_of(key))[1], **options)
+    channels = "in_channels" if "in_channels" in fields else "channels"
+    return dataclasses.replace(system.example(), **{channels: (shape or shape_of(key))[1]}, **options)
 
 
 def shape_of(key):
