@@ -84,6 +84,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_function__(self, func, types, args, kwargs):
         name = f"{func.__module__}.{func.__name__}"
+        if not name.startswith("numpy."):
+            return NotImplemented
         try:
             module = functools.reduce(getattr, func.__module__.split(".")[1:], cupy)
             function = getattr(module, func.__name__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.overriding import overridable
+
 __all__ = ["hard_sigmoid", "hard_swish", "relu", "sigmoid"]
 
 
@@ -38,6 +40,7 @@ def relu(x):
     return y, backward
 
 
+@overridable
 def sigmoid(x):
     """Squash into (0, 1) by the logistic function: y = 1 / (1 + exp(-x)).
 

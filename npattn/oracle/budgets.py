@@ -1,0 +1,351 @@
+"""Error budgets: how far each result of a correct kernel may lie from the exact one.
+
+``derivations/error_budgets.md`` derives what stands here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import polygamma
+from scipy.stats import chi2
+
+from npattn.module import Module, as_tuple
+from npattn.oracle.formats import FLOAT64, Format, ulp
+from npattn.oracle.rounding import Rounding, Selections
+
+__all__ = ["Budget", "Observed", "measure_budgets", "named_results", "observe", "rms_limit", "worst_limit"]
+
+RUNS = 8
+"""Runs with random rounding, from whose errors scales are estimated."""
+TURNS = 8
+"""Further runs in which close decisions are turned over."""
+REACH = 6.0
+"""A decision is close if it is won by less than this many times the noise of what is compared."""
+JUMP = 1.25
+"""How far beyond the largest jump seen a result may jump."""
+FALSE_ALARM = 1e-5
+"""Probability with which a limit is passed if errors are normal and of the size that the budget says."""
+SLACK = 1.5
+"""How much further limits stand: a correct kernel may round a little more often than the reference does."""
+
+
+class Budget(NamedTuple):
+    """The budget of one tensor.
+
+    Attributes
+    ----------
+    scale : numpy.ndarray, float64
+        The unit of each element's error: the root mean square of a correct kernel's, or more where a decision is close.
+        Infinite where the format can't hold the result: such elements are not judged.
+    freedom : float
+        How many independent errors the tensor's root mean square is an average of.
+    """
+
+    scale: np.ndarray
+    freedom: float
+
+
+class Recorded(Selections):
+    """Remember what was compared, and how, in the exact run."""
+
+    def __init__(self):
+        super().__init__()
+        self.margins = []
+
+    def above(self, difference, compare):
+        self.margins.append(np.array(difference))
+        return super().above(difference, compare)
+
+    def winners(self, values, axis):
+        self.margins.append(np.array(values))
+        return super().winners(values, axis)
+
+    def order(self, values, axis):
+        self.margins.append(np.array(values))
+        return super().order(values, axis)
+
+
+class Compared(Selections):
+    """Measure, in a run with random rounding, the noise of what is compared; say whether decisions were close."""
+
+    def __init__(self, margins: list[np.ndarray]):
+        super().__init__()
+        self.margins = iter(margins)
+        self.noise = []
+        self.close = self.decisive = 0
+
+    def above(self, difference, compare):
+        margin = self.add_noise(difference)
+        self.close += int((np.abs(margin) < REACH * self.noise[-1]).sum())
+        return super().above(difference, compare)
+
+    def winners(self, values, axis):
+        self.close += self.add_order(values, axis)
+        return super().winners(values, axis)
+
+    def order(self, values, axis):
+        self.decisive += self.add_order(values, axis)
+        return super().order(values, axis)
+
+    def add_order(self, values, axis):
+        margin = np.sort(self.add_noise(values), axis=axis)
+        gaps = np.diff(margin, axis=axis)
+        return int((gaps < 2**0.5 * REACH * self.noise[-1]).any(axis=axis).sum())
+
+    def add_noise(self, values):
+        margin = next(self.margins)
+        error = (values - margin)[np.isfinite(margin) & np.isfinite(values)]
+        self.noise.append(float(np.sqrt(np.mean(np.square(error)))) if error.size else 0.0)
+        return margin
+
+
+class Turned(Selections):
+    """Turn close decisions over at random."""
+
+    def __init__(self, margins: list[np.ndarray], noise: list[float], random: np.random.Generator):
+        super().__init__()
+        self.events = iter(zip(margins, noise, strict=True))
+        self.random = random
+
+    def above(self, difference, compare):
+        margin, noise = next(self.events)
+        found = super().above(difference, compare)
+        near = np.flatnonzero(np.abs(margin) < REACH * noise)
+        if near.size:
+            turned = self.random.random(near.size) < 0.25
+            found.flat[near] = compare(margin.flat[near], 0) ^ turned
+        return found
+
+    def winners(self, values, axis):
+        _, noise = next(self.events)
+        found = super().winners(values, axis)
+        near = values >= values.max(axis=axis, keepdims=True) - 2**0.5 * REACH * noise
+        other = np.where(near, self.random.random(values.shape), -1).argmax(axis=axis, keepdims=True)
+        return np.where(self.random.random(found.shape) < 0.5, other, found) if noise else found
+
+    def order(self, values, axis):
+        _, noise = next(self.events)
+        return super().order(values + self.random.standard_normal(values.shape) * (REACH / 2 * noise), axis)
+
+
+def named_results(module: Module, params: Any, inputs: Any, upstream: Any) -> dict[str, Any]:
+    """Run forward and backward; name the results.
+
+    Returns
+    -------
+    dict of array
+        ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name, ``"conv.weight.grad"`` by the
+        parameter's.
+    """
+    run = module(params, *inputs.values())
+    several = isinstance(run.output, tuple)
+    outputs = {f"output.{i}" if several else "output": y for i, y in enumerate(as_tuple(run.output))}
+    dy = tuple(upstream[name] for name in outputs)
+    dx, grads = run.backward(dy if several else dy[0])
+    found = {name: g for name, g in zip(inputs, as_tuple(dx), strict=True) if g is not None} | grads
+    return outputs | {f"{name}.grad": gradient for name, gradient in found.items()}
+
+
+def run_on(rounding: Rounding, module: Module, *given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run forward and backward on rounding arrays; return plain ones."""
+    arrays = ({name: rounding.array(a) for name, a in values.items()} for values in given)
+    with np.errstate(all="ignore"):
+        return {name: np.asarray(a) for name, a in named_results(module, *arrays).items()}
+
+
+class Observed(NamedTuple):
+    """What one exact run and one with random rounding tell.
+
+    Attributes
+    ----------
+    expected : dict of numpy.ndarray
+        The exact results, in float64.
+    margins : list of numpy.ndarray
+        What was compared, in the order of the comparisons.
+    noise : list of float
+        How far rounding moves it, root mean square.
+    close : int
+        Decisions that rounding may turn over.
+    decisive : int
+        Rankings of whole positions, on which much hangs, that rounding may turn over.
+    """
+
+    expected: dict[str, np.ndarray]
+    margins: list[np.ndarray]
+    noise: list[float]
+    close: int
+    decisive: int
+
+
+def observe(
+    module: Module,
+    params: dict[str, np.ndarray],
+    inputs: dict[str, np.ndarray],
+    upstream: dict[str, np.ndarray],
+    format: Format,
+    seed: int,
+) -> Observed:
+    """Compute the exact results, and how close decisions were on the way.
+
+    Parameters
+    ----------
+    module : Module
+    params, inputs, upstream : dict of numpy.ndarray
+        Numbers that the format holds.
+    format : Format
+    seed : int
+        Of the roundings.
+    """
+    recorded = Recorded()
+    expected = run_on(Rounding(FLOAT64, selections=recorded), module, params, inputs, upstream)
+    compared = Compared(recorded.margins)
+    run_on(Rounding(format, [seed, 0], compared), module, params, inputs, upstream)
+    return Observed(expected, recorded.margins, compared.noise, compared.close, compared.decisive)
+
+
+def measure_budgets(
+    observed: Observed,
+    module: Module,
+    params: dict[str, np.ndarray],
+    inputs: dict[str, np.ndarray],
+    upstream: dict[str, np.ndarray],
+    format: Format,
+    seed: int,
+) -> dict[str, Budget]:
+    """Run several times with random rounding, and estimate the budget of each result from the errors."""
+
+    def errors(number: int) -> dict[str, np.ndarray]:
+        selections = None
+        if number > RUNS:
+            random = np.random.Generator(np.random.SFC64([seed, number, 1]))
+            selections = Turned(observed.margins, observed.noise, random)
+        found = run_on(Rounding(format, [seed, number], selections), module, params, inputs, upstream)
+        with np.errstate(invalid="ignore"):
+            return {name: (found[name] - value).astype(np.float32) for name, value in observed.expected.items()}
+
+    runs = RUNS + (TURNS if observed.close or observed.decisive else 0)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(errors, range(1, 1 + runs)))
+    budgets = {}
+    for name, value in observed.expected.items():
+        every = np.array([errors[name] for errors in found], np.float64)
+        budgets[name] = estimate(every[:RUNS], every[RUNS:], value, format)
+    return budgets
+
+
+def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format: Format) -> Budget:
+    """Estimate one tensor's budget from the errors of runs, (runs, *shape), and of those with decisions turned over."""
+    if not expected.size:
+        return Budget(np.zeros(expected.shape), 1.0)
+    judged = np.isfinite(errors).all(axis=0)
+    errors = np.where(judged, errors, 0)
+    variance = steady(np.mean(np.square(errors), axis=0), np.abs(expected), len(errors))
+    # A result is rounded to the format at least: an error that is uniform between half an ulp below and above.
+    scale = np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12))
+    untouched = (expected == 0) & ~errors.any(axis=0)
+    scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
+    units = np.mean(np.square(errors / scale), axis=tuple(range(1, errors.ndim)))
+    freedom = independent(units, expected.size)
+    if len(jumps):
+        largest = np.max(np.abs(np.where(np.isfinite(jumps), jumps, np.inf)), axis=0)
+        scale = np.maximum(scale, JUMP * largest / worst_limit(expected.size))
+    return Budget(np.where(judged, scale, np.inf), freedom)
+
+
+def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
+    """Draw variances estimated from a few runs towards those of their like: empirical Bayes.
+
+    An estimate from so few runs is too small by luck here and there. What a variance should be is first predicted
+    from the size of the result and from its place along each axis; the estimates are then drawn towards that, the
+    more so the better it predicts them.
+
+    Parameters
+    ----------
+    variance : numpy.ndarray
+        Mean squares of that many errors.
+    size : numpy.ndarray
+        Magnitudes of the results.
+    runs : int
+
+    Returns
+    -------
+    numpy.ndarray
+
+    Notes
+    -----
+    Smyth: Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray Experiments,
+    2004, section 6: the prior is a scaled inverse chi-square distribution, whose degrees of freedom follow from the
+    spread of the logarithms.
+    """
+    known = variance > 0
+    if not known.any():
+        return variance
+    predicted = np.full(variance.shape, variance[known].mean())
+    for groups in alike(size, known):
+        ratio = np.where(known, variance / predicted, 0)
+        weights, sums = np.bincount(groups.ravel(), known.ravel()), np.bincount(groups.ravel(), ratio.ravel())
+        # A group of a few says little: it counts as if some average ones stood in it.
+        predicted *= ((sums + 4) / (weights + 4))[groups]
+    logarithms = np.log(variance[known] / predicted[known])
+    spread = np.var(logarithms) - float(polygamma(1, runs / 2))
+    prior = 2 * inverse_trigamma(spread) if spread > 0 else np.inf
+    if np.isinf(prior):
+        return predicted
+    return (prior * predicted + runs * variance) / (prior + runs)
+
+
+def alike(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield groupings of a tensor's elements: by magnitude, then by the index along each axis."""
+    bins = max(1, min(32, int(known.sum()) // 64))
+    edges = np.quantile(size[known], np.arange(1, bins) / bins)
+    yield np.searchsorted(edges, size)
+    for axis, length in enumerate(size.shape):
+        if 1 < length < size.size:
+            index = np.arange(length).reshape((length,) + (1,) * (size.ndim - axis - 1))
+            yield np.broadcast_to(index, size.shape)
+
+
+def inverse_trigamma(value: float) -> float:
+    """Solve ψ'(x) = value by Newton's method on 1 / ψ', which is nearly a straight line."""
+    x = 0.5 + 1 / value
+    for _ in range(20):
+        step = polygamma(1, x) * (1 - polygamma(1, x) / value) / polygamma(2, x)
+        x += step
+        if abs(step) < 1e-8 * x:
+            break
+    return float(x)
+
+
+def independent(units: np.ndarray, size: int) -> float:
+    """Estimate how many independent errors a tensor holds, from the spread of its mean square over runs.
+
+    The mean square of m independent normal errors has variance 2/m. A few runs may show less spread than there is;
+    the estimate is a lower bound that holds in 19 of 20 cases.
+    """
+    mean = units.mean()
+    if not mean:
+        return 1.0
+    spread = np.var(units / mean, ddof=1) * (len(units) - 1) / chi2.ppf(0.05, len(units) - 1)
+    return float(np.clip(2 / max(spread, 1e-300), 1.0, size))
+
+
+def worst_limit(count: int) -> float:
+    """How many units the worst of so many elements may be off.
+
+    The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times
+    that is allowed.
+    """
+    return SLACK * float(np.sqrt(chi2.isf(FALSE_ALARM / max(count, 1), 1)))
+
+
+def rms_limit(freedom: float) -> float:
+    """How many units the root mean square of a tensor may be, if it is an average of so many independent errors.
+
+    It exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times that is allowed.
+    """
+    return SLACK * float(np.sqrt(chi2.isf(FALSE_ALARM, freedom) / freedom))

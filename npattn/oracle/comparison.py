@@ -1,0 +1,182 @@
+"""Comparison of a kernel's results with a golden case."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.checks import describe_type
+from npattn.oracle.budgets import rms_limit, worst_limit
+from npattn.parameters import to_numpy
+
+if TYPE_CHECKING:
+    from npattn.oracle.golden import Case
+
+__all__ = ["Comparison", "Judgement", "compare"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was found of one result.
+
+    Attributes
+    ----------
+    name : str
+    trouble : str
+        Why the result can't be judged by its errors: another shape, or numbers that are not finite; else empty.
+    worst, rms : float
+        The largest error and the root mean square of all, in units of budget.
+    worst_limit, rms_limit : float
+        How large each may be: `npattn.oracle.budgets.worst_limit` and `rms_limit`.
+    where : tuple of int
+        The element with the largest error, or the first that is not finite.
+    expected, got, unit : float
+        There: the exact result, the kernel's, and one unit of budget.
+    outside : float
+        Share of the elements beyond `worst_limit`.
+    unjudged : int
+        Elements that the format can't hold.
+    """
+
+    name: str
+    trouble: str = ""
+    worst: float = np.inf
+    rms: float = np.inf
+    worst_limit: float = np.nan
+    rms_limit: float = np.nan
+    where: tuple[int, ...] = ()
+    expected: float = np.nan
+    got: float = np.nan
+    unit: float = np.nan
+    outside: float = 1.0
+    unjudged: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether a correct kernel may have given this."""
+        return not self.trouble and self.worst <= self.worst_limit and self.rms <= self.rms_limit
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The report on a kernel's results; as text, a table.
+
+    Attributes
+    ----------
+    title : str
+        What was compared.
+    judgements : dict of Judgement
+        By name: troubles first, then the largest errors.
+    """
+
+    title: str
+    judgements: dict[str, Judgement]
+
+    @property
+    def passed(self) -> bool:
+        """Whether a correct kernel may have given all the results."""
+        return all(judgement.passed for judgement in self.judgements.values())
+
+    def __str__(self) -> str:
+        wrong = sum(not judgement.passed for judgement in self.judgements.values())
+        verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else "every result within its budget"
+        width = max(6, *map(len, self.judgements))
+        lines = [
+            f"{self.title}: {verdict}",
+            f"{'result':<{width}}  {'worst':>8} {'limit':>6}  {'rms':>8} {'limit':>6}  outside",
+        ]
+        for judgement in self.judgements.values():
+            lines += describe(judgement, width)
+        lines.append("errors in units of each element's budget")
+        return "\n".join(lines)
+
+
+def describe(judgement: Judgement, width: int) -> list[str]:
+    """Write one result's lines of the table."""
+    if judgement.trouble:
+        return [f"{judgement.name:<{width}}  WRONG: {judgement.trouble}"]
+    line = (
+        f"{judgement.name:<{width}}  {judgement.worst:>8.3g} {judgement.worst_limit:>6.1f}  "
+        f"{judgement.rms:>8.3g} {judgement.rms_limit:>6.2f}  {judgement.outside:>7.2%}"
+    )
+    lines = [line + ("" if judgement.passed else "  WRONG")]
+    if not judgement.passed:
+        lines.append(
+            f"  at {judgement.where}: expected {judgement.expected:.8g}, got {judgement.got:.8g}, "
+            f"budget {judgement.unit:.2g}"
+        )
+    if judgement.unjudged:
+        lines.append(f"  {judgement.unjudged} elements not judged: the format can't hold them")
+    return lines
+
+
+def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
+    """Judge results by a case's budgets.
+
+    A result passes if its worst element and its root mean square, both in units of budget, stay within limits. The
+    worst of many errors is larger than that of a few, so its limit grows with the number of elements; a root mean
+    square of errors that are not independent strays more, so its limit grows as their number falls. Either limit is
+    the quantile that an ideal kernel passes with probability 1e-5, times 1.5.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of str to array
+
+    Returns
+    -------
+    Comparison
+    """
+    call = f"{case!r}.compare"
+    if not isinstance(results, Mapping):
+        raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays")
+    if not results:
+        raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
+    for name in results:
+        if name not in case.expected:
+            near = difflib.get_close_matches(str(name), case.expected, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
+    found = [judge(case, name, to_numpy(value, f"{call}: {name}")) for name, value in results.items()]
+    found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
+    return Comparison(repr(case), {judgement.name: judgement for judgement in found})
+
+
+def judge(case: Case, name: str, got: np.ndarray) -> Judgement:
+    """Judge one result."""
+    expected, budget = case.expected[name], case.budget[name]
+    if got.shape != expected.shape:
+        return Judgement(name, f"its shape is {got.shape}, expected {expected.shape}")
+    if np.iscomplexobj(got):
+        return Judgement(name, f"its dtype is {got.dtype}, expected real numbers")
+    got = got.astype(np.float64)
+    judged = np.isfinite(budget)
+    wild = judged & ~np.isfinite(got)
+    if wild.any():
+        where = tuple(map(int, np.argwhere(wild)[0]))
+        share = f"{wild.sum()} of {wild.size} elements are not finite"
+        return Judgement(
+            name, f"{share}, the first {got[where]} at {where}, expected {expected[where]:.8g}", where=where
+        )
+    with np.errstate(invalid="ignore"):
+        units = np.where(judged, np.abs(got - expected) / budget, 0)
+    count = int(judged.sum())
+    where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
+    limit = worst_limit(count)
+    return Judgement(
+        name,
+        worst=float(units[where]) if units.size else 0.0,
+        rms=float(np.sqrt(np.sum(np.square(units)) / max(count, 1))),
+        worst_limit=limit,
+        rms_limit=rms_limit(case.freedom[name]),
+        where=where,
+        expected=float(expected[where]) if units.size else np.nan,
+        got=float(got[where]) if units.size else np.nan,
+        unit=float(budget[where]) if units.size else np.nan,
+        outside=float((units > limit).sum() / max(count, 1)),
+        unjudged=units.size - count,
+    )

@@ -1,0 +1,289 @@
+"""Rounding arrays: NumPy arrays on which every operation makes an error that a kernel in some format may make.
+
+A `RoundingArray` speaks NumPy's protocols (NEP 13 and 18), so the systems' code runs on it as it stands. Run several
+times, it shows how far each result of a correct kernel may stray; ``derivations/error_budgets.md`` says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.formats import Format
+
+__all__ = ["Rounding", "RoundingArray", "Selections"]
+
+EXACT = {
+    np.absolute,
+    np.copysign,
+    np.fabs,
+    np.fmax,
+    np.fmin,
+    np.frexp,
+    np.isfinite,
+    np.isinf,
+    np.isnan,
+    np.ldexp,
+    np.maximum,
+    np.minimum,
+    np.negative,
+    np.positive,
+    np.sign,
+    np.signbit,
+}
+"""Functions whose result is one of the format's numbers if their arguments are."""
+BASIC = {np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.reciprocal, np.floor, np.ceil, np.rint}
+"""Functions that every machine rounds correctly. The others (exp, log, …) may be off by one bit more."""
+ORDERINGS = {np.less, np.less_equal, np.greater, np.greater_equal}
+SINGLE = 2.0**-24
+"""Unit roundoff of the accumulators, float32."""
+
+
+class Rounding:
+    """How errors are made: one for each run.
+
+    Parameters
+    ----------
+    format : Format
+    seed : int or list of int, optional
+        Of the errors. Without one, all results are rounded to nearest, as one plain kernel rounds them.
+    selections : Selections, optional
+        What decides comparisons and maxima; by default the numbers as they are.
+    """
+
+    def __init__(self, format: Format, seed: Any = None, selections: Selections | None = None):
+        self.format = format
+        self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
+        self.selections = selections or Selections()
+
+    def array(self, values: np.ndarray) -> RoundingArray:
+        """Take numbers of the format, exact as they are, for a run."""
+        array = np.array(values, self.format.storage).view(RoundingArray)
+        array.rounding = self
+        return array
+
+    def round(self, values: np.ndarray, precision: int | None = None) -> np.ndarray:
+        """Round to one of the format's two neighbours, in place and at random: to the nearer one more often."""
+        format = self.format
+        values = np.asarray(values)
+        if values.dtype != format.storage:  # integers, Booleans
+            return values
+        bits = values.view(np.uint32 if format.storage is np.float32 else np.uint64)
+        drop = np.finfo(format.storage).nmant + 1 - (precision or format.precision)
+        if drop == 0:
+            return values
+        word = bits.dtype.type
+        if self.random is None:
+            bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
+        else:
+            # A number is cut after a random amount below the last place has been added to it.
+            bits += self.draw_bits(values.shape, drop)
+        bits &= ~word((1 << drop) - 1)
+        if format.least_exponent > -126 or format.storage is np.float64:
+            self.keep_range(values)
+        return values
+
+    def draw_bits(self, shape: tuple[int, ...], count: int) -> np.ndarray:
+        """Draw integers of so many random bits, from as narrow words as hold them."""
+        word = next(word for word in (np.uint16, np.uint32, np.uint64) if np.iinfo(word).bits >= count)
+        size, bits = math.prod(shape), np.iinfo(word).bits
+        raw = self.random.bit_generator.random_raw(size * bits // 64 + 1).view(word)[:size].reshape(shape)
+        return raw if bits == count else raw >> word(bits - count)
+
+    def keep_range(self, values: np.ndarray) -> None:
+        """Give numbers near 0 the format's even spacing, and numbers beyond its largest one their fate, in place."""
+        format = self.format
+        magnitude = np.abs(values)
+        small = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
+        if small.any():
+            shift = 0.5 if self.random is None else self.random.random(int(small.sum()))
+            values[small] = np.floor(values[small] / format.smallest + shift) * format.smallest
+        beyond = (magnitude > format.largest) & (magnitude < np.inf)
+        if beyond.any():
+            limit = format.largest if format.saturates else np.inf
+            values[beyond] = np.copysign(limit, values[beyond])
+
+    def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
+        """Add to sums the error that an accumulator in float32 may make, in place.
+
+        A partial sum of k of the n terms is about k/n of the total plus a random walk of the terms' size; each is
+        rounded once. The squares of these n errors add up to u² n (S²/3 + Q²/2) / 3, with S the total and Q² the sum of
+        the squared terms.
+        """
+        if self.random is not None and count > 1:
+            size = np.sqrt(np.square(total) / 3 + squares / 2) * (SINGLE * np.sqrt(count / 3))
+            # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
+            noise = self.random.random(total.shape, dtype=np.float32)
+            noise -= np.float32(0.5)
+            size *= noise
+            size *= np.sqrt(12)
+            with np.errstate(invalid="ignore"):
+                total += size.astype(total.dtype, copy=False)
+        return total
+
+
+class Selections:
+    """Decide comparisons and maxima by the numbers as they are.
+
+    Heirs record how close decisions were, or turn close ones over: `npattn.oracle.budgets`.
+    """
+
+    def above(self, difference: np.ndarray, compare: Callable[..., np.ndarray]) -> np.ndarray:
+        """Compare differences with 0."""
+        return compare(difference, 0)
+
+    def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Return the index of the first maximum along an axis, which stays with length 1."""
+        return values.argmax(axis=axis, keepdims=True)
+
+    def order(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Return the indices that sort along an axis, equals in order."""
+        return values.argsort(axis=axis, kind="stable")
+
+
+class RoundingArray(np.ndarray):
+    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is."""
+
+    rounding: Rounding | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.rounding = getattr(source, "rounding", None)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        """Compute on plain arrays, then round."""
+        rounding = next(
+            a.rounding for a in (*inputs, *(out or ())) if isinstance(a, RoundingArray) and a.rounding is not None
+        )
+        operands = [plain(a) for a in inputs]
+        if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands) == rounding.format.storage:
+            with np.errstate(invalid="ignore"):
+                return rounding.selections.above(np.subtract(*operands), ufunc)
+        if ufunc is np.equal and method == "__call__":
+            return select_equal(rounding, *operands)
+        if out is not None:
+            options["out"] = tuple(plain(a) for a in out)
+        with np.errstate(over="ignore"):
+            if ufunc is np.matmul:
+                operands = [round_operand(rounding, a) for a in operands]
+                result = ufunc(*operands, **options)
+                rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
+            else:
+                result = getattr(ufunc, method)(*operands, **options)
+                if ufunc is np.add and method == "reduce":
+                    squares = np.add.reduce(np.square(operands[0]), **{k: v for k, v in options.items() if k != "out"})
+                    result = np.asarray(result)
+                    rounding.accumulate(result, squares, operands[0].size // max(result.size, 1))
+        if not isinstance(result, tuple):
+            result = (result,)
+        if ufunc not in EXACT:
+            precision = rounding.format.precision
+            if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
+                precision = 23
+            result = tuple(rounding.round(np.asarray(array), precision) for array in result)
+        wrapped = tuple(given if out else wrap(array, rounding) for array, given in zip(result, out or result))
+        return wrapped[0] if len(wrapped) == 1 else wrapped
+
+    def __array_function__(self, function, types, arguments, options):
+        """Count einsum as a product; see that what other functions make keeps rounding."""
+        rounding = next((a.rounding for a in flat((arguments, options)) if isinstance(a, RoundingArray)), None)
+        if rounding is None:  # makes something like an array of this kind, which `like` has named
+            return function(*arguments, **options)
+        if function is ops.sigmoid:
+            return sigmoid(*arguments)
+        if not function.__module__.startswith("numpy"):
+            return NotImplemented
+        if function is np.einsum:
+            return einsum(rounding, *arguments, **options)
+        if function is np.dot:
+            return np.matmul(*arguments, **options)
+        if function is np.argmax:
+            return RoundingArray.argmax(*arguments, **options)
+        if function is np.argsort:
+            return RoundingArray.argsort(*arguments, **options)
+        result = super().__array_function__(function, types, arguments, options)
+        if isinstance(result, (tuple, list)):
+            return type(result)(wrap(array, rounding) for array in result)
+        return wrap(result, rounding)
+
+    def argmax(self, axis=None, out=None, *, keepdims=False):
+        """Return the index of the first maximum."""
+        values, axis = (plain(self).ravel(), 0) if axis is None else (plain(self), axis)
+        first = self.rounding.selections.winners(values, axis)
+        return first if keepdims else np.squeeze(first, axis)
+
+    def argsort(self, axis=-1, kind=None, order=None, *, stable=None):
+        """Return the indices that sort."""
+        return self.rounding.selections.order(plain(self), axis)
+
+
+def plain(a: Any) -> Any:
+    """Take the rounding off an array."""
+    return a.view(np.ndarray) if isinstance(a, RoundingArray) else a
+
+
+def wrap(a: Any, rounding: Rounding) -> Any:
+    """Put rounding on an array of the storage's numbers."""
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype != rounding.format.storage:
+        return plain(a)
+    array = np.asarray(a).view(RoundingArray)
+    array.rounding = rounding
+    return array
+
+
+def flat(value: Any) -> Any:
+    """Yield all that stands in nested tuples, lists and dicts."""
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from flat(part)
+    elif isinstance(value, dict):
+        yield from flat(tuple(value.values()))
+    else:
+        yield value
+
+
+def round_operand(rounding: Rounding, a: np.ndarray) -> np.ndarray:
+    """Shorten an operand of a product to what the format's products take."""
+    format = rounding.format
+    if format.operand_precision == format.precision:
+        return a
+    return rounding.round(np.array(a), format.operand_precision)
+
+
+def einsum(rounding: Rounding, subscripts: str, *operands: Any) -> RoundingArray:
+    """Sum products: as matmul, for whatever axes."""
+    operands = [round_operand(rounding, plain(a)) for a in operands]
+    result = np.asarray(np.einsum(subscripts, *operands))
+    squares = np.asarray(np.einsum(subscripts, *map(np.square, operands)))
+    lengths = {
+        letter: length
+        for letters, a in zip(subscripts.partition("->")[0].split(","), operands, strict=True)
+        for letter, length in zip(letters, a.shape, strict=True)
+    }
+    kept = subscripts.partition("->")[2]
+    count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
+    return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
+
+
+def sigmoid(x: RoundingArray) -> tuple[Any, Any]:
+    """Compute the logistic function and its slope as kernels do, which keep y alone: where y is nearly 1, 1 - y cancels.
+
+    The primitive itself keeps more than y, and loses nothing there; a correct kernel may.
+    """
+    y = 1 / (1 + np.exp(-x))
+    return y, lambda dy: dy * (y * (1 - y))
+
+
+def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
+    """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
+    shapes = np.shape(a), np.shape(b)
+    axes = [i for i, (n, m) in enumerate(zip(*shapes)) if m == 1 and n > 1] if len(shapes[0]) == len(shapes[1]) else []
+    if len(axes) != 1 or not (b >= a).all():
+        return np.equal(a, b)
+    winner = rounding.selections.winners(a, axes[0])
+    equal = np.zeros(a.shape, bool)
+    np.put_along_axis(equal, winner, True, axes[0])
+    return equal
