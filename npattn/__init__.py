@@ -1,45 +1,93 @@
 """The attention systems of the vision literature in plain NumPy: forward and backward by hand, derived, and exact."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-from npattn import attention, data, ops, oracle
-from npattn.attention import (
-    CATALOGUE,
-    CBAM,
-    CBAMChannelGate,
-    CBAMSpatialGate,
-    ChannelAttention,
-    CoordinateAttention,
-    DualAttentionHead,
-    EfficientChannelAttention,
-    FlexibleAttention,
-    FlexibleSegmentation,
-    PositionAttention,
-    SlidingWindowSegmentation,
-    SqueezeExcitation,
-)
-from npattn.module import Module, Paper, Pass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("npattn")
+if TYPE_CHECKING:
+    from npattn import attention, data, ops, oracle
+    from npattn.attention import (
+        CATALOGUE,
+        CBAM,
+        CBAMChannelGate,
+        CBAMSpatialGate,
+        ChannelAttention,
+        CoordinateAttention,
+        DualAttentionHead,
+        EfficientChannelAttention,
+        FlexibleAttention,
+        FlexibleSegmentation,
+        HardAttention,
+        MultiHeadSelfAttention,
+        MultiScaleConcat,
+        PixelCorrelation,
+        PositionAttention,
+        Residual,
+        SlidingWindowSegmentation,
+        SoftHardAttention,
+        SqueezeExcitation,
+        diversity_penalty,
+        equivariance_loss,
+    )
+    from npattn.module import Module, Paper, Pass
+    from npattn.ops import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
+
+    __version__: str
+
 __all__ = [
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",
     "CBAMSpatialGate",
     "ChannelAttention",
+    "Compose",
     "CoordinateAttention",
     "DualAttentionHead",
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "Flip",
+    "HardAttention",
     "Module",
+    "MultiHeadSelfAttention",
+    "MultiScaleConcat",
     "Paper",
     "Pass",
+    "PixelCorrelation",
     "PositionAttention",
+    "QuarterTurns",
+    "Rescale",
+    "Residual",
     "SlidingWindowSegmentation",
+    "SoftHardAttention",
     "SqueezeExcitation",
+    "Transform",
+    "Translate",
     "attention",
     "data",
+    "diversity_penalty",
+    "equivariance_loss",
     "ops",
     "oracle",
 ]
+
+HOMES = ("npattn.attention", "npattn.module", "npattn.ops")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is first asked for: pytest loads `npattn.plugin` in runs that need no more."""
+    if name in ("attention", "data", "ops", "oracle"):
+        return import_module(f"npattn.{name}")
+    if name == "__version__":
+        return import_module("importlib.metadata").version("npattn")
+    if name in __all__:
+        found = next(vars(home)[name] for home in map(import_module, HOMES) if name in home.__all__)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'npattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what can be asked for."""
+    return sorted({*globals(), *__all__, "__version__"})

@@ -15,7 +15,9 @@ __all__ = [
     "brief",
     "channel_hint",
     "check_array",
+    "check_map",
     "check_names",
+    "check_positions",
     "check_shapes",
     "check_variance",
     "describe_type",
@@ -27,7 +29,7 @@ __all__ = [
 ]
 
 
-def require_integers(call: str, least: int = 1, **values: Any) -> None:
+def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
     """Refuse what is no integer, or too small.
 
     Raises
@@ -40,7 +42,7 @@ def require_integers(call: str, least: int = 1, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected an int")
-        if value < least:
+        if least is not None and value < least:
             raise ValueError(f"{call}: {name}={brief(value)}; expected an integer of at least {least}")
 
 
@@ -169,6 +171,18 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> 
         )
 
 
+def check_map(call: Any, name: str, value: Any) -> None:
+    """Refuse what is no map (batch, channels, height, width) of floating-point numbers with at least one position."""
+    check_array(call, name, value, name, value)
+    if value.ndim != 4:
+        raise ValueError(
+            f"{call}: {name} has shape {value.shape}; expected 4 axes, (batch, channels, height, width)"
+            + (f"; a single image needs a batch axis: {name}[None]" if value.ndim == 3 else "")
+        )
+    if value.shape[2] == 0 or value.shape[3] == 0:
+        raise ValueError(f"{call}: {name} has shape {value.shape}; expected at least one position")
+
+
 def check_variance(call: Any, x: Any) -> None:
     """Refuse a map whose channels have a single value in the whole batch: batch norm can't learn a variance from it."""
     if x.shape[0] * x.shape[2] * x.shape[3] < 2:
@@ -178,12 +192,40 @@ def check_variance(call: Any, x: Any) -> None:
         )
 
 
-def channel_hint(given: tuple[int, ...], expected: tuple[int, ...]) -> str:
+def check_positions(call: Any, rows: Any, size: tuple[int, int]) -> list[int]:
+    """Refuse `rows` that are no sequence of positions of a map of height × width; return a list of ints.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence, or not of integers.
+    ValueError
+        If a position lies beyond the map.
+    """
+    height, width = size
+    try:
+        rows = list(rows)
+    except TypeError:
+        raise TypeError(
+            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of positions: [{brief(rows)}]"
+        ) from None
+    for row in rows:
+        if isinstance(row, bool) or not isinstance(row, Integral):
+            raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
+        if not 0 <= row < height * width:
+            raise ValueError(
+                f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
+                f"c of the map of {height} × {width} are position {width} r + c"
+            )
+    return [int(row) for row in rows]
+
+
+def channel_hint(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """Say what to do about a map whose channels do not fit."""
     if len(given) != 4 or len(expected) != 4:
         return ""
     if given[3] == expected[1] != given[1]:
-        return "; the channels stand last: x.transpose(0, 3, 1, 2) makes (batch, channels, height, width) of them"
+        return f"; the channels stand last: {name}.transpose(0, 3, 1, 2) makes (batch, channels, height, width) of them"
     return f"; the map has {given[1]} channels, the module {expected[1]}"
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from npattn.checks import channel_hint, check_array, check_names, check_shapes, describe_type
+from npattn.checks import channel_hint, check_array, check_map, check_names, check_shapes, describe_type
 from npattn.parameters import Parameter, to_numpy, under, within
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
@@ -274,21 +274,14 @@ class Module(ABC):
         first = inputs[0]
         for name, x in zip(names, inputs, strict=True):
             check_array(self, name, x, names[0], first)
-        if first.ndim != 4:
-            raise ValueError(
-                f"{self}: {names[0]} has shape {first.shape}; expected 4 axes, (batch, channels, height, width)"
-                + ("; a single image needs a batch axis: x[None]" if first.ndim == 3 else "")
-            )
-        height, width = first.shape[2:]
+        check_map(self, names[0], first)
         expected = self.expected_shapes(inputs)
         for name, x in zip(names, inputs, strict=True):
             if tuple(x.shape) != expected[name]:
                 raise ValueError(
                     f"{self}: {name} has shape {x.shape}; expected {expected[name]}"
-                    + channel_hint(x.shape, expected[name])
+                    + channel_hint(name, x.shape, expected[name])
                 )
-        if height == 0 or width == 0:
-            raise ValueError(f"{self}: {names[0]} has shape {first.shape}; expected at least one position")
 
     def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have, given that the first one is a map."""

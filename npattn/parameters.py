@@ -21,6 +21,7 @@ __all__ = [
     "under",
     "uniform_fan_in",
     "within",
+    "xavier_uniform",
     "zeros",
 ]
 
@@ -64,6 +65,16 @@ def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
 
     def draw(random, shape):
         return random.uniform(-1, 1, shape) / math.sqrt(inputs or fan_in(shape))
+
+    return Parameter(shape, draw, draw)
+
+
+def xavier_uniform(*shape: int, gain: float = 1.0) -> Parameter:
+    """Weights uniform in ± gain √(6 / (fan-in + fan-out)) (Glorot, Bengio: AISTATS 2010, eq. 16)."""
+
+    def draw(random, shape):
+        fan_out = shape[0] * math.prod(shape[2:])
+        return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out)))
 
     return Parameter(shape, draw, draw)
 

@@ -3,12 +3,20 @@
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.diversity import diversity_penalty
 from npattn.attention.dual import DualAttentionHead
 from npattn.attention.efficient_channel import EfficientChannelAttention
+from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
+from npattn.attention.hard import HardAttention
+from npattn.attention.multi_head import MultiHeadSelfAttention
+from npattn.attention.multi_scale import MultiScaleConcat
+from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
+from npattn.attention.residual import Residual
 from npattn.attention.sliding_window import SlidingWindowSegmentation
+from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.module import Module
 
@@ -27,6 +35,12 @@ CATALOGUE: dict[str, type[Module]] = {
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
+        MultiHeadSelfAttention,
+        MultiScaleConcat,
+        Residual,
+        HardAttention,
+        SoftHardAttention,
+        PixelCorrelation,
     )
 }
 
@@ -41,7 +55,15 @@ __all__ = [
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "HardAttention",
+    "MultiHeadSelfAttention",
+    "MultiScaleConcat",
+    "PixelCorrelation",
     "PositionAttention",
+    "Residual",
     "SlidingWindowSegmentation",
+    "SoftHardAttention",
     "SqueezeExcitation",
+    "diversity_penalty",
+    "equivariance_loss",
 ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import ClassVar
 
 from npattn import ops
-from npattn.checks import brief, describe_type, require_integers
+from npattn.checks import check_positions, require_integers
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import uniform_fan_in, within, zeros
 
@@ -152,26 +151,6 @@ class PositionAttention(Module):
         q, k = (ops.conv2d(x, **within(f"{name}_conv.", params))[0] for name in ("query", "key"))
         q, k = (a.reshape(*a.shape[:2], positions) for a in (q, k))
         if rows is not None:
-            q = q[:, :, check_rows(f"{self}.attention_map", rows, x.shape[2:])]
+            q = q[:, :, check_positions(f"{self}.attention_map", rows, x.shape[2:])]
         s, _ = ops.softmax(q.swapaxes(1, 2) @ k)
         return s
-
-
-def check_rows(call, rows, size):
-    """Refuse what is no sequence of positions of the map; return a list of ints."""
-    height, width = size
-    try:
-        rows = list(rows)
-    except TypeError:
-        raise TypeError(
-            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of positions: [{brief(rows)}]"
-        ) from None
-    for row in rows:
-        if isinstance(row, bool) or not isinstance(row, Integral):
-            raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
-        if not 0 <= row < height * width:
-            raise ValueError(
-                f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
-                f"c of the map of {height} × {width} are position {width} r + c"
-            )
-    return [int(row) for row in rows]

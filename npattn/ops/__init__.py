@@ -5,6 +5,7 @@ and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Argu
 once, in `npattn.Module`.
 """
 
+from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
@@ -12,7 +13,8 @@ from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
 from npattn.ops.joining import concatenate, split
 from npattn.ops.linear import linear
-from npattn.ops.normalisation import batch_norm
+from npattn.ops.losses import cross_entropy
+from npattn.ops.normalisation import batch_norm, l2_normalize
 from npattn.ops.pooling import (
     average_pool,
     global_average_pool,
@@ -23,15 +25,25 @@ from npattn.ops.pooling import (
 )
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
+from npattn.ops.selecting import score, select, take, top
+from npattn.ops.transforming import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
 from npattn.ops.weighting import softmax
 from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
 
 __all__ = [
+    "Compose",
+    "Flip",
+    "QuarterTurns",
+    "Rescale",
+    "Transform",
+    "Translate",
+    "affinity_sums",
     "average_pool",
     "batch_norm",
     "concatenate",
     "conv1d",
     "conv2d",
+    "cross_entropy",
     "dot_product_attention",
     "dropout",
     "fold_windows",
@@ -43,15 +55,20 @@ __all__ = [
     "gram",
     "hard_sigmoid",
     "hard_swish",
+    "l2_normalize",
     "linear",
     "matmul",
     "max_pool",
     "overlap_average",
     "relu",
     "resize_bilinear",
+    "score",
+    "select",
     "sigmoid",
     "softmax",
     "split",
+    "take",
+    "top",
     "unfold_windows",
     "window_average",
     "window_starts",

@@ -6,6 +6,9 @@ import numpy as np
 
 __all__ = ["conv1d", "conv2d"]
 
+FEW = 4
+"""Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
+
 
 def conv1d(x, weight):
     """Slide one kernel along every row, with zeros beyond the ends: z_bc = Σ_j w_j x_{b, c + j - (k-1)/2}.
@@ -80,16 +83,30 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
+    geometry = stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    out, channels, *kernel = weight.shape
+    if stride == (1, 1) and groups == 1 and kernel != [1, 1] and channels >= min(FEW, out + 1):
+        y, back = by_rows(x, weight, padding, dilation)
+    else:
+        y, back = at_once(x, weight, geometry, groups)
+    if bias is not None:
+        y += bias[:, None, None]
+
+    def backward(dy):
+        return *back(dy), None if bias is None else dy.sum(axis=(0, 2, 3))
+
+    return y, backward
+
+
+def at_once(x, weight, geometry, groups):
+    """Convolve by one matrix product a group: kernels (O/g, C/g kh kw) times all taps laid out (C/g kh kw, H' W')."""
     (batch, channels), (out, _, *kernel) = x.shape[:2], weight.shape
-    columns, back_columns = patches(x, kernel, pair(stride), pair(padding), pair(dilation))
+    columns, back_columns = patches(x, kernel, *geometry)
     size = columns.shape[-2:]
-    # One matrix product a group: kernels (O/g, C/g kh kw) times columns (C/g kh kw, H' W').
     matrix = weight.reshape(groups, out // groups, -1)
     positions = size[0] * size[1]
     columns = columns.reshape(batch, groups, matrix.shape[2], positions)
     y = (matrix @ columns).reshape(batch, out, *size)
-    if bias is not None:
-        y += bias[:, None, None]
 
     def backward(dy):
         dz = dy.reshape(batch, groups, out // groups, positions)
@@ -98,9 +115,101 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
         dcolumns = adjoint @ dz if out > groups else adjoint * dz
         dx = back_columns(dcolumns.reshape(batch, channels, kernel[0] * kernel[1], *size))
         dweight = (dz @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
-        return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return dx, dweight
 
     return y, backward
+
+
+def by_rows(x, weight, padding, dilation):
+    """Convolve by one matrix product for each row of the kernel, with stride 1 and without groups.
+
+    What a row of the kernel reads is a stretch of rows of the map, which lies in memory as a product wants it. Only the
+    taps along a row have to be laid out, on the side with fewer channels: those of x before the products, or else those
+    of y, which the products make, and which are then added where they belong. So kw maps of the fewer channels are held
+    and not kh kw maps of x, and what lies above and below the map is not multiplied.
+    """
+    (batch, _, *size), (out, channels, *kernel) = x.shape, weight.shape
+    result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    rows, columns = map(reach, size, result, kernel, padding, dilation)
+    used = slice(columns[0][0], columns[-1][0] + 1) if columns else slice(0)
+    lay_out_x = channels <= out
+    # The products take maps of W' columns, or of W, to maps as wide: S to T channels, S = kw C or T = kw O.
+    if lay_out_x:
+        width, order, shape = result[1], (0, 2, 1), (out, len(columns) * channels)
+        beside = [(outputs, inputs) for _, outputs, inputs in columns]
+    else:
+        width, order, shape = size[1], (2, 0, 1), (len(columns) * out, channels)
+        beside = [(inputs, outputs) for _, outputs, inputs in columns]
+    matrices = [weight[:, :, i, used].transpose(order).reshape(shape) for i, _, _ in rows]
+    target_at, source_at = ([slice(width * s.start, width * s.stop) for s in (row[k] for row in rows)] for k in (1, 2))
+
+    source = (lay_beside(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
+    target = add_products(matrices, source, source_at, target_at, (batch, shape[0], result[0] * width))
+    y = target.reshape(batch, shape[0], result[0], width)
+    if not lay_out_x:
+        y = add_beside(y, beside, out, result[1])
+
+    def backward(dy):
+        dtarget = (dy if lay_out_x else lay_beside(dy, beside, width)).reshape(target.shape)
+        dsource = add_products([matrix.T for matrix in matrices], dtarget, target_at, source_at, source.shape)
+        dx = dsource.reshape(batch, shape[1], size[0], width)
+        if lay_out_x:
+            dx = add_beside(dx, beside, channels, size[1])
+        dweight = np.zeros_like(weight)
+        for (i, _, _), to, read in zip(rows, target_at, source_at, strict=True):
+            dmatrix = np.zeros_like(weight, shape=shape)
+            for dt, s in zip(dtarget, source, strict=True):
+                dmatrix += dt[:, to] @ s[:, read].T
+            laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
+            laid[:] = dmatrix.reshape(laid.shape)
+        return dx, dweight
+
+    return y, backward
+
+
+def reach(size, result, k, padding, dilation):
+    """List a kernel's taps along one axis that reach the map: index, the outputs that do so, what they read."""
+    taps = []
+    for tap in range(k):
+        shift = tap * dilation - padding
+        first, end = max(0, -shift), min(result, size - shift)
+        if first < end:
+            taps.append((tap, slice(first, end), slice(first + shift, end + shift)))
+    return taps
+
+
+def add_products(matrices, source, source_at, target_at, shape):
+    """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
+    target = np.zeros_like(source, shape=shape)
+    product = np.empty_like(source, shape=shape[1:])  # reused: fresh memory costs more than the sum
+    for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
+        some = product[:, : to.stop - to.start]
+        for image, total in zip(source, target, strict=True):
+            np.matmul(matrix, image[:, read], out=some)
+            total[:, to] += some
+    return target
+
+
+def lay_beside(x, taps, width):
+    """Lay the taps along a row beside each other, with zeros beyond the ends: (B, C, H, W) to (B, kw C, H, width).
+
+    `taps` holds a pair of slices for every tap: columns of the result, columns of x.
+    """
+    batch, channels, height, _ = x.shape
+    laid = np.zeros_like(x, shape=(batch, len(taps), channels, height, width))
+    for j, (to, read) in enumerate(taps):
+        laid[:, j, ..., to] = x[..., read]
+    return laid.reshape(batch, len(taps) * channels, height, width)
+
+
+def add_beside(laid, taps, channels, width):
+    """Add every tap back to where it was read: the adjoint of `lay_beside`."""
+    batch, _, height, wide = laid.shape
+    parts = laid.reshape(batch, len(taps), channels, height, wide)
+    x = np.zeros_like(laid, shape=(batch, channels, height, width))
+    for j, (to, read) in enumerate(taps):
+        x[..., read] += parts[:, j, ..., to]
+    return x
 
 
 def patches(x, kernel, stride, padding, dilation):

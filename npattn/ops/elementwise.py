@@ -31,11 +31,14 @@ def relu(x):
     >>> backward(np.array([1.0, 1.0, 1.0]))
     array([0., 0., 1.])
     """
-    off = x.real <= 0  # false for NaN, which so passes
-    y = np.where(off, 0, x)
+    on = ~(x.real <= 0)  # true for NaN, which so passes
+    # Products take a fiftieth of the time of a selection whose outcome no processor can foresee. The maximum is there
+    # for -∞, of which 0 times is NaN, the product for complex numbers, of which it looks at the imaginary part too.
+    y = np.maximum(x, 0)
+    y *= on
 
     def backward(dy):
-        return np.where(off, 0, dy)
+        return dy * on
 
     return y, backward
 

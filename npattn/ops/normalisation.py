@@ -1,10 +1,10 @@
-"""Normalisation by statistics of the batch."""
+"""Normalisation: by statistics of the batch, and to unit length."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["batch_norm"]
+__all__ = ["batch_norm", "l2_normalize"]
 
 
 def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
@@ -52,7 +52,7 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum
     if training:
         mean = x.mean(axis=axes)
         centred = x - mean[:, None, None]
-        variance = (centred * centred).mean(axis=axes)
+        variance = inner(centred, centred) / count
         unbiased = variance * (count / (count - 1))
         running = tuple(
             (1 - momentum) * old + momentum * new for old, new in zip(running, (mean, unbiased), strict=True)
@@ -61,18 +61,69 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum
         centred = x - running_mean[:, None, None]
         variance = running_var
     scale = 1 / np.sqrt(variance + eps)
-    normal = centred
-    normal *= scale[:, None, None]
-    y = normal * weight[:, None, None]
+    y = centred * (weight * scale)[:, None, None]
     y += bias[:, None, None]
 
     def backward(dy):
-        dweight, dbias = (dy * normal).sum(axis=axes), dy.sum(axis=axes)
+        dweight, dbias = scale * inner(dy, centred), dy.sum(axis=axes)
         dx = dy * (weight * scale)[:, None, None]
         if training:
-            # What every x of a channel does to its mean and to its variance.
-            dx -= (weight * scale * dbias / count)[:, None, None]
-            dx -= normal * (weight * scale * dweight / count)[:, None, None]
+            # What every x of a channel does to its variance and to its mean.
+            through = centred * (weight * scale * scale * dweight / count)[:, None, None]
+            through += (weight * scale * dbias / count)[:, None, None]
+            dx -= through
         return dx, dweight, dbias
 
     return (y, running), backward
+
+
+def inner(a, b):
+    """Add up products by channel, as dot products, which need no map for them: (B, C, H, W) twice to (C,)."""
+    batch, channels, height, width = a.shape
+    rows, columns = a.reshape(batch, channels, 1, height * width), b.reshape(batch, channels, height * width, 1)
+    return (rows @ columns).sum(axis=(0, 2, 3))
+
+
+def l2_normalize(x, eps=1e-5):
+    """Bring the channels of every position to unit length, nearly: u = x / (‖x‖ + ε), ‖x‖ = (Σ_c x_c²)^½.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    eps : float, default 1e-5
+        ε, which keeps the quotient finite where all channels are 0.
+
+    Returns
+    -------
+    u : array, shape of `x`
+        Of length ‖x‖ / (‖x‖ + ε): below 1, and 0 where x is.
+    backward : callable
+        ``backward(du)`` returns ``dx``. The norm has slope 0 where all channels are 0, as in PyTorch.
+
+    Notes
+    -----
+    Large channels are brought to at most 1 before they are squared, so that no square overflows; a square that
+    underflows belongs to a length of no account beside ε. ``derivations/pixel_correlation.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> u, backward = l2_normalize(np.array([3e200, -4e200]).reshape(1, 2, 1, 1))
+    >>> u.ravel()
+    array([ 0.6, -0.8])
+    """
+    largest = np.maximum(x.real.max(axis=1, keepdims=True), -x.real.min(axis=1, keepdims=True))
+    scale = 1 / np.maximum(largest, 1)
+    scaled = x * scale
+    norm = np.sqrt((scaled * scaled).sum(axis=1, keepdims=True))
+    length = norm + eps * scale
+
+    def backward(du):
+        unit = np.where(norm == 0, 0, scaled / np.where(norm == 0, 1, norm))
+        along = (unit * du).sum(axis=1, keepdims=True)
+        # Across x by the quotient; along x, where all but a trace of that cancels, by the slope of ‖x‖ / (‖x‖ + ε).
+        dx = (du - along * unit) / length
+        dx += (eps * scale / length**2 * along) * unit
+        dx *= scale
+        return dx
+
+    return scaled / length, backward

@@ -15,7 +15,7 @@ def overridable(primitive):
     Parameters
     ----------
     primitive : callable
-        ``primitive(x)``, which returns ``(value, backward)``.
+        ``primitive(x, …)``, which returns ``(value, backward)``.
 
     Returns
     -------
@@ -25,13 +25,13 @@ def overridable(primitive):
     """
 
     @functools.wraps(primitive)
-    def public(x):
+    def public(x, *arguments, **options):
         kind = type(x)
         override = getattr(kind, "__array_function__", None)
         if kind is not np.ndarray and override is not None:
-            result = override(x, public, (kind,), (x,), {})
+            result = override(x, public, (kind,), (x, *arguments), options)
             if result is not NotImplemented:
                 return result
-        return primitive(x)
+        return primitive(x, *arguments, **options)
 
     return public

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.overriding import overridable
+
 __all__ = ["softmax"]
 
 
+@overridable
 def softmax(x, axis=-1):
     """Turn logits into weights that add up to 1 along an axis: y_i = exp x_i / Σ_k exp x_k.
 

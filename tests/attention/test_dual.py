@@ -57,7 +57,7 @@ def values(module, seed=0, height=3, width=4):
 
 
 @given(st.booleans().flatmap(danet_modules), seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_outputs_gradients_and_running_statistics_agree_with_pytorch(module, seed):
     torch = pytest.importorskip("torch")
     params, inputs = values(module, seed)

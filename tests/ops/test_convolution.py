@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage, signal
 
 from npattn import ops
+from npattn.ops import convolution
 from tests.ops.primitives import normal, torch_gradients, worst_error
 from tests.strategies import seeds, sizes
 
@@ -68,7 +71,20 @@ def planes(draw):
     return x, weight, bias, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
 
-@given(planes())
+@st.composite
+def deep_planes(draw):
+    """A map of many channels, or more than come out, with stride 1 and any dilation: rows and columns may go unread."""
+    kernel, size = (draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (4, 6))
+    dilation = draw(st.tuples(*[st.integers(1, 2) | st.integers(1, 9)] * 2))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = tuple(draw(st.integers(max(0, -((n - 1 - r) // 2)), r + 1)) for n, r in zip(size, reach, strict=True))
+    seed = draw(seeds)
+    x = normal(draw(st.integers(1, 3)), draw(st.integers(1, 7)), *size, seed=seed)
+    weight = normal(draw(st.integers(1, 7)), x.shape[1], *kernel, seed=seed + 1)
+    return x, weight, None, {"stride": 1, "padding": padding, "dilation": dilation}
+
+
+@given(planes() | deep_planes())
 def test_conv2d_and_its_gradients_agree_with_pytorch(plane):
     torch = pytest.importorskip("torch")
     x, weight, bias, options = plane
@@ -81,6 +97,60 @@ def test_conv2d_and_its_gradients_agree_with_pytorch(plane):
     assert (found[2] is None) == (bias is None)
     for ours, theirs in zip(found, gradients, strict=False):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@given(planes() | deep_planes(), seeds)
+def test_conv2d_backward_is_the_adjoint_in_both_arguments(plane, seed):
+    x, weight, _, options = plane
+    y, backward = ops.conv2d(x, weight, **options)
+    dy = normal(*y.shape, seed=seed)
+    dx, dweight, _ = backward(dy)
+    terms = np.sum(np.abs(dy * y)) + 1e-3
+    for gradient, argument in ((dx, x), (dweight, weight)):  # bilinear: each derivative gives the value back
+        np.testing.assert_allclose(np.sum(gradient * argument), np.sum(dy * y), rtol=0, atol=1e-12 * terms)
+
+
+@given(deep_planes())
+def test_products_by_rows_of_the_kernel_give_what_one_product_gives(plane):
+    x, weight, _, options = plane
+    geometry = (1, 1), options["padding"], options["dilation"]
+    (y, by_rows), (expected, at_once) = (
+        convolution.by_rows(x, weight, *geometry[1:]),
+        convolution.at_once(x, weight, geometry, 1),
+    )
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
+    for ours, theirs in zip(by_rows(y), at_once(y), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("channels", "out"), [(8, 3), (6, 6)])
+def test_taps_that_reach_no_position_give_zeros_and_receive_none(channels, out):
+    x, weight = normal(2, channels, 5, 4), normal(out, channels, 2, 2, seed=1)
+    y, backward = ops.conv2d(x, weight, padding=25, dilation=50)
+    dx, dweight, _ = backward(np.ones_like(y))
+    for value, shape in ((y, (2, out, 5, 4)), (dx, x.shape), (dweight, weight.shape)):
+        np.testing.assert_array_equal(value, np.zeros(shape))
+    _, backward = ops.conv2d(x, normal(out, channels, 3, 3), padding=(1, 9), dilation=(1, 9))
+    _, dweight, _ = backward(np.ones_like(y))
+    assert (dweight[..., 1] != 0).all()
+    assert (dweight[..., [0, 2]] == 0).all()
+
+
+@pytest.mark.parametrize(("channels", "out"), [(64, 8), (8, 64), (32, 32)])
+def test_memory_of_a_wide_kernel_is_that_of_its_rows_on_the_side_with_fewer_channels(channels, out):
+    x, weight = normal(1, channels, 40, 40).astype(np.float32), normal(out, channels, 7, 7).astype(np.float32)
+    dy = np.ones((1, out, 40, 40), np.float32)
+    tracemalloc.start()
+    try:
+        _, backward = ops.conv2d(x, weight, padding=3)
+        del _
+        backward(dy)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    laid_out = 7 * min(x.nbytes, dy.nbytes)
+    # All taps laid out, forward and backward, would be 98 maps of x.
+    assert peak < 3 * laid_out + 3 * (x.nbytes + dy.nbytes + weight.nbytes)
 
 
 @given(st.integers(1, 3), seeds)
@@ -101,9 +171,10 @@ def test_conv2d_of_one_channel_is_scipy_correlation(k, seed):
     ],
     ids=str,
 )
-def test_conv2d_gradients_agree_with_the_complex_step(options):
-    weight = normal(4, 4 // options.get("groups", 1), 3, 2, seed=1)
-    arrays = normal(2, 4, 5, 6), weight, normal(4, seed=2)
+@pytest.mark.parametrize("out", [2, 4])
+def test_conv2d_gradients_agree_with_the_complex_step(options, out):
+    weight = normal(out, 4 // options.get("groups", 1), 3, 2, seed=1)
+    arrays = normal(2, 4, 5, 6), weight, normal(out, seed=2)
     assert worst_error(lambda *a: ops.conv2d(*a, **options), *arrays) < 1e-12
 
 
@@ -117,9 +188,10 @@ def test_a_one_by_one_convolution_is_a_matrix_product_and_copies_nothing_back_wr
 
 
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel):
-    weight = normal(6, 2, kernel, kernel)
-    y, backward = ops.conv2d(np.ones((0, 4, 5, 3)), weight, normal(6), padding=kernel // 2, groups=2)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel, groups):
+    weight = normal(6, 4 // groups, kernel, kernel)
+    y, backward = ops.conv2d(np.ones((0, 4, 5, 3)), weight, normal(6), padding=kernel // 2, groups=groups)
     assert y.shape == (0, 6, 5, 3)
     dx, dweight, dbias = backward(y)
     assert dx.shape == (0, 4, 5, 3)

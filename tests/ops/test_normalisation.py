@@ -73,3 +73,75 @@ def test_inference_remembers_nothing_and_writes_to_nothing():
     for given_array, copy in zip((x, *rest), before, strict=True):
         np.testing.assert_array_equal(given_array, copy)
     np.testing.assert_array_equal(running, rest[2:])
+
+
+@given(st.tuples(sizes, st.integers(1, 6), sizes, sizes), st.sampled_from([1e-12, 1e-5, 0.1]), seeds)
+def test_unit_length_and_its_gradient_agree_with_pytorch(shape, eps, seed):
+    torch = pytest.importorskip("torch")
+    x, du = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    expected, (dx,) = torch_gradients(lambda t: t / (torch.norm(t, dim=1, keepdim=True) + eps), du, x)
+    u, backward = ops.l2_normalize(x, eps)
+    np.testing.assert_allclose(u, expected, rtol=1e-13)
+    # Along x nearly all of the gradient cancels, and autograd's digits with it.
+    scale = np.abs(du).max() / np.sqrt((x * x).sum(axis=1, keepdims=True))
+    assert np.abs((backward(du) - dx) / scale).max() < 1e-14
+
+
+def test_gradient_of_unit_length_agrees_with_the_complex_step():
+    assert worst_error(ops.l2_normalize, normal(2, 3, 2, 2)) < 1e-12
+    assert worst_error(lambda x: ops.l2_normalize(x, 0.3), 9 * normal(2, 3, 2, 2)) < 1e-12
+
+
+def test_gradient_along_a_feature_keeps_its_digits():
+    x, eps = np.full((1, 1, 1, 1), 700.0), 1e-5
+    _, backward = ops.l2_normalize(x, eps)
+    np.testing.assert_allclose(backward(np.ones_like(x)), eps / (700 + eps) ** 2, rtol=1e-14)
+
+
+def test_at_zero_the_length_has_slope_zero_as_in_pytorch():
+    torch = pytest.importorskip("torch")
+    x, du = np.zeros((1, 3, 1, 2)), normal(1, 3, 1, 2)
+    x[0, :, 0, 1] = 1.0
+    _, (dx,) = torch_gradients(lambda t: t / (torch.norm(t, dim=1, keepdim=True) + 1e-5), du, x)
+    u, backward = ops.l2_normalize(x)
+    np.testing.assert_array_equal(u[..., 0], 0)
+    np.testing.assert_allclose(backward(du), dx, rtol=1e-13)
+    np.testing.assert_allclose(backward(du)[..., 0], du[..., 0] / 1e-5, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_lengths_whose_squares_overflow_or_underflow_are_right(dtype):
+    direction = np.array([0.6, -0.8], dtype).reshape(1, 2, 1, 1)
+    info = np.finfo(dtype)
+    for scale in (info.max, np.sqrt(info.max) * 4, dtype(1)):
+        u, backward = ops.l2_normalize(direction * scale, 1e-5)
+        assert u.dtype == dtype
+        np.testing.assert_allclose(u, direction, rtol=2e-5)
+        assert np.isfinite(backward(np.ones_like(u))).all()
+    for scale in (info.tiny, np.sqrt(info.tiny), dtype(1e-12)):  # of no account beside ε
+        u, backward = ops.l2_normalize(direction * scale, 1e-5)
+        np.testing.assert_allclose(u, direction * scale / dtype(1e-5), rtol=1e-6)
+        np.testing.assert_allclose(backward(np.ones_like(u)), 1e5, rtol=1e-6)
+
+
+def test_nan_and_infinity_leave_their_mark_on_their_position_alone():
+    for value in (np.nan, np.inf, -np.inf):
+        x = normal(2, 3, 2, 2)
+        x[1, 1, 0, 1] = value
+        with np.errstate(invalid="ignore"):
+            marked = ~np.isfinite(ops.l2_normalize(x)[0])
+        assert marked[1, 1, 0, 1]
+        marked[1, :, 0, 1] = False
+        assert not marked.any()
+
+
+def test_unit_length_runs_on_a_device_array():
+    pytest.importorskip("cupy")
+    from tests.device_array import DeviceArray
+
+    x = normal(2, 3, 4, 5).astype(np.float32)
+    x[0, :, 0, 0] = 0
+    expected, back_host = ops.l2_normalize(x)
+    u, backward = ops.l2_normalize(DeviceArray(x))
+    assert u.get().tobytes() == expected.tobytes()
+    assert backward(u).get().tobytes() == back_host(expected).tobytes()

@@ -1,0 +1,160 @@
+"""Residual connection: what a system makes of its input is added to the input."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import ClassVar
+
+from npattn.attention.squeeze_excitation import SqueezeExcitation
+from npattn.checks import brief, describe_type
+from npattn.module import Module, Paper, Pass, as_tuple
+from npattn.parameters import under, within
+
+SUCH_AS = "such as SqueezeExcitation, CBAM or PositionAttention"
+
+
+@dataclass(frozen=True)
+class Residual(Module):
+    """Add to a map what any system of the same shape makes of it: y = x + f(x).
+
+    The gradient comes back on two ways, through f and past it. Where f is a gate, f(x) = a ⊙ x, the sum is (1 + a) ⊙ x:
+    nothing is shut out. A system that adds its input already, such as `PositionAttention`, then has it twice.
+
+    Parameters
+    ----------
+    inner : Module
+        f: any system whose one output has its first input's shape, another `Residual` included.
+
+    Raises
+    ------
+    TypeError
+        If `inner` is no system.
+    ValueError
+        If its output has another shape than its input; when called, whatever `inner` refuses.
+
+    Notes
+    -----
+    Inputs: those of `inner`; the first, ``x``, is what is added, and the others (masks, noise, features) pass through.
+    Output: the shape of the first. The attention maps are those of `inner`; so are ``training`` and, if it has one,
+    ``attention_map``. Parameters and running statistics are those of `inner` under ``inner.``: ``inner.fc1.weight``,
+    ``inner.fc1.bias``, ``inner.fc2.weight`` and ``inner.fc2.bias`` for `SqueezeExcitation`.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, eq. 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npattn import EfficientChannelAttention
+    >>> module = Residual(EfficientChannelAttention(channels=8))
+    >>> run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
+    >>> run
+    Pass(output: float64 (2, 8, 7, 5); channel (2, 8))
+    >>> dx, grads = run.backward(np.ones((2, 8, 7, 5)))
+    >>> {name: grad.shape for name, grad in grads.items()}
+    {'inner.conv.weight': (1, 1, 3)}
+    """
+
+    key: ClassVar = "residual"
+    paper: ClassVar = Paper(
+        title="Deep Residual Learning for Image Recognition",
+        authors="He, Zhang, Ren, Sun",
+        venue="CVPR",
+        year=2016,
+        url="https://arxiv.org/abs/1512.03385",
+    )
+
+    inner: Module
+
+    def __post_init__(self):
+        name, inner = type(self).__name__, self.inner
+        if not isinstance(inner, Module):
+            kind = describe_type(inner) if not isinstance(inner, type) else "a class, not an instance of it"
+            raise TypeError(f"{name}: inner={brief(inner)} is {kind}; expected a system, {SUCH_AS}")
+        size = {"batch": 2, "height": 211, "width": 307}  # by which no system resizes its output by chance
+        first, *_ = inner.input_shapes(**size).values()
+        outputs = list(inner.output_shapes(**size).values())
+        if len(outputs) > 1:
+            raise ValueError(
+                f"{name}: inner={inner} gives {len(outputs)} outputs; expected a system of one output, which has its "
+                f"input's shape, {SUCH_AS}"
+            )
+        if outputs != [first]:
+            raise ValueError(
+                f"{name}: inner={inner} makes {outputs[0]} of {first}; expected a system whose output has its input's "
+                f"shape, {SUCH_AS}"
+            )
+
+    @classmethod
+    def example(cls):
+        """Return a small instance: round squeeze-and-excitation's."""
+        return cls(SqueezeExcitation.example())
+
+    @property
+    def channels(self) -> int:
+        """C, channels of the map."""
+        return self.inner.channels
+
+    @property
+    def training(self) -> bool:
+        """Whether the inner system trains."""
+        return getattr(self.inner, "training", False)
+
+    @property
+    def estimator(self) -> str | None:
+        """What the inner system estimates a gradient by."""
+        return self.inner.estimator
+
+    @property
+    def attention_map(self):
+        """The inner system's function of this name, for the parameters of the whole."""
+        function = self.inner.attention_map
+        return lambda params, *arguments, **options: function(within("inner.", params), *arguments, **options)
+
+    def input_shapes(self, batch, height, width):
+        """Shapes of the inner system's inputs."""
+        return self.inner.input_shapes(batch, height, width)
+
+    def expected_shapes(self, inputs):
+        """Shapes that the inner system's inputs have to have."""
+        return self.inner.expected_shapes(inputs)
+
+    def draw_input(self, name, shape, random):
+        """Draw an input as the inner system does."""
+        return self.inner.draw_input(name, shape, random)
+
+    def parameters(self):
+        """Declare those of the inner system."""
+        return under("inner.", self.inner.parameters())
+
+    def buffers(self):
+        """Declare the inner system's running statistics."""
+        return under("inner.", self.inner.buffers())
+
+    def check_inputs(self, inputs):
+        """Refuse, besides, what the inner system refuses."""
+        super().check_inputs(inputs)
+        self.inner.check_inputs(inputs)
+
+    def surrogate(self, params, *inputs):
+        """Add the input to what the inner system's estimator differentiates, if it has one."""
+        if self.estimator is None:
+            return self.forward
+        inner = self.inner.surrogate(within("inner.", params), *inputs)
+        return functools.partial(self.forward, inner=inner)
+
+    def forward(self, params, x, *others, inner=None):
+        """Apply the inner system, add. The tags are the equation numbers of the derivation."""
+        run = (inner or self.inner.forward)(within("inner.", params), x, *others)    # (1)
+        y = x + run.output                                                           # (2)
+
+        def backward(dy):
+            dx_skip, df = dy, dy                                                     # (2')
+            gradients, grads = run.backward(df)                                      # (1')
+            dx_inner, *rest = as_tuple(gradients)
+            dx = dx_skip + dx_inner
+            return (dx, *rest) if others else dx, under("inner.", grads)
+
+        return Pass(y, backward, run.attention, under("inner.", run.buffers))

@@ -1,0 +1,88 @@
+"""Hyperparameters written as text, as on a command line: ``channels=64``."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from npattn.attention import CATALOGUE
+from npattn.checks import brief
+from npattn.module import Module
+from npattn.parameters import within
+
+__all__ = ["override"]
+
+
+def override(module: Module, settings: Mapping[str, str]) -> Module:
+    """Return a module like this one but for some hyperparameters.
+
+    Parameters
+    ----------
+    module : Module
+    settings : mapping of str to str
+        Text by the hyperparameter's name: a Python literal, or a string without quotes. Where the hyperparameter is a
+        system, it is the key of one, which stands for its example; ``inner.channels`` names a hyperparameter of it.
+
+    Returns
+    -------
+    Module
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown (the nearest is given), or whatever the module refuses.
+    TypeError, ArithmeticError
+        Whatever the module refuses.
+
+    Examples
+    --------
+    >>> override(CATALOGUE["eca"].example(), {"channels": "64", "kernel_size": "5"})
+    EfficientChannelAttention(channels=64, kernel_size=5, gamma=2, b=1)
+    >>> override(CATALOGUE["residual"].example(), {"inner": "cam", "inner.variant": "code"})
+    Residual(inner=ChannelAttention(channels=32, variant='code'))
+    """
+    name = type(module).__name__
+    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    changes = {}
+    for path, text in settings.items():
+        field, dot, _ = path.partition(".")
+        if field not in values:
+            near = difflib.get_close_matches(field, values, n=1, cutoff=0.5)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"{name}: unknown hyperparameter {field!r}{meant} (expected {', '.join(values) or 'none'})"
+            )
+        if not isinstance(values[field], Module):
+            if dot:
+                raise ValueError(f"{name}: {path}: {field} is no system and has no hyperparameters of its own")
+            changes[field] = literal(text)
+        elif not dot:
+            changes[field] = example(text, f"{name}: {field}")
+    for field, value in values.items():
+        inner = within(f"{field}.", settings)
+        if inner:
+            changes[field] = override(changes.get(field, value), inner)
+    return dataclasses.replace(module, **changes)
+
+
+def literal(text: str) -> Any:
+    """Read a Python literal; other text stands for itself."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the parser's doubts about what is no Python
+            return ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def example(key: str, name: str) -> Module:
+    """Return the example of the system with a key."""
+    if key not in CATALOGUE:
+        near = difflib.get_close_matches(key, CATALOGUE, n=1, cutoff=0.4)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name}={brief(key)} is no key of a system{meant}")
+    return CATALOGUE[key].example()

@@ -1,0 +1,136 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import ops
+from npattn.ops import affinity
+from tests.ops.primitives import normal, torch_gradients, worst_error
+from tests.strategies import seeds, sizes
+
+tilings = st.sampled_from([(1, 1), (1, 2), (6, 2), (40, 3), (2**19, 256)])
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Tiles that none of the tests' sizes fill evenly."""
+    monkeypatch.setattr(affinity, "PAIRS", 12)
+    monkeypatch.setattr(affinity, "ROWS", 2)
+
+
+def both(u, v):
+    """Sums and totals in one array, with the gradient of it."""
+    (t, s), backward = ops.affinity_sums(u, v)
+    return np.concatenate([t, s], axis=1), lambda d: backward(d[:, :-1], d[:, -1:])
+
+
+def whole(u, v):
+    """The same as it is written, with all affinities at once."""
+    a = np.einsum("bei,bej->bij", u, u)
+    a = np.where(a > 0, a, 0)
+    return np.concatenate([v @ a, a.sum(axis=1, keepdims=True)], axis=1)
+
+
+@given(st.tuples(sizes, sizes, st.integers(0, 4), st.integers(1, 20)), tilings, seeds)
+@settings(max_examples=100)
+def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(shape, tiling, seed):
+    torch = pytest.importorskip("torch")
+    batch, embedding, maps, positions = shape
+    u, v = normal(batch, embedding, positions, seed=seed), normal(batch, maps, positions, seed=seed + 1)
+    d = normal(batch, maps + 1, positions, seed=seed + 2)
+
+    def published(u, v):
+        a = torch.relu(u.transpose(1, 2) @ u)
+        return torch.cat([v @ a, a.sum(dim=1, keepdim=True)], dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(affinity, "PAIRS", tiling[0])
+        patch.setattr(affinity, "ROWS", tiling[1])
+        value, backward = both(u, v)
+        gradients = backward(d)
+    expected, theirs = torch_gradients(published, d, u, v)
+    for ours, reference in zip((value, *gradients), (expected, *theirs), strict=True):
+        scale = np.abs(reference).max(initial=1e-3)
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-12 * scale)
+
+
+def test_gradients_agree_with_the_complex_step(small_tiles):
+    assert worst_error(both, normal(2, 3, 7), normal(2, 2, 7, seed=1)) < 1e-12
+
+
+@given(st.integers(0, 5), st.integers(1, 20), tilings)
+def test_tiles_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(affinity, "PAIRS", tiling[0])
+        patch.setattr(affinity, "ROWS", tiling[1])
+        tiles = affinity.cut(images, positions)
+    visits = np.zeros((images, positions, positions))
+    for at, some, rest, later in tiles:
+        visits[at, some, rest] += 1
+        visits[at, later, some] += 1
+    np.testing.assert_array_equal(visits, 1)
+
+
+@given(seeds)
+def test_positions_at_right_angles_and_beyond_take_nothing_and_learn_nothing(seed):
+    u = np.array([[[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]]])
+    v, d = normal(1, 2, 3, seed=seed), normal(1, 3, 3, seed=seed + 1)
+    value, backward = both(u, v)
+    own = np.array([1.0, 4.0, 1.0])
+    np.testing.assert_array_equal(value, np.concatenate([v * own, own[None, None]], axis=1))
+    du, dv = backward(d)
+    np.testing.assert_array_equal(dv, d[:, :-1] * own)
+    own_gradient = (d[:, :-1] * v).sum(axis=1) + d[:, -1]
+    np.testing.assert_allclose(du, 2 * u * own_gradient[:, None], rtol=1e-13, atol=1e-13)
+
+
+def test_rearranged_positions_give_rearranged_sums(small_tiles):
+    u, v = normal(1, 3, 9), normal(1, 2, 9, seed=1)
+    there = np.random.RandomState(0).permutation(9)
+    np.testing.assert_allclose(both(u[:, :, there], v[:, :, there])[0], both(u, v)[0][:, :, there], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble, np.complex128])
+def test_other_numbers_keep_their_dtype(small_tiles, dtype):
+    u, v = normal(2, 3, 7), normal(2, 2, 7, seed=1)
+    value, _ = both(u.astype(dtype), v.astype(dtype))
+    assert value.dtype == dtype
+    np.testing.assert_allclose(value, whole(u, v), rtol=1e-5, atol=1e-6)
+
+
+def test_affinity_runs_on_a_device_array_and_gives_the_same_bits(small_tiles):
+    pytest.importorskip("cupy")
+    from tests.device_array import DeviceArray
+
+    u, v, d = (normal(2, n, 7, seed=n).astype(np.float32) for n in (3, 2, 3))
+    value, backward = both(u, v)
+    found, back = both(DeviceArray(u), DeviceArray(v))
+    for ours, host in zip((found, *back(DeviceArray(d))), (value, *backward(d)), strict=True):
+        assert ours.get().tobytes() == host.tobytes()
+
+
+def test_nan_in_a_feature_reaches_everything_and_in_a_value_its_own_map(small_tiles):
+    u, v = normal(1, 3, 7), normal(1, 2, 7, seed=1)
+    spoilt = u.copy()
+    spoilt[0, 1, 4] = np.nan
+    assert np.isnan(both(spoilt, v)[0]).all()
+    spoilt = v.copy()
+    spoilt[0, 1, 4] = np.nan
+    np.testing.assert_array_equal(np.isnan(both(u, spoilt)[0])[0].any(axis=1), [False, True, False])
+
+
+def test_memory_grows_as_the_positions_and_not_as_their_square():
+    def peak(positions):
+        u, v = (normal(1, n, positions, seed=n).astype(np.float32) for n in (8, 3))
+        tracemalloc.start()
+        value, backward = both(u, v)
+        backward(value)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    small, large = peak(2048), peak(8192)
+    assert large < 4.5 * small  # 16 times, if the affinities were held
+    assert large < 8192**2 * 4 / 8
