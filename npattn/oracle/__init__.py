@@ -1,19 +1,26 @@
 """The oracle: it tells whether a gradient is right, and whether a kernel's results are."""
 
+from npattn.oracle.archives import ArchiveError
+from npattn.oracle.cases import Recipe, cases
 from npattn.oracle.comparison import Comparison, Judgement
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden import Case, golden
+from npattn.oracle.golden_files import load
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
 from npattn.oracle.values import generic_values
 
 __all__ = [
     "FORMATS",
+    "ArchiveError",
     "Case",
     "Comparison",
     "Format",
     "GradcheckReport",
     "Judgement",
+    "Recipe",
+    "cases",
     "generic_values",
     "golden",
     "gradcheck",
+    "load",
 ]

@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import polygamma
-from scipy.stats import chi2
+from scipy.special import digamma, polygamma
+from scipy.stats import chi2, norm
 
 from npattn.module import Module, as_tuple
 from npattn.oracle.formats import FLOAT64, Format, ulp
 from npattn.oracle.rounding import Rounding, Selections
 
-__all__ = ["Budget", "Observed", "measure_budgets", "named_results", "observe", "rms_limit", "worst_limit"]
+__all__ = ["Budget", "Given", "Observed", "measure_budgets", "named_results", "observe", "rms_limit", "worst_limit"]
 
 RUNS = 8
 """Runs with random rounding, from whose errors scales are estimated."""
-TURNS = 8
-"""Further runs in which close decisions are turned over."""
+PARTS = 4
+"""Into so many parts close decisions are dealt, each of which is turned over in a run of its own."""
+TURNS = 2 * PARTS
+"""Further runs, in which close decisions are turned over: two rounds."""
 REACH = 6.0
 """A decision is close if it is won by less than this many times the noise of what is compared."""
 JUMP = 1.25
@@ -32,6 +34,18 @@ FALSE_ALARM = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
 SLACK = 1.5
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
+
+
+class Given(NamedTuple):
+    """What a forward and a backward pass are given, by name: numbers that a format holds."""
+
+    params: dict[str, np.ndarray]
+    inputs: dict[str, np.ndarray]
+    upstream: dict[str, np.ndarray]
+
+    def each(self, function: Callable[[np.ndarray], Any]) -> Given:
+        """Apply a function to every array."""
+        return Given(*({name: function(a) for name, a in values.items()} for values in self))
 
 
 class Budget(NamedTuple):
@@ -44,10 +58,13 @@ class Budget(NamedTuple):
         Infinite where the format can't hold the result: such elements are not judged.
     freedom : float
         How many independent errors the tensor's root mean square is an average of.
+    widened : float
+        Share of the elements whose unit is several times what it would be without close decisions.
     """
 
     scale: np.ndarray
     freedom: float
+    widened: float = 0.0
 
 
 class Recorded(Selections):
@@ -71,13 +88,13 @@ class Recorded(Selections):
 
 
 class Compared(Selections):
-    """Measure, in a run with random rounding, the noise of what is compared; say whether decisions were close."""
+    """Measure, in a run with random rounding, the noise of what is compared; count close decisions."""
 
     def __init__(self, margins: list[np.ndarray]):
         super().__init__()
         self.margins = iter(margins)
         self.noise = []
-        self.close = self.decisive = 0
+        self.close = 0
 
     def above(self, difference, compare):
         margin = self.add_noise(difference)
@@ -85,17 +102,15 @@ class Compared(Selections):
         return super().above(difference, compare)
 
     def winners(self, values, axis):
-        self.close += self.add_order(values, axis)
+        margin = self.add_noise(values)
+        rivals = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * REACH * self.noise[-1]
+        self.close += int((rivals.sum(axis=axis) > 1).sum())
         return super().winners(values, axis)
 
     def order(self, values, axis):
-        self.decisive += self.add_order(values, axis)
+        gaps = np.diff(np.sort(self.add_noise(values), axis=axis), axis=axis)
+        self.close += int((gaps < 2**0.5 * REACH * self.noise[-1]).sum())
         return super().order(values, axis)
-
-    def add_order(self, values, axis):
-        margin = np.sort(self.add_noise(values), axis=axis)
-        gaps = np.diff(margin, axis=axis)
-        return int((gaps < 2**0.5 * REACH * self.noise[-1]).any(axis=axis).sum())
 
     def add_noise(self, values):
         margin = next(self.margins)
@@ -105,35 +120,40 @@ class Compared(Selections):
 
 
 class Turned(Selections):
-    """Turn close decisions over at random."""
+    """Turn close decisions over, a part of them in each of `PARTS` runs, so that each has its turn."""
 
-    def __init__(self, margins: list[np.ndarray], noise: list[float], random: np.random.Generator):
+    def __init__(self, observed: Observed, seed: int, number: int):
         super().__init__()
-        self.events = iter(zip(margins, noise, strict=True))
-        self.random = random
+        self.events = iter(zip(observed.margins, observed.noise, strict=True))
+        # The runs of one round share the random numbers by which decisions are dealt out among them.
+        turn, self.part = divmod(number, PARTS)
+        self.random = np.random.Generator(np.random.SFC64([seed, turn, 1]))
 
     def above(self, difference, compare):
         margin, noise = next(self.events)
         found = super().above(difference, compare)
         near = np.flatnonzero(np.abs(margin) < REACH * noise)
-        if near.size:
-            turned = self.random.random(near.size) < 0.25
-            found.flat[near] = compare(margin.flat[near], 0) ^ turned
+        mine = self.random.integers(0, PARTS, near.size) == self.part
+        found.flat[near] = compare(margin.flat[near], 0) ^ mine
         return found
 
     def winners(self, values, axis):
-        _, noise = next(self.events)
+        margin, noise = next(self.events)
         found = super().winners(values, axis)
-        near = values >= values.max(axis=axis, keepdims=True) - 2**0.5 * REACH * noise
-        other = np.where(near, self.random.random(values.shape), -1).argmax(axis=axis, keepdims=True)
-        return np.where(self.random.random(found.shape) < 0.5, other, found) if noise else found
+        near = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * REACH * noise
+        lot = np.where(
+            near & (self.random.integers(0, PARTS, near.shape) == self.part), self.random.random(near.shape), 0
+        )
+        return np.where(lot.any(axis=axis, keepdims=True), lot.argmax(axis=axis, keepdims=True), found)
 
     def order(self, values, axis):
         _, noise = next(self.events)
-        return super().order(values + self.random.standard_normal(values.shape) * (REACH / 2 * noise), axis)
+        return super().order(
+            values + self.random.standard_normal((PARTS, *values.shape))[self.part] * (REACH / 2 * noise), axis
+        )
 
 
-def named_results(module: Module, params: Any, inputs: Any, upstream: Any) -> dict[str, Any]:
+def named_results(module: Module, given: Given) -> dict[str, Any]:
     """Run forward and backward; name the results.
 
     Returns
@@ -142,6 +162,7 @@ def named_results(module: Module, params: Any, inputs: Any, upstream: Any) -> di
         ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name, ``"conv.weight.grad"`` by the
         parameter's.
     """
+    params, inputs, upstream = given
     run = module(params, *inputs.values())
     several = isinstance(run.output, tuple)
     outputs = {f"output.{i}" if several else "output": y for i, y in enumerate(as_tuple(run.output))}
@@ -151,11 +172,10 @@ def named_results(module: Module, params: Any, inputs: Any, upstream: Any) -> di
     return outputs | {f"{name}.grad": gradient for name, gradient in found.items()}
 
 
-def run_on(rounding: Rounding, module: Module, *given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_on(rounding: Rounding, module: Module, given: Given) -> dict[str, np.ndarray]:
     """Run forward and backward on rounding arrays; return plain ones."""
-    arrays = ({name: rounding.array(a) for name, a in values.items()} for values in given)
     with np.errstate(all="ignore"):
-        return {name: np.asarray(a) for name, a in named_results(module, *arrays).items()}
+        return {name: np.asarray(a) for name, a in named_results(module, given.each(rounding.array)).items()}
 
 
 class Observed(NamedTuple):
@@ -171,64 +191,42 @@ class Observed(NamedTuple):
         How far rounding moves it, root mean square.
     close : int
         Decisions that rounding may turn over.
-    decisive : int
-        Rankings of whole positions, on which much hangs, that rounding may turn over.
     """
 
     expected: dict[str, np.ndarray]
     margins: list[np.ndarray]
     noise: list[float]
     close: int
-    decisive: int
 
 
-def observe(
-    module: Module,
-    params: dict[str, np.ndarray],
-    inputs: dict[str, np.ndarray],
-    upstream: dict[str, np.ndarray],
-    format: Format,
-    seed: int,
-) -> Observed:
+def observe(module: Module, given: Given, format: Format, seed: int) -> Observed:
     """Compute the exact results, and how close decisions were on the way.
 
     Parameters
     ----------
     module : Module
-    params, inputs, upstream : dict of numpy.ndarray
-        Numbers that the format holds.
+    given : Given
     format : Format
     seed : int
         Of the roundings.
     """
     recorded = Recorded()
-    expected = run_on(Rounding(FLOAT64, selections=recorded), module, params, inputs, upstream)
+    expected = run_on(Rounding(FLOAT64, selections=recorded), module, given)
     compared = Compared(recorded.margins)
-    run_on(Rounding(format, [seed, 0], compared), module, params, inputs, upstream)
-    return Observed(expected, recorded.margins, compared.noise, compared.close, compared.decisive)
+    run_on(Rounding(format, [seed, 0], compared), module, given)
+    return Observed(expected, recorded.margins, compared.noise, compared.close)
 
 
-def measure_budgets(
-    observed: Observed,
-    module: Module,
-    params: dict[str, np.ndarray],
-    inputs: dict[str, np.ndarray],
-    upstream: dict[str, np.ndarray],
-    format: Format,
-    seed: int,
-) -> dict[str, Budget]:
+def measure_budgets(observed: Observed, module: Module, given: Given, format: Format, seed: int) -> dict[str, Budget]:
     """Run several times with random rounding, and estimate the budget of each result from the errors."""
 
     def errors(number: int) -> dict[str, np.ndarray]:
-        selections = None
-        if number > RUNS:
-            random = np.random.Generator(np.random.SFC64([seed, number, 1]))
-            selections = Turned(observed.margins, observed.noise, random)
-        found = run_on(Rounding(format, [seed, number], selections), module, params, inputs, upstream)
+        selections = Turned(observed, seed, number - RUNS - 1) if number > RUNS else None
+        found = run_on(Rounding(format, [seed, number], selections), module, given)
         with np.errstate(invalid="ignore"):
             return {name: (found[name] - value).astype(np.float32) for name, value in observed.expected.items()}
 
-    runs = RUNS + (TURNS if observed.close or observed.decisive else 0)
+    runs = RUNS + (TURNS if observed.close else 0)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(errors, range(1, 1 + runs)))
     budgets = {}
@@ -251,10 +249,16 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
     units = np.mean(np.square(errors / scale), axis=tuple(range(1, errors.ndim)))
     freedom = independent(units, expected.size)
+    widest = scale
     if len(jumps):
-        largest = np.max(np.abs(np.where(np.isfinite(jumps), jumps, np.inf)), axis=0)
-        scale = np.maximum(scale, JUMP * largest / worst_limit(expected.size))
-    return Budget(np.where(judged, scale, np.inf), freedom)
+        # An element may hang on decisions of several parts, and all of them may fall otherwise.
+        rounds = np.abs(np.where(np.isfinite(jumps), jumps, np.inf)).reshape(-1, PARTS, *expected.shape)
+        largest = rounds.sum(axis=1).max(axis=0)
+        widest = np.maximum(scale, JUMP * largest / worst_limit(expected.size, freedom))
+    # The smaller errors of an element are those of runs in which no decision fell otherwise.
+    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / norm.ppf(0.625)
+    undisturbed += format.unit * np.sqrt(np.mean(np.square(expected)))
+    return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))
 
 
 def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
@@ -285,18 +289,19 @@ def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
     known = variance > 0
     if not known.any():
         return variance
-    predicted = np.full(variance.shape, variance[known].mean())
+    logarithms = np.log(variance, out=np.zeros_like(variance), where=known)
+    predicted = np.full(variance.shape, logarithms[known].mean())
     for groups in alike(size, known):
-        ratio = np.where(known, variance / predicted, 0)
-        weights, sums = np.bincount(groups.ravel(), known.ravel()), np.bincount(groups.ravel(), ratio.ravel())
+        rest = np.where(known, logarithms - predicted, 0).ravel()
         # A group of a few says little: it counts as if some average ones stood in it.
-        predicted *= ((sums + 4) / (weights + 4))[groups]
-    logarithms = np.log(variance[known] / predicted[known])
-    spread = np.var(logarithms) - float(polygamma(1, runs / 2))
-    prior = 2 * inverse_trigamma(spread) if spread > 0 else np.inf
-    if np.isinf(prior):
-        return predicted
-    return (prior * predicted + runs * variance) / (prior + runs)
+        shift = np.bincount(groups.ravel(), rest) / (np.bincount(groups.ravel(), known.ravel()) + 4)
+        predicted += shift[groups]
+    rest = (logarithms - predicted)[known]
+    spread = np.var(rest) - polygamma(1, runs / 2)
+    prior = 2 * inverse_trigamma(spread) if spread > 1e-3 else 2e3
+    # The mean of the logarithm of a mean square is not the logarithm of its mean.
+    level = rest.mean() - digamma(runs / 2) + np.log(runs / 2) + digamma(prior / 2) - np.log(prior / 2)
+    return (prior * np.exp(predicted + level) + runs * variance) / (prior + runs)
 
 
 def alike(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
@@ -334,13 +339,14 @@ def independent(units: np.ndarray, size: int) -> float:
     return float(np.clip(2 / max(spread, 1e-300), 1.0, size))
 
 
-def worst_limit(count: int) -> float:
+def worst_limit(count: int, freedom: float = np.inf) -> float:
     """How many units the worst of so many elements may be off.
 
     The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times
-    that is allowed.
+    that is allowed. Few independent errors may be larger all at once: by a factor that one case in a hundred exceeds.
     """
-    return SLACK * float(np.sqrt(chi2.isf(FALSE_ALARM / max(count, 1), 1)))
+    together = np.sqrt(chi2.isf(0.01, freedom) / freedom) if freedom < count else 1.0
+    return SLACK * float(together * np.sqrt(chi2.isf(FALSE_ALARM / max(count, 1), 1)))
 
 
 def rms_limit(freedom: float) -> float:

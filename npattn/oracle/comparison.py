@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,33 +86,40 @@ class Comparison:
         wrong = sum(not judgement.passed for judgement in self.judgements.values())
         verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else "every result within its budget"
         width = max(6, *map(len, self.judgements))
-        lines = [
-            f"{self.title}: {verdict}",
-            f"{'result':<{width}}  {'worst':>8} {'limit':>6}  {'rms':>8} {'limit':>6}  outside",
-        ]
+        lines = textwrap.wrap(self.title, 80)
+        lines += [f"{verdict}; errors in units of each element's budget:"]
+        lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
         for judgement in self.judgements.values():
             lines += describe(judgement, width)
-        lines.append("errors in units of each element's budget")
         return "\n".join(lines)
 
 
 def describe(judgement: Judgement, width: int) -> list[str]:
     """Write one result's lines of the table."""
     if judgement.trouble:
-        return [f"{judgement.name:<{width}}  WRONG: {judgement.trouble}"]
+        return [
+            f"{judgement.name:<{width}}  WRONG",
+            *textwrap.wrap(judgement.trouble, 78, initial_indent="  ", subsequent_indent="  "),
+        ]
     line = (
-        f"{judgement.name:<{width}}  {judgement.worst:>8.3g} {judgement.worst_limit:>6.1f}  "
-        f"{judgement.rms:>8.3g} {judgement.rms_limit:>6.2f}  {judgement.outside:>7.2%}"
+        f"{judgement.name:<{width}}  {brief(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
+        f"{brief(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
-    lines = [line + ("" if judgement.passed else "  WRONG")]
+    lines = [line + ("" if judgement.passed else " WRONG")]
     if not judgement.passed:
+        at = ", ".join(map(str, judgement.where))
         lines.append(
-            f"  at {judgement.where}: expected {judgement.expected:.8g}, got {judgement.got:.8g}, "
-            f"budget {judgement.unit:.2g}"
+            f"  at [{at}]: expected {judgement.expected:.8g}, got {judgement.got:.8g}, budget {judgement.unit:.2g}"
         )
     if judgement.unjudged:
-        lines.append(f"  {judgement.unjudged} elements not judged: the format can't hold them")
+        lines.append(f"  {judgement.unjudged} elements not judged: the format can't hold what leads to them")
     return lines
+
+
+def brief(number: float) -> str:
+    """Write a number in seven characters."""
+    text = f"{number:.3g}"
+    return text if len(text) <= 7 else f"{number:.2g}"
 
 
 def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
@@ -119,8 +127,9 @@ def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
 
     A result passes if its worst element and its root mean square, both in units of budget, stay within limits. The
     worst of many errors is larger than that of a few, so its limit grows with the number of elements; a root mean
-    square of errors that are not independent strays more, so its limit grows as their number falls. Either limit is
-    the quantile that an ideal kernel passes with probability 1e-5, times 1.5.
+    square of errors that are not independent strays more, so its limit grows as their number falls. The limits are
+    quantiles that normal errors of the budgets' size exceed with probability 1e-5, times 1.5, since a correct kernel
+    may round a little more often than the reference does: `npattn.oracle.budgets.worst_limit` and `rms_limit`.
 
     Parameters
     ----------
@@ -158,15 +167,13 @@ def judge(case: Case, name: str, got: np.ndarray) -> Judgement:
     wild = judged & ~np.isfinite(got)
     if wild.any():
         where = tuple(map(int, np.argwhere(wild)[0]))
-        share = f"{wild.sum()} of {wild.size} elements are not finite"
-        return Judgement(
-            name, f"{share}, the first {got[where]} at {where}, expected {expected[where]:.8g}", where=where
-        )
+        first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]}"
+        return Judgement(name, f"{wild.sum()} of {wild.size} elements are not finite, {first}", where=where)
     with np.errstate(invalid="ignore"):
         units = np.where(judged, np.abs(got - expected) / budget, 0)
     count = int(judged.sum())
     where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
-    limit = worst_limit(count)
+    limit = worst_limit(count, case.freedom[name])
     return Judgement(
         name,
         worst=float(units[where]) if units.size else 0.0,

@@ -111,7 +111,8 @@ def representable(values: np.ndarray, format: Format) -> np.ndarray:
     """
     # The spacing is a power of two, so dividing and multiplying by it is exact; rint takes ties to even.
     spacing = ulp(values, format, format.operand_precision)
-    rounded = np.rint(values / spacing) * spacing
+    with np.errstate(over="ignore"):
+        rounded = np.rint(values / spacing) * spacing
     beyond = format.largest if format.saturates else np.inf
     return np.where(np.abs(rounded) > format.largest, np.copysign(beyond, rounded), rounded)
 

@@ -184,16 +184,22 @@ def jacobian_errors(jvp, vjp, shapes, outputs, _) -> dict[str, float]:
     for dy in unit_directions([y.shape for y in outputs]):
         for name, gradient in vjp(dy).items():
             rows[name].append(gradient.ravel())
-    exact = {}
-    for name, shape in shapes.items():
-        columns = [np.concatenate([dy.ravel() for dy in jvp(name, v)]) for (v,) in unit_directions([shape])]
-        exact[name] = np.array(columns).T
+    exact = exact_jacobian(jvp, shapes)
     largest, errors = max(map(root_mean_square, exact.values())), {}
     for name, j in exact.items():
         size = root_mean_square(j)
         smallest = largest if size <= ZERO * largest else CANCELLED * size
         errors[name] = relative(np.abs(np.array(rows[name]) - j), np.maximum(np.abs(j), smallest))
     return errors
+
+
+def exact_jacobian(jvp, shapes) -> dict[str, np.ndarray]:
+    """Make the columns of J for every variable, by complex step."""
+    exact = {}
+    for name, shape in shapes.items():
+        columns = [np.concatenate([dy.ravel() for dy in jvp(name, v)]) for (v,) in unit_directions([shape])]
+        exact[name] = np.array(columns).T
+    return exact
 
 
 def adjoint_errors(jvp, vjp, shapes, outputs, random) -> dict[str, float]:

@@ -76,6 +76,11 @@ class Rounding:
         drop = np.finfo(format.storage).nmant + 1 - (precision or format.precision)
         if drop == 0:
             return values
+        limited = format.least_exponent > -126 or format.storage is np.float64
+        if limited:
+            magnitude = np.abs(values)
+            small = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
+            near_zero = self.round_evenly(values[small])
         word = bits.dtype.type
         if self.random is None:
             bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
@@ -83,9 +88,17 @@ class Rounding:
             # A number is cut after a random amount below the last place has been added to it.
             bits += self.draw_bits(values.shape, drop)
         bits &= ~word((1 << drop) - 1)
-        if format.least_exponent > -126 or format.storage is np.float64:
-            self.keep_range(values)
+        if limited:
+            values[small] = near_zero
+            beyond = (np.abs(values) > format.largest) & (magnitude < np.inf)
+            values[beyond] = np.copysign(format.largest if format.saturates else np.inf, values[beyond])
         return values
+
+    def round_evenly(self, values: np.ndarray) -> np.ndarray:
+        """Round numbers near 0, where those of the format are evenly spaced."""
+        steps = values / self.format.smallest
+        rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
+        return rounded * self.format.smallest
 
     def draw_bits(self, shape: tuple[int, ...], count: int) -> np.ndarray:
         """Draw integers of so many random bits, from as narrow words as hold them."""
@@ -94,28 +107,15 @@ class Rounding:
         raw = self.random.bit_generator.random_raw(size * bits // 64 + 1).view(word)[:size].reshape(shape)
         return raw if bits == count else raw >> word(bits - count)
 
-    def keep_range(self, values: np.ndarray) -> None:
-        """Give numbers near 0 the format's even spacing, and numbers beyond its largest one their fate, in place."""
-        format = self.format
-        magnitude = np.abs(values)
-        small = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
-        if small.any():
-            shift = 0.5 if self.random is None else self.random.random(int(small.sum()))
-            values[small] = np.floor(values[small] / format.smallest + shift) * format.smallest
-        beyond = (magnitude > format.largest) & (magnitude < np.inf)
-        if beyond.any():
-            limit = format.largest if format.saturates else np.inf
-            values[beyond] = np.copysign(limit, values[beyond])
-
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
         """Add to sums the error that an accumulator in float32 may make, in place.
 
-        A partial sum of k of the n terms is about k/n of the total plus a random walk of the terms' size; each is
-        rounded once. The squares of these n errors add up to u² n (S²/3 + Q²/2) / 3, with S the total and Q² the sum of
-        the squared terms.
+        Given its end S, the sum of the first k of n terms is kS/n plus a random walk that ends at 0, of variance
+        k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Rounding
+        a number s errs by u²s²/3 in the mean square at most.
         """
         if self.random is not None and count > 1:
-            size = np.sqrt(np.square(total) / 3 + squares / 2) * (SINGLE * np.sqrt(count / 3))
+            size = np.sqrt(np.square(total) + squares / 2) * (SINGLE / 3 * np.sqrt(count))
             # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
             noise = self.random.random(total.shape, dtype=np.float32)
             noise -= np.float32(0.5)
@@ -184,7 +184,7 @@ class RoundingArray(np.ndarray):
             if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
                 precision = 23
             result = tuple(rounding.round(np.asarray(array), precision) for array in result)
-        wrapped = tuple(given if out else wrap(array, rounding) for array, given in zip(result, out or result))
+        wrapped = out or tuple(wrap(array, rounding) for array in result)
         return wrapped[0] if len(wrapped) == 1 else wrapped
 
     def __array_function__(self, function, types, arguments, options):
@@ -192,19 +192,14 @@ class RoundingArray(np.ndarray):
         rounding = next((a.rounding for a in flat((arguments, options)) if isinstance(a, RoundingArray)), None)
         if rounding is None:  # makes something like an array of this kind, which `like` has named
             return function(*arguments, **options)
-        if function is ops.sigmoid:
-            return sigmoid(*arguments)
+        if function in TAKEN_OVER:
+            return TAKEN_OVER[function](*arguments, **options)
         if not function.__module__.startswith("numpy"):
             return NotImplemented
-        if function is np.einsum:
-            return einsum(rounding, *arguments, **options)
-        if function is np.dot:
-            return np.matmul(*arguments, **options)
-        if function is np.argmax:
-            return RoundingArray.argmax(*arguments, **options)
-        if function is np.argsort:
-            return RoundingArray.argsort(*arguments, **options)
         result = super().__array_function__(function, types, arguments, options)
+        plainly = type(result) is np.ndarray and result.dtype == rounding.format.storage and function not in MOVING
+        if plainly or function in PRODUCTS:
+            raise TypeError(f"np.{function.__name__} computes without rounding; expected matmul, einsum, or ufuncs")
         if isinstance(result, (tuple, list)):
             return type(result)(wrap(array, rounding) for array in result)
         return wrap(result, rounding)
@@ -253,8 +248,13 @@ def round_operand(rounding: Rounding, a: np.ndarray) -> np.ndarray:
     return rounding.round(np.array(a), format.operand_precision)
 
 
-def einsum(rounding: Rounding, subscripts: str, *operands: Any) -> RoundingArray:
-    """Sum products: as matmul, for whatever axes."""
+def einsum(subscripts: str, *operands: Any) -> RoundingArray:
+    """Sum products, as matmul, for whatever axes; products of maps element by element are rounded before."""
+    rounding = next(a.rounding for a in operands if isinstance(a, RoundingArray))
+    first, *others = subscripts.partition("->")[0].split(",")
+    if others == [first]:
+        product = wrap(operands[0] * operands[1], rounding)
+        return einsum(f"{first}->{subscripts.partition('->')[2]}", product)
     operands = [round_operand(rounding, plain(a)) for a in operands]
     result = np.asarray(np.einsum(subscripts, *operands))
     squares = np.asarray(np.einsum(subscripts, *map(np.square, operands)))
@@ -269,7 +269,7 @@ def einsum(rounding: Rounding, subscripts: str, *operands: Any) -> RoundingArray
 
 
 def sigmoid(x: RoundingArray) -> tuple[Any, Any]:
-    """Compute the logistic function and its slope as kernels do, which keep y alone: where y is nearly 1, 1 - y cancels.
+    """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
 
     The primitive itself keeps more than y, and loses nothing there; a correct kernel may.
     """
@@ -277,13 +277,36 @@ def sigmoid(x: RoundingArray) -> tuple[Any, Any]:
     return y, lambda dy: dy * (y * (1 - y))
 
 
+def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
+    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    y = e / e.sum(axis=axis, keepdims=True)
+    return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+
+
 def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
-    shapes = np.shape(a), np.shape(b)
-    axes = [i for i, (n, m) in enumerate(zip(*shapes)) if m == 1 and n > 1] if len(shapes[0]) == len(shapes[1]) else []
+    equal = np.equal(a, b)
+    if np.ndim(a) != np.ndim(b):
+        return equal
+    axes = [axis for axis, (n, m) in enumerate(zip(a.shape, b.shape, strict=True)) if m == 1 < n]
     if len(axes) != 1 or not (b >= a).all():
-        return np.equal(a, b)
-    winner = rounding.selections.winners(a, axes[0])
-    equal = np.zeros(a.shape, bool)
-    np.put_along_axis(equal, winner, True, axes[0])
+        return equal
+    equal[...] = False
+    np.put_along_axis(equal, rounding.selections.winners(a, axes[0]), True, axes[0])
     return equal
+
+
+MOVING = {np.where, np.concatenate, np.stack, np.broadcast_to, np.pad, np.roll, np.tile}
+"""Functions that make plain arrays, of numbers that they move and don't change."""
+PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
+"""Functions that add up products in one piece."""
+TAKEN_OVER = {
+    np.einsum: einsum,
+    np.dot: np.matmul,
+    np.argmax: RoundingArray.argmax,
+    np.argsort: RoundingArray.argsort,
+    ops.sigmoid: sigmoid,
+    ops.softmax: softmax,
+}
+"""Functions that NumPy computes in one piece, or as no kernel does."""

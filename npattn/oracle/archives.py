@@ -1,0 +1,242 @@
+"""Reading .npz archives of which nothing is trusted: neither names nor sizes, headers nor bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.checks import brief
+
+__all__ = ["Archive", "ArchiveError", "Layout", "decode", "open_archive", "quote"]
+
+LONGEST_HEADER = 4096
+"""Bytes of an .npy file before its numbers; a plain array's take 128."""
+EXPANSION = 1100
+"""How many bytes deflate can make of one (1032), and a little more."""
+SIZE_BITS = 48
+"""No array claims more than 2 ** 48 elements."""
+
+
+class ArchiveError(ValueError):
+    """A file is not what it should be; the message is one line that names the file and says why."""
+
+
+class Layout(NamedTuple):
+    """What the header of an .npy member says.
+
+    Attributes
+    ----------
+    dtype : str
+        As in the header: ``"<f4"``.
+    shape : tuple of int
+    fortran : bool
+        Whether the first index runs fastest.
+    start : int
+        Bytes before the first number.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    fortran: bool
+    start: int
+
+    @property
+    def count(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An open .npz file.
+
+    Attributes
+    ----------
+    path : str
+    sizes : dict of int
+        Uncompressed bytes of each member, by name, as the directory claims them. Together they can be no more than what
+        the file on the disk could hold.
+    zip : zipfile.ZipFile
+    """
+
+    path: str
+    sizes: dict[str, int]
+    zip: zipfile.ZipFile
+
+    def error(self, reason: str) -> ArchiveError:
+        """Return an exception that names the file."""
+        return ArchiveError(f"{self.path}: {' '.join(reason.split())}")
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """Read a member, or its first bytes: no more than `most`, and no more than the directory claims.
+
+        Raises
+        ------
+        ArchiveError
+            If it is damaged.
+        """
+        size = self.sizes[name] if most is None else min(most, self.sizes[name])
+        with told_as_damage(self.path), self.zip.open(name) as member:
+            data = member.read(size)  # which compares the zip's own checksum once all is read
+        if len(data) != size:
+            raise self.error(f"{quote(name)} is cut off or altered")
+        return data
+
+    def read_layout(self, name: str) -> Layout:
+        """Read the header of an .npy member and hold it against the member's size.
+
+        Raises
+        ------
+        ArchiveError
+            If it is no such header, or says another size than the directory.
+        """
+        start = self.read(name, LONGEST_HEADER)
+        if start[:6] != b"\x93NUMPY":
+            raise self.error(f"{quote(name)} is no .npy array")
+        width = {b"\x01\x00": 2, b"\x02\x00": 4}.get(start[6:8])
+        if width is None:
+            raise self.error(f"{quote(name)} has an unknown version of .npy; expected 1.0 or 2.0")
+        end = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
+        found = parse_header(start[8 + width : end]) if end <= len(start) else None
+        if found is None:
+            raise self.error(f"{quote(name)} has a malformed .npy header")
+        layout = Layout(*found, end)
+        if "O" in layout.dtype:
+            raise self.error(f"{quote(name)} holds pickled objects; expected floating-point numbers")
+        if math.prod(max(length, 1) for length in layout.shape) >= 2**SIZE_BITS or len(layout.shape) > 32:
+            raise self.error(f"{quote(name)} claims a shape that no array can have")
+        item = re.fullmatch(r"[<>|=]?[a-zA-Z](\d{1,4})", layout.dtype)
+        if item is None:
+            raise self.error(f"{quote(name)} has dtype {brief(layout.dtype)}; expected floating-point numbers")
+        size = end + layout.count * int(item[1])
+        if size != self.sizes[name]:
+            raise self.error(
+                f"{quote(name)} of shape {layout.shape} would take {size} bytes; it has {self.sizes[name]}: cut off or "
+                "altered"
+            )
+        return layout
+
+    def read_numbers(self, name: str, layout: Layout) -> np.ndarray:
+        """Read an .npy member whose header has been read; return an array of the machine's own byte order."""
+        return decode(self.read(name), layout)
+
+
+def quote(name: str) -> str:
+    """Write a member's name on one line, cut to what a message can hold."""
+    text = repr(name)
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-37:]}"
+
+
+def decode(data: bytes, layout: Layout) -> np.ndarray:
+    """Return the numbers of an .npy file's bytes, in the machine's own byte order."""
+    dtype = np.dtype(layout.dtype)
+    values = np.frombuffer(data, dtype, offset=layout.start)
+    values = values.reshape(layout.shape, order="F" if layout.fortran else "C")
+    return values.astype(dtype.newbyteorder("="), order="C")
+
+
+def parse_header(data: bytes) -> tuple[str, tuple[int, ...], bool] | None:
+    """Read dtype, shape and order from the text of an .npy header; None if it is not the text of a plain array's.
+
+    The text is a Python literal. It is turned into JSON rather than evaluated, so that nothing else is understood.
+    """
+    text = data.decode("latin1")
+    for python, other in (("'", '"'), ("(", "["), (")", "]"), ("True", "true"), ("False", "false")):
+        text = text.replace(python, other)
+    try:
+        found = json.loads(re.sub(r",\s*([\]}])", r"\1", text))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.keys() != {"descr", "fortran_order", "shape"}:
+        return None
+    dtype, fortran, shape = found["descr"], found["fortran_order"], found["shape"]
+    if not (isinstance(fortran, bool) and isinstance(shape, list)):
+        return None
+    if not all(type(length) is int and 0 <= length < 2**SIZE_BITS for length in shape):
+        return None
+    return str(dtype), tuple(shape), fortran
+
+
+@contextlib.contextmanager
+def open_archive(
+    path: str | os.PathLike[str], expected: str, *, holds: str = "", deflated: bool = False
+) -> Iterator[Archive]:
+    """Open an .npz file and look through its directory; nothing else is read yet.
+
+    Parameters
+    ----------
+    path : path
+    expected : str
+        What the file should be, for messages: "a golden file".
+    holds : str, optional
+        A member that it must have.
+    deflated : bool, default False
+        Whether members may be compressed.
+
+    Raises
+    ------
+    ArchiveError
+        If it is no .npz file, is damaged, or holds what no reader needs: encrypted, repeated or oddly compressed
+        members, or sizes that the file can't hold.
+    OSError
+        If it can't be read.
+    """
+    name = os.fspath(path)
+    with Path(path).open("rb") as file:
+        if not file.seekable():
+            raise ArchiveError(f"{name}: a stream; expected {expected} on a disk")
+        start = file.read(6)
+        if start[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):  # a member, or the end of an empty archive
+            kind = "a single array (.npy)" if start == b"\x93NUMPY" else "no .npz archive"
+            raise ArchiveError(f"{name}: {kind if start else 'an empty file'}; expected {expected}")
+        length = os.fstat(file.fileno()).st_size
+        with told_as_damage(name):
+            archive = zipfile.ZipFile(file)
+        members = archive.infolist()
+        opened = Archive(name, {member.filename: member.file_size for member in members}, archive)
+        if len(opened.sizes) < len(members):
+            names = [member.filename for member in members]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise opened.error(f"holds {quote(twice)} twice")
+        if holds and holds not in opened.sizes:
+            raise opened.error(f"holds no {holds}; expected {expected}")
+        expansion = {zipfile.ZIP_STORED: 1} | ({zipfile.ZIP_DEFLATED: EXPANSION} if deflated else {})
+        for member in members:
+            if member.flag_bits & 1:
+                raise opened.error(f"{quote(member.filename)} is encrypted")
+            if member.compress_type not in expansion:
+                known = "stored or deflated" if deflated else "stored"
+                raise opened.error(
+                    f"{quote(member.filename)} is compressed by method {member.compress_type}; expected {known} members"
+                )
+            if member.file_size > member.compress_size * expansion[member.compress_type]:
+                raise opened.error(f"{quote(member.filename)} claims more bytes than it can hold: cut off or altered")
+        if sum(member.compress_size for member in members) > length:
+            raise opened.error("its members claim more bytes than the file has: cut off or altered")
+        yield opened
+
+
+@contextlib.contextmanager
+def told_as_damage(path: str) -> Iterator[None]:
+    """Turn what `zipfile` raises on a damaged file, which is of many kinds, into one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError) as error:
+        raise ArchiveError(f"{path}: cut off or altered ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a place before the file's beginning, where a false directory points
+            raise
+        raise ArchiveError(f"{path}: cut off or altered (its directory points outside of it)") from None

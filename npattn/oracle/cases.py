@@ -1,0 +1,237 @@
+"""The hard cases of a system: the sizes, values and hyperparameters at which kernels go wrong."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from npattn.attention import CATALOGUE, CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
+from npattn.checks import describe_type, require_choice, require_integers, require_selection
+from npattn.module import Module
+from npattn.oracle.formats import find_format
+from npattn.oracle.golden import Case, golden
+
+__all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
+
+FORMATS_SWEPT = ("float32", "bfloat16", "float16")
+"""The formats of a sweep, if no others are named."""
+KINDS = {
+    "sizes": "maps and channels of 1, and around 16, 32, 64 and 128",
+    "options": "hyperparameters at their ends, and training where a system has it",
+    "large": "inputs under which a careless exponential overflows",
+    "ties": "inputs of a few distinct numbers, so that maxima tie",
+    "zeros": "channels and an image of zeros",
+}
+"""Why a case is hard, by kind, in the order of a sweep."""
+SIZES = (
+    (2, 1, 5, 3),
+    (3, 16, 1, 1),
+    (1, 15, 4, 4),
+    (2, 16, 17, 1),
+    (1, 17, 1, 31),
+    (2, 31, 4, 8),
+    (1, 32, 11, 3),
+    (3, 33, 7, 9),
+    (1, 63, 8, 8),
+    (2, 64, 5, 13),
+    (1, 65, 1, 127),
+    (1, 127, 16, 8),
+    (1, 128, 3, 5),
+    (1, 129, 3, 43),
+)
+"""Batch, channels, height, width: channels and positions are 1, powers of two, and one off them, in many pairs."""
+BATCH, HEIGHT, WIDTH = 3, 7, 9
+"""The size of the other kinds of cases."""
+POOLS = ("avg", "max", "lp", "lse")
+OPTIONS = {
+    "se": [{"reduction": 1}, {"reduction": 100}, {"bias": False}],
+    "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
+    "flexible": [{"reduction": 1}, {"reduction": 100}],
+    "sliding-window": [{"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100}, {"classes": 2}],
+    "flexible-segmentation": [{"window": 1, "stride": 1}, {"window": 100}, {"reduction": 1}],
+    "cbam": [*({"pools": (p,)} for p in POOLS), {"pools": POOLS}, {"spatial": False}, {"batch_norm": False}],
+    "cbam-channel": [*({"pools": (p,)} for p in POOLS), {"pools": POOLS}, {"reduction": 100}],
+    "cbam-spatial": [{"batch_norm": False}],
+    "coordinate": [{"reduction": 1}],
+    "pam": [{"reduction": 1}, {"reduction": 100}],
+    "cam": [{"variant": "code"}],
+    "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
+    "mhsa": [{"heads": 1}, {"heads": 16}],
+    "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
+    "residual": [
+        {"inner": Residual(SqueezeExcitation(16))},
+        {"inner": EfficientChannelAttention(16)},
+        {"inner": CBAM(16)},
+        {"inner": PositionAttention(16)},
+    ],
+    "soft-hard": [{"k": 1}, {"k": HEIGHT * WIDTH}],
+    "pcm": [{"embedding": 2}, {"embedding": 33}],
+}
+"""Hyperparameters to be tried, by a system's key: what differs from its example."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a golden case is made of; `make` makes it.
+
+    Attributes
+    ----------
+    module : Module
+    dtype : str
+    batch, height, width, seed : int
+    values : str
+        As `golden` has it.
+    label : str
+        What is special about it; empty where it is the size alone.
+    """
+
+    module: Module
+    dtype: str
+    batch: int
+    height: int
+    width: int
+    seed: int = 0
+    values: str = "generic"
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        """A name to read and to select by: system, format, shape, what is special."""
+        key = getattr(self.module, "key", type(self.module).__name__)
+        channels = getattr(self.module, "channels", None) or self.module.input_shapes(1, 1, 1).popitem()[1][1]
+        shape = f"{self.batch}x{channels}x{self.height}x{self.width}"
+        seed = f"seed{self.seed}" if self.seed else ""
+        return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def make(self) -> Case:
+        """Make the case, or take it from those that this process made last."""
+        return make(self)
+
+
+@functools.lru_cache(maxsize=64)
+def make(recipe: Recipe) -> Case:
+    """Make the case of a recipe."""
+    sizes = {"batch": recipe.batch, "height": recipe.height, "width": recipe.width}
+    return golden(recipe.module, **sizes, dtype=recipe.dtype, seed=recipe.seed, values=recipe.values)
+
+
+def cases(
+    system: Any,
+    formats: Iterable[Any] = FORMATS_SWEPT,
+    *,
+    kinds: Collection[str] = tuple(KINDS),
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Recipe]:
+    """List the hard cases of a system, for a parametrised test. They are made when asked for: `Recipe.make`.
+
+    Parameters
+    ----------
+    system : str, class or Module
+        A key of `CATALOGUE` or a class: sizes, channels and hyperparameters all vary. A module: it stays as it is.
+    formats : iterable of str or dtype, default ("float32", "bfloat16", "float16")
+        As `golden` takes them.
+    kinds : sequence of str, optional
+        Some of "sizes", "options", "large", "ties", "zeros"; by default all.
+    limit : int, optional
+        At most so many cases in each format, spread evenly over all.
+    seed : int, default 0
+
+    Returns
+    -------
+    list of Recipe
+        Format by format; each has a readable `id`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is none of these; the nearest valid name is given.
+
+    Examples
+    --------
+    >>> recipes = cases("pam", ["bfloat16"])
+    >>> [recipe.id for recipe in recipes if recipe.values != "generic"]
+    ['pam-bfloat16-3x16x7x9-large', 'pam-bfloat16-3x16x7x9-ties', 'pam-bfloat16-3x16x7x9-zeros']
+    >>> recipes[0].make()
+    Case(PositionAttention(channels=1, reduction=8), 2x1x5x3, bfloat16, seed 0)
+    """
+    module = find_module(system)
+    if isinstance(formats, str) or not isinstance(formats, Iterable):
+        raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
+    names = [find_format(dtype, "cases").name for dtype in formats]
+    if not isinstance(kinds, (tuple, list)):
+        raise TypeError(f"cases: kinds={kinds!r} is {describe_type(kinds)}; expected a list: [{kinds!r}]")
+    require_selection("cases", KINDS, kinds=kinds)
+    require_integers("cases", least=0, seed=seed)
+    if limit is not None:
+        require_integers("cases", limit=limit)
+    recipes = [recipe for kind in KINDS if kind in kinds for recipe in sweep(module, kind, module is not system)]
+    if limit is not None and limit < len(recipes):
+        recipes = [recipes[(2 * i + 1) * len(recipes) // (2 * limit)] for i in range(limit)]
+    return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
+
+
+def find_module(system: Any) -> Module:
+    """Take a module as it is; of a key or a class, the example."""
+    if isinstance(system, Module):
+        return system
+    if isinstance(system, type) and issubclass(system, Module):
+        return system.example()
+    if not isinstance(system, str):
+        raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
+    require_choice("cases", CATALOGUE, system=system)
+    return CATALOGUE[system].example()
+
+
+def sweep(module: Module, kind: str, free: bool) -> list[Recipe]:
+    """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
+    trained = [replace(module, training=True)] if free and "training" in names_of(module) else []
+    if kind == "sizes":
+        return [Recipe(fit(module, channels if free else None, h * w), "", b, h, w) for b, channels, h, w in SIZES]
+    if kind == "options":
+        options = OPTIONS.get(getattr(module, "key", ""), []) if free else []
+        found = [(replace(module, **changes), describe(changes)) for changes in options]
+        return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in found] + [
+            Recipe(m, "", BATCH, HEIGHT, WIDTH, label="training") for m in trained
+        ]
+    return [
+        Recipe(fit(m, None, HEIGHT * WIDTH), "", BATCH, HEIGHT, WIDTH, values=kind, label=label)
+        for m, label in [(module, kind), *((m, f"training-{kind}") for m in trained)]
+    ]
+
+
+def names_of(module: Module) -> list[str]:
+    """Name a module's hyperparameters."""
+    return [field.name for field in fields(module)]
+
+
+def fit(module: Module, channels: int | None, positions: int) -> Module:
+    """Give a module other channels, and whatever follows from them and from the number of positions."""
+    names, changes = names_of(module), {}
+    if "inner" in names:
+        changes["inner"] = fit(module.inner, channels, positions)
+    if channels:
+        changes |= {name: channels for name in ("channels", "in_channels") if name in names}
+        if "heads" in names:
+            changes["heads"] = max(heads for heads in range(1, module.heads + 1) if channels % heads == 0)
+    if "k" in names:
+        changes["k"] = min(module.k, positions)
+    return replace(module, **changes)
+
+
+def describe(changes: dict[str, Any]) -> str:
+    """Write hyperparameters as a part of an id, in what pytest's -k can select."""
+    parts = []
+    for name, value in changes.items():
+        if isinstance(value, bool):
+            parts.append(name if value else f"no_{name}")
+        elif isinstance(value, Module):
+            parts.append("-".join([value.key, *([value.inner.key] if isinstance(value, Residual) else [])]))
+        else:
+            parts.append(f"{name}-{'-'.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return "-".join(parts)

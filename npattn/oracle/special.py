@@ -1,0 +1,151 @@
+"""Special inputs: large ones, ties and zeros, at which kernels go wrong that are right elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from npattn.module import Module
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.formats import Format
+
+__all__ = ["VALUES", "special"]
+
+VALUES = ("generic", "large", "ties", "zeros")
+"""Kinds of inputs."""
+LARGEST_SCALE = 1024.0
+"""Inputs of systems without an exponential grow no further."""
+
+
+def special(values: str, module: Module, given: Given, format: Format) -> Given:
+    """Make special inputs of generic ones. What is no feature map (a mask, noise) stays as it is.
+
+    Parameters
+    ----------
+    values : str
+        "generic", as they are; "large": so large that an exponential overflows unless the largest of its arguments is
+        subtracted first, while nothing else does; "ties": rounded to integers from -2 to 2, so that
+        maxima tie; "zeros": every other channel is 0, and so is the last image if there are several.
+    module : Module
+    given : Given
+    format : Format
+
+    Returns
+    -------
+    Given
+
+    Examples
+    --------
+    >>> import npattn
+    >>> from npattn.oracle import generic_values
+    >>> from npattn.oracle.formats import FORMATS
+    >>> module = npattn.EfficientChannelAttention(channels=4)
+    >>> given = Given(*generic_values(module, batch=1, height=1, width=2), {})
+    >>> special("zeros", module, given, FORMATS["float16"]).inputs["x"].any(axis=(0, 2, 3))
+    array([ True, False,  True, False])
+    """
+    if values == "large":
+        return enlarged(module, given, large_scale(module, given, format))
+    if values == "ties":
+        return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
+    if values == "zeros":
+        return with_maps(module, given, blank)
+    return given
+
+
+def with_maps(module: Module, given: Given, change: Callable[[np.ndarray], np.ndarray]) -> Given:
+    """Change those inputs that the module draws as any feature map is drawn."""
+
+    def is_map(name, x):
+        one, other = np.random.RandomState(0), np.random.RandomState(0)
+        drawn = module.draw_input(name, x.shape, one), Module.draw_input(module, name, x.shape, other)
+        return x.ndim == 4 and np.array_equal(*drawn)
+
+    return given._replace(inputs={name: change(x) if is_map(name, x) else x for name, x in given.inputs.items()})
+
+
+def blank(x: np.ndarray) -> np.ndarray:
+    """Set every other channel to 0, and the last image if there are several."""
+    x = x.copy()
+    x[:, 1::2] = 0
+    x[max(1, len(x) - 1) :] = 0
+    return x
+
+
+def enlarged(module: Module, given: Given, scale: float) -> Given:
+    """Scale the maps."""
+    return with_maps(module, given, lambda x: scale * x)
+
+
+def large_scale(module: Module, given: Given, format: Format) -> float:
+    """Find a power of two to scale by: careless exponentials overflow, nothing else does."""
+
+    def largest(scale):
+        seen = Seen()
+        watched = enlarged(module, given, scale).each(lambda a: watch(a, seen))
+        named_results(module, watched)
+        return seen
+
+    scale = 2.0
+    while scale < LARGEST_SCALE and largest(scale).exponent < 2 * np.log(format.largest):
+        scale *= 2
+    while scale > 1 and largest(scale).number > format.largest / 2:
+        scale /= 2
+    return scale
+
+
+@dataclass
+class Seen:
+    """The largest magnitudes of a run: of any number, and of what an exponential was taken of."""
+
+    number: float = 0.0
+    exponent: float = 0.0
+
+
+class Watched(np.ndarray):
+    """An array that notes the largest magnitudes."""
+
+    seen: Seen | None
+
+    def __array_finalize__(self, source):
+        self.seen = getattr(source, "seen", None)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        """Compute on plain arrays."""
+        seen = next(a.seen for a in (*inputs, *(out or ())) if isinstance(a, Watched))
+        if ufunc is np.exp:
+            seen.exponent = max(seen.exponent, magnitude(plain(inputs[0])))
+        if out is not None:
+            options["out"] = tuple(map(plain, out))
+        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+        if isinstance(result, np.ndarray) and result.dtype.kind == "f":  # not what a comparison gives
+            seen.number = max(seen.number, magnitude(result))
+        if out is not None:
+            return out[0]
+        return watch(result, seen) if isinstance(result, np.ndarray) else result
+
+    def __array_function__(self, function, types, arguments, options):
+        """Leave the primitives as they are; watch what NumPy's functions make, `where` plain arrays for one."""
+        if not function.__module__.startswith("numpy"):
+            return NotImplemented
+        result = super().__array_function__(function, types, arguments, options)
+        return watch(result, self.seen) if type(result) is np.ndarray and self.seen else result
+
+
+def magnitude(a: np.ndarray) -> float:
+    """Return the largest finite magnitude."""
+    return float(np.max(np.abs(a), initial=0, where=np.isfinite(a)))
+
+
+def plain(a):
+    """Take the watch off an array."""
+    return a.view(np.ndarray) if isinstance(a, Watched) else a
+
+
+def watch(a: np.ndarray, seen: Seen) -> Watched:
+    """Watch an array."""
+    a = a.view(Watched)
+    a.seen = seen
+    return a

@@ -1,0 +1,278 @@
+"""Hypothesis strategies: modules with any hyperparameters, their parameters and inputs, for property tests.
+
+They are drawn by seed through `generic_values`, away from zeros and ties, and shrink to small sizes and small seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from npattn import (
+    CBAM,
+    CBAMChannelGate,
+    CBAMSpatialGate,
+    ChannelAttention,
+    CoordinateAttention,
+    DualAttentionHead,
+    EfficientChannelAttention,
+    FlexibleAttention,
+    FlexibleSegmentation,
+    HardAttention,
+    Module,
+    MultiHeadSelfAttention,
+    MultiScaleConcat,
+    PixelCorrelation,
+    PositionAttention,
+    Residual,
+    SlidingWindowSegmentation,
+    SoftHardAttention,
+    SqueezeExcitation,
+)
+from npattn.checks import require_choice
+from npattn.oracle.values import generic_values
+
+try:
+    from hypothesis import strategies as st
+except ImportError as error:
+    raise ImportError("npattn.oracle.strategies needs Hypothesis: pip install hypothesis") from error
+
+__all__ = ["cases", "inputs", "modules", "parameters"]
+
+sizes = st.integers(1, 6)
+seeds = st.integers(0, 2**31 - 1)
+channels = st.integers(1, 9)
+reductions = st.integers(1, 12)
+pools = st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True).map(tuple)
+
+
+def se_modules():
+    return st.builds(SqueezeExcitation, channels=channels, reduction=reductions, bias=st.booleans())
+
+
+def eca_modules():
+    return st.builds(
+        EfficientChannelAttention,
+        channels=channels,
+        kernel_size=st.none() | st.sampled_from([1, 3, 5, 7]),
+        gamma=st.sampled_from([1, 2, 3.5, -2]),
+        b=st.sampled_from([0, 1, 2.5, -4]),
+    )
+
+
+def flexible_modules():
+    return st.builds(FlexibleAttention, channels=channels, reduction=reductions)
+
+
+@st.composite
+def sliding_window_modules(draw):
+    window = draw(st.integers(1, 7))
+    stride = draw(st.integers(1, window))
+    return SlidingWindowSegmentation(draw(st.integers(1, 9)), draw(st.integers(2, 5)), window, stride)
+
+
+def flexible_segmentation_modules():
+    def both(attention, segmentation):
+        return FlexibleSegmentation(**{**vars(attention), **vars(segmentation)})
+
+    return st.builds(both, flexible_modules(), sliding_window_modules())
+
+
+def coordinate_modules(training=False, least=1):
+    return st.builds(
+        lambda channels, explicit, reduction: CoordinateAttention(
+            channels, channels if explicit else None, reduction, training
+        ),
+        channels=st.integers(least, 9),
+        explicit=st.booleans(),
+        reduction=st.sampled_from([1, 2, 32]),
+    )
+
+
+def pam_modules():
+    return st.builds(PositionAttention, channels=channels, reduction=reductions)
+
+
+def mhsa_modules():
+    return st.builds(
+        lambda heads, each: MultiHeadSelfAttention(heads * each, heads), st.integers(1, 4), st.integers(1, 4)
+    )
+
+
+def cbam_modules(training=False):
+    return st.builds(
+        CBAM,
+        channels=channels,
+        reduction=reductions,
+        pools=pools,
+        spatial=st.booleans(),
+        batch_norm=st.booleans(),
+        training=st.just(training),
+    )
+
+
+def cbam_channel_modules():
+    return st.builds(CBAMChannelGate, channels, reductions, pools)
+
+
+def cbam_spatial_modules(training=False):
+    return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training))
+
+
+def cam_modules():
+    return st.builds(ChannelAttention, channels, st.sampled_from(["paper", "code"]))
+
+
+def danet_modules(training=False):
+    return st.builds(
+        DualAttentionHead,
+        in_channels=st.sampled_from([8, 13, 16]),
+        classes=st.integers(1, 4),
+        dropout=st.sampled_from([0.0, 0.1, 0.5]),
+        variant=st.sampled_from(["paper", "code"]),
+        training=st.just(training),
+        size=st.none() | st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    )
+
+
+def multi_scale_modules(training=False, least=1):
+    return st.builds(
+        MultiScaleConcat,
+        in_channels=st.integers(least, 9),
+        out_channels=st.integers(1, 5),
+        rates=st.lists(st.integers(1, 3) | st.integers(1, 40), min_size=1, max_size=4).map(tuple),
+        training=st.just(training),
+    )
+
+
+def hard_modules():
+    return st.builds(HardAttention, channels)
+
+
+def soft_hard_modules():
+    return st.builds(SoftHardAttention, channels, k=st.integers(1, 12))
+
+
+def keeps_shape(module):
+    shapes = {"batch": 2, "height": 11, "width": 13}
+    return list(module.output_shapes(**shapes).values()) == [next(iter(module.input_shapes(**shapes).values()))]
+
+
+def residual_modules():
+    """Draw a residual connection round any system that keeps the shape, or round another one."""
+    once = st.builds(Residual, modules([key for key in MODULES if key != "residual"]).filter(keeps_shape))
+    return once | st.builds(Residual, once)
+
+
+def pcm_modules():
+    # In one dimension features point one of two ways, and all of their gradient but a trace of ε is 0; in two, many of
+    # those that see each other point nearly the same way, and most of it cancels.
+    return st.builds(PixelCorrelation, st.integers(3, 6), st.integers(3, 6))
+
+
+MODULES = {
+    "se": se_modules,
+    "eca": eca_modules,
+    "flexible": flexible_modules,
+    "sliding-window": sliding_window_modules,
+    "flexible-segmentation": flexible_segmentation_modules,
+    "cbam": lambda: cbam_modules() | cbam_modules(training=True),
+    "cbam-channel": cbam_channel_modules,
+    "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
+    # With one or two channels, batch norm takes from the narrow layer's weights all but a trace of their effect.
+    "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True, least=4),
+    "pam": pam_modules,
+    "cam": cam_modules,
+    "danet": danet_modules,
+    "mhsa": mhsa_modules,
+    "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True, least=4),
+    "residual": residual_modules,
+    "hard": hard_modules,
+    "soft-hard": soft_hard_modules,
+    "pcm": pcm_modules,
+}
+"""A strategy for each system of the catalogue, by key."""
+
+
+def modules(systems: Any = None) -> st.SearchStrategy[Module]:
+    """Draw modules, with hyperparameters at and beyond the usual ones, in training and not.
+
+    Parameters
+    ----------
+    systems : str, class, or several of them, optional
+        Keys or classes of `npattn.CATALOGUE`; by default all.
+
+    Returns
+    -------
+    hypothesis.strategies.SearchStrategy
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a system is not in the catalogue.
+    """
+    if systems is None:
+        return st.one_of(*(strategy() for strategy in MODULES.values()))
+    several = systems if isinstance(systems, Iterable) and not isinstance(systems, str) else [systems]
+    keys = [system.key if isinstance(system, type) and issubclass(system, Module) else system for system in several]
+    for key in keys:
+        require_choice("modules", MODULES, systems=key)
+    return st.one_of(*(MODULES[key]() for key in keys))
+
+
+@st.composite
+def parameters(draw: Callable, module: Module, dtype: Any = np.float64) -> dict[str, np.ndarray]:
+    """Draw a module's parameters and buffers, all of them away from 0 and 1."""
+    return module.init(draw(seeds), dtype, generic=True)
+
+
+@st.composite
+def inputs(
+    draw: Callable, module: Module, dtype: Any = np.float64, **sizes_by_name: st.SearchStrategy[int]
+) -> dict[str, np.ndarray]:
+    """Draw a module's inputs by name, on a map whose `batch`, `height` and `width` are from 1 to 6 unless given."""
+    return generic_values(module, **draw(map_sizes(module, **sizes_by_name)), seed=draw(seeds), dtype=dtype)[1]
+
+
+@st.composite
+def cases(
+    draw: Callable, systems: Any = None, dtype: Any = np.float64, **sizes_by_name: st.SearchStrategy[int]
+) -> tuple[Module, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Draw what a forward pass needs: a module, its parameters and its inputs, as `inputs` has them.
+
+    Parameters
+    ----------
+    systems : strategy of Module, or what `modules` takes, optional
+    dtype : dtype, default float64
+    batch, height, width : strategy of int, optional
+    """
+    module = draw(systems if isinstance(systems, st.SearchStrategy) else modules(systems))
+    sizes = draw(map_sizes(module, **sizes_by_name))
+    return module, *generic_values(module, **sizes, seed=draw(seeds), dtype=dtype)
+
+
+@st.composite
+def map_sizes(
+    draw: Callable,
+    module: Module,
+    batch: st.SearchStrategy[int] = sizes,
+    height: st.SearchStrategy[int] = sizes,
+    width: st.SearchStrategy[int] = sizes,
+) -> dict[str, int]:
+    """Draw sizes on which a module's gradients don't vanish."""
+    batch, height, width = draw(batch), draw(height), draw(width)
+    if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
+        batch, height, width = max(batch, 2), max(height, 2), max(width, 2)
+        if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
+            batch = max(batch, 3)
+    if isinstance(module, SoftHardAttention):  # it chooses k positions
+        width = max(width, -(-module.k // height))
+    within = module
+    while hasattr(within, "inner"):
+        within = within.inner
+    if isinstance(within, PixelCorrelation):  # where all positions point apart, only ε leaves features a gradient
+        apart = min(within.channels, within.embedding) + 1
+        width = max(width, -(-(apart + 1) // height))
+    return {"batch": batch, "height": height, "width": width}

@@ -1,0 +1,212 @@
+import dataclasses
+import functools
+import importlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import npattn
+from npattn import CATALOGUE, oracle
+from npattn.module import as_tuple
+from npattn.oracle import golden
+from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.formats import FORMATS, representable
+from npattn.oracle.rounding import Rounding
+from tests.strategies import SYSTEMS, cases
+
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+common_formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+
+
+def given_to(case):
+    """What a case gives, in float64."""
+    return Given(case.params, case.inputs, case.upstream).each(np.float64)
+
+
+@every_system
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype):
+    module = system.example()
+    case = golden(module, batch=2, height=4, width=3, dtype=dtype, seed=1)
+    shapes = {
+        "inputs": module.input_shapes(2, 4, 3),
+        "params": module.parameter_shapes() | module.buffer_shapes(),
+        "upstream": module.output_shapes(2, 4, 3),
+    }
+    for kind, expected in shapes.items():
+        arrays = getattr(case, kind)
+        assert {name: a.shape for name, a in arrays.items()} == expected
+        for a in arrays.values():
+            assert a.dtype == np.float32
+            np.testing.assert_array_equal(a, representable(a.astype(np.float64), FORMATS[dtype]))
+
+
+@every_system
+def test_results_are_named_shaped_and_computed_as_the_module_does(system):
+    module = system.example()
+    case = golden(module, height=4, width=5)
+    expected = named_results(module, given_to(case))
+    assert list(case.expected) == list(case.budget) == list(case.freedom) == list(case.digits) == list(expected)
+    run = module(given_to(case).params, *given_to(case).inputs.values())
+    outputs = ["output"] if not isinstance(run.output, tuple) else [f"output.{i}" for i in range(len(run.output))]
+    assert list(case.expected)[: len(outputs)] == outputs
+    assert {f"{name}.grad" for name in module.parameter_shapes()} <= set(case.expected)
+    for name, y in zip(outputs, as_tuple(run.output), strict=True):
+        np.testing.assert_allclose(case.expected[name], y, rtol=1e-9, atol=1e-12)
+    for name, value in case.expected.items():
+        assert value.dtype == case.budget[name].dtype == np.float64
+        assert value.shape == case.budget[name].shape
+        assert (case.budget[name] > 0).all()
+
+
+@every_system
+@common_formats
+@pytest.mark.parametrize("seed", range(2))
+def test_a_plain_kernel_in_the_format_passes(system, dtype, seed):
+    case = golden(system.example(), batch=2, height=7, width=9, dtype=dtype, seed=seed)
+    case.assert_matches(run_on(Rounding(FORMATS[dtype]), case.module, given_to(case)))
+
+
+@every_system
+@common_formats
+def test_float32_with_results_rounded_to_the_format_passes(system, dtype):
+    case = golden(system.example(), batch=1, height=9, width=8, dtype=dtype, seed=5)
+    single = named_results(case.module, given_to(case).each(np.float32))
+    case.assert_matches({name: representable(np.float64(a), FORMATS[dtype]) for name, a in single.items()})
+
+
+@every_system
+@common_formats
+def test_pytorch_in_the_format_passes(system, dtype):
+    torch = pytest.importorskip("torch")
+    module = system.example()
+    tests = importlib.import_module(f"tests.attention.test_{system.__module__.rpartition('.')[2]}")
+    case = golden(module, batch=2, height=6, width=7, dtype=dtype, seed=2)
+    # Sliding windows one by one add up in the format: no kernel of interest does.
+    if "sliding" in case.module.key or "flexible-seg" in case.module.key:
+        dtype = "float32"
+    reference = tests.published(module)
+    initial = reference.state_dict()
+    reference.load_state_dict({n: torch.tensor(case.params[n]) if n in case.params else a for n, a in initial.items()})
+    reference = reference.to(getattr(torch, dtype)).train(getattr(module, "training", False))
+    leaves = {n: torch.tensor(x).to(getattr(torch, dtype)).requires_grad_() for n, x in case.inputs.items()}
+    outputs = as_tuple(reference(*leaves.values()))
+    torch.autograd.backward(outputs, [torch.tensor(d).to(getattr(torch, dtype)) for d in case.upstream.values()])
+    found = dict(zip(case.upstream, outputs, strict=True))
+    found |= {f"{n}.grad": leaf.grad for n, leaf in leaves.items() if f"{n}.grad" in case.expected}
+    found |= {f"{n}.grad": p.grad for n, p in reference.named_parameters()}
+    case.assert_matches(found)
+
+
+@functools.cache
+def small_case(system):
+    return golden(system.example(), batch=2, height=5, width=7, dtype="float16", seed=4)
+
+
+FAULTS = {
+    "one part in ten too large": lambda a: a * 1.1,
+    "zero": lambda a: a * 0,
+    "one element lost": lambda a: np.where(np.abs(a) == np.abs(a).max(), 0, a),
+    "negated": np.negative,
+}
+
+
+@every_system
+@pytest.mark.parametrize("fault", FAULTS)
+def test_wrong_results_are_refused_by_name(system, fault):
+    case = small_case(system)
+    judged = 0
+    for name, value in case.expected.items():
+        wrong = FAULTS[fault](value)
+        if (
+            np.max(np.abs(wrong - value) / case.budget[name]) < 10
+        ):  # the gradient vanishes, or the format hardly holds it
+            continue
+        judged += 1
+        report = case.compare(case.expected | {name: wrong})
+        assert [n for n, judgement in report.judgements.items() if not judgement.passed] == [name]
+    assert judged >= 2
+
+
+def test_the_same_seed_gives_the_same_case_and_another_one_another():
+    module = npattn.SqueezeExcitation(8, 2)
+    one, same, other = (golden(module, height=4, width=4, seed=seed) for seed in (1, 1, 2))
+    for kind in ("inputs", "params", "upstream", "expected", "budget"):
+        for name, a in getattr(one, kind).items():
+            np.testing.assert_array_equal(a, getattr(same, kind)[name])
+    assert (one.inputs["x"] != other.inputs["x"]).any()
+
+
+def test_inputs_are_the_same_on_every_version():
+    case = golden(npattn.EfficientChannelAttention(4), height=2, width=2, dtype="float32", seed=3)
+    x = np.random.RandomState([3, 1])
+    means = x.standard_normal((1, 4, 1, 1))
+    np.testing.assert_array_equal(case.inputs["x"], (x.standard_normal((1, 4, 2, 2)) + means).astype(np.float32))
+
+
+@every_system
+def test_golden_values_are_right_to_many_more_digits_than_any_budget_needs(system):
+    case = golden(system.example(), height=6, width=5, dtype="float32")
+    if np.isnan(next(iter(case.digits.values()))):
+        pytest.skip("longdouble has no more digits than float64 here")
+    assert min(case.digits.values()) > 6
+    exact = named_results(case.module, given_to(case).each(np.longdouble))
+    for name, value in case.expected.items():
+        assert (np.abs(value - exact[name]) < 1e-3 * case.budget[name]).all(), name
+
+
+@pytest.mark.parametrize("system", [npattn.HardAttention, npattn.SoftHardAttention])
+@common_formats
+def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
+    for seed in range(8):
+        case = golden(system.example(), height=12, width=12, dtype=dtype, seed=seed)
+        size = np.sqrt(np.mean(case.expected["output"] ** 2))
+        assert np.median(case.budget["output"]) < 8 * case.format.unit * size
+
+
+@given(cases(), st.sampled_from(list(FORMATS)), st.integers(0, 100))
+@settings(max_examples=30)
+def test_any_module_has_golden_cases(drawn, dtype, seed):
+    module, _, inputs = drawn
+    batch, _, height, width = next(iter(inputs.values())).shape
+    case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
+    report = case.compare(case.expected)
+    assert report.passed
+    assert all(judgement.worst == 0 for judgement in report.judgements.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"module": npattn.PositionAttention},
+            TypeError,
+            "module is the class PositionAttention; expected an instance, such as PositionAttention.example",
+        ),
+        ({"batch": 0}, ValueError, "batch=0; expected an integer of at least 1"),
+        ({"height": 2.5}, TypeError, "height=2.5 is a float; expected an int"),
+        ({"dtype": "half"}, ValueError, "dtype='half'"),
+        ({"dtype": 16}, ValueError, "dtype='16'"),
+        ({"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_reason(change, error, message):
+    arguments = {"module": npattn.EfficientChannelAttention(4)} | change
+    with pytest.raises(error, match=message):
+        golden(**arguments)
+
+
+def test_a_case_says_briefly_what_it_is():
+    case = golden(npattn.EfficientChannelAttention(4), height=2, width=3, dtype="bfloat16", seed=9)
+    assert repr(case).startswith("Case(EfficientChannelAttention(channels=4")
+    assert repr(case).endswith("1x4x2x3, bfloat16, seed 9)")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        case.seed = 1
+
+
+def test_the_oracle_offers_what_other_projects_need():
+    assert oracle.golden is golden
+    assert set(oracle.FORMATS) == {"float32", "tf32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"}
+    assert list(CATALOGUE)

@@ -1,0 +1,253 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import ops
+from npattn.oracle import generic_values
+from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp
+from npattn.oracle.rounding import Rounding, RoundingArray, Selections
+from tests.strategies import SYSTEMS, cases, seeds
+
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+STORED = {name: format for name, format in FORMATS.items() if name != "tf32"}  # whose operands are no shorter
+stored_format = pytest.mark.parametrize("format", STORED.values(), ids=STORED)
+
+
+def given_values(module, params, inputs, format, seed=0):
+    """What a module is given, in a format, with a random upstream gradient."""
+    batch, _, height, width = next(iter(inputs.values())).shape
+    random = np.random.RandomState(seed)
+    upstream = {name: random.standard_normal(s) for name, s in module.output_shapes(batch, height, width).items()}
+    return Given(params, inputs, upstream).each(lambda a: representable(a, format))
+
+
+@stored_format
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+def test_every_result_of_every_system_is_a_number_of_the_format(system, format):
+    module = system.example()
+    values = given_values(module, *generic_values(module), format)
+    for seed in (1, None):
+        found = run_on(Rounding(format, seed), module, values)
+        for name, a in found.items():
+            np.testing.assert_array_equal(a, representable(a.astype(np.float64), format), err_msg=name)
+
+
+@given(case=cases(), name=st.sampled_from(["bfloat16", "float16", "float32", "tf32"]), seed=seeds)
+@settings(max_examples=40)
+def test_rounding_runs_give_every_result_its_shape_and_come_near_the_exact_one(case, name, seed):
+    module, params, inputs = case
+    format = FORMATS[name]
+    values = given_values(module, params, inputs, format)
+    exact, found = (run_on(rounding, module, values) for rounding in (Rounding(FLOAT64), Rounding(format, seed)))
+    assert {name: a.shape for name, a in found.items()} == {name: a.shape for name, a in exact.items()}
+    for key, a in exact.items():
+        if key.startswith("output"):
+            near = np.abs(found[key] - a) <= 2000 * 2.0**-format.operand_precision * np.max(np.abs(a), initial=1)
+            assert near.all(), key
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+def test_without_rounding_the_results_are_those_of_plain_arrays(system):
+    module = system.example()
+    values = given_values(module, *generic_values(module), FLOAT64)
+    expected = named_results(module, values)
+    for name, a in run_on(Rounding(FLOAT64), module, values).items():
+        floor = 1e-12 * max(np.abs(g).max() for g in expected.values())
+        np.testing.assert_allclose(a, expected[name], rtol=1e-9, atol=floor, err_msg=name)
+
+
+@every_format
+@given(seed=seeds, scale=st.integers(-20, 20))
+@settings(max_examples=20)
+def test_a_number_goes_to_one_of_its_two_neighbours_and_stays_if_it_is_one(format, seed, scale):
+    exact = np.ldexp(np.random.RandomState(seed).standard_normal(1000), scale)
+    exact = exact[np.abs(exact) < format.largest / 2].astype(format.storage)
+    rounded = Rounding(format, seed).round(exact.copy()).astype(np.float64)
+    assert (np.abs(rounded - exact) < ulp(exact.astype(np.float64), format)).all()
+    again = Rounding(format, seed + 1).round(rounded.astype(format.storage))
+    np.testing.assert_array_equal(again, rounded)
+
+
+@every_format
+@pytest.mark.parametrize("value", [1.3, -0.7, 2.0**-20, 3e-5])
+def test_random_rounding_is_right_on_average(format, value):
+    many = np.full(40_000, value, format.storage)
+    exact = float(many[0])
+    rounded = Rounding(format, 7).round(many).astype(np.float64)
+    spread = ulp(np.array([exact]), format)[0]
+    assert abs(rounded.mean() - exact) < 5 * spread / 2 / np.sqrt(many.size)
+
+
+@every_format
+@given(values=st.lists(st.floats(-1e5, 1e5, width=32), min_size=1))
+def test_without_a_seed_numbers_go_to_the_nearest(format, values):
+    stored = np.array(values, format.storage)
+    expected = representable(stored.astype(np.float64), format)
+    found = Rounding(format).round(stored.copy(), format.operand_precision)
+    if format.name == "tf32":  # whose operands are float32's numbers near 0
+        usual = np.abs(stored) >= 2.0**format.least_exponent
+        found, expected = found[usual], expected[usual]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["float16", "float8_e4m3"])
+def test_what_is_too_large_overflows_or_saturates_and_what_is_tiny_keeps_even_spacing(name):
+    format = FORMATS[name]
+    rounding = Rounding(format, 0)
+    x = rounding.array(np.array([format.largest, -format.largest]))
+    limit = format.largest if format.saturates else np.inf
+    np.testing.assert_array_equal(np.asarray(x * 4), [limit, -limit])
+    small = np.asarray(rounding.array(np.full(10_000, 1.0)) * (1.3 * format.smallest))
+    assert set(np.unique(small)) == {np.float32(format.smallest), np.float32(2 * format.smallest)}
+    assert small.mean() == pytest.approx(1.3 * format.smallest, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_errors_and_another_one_others():
+    module = SYSTEMS[0].example()
+    values = given_values(module, *generic_values(module), FORMATS["bfloat16"])
+    one, same, other = (run_on(Rounding(FORMATS["bfloat16"], seed), module, values) for seed in (3, 3, 4))
+    assert all((one[name] == same[name]).all() for name in one)
+    assert any((one[name] != other[name]).any() for name in one)
+
+
+@pytest.mark.parametrize("count", [64, 1024, 4096])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_modelled_accumulation_errors_are_those_of_adding_one_by_one_in_float32(count, offset):
+    terms = (np.random.RandomState(0).standard_normal((1000, count)) + offset).astype(np.float32)
+    exact = terms.sum(axis=1, dtype=np.float64)
+    real = np.add.accumulate(terms, axis=1)[:, -1] - exact
+    modelled = np.asarray(Rounding(FORMATS["float32"], 1).array(terms).sum(axis=1)) - exact
+    assert 1 < np.sqrt(np.mean(modelled**2) / np.mean(real**2)) < 2
+
+
+def test_products_err_alike_by_whatever_function_they_are_taken():
+    random = np.random.RandomState(0)
+    a, b = random.standard_normal((50, 900)), random.standard_normal((900, 60))
+    rounding = Rounding(FORMATS["float32"], 1)
+    x, y = rounding.array(a), rounding.array(b)
+    products = [x @ y, np.matmul(x, y), np.dot(x, y), np.einsum("ij,jk->ik", x, y)]
+    spreads = []
+    for product in products:
+        assert type(product) is RoundingArray
+        spreads.append(np.sqrt(np.mean((np.asarray(product) - np.asarray(x).astype(float) @ np.asarray(y)) ** 2)))
+    assert max(spreads) < 1.5 * min(spreads)
+
+
+@pytest.mark.parametrize("take", [lambda x, y: (x * y).sum(axis=1), lambda x, y: np.einsum("ij,ij->i", x, y)])
+def test_products_of_maps_element_by_element_are_rounded_before_they_are_added(take):
+    a = np.random.RandomState(0).standard_normal((300, 100))
+    rounding = Rounding(FORMATS["bfloat16"], 1)
+    x, y = rounding.array(a), rounding.array(np.ones((300, 100)) * 1.3)
+    x, y = rounding.round(x), rounding.round(y)
+    x, y = rounding.array(x), rounding.array(y)
+    exact = (np.asarray(x, float) * np.asarray(y)).sum(axis=1)
+    terms = np.sqrt(np.mean(np.sum(np.square(np.asarray(x, float) * np.asarray(y)), axis=1)))
+    assert np.std(np.asarray(take(x, y)) - exact) > terms * 2.0**-9
+
+
+def test_functions_that_would_compute_without_rounding_are_refused_by_name():
+    x = Rounding(FORMATS["bfloat16"], 0).array(np.eye(2))
+    for function in (np.tensordot, np.inner, np.vdot):
+        with pytest.raises(TypeError, match=f"{function.__name__} computes without rounding"):
+            function(x, x)
+
+
+def test_operands_of_products_alone_are_shortened_in_tf32():
+    rounding = Rounding(FORMATS["tf32"], 0)
+    x = rounding.array(np.array([[1 + 2.0**-15]]))
+    assert float((x + 0)[0, 0]) == 1 + 2.0**-15
+    one = rounding.array(np.ones((1, 1)))
+    assert float((x @ one)[0, 0]) in (1, 1 + 2.0**-10)
+    assert float(np.einsum("ij,jk->ik", x, one)[0, 0]) in (1, 1 + 2.0**-10)
+
+
+def test_selections_and_copies_make_no_error():
+    x = Rounding(FORMATS["bfloat16"], 0).array(representable(np.random.RandomState(0).standard_normal((5, 6)), FLOAT64))
+    rounded = np.asarray(x * 1)
+    x = Rounding(FORMATS["bfloat16"], 0).array(rounded)
+    for found, expected in (
+        (x.max(axis=1), rounded.max(axis=1)),
+        (np.maximum(x, 0), np.maximum(rounded, 0)),
+        (np.where(x > 0, x, 0), np.where(rounded > 0, rounded, 0)),
+        (-x, -rounded),
+        (np.concatenate([x, x]), np.concatenate([rounded, rounded])),
+        (np.stack([x, x]), np.stack([rounded, rounded])),
+        (np.take_along_axis(x, x.argsort(axis=1), 1), np.sort(rounded, axis=1)),
+        (x[2:4, ::2].T.reshape(2, -1), rounded[2:4, ::2].T.reshape(2, -1)),
+        (np.zeros_like(x), np.zeros_like(rounded)),
+        (x * 4, rounded * 4),
+    ):
+        assert type(found) is RoundingArray
+        assert found.rounding is x.rounding
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    assert type(x > 0) is np.ndarray
+    assert type(x.argmax(axis=1)) is np.ndarray
+
+
+def test_arrays_in_place_stay_rounded_and_are_written_where_they_stand():
+    x = Rounding(FORMATS["float16"], 0).array(np.ones(1000))
+    part = x[::2]
+    part += 1e-4
+    assert set(np.unique(np.asarray(x)[::2])) == {1, np.float32(1 + 2.0**-10)}
+    assert (np.asarray(x)[1::2] == 1).all()
+
+
+def test_integers_and_booleans_are_counted_exactly():
+    x = Rounding(FORMATS["bfloat16"], 0).array(np.zeros(3))
+    counts = np.arange(1000, 1003, like=x) + 1
+    np.testing.assert_array_equal(np.asarray(counts), [1001, 1002, 1003])
+    assert (x == 0).sum() == 3
+
+
+class Recording(Selections):
+    def __init__(self):
+        self.seen = []
+
+    def above(self, difference, compare):
+        self.seen.append("above")
+        return super().above(difference, compare)
+
+    def winners(self, values, axis):
+        self.seen.append("winners")
+        return super().winners(values, axis)
+
+    def order(self, values, axis):
+        self.seen.append("order")
+        return super().order(values, axis)
+
+
+@pytest.mark.parametrize(
+    ("decide", "kind"),
+    [
+        (ops.relu, "above"),
+        (lambda x: x < 1, "above"),
+        (lambda x: ops.max_pool(x, axis=1), "winners"),
+        (lambda x: ops.max_pool(x, axis=3), "winners"),
+        (lambda x: x.argmax(axis=2), "winners"),
+        (np.argmax, "winners"),
+        (lambda x: np.argsort(x, axis=1), "order"),
+        (lambda x: x.argsort(), "order"),
+        (lambda x: x == 0, None),
+        (lambda x: x.max(axis=1), None),
+        (np.isfinite, None),
+    ],
+)
+def test_decisions_are_left_to_the_selections(decide, kind):
+    selections = Recording()
+    x = np.random.RandomState(0).standard_normal((2, 3, 4, 5))
+    decide(Rounding(FLOAT64, selections=selections).array(x))
+    assert set(selections.seen) == ({kind} if kind else set())
+
+
+def test_the_slope_of_a_saturated_gate_errs_as_that_of_a_kernel_that_keeps_the_gate_alone():
+    torch = pytest.importorskip("torch")
+    z = np.full(2000, 7.0)
+    leaf = torch.tensor(z).bfloat16().requires_grad_()
+    torch.sigmoid(leaf).backward(torch.ones_like(leaf))
+    real = float(leaf.grad[0])
+    _, backward = ops.sigmoid(Rounding(FORMATS["bfloat16"], 0).array(z))
+    found = np.asarray(backward(np.ones_like(np.asarray(z))))
+    exact = np.exp(-7) / (1 + np.exp(-7)) ** 2
+    assert found.std() > abs(real - exact) > 100 * 2.0**-9 * exact
