@@ -1,4 +1,4 @@
-"""The ``npattn`` command: list the systems, check their gradients on a photograph, draw what they look at."""
+"""The ``npattn`` command: list the systems, check and draw them on a photograph, make and use golden files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import argparse
 import contextlib
 import difflib
 import functools
+import math
 import os
 import re
 import statistics
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,17 +24,24 @@ import npattn
 from npattn.attention import CATALOGUE
 from npattn.data import photo_features, photograph
 from npattn.files import whole_file
+from npattn.hyperparameters import override
 from npattn.module import Module
-from npattn.oracle import generic_values, gradcheck
+from npattn.oracle import FORMATS, ArchiveError, Case, generic_values, golden, gradcheck, load
+from npattn.oracle.golden_files import read_results, write
 
 __all__ = ["main"]
 
 DEFAULT = 40, 60
 """Rows and columns of the map that is checked: a fifth of the photograph's."""
+PAIRED = 20, 30
+"""The same for systems in which every position looks at all others: their work grows as its square."""
+PAIRING = "pam", "danet", "mhsa", "pcm"
 CROP = 3, 4
 """Rows and columns of the crop on which the whole Jacobian is compared."""
 REPEATS = 5
 """Passes of which the median time is shown."""
+LARGEST = 2**26
+"""Numbers that the parameters and inputs of a golden case may hold: the oracle keeps dozens of arrays of their size."""
 
 
 class UsageError(Exception):
@@ -40,6 +50,16 @@ class UsageError(Exception):
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+        """Parse; FIELD=VALUE may stand after options too."""
+        found, rest = self.parse_known_args(args, namespace)
+        if hasattr(found, "fields"):
+            found.fields += [word for word in rest if not word.startswith("-")]
+            rest = [word for word in rest if word.startswith("-")]
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit status 2, pointing to ``--help``."""
@@ -62,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 if all is well, 1 if a gradient is wrong, 2 if the input is bad.
+        Exit status: 0 if all is well, 1 if a gradient or a kernel's result is wrong, 2 if the input is bad.
     """
     name = "npattn"
     if getattr(sys.stdout, "errors", None) == "strict":  # what the terminal's encoding lacks is escaped
@@ -72,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = f"npattn {arguments.command}"
         status = arguments.run(arguments)
         print(end="", flush=True)
-    except (UsageError, OSError) as error:
+    except (UsageError, ArchiveError, OSError) as error:
         drop_unwritable()
         if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
             return 0
@@ -89,10 +109,12 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="npattn",
         description="The attention systems of the vision literature in plain NumPy: list them, check\n"
-        "every gradient on a photograph, draw what they look at.",
+        "every gradient on a photograph, draw what they look at, and judge kernels of\n"
+        "your own by golden files.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  npattn list\n  npattn check\n  npattn check se eca --size 28x42\n"
-        "  npattn show se -o se.png\n\nnpattn COMMAND --help tells more of each command.",
+        "  npattn show se -o se.png\n  npattn golden eca channels=64 --dtype float16\n"
+        "  npattn verify eca-float16.npz results.npz\n\nnpattn COMMAND --help tells more of each command.",
     )
     parser.add_argument("--version", action="version", version=f"npattn {npattn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -124,7 +146,10 @@ def make_parser() -> Parser:
     )
     check.add_argument("keys", nargs="*", metavar="KEY", help="systems, by their keys in npattn list (default: all)")
     check.add_argument(
-        "--size", type=size, default=DEFAULT, metavar="HxW", help="positions of the feature map (default: 40x60)"
+        "--size",
+        type=size,
+        metavar="HxW",
+        help="positions of the feature map (default: 40x60, or 20x30 where every position looks at all others)",
     )
     check.add_argument("--seed", type=seed, default=0, help="seed of the parameters and directions (default: 0)")
 
@@ -149,6 +174,53 @@ def make_parser() -> Parser:
         help="pixel of the photograph whose attention is drawn (default: an eye)",
     )
     show.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+    make = add(
+        "golden",
+        run_golden,
+        "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
+        "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
+        "judges what the kernel makes of them. derivations/golden_files.md describes the\n"
+        "format.",
+        "npattn golden eca",
+        "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
+        "npattn golden cam variant=code --height 28 --width 42 --seed 7",
+        "npattn golden residual inner=cbam inner.channels=16",
+    )
+    make.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
+    make.add_argument(
+        "fields",
+        nargs="*",
+        metavar="FIELD=VALUE",
+        help="hyperparameters that differ from the small instance's of npattn list",
+    )
+    make.add_argument("--batch", type=positive, default=1, metavar="B", help="images (default: 1)")
+    make.add_argument("--height", type=positive, default=16, metavar="H", help="rows of the map (default: 16)")
+    make.add_argument("--width", type=positive, default=16, metavar="W", help="columns of the map (default: 16)")
+    make.add_argument(
+        "--dtype",
+        choices=list(FORMATS),
+        default="float16",
+        metavar="FORMAT",
+        help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16)",
+    )
+    make.add_argument("--seed", type=seed, default=0, help="seed of the inputs and parameters (default: 0)")
+    make.add_argument("-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz)")
+    make.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+    verify = add(
+        "verify",
+        run_verify,
+        "Judge a kernel's results by a golden file.\n\n"
+        "RESULTS is an .npz file with any of the golden file's results, named as there:\n"
+        "output.npy, x.grad.npy, conv.weight.grad.npy, ... in any floating dtype. For\n"
+        "bfloat16 and 8-bit floats .npy has no dtype: write them as float32.\n\n"
+        "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
+        "the input is bad.",
+        "npattn verify eca-float16.npz results.npz",
+    )
+    verify.add_argument("golden", metavar="FILE", help="golden file, as npattn golden writes it")
+    verify.add_argument("results", metavar="RESULTS", help="the kernel's results (.npz)")
     return parser
 
 
@@ -167,12 +239,15 @@ def run_list(_: argparse.Namespace) -> int:
 def run_check(arguments: argparse.Namespace) -> int:
     """Print a row for each system; say at the end whether every gradient is right."""
     modules = {key: find(key).example() for key in dict.fromkeys(arguments.keys or CATALOGUE)}
+    least = math.prod(arguments.size or DEFAULT)
+    modules = {key: replace(m, k=min(m.k, least)) if hasattr(m, "k") else m for key, m in modules.items()}
     width = max(6, *map(len, modules))
     print(f"{'system':<{width}}  {'input':<10}{'params':>8}  {'forward':>9} {'backward':>9}  {'error':>7}")
     wrong = 0
     for done, (key, module) in enumerate(modules.items()):
         progress(f"checking {key} ({done + 1} of {len(modules)})")
-        params, inputs = photo_values(module, arguments.size, arguments.seed)
+        positions = arguments.size or (PAIRED if key in PAIRING else DEFAULT)
+        params, inputs = photo_values(module, positions, arguments.seed)
         with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
             reports = [gradcheck(module, *photo_values(module, CROP, arguments.seed), method="jacobian")]
             reports.append(gradcheck(module, params, inputs, method="adjoint", seed=arguments.seed))
@@ -184,9 +259,11 @@ def run_check(arguments: argparse.Namespace) -> int:
         print(
             f"{key:<{width}}  {'x'.join(map(str, next(iter(inputs.values())).shape[1:])):<10}"
             f"{count(module.parameter_shapes().values()):>8,}  {forward:>9} {backward:>9}  {worst.error:>7.1e}  "
-            f"{'ok' if passed else 'WRONG'}{f', {module.estimator}' if module.estimator else ''}",
+            f"{'ok' if passed else 'WRONG'}",
             flush=True,
         )
+        if module.estimator:
+            print(f"  checked against what its {module.estimator} estimator differentiates")
         for report in reports:
             if not report.passed:
                 print("  " + str(report).replace("\n", "\n  "))
@@ -203,7 +280,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     module = find(arguments.key).example()
     path = f"{arguments.key}.png" if arguments.output is None else arguments.output
     if arguments.at and not hasattr(module, "attention_map"):
-        able = ", ".join(key for key, system in CATALOGUE.items() if hasattr(system, "attention_map"))
+        able = ", ".join(key for key, system in CATALOGUE.items() if hasattr(system.example(), "attention_map"))
         raise UsageError(f"--at: {arguments.key} has no attention from one pixel to the others; expected one of {able}")
     try:
         from npattn.picture import FORMATS, draw
@@ -215,6 +292,99 @@ def run_show(arguments: argparse.Namespace) -> int:
         draw(module, arguments.seed, arguments.at).savefig(temporary)
     print(path)
     return 0
+
+
+def run_golden(arguments: argparse.Namespace) -> int:
+    """Write a golden file; print what it asks for."""
+    module = configure(find(arguments.key).example(), arguments.fields)
+    sizes = {"batch": arguments.batch, "height": arguments.height, "width": arguments.width}
+    check_sizes(module, **sizes)
+    path = f"{arguments.key}-{arguments.dtype}.npz" if arguments.output is None else arguments.output
+    with whole_file(path, force=arguments.force) as temporary:
+        progress(f"computing {arguments.key} in {arguments.dtype}")
+        try:
+            case = golden(module, **sizes, dtype=arguments.dtype, seed=arguments.seed)
+        finally:
+            progress("")
+        write(case, temporary)
+    print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
+    print_results(case)
+    return 0
+
+
+def configure(module: Module, fields: Sequence[str]) -> Module:
+    """Change hyperparameters that are given as FIELD=VALUE."""
+    settings = {}
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{field!r} is no FIELD=VALUE, such as channels=64")
+        if name in settings:
+            raise UsageError(f"{name} is given twice")
+        settings[name] = text
+    try:
+        return override(module, settings)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_sizes(module: Module, batch: int, height: int, width: int) -> None:
+    """Refuse maps that the module refuses, or that are too large, before anything is computed."""
+    shapes = module.input_shapes(batch, height, width)
+    numbers = count(shapes.values()) + count(module.parameter_shapes().values())
+    if numbers > LARGEST:
+        raise UsageError(f"{module} and its inputs hold {numbers:,} numbers; expected no more than {LARGEST:,}")
+    try:
+        module.check_inputs(tuple(np.broadcast_to(np.array(0.0), shape) for shape in shapes.values()))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def print_results(case: Case) -> None:
+    """Print a golden case's results: how large, how much error is allowed, how many digits are right."""
+    rows = [("result", "shape", "budget", "digits", "judged")]
+    vanishing = False
+    for name, expected in case.expected.items():
+        judged = np.isfinite(case.budget[name])
+        budget, digits = "-", case.digits[name]
+        if judged.any():
+            size = np.sqrt(np.mean(np.square(expected[judged])))
+            typical = np.median(case.budget[name][judged])
+            vanishing |= bool(size < 1e-3 * typical)
+            budget = f"{typical / size:.1e}" if size else "inf"
+        rows.append(
+            (
+                name,
+                "x".join(map(str, expected.shape)),
+                budget,
+                "?" if math.isnan(digits) else f"{digits:.1f}",
+                f"{np.mean(judged):.0%}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, shape, *numbers in rows:
+        cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=True)]
+        print(f"{name:<{widths[0]}}  {shape:<{widths[1]}} {' '.join(cells)}")
+    print(
+        "budget: of a typical element, relative to the result's root mean square\n"
+        "digits: how many decimal digits of the expected result are right\n"
+        "judged: share of the elements that the format can hold"
+    )
+    if vanishing:
+        print("A budget far above 1 is that of a result which is 0, but for rounding.")
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Print how far a kernel's results are off."""
+    case = load(arguments.golden)
+    report = case.compare(read_results(arguments.results, case))
+    for line in str(report).splitlines():
+        details = line.startswith("  ")
+        print("\n".join(textwrap.wrap(line, 80, subsequent_indent="    ")) if details else line)
+    missing = [name for name in case.expected if name not in report.judgements]
+    if missing:
+        print("\n".join(textwrap.wrap(f"not given: {', '.join(missing)}", 80, subsequent_indent="  ")))
+    return 0 if report.passed else 1
 
 
 def photo_values(module: Module, positions: tuple[int, int], seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -270,7 +440,7 @@ def find(key: str) -> type[Module]:
 
 def count(shapes: Any) -> int:
     """Count the numbers in arrays of these shapes."""
-    return sum(int(np.prod(shape)) for shape in shapes)
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def size(text: str) -> tuple[int, int]:
@@ -279,6 +449,13 @@ def size(text: str) -> tuple[int, int]:
     if not match or not all(1 <= int(number) <= 1024 for number in match.groups()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 1024, such as 40x60")
     return int(match[1]), int(match[2])
+
+
+def positive(text: str) -> int:
+    """Read a number of images or positions."""
+    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a whole number from 1 to 1024")
+    return int(text)
 
 
 def pixel(text: str) -> tuple[int, int]:

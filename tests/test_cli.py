@@ -14,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import npattn
 from npattn import CATALOGUE, cli
 from npattn.data import photo_features
 from npattn.module import as_tuple
+from tests.oracle.made_up import made_up
 
 COMMAND = [sys.executable, "-c", "import sys; from npattn.cli import main; sys.exit(main())"]
 ROW = re.compile(
@@ -110,15 +112,18 @@ def test_check_of_all_finds_every_gradient_right(command):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [row["key"] for row in rows(out)] == list(CATALOGUE)
-    assert len(lines) == len(CATALOGUE) + 2
+    assert len(lines) == len(CATALOGUE) + 2 + sum(system.estimator is not None for system in CATALOGUE.values())
     assert lines[0].split() == ["system", "input", "params", "forward", "backward", "error"]
     assert lines[-1] == "every gradient agrees with the complex step to 1e-12"
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines)) <= 80, out
     for row in rows(out):
         module = CATALOGUE[row["key"]].example()
         assert row["verdict"] == "ok"
         assert float(row["error"]) < 1e-12
-        assert row["input"] == "{}x{}x{}".format(*next(iter(module.input_shapes(1, 40, 60).values()))[1:])
+        positions = cli.PAIRED if row["key"] in cli.PAIRING else cli.DEFAULT
+        assert row["input"] == "{}x{}x{}".format(*next(iter(module.input_shapes(1, *positions).values()))[1:])
+        at = next(i for i, line in enumerate(lines) if line.split()[0] == row["key"])
+        assert ("estimator differentiates" in lines[at + 1]) == (module.estimator is not None)
         assert int(row["params"].replace(",", "")) == sum(map(np.prod, module.parameter_shapes().values()))
 
 
@@ -229,6 +234,11 @@ def test_durations_keep_three_digits_and_fit_their_column(seconds):
         (["show"], ["npattn show: ", "required: KEY"]),
         (["show", "se", "eca"], ["unrecognized arguments: eca"]),
         (["show", "ec"], ["npattn show: unknown system 'ec'", "did you mean 'eca'?"]),
+        (["golden"], ["npattn golden: ", "required: KEY"]),
+        (["golden", "ec"], ["npattn golden: unknown system 'ec'", "did you mean 'eca'?"]),
+        (["golden", "eca", "--seed", "1", "channels=3", "--colour"], ["unrecognized arguments: --colour"]),
+        (["verify", "a.npz"], ["npattn verify: ", "required: RESULTS"]),
+        (["verify", "a.npz", "b.npz", "c.npz"], ["unrecognized arguments: c.npz"]),
     ],
 )
 def test_unknown_words_are_refused_in_one_line(command, arguments, words):
@@ -266,7 +276,7 @@ def test_bad_size_is_refused_with_what_was_given(command, text):
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "", "1e3", "1000000000", "0x10", "1_000", "5\n"])
-@pytest.mark.parametrize("name", ["check", "show"])
+@pytest.mark.parametrize("name", ["check", "show", "golden"])
 def test_bad_seed_is_refused_with_what_was_given(command, name, text):
     assert_one_complaint(
         command(name, "eca", f"--seed={text}"),
@@ -350,6 +360,215 @@ def test_show_without_matplotlib_says_what_to_install(command, folder, monkeypat
     assert list(folder.iterdir()) == []
 
 
+SMALL = "--height=2", "--width=3"
+
+
+@pytest.fixture
+def small(command, folder):
+    """A golden file, and the results it expects."""
+    assert command("golden", "eca", "channels=3", *SMALL)[0] == 0
+    case = npattn.oracle.load("eca-float16.npz")
+    return case, {name: y.copy() for name, y in case.expected.items()}
+
+
+def test_golden_writes_the_case_that_is_asked_for(command, folder):
+    status, out, err = command(
+        *["golden", "eca", "channels=3", "--batch", "2", *SMALL, "kernel_size=5", "--seed=7"],
+        *["--dtype", "bfloat16", "-o", "case.npz"],
+    )
+    assert (status, err) == (0, "")
+    assert [path.name for path in folder.iterdir()] == ["case.npz"]
+    case = npattn.oracle.load("case.npz")
+    assert case.module == npattn.EfficientChannelAttention(channels=3, kernel_size=5)
+    assert (case.dtype, case.seed, case.inputs["x"].shape) == ("bfloat16", 7, (2, 3, 2, 3))
+    direct = npattn.oracle.golden(case.module, batch=2, height=2, width=3, dtype="bfloat16", seed=7)
+    for group in ("inputs", "params", "upstream", "expected", "budget"):
+        np.testing.assert_equal(getattr(case, group), getattr(direct, group))
+    assert "case.npz: Case(EfficientChannelAttention(channels=3" in out
+
+
+def test_golden_prints_a_row_for_each_result(command, folder):
+    status, out, err = command("golden", "pam", "channels=8", *SMALL)
+    assert (status, err) == (0, "")
+    case = npattn.oracle.load("pam-float16.npz")
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["result", "shape", "budget", "digits", "judged"])
+    for line, (name, expected) in zip(lines[start + 1 :], case.expected.items(), strict=False):
+        found, shape, budget, digits, judged = line.split()
+        assert (found, shape) == (name, "x".join(map(str, expected.shape)))
+        size = np.sqrt(np.mean(expected**2))
+        assert float(budget) == pytest.approx(np.median(case.budget[name]) / size, rel=0.1)
+        assert digits == ("?" if np.isnan(case.digits[name]) else f"{case.digits[name]:.1f}")
+        assert judged == "100%"
+    assert "A budget far above 1 is that of a result which is 0, but for rounding." in lines  # the key's bias
+
+
+def test_golden_tells_what_the_format_cannot_hold(capsys):
+    case = npattn.oracle.golden(npattn.EfficientChannelAttention(3, kernel_size=1), height=2, width=3)
+    case.budget["output"][0, 0] = np.inf
+    case.budget["x.grad"][...] = np.inf
+    case.expected["conv.weight.grad"][...] = 0
+    case.digits["output"] = np.nan
+    cli.print_results(case)
+    out = capsys.readouterr().out
+    assert re.search(r"^output +1x3x2x3 +[\d.e-]+ +\? +67%$", out, re.MULTILINE)
+    assert re.search(r"^x.grad +1x3x2x3 +- +[\d.]+ +0%$", out, re.MULTILINE)
+    assert re.search(r"^conv.weight.grad +1x1x1 +inf +[\d.]+ +100%$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", CATALOGUE)
+def test_golden_and_verify_fit_80_columns(command, folder, monkeypatch, key):
+    case = made_up(CATALOGUE[key].example())
+    monkeypatch.setattr(cli, "golden", lambda *_, **__: case)
+    status, out, err = command("golden", key)
+    assert (status, err) == (0, "")
+    judged = {name: np.where(np.isfinite(budget), budget, 1) for name, budget in case.budget.items()}
+    wrong = {name: y + 40 * judged[name] for name, y in case.expected.items()}
+    wrong["output" if "output" in wrong else "output.0"][...] = np.nan
+    np.savez("wrong.npz", **wrong)
+    status, told, err = command("verify", f"{key}-float16.npz", "wrong.npz")
+    assert (status, err) == (1, "")
+    for line in (out + told).splitlines():
+        assert len(line) <= 80, line
+        assert line == line.rstrip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["eca", "chanels=3"],
+            ["EfficientChannelAttention: unknown hyperparameter 'chanels'; did you mean 'channels'?"],
+        ),
+        (["eca", "zzz=3"], ["unknown hyperparameter 'zzz' (expected channels, kernel_size, gamma, b)"]),
+        (["eca", "channels"], ["'channels' is no FIELD=VALUE, such as channels=64"]),
+        (["eca", "=3"], ["'=3' is no FIELD=VALUE"]),
+        (["eca", "channels=3", "channels=4"], ["channels is given twice"]),
+        (["eca", "channels=3.5"], ["channels=3.5 is a float"]),
+        (["eca", "channels="], ["channels='' is a str"]),
+        (["eca", "channels=" + "[" * 5000], ["channels='[[["]),
+        (["eca", "channels=" + "-" * 9000 + "1"], ["channels='----"]),
+        (["eca", "channels=0x"], ["channels='0x' is a str"]),
+        (["eca", "channels='\\d'"], ["is a str"]),
+        (["eca", "kernel_size=4"], ["kernel_size=4"]),
+        (["eca", "gamma=1e-320"], ["gamma=1e-320"]),
+        (["cam", "variant=cod"], ["variant='cod'; did you mean 'code'?"]),
+        (["mhsa", "channels=9"], ["expected a divisor of channels=9"]),
+        (["coordinate", "training=true"], ["training='true' is a str; expected True or False"]),
+        (["residual", "inner=camm"], ["Residual: inner='camm' is no key of a system; did you mean 'cam'?"]),
+        (["residual", "inner.chanels=3"], ["SqueezeExcitation: unknown hyperparameter 'chanels'; did you mean"]),
+        (["eca", "channels.x=3"], ["channels is no system"]),
+        (["eca", "channels=1000000000000000000000"], ["expected no more than 67,108,864"]),
+        (["eca", "--batch=1024", "--height=1024", "--width=1024"], ["expected no more than 67,108,864"]),
+        (["soft-hard", "k=7", *SMALL], ["expected at least k=7 positions"]),
+        (["eca", "--height=0"], ["argument --height: '0' is no size; expected a whole number from 1 to 1024"]),
+        (["eca", "--width=1025"], ["argument --width: '1025' is no size"]),
+        (["eca", "--batch=x"], ["argument --batch: 'x' is no size"]),
+        (["eca", "--dtype=fp16"], ["argument --dtype: invalid choice: 'fp16'", "float16"]),
+        (["eca", "-o", "missing/eca.npz"], ["there is no folder missing"]),
+        (["eca", "-o", "."], [". is a folder"]),
+    ],
+)
+def test_golden_refuses_in_one_line_and_writes_nothing(command, folder, arguments, words):
+    assert_one_complaint(command("golden", *arguments), "npattn golden: ", *words)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "module"),
+    [
+        (["cam", "variant=code", "channels=4"], npattn.ChannelAttention(4, "code")),
+        (["cam", "variant='code'", "channels=4"], npattn.ChannelAttention(4, "code")),
+        (["cbam-channel", "pools=('max',)", "channels=4"], npattn.CBAMChannelGate(4, 8, ("max",))),
+        (["mhsa", "heads=3", "channels=9"], npattn.MultiHeadSelfAttention(9, 3)),
+        (["residual", "inner.channels=4", "inner=cam"], npattn.Residual(npattn.ChannelAttention(4))),
+        (["residual", "inner.reduction=2"], npattn.Residual(npattn.SqueezeExcitation(32, 2))),
+    ],
+)
+def test_golden_reads_hyperparameters_in_any_order(command, folder, fields, module):
+    assert command("golden", *fields, *SMALL, "-o", "case.npz")[0] == 0
+    assert npattn.oracle.load("case.npz").module == module
+
+
+def test_golden_leaves_an_existing_file_untouched_and_computes_nothing(command, folder, monkeypatch):
+    monkeypatch.setattr(cli, "golden", lambda *_, **__: pytest.fail("computed in vain"))
+    (folder / "eca-float16.npz").write_bytes(b"precious")
+    assert_one_complaint(command("golden", "eca"), "npattn golden: eca-float16.npz exists already", "--force")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"eca-float16.npz": b"precious"}
+
+
+def test_golden_replaces_a_file_by_force_with_the_same_bytes(command, small, folder):
+    before = (folder / "eca-float16.npz").read_bytes()
+    (folder / "eca-float16.npz").write_bytes(b"old")
+    assert command("golden", "eca", "channels=3", *SMALL, "--force")[0] == 0
+    assert (folder / "eca-float16.npz").read_bytes() == before
+
+
+def test_golden_that_is_interrupted_leaves_nothing(command, folder, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "golden", interrupt)
+    assert command("golden", "eca") == (130, "", "\n")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names", [["output"], ["x.grad", "conv.weight.grad"], ["output", "x.grad", "conv.weight.grad"]]
+)
+def test_verify_passes_right_results_and_names_those_not_given(command, small, names):
+    case, right = small
+    np.savez_compressed("results.npz", **{name: right[name].astype(np.float16) for name in names})
+    status, out, err = command("verify", "eca-float16.npz", "results.npz")
+    assert (status, err) == (0, "")
+    report = case.compare({name: right[name].astype(np.float16) for name in names})
+    assert out.startswith(f"{report}\n")
+    missing = [name for name in right if name not in names]
+    assert out.removeprefix(f"{report}\n") == (f"not given: {', '.join(missing)}\n" if missing else "")
+
+
+@pytest.mark.parametrize("spoiled", ["output", "x.grad", "conv.weight.grad"])
+@pytest.mark.parametrize("fault", [lambda y: y * 1.5, lambda y: y * np.nan, lambda y: y[None], lambda y: y * 1j])
+def test_verify_fails_and_names_the_wrong_result(command, small, spoiled, fault):
+    _, results = small
+    np.savez("results.npz", **results | {spoiled: fault(results[spoiled])})
+    status, out, err = command("verify", "eca-float16.npz", "results.npz")
+    assert (status, err) == (1, "")
+    assert "1 of 3 results WRONG" in out
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("WRONG")] == [spoiled]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.npz", "right.npz"], ["missing.npz: No such file"]),
+        (["eca-float16.npz", "missing.npz"], ["missing.npz: No such file"]),
+        (["right.npz", "eca-float16.npz"], ["right.npz: holds no header.json; expected a golden file"]),
+        (["eca-float16.npz", "eca-float16.npz"], ["holds a header.json", "expected the results of a kernel"]),
+        (["eca-float16.npz", "typo.npz"], ["typo.npz: holds 'outptu.npy'", "did you mean 'output.npy'?"]),
+        (["eca-float16.npz", "single.npy"], ["single.npy: a single array (.npy); expected an .npz file of results"]),
+        (["eca-float16.npz", "bfloat16.npz"], ["dtype '|V2'", "write float32"]),
+        (["eca-float16.npz", "pickled.npz"], ["holds pickled objects"]),
+        (["eca-float16.npz", "none.npz"], ["holds no results; expected some of output, x.grad, conv.weight.grad"]),
+        (["cut.npz", "right.npz"], ["cut.npz: cut off or altered"]),
+        (["eca-float16.npz", "cut.npz"], ["cut.npz: cut off or altered"]),
+        (["text.npz", "right.npz"], ["text.npz: no .npz archive"]),
+        (["eca-float16.npz", "."], [".: "]),
+    ],
+)
+def test_verify_refuses_other_files_in_one_line(command, small, folder, arguments, words):
+    _, right = small
+    np.savez("right.npz", **right)
+    np.savez("typo.npz", outptu=right["output"])
+    np.save("single.npy", right["output"])
+    np.savez("bfloat16.npz", output=right["output"].astype(np.float16).view("V2"))
+    np.savez("pickled.npz", output=right["output"].astype(object))
+    np.savez("none.npz")
+    (folder / "cut.npz").write_bytes((folder / "eca-float16.npz").read_bytes()[:-30])
+    (folder / "text.npz").write_text("no archive")
+    assert_one_complaint(command("verify", *arguments), "npattn verify: ", *words)
+
+
 def test_list_and_check_do_without_matplotlib():
     code = "import sys; sys.modules['matplotlib'] = None; from npattn.cli import main; "
     code += "sys.exit(main(['list']) or main(['check', 'eca', '--size=2x2']))"
@@ -357,7 +576,7 @@ def test_list_and_check_do_without_matplotlib():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("name", ["", "list", "check", "show"])
+@pytest.mark.parametrize("name", ["", "list", "check", "show", "golden", "verify"])
 def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, err = command(*name.split(), "--help")

@@ -1,5 +1,6 @@
 """The pages and the code tell the same story, in mathematics that GitHub renders."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_equations_of_code_and_page_have_the_same_numbers(path):
 @pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
 def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
     source = path.read_text(encoding="utf-8")
-    for forward in re.split(r"\n    def forward", source)[1:]:
+    for forward in re.split(r"\n    def forward|\ndef ", source)[1:]:
         steps = re.findall(r"# \((\d+)\)$", forward, flags=re.MULTILINE)
         mirrored = re.findall(r"# \((\d+)'\)$", forward, flags=re.MULTILINE)
         assert steps == sorted(steps, key=int)
@@ -63,10 +64,38 @@ def test_every_system_leads_to_its_paper_and_its_page(system):
     assert Path(system.derivation).name in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
 
 
+def rows_of_the_article():
+    """The table that maps the article's terms to pages and names: the cells of each row."""
+    readme = (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## The article, term by term\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*) \|$", section, flags=re.MULTILINE)
+    return [row.split(" | ") for row in rows[1:]]
+
+
+def test_every_term_of_the_article_leads_to_its_page_and_to_what_is_exported():
+    rows = rows_of_the_article()
+    assert len(rows) >= 9
+    for term, english, pages, names in rows:
+        assert term, english
+        targets = re.findall(r"\]\((.*?)\)", pages)
+        assert targets
+        assert all((REPOSITORY / "derivations" / target).is_file() for target in targets), pages
+        exported = re.findall(r"`(.*?)`", names)
+        assert exported
+        for name in exported:
+            functools.reduce(getattr, name.split("."), npattn)
+
+
+def test_every_system_has_its_place_in_the_article():
+    named = " ".join(names for *_, names in rows_of_the_article())
+    assert [system.__name__ for system in npattn.CATALOGUE.values() if f"`{system.__name__}`" not in named] == []
+
+
 @pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
 def test_page_of_a_system_has_all_its_sections_in_order(path):
     headings = re.findall(r"^## (.*)$", page_of(path), flags=re.MULTILINE)
     assert headings == SECTIONS
+    assert f"({path.stem}.md)" in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
     assert "```mermaid" in page_of(path)
 
 

@@ -115,12 +115,19 @@ def test_a_module_is_a_value(module):
     assert pickle.loads(pickle.dumps(module)) == module
 
 
+def with_numpy_integers(module):
+    """The same module, each int among its hyperparameters and those of systems within it NumPy's."""
+    convert = {int: np.int64} | dict.fromkeys(SYSTEMS, with_numpy_integers)
+    changed = {name: convert[type(value)](value) for name, value in vars(module).items() if type(value) in convert}
+    return dataclasses.replace(module, **changed)
+
+
 @every_system
 def test_numpy_integers_serve_as_hyperparameters(system):
     module = system.example()
-    integers = {name: np.int64(value) for name, value in vars(module).items() if type(value) is int}
-    assert integers
-    assert dataclasses.replace(module, **integers).parameter_shapes() == module.parameter_shapes()
+    converted = with_numpy_integers(module)
+    assert "int64" in repr(converted)
+    assert converted.parameter_shapes() == module.parameter_shapes()
 
 
 @every_system

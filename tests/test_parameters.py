@@ -20,6 +20,14 @@ def test_uniform_fan_in_fills_its_interval():
     assert np.var(values) == pytest.approx(0.04 / 3, rel=0.1)
 
 
+def test_xavier_uniform_fills_an_interval_by_fan_in_and_fan_out():
+    values = parameters.xavier_uniform(50, 40, 2, 3, gain=4).draw(random(0))
+    bound = 4 * np.sqrt(6 / (240 + 300))
+    assert values.min() == pytest.approx(-bound, rel=0.01)
+    assert values.max() == pytest.approx(bound, rel=0.01)
+    assert np.var(values) == pytest.approx(bound**2 / 3, rel=0.05)
+
+
 @pytest.mark.parametrize(("declare", "value"), [(parameters.zeros, 0), (parameters.ones, 1)])
 def test_constants_start_as_such_and_have_generic_values_beside(declare, value):
     parameter = declare(4, 5)

@@ -1,13 +1,22 @@
 import functools
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from npattn import CATALOGUE, ChannelAttention, PositionAttention, cli
+from npattn import (
+    CATALOGUE,
+    ChannelAttention,
+    DualAttentionHead,
+    MultiHeadSelfAttention,
+    PositionAttention,
+    Residual,
+    cli,
+)
 from npattn.data import photo_features, photograph
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -21,12 +30,16 @@ SEED = 3
 def results(key, height, width):
     """Run a system as the picture does: the features, and the pass."""
     module = CATALOGUE[key].example()
-    x = photo_features(module.channels, height, width)
-    return x, module(module.init(SEED, generic=True), x)
+    inputs = picture.photo_inputs(module, (height, width), SEED)
+    return next(iter(inputs.values())), module(module.init(SEED, generic=True), *inputs.values())
 
 
 SMALL = {key: results(key, 8, 8) for key in CATALOGUE}
-MAPS = [key for key, (x, run) in SMALL.items() if getattr(run.output, "shape", None) == x.shape]
+MAPS = [
+    key
+    for key, (x, run) in SMALL.items()
+    if "x" in CATALOGUE[key].example().input_shapes(1, 1, 1) and getattr(run.output, "shape", None) == x.shape
+]
 GATES = [key for key, (_, run) in SMALL.items() if "channel" in run.attention]
 
 
@@ -164,6 +177,19 @@ def test_heat_map_of_affinities_names_its_rows_and_columns_and_the_pairs_at_both
     assert least == affinity.min()
 
 
+def test_every_rate_is_drawn_with_its_taps_and_its_answer():
+    figure = shown("multi-scale")[0]
+    module = replace(CATALOGUE["multi-scale"].example(), rates=picture.LARGE["rates"])
+    answers = module(module.init(SEED, generic=True), photo_features(module.channels, *picture.SIZE)).attention
+    by_title = {axes.get_title(): axes for axes in figure.axes}
+    for i, title in enumerate(["1×1", *(f"3×3 at rate {rate}" for rate in module.rates)]):
+        np.testing.assert_array_equal(by_title[title].images[0].get_array(), answers["branches"][0, i])
+    for rate, line in zip(module.rates, by_title["what the eye's position reads"].lines, strict=True):
+        columns, rows = (np.unique(values) for values in line.get_data())
+        for middle, found in zip(picture.EYE, (rows, columns), strict=True):
+            np.testing.assert_array_equal(found, middle + 2 * rate * np.array([-1, 0, 1]))
+
+
 def looks(figure):
     """The panels that show where a pixel looks, by the pixel that is marked in them."""
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
@@ -204,10 +230,100 @@ def test_show_passes_the_pixel_on(folder, monkeypatch):
     assert asked == [(3, 299), None]
 
 
+def test_every_head_has_a_row_of_its_own_looks():
+    figure = picture.draw(MultiHeadSelfAttention(channels=2, heads=2), SEED)
+    drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
+    pixels = [picture.EYE, *picture.OTHERS]
+    expected = [f"from row {row}, column {column}, head {head}" for head in (1, 2) for row, column in pixels]
+    assert [axes.get_title().partition("\n")[0] for axes in drawn] == expected
+    heights = [axes.get_position().y0 for axes in drawn]
+    assert min(heights[:5]) > max(heights[5:]) + 0.1
+    first, second = (np.asarray(axes.images[1].get_array()) for axes in drawn[::5])
+    assert np.abs(first - second).mean() > 0.01
+
+
+def test_blocks_count_the_draws_and_the_probability_that_falls_on_them():
+    axes = shown("hard")[0].axes
+    expected, drawn = (next(a for a in axes if a.get_title().startswith(title)) for title in ("expected", "drawn"))
+    expected, drawn = (np.asarray(a.images[0].get_array()) for a in (expected, drawn))
+    assert expected.sum() == pytest.approx(1000)
+    assert drawn.sum() == 1000
+    assert np.sum((drawn - expected) ** 2 / expected) < 300  # chi-square of 150 blocks
+
+
+def test_as_many_positions_are_marked_as_are_chosen():
+    drawn = [axes for axes in shown("soft-hard")[0].axes if axes.get_title().startswith("k = ")]
+    for axes in drawn:
+        k = int(axes.get_title().split()[2].rstrip(":"))
+        assert len(axes.collections[0].get_offsets()) == k
+    assert len(drawn) == 5
+
+
+@pytest.mark.parametrize("spread", [0.01, 1, 100])
+def test_scores_are_sharpened_until_half_of_the_weight_is_on_a_hundredth(spread):
+    scores = spread * np.random.RandomState(0).standard_normal(15_000)
+    weights = np.exp(picture.sharpness(scores) * (scores - scores.max()))
+    assert picture.share(weights) == pytest.approx(picture.HALF, rel=0.2)
+
+
 def test_half_of_the_weight_is_counted_from_the_largest():
     assert picture.share(np.ones(10)) == pytest.approx(0.5, abs=0.11)
     assert picture.share(np.eye(8)[3]) == 1 / 8
     assert picture.share(np.array([0.1, 0.6, 0.1, 0.2])) == 1 / 4
+
+
+def test_a_channel_that_is_blank_is_not_shown_among_those_that_take_in_most_and_least(monkeypatch):
+    def partly_blank(*shape):
+        features = photo_features(*shape)
+        features[0, [0, 5]] = 0
+        return features
+
+    monkeypatch.setattr(picture, "photo_features", partly_blank)
+    figure = picture.draw(ChannelAttention(7), SEED)
+    titles = [axes.get_title() for axes in figure.axes if " takes in " in axes.get_title()]
+    named = {int(words[i]) for words in map(str.split, titles[1:]) for i in (0, 5)}
+    assert len(titles) == 3
+    assert named <= {1, 2, 3, 4, 6}
+
+
+def test_statistics_of_the_photograph_give_in_inference_what_training_gives():
+    module = DualAttentionHead(in_channels=16, classes=5, dropout=0.0)
+    x, params = photo_features(16, *picture.SIZE), module.init(SEED, generic=True)
+    prepared = picture.with_photo_statistics(module, params, x)
+    masks = [np.ones((1, 4))] * 3
+    expected = replace(module, training=True)(params, x, *masks).output
+    for y, exact in zip(module(prepared, x).output, expected, strict=True):
+        np.testing.assert_allclose(y, exact, atol=1e-3 * np.abs(exact).max())
+
+
+def test_picture_of_a_head_names_the_classes_and_what_each_branch_makes_of_them():
+    titles = [axes.get_title() for axes in shown("danet")[0].axes]
+    assert titles[:2] == ["photograph", "both branches"]
+    agreeing = [int(title.split("\n")[1].partition("%")[0]) for title in titles[2:4]]
+    assert all(20 < share < 100 for share in agreeing)  # five classes by chance agree on a fifth
+    assert list(looks(shown("danet")[0])) == [picture.EYE, *picture.OTHERS]
+
+
+def test_picture_of_a_residual_shows_the_system_within():
+    figure = picture.draw(Residual(Residual(ChannelAttention(6))), SEED)
+    assert "Residual round ChannelAttention" in figure.get_suptitle()
+    assert any(axes.get_title().startswith("affinity") for axes in figure.axes)
+
+
+def test_from_one_eye_pixel_correlation_finds_the_other_and_leaves_the_background_out():
+    figure = shown("pcm")[0]
+    titles = [axes.get_title() for axes in figure.axes]
+    (place,) = (i for i, title in enumerate(titles) if title.startswith("coarse map: one eye"))
+    refined = next(
+        np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.get_title().startswith("refined")
+    )
+    coarse = np.asarray(figure.axes[place].images[0].get_array())
+    other, background = (
+        np.s_[row // 2 - 4 : row // 2 + 5, column // 2 - 4 : column // 2 + 5]
+        for row, column in (picture.OTHERS[0], picture.COARSE["background"])
+    )
+    assert coarse[other].max() < np.quantile(coarse, 0.99)
+    assert np.mean(refined[other]) > np.quantile(refined, 0.9) > np.median(refined) > np.mean(refined[background])
 
 
 def test_one_channel_alone_has_a_picture():

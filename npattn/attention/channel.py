@@ -81,6 +81,10 @@ class ChannelAttention(Module):
         """Return a small instance: 32 channels, in the paper's variant."""
         return cls(channels=32)
 
+    def draw_input(self, name, shape, random):
+        """Draw a map so faint that the sums over its positions don't leave each channel one single affinity."""
+        return super().draw_input(name, shape, random) * (2 / (shape[2] * shape[3])) ** 0.5
+
     def parameters(self):
         """Declare the one scale."""
         return {"gamma": zeros(1)}

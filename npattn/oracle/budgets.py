@@ -11,8 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import digamma, polygamma
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, digamma, ndtri, polygamma
 
 from npattn.module import Module, as_tuple
 from npattn.oracle.formats import FLOAT64, Format, ulp
@@ -74,9 +73,9 @@ class Recorded(Selections):
         super().__init__()
         self.margins = []
 
-    def above(self, difference, compare):
-        self.margins.append(np.array(difference))
-        return super().above(difference, compare)
+    def compare(self, left, right, ordering):
+        self.margins.append(np.subtract(left, right))
+        return super().compare(left, right, ordering)
 
     def winners(self, values, axis):
         self.margins.append(np.array(values))
@@ -96,10 +95,10 @@ class Compared(Selections):
         self.noise = []
         self.close = 0
 
-    def above(self, difference, compare):
-        margin = self.add_noise(difference)
+    def compare(self, left, right, ordering):
+        margin = self.add_noise(np.subtract(left, right))
         self.close += int((np.abs(margin) < REACH * self.noise[-1]).sum())
-        return super().above(difference, compare)
+        return super().compare(left, right, ordering)
 
     def winners(self, values, axis):
         margin = self.add_noise(values)
@@ -129,12 +128,16 @@ class Turned(Selections):
         turn, self.part = divmod(number, PARTS)
         self.random = np.random.Generator(np.random.SFC64([seed, turn, 1]))
 
-    def above(self, difference, compare):
+    def compare(self, left, right, ordering):
         margin, noise = next(self.events)
-        found = super().above(difference, compare)
         near = np.flatnonzero(np.abs(margin) < REACH * noise)
-        mine = self.random.integers(0, PARTS, near.size) == self.part
-        found.flat[near] = compare(margin.flat[near], 0) ^ mine
+        mine = near[self.random.integers(0, PARTS, near.size) == self.part]
+        if left.shape == margin.shape and left.flags.writeable:
+            # The number itself crosses over, as far as noise may take it, so that what is computed from it does too.
+            left.flat[mine] -= margin.flat[mine] + np.copysign(REACH * noise, margin.flat[mine])
+            return super().compare(left, right, ordering)
+        found = super().compare(left, right, ordering)
+        found.flat[mine] = ~ordering(margin.flat[mine], 0)
         return found
 
     def winners(self, values, axis):
@@ -210,8 +213,10 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
     seed : int
         Of the roundings.
     """
+    with np.errstate(all="ignore"):
+        expected = named_results(module, given)
     recorded = Recorded()
-    expected = run_on(Rounding(FLOAT64, selections=recorded), module, given)
+    run_on(Rounding(FLOAT64, selections=recorded), module, given)
     compared = Compared(recorded.margins)
     run_on(Rounding(format, [seed, 0], compared), module, given)
     return Observed(expected, recorded.margins, compared.noise, compared.close)
@@ -256,7 +261,7 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
         largest = rounds.sum(axis=1).max(axis=0)
         widest = np.maximum(scale, JUMP * largest / worst_limit(expected.size, freedom))
     # The smaller errors of an element are those of runs in which no decision fell otherwise.
-    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / norm.ppf(0.625)
+    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / ndtri(0.625)
     undisturbed += format.unit * np.sqrt(np.mean(np.square(expected)))
     return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))
 
@@ -335,7 +340,7 @@ def independent(units: np.ndarray, size: int) -> float:
     mean = units.mean()
     if not mean:
         return 1.0
-    spread = np.var(units / mean, ddof=1) * (len(units) - 1) / chi2.ppf(0.05, len(units) - 1)
+    spread = np.var(units / mean, ddof=1) * (len(units) - 1) / chdtri(len(units) - 1, 0.95)
     return float(np.clip(2 / max(spread, 1e-300), 1.0, size))
 
 
@@ -345,8 +350,8 @@ def worst_limit(count: int, freedom: float = np.inf) -> float:
     The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times
     that is allowed. Few independent errors may be larger all at once: by a factor that one case in a hundred exceeds.
     """
-    together = np.sqrt(chi2.isf(0.01, freedom) / freedom) if freedom < count else 1.0
-    return SLACK * float(together * np.sqrt(chi2.isf(FALSE_ALARM / max(count, 1), 1)))
+    together = np.sqrt(chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
+    return SLACK * float(together * np.sqrt(chdtri(1, FALSE_ALARM / max(count, 1))))
 
 
 def rms_limit(freedom: float) -> float:
@@ -354,4 +359,4 @@ def rms_limit(freedom: float) -> float:
 
     It exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times that is allowed.
     """
-    return SLACK * float(np.sqrt(chi2.isf(FALSE_ALARM, freedom) / freedom))
+    return SLACK * float(np.sqrt(chdtri(freedom, FALSE_ALARM) / freedom))

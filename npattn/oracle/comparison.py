@@ -82,6 +82,9 @@ class Comparison:
         """Whether a correct kernel may have given all the results."""
         return all(judgement.passed for judgement in self.judgements.values())
 
+    def __bool__(self) -> bool:
+        return self.passed
+
     def __str__(self) -> str:
         wrong = sum(not judgement.passed for judgement in self.judgements.values())
         verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else "every result within its budget"

@@ -37,6 +37,8 @@ VERSION = 1
 HEADER = "header.json"
 LONGEST_HEADER = 2**20
 """Bytes of JSON that are read; the largest system's header has a fiftieth of it."""
+DEEPEST = 50
+"""Systems in systems."""
 GROUPS = {"inputs": "<f4", "params": "<f4", "upstream": "<f4", "expected": "<f8", "budget": "<f8"}
 """The arrays of a case, by attribute, and their numbers in the file."""
 FIELDS = {
@@ -167,19 +169,21 @@ def to_json(value: Any, name: str) -> Any:
     raise TypeError(f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}")
 
 
-def from_json(value: Any) -> Any:
+def from_json(value: Any, depth: int) -> Any:
     """Return the hyperparameter that a value in JSON stands for."""
+    if depth > DEEPEST:
+        raise ValueError(f"hyperparameters are nested more than {DEEPEST} times")
     if isinstance(value, dict):
-        return build(value)
-    return tuple(map(from_json, value)) if isinstance(value, list) else value
+        return build(value, depth)
+    return tuple(from_json(one, depth + 1) for one in value) if isinstance(value, list) else value
 
 
-def build(described: Any) -> Module:
+def build(described: Any, depth: int = 0) -> Module:
     """Make the module of which a header speaks.
 
     Raises
     ------
-    TypeError, ValueError, ArithmeticError, RecursionError
+    TypeError, ValueError, ArithmeticError
         If there is none.
     """
     if not (isinstance(described, dict) and described.keys() == {"key", "hyperparameters"}):
@@ -190,10 +194,10 @@ def build(described: Any) -> Module:
         meant = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown system {brief(key)}{meant}: a newer npattn may know it")
     names = [field.name for field in dataclasses.fields(CATALOGUE[key])]
-    if not (isinstance(values, dict) and list(values) == names):
+    if not (isinstance(values, dict) and values.keys() == set(names)):
         given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
         raise ValueError(f"hyperparameters of {key!r} are {given or 'none'}; expected {', '.join(names) or 'none'}")
-    return CATALOGUE[key](**{name: from_json(value) for name, value in values.items()})
+    return CATALOGUE[key](**{name: from_json(value, depth + 1) for name, value in values.items()})
 
 
 def load(path: str | os.PathLike[str]) -> Case:
@@ -236,7 +240,7 @@ def load(path: str | os.PathLike[str]) -> Case:
         header = read_header(archive)
         try:
             module = build(header["system"])
-        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise archive.error(f"{HEADER}: {error}") from None
         names = names_of_groups(archive, header)
         arrays, checksums = read_members(archive, header, names)

@@ -132,9 +132,9 @@ class Selections:
     Heirs record how close decisions were, or turn close ones over: `npattn.oracle.budgets`.
     """
 
-    def above(self, difference: np.ndarray, compare: Callable[..., np.ndarray]) -> np.ndarray:
-        """Compare differences with 0."""
-        return compare(difference, 0)
+    def compare(self, left: Any, right: Any, ordering: Callable[..., np.ndarray]) -> np.ndarray:
+        """Compare numbers."""
+        return ordering(left, right)
 
     def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
         """Return the index of the first maximum along an axis, which stays with length 1."""
@@ -160,8 +160,7 @@ class RoundingArray(np.ndarray):
         )
         operands = [plain(a) for a in inputs]
         if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands) == rounding.format.storage:
-            with np.errstate(invalid="ignore"):
-                return rounding.selections.above(np.subtract(*operands), ufunc)
+            return rounding.selections.compare(*operands, ufunc)
         if ufunc is np.equal and method == "__call__":
             return select_equal(rounding, *operands)
         if out is not None:
@@ -278,7 +277,11 @@ def sigmoid(x: RoundingArray) -> tuple[Any, Any]:
 
 
 def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
-    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
+    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1.
+
+    Some published code moves the logits by another constant before, and so rounds them once more.
+    """
+    x = x - x.min(axis=axis, keepdims=True)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y = e / e.sum(axis=axis, keepdims=True)
     return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))

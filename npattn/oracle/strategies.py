@@ -272,6 +272,8 @@ def map_sizes(
     within = module
     while hasattr(within, "inner"):
         within = within.inner
+    if isinstance(within, DualAttentionHead):  # of few positions one has all the weight, and queries no gradient
+        width = max(width, -(-9 // height))
     if isinstance(within, PixelCorrelation):  # where all positions point apart, only ε leaves features a gradient
         apart = min(within.channels, within.embedding) + 1
         width = max(width, -(-(apart + 1) // height))

@@ -142,7 +142,7 @@ def test_equal_channels_share_their_weight_and_their_gradient(variant):
 @every_variant
 def test_large_maps_saturate_the_softmax_without_overflow(variant):
     module = ChannelAttention(6, variant)
-    params, x = small(module, scale=30, height=40, width=40, dtype=np.float32)
+    params, x = small(module, scale=3000, height=40, width=40, dtype=np.float32)
     x = x.astype(np.float32)
     run = module(params, x)
     dx, grads = run.backward(x)

@@ -194,8 +194,8 @@ def test_a_kernel_that_decides_a_close_case_otherwise_is_within_its_budgets():
     budget = measure_budgets(observed, module, values, BFLOAT16, 0)
 
     class Otherwise(budgets.Selections):
-        def above(self, difference, compare):
-            found = super().above(difference, compare)
+        def compare(self, left, right, ordering):
+            found = super().compare(left, right, ordering)
             near = np.abs(margin) < observed.noise[0]
             assert near.any()
             return found ^ near
@@ -212,9 +212,9 @@ def test_a_kernel_that_decides_a_clear_case_otherwise_is_not():
     budget = measure_budgets(observed, module, values, BFLOAT16, 0)
 
     class Otherwise(budgets.Selections):
-        def above(self, difference, compare):
-            found = super().above(difference, compare)
-            found[np.unravel_index(np.abs(difference).argmax(), difference.shape)] ^= True
+        def compare(self, left, right, ordering):
+            found = super().compare(left, right, ordering)
+            found[np.unravel_index(np.abs(left).argmax(), left.shape)] ^= True
             return found
 
     found = run_on(Rounding(FLOAT64, selections=Otherwise()), module, values)

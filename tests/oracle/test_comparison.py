@@ -34,6 +34,11 @@ def test_exact_results_pass_without_an_error(case):
     case.assert_matches(case.expected)
 
 
+def test_a_comparison_is_true_if_it_passed(case):
+    assert case.compare(case.expected)
+    assert not case.compare({"output": -case.expected["output"]})
+
+
 def test_any_subset_of_the_results_will_do(case):
     for name in case.expected:
         report = case.compare({name: case.expected[name]})

@@ -205,9 +205,9 @@ class Recording(Selections):
     def __init__(self):
         self.seen = []
 
-    def above(self, difference, compare):
-        self.seen.append("above")
-        return super().above(difference, compare)
+    def compare(self, left, right, ordering):
+        self.seen.append("compare")
+        return super().compare(left, right, ordering)
 
     def winners(self, values, axis):
         self.seen.append("winners")
@@ -221,8 +221,8 @@ class Recording(Selections):
 @pytest.mark.parametrize(
     ("decide", "kind"),
     [
-        (ops.relu, "above"),
-        (lambda x: x < 1, "above"),
+        (ops.relu, "compare"),
+        (lambda x: x < 1, "compare"),
         (lambda x: ops.max_pool(x, axis=1), "winners"),
         (lambda x: ops.max_pool(x, axis=3), "winners"),
         (lambda x: x.argmax(axis=2), "winners"),

@@ -1,0 +1,398 @@
+"""How good a judge golden cases are: do correct kernels pass, and are planted faults caught?
+
+Over all systems, formats and several shapes, correct kernels (`kernels.py`: PyTorch and NumPy, at once in float32 or
+one rounded operation at a time, in several orders of summation) and faulty ones (`faults.py`: a mistake in one step)
+are judged by `Case.compare`, by fixed tolerances, and by the rule that a kernel may be off by twice what the plain
+low-precision computation is.
+
+    python tests/benchmarks/judge.py
+    python tests/benchmarks/judge.py se eca --seeds 5
+    python tests/benchmarks/judge.py --quick
+    python tests/benchmarks/judge.py --faults pam
+
+A fault can be seen in a format if, computed exactly, it moves some result by at least `VISIBLE` times the errors that
+plain correct kernels themselves make there: in root mean square over the tensor, or in its largest error. The errors
+are the largest of those of `kernels.PLAIN` and of the reference with every operation rounded at random, over all seeds
+of a shape and several upstream gradients for each: a gradient of few numbers may be right by luck, and a close decision
+fall as it should. No budget and no limit enters.
+
+Systems, kernels and faults that are held out (`HELD_OUT` here and in the two other files) are those on which no limit
+of the judge was tuned; the table has them apart.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+import os
+import sys
+import textwrap
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
+
+import npattn
+from npattn.oracle import generic_values, golden
+from npattn.oracle.formats import representable, ulp
+from npattn.oracle.rounding import Rounding
+from tests.benchmarks import faults, kernels
+
+FORMATS = "bfloat16", "float16", "float32"
+SHAPES = (2, 7, 5), (1, 13, 11), (2, 1, 1), (3, 5, 9)
+"""Images, height and width of the cases of every system's example."""
+VARIANT_SHAPES = SHAPES[::3]
+"""Those of the cases of its variants."""
+HELD_OUT = {"coordinate", "danet", "mhsa", "pcm"}
+"""Keys of systems that no limit was tuned on."""
+VISIBLE = 4.0
+"""How many times the errors of correct kernels a fault must move a result to be seen."""
+UPSTREAM = 6
+"""Upstream gradients, besides the case's own, with which the errors of plain correct kernels are measured."""
+TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5), "float32": (1.3e-6, 1e-5)}
+"""Relative and absolute tolerance of PyTorch's assert_close: its defaults."""
+RULES = {
+    "golden case": "this judge",
+    "assert_close": "assert_close, its defaults",
+    "1e-2": "rtol = atol = 1e-2",
+    "5e-2": "rtol = atol = 5e-2",
+    "plain": "at most twice plain's error",
+}
+"""What is compared, and what the table calls it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One kernel on one case.
+
+    Attributes
+    ----------
+    kind : str
+        "kernel", "fault", or "narrow" for sums in the format.
+    name, key, case, format : str
+    held : bool
+        Whether it is held out.
+    refused : dict of bool
+        By rule; the rule that asks for a plain reference has nothing to say of that itself.
+    visible : float
+        How many times the errors of correct kernels the fault moves some result.
+    near : str
+        The result that the judge finds worst.
+    worst, rms : float
+        There: errors in units of their limits.
+    """
+
+    kind: str
+    name: str
+    key: str
+    case: str
+    format: str
+    held: bool
+    refused: dict
+    visible: float = np.nan
+    near: str = ""
+    worst: float = np.nan
+    rms: float = np.nan
+
+
+def modules_of(key):
+    """List a system's example and variants of it."""
+    example = npattn.CATALOGUE[key].example()
+    found = [example]
+    if "training" in {field.name for field in dataclasses.fields(example)}:
+        found.append(dataclasses.replace(example, training=True))
+    more = {
+        "se": lambda: [npattn.SqueezeExcitation(channels=20, reduction=4, bias=False)],
+        "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
+        "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
+        "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
+        "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
+        "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
+        "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
+        "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
+        "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
+        "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
+    }
+    return found + more.get(key, list)()
+
+
+def measure(module, shape, format, seeds):
+    """Judge correct and faulty kernels on all cases of one shape: a list of trials."""
+    batch, height, width = shape
+    try:
+        cases = [golden(module, batch=batch, height=height, width=width, dtype=format, seed=seed) for seed in seeds]
+    except ValueError:
+        return []  # in training, too few values for a variance; fewer positions than are to be chosen
+    done = [run_kernels(case) for case in cases]
+    found = [largest_errors(case) for case in cases]
+    noise = {name: np.max([each[name] for each in found], axis=0) for name in cases[0].expected}
+    trials = []
+    for case, found in zip(cases, done, strict=True):
+        plain = found[next(name for name in kernels.PLAIN if name in found)]
+        for name, results in found.items():
+            trials.append(try_results(case, "kernel", name, results, None if results is plain else plain))
+        trials += try_faults(case, plain, noise)
+        if format != "float32":
+            results = kernels.narrow_sums(case)
+            moved = visibility(case, results, noise)
+            trials.append(try_results(case, "narrow", "sums in the format", results, plain, visible=moved))
+    return trials
+
+
+def run_kernels(case):
+    """Run all correct kernels that can run a case: results by name."""
+    found = {}
+    for name, kernel in kernels.KERNELS.items():
+        try:
+            found[name] = kernel(case)
+        except kernels.SkippedError:
+            continue
+    return found
+
+
+def sizes(case, name, errors):
+    """Return root mean square and maximum of the errors of a result, where the format can hold it."""
+    errors = errors[np.isfinite(case.expected[name])]
+    return np.array([np.sqrt(np.mean(np.square(errors))), np.max(np.abs(errors))]) if errors.size else np.zeros(2)
+
+
+def largest_errors(case):
+    """Return the largest errors of plain kernels in every result; at least those of rounding it to the format."""
+    found = {name: [sizes(case, name, ulp(value, case.format) / 12**0.5)] for name, value in case.expected.items()}
+    random = np.random.RandomState([case.seed, 4])
+    for draw in range(1 + UPSTREAM):
+        other = case if draw == 0 else with_upstream(case, random)
+        random_rounding = functools.partial(kernels.nearest, rounding=Rounding(case.format, [case.seed, draw, 5]))
+        for kernel in (*(kernels.KERNELS[name] for name in kernels.PLAIN), random_rounding):
+            try:
+                results = kernel(other)
+            except kernels.SkippedError:
+                continue
+            for name, value in results.items():
+                error = value - other.expected[name]
+                found[name].append(sizes(case, name, np.where(np.isfinite(error), error, 0)))
+    return {name: np.max(each, axis=0) for name, each in found.items()}
+
+
+def with_upstream(case, random):
+    """Draw other upstream gradients for a case."""
+    upstream = {
+        name: representable(random.standard_normal(dy.shape), case.format).astype(np.float32)
+        for name, dy in case.upstream.items()
+    }
+    other = dataclasses.replace(case, upstream=upstream)
+    with np.errstate(all="ignore"):
+        exact = kernels.run_reference(case.module, *kernels.given(other, np.float64))
+    return dataclasses.replace(other, expected=exact)
+
+
+def visibility(case, results, noise):
+    """Tell how many times the errors of correct kernels results are off, at most."""
+    factors = [0.0]
+    for name, value in results.items():
+        moved = np.where(np.isfinite(value), value - case.expected[name], np.inf)
+        factors.append(np.max(sizes(case, name, moved) / noise[name]))
+    return float(np.max(factors))
+
+
+def try_faults(case, plain, noise):
+    """Plant every fault that applies, in one of its places, in a fused and in a plain kernel."""
+    trials = []
+    exact = kernels.given(case, np.float64)
+    with np.errstate(all="ignore"):
+        places = faults.sites(kernels.run_reference, faults.FAULTS, case.module, *exact)
+        for fault, where in places.items():
+            site = where[zlib.crc32(f"{fault} {case}".encode()) % len(where)]  # any, but always the same
+            run = faults.faulty(kernels.run_reference, fault, site)
+            moved = visibility(case, run(case.module, *exact), noise)
+            held = fault.name in faults.HELD_OUT
+            for way, kernel in (("fused", kernels.single), ("plain", kernels.nearest)):
+                name = f"{fault}, call {site}, {way}"
+                results = kernel(case, run)
+                trials.append(try_results(case, "fault", name, results, plain, held=held, visible=moved))
+    return trials
+
+
+def try_results(case, kind, name, results, plain, *, held=False, visible=np.nan):
+    """Judge results by every rule; `plain` holds the plain low-precision results, None if these are they."""
+    report = case.compare(results)
+    worst = max(report.judgements.values(), key=lambda j: badness(j).max())
+    refused = {"golden case": not report.passed, "assert_close": beyond(case, results, *TOLERANCES[case.dtype])}
+    refused |= {rule: beyond(case, results, float(rule), float(rule)) for rule in ("1e-2", "5e-2")}
+    if plain is not None:
+        refused["plain"] = any(
+            not np.max(np.abs(value - case.expected[n]), initial=0)
+            <= 2 * np.max(np.abs(plain[n] - case.expected[n]), initial=0)
+            for n, value in results.items()
+        )
+    held = held or case.module.key in HELD_OUT or name in kernels.HELD_OUT
+    nearness = visible, worst.name, *map(float, badness(worst))
+    return Trial(kind, name, case.module.key, repr(case), case.dtype, held, refused, *nearness)
+
+
+def badness(judgement):
+    """Return worst and root mean square of the errors in units of their limits."""
+    if judgement.trouble:
+        return np.array([np.inf, np.inf])
+    return np.array([judgement.worst / judgement.worst_limit, judgement.rms / judgement.rms_limit])
+
+
+def beyond(case, results, relative, absolute):
+    """Tell whether some number is off by more than a tolerance, as PyTorch's assert_close reckons."""
+    with np.errstate(invalid="ignore"):
+        return any(
+            not (np.abs(value - case.expected[n]) <= absolute + relative * np.abs(case.expected[n])).all()
+            for n, value in results.items()
+        )
+
+
+# The report
+
+
+def seen(trial):
+    return not trial.visible < VISIBLE
+
+
+def share(count, total):
+    """Write a share in percent; 0 stands for none at all."""
+    if not total:
+        return "-"
+    return f"{100 * count / total:.2g} %" if count else "0"
+
+
+def table(trials):
+    """Write what each rule refuses of the correct kernels, and misses of the faults that can be seen."""
+    lines = []
+    for kind, title, wrong in (
+        ("kernel", "correct kernels refused", lambda trial, rule: trial.refused[rule]),
+        ("fault", "visible faults missed", lambda trial, rule: not trial.refused[rule]),
+    ):
+        those = [trial for trial in trials if trial.kind == kind and (kind == "kernel" or seen(trial))]
+        columns = [[t for t in those if t.format == format] for format in FORMATS] + [those]
+        lines.append(f"{title + ', of':<30}" + "".join(f"{len(column):>11}" for column in columns))
+        for rule, words in RULES.items():
+            cells = []
+            for column in columns:
+                judged = [trial for trial in column if rule in trial.refused]
+                cells.append(share(sum(wrong(trial, rule) for trial in judged), len(judged)))
+            lines.append(f"  {words:<28}" + "".join(f"{cell:>11}" for cell in cells))
+    return lines
+
+
+def room(trials):
+    """Write how near correct kernels come to the limits: the largest errors, in units of limits, worst and rms."""
+    lines = [f"{'errors over limits, worst, rms':<30}" + "".join(f"{format:>16}" for format in FORMATS)]
+    for key in dict.fromkeys(trial.key for trial in trials):
+        cells = []
+        for format in FORMATS:
+            own = [t for t in trials if t.kind == "kernel" and t.key == key and t.format == format]
+            pair = [max((getattr(t, of) for t in own), default=np.nan) for of in ("worst", "rms")]
+            cells.append(f"{pair[0]:.2f} {pair[1]:.2f}")
+        lines.append(f"  {key:<28}" + "".join(f"{cell:>16}" for cell in cells))
+    return lines
+
+
+def listed(title, trials, most):
+    """List trials, one a line."""
+    lines = [f"{title}: {len(trials)}"]
+    for t in trials[:most]:
+        lines.append(f"  {t.case}: {t.name}")
+        moved = "" if np.isnan(t.visible) else f"; moved {t.visible:.2g} times the errors of correct kernels"
+        lines.append(f"    {t.near}: worst {t.worst:.2f}, rms {t.rms:.2f} of the limits{moved}")
+    if len(trials) > most:
+        lines.append(f"  and {len(trials) - most} more")
+    return lines
+
+
+def report(trials, most):
+    """Write the whole report."""
+    headings = f"{'':<30}" + "".join(f"{name:>11}" for name in (*FORMATS, "all"))
+    lines = []
+    for title, held in (("TUNED ON", False), ("HELD OUT", True)):
+        part = [trial for trial in trials if trial.held == held]
+        lines += [f"{title:<30}{headings[30:]}", *table(part), ""]
+    kinds = {kind: [trial for trial in trials if trial.kind == kind] for kind in ("kernel", "fault", "narrow")}
+    lines += [*room(trials), ""]
+    small = [trial for trial in kinds["fault"] if not seen(trial)]
+    caught = sum(trial.refused["golden case"] for trial in small)
+    lines.append(f"faults too small for the format: {len(small)}, of which caught all the same: {caught}")
+    shown = [trial for trial in kinds["narrow"] if seen(trial)]
+    caught = sum(trial.refused["golden case"] for trial in shown)
+    lines.append(f"sums in the format, where visible: {len(shown)} of {len(kinds['narrow'])}, caught: {caught}")
+    lines += listed("correct kernels refused", [t for t in kinds["kernel"] if t.refused["golden case"]], most)
+    missed = [t for t in kinds["fault"] if seen(t) and not t.refused["golden case"]]
+    lines += listed("visible faults missed", missed, most)
+    return lines
+
+
+def some_values(module, batch=3, height=6, width=7):
+    """Draw parameters, inputs and upstream gradients, in float64."""
+    params, inputs = generic_values(module, batch=batch, height=height, width=width)
+    random = np.random.RandomState(0)
+    shapes = module.output_shapes(batch, height, width)
+    return params, inputs, {name: random.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def list_faults(key):
+    """Write which faults can be planted in a system or one of its variants."""
+    ways = {"forward": {}, "both": {}, "backward": {}}
+    for module in modules_of(key):
+        for fault in faults.sites(kernels.run_reference, faults.FAULTS, module, *some_values(module)):
+            ways[fault.way][str(fault)] = None
+    lines = []
+    for way, names in ways.items():
+        lines.append(f"{key}, {way}: {len(names)}")
+        lines += textwrap.wrap(", ".join(names), 76, initial_indent="    ", subsequent_indent="    ")
+    return lines
+
+
+def run_all(tasks, jobs):
+    """Measure all tasks, in several processes or this one alone, and tell how far it is."""
+    began, trials = time.perf_counter(), []
+    if jobs == 1:
+        return [trial for task in tasks for trial in measure(*task)]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
+        futures = [pool.submit(measure, *task) for task in tasks]
+        for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            future.result()
+            if done % max(1, len(tasks) // 20) == 0:
+                print(f"{done / len(tasks):4.0%}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        for future in futures:
+            trials += future.result()
+    return trials
+
+
+def main(argv=None):
+    """Print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
+    parser.add_argument("--quick", action="store_true", help="the examples alone, on one shape")
+    parser.add_argument("--faults", action="store_true", help="list what faults are planted in each system, no more")
+    parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (default: 0)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--list", type=int, default=10, metavar="N", help="list so many failures of each kind")
+    arguments = parser.parse_args(argv)
+    for key in arguments.keys:
+        if key not in npattn.CATALOGUE:
+            parser.error(f"unknown system {key!r} (expected some of {', '.join(npattn.CATALOGUE)})")
+    if arguments.faults:
+        for key in arguments.keys or npattn.CATALOGUE:
+            print("\n".join(list_faults(key)))
+        return
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    tasks = []
+    for key in arguments.keys or npattn.CATALOGUE:
+        example, *variants = modules_of(key)
+        cases = [(example, shape) for shape in SHAPES] + [(v, shape) for v in variants for shape in VARIANT_SHAPES]
+        tasks += [(*case, format, seeds) for case in (cases[:1] if arguments.quick else cases) for format in FORMATS]
+    print("\n".join(report(run_all(tasks, arguments.jobs), arguments.list)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""Correct kernels for the judge to pass: each computes a golden case's results honestly, in its own way."""
+
+import contextlib
+import functools
+import importlib
+
+import numpy as np
+
+import npattn
+from npattn.module import as_tuple
+from npattn.oracle.formats import representable
+from npattn.oracle.rounding import Rounding
+
+__all__ = [
+    "HELD_OUT",
+    "KERNELS",
+    "PLAIN",
+    "SkippedError",
+    "narrow_sums",
+    "nearest",
+    "rounded",
+    "run_reference",
+    "single",
+]
+
+
+class SkippedError(Exception):
+    """The kernel can't run this case: it has no such form, or PyTorch has no such operation in the format."""
+
+
+def given(case, dtype=np.float32):
+    """Return what a kernel is given: parameters, inputs, upstream gradients."""
+    return tuple(
+        {name: a.astype(dtype) for name, a in values.items()} for values in (case.params, case.inputs, case.upstream)
+    )
+
+
+def rounded(results, format):
+    """Round results to the format, as a kernel does that computes in float32 and writes in the format."""
+    with np.errstate(over="ignore"):
+        return {name: representable(np.asarray(a).astype(np.float64), format) for name, a in results.items()}
+
+
+def run_reference(module, params, inputs, upstream):
+    """Run forward and backward; name the results as a case does."""
+    run = module(params, *inputs.values())
+    dx, grads = run.backward(*upstream.values() if len(upstream) == 1 else [tuple(upstream.values())])
+    found = dict(zip(inputs, as_tuple(dx), strict=True)) | grads
+    outputs = dict(zip(upstream, as_tuple(run.output), strict=True))
+    return outputs | {f"{name}.grad": gradient for name, gradient in found.items() if gradient is not None}
+
+
+def single(case, run=run_reference):
+    """NumPy in float32, results rounded to the format: a fused kernel."""
+    with np.errstate(all="ignore"):
+        return rounded(run(case.module, *given(case)), case.format)
+
+
+def nearest(case, run=run_reference, rounding=None):
+    """The reference with every operation's result rounded to the format: a plain kernel, one operation at a time."""
+    rounding = rounding or Rounding(case.format)
+    arrays = ({name: rounding.array(a) for name, a in values.items()} for values in given(case))
+    with np.errstate(all="ignore"):
+        return {name: np.asarray(a).astype(np.float64) for name, a in run(case.module, *arrays).items()}
+
+
+# Other orders of summation
+
+
+class Sums:
+    """An order in which numbers are added up.
+
+    Parameters
+    ----------
+    chunk : int
+        Numbers that are added up in one step, by NumPy; the chunks' sums are added one by one.
+    order : callable
+        Takes n, and returns the order of n terms.
+    narrow : callable, optional
+        Rounds, in place, every partial sum.
+    """
+
+    def __init__(self, chunk, order, narrow=None):
+        self.chunk, self.order, self.narrow = chunk, order, narrow
+
+    def array(self, a):
+        array = np.array(a).view(SummedArray)
+        array.sums = self
+        return array
+
+    def parts(self, count):
+        order = self.order(count)
+        return [order[i : i + self.chunk] for i in range(0, count, self.chunk)]
+
+    def add(self, terms):
+        total = next(terms)
+        for term in terms:
+            total = total + term
+            if self.narrow:
+                self.narrow(total)
+        return total
+
+    def reduce(self, a, axis, keepdims):
+        axes = tuple(range(a.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        axes = tuple(i % a.ndim for i in axes)
+        rest = tuple(i for i in range(a.ndim) if i not in axes)
+        rows = a.transpose(*rest, *axes).reshape(*(a.shape[i] for i in rest), -1)
+        if not rows.shape[-1]:
+            return a.sum(axis=axes, keepdims=keepdims)
+        total = self.add(rows[..., part].sum(axis=-1) for part in self.parts(rows.shape[-1]))
+        return total.reshape([1 if i in axes else n for i, n in enumerate(a.shape)]) if keepdims else total
+
+    def matmul(self, a, b):
+        left, right = (a[None] if a.ndim == 1 else a), (b[:, None] if b.ndim == 1 else b)
+        if not left.shape[-1]:
+            return a @ b
+        c = self.add(left[..., part] @ right[..., part, :] for part in self.parts(left.shape[-1]))
+        c = c[..., 0, :] if a.ndim == 1 else c
+        return c[..., 0] if b.ndim == 1 else c
+
+    def einsum(self, subscripts, *operands):
+        """Multiply what is broadcast to all axes, then add up."""
+        inputs, _, kept = subscripts.partition("->")
+        inputs = inputs.split(",")
+        letters = kept + "".join(sorted(set("".join(inputs)) - set(kept)))
+        product = 1
+        for names, a in zip(inputs, operands, strict=True):
+            order = sorted(range(a.ndim), key=lambda i, names=names: letters.index(names[i]))
+            shape = iter([a.shape[i] for i in order])
+            product = product * a.transpose(order).reshape([next(shape) if n in names else 1 for n in letters])
+        summed = tuple(range(len(kept), len(letters)))
+        return self.reduce(np.asarray(product), summed, False) if summed else product
+
+
+class SummedArray(np.ndarray):
+    """An array whose sums and products are added up in the order that `Sums` says."""
+
+    sums: Sums | None
+
+    def __array_finalize__(self, source):
+        self.sums = getattr(source, "sums", None)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+        sums = next(a.sums for a in (*inputs, *(out or ())) if isinstance(a, SummedArray) and a.sums)
+        operands = [plain(a) for a in inputs]
+        if ufunc is np.matmul:
+            result = sums.matmul(*operands)
+        elif ufunc is np.add and method == "reduce":
+            result = sums.reduce(np.asarray(operands[0]), options.get("axis", 0), options.get("keepdims", False))
+        else:
+            if out:
+                options["out"] = tuple(plain(a) for a in out)
+            result = getattr(ufunc, method)(*operands, **options)
+            return out[0] if out else wrap(result, sums)
+        if out:
+            plain(out[0])[...] = result
+            return out[0]
+        return wrap(result, sums)
+
+    def __array_function__(self, function, types, arguments, options):
+        if not function.__module__.startswith("numpy"):
+            return NotImplemented
+        if function is np.einsum:
+            return wrap(self.sums.einsum(arguments[0], *map(plain, arguments[1:])), self.sums)
+        return super().__array_function__(function, types, arguments, options)
+
+
+def plain(a):
+    return a.view(np.ndarray) if isinstance(a, SummedArray) else a
+
+
+def wrap(a, sums):
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype.kind != "f":
+        return a
+    array = np.asarray(a).view(SummedArray)
+    array.sums = sums
+    return array
+
+
+def in_order(sums, case):
+    """NumPy in float32 with sums in an order of their own, results rounded to the format."""
+    arrays = ({name: sums.array(a) for name, a in values.items()} for values in given(case))
+    with np.errstate(all="ignore"):
+        return rounded(run_reference(case.module, *arrays), case.format)
+
+
+def shuffled(count):
+    return np.random.RandomState(count).permutation(count)
+
+
+def backwards(count):
+    return np.arange(count)[::-1]
+
+
+def narrow_sums(case):
+    """Float32, but sums in the format: no correct kernel."""
+    return in_order(Sums(1, np.arange, Rounding(case.format).round), case)
+
+
+# PyTorch
+
+
+def tests_of(module):
+    """Return the tests of a system, where its PyTorch forms stand."""
+    name = type(module).__module__.rpartition(".")[2]
+    try:
+        return importlib.import_module(f"tests.attention.test_{name}")
+    except ImportError as error:
+        raise SkippedError(f"no tests of {name}") from error
+
+
+def published(module):
+    """Return the PyTorch form of a system, its windows summed at once: window by window is no kernel's way."""
+    key = module.key
+    if key == "sliding-window":
+        return windows(module)
+    if key == "flexible-segmentation":
+        return tests_of(module).published(module, windows)
+    tests = tests_of(module)
+    if not hasattr(tests, "published"):
+        raise SkippedError(f"no PyTorch form of {key}")
+    return tests.published(module)
+
+
+def windows(module):
+    """Sliding windows in PyTorch, by products with the matrices that say which positions a window holds."""
+    import torch
+
+    class Reference(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.classifier = torch.nn.Linear(module.channels, module.classes)
+
+        def forward(self, x):
+            rows, columns = (membership(x, length, module) for length in x.shape[2:])
+            positions = rows[0].sum() * columns[0].sum()
+            scores = self.classifier((rows @ x @ columns.T / positions).movedim(1, 3)).movedim(3, 1)
+            count = torch.outer(rows.sum(dim=0), columns.sum(dim=0))
+            return rows.T @ scores @ columns / count
+
+    def membership(x, length, module):
+        starts = npattn.ops.window_starts(length, module.window, module.stride)
+        at = torch.arange(length)
+        return torch.stack([((start <= at) & (at < start + module.window)).to(x) for start in starts])
+
+    return Reference()
+
+
+def form_of(name):
+    def make(module):
+        tests = tests_of(module)
+        if not hasattr(tests, name) or module.key in {"sliding-window", "flexible-segmentation"}:
+            raise SkippedError(f"no {name} form of {module.key}")
+        return getattr(tests, name)(module)
+
+    return make
+
+
+def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_last=False, threads=1):
+    """Run a PyTorch form with autograd: in the format throughout, with autocast, or in float32 and then rounded."""
+    try:
+        import torch
+    except ImportError as error:
+        raise SkippedError("PyTorch is not installed") from error
+
+    native = getattr(torch, case.dtype, None)
+    if native is None:
+        raise SkippedError(f"PyTorch has no {case.dtype}")
+    if case.dtype == "float32" and (wide or autocast):
+        raise SkippedError("the same in float32 as without it")
+    dtype = torch.float32 if wide or autocast else native
+    reference = make(case.module)
+    params, inputs, upstream = ({n: torch.tensor(a).to(dtype) for n, a in v.items()} for v in given(case))
+    reference = reference.to(dtype)
+    reference.load_state_dict(reference.state_dict() | params)
+    reference.train(getattr(case.module, "training", False))
+    if channels_last:
+        reference = reference.to(memory_format=torch.channels_last)
+        inputs = {n: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for n, a in inputs.items()}
+    leaves = {name: a.requires_grad_() for name, a in inputs.items()}
+    context = torch.autocast("cpu", native) if autocast else contextlib.nullcontext()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with context:
+            outputs = dict(zip(upstream, as_tuple(reference(*leaves.values())), strict=True))
+        torch.autograd.backward(list(outputs.values()), [upstream[n].to(y.dtype) for n, y in outputs.items()])
+    except RuntimeError as error:
+        if "not implemented for" in str(error):
+            raise SkippedError(f"{error}") from error
+        raise
+    finally:
+        torch.set_num_threads(before)
+    found = {f"{name}.grad": a.grad for name, a in (leaves | dict(reference.named_parameters())).items()} | outputs
+    results = {name: found[name].detach().double().numpy() for name in case.expected if found.get(name) is not None}
+    return rounded(results, case.format) if wide else results
+
+
+KERNELS = {
+    "PyTorch": in_pytorch,
+    "PyTorch, autocast": functools.partial(in_pytorch, autocast=True),
+    "PyTorch, float32": functools.partial(in_pytorch, wide=True),
+    "NumPy, float32": single,
+    "NumPy, rounded": nearest,
+    "sums backwards": functools.partial(in_order, Sums(1, backwards)),
+    "sums in chunks": functools.partial(in_order, Sums(16, np.arange)),
+    "sums shuffled": functools.partial(in_order, Sums(3, shuffled)),
+    "PyTorch, channels last, 2 threads": functools.partial(in_pytorch, channels_last=True, threads=2),
+    "PyTorch, fused": functools.partial(in_pytorch, make=form_of("fused")),
+    "PyTorch, fast": functools.partial(in_pytorch, make=form_of("fast")),
+}
+"""Correct kernels, by name: each takes a case and returns its results."""
+HELD_OUT = {
+    "sums backwards",
+    "sums in chunks",
+    "sums shuffled",
+    "PyTorch, channels last, 2 threads",
+    "PyTorch, fused",
+    "PyTorch, fast",
+}
+"""Kernels that no limit was tuned on."""
+PLAIN = "PyTorch", "NumPy, rounded"
+"""Kernels that round after every operation: the first that runs a case is its plain low-precision reference."""

@@ -1,0 +1,214 @@
+import re
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import Module, Pass, oracle
+from npattn.oracle.budgets import Given, run_on
+from npattn.oracle.cases import KINDS
+from npattn.oracle.formats import representable
+from npattn.oracle.rounding import Rounding
+from npattn.oracle.special import special
+from tests.strategies import SYSTEMS
+
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+
+
+@dataclass(frozen=True)
+class Doubled(Module):
+    """A system that the catalogue doesn't know."""
+
+    channels: int = 3
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+    def forward(self, params, x):
+        return Pass(2 * x, lambda dy: (2 * dy, {}))
+
+
+def nearest(case):
+    """The results of a plain kernel in the case's format."""
+    return run_on(Rounding(case.format), case.module, Given(case.params, case.inputs, case.upstream))
+
+
+def find(key, words, dtype="float16"):
+    """The one case whose id ends in the words."""
+    (recipe,) = [recipe for recipe in oracle.cases(key, [dtype]) if recipe.id.endswith(words)]
+    return recipe.make()
+
+
+@every_system
+def test_a_correct_kernel_passes_and_every_element_is_judged(system):
+    for recipe in oracle.cases(system, ["float16"], limit=1):
+        case = recipe.make()
+        assert all(np.isfinite(budget).all() for budget in case.budget.values()), recipe
+        report = case.compare(nearest(case))
+        assert report.passed, f"{recipe}: {report}"
+
+
+@every_system
+def test_ids_are_unique_and_can_be_selected_by_pytest(system):
+    ids = [recipe.id for recipe in oracle.cases(system)]
+    assert len(set(ids)) == len(ids)
+    for name in ids:
+        assert re.fullmatch(r"[\w-]+", name)
+        assert name.startswith(system.key)
+
+
+@every_system
+def test_sizes_lie_at_one_and_around_powers_of_two(system):
+    recipes = oracle.cases(system, ["float16"], kinds=["sizes"])
+    assert {recipe.batch for recipe in recipes} == {1, 2, 3}
+    positions = {recipe.height * recipe.width for recipe in recipes}
+    assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == positions
+    channels = {getattr(recipe.module, "channels", None) or recipe.module.inner.channels for recipe in recipes}
+    assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == channels
+
+
+@every_system
+def test_every_module_of_the_sweep_runs_on_its_map(system):
+    for recipe in oracle.cases(system, ["float32"]):
+        sizes = {"batch": recipe.batch, "height": recipe.height, "width": recipe.width}
+        params, inputs = oracle.generic_values(recipe.module, **sizes)
+        recipe.module(params, *inputs.values())
+
+
+@every_system
+def test_training_and_every_kind_of_values_is_swept(system):
+    recipes = oracle.cases(system, ["float16"])
+    assert {recipe.values for recipe in recipes} == {"generic", "large", "ties", "zeros"}
+    trained = {recipe.values for recipe in recipes if vars(recipe.module).get("training")}
+    assert trained == (
+        {"generic", "large", "ties", "zeros"} if hasattr(system, "training") and system.key != "residual" else set()
+    )
+
+
+def test_nothing_is_made_before_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(sys.modules["npattn.oracle.cases"], "golden", lambda *_, **__: pytest.fail("made"))
+    for system in SYSTEMS:
+        oracle.cases(system)
+
+
+def test_a_case_is_made_once():
+    one, other = (oracle.cases("eca", ["float16"])[0] for _ in range(2))
+    assert one is not other
+    assert one.make() is other.make()
+
+
+def test_large_inputs_overflow_a_softmax_without_its_maximum_and_nothing_else():
+    for dtype in ("float16", "float32"):
+        case = find("pam", "16x7x9-large", dtype)
+        x = case.inputs["x"]
+        rows = x.reshape(*x.shape[:2], -1)
+        q, k, v = (
+            case.params[f"{name}_conv.weight"][:, :, 0, 0] @ rows + case.params[f"{name}_conv.bias"][:, None]
+            for name in ("query", "key", "value")
+        )
+        logits = q.swapaxes(1, 2) @ k
+        with np.errstate(over="ignore", invalid="ignore"):
+            e = np.exp(logits.astype(dtype))
+            careless = v @ (e / e.sum(axis=2, keepdims=True)).swapaxes(1, 2)
+        y = case.params["gamma"] * careless.reshape(x.shape) + x
+        assert "not finite" in str(case.compare({"output": y}))
+        assert case.compare({"output": nearest(case)["output"]}).passed
+        assert all(np.isfinite(budget).all() for budget in case.budget.values())
+
+
+@every_system
+def test_large_inputs_are_no_larger_than_the_format_bears(system):
+    (recipe,) = [r for r in oracle.cases(system, ["float16"], kinds=["large"]) if r.label == "large"]
+    module, format = recipe.module, oracle.FORMATS["float16"]
+    upstream = {name: np.ones(shape) for name, shape in module.output_shapes(1, 7, 9).items()}
+    given = Given(*oracle.generic_values(module, batch=1, height=7, width=9), upstream)
+    large = special("large", module, given, format)
+    for name, result in run_on(Rounding(format), module, large.each(lambda a: representable(a, format))).items():
+        assert np.isfinite(result).all(), name
+    grown = {name: np.abs(x).max() / np.abs(given.inputs[name]).max() for name, x in large.inputs.items()}
+    assert max(grown.values()) >= 2
+
+
+def test_ties_hold_few_numbers():
+    x = find("cbam", "32x7x9-ties").inputs["x"]
+    np.testing.assert_array_equal(np.unique(x), [-2, -1, 0, 1, 2])
+    assert not (np.signbit(x) & (x == 0)).any()
+
+
+def test_zeros_fill_channels_and_an_image():
+    x = find("cam", "zeros").inputs["x"]
+    assert not x[:, 1::2].any()
+    assert not x[-1].any()
+    assert x[:-1, ::2].all()
+
+
+@pytest.mark.parametrize("values", ["large", "ties", "zeros"])
+def test_masks_and_noise_stay_what_they_are(values):
+    dropping = npattn.MultiScaleConcat(2, 2, rates=(1,), training=True)
+    hard = npattn.HardAttention(2)
+    for module, name in [(dropping, "drop"), (hard, "noise")]:
+        upstream = {name: np.ones(shape) for name, shape in module.output_shapes(3, 2, 3).items()}
+        given = Given(*oracle.generic_values(module, batch=3, height=2, width=3), upstream)
+        found = special(values, module, given, oracle.FORMATS["float16"])
+        np.testing.assert_array_equal(given.inputs[name], found.inputs[name])
+        assert (given.inputs["x"] != found.inputs["x"]).any()
+
+
+def test_a_limit_spreads_over_the_kinds():
+    recipes = oracle.cases("cbam", ["float32", "float16"], limit=6)
+    assert len(recipes) == 12
+    assert {recipe.values for recipe in recipes} > {"generic"}
+    assert len({recipe.id for recipe in recipes}) == 12
+    assert oracle.cases("cbam", ["float16"], limit=1000) == oracle.cases("cbam", ["float16"])
+
+
+def test_a_module_stays_as_it_is():
+    module = npattn.PositionAttention(5, reduction=2)
+    recipes = oracle.cases(module, ["float16"])
+    assert {recipe.module for recipe in recipes} == {module}
+    assert "options" not in {recipe.label for recipe in recipes}
+
+
+def test_a_system_of_ones_own_is_swept():
+    recipes = oracle.cases(Doubled, ["float16"], kinds=["sizes", "ties"])
+    assert recipes[0].id == "Doubled-float16-2x1x5x3"
+    case = recipes[-1].make()
+    case.assert_matches({"output": 2 * case.inputs["x"]})
+
+
+def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
+    by_key, by_class = (oracle.cases(system, ["bfloat16"]) for system in ("se", npattn.SqueezeExcitation))
+    assert by_key == by_class
+    assert oracle.cases("se", [np.float32], kinds=["zeros"])[0].id == "se-float32-3x32x7x9-zeros"
+    assert {kind: len(oracle.cases("se", ["float16"], kinds=[kind])) > 0 for kind in KINDS} == dict.fromkeys(
+        KINDS, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'?"),
+        ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
+        ([int], {}, TypeError, "system is a type"),
+        (["eca", ["bf16"]], {}, ValueError, "dtype='bf16'; did you mean 'bfloat16'?"),
+        (["eca", "bfloat16"], {}, TypeError, "formats='bfloat16' is a str; expected a list: ['bfloat16']"),
+        (["eca"], {"kinds": ["tie"]}, ValueError, "kinds holds an unknown 'tie'; did you mean 'ties'?"),
+        (["eca"], {"kinds": "ties"}, TypeError, "kinds='ties' is a str; expected a list: ['ties']"),
+        (["eca"], {"limit": 0}, ValueError, "limit=0; expected an integer of at least 1"),
+        (["eca"], {"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
+    ],
+)
+def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error, words):
+    with pytest.raises(error) as caught:
+        oracle.cases(*arguments, **options)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_values_are_refused():
+    with pytest.raises(ValueError, match="golden: values='tie'; did you mean 'ties'"):
+        oracle.golden(npattn.CATALOGUE["eca"].example(), values="tie")
