@@ -112,7 +112,9 @@ def test_check_of_all_finds_every_gradient_right(command):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert [row["key"] for row in rows(out)] == list(CATALOGUE)
-    assert len(lines) == len(CATALOGUE) + 2 + sum(system.estimator is not None for system in CATALOGUE.values())
+    assert len(lines) == len(CATALOGUE) + 2 + sum(
+        system.example().estimator is not None for system in CATALOGUE.values()
+    )
     assert lines[0].split() == ["system", "input", "params", "forward", "backward", "error"]
     assert lines[-1] == "every gradient agrees with the complex step to 1e-12"
     assert max(map(len, lines)) <= 80, out

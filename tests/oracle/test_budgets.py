@@ -89,7 +89,7 @@ def test_elements_that_a_run_cannot_hold_are_not_judged():
 def test_a_jump_widens_the_element_that_jumps_and_no_other():
     errors = errors_of(np.full(50, 1e-2))
     plain = estimate(errors, np.empty((0, 50)), np.ones(50), BFLOAT16).scale
-    jumps = np.zeros((budgets.TURNS, 50))
+    jumps = np.zeros((budgets.ROUNDS * budgets.PARTS, 50))
     jumps[4, 11] = 5.0
     widened = estimate(errors, jumps, np.ones(50), BFLOAT16).scale
     np.testing.assert_array_equal(np.flatnonzero(widened != plain), [11])
@@ -99,7 +99,7 @@ def test_a_jump_widens_the_element_that_jumps_and_no_other():
 
 def test_an_element_may_jump_by_all_the_jumps_of_a_round():
     errors = errors_of(np.full(50, 1e-2))
-    jumps = np.zeros((budgets.TURNS, 50))
+    jumps = np.zeros((budgets.ROUNDS * budgets.PARTS, 50))
     jumps[:2, 11] = 5.0, -3.0
     budget = estimate(errors, jumps, np.ones(50), BFLOAT16)
     assert worst_limit(50, budget.freedom) * budget.scale[11] == pytest.approx(budgets.JUMP * 8)
@@ -239,3 +239,29 @@ def test_budgets_are_of_the_size_of_errors_of_runs_they_were_not_estimated_from(
             assert np.abs(units).max() < worst_limit(value.size, budget[key].freedom), key
             if value.size > 100:
                 assert np.sqrt(np.mean(units**2)) > 0.3, key
+
+
+@pytest.mark.parametrize("count", [5, 64, 1000])
+def test_each_close_decision_has_its_turn_in_every_round_and_no_pair_of_a_block_all_turns_together(count):
+    _, observed = prepared(npattn.SqueezeExcitation(8, 2))
+    turns = np.array(
+        [budgets.Turned(observed, 0, number).deal(count) for number in range(budgets.ROUNDS * budgets.PARTS)]
+    ).reshape(budgets.ROUNDS, budgets.PARTS, count)
+    np.testing.assert_array_equal(turns.sum(axis=1), 1)
+    block = turns[:, :, : budgets.PARTS**budgets.ROUNDS]
+    together = np.einsum("rpi,rpj->ij", block.astype(int), block.astype(int))
+    assert (together[~np.eye(len(together), dtype=bool)] < budgets.ROUNDS).all()
+
+
+def test_equal_numbers_that_no_rounding_moves_are_never_turned_over():
+    module = npattn.FlexibleAttention(4, 2)
+    params, inputs = generic_values(module)
+    inputs = {"x": np.rint(inputs["x"])}
+    values = Given(params, inputs, {"output": np.ones(inputs["x"].shape)}).each(lambda a: representable(a, BFLOAT16))
+    observed = observe(module, values, BFLOAT16, 0)
+    turned = budgets.Turned(observed, 0, 0)
+    position = next(i for i, margin in enumerate(observed.margins) if margin.ndim == 3)
+    for _ in range(position):
+        next(turned.events)
+    flat = inputs["x"].reshape(2, 4, -1)
+    np.testing.assert_array_equal(turned.winners(flat, 2)[..., 0], flat.argmax(axis=2))
