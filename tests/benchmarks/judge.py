@@ -261,7 +261,8 @@ def share(count, total):
     """Write a share in percent; 0 stands for none at all."""
     if not total:
         return "-"
-    return f"{100 * count / total:.2g} %" if count else "0"
+    percent = 100 * count / total
+    return f"{percent:.2g} %" if 0 < percent < 10 else f"{percent:.0f} %" if count else "0"
 
 
 def table(trials):
