@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from npattn import ops
+from npattn.ops.resizing import interpolate
 from npattn.oracle.formats import Format
 
 __all__ = ["Rounding", "RoundingArray", "Selections"]
@@ -287,6 +288,27 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
     return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
 
 
+def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool = False) -> tuple[Any, Any]:
+    """Interpolate as kernels do, which compute where an output reads its input in float32.
+
+    The primitive's weights are exact. A kernel's are off by the error of a position, up to its rounding unit times the
+    length of the axis.
+    """
+    rounding = x.rounding
+    rows, columns = (inexact_weights(rounding, n, m, align_corners) for n, m in zip(x.shape[2:], size, strict=True))
+    return (rows @ x) @ columns.T, lambda dy: (rows.T @ dy) @ columns
+
+
+def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners: bool) -> RoundingArray:
+    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors."""
+    matrix = interpolate(np.eye(length, dtype=rounding.format.storage), 0, outputs, align_corners)
+    if rounding.random is not None:
+        between = (matrix > 0).sum(axis=1) == 2
+        error = rounding.random.uniform(-SINGLE * length, SINGLE * length, (outputs, 1)) * between[:, None]
+        matrix += np.where(matrix > 0, error, 0) * np.where(np.cumsum(matrix > 0, axis=1) == 1, 1, -1)
+    return wrap(matrix, rounding)
+
+
 def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
     equal = np.equal(a, b)
@@ -311,5 +333,6 @@ TAKEN_OVER = {
     np.argsort: RoundingArray.argsort,
     ops.sigmoid: sigmoid,
     ops.softmax: softmax,
+    ops.resize_bilinear: resize_bilinear,
 }
 """Functions that NumPy computes in one piece, or as no kernel does."""

@@ -351,18 +351,18 @@ def list_faults(key):
     return lines
 
 
-def run_all(tasks, jobs):
-    """Measure all tasks, in several processes or this one alone, and tell how far it is."""
+def run_all(groups, jobs):
+    """Measure all groups, in several processes or this one alone, and tell how far it is."""
     began, trials = time.perf_counter(), []
     if jobs == 1:
-        return [trial for task in tasks for trial in measure(*task)]
+        return [trial for group in groups for trial in measure(*group)]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
-        futures = [pool.submit(measure, *task) for task in tasks]
+        futures = [pool.submit(measure, *group) for group in groups]
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
             future.result()
-            if done % max(1, len(tasks) // 20) == 0:
-                print(f"{done / len(tasks):4.0%}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+            if done % max(1, len(groups) // 20) == 0:
+                print(f"{done / len(groups):4.0%}, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         for future in futures:
             trials += future.result()
     return trials
@@ -387,12 +387,12 @@ def main(argv=None):
             print("\n".join(list_faults(key)))
         return
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    tasks = []
+    groups = []
     for key in arguments.keys or npattn.CATALOGUE:
         example, *variants = modules_of(key)
         cases = [(example, shape) for shape in SHAPES] + [(v, shape) for v in variants for shape in VARIANT_SHAPES]
-        tasks += [(*case, format, seeds) for case in (cases[:1] if arguments.quick else cases) for format in FORMATS]
-    print("\n".join(report(run_all(tasks, arguments.jobs), arguments.list)))
+        groups += [(*case, format, seeds) for case in (cases[:1] if arguments.quick else cases) for format in FORMATS]
+    print("\n".join(report(run_all(groups, arguments.jobs), arguments.list)))
 
 
 if __name__ == "__main__":

@@ -251,3 +251,14 @@ def test_the_slope_of_a_saturated_gate_errs_as_that_of_a_kernel_that_keeps_the_g
     found = np.asarray(backward(np.ones_like(np.asarray(z))))
     exact = np.exp(-7) / (1 + np.exp(-7)) ** 2
     assert found.std() > abs(real - exact) > 100 * 2.0**-9 * exact
+
+
+def test_resizing_errs_as_a_kernel_that_computes_its_weights_in_float32():
+    torch = pytest.importorskip("torch")
+    x = np.random.RandomState(0).standard_normal((4, 3, 40, 30)).astype(np.float32)
+    theirs = torch.nn.functional.interpolate(torch.tensor(x), (61, 47), mode="bilinear", align_corners=True)
+    exact, _ = ops.resize_bilinear(x.astype(np.float64), (61, 47), True)
+    ours, _ = ops.resize_bilinear(Rounding(FORMATS["float32"], 1).array(x), (61, 47), True)
+    real, modelled = (np.sqrt(np.mean((np.asarray(a, np.float64) - exact) ** 2)) for a in (theirs, ours))
+    assert real < 2 * modelled < 10 * real
+    assert modelled > 3 * np.sqrt(np.mean((ops.resize_bilinear(x, (61, 47), True)[0] - exact) ** 2))

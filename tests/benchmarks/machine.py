@@ -1,0 +1,48 @@
+"""What the machine can do at most: the two rates that bound every system."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+__all__ = ["Machine"]
+
+PRODUCT = 256, 4096, 512
+"""Rows, inner length and columns of the matrix product: a tile of position attention's weights times the values."""
+SWEEP = 2**25
+"""Numbers in each array of the sweep: 128 MB in float32, far beyond any cache."""
+PIECE = 2**15
+"""Numbers that the sweep takes at once, so that starting a step costs little and none is held up by another."""
+
+
+class Machine:
+    """Two kinds of work, timed beside the systems: products without memory to wait for, and memory without arithmetic.
+
+    Parameters
+    ----------
+    dtype : str
+    """
+
+    def __init__(self, dtype):
+        rows, inner, columns = PRODUCT
+        self.weights, self.values = np.ones((rows, inner), dtype), np.ones((inner, columns), dtype)
+        self.out = np.empty((rows, columns), dtype)
+        self.a, self.b, self.c = (np.ones(SWEEP, dtype) for _ in range(3))
+        self.flops = 2 * rows * inner * columns
+        self.bytes = 3 * self.a.nbytes
+        self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.pool = ThreadPoolExecutor(self.threads)
+
+    def multiply(self):
+        """Multiply two matrices, on as many cores as BLAS takes."""
+        np.matmul(self.weights, self.values, out=self.out)
+
+    def sweep(self):
+        """Read two arrays and write a third, each core its own stretch."""
+        ends = [SWEEP * i // self.threads for i in range(self.threads + 1)]
+        list(self.pool.map(self._add, ends[:-1], ends[1:]))
+
+    def _add(self, start, end):
+        for i in range(start, end, PIECE):
+            some = slice(i, min(i + PIECE, end))
+            np.add(self.a[some], self.b[some], out=self.c[some])

@@ -1,0 +1,107 @@
+"""What the mathematics of each system needs: flops, and bytes that have to move.
+
+Two rules bound a system from below. Its matrix products take their flops over the machine's rate of products. And every
+map it reads or writes passes through memory, as often as what depends on what demands, if nothing else did: a gate is
+known only when all of x has been read, so x is read again to be gated. The larger of the two is the bound.
+
+Flops are those of matrix products and convolutions, two for a multiplication with its addition, and of what is done
+for every element of a map; layers on pooled numbers are left out. Backward makes a gradient for both factors: twice the
+products of forward, and the weights of an attention once more, as memory that grows with the number of positions alone
+allows to keep no weights. A product that is symmetric counts half. Taps of a convolution beyond the map count nothing.
+"""
+
+import numpy as np
+
+from npattn import ops
+
+__all__ = ["count_work"]
+
+SWEEPS = {
+    "se": ((2, 3), (4, 4)),
+    "eca": ((2, 3), (4, 4)),
+    "flexible": ((3, 3), (4, 4)),
+    "cbam": ((6, 4), (9, 6)),
+    "cbam-channel": ((3, 3), (5, 4)),
+    "cbam-spatial": ((3, 3), (4, 4)),
+    "coordinate": ((4, 3), (8, 4)),
+    "residual": ((3, 3), (5, 4)),
+    "sliding-window": ((1, 1), (1, 1)),
+    "flexible-segmentation": ((4, 3), (4, 1)),
+    "hard": ((2, 1), (5, 3)),
+    "soft-hard": ((2, 1), (0, 1)),
+}
+"""Systems without large products: flops for each element of x, and passes over x, forward and backward.
+
+A gate, forward: read x to pool, read x to gate, write y. Backward: read x and dy for the gate's gradient, read dy again
+for dx, which needs that of the pool too, write dx. `cbam` forward reads x for the channel gate, again for what the
+spatial gate pools, again for y; backward it reads x and dy for either gate's gradient, then dy again, and writes dx.
+`flexible-segmentation` writes the gated map, as it hands it out; backward needs the windows' averages of it, no map.
+`hard` reads x for the gradient of the selection, again for that of the scores, and writes dx; `soft-hard` needs a few
+positions of x, and writes dx.
+"""
+
+
+def count_work(module, shape):
+    """Count what a module needs for an input of this shape: (flops, numbers moved) of forward and of backward."""
+    batch, channels, height, width = shape
+    size = batch * channels * height * width
+    if module.key in SWEEPS:
+        scores = batch * getattr(module, "classes", 0) * height * width  # which the two segmentations write, and read
+        return [(flops * size, passes * size + scores) for flops, passes in SWEEPS[module.key]]
+    forward, backward = (batch * flops for flops in PRODUCTS[module.key](module, channels, height, width))
+    # x is read and y written; x and dy are read and dx written. That is little beside the products.
+    return [(forward, 2 * size), (backward, 3 * size)]
+
+
+def position(module, channels, height, width):
+    n, narrow = height * width, max(1, channels // getattr(module, "reduction", 8))
+    layers, both = 2 * n * channels * (2 * narrow + channels), 2 * n * n
+    return layers + both * (narrow + channels), 2 * layers + both * (3 * narrow + 2 * channels)
+
+
+def channel(_, channels, height, width):
+    product = 2 * channels**2 * height * width
+    return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
+
+
+def multi_head(_, channels, height, width):
+    n = height * width
+    layers, product = 8 * n * channels**2, 2 * n * n * channels  # of all heads together
+    return layers + 2 * product, 2 * layers + 5 * product
+
+
+def dual(module, channels, height, width):
+    n, narrow = height * width, max(1, channels // 4)
+    kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
+    layers = kernels + 3 * 2 * n * narrow * module.classes
+    parts = zip(position(None, narrow, height, width), channel(None, narrow, height, width), strict=True)
+    return [factor * layers + sum(part) for factor, part in zip((1, 2), parts, strict=True)]
+
+
+def multi_scale(module, channels, height, width):
+    n, out = height * width, module.out_channels
+    kernels = sum(taps_inside((height, width), rate) for rate in module.rates)
+    forward = 2 * out * (channels * (n + kernels) + (len(module.rates) + 2) * n * out)
+    return forward, 2 * forward
+
+
+def pixel_correlation(module, channels, height, width):
+    n, embedding, values = height * width, module.embedding, 21
+    layers, half = 2 * n * channels * embedding, n * n
+    return layers + half * (embedding + 2 * values), 2 * layers + half * (3 * embedding + 4 * values)
+
+
+PRODUCTS = {
+    "pam": position,
+    "cam": channel,
+    "danet": dual,
+    "mhsa": multi_head,
+    "multi-scale": multi_scale,
+    "pcm": pixel_correlation,
+}
+"""Systems whose products decide: flops for one image, forward and backward."""
+
+
+def taps_inside(size, rate):
+    """Count the taps of 3×3 kernels at every position of a map that lie on the map."""
+    return int(np.prod([n + 2 * max(0, n - rate) for n in size]))
