@@ -28,6 +28,7 @@ from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, ArchiveError, Case, generic_values, golden, gradcheck, load
 from npattn.oracle.golden_files import read_results, write
+from npattn.oracle.special import VALUES
 
 __all__ = ["main"]
 
@@ -204,6 +205,13 @@ def make_parser() -> Parser:
         metavar="FORMAT",
         help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16)",
     )
+    make.add_argument(
+        "--values",
+        choices=VALUES,
+        default="generic",
+        metavar="KIND",
+        help=f"inputs: {', '.join(VALUES)} (default: generic)",
+    )
     make.add_argument("--seed", type=seed, default=0, help="seed of the inputs and parameters (default: 0)")
     make.add_argument("-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz)")
     make.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -303,7 +311,7 @@ def run_golden(arguments: argparse.Namespace) -> int:
     with whole_file(path, force=arguments.force) as temporary:
         progress(f"computing {arguments.key} in {arguments.dtype}")
         try:
-            case = golden(module, **sizes, dtype=arguments.dtype, seed=arguments.seed)
+            case = golden(module, **sizes, dtype=arguments.dtype, seed=arguments.seed, values=arguments.values)
         finally:
             progress("")
         write(case, temporary)

@@ -17,7 +17,17 @@ from npattn.module import Module, as_tuple
 from npattn.oracle.formats import FLOAT64, Format, ulp
 from npattn.oracle.rounding import Rounding, Selections
 
-__all__ = ["Budget", "Given", "Observed", "measure_budgets", "named_results", "observe", "rms_limit", "worst_limit"]
+__all__ = [
+    "Budget",
+    "Given",
+    "Observed",
+    "limits_of",
+    "measure_budgets",
+    "named_results",
+    "observe",
+    "rms_limit",
+    "worst_limit",
+]
 
 RUNS = 8
 """Runs with random rounding, from whose errors scales are estimated."""
@@ -375,3 +385,9 @@ def rms_limit(freedom: float) -> float:
     It exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times that is allowed.
     """
     return SLACK * float(np.sqrt(chdtri(freedom, FALSE_ALARM) / freedom))
+
+
+def limits_of(budget: Budget) -> tuple[float, float]:
+    """Return the limits of one tensor's worst element and of its root mean square."""
+    judged = int(np.isfinite(budget.scale).sum())
+    return worst_limit(judged, budget.freedom), rms_limit(budget.freedom)

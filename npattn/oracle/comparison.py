@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.checks import describe_type
-from npattn.oracle.budgets import rms_limit, worst_limit
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
@@ -176,13 +175,13 @@ def judge(case: Case, name: str, got: np.ndarray) -> Judgement:
         units = np.where(judged, np.abs(got - expected) / budget, 0)
     count = int(judged.sum())
     where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
-    limit = worst_limit(count, case.freedom[name])
+    limit, rms_limit = case.limits[name]
     return Judgement(
         name,
         worst=float(units[where]) if units.size else 0.0,
         rms=float(np.sqrt(np.sum(np.square(units)) / max(count, 1))),
         worst_limit=limit,
-        rms_limit=rms_limit(case.freedom[name]),
+        rms_limit=rms_limit,
         where=where,
         expected=float(expected[where]) if units.size else np.nan,
         got=float(got[where]) if units.size else np.nan,

@@ -12,7 +12,7 @@ import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
 from npattn.module import Module
-from npattn.oracle.budgets import Given, measure_budgets, named_results, observe
+from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.comparison import Comparison, compare
 from npattn.oracle.formats import FORMATS, Format, find_format, representable
 from npattn.oracle.special import VALUES, special
@@ -36,6 +36,8 @@ class Case:
     dtype : str
         The format: "float32", "tf32", "bfloat16", "float16", "float8_e4m3" or "float8_e5m2".
     seed : int
+    values : str
+        The kind of inputs: "generic", "large", "ties" or "zeros".
     inputs, params, upstream : dict of numpy.ndarray, float32
         What the kernel is given, all of it exactly representable in `dtype`: inputs and parameters by name, and the
         gradient of each output under the output's name.
@@ -45,8 +47,10 @@ class Case:
     budget : dict of numpy.ndarray, float64
         The unit of each element's error. An element whose unit is infinite, because the format can't hold what leads
         to it, is not judged.
+    limits : dict of tuple of float
+        How many units the worst element of each result, and the root mean square of all, may be off.
     freedom : dict of float
-        How many independent errors each result's root mean square is an average of.
+        How many independent errors each result's root mean square is an average of; the limits follow from it.
     digits : dict of float
         How many decimal digits of `expected` are right, by the same computation in longdouble: of the largest error
         against the tensor's root mean square, or that of its budget where it is larger, as it is for a gradient that
@@ -56,11 +60,13 @@ class Case:
     module: Module
     dtype: str
     seed: int
+    values: str
     inputs: dict[str, np.ndarray]
     params: dict[str, np.ndarray]
     upstream: dict[str, np.ndarray]
     expected: dict[str, np.ndarray]
     budget: dict[str, np.ndarray]
+    limits: dict[str, tuple[float, float]]
     freedom: dict[str, float]
     digits: dict[str, float]
 
@@ -71,7 +77,8 @@ class Case:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, next(iter(self.inputs.values())).shape))
-        return f"Case({self.module}, {shape}, {self.dtype}, seed {self.seed})"
+        values = "" if self.values == "generic" else f"{self.values}, "
+        return f"Case({self.module}, {shape}, {self.dtype}, {values}seed {self.seed})"
 
     def compare(self, results: Mapping[str, Any]) -> Comparison:
         """Judge a kernel's results.
@@ -208,20 +215,20 @@ def golden(
         if all(budgets[name].widened <= SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)
+    exact = more_exact.result()
     return Case(
-        module,
-        format.name,
-        seed,
-        single.inputs,
-        single.params,
-        single.upstream,
-        observed.expected,
-        {name: budget.scale for name, budget in budgets.items()},
-        {name: budget.freedom for name, budget in budgets.items()},
-        {
-            name: right_digits(observed.expected[name], exact, budgets[name].scale)
-            for name, exact in more_exact.result().items()
-        },
+        module=module,
+        dtype=format.name,
+        seed=seed,
+        values=values,
+        inputs=single.inputs,
+        params=single.params,
+        upstream=single.upstream,
+        expected=observed.expected,
+        budget={name: budget.scale for name, budget in budgets.items()},
+        limits={name: limits_of(budget) for name, budget in budgets.items()},
+        freedom={name: budget.freedom for name, budget in budgets.items()},
+        digits={name: right_digits(y, exact[name], budgets[name].scale) for name, y in observed.expected.items()},
     )
 
 

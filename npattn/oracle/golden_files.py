@@ -29,6 +29,7 @@ from npattn.oracle.archives import Archive, ArchiveError, Layout, decode, open_a
 from npattn.oracle.comparison import judge
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden import Case
+from npattn.oracle.special import VALUES
 
 __all__ = ["load", "read_results", "save", "write"]
 
@@ -48,6 +49,7 @@ FIELDS = {
     "system": dict,
     "dtype": str,
     "seed": int,
+    "values": str,
     "inputs": list,
     "params": list,
     "outputs": list,
@@ -112,6 +114,7 @@ def describe(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
         "system": describe_system(case.module),
         "dtype": case.dtype,
         "seed": int(case.seed),
+        "values": case.values,
         "inputs": list(case.inputs),
         "params": list(case.params),
         "outputs": list(case.upstream),
@@ -134,8 +137,8 @@ def describe_result(case: Case, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "judged": case.budget[name].size - judgement.unjudged,
-        "worst_limit": judgement.worst_limit,
-        "rms_limit": judgement.rms_limit,
+        "worst_limit": float(case.limits[name][0]),
+        "rms_limit": float(case.limits[name][1]),
         "freedom": float(case.freedom[name]),
         "digits": None if math.isnan(case.digits[name]) else float(case.digits[name]),
     }
@@ -250,7 +253,11 @@ def load(path: str | os.PathLike[str]) -> Case:
             module=module,
             dtype=header["dtype"],
             seed=header["seed"],
+            values=header["values"],
             **groups,
+            limits={
+                name: (float(result["worst_limit"]), float(result["rms_limit"])) for name, result in by_name.items()
+            },
             freedom={name: float(result["freedom"]) for name, result in by_name.items()},
             digits={
                 name: np.nan if result["digits"] is None else float(result["digits"])
@@ -299,6 +306,8 @@ def check_header(header: Any) -> None:
             raise ValueError(f"{name} is {brief(header[name])}; expected {FIELDS[name].__name__}")
     if header["dtype"] not in FORMATS:
         raise ValueError(f"dtype is {brief(header['dtype'])}; expected one of {', '.join(FORMATS)}")
+    if header["values"] not in VALUES:
+        raise ValueError(f"values is {brief(header['values'])}; expected one of {', '.join(VALUES)}")
     if header["seed"] < 0:
         raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
     for result in header["results"]:
@@ -310,7 +319,8 @@ def describes_result(result: Any) -> bool:
     """Whether a value of JSON holds what is read of a result; what follows from it is compared later."""
     return (
         isinstance(result, dict)
-        and {"name", "freedom", "digits"} <= result.keys()
+        and {"name", "worst_limit", "rms_limit", "freedom", "digits"} <= result.keys()
+        and all(number(result[name]) and result[name] > 0 for name in ("worst_limit", "rms_limit"))
         and number(result["freedom"])
         and result["freedom"] >= 1
         and (result["digits"] is None or number(result["digits"]))

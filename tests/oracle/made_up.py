@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn.oracle import Case, generic_values
-from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.budgets import Budget, Given, limits_of, named_results
 
 
 def made_up(module, dtype="float16", seed=0):
@@ -21,4 +21,6 @@ def made_up(module, dtype="float16", seed=0):
         array[random.uniform(size=array.shape) < 0.1] = np.inf
     freedom = {name: float(random.uniform(1, 9)) for name in expected}
     digits = {name: [np.nan, 15.0, float(random.uniform(9, 15))][random.randint(3)] for name in expected}
-    return Case(module, dtype, seed, single.inputs, single.params, single.upstream, expected, budget, freedom, digits)
+    limits = {name: limits_of(Budget(budget[name], freedom[name])) for name in expected}
+    arrays = single.inputs, single.params, single.upstream, expected, budget
+    return Case(module, dtype, seed, "generic", *arrays, limits, freedom, digits)
