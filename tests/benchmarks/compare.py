@@ -1,18 +1,22 @@
-"""Time and memory of every system beside the same system in PyTorch eager, forward and backward.
+"""Time and memory of every system beside the same system in PyTorch, forward and backward.
 
-Both run in turns in one process, so that whatever else the machine does falls on both; what counts is the ratio of the
-medians. Peak memory is that of a fresh process for each, beyond its inputs and parameters.
+All run in turns in one process, so that whatever else the machine does falls on all; what counts is the ratio of the
+medians. PyTorch runs eagerly, compiled by `torch.compile` where that works, and in its fused form where there is one.
+In the same turns the machine's rates are measured, of matrix products and of memory, and of each system stands what
+share it reaches of the one that bounds it (`work` counts what the mathematics needs). Peak memory is that of a fresh
+process for each, beyond its inputs and parameters.
 
     python tests/benchmarks/compare.py
-    python tests/benchmarks/compare.py se eca --repeats 30
+    python tests/benchmarks/compare.py se eca --dtype float64 --repeats 30
 
-Beside the published form stands, where there is one, PyTorch's fused form of it. How position attention's time and
-memory grow with the number of positions:
+and the same as a picture, ratios as bars and each system under the machine's roof (needs the extra plot):
+
+    python tests/benchmarks/compare.py --plot table.png
+
+How position attention's time and memory grow with the number of positions, and a picture of that, with lines that grow
+as N and as N² for comparison:
 
     python tests/benchmarks/compare.py --scaling
-
-and the same as a picture, with lines that grow as N and as N² for comparison (needs the extra plot):
-
     python tests/benchmarks/compare.py --scaling --plot scaling.png
 """
 
@@ -21,6 +25,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import statistics
@@ -72,18 +77,18 @@ def shape_of(key):
     return SHAPES.get(key, SHAPE)
 
 
-def make_values(module, shape=None):
+def make_values(module, shape=None, dtype="float32"):
     batch, _, height, width = shape or shape_of(module.key)
-    params, inputs = npattn.oracle.generic_values(module, batch=batch, height=height, width=width, dtype=np.float32)
+    params, inputs = npattn.oracle.generic_values(module, batch=batch, height=height, width=width, dtype=dtype)
     if "maps" in inputs:  # of which there may be any number: 21 classes
         inputs["maps"] = np.tile(inputs["maps"], (1, 7, 1, 1))
     return params, inputs
 
 
-def numpy_passes(key, shape=None):
+def numpy_passes(key, shape=None, dtype="float32"):
     """Return forward and backward as functions without arguments."""
     module = make_module(key, shape)
-    params, inputs = make_values(module, shape)
+    params, inputs = make_values(module, shape, dtype)
     state = {}
 
     def forward():
@@ -98,23 +103,24 @@ def numpy_passes(key, shape=None):
     return forward, backward
 
 
-def torch_passes(key, shape=None, form=None):
-    """Return the same for the PyTorch module that the tests compare with."""
+def torch_passes(key, shape=None, dtype="float32", form=None, wrap=None):
+    """Return the same for the PyTorch module that the tests compare with, wrapped if need be."""
     import torch
 
     module = make_module(key, shape)
     tests = tests_of(key)
-    reference = getattr(tests, form or "fast", tests.published)(module)
-    params, inputs = make_values(module, shape)
+    reference = getattr(tests, form or "fast", tests.published)(module).to(getattr(torch, dtype))
+    params, inputs = make_values(module, shape, dtype)
     initial = reference.state_dict()
     reference.load_state_dict({name: torch.as_tensor(params.get(name, initial[name])) for name in initial})
     reference.train(getattr(module, "training", False))
+    function = wrap(reference) if wrap else reference
     state = {}
     leaves = [torch.tensor(x, requires_grad=True) for x in inputs.values()]
 
     def forward():
         state.clear()
-        state["output"] = as_tuple(reference(*leaves))
+        state["output"] = as_tuple(function(*leaves))
 
     def backward():
         for tensor in [*leaves, *reference.parameters()]:
@@ -123,6 +129,16 @@ def torch_passes(key, shape=None, form=None):
 
     forward()
     dy = [y.detach().clone() for y in state["output"]]
+    return forward, backward
+
+
+def compiled_passes(key, shape=None, dtype="float32"):
+    """Return the same, compiled; whatever the compiler raises is passed on."""
+    import torch
+
+    torch._dynamo.reset()  # what it has learnt of other systems' shapes is of no use to this one
+    forward, backward = torch_passes(key, shape, dtype, wrap=torch.compile)
+    backward()
     return forward, backward
 
 
@@ -135,8 +151,12 @@ def tests_of(key):
 IMPLEMENTATIONS = {
     "npattn": numpy_passes,
     "pytorch": torch_passes,
+    "compiled": compiled_passes,
     "fused": functools.partial(torch_passes, form="fused"),
 }
+FORMS = {"pytorch": "eager", "compiled": "compiled", "fused": "fused"}
+"""Forms of PyTorch by the names that the table has for them."""
+WAYS = "forward", "backward", "both"
 
 
 def medians(passes, repeats):
@@ -153,15 +173,16 @@ def medians(passes, repeats):
     return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
 
 
-def peak_megabytes(key, name, shape=None):
+def peak_megabytes(key, name, shape=None, dtype="float32"):
     """Measure in a fresh process by how much a forward and backward pass raise the peak of resident memory."""
-    command = [sys.executable, __file__, key, "--peak", name, "--shape", *map(str, shape or shape_of(key))]
+    command = [sys.executable, __file__, key, "--peak", name, "--dtype", dtype, "--shape"]
+    command += map(str, shape or shape_of(key))
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def print_peak(key, name, shape):
+def print_peak(key, name, shape, dtype):
     """Print that figure for this process."""
-    forward, backward = IMPLEMENTATIONS[name](key, shape)
+    forward, backward = IMPLEMENTATIONS[name](key, shape, dtype)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     forward()
@@ -175,13 +196,117 @@ def resident(field):
     return int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What was found of one system in one way: "forward", "backward" or "both".
+
+    `flops` and `bytes` are those that the mathematics needs, `share` is what the larger of the two times that they
+    need on this machine is of the time it took, `ratios` that time over PyTorch's, by form, `memory` the peak in MB
+    and its ratio to PyTorch's eager form.
+    """
+
+    key: str
+    way: str
+    dtype: str
+    seconds: float
+    flops: float
+    bytes: float
+    share: float
+    bound: str
+    ratios: dict
+    memory: tuple = ()
+
+
+def time_system(key, dtype, names, machine, repeats):
+    """Time one system in turns with PyTorch's forms of it and with the machine: its rows, and the machine's rates."""
+    from tests.benchmarks.work import count_work
+
+    passes = {name: IMPLEMENTATIONS[name](key, dtype=dtype) for name in names}
+    found = medians(passes | {"machine": (machine.multiply, machine.sweep)}, repeats)
+    multiplying, sweeping, _ = found["machine"]
+    rates = machine.flops / multiplying, machine.bytes / sweeping
+    peaks = {name: peak_megabytes(key, name, dtype=dtype) for name in names if name in ("npattn", "pytorch")}
+    work = count_work(make_module(key), shape_of(key))
+    work.append(tuple(map(sum, zip(*work, strict=True))))
+    rows = []
+    for i, way in enumerate(WAYS):
+        flops, moved = work[i][0], work[i][1] * np.dtype(dtype).itemsize
+        least = {"products": flops / rates[0], "memory": moved / rates[1]}
+        bound = max(least, key=least.get)
+        seconds = found["npattn"][i]
+        ratios = {name: seconds / found[name][i] for name in names[1:]}
+        memory = (peaks["npattn"], *(peaks["npattn"] / peaks[name] for name in peaks if name != "npattn"))
+        share = least[bound] / seconds
+        rows.append(Row(key, way, dtype, seconds, flops, moved, share, bound, ratios, memory if way == "both" else ()))
+    return rows, rates
+
+
+def print_table(keys, dtype, repeats):
+    """Print the table, a system as soon as it is timed, and return its rows and the machine's rates."""
+    from tests.benchmarks.machine import Machine
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, {dtype}")
+    names = ["npattn"]
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
+        names += ["pytorch", *(["compiled"] if can_compile() else [])]
+    headings = "time", "share of bound", *FORMS.values(), "peak MB", "eager"
+    print(f"{'':<10}" + aligned(headings))
+    machine, rows, rates = Machine(dtype), [], []
+    for key in keys:
+        forms = names + ["fused"] * (len(names) > 1 and hasattr(tests_of(key), "fused"))
+        print(f"{key} {shape_of(key)}")
+        found, rate = time_system(key, dtype, forms, machine, repeats)
+        rows += found
+        rates.append(rate)
+        for row in found:
+            cells = [f"{1e3 * row.seconds:.1f} ms", f"{100 * row.share:.0f} % {row.bound:<8}"]
+            cells += [f"{row.ratios[name]:.2f}" if name in row.ratios else "" for name in FORMS]
+            cells += [f"{value:.{2 * i}f}" for i, value in enumerate(row.memory)]
+            print(f"  {row.way:<8}{aligned(cells)}".rstrip(), flush=True)
+    both = [row for row in rows if row.way == "both"]
+    means = [mean([row.ratios[name] for row in both if name in row.ratios]) for name in FORMS]
+    means += ["", mean([row.memory[1] for row in both if len(row.memory) > 1])]
+    print(f"{'geometric mean':<10}{aligned(['', '', *means])[4:]}".rstrip())
+    flop_rate, byte_rate = (statistics.median(column) for column in zip(*rates, strict=True))
+    print(f"the machine meanwhile: products {flop_rate / 1e9:.0f} Gflop/s, memory {byte_rate / 1e9:.1f} GB/s")
+    return rows, (flop_rate, byte_rate)
+
+
+def aligned(cells):
+    """Lay the cells of a row in columns."""
+    widths = 12, 16, 8, 10, 8, 9, 7
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+
+
+def mean(ratios):
+    """Print the geometric mean of ratios, and nothing of none."""
+    return f"{math.exp(statistics.fmean(map(math.log, ratios))):.2f}" if ratios else ""
+
+
+def can_compile():
+    """Tell whether torch.compile works here: it needs a C++ compiler. If not, a line says so."""
+    import torch
+
+    try:
+        torch.compile(torch.sin)(torch.zeros(3))
+    except Exception as error:  # of many kinds, from a missing compiler to an unknown processor
+        print(f"torch.compile does not work here: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+        return False
+    return True
+
+
 def print_scaling(repeats):
     """Print how position attention's time and memory grow with the number of positions, and return the numbers.
 
     A row holds the positions, the seconds of forward, backward and both, and the megabytes at the peak.
     """
     print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, float32, {SCALING[0][1]} channels")
-    print(f"{'positions':>10}{'forward':>14}{'backward':>14}{'both':>14}{'peak MB':>14}{'N x N MB':>14}")
+    torch = importlib.util.find_spec("torch") is not None
+    headings = "forward", "backward", "both", "peak MB", "N x N MB", *(["pytorch MB"] if torch else [])
+    print(f"{'positions':>10}" + "".join(f"{heading:>12}" for heading in headings))
     rows = []
     for shape in SCALING:
         found = medians({"npattn": numpy_passes("pam", shape)}, repeats)["npattn"]
@@ -189,34 +314,10 @@ def print_scaling(repeats):
         positions, *seconds, peak = rows[-1]
         cells = [f"{1e3 * second:.1f} ms" for second in seconds]
         cells += [f"{peak:.0f}", f"{4 * positions**2 / 2**20:.0f}"]
-        print(f"{positions:>10}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
+        if torch:
+            cells.append(f"{peak_megabytes('pam', 'pytorch', shape):.0f}")
+        print(f"{positions:>10}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
     return rows
-
-
-def plot_scaling(rows, path):
-    """Draw those numbers, both axes logarithmic, beside lines that grow as N and as N²."""
-    from matplotlib.figure import Figure
-
-    positions, forward, backward, _, peak = np.array(rows).T
-    figure = Figure(figsize=(10, 4.6), dpi=110, layout="constrained")
-    figure.suptitle(f"position attention, {SCALING[0][1]} channels, float32, {os.cpu_count()} cores")
-    time_axes, memory_axes = figure.subplots(1, 2)
-    time_axes.loglog(positions, backward, "o-", color="#c8553d", label="backward")
-    time_axes.loglog(positions, forward, "o-", color="#1f6f8b", label="forward")
-    time_axes.set_ylabel("seconds")
-    memory_axes.loglog(positions, 4 * positions**2 / 2**20, ":", color="0.4", label="the N × N map alone")
-    memory_axes.loglog(positions, peak, "o-", color="#2a9d8f", label="forward and backward, peak")
-    memory_axes.set_ylabel("megabytes")
-    for axes, end in ((time_axes, forward[-1]), (memory_axes, peak[-1])):
-        for power, style, name in ((2, "--", "as N²"), (1, "-.", "as N")):
-            line = end * (positions / positions[-1]) ** power
-            axes.loglog(positions, line, style, color="0.6", linewidth=1, label=name)
-        axes.set_xlabel("positions N")
-        axes.set_xticks(positions, [f"{side}²" for side in np.sqrt(positions).astype(int)])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path)
 
 
 def main(argv=None):
@@ -224,41 +325,33 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
     parser.add_argument("--repeats", type=int, default=15, help="passes of each, in turns (default: 15)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--scaling", action="store_true", help="print how pam's time and memory grow, and nothing else")
-    parser.add_argument("--plot", metavar="FILE", help="with --scaling: also draw it, as .png, .pdf or .svg")
+    parser.add_argument("--plot", metavar="FILE", help="also draw what is printed, as .png, .pdf or .svg")
     parser.add_argument("--peak", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--shape", type=int, nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if arguments.plot and not arguments.scaling:
-        parser.error("--plot draws what --scaling measures: give both")
+    for key in arguments.keys:
+        if key not in npattn.CATALOGUE:
+            parser.error(f"unknown system {key!r}; there are {', '.join(npattn.CATALOGUE)}")
     if arguments.plot and not importlib.util.find_spec("matplotlib"):
         parser.exit(2, f"{parser.prog}: --plot needs matplotlib: pip install 'npattn[plot]'\n")
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
     if arguments.peak:
-        print_peak(arguments.keys[0], arguments.peak, tuple(arguments.shape))
+        print_peak(arguments.keys[0], arguments.peak, tuple(arguments.shape), arguments.dtype)
         return
     if arguments.scaling:
         rows = print_scaling(arguments.repeats)
-        if arguments.plot:
-            plot_scaling(rows, arguments.plot)
-            print(arguments.plot)
-        return
-    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, float32")
-    print(f"{'':<22}{'forward':>14}{'backward':>14}{'both':>14}{'peak MB':>14}")
-    for key in arguments.keys or npattn.CATALOGUE:
-        names = ["npattn"]
-        if importlib.util.find_spec("torch"):
-            names += ["pytorch", "fused"] if hasattr(tests_of(key), "fused") else ["pytorch"]
-        found = medians({name: IMPLEMENTATIONS[name](key) for name in names}, arguments.repeats)
-        peaks = {name: peak_megabytes(key, name) for name in names}
-        print(f"input {shape_of(key)}")
-        for name in names:
-            cells = [f"{1e3 * seconds:.1f} ms" for seconds in found[name]] + [f"{peaks[name]:.0f}"]
-            print(f"{key + ' ' + name:<22}" + "".join(f"{cell:>14}" for cell in cells))
-        for name in names[1:]:
-            ratios = [a / b for a, b in zip(found["npattn"], found[name], strict=True)]
-            ratios.append(peaks["npattn"] / peaks[name])
-            print(f"{f'  ratio to {name}':<22}" + "".join(f"{ratio:>14.2f}" for ratio in ratios), flush=True)
+    else:
+        rows, rates = print_table(arguments.keys or npattn.CATALOGUE, arguments.dtype, arguments.repeats)
+    if arguments.plot:
+        from tests.benchmarks.drawing import draw_scaling, draw_table
+
+        if arguments.scaling:
+            draw_scaling(rows, SCALING[0][1], arguments.plot)
+        else:
+            draw_table(rows, rates, arguments.plot)
+        print(arguments.plot)
 
 
 if __name__ == "__main__":

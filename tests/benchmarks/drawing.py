@@ -36,15 +36,14 @@ def draw_ratios(axes, rows, names):
     axes.set_title("npattn's time over PyTorch's", fontsize=10)
     thick = 0.8 / max(len(names), 1)
     for i, name in enumerate(names):
-        found = [(n + thick * (i - (len(names) - 1) / 2), row.ratios[name]) for n, row in enumerate(rows) if name in row.ratios]
+        having = [(n, row.ratios[name]) for n, row in enumerate(rows) if name in row.ratios]
+        places = [n + thick * (i - (len(names) - 1) / 2) for n, _ in having]
         label = "eager" if name == "pytorch" else name
-        axes.barh(*zip(*found, strict=True), height=0.92 * thick, color=COLOURS[name], label=label)
+        axes.barh(places, [ratio for _, ratio in having], height=0.92 * thick, color=COLOURS[name], label=label)
     axes.axvline(1, color="0.2", linewidth=1)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(rows)), [row.key for row in rows], fontsize=9)
     axes.invert_yaxis()
-    axes.set_xlabel("ratio of median times, logarithmic; left of the line npattn is ahead")
+    axes.set_xlabel("ratio of median times; left of the line npattn is ahead")
     axes.grid(axis="x", alpha=0.3)
     if names:
         axes.legend(fontsize=8)
@@ -60,28 +59,31 @@ def draw_roof(axes, rows, flop_rate, byte_rate):
     axes.loglog(line, np.minimum(byte_rate * line, flop_rate) / 1e9, color="0.2", label="the machine")
     axes.loglog(line, 0.7 * np.minimum(byte_rate * line, flop_rate) / 1e9, "--", color="0.6", label="70 % of it")
     axes.loglog(intensities, rates / 1e9, "o", color="#1f6f8b")
-    # Systems alike in what they need lie close together: names stand in turns on either side, each below the last.
-    for side in (0, 1):
-        order = sorted(range(len(rows)), key=lambda n: (intensities[n], -rates[n]))[side::2]
-        last = None
-        for n in order:
-            height = np.log10(rates[n])
-            if last is not None and np.log10(intensities[n] / last[0]) < 0.35 and abs(height - last[1]) < 0.09:
-                height = last[1] - 0.09
-            last = intensities[n], height
-            axes.annotate(
-                rows[n].key,
-                (intensities[n], rates[n] / 1e9),
-                (intensities[n] * (1.15 if side else 0.87), 10**height / 1e9),
-                ha="left" if side else "right",
-                va="center",
-                fontsize=7,
-                arrowprops={"arrowstyle": "-", "color": "0.7", "linewidth": 0.5},
-            )
+    # Systems alike in what they need lie close together, so names stand in a column, in the points' order.
+    ridge = flop_rate / byte_rate
+    for some, beside, ha in ((intensities < ridge, 6 * ridge**0.1, "left"), (intensities >= ridge, 8 * ridge, "right")):
+        heights = spread(np.log10(rates[some] / 1e9), 0.045)
+        for n, height in zip(np.flatnonzero(some), heights, strict=True):
+            line = {"arrowstyle": "-", "color": "0.75", "linewidth": 0.6, "shrinkB": 3}
+            at, to = (intensities[n], rates[n] / 1e9), (beside, 10**height)
+            axes.annotate(rows[n].key, at, to, ha=ha, va="center", fontsize=8, arrowprops=line)
     axes.set_xlabel("flops for each byte that has to move")
     axes.set_ylabel("Gflop a second")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="upper left")
+
+
+def spread(heights, gap):
+    """Move numbers apart until none is closer to another than the gap, in their order and about where they are."""
+    order = np.argsort(heights, kind="stable")
+    moved = heights[order] - gap * np.arange(len(heights))
+    for _ in moved:  # pools of numbers that would overlap share their middle
+        for n in np.flatnonzero(np.diff(moved) < 0):
+            lower, upper = moved == moved[n], moved == moved[n + 1]
+            moved[lower | upper] = moved[lower | upper].mean()
+    places = np.empty(len(heights))
+    places[order] = moved + gap * np.arange(len(heights))
+    return places
 
 
 def draw_scaling(rows, channels, path):

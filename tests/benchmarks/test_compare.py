@@ -1,24 +1,29 @@
 import importlib.util
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import npattn
-from tests.benchmarks import compare
+from tests.benchmarks import compare, machine
+from tests.benchmarks import work as work_module
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's kernel")
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Small maps, and no processes of their own for memory."""
+    """Small maps, a small machine, and no processes of their own for memory."""
     monkeypatch.setattr(compare, "SHAPE", (2, 16, 6, 5))
     monkeypatch.setattr(compare, "SHAPES", {})
     monkeypatch.setattr(compare, "SCALING", [(1, 8, side, side) for side in (2, 3, 4)])
     monkeypatch.setattr(compare, "OPTIONS", compare.OPTIONS | {"window": 3, "stride": 2, "heads": 4})
-    monkeypatch.setattr(compare, "peak_megabytes", lambda *_: 7.0)
+    monkeypatch.setattr(compare, "peak_megabytes", lambda key, name, *_, **__: {"npattn": 7.0}.get(name, 14.0))
+    monkeypatch.setattr(machine, "PRODUCT", (64, 64, 64))
+    monkeypatch.setattr(machine, "SWEEP", 100_001)
+    monkeypatch.setattr(machine, "PIECE", 10_000)
 
 
 def without(*names):
@@ -26,19 +31,127 @@ def without(*names):
     return lambda name, find=importlib.util.find_spec: None if name in names else find(name)
 
 
+def cells(line):
+    """Part a row of the table at its wide gaps."""
+    return re.split(r"  +", line.strip())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("key", npattn.CATALOGUE)
-def test_every_system_is_timed(key, tiny, monkeypatch, capsys):
+def test_every_system_is_timed(key, dtype, tiny, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", without("torch"))
-    compare.main([key, "--repeats", "1"])
-    *_, row = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"{key} npattn( +[\d.]+ ms){{3}} +7", row)
+    compare.main([key, "--repeats", "1", "--dtype", dtype])
+    first, headings, system, *rows, mean, machine_line = capsys.readouterr().out.splitlines()
+    assert first.endswith(dtype)
+    assert cells(headings) == ["time", "share of bound", "eager", "compiled", "fused", "peak MB", "eager"]
+    assert system == f"{key} (2, 16, 6, 5)"
+    assert [cells(row)[0] for row in rows] == ["forward", "backward", "both"]
+    for row in rows:
+        assert re.match(r"  \w+ +[\d.]+ ms +\d+ % (memory|products)", row)
+    assert cells(rows[-1])[-1] == "7"
+    assert mean == "geometric mean"
+    assert re.fullmatch(r"the machine meanwhile: products \d+ Gflop/s, memory [\d.]+ GB/s", machine_line)
 
 
-def test_beside_it_stands_pytorch_and_the_ratio(tiny, capsys):
+def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
     pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: True)
+    monkeypatch.setitem(compare.IMPLEMENTATIONS, "compiled", compare.torch_passes)  # compiling takes long
     compare.main(["pam", "--repeats", "1"])
-    names = [line[:22].strip() for line in capsys.readouterr().out.splitlines()[3:]]
-    assert names == ["pam npattn", "pam pytorch", "pam fused", "ratio to pytorch", "ratio to fused"]
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    *_, both, mean, _ = lines
+    *ratios, peak, memory = cells(both)[3:]
+    assert (peak, memory) == ("7", "0.50")
+    assert cells(mean) == ["geometric mean", *ratios, "0.50"]
+    assert len(ratios) == 3
+
+
+def test_a_form_that_is_missing_leaves_its_cell_empty(tiny, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: False)
+    compare.main(["eca", "pam", "--repeats", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    of_eca, of_pam = (cells(line)[3:] for line in lines if line.startswith("  both"))
+    assert (len(of_eca), len(of_pam)) == (3, 4)  # pam has a fused form
+    at = lines[2].index("fused") + len("fused")
+    eca, pam = (line for line in lines if line.startswith("  both"))
+    assert (eca[at - 4 : at].strip(), pam[at - 4 : at]) == ("", of_pam[1])
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+
+    def compile_nothing(function):
+        raise RuntimeError("no C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    assert not compare.can_compile()
+    out = capsys.readouterr().out
+    assert out == "torch.compile does not work here: RuntimeError: no C++ compiler found\n"
+
+
+def test_the_mean_is_geometric():
+    assert compare.mean([0.5, 2, 8]) == "2.00"
+    assert compare.mean([]) == ""
+
+
+def test_the_share_is_of_the_larger_of_the_two_times(tiny, monkeypatch):
+    """A machine of 1 Gflop/s and 1 GB/s, and a system that takes 10 s a pass."""
+    monkeypatch.setattr(compare, "medians", lambda passes, _: {"npattn": [10, 10, 20], "machine": [1, 1, 2]})
+    stand_in = SimpleNamespace(multiply=None, sweep=None, flops=1e9, bytes=1e9)
+    for work, bound, shares in (
+        ([(2e9, 1e9 / 4), (4e9, 1e9 / 4)], "products", [0.2, 0.4, 0.3]),
+        ([(2e9, 3e9 / 4), (4e9, 5e9 / 4)], "memory", [0.3, 0.5, 0.4]),
+    ):
+        monkeypatch.setattr(work_module, "count_work", lambda *_, work=work: list(work))
+        rows, rates = compare.time_system("se", "float32", ["npattn"], stand_in, 1)
+        assert rates == (1e9, 1e9)
+        assert [row.bound for row in rows] == [bound] * 3
+        assert [row.share for row in rows] == pytest.approx(shares)
+
+
+def test_the_machine_multiplies_and_sweeps_all(tiny):
+    found = machine.Machine("float64")
+    found.multiply()
+    found.sweep()
+    assert (found.out == 64).all()
+    assert (found.c == 2).all()
+    assert found.flops == 2 * 64**3
+    assert found.bytes == 3 * 100_001 * 8
+
+
+@pytest.mark.parametrize("key", npattn.CATALOGUE)
+def test_work_of_a_batch_is_that_of_its_images(key):
+    module, (batch, *image) = compare.make_module(key), compare.shape_of(key)
+    one, many = (work_module.count_work(module, (n, *image)) for n in (1, batch))
+    np.testing.assert_allclose(many, batch * np.array(one), rtol=1e-12)
+    assert np.all(np.array(one)[:, 1] > np.prod(image) * 0.9)
+
+
+@pytest.mark.parametrize("key", ["pam", "cam", "danet", "mhsa", "pcm", "multi-scale"])
+def test_flops_forward_are_those_that_pytorch_counts(key, tiny, monkeypatch):
+    """But for products that are symmetric, of which half are needed, and taps of kernels beyond the map."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shape = 2, 32, 9, 11
+    module = compare.make_module(key, shape)
+    _, inputs = compare.make_values(module, shape)
+    reference = compare.tests_of(key).published(module)
+    with FlopCounterMode(display=False) as counter:
+        reference(*map(torch.tensor, inputs.values()))
+    counted, n, c = counter.get_total_flops(), 9 * 11, 32
+    if key in ("cam", "danet"):
+        counted -= 2 * c**2 * n if key == "cam" else 2 * 8**2 * n
+    if key == "pcm":
+        counted -= 2 * n**2 * module.embedding
+    found = work_module.count_work(module, shape)[0][0]
+    monkeypatch.setattr(work_module, "taps_inside", lambda size, _: 9 * size[0] * size[1])
+    whole = work_module.count_work(module, shape)[0][0]
+    assert whole == pytest.approx(counted, rel=0.03)
+    assert found <= whole
+    assert (found < 0.9 * whole) == (key in ("danet", "multi-scale"))
 
 
 def test_a_residual_gives_channels_and_options_to_what_it_wraps():
@@ -64,21 +177,32 @@ def test_scaling_is_printed_and_drawn(tiny, tmp_path, capsys):
     assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 20
 
 
+def test_the_table_is_drawn(tiny, tmp_path, capsys):
+    image = pytest.importorskip("matplotlib.image")
+    path = tmp_path / "table.png"
+    compare.main(["se", "pam", "--repeats", "1", "--plot", str(path)])
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
+    pixels = image.imread(path)
+    assert pixels.shape[1] >= 1000
+    assert len(np.unique(pixels.reshape(-1, 4), axis=0)) > 20
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--scaling", "--plot", "x.png"], "--plot needs matplotlib: pip install 'npattn[plot]'\n"),
-        (["--plot", "x.png"], "--plot draws what --scaling measures: give both\n"),
+        (["--plot", "x.png"], "--plot needs matplotlib: pip install 'npattn[plot]'\n"),
+        (["eva"], "unknown system 'eva'; there are se, eca, flexible"),
     ],
 )
-def test_a_plot_that_cannot_be_made_is_refused_before_anything_is_timed(arguments, words, monkeypatch, capsys):
+def test_what_cannot_be_done_is_refused_before_anything_is_timed(arguments, words, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", without("matplotlib"))
     with pytest.raises(SystemExit) as caught:
         compare.main(arguments)
     assert caught.value.code == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.endswith(words)
+    assert words in err
 
 
 def test_help_tells_of_the_plot(capsys):

@@ -10,9 +10,7 @@ products of forward, and the weights of an attention once more, as memory that g
 allows to keep no weights. A product that is symmetric counts half. Taps of a convolution beyond the map count nothing.
 """
 
-import numpy as np
-
-from npattn import ops
+import math
 
 __all__ = ["count_work"]
 
@@ -104,4 +102,4 @@ PRODUCTS = {
 
 def taps_inside(size, rate):
     """Count the taps of 3×3 kernels at every position of a map that lie on the map."""
-    return int(np.prod([n + 2 * max(0, n - rate) for n in size]))
+    return math.prod(n + 2 * max(0, n - rate) for n in size)

@@ -37,6 +37,7 @@ def test_variances_that_are_all_alike_are_drawn_to_one():
     found = steady(raw, np.ones_like(scale), RUNS)
     assert np.log(found / 0.09).std() < 0.25 * np.log(raw / 0.09).std()
     assert found.min() > 0.5 * 0.09 > raw.min()
+    assert found.mean() == pytest.approx(0.09, rel=0.06)
 
 
 @pytest.mark.parametrize("along", ["rows", "columns", "size"])
@@ -265,3 +266,18 @@ def test_equal_numbers_that_no_rounding_moves_are_never_turned_over():
         next(turned.events)
     flat = inputs["x"].reshape(2, 4, -1)
     np.testing.assert_array_equal(turned.winners(flat, 2)[..., 0], flat.argmax(axis=2))
+
+
+def test_the_numbers_of_close_decisions_cross_over_in_their_run_and_no_others_move():
+    module, values, observed = close_to_a_kink(0.0)
+    margin, noise = observed.margins[0], observed.noise[0]
+    close = np.abs(margin) < budgets.REACH * noise
+    assert close.any()
+    crossed = np.zeros(margin.shape, int)
+    for part in range(budgets.PARTS):
+        moved = margin.copy()
+        found = budgets.Turned(observed, 0, part).compare(moved, 0, np.less_equal)
+        crossed += found != (margin <= 0)
+        np.testing.assert_array_equal(found != (margin <= 0), moved != margin)
+        assert (np.abs(moved - margin)[moved != margin] >= budgets.REACH * noise).all()
+    np.testing.assert_array_equal(crossed, close)

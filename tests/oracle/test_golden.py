@@ -157,6 +157,19 @@ def test_golden_values_are_right_to_many_more_digits_than_any_budget_needs(syste
         assert (np.abs(value - exact[name]) < 1e-3 * case.budget[name]).all(), name
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="longdouble has no more digits")
+def test_right_digits_are_counted_from_the_largest_error():
+    right_digits = importlib.import_module("npattn.oracle.golden").right_digits
+    exact, budget = np.full(10, 2, np.longdouble), np.full(10, 1e-3)
+    found = np.full(10, 2.0)
+    assert right_digits(found, exact, budget) == 15
+    found[3] += 2e-9
+    assert right_digits(found, exact, budget) == pytest.approx(9)
+    budget[3] = np.inf
+    assert right_digits(found, exact, budget) == 15
+    assert right_digits(np.full(10, 1e-9), 0 * exact, np.full(10, 1e-3)) == pytest.approx(6)
+
+
 @pytest.mark.parametrize("system", [npattn.HardAttention, npattn.SoftHardAttention])
 @common_formats
 def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
