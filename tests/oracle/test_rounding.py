@@ -123,11 +123,12 @@ def test_modelled_accumulation_errors_are_those_of_adding_one_by_one_in_float32(
 
 
 def test_a_sum_that_cancels_errs_as_its_terms_do():
-    terms = np.random.RandomState(0).standard_normal((500, 512)).astype(np.float32)
-    terms = np.concatenate([terms, -terms[:, ::-1]], axis=1)
+    random = np.random.RandomState(0)
+    terms = random.standard_normal((500, 512)).astype(np.float32)
+    terms = np.concatenate([terms, -terms], axis=1)[:, random.permutation(1024)]
     real = np.add.accumulate(terms, axis=1)[:, -1]
     modelled = np.asarray(Rounding(FORMATS["float32"], 1).array(terms).sum(axis=1))
-    assert 0.5 < np.sqrt(np.mean(modelled**2) / np.mean(real**2)) < 2
+    assert 0.7 < np.sqrt(np.mean(modelled**2) / np.mean(real**2)) < 2
 
 
 def test_products_err_alike_by_whatever_function_they_are_taken():
