@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["pytester"]
+# What is first loaded within a run of pytester is forgotten after it, and NumPy can't be loaded twice.
+importlib.import_module("npattn.oracle.cases")
 ROOT = Path(__file__).parents[2]
 RIGHT = "run = case.module(case.params, case.inputs['x']); y = run.output"
 
@@ -17,8 +19,6 @@ RIGHT = "run = case.module(case.params, case.inputs['x']); y = run.output"
 @pytest.fixture
 def run(pytester, monkeypatch):
     """Run pytest on a test file, with the plugin and no other."""
-    # What is first loaded within the run is forgotten after it, and NumPy can't be loaded twice.
-    importlib.import_module("npattn.oracle.cases")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(source, *options):
