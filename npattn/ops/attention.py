@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.sweeping import by_rows
+
 __all__ = ["dot_product_attention"]
 
 LOGITS = 2**20
@@ -62,13 +64,11 @@ def dot_product_attention(q, k, v, scale=1.0):
     room = make_room(q, tiles, keys)
     for at, some in tiles:
         s = multiply(transpose(scaled[at][..., some]), k[at], room)
-        highest = s.real.max(axis=-1, keepdims=True)
-        s -= highest
-        np.exp(s, out=s)
-        total = s.sum(axis=-1)
+        highest, total = (np.empty_like(s, shape=s.shape[:-1]) for _ in range(2))
+        by_rows(soften, s, highest, total)
         # Divided here for e numbers a query, and not for the N weights.
         o[at][..., some] = transpose(s @ v_rows[at]) / total[..., None, :]
-        log_sum_exp[at][..., some] = highest[..., 0] + np.log(total)
+        log_sum_exp[at][..., some] = highest + np.log(total)
 
     def backward(do):
         do = do.reshape(o.shape)
@@ -81,16 +81,33 @@ def dot_product_attention(q, k, v, scale=1.0):
         room, more_room = make_room(q, tiles, keys), make_room(q, tiles, keys)
         for at, some in tiles:
             s = multiply(transpose(scaled[at][..., some]), k[at], room)
-            s -= log_sum_exp[at][..., some][..., None]
-            np.exp(s, out=s)
+            by_rows(weigh, s, log_sum_exp[at][..., some])
             dv[at] += do[at][..., some] @ s
             dz = multiply(transpose(more_do[at][..., some]), more_v[at], more_room)
-            dz *= s
+            by_rows(chain, dz, s)
             dq[at][..., some] = transpose(dz @ k_rows[at])
             dk[at] += scaled[at][..., some] @ dz
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
+
+
+def soften(s, highest, total):
+    """Turn logits into weights in place; note the highest of each row and what its weights add up to."""
+    highest[...] = s.real.max(axis=-1)
+    weigh(s, highest)
+    total[...] = s.sum(axis=-1)
+
+
+def weigh(s, less):
+    """Turn logits into weights in place: exp(s - less), one `less` for every row."""
+    s -= less[..., None]
+    np.exp(s, out=s)
+
+
+def chain(dz, s):
+    """Multiply the weights' gradient by the weights, in place."""
+    dz *= s
 
 
 def cut(lead, queries, keys):

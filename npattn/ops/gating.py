@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+
+from npattn.ops.sweeping import by_images, elementwise
 
 __all__ = ["gate"]
 
@@ -35,13 +39,16 @@ def gate(x, a):
     array([3., 7.])
     """
     spread = a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
-    y = x * spread
+    y = elementwise(np.multiply, x, spread)
     every = "abcdefgh"[: x.ndim]
     own = "".join(letter for letter, n, m in zip(every, spread.shape, x.shape, strict=True) if n == m)
+    products = partial(np.einsum, f"{every},{every}->{own}")
+    shared = "a" not in own  # by all images, so that their sums are not apart
 
     def backward(dy):
         # One element of a serves every element it was spread over: its gradient is their sum. einsum multiplies and
         # adds in one sweep, without holding the products.
-        return dy * spread, np.einsum(f"{every},{every}->{own}", dy, x).reshape(a.shape)
+        da = products(dy, x) if shared else by_images(products, dy, x)
+        return elementwise(np.multiply, dy, spread), da.reshape(a.shape)
 
     return y, backward

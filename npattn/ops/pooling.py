@@ -6,7 +6,11 @@ place and return it: a maximum's gradient is 0 nearly everywhere, and need not b
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+
+from npattn.ops.sweeping import average, by_images, elementwise, for_images
 
 __all__ = ["average_pool", "global_average_pool", "global_lp_pool", "global_lse_pool", "global_max_pool", "max_pool"]
 
@@ -40,7 +44,7 @@ def average_pool(x, axis):
              [2.25, 2.25]]]])
     """
     shape = x.shape
-    p = x.mean(axis=axis, keepdims=True)
+    p = average(x, axis)
     averaged = x.size // max(p.size, 1)
 
     def backward(dp):
@@ -76,7 +80,7 @@ def max_pool(x, axis):
     """
     shape = x.shape
     if axis == x.ndim - 1:
-        first = x.real.argmax(axis=axis, keepdims=True)
+        first = by_images(partial(np.argmax, axis=axis, keepdims=True), x.real)
         p = np.take_along_axis(x, first, axis)
     else:
         first, highest = first_maximum(x.real, axis)
@@ -229,14 +233,17 @@ def first_maximum(x, axis):
     length = x.shape[axis]
     left = np.arange(length, 0, -1, dtype=np.min_scalar_type(length), like=x)
     left = left.reshape((length,) + (1,) * (x.ndim - axis - 1))
-    highest = x.max(axis=axis, keepdims=True)
+    highest = by_images(partial(np.max, axis=axis, keepdims=True), x)
     first = np.empty_like(highest, dtype=np.intp)
-    for image in range(x.shape[0]):
+
+    def find(image):
         hits = (x[image] == highest[image]) * left
         first[image] = length - np.maximum(hits.max(axis=axis - 1, keepdims=True), 1)  # NaN is hit nowhere
+
+    for_images(find, x)
     return first, highest
 
 
 def added(dx, onto):
     """Add a gradient to another in place, if there is another."""
-    return dx if onto is None else np.add(onto, dx, out=onto)
+    return dx if onto is None else elementwise(np.add, onto, dx, out=onto)

@@ -130,7 +130,7 @@ def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
     A result passes if its worst element and its root mean square, both in units of budget, stay within limits. The
     worst of many errors is larger than that of a few, so its limit grows with the number of elements; a root mean
     square of errors that are not independent strays more, so its limit grows as their number falls. The limits are
-    quantiles that normal errors of the budgets' size exceed with probability 1e-5, times 1.5, since a correct kernel
+    quantiles that normal errors of the budgets' size exceed with probability 1e-5, times 1.75, since a correct kernel
     may round a little more often than the reference does: `npattn.oracle.budgets.worst_limit` and `rms_limit`.
 
     Parameters

@@ -16,8 +16,8 @@ are the largest of those of `kernels.PLAIN` and of the reference with every oper
 of a shape and several upstream gradients for each: a gradient of few numbers may be right by luck, and a close decision
 fall as it should. No budget and no limit enters.
 
-Systems, kernels and faults that are held out (`HELD_OUT` here and in the two other files) are those on which no limit
-of the judge was tuned; the table has them apart.
+Held out are kernels and faults (`HELD_OUT` of those two files) and cases (`held_out_cases`: hyperparameters, shapes,
+large values and ties) on which no limit of the judge was tuned; the table has them apart.
 """
 
 import argparse
@@ -47,8 +47,8 @@ SHAPES = (2, 7, 5), (1, 13, 11), (2, 1, 1), (3, 5, 9)
 """Images, height and width of the cases of every system's example."""
 VARIANT_SHAPES = SHAPES[::3]
 """Those of the cases of its variants."""
-HELD_OUT = {"coordinate", "danet", "mhsa", "pcm"}
-"""Keys of systems that no limit was tuned on."""
+HELD_OUT_SHAPES = (4, 9, 9), (2, 10, 10)
+"""Those that are held out: square maps, of which the last tile holds one position or four."""
 VISIBLE = 4.0
 """How many times the errors of correct kernels a fault must move a result to be seen."""
 UPSTREAM = 6
@@ -120,14 +120,60 @@ def modules_of(key):
     return found + more.get(key, list)()
 
 
-def measure(module, shape, format, seeds):
+def held_out_cases(key):
+    """List cases of a system on which no limit was tuned: module, shape, kind of values."""
+    more = {
+        "se": lambda: [npattn.SqueezeExcitation(channels=24, reduction=4), npattn.SqueezeExcitation(channels=40)],
+        "eca": lambda: [npattn.EfficientChannelAttention(channels=24, kernel_size=7)],
+        "flexible": lambda: [npattn.FlexibleAttention(channels=24, reduction=4)],
+        "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=24, classes=4, window=4, stride=3)],
+        "flexible-segmentation": lambda: [npattn.FlexibleSegmentation(channels=24, classes=2, window=5, stride=2)],
+        "cbam": lambda: [
+            npattn.CBAM(channels=40, reduction=4, training=True),
+            npattn.CBAM(channels=24, reduction=4, pools=("lp", "lse")),
+        ],
+        "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=24, reduction=4, pools=("avg", "lse"))],
+        "cbam-spatial": lambda: [npattn.CBAMSpatialGate(channels=40), npattn.CBAMSpatialGate(24, training=True)],
+        "coordinate": lambda: [
+            npattn.CoordinateAttention(channels=40, reduction=4),
+            npattn.CoordinateAttention(channels=24, reduction=4, training=True),
+        ],
+        "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
+        "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
+        "danet": lambda: [
+            npattn.DualAttentionHead(in_channels=24, classes=3),
+            npattn.DualAttentionHead(in_channels=40, classes=3, training=True, size=(13, 7)),
+        ],
+        "mhsa": lambda: [
+            npattn.MultiHeadSelfAttention(channels=24, heads=4),
+            npattn.MultiHeadSelfAttention(channels=40, heads=5),
+        ],
+        "multi-scale": lambda: [
+            npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),
+            npattn.MultiScaleConcat(in_channels=10, out_channels=8, rates=(2, 5), training=True),
+        ],
+        "residual": lambda: [
+            npattn.Residual(npattn.MultiHeadSelfAttention(channels=24, heads=4)),
+            npattn.Residual(npattn.EfficientChannelAttention(channels=40)),
+        ],
+        "hard": lambda: [npattn.HardAttention(channels=24)],
+        "soft-hard": lambda: [npattn.SoftHardAttention(channels=24, k=7)],
+        "pcm": lambda: [npattn.PixelCorrelation(channels=5, embedding=24)],
+    }
+    found = [(module, shape, "generic") for module in more.get(key, list)() for shape in HELD_OUT_SHAPES]
+    example = npattn.CATALOGUE[key].example()
+    return found + [(example, SHAPES[0], values) for values in ("large", "ties")]
+
+
+def measure(module, shape, format, seeds, *, values="generic", held=False, more_kernels=()):
     """Judge correct and faulty kernels on all cases of one shape: a list of trials."""
     batch, height, width = shape
+    sizes = {"batch": batch, "height": height, "width": width}
     try:
-        cases = [golden(module, batch=batch, height=height, width=width, dtype=format, seed=seed) for seed in seeds]
+        cases = [golden(module, **sizes, dtype=format, seed=seed, values=values) for seed in seeds]
     except ValueError:
         return []  # in training, too few values for a variance; fewer positions than are to be chosen
-    done = [run_kernels(case) for case in cases]
+    done = [run_kernels(case, more_kernels) for case in cases]
     found = [largest_errors(case) for case in cases]
     noise = {name: np.max([each[name] for each in found], axis=0) for name in cases[0].expected}
     trials = []
@@ -140,13 +186,13 @@ def measure(module, shape, format, seeds):
             results = kernels.narrow_sums(case)
             moved = visibility(case, results, noise)
             trials.append(try_results(case, "narrow", "sums in the format", results, plain, visible=moved))
-    return trials
+    return [dataclasses.replace(trial, held=trial.held or held) for trial in trials]
 
 
-def run_kernels(case):
-    """Run all correct kernels that can run a case: results by name."""
+def run_kernels(case, more=()):
+    """Run all correct kernels that can run a case, some of those that take long if they are named: results by name."""
     found = {}
-    for name, kernel in kernels.KERNELS.items():
+    for name, kernel in (kernels.KERNELS | {name: kernels.COMPILED[name] for name in more}).items():
         try:
             found[name] = kernel(case)
         except kernels.SkippedError:
@@ -209,7 +255,7 @@ def try_faults(case, plain, noise):
             site = where[zlib.crc32(f"{fault} {case}".encode()) % len(where)]  # any, but always the same
             run = faults.faulty(kernels.run_reference, fault, site)
             moved = visibility(case, run(case.module, *exact), noise)
-            held = fault.name in faults.HELD_OUT
+            held = fault in faults.HELD_OUT
             for way, kernel in (("fused", kernels.single), ("plain", kernels.nearest)):
                 name = f"{fault}, call {site}, {way}"
                 results = kernel(case, run)
@@ -229,7 +275,7 @@ def try_results(case, kind, name, results, plain, *, held=False, visible=np.nan)
             <= 2 * np.max(np.abs(plain[n] - case.expected[n]), initial=0)
             for n, value in results.items()
         )
-    held = held or case.module.key in HELD_OUT or name in kernels.HELD_OUT
+    held = held or name in kernels.HELD_OUT
     nearness = visible, worst.name, *map(float, badness(worst))
     return Trial(kind, name, case.module.key, repr(case), case.dtype, held, refused, *nearness)
 
@@ -355,10 +401,10 @@ def run_all(groups, jobs):
     """Measure all groups, in several processes or this one alone, and tell how far it is."""
     began, trials = time.perf_counter(), []
     if jobs == 1:
-        return [trial for group in groups for trial in measure(*group)]
+        return [trial for group in groups for trial in group()]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
-        futures = [pool.submit(measure, *group) for group in groups]
+        futures = [pool.submit(group) for group in groups]
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
             future.result()
             if done % max(1, len(groups) // 20) == 0:
@@ -374,6 +420,7 @@ def main(argv=None):
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
     parser.add_argument("--quick", action="store_true", help="the examples alone, on one shape")
     parser.add_argument("--faults", action="store_true", help="list what faults are planted in each system, no more")
+    parser.add_argument("--compile", action="store_true", help="try torch.compile on held-out cases, which takes long")
     parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (default: 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
@@ -391,7 +438,18 @@ def main(argv=None):
     for key in arguments.keys or npattn.CATALOGUE:
         example, *variants = modules_of(key)
         cases = [(example, shape) for shape in SHAPES] + [(v, shape) for v in variants for shape in VARIANT_SHAPES]
-        groups += [(*case, format, seeds) for case in (cases[:1] if arguments.quick else cases) for format in FORMATS]
+        groups += [
+            functools.partial(measure, *case, format, seeds)
+            for case in (cases[:1] if arguments.quick else cases)
+            for format in FORMATS
+        ]
+        if not arguments.quick:
+            more = tuple(kernels.COMPILED) if arguments.compile else ()
+            groups += [
+                functools.partial(measure, module, shape, format, seeds, values=values, held=True, more_kernels=more)
+                for module, shape, values in held_out_cases(key)
+                for format in FORMATS
+            ]
     print("\n".join(report(run_all(groups, arguments.jobs), arguments.list)))
 
 

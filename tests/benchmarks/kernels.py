@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import importlib
+import warnings
+from unittest import mock
 
 import numpy as np
 
@@ -10,8 +12,11 @@ import npattn
 from npattn.module import as_tuple
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
+from tests.benchmarks import primitives
+from tests.benchmarks.faults import replace_primitive
 
 __all__ = [
+    "COMPILED",
     "HELD_OUT",
     "KERNELS",
     "PLAIN",
@@ -192,9 +197,128 @@ def backwards(count):
     return np.arange(count)[::-1]
 
 
+class SplitSums(Sums):
+    """Sums in several parts, as products split along K have: the terms are dealt out, and the parts' sums added up.
+
+    Parameters
+    ----------
+    ways : int
+    """
+
+    def __init__(self, ways):
+        super().__init__(1, np.arange)
+        self.ways = ways
+
+    def parts(self, count):
+        return [np.arange(i, count, self.ways) for i in range(min(self.ways, count))]
+
+
 def narrow_sums(case):
     """Float32, but sums in the format: no correct kernel."""
     return in_order(Sums(1, np.arange, Rounding(case.format).round), case)
+
+
+# Primitives of another make
+
+
+def made_of(case, parts):
+    """NumPy in float32 with other primitives, results rounded to the format: `parts` makes them for a format."""
+    used = []
+    with contextlib.ExitStack() as stack:
+        for name, primitive in parts(case.format).items():
+            stack.enter_context(replace_primitive(name, noted(primitive, used)))
+        results = single(case)
+    if not used:
+        raise SkippedError("none of the primitives is called")
+    return results
+
+
+def with_functions(case, functions):
+    """NumPy in float32 with another exponential, logarithm or root, results rounded to the format."""
+    used = []
+    with mock.patch.multiple(np, **{name: noted(function, used) for name, function in functions().items()}):
+        results = single(case)
+    if not used:
+        raise SkippedError("none of the functions is called")
+    return results
+
+
+def noted(function, used):
+    """Add a function to `used` when it is called."""
+
+    @functools.wraps(function)
+    def call(*args, **options):
+        used.append(function)
+        return function(*args, **options)
+
+    return call
+
+
+def online(block, base_2=False):
+    """Attention in blocks of keys, in float32."""
+    attention = functools.partial(primitives.online_attention, block=block, base_2=base_2)
+    return functools.partial(made_of, parts=lambda format: {"dot_product_attention": attention})
+
+
+def rounding_online(block, base_2=False):
+    """Attention in blocks of keys, weights rounded to the format for their products, every primitive rounded."""
+
+    def parts(format):
+        narrow = primitives.narrowing(format)
+
+        def attention(*args):
+            value, backward = primitives.online_attention(*args, block=block, narrow=narrow, base_2=base_2)
+            return value, lambda do: narrow(backward(do))
+
+        return primitives.rounding_between(format) | {"dot_product_attention": attention}
+
+    def run(case):
+        if not calls_attention(case.module):
+            raise SkippedError("no attention in it")
+        return made_of(case, parts)
+
+    return run
+
+
+def calls_attention(module):
+    return module.key in {"pam", "mhsa", "danet"} or (module.key == "residual" and calls_attention(module.inner))
+
+
+def by_taps(format):
+    return {"conv2d": primitives.convolution_by_taps, "linear": primitives.fully_connected_by_images}
+
+
+def in_one_sweep(format):
+    """Statistics in one sweep: in float32 itself that is honest where no channel's mean is above its deviation."""
+
+    def refuse(mean, variance):
+        if format.name == "float32" and (mean * mean > variance).any():
+            raise SkippedError("the variance cancels, in the format's own digits")
+
+    return {"batch_norm": functools.partial(primitives.norm_in_one_sweep, refuse=refuse)}
+
+
+def by_tanh(format):
+    """A sigmoid that is off by float32's unit beside 1: honest where that is a quarter of a rounding to the format."""
+
+    def sigmoid(x):
+        value, backward = primitives.sigmoid_by_tanh(x)
+        if not (value * format.unit >= 2.0**-23).all():
+            raise SkippedError("it cancels, in the format's own digits")
+        return value, backward
+
+    return {"sigmoid": sigmoid}
+
+
+def from_an_integral_image(format):
+    """Windows as differences of sums over more than they hold: honest where those have digits to spare."""
+    if format.name == "float32":
+        raise SkippedError("it cancels, in the format's own digits")
+    return {"window_average": primitives.integral_windows}
+
+
+def textbook(format):
+    return primitives.textbook
 
 
 # PyTorch
@@ -256,8 +380,11 @@ def form_of(name):
     return make
 
 
-def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_last=False, threads=1):
-    """Run a PyTorch form with autograd: in the format throughout, with autocast, or in float32 and then rounded."""
+def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_last=False, threads=1, compiler=None):
+    """Run a PyTorch form with autograd: in the format throughout, with autocast, or in float32 and then rounded.
+
+    `compiler` names a backend of `torch.compile`.
+    """
     try:
         import torch
     except ImportError as error:
@@ -279,11 +406,16 @@ def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_las
         inputs = {n: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for n, a in inputs.items()}
     leaves = {name: a.requires_grad_() for name, a in inputs.items()}
     context = torch.autocast("cpu", native) if autocast else contextlib.nullcontext()
+    call = reference
+    if compiler:
+        torch.compiler.reset()
+        call = torch.compile(reference, backend=compiler)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with context:
-            outputs = dict(zip(upstream, as_tuple(reference(*leaves.values())), strict=True))
+        with context, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the compiler, of itself
+            outputs = dict(zip(upstream, as_tuple(call(*leaves.values())), strict=True))
         torch.autograd.backward(list(outputs.values()), [upstream[n].to(y.dtype) for n, y in outputs.items()])
     except RuntimeError as error:
         if "not implemented for" in str(error):
@@ -308,15 +440,42 @@ KERNELS = {
     "PyTorch, channels last, 2 threads": functools.partial(in_pytorch, channels_last=True, threads=2),
     "PyTorch, fused": functools.partial(in_pytorch, make=form_of("fused")),
     "PyTorch, fast": functools.partial(in_pytorch, make=form_of("fast")),
+    "one rounding a primitive": functools.partial(made_of, parts=primitives.rounding_between),
+    "online softmax, 16 keys": online(16),
+    "online softmax, 64 keys, base 2": online(64, base_2=True),
+    "rounded weights, 32 keys": rounding_online(32),
+    "rounded weights, 64 keys, base 2": rounding_online(64, base_2=True),
+    "convolution by taps": functools.partial(made_of, parts=by_taps),
+    "batch norm in one sweep": functools.partial(made_of, parts=in_one_sweep),
+    "sigmoid by tanh": functools.partial(made_of, parts=by_tanh),
+    "integral image": functools.partial(made_of, parts=from_an_integral_image),
+    "textbook gradients": functools.partial(made_of, parts=textbook),
+    "exponentials by powers of 2": functools.partial(with_functions, functions=primitives.powers_of_2),
+    "functions off by 2 ulp": functools.partial(with_functions, functions=primitives.imprecise),
+    "sums split in 4": functools.partial(in_order, SplitSums(4)),
 }
 """Correct kernels, by name: each takes a case and returns its results."""
+COMPILED = {
+    "PyTorch, decomposed": functools.partial(in_pytorch, compiler="aot_eager_decomp_partition"),
+    "PyTorch, compiled": functools.partial(in_pytorch, compiler="inductor"),
+}
+"""Those that `torch.compile` makes, which takes seconds for a case."""
 HELD_OUT = {
-    "sums backwards",
-    "sums in chunks",
-    "sums shuffled",
-    "PyTorch, channels last, 2 threads",
-    "PyTorch, fused",
-    "PyTorch, fast",
+    "PyTorch, decomposed",
+    "PyTorch, compiled",
+    "one rounding a primitive",
+    "online softmax, 16 keys",
+    "online softmax, 64 keys, base 2",
+    "rounded weights, 32 keys",
+    "rounded weights, 64 keys, base 2",
+    "convolution by taps",
+    "batch norm in one sweep",
+    "sigmoid by tanh",
+    "integral image",
+    "textbook gradients",
+    "exponentials by powers of 2",
+    "functions off by 2 ulp",
+    "sums split in 4",
 }
 """Kernels that no limit was tuned on."""
 PLAIN = "PyTorch", "NumPy, rounded"

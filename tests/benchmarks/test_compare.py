@@ -100,12 +100,13 @@ def test_the_share_is_of_the_larger_of_the_two_times(tiny, monkeypatch):
     """A machine of 1 Gflop/s and 1 GB/s, and a system that takes 10 s a pass."""
     monkeypatch.setattr(compare, "medians", lambda passes, _: {"npattn": [10, 10, 20], "machine": [1, 1, 2]})
     stand_in = SimpleNamespace(multiply=None, sweep=None, flops=1e9, bytes=1e9)
-    for work, bound, shares in (
-        ([(2e9, 1e9 / 4), (4e9, 1e9 / 4)], "products", [0.2, 0.4, 0.3]),
-        ([(2e9, 3e9 / 4), (4e9, 5e9 / 4)], "memory", [0.3, 0.5, 0.4]),
+    for key, work, bound, shares in (
+        ("pam", [(2e9, 1e9 / 4), (4e9, 1e9 / 4)], "products", [0.2, 0.4, 0.3]),
+        ("pam", [(2e9, 3e9 / 4), (4e9, 5e9 / 4)], "memory", [0.3, 0.5, 0.4]),
+        ("se", [(2e9, 1e9 / 4), (4e9, 2e9 / 4)], "memory", [0.1, 0.2, 0.15]),  # whose flops are no products
     ):
         monkeypatch.setattr(work_module, "count_work", lambda *_, work=work: list(work))
-        rows, rates = compare.time_system("se", "float32", ["npattn"], stand_in, 1)
+        rows, rates = compare.time_system(key, "float32", ["npattn"], stand_in, 1)
         assert rates == (1e9, 1e9)
         assert [row.bound for row in rows] == [bound] * 3
         assert [row.share for row in rows] == pytest.approx(shares)

@@ -12,7 +12,7 @@ allows to keep no weights. A product that is symmetric counts half. Taps of a co
 
 import math
 
-__all__ = ["count_work"]
+__all__ = ["PRODUCTS", "count_work"]
 
 SWEEPS = {
     "se": ((2, 3), (4, 4)),
