@@ -331,7 +331,9 @@ def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
     prior = 2 * inverse_trigamma(spread) if spread > 1e-3 else 2e3
     # The mean of the logarithm of a mean square is not the logarithm of its mean.
     level = rest.mean() - digamma(runs / 2) + np.log(runs / 2) + digamma(prior / 2) - np.log(prior / 2)
-    return (prior * np.exp(predicted + level) + runs * variance) / (prior + runs)
+    # Where variances span many decades, the prediction's mean is beyond what any run has shown.
+    foreseen = np.minimum(np.exp(predicted + level), variance.max())
+    return (prior * foreseen + runs * variance) / (prior + runs)
 
 
 def alike(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:

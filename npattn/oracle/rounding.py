@@ -285,7 +285,16 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
     x = x - x.min(axis=axis, keepdims=True)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y = e / e.sum(axis=axis, keepdims=True)
-    return y, lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+    # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
+    # then it is y's own error that does not cancel.
+    whole = x.rounding.random is not None and x.rounding.random.random() < 0.5
+
+    def backward(dy):
+        weights, upstream = (plain(y), plain(dy)) if whole else (y, dy)
+        dx = weights * (upstream - (weights * upstream).sum(axis=axis, keepdims=True))
+        return wrap(x.rounding.round(dx), x.rounding) if whole else dx
+
+    return y, backward
 
 
 def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool = False) -> tuple[Any, Any]:

@@ -59,6 +59,12 @@ def test_variances_that_follow_from_nothing_keep_most_of_their_own_estimate():
     assert np.corrcoef(np.log(found.ravel()), np.log(scale.ravel()))[0, 1] > 0.9
 
 
+def test_no_variance_is_foreseen_beyond_what_a_run_has_shown():
+    random = np.random.RandomState(3)
+    raw = np.exp(30 * random.standard_normal((8, 9)))
+    assert steady(raw, np.ones_like(raw), RUNS).max() <= raw.max()
+
+
 @given(st.floats(1e-3, 1e3))
 def test_the_inverse_of_trigamma_is_one(x):
     assert inverse_trigamma(float(polygamma(1, x))) == pytest.approx(x, rel=1e-6)

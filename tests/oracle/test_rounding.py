@@ -269,3 +269,20 @@ def test_resizing_errs_as_a_kernel_that_computes_its_weights_in_float32():
     real, modelled = (np.sqrt(np.mean((np.asarray(a, np.float64) - exact) ** 2)) for a in (theirs, ours))
     assert real < 2 * modelled < 10 * real
     assert modelled > 3 * np.sqrt(np.mean((ops.resize_bilinear(x, (61, 47), True)[0] - exact) ** 2))
+
+
+def test_a_saturated_softmaxs_gradient_errs_as_that_of_a_kernel_that_keeps_the_weights_in_the_format():
+    torch = pytest.importorskip("torch")
+    logits, dy = np.array([[12.0, 0.0, 0.0]]), np.array([[1.0, 0.3, -0.6]])
+    leaf = torch.tensor(logits).half().requires_grad_()
+    torch.softmax(leaf, 1).backward(torch.tensor(dy).half())
+    exact = ops.softmax(logits)[1](dy)
+    real = np.abs(leaf.grad.numpy() - exact)[0, 0]
+    found = []
+    for seed in range(40):
+        rounding = Rounding(FORMATS["float16"], seed)
+        found.append(
+            np.asarray(ops.softmax(rounding.array(logits))[1](rounding.array(dy)), np.float64)[0, 0] - exact[0, 0]
+        )
+    assert real > abs(exact[0, 0]) / 3
+    assert np.sqrt(np.mean(np.square(found))) > real / 2
