@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.sweeping import by_rows
-
 __all__ = ["dot_product_attention"]
 
-LOGITS = 2**20
+LOGITS = 2**21
 """Logits in a tile: few enough to stay in the cache from one sweep over them to the next."""
 QUERIES = 256
 """Queries in a tile at least: every tile adds to all of dk and dv, which has to serve many queries to be worth it."""
@@ -60,54 +58,34 @@ def dot_product_attention(q, k, v, scale=1.0):
     o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(q, shape=(*lead, queries))
     tiles = cut(lead, queries, keys)
-    v_rows = transpose(v).copy()  # s @ v_rows runs faster than v @ sᵀ, which reads s across its rows
-    room = make_room(q, tiles, keys)
     for at, some in tiles:
-        s = multiply(transpose(scaled[at][..., some]), k[at], room)
-        highest, total = (np.empty_like(s, shape=s.shape[:-1]) for _ in range(2))
-        by_rows(soften, s, highest, total)
-        # Divided here for e numbers a query, and not for the N weights.
-        o[at][..., some] = transpose(s @ v_rows[at]) / total[..., None, :]
-        log_sum_exp[at][..., some] = highest + np.log(total)
+        s = transpose(scaled[at][..., some]) @ k[at]
+        highest = s.real.max(axis=-1, keepdims=True)
+        s -= highest
+        np.exp(s, out=s)
+        total = s.sum(axis=-1)
+        average = v[at] @ transpose(s)
+        average /= total[..., None, :]  # here for e numbers a query, and not for the N weights
+        o[at][..., some] = average
+        log_sum_exp[at][..., some] = highest[..., 0] + np.log(total)
 
     def backward(do):
         do = do.reshape(o.shape)
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-        k_rows = transpose(scale * k).copy()
-        # Σ_n s_mn ds_mn without the weights; one channel more takes it off the products ds.
-        delta = (do * o).sum(axis=-2, keepdims=True)
-        more_do = np.concatenate((do, -delta), axis=-2)
-        more_v = np.concatenate((v, np.ones_like(v[..., :1, :])), axis=-2)
-        room, more_room = make_room(q, tiles, keys), make_room(q, tiles, keys)
+        delta = (do * o).sum(axis=-2)  # Σ_n s_mn ds_mn, without the weights
         for at, some in tiles:
-            s = multiply(transpose(scaled[at][..., some]), k[at], room)
-            by_rows(weigh, s, log_sum_exp[at][..., some])
+            s = transpose(scaled[at][..., some]) @ k[at]
+            s -= log_sum_exp[at][..., some][..., None]
+            np.exp(s, out=s)
             dv[at] += do[at][..., some] @ s
-            dz = multiply(transpose(more_do[at][..., some]), more_v[at], more_room)
-            by_rows(chain, dz, s)
-            dq[at][..., some] = transpose(dz @ k_rows[at])
+            dz = transpose(do[at][..., some]) @ v[at]
+            dz -= delta[at][..., some][..., None]
+            dz *= s
+            dq[at][..., some] = scale * (k[at] @ transpose(dz))
             dk[at] += scaled[at][..., some] @ dz
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
-
-
-def soften(s, highest, total):
-    """Turn logits into weights in place; note the highest of each row and what its weights add up to."""
-    highest[...] = s.real.max(axis=-1)
-    weigh(s, highest)
-    total[...] = s.sum(axis=-1)
-
-
-def weigh(s, less):
-    """Turn logits into weights in place: exp(s - less), one `less` for every row."""
-    s -= less[..., None]
-    np.exp(s, out=s)
-
-
-def chain(dz, s):
-    """Multiply the weights' gradient by the weights, in place."""
-    dz *= s
 
 
 def cut(lead, queries, keys):
@@ -123,17 +101,6 @@ def cut(lead, queries, keys):
         for i in range(0, lead[-1], several)
         for m in range(0, queries, some)
     ]
-
-
-def make_room(q, tiles, keys):
-    """Make an array that the weights of every tile fit into: memory that is new to each costs as much as a product."""
-    at, some = tiles[0] if tiles else (..., slice(0))
-    return np.empty_like(q, shape=(*q[at].shape[:-2], q[at][..., some].shape[-1], keys))
-
-
-def multiply(a, b, room):
-    """Multiply matrices into the corner of an array that they fill."""
-    return np.matmul(a, b, out=room[: a.shape[0], : a.shape[-2]])
 
 
 def transpose(a):

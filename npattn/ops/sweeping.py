@@ -16,12 +16,10 @@ from contextvars import copy_context
 
 import numpy as np
 
-__all__ = ["average", "by_images", "by_rows", "elementwise", "for_images", "on_cores", "plain", "threads"]
+__all__ = ["average", "by_images", "elementwise", "for_images", "on_cores", "plain", "threads"]
 
 ENOUGH = 2**17
 """Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
-PIECE = 2**17
-"""Numbers in the rows that a thread takes at once: few enough to stay in its core's own cache."""
 LONG = 4096
 """Numbers that may be added up one after the other: their rounding errors add up too."""
 LIMITS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
@@ -102,25 +100,6 @@ def for_images(work, x):
     else:
         for i in images:
             work(i)
-
-
-def by_rows(work, *arrays):
-    """Call ``work(*arrays)``, some rows at a time.
-
-    Parameters
-    ----------
-    work : callable
-        Takes all of the arrays or the same rows of each, and changes them in place, every row by itself.
-    *arrays : array, (A, M) or (A, M, N)
-        The first has rows of N numbers.
-    """
-    first = arrays[0]
-    if first.ndim != 3 or first.size < 2 * PIECE or not plain(*arrays):
-        work(*arrays)
-        return
-    some = max(1, PIECE // first.shape[2])
-    pieces = [(i, slice(j, j + some)) for i in range(first.shape[0]) for j in range(0, first.shape[1], some)]
-    on_cores(lambda at: work(*(a[at] for a in arrays)), pieces)
 
 
 def average(x, axis):

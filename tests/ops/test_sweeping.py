@@ -51,21 +51,6 @@ def test_images_are_kept_apart_and_in_order():
     np.testing.assert_allclose(found, (x * y).sum(axis=2), rtol=1e-14)
 
 
-@pytest.mark.parametrize("shape", [(1, 37, 5), (4, 3, 16), (3, 1, 40), (2, 5, 7)])
-def test_rows_are_worked_on_once_each(shape, parted, monkeypatch):
-    monkeypatch.setattr(sweeping, "PIECE", 16)
-    x, sums = normal(*shape), np.zeros(shape[:-1])
-    expected = x + 1
-
-    def work(x, sums):
-        x += 1
-        sums += x.sum(axis=-1)
-
-    sweeping.by_rows(work, x, sums)
-    np.testing.assert_array_equal(x, expected)
-    np.testing.assert_array_equal(sums, expected.sum(axis=-1))
-
-
 @parts_all
 @given(st.tuples(sizes, sizes, sizes, sizes), st.sampled_from([1, 2, 3, (2, 3), (1, 3)]), layouts, seeds)
 def test_average_is_the_mean_in_every_layout(shape, axis, layout, seed):
@@ -118,11 +103,7 @@ def test_other_numbers_take_the_plain_way(dtype, monkeypatch):
 @parts_all
 def test_other_kinds_of_array_take_the_plain_way(monkeypatch):
     monkeypatch.setattr(sweeping, "on_cores", None)
-    monkeypatch.setattr(sweeping, "PIECE", 1)
     x = normal(3, 2, 4, 5).view(Other)
-    kinds = []
-    sweeping.by_rows(lambda *arrays: kinds.extend(map(type, arrays)), x[0], np.zeros((2, 4)))
-    assert kinds == [Other, np.ndarray]
     for found in (
         sweeping.elementwise(np.multiply, x, x),
         sweeping.elementwise(np.multiply, np.asarray(x), x),
