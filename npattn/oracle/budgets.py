@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -247,8 +246,10 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
     return Observed(expected, recorded.margins, compared.noise, compared.close)
 
 
-def measure_budgets(observed: Observed, module: Module, given: Given, format: Format, seed: int) -> dict[str, Budget]:
-    """Run several times with random rounding, and estimate the budget of each result from the errors."""
+def measure_budgets(
+    observed: Observed, module: Module, given: Given, format: Format, seed: int, *, pool: Executor
+) -> dict[str, Budget]:
+    """Run several times with random rounding, in the threads of a pool; estimate the budget of each result."""
 
     def errors(number: int) -> dict[str, np.ndarray]:
         selections = Turned(observed, seed, number - RUNS - 1) if number > RUNS else None
@@ -257,8 +258,7 @@ def measure_budgets(observed: Observed, module: Module, given: Given, format: Fo
             return {name: (found[name] - value).astype(np.float32) for name, value in observed.expected.items()}
 
     runs = RUNS + (ROUNDS * PARTS if observed.close else 0)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(errors, range(1, 1 + runs)))
+    found = list(pool.map(errors, range(1, 1 + runs)))
     budgets = {}
     for name, value in observed.expected.items():
         every = np.array([errors[name] for errors in found], np.float64)

@@ -12,6 +12,7 @@ import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
 from npattn.module import Module
+from npattn.ops.sweeping import threads
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.comparison import Comparison, compare
 from npattn.oracle.formats import FORMATS, Format, find_format, representable
@@ -208,10 +209,10 @@ def golden(
     sizes = batch, height, width
     for draw in range(DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as close
         given = draw_case(module, sizes, format, seed, draw, values=values)
-        observed = observe(module, given, format, seed)
-        with ThreadPoolExecutor(1) as pool:
-            more_exact = pool.submit(run_in_longdouble, module, given)
-            budgets = measure_budgets(observed, module, given, format, seed)
+        with ThreadPoolExecutor(threads()) as pool:
+            more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
+            observed = observe(module, given, format, seed)
+            budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
         if all(budgets[name].widened <= SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -178,6 +180,11 @@ def test_noise_of_what_is_compared_is_of_the_size_of_its_rounding(seed):
     assert BFLOAT16.unit / 8 < noise / size < 16 * BFLOAT16.unit
 
 
+def measured(observed, module, values, format):
+    with ThreadPoolExecutor(2) as pool:
+        return measure_budgets(observed, module, values, format, 0, pool=pool)
+
+
 def close_to_a_kink(threshold):
     """A squeeze and excitation whose first hidden unit stands by so much above the rectifier's corner."""
     module = npattn.SqueezeExcitation(8, 2)
@@ -198,7 +205,7 @@ def test_a_decision_within_the_noise_is_close_and_one_far_off_is_not():
 def test_a_kernel_that_decides_a_close_case_otherwise_is_within_its_budgets():
     module, values, observed = close_to_a_kink(0.0)
     margin = observed.margins[0]
-    budget = measure_budgets(observed, module, values, BFLOAT16, 0)
+    budget = measured(observed, module, values, BFLOAT16)
 
     class Otherwise(budgets.Selections):
         def compare(self, left, right, ordering):
@@ -216,7 +223,7 @@ def test_a_kernel_that_decides_a_close_case_otherwise_is_within_its_budgets():
 
 def test_a_kernel_that_decides_a_clear_case_otherwise_is_not():
     module, values, observed = close_to_a_kink(0.0)
-    budget = measure_budgets(observed, module, values, BFLOAT16, 0)
+    budget = measured(observed, module, values, BFLOAT16)
 
     class Otherwise(budgets.Selections):
         def compare(self, left, right, ordering):
@@ -237,7 +244,7 @@ def test_budgets_are_of_the_size_of_errors_of_runs_they_were_not_estimated_from(
     format = FORMATS[name]
     module = npattn.PositionAttention(8)
     values, observed = prepared(module, format=format, height=8, width=9)
-    budget = measure_budgets(observed, module, values, format, 0)
+    budget = measured(observed, module, values, format)
     for seed in range(3):
         found = run_on(Rounding(format, [99, seed]), module, values)
         for key, value in observed.expected.items():
