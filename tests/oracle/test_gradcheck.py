@@ -13,6 +13,7 @@ from npattn.parameters import he_normal, zeros
 from tests.strategies import SYSTEMS, cases, seeds
 
 METHODS = ["jacobian", "adjoint"]
+PAIRING = {"pam", "danet", "mhsa", "hard", "soft-hard", "pcm"}
 # Systems that multiply the map by what they attend to, and do nothing else with it.
 GATES = [
     system
@@ -103,7 +104,7 @@ def leaves_digits(case):
     while hasattr(module, "inner"):
         module = module.inner
     height, width = next(iter(inputs.values())).shape[2:]
-    return module.key not in {"pam", "danet", "mhsa", "hard", "soft-hard", "pcm"} or height * width == 1 or height * width >= 9
+    return module.key not in PAIRING or height * width == 1 or height * width >= 9
 
 
 @pytest.mark.parametrize("method", METHODS)
