@@ -229,7 +229,7 @@ class CBAMSpatialGate(Module):
                 dz, grads["spatial.bn.weight"], grads["spatial.bn.bias"] = back_norm(dz)                 # (12')
             dt, dw, _ = back_conv(dz)                                                                    # (11')
             dm, dq = back_join(dt)                                                                       # (10')
-            dx += back_mean(dq)                                                                          # (9')
+            dx = back_mean(dq, onto=dx)                                                                  # (9')
             dx = back_max(dm, onto=dx)                                                                   # (8')
             return dx, {"spatial.conv.weight": dw, **grads}
 

@@ -97,14 +97,15 @@ class ChannelAttention(Module):
         s, back_softmax = ops.softmax(sign * g)                                      # (2)
         m, back_mix = ops.matmul(s, rows)                                            # (3)
         e, back_scale = ops.gate(m, params["gamma"])                                 # (4)
-        y = x + e.reshape(x.shape)                                                   # (5)
+        y, back_add = ops.add(x, e.reshape(x.shape))                                 # (5)
 
         def backward(dy):
-            de = dy.reshape(e.shape)                                                 # (5')
-            dm, dgamma = back_scale(de)                                              # (4')
-            ds, drows = back_mix(dm)                                                 # (3')
+            dx, de = back_add(dy)                                                    # (5')
+            dm, dgamma = back_scale(de.reshape(e.shape))                             # (4')
+            ds, dmixed = back_mix(dm)                                                # (3')
             dg = sign * back_softmax(ds)                                             # (2')
-            drows += back_gram(dg)                                                   # (1')
-            return dy + drows.reshape(x.shape), {"gamma": dgamma}
+            dgram = back_gram(dg)                                                    # (1')
+            dx, _ = ops.add(dx, dmixed.reshape(x.shape), dgram.reshape(x.shape))
+            return dx, {"gamma": dgamma}
 
         return Pass(y, backward, attention={"affinity": s})

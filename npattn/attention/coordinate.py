@@ -156,8 +156,8 @@ class CoordinateAttention(Module):
             du, dscale, dshift = back_norm(dv)                                            # (5')
             dp, dw1, db1 = back_conv1(du)                                                 # (4')
             dp_h, dp_w = back_join(dp)                                                    # (3')
-            dx += back_columns(dp_w.swapaxes(2, 3))                                       # (2')
-            dx += back_rows(dp_h)                                                         # (1')
+            dx = back_columns(dp_w.swapaxes(2, 3), onto=dx)                               # (2')
+            dx = back_rows(dp_h, onto=dx)                                                 # (1')
             grads = {"conv1.weight": dw1, "conv1.bias": db1, "bn1.weight": dscale, "bn1.bias": dshift}
             grads |= {"conv_h.weight": dwh, "conv_h.bias": dbh, "conv_w.weight": dww, "conv_w.bias": dbw}
             return dx, grads

@@ -250,7 +250,7 @@ class DualAttentionHead(Module):
             dx = back(c, "conv5c", dc)                                               # (10')
             dp = back(u, "conv51", du)                                               # (9')
             da = back(p, "sa", dp)                                                   # (8')
-            dx = dx + back(a, "conv5a", da)                                          # (7')
+            dx, _ = ops.add(dx, back(a, "conv5a", da))                               # (7')
             dx = (dx, *(None for _ in masks)) if masks else dx
             return dx, {name: grads[name] for name in self.parameters()}
 

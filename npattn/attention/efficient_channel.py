@@ -114,7 +114,7 @@ class EfficientChannelAttention(Module):
             dx, da = back_gate(dy)                                                   # (4')
             dz = back_sigmoid(da)                                                    # (3')
             dp, dw = back_conv(dz)                                                   # (2')
-            dx += back_pool(dp)                                                      # (1')
+            dx = back_pool(dp, onto=dx)                                              # (1')
             return dx, {"conv.weight": dw}
 
         return Pass(y, backward, attention={"channel": a})

@@ -110,7 +110,7 @@ class FlexibleAttention(Module):
             du, dw1, db1 = back_fc1(dh)                                              # (4')
             dp, dq = back_stack(du)                                                  # (3')
             dx = back_maximum(dq, onto=dx)                                           # (2')
-            dx += back_average(dp)                                                   # (1')
+            dx = back_average(dp, onto=dx)                                           # (1')
             return dx, {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})

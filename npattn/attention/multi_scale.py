@@ -193,12 +193,11 @@ class MultiScaleConcat(Module):
             dimage = back_resize(dg)                                                           # (8')
             dp, found = image.backward(dimage)                                                 # (7')
             grads |= found
-            dx = back_pool(dp)                                                                 # (6')
-            for run, du in zip(far, dfar, strict=True):
-                through, found = run.backward(du)                                              # (5')
-                dx, grads = dx + through, grads | found
-            through, found = near.backward(dnear)                                              # (4')
-            dx, grads = dx + through, grads | found
+            ways = [back_pool(dp)]                                                             # (6')
+            for run, du in zip((near, *far), (dnear, *dfar), strict=True):
+                dx, found = run.backward(du)                                                   # (5') (4')
+                ways, grads = [*ways, dx], grads | found
+            dx, _ = ops.add(*ways)
             dx = (dx, None) if drop is not None else dx
             return dx, {name: grads[name] for name in self.parameters()}
 

@@ -105,17 +105,16 @@ class PositionAttention(Module):
         rows = (a.reshape(*a.shape[:2], positions) for a in (q, k, v))
         o, back_attention = ops.dot_product_attention(*rows)                             # (4)
         e, back_scale = ops.gate(o.reshape(x.shape), params["gamma"])                    # (5)
-        y = x + e                                                                        # (6)
+        y, back_add = ops.add(x, e)                                                      # (6)
 
         def backward(dy):
-            dx, de = dy.copy(), dy                                                       # (6')
+            dx, de = back_add(dy)                                                        # (6')
             do, dgamma = back_scale(de)                                                  # (5')
             dq, dk, dv = back_attention(do.reshape(o.shape))                             # (4')
             dx_v, dwv, dbv = back_value(dv.reshape(v.shape))                             # (3')
             dx_k, dwk, dbk = back_key(dk.reshape(k.shape))                               # (2')
             dx_q, dwq, dbq = back_query(dq.reshape(q.shape))                             # (1')
-            for through in (dx_v, dx_k, dx_q):
-                dx += through
+            dx, _ = ops.add(dx, dx_v, dx_k, dx_q)
             grads = {"gamma": dgamma, "query_conv.weight": dwq, "query_conv.bias": dbq}
             grads |= {"key_conv.weight": dwk, "key_conv.bias": dbk}
             return dx, grads | {"value_conv.weight": dwv, "value_conv.bias": dbv}

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
+from npattn import ops
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.checks import brief, describe_type
 from npattn.module import Module, Paper, Pass, as_tuple
@@ -148,13 +149,13 @@ class Residual(Module):
     def forward(self, params, x, *others, inner=None):
         """Apply the inner system, add. The tags are the equation numbers of the derivation."""
         run = (inner or self.inner.forward)(within("inner.", params), x, *others)    # (1)
-        y = x + run.output                                                           # (2)
+        y, back_add = ops.add(x, run.output)                                         # (2)
 
         def backward(dy):
-            dx_skip, df = dy, dy                                                     # (2')
+            dx_skip, df = back_add(dy)                                               # (2')
             gradients, grads = run.backward(df)                                      # (1')
             dx_inner, *rest = as_tuple(gradients)
-            dx = dx_skip + dx_inner
+            dx, _ = ops.add(dx_skip, dx_inner)
             return (dx, *rest) if others else dx, under("inner.", grads)
 
         return Pass(y, backward, run.attention, under("inner.", run.buffers))

@@ -106,7 +106,7 @@ class SqueezeExcitation(Module):
             dr, dw2, db2 = back_fc2(dz)                                              # (4')
             dh = back_relu(dr)                                                       # (3')
             dp, dw1, db1 = back_fc1(dh)                                              # (2')
-            dx += back_pool(dp)                                                      # (1')
+            dx = back_pool(dp, onto=dx)                                              # (1')
             grads = {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
             return dx, {name: grads[name] for name in self.parameters()}
 

@@ -5,6 +5,7 @@ and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Argu
 once, in `npattn.Module`.
 """
 
+from npattn.ops.adding import add
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
@@ -37,6 +38,7 @@ __all__ = [
     "Rescale",
     "Transform",
     "Translate",
+    "add",
     "affinity_sums",
     "average_pool",
     "batch_norm",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
+
+from npattn.ops.sweeping import ENOUGH, PIECES, for_pieces, plain
 
 __all__ = ["dot_product_attention"]
 
-LOGITS = 2**21
-"""Logits in a tile: few enough to stay in the cache from one sweep over them to the next."""
-QUERIES = 256
-"""Queries in a tile at least: every tile adds to all of dk and dv, which has to serve many queries to be worth it."""
+LOGITS, QUERIES = 2**21, 256
+"""Logits in a tile, few enough to stay in the cache from one sweep over them to the next, and queries at least."""
+CORE_LOGITS, CORE_QUERIES, CORE_BLOCK = 2**19, 64, (512, 768)
+"""The same where every core has a tile of its own, and queries and keys in a tile of the backward pass at most."""
 
 
 def dot_product_attention(q, k, v, scale=1.0):
@@ -54,11 +59,14 @@ def dot_product_attention(q, k, v, scale=1.0):
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
+    parted = math.prod(lead) * queries * keys >= ENOUGH and plain(q, k, v)
+    tiles, blocks = cut(lead, queries, keys, parted)
     scaled = scale * q
     o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(q, shape=(*lead, queries))
-    tiles = cut(lead, queries, keys)
-    for at, some in tiles:
+
+    def attend(tile):
+        at, some = tile
         s = transpose(scaled[at][..., some]) @ k[at]
         highest = s.real.max(axis=-1, keepdims=True)
         s -= highest
@@ -69,38 +77,64 @@ def dot_product_attention(q, k, v, scale=1.0):
         o[at][..., some] = average
         log_sum_exp[at][..., some] = highest[..., 0] + np.log(total)
 
+    for_pieces(attend, tiles, parted, products=True)
+
     def backward(do):
         do = do.reshape(o.shape)
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         delta = (do * o).sum(axis=-2)  # Σ_n s_mn ds_mn, without the weights
-        for at, some in tiles:
-            s = transpose(scaled[at][..., some]) @ k[at]
+
+        def differentiate(tile):
+            at, some, to, part = tile
+            s = transpose(scaled[at][..., some]) @ k[at][..., to]
             s -= log_sum_exp[at][..., some][..., None]
             np.exp(s, out=s)
-            dv[at] += do[at][..., some] @ s
-            dz = transpose(do[at][..., some]) @ v[at]
+            dv[at][..., to] += do[at][..., some] @ s
+            dz = transpose(do[at][..., some]) @ v[at][..., to]
             dz -= delta[at][..., some][..., None]
             dz *= s
-            dq[at][..., some] = scale * (k[at] @ transpose(dz))
-            dk[at] += scaled[at][..., some] @ dz
+            part[at] = k[at][..., to] @ transpose(dz)
+            dk[at][..., to] += scaled[at][..., some] @ dz
+
+        for some, stretches in blocks:
+            parts = [np.empty_like(q[..., some]) for _ in stretches]  # of dq, to which all keys add
+            each = [(at, some, to, part) for (to, ats), part in zip(stretches, parts, strict=True) for at in ats]
+            for_pieces(differentiate, each, parted, products=True)
+            dq[..., some] = scale * functools.reduce(np.add, parts)
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
 
 
-def cut(lead, queries, keys):
-    """Cut the work into tiles: what to take of the leading axes, and which queries.
+def cut(lead, queries, keys, parted):
+    """Cut the work into tiles: those of the forward pass, and those of the backward pass in blocks.
 
-    A tile is a block of some queries of one image or head with all their keys; where that is little, of several.
+    A tile of the forward pass is what to take of the leading axes, and some queries, which attend to all keys; where
+    that is little, those of several images or heads. The backward pass takes a block of queries after the other. Its
+    tiles add to dk and dv of different keys, so that they can be made at the same time, in any order.
     """
-    some = max(1, min(queries, max(QUERIES, LOGITS // keys)))
-    several = max(1, LOGITS // (some * keys))
-    return [
-        ((*outer, slice(i, i + several)), slice(m, m + some))
-        for outer in np.ndindex(lead[:-1])
-        for i in range(0, lead[-1], several)
-        for m in range(0, queries, some)
-    ]
+    if parted:
+        size = min(CORE_LOGITS, math.prod(lead) * queries * keys // PIECES)
+        rows = stretches(queries, max(CORE_QUERIES, size // keys))
+        blocks, columns = stretches(queries, CORE_BLOCK[0]), stretches(keys, CORE_BLOCK[1])
+    else:
+        size, columns = LOGITS, stretches(keys, keys)
+        rows = blocks = stretches(queries, max(QUERIES, size // keys))
+
+    def several(some, to):
+        step = max(1, size // ((some.stop - some.start) * (to.stop - to.start)))
+        return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:-1]) for i in range(0, lead[-1], step)]
+
+    tiles = [(at, some) for some in rows for at in several(some, slice(0, keys))]
+    return tiles, [(some, [(to, several(some, to)) for to in columns]) for some in blocks]
+
+
+def stretches(length, most):
+    """Cut an axis into stretches of the same length, nearly; if into several, into an even number, as cores come."""
+    count = -(-length // most)
+    count += count > 1 and count % 2
+    step = -(-length // max(1, count))
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
 def transpose(a):

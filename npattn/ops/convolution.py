@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.products import multiply
+from npattn.ops.sweeping import for_pieces, pieces, worth_parting
+
 __all__ = ["conv1d", "conv2d"]
 
 FEW = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
+FAR = 6
+"""Taps of a row are far apart where this times their distance is more than the width of the map."""
+PARTS = 4
+"""Parts of a product's rows that several cores make."""
 
 
 def conv1d(x, weight):
@@ -86,7 +93,8 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     geometry = stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     out, channels, *kernel = weight.shape
     if stride == (1, 1) and groups == 1 and kernel != [1, 1] and channels >= min(FEW, out + 1):
-        y, back = by_rows(x, weight, padding, dilation)
+        far = kernel[1] > 1 and FAR * dilation[1] > x.shape[3]
+        y, back = (by_columns if far else by_rows)(x, weight, padding, dilation)
     else:
         y, back = at_once(x, weight, geometry, groups)
     if bias is not None:
@@ -106,15 +114,43 @@ def at_once(x, weight, geometry, groups):
     matrix = weight.reshape(groups, out // groups, -1)
     positions = size[0] * size[1]
     columns = columns.reshape(batch, groups, matrix.shape[2], positions)
-    y = (matrix @ columns).reshape(batch, out, *size)
+    y = multiply(matrix, columns).reshape(batch, out, *size)
 
     def backward(dy):
         dz = dy.reshape(batch, groups, out // groups, positions)
         adjoint = matrix.swapaxes(1, 2)
         # With one output channel a group, the matrix product sums over nothing: broadcasting is quicker.
-        dcolumns = adjoint @ dz if out > groups else adjoint * dz
+        dcolumns = multiply(adjoint, dz) if out > groups else adjoint * dz
         dx = back_columns(dcolumns.reshape(batch, channels, kernel[0] * kernel[1], *size))
-        dweight = (dz @ columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
+        dweight = multiply(dz, columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
+        return dx, dweight
+
+    return y, backward
+
+
+def by_columns(x, weight, padding, dilation):
+    """Convolve column by column of the kernel, each with the part of the map that it reads, by rows.
+
+    Where the taps of a row lie far apart each reads only part of the map; by rows all of them would be multiplied with
+    all columns, much of that zeros.
+    """
+    (*_, height, width), (out, _, *kernel) = x.shape, weight.shape
+    rows, columns = (
+        n + 2 * p - d * (k - 1) for n, k, p, d in zip((height, width), kernel, padding, dilation, strict=True)
+    )
+    y = np.zeros_like(x, shape=(len(x), out, rows, columns))
+    backs = []
+    for j, to, read in reach(width, columns, kernel[1], padding[1], dilation[1]):
+        some = x[..., read] if read == slice(0, width) else x[..., read].copy()  # as a product wants it
+        part, back = by_rows(some, weight[..., j : j + 1], (padding[0], 0), dilation)
+        y[..., to] += part
+        backs.append((j, to, read, back))
+
+    def backward(dy):
+        dx, dweight = np.zeros_like(x), np.zeros_like(weight)
+        for j, to, read, back in backs:
+            dsome, dweight[..., j : j + 1] = back(np.ascontiguousarray(dy[..., to]))
+            dx[..., read] += dsome
         return dx, dweight
 
     return y, backward
@@ -159,7 +195,7 @@ def by_rows(x, weight, padding, dilation):
         for (i, _, _), to, read in zip(rows, target_at, source_at, strict=True):
             dmatrix = np.zeros_like(weight, shape=shape)
             for dt, s in zip(dtarget, source, strict=True):
-                dmatrix += dt[:, to] @ s[:, read].T
+                dmatrix += multiply(dt[:, to], s[:, read].T)
             laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
             laid[:] = dmatrix.reshape(laid.shape)
         return dx, dweight
@@ -181,12 +217,21 @@ def reach(size, result, k, padding, dilation):
 def add_products(matrices, source, source_at, target_at, shape):
     """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
     target = np.zeros_like(source, shape=shape)
-    product = np.empty_like(source, shape=shape[1:])  # reused: fresh memory costs more than the sum
-    for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
-        some = product[:, : to.stop - to.start]
-        for image, total in zip(source, target, strict=True):
-            np.matmul(matrix, image[:, read], out=some)
-            total[:, to] += some
+
+    def add_up(piece):
+        image, some = piece
+        product = np.empty_like(source, shape=(len(matrices[0][some]), shape[2]))  # reused: fresh memory costs more
+        for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
+            part = product[:, : to.stop - to.start]
+            np.matmul(matrix[some], source[image][:, read], out=part)
+            target[image][some, to] += part
+
+    if not matrices:
+        return target
+    parted = worth_parting(target, *matrices)
+    step = -(-shape[1] // PARTS) if parted else shape[1]
+    every = [(image, slice(i, i + step)) for image in range(shape[0]) for i in range(0, shape[1], step)]
+    for_pieces(add_up, every, parted, products=True)
     return target
 
 
@@ -196,20 +241,40 @@ def lay_beside(x, taps, width):
     `taps` holds a pair of slices for every tap: columns of the result, columns of x.
     """
     batch, channels, height, _ = x.shape
+    if taps == [(slice(0, width), slice(0, x.shape[3]))]:
+        return x
     laid = np.zeros_like(x, shape=(batch, len(taps), channels, height, width))
-    for j, (to, read) in enumerate(taps):
-        laid[:, j, ..., to] = x[..., read]
+
+    def lay(piece):
+        images, some = piece
+        for j, (to, read) in enumerate(taps):
+            laid[images, j, some, :, to] = x[piece][..., read]
+
+    for_pieces(lay, *parts(x))
     return laid.reshape(batch, len(taps) * channels, height, width)
 
 
 def add_beside(laid, taps, channels, width):
     """Add every tap back to where it was read: the adjoint of `lay_beside`."""
     batch, _, height, wide = laid.shape
-    parts = laid.reshape(batch, len(taps), channels, height, wide)
+    if taps == [(slice(0, width), slice(0, wide))]:
+        return laid
+    by_taps = laid.reshape(batch, len(taps), channels, height, wide)
     x = np.zeros_like(laid, shape=(batch, channels, height, width))
-    for j, (to, read) in enumerate(taps):
-        x[..., read] += parts[:, j, ..., to]
+
+    def collect(piece):
+        images, some = piece
+        for j, (to, read) in enumerate(taps):
+            x[piece][..., read] += by_taps[images, j, some, :, to]
+
+    for_pieces(collect, *parts(x))
     return x
+
+
+def parts(x):
+    """Cut a map into pieces if it is worth it, some channels each: (pieces, whether)."""
+    parted = worth_parting(x)
+    return pieces(x, 1) if parted else [(slice(None), slice(None))], parted
 
 
 def patches(x, kernel, stride, padding, dilation):

@@ -6,11 +6,9 @@ place and return it: a maximum's gradient is 0 nearly everywhere, and need not b
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from npattn.ops.sweeping import average, by_images, elementwise, for_images
+from npattn.ops.sweeping import average, elementwise, on_cores, pieces, spread_piece, worth_parting
 
 __all__ = ["average_pool", "global_average_pool", "global_lp_pool", "global_lse_pool", "global_max_pool", "max_pool"]
 
@@ -30,8 +28,8 @@ def average_pool(x, axis):
     -------
     p : array, as `x` with length 1 along `axis`
     backward : callable
-        ``backward(dp)`` returns ``dx``: every averaged element receives dp over their number. It is a read-only view
-        that repeats numbers; add it to a gradient, or copy it.
+        ``backward(dp, onto=None)`` returns ``dx``: every averaged element receives dp over their number. Without `onto`
+        it is a read-only view that repeats numbers; add it to a gradient, or copy it.
 
     Examples
     --------
@@ -47,8 +45,9 @@ def average_pool(x, axis):
     p = average(x, axis)
     averaged = x.size // max(p.size, 1)
 
-    def backward(dp):
-        return np.broadcast_to(dp / averaged, shape)
+    def backward(dp, onto=None):
+        share = dp / averaged
+        return np.broadcast_to(share, shape) if onto is None else elementwise(np.add, onto, share, out=onto)
 
     return p, backward
 
@@ -79,12 +78,7 @@ def max_pool(x, axis):
     array([[0., 2., 0.]])
     """
     shape = x.shape
-    if axis == x.ndim - 1:
-        first = by_images(partial(np.argmax, axis=axis, keepdims=True), x.real)
-        p = np.take_along_axis(x, first, axis)
-    else:
-        first, highest = first_maximum(x.real, axis)
-        p = np.where(np.isnan(highest), highest, np.take_along_axis(x, first, axis))
+    first, p = first_maximum(x, axis)
 
     def backward(dp, onto=None):
         dx = np.zeros_like(dp, shape=shape) if onto is None else onto
@@ -119,7 +113,7 @@ def global_average_pool(x):
     p, back_pool = average_pool(x, axis=(2, 3))
 
     def backward(dp, onto=None):
-        return added(back_pool(dp[:, :, None, None]), onto)
+        return back_pool(dp[:, :, None, None], onto)
 
     return p[:, :, 0, 0], backward
 
@@ -225,22 +219,30 @@ def global_lse_pool(x):
 
 
 def first_maximum(x, axis):
-    """Find the first maximum along an axis that is not the last, and where it is.
+    """Find where the first maximum along an axis stands, or the first NaN, and what it is.
 
-    argmax would turn the array around in memory first. Here the maximum is sought, then the place where it stands: each
-    hit counts for what is left of the axis, so that the first counts most. Image by image all of it stays in the cache.
+    On an axis that is not the last argmax would turn the array around in memory first. Where x is large the maximum is
+    sought, then the place where it stands, while the piece is in the cache: each hit counts for what is left of the
+    axis, so that the first counts most.
     """
-    length = x.shape[axis]
-    left = np.arange(length, 0, -1, dtype=np.min_scalar_type(length), like=x)
+    if not worth_parting(x):
+        first = np.argmax(x.real, axis=axis, keepdims=True)
+        return first, np.take_along_axis(x, first, axis)
+    length, shape = x.shape[axis], (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    first, highest = np.empty_like(x, shape=shape, dtype=np.intp), np.empty_like(x, shape=shape)
+    left = np.arange(length - 1, -1, -1, dtype=np.min_scalar_type(length - 1))
     left = left.reshape((length,) + (1,) * (x.ndim - axis - 1))
-    highest = by_images(partial(np.max, axis=axis, keepdims=True), x)
-    first = np.empty_like(highest, dtype=np.intp)
 
-    def find(image):
-        hits = (x[image] == highest[image]) * left
-        first[image] = length - np.maximum(hits.max(axis=axis - 1, keepdims=True), 1)  # NaN is hit nowhere
+    def find(piece):
+        some, to = x[piece], spread_piece(first, piece)
+        np.max(some, axis=axis, keepdims=True, out=highest[to])
+        if axis == x.ndim - 1 or np.isnan(highest[to]).any():
+            first[to] = np.argmax(some, axis=axis, keepdims=True)
+        else:
+            hits = (some == highest[to]).view(np.uint8) * left
+            first[to] = length - 1 - hits.max(axis=axis, keepdims=True).astype(np.intp)
 
-    for_images(find, x)
+    on_cores(find, pieces(x, next((i for i in range(1, x.ndim) if i != axis), 0)))
     return first, highest
 
 

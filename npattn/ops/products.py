@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["gram", "matmul"]
+import math
+
+import numpy as np
+
+from npattn.ops.sweeping import on_cores, plain, threads
+
+__all__ = ["gram", "matmul", "multiply"]
+
+FEW = 2**13
+"""Multiplications below which BLAS takes one core by itself."""
+MANY = 2**22
+"""Multiplications from which several cores bring more than they cost, a twentieth of a millisecond."""
 
 
 def matmul(a, b):
@@ -32,9 +43,9 @@ def matmul(a, b):
     """
 
     def backward(dc):
-        return dc @ b.swapaxes(-1, -2), a.swapaxes(-1, -2) @ dc
+        return multiply(dc, b.swapaxes(-1, -2)), multiply(a.swapaxes(-1, -2), dc)
 
-    return a @ b, backward
+    return multiply(a, b), backward
 
 
 def gram(a):
@@ -64,6 +75,44 @@ def gram(a):
     """
 
     def backward(dg):
-        return (dg + dg.swapaxes(-1, -2)) @ a
+        return multiply(dg + dg.swapaxes(-1, -2), a)
 
-    return a @ a.swapaxes(-1, -2), backward
+    return multiply(a, a.swapaxes(-1, -2)), backward
+
+
+def multiply(a, b, out=None):
+    """Multiply matrices as ``a @ b`` does, large ones in stretches, on all cores.
+
+    BLAS would use all cores as well. But its threads keep their cores busy for a while after a product, to be quick at
+    the next one, and so keep them from the sweeps that come in between.
+
+    Parameters
+    ----------
+    a : array, (..., I, K)
+    b : array, (..., K, J)
+    out : array, (..., I, J), optional
+
+    Returns
+    -------
+    array
+    """
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    multiplications = math.prod(lead) * rows * inner * columns
+    if multiplications < FEW or not plain(a, b):
+        return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
+    c = np.empty_like(a, shape=(*lead, rows, columns)) if out is None else out
+    a, b = np.broadcast_to(a, (*lead, rows, inner)), np.broadcast_to(b, (*lead, inner, columns))
+
+    def compute(piece):
+        at, i, j = piece
+        np.matmul(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
+
+    pieces = [((), slice(None), slice(None))]
+    if multiplications >= MANY:
+        step = -(-max(rows, columns) * math.prod(lead) // (2 * threads()))
+        some = [slice(i, i + step) for i in range(0, max(rows, columns), step)]
+        cuts = [(i, slice(None)) for i in some] if rows > columns else [(slice(None), j) for j in some]
+        pieces = [(at, *cut) for at in np.ndindex(lead) for cut in cuts]
+    on_cores(compute, pieces, products=True)
+    return c

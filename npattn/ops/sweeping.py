@@ -1,8 +1,8 @@
-"""Sweeps over large maps of the machine's own numbers: image by image, on all cores.
+"""Sweeps over large maps of the machine's own numbers: piece by piece, on all cores.
 
-NumPy computes element by element on one core, and lets Python's other threads run meanwhile; so the images of a batch
-are swept at the same time. Pieces are whole images, however many threads there are: every number comes from the same
-operations in the same order, to the last bit.
+NumPy computes element by element on one core, and lets Python's other threads run meanwhile; so pieces of a map are
+swept at the same time. A piece is small enough to stay in a core's cache from one step to the next, and the same
+however many threads there are: every number comes from the same operations in the same order, to the last bit.
 """
 
 from __future__ import annotations
@@ -10,20 +10,28 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from contextvars import copy_context
 
 import numpy as np
 
-__all__ = ["average", "by_images", "elementwise", "for_images", "on_cores", "plain", "threads"]
+__all__ = ["average", "elementwise", "for_pieces", "on_cores", "pieces", "plain", "spread_piece", "threads", "worth_parting"]
 
 ENOUGH = 2**17
 """Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
+PIECE = 2**20
+"""Numbers in a piece at most: memory is quickest read in long stretches."""
+PIECES = 8
+"""Pieces of a map, about, that is large but not so large."""
 LONG = 4096
 """Numbers that may be added up one after the other: their rounding errors add up too."""
 LIMITS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables by which users keep numerical libraries from taking all cores."""
+KEEPERS, ALONE = [], threading.Lock()
+"""Who keeps BLAS to one thread at this moment, and what to hold while that changes."""
 
 
 def plain(*arrays):
@@ -38,8 +46,41 @@ def plain(*arrays):
 
 
 def worth_parting(*arrays):
-    """Tell whether to sweep image by image: plain arrays, of several images, the first of them large."""
-    return len(arrays[0]) > 1 and arrays[0].size >= ENOUGH and plain(*arrays)
+    """Tell whether to sweep piece by piece: plain arrays, the first of them large."""
+    return arrays[0].size >= ENOUGH and plain(*arrays)
+
+
+def pieces(x, axis, size=PIECE):
+    """Cut a map into pieces: some images, or a stretch of one image along an axis.
+
+    Parameters
+    ----------
+    x : array, (B, ...)
+        Not empty.
+    axis : int
+        0 leaves images whole.
+    size : int, optional
+        Numbers in a piece, about.
+
+    Returns
+    -------
+    list of tuple of slice
+        What to take along the axes up to `axis`.
+    """
+    image, length = x.size // len(x), x.shape[axis] if axis else 1
+    size = min(size, x.size // PIECES)
+    several, some = max(1, size // image), min(length, max(1, length * size // image))
+    between = (slice(None),) * (axis - 1)
+    return [
+        (slice(i, i + several), *between, slice(j, j + some))[: axis + 1]
+        for i in range(0, len(x), several)
+        for j in range(0, length, some)
+    ]
+
+
+def spread_piece(a, piece):
+    """Say what to take of an array that is spread over a map, for a piece of the map: all along axes of length 1."""
+    return tuple(slice(None) if n == 1 else part for part, n in zip(piece, a.shape, strict=False))
 
 
 def elementwise(ufunc, *arrays, out=None):
@@ -48,7 +89,7 @@ def elementwise(ufunc, *arrays, out=None):
     Parameters
     ----------
     ufunc : numpy.ufunc
-    *arrays : array, (B, ...) or (1, ...)
+    *arrays : array
         The first has the result's shape, to which the others are broadcast; none has fewer axes.
     out : array, optional
         What to write the result to.
@@ -61,45 +102,11 @@ def elementwise(ufunc, *arrays, out=None):
         return ufunc(*arrays) if out is None else ufunc(*arrays, out=out)
     result = np.empty_like(arrays[0]) if out is None else out
 
-    def compute(i):
-        ufunc(*(a[i if len(a) > 1 else 0] for a in arrays), out=result[i])
+    def compute(piece):
+        ufunc(*(a[spread_piece(a, piece)] for a in arrays), out=result[piece])
 
-    on_cores(compute, range(len(result)))
+    on_cores(compute, pieces(result, axis=min(1, result.ndim - 1)))
     return result
-
-
-def by_images(function, *arrays):
-    """Apply a function that keeps images apart: ``function(*arrays)``.
-
-    Parameters
-    ----------
-    function : callable
-        Takes arrays of one batch size and returns an array of it, a small one.
-    *arrays : array, (B, ...)
-
-    Returns
-    -------
-    array
-    """
-    if not worth_parting(*arrays):
-        return function(*arrays)
-    results = [None] * len(arrays[0])
-
-    def compute(i):
-        results[i] = function(*(a[i : i + 1] for a in arrays))
-
-    on_cores(compute, range(len(results)))
-    return np.concatenate(results)
-
-
-def for_images(work, x):
-    """Call ``work(i)`` for every image x[i]."""
-    images = range(len(x))
-    if worth_parting(x):
-        on_cores(work, images)
-    else:
-        for i in images:
-            work(i)
 
 
 def average(x, axis):
@@ -130,11 +137,19 @@ def average(x, axis):
     if x.size < ENOUGH or length > LONG or not plain(x):
         return x.mean(axis=axis, keepdims=True)
     letters = "abcdefgh"[: x.ndim]
-    sums = by_images(functools.partial(np.einsum, f"{letters}->{letters.replace(letters[last], '')}"), x)
+    subscripts = f"{letters}->{letters.replace(letters[last], '')}"
+    sums = np.empty_like(x, shape=x.shape[:last] + x.shape[last + 1 :])
+    kept = next((i for i in range(1, x.ndim) if i != last), 0)
+
+    def add_up(piece):
+        target = [part for i, part in enumerate(piece) if i != last]
+        np.einsum(subscripts, x[piece], out=sums[tuple(target)])
+
+    on_cores(add_up, pieces(x, kept))
     return np.expand_dims(sums / length, last).mean(axis=axis, keepdims=True)
 
 
-def on_cores(work, pieces):
+def on_cores(work, pieces, products=False):
     """Call ``work(piece)`` for every piece, on as many threads as may compute.
 
     The caller works too, and waits for no one who has not begun: called by a thread of the pool, or by more threads
@@ -144,7 +159,14 @@ def on_cores(work, pieces):
     ----------
     work : callable
     pieces : sequence
+    products : bool, default False
+        Whether the work multiplies matrices. BLAS has threads of its own, and is kept to one meanwhile; where it can't
+        be, it has the cores, and the pieces come one after the other.
     """
+    count = threads()
+    alone = products and count > 1
+    if alone and not blas().lib_controllers:
+        count, alone = 1, False
     left = deque(pieces)
 
     def take():
@@ -159,20 +181,39 @@ def on_cores(work, pieces):
                 left.clear()
                 raise
 
-    helpers = hire(take, min(threads(), len(left)) - 1)
-    try:
-        take()
-    finally:
-        begun = [helper for helper in helpers if not helper.cancel()]
-        failures = [helper.exception() for helper in begun]
+    with blas_on_one_thread() if alone else nullcontext():
+        helpers = hire(take, min(count, len(pieces)) - 1)
+        try:
+            take()
+        finally:
+            begun = [helper for helper in helpers if not helper.cancel()]
+            failures = [helper.exception() for helper in begun]
     for failure in filter(None, failures):
         raise failure
 
 
+def for_pieces(work, pieces, parted, products=False):
+    """Call ``work(piece)`` for every piece, if `parted` on all cores, or else one after the other."""
+    if parted:
+        on_cores(work, pieces, products)
+    else:
+        for piece in pieces:
+            work(piece)
+
+
 def hire(task, count):
     """Give a task to some threads of the pool, each with the caller's context: `np.errstate` is part of it."""
+    if count < 1:
+        return []
+    others = other_cores()
+
+    def move_and_work():
+        if others:
+            os.sched_setaffinity(0, others)
+        task()
+
     try:
-        return [pool().submit(copy_context().run, task) for _ in range(count)]
+        return [pool().submit(copy_context().run, move_and_work) for _ in range(count)]
     except RuntimeError:  # the interpreter is shutting down
         return []
 
@@ -180,7 +221,48 @@ def hire(task, count):
 def threads():
     """Count the threads that may compute: one for every core that this process may use, or fewer if so limited."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, LIMIT)
+    return min(cores, LIMIT, max((library.num_threads for library in blas().lib_controllers), default=cores))
+
+
+def other_cores():
+    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
+
+    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
+    milliseconds, while another idles.
+    """
+    if current_core() is None or not hasattr(os, "sched_setaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {current_core()()}
+
+
+@functools.cache
+def current_core():
+    """Find the system's function that tells on which core a thread runs, if it has one."""
+    import ctypes
+
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+@functools.cache
+def blas():
+    """Find the libraries of matrix products that are loaded: threadpoolctl knows how to ask and to limit them."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def blas_on_one_thread():
+    """Keep BLAS to one thread; what it had before is given back by the last of those who keep it at the same time."""
+    with ALONE:
+        KEEPERS.append(KEEPERS[0] if KEEPERS else blas().limit(limits=1))
+    try:
+        yield
+    finally:
+        with ALONE:
+            keeper = KEEPERS.pop()
+            if not KEEPERS:
+                keeper.restore_original_limits()
 
 
 def read_limit(environment):

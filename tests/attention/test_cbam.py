@@ -78,7 +78,7 @@ def logits(a):
 @settings(max_examples=50)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
-    assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed))
+    assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed), floor=1e-3)
 
 
 @given(cases(modules_in_training, batch=several), seeds)
