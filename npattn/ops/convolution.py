@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.products import multiply
-from npattn.ops.sweeping import for_pieces, pieces, worth_parting
+from npattn.ops.products import MANY, multiply
+from npattn.ops.sweeping import for_pieces, on_cores, pieces, plain, threads, worth_parting
 
 __all__ = ["conv1d", "conv2d"]
 
@@ -13,8 +13,6 @@ FEW = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
 FAR = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
-PARTS = 4
-"""Parts of a product's rows that several cores make."""
 
 
 def conv1d(x, weight):
@@ -191,11 +189,16 @@ def by_rows(x, weight, padding, dilation):
         dx = dsource.reshape(batch, shape[1], size[0], width)
         if lay_out_x:
             dx = add_beside(dx, beside, channels, size[1])
+        dmatrices = np.zeros_like(weight, shape=(len(rows), *shape))
+
+        def multiply_rows(some, outputs):
+            for dmatrix, to, read in zip(dmatrices[some], target_at[some], source_at[some], strict=True):
+                for dt, s in zip(dtarget, source, strict=True):
+                    dmatrix[outputs] += dt[outputs, to] @ s[:, read].T
+
+        in_parts(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
-        for (i, _, _), to, read in zip(rows, target_at, source_at, strict=True):
-            dmatrix = np.zeros_like(weight, shape=shape)
-            for dt, s in zip(dtarget, source, strict=True):
-                dmatrix += multiply(dt[:, to], s[:, read].T)
+        for (i, _, _), dmatrix in zip(rows, dmatrices, strict=True):
             laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
             laid[:] = dmatrix.reshape(laid.shape)
         return dx, dweight
@@ -218,21 +221,40 @@ def add_products(matrices, source, source_at, target_at, shape):
     """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
     target = np.zeros_like(source, shape=shape)
 
-    def add_up(piece):
-        image, some = piece
-        product = np.empty_like(source, shape=(len(matrices[0][some]), shape[2]))  # reused: fresh memory costs more
-        for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
-            part = product[:, : to.stop - to.start]
-            np.matmul(matrix[some], source[image][:, read], out=part)
-            target[image][some, to] += part
+    def add_up(images, some):
+        product = np.empty_like(source, shape=target[0:1, :, some].shape[1:])  # reused: fresh memory costs more
+        for image, total in zip(source[images], target[images], strict=True):
+            for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
+                start, stop = max(to.start, some.start), min(to.stop, some.stop)
+                if start < stop:
+                    shift = read.start - to.start
+                    part = product[:, : stop - start]
+                    np.matmul(matrix, image[:, start + shift : stop + shift], out=part)
+                    total[:, start:stop] += part
 
-    if not matrices:
-        return target
-    parted = worth_parting(target, *matrices)
-    step = -(-shape[1] // PARTS) if parted else shape[1]
-    every = [(image, slice(i, i + step)) for image in range(shape[0]) for i in range(0, shape[1], step)]
-    for_pieces(add_up, every, parted, products=True)
+    in_parts(add_up, shape[0], shape[2], [*matrices, source])
     return target
+
+
+def in_parts(work, count, length, factors):
+    """Call ``work(some, stretch)`` for parts of `count` results, and for stretches of them, if factors are large.
+
+    As in `multiply`, BLAS is kept to one thread.
+    """
+    if not plain(*factors):
+        work(slice(0, count), slice(0, length))
+        return
+    *matrices, maps = factors
+    large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MANY
+    parts = -(-2 * threads() // max(1, count)) if large else 1
+    step = max(1, -(-length // parts))
+    several = 1 if large else max(1, count)
+    pieces = [
+        (slice(i, i + several), slice(j, min(j + step, length)))
+        for i in range(0, count, several)
+        for j in range(0, length, step)
+    ]
+    on_cores(lambda piece: work(*piece), pieces, products=True)
 
 
 def lay_beside(x, taps, width):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.sweeping import elementwise, on_cores, pieces, spread_piece, worth_parting
+from npattn.ops.sweeping import CACHED, elementwise, on_cores, pieces, spread_piece, worth_parting
 
 __all__ = ["gate"]
-
-CACHED = 2**18
-"""Numbers in a piece of a map that stays in a core's cache beside another, about: a megabyte in float32."""
 
 
 def gate(x, a):

@@ -101,18 +101,28 @@ def multiply(a, b, out=None):
     multiplications = math.prod(lead) * rows * inner * columns
     if multiplications < FEW or not plain(a, b):
         return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
-    c = np.empty_like(a, shape=(*lead, rows, columns)) if out is None else out
+    c = np.empty_like(a, order="C", shape=(*lead, rows, columns)) if out is None else out
     a, b = np.broadcast_to(a, (*lead, rows, inner)), np.broadcast_to(b, (*lead, inner, columns))
 
     def compute(piece):
         at, i, j = piece
         np.matmul(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
 
-    pieces = [((), slice(None), slice(None))]
-    if multiplications >= MANY:
-        step = -(-max(rows, columns) * math.prod(lead) // (2 * threads()))
-        some = [slice(i, i + step) for i in range(0, max(rows, columns), step)]
-        cuts = [(i, slice(None)) for i in some] if rows > columns else [(slice(None), j) for j in some]
+    whole, wanted = slice(None), threads()
+    if multiplications < MANY:
+        pieces = [((), whole, whole)]
+    elif lead and max(lead) >= wanted:  # some of the products each
+        pieces = [(at, whole, whole) for at in stretches(lead, wanted)]
+    else:  # of every product some rows or columns
+        cuts = stretches((rows, columns), -(-wanted // math.prod(lead)))
         pieces = [(at, *cut) for at in np.ndindex(lead) for cut in cuts]
     on_cores(compute, pieces, products=True)
     return c
+
+
+def stretches(shape, count):
+    """Cut the longest axis into stretches: what to take of all axes."""
+    axis = shape.index(max(shape))
+    step = -(-shape[axis] // count)
+    before, behind = (slice(None),) * axis, (slice(None),) * (len(shape) - axis - 1)
+    return [(*before, slice(i, i + step), *behind) for i in range(0, shape[axis], step)]

@@ -2,7 +2,7 @@
 
 All run in turns in one process, so that whatever else the machine does falls on all; what counts is the ratio of the
 medians. PyTorch runs eagerly, compiled by `torch.compile` where that works, and in its fused form where there is one.
-In the same turns the machine's rates are measured, of matrix products and of memory, and of each system stands what
+Before each system the machine's rates are measured, of matrix products and of memory, and of each system stands what
 share it reaches of the one that bounds it (`work` counts what the mathematics needs). Peak memory is that of a fresh
 process for each, beyond its inputs and parameters.
 
@@ -160,10 +160,15 @@ WAYS = "forward", "backward", "both"
 
 
 def medians(passes, repeats):
-    """Time several implementations in turns: median seconds of forward, backward and both."""
+    """Time several implementations in turns: median seconds of forward, backward and both.
+
+    Before it is timed each runs once: the one before leaves threads that still wait for work on all cores.
+    """
     times = {name: [] for name in passes}
     for _ in range(repeats):
         for name, (forward, backward) in passes.items():
+            forward()
+            backward()
             start = time.perf_counter()
             forward()
             middle = time.perf_counter()
@@ -218,13 +223,12 @@ class Row:
 
 
 def time_system(key, dtype, names, machine, repeats):
-    """Time one system in turns with PyTorch's forms of it and with the machine: its rows, and the machine's rates."""
+    """Time one system in turns with PyTorch's forms of it: its rows, and the machine's rates."""
     from tests.benchmarks.work import PRODUCTS, count_work
 
     passes = {name: IMPLEMENTATIONS[name](key, dtype=dtype) for name in names}
-    found = medians(passes | {"machine": (machine.multiply, machine.sweep)}, repeats)
-    multiplying, sweeping, _ = found["machine"]
-    rates = machine.flops / multiplying, machine.bytes / sweeping
+    rates = machine.rates(repeats)
+    found = medians(passes, repeats)
     peaks = {name: peak_megabytes(key, name, dtype=dtype) for name in names if name in ("npattn", "pytorch")}
     work = count_work(make_module(key), shape_of(key))
     work.append(tuple(map(sum, zip(*work, strict=True))))

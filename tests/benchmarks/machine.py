@@ -1,6 +1,8 @@
 """What the machine can do at most: the two rates that bound every system."""
 
 import os
+import statistics
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,10 +15,12 @@ SWEEP = 2**25
 """Numbers in each array of the sweep: 128 MB in float32, far beyond any cache."""
 PIECE = 2**15
 """Numbers that the sweep takes at once, so that starting a step costs little and none is held up by another."""
+REST = 0.1
+"""Seconds after which BLAS's threads, which wait for more work at first, have gone to sleep."""
 
 
 class Machine:
-    """Two kinds of work, timed beside the systems: products without memory to wait for, and memory without arithmetic.
+    """Two kinds of work, timed between the systems: products without memory to wait for, and memory without arithmetic.
 
     Parameters
     ----------
@@ -32,6 +36,19 @@ class Machine:
         self.bytes = 3 * self.a.nbytes
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.pool = ThreadPoolExecutor(self.threads)
+
+    def rates(self, repeats):
+        """Measure both rates, one after the other, by medians: flops and bytes in a second."""
+        found = []
+        for work, amount in ((self.multiply, self.flops), (self.sweep, self.bytes)):
+            times = []
+            for _ in range(repeats + 1):
+                start = time.perf_counter()
+                work()
+                times.append(time.perf_counter() - start)
+            found.append(amount / statistics.median(times[1:]))
+            time.sleep(REST)
+        return tuple(found)
 
     def multiply(self):
         """Multiply two matrices, on as many cores as BLAS takes."""
