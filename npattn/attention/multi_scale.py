@@ -194,10 +194,12 @@ class MultiScaleConcat(Module):
             dp, found = image.backward(dimage)                                                 # (7')
             grads |= found
             ways = [back_pool(dp)]                                                             # (6')
-            for run, du in zip((near, *far), (dnear, *dfar), strict=True):
-                dx, found = run.backward(du)                                                   # (5') (4')
-                ways, grads = [*ways, dx], grads | found
-            dx, _ = ops.add(*ways)
+            for run, du in zip(far, dfar, strict=True):
+                through, found = run.backward(du)                                              # (5')
+                ways, grads = [*ways, through], grads | found
+            through, found = near.backward(dnear)                                              # (4')
+            dx, _ = ops.add(*ways, through)
+            grads |= found
             dx = (dx, None) if drop is not None else dx
             return dx, {name: grads[name] for name in self.parameters()}
 

@@ -111,10 +111,13 @@ class PositionAttention(Module):
             dx, de = back_add(dy)                                                        # (6')
             do, dgamma = back_scale(de)                                                  # (5')
             dq, dk, dv = back_attention(do.reshape(o.shape))                             # (4')
-            dx_v, dwv, dbv = back_value(dv.reshape(v.shape))                             # (3')
-            dx_k, dwk, dbk = back_key(dk.reshape(k.shape))                               # (2')
-            dx_q, dwq, dbq = back_query(dq.reshape(q.shape))                             # (1')
-            dx, _ = ops.add(dx, dx_v, dx_k, dx_q)
+            del do  # here and below no map is held longer than it is needed
+            through, dwv, dbv = back_value(dv.reshape(v.shape))                          # (3')
+            dx, _ = ops.add(dx, through)
+            through, dwk, dbk = back_key(dk.reshape(k.shape))                            # (2')
+            dx, _ = ops.add(dx, through)
+            through, dwq, dbq = back_query(dq.reshape(q.shape))                          # (1')
+            dx, _ = ops.add(dx, through)
             grads = {"gamma": dgamma, "query_conv.weight": dwq, "query_conv.bias": dbq}
             grads |= {"key_conv.weight": dwk, "key_conv.bias": dbk}
             return dx, grads | {"value_conv.weight": dwv, "value_conv.bias": dbv}

@@ -34,11 +34,12 @@ def add(*arrays):
     >>> backward(y)
     (array([4., 6.]), array([4., 6.]))
     """
+    count = len(arrays)  # which alone is kept: the arrays need not live as long as the way back
 
     def backward(dy):
-        return (dy,) * len(arrays)
+        return (dy,) * count
 
-    if len(arrays) < 2 or not worth_parting(*arrays):
+    if count < 2 or not worth_parting(*arrays):
         return functools.reduce(operator.add, arrays), backward
     first, second, *others = arrays
     y = np.empty_like(first)

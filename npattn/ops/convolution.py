@@ -147,7 +147,7 @@ def by_columns(x, weight, padding, dilation):
     def backward(dy):
         dx, dweight = np.zeros_like(x), np.zeros_like(weight)
         for j, to, read, back in backs:
-            dsome, dweight[..., j : j + 1] = back(np.ascontiguousarray(dy[..., to]))
+            dsome, dweight[..., j : j + 1] = back(dy[..., to].copy())
             dx[..., read] += dsome
         return dx, dweight
 
@@ -219,18 +219,25 @@ def reach(size, result, k, padding, dilation):
 
 def add_products(matrices, source, source_at, target_at, shape):
     """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
-    target = np.zeros_like(source, shape=shape)
+    target = np.empty_like(source, shape=shape)
+    rows = sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
 
     def add_up(images, some):
         product = np.empty_like(source, shape=target[0:1, :, some].shape[1:])  # reused: fresh memory costs more
         for image, total in zip(source[images], target[images], strict=True):
-            for matrix, read, to in zip(matrices, source_at, target_at, strict=True):
+            # The longest row comes first. Where it makes all of the sum's numbers none have to be 0 to begin with.
+            whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
+            if not whole:
+                total[:, some] = 0
+            for number, (matrix, read, to) in enumerate(rows):
                 start, stop = max(to.start, some.start), min(to.stop, some.stop)
                 if start < stop:
+                    first = whole and number == 0
+                    part = total[:, some] if first else product[:, : stop - start]
                     shift = read.start - to.start
-                    part = product[:, : stop - start]
                     np.matmul(matrix, image[:, start + shift : stop + shift], out=part)
-                    total[:, start:stop] += part
+                    if not first:
+                        total[:, start:stop] += part
 
     in_parts(add_up, shape[0], shape[2], [*matrices, source])
     return target
@@ -328,6 +335,8 @@ def patches(x, kernel, stride, padding, dilation):
     laid_out = np.stack([padded[tap] for tap in taps], axis=2) if len(taps) > 1 else padded[taps[0]][:, :, None]
 
     def backward(dlaid_out):
+        if len(taps) == 1 and dlaid_out.shape[3:] == shape[2:] == (height, width):
+            return dlaid_out[:, :, 0]
         dpadded = np.zeros_like(dlaid_out, shape=shape)
         for t, tap in enumerate(taps):
             dpadded[tap] += dlaid_out[:, :, t]

@@ -235,12 +235,13 @@ def first_maximum(x, axis):
 
     def find(piece):
         some, to = x[piece], spread_piece(first, piece)
-        np.max(some, axis=axis, keepdims=True, out=highest[to])
-        if axis == x.ndim - 1 or np.isnan(highest[to]).any():
-            first[to] = np.argmax(some, axis=axis, keepdims=True)
-        else:
+        if axis != x.ndim - 1:
+            np.max(some, axis=axis, keepdims=True, out=highest[to])
             hits = (some == highest[to]).view(np.uint8) * left
             first[to] = length - 1 - hits.max(axis=axis, keepdims=True).astype(np.intp)
+        if axis == x.ndim - 1 or np.isnan(highest[to]).any():  # NaN is hit nowhere
+            np.argmax(some, axis=axis, keepdims=True, out=first[to])
+            highest[to] = np.take_along_axis(some, first[to], axis)
 
     on_cores(find, pieces(x, next((i for i in range(1, x.ndim) if i != axis), 0)))
     return first, highest

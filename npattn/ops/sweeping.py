@@ -146,8 +146,11 @@ def average(x, axis):
     """
     last = axis if isinstance(axis, int) else max(axis)
     length = x.shape[last]
-    if x.size < ENOUGH or length > LONG or not plain(x):
+    if length > LONG or not worth_parting(x):
         return x.mean(axis=axis, keepdims=True)
+    if axis == (x.ndim - 2, last) and x.shape[-2] * length <= LONG and x.flags.c_contiguous:
+        one_row = x.reshape(*x.shape[:-2], x.shape[-2] * length)  # which is quicker than many short ones
+        return average(one_row, last - 1)[..., None]
     letters = "abcdefgh"[: x.ndim]
     subscripts = f"{letters}->{letters.replace(letters[last], '')}"
     sums = np.empty_like(x, shape=x.shape[:last] + x.shape[last + 1 :])

@@ -100,6 +100,7 @@ def numpy_passes(key, shape=None, dtype="float32"):
 
     forward()
     dy = state["run"].output
+    state.clear()
     return forward, backward
 
 
@@ -129,6 +130,7 @@ def torch_passes(key, shape=None, dtype="float32", form=None, wrap=None):
 
     forward()
     dy = [y.detach().clone() for y in state["output"]]
+    state.clear()
     return forward, backward
 
 
@@ -138,6 +140,7 @@ def compiled_passes(key, shape=None, dtype="float32"):
 
     torch._dynamo.reset()  # what it has learnt of other systems' shapes is of no use to this one
     forward, backward = torch_passes(key, shape, dtype, wrap=torch.compile)
+    forward()
     backward()
     return forward, backward
 

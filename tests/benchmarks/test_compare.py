@@ -24,6 +24,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(machine, "PRODUCT", (64, 64, 64))
     monkeypatch.setattr(machine, "SWEEP", 100_001)
     monkeypatch.setattr(machine, "PIECE", 10_000)
+    monkeypatch.setattr(machine, "REST", 0)
 
 
 def without(*names):
@@ -98,8 +99,8 @@ def test_the_mean_is_geometric():
 
 def test_the_share_is_of_the_larger_of_the_two_times(tiny, monkeypatch):
     """A machine of 1 Gflop/s and 1 GB/s, and a system that takes 10 s a pass."""
-    monkeypatch.setattr(compare, "medians", lambda passes, _: {"npattn": [10, 10, 20], "machine": [1, 1, 2]})
-    stand_in = SimpleNamespace(multiply=None, sweep=None, flops=1e9, bytes=1e9)
+    monkeypatch.setattr(compare, "medians", lambda passes, _: {"npattn": [10, 10, 20]})
+    stand_in = SimpleNamespace(rates=lambda _: (1e9, 1e9))
     for key, work, bound, shares in (
         ("pam", [(2e9, 1e9 / 4), (4e9, 1e9 / 4)], "products", [0.2, 0.4, 0.3]),
         ("pam", [(2e9, 3e9 / 4), (4e9, 5e9 / 4)], "memory", [0.3, 0.5, 0.4]),
@@ -120,6 +121,27 @@ def test_the_machine_multiplies_and_sweeps_all(tiny):
     assert (found.c == 2).all()
     assert found.flops == 2 * 64**3
     assert found.bytes == 3 * 100_001 * 8
+
+
+def test_rates_are_work_over_the_median_of_its_times(tiny, monkeypatch):
+    """The first time is left out; the others are 1, 9 and 2 s, of which the median is 2 s."""
+    found, clock = machine.Machine("float32"), [0.0]
+
+    def work(seconds):
+        times = iter(seconds)
+        return lambda: clock.append(clock[-1] + next(times))
+
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: clock[-1])
+    monkeypatch.setattr(found, "multiply", work([50, 1, 9, 2]))
+    monkeypatch.setattr(found, "sweep", work([50, 8, 4, 4]))
+    assert found.rates(3) == (found.flops / 2, found.bytes / 4)
+
+
+def test_every_pass_is_timed_after_one_of_its_own(monkeypatch):
+    log = []
+    passes = {name: (lambda name=name: log.append(name), lambda name=name: log.append(name.upper())) for name in "ab"}
+    compare.medians(passes, 2)
+    assert "".join(log) == 2 * "aAaAbBbB"
 
 
 @pytest.mark.parametrize("key", npattn.CATALOGUE)

@@ -1,9 +1,61 @@
-"""How a primitive's hand-written derivative is judged: entry by entry against the complex step."""
+"""How primitives are judged: derivatives entry by entry against the complex step, work in parts against work at once."""
+
+from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from npattn.module import as_tuple
+from npattn.ops import adding, attention, convolution, gating, pooling, products, sweeping
 from npattn.oracle.gradcheck import STEP, jacobian_errors
+
+SWEEPERS = adding, attention, convolution, gating, pooling, products, sweeping
+
+
+@contextmanager
+def patched(name, value):
+    """Give a name another value in every module that sweeps maps and knows the name."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in SWEEPERS:
+            if hasattr(module, name):
+                patch.setattr(module, name, value)
+        yield patch
+
+
+@contextmanager
+def parted(count=4, tiles=(12, 2, (3, 2))):
+    """Have the smallest maps swept, multiplied and attended to in parts, on so many threads."""
+    with patched("ENOUGH", 1), patched("threads", lambda: count), patched("MANY", 1), pytest.MonkeyPatch.context() as p:
+        p.setattr(products, "FEW", 1)
+        for name, value in zip(("CORE_LOGITS", "CORE_QUERIES", "CORE_BLOCK"), tiles, strict=True):
+            p.setattr(attention, name, value)
+        yield
+
+
+@contextmanager
+def unparted():
+    """Have everything done at once, on the caller's thread."""
+    with patched("ENOUGH", 2**60), patched("threads", lambda: 1), patched("MANY", 2**60):
+        yield
+
+
+def run_both(primitive, *arrays, dy=None):
+    """Run a primitive in parts and at once: for each, its value and its gradients."""
+    found = []
+    for way in (parted, unparted):
+        with way():
+            value, backward = primitive(*arrays)
+            gradients = as_tuple(backward(value if dy is None else dy))
+        found.append([value, *(g for g in gradients if g is not None)])
+    return found
+
+
+def ulps(found, expected):
+    """Measure how far arrays are apart, in units of the rounding of the largest number expected."""
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    largest = np.abs(expected).max(initial=np.finfo(expected.dtype).tiny)
+    return float(np.abs(found.astype(float) - expected).max(initial=0) / (largest * np.finfo(expected.dtype).eps))
 
 
 def worst_error(primitive, *arrays):

@@ -8,8 +8,8 @@ from scipy import ndimage, signal
 
 from npattn import ops
 from npattn.ops import convolution
-from tests.ops.primitives import normal, torch_gradients, worst_error
-from tests.strategies import seeds, sizes
+from tests.ops.primitives import normal, parted, patched, run_both, torch_gradients, ulps, unparted, worst_error
+from tests.strategies import arrange, seeds, sizes
 
 widths = st.sampled_from([1, 3, 5, 9])
 
@@ -110,19 +110,6 @@ def test_conv2d_backward_is_the_adjoint_in_both_arguments(plane, seed):
         np.testing.assert_allclose(np.sum(gradient * argument), np.sum(dy * y), rtol=0, atol=1e-12 * terms)
 
 
-@given(deep_planes())
-def test_products_by_rows_of_the_kernel_give_what_one_product_gives(plane):
-    x, weight, _, options = plane
-    geometry = (1, 1), options["padding"], options["dilation"]
-    (y, by_rows), (expected, at_once) = (
-        convolution.by_rows(x, weight, *geometry[1:]),
-        convolution.at_once(x, weight, geometry, 1),
-    )
-    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13)
-    for ours, theirs in zip(by_rows(y), at_once(y), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
-
-
 @pytest.mark.parametrize(("channels", "out"), [(8, 3), (6, 6)])
 def test_taps_that_reach_no_position_give_zeros_and_receive_none(channels, out):
     x, weight = normal(2, channels, 5, 4), normal(out, channels, 2, 2, seed=1)
@@ -197,3 +184,171 @@ def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel, 
     assert dx.shape == (0, 4, 5, 3)
     np.testing.assert_array_equal(dweight, np.zeros_like(weight))
     np.testing.assert_array_equal(dbias, np.zeros(6))
+
+
+# In parts, and in other orders
+
+
+def ways(x, weight, padding, dilation):
+    """Convolve by every order of the products there is."""
+    geometry = (1, 1), padding, dilation
+    return {
+        "columns": convolution.by_columns(x, weight, padding, dilation),
+        "rows": convolution.by_rows(x, weight, padding, dilation),
+        "at once": convolution.at_once(x, weight, geometry, 1),
+    }
+
+
+def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
+    (expected, back), *others = found.values()
+    for y, backward in others:
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=rtol, atol=atol)
+        for ours, theirs in zip(backward(dy), back(dy), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+
+
+@given(deep_planes(), st.sampled_from([None, 1, 3, 8]))
+def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
+    x, weight, _, options = plane
+    with unparted() if count is None else parted(count):
+        found = ways(x, weight, options["padding"], options["dilation"])
+        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
+
+
+@pytest.mark.parametrize("count", [None, 4])
+@pytest.mark.parametrize(("channels", "out"), [(8, 3), (3, 8)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "dilation"),
+    [
+        ((5, 4), (2, 2), (25, 25), (50, 50)),  # no tap reaches the map
+        ((5, 4), (2, 3), (0, 9), (1, 9)),  # of a row the one in the middle
+        ((5, 4), (3, 2), (9, 1), (9, 1)),
+        ((2, 3), (3, 3), (8, 7), (2, 1)),  # the padding is larger than the map
+        ((3, 3), (3, 4), (0, 0), (1, 1)),  # no column of the result
+        ((2, 3), (3, 1), (0, 0), (1, 1)),  # no row
+        ((1, 1), (1, 3), (0, 1), (1, 1)),
+    ],
+)
+def test_all_orders_agree_where_taps_reach_little_or_nothing(size, kernel, padding, dilation, channels, out, count):
+    x, weight = normal(2, channels, *size), normal(out, channels, *kernel, seed=1)
+    with unparted() if count is None else parted(count):
+        found = ways(x, weight, padding, dilation)
+        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
+        for y, backward in found.values():
+            dx, dweight = backward(np.ones_like(y))
+            assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
+
+
+@given(planes() | deep_planes(), st.sampled_from([1, 2, 3, 8]))
+def test_conv2d_in_parts_is_that_at_once(plane, count):
+    x, weight, bias, options = plane
+    with unparted():
+        expected, back = ops.conv2d(x, weight, bias, **options)
+        dy = normal(*expected.shape, seed=3)
+        gradients = back(dy)
+    with parted(count):
+        y, backward = ops.conv2d(x, weight, bias, **options)
+        found = backward(dy)
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(found, gradients, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@given(planes() | deep_planes(), st.sampled_from(["transposed", "strided", "read-only"]))
+def test_conv2d_reads_maps_and_gradients_of_any_layout_and_writes_to_none(plane, layout):
+    x, weight, bias, options = plane
+    expected, back = ops.conv2d(x, weight, bias, **options)
+    dy = normal(*expected.shape, seed=3)
+    given = [arrange(a, layout) for a in (x, weight, dy)]
+    before = [a.copy() for a in given]
+    with parted():
+        y, backward = ops.conv2d(*given[:2], bias, **options)
+        found = backward(given[2])
+    for ours, theirs in zip((y, *found), (expected, *back(dy)), strict=True):
+        if theirs is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
+    for a, b in zip(given, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@given(planes() | deep_planes())
+def test_single_precision_in_parts_is_within_16_ulps_of_the_largest_at_once(plane):
+    x, weight, _, options = plane
+    # Numbers of one sign, so that sums do not cancel.
+    arrays = [np.abs(a).astype(np.float32) for a in (x, weight)]
+    for found, expected in zip(*run_both(lambda x, w: ops.conv2d(x, w, **options), *arrays), strict=True):
+        assert ulps(found, expected) <= 16
+
+
+@pytest.mark.parametrize(
+    ("channels", "out", "kernel", "dilation", "width", "way"),
+    [
+        (4, 4, (3, 3), 2, 11, "by_columns"),
+        (4, 4, (3, 3), 2, 12, "by_rows"),
+        (4, 4, (3, 3), (2, 1), 6, "by_rows"),
+        (4, 4, (3, 3), (1, 2), 6, "by_columns"),
+        (4, 4, (3, 1), 2, 3, "by_rows"),
+        (4, 4, (1, 3), 2, 11, "by_columns"),
+        (4, 4, (1, 1), 2, 3, "at_once"),
+        (3, 4, (3, 3), 2, 3, "at_once"),
+        (3, 2, (3, 3), 2, 3, "by_columns"),
+        (3, 3, (3, 3), 2, 3, "at_once"),
+        (2, 1, (3, 3), 2, 12, "by_rows"),
+    ],
+)
+def test_the_order_hangs_on_how_far_apart_taps_lie(channels, out, kernel, dilation, width, way, monkeypatch):
+    called = []
+    for name in ("by_columns", "by_rows", "at_once"):
+        original = getattr(convolution, name)
+        monkeypatch.setattr(
+            convolution, name, lambda *a, name=name, original=original: called.append(name) or original(*a)
+        )
+    ops.conv2d(normal(1, channels, 5, width), normal(out, channels, *kernel), padding=4, dilation=dilation)
+    assert called[0] == way
+
+
+@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 9), st.booleans())
+def test_parts_of_products_cover_every_result_once(count, length, cores, large):
+    visits = np.zeros((count, length))
+
+    def watch(work, pieces, products=False):
+        assert products
+        if large and count and length:
+            assert len(pieces) >= min(cores, length)  # for every core
+        else:
+            assert len(pieces) <= 1
+        for piece in pieces:
+            work(piece)
+
+    def visit(some, stretch):
+        assert 0 <= stretch.start < stretch.stop <= length
+        visits[some, stretch] += 1
+
+    with parted(cores), patched("MANY", 1 if large else 2**60), patched("on_cores", watch):
+        convolution.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+    np.testing.assert_array_equal(visits, 1)
+
+
+def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
+    matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
+    number = 4 * 2 * 3 * 5 * 7
+    for many, parts in ((number, 5), (number + 1, 1)):
+        found = []
+        monkeypatch.setattr(convolution, "MANY", many)
+        monkeypatch.setattr(convolution, "threads", lambda: 2)
+        convolution.in_parts(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
+        assert len(found) == parts
+
+
+@pytest.mark.parametrize("dilation", [1, 4])
+def test_an_empty_batch_stays_empty_in_parts(dilation):
+    weight = normal(6, 4, 3, 3)
+    with parted():
+        y, backward = ops.conv2d(np.ones((0, 4, 5, 3)), weight, padding=dilation, dilation=dilation)
+        dx, dweight, _ = backward(y)
+    assert y.shape == (0, 6, 5, 3)
+    assert dx.shape == (0, 4, 5, 3)
+    np.testing.assert_array_equal(dweight, np.zeros_like(weight))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import normal, torch_gradients, worst_error
+from npattn.ops import pooling
+from tests.ops.primitives import normal, parted, run_both, torch_gradients, ulps, unparted, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
@@ -142,3 +143,82 @@ def test_a_maximum_adds_its_gradient_at_its_own_place_alone(axis):
     onto = other.copy()
     assert backward(np.ones_like(p), onto=onto) is onto
     np.testing.assert_array_equal(onto, other + backward(np.ones_like(p)))
+
+
+# In parts
+
+SPECIAL = [-np.inf, -1.0, -0.0, 0.0, 1.0, np.inf, np.nan]
+
+
+@st.composite
+def tied_maps(draw):
+    """A map with few values, so with ties, perhaps with NaN and infinities, and an axis that may be long."""
+    shape = [draw(sizes) for _ in range(draw(st.integers(2, 4)))]
+    axis = draw(st.integers(1, len(shape) - 1))
+    shape[axis] = draw(st.integers(1, 8) | st.sampled_from([127, 128, 129, 255, 256, 257, 300]))
+    values = draw(st.lists(st.sampled_from(SPECIAL), min_size=1, max_size=4))
+    random = np.random.RandomState(draw(seeds))
+    x = random.choice(values, shape)
+    if draw(st.booleans()):  # one position of the axis that stands out, the last ones too
+        x[:] = values[0]
+        place = [slice(None)] * axis + [draw(st.integers(0, shape[axis] - 1))]
+        x[tuple(place)] = random.choice([1.0, 2.0, np.nan])
+    return x, axis
+
+
+@given(tied_maps(), st.sampled_from([np.float32, np.float64]), layouts)
+def test_the_first_maximum_in_parts_is_that_of_numpy(case, dtype, layout):
+    x, axis = case
+    x = arrange(x.astype(dtype), layout)
+    with parted():
+        first, highest = pooling.first_maximum(x, axis)
+    np.testing.assert_array_equal(first, np.argmax(x, axis=axis, keepdims=True))
+    np.testing.assert_array_equal(highest, np.max(x, axis=axis, keepdims=True))
+    assert first.dtype == np.intp
+    assert highest.dtype == dtype
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 255, 256, 257, 300])
+def test_a_maximum_is_found_at_every_place_of_an_axis(axis, length):
+    shape = [3, 2, 2, 2]
+    shape[axis] = length
+    for place in {0, 1, length // 2, length - 2, length - 1} & set(range(length)):
+        x = np.full(shape, -np.inf)
+        at = (slice(None),) * axis + (slice(place, None),)
+        x[at] = 1
+        x[0][at[1:]] = np.nan  # in one image only
+        with parted():
+            first, highest = pooling.first_maximum(x, axis)
+        np.testing.assert_array_equal(first, place)
+        np.testing.assert_array_equal(np.isnan(highest).any(axis=(1, 2, 3)), [True, False, False])
+
+
+@given(tied_maps(), seeds)
+def test_max_pool_in_parts_is_that_at_once(case, seed):
+    x, axis = case
+    dp = normal(*np.max(x, axis=axis, keepdims=True).shape, seed=seed)
+    for found, expected in zip(*run_both(lambda x: ops.max_pool(x, axis), x, dy=dp), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(maps, seeds, st.sampled_from([1, 2, 3, (2, 3)]))
+def test_average_pool_in_parts_is_that_at_once(shape, seed, axis):
+    x, onto = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    found = []
+    for way in (parted, unparted):
+        with way():
+            p, backward = ops.average_pool(x, axis)
+            found.append((p, backward(p), backward(p, onto=onto.copy())))
+    for ours, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-12, atol=1e-14)
+
+
+@given(st.tuples(sizes, st.integers(1, 40), st.integers(1, 40), st.integers(1, 40)), seeds)
+def test_single_precision_pools_in_parts_are_within_8_ulps_of_the_largest_at_once(shape, seed):
+    x = np.abs(normal(*shape, seed=seed)).astype(np.float32)  # sums that do not cancel
+    pools = [lambda x, axis=axis: ops.average_pool(x, axis) for axis in (1, 2, 3, (2, 3))]
+    pools += [lambda x, axis=axis: ops.max_pool(x, axis) for axis in (1, 2, 3)]
+    for pool in [*pools, *GLOBAL_POOLS]:
+        for found, expected in zip(*run_both(pool, x), strict=True):
+            assert ulps(found, expected) <= 8

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npattn import ops
+from tests.ops.primitives import normal, parted, unparted, worst_error
+from tests.strategies import arrange, layouts, seeds, sizes
+
+shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def summands(draw):
+    """Some arrays of one shape, laid out in any way; one may be a view that repeats numbers."""
+    shape, seed = draw(shapes), draw(seeds)
+    arrays = [arrange(normal(*shape, seed=seed + i), draw(layouts)) for i in range(draw(st.integers(1, 5)))]
+    if draw(st.booleans()):
+        i = draw(st.integers(0, len(arrays) - 1))
+        arrays[i] = np.broadcast_to(arrays[i][..., :1], shape)
+    return arrays
+
+
+@given(summands(), st.sampled_from([np.float16, np.float32, np.float64, np.longdouble, np.complex128]), st.booleans())
+def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype, in_parts):
+    arrays = [a if dtype == np.float64 else a.astype(dtype) for a in arrays]
+    before = [a.copy() for a in arrays]
+    with parted() if in_parts else unparted():
+        y, backward = ops.add(*arrays)
+    expected = before[0].copy()
+    for a in before[1:]:
+        expected = expected + a
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, expected)  # to the bit: added from left to right
+    for a, b in zip(arrays, before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    dy = normal(*y.shape).astype(dtype)
+    gradients = backward(dy)
+    assert len(gradients) == len(arrays)
+    assert all(gradient is dy for gradient in gradients)
+
+
+@given(summands())
+def test_a_sum_of_several_arrays_is_fresh_memory(arrays):
+    for way in (parted, unparted):
+        with way():
+            y, _ = ops.add(*arrays)
+        if len(arrays) > 1:
+            assert y.flags.writeable
+            assert not any(np.shares_memory(y, a) for a in arrays)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_gradient_agrees_with_the_complex_step(number):
+    assert worst_error(ops.add, *(normal(2, 3, 4, seed=i) for i in range(number))) < 1e-14
