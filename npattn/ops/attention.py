@@ -43,7 +43,7 @@ def dot_product_attention(q, k, v, scale=1.0):
     Notes
     -----
     Of the forward pass one number is kept for each query, the log-sum-exp l_m of its logits; a weight is
-    exp(z_mn - l_m). This is the scheme of Dao et al., FlashAttention, NeurIPS 2022, with tiles of whole rows.
+    exp(z_mn - l_m). This is the scheme of Dao et al., FlashAttention, NeurIPS 2022, with whole rows in the forward pass.
     ``derivations/dot_product_attention.md`` derives it.
 
     Examples
@@ -133,7 +133,7 @@ def stretches(length, most):
     """Cut an axis into stretches of the same length, nearly; if into several, into an even number, as cores come."""
     count = -(-length // most)
     count += count > 1 and count % 2
-    step = -(-length // max(1, count))
+    step = max(1, -(-length // max(1, count)))
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 

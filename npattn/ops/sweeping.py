@@ -7,6 +7,7 @@ however many threads there are: every number comes from the same operations in t
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -42,8 +43,8 @@ LONG = 4096
 """Numbers that may be added up one after the other: their rounding errors add up too."""
 LIMITS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables by which users keep numerical libraries from taking all cores."""
-KEEPERS, ALONE = [], threading.Lock()
-"""Who keeps BLAS to one thread at this moment, and what to hold while that changes."""
+KEEPER = threading.Lock()
+"""Held by who keeps BLAS to one thread."""
 
 
 def plain(*arrays):
@@ -178,6 +179,7 @@ def on_cores(work, pieces, products=False):
         Whether the work multiplies matrices. BLAS has threads of its own, and is kept to one meanwhile; where it can't
         be, it has the cores, and the pieces come one after the other.
     """
+    keep_freed_memory()
     count = threads()
     alone = products and count > 1
     if alone and not blas().lib_controllers:
@@ -205,6 +207,21 @@ def on_cores(work, pieces, products=False):
             failures = [helper.exception() for helper in begun]
     for failure in filter(None, failures):
         raise failure
+
+
+@functools.cache
+def keep_freed_memory():
+    """Have the C library keep the memory of freed maps, so that the next ones need not get it from the system.
+
+    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
+    are freed, up to a size that grows with the blocks it has seen freed: to 32 MB at most (mallopt(3), M_MMAP_THRESHOLD).
+    This is such a block, of which no page is ever touched. Of freed memory up to twice as much is kept.
+    """
+    if os.name == "posix":
+        library = ctypes.CDLL(None)
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+        library.free(library.malloc(2**25 - 2**16))
 
 
 def for_pieces(work, pieces, parted, products=False):
@@ -253,8 +270,6 @@ def other_cores():
 @functools.cache
 def current_core():
     """Find the system's function that tells on which core a thread runs, if it has one."""
-    import ctypes
-
     return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
 
 
@@ -268,16 +283,15 @@ def blas():
 
 @contextmanager
 def blas_on_one_thread():
-    """Keep BLAS to one thread; what it had before is given back by the last of those who keep it at the same time."""
-    with ALONE:
-        KEEPERS.append(KEEPERS[0] if KEEPERS else blas().limit(limits=1))
-    try:
+    """Keep BLAS to one thread, unless another caller does so already: only one may, who gives back what he found."""
+    if not KEEPER.acquire(blocking=False):
         yield
+        return
+    try:
+        with blas().limit(limits=1):
+            yield
     finally:
-        with ALONE:
-            keeper = KEEPERS.pop()
-            if not KEEPERS:
-                keeper.restore_original_limits()
+        KEEPER.release()
 
 
 def read_limit(environment):

@@ -1,4 +1,4 @@
-"""How primitives are judged: derivatives entry by entry against the complex step, work in parts against work at once."""
+"""How primitives are judged: derivatives entry by entry by the complex step, work in parts by work at once."""
 
 from contextlib import contextmanager
 

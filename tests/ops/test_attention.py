@@ -66,7 +66,7 @@ def test_gradients_agree_with_the_complex_step(small_tiles, lead):
     assert worst_error(lambda *a: ops.dot_product_attention(*a, scale=0.7), *qkv) < 1e-12
 
 
-@given(leads, st.integers(1, 20), st.integers(1, 20), tilings)
+@given(leads, st.integers(0, 20), st.integers(1, 20), tilings)
 def test_tiles_cover_every_query_once(lead, queries, keys, tiling):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "LOGITS", tiling[0])
@@ -336,7 +336,6 @@ def test_attention_is_parted_where_it_is_large(queries, expected):
     assert seen == [expected]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="an axis without queries is not cut")
 @pytest.mark.parametrize("lead", [(), (2,)])
 def test_no_queries_get_no_values_and_send_no_gradient(lead):
     q, k, v, do = arrays(lead, (3, 4, 0, 5))

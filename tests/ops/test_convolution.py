@@ -219,7 +219,7 @@ def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
 @pytest.mark.parametrize("count", [None, 4])
 @pytest.mark.parametrize(("channels", "out"), [(8, 3), (3, 8)])
 @pytest.mark.parametrize(
-    ("size", "kernel", "padding", "dilation"),
+    "plane",
     [
         ((5, 4), (2, 2), (25, 25), (50, 50)),  # no tap reaches the map
         ((5, 4), (2, 3), (0, 9), (1, 9)),  # of a row the one in the middle
@@ -230,7 +230,8 @@ def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
         ((1, 1), (1, 3), (0, 1), (1, 1)),
     ],
 )
-def test_all_orders_agree_where_taps_reach_little_or_nothing(size, kernel, padding, dilation, channels, out, count):
+def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, out, count):
+    size, kernel, padding, dilation = plane
     x, weight = normal(2, channels, *size), normal(out, channels, *kernel, seed=1)
     with unparted() if count is None else parted(count):
         found = ways(x, weight, padding, dilation)
@@ -284,22 +285,23 @@ def test_single_precision_in_parts_is_within_16_ulps_of_the_largest_at_once(plan
 
 
 @pytest.mark.parametrize(
-    ("channels", "out", "kernel", "dilation", "width", "way"),
+    ("plane", "way"),
     [
-        (4, 4, (3, 3), 2, 11, "by_columns"),
-        (4, 4, (3, 3), 2, 12, "by_rows"),
-        (4, 4, (3, 3), (2, 1), 6, "by_rows"),
-        (4, 4, (3, 3), (1, 2), 6, "by_columns"),
-        (4, 4, (3, 1), 2, 3, "by_rows"),
-        (4, 4, (1, 3), 2, 11, "by_columns"),
-        (4, 4, (1, 1), 2, 3, "at_once"),
-        (3, 4, (3, 3), 2, 3, "at_once"),
-        (3, 2, (3, 3), 2, 3, "by_columns"),
-        (3, 3, (3, 3), 2, 3, "at_once"),
-        (2, 1, (3, 3), 2, 12, "by_rows"),
+        ((4, 4, (3, 3), 2, 11), "by_columns"),
+        ((4, 4, (3, 3), 2, 12), "by_rows"),
+        ((4, 4, (3, 3), (2, 1), 6), "by_rows"),
+        ((4, 4, (3, 3), (1, 2), 6), "by_columns"),
+        ((4, 4, (3, 1), 2, 3), "by_rows"),
+        ((4, 4, (1, 3), 2, 11), "by_columns"),
+        ((4, 4, (1, 1), 2, 3), "at_once"),
+        ((3, 4, (3, 3), 2, 3), "at_once"),
+        ((3, 2, (3, 3), 2, 3), "by_columns"),
+        ((3, 3, (3, 3), 2, 3), "at_once"),
+        ((2, 1, (3, 3), 2, 12), "by_rows"),
     ],
 )
-def test_the_order_hangs_on_how_far_apart_taps_lie(channels, out, kernel, dilation, width, way, monkeypatch):
+def test_the_order_hangs_on_how_far_apart_taps_lie(plane, way, monkeypatch):
+    channels, out, kernel, dilation, width = plane
     called = []
     for name in ("by_columns", "by_rows", "at_once"):
         original = getattr(convolution, name)
@@ -339,7 +341,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
         found = []
         monkeypatch.setattr(convolution, "MANY", many)
         monkeypatch.setattr(convolution, "threads", lambda: 2)
-        convolution.in_parts(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
+        convolution.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
         assert len(found) == parts
 
 

@@ -53,8 +53,9 @@ def test_gate_multiplies_every_element_by_the_gate_spread_over_it(case, in_parts
 
 
 @spreads
-@given(st.tuples(sizes, sizes, sizes, sizes), layouts, layouts, layouts, seeds)
-def test_backward_in_parts_is_that_at_once_for_every_spread(spread, shape, of_x, of_a, of_dy, seed):
+@given(st.tuples(sizes, sizes, sizes, sizes), st.tuples(layouts, layouts, layouts), seeds)
+def test_backward_in_parts_is_that_at_once_for_every_spread(spread, shape, laid_out, seed):
+    of_x, of_a, of_dy = laid_out
     x = arrange(normal(*shape, seed=seed), of_x)
     a = np.asarray(normal(*spread(*shape), seed=seed + 1))
     a = arrange(a, of_a) if a.ndim else a
