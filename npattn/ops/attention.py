@@ -43,8 +43,8 @@ def dot_product_attention(q, k, v, scale=1.0):
     Notes
     -----
     Of the forward pass one number is kept for each query, the log-sum-exp l_m of its logits; a weight is
-    exp(z_mn - l_m). This is the scheme of Dao et al., FlashAttention, NeurIPS 2022, with whole rows in the forward pass.
-    ``derivations/dot_product_attention.md`` derives it.
+    exp(z_mn - l_m). This is the scheme of Dao et al., FlashAttention, NeurIPS 2022, with whole rows in the forward
+    pass. ``derivations/dot_product_attention.md`` derives it.
 
     Examples
     --------

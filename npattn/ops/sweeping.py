@@ -1,8 +1,8 @@
 """Sweeps over large maps of the machine's own numbers: piece by piece, on all cores.
 
 NumPy computes element by element on one core, and lets Python's other threads run meanwhile; so pieces of a map are
-swept at the same time. A piece is small enough to stay in a core's cache from one step to the next, and the same
-however many threads there are: every number comes from the same operations in the same order, to the last bit.
+swept at the same time. The pieces are the same however many threads there are: every number comes from the same
+operations in the same order, to the last bit. Only products of matrices are cut for as many threads as there are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import copy_context
 
 import numpy as np
@@ -180,10 +180,8 @@ def on_cores(work, pieces, products=False):
         be, it has the cores, and the pieces come one after the other.
     """
     keep_freed_memory()
-    count = threads()
-    alone = products and count > 1
-    if alone and not blas().lib_controllers:
-        count, alone = 1, False
+    count = threads() if blas().lib_controllers or not products else 1
+    alone = products and any(library.num_threads > 1 for library in blas().lib_controllers)
     left = deque(pieces)
 
     def take():
@@ -214,8 +212,9 @@ def keep_freed_memory():
     """Have the C library keep the memory of freed maps, so that the next ones need not get it from the system.
 
     A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
-    are freed, up to a size that grows with the blocks it has seen freed: to 32 MB at most (mallopt(3), M_MMAP_THRESHOLD).
-    This is such a block, of which no page is ever touched. Of freed memory up to twice as much is kept.
+    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
+    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
+    kept.
     """
     if os.name == "posix":
         library = ctypes.CDLL(None)
@@ -241,17 +240,23 @@ def hire(task, count):
 
     def move_and_work():
         if others:
-            os.sched_setaffinity(0, others)
+            with suppress(OSError):  # a system that denies it has reasons of its own
+                os.sched_setaffinity(0, others)
         task()
 
-    try:
-        return [pool().submit(copy_context().run, move_and_work) for _ in range(count)]
-    except RuntimeError:  # the interpreter is shutting down
-        return []
+    helpers = []
+    with suppress(RuntimeError):  # the interpreter is shutting down
+        for _ in range(count):
+            helpers.append(pool().submit(copy_context().run, move_and_work))
+    return helpers
 
 
 def threads():
-    """Count the threads that may compute: one for every core that this process may use, or fewer if so limited."""
+    """Count the threads that may compute: one for every core that this process may use, or fewer if so limited.
+
+    The limit of BLAS counts, as users set it, by threadpoolctl or in the environment; while products of one caller run,
+    it is 1 for all others.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, LIMIT, max((library.num_threads for library in blas().lib_controllers), default=cores))
 
