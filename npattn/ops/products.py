@@ -10,8 +10,8 @@ from npattn.ops.sweeping import on_cores, plain, threads
 
 __all__ = ["gram", "matmul", "multiply"]
 
-FEW = 2**13
-"""Multiplications below which BLAS takes one core by itself."""
+FEW = 9216
+"""Multiplications in one product below which BLAS takes one core by itself."""
 MANY = 2**22
 """Multiplications from which several cores bring more than they cost, a twentieth of a millisecond."""
 
@@ -98,8 +98,9 @@ def multiply(a, b, out=None):
     """
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    multiplications = math.prod(lead) * rows * inner * columns
-    if multiplications < FEW or not plain(a, b):
+    each = rows * inner * columns
+    multiplications = math.prod(lead) * each
+    if (each < FEW and multiplications < MANY) or not plain(a, b):
         return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
     c = np.empty_like(a, order="C", shape=(*lead, rows, columns)) if out is None else out
     a, b = np.broadcast_to(a, (*lead, rows, inner)), np.broadcast_to(b, (*lead, inner, columns))

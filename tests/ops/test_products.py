@@ -150,5 +150,7 @@ def test_a_large_product_has_a_part_for_every_thread(lead, matrix, count, parts)
     multiplications = int(np.prod(lead)) * rows * inner * columns
     assert len(parts_of(a, b, count, many=multiplications)) == parts
     assert len(parts_of(a, b, count, many=multiplications + 1)) == 1
-    assert len(parts_of(a, b, count, few=multiplications)) == parts
-    assert parts_of(a, b, count, few=multiplications + 1) == []
+    each = rows * inner * columns
+    assert len(parts_of(a, b, count, few=each, many=multiplications + 1)) == 1
+    assert parts_of(a, b, count, few=each + 1, many=multiplications + 1) == []
+    assert len(parts_of(a, b, count, few=each + 1, many=multiplications)) == parts
