@@ -126,4 +126,4 @@ def stretches(shape, count):
     axis = shape.index(max(shape))
     step = -(-shape[axis] // count)
     before, behind = (slice(None),) * axis, (slice(None),) * (len(shape) - axis - 1)
-    return [(*before, slice(i, i + step), *behind) for i in range(0, shape[axis], step)]
+    return [(*before, slice(i, min(i + step, shape[axis])), *behind) for i in range(0, shape[axis], step)]

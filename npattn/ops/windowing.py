@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
+from npattn.ops.products import multiply
+from npattn.ops.sweeping import ENOUGH, plain
+
 __all__ = ["fold_windows", "overlap_average", "unfold_windows", "window_average", "window_starts"]
+
+SHORT = 128
+"""Rows and columns up to which a map's windows are added up by products with whole matrices of ones and zeros."""
 
 
 def window_starts(length, window, stride):
@@ -179,6 +186,11 @@ def overlap_average(z, size, window, stride):
 
 def window_sums(x, window, stride):
     """Add up the positions of every window: (B, C, H, W) to (B, C, R, S)."""
+    if quick(x, x.shape):
+        rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
+        sums = multiply(rows, multiply_columns(x, columns.T))
+        if np.isfinite(sums.sum()):  # or else a product with 0 may have made a NaN where there is none
+            return sums
     for axis in (2, 3):
         starts, size, pieces = cut(x.shape[axis], window, stride)
         sums = {a: total(x[along(axis, slice(a, b))], axis) for a, b in pieces}
@@ -194,6 +206,9 @@ def total(x, axis):
 
 def spread(z, size, window, stride):
     """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`."""
+    if quick(z, (*z.shape[:2], *size)) and np.isfinite(z.sum()):
+        rows, columns = (membership(length, window, stride, z) for length in size)
+        return multiply_columns(multiply(rows.T, z), columns)
     for axis, length in ((3, size[1]), (2, size[0])):
         starts, width, pieces = cut(length, window, stride)
         x = np.empty_like(z, shape=(*z.shape[:axis], length, *z.shape[axis + 1 :]))
@@ -202,6 +217,25 @@ def spread(z, size, window, stride):
             x[along(axis, slice(a, b))] = sum(over)
         z = x
     return z
+
+
+def quick(a, shape):
+    """Tell whether products with whole matrices of ones and zeros are quicker: large maps of short rows and columns."""
+    return math.prod(shape) >= ENOUGH and max(shape[2:]) <= SHORT and plain(a)
+
+
+def membership(length, window, stride, like):
+    """Say which positions of an axis lie in which window, by 1 and 0: (R, H)."""
+    starts, size = window_starts(length, window, stride), min(window, length)
+    matrix = np.zeros_like(like, shape=(len(starts), length))
+    for row, start in zip(matrix, starts, strict=True):
+        row[start : start + size] = 1
+    return matrix
+
+
+def multiply_columns(x, matrix):
+    """Multiply the last axis of a map by a matrix, all rows of all channels in one product."""
+    return multiply(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], matrix.shape[1])
 
 
 def cut(length, window, stride):

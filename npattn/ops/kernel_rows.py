@@ -1,0 +1,190 @@
+"""Convolutions by matrix products of the kernels' rows with the map as it lies in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn.ops.products import MANY
+from npattn.ops.sweeping import for_pieces, on_cores, pieces, plain, threads, worth_parting
+
+__all__ = ["by_columns", "by_rows"]
+
+
+def by_columns(x, weight, padding, dilation):
+    """Convolve column by column of the kernel, each with the part of the map that it reads, by rows.
+
+    Where the taps of a row lie far apart each reads only part of the map; by rows all of them would be multiplied with
+    all columns, much of that zeros.
+    """
+    (*_, height, width), (out, _, *kernel) = x.shape, weight.shape
+    rows, columns = (
+        n + 2 * p - d * (k - 1) for n, k, p, d in zip((height, width), kernel, padding, dilation, strict=True)
+    )
+    y = np.zeros_like(x, shape=(len(x), out, rows, columns))
+    backs = []
+    for j, to, read in reach(width, columns, kernel[1], padding[1], dilation[1]):
+        some = x[..., read] if read == slice(0, width) else x[..., read].copy()  # as a product wants it
+        part, back = by_rows(some, weight[..., j : j + 1], (padding[0], 0), dilation)
+        y[..., to] += part
+        backs.append((j, to, read, back))
+
+    def backward(dy):
+        dx, dweight = np.zeros_like(x), np.zeros_like(weight)
+        for j, to, read, back in backs:
+            dsome, dweight[..., j : j + 1] = back(dy[..., to].copy())
+            dx[..., read] += dsome
+        return dx, dweight
+
+    return y, backward
+
+
+def by_rows(x, weight, padding, dilation):
+    """Convolve by one matrix product for each row of the kernel, with stride 1 and without groups.
+
+    What a row of the kernel reads is a stretch of rows of the map, which lies in memory as a product wants it. Only the
+    taps along a row have to be laid out, on the side with fewer channels: those of x before the products, or else those
+    of y, which the products make, and which are then added where they belong. So kw maps of the fewer channels are held
+    and not kh kw maps of x, and what lies above and below the map is not multiplied.
+    """
+    (batch, _, *size), (out, channels, *kernel) = x.shape, weight.shape
+    result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    rows, columns = map(reach, size, result, kernel, padding, dilation)
+    used = slice(columns[0][0], columns[-1][0] + 1) if columns else slice(0)
+    lay_out_x = channels <= out
+    # The products take maps of W' columns, or of W, to maps as wide: S to T channels, S = kw C or T = kw O.
+    if lay_out_x:
+        width, order, shape = result[1], (0, 2, 1), (out, len(columns) * channels)
+        beside = [(outputs, inputs) for _, outputs, inputs in columns]
+    else:
+        width, order, shape = size[1], (2, 0, 1), (len(columns) * out, channels)
+        beside = [(inputs, outputs) for _, outputs, inputs in columns]
+    matrices = [weight[:, :, i, used].transpose(order).reshape(shape) for i, _, _ in rows]
+    target_at, source_at = ([slice(width * s.start, width * s.stop) for s in (row[k] for row in rows)] for k in (1, 2))
+
+    source = (lay_beside(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
+    target = add_products(matrices, source, source_at, target_at, (batch, shape[0], result[0] * width))
+    y = target.reshape(batch, shape[0], result[0], width)
+    if not lay_out_x:
+        y = add_beside(y, beside, out, result[1])
+
+    def backward(dy):
+        dtarget = (dy if lay_out_x else lay_beside(dy, beside, width)).reshape(target.shape)
+        dsource = add_products([matrix.T for matrix in matrices], dtarget, target_at, source_at, source.shape)
+        dx = dsource.reshape(batch, shape[1], size[0], width)
+        if lay_out_x:
+            dx = add_beside(dx, beside, channels, size[1])
+        dmatrices = np.zeros_like(weight, shape=(len(rows), *shape))
+
+        def multiply_rows(some, outputs):
+            for dmatrix, to, read in zip(dmatrices[some], target_at[some], source_at[some], strict=True):
+                for dt, s in zip(dtarget, source, strict=True):
+                    dmatrix[outputs] += dt[outputs, to] @ s[:, read].T
+
+        in_parts(multiply_rows, len(rows), shape[0], [*matrices, source])
+        dweight = np.zeros_like(weight)
+        for (i, _, _), dmatrix in zip(rows, dmatrices, strict=True):
+            laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
+            laid[:] = dmatrix.reshape(laid.shape)
+        return dx, dweight
+
+    return y, backward
+
+
+def reach(size, result, k, padding, dilation):
+    """List a kernel's taps along one axis that reach the map: index, the outputs that do so, what they read."""
+    taps = []
+    for tap in range(k):
+        shift = tap * dilation - padding
+        first, end = max(0, -shift), min(result, size - shift)
+        if first < end:
+            taps.append((tap, slice(first, end), slice(first + shift, end + shift)))
+    return taps
+
+
+def add_products(matrices, source, source_at, target_at, shape):
+    """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
+    target = np.empty_like(source, shape=shape)
+    rows = sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
+
+    def add_up(images, some):
+        product = np.empty_like(source, shape=target[0:1, :, some].shape[1:])  # reused: fresh memory costs more
+        for image, total in zip(source[images], target[images], strict=True):
+            # The longest row comes first. Where it makes all of the sum's numbers none have to be 0 to begin with.
+            whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
+            if not whole:
+                total[:, some] = 0
+            for number, (matrix, read, to) in enumerate(rows):
+                start, stop = max(to.start, some.start), min(to.stop, some.stop)
+                if start < stop:
+                    first = whole and number == 0
+                    part = total[:, some] if first else product[:, : stop - start]
+                    shift = read.start - to.start
+                    np.matmul(matrix, image[:, start + shift : stop + shift], out=part)
+                    if not first:
+                        total[:, start:stop] += part
+
+    in_parts(add_up, shape[0], shape[2], [*matrices, source])
+    return target
+
+
+def in_parts(work, count, length, factors):
+    """Call ``work(some, stretch)`` for parts of `count` results, and for stretches of them, if factors are large.
+
+    As in `multiply`, BLAS is kept to one thread.
+    """
+    if not plain(*factors):
+        work(slice(0, count), slice(0, length))
+        return
+    *matrices, maps = factors
+    large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MANY
+    parts = -(-2 * threads() // max(1, count)) if large else 1
+    step = max(1, -(-length // parts))
+    several = 1 if large else max(1, count)
+    pieces = [
+        (slice(i, i + several), slice(j, min(j + step, length)))
+        for i in range(0, count, several)
+        for j in range(0, length, step)
+    ]
+    on_cores(lambda piece: work(*piece), pieces, products=True)
+
+
+def lay_beside(x, taps, width):
+    """Lay the taps along a row beside each other, with zeros beyond the ends: (B, C, H, W) to (B, kw C, H, width).
+
+    `taps` holds a pair of slices for every tap: columns of the result, columns of x.
+    """
+    batch, channels, height, _ = x.shape
+    if taps == [(slice(0, width), slice(0, x.shape[3]))]:
+        return x
+    laid = np.zeros_like(x, shape=(batch, len(taps), channels, height, width))
+
+    def lay(piece):
+        images, some = piece
+        for j, (to, read) in enumerate(taps):
+            laid[images, j, some, :, to] = x[piece][..., read]
+
+    for_pieces(lay, *parts(x))
+    return laid.reshape(batch, len(taps) * channels, height, width)
+
+
+def add_beside(laid, taps, channels, width):
+    """Add every tap back to where it was read: the adjoint of `lay_beside`."""
+    batch, _, height, wide = laid.shape
+    if taps == [(slice(0, width), slice(0, wide))]:
+        return laid
+    by_taps = laid.reshape(batch, len(taps), channels, height, wide)
+    x = np.zeros_like(laid, shape=(batch, channels, height, width))
+
+    def collect(piece):
+        images, some = piece
+        for j, (to, read) in enumerate(taps):
+            x[piece][..., read] += by_taps[images, j, some, :, to]
+
+    for_pieces(collect, *parts(x))
+    return x
+
+
+def parts(x):
+    """Cut a map into pieces if it is worth it, some channels each: (pieces, whether)."""
+    parted = worth_parting(x)
+    return pieces(x, 1) if parted else [(slice(None), slice(None))], parted
