@@ -10,15 +10,8 @@ import numpy as np
 from npattn import ops
 from npattn.checks import check_variance, require_booleans, require_integers, require_selection
 from npattn.module import Module, Paper, Pass
+from npattn.ops.pooling import GLOBAL_POOLS
 from npattn.parameters import norm_buffers, norm_parameters, under, uniform_fan_in, within
-
-POOLS = {
-    "avg": ops.global_average_pool,
-    "max": ops.global_max_pool,
-    "lp": ops.global_lp_pool,
-    "lse": ops.global_lse_pool,
-}
-"""What a channel may be summarised by: its mean, maximum, Euclidean norm, and log-sum-exp."""
 
 PAPER = Paper(
     title="CBAM: Convolutional Block Attention Module",
@@ -85,7 +78,7 @@ class CBAMChannelGate(Module):
     def __post_init__(self):
         name = type(self).__name__
         require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_selection(name, POOLS, pools=self.pools)
+        require_selection(name, GLOBAL_POOLS, pools=self.pools)
         object.__setattr__(self, "pools", tuple(map(str, self.pools)))  # the published code's list has no hash
 
     @classmethod
@@ -106,7 +99,7 @@ class CBAMChannelGate(Module):
     def forward(self, params, x):
         """Pool, excite, add, scale. The tags are the equation numbers of the derivation."""
         k, (batch, channels) = len(self.pools), x.shape[:2]
-        pooled, back_pools = zip(*(POOLS[pool](x) for pool in self.pools), strict=True)                  # (1)
+        pooled, back_pools = ops.global_pools(x, self.pools)                                             # (1)
         p = np.concatenate(pooled)  # k B rows: to the shared layers, pools are so many more images
         h, back_fc1 = ops.linear(p, **within("mlp.1.", params))                                          # (2)
         r, back_relu = ops.relu(h)                                                                       # (3)
@@ -122,8 +115,7 @@ class CBAMChannelGate(Module):
             dr, dw2, db2 = back_fc2(du)                                                                  # (4')
             dh = back_relu(dr)                                                                           # (3')
             dp, dw1, db1 = back_fc1(dh)                                                                  # (2')
-            for back_pool, dpooled in zip(back_pools, dp.reshape(k, batch, channels), strict=True):
-                dx = back_pool(dpooled, onto=dx)                                                         # (1')
+            dx = back_pools(dp.reshape(k, batch, channels), onto=dx)                                     # (1')
             return dx, {"mlp.1.weight": dw1, "mlp.1.bias": db1, "mlp.3.weight": dw2, "mlp.3.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})
@@ -303,7 +295,7 @@ class CBAM(Module):
     def __post_init__(self):
         name = type(self).__name__
         require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_selection(name, POOLS, pools=self.pools)
+        require_selection(name, GLOBAL_POOLS, pools=self.pools)
         require_booleans(name, spatial=self.spatial, batch_norm=self.batch_norm, training=self.training)
         object.__setattr__(self, "pools", tuple(map(str, self.pools)))
 

@@ -91,8 +91,7 @@ class FlexibleAttention(Module):
     def forward(self, params, x):
         """Pool twice, pass both through the same layers as one batch, add, gate."""
         batch = x.shape[0]
-        p, back_average = ops.global_average_pool(x)                                 # (1)
-        q, back_maximum = ops.global_max_pool(x)                                     # (2)
+        (p, q), back_pools = ops.global_pools(x, ("avg", "max"))                     # (1), (2)
         u, back_stack = ops.concatenate([p, q], axis=0)                              # (3)
         h, back_fc1 = ops.linear(u, params["fc1.weight"], params["fc1.bias"])        # (4)
         r, back_relu = ops.relu(h)                                                   # (5)
@@ -109,8 +108,7 @@ class FlexibleAttention(Module):
             dh = back_relu(dr)                                                       # (5')
             du, dw1, db1 = back_fc1(dh)                                              # (4')
             dp, dq = back_stack(du)                                                  # (3')
-            dx = back_maximum(dq, onto=dx)                                           # (2')
-            dx = back_average(dp, onto=dx)                                           # (1')
+            dx = back_pools((dp, dq), onto=dx)                                       # (2'), (1')
             return dx, {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})

@@ -22,6 +22,7 @@ from npattn.ops.pooling import (
     global_lp_pool,
     global_lse_pool,
     global_max_pool,
+    global_pools,
     max_pool,
 )
 from npattn.ops.products import gram, matmul
@@ -54,6 +55,7 @@ __all__ = [
     "global_lp_pool",
     "global_lse_pool",
     "global_max_pool",
+    "global_pools",
     "gram",
     "hard_sigmoid",
     "hard_swish",

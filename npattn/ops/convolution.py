@@ -6,7 +6,7 @@ import numpy as np
 
 from npattn.ops.kernel_rows import by_columns, by_rows
 from npattn.ops.products import multiply
-from npattn.ops.sweeping import plain
+from npattn.ops.sweeping import worth_parting
 from npattn.ops.winograd import conv3x3
 
 __all__ = ["conv1d", "conv2d"]
@@ -15,10 +15,8 @@ FEW = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
 FAR = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
-WIDE = 128
-"""Channels on either side from which the fewer multiplications of small tiles outweigh what tiles cost ..."""
-LARGE = 2**11
-"""... and positions of the map from which they do."""
+WIDE, LARGE = 128, 2**11
+"""Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
 
 
 def conv1d(x, weight):
@@ -81,6 +79,11 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     backward : callable
         ``backward(dy)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
 
+    Notes
+    -----
+    Large 3×3 convolutions in float32 are computed in tiles of 2×2 outputs (`winograd.conv3x3`), whose rounding errors
+    are those of the largest in the tile.
+
     Examples
     --------
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
@@ -96,14 +99,15 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """
     geometry = stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     out, channels, *kernel = weight.shape
-    if stride == (1, 1) and groups == 1 and kernel != [1, 1] and channels >= min(FEW, out + 1):
-        if in_tiles(x, weight, padding, dilation):
-            y, back = by_tiles(x, weight, padding)
-        else:
-            far = kernel[1] > 1 and FAR * dilation[1] > x.shape[3]
-            y, back = (by_columns if far else by_rows)(x, weight, padding, dilation)
-    else:
+    by_parts = stride == (1, 1) and groups == 1 and kernel != [1, 1] and channels >= min(FEW, out + 1)
+    if not by_parts:
         y, back = at_once(x, weight, geometry, groups)
+    elif suits_tiles(x, weight, padding, dilation):
+        y, back = in_tiles(x, weight, padding)
+    elif kernel[1] > 1 and FAR * dilation[1] > x.shape[3]:
+        y, back = by_columns(x, weight, padding, dilation)
+    else:
+        y, back = by_rows(x, weight, padding, dilation)
     if bias is not None:
         y += bias[:, None, None]
 
@@ -135,29 +139,29 @@ def at_once(x, weight, geometry, groups):
     return y, backward
 
 
-def in_tiles(x, weight, padding, dilation):
-    """Tell whether tiles are quicker. They lose a digit now and then; so float64, taken for its digits, goes without."""
+def suits_tiles(x, weight, padding, dilation):
+    """Tell whether tiles are quicker. They cost a bit of precision: float64, taken for its digits, goes without."""
     positions = (x.shape[2] + 2 * padding[0] - 2) * (x.shape[3] + 2 * padding[1] - 2)
-    fits = weight.shape[2:] == (3, 3) and dilation == (1, 1) and max(padding) <= 2
-    return fits and x.dtype == np.float32 and plain(x, weight) and min(weight.shape[:2]) >= WIDE and positions >= LARGE
+    large = positions >= LARGE and min(weight.shape[:2]) >= WIDE and x.dtype == np.float32 and worth_parting(x, weight)
+    return large and weight.shape[2:] == (3, 3) and dilation == (1, 1) and max(padding) <= 2
 
 
-def by_tiles(x, weight, padding):
-    """Convolve in tiles, unless something is infinite or no number, which would spoil the rest of its tile."""
+def in_tiles(x, weight, padding):
+    """Convolve in tiles, but by rows where something is infinite or no number: that would spoil the rest of a tile."""
 
-    def slide_plainly():
+    def by_rows_instead():
         return by_rows(x, weight, padding, (1, 1))
 
     with np.errstate(over="ignore", invalid="ignore"):
         y, back = conv3x3(x, weight, padding)
         if not np.isfinite(y.sum()):
-            return slide_plainly()
+            return by_rows_instead()
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):
             gradients = back(dy)
             finite = all(np.isfinite(gradient.sum()) for gradient in gradients)
-        return gradients if finite else slide_plainly()[1](dy)
+        return gradients if finite else by_rows_instead()[1](dy)
 
     return y, backward
 

@@ -6,11 +6,22 @@ place and return it: a maximum's gradient is 0 nearly everywhere, and need not b
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from npattn.ops.sweeping import average, elementwise, on_cores, pieces, spread_piece, worth_parting
+from npattn.ops.sweeping import LONG, average, elementwise, on_cores, pieces, spread_piece, worth_parting
 
-__all__ = ["average_pool", "global_average_pool", "global_lp_pool", "global_lse_pool", "global_max_pool", "max_pool"]
+__all__ = [
+    "GLOBAL_POOLS",
+    "average_pool",
+    "global_average_pool",
+    "global_lp_pool",
+    "global_lse_pool",
+    "global_max_pool",
+    "global_pools",
+    "max_pool",
+]
 
 
 def average_pool(x, axis):
@@ -41,15 +52,19 @@ def average_pool(x, axis):
     array([[[[0.75, 0.75],
              [2.25, 2.25]]]])
     """
-    shape = x.shape
     p = average(x, axis)
-    averaged = x.size // max(p.size, 1)
+    return p, back_average(x.shape, p.shape)
+
+
+def back_average(shape, pooled):
+    """Make the backward pass of an average."""
+    averaged = math.prod(shape) // max(math.prod(pooled), 1)
 
     def backward(dp, onto=None):
         share = dp / averaged
-        return np.broadcast_to(share, shape) if onto is None else elementwise(np.add, onto, share, out=onto)
+        return np.broadcast_to(share, shape) if onto is None else added(share, onto)
 
-    return p, backward
+    return backward
 
 
 def max_pool(x, axis):
@@ -77,15 +92,19 @@ def max_pool(x, axis):
     >>> backward(np.array([[2.0]]))
     array([[0., 2., 0.]])
     """
-    shape = x.shape
     first, p = first_maximum(x, axis)
+    return p, back_maximum(x.shape, first, axis)
+
+
+def back_maximum(shape, first, axis):
+    """Make the backward pass of a maximum from the place where it stands."""
 
     def backward(dp, onto=None):
         dx = np.zeros_like(dp, shape=shape) if onto is None else onto
         np.put_along_axis(dx, first, np.take_along_axis(dx, first, axis) + dp, axis)
         return dx
 
-    return p, backward
+    return backward
 
 
 def global_average_pool(x):
@@ -110,12 +129,7 @@ def global_average_pool(x):
     array([[[[0.25, 0.25],
              [0.25, 0.25]]]])
     """
-    p, back_pool = average_pool(x, axis=(2, 3))
-
-    def backward(dp, onto=None):
-        return back_pool(dp[:, :, None, None], onto)
-
-    return p[:, :, 0, 0], backward
+    return average_of(x.shape, average(x, (2, 3)))
 
 
 def global_max_pool(x):
@@ -141,14 +155,7 @@ def global_max_pool(x):
     array([[[[0., 1.],
              [0., 0.]]]])
     """
-    shape = x.shape
-    p, back_pool = max_pool(x.reshape(*shape[:2], shape[2] * shape[3]), axis=2)
-
-    def backward(dp, onto=None):
-        flat = None if onto is None else onto.reshape(*shape[:2], shape[2] * shape[3])
-        return back_pool(dp[:, :, None], flat).reshape(shape)
-
-    return p[:, :, 0], backward
+    return maximum_of(x.shape, *first_maximum(x.reshape(*x.shape[:2], x.shape[2] * x.shape[3]), axis=2))
 
 
 def global_lp_pool(x):
@@ -216,6 +223,95 @@ def global_lse_pool(x):
         return added(e * (dp[:, :, None, None] / total), onto)
 
     return p, backward
+
+
+GLOBAL_POOLS = {
+    "avg": global_average_pool,
+    "max": global_max_pool,
+    "lp": global_lp_pool,
+    "lse": global_lse_pool,
+}
+"""What a channel may be summarised by: its mean, maximum, Euclidean norm, and log-sum-exp."""
+
+
+def global_pools(x, names):
+    """Pool each channel over its positions in several ways.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    names : sequence of str
+        Keys of `GLOBAL_POOLS`: ``"avg"``, ``"max"``, ``"lp"``, ``"lse"``.
+
+    Returns
+    -------
+    pooled : tuple of array, (B, C)
+        In the order of `names`.
+    backward : callable
+        ``backward(dpooled, onto=None)`` takes a gradient for each pool and returns ``dx``, (B, C, H, W), their sum.
+
+    Examples
+    --------
+    >>> (p, q), backward = global_pools(np.array([[[[1.0, 2.0], [3.0, 6.0]]]]), ("avg", "max"))
+    >>> p, q
+    (array([[3.]]), array([[6.]]))
+    >>> backward((np.array([[4.0]]), np.array([[10.0]])))
+    array([[[[ 1.,  1.],
+             [ 1., 11.]]]])
+    """
+    both = average_and_maximum(x) if {"avg", "max"} <= set(names) and worth_parting(x) else {}
+    pooled, backs = zip(*(both.get(name) or GLOBAL_POOLS[name](x) for name in names), strict=True)
+
+    def backward(dpooled, onto=None):
+        ways = zip(names, backs, dpooled, strict=True)
+        # An average by itself gives a view, to which nothing can be added: it comes last.
+        for _, back, dp in sorted(ways, key=lambda way: way[0] == "avg"):
+            onto = back(dp, onto)
+        return onto
+
+    return pooled, backward
+
+
+def average_and_maximum(x):
+    """Pool a large map by average and by maximum, in one sweep where rows are short enough to be added up plainly."""
+    batch, channels, height, width = x.shape
+    if height * width > LONG:
+        return {}
+    flat = x.reshape(batch, channels, height * width)
+    mean, first = np.empty_like(x, shape=(batch, channels)), np.empty_like(x, shape=(batch, channels, 1), dtype=np.intp)
+
+    def compute(piece):
+        np.einsum("bcn->bc", flat[piece], out=mean[piece])
+        np.argmax(flat[piece], axis=2, keepdims=True, out=first[piece])
+
+    on_cores(compute, pieces(flat, 1))
+    mean /= height * width
+    return {
+        "avg": average_of(x.shape, mean[:, :, None, None]),
+        "max": maximum_of(x.shape, first, np.take_along_axis(flat, first, 2)),
+    }
+
+
+def average_of(shape, p):
+    """Make a global average from the average over positions."""
+    back_pool = back_average(shape, p.shape)
+
+    def backward(dp, onto=None):
+        return back_pool(dp[:, :, None, None], onto)
+
+    return p[:, :, 0, 0], backward
+
+
+def maximum_of(shape, first, p):
+    """Make a global maximum from the maximum over positions in a row, and from where it stands."""
+    batch, channels, height, width = shape
+    row = batch, channels, height * width
+    back_pool = back_maximum(row, first, axis=2)
+
+    def backward(dp, onto=None):
+        return back_pool(dp[:, :, None], None if onto is None else onto.reshape(row)).reshape(shape)
+
+    return p[:, :, 0], backward
 
 
 def first_maximum(x, axis):

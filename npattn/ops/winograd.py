@@ -46,8 +46,8 @@ def conv3x3(x, weight, padding):
     Notes
     -----
     Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1, F(2×2, 3×3). Rounding errors
-    are up to twice those of the plain sum, and of the size of what all of a tile holds: where outputs of one tile
-    differ widely, the small ones have fewer digits. What is infinite or no number spoils its whole tile.
+    are about twice those of the plain sum, and those of the largest output of a tile: where outputs of one tile differ
+    widely, the small ones have fewer digits. What is infinite or no number spoils its whole tile.
 
     Examples
     --------
@@ -117,7 +117,13 @@ def slide(planes, kernels, result):
         first, count = some.start * across, (some.stop - some.start) * across
         rows, tiles, product, halves, quarters = (
             np.empty_like(planes, shape=shape, order="C")
-            for shape in ((2, channels, count + 1), (channels, count), (out, count), (2, out, count), (2, 2, out, count))
+            for shape in (
+                (2, channels, count + 1),
+                (channels, count),
+                (out, count),
+                (2, out, count),
+                (2, 2, out, count),
+            )
         )
         quarters[:] = 0
         for i in range(4):
