@@ -81,8 +81,8 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
 
     Notes
     -----
-    Large 3×3 convolutions in float32 are computed in tiles of 2×2 outputs (`winograd.conv3x3`), whose rounding errors
-    are those of the largest in the tile.
+    Large 3×3 convolutions in float32 are computed in tiles of 2×2 outputs (`winograd.conv3x3`). Their rounding errors
+    are those of the largest input times the largest weight that an output sees.
 
     Examples
     --------
@@ -147,15 +147,16 @@ def suits_tiles(x, weight, padding, dilation):
 
 
 def in_tiles(x, weight, padding):
-    """Convolve in tiles, but by rows where something is infinite or no number: that would spoil the rest of a tile."""
+    """Convolve in tiles, or by rows if something is infinite: tiles may take infinities off each other."""
 
     def by_rows_instead():
         return by_rows(x, weight, padding, (1, 1))
 
     with np.errstate(over="ignore", invalid="ignore"):
         y, back = conv3x3(x, weight, padding)
-        if not np.isfinite(y.sum()):
-            return by_rows_instead()
+        finite = np.isfinite(y.sum())
+    if not finite:
+        return by_rows_instead()
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):

@@ -241,7 +241,7 @@ def global_pools(x, names):
     ----------
     x : array, (B, C, H, W)
     names : sequence of str
-        Keys of `GLOBAL_POOLS`: ``"avg"``, ``"max"``, ``"lp"``, ``"lse"``.
+        Keys of `GLOBAL_POOLS`, each at most once: ``"avg"``, ``"max"``, ``"lp"``, ``"lse"``.
 
     Returns
     -------

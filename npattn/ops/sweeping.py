@@ -118,7 +118,8 @@ def elementwise(ufunc, *arrays, out=None):
     def compute(piece):
         ufunc(*(a[spread_piece(a, piece)] for a in arrays), out=result[piece])
 
-    on_cores(compute, pieces(result, axis=min(1, result.ndim - 1)))
+    # From the end: what the sweep before came to last is still in the cache.
+    on_cores(compute, pieces(result, axis=min(1, result.ndim - 1))[::-1])
     return result
 
 

@@ -188,8 +188,10 @@ def window_sums(x, window, stride):
     """Add up the positions of every window: (B, C, H, W) to (B, C, R, S)."""
     if quick(x, x.shape):
         rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
-        sums = multiply(rows, multiply_columns(x, columns.T))
-        if np.isfinite(sums.sum()):  # or else a product with 0 may have made a NaN where there is none
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = multiply(rows, multiply_columns(x, columns.T))
+            finite = np.isfinite(sums.sum())  # or else a product with 0 may have made a NaN where there is none
+        if finite:
             return sums
     for axis in (2, 3):
         starts, size, pieces = cut(x.shape[axis], window, stride)
@@ -206,9 +208,13 @@ def total(x, axis):
 
 def spread(z, size, window, stride):
     """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`."""
-    if quick(z, (*z.shape[:2], *size)) and np.isfinite(z.sum()):
+    if quick(z, (*z.shape[:2], *size)):
         rows, columns = (membership(length, window, stride, z) for length in size)
-        return multiply_columns(multiply(rows.T, z), columns)
+        with np.errstate(over="ignore", invalid="ignore"):
+            bands = multiply(rows.T, z)
+            finite = np.isfinite(bands.sum())
+        if finite:
+            return multiply_columns(bands, columns)
     for axis, length in ((3, size[1]), (2, size[0])):
         starts, width, pieces = cut(length, window, stride)
         x = np.empty_like(z, shape=(*z.shape[:axis], length, *z.shape[axis + 1 :]))

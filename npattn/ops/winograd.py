@@ -46,8 +46,9 @@ def conv3x3(x, weight, padding):
     Notes
     -----
     Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1, F(2×2, 3×3). Rounding errors
-    are about twice those of the plain sum, and those of the largest output of a tile: where outputs of one tile differ
-    widely, the small ones have fewer digits. What is infinite or no number spoils its whole tile.
+    grow with the largest input and the largest weight that an output sees, not with each product: where inputs differ
+    widely, small outputs have fewer digits. Where an output sees an infinity it may be NaN. ``derivations/winograd.md``
+    derives all steps.
 
     Examples
     --------

@@ -1,15 +1,27 @@
 """How primitives are judged: derivatives entry by entry by the complex step, work in parts by work at once."""
 
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from npattn.module import as_tuple
-from npattn.ops import adding, attention, convolution, gating, pooling, products, sweeping
+from npattn.ops import (
+    adding,
+    attention,
+    convolution,
+    gating,
+    kernel_rows,
+    pooling,
+    products,
+    sweeping,
+    windowing,
+    winograd,
+)
 from npattn.oracle.gradcheck import STEP, jacobian_errors
 
-SWEEPERS = adding, attention, convolution, gating, pooling, products, sweeping
+SWEEPERS = adding, attention, convolution, gating, kernel_rows, pooling, products, sweeping, windowing, winograd
 
 
 @contextmanager
@@ -48,6 +60,14 @@ def run_both(primitive, *arrays, dy=None):
             gradients = as_tuple(backward(value if dy is None else dy))
         found.append([value, *(g for g in gradients if g is not None)])
     return found
+
+
+def warned(function, *arguments):
+    """Call a function: what it returns, and what it warns of."""
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        value = function(*arguments)
+    return value, {(each.category, str(each.message)) for each in met}
 
 
 def ulps(found, expected):

@@ -8,7 +8,8 @@ from scipy import ndimage, signal
 
 from npattn import ops
 from npattn.ops import convolution
-from tests.ops.primitives import normal, parted, patched, run_both, torch_gradients, ulps, unparted, worst_error
+from tests.ops.primitives import normal, parted, run_both, torch_gradients, ulps, unparted, warned, worst_error
+from tests.ops.test_kernel_rows import deep_planes
 from tests.strategies import arrange, seeds, sizes
 
 widths = st.sampled_from([1, 3, 5, 9])
@@ -69,19 +70,6 @@ def planes(draw):
     weight = normal(groups * draw(st.integers(1, 2)), x.shape[1] // groups, *kernel, seed=seed + 1)
     bias = normal(weight.shape[0], seed=seed + 2) if draw(st.booleans()) else None
     return x, weight, bias, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-
-
-@st.composite
-def deep_planes(draw):
-    """A map of many channels, or more than come out, with stride 1 and any dilation: rows and columns may go unread."""
-    kernel, size = (draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (4, 6))
-    dilation = draw(st.tuples(*[st.integers(1, 2) | st.integers(1, 9)] * 2))
-    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    padding = tuple(draw(st.integers(max(0, -((n - 1 - r) // 2)), r + 1)) for n, r in zip(size, reach, strict=True))
-    seed = draw(seeds)
-    x = normal(draw(st.integers(1, 3)), draw(st.integers(1, 7)), *size, seed=seed)
-    weight = normal(draw(st.integers(1, 7)), x.shape[1], *kernel, seed=seed + 1)
-    return x, weight, None, {"stride": 1, "padding": padding, "dilation": dilation}
 
 
 @given(planes() | deep_planes())
@@ -186,59 +174,7 @@ def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel, 
     np.testing.assert_array_equal(dbias, np.zeros(6))
 
 
-# In parts, and in other orders
-
-
-def ways(x, weight, padding, dilation):
-    """Convolve by every order of the products there is."""
-    geometry = (1, 1), padding, dilation
-    return {
-        "columns": convolution.by_columns(x, weight, padding, dilation),
-        "rows": convolution.by_rows(x, weight, padding, dilation),
-        "at once": convolution.at_once(x, weight, geometry, 1),
-    }
-
-
-def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
-    (expected, back), *others = found.values()
-    for y, backward in others:
-        assert y.shape == expected.shape
-        np.testing.assert_allclose(y, expected, rtol=rtol, atol=atol)
-        for ours, theirs in zip(backward(dy), back(dy), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
-
-
-@given(deep_planes(), st.sampled_from([None, 1, 3, 8]))
-def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
-    x, weight, _, options = plane
-    with unparted() if count is None else parted(count):
-        found = ways(x, weight, options["padding"], options["dilation"])
-        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
-
-
-@pytest.mark.parametrize("count", [None, 4])
-@pytest.mark.parametrize(("channels", "out"), [(8, 3), (3, 8)])
-@pytest.mark.parametrize(
-    "plane",
-    [
-        ((5, 4), (2, 2), (25, 25), (50, 50)),  # no tap reaches the map
-        ((5, 4), (2, 3), (0, 9), (1, 9)),  # of a row the one in the middle
-        ((5, 4), (3, 2), (9, 1), (9, 1)),
-        ((2, 3), (3, 3), (8, 7), (2, 1)),  # the padding is larger than the map
-        ((3, 3), (3, 4), (0, 0), (1, 1)),  # no column of the result
-        ((2, 3), (3, 1), (0, 0), (1, 1)),  # no row
-        ((1, 1), (1, 3), (0, 1), (1, 1)),
-    ],
-)
-def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, out, count):
-    size, kernel, padding, dilation = plane
-    x, weight = normal(2, channels, *size), normal(out, channels, *kernel, seed=1)
-    with unparted() if count is None else parted(count):
-        found = ways(x, weight, padding, dilation)
-        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
-        for y, backward in found.values():
-            dx, dweight = backward(np.ones_like(y))
-            assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
+# In parts
 
 
 @given(planes() | deep_planes(), st.sampled_from([1, 2, 3, 8]))
@@ -312,39 +248,6 @@ def test_the_order_hangs_on_how_far_apart_taps_lie(plane, way, monkeypatch):
     assert called[0] == way
 
 
-@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 9), st.booleans())
-def test_parts_of_products_cover_every_result_once(count, length, cores, large):
-    visits = np.zeros((count, length))
-
-    def watch(work, pieces, products=False):
-        assert products
-        if large and count and length:
-            assert len(pieces) >= min(cores, length)  # for every core
-        else:
-            assert len(pieces) <= 1
-        for piece in pieces:
-            work(piece)
-
-    def visit(some, stretch):
-        assert 0 <= stretch.start < stretch.stop <= length
-        visits[some, stretch] += 1
-
-    with parted(cores), patched("MANY", 1 if large else 2**60), patched("on_cores", watch):
-        convolution.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
-    np.testing.assert_array_equal(visits, 1)
-
-
-def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
-    matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
-    number = 4 * 2 * 3 * 5 * 7
-    for many, parts in ((number, 5), (number + 1, 1)):
-        found = []
-        monkeypatch.setattr(convolution, "MANY", many)
-        monkeypatch.setattr(convolution, "threads", lambda: 2)
-        convolution.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
-        assert len(found) == parts
-
-
 @pytest.mark.parametrize("dilation", [1, 4])
 def test_an_empty_batch_stays_empty_in_parts(dilation):
     weight = normal(6, 4, 3, 3)
@@ -353,4 +256,191 @@ def test_an_empty_batch_stays_empty_in_parts(dilation):
         dx, dweight, _ = backward(y)
     assert y.shape == (0, 6, 5, 3)
     assert dx.shape == (0, 4, 5, 3)
+    np.testing.assert_array_equal(dweight, np.zeros_like(weight))
+
+
+# In tiles
+
+
+@pytest.fixture
+def tiles(monkeypatch):
+    """Take tiles from 4 channels and 30 positions on: the arguments of every call."""
+    calls, original = [], convolution.conv3x3
+    monkeypatch.setattr(convolution, "WIDE", 4)
+    monkeypatch.setattr(convolution, "LARGE", 30)
+    monkeypatch.setattr(convolution, "conv3x3", lambda *arguments: calls.append(arguments) or original(*arguments))
+    with parted():
+        yield calls
+
+
+def single(*shape, seed=0):
+    return normal(*shape, seed=seed).astype(np.float32)
+
+
+class Other(np.ndarray):
+    """Another kind of array."""
+
+
+SMALL_ENOUGH = {"size": (6, 5), "channels": 4, "out": 4, "kernel": (3, 3), "padding": 1, "dtype": np.float32}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"channels": 5, "out": 9}, True),
+        ({"channels": 3}, False),
+        ({"out": 3}, False),
+        ({"size": (5, 6)}, True),
+        ({"size": (29, 1)}, False),
+        ({"size": (30, 1)}, True),
+        ({"size": (8, 7), "padding": 0}, True),
+        ({"size": (8, 6), "padding": 0}, False),
+        ({"size": (4, 3), "padding": 2}, True),
+        ({"size": (4, 3), "padding": (2, 1)}, False),
+        ({"padding": (0, 2)}, False),
+        ({"padding": (1, 2)}, True),
+        ({"padding": (2, 0), "size": (6, 7)}, True),
+        ({"padding": 3}, False),
+        ({"padding": (1, 3)}, False),
+        ({"padding": (3, 1)}, False),
+        ({"stride": 2, "size": (20, 20)}, False),
+        ({"stride": (1, 2), "size": (20, 20)}, False),
+        ({"dilation": 2, "size": (20, 20)}, False),
+        ({"dilation": (1, 2), "size": (20, 20)}, False),
+        ({"groups": 2, "channels": 8, "out": 8}, False),
+        ({"kernel": (3, 1), "size": (20, 20)}, False),
+        ({"kernel": (1, 3), "size": (20, 20)}, False),
+        ({"kernel": (5, 5), "size": (20, 20)}, False),
+        ({"kernel": (2, 2), "size": (20, 20)}, False),
+        ({"dtype": np.float64}, False),
+        ({"dtype": np.longdouble}, False),
+        ({"dtype": np.complex128}, False),
+        ({"dtype": np.complex64}, False),
+        ({"dtype": np.float16}, False),
+        ({"weight": np.float64}, False),
+        ({"weight": np.float16}, False),
+        ({"kind": Other}, False),
+    ],
+    ids=str,
+)
+def test_large_wide_convolutions_of_3_by_3_in_single_precision_take_tiles(change, expected, tiles):
+    case = SMALL_ENOUGH | change
+    options = {name: case[name] for name in ("padding", "stride", "dilation", "groups") if name in case}
+    x = normal(2, case["channels"], *case["size"]).astype(case["dtype"]).view(case.get("kind", np.ndarray))
+    weight = normal(case["out"], case["channels"] // case.get("groups", 1), *case["kernel"], seed=1)
+    y, backward = ops.conv2d(x, weight.astype(case.get("weight", case["dtype"])), **options)
+    backward(y)
+    assert bool(tiles) is expected
+
+
+def test_what_is_not_worth_cutting_into_parts_takes_no_tiles(tiles):
+    with unparted():
+        ops.conv2d(single(2, 4, 6, 5), single(4, 4, 3, 3), padding=1)
+    assert not tiles
+
+
+@pytest.mark.parametrize(("wide", "size"), [(128, (64, 32)), (127, (64, 32)), (128, (89, 23))])
+def test_tiles_are_taken_from_128_channels_and_2048_positions_on(wide, size, monkeypatch):
+    taken = []
+    monkeypatch.setattr(convolution, "in_tiles", lambda *arguments: taken.append(arguments) or (np.zeros(1), None))
+    monkeypatch.setattr(convolution, "by_rows", lambda *arguments: (np.zeros(1), None))
+    ops.conv2d(np.ones((1, wide, *size), np.float32), np.ones((128, wide, 3, 3), np.float32), padding=1)
+    assert bool(taken) is (wide == 128 and size == (64, 32))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2, (0, 2)])
+def test_tiles_give_value_and_gradients_and_the_bias(padding, tiles):
+    arrays = single(2, 5, 9, 8), single(6, 5, 3, 3, seed=1), single(6, seed=2)
+    y, backward = ops.conv2d(*arrays, padding=padding)
+    dy = single(*y.shape, seed=3)
+    found = [y, *backward(dy)]
+    assert len(tiles) == 1
+    expected, back = ops.conv2d(*(a.astype(float) for a in arrays), padding=padding)
+    for ours, theirs in zip(found, [expected, *back(dy.astype(float))], strict=True):
+        assert ulps(ours, theirs.astype(np.float32)) <= 12
+
+
+def run_rows(x, weight, dy, padding):
+    y, backward = convolution.by_rows(x, weight, (padding, padding), (1, 1))
+    return [y, *backward(dy)]
+
+
+def run_tiles(x, weight, dy, padding):
+    y, backward = ops.conv2d(x, weight, padding=padding)
+    return [y, *backward(dy)[:2]]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("name", ["x", "weight", "dy"])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_what_is_not_finite_spoils_what_it_does_by_rows(value, name, padding, tiles):
+    shapes = {"x": (2, 4, 9, 8), "weight": (5, 4, 3, 3), "dy": (2, 5, 7 + 2 * padding, 6 + 2 * padding)}
+    random = np.random.RandomState(0)
+    for _ in range(3):
+        arrays = {key: single(*shape, seed=i) for i, (key, shape) in enumerate(shapes.items())}
+        arrays[name].flat[random.randint(0, arrays[name].size)] = value
+        found, warnings = warned(run_tiles, *arrays.values(), padding)
+        expected, expected_warnings = warned(run_rows, *arrays.values(), padding)
+        spoilt = [np.count_nonzero(~np.isfinite(a)) for a in expected]
+        assert 0 < sum(spoilt) < sum(a.size for a in expected)
+        for ours, theirs, number in zip(found, expected, spoilt, strict=True):
+            np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+            if number:
+                np.testing.assert_array_equal(ours, theirs)
+            assert ulps(np.nan_to_num(ours, posinf=0, neginf=0), np.nan_to_num(theirs, posinf=0, neginf=0)) <= 12
+        assert warnings <= expected_warnings
+    assert tiles
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("name", ["x", "weight", "dy"])
+def test_numbers_too_large_for_tiles_are_multiplied_by_rows(everywhere, name, tiles):
+    arrays = {"x": single(2, 4, 9, 8), "weight": single(5, 4, 3, 3, seed=1), "dy": single(2, 5, 9, 8, seed=2)}
+    large = arrays[name] if everywhere else arrays[name].reshape(-1)[7:8]
+    large[:] = np.copysign(np.float32(1e38), large)
+    found, warnings = warned(run_tiles, *arrays.values(), 1)
+    expected, expected_warnings = warned(run_rows, *arrays.values(), 1)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+        np.testing.assert_array_equal(np.isnan(ours), np.isnan(theirs))
+        infinite = np.isinf(theirs)
+        np.testing.assert_array_equal(ours[infinite], theirs[infinite])
+        # Halved, and the infinite left out: differences of the largest numbers overflow.
+        halves = [np.where(np.isfinite(a), a, 0) / 2 for a in (ours, theirs)]
+        assert ulps(*halves) <= 12
+    assert warnings <= expected_warnings
+
+
+def test_rows_in_place_of_tiles_heed_the_callers_settings(tiles):
+    x, weight = single(2, 4, 9, 8), single(4, 4, 3, 3, seed=1)
+    x[0, 0, 4, 4] = np.inf
+    x[0, 1, 4, 4] = -np.inf
+    weight[:, :2] = 1
+    for convolve in (
+        lambda: ops.conv2d(x, weight, padding=1),
+        lambda: convolution.by_rows(x, weight, (1, 1), (1, 1)),
+    ):
+        with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
+            convolve()
+
+
+@pytest.mark.parametrize("name", ["x", "weight"])
+def test_one_gradient_alone_may_be_too_large(name, tiles):
+    arrays = {"x": single(2, 4, 9, 8), "weight": single(5, 4, 3, 3, seed=1), "dy": single(2, 5, 9, 8, seed=2)}
+    arrays[name][0, 0, 2, 2] = 1e30
+    arrays["dy"][0, 0, 2, 2] = 1e10
+    with np.errstate(over="ignore"):
+        found, expected = (run(*arrays.values(), 1) for run in (run_tiles, run_rows))
+    large = {"x": 2, "weight": 1}[name]
+    assert [np.isinf(a).any() for a in expected] == [i == large for i in range(3)]
+    np.testing.assert_array_equal(found[large], expected[large])
+
+
+def test_an_empty_batch_takes_no_tiles(tiles):
+    weight = single(6, 4, 3, 3)
+    y, backward = ops.conv2d(np.ones((0, 4, 9, 8), np.float32), weight, padding=1)
+    dx, dweight, _ = backward(y)
+    assert not tiles
+    assert (y.shape, dx.shape) == ((0, 6, 9, 8), (0, 4, 9, 8))
     np.testing.assert_array_equal(dweight, np.zeros_like(weight))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import pooling
-from tests.ops.primitives import normal, parted, run_both, torch_gradients, ulps, unparted, worst_error
+from tests.ops.primitives import normal, parted, patched, run_both, torch_gradients, ulps, unparted, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
@@ -222,3 +222,136 @@ def test_single_precision_pools_in_parts_are_within_8_ulps_of_the_largest_at_onc
     for pool in [*pools, *GLOBAL_POOLS]:
         for found, expected in zip(*run_both(pool, x), strict=True):
             assert ulps(found, expected) <= 8
+
+
+# Several at once
+
+some_names = st.lists(st.sampled_from(sorted(pooling.GLOBAL_POOLS)), min_size=1, unique=True)
+both_orders = pytest.mark.parametrize("names", [("avg", "max"), ("max", "avg"), ("lp", "max", "lse", "avg")], ids=str)
+
+
+def stacked(names):
+    """Several pools as a primitive of one value."""
+
+    def pool(x):
+        pooled, backward = ops.global_pools(x, names)
+        return np.stack(pooled), lambda dpooled: backward(tuple(dpooled))
+
+    return pool
+
+
+@given(maps, some_names, layouts, seeds, st.booleans())
+def test_several_pools_are_each_of_them_and_their_gradients_the_sum(shape, names, layout, seed, in_parts):
+    x, other = arrange(normal(*shape, seed=seed), layout), normal(*shape, seed=seed + 1)
+    dpooled = [normal(*shape[:2], seed=seed + 2 + i) for i in range(len(names))]
+    alone = [pooling.GLOBAL_POOLS[name](x) for name in names]
+    expected = sum(back(dp) for (_, back), dp in zip(alone, dpooled, strict=True))
+    with parted() if in_parts else unparted():
+        pooled, backward = ops.global_pools(x, names)
+        assert isinstance(pooled, tuple)
+        for found, (p, _) in zip(pooled, alone, strict=True):
+            assert found.shape == shape[:2]
+            np.testing.assert_allclose(found, p, rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(backward(dpooled), expected, rtol=1e-12, atol=1e-13)
+        onto = other.copy()
+        assert np.shares_memory(backward(dpooled, onto=onto), onto)
+        np.testing.assert_allclose(onto, other + expected, rtol=1e-12, atol=1e-13)
+
+
+@both_orders
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_gradients_of_several_pools_agree_with_the_complex_step(names, in_parts):
+    with parted() if in_parts else unparted():
+        assert worst_error(stacked(names), normal(2, 3, 4, 5)) < 1e-13
+
+
+@both_orders
+@given(st.tuples(sizes, st.integers(1, 40), st.integers(1, 40), st.integers(1, 40)), seeds)
+def test_several_single_precision_pools_in_parts_are_within_8_ulps_of_the_largest_at_once(names, shape, seed):
+    x = np.abs(normal(*shape, seed=seed)).astype(np.float32)  # sums that do not cancel
+    dy = np.ones((len(names), *shape[:2]), np.float32)
+    for found, expected in zip(*run_both(stacked(names), x, dy=dy), strict=True):
+        assert ulps(found, expected) <= 8
+
+
+@st.composite
+def tied_images(draw):
+    """Maps with few values, so with ties, perhaps with NaN and infinities."""
+    values = draw(st.lists(st.sampled_from(SPECIAL), min_size=1, max_size=4))
+    return np.random.RandomState(draw(seeds)).choice(values, draw(maps))
+
+
+@given(tied_images(), st.sampled_from([np.float32, np.float64]), layouts)
+def test_the_average_beside_a_maximum_keeps_ties_and_what_is_not_finite(x, dtype, layout):
+    x = arrange(x.astype(dtype), layout)
+    with np.errstate(invalid="ignore"):
+        with parted():
+            (mean, highest), backward = ops.global_pools(x, ("avg", "max"))
+            dx = backward((np.zeros_like(mean), np.ones_like(mean)))
+        expected = x.mean(axis=(2, 3))
+    np.testing.assert_array_equal(highest, x.max(axis=(2, 3)))
+    np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-6)
+    first = np.argmax(x.reshape(*x.shape[:2], -1), axis=2)
+    np.testing.assert_array_equal(np.argmax(dx.reshape(*x.shape[:2], -1), axis=2), first)
+    np.testing.assert_array_equal(dx.sum(axis=(2, 3)), 1)
+
+
+@pytest.mark.parametrize("in_parts", [True, False])
+def test_nan_shows_in_the_average_and_in_the_maximum(in_parts):
+    x = normal(2, 3, 4, 5)
+    x[1, 2, 3, 1] = np.nan
+    with parted() if in_parts else unparted():
+        for p in ops.global_pools(x, ("max", "avg"))[0]:
+            np.testing.assert_array_equal(np.isnan(p), [[False] * 3, [False, False, True]])
+
+
+@pytest.mark.parametrize(("names", "sweeps"), [(("avg", "max"), 1), (("max", "avg"), 1), (("max",), 1), (("lp",), 0)])
+def test_average_and_maximum_of_a_large_map_take_one_sweep(names, sweeps):
+    done = []
+
+    def watch(work, pieces):
+        done.append(len(pieces))
+        for piece in pieces:
+            work(piece)
+
+    with parted(), patched("on_cores", watch):
+        ops.global_pools(normal(4, 3, 5, 7), names)
+    assert len(done) == sweeps
+
+
+@pytest.mark.parametrize("long", [19, 20])
+def test_a_long_row_is_averaged_and_its_maximum_sought_apart(long):
+    x = normal(4, 3, 4, 5).astype(np.float32)
+    with parted(), patched("LONG", long):
+        assert bool(pooling.average_and_maximum(x)) is (long == 20)
+        (mean, highest), backward = ops.global_pools(x, ("avg", "max"))
+        np.testing.assert_allclose(mean, x.mean(axis=(2, 3)), rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(highest, x.max(axis=(2, 3)))
+        dx = backward((mean, highest))
+    np.testing.assert_allclose(dx.sum(axis=(2, 3)), mean + highest, rtol=1e-5, atol=1e-6)
+
+
+def test_average_of_a_map_of_many_positions_keeps_its_digits_beside_the_maximum():
+    x = np.random.RandomState(0).uniform(0, 1, (1, 1, 2000, 2000)).astype(np.float32)
+    (mean, highest), _ = ops.global_pools(x, ("avg", "max"))
+    np.testing.assert_allclose(mean, x.astype(float).mean(axis=(2, 3)), rtol=1e-7)
+    np.testing.assert_array_equal(highest, x.max(axis=(2, 3)))
+
+
+@both_orders
+def test_several_pools_of_an_empty_batch_are_empty(names):
+    with parted():
+        pooled, backward = ops.global_pools(np.ones((0, 3, 4, 5)), names)
+    assert [p.shape for p in pooled] == [(0, 3)] * len(names)
+    assert backward(pooled).shape == (0, 3, 4, 5)
+
+
+def test_several_pools_leave_their_arguments_as_they_are():
+    x = arrange(normal(2, 3, 4, 5), "read-only")
+    with parted():
+        pooled, backward = ops.global_pools(x, ("avg", "max"))
+        dpooled = tuple(arrange(p, "read-only") for p in pooled)
+        first, second = backward(dpooled), backward(dpooled)
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)
+    assert first.flags.writeable

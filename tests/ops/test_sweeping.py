@@ -158,6 +158,11 @@ def test_a_long_row_is_averaged_in_pairs(length):
     np.testing.assert_allclose(sweeping.average(x, 3), x.astype(float).mean(axis=3, keepdims=True), rtol=1e-7)
 
 
+def average_plus_maximum(x):
+    (p, q), backward = ops.global_pools(x, ("avg", "max"))
+    return p + q, lambda dp: backward((dp, dp))
+
+
 SWEEPS = {
     "gate of channels": lambda x, a: ops.gate(x, a[:, :, 0, 0]),
     "gate of positions": lambda x, a: ops.gate(x, a[:, :1]),
@@ -171,6 +176,7 @@ SWEEPS = {
     "maximum of positions": lambda x, _: ops.global_max_pool(x),
     "maximum of channels": lambda x, _: ops.max_pool(x, axis=1),
     "maximum of rows": lambda x, _: ops.max_pool(x, axis=3),
+    "average plus maximum of positions": lambda x, _: average_plus_maximum(x),
 }
 PRODUCTS = {
     "product": lambda x, a: ops.matmul(x, a.swapaxes(-1, -2)),

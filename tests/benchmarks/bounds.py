@@ -1,0 +1,164 @@
+"""What NumPy needs at least, beside what PyTorch takes, for the systems that stay behind a bound of the machine.
+
+The bounds of `compare.py` are those of the machine: matrix products at their full rate, and every map moved as often as
+the mathematics needs. NumPy cannot always reach them. It has no step that multiplies and adds, a product over the few
+channels of a head is slower than one over many, and a connection around a system can't see into it. Here each step that
+a system takes is timed alone, on all cores, again and again on the same arrays, and their times are added up.
+
+    python tests/benchmarks/bounds.py
+    python tests/benchmarks/bounds.py mhsa --repeats 20
+
+prints for each system the sum of its steps, how much of the time that npattn takes that is, and its ratio to PyTorch's
+eager and compiled forms; then every step with its share.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from npattn.ops.sweeping import on_cores, pieces, threads
+
+DTYPE = "float32"
+TILE = 512, 768
+"""Queries and keys of the tile in which the steps of attention are timed."""
+TIMES = 16
+"""How often each core takes a step on its tile, so that starting it counts for little."""
+
+
+def time_steps(steps, repeats):
+    """Time functions without arguments in turns: median seconds of each, by name."""
+    times = {name: [] for name in steps}
+    for _ in range(repeats + 1):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+
+def sweeps(shape):
+    """Make the sweeps over maps: pool, gate, gradient of a gate, a pool's gradient added, and two maps added."""
+    batch, channels, height, width = shape
+    x, dy, out = (np.ones((batch, channels, height * width), DTYPE) for _ in range(3))
+    gate, sums = np.ones((batch, channels, 1), DTYPE), np.empty((batch, channels), DTYPE)
+    parts = pieces(x, 1)
+
+    def swept(work):
+        return lambda: on_cores(work, parts)
+
+    return {
+        "pool": swept(lambda at: np.einsum("bcn->bc", x[at], out=sums[at])),
+        "gate": swept(lambda at: np.multiply(x[at], gate[at], out=out[at])),
+        "gradient of the gate": swept(lambda at: np.einsum("bcn,bcn->bc", dy[at], x[at], out=sums[at])),
+        "add a pool's gradient": swept(lambda at: np.add(out[at], gate[at], out=out[at])),
+        "add two maps": swept(lambda at: np.add(x[at], dy[at], out=out[at])),
+    }
+
+
+def attention_steps(width):
+    """Make the steps of attention in a tile for every core, of heads of this many channels."""
+    queries, keys = TILE
+    cores = range(threads())
+    q, k = np.ones((len(cores), width, queries), DTYPE), np.ones((len(cores), width, keys), DTYPE)
+    logits, weights = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(2))
+    for_queries, for_keys = np.empty((len(cores), queries, width), DTYPE), np.empty((len(cores), width, keys), DTYPE)
+    row = np.ones((queries, 1), DTYPE)
+
+    def each(work, products=False):
+        def work_on_tiles(core):
+            for _ in range(TIMES):
+                work(core)
+
+        return lambda: on_cores(work_on_tiles, cores, products)
+
+    return {
+        "product to logits": each(lambda i: np.matmul(q[i].T, k[i], out=logits[i]), True),
+        "product to queries": each(lambda i: np.matmul(weights[i], k[i].T, out=for_queries[i]), True),
+        "product to keys": each(lambda i: np.matmul(q[i], weights[i], out=for_keys[i]), True),
+        "maximum": each(lambda i: weights[i].max(axis=1)),
+        "subtract": each(lambda i: np.subtract(logits[i], row, out=weights[i])),
+        "exp": each(lambda i: np.exp(logits[i], out=weights[i])),
+        "sum": each(lambda i: weights[i].sum(axis=1)),
+        "multiply": each(lambda i: np.multiply(logits[i], weights[i], out=weights[i])),
+    }
+
+
+GATE = {"pool": 1, "gate": 2, "gradient of the gate": 1, "add a pool's gradient": 1}
+SWEEPS = {
+    "flexible": GATE,
+    "cbam-channel": GATE,
+    "residual": GATE | {"add two maps": 2},
+}
+"""Sweeps that systems take, forward and backward. Both pools of `flexible` and `cbam-channel` share one."""
+ATTENTION = {
+    "product to logits": 3,
+    "product to queries": 2,
+    "product to keys": 2,
+    "maximum": 1,
+    "subtract": 3,
+    "exp": 2,
+    "sum": 1,
+    "multiply": 1,
+}
+"""Steps for a logit: forward 2 products, less the maximum, exp, the sum; backward 5 products, less two numbers, exp."""
+
+
+def count_steps(key, module, shape, repeats, rate):
+    """Return what each kind of step of a system takes in all, in seconds."""
+    from tests.benchmarks.work import count_work
+
+    if key in SWEEPS:
+        times = time_steps(sweeps(shape), repeats)
+        return {name: count * times[name] for name, count in SWEEPS[key].items()}
+    flops = sum(part[0] for part in count_work(module, shape))
+    if key == "danet":
+        return {"products at the machine's rate": flops / rate}
+    batch, channels, height, width = shape
+    n = height * width
+    times = time_steps(attention_steps(channels // module.heads), repeats)
+    steps = batch * module.heads * n * n / (threads() * TIMES * TILE[0] * TILE[1])
+    layers = 3 * 8 * batch * n * channels**2
+    return {name: count * steps * times[name] for name, count in ATTENTION.items()} | {"layers": layers / rate}
+
+
+KEYS = *SWEEPS, "mhsa", "danet"
+
+
+def main(argv=None):
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="*", metavar="KEY", help=f"of {', '.join(KEYS)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=9, help="runs of each, in turns (default: 9)")
+    arguments = parser.parse_args(argv)
+    for key in arguments.keys:
+        if key not in KEYS:
+            parser.error(f"unknown system {key!r}; there are {', '.join(KEYS)}")
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from tests.benchmarks import compare
+    from tests.benchmarks.machine import Machine
+
+    names = ["npattn"]
+    if importlib.util.find_spec("torch"):
+        names += ["pytorch", *(["compiled"] if compare.can_compile() else [])]
+    machine = Machine(DTYPE)
+    for key in arguments.keys or KEYS:
+        rate, _ = machine.rates(arguments.repeats)
+        passes = {name: compare.IMPLEMENTATIONS[name](key) for name in names}
+        found = {name: both for name, (*_, both) in compare.medians(passes, arguments.repeats).items()}
+        module, shape = compare.make_module(key), compare.shape_of(key)
+        steps = count_steps(key, module, shape, arguments.repeats, rate)
+        least = sum(steps.values())
+        shares = [f"{100 * least / found['npattn']:.0f} % of npattn's time"]
+        shares += [f"{least / found[name]:.2f} of {compare.FORMS[name]}" for name in names[1:]]
+        print(f"{key:<14}{1e3 * least:8.1f} ms  {', '.join(shares)}")
+        for name, seconds in steps.items():
+            print(f"  {name:<32}{1e3 * seconds:8.1f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()

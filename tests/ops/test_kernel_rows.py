@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npattn.ops import kernel_rows
+from npattn.ops.convolution import at_once
+from tests.ops.primitives import normal, parted, patched, unparted
+from tests.strategies import seeds, sizes
+
+
+@st.composite
+def deep_planes(draw):
+    """A map of many channels, or more than come out, with stride 1 and any dilation: rows and columns may go unread."""
+    kernel, size = (draw(st.tuples(*[st.integers(1, most)] * 2)) for most in (4, 6))
+    dilation = draw(st.tuples(*[st.integers(1, 2) | st.integers(1, 9)] * 2))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = tuple(draw(st.integers(max(0, -((n - 1 - r) // 2)), r + 1)) for n, r in zip(size, reach, strict=True))
+    seed = draw(seeds)
+    x = normal(draw(st.integers(1, 3)), draw(st.integers(1, 7)), *size, seed=seed)
+    weight = normal(draw(st.integers(1, 7)), x.shape[1], *kernel, seed=seed + 1)
+    return x, weight, None, {"stride": 1, "padding": padding, "dilation": dilation}
+
+
+# Orders of the products
+
+
+def ways(x, weight, padding, dilation):
+    """Convolve by every order of the products there is."""
+    geometry = (1, 1), padding, dilation
+    return {
+        "columns": kernel_rows.by_columns(x, weight, padding, dilation),
+        "rows": kernel_rows.by_rows(x, weight, padding, dilation),
+        "at once": at_once(x, weight, geometry, 1),
+    }
+
+
+def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
+    (expected, back), *others = found.values()
+    for y, backward in others:
+        assert y.shape == expected.shape
+        np.testing.assert_allclose(y, expected, rtol=rtol, atol=atol)
+        for ours, theirs in zip(backward(dy), back(dy), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
+
+
+@given(deep_planes(), st.sampled_from([None, 1, 3, 8]))
+def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
+    x, weight, _, options = plane
+    with unparted() if count is None else parted(count):
+        found = ways(x, weight, options["padding"], options["dilation"])
+        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
+
+
+@pytest.mark.parametrize("count", [None, 4])
+@pytest.mark.parametrize(("channels", "out"), [(8, 3), (3, 8)])
+@pytest.mark.parametrize(
+    "plane",
+    [
+        ((5, 4), (2, 2), (25, 25), (50, 50)),  # no tap reaches the map
+        ((5, 4), (2, 3), (0, 9), (1, 9)),  # of a row the one in the middle
+        ((5, 4), (3, 2), (9, 1), (9, 1)),
+        ((2, 3), (3, 3), (8, 7), (2, 1)),  # the padding is larger than the map
+        ((3, 3), (3, 4), (0, 0), (1, 1)),  # no column of the result
+        ((2, 3), (3, 1), (0, 0), (1, 1)),  # no row
+        ((1, 1), (1, 3), (0, 1), (1, 1)),
+    ],
+)
+def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, out, count):
+    size, kernel, padding, dilation = plane
+    x, weight = normal(2, channels, *size), normal(out, channels, *kernel, seed=1)
+    with unparted() if count is None else parted(count):
+        found = ways(x, weight, padding, dilation)
+        assert_agree(found, normal(*found["rows"][0].shape, seed=5))
+        for y, backward in found.values():
+            dx, dweight = backward(np.ones_like(y))
+            assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
+
+
+# Parts of the products
+
+
+@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 9), st.booleans())
+def test_parts_of_products_cover_every_result_once(count, length, cores, large):
+    visits = np.zeros((count, length))
+
+    def watch(work, pieces, products=False):
+        assert products
+        if large and count and length:
+            assert len(pieces) >= min(cores, length)  # for every core
+        else:
+            assert len(pieces) <= 1
+        for piece in pieces:
+            work(piece)
+
+    def visit(some, stretch):
+        assert 0 <= stretch.start < stretch.stop <= length
+        visits[some, stretch] += 1
+
+    with parted(cores), patched("MANY", 1 if large else 2**60), patched("on_cores", watch):
+        kernel_rows.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+    np.testing.assert_array_equal(visits, 1)
+
+
+def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
+    matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
+    number = 4 * 2 * 3 * 5 * 7
+    for many, parts in ((number, 5), (number + 1, 1)):
+        found = []
+        monkeypatch.setattr(kernel_rows, "MANY", many)
+        monkeypatch.setattr(kernel_rows, "threads", lambda: 2)
+        kernel_rows.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
+        assert len(found) == parts
+
+
+# Taps of a row
+
+
+@given(sizes, st.integers(1, 5), st.integers(0, 6), st.integers(1, 4))
+def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
+    result = max(0, size + 2 * padding - dilation * (k - 1))
+    reached = {}
+    for tap, outputs, inputs in kernel_rows.reach(size, result, k, padding, dilation):
+        assert 0 <= inputs.start < inputs.stop <= size
+        for output, position in zip(range(outputs.start, outputs.stop), range(inputs.start, inputs.stop), strict=True):
+            reached[tap, output] = position
+    expected = {(tap, output): output + tap * dilation - padding for tap in range(k) for output in range(result)}
+    assert reached == {at: position for at, position in expected.items() if 0 <= position < size}
+
+
+@given(st.tuples(sizes, sizes, sizes, sizes), st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), seeds)
+def test_laying_taps_beside_each_other_and_adding_them_back_are_adjoint(shape, k, padding, dilation, seed):
+    width = max(0, shape[3] + 2 * padding - dilation * (k - 1))
+    beside = [(to, read) for _, to, read in kernel_rows.reach(shape[3], width, k, padding, dilation)]
+    for way in (parted, unparted):
+        x = normal(*shape, seed=seed)
+        with way():
+            laid = kernel_rows.lay_beside(x, beside, width)
+            other = normal(*laid.shape, seed=seed + 1)
+            added = kernel_rows.add_beside(other, beside, shape[1], shape[3])
+        assert laid.shape == (shape[0], len(beside) * shape[1], shape[2], width)
+        assert added.shape == shape
+        np.testing.assert_allclose(np.sum(laid * other), np.sum(x * added), rtol=1e-11, atol=1e-11)
+        by_taps = laid.reshape(shape[0], len(beside), *shape[1:3], width)
+        for j, (to, read) in enumerate(beside):
+            np.testing.assert_array_equal(by_taps[:, j, ..., to], x[..., read])
+            assert np.count_nonzero(by_taps[:, j]) == x[..., read].size
