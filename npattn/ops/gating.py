@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.sweeping import CACHED, elementwise, on_cores, pieces, spread_piece, worth_parting
+from npattn.ops.sweeping import elementwise, on_cores, pieces, spread_piece, worth_parting
 
 __all__ = ["gate"]
 
@@ -57,7 +57,7 @@ def gate(x, a):
             np.einsum(products, dy[piece], x[piece], out=sums[to])
             np.multiply(dy[piece], spread[spread_piece(spread, piece)], out=dx[piece])
 
-        on_cores(compute, pieces(dy, 1, CACHED) if own.startswith("ab") else pieces(dy, 0))
+        on_cores(compute, pieces(dy, 1) if own.startswith("ab") else pieces(dy, 0))
         return dx, da.reshape(a.shape)
 
     return y, backward

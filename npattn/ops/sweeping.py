@@ -35,8 +35,6 @@ ENOUGH = 2**17
 """Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
 PIECE = 2**20
 """Numbers in a piece at most: memory is quickest read in long stretches."""
-CACHED = 2**18
-"""Numbers in a piece at most that is to stay in a core's cache from one step to the next."""
 PIECES = 8
 """Pieces of a map, about, that is large but not so large."""
 LONG = 4096
