@@ -60,7 +60,8 @@ def take(x, index):
     -------
     y : array, (B, C, K)
     backward : callable
-        ``backward(dy)`` returns ``dx``: dy where a position was taken, else 0.
+        ``backward(dy, onto=None)`` returns ``dx``: dy where a position was taken, else 0. Given ``onto``, a gradient of
+        x that has come another way, it adds to that in place and returns it.
 
     Examples
     --------
@@ -70,14 +71,15 @@ def take(x, index):
     >>> backward(np.array([[[1.0, 2.0]]]))
     array([[[2., 0., 1.]]])
     """
-    index = index[:, None]
+    # With positions before channels an index finds a whole feature at once; np.take_along_axis seeks every number.
+    at = np.cumsum(np.ones_like(index[:, :1]), axis=0) - 1, index
 
-    def backward(dy):
-        dx = np.zeros_like(x)
-        np.put_along_axis(dx, index, dy, axis=2)
+    def backward(dy, onto=None):
+        dx = np.zeros_like(x) if onto is None else onto
+        dx.swapaxes(1, 2)[at] += dy.swapaxes(1, 2)
         return dx
 
-    return np.take_along_axis(x, index, axis=2), backward
+    return x.swapaxes(1, 2)[at].swapaxes(1, 2), backward
 
 
 def select(x, index):
