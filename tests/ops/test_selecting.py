@@ -29,6 +29,19 @@ def test_gradients_agree_with_the_complex_step():
     assert worst_error(numbers, normal(4, 7)) == 0
 
 
+@given(sizes, sizes, st.integers(1, 6), st.data())
+def test_what_was_taken_is_given_back_onto_a_gradient_in_place(batch, channels, length, data):
+    x = normal(batch, channels, length)
+    several = data.draw(st.integers(1, length))
+    index = np.array([data.draw(st.permutations(range(length)))[:several] for _ in range(batch)])
+    y, backward = ops.take(x, index)
+    np.testing.assert_array_equal(y, np.take_along_axis(x, index[:, None], 2))
+    onto = normal(batch, channels, length, seed=1)
+    expected = onto + backward(y)
+    assert backward(y, onto=onto) is onto
+    np.testing.assert_array_equal(onto, expected)
+
+
 def test_score_agrees_with_a_convolution_of_pytorch():
     torch = pytest.importorskip("torch")
     x, weight, bias, ds = normal(2, 3, 5), normal(1, 3, 1, 1, seed=1), normal(1, seed=2), normal(2, 5, seed=3)
