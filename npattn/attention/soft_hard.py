@@ -115,9 +115,10 @@ class SoftHardAttention(Module):
         def backward(dy):
             df, da = back_product(dy[:, :, None])                                     # (5')
             dt = back_softmax(da[:, :, 0])                                            # (4')
+            dv = back_take(df)                                                        # (3')
             ds = back_top(dt)                                                         # (2')
-            dv, dw, db = back_score(ds)                                               # (1')
-            dv = back_take(df, onto=dv)                                               # (3')
+            dv_score, dw, db = back_score(ds)                                         # (1')
+            dv += dv_score
             return dv.reshape(x.shape), {"score.weight": dw, "score.bias": db}
 
         weights = back_top(a)  # laid out over the positions as a gradient would be

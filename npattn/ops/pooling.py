@@ -266,7 +266,7 @@ def global_pools(x, names):
         ways = zip(names, backs, dpooled, strict=True)
         # An average by itself gives a view, to which nothing can be added: it comes last.
         for _, back, dp in sorted(ways, key=lambda way: way[0] == "avg"):
-            onto = back(dp, onto)
+            onto = back(dp, onto=onto)
         return onto
 
     return pooled, backward

@@ -60,8 +60,7 @@ def take(x, index):
     -------
     y : array, (B, C, K)
     backward : callable
-        ``backward(dy, onto=None)`` returns ``dx``: dy where a position was taken, else 0. Given ``onto``, a gradient of
-        x that has come another way, it adds to that in place and returns it.
+        ``backward(dy)`` returns ``dx``: dy where a position was taken, else 0.
 
     Examples
     --------
@@ -74,9 +73,9 @@ def take(x, index):
     # With positions before channels an index finds a whole feature at once; np.take_along_axis seeks every number.
     at = np.cumsum(np.ones_like(index[:, :1]), axis=0) - 1, index
 
-    def backward(dy, onto=None):
-        dx = np.zeros_like(x) if onto is None else onto
-        dx.swapaxes(1, 2)[at] += dy.swapaxes(1, 2)
+    def backward(dy):
+        dx = np.zeros_like(x)
+        dx.swapaxes(1, 2)[at] = dy.swapaxes(1, 2)
         return dx
 
     return x.swapaxes(1, 2)[at].swapaxes(1, 2), backward

@@ -65,9 +65,9 @@ def attention_steps(width):
     queries, keys = TILE
     cores = range(threads())
     q, k = np.ones((len(cores), width, queries), DTYPE), np.ones((len(cores), width, keys), DTYPE)
-    logits, weights = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(2))
+    logits, weights, other = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(3))
     for_queries, for_keys = np.empty((len(cores), queries, width), DTYPE), np.empty((len(cores), width, keys), DTYPE)
-    row = np.ones((queries, 1), DTYPE)
+    row = np.zeros((queries, 1), DTYPE)
 
     def each(work, products=False):
         def work_on_tiles(core):
@@ -81,10 +81,10 @@ def attention_steps(width):
         "product to queries": each(lambda i: np.matmul(weights[i], k[i].T, out=for_queries[i]), True),
         "product to keys": each(lambda i: np.matmul(q[i], weights[i], out=for_keys[i]), True),
         "maximum": each(lambda i: weights[i].max(axis=1)),
-        "subtract": each(lambda i: np.subtract(logits[i], row, out=weights[i])),
-        "exp": each(lambda i: np.exp(logits[i], out=weights[i])),
+        "subtract": each(lambda i: np.subtract(weights[i], row, out=weights[i])),
+        "exp": each(lambda i: np.exp(weights[i], out=other[i])),
         "sum": each(lambda i: weights[i].sum(axis=1)),
-        "multiply": each(lambda i: np.multiply(logits[i], weights[i], out=weights[i])),
+        "multiply": each(lambda i: np.multiply(weights[i], other[i], out=logits[i])),
     }
 
 
@@ -100,12 +100,12 @@ ATTENTION = {
     "product to queries": 2,
     "product to keys": 2,
     "maximum": 1,
-    "subtract": 3,
+    "subtract": 1,
     "exp": 2,
     "sum": 1,
     "multiply": 1,
 }
-"""Steps for a logit: forward 2 products, less the maximum, exp, the sum; backward 5 products, less two numbers, exp."""
+"""Steps for a logit: forward 2 products, less the maximum, exp, the sum; backward 5 products, exp, one by the other."""
 
 
 def count_steps(key, module, shape, repeats, rate):

@@ -66,7 +66,8 @@ def draw_roof(axes, rows, flop_rate, byte_rate):
         for n, height in zip(np.flatnonzero(some), heights, strict=True):
             line = {"arrowstyle": "-", "color": "0.75", "linewidth": 0.6, "shrinkB": 3}
             at, to = (intensities[n], rates[n] / 1e9), (beside, 10**height)
-            axes.annotate(rows[n].key, at, to, ha=ha, va="center", fontsize=8, arrowprops=line)
+            ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            axes.annotate(rows[n].key, at, to, ha=ha, va="center", fontsize=8, arrowprops=line, bbox=ground)
     axes.set_xlabel("flops for each byte that has to move")
     axes.set_ylabel("Gflop a second")
     axes.grid(alpha=0.3)

@@ -1,0 +1,116 @@
+import importlib.util
+import re
+import threading
+
+import numpy as np
+import pytest
+
+from npattn.ops import sweeping
+from tests.benchmarks import bounds, compare, machine
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(compare, "SHAPE", (2, 16, 6, 5))
+    monkeypatch.setattr(compare, "SHAPES", {})
+    monkeypatch.setattr(bounds, "TILE", (6, 8))
+    monkeypatch.setattr(machine, "PRODUCT", (64, 64, 64))
+    monkeypatch.setattr(machine, "SWEEP", 100_001)
+    monkeypatch.setattr(machine, "REST", 0)
+
+
+@pytest.mark.parametrize("key", bounds.KEYS)
+def test_a_system_is_printed_with_the_sum_of_its_steps(key, tiny, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # without PyTorch
+    monkeypatch.setattr(bounds, "count_steps", lambda *_: {"one": 0.25, "other": 0.5})
+    bounds.main([key, "--repeats", "1"])
+    head, *steps = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"{key} +750\.0 ms  \d+ % of npattn's time", head)
+    assert [step.split() for step in steps] == [["one", "250.0", "ms"], ["other", "500.0", "ms"]]
+
+
+def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: False)
+    monkeypatch.setattr(compare, "medians", lambda passes, _: {name: (0, 0, 2 + len(name)) for name in passes})
+    monkeypatch.setattr(bounds, "count_steps", lambda *_: {"all": 4.5})
+    bounds.main(["residual"])
+    assert capsys.readouterr().out.splitlines()[0].endswith("  56 % of npattn's time, 0.50 of eager")
+
+
+def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
+    monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
+    found = {key: sum(bounds.count_steps(key, None, (2, 4, 3, 3), 1, 1.0).values()) for key in bounds.SWEEPS}
+    assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7}
+
+
+def test_steps_of_attention_count_by_logits_and_layers_by_their_flops(tiny, monkeypatch):
+    monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
+    monkeypatch.setattr(bounds, "threads", lambda: 2)
+    module, shape = compare.make_module("mhsa"), (3, 16, 4, 4)
+    steps = bounds.count_steps("mhsa", module, shape, 1, rate=2.0)
+    logits = 3 * module.heads * 16 * 16
+    assert steps.pop("layers") == 3 * (4 * 2 * 16 * 16**2) * 3 / 2.0  # forward, and twice that back
+    assert steps == {name: n * logits / (2 * bounds.TIMES * 6 * 8) for name, n in bounds.ATTENTION.items()}
+
+
+def test_products_of_danet_take_their_flops_at_the_rate(tiny):
+    steps = bounds.count_steps("danet", compare.make_module("danet"), (1, 16, 4, 4), 1, rate=1.0)
+    twice = bounds.count_steps("danet", compare.make_module("danet"), (2, 16, 4, 4), 1, rate=2.0)
+    assert steps == twice
+    taps = (4 + 2 * 3) ** 2  # that lie on the map
+    assert sum(steps.values()) > 3 * 2 * 2 * 16 * 4 * taps  # the first layer of both branches, forward and backward
+
+
+def test_every_sweep_covers_its_maps(tiny):
+    shape = 2, 16, 6, 5
+    for name, step in bounds.sweeps(shape).items():
+        variables = arrays_of(step)
+        out = variables["sums"] if name in {"pool", "gradient of the gate"} else variables["out"]
+        out[...] = np.nan if name != "add a pool's gradient" else 1
+        step()
+        expected = {"pool": 30, "gate": 1, "gradient of the gate": 30}.get(name, 2)
+        np.testing.assert_array_equal(out, expected)
+
+
+def arrays_of(step):
+    """Find the arrays that a step works on."""
+    work = step.__closure__[step.__code__.co_freevars.index("work")].cell_contents
+    return dict(zip(work.__code__.co_freevars, (cell.cell_contents for cell in work.__closure__), strict=True))
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_every_core_takes_each_step_of_attention_many_times(cores, tiny, monkeypatch):
+    monkeypatch.setattr(bounds, "threads", lambda: cores)
+    monkeypatch.setattr(sweeping, "threads", lambda: cores)
+    calls = []
+    for name in ("matmul", "exp", "subtract", "multiply"):
+        whole = getattr(np, name)
+
+        def spy(*arguments, name=name, whole=whole, **options):
+            calls.append((name, threading.get_ident()))
+            return whole(*arguments, **options)
+
+        monkeypatch.setattr(bounds.np, name, spy)
+    for step in bounds.attention_steps(4).values():
+        step()
+    names = [name for name, _ in calls]
+    count = cores * bounds.TIMES
+    assert {name: names.count(name) for name in set(names)} == {
+        "matmul": 3 * count,
+        "exp": count,
+        "subtract": count,
+        "multiply": count,
+    }
+
+
+def test_the_first_run_of_a_step_does_not_count(monkeypatch):
+    clock = iter([0, 9, 10, 12, 20, 22])
+    monkeypatch.setattr(bounds.time, "perf_counter", lambda: next(clock))
+    assert bounds.time_steps({"one": lambda: None}, 2) == {"one": 2}
+
+
+def test_an_unknown_system_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        bounds.main(["se"])
+    assert "unknown system 'se'; there are flexible, cbam-channel, residual, mhsa, danet" in capsys.readouterr().err
