@@ -113,6 +113,7 @@ class PositionAttention(Module):
             dq, dk, dv = back_attention(do.reshape(o.shape))                             # (4')
             del do  # here and below no map is held longer than it is needed
             through, dwv, dbv = back_value(dv.reshape(v.shape))                          # (3')
+            del dv
             dx, _ = ops.add(dx, through)
             through, dwk, dbk = back_key(dk.reshape(k.shape))                            # (2')
             dx, _ = ops.add(dx, through)

@@ -150,10 +150,11 @@ class Residual(Module):
         """Apply the inner system, add. The tags are the equation numbers of the derivation."""
         run = (inner or self.inner.forward)(within("inner.", params), x, *others)    # (1)
         y, back_add = ops.add(x, run.output)                                         # (2)
+        back_inner = run.backward  # alone: the inner output need not live on
 
         def backward(dy):
             dx_skip, df = back_add(dy)                                               # (2')
-            gradients, grads = run.backward(df)                                      # (1')
+            gradients, grads = back_inner(df)                                        # (1')
             dx_inner, *rest = as_tuple(gradients)
             dx, _ = ops.add(dx_skip, dx_inner)
             return (dx, *rest) if others else dx, under("inner.", grads)

@@ -21,6 +21,7 @@ as N and as N² for comparison:
 """
 
 import argparse
+import ctypes
 import dataclasses
 import functools
 import importlib
@@ -191,6 +192,7 @@ def peak_megabytes(key, name, shape=None, dtype="float32"):
 def print_peak(key, name, shape, dtype):
     """Print that figure for this process."""
     forward, backward = IMPLEMENTATIONS[name](key, shape, dtype)
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept is to count when it is used again
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = resident("VmRSS")
     forward()
