@@ -342,7 +342,8 @@ def test_show_refuses_to_replace_a_folder(command, folder, force):
 
 
 def test_show_on_a_full_disk_keeps_what_was_there(command, folder, monkeypatch):
-    picture = pytest.importorskip("npattn.picture", exc_type=ImportError)
+    pytest.importorskip("matplotlib")
+    from npattn import picture
 
     class Figure:
         def savefig(self, path):
