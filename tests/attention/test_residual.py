@@ -1,6 +1,7 @@
 import dataclasses
 import importlib
 import pickle
+import weakref
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -254,3 +255,18 @@ def test_a_system_of_another_kind_that_keeps_the_shape_is_welcome():
 def test_what_is_no_system_is_refused_by_its_type(inner, message):
     with pytest.raises(TypeError, match=f"^Residual: {message}"):
         Residual(inner)
+
+
+def test_the_inner_output_is_let_go_of_after_forward(monkeypatch):
+    seen, add = [], npattn.ops.add
+
+    def watched(*arrays):
+        seen.append(weakref.ref(arrays[1]))
+        return add(*arrays)
+
+    monkeypatch.setattr(npattn.ops, "add", watched)
+    module = npattn.Residual(npattn.EfficientChannelAttention(channels=8))
+    run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
+    assert len(seen) == 1
+    assert seen[0]() is None
+    assert run.backward(np.ones((2, 8, 7, 5)))[0].shape == (2, 8, 7, 5)

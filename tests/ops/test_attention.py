@@ -359,3 +359,19 @@ def test_gradients_in_parts_agree_with_pytorch(lead):
         found = run(qkv, do, 0.7)
     for ours, reference in zip(found, [expected, *theirs], strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("cores_share", [True, False])
+def test_many_channels_are_weighted_as_few_are(cores_share, monkeypatch):
+    q, k, v, do = normal(2, 3, 5), normal(2, 3, 7, seed=1), normal(2, 4, 7, seed=2), normal(2, 4, 5, seed=3)
+    monkeypatch.setattr(attention, "ENOUGH", 0 if cores_share else 10**9)
+    found = []
+    for narrow in (2, 3, 100):  # neither, queries alone, all
+        monkeypatch.setattr(attention, "NARROW", narrow)
+        o, backward = ops.dot_product_attention(q, k, v, scale=0.5)
+        found.append((o, *backward(do)))
+    s = np.exp(0.5 * q.swapaxes(1, 2) @ k)
+    np.testing.assert_allclose(found[0][0], v @ (s / s.sum(axis=2, keepdims=True)).swapaxes(1, 2), rtol=1e-12)
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
