@@ -148,20 +148,30 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
     TypeError
         If it is none of these, or not of floating-point numbers.
     """
-    if hasattr(value, "detach"):  # torch: off the tape, to the host, out of the formats that NumPy lacks
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16" or "float8" in str(value.dtype):
-            value = value.float()
-    elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # CuPy refuses implicit copies
-        value = value.get()
-    if hasattr(value, "__array__"):
-        array = np.asarray(value)
-    elif hasattr(value, "__dlpack__"):
-        array = np.from_dlpack(value)
-    else:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
+        )
+    if not any(hasattr(value, protocol) for protocol in ("__array__", "__dlpack__")):
         raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
+    try:
+        array = to_host(value)
+    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # sparse, without data, …
+        reason = str(error).partition("\n")[0]
+        raise TypeError(f"{name} is {describe_type(value)} that can't be read as a NumPy array: {reason}") from error
     if str(array.dtype).startswith(("bfloat16", "float8")):
         array = array.astype(np.float32)
     if not np.issubdtype(array.dtype, np.inexact):
         raise TypeError(f"{name} has dtype {array.dtype}; expected floating point")
     return array
+
+
+def to_host(value: Any) -> np.ndarray:
+    """Convert an array of another library, by whatever protocol it speaks."""
+    if hasattr(value, "detach"):  # torch: off the tape, to the host, out of the formats that NumPy lacks
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        if str(value.dtype) == "torch.bfloat16" or "float8" in str(value.dtype):
+            value = value.float()
+    elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # CuPy refuses implicit copies
+        value = value.get()
+    return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)

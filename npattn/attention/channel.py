@@ -91,10 +91,10 @@ class ChannelAttention(Module):
 
     def forward(self, params, x):
         """Compare, weigh, mix, scale, add. The tags are the equation numbers of the derivation."""
-        sign = 1 if self.variant == "paper" else -1
+        weigh = ops.softmax if self.variant == "paper" else ops.softmin
         rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
         g, back_gram = ops.gram(rows)                                                # (1)
-        s, back_softmax = ops.softmax(sign * g)                                      # (2)
+        s, back_weigh = weigh(g)                                                     # (2)
         m, back_mix = ops.matmul(s, rows)                                            # (3)
         e, back_scale = ops.gate(m, params["gamma"])                                 # (4)
         y, back_add = ops.add(x, e.reshape(x.shape))                                 # (5)
@@ -103,7 +103,7 @@ class ChannelAttention(Module):
             dx, de = back_add(dy)                                                    # (5')
             dm, dgamma = back_scale(de.reshape(e.shape))                             # (4')
             ds, dmixed = back_mix(dm)                                                # (3')
-            dg = sign * back_softmax(ds)                                             # (2')
+            dg = back_weigh(ds)                                                      # (2')
             dgram = back_gram(dg)                                                    # (1')
             dx, _ = ops.add(dx, dmixed.reshape(x.shape), dgram.reshape(x.shape))
             return dx, {"gamma": dgamma}

@@ -29,7 +29,7 @@ from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
 from npattn.ops.selecting import score, select, take, top
 from npattn.ops.transforming import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
-from npattn.ops.weighting import softmax
+from npattn.ops.weighting import softmax, softmin
 from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "select",
     "sigmoid",
     "softmax",
+    "softmin",
     "split",
     "take",
     "top",

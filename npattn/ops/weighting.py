@@ -6,7 +6,7 @@ import numpy as np
 
 from npattn.ops.overriding import overridable
 
-__all__ = ["softmax"]
+__all__ = ["softmax", "softmin"]
 
 
 @overridable
@@ -43,5 +43,37 @@ def softmax(x, axis=-1):
     def backward(dy):
         dy = dy - np.take_along_axis(dy, first, axis)
         return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+
+    return y, backward
+
+
+@overridable
+def softmin(x, axis=-1):
+    """Turn logits into weights, the least logit's the largest: y_i = exp(-x_i) / Σ_k exp(-x_k).
+
+    Parameters
+    ----------
+    x : array, any shape
+    axis : int, default -1
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+        The softmax of -x. A logit of +inf has weight 0.
+    backward : callable
+        ``backward(dy)`` returns ``dx``: -y (dy - Σ_k y_k dy_k).
+
+    Examples
+    --------
+    >>> y, backward = softmin(np.log([1.0, 3.0]))
+    >>> y
+    array([0.75, 0.25])
+    >>> backward(np.array([1.0, 0.0]))
+    array([-0.1875,  0.1875])
+    """
+    y, back_softmax = softmax(-x, axis)
+
+    def backward(dy):
+        return -back_softmax(dy)
 
     return y, backward

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from scipy.special import chdtri, digamma, ndtri, polygamma
 
 from npattn.module import Module, as_tuple
-from npattn.oracle.formats import FLOAT64, Format, ulp
+from npattn.oracle.formats import FLOAT64, FORMATS, Format, ulp
 from npattn.oracle.rounding import Rounding, Selections
 
 __all__ = [
@@ -30,6 +31,10 @@ __all__ = [
 
 RUNS = 8
 """Runs with random rounding, from whose errors scales are estimated."""
+SINGLE = FORMATS["float32"]
+"""What kernels of narrower formats compute in."""
+FUSED_RUNS, SINGLE_RUNS = 2, 4
+"""Runs whose backward pass is in float32, and runs that are so as a whole, where a result vanishes."""
 PARTS = 4
 """Into so many parts close decisions are dealt, each of which is turned over in a run of its own."""
 ROUNDS = 3
@@ -180,8 +185,8 @@ class Turned(Selections):
         return super().order(values + moved * (REACH / 2 * noise), axis)
 
 
-def named_results(module: Module, given: Given) -> dict[str, Any]:
-    """Run forward and backward; name the results.
+def named_results(module: Module, given: Given, between: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """Run forward, call `between`, run backward; name the results.
 
     Returns
     -------
@@ -194,15 +199,25 @@ def named_results(module: Module, given: Given) -> dict[str, Any]:
     several = isinstance(run.output, tuple)
     outputs = {f"output.{i}" if several else "output": y for i, y in enumerate(as_tuple(run.output))}
     dy = tuple(upstream[name] for name in outputs)
+    between()
     dx, grads = run.backward(dy if several else dy[0])
     found = {name: g for name, g in zip(inputs, as_tuple(dx), strict=True) if g is not None} | grads
     return outputs | {f"{name}.grad": gradient for name, gradient in found.items()}
 
 
-def run_on(rounding: Rounding, module: Module, given: Given) -> dict[str, np.ndarray]:
-    """Run forward and backward on rounding arrays; return plain ones."""
+def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = False) -> dict[str, np.ndarray]:
+    """Run forward and backward on rounding arrays; return plain ones.
+
+    A fused backward pass rounds nothing but its results.
+    """
+
+    def between() -> None:
+        rounding.wide = fused
+
     with np.errstate(all="ignore"):
-        return {name: np.asarray(a) for name, a in named_results(module, given.each(rounding.array)).items()}
+        found = named_results(module, given.each(rounding.array), between)
+        rounding.wide = False
+        return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}
 
 
 class Observed(NamedTuple):
@@ -251,19 +266,53 @@ def measure_budgets(
 ) -> dict[str, Budget]:
     """Run several times with random rounding, in the threads of a pool; estimate the budget of each result."""
 
-    def errors(number: int) -> dict[str, np.ndarray]:
-        selections = Turned(observed, seed, number - RUNS - 1) if number > RUNS else None
-        found = run_on(Rounding(format, [seed, number], selections), module, given)
-        with np.errstate(invalid="ignore"):
-            return {name: (found[name] - value).astype(np.float32) for name, value in observed.expected.items()}
+    def runs(first: int, count: int, **options: Any) -> dict[str, np.ndarray]:
+        """Make the errors of some runs, (runs, *shape), by the result's name."""
+        found = list(pool.map(functools.partial(run, **options), range(first, first + count)))
+        return {name: np.array([errors[name] for errors in found], np.float64) for name in observed.expected}
 
-    runs = RUNS + (ROUNDS * PARTS if observed.close else 0)
-    found = list(pool.map(errors, range(1, 1 + runs)))
-    budgets = {}
-    for name, value in observed.expected.items():
-        every = np.array([errors[name] for errors in found], np.float64)
-        budgets[name] = estimate(every[:RUNS], every[RUNS:], value, format)
+    def run(
+        number: int, format: Format = format, selections: Callable[[int], Selections] | None = None, fused: bool = False
+    ) -> dict[str, np.ndarray]:
+        rounding = Rounding(format, [seed, number], selections and selections(number - RUNS - 1))
+        found = run_on(rounding, module, given, fused=fused)
+        return {name: errors_of(found[name], value) for name, value in observed.expected.items()}
+
+    turned = functools.partial(Turned, observed, seed)
+    errors = runs(1, RUNS)
+    jumps = runs(1 + RUNS, ROUNDS * PARTS if observed.close else 0, selections=turned)
+    budgets = {name: estimate(errors[name], jumps[name], y, format) for name, y in observed.expected.items()}
+    if format.precision == SINGLE.precision:
+        return budgets
+    fused = runs(101, FUSED_RUNS, fused=True)
+    budgets = {name: wider(budget, fused[name]) for name, budget in budgets.items()}
+    vanishing = [name for name, budget in budgets.items() if vanishes(observed.expected[name], budget.scale)]
+    if vanishing:
+        single = runs(201, SINGLE_RUNS, format=SINGLE)
+        budgets |= {name: wider(budgets[name], single[name]) for name in vanishing}
     return budgets
+
+
+def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return by how much a run errs: by nothing where both have the same infinity."""
+    with np.errstate(all="ignore"):
+        return np.where(found == expected, 0, found - expected).astype(np.float32)
+
+
+def vanishes(expected: np.ndarray, scale: np.ndarray) -> bool:
+    """Tell whether a result is 0 but for rounding, as the gradient of what a softmax does not see.
+
+    In the format it may cancel to the last bit, weights being 0 and 1, while a kernel that computes in float32 is off
+    by the rounding of what cancels there.
+    """
+    judged = np.isfinite(scale)
+    return bool((np.abs(expected) < scale)[judged].all()) and bool(judged.any())
+
+
+def wider(budget: Budget, errors: np.ndarray) -> Budget:
+    """Allow what some further runs are off by as well, where that is clearly more."""
+    more = np.sqrt(np.mean(np.square(np.where(np.isfinite(errors), errors, 0)), axis=0))
+    return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
 
 
 def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format: Format) -> Budget:
@@ -272,7 +321,8 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
         return Budget(np.zeros(expected.shape), 1.0)
     judged = np.isfinite(errors).all(axis=0)
     errors = np.where(judged, errors, 0)
-    variance = steady(np.mean(np.square(errors), axis=0), np.abs(expected), len(errors))
+    unmoved = (errors[0] != 0) & (errors == errors[0]).all(axis=0)
+    variance = steady(np.mean(np.square(errors), axis=0), np.abs(expected), len(errors), unmoved)
     # A result is rounded to the format at least: an error that is uniform between half an ulp below and above.
     scale = np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12))
     untouched = (expected == 0) & ~errors.any(axis=0)
@@ -291,7 +341,7 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))
 
 
-def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
+def steady(variance: np.ndarray, size: np.ndarray, runs: int, unmoved: np.ndarray | bool = False) -> np.ndarray:
     """Draw variances estimated from a few runs towards those of their like: empirical Bayes.
 
     An estimate from so few runs is too small by luck here and there. What a variance should be is first predicted
@@ -305,6 +355,10 @@ def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
     size : numpy.ndarray
         Magnitudes of the results.
     runs : int
+    unmoved : numpy.ndarray of bool, optional
+        Elements on which all runs agree, and err all the same: a number that was near one of a coarser format on its
+        way, to which all runs rounded it. They tell nothing of how far the next run may be off, and get what is
+        foreseen.
 
     Returns
     -------
@@ -316,7 +370,7 @@ def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
     2004, section 6: the prior is a scaled inverse chi-square distribution, whose degrees of freedom follow from the
     spread of the logarithms.
     """
-    known = variance > 0
+    known = (variance > 0) & ~np.asarray(unmoved)
     if not known.any():
         return variance
     logarithms = np.log(variance, out=np.zeros_like(variance), where=known)
@@ -333,7 +387,8 @@ def steady(variance: np.ndarray, size: np.ndarray, runs: int) -> np.ndarray:
     level = rest.mean() - digamma(runs / 2) + np.log(runs / 2) + digamma(prior / 2) - np.log(prior / 2)
     # Where variances span many decades, the prediction's mean is beyond what any run has shown.
     foreseen = np.minimum(np.exp(predicted + level), variance.max())
-    return (prior * foreseen + runs * variance) / (prior + runs)
+    drawn = (prior * foreseen + runs * variance) / (prior + runs)
+    return np.where(unmoved, np.maximum(foreseen, drawn), drawn)
 
 
 def alike(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import describe_type
+from npattn.checks import describe_type, require_numbers
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
     from npattn.oracle.golden import Case
 
-__all__ = ["Comparison", "Judgement", "compare"]
+__all__ = ["LEAST_JUDGED", "Comparison", "Judgement", "compare"]
+
+LEAST_JUDGED = 0.5
+"""Share of a result's elements that must have a finite budget, or it does not pass."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class Judgement:
     outside : float
         Share of the elements beyond `worst_limit`.
     unjudged : int
-        Elements that the format can't hold.
+        Elements without a finite budget.
+    reason : str
+        Why these can't be judged; empty if all can.
+    enough : bool
+        Whether as large a share could be judged as was asked for.
     """
 
     name: str
@@ -54,11 +61,18 @@ class Judgement:
     unit: float = np.nan
     outside: float = 1.0
     unjudged: int = 0
+    reason: str = ""
+    enough: bool = True
+
+    @property
+    def within(self) -> bool:
+        """Whether all that could be judged is within its limits."""
+        return not self.trouble and self.worst <= self.worst_limit and self.rms <= self.rms_limit
 
     @property
     def passed(self) -> bool:
-        """Whether a correct kernel may have given this."""
-        return not self.trouble and self.worst <= self.worst_limit and self.rms <= self.rms_limit
+        """Whether a correct kernel may have given this, and enough of it could be judged to say so."""
+        return self.within and self.enough
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,9 @@ class Comparison:
 
     def __str__(self) -> str:
         wrong = sum(not judgement.passed for judgement in self.judgements.values())
-        verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else "every result within its budget"
+        partly = any(judgement.unjudged for judgement in self.judgements.values())
+        right = "all that can be judged is within its budget" if partly else "every result within its budget"
+        verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else right
         width = max(6, *map(len, self.judgements))
         lines = textwrap.wrap(self.title, 80)
         lines += [f"{verdict}; errors in units of each element's budget:"]
@@ -99,23 +115,23 @@ class Comparison:
 def describe(judgement: Judgement, width: int) -> list[str]:
     """Write one result's lines of the table."""
     if judgement.trouble:
-        return [
-            f"{judgement.name:<{width}}  WRONG",
-            *textwrap.wrap(judgement.trouble, 78, initial_indent="  ", subsequent_indent="  "),
-        ]
+        return [f"{judgement.name:<{width}}  WRONG", *indent(judgement.trouble)]
     line = (
         f"{judgement.name:<{width}}  {brief(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
         f"{brief(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
     lines = [line + ("" if judgement.passed else " WRONG")]
-    if not judgement.passed:
+    if not judgement.within:
         at = ", ".join(map(str, judgement.where))
         lines.append(
             f"  at [{at}]: expected {judgement.expected:.8g}, got {judgement.got:.8g}, budget {judgement.unit:.2g}"
         )
-    if judgement.unjudged:
-        lines.append(f"  {judgement.unjudged} elements not judged: the format can't hold what leads to them")
-    return lines
+    return lines + indent(judgement.reason)
+
+
+def indent(text: str) -> list[str]:
+    """Fold a sentence into lines under a row of the table."""
+    return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="  ")
 
 
 def brief(number: float) -> str:
@@ -124,19 +140,21 @@ def brief(number: float) -> str:
     return text if len(text) <= 7 else f"{number:.2g}"
 
 
-def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
+def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_JUDGED) -> Comparison:
     """Judge results by a case's budgets.
 
-    A result passes if its worst element and its root mean square, both in units of budget, stay within limits. The
-    worst of many errors is larger than that of a few, so its limit grows with the number of elements; a root mean
-    square of errors that are not independent strays more, so its limit grows as their number falls. The limits are
-    quantiles that normal errors of the budgets' size exceed with probability 1e-5, times 1.75, since a correct kernel
-    may round a little more often than the reference does: `npattn.oracle.budgets.worst_limit` and `rms_limit`.
+    A result passes if its worst element and its root mean square, both in units of budget, stay within limits, and if
+    enough of it can be judged. The worst of many errors is larger than that of a few, so its limit grows with the
+    number of elements; a root mean square of errors that are not independent strays more, so its limit grows as their
+    number falls. The limits are quantiles that normal errors of the budgets' size exceed with probability 1e-5, times
+    a slack, since a correct kernel may round a little more often than the reference does:
+    `npattn.oracle.budgets.worst_limit` and `rms_limit`.
 
     Parameters
     ----------
     case : Case
     results : mapping of str to array
+    least_judged : float, default 0.5
 
     Returns
     -------
@@ -147,45 +165,78 @@ def compare(case: Case, results: Mapping[str, Any]) -> Comparison:
         raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays")
     if not results:
         raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
+    require_numbers(call, least_judged=least_judged)
     for name in results:
         if name not in case.expected:
             near = difflib.get_close_matches(str(name), case.expected, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
-    found = [judge(case, name, to_numpy(value, f"{call}: {name}")) for name, value in results.items()]
+    found = [read_and_judge(case, name, value, least_judged) for name, value in results.items()]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
     return Comparison(repr(case), {judgement.name: judgement for judgement in found})
 
 
-def judge(case: Case, name: str, got: np.ndarray) -> Judgement:
+def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:
+    """Judge one result as it comes; what can't be read is told in the report, beside the others."""
+    if value is None:
+        return Judgement(name, "it is None: backward was not run, or gives this tensor no gradient")
+    try:
+        return judge(case, name, to_numpy(value, "it"), least_judged)
+    except TypeError as error:
+        return Judgement(name, str(error))
+
+
+def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> Judgement:
     """Judge one result."""
     expected, budget = case.expected[name], case.budget[name]
     if got.shape != expected.shape:
         return Judgement(name, f"its shape is {got.shape}, expected {expected.shape}")
     if np.iscomplexobj(got):
         return Judgement(name, f"its dtype is {got.dtype}, expected real numbers")
-    got = got.astype(np.float64)
     judged = np.isfinite(budget)
-    wild = judged & ~np.isfinite(got)
+    with np.errstate(all="ignore"):
+        numbers = got.astype(np.float64)
+        # An exact infinity, such as the logsumexp of nothing, is met or missed; it has no distance.
+        units = np.where(judged & (numbers != expected), np.abs(numbers - expected) / budget, 0)
+        rms = np.sqrt(np.sum(np.square(units)) / max(judged.sum(), 1))
+    wild = judged & (numbers != expected) & ~(np.isfinite(numbers) & np.isfinite(expected))
     if wild.any():
         where = tuple(map(int, np.argwhere(wild)[0]))
-        first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]}"
-        return Judgement(name, f"{wild.sum()} of {wild.size} elements are not finite, {first}", where=where)
-    with np.errstate(invalid="ignore"):
-        units = np.where(judged, np.abs(got - expected) / budget, 0)
+        first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]!s}"
+        finite = np.isfinite(numbers[wild]).all()
+        what = "should be infinite and are not" if finite else "are not finite"
+        return Judgement(name, f"{wild.sum()} of {wild.size} elements {what}, {first}", where=where)
     count = int(judged.sum())
     where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
     limit, rms_limit = case.limits[name]
     return Judgement(
         name,
         worst=float(units[where]) if units.size else 0.0,
-        rms=float(np.sqrt(np.sum(np.square(units)) / max(count, 1))),
+        rms=float(rms),
         worst_limit=limit,
         rms_limit=rms_limit,
         where=where,
         expected=float(expected[where]) if units.size else np.nan,
-        got=float(got[where]) if units.size else np.nan,
+        got=float(numbers[where]) if units.size else np.nan,
         unit=float(budget[where]) if units.size else np.nan,
         outside=float((units > limit).sum() / max(count, 1)),
         unjudged=units.size - count,
+        reason=why_not_all(case, name, judged),
+        enough=not units.size or (count > 0 and count >= least_judged * units.size),
     )
+
+
+def why_not_all(case: Case, name: str, judged: np.ndarray) -> str:
+    """Say what share of a result can be judged, and why not the rest; nothing if all of it can."""
+    unknown = int(np.isnan(case.expected[name]).sum())
+    beyond = int((~judged).sum()) - unknown
+    reasons = []
+    if beyond:
+        reasons.append(
+            f"of {beyond} because {case.dtype} can't hold what leads to them: try another format or smaller values"
+        )
+    if unknown:
+        reasons.append(f"of {unknown} because the exact result is NaN")
+    if not reasons:
+        return ""
+    return f"{judged.mean():.2%} of {judged.size} elements can be judged, not {', and not '.join(reasons)}"

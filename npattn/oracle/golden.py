@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from npattn.checks import describe_type, require_choice, require_integers
 from npattn.module import Module
 from npattn.ops.sweeping import threads
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
-from npattn.oracle.comparison import Comparison, compare
+from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format, find_format, representable
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.values import generic_values
@@ -47,7 +48,7 @@ class Case:
         ``"conv.weight.grad"`` by the parameter's.
     budget : dict of numpy.ndarray, float64
         The unit of each element's error. An element whose unit is infinite, because the format can't hold what leads
-        to it, is not judged.
+        to it or because the exact result is NaN, is not judged.
     limits : dict of tuple of float
         How many units the worst element of each result, and the root mean square of all, may be off.
     freedom : dict of float
@@ -81,14 +82,18 @@ class Case:
         values = "" if self.values == "generic" else f"{self.values}, "
         return f"Case({self.module}, {shape}, {self.dtype}, {values}seed {self.seed})"
 
-    def compare(self, results: Mapping[str, Any]) -> Comparison:
+    def compare(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> Comparison:
         """Judge a kernel's results.
 
         Parameters
         ----------
         results : mapping of str to array
             Any of the names in `expected`: NumPy arrays, torch tensors of any device and dtype, CuPy or JAX arrays, or
-            whatever speaks DLPack.
+            whatever speaks DLPack. What is none of these, or not of real floating-point numbers, fails, and the report
+            says why.
+        least_judged : float, default 0.5
+            A result does not pass if a smaller share of its elements can be judged. One of which nothing can be judged
+            never passes.
 
         Returns
         -------
@@ -97,16 +102,16 @@ class Case:
         Raises
         ------
         TypeError
-            If `results` is no mapping, or a value no array of floating-point numbers.
+            If `results` is no mapping.
         ValueError
             If it is empty, or holds a name that is not in `expected`.
         """
-        return compare(self, results)
+        return compare(self, results, least_judged)
 
-    def assert_matches(self, results: Mapping[str, Any]) -> None:
+    def assert_matches(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> None:
         """Raise AssertionError, with the report as its text, unless `compare` passes."""
         __tracebackhide__ = True  # pytest then points at the caller's line
-        report = self.compare(results)
+        report = self.compare(results, least_judged=least_judged)
         if not report.passed:
             raise AssertionError(str(report))
 
@@ -176,7 +181,12 @@ def golden(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of these.
+        If an argument is none of these, or half of an exact result is NaN: nothing could be judged there.
+
+    Warns
+    -----
+    UserWarning
+        If a smaller part of an exact result is NaN, as that of a query whose keys are all masked.
 
     Notes
     -----
@@ -212,6 +222,7 @@ def golden(
         with ThreadPoolExecutor(threads()) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
+            check_expected(module, observed.expected)
             budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
         if all(budgets[name].widened <= SWAYED for name in given.upstream):
             break
@@ -231,6 +242,20 @@ def golden(
         freedom={name: budget.freedom for name, budget in budgets.items()},
         digits={name: right_digits(y, exact[name], budgets[name].scale) for name, y in observed.expected.items()},
     )
+
+
+def check_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
+    """Refuse exact results that are NaN by half; warn of those that are so here and there."""
+    for name, value in expected.items():
+        unknown = np.isnan(value)
+        if unknown.any():
+            first = ", ".join(map(str, np.argwhere(unknown)[0]))
+            text = (
+                f"golden: {module}: {name} is NaN in {unknown.sum()} of {value.size} elements, the first at [{first}]"
+            )
+            if unknown.mean() >= LEAST_JUDGED:
+                raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it")
+            warnings.warn(f"{text}; there no kernel is judged", stacklevel=3)
 
 
 def draw_case(

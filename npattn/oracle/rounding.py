@@ -14,7 +14,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.ops.resizing import interpolate
-from npattn.oracle.formats import Format
+from npattn.oracle.formats import Format, ulp
 
 __all__ = ["Rounding", "RoundingArray", "Selections"]
 
@@ -42,6 +42,8 @@ BASIC = {np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.rec
 ORDERINGS = {np.less, np.less_equal, np.greater, np.greater_equal}
 SINGLE = 2.0**-24
 """Unit roundoff of the accumulators, float32."""
+COARSE = 0.25
+"""Logits that lie so far apart in the format make softmax's weights jump."""
 
 
 class Rounding:
@@ -54,10 +56,16 @@ class Rounding:
         Of the errors. Without one, all results are rounded to nearest, as one plain kernel rounds them.
     selections : Selections, optional
         What decides comparisons and maxima; by default the numbers as they are.
+
+    Attributes
+    ----------
+    wide : bool
+        Whether results are left in the storage's own precision for now, as within a fused kernel.
     """
 
     def __init__(self, format: Format, seed: Any = None, selections: Selections | None = None):
         self.format = format
+        self.wide = False
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
 
@@ -71,7 +79,7 @@ class Rounding:
         """Round to one of the format's two neighbours, in place and at random: to the nearer one more often."""
         format = self.format
         values = np.asarray(values)
-        if values.dtype != format.storage:  # integers, Booleans
+        if self.wide or values.dtype != format.storage:  # integers, Booleans
             return values
         bits = values.view(np.uint32 if format.storage is np.float32 else np.uint64)
         drop = np.finfo(format.storage).nmant + 1 - (precision or format.precision)
@@ -116,14 +124,14 @@ class Rounding:
         a number s errs by u²s²/3 in the mean square at most.
         """
         if self.random is not None and count > 1:
-            size = np.sqrt(np.square(total) + squares / 2) * (SINGLE / 3 * np.sqrt(count))
+            with np.errstate(invalid="ignore"):
+                size = np.sqrt(np.square(total) + squares / 2) * (SINGLE / 3 * np.sqrt(count))
             # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
             noise = self.random.random(total.shape, dtype=np.float32)
             noise -= np.float32(0.5)
             size *= noise
             size *= np.sqrt(12)
-            with np.errstate(invalid="ignore"):
-                total += size.astype(total.dtype, copy=False)
+            total += np.where(np.isfinite(total), size, 0).astype(total.dtype, copy=False)  # an infinity is exact
         return total
 
 
@@ -164,6 +172,8 @@ class RoundingArray(np.ndarray):
             return rounding.selections.compare(*operands, ufunc)
         if ufunc is np.equal and method == "__call__":
             return select_equal(rounding, *operands)
+        if ufunc is np.subtract and method == "__call__":
+            operands[0] = push_apart(rounding, *operands)
         if out is not None:
             options["out"] = tuple(plain(a) for a in out)
         with np.errstate(over="ignore"):
@@ -278,11 +288,7 @@ def sigmoid(x: RoundingArray) -> tuple[Any, Any]:
 
 
 def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
-    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1.
-
-    Some published code moves the logits by another constant before, and so rounds them once more.
-    """
-    x = x - x.min(axis=axis, keepdims=True)
+    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y = e / e.sum(axis=axis, keepdims=True)
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
@@ -293,6 +299,23 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
         weights, upstream = (plain(y), plain(dy)) if whole else (y, dy)
         dx = weights * (upstream - (weights * upstream).sum(axis=axis, keepdims=True))
         return wrap(x.rounding.round(dx), x.rounding) if whole else dx
+
+    return y, backward
+
+
+def softmin(x: RoundingArray, axis: int = -1) -> tuple[Any, Any]:
+    """Compute softmin as released code does: the softmax of max x - x, differentiated through the maximum as well.
+
+    The difference is rounded once more than -x is. The maximum's gradient is the sum of a row of softmax's, which is 0
+    but for rounding, and stands where weights are 0 and nothing else errs.
+    """
+    finite = np.isfinite(plain(x))
+    highest = np.max(plain(x), axis=axis, keepdims=True, where=finite, initial=-np.inf)
+    y, back_softmax = ops.softmax(highest - x, axis)
+
+    def backward(dy):
+        dz = back_softmax(dy)
+        return np.where(plain(x) == highest, dz.sum(axis=axis, keepdims=True), 0) - dz
 
     return y, backward
 
@@ -318,12 +341,32 @@ def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners
     return wrap(matrix, rounding)
 
 
+def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
+    """Move logits from which the maximum is taken, as before a softmax, where they lie far apart in the format.
+
+    There an exponential turns rounding into jumps, and the largest error that a kernel may make, which few runs come
+    near, is not in proportion to the usual one. So each goes to one side or the other by a unit in the last place.
+    """
+    if rounding.random is None or not reduced_axes(a, b) or not (b >= a).all():
+        return a
+    step = ulp(a, rounding.format)
+    if not (step >= COARSE).any():
+        return a
+    side = np.where(rounding.draw_bits(a.shape, 1), 1, -1)
+    return np.where(step >= COARSE, a + side * step, a).astype(a.dtype)
+
+
+def reduced_axes(a: np.ndarray, b: Any) -> list[int]:
+    """List the axes along which one number of `b` serves several of `a`."""
+    if np.ndim(a) != np.ndim(b):
+        return []
+    return [axis for axis, (n, m) in enumerate(zip(np.shape(a), np.shape(b), strict=True)) if m == 1 < n]
+
+
 def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
     equal = np.equal(a, b)
-    if np.ndim(a) != np.ndim(b):
-        return equal
-    axes = [axis for axis, (n, m) in enumerate(zip(a.shape, b.shape, strict=True)) if m == 1 < n]
+    axes = reduced_axes(a, b)
     if len(axes) != 1 or not (b >= a).all():
         return equal
     equal[...] = False
@@ -342,6 +385,7 @@ TAKEN_OVER = {
     np.argsort: RoundingArray.argsort,
     ops.sigmoid: sigmoid,
     ops.softmax: softmax,
+    ops.softmin: softmin,
     ops.resize_bilinear: resize_bilinear,
 }
 """Functions that NumPy computes in one piece, or as no kernel does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,26 +80,44 @@ def enlarged(module: Module, given: Given, scale: float) -> Given:
 def large_scale(module: Module, given: Given, format: Format) -> float:
     """Find a power of two to scale by: careless exponentials overflow, nothing else does."""
 
-    def largest(scale):
-        seen = Seen()
-        watched = enlarged(module, given, scale).each(lambda a: watch(a, seen))
-        named_results(module, watched)
+    def run(scale: float, calm: Seen | None = None) -> Seen:
+        seen = Seen(calm)
+        with np.errstate(all="ignore"):
+            named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, seen)))
         return seen
 
-    scale = 2.0
-    while scale < LARGEST_SCALE and largest(scale).exponent < 2 * np.log(format.largest):
+    calm, scale = run(1.0), 2.0
+    while scale < LARGEST_SCALE and run(scale, calm).exponent < 2 * np.log(format.largest):
         scale *= 2
-    while scale > 1 and largest(scale).number > format.largest / 2:
+    while scale > 1 and run(scale, calm).number > format.largest / 2:
         scale /= 2
     return scale
 
 
-@dataclass
 class Seen:
-    """The largest magnitudes of a run: of any number, and of what an exponential was taken of."""
+    """The largest magnitudes of a run: of any number, and of what an exponential was taken of.
 
-    number: float = 0.0
-    exponent: float = 0.0
+    What is there whatever the inputs, such as a mask's -1e9, does not count: magnitudes are those of differences from
+    the run on maps as they are drawn.
+
+    Parameters
+    ----------
+    calm : Seen, optional
+        That run; without it, this is it.
+    """
+
+    def __init__(self, calm: Seen | None = None):
+        self.kept: list[np.ndarray] = []
+        self.calm = None if calm is None else iter(calm.kept)
+        self.number = self.exponent = 0.0
+
+    def grown(self, a: np.ndarray) -> float:
+        """Return how far numbers are from those of the other run, at most."""
+        if self.calm is None:
+            self.kept.append(a if magnitude(a) > 1 else np.zeros(()))
+            return 0.0
+        calm = next(self.calm, np.zeros(()))
+        return magnitude(a - calm if calm.shape in ((), a.shape) else a)
 
 
 class Watched(np.ndarray):
@@ -115,12 +132,12 @@ class Watched(np.ndarray):
         """Compute on plain arrays."""
         seen = next(a.seen for a in (*inputs, *(out or ())) if isinstance(a, Watched))
         if ufunc is np.exp:
-            seen.exponent = max(seen.exponent, magnitude(plain(inputs[0])))
+            seen.exponent = max(seen.exponent, seen.grown(np.array(inputs[0])))
         if out is not None:
             options["out"] = tuple(map(plain, out))
         result = getattr(ufunc, method)(*map(plain, inputs), **options)
         if isinstance(result, np.ndarray) and result.dtype.kind == "f":  # not what a comparison gives
-            seen.number = max(seen.number, magnitude(result))
+            seen.number = max(seen.number, seen.grown(np.array(result)))
         if out is not None:
             return out[0]
         return watch(result, seen) if isinstance(result, np.ndarray) else result

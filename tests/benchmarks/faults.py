@@ -6,6 +6,7 @@ own code runs around it on any kind of number.
 """
 
 import contextlib
+import dataclasses
 import functools
 import math
 import sys
@@ -1864,6 +1865,16 @@ def coarse_upstream(run, module, params, inputs, upstream):
 @fault("gradient: dy of image 0 for all", "backward", when=lambda m, p, inputs, u: len(main_input(inputs)) > 1)
 def first_upstream(run, module, params, inputs, upstream):
     return run(module, params, inputs, {name: of_first(dy) for name, dy in upstream.items()})
+
+
+@fault("mask begins a position late", "both", when=lambda module, *_: hasattr(module, "late"))
+def late_mask(run, module, params, inputs, upstream):
+    return run(dataclasses.replace(module, late=1), params, inputs, upstream)
+
+
+@fault("no mask", "both", when=lambda module, *_: hasattr(module, "late"))
+def no_mask(run, module, params, inputs, upstream):
+    return run(dataclasses.replace(module, late=TILE**2), params, inputs, upstream)
 
 
 HELD_OUT = frozenset(FAULTS[TUNED_ON:])

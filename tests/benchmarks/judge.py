@@ -41,7 +41,10 @@ from npattn.oracle import generic_values, golden
 from npattn.oracle.formats import representable, ulp
 from npattn.oracle.rounding import Rounding
 from tests.benchmarks import faults, kernels
+from tests.benchmarks.masked import MASKINGS, MaskedAttention
 
+SYSTEMS = npattn.CATALOGUE | {MaskedAttention.key: MaskedAttention}
+"""Those of the catalogue, and one as users bring them."""
 FORMATS = "bfloat16", "float16", "float32"
 SHAPES = (2, 7, 5), (1, 13, 11), (2, 1, 1), (3, 5, 9)
 """Images, height and width of the cases of every system's example."""
@@ -101,7 +104,7 @@ class Trial:
 
 def modules_of(key):
     """List a system's example and variants of it."""
-    example = npattn.CATALOGUE[key].example()
+    example = SYSTEMS[key].example()
     found = [example]
     if "training" in {field.name for field in dataclasses.fields(example)}:
         found.append(dataclasses.replace(example, training=True))
@@ -116,6 +119,11 @@ def modules_of(key):
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
+        "masked": lambda: [
+            MaskedAttention(masking=masking, pattern=pattern, by_hand=i % 2 == j)
+            for i, masking in enumerate(MASKINGS)
+            for j, pattern in enumerate(("padding", "causal"))
+        ],
     }
     return found + more.get(key, list)()
 
@@ -159,9 +167,10 @@ def held_out_cases(key):
         "hard": lambda: [npattn.HardAttention(channels=24)],
         "soft-hard": lambda: [npattn.SoftHardAttention(channels=24, k=7)],
         "pcm": lambda: [npattn.PixelCorrelation(channels=5, embedding=24)],
+        "masked": lambda: [MaskedAttention(24, "-1e9"), MaskedAttention(40, "-inf", "padding", by_hand=True)],
     }
     found = [(module, shape, "generic") for module in more.get(key, list)() for shape in HELD_OUT_SHAPES]
-    example = npattn.CATALOGUE[key].example()
+    example = SYSTEMS[key].example()
     return found + [(example, SHAPES[0], values) for values in ("large", "ties")]
 
 
@@ -427,15 +436,15 @@ def main(argv=None):
     parser.add_argument("--list", type=int, default=10, metavar="N", help="list so many failures of each kind")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
-        if key not in npattn.CATALOGUE:
-            parser.error(f"unknown system {key!r} (expected some of {', '.join(npattn.CATALOGUE)})")
+        if key not in SYSTEMS:
+            parser.error(f"unknown system {key!r} (expected some of {', '.join(SYSTEMS)})")
     if arguments.faults:
-        for key in arguments.keys or npattn.CATALOGUE:
+        for key in arguments.keys or SYSTEMS:
             print("\n".join(list_faults(key)))
         return
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     groups = []
-    for key in arguments.keys or npattn.CATALOGUE:
+    for key in arguments.keys or SYSTEMS:
         example, *variants = modules_of(key)
         cases = [(example, shape) for shape in SHAPES] + [(v, shape) for v in variants for shape in VARIANT_SHAPES]
         groups += [

@@ -214,7 +214,8 @@ def imprecise():
     def spoilt(function):
         def approximate(x, out=None):
             wide = np.asarray(x, np.float64)
-            y = (function(wide) * (1 + 1.5 * 2.0**-24 * np.sin(41 * wide))).astype(np.result_type(x))
+            error = 1.5 * 2.0**-24 * np.sin(41 * np.where(np.isfinite(wide), wide, 0))
+            y = (function(wide) * (1 + error)).astype(np.result_type(x))
             if out is None:
                 return y
             out[...] = y

@@ -34,9 +34,9 @@ def test_a_quick_run_passes_correct_kernels_and_catches_faults(capsys):
     assert sum(tries) > 200
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@pytest.mark.parametrize("key", judge.SYSTEMS)
 def test_at_least_six_faults_can_be_planted_in_every_system_forward_and_backward(key):
-    module = npattn.CATALOGUE[key].example()
+    module = judge.SYSTEMS[key].example()
     values = judge.some_values(module)
     places = faults.sites(kernels.run_reference, faults.FAULTS, module, *values)
     for ways in ({"forward", "both"}, {"backward", "both"}):
@@ -52,7 +52,7 @@ def planted(waiting, module, values):
 
 def test_every_fault_can_be_planted_somewhere_and_changes_something():
     waiting = list(faults.FAULTS)
-    for module in [module for key in npattn.CATALOGUE for module in judge.modules_of(key)]:
+    for module in [module for key in judge.SYSTEMS for module in judge.modules_of(key)]:
         done = planted(waiting, module, judge.some_values(module))
         waiting = [fault for fault in waiting if fault not in done]
     # Some matter where maxima are equal, or below 0, on a square map, or where exponentials overflow.
@@ -89,7 +89,7 @@ def test_faults_and_kernels_are_partly_held_out():
     assert len({(str(fault), fault.way) for fault in faults.FAULTS}) == len(faults.FAULTS)
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@pytest.mark.parametrize("key", judge.SYSTEMS)
 def test_held_out_cases_are_others_than_those_tuned_on(key):
     held_out = judge.held_out_cases(key)
     generic = [module for module, _, values in held_out if values == "generic"]
@@ -131,9 +131,9 @@ def test_a_fault_stands_in_one_call_and_is_gone_afterwards():
     np.testing.assert_allclose(wrong["output"], expected["output"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@pytest.mark.parametrize("key", judge.SYSTEMS)
 def test_all_correct_kernels_agree_in_float32(key):
-    case = golden(npattn.CATALOGUE[key].example(), batch=2, height=4, width=5, dtype="float32")
+    case = golden(judge.SYSTEMS[key].example(), batch=2, height=4, width=5, dtype="float32")
     found = judge.run_kernels(case)
     assert len(found) >= 5
     largest = max(np.abs(expected).max() for expected in case.expected.values())

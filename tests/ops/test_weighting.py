@@ -19,6 +19,19 @@ def test_softmax_agrees_with_scipy_along_any_axis(x, data):
     np.testing.assert_allclose(y.sum(axis), 1, rtol=1e-14)
 
 
+@given(finite, st.data())
+def test_softmin_is_the_softmax_of_the_negative_forward_and_backward(x, data):
+    axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
+    dy = np.random.RandomState(0).standard_normal(x.shape)
+    (y, backward), (negative, back_negative) = ops.softmin(x, axis), ops.softmax(-x, axis)
+    np.testing.assert_array_equal(y, negative)
+    np.testing.assert_array_equal(backward(dy), -back_negative(dy))
+
+
+def test_softmin_gradient_agrees_with_the_complex_step():
+    assert worst_error(ops.softmin, normal(2, 3, 4)) < 1e-13
+
+
 @given(finite, st.floats(-1e4, 1e4))
 def test_softmax_ignores_a_constant_added_to_a_row(x, constant):
     np.testing.assert_allclose(ops.softmax(x + constant)[0], ops.softmax(x)[0], rtol=1e-10, atol=1e-300)

@@ -8,7 +8,7 @@ from scipy.special import polygamma
 from scipy.stats import norm
 
 import npattn
-from npattn.oracle import budgets, generic_values
+from npattn.oracle import budgets, generic_values, golden
 from npattn.oracle.budgets import (
     Given,
     Recorded,
@@ -61,6 +61,17 @@ def test_variances_that_follow_from_nothing_keep_most_of_their_own_estimate():
     assert np.corrcoef(np.log(found.ravel()), np.log(scale.ravel()))[0, 1] > 0.9
 
 
+def test_elements_that_all_runs_round_to_the_same_number_get_what_is_foreseen():
+    """Near a number of a coarser format eight runs may all stay there; the next one need not."""
+    expected = np.random.RandomState(4).uniform(1, 2, 500)
+    errors = errors_of(np.full(500, 0.1))
+    errors[:, :5] = 1e-3
+    scale = estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale
+    assert scale[:5].min() > 0.05
+    errors[3, :5] = 2e-3  # one that moves says how far
+    assert estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale[:5].max() < 0.05
+
+
 def test_no_variance_is_foreseen_beyond_what_a_run_has_shown():
     random = np.random.RandomState(3)
     raw = np.exp(30 * random.standard_normal((8, 9)))
@@ -93,6 +104,34 @@ def test_elements_that_a_run_cannot_hold_are_not_judged():
     errors[3, 7], errors[2, 9] = np.inf, np.nan
     budget = estimate(errors, np.empty((0, 50)), np.ones(50), BFLOAT16)
     np.testing.assert_array_equal(np.flatnonzero(np.isinf(budget.scale)), [7, 9])
+
+
+def test_both_having_the_same_infinity_is_no_error():
+    expected = np.array([np.inf, -np.inf, 1.0, np.inf, np.nan])
+    found = np.array([np.inf, -np.inf, 1.5, -np.inf, np.nan])
+    errors = budgets.errors_of(found, expected)
+    np.testing.assert_array_equal(errors, [0, 0, 0.5, -np.inf, np.nan])
+    budget = estimate(np.array([errors] * RUNS, float), np.empty((0, 5)), expected, BFLOAT16)
+    np.testing.assert_array_equal(np.isfinite(budget.scale), [True, True, True, False, False])
+
+
+def test_further_runs_widen_what_they_clearly_exceed_and_nothing_else():
+    budget = budgets.Budget(np.ones(3), 2.0)
+    found = budgets.wider(budget, np.array([[1.5, 5.0, np.inf], [-1.5, -5.0, 1.0]]))
+    np.testing.assert_allclose(found.scale, [1, 5, 1])
+    assert found.freedom == 2.0
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16"])
+def test_a_gradient_that_vanishes_has_the_budget_of_a_kernel_that_computes_in_float32(format):
+    """In a saturated softmax weights are 0 and 1 in the format, and the bias's gradient cancels to the last bit."""
+    module = npattn.SoftHardAttention(32, 4)
+    for seed in (1, 50):
+        case = golden(module, batch=2, height=7, width=5, dtype=format, values="large", seed=seed)
+        given = Given(case.params, case.inputs, case.upstream)
+        for run in range(5):
+            found = run_on(Rounding(FORMATS["float32"], [run, 7]), module, given)
+            case.assert_matches({"score.bias.grad": found["score.bias.grad"]})
 
 
 def test_a_jump_widens_the_element_that_jumps_and_no_other():

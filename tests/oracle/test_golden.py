@@ -223,3 +223,28 @@ def test_the_oracle_offers_what_other_projects_need():
     assert oracle.golden is golden
     assert set(oracle.FORMATS) == {"float32", "tf32", "bfloat16", "float16", "float8_e4m3", "float8_e5m2"}
     assert list(CATALOGUE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Divided(npattn.EfficientChannelAttention):
+    """A system whose result is NaN in the first channels."""
+
+    undefined: int = 1
+
+    def forward(self, params, x):
+        run = super().forward(params, x)
+        factor = np.where(np.arange(self.channels) < self.undefined, np.nan, 1.0)[:, None, None].astype(x.dtype)
+        return dataclasses.replace(run, output=run.output * factor, backward=lambda dy: run.backward(dy * 1))
+
+
+def test_an_exact_result_that_is_nan_here_and_there_is_warned_of_and_not_judged():
+    with pytest.warns(UserWarning, match=r"output is NaN in 16 of 64 elements, the first at \[0, 0, 0, 0\]"):
+        case = golden(Divided(4, undefined=1), height=4, width=4)
+    assert np.isinf(case.budget["output"][:, 0]).all()
+    assert np.isfinite(case.budget["output"][:, 1:]).all()
+    assert "not of 16 because the exact result is NaN" in " ".join(str(case.compare(case.expected)).split())
+
+
+def test_an_exact_result_that_is_mostly_nan_is_refused():
+    with pytest.raises(ValueError, match=r"output is NaN in 48 of 64 elements.*no kernel can be judged"):
+        golden(Divided(4, undefined=3), height=4, width=4)

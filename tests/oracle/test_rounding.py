@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npattn
 from npattn import ops
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, run_on
@@ -286,3 +287,87 @@ def test_a_saturated_softmaxs_gradient_errs_as_that_of_a_kernel_that_keeps_the_w
         )
     assert real > abs(exact[0, 0]) / 3
     assert np.sqrt(np.mean(np.square(found))) > real / 2
+
+
+def rounding_run(compute, *arrays, format="bfloat16", seed=0):
+    """Compute on rounding arrays; return plain ones."""
+    rounding = Rounding(FORMATS[format], seed)
+    with np.errstate(all="ignore"):
+        return np.asarray(compute(*(rounding.array(a) for a in arrays)))
+
+
+hidden = np.arange(6)[None, :] > np.arange(6)[:, None]
+LEAST = float(np.finfo(np.float32).min)
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "float16", "float32", "tf32", "float8_e4m3"])
+@pytest.mark.parametrize("low", [-np.inf, -65504.0, -1e4, -1e9, LEAST])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_what_masks_logits_before_a_softmax_makes_no_error(by_hand, low, format):
+    """Every way to hide positions gives the errors of a kernel that selects, forward and backward."""
+    random = np.random.RandomState(0)
+    z, ds = (representable(random.standard_normal((6, 6)), FORMATS[format]) for _ in range(2))
+
+    def attend(z, ds, low):
+        z = z + np.where(hidden, low, 0)
+        if not by_hand:
+            s, backward = ops.softmax(z)
+            return np.stack([s, backward(ds)])
+        e = np.exp(z - z.max(axis=-1, keepdims=True))
+        s = e / e.sum(axis=-1, keepdims=True)
+        return np.stack([s, s * (ds - (s * ds).sum(axis=-1, keepdims=True))])
+
+    found, selected = (
+        [rounding_run(lambda z, ds, low=value: attend(z, ds, low), z, ds, format=format, seed=i) for i in range(60)]
+        for value in (low, -np.inf)
+    )
+    assert np.isfinite(found).all()
+    assert not np.array(found)[..., hidden].any()
+    errors, expected = (np.std(runs, axis=0)[:, ~hidden] for runs in (found, selected))
+    np.testing.assert_allclose(np.sqrt(np.mean(errors**2, axis=1)), np.sqrt(np.mean(expected**2, axis=1)), rtol=0.25)
+
+
+def test_infinite_terms_and_sums_stay_what_they_are():
+    x = np.array([[1.0, -np.inf, 2.0], [np.inf, 1.0, 1.0]])
+    for compute in (lambda x: x.sum(axis=1), lambda x: x @ np.ones((3, 1)), lambda x: np.einsum("ij->i", x)):
+        for seed in range(5):
+            np.testing.assert_array_equal(rounding_run(compute, x, seed=seed).ravel(), [-np.inf, np.inf])
+
+
+def test_softmin_errs_as_released_code_that_differentiates_through_the_maximum():
+    """The largest logit has no weight; its gradient is the rounding of a sum that is 0."""
+    x, dy = np.array([[64.0, 1.0, 0.5, 0.0]]), np.array([[1.0, 0.5, -1.0, 2.0]])
+    found = np.array([rounding_run(lambda x, dy: ops.softmin(x)[1](dy), x, dy, seed=seed) for seed in range(50)])
+    exact = ops.softmin(x)[1](dy)
+    assert abs(exact[0, 0]) < 1e-20
+    spread = np.sqrt(np.mean((found - exact) ** 2, axis=0))[0]
+    assert spread[0] > 0.2 * FORMATS["bfloat16"].unit * np.abs(exact).max()
+    np.testing.assert_allclose(
+        rounding_run(lambda x, dy: ops.softmin(x)[1](dy), x, dy, format="float32"), exact, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("value", [3.0, 300.0])
+def test_logits_that_lie_far_apart_in_the_format_go_to_the_side_by_a_whole_step(value):
+    z = np.array([[value, value, 0.0]])
+    found = np.array([rounding_run(lambda z: z - z.max(axis=1, keepdims=True), z, seed=seed)[0] for seed in range(60)])
+    step = float(ulp(np.array(value), FORMATS["bfloat16"]))
+    assert set(np.unique(np.diff(found[:, :2]))) == ({0} if step < 0.25 else {-2 * step, 0, 2 * step})
+    kept = rounding_run(lambda z: z - z.min(axis=1, keepdims=True), z)  # which comes before no softmax
+    np.testing.assert_array_equal(kept, z)
+
+
+def test_within_a_fused_backward_pass_only_results_are_rounded():
+    module = npattn.SqueezeExcitation(8, 2)
+    params, inputs = generic_values(module, height=3, width=3)
+    values = given_values(module, params, inputs, FORMATS["bfloat16"])
+    exact = named_results(module, values)
+    plain, fused = (
+        [run_on(Rounding(FORMATS["bfloat16"], seed), module, values, fused=kind) for seed in range(40)]
+        for kind in (False, True)
+    )
+    for name, value in exact.items():
+        np.testing.assert_array_equal(fused[0][name], representable(fused[0][name], FORMATS["bfloat16"]))
+        errors = [np.sqrt(np.mean([(run[name] - value) ** 2 for run in runs])) for runs in (plain, fused)]
+        assert errors[1] < 1.1 * errors[0], name
+        assert name == "output" or errors[1] < 0.97 * errors[0], name
