@@ -167,8 +167,8 @@ class RoundingArray(np.ndarray):
         rounding = next(
             a.rounding for a in (*inputs, *(out or ())) if isinstance(a, RoundingArray) and a.rounding is not None
         )
-        operands = [plain(a) for a in inputs]
-        if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands) == rounding.format.storage:
+        operands = [stored(plain(a), rounding) for a in inputs]
+        if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands).kind == "f":
             return rounding.selections.compare(*operands, ufunc)
         if ufunc is np.equal and method == "__call__":
             return select_equal(rounding, *operands)
@@ -193,7 +193,7 @@ class RoundingArray(np.ndarray):
             precision = rounding.format.precision
             if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
                 precision = 23
-            result = tuple(rounding.round(np.asarray(array), precision) for array in result)
+            result = tuple(rounding.round(stored(np.asarray(array), rounding), precision) for array in result)
         wrapped = out or tuple(wrap(array, rounding) for array in result)
         return wrapped[0] if len(wrapped) == 1 else wrapped
 
@@ -207,7 +207,7 @@ class RoundingArray(np.ndarray):
         if not function.__module__.startswith("numpy"):
             return NotImplemented
         result = super().__array_function__(function, types, arguments, options)
-        plainly = type(result) is np.ndarray and result.dtype == rounding.format.storage and function not in MOVING
+        plainly = type(result) is np.ndarray and result.dtype.kind == "f" and function not in MOVING
         if plainly or function in PRODUCTS:
             raise TypeError(f"np.{function.__name__} computes without rounding; expected matmul, einsum, or ufuncs")
         if isinstance(result, (tuple, list)):
@@ -230,8 +230,19 @@ def plain(a: Any) -> Any:
     return a.view(np.ndarray) if isinstance(a, RoundingArray) else a
 
 
+def stored(a: Any, rounding: Rounding) -> Any:
+    """Take numbers of another floating dtype, such as a constant that NumPy makes in float64, as the storage's.
+
+    They would lift what they are combined with to their own dtype, in which nothing is rounded.
+    """
+    other = isinstance(a, (np.ndarray, np.floating)) and a.dtype.kind == "f" and a.dtype != rounding.format.storage
+    with np.errstate(over="ignore"):
+        return a.astype(rounding.format.storage) if other else a
+
+
 def wrap(a: Any, rounding: Rounding) -> Any:
-    """Put rounding on an array of the storage's numbers."""
+    """Put rounding on an array of floating-point numbers."""
+    a = stored(a, rounding)
     if not isinstance(a, (np.ndarray, np.floating)) or a.dtype != rounding.format.storage:
         return plain(a)
     array = np.asarray(a).view(RoundingArray)
@@ -261,6 +272,7 @@ def round_operand(rounding: Rounding, a: np.ndarray) -> np.ndarray:
 def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     """Sum products, as matmul, for whatever axes; products of maps element by element are rounded before."""
     rounding = next(a.rounding for a in operands if isinstance(a, RoundingArray))
+    operands = tuple(stored(a, rounding) for a in operands)
     first, *others = subscripts.partition("->")[0].split(",")
     if others == [first]:
         product = wrap(operands[0] * operands[1], rounding)

@@ -327,6 +327,40 @@ def test_what_masks_logits_before_a_softmax_makes_no_error(by_hand, low, format)
     np.testing.assert_allclose(np.sqrt(np.mean(errors**2, axis=1)), np.sqrt(np.mean(expected**2, axis=1)), rtol=0.25)
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x * np.sqrt(2.0),
+        lambda x: np.full(x.shape, 1.1) * x,
+        lambda x: np.where(np.arange(x.size) % 2 > 0, np.float64(1.1), x) * x,
+        lambda x: x / x.astype(np.float64).sum(),
+        lambda x: np.einsum("i,i->i", x, np.full(x.shape, 1.1)),
+        lambda x: (x[None] @ np.diag(np.full(x.size, 1.1)))[0],
+        lambda x: np.add(x, 1.1, dtype=np.float64),
+    ],
+)
+def test_constants_of_another_dtype_lift_nothing_out_of_the_format(compute):
+    x = representable(np.linspace(1, 2, 50), FORMATS["bfloat16"])
+    found = [rounding_run(compute, x, seed=seed) for seed in range(3)]
+    np.testing.assert_array_equal(found[0], representable(found[0].astype(float), FORMATS["bfloat16"]))
+    assert (found[0] != found[1]).any()
+    np.testing.assert_allclose(found[0], compute(x), rtol=2**-6)
+
+
+def test_comparisons_with_constants_of_another_dtype_are_decisions():
+    decided = []
+
+    class Watch(Selections):
+        def compare(self, left, right, ordering):
+            decided.append(ordering)
+            return super().compare(left, right, ordering)
+
+    x = Rounding(FORMATS["bfloat16"], selections=Watch()).array(np.ones(3))
+    assert not (x > np.full(3, 1.0)).any()
+    assert (x <= np.float64(1)).all()
+    assert decided == [np.greater, np.less_equal]
+
+
 def test_infinite_terms_and_sums_stay_what_they_are():
     x = np.array([[1.0, -np.inf, 2.0], [np.inf, 1.0, 1.0]])
     for compute in (lambda x: x.sum(axis=1), lambda x: x @ np.ones((3, 1)), lambda x: np.einsum("ij->i", x)):
