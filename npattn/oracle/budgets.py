@@ -45,7 +45,7 @@ JUMP = 1.25
 """How far beyond the largest jump seen a result may jump."""
 FALSE_ALARM = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
-SLACK = 1.75
+SLACK = 1.4
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
 
 
