@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle import FORMATS, ArchiveError, Case, golden, load
-from npattn.oracle.golden_files import GROUPS, HEADER, read_results
+from npattn.oracle.golden_files import CHECKSUM, FIELDS, GROUPS, HEADER, LONGEST_HEADER, read_results
 from tests.oracle.made_up import made_up
 from tests.strategies import SYSTEMS, modules
 
@@ -85,25 +85,37 @@ def npy_claiming(text, data=b""):
 
 
 def resealed(good, change):
-    """A golden file with a changed header and members whose checksums are right."""
+    """A golden file with a changed header and members, and checksums that are right."""
     members = unpack(good)
-    header = json.loads(members.pop(HEADER))
+    header, _ = json.loads(members.pop(HEADER)), members.pop(CHECKSUM)
     changed = change(header, members) or header
     for name, data in members.items():
         if isinstance(header["members"].get(name), dict):
             header["members"][name]["sha256"] = hashlib.sha256(data).hexdigest()
-    return pack({HEADER: json.dumps(changed), **members})
+    return pack(sealed(json.dumps(changed)) | members)
+
+
+def sealed(header):
+    """A header and its checksum, as members."""
+    header = header.encode() if isinstance(header, str) else header
+    return {HEADER: header, CHECKSUM: hashlib.sha256(header).hexdigest()}
 
 
 def assert_refused(path, data, *words, read=load):
     path.write_bytes(data)
     with pytest.raises(ArchiveError) as caught:
         read(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
+    assert_brief(path, caught.value)
     for word in words:
-        assert word in message, message
+        assert word in str(caught.value)
+
+
+def assert_brief(path, error):
+    """Whether a complaint is one printable line that names the file, and below 300 characters after that."""
+    message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert len(message.removeprefix(f"{path}: ")) < 300
 
 
 @given(modules(), st.sampled_from(list(FORMATS)), st.integers(0, 2**31))
@@ -159,7 +171,7 @@ def test_the_same_case_gives_the_same_bytes_at_any_time(case, good, tmp_path, mo
 def test_numpy_opens_a_golden_file_without_pickles(case, good):
     with np.load(io.BytesIO(good), allow_pickle=False) as file:
         names = [f"{group}/{name}" for group in GROUPS for name in getattr(case, group)]
-        assert file.files == [HEADER, *names]
+        assert file.files == [HEADER, CHECKSUM, *names]
         for name in names:
             group, _, rest = name.partition("/")
             np.testing.assert_array_equal(file[name], getattr(case, group)[rest])
@@ -230,8 +242,7 @@ def assert_refused_or_same(path, data, read, agrees):
     try:
         found = read(path)
     except ArchiveError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+        assert_brief(path, error)
     else:
         assert agrees(found)
 
@@ -372,7 +383,8 @@ def renamed_input(header, members):
     ("change", "words"),
     [
         (renamed_input, ["lists the inputs y; expected x"]),
-        (put("version", value=2), ["version 2 of the format", "reads version 1"]),
+        (put("version", value=1), ["version 1 of the format", "reads version 2", "npattn golden makes the case again"]),
+        (put("version", value=3), ["version 3 of the format"]),
         (put("version", value=True), ["version True"]),
         (put("version", value="1"), ["version '1'"]),
         (put("extra", value=0), ["unknown field 'extra'"]),
@@ -545,7 +557,7 @@ def test_a_budget_made_infinite_does_not_fit_the_header(case, good, scratch):
 
 def test_altered_array_with_a_right_crc_is_refused_by_its_sha256(case, good, scratch):
     for name, data in unpack(good).items():
-        if name != HEADER:
+        if name not in (HEADER, CHECKSUM):
             members = unpack(good) | {name: data[:-1] + bytes([data[-1] ^ 1])}
             assert_refused(scratch, pack(members), f"{name!r} is altered: header.json has another sha256")
 
