@@ -71,12 +71,13 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
     path : path
         Ends in ``.npz``, if NumPy's users are to recognise it.
     force : bool, default False
-        Whether a file that is already there may be replaced.
+        Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
 
     Raises
     ------
     TypeError, ValueError
-        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
+        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON, or only as too
+        much of it.
     OSError
         If the file is there already, or can't be written.
     """
@@ -93,6 +94,8 @@ def write(case: Case, path: Path) -> None:
     }
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     header = (json.dumps(describe(case, checksums), indent=1, allow_nan=False) + "\n").encode("ascii")
+    if len(header) > LONGEST_HEADER:
+        raise ValueError(f"{case!r} can't be saved: its header has {len(header)} bytes, of {LONGEST_HEADER} at most")
     seal = hashlib.sha256(header).hexdigest().encode("ascii")
     # Stored, not deflated: the bytes then depend on no version of zlib, a reader needs none, and none can be bombed.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
