@@ -9,11 +9,13 @@ import functools
 import math
 import os
 import re
+import signal
 import statistics
 import sys
 import textwrap
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +25,7 @@ import numpy as np
 import npattn
 from npattn.attention import CATALOGUE
 from npattn.data import photo_features, photograph
-from npattn.files import whole_file
+from npattn.files import discard_unfinished, one_line, whole_file
 from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, ArchiveError, Case, generic_values, golden, gradcheck, load
@@ -41,6 +43,8 @@ CROP = 3, 4
 """Rows and columns of the crop on which the whole Jacobian is compared."""
 REPEATS = 5
 """Passes of which the median time is shown."""
+FORCE = "replace FILE if it is a regular file, or the one that FILE links to; nothing else is ever replaced"
+"""Help on --force."""
 LARGEST = 2**26
 """Numbers that the parameters and inputs of a golden case may hold: the oracle keeps dozens of arrays of their size."""
 
@@ -64,12 +68,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit status 2, pointing to ``--help``."""
-        self.exit(2, f"{self.prog}: {' '.join(message.split())} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Leave once the help is written, so that `main` hears of it if it can't be."""
-        print(end="", flush=True)
-        super().exit(status, message)
+        if message is None:
+            print(end="", flush=True)
+        else:
+            say(message)
+        sys.exit(status)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help or version; argparse would pass over what can't be written."""
+        print(message, end="", file=file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,25 +94,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 if all is well, 1 if a gradient or a kernel's result is wrong, 2 if the input is bad.
+        Exit status: 0 if all is well, 1 if a gradient or a kernel's result is wrong, 2 if the input is bad or the
+        output can't be written, 130 after Ctrl-C.
+
+    Notes
+    -----
+    Meanwhile SIGTERM and SIGHUP, unless they are handled or ignored already, end the process with status 143 or 129,
+    and leave no half-written file.
     """
-    name = "npattn"
-    if getattr(sys.stdout, "errors", None) == "strict":  # what the terminal's encoding lacks is escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
+    with stderr_or_nowhere(), signals_as_exits():
+        try:
+            return run(argv)
+        except KeyboardInterrupt:
+            say("\n")
+            return 130
+        finally:
+            drop_unwritable()
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Do what the arguments ask for, or say on one line why it can't be done; return the exit status."""
+    name, status = "npattn", 0
     try:
+        if sys.stdout is None:
+            raise UsageError("stdout is closed; expected one to write to")
+        if getattr(sys.stdout, "errors", None) == "strict":  # what the terminal's encoding lacks is escaped
+            sys.stdout.reconfigure(errors="backslashreplace")
         arguments = make_parser().parse_args(argv)
         name = f"npattn {arguments.command}"
         status = arguments.run(arguments)
         print(end="", flush=True)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        return status
     except (UsageError, ArchiveError, OSError) as error:
-        drop_unwritable()
-        if isinstance(error, BrokenPipeError):  # the reader, such as head, has seen enough
-            return 0
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        say(f"{name}: {describe(error)}\n")
         return 2
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
     return status
 
 
@@ -174,7 +201,7 @@ def make_parser() -> Parser:
         metavar="ROW,COLUMN",
         help="pixel of the photograph whose attention is drawn (default: an eye)",
     )
-    show.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    show.add_argument("--force", action="store_true", help=FORCE)
 
     make = add(
         "golden",
@@ -214,7 +241,7 @@ def make_parser() -> Parser:
     )
     make.add_argument("--seed", type=seed, default=0, help="seed of the inputs and parameters (default: 0)")
     make.add_argument("-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz)")
-    make.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    make.add_argument("--force", action="store_true", help=FORCE)
 
     verify = add(
         "verify",
@@ -386,12 +413,15 @@ def run_verify(arguments: argparse.Namespace) -> int:
     """Print how far a kernel's results are off."""
     case = load(arguments.golden)
     report = case.compare(read_results(arguments.results, case))
+    lines = []
     for line in str(report).splitlines():
         details = line.startswith("  ")
-        print("\n".join(textwrap.wrap(line, 80, subsequent_indent="    ")) if details else line)
+        lines += textwrap.wrap(line, 80, subsequent_indent="    ") if details else [line]
     missing = [name for name in case.expected if name not in report.judgements]
     if missing:
-        print("\n".join(textwrap.wrap(f"not given: {', '.join(missing)}", 80, subsequent_indent="  ")))
+        lines += textwrap.wrap(f"not given: {', '.join(missing)}", 80, subsequent_indent="  ")
+    with contextlib.suppress(BrokenPipeError):  # a reader that has seen enough does not change the verdict
+        print("\n".join(lines))
     return 0 if report.passed else 1
 
 
@@ -486,22 +516,75 @@ def seed(text: str) -> int:
 
 def progress(text: str) -> None:
     """Say on a terminal what is being done, on one line that is wiped by the next; elsewhere say nothing."""
-    if sys.stderr and sys.stderr.isatty():
-        with contextlib.suppress(OSError):
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+    if sys.stderr and not sys.stderr.closed and sys.stderr.isatty():
+        say(f"\r\033[K{text}")
 
 
-def one_line(error: Exception) -> str:
-    """Return an exception's message, folded to one line."""
+def say(text: str) -> None:
+    """Write to stderr. What can't be written there is dropped: it ends no run and changes no exit status."""
+    try:
+        print(text, end="", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        drop_buffer(sys.stderr)
+
+
+def describe(error: Exception) -> str:
+    """Return an exception's message on one line."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(text.split())
+    return one_line(text)
 
 
 def drop_unwritable() -> None:
     """If stdout can't be written to, drop what waits in its buffer, of which Python would complain again at exit."""
     try:
         print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        drop_buffer(sys.stdout)
+
+
+def drop_buffer(stream: Any) -> None:
+    """Let what a stream still holds, and all that follows, go nowhere."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+@contextlib.contextmanager
+def stderr_or_nowhere() -> Iterator[None]:
+    """Where stderr is closed, open one that goes nowhere.
+
+    What is meant for it would otherwise go to stdout, and what C libraries write there to the next file that is opened.
+    """
+    if sys.stderr is not None:
+        yield
+        return
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
+
+
+@contextlib.contextmanager
+def signals_as_exits() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP remove half-written files before they end the process, with status 128 and their number.
+
+    They end it at once: an exception, as Ctrl-C raises it, waits for the threads that compute, which takes minutes.
+    """
+
+    def leave(number: int, _: Any) -> NoReturn:
+        discard_unfinished()
+        with contextlib.suppress(RuntimeError):  # stderr is being written to just now
+            progress("")
+        os._exit(128 + number)
+
+    numbers = []
+    if threading.current_thread() is threading.main_thread():  # the only one that may
+        found = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows has no SIGHUP
+        # One that is ignored, as nohup does, stays so; one that the caller handles is the caller's.
+        numbers = [number for number in found if number and signal.getsignal(number) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, leave)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)

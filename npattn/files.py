@@ -1,36 +1,54 @@
-"""Writing files whole or not at all."""
+"""Files that others look at too: written whole or not at all, never in the place of a device, named on one line."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["whole_file"]
+__all__ = ["check_path", "describe_kind", "discard_unfinished", "one_line", "whole_file"]
+
+LONGEST_SUFFIX = 16
+"""Characters of a suffix that the temporary name keeps; a longer one names no format, and may leave no room."""
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+UNFINISHED: set[Path] = set()
+"""Temporary files of blocks that are running."""
 
 
 @contextlib.contextmanager
 def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
     """Hand out a temporary path beside `path`, and move it there once the block has ended well.
 
-    A reader sees the old file or the new one, never half of one; if the block raises, nothing has changed.
+    A reader sees the old file or the new one, never half of one; if the block raises anything, KeyboardInterrupt and
+    SystemExit included, nothing has changed and nothing is left. (A signal that ends the process without an exception,
+    as SIGTERM does by default, leaves the temporary file unless its handler calls `discard_unfinished`.) Only a regular
+    file is ever replaced. A symbolic link is followed: the file that it leads to is written, and the link stays.
 
     Parameters
     ----------
     path : path
     force : bool, default False
-        Whether a file that is already there may be replaced.
+        Whether a regular file that is already there may be replaced.
 
     Raises
     ------
     FileExistsError
-        If there is one and `force` is False.
+        If there is a file and `force` is False; if a FIFO, a socket, a device or a link to nothing is there, or a link
+        that leads elsewhere than when the block began.
     IsADirectoryError
-        If `path` is a folder.
+        If `path` is a folder, or written as one.
     OSError
-        If the folder is missing or can't be written to.
+        If the path is none, or the folder is missing or can't be written to.
 
     Examples
     --------
@@ -41,36 +59,97 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     ...     os.listdir(folder)
     ['a.txt']
     """
-    path = Path(path)
-    check_free(path, force)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    given = check_path(path)
+    if os.path.basename(os.fspath(path)) in ("", os.curdir, os.pardir):  # noqa: PTH119, Path drops a slash at the end
+        verb = "is" if given.is_dir() else "names"
+        raise IsADirectoryError(f"{os.fspath(path)} {verb} a folder; expected the name of a file")
+    target = find_target(given, force)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{given}: there is no folder {given.parent}")
+    # The name is chosen before the file is made, so that an interruption in between finds what to remove.
+    suffix = given.suffix if len(given.suffix) <= LONGEST_SUFFIX else ""
+    temporary = target.with_name(f".npattn-{secrets.token_hex(8)}{suffix}")
+    UNFINISHED.add(temporary)
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".npattn-", suffix=path.suffix)
-    except OSError as error:
-        error.filename = str(path)  # the temporary name would tell the caller nothing
-        raise
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        try:
+            temporary.touch(exist_ok=False)
+        except OSError as error:
+            error.filename = str(given)  # the temporary name would tell the caller nothing
+            raise
         yield temporary
-        temporary.chmod(0o666 & ~current_umask())
-        check_free(path, force)  # another may have written it meanwhile
-        temporary.replace(path)
+        if find_target(given, force) != target:  # another may have put something there meanwhile
+            raise FileExistsError(f"{given} leads to another file than before; nothing is written")
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+        UNFINISHED.discard(temporary)
 
 
-def check_free(path: Path, force: bool) -> None:
-    """Refuse a folder; refuse a file, or a link to nowhere, that would be replaced without being asked to."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; expected the name of a file")
-    if (path.exists() or path.is_symlink()) and not force:
-        raise FileExistsError(f"{path} exists already; only --force (in Python force=True) replaces it")
+def discard_unfinished() -> None:
+    """Remove the temporary files of blocks that are running, for a signal's handler that ends the process."""
+    for temporary in list(UNFINISHED):
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def current_umask() -> int:
-    """Return the process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+def find_target(path: Path, force: bool) -> Path:
+    """Follow links to the file that is to be written; refuse what is there, unless it may be replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise FileExistsError(f"{path} is a symbolic link to nothing; expected the name of a file") from None
+    else:
+        if not stat.S_ISREG(mode):
+            refused = IsADirectoryError if stat.S_ISDIR(mode) else FileExistsError
+            link = "a symbolic link to " if path.is_symlink() else ""
+            raise refused(f"{path} is {link}{describe_kind(mode)}; expected the name of a file, new or regular")
+        if not force:
+            raise FileExistsError(f"{path} exists already; only --force (in Python force=True) replaces it")
+    return Path(os.path.realpath(path))
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path as a Path; refuse what names no file on any system.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is empty.
+    OSError
+        If it holds NUL, or characters that no file name can have.
+    """
+    found = Path(path)
+    text = os.fspath(path)
+    if not text:
+        raise FileNotFoundError(errno.ENOENT, "an empty path; expected the name of a file")
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise OSError(errno.EINVAL, "no path holds NUL or half a character; expected the name of a file", text)
+    return found
+
+
+def describe_kind(mode: int) -> str:
+    """Name what is no regular file, with its article, by its mode."""
+    return KINDS.get(stat.S_IFMT(mode), "no regular file")
+
+
+def one_line(text: str, longest: int | None = None) -> str:
+    r"""Write text on one line of printable characters; of a text above `longest` characters leave out the middle.
+
+    Examples
+    --------
+    >>> print(one_line("red: \x1b[31m\nnext"))
+    red: \x1b[31m next
+    >>> one_line("a" * 50 + "z" * 50, 13)
+    'aaaaaa...zzzz'
+    """
+    text = " ".join(filter(None, (line.strip() for line in text.splitlines())))
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if longest is None or len(text) <= longest:
+        return text
+    kept = longest - 3
+    return f"{text[: kept - 2 * kept // 5]}...{text[len(text) - 2 * kept // 5 :]}"

@@ -3,8 +3,10 @@ import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -657,26 +659,249 @@ def test_reader_that_has_seen_enough_is_no_error(arguments, unbuffered):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
-@pytest.mark.parametrize("arguments", [["list"], ["--version"]])
-def test_output_that_cannot_be_written_is_told_in_one_line(arguments):
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": ""},
-            check=False,
-        )
-    assert_one_complaint((done.returncode, "", done.stderr), os.strerror(errno.ENOSPC))
+def run_in_shell(redirections, *arguments, unbuffered="", code=None):
+    """Run the command with a shell's redirections: exit status, stdout, stderr."""
+    command = [sys.executable, "-c", code] if code else COMMAND
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirections}', "sh", *command, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+
+
+@full
+@pytest.mark.parametrize(("arguments", "unbuffered"), [(["list"], ""), (["--version"], ""), (["list", "--help"], "1")])
+def test_output_that_cannot_be_written_is_told_in_one_line(arguments, unbuffered):
+    status, out, err = run_in_shell(">/dev/full", *arguments, unbuffered=unbuffered)
+    assert_one_complaint((status, out, err), os.strerror(errno.ENOSPC))
 
 
 @posix
-@pytest.mark.parametrize("closed", [">&-", "2>&-"])
-def test_closed_output_is_no_error(closed):
-    shell = f'exec "$@" {closed}'
+@pytest.mark.parametrize("arguments", [["list"], ["--help"]])
+def test_closed_output_is_told_in_one_line(arguments):
+    assert_one_complaint(run_in_shell(">&-", *arguments), "npattn: stdout is closed; expected one to write to")
+
+
+@posix
+def test_output_that_is_open_for_reading_alone_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert_one_complaint(run_in_shell(f"1<{shlex.quote(str(tmp_path / 'file'))}", "list"), os.strerror(errno.EBADF))
+
+
+@posix
+def test_closed_output_stops_golden_before_a_file_is_written(folder):
+    assert run_in_shell(">&-", "golden", "eca", "channels=3", *SMALL)[0] == 2
+    assert list(folder.iterdir()) == []
+
+
+@posix
+@pytest.mark.parametrize(
+    ("redirections", "arguments"),
+    [
+        ("2>&-", ["lits"]),
+        ("2>&-", ["golden", "eca", "-o", "missing/eca.npz"]),
+        (">&- 2>&-", ["check", "ecaa"]),
+        pytest.param("2>/dev/full", ["lits"], marks=full),
+        pytest.param("2>/dev/full", ["verify", "a.npz", "b.npz"], marks=full),
+        pytest.param(">/dev/full 2>/dev/full", ["list"], marks=full),
+    ],
+)
+def test_complaint_that_cannot_be_written_goes_nowhere_and_the_status_stays(folder, redirections, arguments):
+    assert run_in_shell(redirections, *arguments) == (2, "", "")
+    assert list(folder.iterdir()) == []
+
+
+TERMINAL = """
+import sys
+from npattn import cli
+class Terminal:
+    closed = False
+    def isatty(self): return True
+    def __getattr__(self, name): return getattr(self.stream, name)
+terminal = Terminal()
+terminal.stream = sys.stderr
+if sys.stderr: sys.stderr = terminal
+sys.exit(cli.main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("redirections", ["2>&-", pytest.param("2>/dev/full", marks=full)])
+def test_progress_that_cannot_be_shown_breaks_no_run(redirections, command):
+    status, out, err = run_in_shell(redirections, "check", "eca", "--size=2x2", code=TERMINAL)
+    assert (status, err) == (0, "")
+    assert [row["verdict"] for row in rows(out)] == ["ok"]
+    assert "checking" not in out
+
+
+def test_a_closed_stream_in_place_of_stderr_is_none(command, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    assert cli.main(["check", "eca", "--size=2x2"]) == 0
+    assert cli.main(["check", "ecaa"]) == 2
+
+
+def test_verdict_is_kept_though_its_reader_has_seen_enough(small):
+    _, results = small
+    np.savez("wrong.npz", output=2 * results["output"])
+    reader, writer = os.pipe()
+    os.close(reader)
     done = subprocess.run(
-        ["sh", "-c", shell, "sh", *COMMAND, "check", "eca", "--size=2x2"], capture_output=True, text=True, check=False
+        [*COMMAND, "verify", "eca-float16.npz", "wrong.npz"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+SLOW = {
+    "while it computes": "cli.golden = wait",
+    "while it computes in threads": """
+from concurrent.futures import ThreadPoolExecutor
+def golden(*_, **__):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(wait, range(2)))
+cli.golden = golden""",
+    "while it writes": """
+import zipfile
+writestr, written = zipfile.ZipFile.writestr, []
+def write(*arguments, **options):
+    written.append(writestr(*arguments, **options))
+    if len(written) == 3: wait()
+zipfile.ZipFile.writestr = write""",
+}
+
+
+def start_waiting(how, *arguments, ignored=""):
+    """Start the command, and return it when it has come to the place where it waits."""
+    code = f"""
+import os, signal, sys, time
+from npattn import cli
+{ignored and f"signal.signal(signal.{ignored}, signal.SIG_IGN)"}
+def wait(*_, **__):
+    os.write(1, b"waiting")
+    time.sleep(30)
+{SLOW[how]}
+sys.exit(cli.main())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(7) == b"waiting"
+    return process
+
+
+@posix
+@pytest.mark.parametrize(
+    ("how", "name", "status", "force"),
+    [
+        ("while it computes", "SIGTERM", 143, False),
+        ("while it computes in threads", "SIGTERM", 143, True),
+        ("while it writes", "SIGTERM", 143, False),
+        ("while it writes", "SIGHUP", 129, True),
+    ],
+)
+def test_signals_that_end_the_command_leave_nothing_half_written(folder, how, name, status, force):
+    if force:
+        (folder / "case.npz").write_bytes(b"old")
+    process = start_waiting(how, *["golden", "eca", *SMALL, "-o", "case.npz"], *(["--force"] if force else []))
+    assert len(list(folder.iterdir())) == 1 + force  # the temporary file
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (status, b"")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == ({"case.npz": b"old"} if force else {})
+
+
+@posix
+def test_a_signal_that_is_ignored_stays_so(folder):
+    process = start_waiting("while it computes", "golden", "eca", *SMALL, ignored="SIGHUP")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert list(folder.iterdir()) == []
+
+
+@posix
+def test_handlers_of_signals_are_those_of_the_caller_afterwards(command):
+    def own(number, frame):
+        raise AssertionError
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        signal.signal(signal.SIGTERM, own)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        assert command("list")[0] == 0
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_command_runs_in_a_thread_too(command):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(cli.main, ["list"]).result() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", ["an empty path; expected the name of a file"]),
+        ("a\0b.npz", [r"a\x00b.npz: no path holds NUL"]),
+        ("new/", ["new/ names a folder; expected the name of a file"]),
+        ("missing/eca.npz", ["missing/eca.npz: there is no folder missing"]),
+        pytest.param("n" * 300, [os.strerror(errno.ENAMETOOLONG)], marks=posix),
+        ("old.npz/eca.npz", ["old.npz/eca.npz: there is no folder old.npz"]),
+        pytest.param("pipe.npz", ["pipe.npz is a FIFO; expected the name of a file"], marks=posix),
+        pytest.param("link.npz", ["link.npz is a symbolic link to nothing"], marks=posix),
+        pytest.param("red\x1b[31m\n/a.npz", [r"there is no folder red\x1b[31m"], marks=posix),
+    ],
+)
+def test_golden_refuses_what_it_cannot_write_to_and_computes_nothing(command, folder, monkeypatch, name, words):
+    monkeypatch.setattr(cli, "golden", lambda *_, **__: pytest.fail("computed in vain"))
+    (folder / "old.npz").write_bytes(b"old")
+    if os.name == "posix":
+        os.mkfifo("pipe.npz")
+        (folder / "link.npz").symlink_to("nowhere")
+    before = sorted(path.name for path in folder.iterdir())
+    for force in ([], ["--force"]):
+        result = command("golden", "eca", "-o", name, *force)
+        assert_one_complaint(result, "npattn golden: ", *words)
+        assert result[2][:-1].isprintable()
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert (folder / "old.npz").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["a\0b.npz", "", pytest.param("pipe.npz", marks=posix)])
+def test_verify_refuses_what_it_cannot_read_in_one_line(command, small, name):
+    if name == "pipe.npz":
+        os.mkfifo(name)
+    for arguments in ([name, "eca-float16.npz"], ["eca-float16.npz", name]):
+        assert_one_complaint(command("verify", *arguments), "npattn verify: ")
+
+
+@posix
+def test_golden_writes_the_file_that_a_link_leads_to(command, folder):
+    (folder / "real.npz").write_bytes(b"old")
+    (folder / "link.npz").symlink_to("real.npz")
+    assert command("golden", "eca", "channels=3", *SMALL, "-o", "link.npz", "--force")[0] == 0
+    assert (folder / "link.npz").is_symlink()
+    assert npattn.oracle.load(folder / "real.npz").module.channels == 3
+
+
+@posix
+def test_a_full_disk_is_told_once_and_nothing_is_left(folder):
+    code = "import resource, sys; from npattn.cli import main; "
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); sys.exit(main())"
+    result = run_in_shell("", "golden", "eca", "channels=3", *SMALL, code=code)
+    assert_one_complaint(result, f"npattn golden: {os.strerror(errno.EFBIG)}")
+    assert list(folder.iterdir()) == []

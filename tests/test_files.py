@@ -1,12 +1,16 @@
 import contextlib
 import errno
 import os
-import tempfile
+import socket
+import stat
 import threading
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from npattn.files import whole_file
+from npattn.files import check_path, describe_kind, discard_unfinished, one_line, whole_file
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links are POSIX's")
 
@@ -122,26 +126,235 @@ def test_folder_is_never_replaced(tmp_path, force):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.png"]
 
 
-@posix
-def test_link_to_nowhere_counts_as_a_file_that_is_there(target):
-    target.symlink_to("nowhere")
-    with pytest.raises(FileExistsError, match="exists already"), whole_file(target):
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["folder/", "new/", "file/", "new/.", "new/..", ".", "..", "/", "folder/."])
+def test_name_of_a_folder_is_none_of_a_file(tmp_path, monkeypatch, force, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(IsADirectoryError, match="a folder; expected the name of a file"), whole_file(name, force=force):
         pytest.fail("the block ran")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def put_fifo(path):
+    os.mkfifo(path)
+
+
+def put_socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        here = Path.cwd()
+        os.chdir(path.parent)  # a socket's path has little room
+        bound.bind(path.name)
+        os.chdir(here)
+
+
+def put_link_to(put):
+    def link(path):
+        put(path.with_name("special"))
+        path.symlink_to("special")
+
+    return link
+
+
+SPECIAL = {
+    "is a FIFO": put_fifo,
+    "is a socket": put_socket,
+    "is a folder": Path.mkdir,
+    "is a symbolic link to nothing": lambda path: path.symlink_to("nowhere"),
+    "is a symbolic link to a FIFO": put_link_to(put_fifo),
+    "is a symbolic link to a socket": put_link_to(put_socket),
+    "is a symbolic link to a folder": put_link_to(Path.mkdir),
+}
+
+
+def modes(folder):
+    """What stands in a folder: each name's inode and kind."""
+    return {path.name: (path.lstat().st_ino, path.lstat().st_mode) for path in folder.iterdir()}
+
+
+@posix
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("words", SPECIAL)
+def test_only_regular_files_are_ever_replaced(target, force, words):
+    SPECIAL[words](target)
+    before = modes(target.parent)
+    with pytest.raises(OSError, match=f"values.npz {words}; expected") as caught, whole_file(target, force=force):
+        pytest.fail("the block ran")
+    assert "\n" not in str(caught.value)
+    assert modes(target.parent) == before
+
+
+@posix
+@pytest.mark.parametrize("words", SPECIAL)
+@pytest.mark.parametrize("was", ["nothing", "a file", "a link"])
+def test_what_takes_the_place_while_the_block_runs_is_kept(target, was, words):
+    if was == "a file":
+        target.write_bytes(b"old")
+    elif was == "a link":
+        target.with_name("linked").write_bytes(b"old")
+        target.symlink_to("linked")
+    with pytest.raises(OSError, match=f"values.npz {words}; expected"), whole_file(target, force=True) as temporary:
+        temporary.write_bytes(b"new")
+        target.unlink(missing_ok=True)
+        SPECIAL[words](target)
+        before = modes(target.parent)
+        del before[temporary.name]
+    assert modes(target.parent) == before
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(stat.S_IFCHR, "a character device"), (stat.S_IFBLK, "a block device"), (0o070000, "no regular file")],
+)
+def test_devices_and_kinds_unheard_of_are_refused(target, monkeypatch, force, kind, words):
+    target.write_bytes(b"old")
+    real = os.stat
+
+    def fake(path, *arguments, **options):
+        found = real(path, *arguments, **options)
+        if Path(path) == target:
+            return os.stat_result((kind | 0o666, *found[1:]))
+        return found
+
+    monkeypatch.setattr(os, "stat", fake)
+    with pytest.raises(FileExistsError, match=f"is {words}; expected"), whole_file(target, force=force):
+        pytest.fail("the block ran")
+    assert contents(target.parent) == {"values.npz": b"old"}
+    assert describe_kind(kind | 0o666) == words
+
+
+@posix
+def test_the_file_that_a_link_leads_to_is_written_and_the_link_stays(target, tmp_path):
+    (tmp_path / "deeper").mkdir()
+    linked = tmp_path / "deeper" / "linked.dat"
+    linked.write_bytes(b"old")
+    target.with_name("between").symlink_to("deeper/linked.dat")
+    target.symlink_to("between")
+    with pytest.raises(FileExistsError, match=r"values\.npz exists already"), whole_file(target):
+        pytest.fail("the block ran")
+    with whole_file(target, force=True) as temporary:
+        assert temporary.parent == linked.parent
+        assert temporary.suffix == ".npz"
+        temporary.write_bytes(b"new")
+    assert contents(linked.parent) == {"linked.dat": b"new"}
+    assert target.readlink() == Path("between")
+    assert target.read_bytes() == b"new"
+    assert not linked.is_symlink()
+
+
+@posix
+def test_a_link_that_is_turned_while_the_block_runs_changes_neither_file(target):
+    for name in ("a", "b"):
+        target.with_name(name).write_bytes(name.encode())
+    target.symlink_to("a")
+    with pytest.raises(FileExistsError, match="leads to another file"), whole_file(target, force=True) as temporary:
+        temporary.write_bytes(b"new")
+        target.unlink()
+        target.symlink_to("b")
+    assert contents(target.parent) == {"a": b"a", "b": b"b", "values.npz": b"b"}
+
+
+@posix
+def test_a_link_in_a_circle_is_told_by_the_system(target):
+    target.symlink_to(target.name)
+    with pytest.raises(OSError) as caught, whole_file(target, force=True):
+        pytest.fail("the block ran")
+    assert caught.value.errno == errno.ELOOP
     assert target.is_symlink()
 
 
-def test_folder_that_cannot_be_written_to_is_told_by_the_name_that_was_given(target, monkeypatch):
-    def refuse(*, dir, prefix, suffix):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"{dir}/{prefix}x7f{suffix}")
+@pytest.mark.parametrize("path", ["", "a\0b", "\0", "half\ud800", "folder\0/a.npz"])
+def test_what_is_no_path_is_refused_before_anything_happens(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    for refuse in (check_path, lambda path: whole_file(path, force=True).__enter__()):
+        with pytest.raises(OSError, match="expected the name of a file"):
+            refuse(path)
+    assert list(tmp_path.iterdir()) == []
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+
+@posix
+def test_a_name_that_is_too_long_is_told_by_the_system(tmp_path):
+    with pytest.raises(OSError) as caught, whole_file(tmp_path / (300 * "n")):
+        pytest.fail("the block ran")
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_cannot_be_written_to_is_told_by_the_name_that_was_given(target, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(PermissionError) as caught, whole_file(target):
         pytest.fail("the block ran")
     assert caught.value.filename == str(target)
 
 
-def test_longest_name_that_a_file_system_allows_can_be_written(tmp_path):
-    name = 251 * "n" + ".npy"
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(target):
+    target.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError), whole_file(target):
+            pytest.fail("the block ran")
+    finally:
+        target.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_an_interruption_while_the_temporary_file_is_made_leaves_nothing(target, monkeypatch, error):
+    touch = Path.touch
+
+    def interrupted(path, **options):
+        touch(path, **options)
+        raise error
+
+    monkeypatch.setattr(Path, "touch", interrupted)
+    with pytest.raises(error), whole_file(target):
+        pytest.fail("the block ran")
+    assert contents(target.parent) == {}
+
+
+def test_discarding_removes_what_running_blocks_have_written_and_nothing_else(tmp_path):
+    with whole_file(tmp_path / "done") as temporary:
+        temporary.write_bytes(b"done")
+    with (
+        pytest.raises(FileNotFoundError),
+        whole_file(tmp_path / "a") as one,
+        whole_file(tmp_path / "b") as other,
+    ):
+        one.write_bytes(b"half")
+        other.unlink()
+        discard_unfinished()
+        assert contents(tmp_path) == {"done": b"done"}
+    (tmp_path / "a").write_bytes(b"later")
+    discard_unfinished()
+    assert contents(tmp_path) == {"a": b"later", "done": b"done"}
+
+
+@given(st.text(), st.none() | st.integers(10, 50))
+def test_one_line_is_printable_and_as_long_as_it_may_be(text, longest):
+    line = one_line(text, longest)
+    assert line.isprintable()
+    assert longest is None or len(line) <= longest
+    whole = one_line(text)
+    if longest is None or len(whole) <= longest:
+        assert line == whole
+    else:
+        assert len(line) == longest
+        assert whole.startswith(line.partition("...")[0])
+        assert whole.endswith(line.rpartition("...")[2])
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"]) | st.just(" ")))
+def test_printable_text_stays_as_it_is(text):
+    assert one_line(f"<{text}>") == f"<{text}>"
+
+
+@pytest.mark.parametrize("name", [251 * "n" + ".npy", "n." + 253 * "n"])
+def test_longest_name_that_a_file_system_allows_can_be_written(tmp_path, name):
     with whole_file(tmp_path / name) as temporary:
         temporary.write_bytes(b"new")
     assert contents(tmp_path) == {name: b"new"}

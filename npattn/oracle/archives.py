@@ -8,10 +8,12 @@ import json
 import math
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.checks import brief
+from npattn.files import check_path, describe_kind, one_line
 
-__all__ = ["Archive", "ArchiveError", "Layout", "decode", "open_archive", "quote"]
+__all__ = ["Archive", "ArchiveError", "Layout", "decode", "open_archive", "quote", "repeated"]
 
 LONGEST_HEADER = 4096
 """Bytes of an .npy file before its numbers; a plain array's take 128."""
@@ -28,10 +31,15 @@ EXPANSION = 1100
 """How many bytes deflate can make of one (1032), and a little more."""
 SIZE_BITS = 48
 """No array claims more than 2 ** 48 elements."""
+LONGEST_REASON, LONGEST_NAME = 280, 100
+"""Characters of a message after the path, and of a name in it."""
 
 
 class ArchiveError(ValueError):
-    """A file is not what it should be; the message is one line that names the file and says why."""
+    """A file is not what it should be; the message is one line that names the file and says why.
+
+    Whatever the file holds, the line is printable and has fewer than 300 characters after the file's path.
+    """
 
 
 class Layout(NamedTuple):
@@ -78,7 +86,7 @@ class Archive:
 
     def error(self, reason: str) -> ArchiveError:
         """Return an exception that names the file."""
-        return ArchiveError(f"{self.path}: {' '.join(reason.split())}")
+        return refusal(self.path, reason)
 
     def read(self, name: str, most: int | None = None) -> bytes:
         """Read a member, or its first bytes: no more than `most`, and no more than the directory claims.
@@ -136,8 +144,23 @@ class Archive:
 
 def quote(name: str) -> str:
     """Write a member's name on one line, cut to what a message can hold."""
-    text = repr(name)
-    return text if len(text) <= 100 else f"{text[:60]}...{text[-37:]}"
+    return one_line(repr(name), LONGEST_NAME)
+
+
+def refusal(path: str, reason: str) -> ArchiveError:
+    """Return an exception that names a file and says what is wrong with it."""
+    return ArchiveError(f"{one_line(path)}: {one_line(reason, LONGEST_REASON)}")
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """List the names that stand there more than once.
+
+    Examples
+    --------
+    >>> repeated(["x", "y", "x"])
+    ['x']
+    """
+    return [name for name, times in Counter(names).items() if times > 1]
 
 
 def decode(data: bytes, layout: Layout) -> np.ndarray:
@@ -195,22 +218,22 @@ def open_archive(
         If it can't be read.
     """
     name = os.fspath(path)
+    mode = check_path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a FIFO would be waited for; of a folder the system complains
+        raise refusal(name, f"{describe_kind(mode)}, no file on a disk; expected {expected}")
     with Path(path).open("rb") as file:
-        if not file.seekable():
-            raise ArchiveError(f"{name}: a stream; expected {expected} on a disk")
         start = file.read(6)
         if start[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):  # a member, or the end of an empty archive
             kind = "a single array (.npy)" if start == b"\x93NUMPY" else "no .npz archive"
-            raise ArchiveError(f"{name}: {kind if start else 'an empty file'}; expected {expected}")
+            raise refusal(name, f"{kind if start else 'an empty file'}; expected {expected}")
         length = os.fstat(file.fileno()).st_size
         with told_as_damage(name):
             archive = zipfile.ZipFile(file)
         members = archive.infolist()
         opened = Archive(name, {member.filename: member.file_size for member in members}, archive)
-        if len(opened.sizes) < len(members):
-            names = [member.filename for member in members]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise opened.error(f"holds {quote(twice)} twice")
+        twice = repeated(member.filename for member in members)
+        if twice:
+            raise opened.error(f"holds {quote(twice[0])} twice")
         if holds and holds not in opened.sizes:
             raise opened.error(f"holds no {holds}; expected {expected}")
         expansion = {zipfile.ZIP_STORED: 1} | ({zipfile.ZIP_DEFLATED: EXPANSION} if deflated else {})
@@ -235,8 +258,8 @@ def told_as_damage(path: str) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError) as error:
-        raise ArchiveError(f"{path}: cut off or altered ({' '.join(str(error).split())})") from None
+        raise refusal(path, f"cut off or altered ({error})") from None
     except OSError as error:
         if error.errno != errno.EINVAL:  # a place before the file's beginning, where a false directory points
             raise
-        raise ArchiveError(f"{path}: cut off or altered (its directory points outside of it)") from None
+        raise refusal(path, "cut off or altered (its directory points outside of it)") from None

@@ -125,7 +125,7 @@ class Case:
         path : path
             Ends in ``.npz``, if NumPy's users are to recognise it.
         force : bool, default False
-            Whether a file that is already there may be replaced.
+            Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
 
         Raises
         ------

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type
 from npattn.files import whole_file
 from npattn.module import Module
-from npattn.oracle.archives import Archive, ArchiveError, Layout, decode, open_archive, quote
+from npattn.oracle.archives import Archive, ArchiveError, Layout, decode, open_archive, quote, repeated
 from npattn.oracle.comparison import judge
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden import Case
@@ -34,8 +35,10 @@ from npattn.oracle.special import VALUES
 __all__ = ["load", "read_results", "save", "write"]
 
 FORMAT = "npattn golden case"
-VERSION = 1
+VERSION = 2
 HEADER = "header.json"
+CHECKSUM = "header.sha256"
+"""What the header's bytes are checked by, as the arrays' are by the header."""
 LONGEST_HEADER = 2**20
 """Bytes of JSON that are read; the largest system's header has a fiftieth of it."""
 DEEPEST = 50
@@ -68,12 +71,13 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
     path : path
         Ends in ``.npz``, if NumPy's users are to recognise it.
     force : bool, default False
-        Whether a file that is already there may be replaced.
+        Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
 
     Raises
     ------
     TypeError, ValueError
-        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
+        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON, or only as too
+        much of it.
     OSError
         If the file is there already, or can't be written.
     """
@@ -89,10 +93,13 @@ def write(case: Case, path: Path) -> None:
         for name, array in getattr(case, group).items()
     }
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    header = json.dumps(describe(case, checksums), indent=1, allow_nan=False) + "\n"
+    header = (json.dumps(describe(case, checksums), indent=1, allow_nan=False) + "\n").encode("ascii")
+    if len(header) > LONGEST_HEADER:
+        raise ValueError(f"{case!r} can't be saved: its header has {len(header)} bytes, of {LONGEST_HEADER} at most")
+    seal = hashlib.sha256(header).hexdigest().encode("ascii")
     # Stored, not deflated: the bytes then depend on no version of zlib, a reader needs none, and none can be bombed.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {HEADER: header.encode("ascii"), **contents}.items():
+        for name, data in {HEADER: header, CHECKSUM: seal, **contents}.items():
             member = zipfile.ZipInfo(name)  # dated 1980-01-01, whatever the clock says
             member.create_system, member.external_attr = 3, 0o644 << 16
             archive.writestr(member, data)
@@ -272,12 +279,16 @@ def load(path: str | os.PathLike[str]) -> Case:
 
 
 def read_header(archive: Archive) -> dict[str, Any]:
-    """Read a golden file's header and see that its fields are of the kinds that version 1 knows."""
+    """Read a golden file's header; see that it is unaltered, and its fields of the kinds that version 2 knows."""
     if archive.sizes[HEADER] > LONGEST_HEADER:
         raise archive.error(f"{HEADER} has {archive.sizes[HEADER]} bytes; expected no more than {LONGEST_HEADER}")
+    data = archive.read(HEADER)
+    sealed = CHECKSUM in archive.sizes
+    if sealed and archive.read(CHECKSUM, 65) != hashlib.sha256(data).hexdigest().encode("ascii"):
+        raise archive.error(f"{HEADER} is altered: {CHECKSUM} has another sha256")
     try:
         header = json.loads(
-            archive.read(HEADER).decode("utf-8"),
+            data.decode("utf-8"),
             object_pairs_hook=unique,
             parse_float=finite,
             parse_constant=finite,
@@ -287,16 +298,21 @@ def read_header(archive: Archive) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise archive.error(f"{HEADER}: {error}") from None
+    if not sealed:
+        raise archive.error(f"lacks {quote(CHECKSUM)}, the sha256 of {HEADER}")
     return header
 
 
 def check_header(header: Any) -> None:
-    """Refuse, by a ValueError, what is not of the kinds that version 1 knows."""
+    """Refuse, by a ValueError, what is not of the kinds that version 2 knows."""
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"its format is not {FORMAT!r}; expected the header of a golden file")
     found = header.get("version")
     if type(found) is not int or found != VERSION:
-        raise ValueError(f"version {brief(found)} of the format; npattn {version('npattn')} reads version {VERSION}")
+        raise ValueError(
+            f"version {brief(found)} of the format; npattn {version('npattn')} reads version {VERSION}: npattn golden "
+            "makes the case again"
+        )
     for name in (*FIELDS, *header):
         if name not in header:
             raise ValueError(f"{name!r} is missing")
@@ -329,11 +345,10 @@ def describes_result(result: Any) -> bool:
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Make a dict of a JSON object's entries; refuse what stands there twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{brief(next(name for name in names if names.count(name) > 1))} stands there twice")
-    return found
+    twice = repeated(name for name, _ in pairs)
+    if twice:
+        raise ValueError(f"{brief(twice[0])} stands there twice")
+    return dict(pairs)
 
 
 def finite(text: str) -> float:
@@ -360,12 +375,12 @@ def names_of_groups(archive: Archive, header: dict[str, Any]) -> dict[str, list[
         "budget": results,
     }
     for listed in names.values():
-        for name in listed:
-            if not isinstance(name, str) or listed.count(name) > 1:
-                raise archive.error(f"{HEADER} lists {brief(name)}; expected names, each of them once")
+        wrong = [name for name in listed if not isinstance(name, str)] or repeated(listed)
+        if wrong:
+            raise archive.error(f"{HEADER} lists {brief(wrong[0])}; expected names, each of them once")
     expected = {f"{group}/{name}.npy": None for group, listed in names.items() for name in listed}
     for member in archive.sizes:
-        if member != HEADER and member not in expected:
+        if member not in (HEADER, CHECKSUM) and member not in expected:
             raise archive.error(f"holds {quote(member)}, of which {HEADER} says nothing")
     for member in expected:
         if member not in archive.sizes:
@@ -498,10 +513,10 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
 def read_result(archive: Archive, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
     """Read one result; of a wrong shape only the shape."""
     try:
-        dtype = np.dtype(layout.dtype)
-    except TypeError:
-        dtype = np.dtype(bool)
-    if not np.issubdtype(dtype, np.inexact):
+        dtype = np.dtype(layout.dtype) if re.fullmatch(r"[<>|=]?[fc]\d+", layout.dtype) else None
+    except TypeError:  # of a size that the machine lacks
+        dtype = None
+    if dtype is None:
         raise archive.error(f"{quote(member)} has dtype {brief(layout.dtype)}; expected floating point")
     if layout.shape != shape:
         return np.broadcast_to(np.array(np.nan), layout.shape)

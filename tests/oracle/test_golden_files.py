@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import time
 import tracemalloc
 import warnings
 import zipfile
@@ -17,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import npattn
-from npattn.oracle import FORMATS, ArchiveError, Case, golden, load
-from npattn.oracle.golden_files import GROUPS, HEADER, read_results
+from npattn.oracle import FORMATS, ArchiveError, Case, golden, golden_files, load
+from npattn.oracle.golden_files import CHECKSUM, FIELDS, GROUPS, HEADER, read_results
 from tests.oracle.made_up import made_up
 from tests.strategies import SYSTEMS, modules
 
@@ -85,25 +86,38 @@ def npy_claiming(text, data=b""):
 
 
 def resealed(good, change):
-    """A golden file with a changed header and members whose checksums are right."""
+    """A golden file with a changed header and members, and checksums that are right."""
     members = unpack(good)
-    header = json.loads(members.pop(HEADER))
+    header, _ = json.loads(members.pop(HEADER)), members.pop(CHECKSUM)
     changed = change(header, members) or header
+    described = header["members"] if isinstance(header["members"], dict) else {}
     for name, data in members.items():
-        if isinstance(header["members"].get(name), dict):
-            header["members"][name]["sha256"] = hashlib.sha256(data).hexdigest()
-    return pack({HEADER: json.dumps(changed), **members})
+        if isinstance(described.get(name), dict):
+            described[name]["sha256"] = hashlib.sha256(data).hexdigest()
+    return pack(sealed(json.dumps(changed)) | members)
+
+
+def sealed(header):
+    """A header and its checksum, as members."""
+    header = header.encode() if isinstance(header, str) else header
+    return {HEADER: header, CHECKSUM: hashlib.sha256(header).hexdigest()}
 
 
 def assert_refused(path, data, *words, read=load):
     path.write_bytes(data)
     with pytest.raises(ArchiveError) as caught:
         read(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
+    assert_brief(path, caught.value)
     for word in words:
-        assert word in message, message
+        assert word in str(caught.value)
+
+
+def assert_brief(path, error):
+    """Whether a complaint is one printable line that names the file, and below 300 characters after that."""
+    message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    assert len(message.removeprefix(f"{path}: ")) < 300
 
 
 @given(modules(), st.sampled_from(list(FORMATS)), st.integers(0, 2**31))
@@ -159,7 +173,7 @@ def test_the_same_case_gives_the_same_bytes_at_any_time(case, good, tmp_path, mo
 def test_numpy_opens_a_golden_file_without_pickles(case, good):
     with np.load(io.BytesIO(good), allow_pickle=False) as file:
         names = [f"{group}/{name}" for group in GROUPS for name in getattr(case, group)]
-        assert file.files == [HEADER, *names]
+        assert file.files == [HEADER, CHECKSUM, *names]
         for name in names:
             group, _, rest = name.partition("/")
             np.testing.assert_array_equal(file[name], getattr(case, group)[rest])
@@ -183,6 +197,13 @@ def test_header_alone_tells_how_to_judge(case, good):
     }
 
 
+def test_headers_that_could_not_be_read_back_are_not_written(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(golden_files, "LONGEST_HEADER", 1000)
+    with pytest.raises(ValueError, match=r"can't be saved: its header has \d+ bytes, of 1000 at most"):
+        case.save(tmp_path / "case.npz")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_systems_beyond_the_catalogue_are_refused_before_anything_is_written(tmp_path):
     class Own(npattn.EfficientChannelAttention):
         pass
@@ -202,6 +223,16 @@ def test_existing_file_is_replaced_only_by_force(case, good, tmp_path):
     assert path.read_bytes() == b"precious"
     case.save(str(path), force=True)
     assert path.read_bytes() == good
+
+
+def test_a_case_may_be_saved_to_the_file_that_it_was_read_from(good, tmp_path):
+    path = tmp_path / "case.npz"
+    path.write_bytes(good)
+    case = load(path)
+    with pytest.raises(FileExistsError, match="exists already"):
+        case.save(path)
+    case.save(path, force=True)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"case.npz": good}
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -230,8 +261,7 @@ def assert_refused_or_same(path, data, read, agrees):
     try:
         found = read(path)
     except ArchiveError as error:
-        assert str(error).startswith(f"{path}: ")
-        assert "\n" not in str(error)
+        assert_brief(path, error)
     else:
         assert agrees(found)
 
@@ -282,8 +312,12 @@ def test_every_truncation_is_refused(case, good, scratch, share):
 
 def test_files_that_cannot_be_read_raise_what_the_system_says(case, tmp_path):
     for read in (load, lambda path: read_results(path, case)):
-        with pytest.raises(FileNotFoundError):
-            read(tmp_path / "missing.npz")
+        for missing in (tmp_path / "missing.npz", ""):
+            with pytest.raises(FileNotFoundError):
+                read(missing)
+        for impossible in ("a\0b", "half\ud800"):
+            with pytest.raises(OSError, match="no path holds NUL"):
+                read(impossible)
         with pytest.raises((IsADirectoryError, PermissionError)):
             read(tmp_path)
 
@@ -293,9 +327,26 @@ def test_streams_are_refused(case, good):
     reader, writer = os.pipe()
     os.write(writer, good[:100])
     os.close(writer)
-    with pytest.raises(ArchiveError, match="a stream; expected a golden file"):
+    with pytest.raises(ArchiveError, match="a FIFO, no file on a disk; expected a golden file"):
         load(f"/dev/fd/{reader}")
     os.close(reader)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX's pipes")
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(case, tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for read in (load, lambda path: read_results(path, case)):
+        with pytest.raises(ArchiveError, match="a FIFO, no file on a disk; expected a"):
+            read(tmp_path / "pipe.npz")
+
+
+def test_a_path_that_is_no_text_for_a_terminal_is_told_on_one_line(tmp_path):
+    path = tmp_path / "red \x1b[31m\nnext.npz"
+    path.write_bytes(b"text")
+    with pytest.raises(ArchiveError) as caught:
+        load(path)
+    assert str(caught.value).isprintable()
+    assert r"red \x1b[31m next.npz: no .npz archive" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +423,8 @@ def renamed_input(header, members):
     ("change", "words"),
     [
         (renamed_input, ["lists the inputs y; expected x"]),
-        (put("version", value=2), ["version 2 of the format", "reads version 1"]),
+        (put("version", value=1), ["version 1 of the format", "reads version 2", "npattn golden makes the case again"]),
+        (put("version", value=3), ["version 3 of the format"]),
         (put("version", value=True), ["version True"]),
         (put("version", value="1"), ["version '1'"]),
         (put("extra", value=0), ["unknown field 'extra'"]),
@@ -421,6 +473,178 @@ def renamed_input(header, members):
 )
 def test_headers_that_do_not_fit_are_refused_by_the_field(good, scratch, change, words):
     assert_refused(scratch, resealed(good, change), "header.json" if not words else words[0], *words)
+
+
+def leaves(value, path=()):
+    """List the paths of all values in JSON that hold no others."""
+    if isinstance(value, (dict, list)) and value:
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return [leaf for name, one in pairs for leaf in leaves(one, (*path, name))]
+    return [path]
+
+
+def at(header, path):
+    """What stands in a header at a path."""
+    for step in path:
+        header = header[step]
+    return header
+
+
+def test_every_value_in_the_header_is_covered_by_its_checksum(good, scratch):
+    members = unpack(good)
+    paths = leaves(json.loads(members[HEADER]))
+    assert {path[0] for path in paths} == FIELDS.keys()
+    for path in paths:
+        header = json.loads(members[HEADER])
+        old = at(header, path)
+        put(*path, value=f"{old}x" if isinstance(old, str) else 2 * (old or 0) + 1)(header, {})
+        bad = pack(members | {HEADER: json.dumps(header, indent=1) + "\n"})
+        assert_refused(scratch, bad, "header.json is altered: header.sha256 has another sha256")
+
+
+def test_another_spelling_of_the_same_header_is_altered_too(good, scratch):
+    members = unpack(good)
+    for text in (members[HEADER] + b" ", json.dumps(json.loads(members[HEADER])).encode()):
+        assert_refused(scratch, pack(members | {HEADER: text}), "header.json is altered")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: b"",
+        lambda text: text[:-1],
+        lambda text: text + b"\n",
+        lambda text: text + bytes(2**20),
+        lambda text: (b"1" if text[:1] == b"0" else b"0") + text[1:],
+        lambda text: text.upper(),
+        lambda text: b"\xff" * 64,
+    ],
+)
+def test_a_checksum_is_64_hexadecimal_digits_and_nothing_else(good, scratch, change):
+    members = unpack(good)
+    members[CHECKSUM] = change(members[CHECKSUM])
+    assert_refused(scratch, pack(members), "header.json is altered: header.sha256 has another sha256")
+
+
+def test_a_file_of_version_1_is_refused_for_its_version(good, scratch):
+    members = unpack(good)
+    del members[CHECKSUM]
+    old = pack(members | {HEADER: json.dumps(json.loads(members[HEADER]) | {"version": 1})})
+    assert_refused(scratch, old, "version 1 of the format", "reads version 2: npattn golden makes the case again")
+
+
+TEXT = st.text(max_size=9) | st.builds(lambda text, n: text * n, st.text(min_size=1, max_size=5), st.integers(60, 99))
+ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+JSON = st.recursive(
+    ATOMS
+    | st.builds(lambda one, n: [one] * n, ATOMS, st.integers(9, 99))
+    | st.builds(lambda name, one, n: {f"{name}{i}": one for i in range(n)}, TEXT, ATOMS, st.integers(9, 99)),
+    lambda some: st.lists(some, max_size=3) | st.dictionaries(TEXT, some, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+@settings(max_examples=100)
+def test_a_header_of_anything_is_refused_briefly_or_read(good, scratch, data):
+    def change(header, _):
+        path = data.draw(st.sampled_from(leaves(header)))
+        path = path[: data.draw(st.integers(1, len(path)))]
+        place = at(header, path[:-1])
+        if isinstance(place, dict) and data.draw(st.booleans()):
+            place[data.draw(TEXT)] = data.draw(JSON)
+        elif isinstance(place, list) and data.draw(st.booleans()):
+            place.extend([data.draw(JSON)] * data.draw(st.sampled_from([1, 2, 99])))
+        else:
+            place[path[-1]] = data.draw(JSON)
+
+    scratch.write_bytes(resealed(good, change))
+    try:
+        load(scratch)
+    except ArchiveError as error:
+        assert_brief(scratch, error)
+
+
+@given(st.lists(TEXT.filter(bool), min_size=1, max_size=3), st.booleans())
+@settings(max_examples=60)
+def test_members_of_any_name_are_refused_briefly(case, good, scratch, names, listed):
+    def change(header, members):
+        if listed:
+            header["inputs"] += names
+        members |= dict.fromkeys((f"inputs/{name}.npy" if listed else name for name in names), b"")
+
+    scratch.write_bytes(resealed(good, change))
+    with pytest.raises(ArchiveError) as caught:
+        load(scratch)
+    assert_brief(scratch, caught.value)
+    scratch.write_bytes(pack({f"{name}.npy": b"" for name in names}))
+    with pytest.raises(ArchiveError) as caught:
+        read_results(scratch, case)
+    assert_brief(scratch, caught.value)
+
+
+def test_thousands_of_expected_names_are_not_all_told(case, scratch):
+    many = dataclasses.replace(case, expected={f"rates.{i}.weight.grad": np.zeros(1) for i in range(5000)})
+    for members in ({}, {"rates.5000.weight.grad.npy": b""}, {"\x1b[31m" * 999: b""}):
+        assert_refused(scratch, pack(members), "holds", "...", read=lambda path: read_results(path, many))
+
+
+def changed_header(*path, value):
+    """A golden file with a header in which one value follows from a size."""
+    return lambda good, n: resealed(good, put(*path, value=value(n)))
+
+
+def names_and_one_twice(n):
+    return [*map(str, range(n)), str(n - 1)]
+
+
+def named_twice(n):
+    return "{" + ",".join(f'"{name}":0' for name in names_and_one_twice(n)) + "}"
+
+
+LONG = {
+    "fields": lambda good, n: resealed(good, lambda header, _: header | dict.fromkeys(map(str, range(n)))),
+    "a name twice in JSON": lambda good, n: pack(sealed(named_twice(n))),
+    "an input twice": changed_header("inputs", value=names_and_one_twice),
+    "parameters": changed_header("params", value=lambda n: [*map(str, range(n))]),
+    "a result twice": changed_header(
+        "results",
+        value=lambda n: [
+            {"name": name, "worst_limit": 1, "rms_limit": 1, "freedom": 1, "digits": None}
+            for name in names_and_one_twice(n // 4)
+        ],
+    ),
+    "members in the header": changed_header("members", value=lambda n: dict.fromkeys(map(str, range(n)))),
+    "hyperparameters": changed_header(
+        "system", "hyperparameters", value=lambda n: HYPERPARAMETERS | dict.fromkeys(map(str, range(n)))
+    ),
+    "a long hyperparameter": changed_header("system", "hyperparameters", "channels", value=lambda n: [*range(n)]),
+    "systems in a list": changed_header(
+        "system", "hyperparameters", "channels", value=lambda n: [{"key": "se", "hyperparameters": {}}] * (n // 4)
+    ),
+    "unknown members": lambda good, n: pack([*unpack(good).items(), *((str(i), b"") for i in range(n // 2))]),
+    "a member twice": lambda good, n: pack([(name, b"") for name in names_and_one_twice(n // 2)]),
+}
+
+
+def cpu_time(call):
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_long_lists_are_refused_in_linear_time(good, scratch, kind):
+    times = []
+    for n in (10_000, 20_000):
+        data = LONG[kind](good, n)
+        times.append(min(cpu_time(lambda data=data: assert_refused(scratch, data)) for _ in range(2)))
+    assert times[1] < min(1, 3 * times[0] + 0.1)
+
+
+def test_many_results_are_refused_in_linear_time(case, scratch):
+    data = pack([(f"{name}.npy", b"") for name in names_and_one_twice(20_000)])
+    assert cpu_time(lambda: assert_refused(scratch, data, "twice", read=lambda path: read_results(path, case))) < 1
 
 
 def test_order_within_objects_does_not_matter(case, good, scratch):
@@ -545,7 +769,7 @@ def test_a_budget_made_infinite_does_not_fit_the_header(case, good, scratch):
 
 def test_altered_array_with_a_right_crc_is_refused_by_its_sha256(case, good, scratch):
     for name, data in unpack(good).items():
-        if name != HEADER:
+        if name not in (HEADER, CHECKSUM):
             members = unpack(good) | {name: data[:-1] + bytes([data[-1] ^ 1])}
             assert_refused(scratch, pack(members), f"{name!r} is altered: header.json has another sha256")
 
