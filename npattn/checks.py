@@ -169,8 +169,18 @@ def check_names(
         raise ValueError(f"{call}: missing {noun} {missing[0]!r} of shape {expected[missing[0]]}")
 
 
-def check_hyperparameters(call: str, given: Collection[str], expected: Collection[str]) -> None:
+def check_hyperparameters(
+    call: str, given: Collection[str], expected: Collection[str], nested: Sequence[str] = ()
+) -> None:
     """Refuse names of hyperparameters that a system lacks, naming those that may be meant, by use or by spelling.
+
+    Parameters
+    ----------
+    call : str
+        What the message begins with.
+    given, expected : collection of str
+    nested : sequence of str
+        Hyperparameters of systems within, which may be meant too: "inner.channels".
 
     Raises
     ------
@@ -184,9 +194,9 @@ def check_hyperparameters(call: str, given: Collection[str], expected: Collectio
     """
     for name in given:
         if name not in expected:
-            known = [field for field in expected if is_synonym(name, field)]
+            known = [field for field in (*expected, *nested) if is_synonym(name, field.rpartition(".")[2])]
             free = [field for field in known if field not in given]
-            meant = suggest(free or known) or did_you_mean(name, expected)
+            meant = suggest(free or known) or did_you_mean(name, (*expected, *nested))
             raise TypeError(
                 f"{call}: unknown hyperparameter {name!r}{meant} (expected {', '.join(expected) or 'none'})"
             )

@@ -81,7 +81,19 @@ def search(
     -------
     Change or None
     """
-    end = time.thread_time() + SEARCH_SECONDS
+    try:
+        return explore(module, given, alike, end=time.thread_time() + SEARCH_SECONDS)
+    except TimeoutError:
+        return None
+
+
+def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., bool], end: float) -> Change | None:
+    """Search until a time of this thread.
+
+    Raises
+    ------
+    TimeoutError
+    """
     wanted = solids(given)
     for numbers, changes in ((likely_numbers(given.values()), MAX_CHANGES), (COMMON_NUMBERS, 1)):
         starts = [Change(module)]
@@ -91,11 +103,11 @@ def search(
                 least = agreement(solids(declared(start.module)), wanted)
                 for path, field in hyperparameters(start.module):
                     scores = []
-                    for change, shapes in attempts(start, path, field, numbers) if path not in start.paths else ():
+                    if path in start.paths:
+                        continue
+                    for change, shapes in attempts(start, path, field, numbers, end):
                         if shapes == wanted:
                             return change
-                        if time.thread_time() > end:
-                            return None
                         if renamed is None and alike(shapes, wanted):
                             renamed = change
                         scores.append((agreement(shapes, wanted), change))
@@ -108,7 +120,7 @@ def search(
 
 
 def attempts(
-    start: Change, path: tuple[str, ...], field: dataclasses.Field, numbers: list[int]
+    start: Change, path: tuple[str, ...], field: dataclasses.Field, numbers: list[int], end: float
 ) -> Iterator[tuple[Change, dict[str, Shape]]]:
     """Change one hyperparameter to all that it may be, and yield what has other shapes, with them."""
     before, idle = solids(declared(start.module)), 0
@@ -116,6 +128,8 @@ def attempts(
     for name in path:
         current = getattr(current, name)
     for value in {repr(value): value for value in values(field, current, numbers)}.values():
+        if time.thread_time() > end:
+            raise TimeoutError
         try:
             module = vary(start.module, path, value)
             shapes = solids(declared(module))
@@ -162,7 +176,7 @@ def default_of(field: dataclasses.Field) -> Any:
 
 def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterable[Any]:
     """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, tuple of any length."""
-    kind = field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
     default = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
     others = []
     if isinstance(current, bool):
@@ -170,7 +184,7 @@ def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterab
     elif isinstance(current, tuple):
         others = [current[:size] for size in range(len(current) - 1, 0, -1)]
         others += [current + current[-1:] * more for more in range(1, 4)]
-    elif literal := re.search(r"Literal(\[.*\])", str(field.type)):
+    elif literal := re.search(r"Literal(\[.*\])", kind):
         others = ast.literal_eval(literal[1])
     elif re.fullmatch(r"int|Optional\[int\]|int \| None|None \| int", kind.removeprefix("typing.")):
         others = numbers

@@ -46,7 +46,9 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
     """
     name = type(module).__name__
     values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    check_hyperparameters(name, [path.partition(".")[0] for path in settings], values)
+    parts = {field: value for field, value in values.items() if isinstance(value, Module)}
+    nested = [f"{field}.{inner.name}" for field, part in parts.items() for inner in dataclasses.fields(part)]
+    check_hyperparameters(name, [path.partition(".")[0] for path in settings], values, nested)
     changes = {}
     for path, text in settings.items():
         field, dot, _ = path.partition(".")

@@ -97,7 +97,7 @@ class Constructor(ABCMeta):
             complaint = misfit(cls, args, kwargs)
             if complaint is None:
                 raise
-        raise complaint
+        raise complaint from None
 
 
 @dataclass(frozen=True)
@@ -351,25 +351,25 @@ def misfit(system: type[Module], args: tuple[Any, ...], kwargs: Mapping[str, Any
         pass
     else:
         return None
-    name, fields = system.__name__, signature.parameters
-    positional = [field for field, p in fields.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    expected = ", ".join(fields) or "none"
-    given = [*positional[: len(args)], *kwargs]
-    missing = [field for field, p in fields.items() if p.default is p.empty and field not in given]
-    twice = [field for field in kwargs if field in positional[: len(args)]]
-    forgotten = [field for field in kwargs if field not in fields and field in inspect.get_annotations(system)]
-    if forgotten:
+    name = system.__name__
+    fields = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    positional = [field for field, p in fields.items() if p.kind != p.KEYWORD_ONLY]
+    filled = positional[: len(args)]
+    missing = [field for field, p in fields.items() if p.default is p.empty and field not in {*filled, *kwargs}]
+    twice = [field for field in kwargs if field in filled]
+    bare = [field for field in kwargs if field not in fields and field in inspect.get_annotations(system)]
+    if bare:
         return TypeError(
-            f"{name}: {forgotten[0]} is declared, but {name} is no dataclass: put @dataclass(frozen=True) on it"
+            f"{name}: {bare[0]} is declared, but {name} is no dataclass; put @dataclass(frozen=True) on it"
         )
     try:
-        check_hyperparameters(name, given, fields)
+        check_hyperparameters(name, [*filled, *kwargs], fields)
     except TypeError as error:
         return error
     if len(args) > len(positional):
-        return TypeError(
-            f"{name}: got {len(args)} hyperparameters by position; expected at most {len(positional)}: {expected}"
-        )
+        expected = f"at most {len(positional)}: {', '.join(positional)}" if positional else "none"
+        return TypeError(f"{name}: got {len(args)} hyperparameters by position; expected {expected}")
     if twice:
-        return TypeError(f"{name}: got {twice[0]} twice, by position and by name; expected it once")
-    return TypeError(f"{name}: missing hyperparameter {', '.join(map(repr, missing))} (expected {expected})")
+        return TypeError(f"{name}: got {twice[0]!r} twice, by position and by name; expected it once")
+    noun = "hyperparameter" if len(missing) == 1 else "hyperparameters"
+    return TypeError(f"{name}: missing {noun} {', '.join(map(repr, missing))} (expected {', '.join(fields)})")

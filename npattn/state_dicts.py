@@ -63,10 +63,10 @@ def check_parameter_names(
     pairs = pair_all(texts, expected)
     hint = (
         entry_hint(whole)
-        or prefix_hint(expected, whole, prefix)
+        or (missing and prefix_hint(expected, whole, prefix))
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
-        or change_hint(module, texts)
-        or prefix_hint(expected, whole, prefix, renamed=True)
+        or change_hint(module, texts, before)
+        or (missing and prefix_hint(expected, whole, prefix, renamed=True))
         or renaming_hint(pairs, texts, expected, before)
         or name_hint(expected, texts, before)
     )
@@ -90,7 +90,7 @@ def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any],
     wrong = [name for name in expected if given[name] != expected[name]]
     hint = (
         layout_hint(wrong, given, expected, prefix, transposed=False)
-        or change_hint(module, given)
+        or change_hint(module, given, prefix)
         or layout_hint(wrong, given, expected, prefix, transposed=True)
     )
     first = wrong[0]
@@ -311,7 +311,7 @@ def layout_hint(
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
 
 
-def change_hint(module: Module, given: Mapping[str, Shape | None]) -> str:
+def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) -> str:
     """Say which other hyperparameters would make everything fit."""
     known = given and None not in given.values() and len(given) <= largest_part(declared(module))
     found = search(module, given, fits_renamed) if known else None
@@ -322,7 +322,7 @@ def change_hint(module: Module, given: Mapping[str, Shape | None]) -> str:
     if expected.keys() != given.keys():
         unknown = {name: shape for name, shape in given.items() if name not in expected}
         missing = {name: shape for name, shape in expected.items() if name not in given}
-        hint += f", with a renaming: {rename(pair(unknown, missing), given, expected, '')}"
+        hint += f", with a renaming: {rename(pair(unknown, missing), given, expected, prefix)}"
     return hint
 
 

@@ -194,7 +194,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'?"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),
-        (["eca", ["bf16"]], {}, ValueError, "dtype='bf16'; did you mean 'bfloat16'?"),
+        (["eca", ["bfloat15"]], {}, ValueError, "dtype='bfloat15'; did you mean 'bfloat16'?"),
         (["eca", "bfloat16"], {}, TypeError, "formats='bfloat16' is a str; expected a list: ['bfloat16']"),
         (["eca"], {"kinds": ["tie"]}, ValueError, "kinds holds an unknown 'tie'; did you mean 'ties'?"),
         (["eca"], {"kinds": "ties"}, TypeError, "kinds='ties' is a str; expected a list: ['ties']"),
