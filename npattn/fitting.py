@@ -99,19 +99,17 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
         starts = [Change(module)]
         for _ in range(changes):
             better, renamed = [], None
-            for start in starts:
-                least = agreement(solids(declared(start.module)), wanted)
-                for path, field in hyperparameters(start.module):
-                    scores = []
-                    if path in start.paths:
-                        continue
-                    for change, shapes in attempts(start, path, field, numbers, end):
-                        if shapes == wanted:
-                            return change
-                        if renamed is None and alike(shapes, wanted):
-                            renamed = change
-                        scores.append((agreement(shapes, wanted), change))
-                    better += sorted((each for each in scores if each[0] > least), key=lambda each: -each[0])[:MAX_KEPT]
+            for start, path, field in ((s, *found) for s in starts for found in hyperparameters(s.module)):
+                if path in start.paths:
+                    continue
+                least, scores = agreement(solids(declared(start.module)), wanted), []
+                for change, shapes in attempts(start, path, field, numbers, end):
+                    if shapes == wanted:
+                        return change
+                    if renamed is None and alike(shapes, wanted):
+                        renamed = change
+                    scores.append((agreement(shapes, wanted), change))
+                better += sorted((each for each in scores if each[0] > least), key=lambda each: -each[0])[:MAX_KEPT]
             if renamed:
                 return renamed
             better.sort(key=lambda each: -each[0])

@@ -109,6 +109,11 @@ def ending(name: str) -> str:
     return ENDINGS.get(last, last)
 
 
+def stem(name: str) -> str:
+    """Return a name without its ending."""
+    return re.sub(r"[._/]?[^._/]*$", "", name)
+
+
 def pair(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
     """Say which missing name each unknown one stands for, as far as shapes, endings, spelling and order tell.
 
@@ -186,9 +191,9 @@ def name_hint(expected: Mapping[str, Shape], given: Mapping[str, Shape | None], 
     fits = [name for name in fits if ending(name) == last] or fits
     if fits:
         return suggest([prefix + name for name in fits[: LISTED + 1]])
-    stems = {re.sub(r"[^._/]*$", "", name): name for name in missing or expected if ending(name) == last}
+    stems = {stem(name): name for name in missing or expected if ending(name) == last}
     if stems:
-        near = [stems[stem] for stem in nearest(re.sub(r"[^._/]*$", "", first), stems, cutoff=0.6)]
+        near = [stems[near] for near in nearest(stem(first), stems, cutoff=0.6)]
     else:
         near = nearest(first, missing or expected, cutoff=0.75)
     note = f" of shape {expected[near[0]]}" if near and shape not in (None, expected[near[0]]) else ""
