@@ -94,8 +94,11 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
     ------
     TimeoutError
     """
-    wanted = solids(given)
-    for numbers, changes in ((likely_numbers(given.values()), MAX_CHANGES), (COMMON_NUMBERS, 1)):
+    wanted, before = solids(given), solids(declared(module))
+    tries = [(likely_numbers(given.values()), MAX_CHANGES)]
+    if len(wanted.items() & before.items()) < len(wanted) / 2:  # or else what differs doesn't follow from one of them
+        tries.append((COMMON_NUMBERS, 1))
+    for numbers, changes in tries:
         starts = [Change(module)]
         for _ in range(changes):
             better, renamed = [], None

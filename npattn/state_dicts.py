@@ -62,7 +62,7 @@ def check_parameter_names(
     whole = given if whole is None else whole
     pairs = pair_all(texts, expected)
     hint = (
-        entry_hint(whole)
+        entry_hint(expected, whole)
         or (missing and prefix_hint(expected, whole, prefix))
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
         or change_hint(module, texts, before)
@@ -99,8 +99,10 @@ def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any],
 
 def shape_of(value: Any) -> Shape | None:
     """Return an array's shape; None of what has none."""
-    shape = getattr(value, "shape", None)
-    return tuple(map(int, shape)) if isinstance(shape, tuple) else None
+    try:
+        return tuple(map(int, value.shape))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def ending(name: str) -> str:
@@ -211,10 +213,14 @@ def rename(
     )
 
 
-def entry_hint(whole: Mapping[Any, Any]) -> str:
+def entry_hint(expected: Mapping[str, Shape], whole: Mapping[Any, Any]) -> str:
     """Point to the mapping within the mapping, where a checkpoint holds a state dict beside other things."""
-    inner = [name for name, value in whole.items() if isinstance(value, Mapping) and value]
-    return f"; the entry {inner[0]!r} is a mapping of its own: pass that one" if inner else ""
+    parts = {name: value.values() for name, value in whole.items() if isinstance(value, Mapping)}
+    arrays = {name: sum(shape_of(value) is not None for value in values) for name, values in parts.items()}
+    most = max(arrays, key=arrays.get, default=None)
+    if most is None or arrays[most] < len(expected):
+        return ""
+    return f"; the entry {most!r} is a mapping of names to arrays: pass that one"
 
 
 def prefix_hint(

@@ -19,6 +19,7 @@ from npattn import (
     Residual,
     SlidingWindowSegmentation,
     SqueezeExcitation,
+    fitting,
 )
 from npattn.oracle import generic_values
 from npattn.state_dicts import conversion, pair
@@ -27,6 +28,14 @@ from tests.strategies import modules
 SE = SqueezeExcitation(64)
 TIMM = ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")
 """What timm calls the parameters of squeeze-and-excitation."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """Time enough for every search on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "SEARCH_SECONDS", 10)
+        yield
 
 
 def under_names(module, names):
@@ -235,16 +244,35 @@ def test_a_prefix_under_which_something_almost_fits_is_told_with_what_is_missing
 
 
 def test_a_checkpoint_that_holds_a_state_dict_is_told_to_pass_it():
-    message = complaint(SE, {"epoch": 3, "state_dict": SE.init(), "optimizer": {"lr": 1}})
-    assert "; the entry 'state_dict' is a mapping of its own: pass that one" in message
+    message = complaint(SE, {"optimizer": {"lr": 1, "decay": 0, "momentum": 0, "step": 3}, "model": whole_model(2)})
+    assert "; the entry 'model' is a mapping of names to arrays: pass that one (expected" in message
+    message = complaint(SE, {"optimizer": {"lr": 1}, "fc1": {"kernel": np.ones((64, 4))}})
+    assert "unknown parameter 'optimizer' (expected" in message
+
+
+class Model:
+    """What a library's model has in common with another's."""
+
+    def state_dict(self):
+        return SE.init()
 
 
 def test_a_model_instead_of_its_state_dict_is_told_to_pass_that():
-    torch = pytest.importorskip("torch")
-    with pytest.raises(
-        TypeError, match=r"got a torch.*Linear; expected a mapping of names to arrays: pass its state_dict\(\)$"
-    ):
-        SE.from_state_dict(torch.nn.Linear(2, 2))
+    with pytest.raises(TypeError, match=r"Model; expected a mapping of names to arrays: pass its state_dict\(\)$"):
+        SE.from_state_dict(Model())
+    with pytest.raises(TypeError, match=r"got a list; expected a mapping of names to arrays$"):
+        SE.from_state_dict([])
+
+
+@pytest.mark.parametrize("shape", [[4, 64], None, 5, "ab", (None, 64)])
+def test_what_has_no_shape_of_numbers_is_paired_with_nothing(shape):
+    class Odd:
+        pass
+
+    odd = Odd()
+    odd.shape = shape
+    message = complaint(SE, SE.init() | {"stray": odd})
+    assert "unknown parameter 'stray' (expected" in message
 
 
 # Layouts
