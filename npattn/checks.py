@@ -208,7 +208,7 @@ def is_synonym(name: str, field: str) -> bool:
     for mark in ("num_", "n_", "nb_", "use_", "with_", "has_", "is_", "no_"):
         bare = bare.removeprefix(mark)
     known = (field, *SYNONYMS.get(field, "").split())
-    return any(word in known for word in (name.lower(), bare, bare.removesuffix("s"), f"{bare}s"))
+    return name.lower() in known or bare in known
 
 
 def suggest(names: Sequence[str], note: str = "") -> str:

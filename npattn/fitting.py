@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,7 +69,7 @@ def search(
     """Find the system whose parameters have the given shapes, by changing as few hyperparameters as possible.
 
     At first each is changed by itself; the most promising systems so found are where the next change starts from. Axes
-    of length 1 are not compared.
+    of length 1 are not compared, and nothing is found where the system fits as it is.
 
     Parameters
     ----------
@@ -95,9 +96,10 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
     TimeoutError
     """
     wanted, before = solids(given), solids(declared(module))
-    tries = [(likely_numbers(given.values()), MAX_CHANGES)]
-    if len(wanted.items() & before.items()) < len(wanted) / 2:  # or else what differs doesn't follow from one of them
-        tries.append((COMMON_NUMBERS, 1))
+    if wanted == before:
+        return None
+    close = len(wanted.items() & before.items()) >= len(wanted) / 2  # then what differs rarely follows from several
+    tries = [(likely_numbers(given.values()), MAX_CHANGES), *([] if close else [(COMMON_NUMBERS, 1)])]
     for numbers, changes in tries:
         starts = [Change(module)]
         for _ in range(changes):
@@ -105,14 +107,16 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
             for start, path, field in ((s, *found) for s in starts for found in hyperparameters(s.module)):
                 if path in start.paths:
                     continue
-                least, scores = agreement(solids(declared(start.module)), wanted), []
+                least, scores = agreement(solids(declared(start.module)), wanted) if close else -math.inf, []
                 for change, shapes in attempts(start, path, field, numbers, end):
                     if shapes == wanted:
                         return change
                     if renamed is None and alike(shapes, wanted):
                         renamed = change
-                    scores.append((agreement(shapes, wanted), change))
-                better += sorted((each for each in scores if each[0] > least), key=lambda each: -each[0])[:MAX_KEPT]
+                    score = agreement(shapes, wanted)
+                    if score > max(least, -len(shapes.keys() ^ wanted.keys())):
+                        scores.append((score, change))
+                better += sorted(scores, key=lambda each: -each[0])[:MAX_KEPT]
             if renamed:
                 return renamed
             better.sort(key=lambda each: -each[0])

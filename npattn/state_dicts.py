@@ -63,7 +63,7 @@ def check_parameter_names(
     pairs = pair_all(texts, expected)
     hint = (
         entry_hint(expected, whole)
-        or (missing and prefix_hint(expected, whole, prefix))
+        or prefix_hint(expected, whole, prefix)
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
         or change_hint(module, texts, before)
         or (missing and prefix_hint(expected, whole, prefix, renamed=True))
@@ -88,11 +88,7 @@ def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any],
     if given == expected:
         return
     wrong = [name for name in expected if given[name] != expected[name]]
-    hint = (
-        layout_hint(wrong, given, expected, prefix, transposed=False)
-        or change_hint(module, given, prefix)
-        or layout_hint(wrong, given, expected, prefix, transposed=True)
-    )
+    hint = change_hint(module, given, prefix) or layout_hint(wrong, given, expected, prefix)
     first = wrong[0]
     raise ValueError(f"{call}: parameter {prefix + first!r} has shape {given[first]}; expected {expected[first]}{hint}")
 
@@ -311,12 +307,10 @@ def conversion(given: Shape | None, expected: Shape) -> str:
     return ""
 
 
-def layout_hint(
-    wrong: list[str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str, *, transposed: bool
-) -> str:
-    """Say how to lay out all arrays of a wrong shape, if each can be; without `transposed`, by reshaping alone."""
+def layout_hint(wrong: list[str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str) -> str:
+    """Say how to lay out all arrays of a wrong shape, if each can be."""
     calls = {name: conversion(given[name], expected[name]) for name in wrong}
-    if not all(call and (transposed or call.startswith(".reshape")) for call in calls.values()):
+    if not all(calls.values()):
         return ""
     listed = ", ".join(prefix + name + call for name, call in calls.items())
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"

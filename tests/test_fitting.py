@@ -87,6 +87,7 @@ def test_several_changed_hyperparameters_are_found_together():
         (npattn.CBAM(64), npattn.CBAM(64, spatial=False), {"spatial=False"}),
         (npattn.CBAM(64), npattn.CBAM(64, batch_norm=False), {"batch_norm=False"}),
         (npattn.CBAM(64), npattn.CBAM(512, 8, batch_norm=False), {"channels=512", "reduction=8", "batch_norm=False"}),
+        (npattn.FlexibleAttention(64), npattn.FlexibleAttention(32, 8), {"channels=32", "reduction=8"}),
         (npattn.CoordinateAttention(64), npattn.CoordinateAttention(128, reduction=4), {"channels=128", "reduction=4"}),
         (npattn.DualAttentionHead(512, 19), npattn.DualAttentionHead(2048, 21), {"in_channels=2048", "classes=21"}),
         (npattn.MultiHeadSelfAttention(16, 2), npattn.MultiHeadSelfAttention(768, 2), {"channels=768"}),
@@ -120,7 +121,7 @@ def test_what_is_found_has_the_given_shapes_and_differs_as_it_says(target):
 
 def test_the_fewest_changes_and_a_default_before_any_other_value_are_found():
     assert labels(npattn.SqueezeExcitation(64, 4), declared(npattn.SqueezeExcitation(64))) == ("reduction=16",)
-    assert labels(npattn.SqueezeExcitation(64, 4), declared(npattn.SqueezeExcitation(64, 15))) == ("reduction=16",)
+    assert labels(npattn.SqueezeExcitation(40, 4), declared(npattn.SqueezeExcitation(40, 18))) == ("reduction=16",)
 
 
 def test_nothing_is_found_where_nothing_fits():
@@ -176,3 +177,36 @@ def test_axes_of_length_one_are_not_compared():
         for name, shape in declared(npattn.PixelCorrelation(16, 8)).items()
     }
     assert labels(npattn.PixelCorrelation(16, 4), flat) == ("embedding=8",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked(Module):
+    """A width that no axis tells at once, and a hyperparameter without a say in the shapes."""
+
+    depth: int
+    rounds: int = 1
+
+    @classmethod
+    def example(cls):
+        return cls(depth=1)
+
+    def parameters(self):
+        return {"weight": ones(5 * self.depth + 2)}
+
+    def forward(self, params, x):
+        raise NotImplementedError
+
+
+def test_common_numbers_are_tried_where_no_axis_suggests_one():
+    assert labels(Stacked(1), {"weight": (47,)}) == ("depth=9",)
+
+
+def test_a_hyperparameter_without_a_say_is_given_up_soon(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Stacked, "parameter_shapes", lambda self: asked.append(self) or {"weight": (5,)})
+    assert labels(Stacked(1), {"weight": (6,)}) is None
+    assert 0 < len(asked) < 60
+
+
+def test_nothing_is_found_where_the_system_fits_as_it_is():
+    assert labels(npattn.SqueezeExcitation(64), declared(npattn.SqueezeExcitation(64))) is None

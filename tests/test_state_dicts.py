@@ -165,6 +165,10 @@ def test_pairs_are_exact_shapes_first_then_endings_then_axes_of_one():
     assert pair({"w.kernel": (4,)}, missing) == {"w.kernel": "b.weight"}
     assert pair({"w.weight": (4, 1)}, missing) == {"w.weight": "a.weight"}
     assert pair({"w": None, "v.weight": (5, 4)}, missing) == {}
+    crossed = {"x.weight": (4,), "y.weight": (4, 1)}
+    assert pair(crossed, missing) == {"x.weight": "b.weight", "y.weight": "a.weight"}
+    flat = {"beta": (1, 4), "kernel": (4, 1)}
+    assert pair(flat, {"a.weight": (4, 1, 1, 1), "a.bias": (4,)}) == {"beta": "a.bias", "kernel": "a.weight"}
     assert pair({"norm.moving_variance": (4,)}, {"bn.running_mean": (4,), "bn.running_var": (4,)}) == {
         "norm.moving_variance": "bn.running_var"
     }
@@ -220,6 +224,21 @@ def test_parallel_training_is_told_by_its_prefix():
     parallel = {f"module.{name}": value for name, value in whole_model(5).items()}
     message = complaint(SE, parallel, "layer1.3.se.")
     assert ": nothing stands under prefix='layer1.3.se.'; prefix='module.layer1.3.se.', " in message
+
+
+def test_counters_of_batches_are_no_part_of_a_prefix():
+    module = CBAM(64)
+    whole = {f"layer1.cbam.{name}": value for name, value in module.init().items()}
+    whole |= {"layer1.cbam.SpatialGate.spatial.bn.num_batches_tracked": np.array(7), "conv1.weight": np.ones(3)}
+    assert "; prefix='layer1.cbam.' would fit (expected" in complaint(module, whole)
+    module.from_state_dict(whole, "layer1.cbam.")
+
+
+def test_a_missing_entry_is_told_no_prefix_that_would_not_bring_it():
+    part = {name: value for name, value in SE.init().items() if name != "fc2.bias"}
+    assert complaint(SE, part).endswith("missing parameter 'fc2.bias' of shape (64,)")
+    part = {f"se.{name}": value for name, value in part.items()}
+    assert complaint(SE, part, "se.").endswith("missing parameter 'se.fc2.bias' of shape (64,)")
 
 
 def test_no_prefix_at_all_is_told_where_that_fits():
@@ -382,6 +401,14 @@ def test_other_names_and_other_hyperparameters_are_told_together():
         "with a renaming: conv_reduce.weight to fc1.weight, " in message
     )
     SqueezeExcitation(64, 8).from_state_dict(follow(message, mapping))
+
+
+def test_fewer_arrays_under_other_names_are_told_the_hyperparameter_before_the_names():
+    message = complaint(SE, {"fc.0.weight": np.ones((4, 64)), "fc.2.weight": np.ones((64, 4))})
+    assert (
+        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: fc.0.weight to fc1.weight"
+        " (with .reshape(4, 64, 1, 1)), fc.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
+    )
 
 
 def test_a_layout_is_told_before_hyperparameters_and_these_before_a_transposed_one():

@@ -212,3 +212,8 @@ def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="golden: values='tie'; did you mean 'ties'"):
         oracle.golden(npattn.CATALOGUE["eca"].example(), values="tie")
+
+
+def test_a_format_under_two_names_is_swept_once():
+    once = [recipe.id for recipe in oracle.cases("eca", ["float16", "bfloat16"], limit=2)]
+    assert [recipe.id for recipe in oracle.cases("eca", ["fp16", "bf16", "half", "bfloat16"], limit=2)] == once
