@@ -88,7 +88,7 @@ def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any],
     if given == expected:
         return
     wrong = [name for name in expected if given[name] != expected[name]]
-    hint = change_hint(module, given, prefix) or layout_hint(wrong, given, expected, prefix)
+    hint = layout_hint(wrong, given, expected, prefix) or change_hint(module, given, prefix)
     first = wrong[0]
     raise ValueError(f"{call}: parameter {prefix + first!r} has shape {given[first]}; expected {expected[first]}{hint}")
 

@@ -411,13 +411,17 @@ def test_fewer_arrays_under_other_names_are_told_the_hyperparameter_before_the_n
     )
 
 
-def test_a_layout_is_told_before_hyperparameters_and_these_before_a_transposed_one():
-    square = SlidingWindowSegmentation(32, 3, 3, 2)
-    assert "; classes=32, channels=3 would fit" in complaint(square, SlidingWindowSegmentation(3, 32, 3, 2).init())
+def test_a_layout_is_told_before_hyperparameters():
+    windows = SlidingWindowSegmentation(32, 3, 3, 2)
     transposed = {"classifier.weight": np.ones((32, 3)), "classifier.bias": np.ones(3)}
-    assert complaint(square, transposed).endswith("; classifier.weight.T makes it fit")
-    assert complaint(PixelCorrelation(16, 8), {"f9.weight": np.ones((8, 16))}).endswith(
-        "reshape(8, 16, 1, 1) makes it fit"
+    assert complaint(windows, transposed).endswith("; classifier.weight.T makes it fit")
+    assert "; classes=32, channels=3 would fit" in complaint(windows, transposed | {"classifier.bias": np.ones(32)})
+    likeness = PixelCorrelation(16, 8)
+    assert complaint(likeness, {"f9.weight": np.ones((8, 16))}).endswith(
+        "; f9.weight.reshape(8, 16, 1, 1) makes it fit"
+    )
+    assert complaint(likeness, {"f9.weight": np.ones((16, 8))}).endswith(
+        "f9.weight.T.reshape(8, 16, 1, 1) makes it fit"
     )
 
 
