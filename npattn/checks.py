@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -15,18 +15,50 @@ __all__ = [
     "brief",
     "channel_hint",
     "check_array",
+    "check_hyperparameters",
     "check_map",
     "check_names",
     "check_positions",
-    "check_shapes",
     "check_variance",
     "describe_type",
+    "did_you_mean",
+    "nearest",
     "require_booleans",
     "require_choice",
     "require_integers",
     "require_numbers",
     "require_selection",
+    "suggest",
 ]
+
+SYNONYMS = {
+    "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
+    "in_dim embed_dim d_model hidden_size width inp inc c ch chs c1 cin c_in",
+    "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
+    "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor squeeze_channels reduction_ratio "
+    "reduction_rate reduction_factor reduce rd_channels",
+    "kernel_size": "k k_size ksize kernel ks window",
+    "bias": "qkv_bias conv_bias",
+    "heads": "nhead h num_attention_heads",
+    "classes": "nclass nclasses ncls num_labels labels out_channels categories",
+    "rates": "dilations dilation atrous_rates atrous dilation_rates",
+    "batch_norm": "bn norm batchnorm norm_layer",
+    "spatial": "spatial_gate spatial_attention",
+    "pools": "pool_types pool_type pooling",
+    "variant": "mode kind version flavour flavor",
+    "training": "train train_mode",
+    "dropout": "p drop drop_rate drop_prob drop_p dropout_p dropout_rate dropout_ratio",
+    "size": "image_size output_size out_size resolution img_size",
+    "window": "window_size win win_size kernel_size kernel patch_size patch k",
+    "stride": "step hop",
+    "embedding": "embed_dim embedding_dim embedding_channels embedding_size embed out_channels hidden_channels",
+    "inner": "module block layer fn body wrapped system attention",
+    "gamma": "slope",
+    "b": "beta offset intercept",
+    "k": "topk top_k n num samples num_samples points",
+}
+SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"
+"""What else published code calls a hyperparameter, by the name that it has here."""
 
 
 def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
@@ -90,9 +122,7 @@ def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
         if not isinstance(value, str):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")
         if value not in choices:
-            near = difflib.get_close_matches(value.lower(), choices, n=1, cutoff=0.5)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{call}: {name}={brief(value)}{meant} (expected {listed})")
+            raise ValueError(f"{call}: {name}={brief(value)}{did_you_mean(value, choices)} (expected {listed})")
 
 
 def require_selection(call: str, choices: Collection[str], **values: Any) -> None:
@@ -113,8 +143,7 @@ def require_selection(call: str, choices: Collection[str], **values: Any) -> Non
             )
         for chosen in value:
             if not (isinstance(chosen, str) and chosen in choices):
-                near = difflib.get_close_matches(str(chosen).lower(), choices, n=1, cutoff=0.5)
-                meant = f"; did you mean {near[0]!r}?" if near else ""
+                meant = did_you_mean(chosen, choices)
                 raise ValueError(f"{call}: {name} holds an unknown {chosen!r}{meant} (expected some of {listed})")
             if value.count(chosen) > 1:
                 raise ValueError(f"{call}: {name}={brief(value)} holds {chosen!r} twice; expected each at most once")
@@ -134,18 +163,81 @@ def check_names(
     unknown = [name for name in given if name not in expected]
     missing = [name for name in expected if name not in given]
     if unknown:
-        near = difflib.get_close_matches(str(unknown[0]), missing or expected, n=1, cutoff=0.5)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
+        meant = did_you_mean(unknown[0], missing or expected)
         raise ValueError(f"{call}: unknown {noun} {unknown[0]!r}{meant} (expected {', '.join(expected) or 'none'})")
     if missing:
         raise ValueError(f"{call}: missing {noun} {missing[0]!r} of shape {expected[missing[0]]}")
 
 
-def check_shapes(call: Any, arrays: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse an array whose shape is not the one declared under its name."""
-    for name, shape in shapes.items():
-        if tuple(arrays[name].shape) != shape:
-            raise ValueError(f"{call}: parameter {name!r} has shape {tuple(arrays[name].shape)}; expected {shape}")
+def check_hyperparameters(
+    call: str, given: Collection[str], expected: Collection[str], nested: Sequence[str] = ()
+) -> None:
+    """Refuse names of hyperparameters that a system lacks, naming those that may be meant, by use or by spelling.
+
+    Parameters
+    ----------
+    call : str
+        What the message begins with.
+    given, expected : collection of str
+    nested : sequence of str
+        Hyperparameters of systems within, which may be meant too: "inner.channels".
+
+    Raises
+    ------
+    TypeError
+
+    Examples
+    --------
+    >>> check_hyperparameters("SE", ["ratio"], ["channels", "reduction"])
+    Traceback (most recent call last):
+    TypeError: SE: unknown hyperparameter 'ratio'; did you mean 'reduction'? (expected channels, reduction)
+    """
+    for name in given:
+        if name not in expected:
+            known = [field for field in (*expected, *nested) if is_synonym(name, field.rpartition(".")[2])]
+            free = [field for field in known if field not in given]
+            meant = suggest(free or known) or did_you_mean(name, (*expected, *nested))
+            raise TypeError(
+                f"{call}: unknown hyperparameter {name!r}{meant} (expected {', '.join(expected) or 'none'})"
+            )
+
+
+def is_synonym(name: str, field: str) -> bool:
+    """Tell whether published code calls a hyperparameter by a name, counts and switches marked as such or not."""
+    bare = name.lower().replace("-", "_")
+    for mark in ("num_", "n_", "nb_", "use_", "with_", "has_", "is_", "no_"):
+        bare = bare.removeprefix(mark)
+    known = (field, *SYNONYMS.get(field, "").split())
+    return name.lower() in known or bare in known
+
+
+def suggest(names: Sequence[str], note: str = "") -> str:
+    """Ask whether one of some names is meant, as the clause of a message; say nothing if there are none.
+
+    Examples
+    --------
+    >>> suggest(["fc1", "fc2"])
+    "; did you mean 'fc1' or 'fc2'?"
+    """
+    listed = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), *map(repr, names[-1:])]))
+    return f"; did you mean {listed}{note}?" if names else ""
+
+
+def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """Find the choice whose spelling is nearest, in whatever case; none if none is as near as `cutoff`."""
+    spelt = {choice.lower(): choice for choice in choices}
+    return [spelt[near] for near in difflib.get_close_matches(str(given).lower(), spelt, n=1, cutoff=cutoff)]
+
+
+def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str:
+    """Ask whether the choice whose spelling is nearest is meant, as the clause of a message.
+
+    Examples
+    --------
+    >>> did_you_mean("Reductoin", ["channels", "reduction"])
+    "; did you mean 'reduction'?"
+    """
+    return suggest(nearest(given, choices, cutoff))
 
 
 def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> None:

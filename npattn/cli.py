@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import functools
 import math
 import os
@@ -24,11 +23,13 @@ import numpy as np
 
 import npattn
 from npattn.attention import CATALOGUE
+from npattn.checks import did_you_mean
 from npattn.data import photo_features, photograph
 from npattn.files import discard_unfinished, one_line, whole_file
 from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, ArchiveError, Case, generic_values, golden, gradcheck, load
+from npattn.oracle.formats import find_format
 from npattn.oracle.golden_files import read_results, write
 from npattn.oracle.special import VALUES
 
@@ -227,7 +228,7 @@ def make_parser() -> Parser:
     make.add_argument("--width", type=positive, default=16, metavar="W", help="columns of the map (default: 16)")
     make.add_argument(
         "--dtype",
-        choices=list(FORMATS),
+        type=format_name,
         default="float16",
         metavar="FORMAT",
         help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16)",
@@ -470,9 +471,8 @@ def duration(seconds: float) -> str:
 def find(key: str) -> type[Module]:
     """Look up a system, or say which key may be meant."""
     if key not in CATALOGUE:
-        near = difflib.get_close_matches(key, CATALOGUE, n=1, cutoff=0.4)
-        meant = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"unknown system {key!r}; {meant}npattn list names them all")
+        meant = did_you_mean(key, CATALOGUE, 0.4) or ";"
+        raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
     return CATALOGUE[key]
 
 
@@ -505,6 +505,14 @@ def pixel(text: str) -> tuple[int, int]:
             f"{text!r} is no pixel; expected ROW,COLUMN from 0,0 to {height - 1},{width - 1}, such as 75,115"
         )
     return int(match[1]), int(match[2])
+
+
+def format_name(text: str) -> str:
+    """Read a floating-point format's name, or another name of it."""
+    try:
+        return find_format(text, "--dtype").name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--dtype: ")) from error
 
 
 def seed(text: str) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from npattn.attention import CATALOGUE
-from npattn.checks import brief
+from npattn.checks import brief, check_hyperparameters, did_you_mean
 from npattn.module import Module
 from npattn.parameters import within
 
@@ -33,10 +32,10 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
 
     Raises
     ------
-    ValueError
-        If a name is unknown (the nearest is given), or whatever the module refuses.
-    TypeError, ArithmeticError
-        Whatever the module refuses.
+    TypeError
+        If a name is unknown (what it may mean is said), or whatever the module refuses.
+    ValueError, ArithmeticError
+        If a system's key is unknown, or whatever the module refuses.
 
     Examples
     --------
@@ -47,15 +46,12 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
     """
     name = type(module).__name__
     values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    parts = {field: value for field, value in values.items() if isinstance(value, Module)}
+    nested = [f"{field}.{inner.name}" for field, part in parts.items() for inner in dataclasses.fields(part)]
+    check_hyperparameters(name, [path.partition(".")[0] for path in settings], values, nested)
     changes = {}
     for path, text in settings.items():
         field, dot, _ = path.partition(".")
-        if field not in values:
-            near = difflib.get_close_matches(field, values, n=1, cutoff=0.5)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{name}: unknown hyperparameter {field!r}{meant} (expected {', '.join(values) or 'none'})"
-            )
         if not isinstance(values[field], Module):
             if dot:
                 raise ValueError(f"{name}: {path}: {field} is no system and has no hyperparameters of its own")
@@ -82,7 +78,5 @@ def literal(text: str) -> Any:
 def example(key: str, name: str) -> Module:
     """Return the example of the system with a key."""
     if key not in CATALOGUE:
-        near = difflib.get_close_matches(key, CATALOGUE, n=1, cutoff=0.4)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name}={brief(key)} is no key of a system{meant}")
+        raise ValueError(f"{name}={brief(key)} is no key of a system{did_you_mean(key, CATALOGUE, 0.4)}")
     return CATALOGUE[key].example()

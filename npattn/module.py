@@ -6,15 +6,17 @@ the forward pass and hands back a `Pass`, whose ``backward`` is a closure over w
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import inspect
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from npattn.checks import channel_hint, check_array, check_map, check_names, check_shapes, describe_type
-from npattn.parameters import Parameter, to_numpy, under, within
+from npattn.checks import channel_hint, check_array, check_hyperparameters, check_map, describe_type
+from npattn.parameters import Parameter, to_numpy, within
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
 
@@ -79,8 +81,27 @@ class Pass:
         return f"Pass(output: {'; '.join([outputs, *named])})"
 
 
+class Constructor(ABCMeta):
+    """The type of `Module`: a call that doesn't fit a system's hyperparameters is told which one is meant."""
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The hyperparameters, for `help` and editors."""
+        return inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
+
+    def __call__(cls, *args, **kwargs):
+        """Make a module."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except TypeError:
+            complaint = misfit(cls, args, kwargs)
+            if complaint is None:
+                raise
+        raise complaint from None
+
+
 @dataclass(frozen=True)
-class Module(ABC):
+class Module(metaclass=Constructor):
     """Base of every system: a frozen record of hyperparameters that can be called.
 
     A subclass declares `key`, `paper`, its parameters (`parameters`, `buffers`) and the mathematics (`forward`). All
@@ -221,18 +242,21 @@ class Module(ABC):
         TypeError
             If `mapping` is no mapping, or an entry is no array of floating-point numbers.
         ValueError
-            If an entry is missing, unknown or of a wrong shape.
+            If an entry is missing, unknown or of a wrong shape. The message says what would make the checkpoint fit,
+            if something does: another prefix, other names, an array laid out anew, other hyperparameters.
         """
         call = f"{self}.from_state_dict"
         if not isinstance(mapping, Mapping):
-            raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays")
-        shapes = self.parameter_shapes() | self.buffer_shapes()
-        arrays = within(prefix, {str(name): value for name, value in mapping.items()})
+            pass_on = ": pass its state_dict()" if hasattr(mapping, "state_dict") else ""
+            raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
+        whole = {str(name): value for name, value in mapping.items()}
+        arrays = within(prefix, whole)
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
         arrays = {name: value for name, value in arrays.items() if name not in counters}
-        check_names(call, under(prefix, arrays), under(prefix, shapes))
-        params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in shapes}
-        check_shapes(call, under(prefix, params), under(prefix, shapes))
+        check_parameter_names(call, self, arrays, prefix, whole)
+        names = self.parameter_shapes() | self.buffer_shapes()
+        params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in names}
+        check_parameter_shapes(call, self, params, prefix)
         return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
     def __call__(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
@@ -293,11 +317,10 @@ class Module(ABC):
             raise TypeError(
                 f"{self}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
             )
-        shapes = self.parameter_shapes() | self.buffer_shapes()
-        check_names(self, params, shapes)
+        check_parameter_names(self, self, params)
         for name, value in params.items():
             check_array(self, f"parameter {name!r}", value, next(iter(self.input_shapes(1, 1, 1))), x)
-        check_shapes(self, params, shapes)
+        check_parameter_shapes(self, self, params)
 
     def _check_upstream(self, dy: Any, output: Any) -> None:
         gradients, outputs = as_tuple(dy), as_tuple(output)
@@ -317,3 +340,36 @@ class Module(ABC):
 def as_tuple(value: Any) -> tuple[Any, ...]:
     """Return `value` if it is a tuple, else the tuple of it alone."""
     return value if isinstance(value, tuple) else (value,)
+
+
+def misfit(system: type[Module], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:
+    """Say what is wrong with the arguments that a system is made from; None if they fit its constructor."""
+    signature = inspect.signature(system)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        pass
+    else:
+        return None
+    name = system.__name__
+    fields = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    positional = [field for field, p in fields.items() if p.kind != p.KEYWORD_ONLY]
+    filled = positional[: len(args)]
+    missing = [field for field, p in fields.items() if p.default is p.empty and field not in {*filled, *kwargs}]
+    twice = [field for field in kwargs if field in filled]
+    bare = [field for field in kwargs if field not in fields and field in inspect.get_annotations(system)]
+    if bare:
+        return TypeError(
+            f"{name}: {bare[0]} is declared, but {name} is no dataclass; put @dataclass(frozen=True) on it"
+        )
+    try:
+        check_hyperparameters(name, [*filled, *kwargs], fields)
+    except TypeError as error:
+        return error
+    if len(args) > len(positional):
+        expected = f"at most {len(positional)}: {', '.join(positional)}" if positional else "none"
+        return TypeError(f"{name}: got {len(args)} hyperparameters by position; expected {expected}")
+    if twice:
+        return TypeError(f"{name}: got {twice[0]!r} twice, by position and by name; expected it once")
+    noun = "hyperparameter" if len(missing) == 1 else "hyperparameters"
+    return TypeError(f"{name}: missing {noun} {', '.join(map(repr, missing))} (expected {', '.join(fields)})")

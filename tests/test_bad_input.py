@@ -524,10 +524,118 @@ def test_hyperparameters_cannot_be_changed_afterwards(system):
 
 @every_system
 def test_unknown_hyperparameter_is_refused_by_name(system):
-    with pytest.raises(TypeError, match="colour"):
+    name, expected = system.__name__, ", ".join(field.name for field in dataclasses.fields(system))
+    with refused(TypeError, f"{name}: unknown hyperparameter 'colour' (expected {expected})"):
         system(colour=2)
-    with pytest.raises(TypeError, match=FIRST[system]):
+    with refused(TypeError, f"{name}: missing hyperparameter", f" {FIRST[system]!r}", f"(expected {expected})"):
         system()
+    with refused(TypeError, f"{name}: got 9 hyperparameters by position; expected at most ", FIRST[system]):
+        system(*range(9))
+    with refused(TypeError, f"{name}: got {FIRST[system]!r} twice, by position and by name"):
+        system(1, **{FIRST[system]: 1})
+    for field in dataclasses.fields(system):
+        with refused(TypeError, f"{name}: unknown hyperparameter '{field.name}_'; did you mean '{field.name}'?"):
+            dataclasses.replace(system.example(), **{f"{field.name}_": 1})
+
+
+MEANT = {
+    "channels": "in_channels in_planes inplanes planes dim in_dim embed_dim num_channels gate_channels c inp channel",
+    "in_channels": "channels in_planes inplanes dim num_channels inp",
+    "out_channels": "out out_planes oup",
+    "reduction": "ratio r rd_ratio squeeze squeeze_channels reduction_ratio reduction_rate Ratio",
+    "kernel_size": "k k_size kernel ks",
+    "heads": "num_heads n_heads nhead num_attention_heads",
+    "classes": "num_classes nclass n_classes num_labels out_channels",
+    "rates": "dilations atrous_rates dilation",
+    "bias": "use_bias with_bias has_bias qkv_bias",
+    "batch_norm": "bn norm use_bn norm_layer batchnorm",
+    "spatial": "no_spatial use_spatial spatial_attention",
+    "pools": "pool_types pooling pool_type",
+    "variant": "mode kind version",
+    "training": "is_training train",
+    "dropout": "p drop drop_rate dropout_rate",
+    "window": "window_size patch_size kernel_size",
+    "stride": "strides step",
+    "embedding": "embedding_dim embed hidden_channels embed_dim",
+    "inner": "module block layer fn",
+    "k": "top_k topk n num_samples",
+    "b": "beta",
+    "size": "image_size out_size",
+}
+
+
+@every_system
+def test_hyperparameter_under_a_name_of_published_code_is_told_the_one_it_stands_for(system):
+    names = [field.name for field in dataclasses.fields(system)]
+    for field in names:
+        for other in MEANT.get(field, "").split():
+            if other not in names and not any(other in MEANT.get(name, "").split() for name in names if name != field):
+                with refused(
+                    TypeError, f"{system.__name__}: unknown hyperparameter {other!r}; did you mean {field!r}? (expected"
+                ):
+                    system(**{other: 2})
+
+
+def test_hyperparameter_that_is_given_already_is_meant_last():
+    with refused(TypeError, "unknown hyperparameter 'embed_dim'; did you mean 'channels' or 'embedding'?"):
+        npattn.PixelCorrelation(embed_dim=4)
+    with refused(TypeError, "unknown hyperparameter 'embed_dim'; did you mean 'embedding'?"):
+        npattn.PixelCorrelation(16, embed_dim=4)
+    with refused(TypeError, "unknown hyperparameter 'ratio'; did you mean 'reduction'?"):
+        SqueezeExcitation(8, reduction=2, ratio=2)
+
+
+@dataclass(frozen=True)
+class Grouped(Swap):
+    """A user's own hyperparameters, one of which only a name can give."""
+
+    groups: int = dataclasses.field(default=1, kw_only=True)
+
+
+class Undecorated(Swap):
+    """A dataclass but for the decorator."""
+
+    depth: int
+
+
+class OwnConstructor(Swap):
+    """What takes any name."""
+
+    def __init__(self, channels, **others):
+        super().__init__(channels)
+
+
+def test_own_systems_are_told_of_their_own_hyperparameters():
+    for call, words in (
+        (lambda: Grouped(3, num_groups=2), "unknown hyperparameter 'num_groups'; did you mean 'groups'?"),
+        (lambda: Grouped(dim=2), "unknown hyperparameter 'dim'; did you mean 'channels'? (expected channels, groups)"),
+        (lambda: Grouped(3, 2), "got 2 hyperparameters by position; expected at most 1: channels"),
+        (lambda: Grouped(groups=2), "missing hyperparameter 'channels' (expected channels, groups)"),
+        (lambda: Undecorated(3, depth=2), "depth is declared, but Undecorated is no dataclass; put @dataclass"),
+        (OwnConstructor, "missing hyperparameter 'channels' (expected channels)"),
+    ):
+        with refused(TypeError, words):
+            call()
+    with pytest.raises(TypeError) as caught:
+        Grouped(dim=2)
+    assert caught.value.__suppress_context__
+    assert OwnConstructor(3, anything=4).channels == 3
+
+
+def test_an_error_from_within_a_constructor_stays_what_it_is():
+    @dataclass(frozen=True)
+    class Failing(Swap):
+        def __post_init__(self):
+            raise TypeError("from within")
+
+    with pytest.raises(TypeError, match=r"^from within$"):
+        Failing(3)
+
+
+@every_system
+def test_a_systems_signature_lists_its_hyperparameters(system):
+    assert list(inspect.signature(system).parameters) == [field.name for field in dataclasses.fields(system)]
+    assert list(inspect.signature(system.example()).parameters) == ["params", "inputs"]
 
 
 # Checkpoints
@@ -616,14 +724,17 @@ def test_prefix_selects_one_system_and_ignores_the_rest(system):
 def test_prefix_under_which_nothing_stands_is_refused(system):
     module, params, _, _ = arguments(system)
     checkpoint = {f"layer1.0.{name}": value for name, value in params.items()}
-    for prefix in ("layer2.", "layer1.0.se.", "ayer1.0."):
-        with refused(ValueError, f"{module}.from_state_dict: missing parameter '{prefix}{next(iter(params))}'"):
-            module.from_state_dict(checkpoint, prefix)
-    with refused(ValueError, f"{module}.from_state_dict: unknown", f"'layer1.0.{next(iter(params))}'", "did you mean"):
-        module.from_state_dict(checkpoint)
     first = next(iter(params))
-    with refused(ValueError, f"unknown parameter 'layer1.0.{first}'; did you mean 'layer1.0{first}'?"):
-        module.from_state_dict(checkpoint, "layer1.0")
+    for prefix in ("layer2.", "layer1.0.se.", "ayer1.0."):
+        with refused(
+            ValueError,
+            f"{module}.from_state_dict: missing parameter '{prefix}{first}' of shape {params[first].shape}",
+            f": nothing stands under prefix='{prefix}'; prefix='layer1.0.' would fit",
+        ):
+            module.from_state_dict(checkpoint, prefix)
+    for prefix in ("", "layer1.0", "l"):
+        with refused(ValueError, f"unknown parameter 'layer1.0.{first}'; prefix='layer1.0.' would fit (expected"):
+            module.from_state_dict(checkpoint, prefix)
 
 
 def assert_taken(module, checkpoint, expected, dtype):

@@ -163,7 +163,7 @@ def cases(
     module = find_module(system)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
-    names = [find_format(dtype, "cases").name for dtype in formats]
+    names = dict.fromkeys(find_format(dtype, "cases").name for dtype in formats)
     if not isinstance(kinds, (tuple, list)):
         raise TypeError(f"cases: kinds={kinds!r} is {describe_type(kinds)}; expected a list: [{kinds!r}]")
     require_selection("cases", KINDS, kinds=kinds)

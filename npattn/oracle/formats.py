@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from npattn.checks import require_choice
+from npattn.checks import brief, describe_type, did_you_mean
 
 __all__ = ["FLOAT64", "FORMATS", "Format", "find_format", "representable", "ulp"]
 
@@ -72,24 +73,84 @@ FLOAT64 = Format("float64", 53, -1022, float(np.finfo(np.float64).max), 53)
 """The format of the reference itself: nothing is rounded that float64 doesn't round."""
 
 
-def find_format(name: Any, call: str) -> Format:
-    """Look up a format by its name, or by NumPy's or another library's dtype of that name.
+ALIASES = {
+    "float32": "fp32 f32 f4 single",
+    "tf32": "tfloat32 tensorfloat32",
+    "bfloat16": "bf16 bfloat",
+    "float16": "fp16 f16 f2 half",
+    "float8_e4m3": "e4m3 e4m3fn fp8e4m3 fp8e4m3fn float8e4m3fn f8e4m3 f8e4m3fn fp8e4nv",
+    "float8_e5m2": "e5m2 fp8e5m2 f8e5m2 fp8e5",
+}
+"""What else the formats are called, in lower case and without the marks between the words."""
+NAMES = {re.sub(r"[\W_]", "", alias): name for name, others in ALIASES.items() for alias in (name, *others.split())}
+"""The formats' names by all that they are called."""
+REASONS = {
+    r"(float|fp|f)(64|96|128)|double|longdouble": "; the exact results are in float64 already, and a kernel's "
+    "are judged in a format that rounds more",
+    r"float": "; it is float32 in PyTorch and float64 in NumPy; did you mean 'float32'?",
+    r"(float|fp|f)8": "; did you mean 'float8_e4m3' or 'float8_e5m2'?",
+    r".*fnuz|fp8e(4b8|4b15|5b16)": "; FNUZ formats are others, with another exponent bias and no negative zero",
+    r".*e(3m4|8m0|2m1|2m3|3m2).*|(mx|nv)?(float|fp|f)[46]": "; it is another format, which the oracle doesn't know",
+    r"u?int\d*|[iu]\d|bool|complex\d*|object|str": "; it is no floating-point format",
+}
+"""Why a name is refused, as the clause of a message, by a pattern of the name without the marks between its words."""
+
+
+def find_format(given: Any, call: str) -> Format:
+    """Look up a format by its name, by another name that is usual, or by a dtype of NumPy or another library.
+
+    Parameters
+    ----------
+    given : str or dtype
+        "float8_e4m3" is the format that PyTorch and ml_dtypes call ``float8_e4m3fn``.
+    call : str
+        What an error message begins with.
+
+    Returns
+    -------
+    Format
 
     Raises
     ------
-    TypeError, ValueError
-        If it is none of them.
+    TypeError
+        If it is neither a name nor a dtype.
+    ValueError
+        If it names no format that the oracle knows, or more than one; those that may be meant are said.
 
     Examples
     --------
-    >>> find_format("float16", "golden") is find_format(np.float16, "golden")
+    >>> find_format("bf16", "golden") is FORMATS["bfloat16"]
     True
+    >>> find_format(np.float16, "golden") is find_format("half", "golden")
+    True
+    >>> find_format("fp8", "golden")
+    Traceback (most recent call last):
+    ValueError: golden: dtype='fp8'; did you mean 'float8_e4m3' or 'float8_e5m2'? (expected 'float32' or ...)
     """
-    if not isinstance(name, str):
-        name = getattr(name, "__name__", None) or str(name)
-    name = name.rpartition(".")[2]
-    require_choice(call, FORMATS, dtype=name)
-    return FORMATS[name]
+    listed = " or ".join(map(repr, FORMATS))
+    name = given if isinstance(given, str) else name_of(given)
+    if name is None:
+        raise TypeError(f"{call}: dtype={brief(given)} is {describe_type(given)}; expected a name or dtype: {listed}")
+    key = re.sub(r"[\W_]", "", name.strip().rpartition(".")[2].lower())
+    if key == "float8e4m3" and not isinstance(given, (str, Format)):
+        why = "; the dtype of this name has infinities and ends at 240; did you mean float8_e4m3fn?"
+    elif key in NAMES:
+        return FORMATS[NAMES[key]]
+    else:
+        reasons = (reason for pattern, reason in REASONS.items() if re.fullmatch(pattern, key))
+        why = next(reasons, did_you_mean(name, FORMATS, 0.6))
+    raise ValueError(f"{call}: dtype={brief(name)}{why} (expected {listed})")
+
+
+def name_of(dtype: Any) -> str | None:
+    """Return the name of a dtype of any library; None of what is no dtype."""
+    if isinstance(dtype, np.dtype) or dtype is float:
+        return np.dtype(dtype).name
+    if isinstance(dtype, type):
+        return dtype.__name__
+    if isinstance(dtype, Format) or "dtype" in type(dtype).__name__.lower():
+        return getattr(dtype, "name", str(dtype))
+    return None
 
 
 def representable(values: np.ndarray, format: Format) -> np.ndarray:

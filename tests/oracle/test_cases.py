@@ -194,7 +194,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'?"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),
-        (["eca", ["bf16"]], {}, ValueError, "dtype='bf16'; did you mean 'bfloat16'?"),
+        (["eca", ["bfloat15"]], {}, ValueError, "dtype='bfloat15'; did you mean 'bfloat16'?"),
         (["eca", "bfloat16"], {}, TypeError, "formats='bfloat16' is a str; expected a list: ['bfloat16']"),
         (["eca"], {"kinds": ["tie"]}, ValueError, "kinds holds an unknown 'tie'; did you mean 'ties'?"),
         (["eca"], {"kinds": "ties"}, TypeError, "kinds='ties' is a str; expected a list: ['ties']"),
@@ -212,3 +212,8 @@ def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="golden: values='tie'; did you mean 'ties'"):
         oracle.golden(npattn.CATALOGUE["eca"].example(), values="tie")
+
+
+def test_a_format_under_two_names_is_swept_once():
+    once = [recipe.id for recipe in oracle.cases("eca", ["float16", "bfloat16"], limit=2)]
+    assert [recipe.id for recipe in oracle.cases("eca", ["fp16", "bf16", "half", "bfloat16"], limit=2)] == once

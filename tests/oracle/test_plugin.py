@@ -116,7 +116,7 @@ def test_a_failure_shows_the_report_and_no_code_of_npattn(run):
     [
         ("'ecs'", "golden('ecs'): cases: system='ecs'; did you mean 'eca'?"),
         ("", "golden() names no system; expected some, such as golden('eca')"),
-        ("'eca', formats=['bf16']", "dtype='bf16'; did you mean 'bfloat16'?"),
+        ("'eca', formats=['fp8']", "dtype='fp8'; did you mean 'float8_e4m3' or 'float8_e5m2'?"),
         ("'eca', format=['float16']", "option='format'; did you mean 'formats'?"),
         ("'eca', kinds=['size']", "kinds holds an unknown 'size'; did you mean 'sizes'?"),
         ("'eca', limit=0", "limit=0; expected an integer of at least 1"),

@@ -1,0 +1,350 @@
+"""Whether a state dict fits a system; and if not, what was meant: names, a prefix, a layout, hyperparameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from npattn.checks import nearest, suggest
+from npattn.fitting import Shape, declared, default_of, search, solid
+
+if TYPE_CHECKING:
+    from npattn.module import Module
+
+__all__ = ["check_parameter_names", "check_parameter_shapes"]
+
+ENDINGS = {"kernel": "weight", "w": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "variance": "var"}
+"""What other libraries call a layer's arrays."""
+LISTED = 3
+"""Prefixes that a message lists before it counts the others."""
+
+
+def check_parameter_names(
+    call: Any,
+    module: Module,
+    given: Mapping[Any, Any],
+    prefix: str | None = None,
+    whole: Mapping[str, Any] | None = None,
+) -> None:
+    """Refuse missing and unknown names, and say what would make them fit.
+
+    Parameters
+    ----------
+    call : object
+        What the message begins with.
+    module : Module
+    given : mapping of str to array
+        Without the prefix.
+    prefix : str, optional
+        Where in `whole` they stand; None where the caller can't be given one.
+    whole : mapping of str to array, optional
+        Where other prefixes are looked for; `given` by default.
+
+    Raises
+    ------
+    ValueError
+    """
+    expected = declared(module)
+    if given.keys() == expected.keys():
+        return
+    shapes = {name: shape_of(value) for name, value in given.items()}
+    unknown = [name for name in shapes if name not in expected]
+    missing = [name for name in expected if name not in shapes]
+    before = prefix or ""
+    found = f"missing parameter {before + missing[0]!r} of shape {expected[missing[0]]}" if missing else ""
+    if unknown:
+        found = f"unknown parameter {(before + unknown[0] if before else unknown[0])!r}"
+    texts = {str(name): shape for name, shape in shapes.items()}
+    whole = given if whole is None else whole
+    pairs = pair_all(texts, expected)
+    hint = (
+        entry_hint(expected, whole)
+        or prefix_hint(expected, whole, prefix)
+        or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
+        or change_hint(module, texts, before)
+        or (missing and prefix_hint(expected, whole, prefix, renamed=True))
+        or renaming_hint(pairs, texts, expected, before)
+        or name_hint(expected, texts, before)
+    )
+    if before and not given:
+        hint = f": nothing stands under prefix={prefix!r}" + hint
+    names = ", ".join(before + name for name in expected) or "none"
+    raise ValueError(f"{call}: {found}{hint}" + (f" (expected {names})" if unknown else ""))
+
+
+def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse an array whose shape is not the one declared under its name, and say what would make it fit.
+
+    Raises
+    ------
+    ValueError
+    """
+    expected = declared(module)
+    given = {name: shape_of(arrays[name]) for name in expected}
+    if given == expected:
+        return
+    wrong = [name for name in expected if given[name] != expected[name]]
+    hint = layout_hint(wrong, given, expected, prefix) or change_hint(module, given, prefix)
+    first = wrong[0]
+    raise ValueError(f"{call}: parameter {prefix + first!r} has shape {given[first]}; expected {expected[first]}{hint}")
+
+
+def shape_of(value: Any) -> Shape | None:
+    """Return an array's shape; None of what has none."""
+    try:
+        return tuple(map(int, value.shape))
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def ending(name: str) -> str:
+    """Return what kind of array a name ends in: weight, bias, mean, var."""
+    last = re.split(r"[._/]", name.lower())[-1]
+    return ENDINGS.get(last, last)
+
+
+def stem(name: str) -> str:
+    """Return a name without its ending."""
+    return re.sub(r"[._/]?[^._/]*$", "", name)
+
+
+def pair(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
+    """Say which missing name each unknown one stands for, as far as shapes, endings, spelling and order tell.
+
+    Examples
+    --------
+    >>> pair({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
+    {'reduce.weight': 'fc1.weight', 'expand.weight': 'fc2.weight'}
+    """
+    pairs: dict[str, str] = {}
+    for key in (
+        lambda name, shape: (shape, ending(name)),
+        lambda name, shape: (solid(shape), ending(name)),
+        lambda _, shape: shape,
+        lambda _, shape: solid(shape),
+    ):
+        groups = defaultdict(lambda: ([], []))
+        for name, shape in unknown.items():
+            if shape is not None and name not in pairs:
+                groups[key(name, shape)][0].append(name)
+        taken = set(pairs.values())
+        for name, shape in missing.items():
+            if name not in taken:
+                groups[key(name, shape)][1].append(name)
+        for names, targets in groups.values():
+            pairs |= match(names, targets)
+    return {name: pairs[name] for name in unknown if name in pairs}
+
+
+def match(names: list[str], targets: list[str]) -> dict[str, str]:
+    """Pair names of arrays of one kind: by spelling where it decides, else in order, if there are as many of both."""
+    if not names or not targets:
+        return {}
+    if len(names) > len(targets):
+        return {name: target for target, name in match(targets, names).items()}
+    if len(targets) > 1:
+        spelt = {name: target for name in names if (target := nearest_by_far(name, targets))}
+        if len(spelt) == len(set(spelt.values())) == len(names):
+            return spelt
+    return dict(zip(names, targets, strict=True)) if len(names) == len(targets) else {}
+
+
+def nearest_by_far(name: str, targets: list[str]) -> str | None:
+    """Return the target whose spelling is nearest, if no other is almost as near."""
+    scores = {t: difflib.SequenceMatcher(None, name.lower(), t.lower()).ratio() for t in targets}
+    first, second, *_ = sorted(targets, key=scores.get, reverse=True)
+    return first if scores[first] >= scores[second] + 0.1 else None
+
+
+def pair_all(given: Mapping[str, Shape | None], expected: Mapping[str, Shape]) -> dict[str, str]:
+    """Pair all unknown names with missing ones; nothing where one remains, or there are a whole model's."""
+    unknown = {name: shape for name, shape in given.items() if name not in expected}
+    missing = {name: shape for name, shape in expected.items() if name not in given}
+    pairs = pair(unknown, missing) if len(unknown) <= len(missing) else {}
+    return pairs if len(pairs) == len(unknown) else {}
+
+
+def renaming_hint(
+    pairs: Mapping[str, str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str
+) -> str:
+    """Say how all unknown names are to be changed."""
+    if not pairs:
+        return ""
+    meant, changes = suggest([prefix + next(iter(pairs.values()))]), rename(pairs, given, expected, prefix)
+    return f"{meant} rename {changes}" if len(pairs) > 1 or "(" in changes else meant
+
+
+def name_hint(expected: Mapping[str, Shape], given: Mapping[str, Shape | None], prefix: str) -> str:
+    """Say which name the first unknown one may stand for: by its shape, else by its spelling."""
+    missing = {name: shape for name, shape in expected.items() if name not in given}
+    first = next((name for name in given if name not in expected), None)
+    if first is None:
+        return ""
+    shape, last = given[first], ending(first)
+    fits = [name for name in missing if shape is not None and solid(missing[name]) == solid(shape)]
+    fits = [name for name in fits if ending(name) == last] or fits
+    if fits:
+        return suggest([prefix + name for name in fits[: LISTED + 1]])
+    stems = {stem(name): name for name in missing or expected if ending(name) == last}
+    if stems:
+        near = [stems[near] for near in nearest(stem(first), stems, cutoff=0.6)]
+    else:
+        near = nearest(first, missing or expected, cutoff=0.75)
+    note = f" of shape {expected[near[0]]}" if near and shape not in (None, expected[near[0]]) else ""
+    return suggest([prefix + name for name in near], note)
+
+
+def rename(
+    pairs: Mapping[str, str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str
+) -> str:
+    """Write a renaming, and where an array has to be laid out anew besides."""
+    return ", ".join(
+        f"{prefix}{name} to {prefix}{target}"
+        + (f" (with {layout})" if (layout := conversion(given[name], expected[target])) else "")
+        for name, target in pairs.items()
+    )
+
+
+def entry_hint(expected: Mapping[str, Shape], whole: Mapping[Any, Any]) -> str:
+    """Point to the mapping within the mapping, where a checkpoint holds a state dict beside other things."""
+    parts = {name: value.values() for name, value in whole.items() if isinstance(value, Mapping)}
+    arrays = {name: sum(shape_of(value) is not None for value in values) for name, values in parts.items()}
+    most = max(arrays, key=arrays.get, default=None)
+    if most is None or arrays[most] < len(expected):
+        return ""
+    return f"; the entry {most!r} is a mapping of names to arrays: pass that one"
+
+
+def prefix_hint(
+    expected: Mapping[str, Shape], whole: Mapping[Any, Any], prefix: str | None, *, renamed: bool = False
+) -> str:
+    """Say under which prefixes of a whole model's state dict all that is expected stands; `renamed`: what may be it."""
+    groups = part_shapes(whole, max_size=largest_part(expected))
+    groups.pop(prefix or "", None)
+    solids = {name: solid(shape) for name, shape in expected.items()}
+    named = [start for start, shapes in groups.items() if shapes.keys() == expected.keys()]
+    fits = [start for start in named if {name: solid(shape) for name, shape in groups[start].items()} == solids]
+    found = {
+        "would fit": [start for start in fits if groups[start] == expected],
+        "would fit, reshaped": fits,
+        "would bring these names, in other shapes": named,
+    }
+    if renamed:
+        alike = [
+            start for start, shapes in groups.items() if len(shapes) == len(expected) == len(pair(shapes, expected))
+        ]
+        found = {
+            "would fit, renamed: ": innermost(alike),
+            "would bring these names and others": [
+                s for s, shapes in groups.items() if shapes.keys() > expected.keys()
+            ],
+            "would bring some of these names": [s for s, shapes in groups.items() if shapes.keys() < expected.keys()],
+        }
+    for text, starts in found.items():
+        if starts:
+            likely = sorted(starts, key=lambda start: not (prefix and (prefix in start or start in prefix)))
+            hint = f"; {'from_state_dict with ' if prefix is None else ''}{list_prefixes(likely)} {text}"
+            shapes = groups[likely[0]]
+            return hint + (rename(pair(shapes, expected), shapes, expected, "") if text.endswith(": ") else "")
+    return ""
+
+
+def part_shapes(whole: Mapping[Any, Any], max_size: int) -> dict[str, dict[str, Shape | None]]:
+    """List the shapes of each part of a model that holds few enough arrays, by prefix and by name."""
+    names = defaultdict(list)
+    for name in map(str, whole):
+        if not name.endswith(".num_batches_tracked"):
+            for end in [0, *(mark.end() for mark in re.finditer(r"[./]", name))]:
+                names[name[:end]].append(name)
+    shapes = {str(name): shape_of(value) for name, value in whole.items()}
+    return {
+        start: {name[len(start) :]: shapes[name] for name in those}
+        for start, those in names.items()
+        if len(those) <= max_size
+    }
+
+
+def largest_part(expected: Mapping[str, Shape]) -> int:
+    """Return how many arrays a part may hold that could be the system with other hyperparameters."""
+    return 2 * len(expected) + 4
+
+
+def innermost(starts: list[str]) -> list[str]:
+    """Leave out prefixes of which another is a continuation."""
+    return [start for start in starts if not any(s != start and s.startswith(start) for s in starts)]
+
+
+def list_prefixes(starts: list[str]) -> str:
+    """Write the first few prefixes, and how many more there are."""
+    listed, more = list(map(repr, starts[:LISTED])), len(starts) - LISTED
+    if more > 0:
+        return f"prefix={', '.join(listed)} or one of {more} more"
+    return f"prefix={' or '.join(filter(None, [', '.join(listed[:-1]), listed[-1]]))}"
+
+
+def conversion(given: Shape | None, expected: Shape) -> str:
+    """Write the call that lays an array out as expected; nothing where there is none, or none is needed.
+
+    Examples
+    --------
+    >>> conversion((4, 64), (4, 64, 1, 1)), conversion((64, 4), (4, 64)), conversion((7, 7, 2, 1), (1, 2, 7, 7))
+    ('.reshape(4, 64, 1, 1)', '.T', '.transpose(3, 2, 0, 1)')
+    """
+    if given is None or given == expected:
+        return ""
+    reshape = f".reshape({', '.join(map(str, expected)) or '()'})"
+    if solid(given) == solid(expected):
+        return reshape
+    if len(given) == 2 and solid(given[::-1]) == solid(expected):
+        return ".T" + reshape * (given[::-1] != expected)
+    axes = [len(given) - 1, len(given) - 2, *range(len(given) - 2)]  # kernels stand first where channels stand last
+    if len(given) > 2 and tuple(given[axis] for axis in axes) == expected:
+        return f".transpose({', '.join(map(str, axes))})"
+    return ""
+
+
+def layout_hint(wrong: list[str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str) -> str:
+    """Say how to lay out all arrays of a wrong shape, if each can be."""
+    calls = {name: conversion(given[name], expected[name]) for name in wrong}
+    if not all(calls.values()):
+        return ""
+    listed = ", ".join(prefix + name + call for name, call in calls.items())
+    return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
+
+
+def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) -> str:
+    """Say which other hyperparameters would make everything fit."""
+    known = given and None not in given.values() and len(given) <= largest_part(declared(module))
+    found = search(module, given, fits_renamed) if known else None
+    if not found:
+        return ""
+    hint = f"; {', '.join(found.labels)} would fit: {write_call(found.module)}"
+    expected = declared(found.module)
+    if expected.keys() != given.keys():
+        unknown = {name: shape for name, shape in given.items() if name not in expected}
+        missing = {name: shape for name, shape in expected.items() if name not in given}
+        hint += f", with a renaming: {rename(pair(unknown, missing), given, expected, prefix)}"
+    return hint
+
+
+def fits_renamed(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bool:
+    """Tell whether two lists of shapes agree but for the names."""
+    return (
+        len(shapes) == len(wanted) > 1
+        and Counter(shapes.values()) == Counter(wanted.values())
+        and len(pair(dict(wanted), dict(shapes))) == len(wanted)
+    )
+
+
+def write_call(module: Module) -> str:
+    """Write the call that makes a module, its defaults left out."""
+    given = {}
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.init and value != default_of(field):
+            given[field.name] = write_call(value) if dataclasses.is_dataclass(value) else repr(value)
+    return f"{type(module).__name__}({', '.join(f'{name}={text}' for name, text in given.items())})"

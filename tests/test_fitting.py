@@ -1,0 +1,212 @@
+import dataclasses
+import time
+from typing import Literal, Optional
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import npattn
+from npattn import Module, fitting
+from npattn.fitting import Change, declared, search, solids
+from npattn.parameters import ones
+from tests.strategies import SYSTEMS, modules
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """Time enough for every search on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "SEARCH_SECONDS", 10)
+        yield
+
+
+def never(shapes, wanted):
+    """No other names will do."""
+    return False
+
+
+def labels(module, given):
+    """What is changed to make a module's shapes the given ones; None if nothing is found."""
+    found = search(module, given, never)
+    return found and found.labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Kinds(Module):
+    """A hyperparameter of each kind, each with a say in the shapes."""
+
+    channels: int
+    taps: Optional[int] = None  # noqa: UP045
+    affine: bool = True
+    mode: Literal["thin", "thick"] = "thin"
+    steps: tuple[int, ...] = (1, 2)
+    scale: float = 2
+
+    @classmethod
+    def example(cls):
+        return cls(channels=3)
+
+    def parameters(self):
+        shapes = {"weight": (self.channels, {"thin": 5, "thick": 9}[self.mode], self.taps or 7)}
+        shapes |= {f"steps.{i}": (self.channels,) for i in range(len(self.steps))}
+        return {name: ones(*shape) for name, shape in shapes.items()} | ({"bias": ones(2)} if self.affine else {})
+
+    def forward(self, params, x):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"channels": 64}, ("channels=64",)),
+        ({"taps": 3}, ("taps=3",)),
+        ({"affine": False}, ("affine=False",)),
+        ({"mode": "thick"}, ("mode='thick'",)),
+        ({"steps": (1,)}, ("steps of length 1",)),
+        ({"steps": (5, 6, 7, 8)}, ("steps of length 4",)),
+    ],
+)
+def test_one_changed_hyperparameter_of_any_kind_is_found(changes, expected):
+    assert labels(Kinds(3), declared(Kinds(**{"channels": 3} | changes))) == expected
+
+
+def test_several_changed_hyperparameters_are_found_together():
+    found = search(Kinds(3), declared(Kinds(48, taps=9, affine=False)), never)
+    assert set(found.labels) == {"channels=48", "taps=9", "affine=False"}
+    assert found.module == Kinds(48, taps=9, affine=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "expected"),
+    [
+        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(64, 8), {"reduction=8"}),
+        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(64, bias=False), {"bias=False"}),
+        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(256, 4), {"channels=256", "reduction=4"}),
+        (npattn.EfficientChannelAttention(256), npattn.EfficientChannelAttention(64), {"kernel_size=3"}),
+        (npattn.CBAM(64), npattn.CBAM(64, spatial=False), {"spatial=False"}),
+        (npattn.CBAM(64), npattn.CBAM(64, batch_norm=False), {"batch_norm=False"}),
+        (npattn.CBAM(64), npattn.CBAM(512, 8, batch_norm=False), {"channels=512", "reduction=8", "batch_norm=False"}),
+        (npattn.FlexibleAttention(64), npattn.FlexibleAttention(32, 8), {"channels=32", "reduction=8"}),
+        (npattn.CoordinateAttention(64), npattn.CoordinateAttention(128, reduction=4), {"channels=128", "reduction=4"}),
+        (npattn.DualAttentionHead(512, 19), npattn.DualAttentionHead(2048, 21), {"in_channels=2048", "classes=21"}),
+        (npattn.MultiHeadSelfAttention(16, 2), npattn.MultiHeadSelfAttention(768, 2), {"channels=768"}),
+        (npattn.PositionAttention(64), npattn.PositionAttention(64, 2), {"reduction=2"}),
+        (npattn.MultiScaleConcat(8, 4), npattn.MultiScaleConcat(8, 4, (6, 12)), {"rates of length 2"}),
+        (
+            npattn.Residual(npattn.SqueezeExcitation(64)),
+            npattn.Residual(npattn.SqueezeExcitation(64, 8)),
+            {"inner.reduction=8"},
+        ),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_hyperparameters_of_published_sizes_are_found(module, target, expected):
+    found = search(module, declared(target), never)
+    assert set(found.labels) == expected
+    assert declared(found.module) == declared(target)
+
+
+@given(modules())
+def test_what_is_found_has_the_given_shapes_and_differs_as_it_says(target):
+    start = type(target).example()
+    found = search(start, declared(target), never)
+    if found:
+        assert solids(declared(found.module)) == solids(declared(target))
+        assert len(found.labels) == len(found.paths) <= fitting.MAX_CHANGES
+        for (name, *inner), label in zip(found.paths, found.labels, strict=True):
+            assert getattr(found.module, name) != getattr(start, name)
+            assert inner or " of length " in label or label == f"{name}={getattr(found.module, name)!r}"
+
+
+def test_the_fewest_changes_and_a_default_before_any_other_value_are_found():
+    assert labels(npattn.SqueezeExcitation(64, 4), declared(npattn.SqueezeExcitation(64))) == ("reduction=16",)
+    assert labels(npattn.SqueezeExcitation(40, 4), declared(npattn.SqueezeExcitation(40, 18))) == ("reduction=16",)
+
+
+def test_nothing_is_found_where_nothing_fits():
+    assert labels(npattn.EfficientChannelAttention(64), {"conv.weight": (1, 1, 4)}) is None
+    assert labels(npattn.SqueezeExcitation(64), {"elsewhere": (3,)}) is None
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+def test_a_search_in_vain_takes_less_than_a_twentieth_of_a_second(monkeypatch, system):
+    monkeypatch.setattr(fitting, "SEARCH_SECONDS", 0.03)
+    module = system.example()
+    given = {name: tuple(size + 11 for size in shape) for name, shape in declared(module).items()}
+    start = time.thread_time()
+    search(module, given | {"stray": (2,)}, never)
+    assert time.thread_time() - start < 0.05
+
+
+def test_a_system_whose_shapes_take_long_or_fail_ends_the_search_in_time(monkeypatch):
+    monkeypatch.setattr(fitting, "SEARCH_SECONDS", 0.01)
+    tried = []
+
+    def parameter_shapes(self):
+        tried.append(self)
+        end = time.thread_time() + 0.002
+        while time.thread_time() < end:
+            pass
+        if self.channels % 2:
+            raise ZeroDivisionError
+        return {"weight": (self.channels,)}
+
+    monkeypatch.setattr(Kinds, "parameter_shapes", parameter_shapes)
+    assert labels(Kinds(2), {"weight": (15, 21, 77, 91), "bias": (35,)}) is None
+    assert len(tried) < 15
+
+
+def test_a_choice_under_other_names_is_left_to_the_caller():
+    given = {f"other.{name}": shape for name, shape in declared(npattn.SqueezeExcitation(64, 8)).items()}
+    assert search(npattn.SqueezeExcitation(64), given, never) is None
+    found = search(npattn.SqueezeExcitation(64), given, lambda shapes, wanted: (8,) in shapes.values())
+    assert isinstance(found, Change)
+    assert found.labels == ("reduction=8",)
+
+
+def test_shapes_that_no_memory_holds_are_no_hyperparameters():
+    assert max(fitting.likely_numbers([(2**40, 3), (0, 5)])) < 2**10
+    assert 0 not in fitting.likely_numbers([(0, 5)])
+    assert labels(npattn.HardAttention(8), {"score.weight": (1, 2**40, 1, 1), "score.bias": (1,)}) is None
+
+
+def test_axes_of_length_one_are_not_compared():
+    flat = {
+        name: tuple(np.squeeze(np.empty(shape)).shape)
+        for name, shape in declared(npattn.PixelCorrelation(16, 8)).items()
+    }
+    assert labels(npattn.PixelCorrelation(16, 4), flat) == ("embedding=8",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked(Module):
+    """A width that no axis tells at once, and a hyperparameter without a say in the shapes."""
+
+    depth: int
+    rounds: int = 1
+
+    @classmethod
+    def example(cls):
+        return cls(depth=1)
+
+    def parameters(self):
+        return {"weight": ones(5 * self.depth + 2)}
+
+    def forward(self, params, x):
+        raise NotImplementedError
+
+
+def test_common_numbers_are_tried_where_no_axis_suggests_one():
+    assert labels(Stacked(1), {"weight": (47,)}) == ("depth=9",)
+
+
+def test_a_hyperparameter_without_a_say_is_given_up_soon(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Stacked, "parameter_shapes", lambda self: asked.append(self) or {"weight": (5,)})
+    assert labels(Stacked(1), {"weight": (6,)}) is None
+    assert 0 < len(asked) < 60
+
+
+def test_nothing_is_found_where_the_system_fits_as_it_is():
+    assert labels(npattn.SqueezeExcitation(64), declared(npattn.SqueezeExcitation(64))) is None

@@ -1,0 +1,434 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import npattn
+from npattn import (
+    CBAM,
+    CBAMChannelGate,
+    CBAMSpatialGate,
+    EfficientChannelAttention,
+    HardAttention,
+    MultiHeadSelfAttention,
+    MultiScaleConcat,
+    PixelCorrelation,
+    PositionAttention,
+    Residual,
+    SlidingWindowSegmentation,
+    SqueezeExcitation,
+    fitting,
+)
+from npattn.oracle import generic_values
+from npattn.state_dicts import conversion, pair
+from tests.strategies import modules
+
+SE = SqueezeExcitation(64)
+TIMM = ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")
+"""What timm calls the parameters of squeeze-and-excitation."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    """Time enough for every search on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "SEARCH_SECONDS", 10)
+        yield
+
+
+def under_names(module, names):
+    """A module's initial parameters, under other names."""
+    return dict(zip(names, module.init().values(), strict=True))
+
+
+def complaint(module, mapping, prefix=""):
+    """What `from_state_dict` says, in one line."""
+    with pytest.raises(ValueError, match=r".") as caught:
+        module.from_state_dict(mapping, prefix)
+    message = str(caught.value)
+    assert message.startswith(f"{module}.from_state_dict: ")
+    assert "\n" not in message
+    return message
+
+
+def follow(message, mapping):
+    """Do with a state dict what a message says: rename and lay out anew."""
+    renamed = dict(mapping)
+    for old, new, layout in re.findall(
+        r"(?:rename |, |renaming: )(\S+) to (\S+?)(?: \(with (\.[^ ]*?(?:\(.*?\))?)\))?(?=,| \()", message
+    ):
+        value = renamed.pop(old)
+        renamed[new] = eval(f"value{layout}", {"value": value})
+    return renamed
+
+
+# Names
+
+
+@pytest.mark.parametrize("reduction", [16, 1])  # the second weight has another shape, or the same
+def test_names_of_another_library_are_told_by_shape_and_order(reduction):
+    module = SqueezeExcitation(64, reduction)
+    mapping = under_names(module, TIMM)
+    message = complaint(module, mapping)
+    assert "unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'? " in message
+    assert (
+        "rename conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, conv_expand.weight to fc2.weight, "
+        "conv_expand.bias to fc2.bias (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
+    )
+    np.testing.assert_equal(module.from_state_dict(follow(message, mapping)), module.init())
+
+
+def test_a_call_is_told_the_names_as_loading_is():
+    with pytest.raises(ValueError, match=r"unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'\? rename"):
+        SE(under_names(SE, TIMM), np.ones((1, 64, 2, 2)))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0)])
+@pytest.mark.parametrize("shape", [(48, 16), (48, 16, 1, 1)])
+def test_a_fused_projection_is_told_by_its_shape_in_whatever_order(order, shape):
+    module = MultiHeadSelfAttention(16, 2)
+    names = ("qkv.weight", "qkv.bias", "proj.weight", "proj.bias")
+    mapping = list(under_names(module, names).items())
+    mapping = {
+        name: value.reshape(shape) if name == "qkv.weight" else value for name, value in (mapping[i] for i in order)
+    }
+    message = complaint(module, mapping)
+    for old, new in zip(names, module.init(), strict=True):
+        assert f"{old} to {new}" in message
+    assert ("qkv.weight to in_proj_weight (with .reshape(48, 16))" in message) == (len(shape) == 4)
+    np.testing.assert_equal(module.from_state_dict(follow(message, mapping)), module.init())
+
+
+def test_spelling_decides_between_equal_shapes_before_order_does():
+    module = PositionAttention(64)
+    names = [name.replace("_conv", "").replace("query", "k").replace("key", "query") for name in module.init()]
+    names = [name.replace("k.", "key.") for name in names]  # keys stand where queries are expected
+    message = complaint(module, under_names(module, names))
+    for layer in ("query", "key", "value"):
+        assert f"{layer}.weight to {layer}_conv.weight, {layer}.bias to {layer}_conv.bias" in message
+
+
+@given(modules(), st.data())
+def test_a_renaming_that_is_followed_loads(module, data):
+    declared = module.init(generic=True)
+    endings = [re.split(r"[._]", name)[-1].replace("mean", "running_mean") for name in declared]
+    names = [f"part{i:02}.{end}" for i, end in enumerate(endings)]
+    chosen = data.draw(st.sets(st.sampled_from(range(len(names))), min_size=1)) if names else set()
+    mapping = {names[i] if i in chosen else name: value for i, (name, value) in enumerate(declared.items())}
+    if mapping.keys() == declared.keys():
+        return
+    message = complaint(module, mapping)
+    if " rename " in message:
+        taken = module.from_state_dict(follow(message, mapping))
+        assert {
+            name: value.shape for name, value in taken.items()
+        } == module.parameter_shapes() | module.buffer_shapes()
+        if chosen == set(range(len(names))):  # all in order
+            np.testing.assert_equal(taken, declared)
+    else:
+        assert len(chosen) == 1
+        assert "; did you mean " in message or f"; prefix='{names[0][:-5]}' would fit" in message  # gamma alone
+
+
+def test_one_unknown_name_is_told_all_that_fit_where_neither_order_nor_spelling_decides():
+    module = CBAMSpatialGate(16)
+    mapping = module.init()
+    mapping["shift"] = mapping.pop("spatial.bn.running_mean")
+    mapping.pop("spatial.bn.bias")
+    message = complaint(module, mapping)
+    assert (
+        "unknown parameter 'shift'; did you mean 'spatial.bn.bias' or 'spatial.bn.running_mean'? (expected" in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("score.weigth", "score.weight"), ("Score.weight", "score.weight"), ("scores.weight", "score.weight")],
+)
+def test_a_name_that_fits_by_spelling_alone_is_told_with_the_shape_that_is_expected(name, meant):
+    mapping = {name: np.ones((3, 5)), "score.bias": np.ones(1)}
+    message = complaint(HardAttention(32), mapping)
+    assert f"unknown parameter {name!r}; did you mean {meant!r} of shape (1, 32, 1, 1)? (expected" in message
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "epoch", "x"])
+def test_a_name_like_no_other_is_told_none(name):
+    message = complaint(SqueezeExcitation(8), SqueezeExcitation(8).init() | {name: np.ones((3, 5, 7))})
+    assert f"unknown parameter {name!r} (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
+
+
+def test_pairs_are_exact_shapes_first_then_endings_then_axes_of_one():
+    missing = {"a.weight": (4, 1), "b.weight": (4,), "b.bias": (4,)}
+    assert pair({"w.bias": (4,)}, missing) == {"w.bias": "b.bias"}
+    assert pair({"w.kernel": (4,)}, missing) == {"w.kernel": "b.weight"}
+    assert pair({"w.weight": (4, 1)}, missing) == {"w.weight": "a.weight"}
+    assert pair({"w": None, "v.weight": (5, 4)}, missing) == {}
+    crossed = {"x.weight": (4,), "y.weight": (4, 1)}
+    assert pair(crossed, missing) == {"x.weight": "b.weight", "y.weight": "a.weight"}
+    flat = {"beta": (1, 4), "kernel": (4, 1)}
+    assert pair(flat, {"a.weight": (4, 1, 1, 1), "a.bias": (4,)}) == {"beta": "a.bias", "kernel": "a.weight"}
+    assert pair({"norm.moving_variance": (4,)}, {"bn.running_mean": (4,), "bn.running_var": (4,)}) == {
+        "norm.moving_variance": "bn.running_var"
+    }
+
+
+# Prefixes
+
+
+def whole_model(parts, **others):
+    """A model's state dict with squeeze-and-excitation in many places."""
+    whole = {"conv1.weight": np.ones((64, 3, 7, 7)), "bn1.num_batches_tracked": np.array(3)} | others
+    return whole | {f"layer1.{i}.se.{name}": value for i in range(parts) for name, value in SE.init(i).items()}
+
+
+def prefixes(message):
+    """The prefixes that a message names."""
+    return re.findall(
+        r"'([^']*)'", re.search(r"prefix=((?:'[^']*'(?:, | or )?)+)(?: or one of \d+ more)? would", message)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (1, "; prefix='layer1.0.se.' would fit (expected"),
+        (2, "; prefix='layer1.0.se.' or 'layer1.1.se.' would fit (expected"),
+        (3, "; prefix='layer1.0.se.', 'layer1.1.se.' or 'layer1.2.se.' would fit (expected"),
+        (4, "; prefix='layer1.0.se.', 'layer1.1.se.', 'layer1.2.se.' or one of 1 more would fit (expected"),
+        (16, "; prefix='layer1.0.se.', 'layer1.1.se.', 'layer1.2.se.' or one of 13 more would fit (expected"),
+    ],
+)
+def test_a_whole_models_state_dict_is_told_the_prefixes_that_fit(parts, words):
+    whole = whole_model(parts)
+    message = complaint(SE, whole)
+    assert f"unknown parameter 'conv1.weight'{words}" in message
+    for prefix in prefixes(message):
+        SE.from_state_dict(whole, prefix)
+    with pytest.raises(ValueError, match=re.escape("; from_state_dict with " + words[2:])):
+        SE(whole, np.ones((1, 64, 2, 2)))
+
+
+@pytest.mark.parametrize("prefix", ["layer1.2.", "layer1.2.se", "layer1.2.se.fc1."])
+def test_a_prefix_that_is_almost_right_is_told_the_right_one_first(prefix):
+    message = complaint(SE, whole_model(9), prefix)
+    assert prefixes(message)[0] == "layer1.2.se."
+    assert f" parameter '{prefix}" in message
+
+
+def test_parallel_training_is_told_by_its_prefix():
+    assert "; prefix='module.' would fit (expected" in complaint(
+        SE, under_names(SE, ["module." + name for name in SE.init()])
+    )
+    parallel = {f"module.{name}": value for name, value in whole_model(5).items()}
+    message = complaint(SE, parallel, "layer1.3.se.")
+    assert ": nothing stands under prefix='layer1.3.se.'; prefix='module.layer1.3.se.', " in message
+
+
+def test_counters_of_batches_are_no_part_of_a_prefix():
+    module = CBAM(64)
+    whole = {f"layer1.cbam.{name}": value for name, value in module.init().items()}
+    whole |= {"layer1.cbam.SpatialGate.spatial.bn.num_batches_tracked": np.array(7), "conv1.weight": np.ones(3)}
+    assert "; prefix='layer1.cbam.' would fit (expected" in complaint(module, whole)
+    module.from_state_dict(whole, "layer1.cbam.")
+
+
+def test_a_missing_entry_is_told_no_prefix_that_would_not_bring_it():
+    part = {name: value for name, value in SE.init().items() if name != "fc2.bias"}
+    assert complaint(SE, part).endswith("missing parameter 'fc2.bias' of shape (64,)")
+    part = {f"se.{name}": value for name, value in part.items()}
+    assert complaint(SE, part, "se.").endswith("missing parameter 'se.fc2.bias' of shape (64,)")
+
+
+def test_no_prefix_at_all_is_told_where_that_fits():
+    assert ": nothing stands under prefix='se.'; prefix='' would fit" in complaint(SE, SE.init(), "se.")
+
+
+def test_a_prefix_under_which_something_almost_fits_is_told_with_what_is_missing():
+    flat = {name: value.squeeze() for name, value in whole_model(1).items()}
+    assert "; prefix='layer1.0.se.' would fit, reshaped (expected" in complaint(SE, flat)
+    assert "; prefix='layer1.0.se.' would bring these names, in other shapes" in complaint(
+        SqueezeExcitation(64, 4), whole_model(1)
+    )
+    without = SqueezeExcitation(64, bias=False)
+    assert "; prefix='layer1.0.se.' would bring these names and others (expected" in complaint(without, whole_model(1))
+    some = {name: value for name, value in whole_model(1).items() if not name.endswith("bias")}
+    assert "; prefix='layer1.0.se.' would bring some of these names (expected" in complaint(SE, some)
+    timm = {f"blocks.0.se.{name}": value for name, value in under_names(SE, TIMM).items()} | {"head.weight": np.ones(5)}
+    assert (
+        "; prefix='blocks.0.se.' would fit, renamed: conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, "
+        "conv_expand.weight to fc2.weight, conv_expand.bias to fc2.bias (expected" in complaint(SE, timm)
+    )
+
+
+def test_a_checkpoint_that_holds_a_state_dict_is_told_to_pass_it():
+    message = complaint(SE, {"optimizer": {"lr": 1, "decay": 0, "momentum": 0, "step": 3}, "model": whole_model(2)})
+    assert "; the entry 'model' is a mapping of names to arrays: pass that one (expected" in message
+    message = complaint(SE, {"optimizer": {"lr": 1}, "fc1": {"kernel": np.ones((64, 4))}})
+    assert "unknown parameter 'optimizer' (expected" in message
+
+
+class Model:
+    """What a library's model has in common with another's."""
+
+    def state_dict(self):
+        return SE.init()
+
+
+def test_a_model_instead_of_its_state_dict_is_told_to_pass_that():
+    with pytest.raises(TypeError, match=r"Model; expected a mapping of names to arrays: pass its state_dict\(\)$"):
+        SE.from_state_dict(Model())
+    with pytest.raises(TypeError, match=r"got a list; expected a mapping of names to arrays$"):
+        SE.from_state_dict([])
+
+
+@pytest.mark.parametrize("shape", [[4, 64], None, 5, "ab", (None, 64)])
+def test_whatever_shape_an_unknown_entry_claims_it_is_refused_in_one_line(shape):
+    class Odd:
+        pass
+
+    odd = Odd()
+    odd.shape = shape
+    others = {name: value for name, value in SE.init().items() if name != "fc1.weight"}
+    assert "unknown parameter 'stray'" in complaint(SE, others | {"stray": odd})
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "call"),
+    [
+        ((4, 64), (4, 64, 1, 1), ".reshape(4, 64, 1, 1)"),
+        ((4, 64, 1, 1), (4, 64), ".reshape(4, 64)"),
+        ((4, 64, 1), (4, 64), ".reshape(4, 64)"),
+        ((5,), (1, 1, 5), ".reshape(1, 1, 5)"),
+        ((1,), (), ".reshape(())"),
+        ((64, 4), (4, 64), ".T"),
+        ((64, 4), (4, 64, 1, 1), ".T.reshape(4, 64, 1, 1)"),
+        ((7, 5, 2, 3), (3, 2, 7, 5), ".transpose(3, 2, 0, 1)"),
+        ((7, 2, 3), (3, 2, 7), ".transpose(2, 1, 0)"),
+        ((4, 63), (4, 64), ""),
+        ((8, 32), (4, 64), ""),
+        ((4, 64), (4, 64), ""),
+    ],
+)
+def test_a_layout_is_told_as_the_call_that_makes_it(shape, expected, call):
+    assert conversion(shape, expected) == call
+    assert not call or eval(f"value{call}", {"value": np.empty(shape)}).shape == expected
+
+
+def test_flat_weights_are_told_how_to_be_reshaped():
+    flat = {name: value.squeeze() for name, value in SE.init().items()}
+    message = complaint(SE, flat)
+    assert "parameter 'fc1.weight' has shape (4, 64); expected (4, 64, 1, 1)" in message
+    assert message.endswith("; fc1.weight.reshape(4, 64, 1, 1), fc2.weight.reshape(64, 4, 1, 1) make them fit")
+    message = complaint(
+        SE, {f"se.{name}": value for name, value in (SE.init() | {"fc2.weight": flat["fc2.weight"]}).items()}, "se."
+    )
+    assert message.endswith("; se.fc2.weight.reshape(64, 4, 1, 1) makes it fit")
+    gate = CBAMChannelGate(64)
+    deep = {name: value[:, :, None, None] if value.ndim == 2 else value for name, value in gate.init().items()}
+    assert complaint(gate, deep).endswith("; mlp.1.weight.reshape(4, 64), mlp.3.weight.reshape(64, 4) make them fit")
+    eca = EfficientChannelAttention(64)
+    assert complaint(eca, {"conv.weight": np.ones(3)}).endswith("; conv.weight.reshape(1, 1, 3) makes it fit")
+
+
+def test_transposed_weights_are_told_so():
+    gate = CBAMChannelGate(64)
+    message = complaint(gate, {name: value.T for name, value in gate.init().items()})
+    assert message.endswith("; mlp.1.weight.T, mlp.3.weight.T make them fit")
+    spatial = CBAMSpatialGate(16)
+    last = spatial.init() | {"spatial.conv.weight": np.ones((7, 7, 2, 1))}
+    assert complaint(spatial, last).endswith("; spatial.conv.weight.transpose(3, 2, 0, 1) makes it fit")
+
+
+def test_a_call_is_told_the_layout_as_loading_is():
+    params = SE.init() | {"fc1.weight": np.ones((4, 64))}
+    with pytest.raises(ValueError, match=r"; fc1\.weight\.reshape\(4, 64, 1, 1\) makes it fit$"):
+        SE(params, np.ones((1, 64, 2, 2)))
+
+
+# Hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "words"),
+    [
+        (SE, SqueezeExcitation(64, 8), "reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8)"),
+        (SE, SqueezeExcitation(64, bias=False), "bias=False would fit: SqueezeExcitation(channels=64, bias=False)"),
+        (SqueezeExcitation(64, bias=False), SE, "bias=True would fit: SqueezeExcitation(channels=64)"),
+        (
+            EfficientChannelAttention(256),
+            EfficientChannelAttention(64),
+            "kernel_size=3 would fit: EfficientChannelAttention(channels=256, kernel_size=3)",
+        ),
+        (CBAM(64), CBAM(64, spatial=False), "spatial=False would fit: CBAM(channels=64, spatial=False)"),
+        (CBAM(64, spatial=False), CBAM(64), "spatial=True would fit: CBAM(channels=64)"),
+        (CBAM(64), CBAM(64, batch_norm=False), "batch_norm=False would fit: CBAM(channels=64, batch_norm=False)"),
+        (
+            MultiScaleConcat(8, 4),
+            MultiScaleConcat(8, 4, (6, 12)),
+            "rates of length 2 would fit: MultiScaleConcat(in_channels=8, out_channels=4, rates=(12, 24))",
+        ),
+        (
+            Residual(SE),
+            Residual(SqueezeExcitation(64, 8)),
+            "inner.reduction=8 would fit: Residual(inner=SqueezeExcitation(channels=64, reduction=8))",
+        ),
+        (
+            PixelCorrelation(16, 8),
+            PixelCorrelation(100, 24),
+            "channels=100, embedding=24 would fit: PixelCorrelation(channels=100, embedding=24)",
+        ),
+    ],
+    ids=str,
+)
+def test_shapes_of_other_hyperparameters_are_told_those(module, target, words):
+    assert f"; {words}" in complaint(module, target.init())
+    fitted = eval(words.partition("would fit: ")[2], vars(npattn))
+    fitted.from_state_dict(target.init())
+    with pytest.raises(ValueError, match=re.escape(f"; {words}")):
+        module(target.init(), *generic_values(module)[1].values())
+
+
+def test_other_names_and_other_hyperparameters_are_told_together():
+    mapping = under_names(SqueezeExcitation(64, 8), TIMM)
+    message = complaint(SE, mapping)
+    assert (
+        "unknown parameter 'conv_reduce.weight'; reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8), "
+        "with a renaming: conv_reduce.weight to fc1.weight, " in message
+    )
+    SqueezeExcitation(64, 8).from_state_dict(follow(message, mapping))
+
+
+def test_fewer_arrays_under_other_names_are_told_the_hyperparameter_before_the_names():
+    message = complaint(SE, {"fc.0.weight": np.ones((4, 64)), "fc.2.weight": np.ones((64, 4))})
+    assert (
+        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: fc.0.weight to fc1.weight"
+        " (with .reshape(4, 64, 1, 1)), fc.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
+    )
+
+
+def test_a_layout_is_told_before_hyperparameters():
+    windows = SlidingWindowSegmentation(32, 3, 3, 2)
+    transposed = {"classifier.weight": np.ones((32, 3)), "classifier.bias": np.ones(3)}
+    assert complaint(windows, transposed).endswith("; classifier.weight.T makes it fit")
+    assert "; classes=32, channels=3 would fit" in complaint(windows, transposed | {"classifier.bias": np.ones(32)})
+    likeness = PixelCorrelation(16, 8)
+    assert complaint(likeness, {"f9.weight": np.ones((8, 16))}).endswith(
+        "; f9.weight.reshape(8, 16, 1, 1) makes it fit"
+    )
+    assert complaint(likeness, {"f9.weight": np.ones((16, 8))}).endswith(
+        "f9.weight.T.reshape(8, 16, 1, 1) makes it fit"
+    )
+
+
+def test_nothing_is_suggested_where_nothing_fits():
+    message = complaint(EfficientChannelAttention(256), {"conv.weight": np.ones((1, 1, 4))})
+    assert message.endswith("parameter 'conv.weight' has shape (1, 1, 4); expected (1, 1, 5)")
+    message = complaint(SE, {f"features.{i}.weight": np.ones((32, 3)) for i in range(500)})
+    assert message.endswith(
+        "unknown parameter 'features.0.weight' (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)"
+    )
