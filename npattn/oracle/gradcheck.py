@@ -474,15 +474,22 @@ class Comparison:
         return wrong, spread
 
     def deviations(self, point: Point, chosen: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Measure rounding: how the difference of both sides varies among neighbouring points, entry by entry."""
+        """Measure rounding: how the difference of both sides varies among neighbouring points, entry by entry.
+
+        A mistake varies as the entry does, if not less. So the difference is taken absolutely and relatively to the
+        entry, and what varies less counts.
+        """
         if not chosen:
             return {}
-        random, several = np.random.RandomState([self.seed, 1]), {name: [] for name in chosen}
-        for _ in range(POINTS):
-            back, exact = self.directions.compare(point.nearby(self.every, random), chosen)
-            for name in chosen:
-                several[name].append(back[name] - exact[name])
-        return {name: np.std(differences, axis=0, ddof=1) for name, differences in several.items()}
+        random, found = np.random.RandomState([self.seed, 1]), {}
+        both = [self.directions.compare(point.nearby(self.every, random), chosen) for _ in range(POINTS)]
+        for name in chosen:
+            back, exact = (np.array([side[name] for side in sides]) for sides in zip(*both, strict=True))
+            absolute = np.std(back - exact, axis=0, ddof=1)
+            with np.errstate(divide="ignore", invalid="ignore"):  # of entries that are 0, which fmin then passes over
+                share = np.std((back - exact) / exact, axis=0, ddof=1) * np.mean(np.abs(exact), axis=0)
+            found[name] = np.fmin(absolute, share)
+        return found
 
     def unresolved(self, name: str, doubtful: np.ndarray, spread: np.ndarray) -> np.ndarray:
         """Choose, of the entries in doubt, those of elements in none of whose entries a small mistake would show."""
