@@ -293,17 +293,25 @@ class Point:
         run = self.surrogate(*self.arguments(lifted))
         return self.pull * np.concatenate([y.imag.ravel() for y in as_tuple(run.output)]) / STEP
 
-    def nearby(self, names: Collection[str], random: np.random.RandomState, size: float = NEIGHBOURHOOD) -> Point:
+    def nearby(self, names: Collection[str], random: np.random.RandomState) -> Point:
         """Scale tensors, and what is pulled with, by almost 1: all is rounded anew, and what ties still ties."""
 
         def factor():
-            return self.dtype.type(1 + size * random.uniform(-1, 1))
+            return self.dtype.type(1 + NEIGHBOURHOOD * random.uniform(-1, 1))
 
         params, inputs = (
             {name: value * factor() if name in names else value for name, value in values.items()}
             for values in (self.params, self.inputs)
         )
         return Point(self.module, params, inputs, factor())
+
+    def elsewhere(self, names: Collection[str]) -> Point:
+        """Take values far from these: reversed, by which masks remain masks, and larger if they have a gradient."""
+        params, inputs = (
+            {name: np.flip(value) * (1.5 if name in names else 1.0) for name, value in values.items()}
+            for values in (self.params, self.inputs)
+        )
+        return Point(self.module, params, inputs)
 
     def astype(self, dtype: Any) -> Point:
         """Take the same values in another kind of number."""
@@ -552,7 +560,7 @@ def find_faults(point: Point, tolerance: float, seed: int) -> tuple[str, ...]:
     again = Point(point.module, point.params, point.inputs)
     different = differing(dict(enumerate(outputs)), dict(enumerate(as_tuple(again.run.output))))
     report("forward gives something else the second time", [""] if different else [])
-    point.nearby(names, random, size=0.5)
+    point.elsewhere(names)
     after = differing(gradients, first.gradients(dy))
     report("backward gives something else after a forward pass on other values:", after)
     report("backward is not linear in dy:", not_linear(point, tolerance, random))
