@@ -31,7 +31,7 @@ from npattn.oracle.strategies import (
 )
 
 __all__ = [
-    "SMALL",
+    "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
     "cam_modules",
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
-SMALL = {
+SMALL_MODULES = {
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
 }

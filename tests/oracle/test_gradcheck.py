@@ -11,7 +11,7 @@ from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, 
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
-from tests.strategies import SMALL, SYSTEMS, cases, seeds, sizes
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, seeds, sizes
 
 METHODS = ["jacobian", "adjoint"]
 # Systems that multiply the map by what they attend to, and do nothing else with it.
@@ -128,7 +128,7 @@ def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits(method, ex
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
-    module = SMALL.get(system.key, system.example())
+    module = SMALL_MODULES.get(system.key, system.example())
     values = generic_values(module, batch=1, height=3, width=4)
     gradients = gradients_of(module, *values)
     changes = a_billionth_off_in_one_element(gradients, np.random.RandomState(0))
@@ -386,7 +386,7 @@ def test_a_gradient_allowed_to_be_zero_is_still_checked():
 
 @pytest.mark.parametrize("key", ["pam", "danet"])
 def test_a_gradient_that_is_zero_but_for_rounding_is_named(key):
-    module = {"pam": PositionAttention(channels=4), "danet": SMALL["danet"]}[key]
+    module = {"pam": PositionAttention(channels=4), "danet": SMALL_MODULES["danet"]}[key]
     report = gradcheck(module, *generic_values(module), method="adjoint")
     assert report.passed
     assert [name.rpartition("sa.")[2] for name in report.noise] == ["key_conv.bias"]
