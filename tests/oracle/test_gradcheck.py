@@ -395,6 +395,45 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_named(key):
     assert gradcheck(wrong, *generic_values(module), method="adjoint").worst == report.noise[0]
 
 
+@dataclass(frozen=True)
+class Steep(Module):
+    """y = x (exp(40 w₀) + 1e-7 w₁²) + x w₂: gradients that vary steeply, that are small in one element, and others."""
+
+    key = "steep"
+    paper = PAPER
+    channels: int = 2
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+    def parameters(self):
+        return {"weight": he_normal(3, 1)}
+
+    def forward(self, params, x):
+        w = params["weight"][:, 0]
+        e = np.exp(40 * w[0])
+
+        def backward(dy):
+            total = np.sum(dy * x)
+            dw = np.stack([40 * e * total, 2e-7 * w[1] * total, total])
+            return dy * (e + 1e-7 * w[1] ** 2 + w[2]), {"weight": dw[:, None]}
+
+        return Pass(x * (e + 1e-7 * w[1] ** 2 + w[2]), backward)
+
+
+@pytest.mark.parametrize("element", range(3))
+def test_a_mistake_is_caught_in_an_element_that_varies_steeply_or_is_small_beside_the_others(element):
+    _, inputs = generic_values(Steep(), batch=1, height=2, width=2)
+    params = (
+        {"weight": np.array([[4.0], [0.7], [0.3]])} if element == 0 else {"weight": np.array([[0.1], [0.7], [0.3]])}
+    )
+    assert gradcheck(Steep(), params, inputs).passed
+    report = gradcheck(spoiled(Steep(), {"weight": functools.partial(scale_one, element=element)}), params, inputs)
+    assert report.worst == "weight"
+    assert report.error == pytest.approx(1e-9, rel=1e-3)
+
+
 def traces():
     """In one dimension features point one of two ways, and all of their gradient but a trace of ε cancels."""
     module = PixelCorrelation(channels=4, embedding=1)
