@@ -31,6 +31,7 @@ from npattn.oracle.strategies import (
 )
 
 __all__ = [
+    "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
     "cam_modules",
@@ -60,6 +61,11 @@ __all__ = [
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
+SMALL_MODULES = {
+    "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
+    "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+}
+"""Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])
 
 

@@ -20,7 +20,9 @@ import npattn
 from npattn import CATALOGUE, cli
 from npattn.data import photo_features
 from npattn.module import as_tuple
+from npattn.parameters import zeros
 from tests.oracle.made_up import made_up
+from tests.strategies import SMALL_MODULES
 
 COMMAND = [sys.executable, "-c", "import sys; from npattn.cli import main; sys.exit(main())"]
 ROW = re.compile(
@@ -85,6 +87,11 @@ def spoil(monkeypatch, key, name, factor):
     monkeypatch.setitem(CATALOGUE, key, Spoiled)
 
 
+def with_example(module):
+    """Derive from a module's system one of which it is the example."""
+    return type("Example", (type(module),), {"example": classmethod(lambda _: module)})
+
+
 def rows(out):
     """Parse what check prints between the heading and the verdict."""
     return [match.groupdict() for match in map(ROW.fullmatch, out.splitlines()) if match]
@@ -109,7 +116,9 @@ def test_list_fits_80_columns_and_ends_no_line_with_a_space(command):
         assert line == line.rstrip()
 
 
-def test_check_of_all_finds_every_gradient_right(command):
+def test_check_of_all_finds_every_gradient_right(command, monkeypatch):
+    for key, module in SMALL_MODULES.items():
+        monkeypatch.setitem(CATALOGUE, key, with_example(module))
     status, out, err = command("check")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -118,7 +127,7 @@ def test_check_of_all_finds_every_gradient_right(command):
         system.example().estimator is not None for system in CATALOGUE.values()
     )
     assert lines[0].split() == ["system", "input", "params", "forward", "backward", "error"]
-    assert lines[-1] == "every gradient agrees with the complex step to 1e-12"
+    assert re.fullmatch("every gradient agrees with the complex step to 1e-12(, or to float64's rounding)?", lines[-1])
     assert max(map(len, lines)) <= 80, out
     for row in rows(out):
         module = CATALOGUE[row["key"]].example()
@@ -141,7 +150,9 @@ def test_check_takes_the_order_asked_for_and_each_system_once(command):
 @pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])
 def test_check_takes_maps_of_any_size(command, monkeypatch, size):
     keys = list(CATALOGUE) if size == "1x1" else ["se", "eca"]
-    monkeypatch.setattr(cli, "CROP", (1, 1))  # for speed
+    monkeypatch.setattr(cli, "CROP", (2, 2))  # for speed
+    for key, module in SMALL_MODULES.items():
+        monkeypatch.setitem(CATALOGUE, key, with_example(module))
     status, out, err = command("check", *keys, "--size", size)
     assert (status, err) == (0, "")
     assert [row["key"] for row in rows(out)] == keys
@@ -170,6 +181,66 @@ def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monk
     assert out.splitlines()[-1] == "1 of 2 systems with a wrong gradient"
 
 
+def test_check_sees_a_mistake_in_units_that_are_off_at_the_seed(command, monkeypatch):
+    seed = next(seed for seed in range(100) if off_on_the_photograph(seed))
+    assert command("check", "se", "--size", "3x5", "--seed", str(seed))[0] == 0
+    spoil(monkeypatch, "se", "fc1.weight", 1 + 1e-9)
+    status, out, _ = command("check", "se", "--size", "3x5", "--seed", str(seed))
+    assert status == 1
+    assert re.search(r"fc1.weight +1.0e-09  WRONG", out)
+    assert out.splitlines()[-1] == "1 of 1 systems with a wrong gradient"
+
+
+def off_on_the_photograph(seed):
+    """Whether all hidden units of squeeze-and-excitation are off, on the crop and on the map of 3x5."""
+    module, seen = CATALOGUE["se"].example(), []
+    for size in (cli.CROP, (3, 5)):
+        params, inputs = cli.photo_values(module, size, seed)
+        run = module(params, inputs["x"])
+        seen.append(run.backward(run.output)[1]["fc1.weight"].any())
+    return not any(seen)
+
+
+def test_check_fails_where_a_gradient_is_nowhere_seen_but_as_zeros(command, monkeypatch):
+    class Idle(CATALOGUE["eca"]):
+        def parameters(self):
+            return super().parameters() | {"idle": zeros(2)}
+
+        def forward(self, params, x):
+            run = super().forward(params, x)
+
+            def backward(dy):
+                dx, grads = run.backward(dy)
+                return dx, grads | {"idle": 0 * params["idle"]}
+
+            return replace(run, backward=backward)
+
+    monkeypatch.setitem(CATALOGUE, "eca", Idle)
+    status, out, _ = command("check", "eca", "--size", "3x5")
+    assert status == 1
+    assert [row["verdict"] for row in rows(out)] == ["WRONG"]
+    assert out.count("idle         exactly 0: NOT TESTED") == 2
+    assert out.splitlines()[-1] == "1 of 1 systems with a gradient that is wrong or untested, or a fault"
+
+
+def test_check_fails_and_names_a_fault(command, monkeypatch):
+    class Overwriting(CATALOGUE["eca"]):
+        def forward(self, params, x):
+            run = super().forward(params, x)
+
+            def backward(dy):
+                found = run.backward(dy.copy())
+                dy[...] = 0
+                return found
+
+            return replace(run, backward=backward)
+
+    monkeypatch.setitem(CATALOGUE, "eca", Overwriting)
+    status, out, _ = command("check", "eca", "--size", "3x5")
+    assert status == 1
+    assert out.count("FAULT: backward writes to dy") == 2
+
+
 @pytest.mark.parametrize(("size", "seed"), [((5, 6), 0), ((70, 90), 7), ((1, 100), 999999999)])
 def test_check_looks_at_the_photograph_with_parameters_of_the_seed(command, monkeypatch, size, seed):
     checked = {}
@@ -190,7 +261,7 @@ def test_check_looks_at_the_photograph_with_parameters_of_the_seed(command, monk
     assert checked.keys() == {"jacobian", "adjoint"}
     np.testing.assert_array_equal(checked["jacobian"][1], middle(3, 4))
     np.testing.assert_array_equal(checked["adjoint"][1], middle(*size))
-    assert checked["adjoint"][2] == {"seed": seed}
+    assert checked["adjoint"][2] == {"seed": seed, "allow_zero": True}
     for params, *_ in checked.values():
         expected = CATALOGUE["eca"].example().init(seed, generic=True)
         np.testing.assert_equal(params, expected)

@@ -80,12 +80,12 @@ def flexible_segmentation_modules():
     return st.builds(both, flexible_modules(), sliding_window_modules())
 
 
-def coordinate_modules(training=False, least=1):
+def coordinate_modules(training=False):
     return st.builds(
         lambda channels, explicit, reduction: CoordinateAttention(
             channels, channels if explicit else None, reduction, training
         ),
-        channels=st.integers(least, 9),
+        channels=channels,
         explicit=st.booleans(),
         reduction=st.sampled_from([1, 2, 32]),
     )
@@ -137,10 +137,10 @@ def danet_modules(training=False):
     )
 
 
-def multi_scale_modules(training=False, least=1):
+def multi_scale_modules(training=False):
     return st.builds(
         MultiScaleConcat,
-        in_channels=st.integers(least, 9),
+        in_channels=channels,
         out_channels=st.integers(1, 5),
         rates=st.lists(st.integers(1, 3) | st.integers(1, 40), min_size=1, max_size=4).map(tuple),
         training=st.just(training),
@@ -167,9 +167,7 @@ def residual_modules():
 
 
 def pcm_modules():
-    # In one dimension features point one of two ways, and all of their gradient but a trace of ε is 0; in two, many of
-    # those that see each other point nearly the same way, and most of it cancels.
-    return st.builds(PixelCorrelation, st.integers(3, 6), st.integers(3, 6))
+    return st.builds(PixelCorrelation, sizes, sizes)
 
 
 MODULES = {
@@ -181,13 +179,12 @@ MODULES = {
     "cbam": lambda: cbam_modules() | cbam_modules(training=True),
     "cbam-channel": cbam_channel_modules,
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
-    # With one or two channels, batch norm takes from the narrow layer's weights all but a trace of their effect.
-    "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True, least=4),
+    "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "mhsa": mhsa_modules,
-    "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True, least=4),
+    "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "residual": residual_modules,
     "hard": hard_modules,
     "soft-hard": soft_hard_modules,
@@ -269,12 +266,4 @@ def map_sizes(
             batch = max(batch, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         width = max(width, -(-module.k // height))
-    within = module
-    while hasattr(within, "inner"):
-        within = within.inner
-    if isinstance(within, DualAttentionHead):  # of few positions one has all the weight, and queries no gradient
-        width = max(width, -(-9 // height))
-    if isinstance(within, PixelCorrelation):  # where all positions point apart, only ε leaves features a gradient
-        apart = min(within.channels, within.embedding) + 1
-        width = max(width, -(-(apart + 1) // height))
     return {"batch": batch, "height": height, "width": width}

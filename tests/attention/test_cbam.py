@@ -101,7 +101,7 @@ def test_ties_and_zeros_take_the_side_that_pytorch_takes(case, seed):
 @given(cases(modules_in_training, batch=several, height=several, width=several))
 @settings(max_examples=20)
 def test_gradients_agree_with_the_complex_step_in_training(case):
-    report = gradcheck(*case, method="adjoint")
+    report = gradcheck(*case, method="adjoint", allow_zero=True)  # all units may be off
     assert report.passed, report
 
 

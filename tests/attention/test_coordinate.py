@@ -59,10 +59,8 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch_in_training(
 @settings(max_examples=20)
 def test_gradients_agree_with_the_complex_step_in_training(case):
     module, params, inputs = case
-    report = gradcheck(module, params, inputs, method="adjoint")
-    # Of one channel, batch norm takes the scale too: what is left of the weight's gradient is rounding.
-    resolved = report.errors if module.channels > 1 else report.errors.keys() - {"conv1.weight"}
-    assert max(report.errors[name] for name in resolved) < 1e-12, report
+    report = gradcheck(module, params, inputs, method="adjoint", allow_zero=True)  # all units may be off
+    assert report.passed, report
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -187,7 +185,10 @@ def test_at_the_corners_of_the_activation_the_slope_is_the_published_codes(corne
     params |= {"bn1.weight": np.zeros(8), "bn1.bias": np.full(8, float(corner))}  # so that v is the corner everywhere
     dy = upstream(inputs["x"])
     assert_parity(module, published(module), params, inputs["x"], dy)
-    assert gradcheck(module, params, inputs).passed
+    report = gradcheck(module, params, inputs, allow_zero=True)
+    assert report.passed, report
+    behind = set() if slope else {"bn1.weight", "bn1.bias", "conv_h.weight", "conv_w.weight"}
+    assert set(report.zeros) == {"conv1.weight", "conv1.bias"} | behind  # a scale of 0, and units that are off
     _, grads = module(params, inputs["x"]).backward(dy)
     assert (grads["bn1.bias"] != 0).all() == bool(slope)
 

@@ -1,19 +1,19 @@
-import importlib
-from dataclasses import dataclass, replace
+import functools
+import sys
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn import ops
+from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, ops
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
-from tests.strategies import SYSTEMS, cases, seeds
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, seeds, sizes
 
 METHODS = ["jacobian", "adjoint"]
-PAIRING = {"pam", "danet", "mhsa", "hard", "soft-hard", "pcm"}
 # Systems that multiply the map by what they attend to, and do nothing else with it.
 GATES = [
     system
@@ -68,75 +68,102 @@ class Weighted(Module):
         return Pass((x * noise[:, :, None, None], z), backward)
 
 
-def spoiled(system, name, factor, known=None):
-    """Derive a system whose gradient of one tensor is multiplied by a factor.
-
-    The gradients before that are kept in the dict `known`, for another system derived from the same one.
-    """
-    known = {} if known is None else known
+def spoiled(module, changes):
+    """Derive from a module one that changes some of its gradients: a function of the gradient, by name."""
 
     @dataclass(frozen=True)
-    class Spoiled(system):
+    class Spoiled(type(module)):
         def forward(self, params, *inputs):
             run = super().forward(params, *inputs)
 
             def backward(dy):
-                key = b"".join(d.tobytes() for d in as_tuple(dy))
-                if key not in known:
-                    known[key] = run.backward(dy)
-                dx, grads = known[key][0], dict(known[key][1])
-                by_input = dict(zip(self.input_shapes(1, 1, 1), as_tuple(dx), strict=True))
-                for gradients in (by_input, grads):
-                    if name in gradients:
-                        gradients[name] = gradients[name] * factor
-                dx = tuple(by_input.values())
-                dx = dx if len(dx) > 1 else dx[0]
-                return dx, grads
+                dx, grads = run.backward(dy)
+                gradients = dict(zip(self.input_shapes(1, 1, 1), as_tuple(dx), strict=True)) | grads
+                gradients |= {name: change(np.array(gradients[name])) for name, change in changes.items()}
+                dx = tuple(gradients.pop(name) for name in self.input_shapes(1, 1, 1))
+                return dx if len(dx) > 1 else dx[0], gradients
 
             return replace(run, backward=backward)
 
-    return Spoiled
+    return Spoiled(**vars(module))
 
 
-def leaves_digits(case):
-    """Whether there are many positions: among a few, one has nearly all the weight, or all point apart."""
-    module, _, inputs = case
-    while hasattr(module, "inner"):
-        module = module.inner
-    height, width = next(iter(inputs.values())).shape[2:]
-    return module.key not in PAIRING or height * width == 1 or height * width >= 9
+def gradients_of(module, params, inputs):
+    """The gradients, by name, upstream of which all outputs are pulled with lengths of their own."""
+    run = module(params, *inputs.values())
+    dy = tuple(np.random.RandomState(0).uniform(0.5, 1.5, y.shape) for y in as_tuple(run.output))
+    dx, grads = run.backward(dy if isinstance(run.output, tuple) else dy[0])
+    by_input = dict(zip(inputs, as_tuple(dx), strict=True))
+    return {name: gradient for name, gradient in (by_input | grads).items() if gradient is not None}
 
 
-@pytest.mark.parametrize("method", METHODS)
-@given(case=cases().filter(leaves_digits))
-# The same examples at every run: among others there is now and then a softmax so saturated that it has eleven digits.
-@settings(max_examples=40, derandomize=True, database=None)
-def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits(method, case):
-    report = gradcheck(*case, method=method)
-    assert report.passed or only_traces_fail(report, *case), report
+def a_billionth_off_in_one_element(gradients, random):
+    """Changes, by name, that put one element of every gradient wrong by 1e-9, where that is more than rounding."""
+    largest, changes = max(np.abs(gradient).max() for gradient in gradients.values()), {}
+    for name, gradient in gradients.items():
+        elements = np.flatnonzero(np.abs(gradient) > 1e-6 * largest)
+        if elements.size:
+            changes[name] = functools.partial(scale_one, element=random.choice(elements))
+    return changes
 
 
-@pytest.mark.parametrize("method", METHODS)
+def scale_one(gradient, element):
+    gradient.flat[element] *= 1 + 1e-9
+    return gradient
+
+
+@pytest.mark.parametrize(("method", "examples"), [("jacobian", 25), ("adjoint", 50)])
+def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits(method, examples):
+    few = st.integers(1, 3) if method == "jacobian" else sizes
+
+    # Of one position's softmax, of dead units or of a variance of one value, the gradient is 0.
+    @given(case=cases(batch=few, height=few, width=sizes))
+    @settings(max_examples=examples)
+    def check(case):
+        report = gradcheck(*case, method=method, allow_zero=True)
+        assert report.passed, report
+
+    check()
+
+
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
-def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_and_named(system, method, monkeypatch):
-    # What backward returns has no part in the exact Jacobian, so one will do for all that is spoiled.
-    engine = importlib.import_module("npattn.oracle.gradcheck")
-    exact_jacobian, made, known = engine.exact_jacobian, [], {}
-    monkeypatch.setattr(engine, "exact_jacobian", lambda *a: (made or made.append(exact_jacobian(*a)) or made)[0])
-    module, values = system.example(), generic_values(system.example(), batch=1, height=3, width=4)
-    run = module(values[0], *values[1].values())
-    dx, grads = run.backward(run.output)
-    by_input = dict(zip(values[1], as_tuple(dx), strict=True))
-    sizes = {name: np.abs(gradient).max() for name, gradient in (by_input | grads).items() if gradient is not None}
-    for name, size in sizes.items():
-        if size < 1e-9 * max(sizes.values()):  # 0 but for rounding, as that of a bias of all keys is
-            continue
-        report = gradcheck(spoiled(system, name, 1 + 1e-9, known).example(), *values, method=method)
-        assert not report.passed
-        assert report.worst == name
-        assert report.error == pytest.approx(1e-9, rel=1e-3)
-        right = [error for other, error in report.errors.items() if other != name]
-        assert all(error < report.tolerance for error in right)
+def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
+    module = SMALL_MODULES.get(system.key, system.example())
+    values = generic_values(module, batch=1, height=3, width=4)
+    gradients = gradients_of(module, *values)
+    changes = a_billionth_off_in_one_element(gradients, np.random.RandomState(0))
+    report = gradcheck(spoiled(module, changes), *values, method="jacobian")
+    assert not report.passed
+    assert gradients.keys() - changes.keys() == set(report.noise)
+    for name, error in report.errors.items():
+        if name in changes:
+            assert error == pytest.approx(1e-9, rel=1e-2), name
+        else:
+            assert error <= report.tolerance
+
+
+@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_adjoint_identity(system):
+    module = system.example()
+    values = generic_values(module, batch=1, height=3, width=4)
+    noise = gradcheck(module, *values, method="adjoint").noise
+    names = [name for name in gradients_of(module, *values) if name not in noise]
+    for wrong in (names[::2], names[1::2]):
+        if wrong:
+            changes = dict.fromkeys(wrong, lambda gradient: gradient * (1 + 1e-9))
+            report = gradcheck(spoiled(module, changes), *values, method="adjoint")
+            assert not report.passed
+            assert [name for name, error in report.errors.items() if error > report.tolerance] == wrong
+            assert [report.errors[name] for name in wrong] == pytest.approx([1e-9] * len(wrong), rel=1e-3)
+
+
+@given(cases(["se", "eca", "pam", "cam", "coordinate", "mhsa", "pcm"], batch=st.just(1), height=st.just(2)), seeds)
+@settings(max_examples=15)
+def test_one_wrong_element_is_caught_whatever_the_sizes_and_values(case, seed):
+    module, params, inputs = case
+    changes = a_billionth_off_in_one_element(gradients_of(*case), np.random.RandomState(seed))
+    report = gradcheck(spoiled(module, changes), params, inputs, method="jacobian", allow_zero=True)
+    assert {name for name, error in report.errors.items() if error > report.tolerance} == changes.keys()
 
 
 @pytest.mark.parametrize("system", GATES, ids=lambda system: system.key)
@@ -187,9 +214,9 @@ def test_inputs_without_a_gradient_are_left_out():
 
 
 def test_an_outright_wrong_gradient_has_an_error_of_order_one():
-    module = spoiled(SYSTEMS[0], "x", -1).example()
+    module = spoiled(SYSTEMS[0].example(), {"x": np.negative})
     for method in METHODS:
-        assert gradcheck(module, *generic_values(module), method=method).error >= 1
+        assert gradcheck(module, *generic_values(module, batch=1, height=2), method=method).error >= 1
 
 
 def test_a_gradient_that_should_be_zero_and_is_not_has_infinite_error():
@@ -205,10 +232,287 @@ def test_a_gradient_that_should_be_zero_and_is_not_has_infinite_error():
         assert report.errors["weight"] == 0
 
 
+@dataclass(frozen=True)
+class Faulty(Weighted):
+    """Computes what `Weighted` does, and something that a pass must not do besides."""
+
+    state: dict = field(default_factory=dict)
+
+    def forward(self, params, x, noise):
+        run = super().forward(params, x.copy(), noise.copy())
+        output = run.output
+        self.state["noise"] = noise.copy()
+        if self.fault == "forward writes to x":
+            x *= 2
+        if self.fault == "forward writes to weight":
+            params["weight"][0] = 0
+        if self.fault == "forward gives something else the second time":
+            self.state["calls"] = self.state.get("calls", 0) + 1
+            output = output[0] + self.state["calls"], output[1]
+
+        def backward(dy):
+            (dx, _), grads = run.backward(tuple(d.copy() for d in dy))
+            if self.fault == "backward writes to x":
+                x[0] = 0
+            if self.fault == "backward writes to bias":
+                params["bias"][0] = 0
+            if self.fault == "backward writes to dy":
+                dy[1][0] = 0
+            if self.fault == "backward gives something else the second time: weight, bias":
+                grads = {name: (self.state.setdefault(name, 1) * gradient) for name, gradient in grads.items()}
+                self.state.update({name: self.state[name] + 1 for name in grads})
+            if self.fault == "backward of dy = 0 is not 0: bias":
+                grads["bias"] = grads["bias"] + 1e-20
+            if self.fault == "backward is not linear in dy: bias":
+                grads["bias"] = (dy[1] ** 2).sum(axis=0)  # the right one for a unit vector
+            if self.fault == "backward gives something else after a forward pass on other values: x":
+                dx = dx + dy[0] * (self.state["noise"] - noise)[:, :, None, None]
+            return (dx, None), grads
+
+        return Pass(output, backward)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "forward writes to x",
+        "forward writes to weight",
+        "forward gives something else the second time",
+        "backward writes to x",
+        "backward writes to bias",
+        "backward writes to dy",
+        "backward gives something else the second time: weight, bias",
+        "backward gives something else after a forward pass on other values: x",
+        "backward of dy = 0 is not 0: bias",
+        "backward is not linear in dy: bias",
+    ],
+)
+def test_a_pass_that_does_what_it_must_not_is_named_and_fails(fault, method):
+    params, inputs = generic_values(Weighted())
+    assert gradcheck(Faulty(), params, inputs, method=method).passed
+    kept = [value.copy() for value in (*params.values(), *inputs.values())]
+    report = gradcheck(Faulty(fault=fault), params, inputs, method=method)
+    assert fault in report.faults
+    assert not report.passed
+    assert f"FAULT: {fault}" in str(report)
+    for before, after in zip(kept, (*params.values(), *inputs.values()), strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+def test_a_backward_pass_that_is_linear_but_for_a_billionth_is_named():
+    @dataclass(frozen=True)
+    class Bent(Weighted):
+        def forward(self, params, x, noise):
+            run = super().forward(params, x, noise)
+
+            def backward(dy):
+                dx, grads = run.backward(dy)
+                return dx, grads | {"bias": grads["bias"] + 1e-9 * (dy[1] ** 2 - dy[1]).sum(axis=0)}
+
+            return replace(run, backward=backward)
+
+    report = gradcheck(Bent(), *generic_values(Bent()), method="jacobian")
+    assert report.faults == ("backward is not linear in dy: bias",)
+    assert max(report.errors.values()) <= report.tolerance
+
+
+@given(cases())
+@settings(max_examples=30)
+def test_no_fault_is_found_in_any_system(case):
+    assert gradcheck(*case, method="adjoint", allow_zero=True).faults == ()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_may_be_returned_in_one_buffer_that_is_written_again(method):
+    buffers = {}
+
+    @dataclass(frozen=True)
+    class Reusing(Weighted):
+        def forward(self, params, x, noise):
+            run = super().forward(params, x, noise)
+
+            def backward(dy):
+                (dx, _), grads = run.backward(dy)
+                for name, gradient in (grads | {"x": dx}).items():
+                    buffers.setdefault((name, gradient.dtype), np.empty_like(gradient))[...] = gradient
+                kept = {name: buffers[name, dx.dtype] for name in ("x", *grads)}
+                return (kept.pop("x"), None), kept
+
+            return replace(run, backward=backward)
+
+    values = generic_values(Reusing())
+    assert gradcheck(Reusing(), *values, method=method).passed
+    wrong = Reusing(fault="transposed")
+    assert gradcheck(wrong, *values, method=method).worst == "weight"
+
+
+HIDDEN = ("query_conv.weight", "query_conv.bias", "key_conv.weight", "key_conv.bias", "value_conv.weight")
+"""Parameters of position attention that γ = 0 hides, but for the last bias."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gradient_seen_as_zeros_alone_does_not_pass(method):
+    module = PositionAttention(channels=4)
+    _, inputs = generic_values(module, batch=1, height=3, width=2)
+    wrong = spoiled(module, {"query_conv.weight": np.negative, "key_conv.weight": np.zeros_like})
+    report = gradcheck(wrong, module.init(), inputs, method=method)
+    assert report.zeros == report.untested == (*HIDDEN, "value_conv.bias")
+    assert not report.passed
+    assert "query_conv.weight  exactly 0: NOT TESTED; try generic_values, or allow_zero=['query_conv.weight']" in str(
+        report
+    )
+    assert gradcheck(module, *generic_values(module, batch=1, height=3, width=2), method=method).zeros == ()
+
+
+def test_zeros_pass_where_they_are_allowed():
+    module = PositionAttention(channels=4)
+    values = module.init(), generic_values(module, batch=1, height=3, width=2)[1]
+    assert gradcheck(module, *values, allow_zero=True).passed
+    report = gradcheck(module, *values, allow_zero={*HIDDEN, "value_conv.bias", "gamma"})
+    assert report.passed
+    assert "query_conv.weight  exactly 0: allowed" in str(report)
+    report = gradcheck(module, *values, allow_zero=HIDDEN)
+    assert not report.passed
+    assert report.untested == ("value_conv.bias",)
+    assert not gradcheck(module, *values, allow_zero=[]).passed
+
+
+def test_a_gradient_allowed_to_be_zero_is_still_checked():
+    module = spoiled(PositionAttention(channels=4), {"gamma": np.negative})
+    values = module.init(), generic_values(module, batch=1, height=3, width=2)[1]
+    assert not gradcheck(module, *values, allow_zero=True).passed
+
+
+@pytest.mark.parametrize("key", ["pam", "danet"])
+def test_a_gradient_that_is_zero_but_for_rounding_is_named(key):
+    module = {"pam": PositionAttention(channels=4), "danet": SMALL_MODULES["danet"]}[key]
+    report = gradcheck(module, *generic_values(module), method="adjoint")
+    assert report.passed
+    assert [name.rpartition("sa.")[2] for name in report.noise] == ["key_conv.bias"]
+    assert "ok, 0 but for rounding: relative to the largest gradient" in str(report)
+    wrong = spoiled(module, {report.noise[0]: lambda gradient: gradient + 1e-6})
+    assert gradcheck(wrong, *generic_values(module), method="adjoint").worst == report.noise[0]
+
+
+@dataclass(frozen=True)
+class Steep(Module):
+    """y = x (exp(40 w₀) + 1e-7 w₁²) + x w₂: gradients that vary steeply, that are small in one element, and others."""
+
+    key = "steep"
+    paper = PAPER
+    channels: int = 2
+
+    @classmethod
+    def example(cls):
+        return cls()
+
+    def parameters(self):
+        return {"weight": he_normal(3, 1)}
+
+    def forward(self, params, x):
+        w = params["weight"][:, 0]
+        e = np.exp(40 * w[0])
+
+        def backward(dy):
+            total = np.sum(dy * x)
+            dw = np.stack([40 * e * total, 2e-7 * w[1] * total, total])
+            return dy * (e + 1e-7 * w[1] ** 2 + w[2]), {"weight": dw[:, None]}
+
+        return Pass(x * (e + 1e-7 * w[1] ** 2 + w[2]), backward)
+
+
+@pytest.mark.parametrize("element", range(3))
+def test_a_mistake_is_caught_in_an_element_that_varies_steeply_or_is_small_beside_the_others(element):
+    _, inputs = generic_values(Steep(), batch=1, height=2, width=2)
+    params = (
+        {"weight": np.array([[4.0], [0.7], [0.3]])} if element == 0 else {"weight": np.array([[0.1], [0.7], [0.3]])}
+    )
+    assert gradcheck(Steep(), params, inputs).passed
+    report = gradcheck(spoiled(Steep(), {"weight": functools.partial(scale_one, element=element)}), params, inputs)
+    assert report.worst == "weight"
+    assert report.error == pytest.approx(1e-9, rel=1e-3)
+
+
+def traces():
+    """In one dimension features point one of two ways, and all of their gradient but a trace of ε cancels."""
+    module = PixelCorrelation(channels=4, embedding=1)
+    params, inputs = generic_values(module, batch=1, height=2, width=3, seed=1)
+    return module, params, inputs | {"features": 10 * inputs["features"]}
+
+
+@pytest.mark.parametrize("digits", [np.float64, np.longdouble])
+def test_a_gradient_of_which_rounding_leaves_few_digits_passes_and_says_how_few(digits, monkeypatch):
+    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck"], "LONGER", digits)
+    report = gradcheck(*traces(), method="jacobian")
+    assert report.passed
+    assert report.rounding["features"] > 100 * report.tolerance
+    assert "ok, beside rounding of up to" in report.verdict("features")
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="longdouble has no more digits than float64 here")
+def test_what_the_rounding_of_float64_hides_longdouble_shows(monkeypatch):
+    module, params, inputs = traces()
+    wrong = spoiled(module, {"features": lambda gradient: gradient * (1 + 3e-9)})
+    report = gradcheck(wrong, params, inputs, method="jacobian")
+    assert report.worst == "features"
+    assert report.error == pytest.approx(3e-9, rel=0.1)
+    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck"], "LONGER", np.float64)
+    assert gradcheck(wrong, params, inputs, method="jacobian").passed
+    coarse = spoiled(module, {"features": lambda gradient: gradient * (1 + 1e-3)})
+    assert not gradcheck(coarse, params, inputs, method="jacobian").passed
+
+
+def test_a_module_that_knows_no_longdouble_is_judged_by_its_rounding():
+    @dataclass(frozen=True)
+    class Narrow(PixelCorrelation):
+        def forward(self, params, *inputs):
+            if inputs[0].dtype in (np.longdouble, np.clongdouble) and np.longdouble != np.float64:
+                raise TypeError("array type float128 is unsupported in linalg")
+            return super().forward(params, *inputs)
+
+    module, params, inputs = traces()
+    report = gradcheck(Narrow(**vars(module)), params, inputs, method="jacobian")
+    assert report.passed
+    assert "features" in report.rounding
+
+
+def test_a_mistake_of_float64_alone_is_caught_where_there_is_rounding():
+    module = MultiHeadSelfAttention(channels=4, heads=2)
+    values = generic_values(module, batch=1, height=2, width=3)
+
+    def on_the_fast_way(gradient):
+        return gradient * (1 + 1e-9) if gradient.dtype == np.float64 else gradient
+
+    for method in METHODS:
+        report = gradcheck(spoiled(module, {"in_proj_weight": on_the_fast_way}), *values, method=method)
+        assert report.error == pytest.approx(1e-9, rel=1e-2)
+
+
+def test_a_wrong_convention_at_a_kink_is_caught():
+    class Halved(type(SYSTEMS[0].example())):
+        def forward(self, params, x):
+            run = super().forward(params, x)
+
+            def backward(dy):
+                dx, grads = run.backward(dy)
+                return dx, grads | {"fc1.bias": grads["fc1.bias"] + 0.5 * np.sum(dy) * (params["fc1.bias"] == 0)}
+
+            return replace(run, backward=backward)
+
+    module = Halved.example()
+    params, inputs = generic_values(module, batch=1, height=2, width=2)
+    params |= {"fc1.bias": 0 * params["fc1.bias"], "fc1.weight": 0 * params["fc1.weight"]}
+    report = gradcheck(module, params, inputs, method="adjoint", allow_zero=True)
+    assert report.worst == "fc1.bias"
+    assert not report.passed
+
+
 @given(cases(), seeds)
 @settings(max_examples=20)
 def test_the_same_seed_gives_the_same_report(case, seed):
-    assert gradcheck(*case, seed=seed, method="adjoint") == gradcheck(*case, seed=seed, method="adjoint")
+    first, second = (gradcheck(*case, seed=seed, method="adjoint") for _ in range(2))
+    assert first == second
 
 
 def test_small_problems_are_compared_whole_and_large_ones_in_directions():
@@ -242,6 +546,9 @@ def test_inputs_may_be_named_listed_or_alone():
         ({"params": None}, TypeError, "params is a NoneType; expected a mapping"),
         ({"params": {}}, ValueError, "missing parameter"),
         ({"method": "numerical"}, ValueError, "method='numerical'; expected 'jacobian', 'adjoint' or None"),
+        ({"allow_zero": ["x", "fc1"]}, ValueError, "allow_zero='fc1'; did you mean 'fc1.bias'.*expected 'x' or"),
+        ({"allow_zero": "x"}, TypeError, "allow_zero='x' is a str; expected True, False or a list of some of x, fc1"),
+        ({"allow_zero": [0]}, TypeError, "allow_zero=0 is an int; expected 'x' or"),
         ({"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
     ],
 )
@@ -254,8 +561,7 @@ def test_bad_input_is_refused_with_a_reason(change, error, message):
 
 
 @given(st.data())
-# The same examples at every run: among others a batch norm makes now and then a number near 0 of what should tie.
-@settings(max_examples=20, derandomize=True, database=None)
+@settings(max_examples=15)
 def test_kinks_follow_the_stated_convention(data):
     """At exact zeros and ties forward and backward take the same side, so the check holds there too."""
     module, params, inputs = data.draw(cases())
@@ -265,18 +571,5 @@ def test_kinks_follow_the_stated_convention(data):
     for p in (params, zero):
         for tied in (x, x * 0, np.ones_like(x)):
             values = inputs | {name: tied}
-            report = gradcheck(module, p, values, method="adjoint")
-            assert report.passed or only_traces_fail(report, module, p, values), report
-
-
-def only_traces_fail(report, module, params, inputs):
-    """Tell whether all that fails are gradients that nearly cancel, and these are right to the digits of the others."""
-    run = module(params, *inputs.values())
-    dx, grads = run.backward(run.output)
-    gradients = dict(zip(inputs, as_tuple(dx), strict=True)) | grads
-    sizes = {name: np.abs(gradients[name]).max() for name in report.errors}
-    largest = max(sizes.values())
-    return all(
-        error <= report.tolerance or (sizes[name] < 1e-3 * largest and error * sizes[name] < report.tolerance * largest)
-        for name, error in report.errors.items()
-    )
+            report = gradcheck(module, p, values, method="adjoint", allow_zero=True)
+            assert report.passed, report
