@@ -25,7 +25,7 @@ SMALL = 2_000
 CANCELLED = 1e-2
 """An entry below this share of its column is a sum that nearly cancels, and is not held to its own last digits."""
 ZERO = 1e-9
-"""Elements of a gradient below this share of the largest one are 0 but for rounding, as a bias's before batch norm."""
+"""A gradient below this share of the largest one is 0 but for rounding, as a bias's before batch norm."""
 LONGER = np.longdouble
 """The kind of number with more digits, where it has them."""
 DIRECTIONS = 3
@@ -432,7 +432,8 @@ class Comparison:
         self.lengths = {name: directions.lengths(name) for name in self.every}
         sizes = {name: self.columns[name] / self.lengths[name] for name in self.every}
         self.largest = max(map(root_mean_square, sizes.values()))
-        self.noise = {name: size <= ZERO * self.largest for name, size in sizes.items()}
+        # By tensor: a small element beside large ones is held to itself, or a mistake in it would not show.
+        self.noise = {name: root_mean_square(size) <= ZERO * self.largest for name, size in sizes.items()}
 
     def findings(self) -> dict[str, Finding]:
         """Judge every gradient: as it stands, then by its rounding, then in more digits, as far as there is doubt."""
@@ -448,15 +449,16 @@ class Comparison:
             found[name] = Finding(
                 error=largest(error[wrong[name]] if name in wrong else error[right]),
                 zero=not (self.back[name].any() or self.exact[name].any()),
-                noise=bool(self.noise[name].all()),
+                noise=self.noise[name],
                 rounding=largest(error[explained[name]]) if name in explained else 0.0,
             )
         return found | self.in_more_digits({name: mask for name, mask in unsure.items() if mask.any()})
 
     def scale(self, name: str, exact: np.ndarray) -> np.ndarray:
         """Return what the errors of entries are relative to."""
-        own = np.maximum(np.abs(exact), CANCELLED * self.columns[name])
-        return np.where(self.noise[name], self.largest * self.lengths[name], own)
+        if self.noise[name]:
+            return np.broadcast_to(self.largest * self.lengths[name], exact.shape)
+        return np.maximum(np.abs(exact), CANCELLED * self.columns[name])
 
     def mistakes(
         self, point: Point, difference: Mapping[str, np.ndarray], doubts: Mapping[str, np.ndarray]
@@ -503,7 +505,7 @@ class Comparison:
         """Choose, of the entries in doubt, those of elements in none of whose entries a small mistake would show."""
         bound = relative(self.difference[name] + LIMIT * spread, np.abs(self.exact[name]))
         best = np.min(np.where(self.exact[name] == 0, np.inf, bound), axis=0)
-        return doubtful & (best > RESOLVED) & ~self.noise[name]
+        return doubtful & (best > RESOLVED) & (not self.noise[name])
 
     def in_more_digits(self, unsure: dict[str, np.ndarray]) -> dict[str, Finding]:
         """Judge entries in longdouble; what is found wrong there is wrong."""
