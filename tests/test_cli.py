@@ -868,7 +868,8 @@ def start_waiting(how, *arguments, ignored=""):
     code = f"""
 import os, signal, sys, time
 from npattn import cli
-{ignored and f"signal.signal(signal.{ignored}, signal.SIG_IGN)"}
+for name in ("SIGTERM", "SIGHUP"):  # whatever the tests' own parent ignores
+    signal.signal(getattr(signal, name), signal.SIG_IGN if name == "{ignored}" else signal.SIG_DFL)
 def wait(*_, **__):
     os.write(1, b"waiting")
     time.sleep(30)

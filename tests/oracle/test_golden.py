@@ -200,8 +200,9 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
         ),
         ({"batch": 0}, ValueError, "batch=0; expected an integer of at least 1"),
         ({"height": 2.5}, TypeError, "height=2.5 is a float; expected an int"),
-        ({"dtype": "half"}, ValueError, "dtype='half'"),
-        ({"dtype": 16}, ValueError, "dtype='16'"),
+        ({"dtype": "int8"}, ValueError, "dtype='int8'"),
+        ({"dtype": "fp8"}, ValueError, "float8_e4m3"),
+        ({"dtype": 16}, TypeError, "dtype=16 is an int; expected a name or dtype"),
         ({"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
     ],
 )
