@@ -247,6 +247,10 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> 
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
             "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
         )
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{call}: {name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
+        )
     if not np.issubdtype(value.dtype, np.inexact):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
     if value is like:

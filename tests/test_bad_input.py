@@ -772,8 +772,14 @@ def test_arrays_of_any_layout_and_precision_are_copied_as_they_are(system, dtype
 
 @every_system
 def test_masked_arrays_are_refused_by_name(system):
-    module, params, _, _ = arguments(system)
+    module, params, x, call = arguments(system)
     name = next(iter(params))
+    for first, values, what in (
+        (np.ma.array(x), params, next(iter(module.input_shapes(1, 1, 1)))),
+        (x, params | {name: np.ma.array(params[name])}, f"parameter {name!r}"),
+    ):
+        with refused(TypeError, f"{what} is a masked array", ".filled(...)"):
+            call(first, values)
     with pytest.raises(TypeError, match=f"{re.escape(name)} is a masked array"):
         module.from_state_dict(params | {name: np.ma.array(params[name])})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import describe_type, require_numbers
+from npattn.checks import describe_type, did_you_mean, require_numbers
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
@@ -168,8 +167,7 @@ def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_
     require_numbers(call, least_judged=least_judged)
     for name in results:
         if name not in case.expected:
-            near = difflib.get_close_matches(str(name), case.expected, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = did_you_mean(name, case.expected, 0.6)
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
     found = [read_and_judge(case, name, value, least_judged) for name, value in results.items()]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))

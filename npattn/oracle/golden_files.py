@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import io
 import json
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from npattn.attention import CATALOGUE
-from npattn.checks import brief, describe_type
+from npattn.checks import brief, describe_type, did_you_mean
 from npattn.files import whole_file
 from npattn.module import Module
 from npattn.oracle.archives import Archive, ArchiveError, Layout, decode, open_archive, quote, repeated
@@ -200,9 +199,7 @@ def build(described: Any, depth: int = 0) -> Module:
         raise ValueError(f"system is {brief(described)}; expected a key and hyperparameters")
     key, values = described["key"], described["hyperparameters"]
     if not (isinstance(key, str) and key in CATALOGUE):
-        near = difflib.get_close_matches(str(key), CATALOGUE, n=1, cutoff=0.4)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown system {brief(key)}{meant}: a newer npattn may know it")
+        raise ValueError(f"unknown system {brief(key)}{did_you_mean(key, CATALOGUE, 0.4)}: a newer npattn may know it")
     names = [field.name for field in dataclasses.fields(CATALOGUE[key])]
     if not (isinstance(values, dict) and values.keys() == set(names)):
         given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
@@ -447,8 +444,8 @@ def check_case(archive: Archive, case: Case) -> None:
     for name, budget in case.budget.items():
         if not (budget > 0).all():
             raise archive.error(f"budget/{name}.npy holds what is not above 0")
-        if not np.isfinite(case.expected[name][np.isfinite(budget)]).all():
-            raise archive.error(f"expected/{name}.npy is not finite where its budget is")
+        if np.isnan(case.expected[name][np.isfinite(budget)]).any():
+            raise archive.error(f"expected/{name}.npy is NaN where its budget is finite")
 
 
 def difference(found: Any, expected: Any, where: str = "") -> str:
@@ -497,8 +494,7 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
         for member in archive.sizes:
             name = member.removesuffix(".npy")
             if name == member or name not in case.expected:
-                near = difflib.get_close_matches(name, case.expected, n=1)
-                meant = f"; did you mean {f'{near[0]}.npy'!r}?" if near else ""
+                meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
                 raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
             layout = archive.read_layout(member)
             if "V" in layout.dtype:

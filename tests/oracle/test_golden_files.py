@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle import FORMATS, ArchiveError, Case, golden, golden_files, load
+from npattn.oracle.budgets import Budget, limits_of
 from npattn.oracle.golden_files import CHECKSUM, FIELDS, GROUPS, HEADER, read_results
 from tests.oracle.made_up import made_up
 from tests.strategies import SYSTEMS, modules
@@ -213,6 +214,20 @@ def test_systems_beyond_the_catalogue_are_refused_before_anything_is_written(tmp
     with pytest.raises(ValueError, match=r"Own\(channels=3"):
         made_up(npattn.Residual(Own(channels=3))).save(tmp_path / "own.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_exact_infinities_are_read_back_and_judged(case, tmp_path):
+    expected, budget = case.expected["x.grad"].copy(), case.budget["x.grad"].copy()
+    expected[0, 0, 0], budget[0, 0, 0] = -np.inf, 1.0
+    limits = case.limits | {"x.grad": limits_of(Budget(budget, case.freedom["x.grad"]))}
+    infinite = dataclasses.replace(
+        case, expected=case.expected | {"x.grad": expected}, budget=case.budget | {"x.grad": budget}, limits=limits
+    )
+    infinite.save(tmp_path / "case.npz")
+    again = load(tmp_path / "case.npz")
+    np.testing.assert_array_equal(again.expected["x.grad"], expected)
+    assert again.compare({"x.grad": expected}).passed
+    assert not again.compare({"x.grad": np.where(np.isinf(expected), 0, expected)}).passed
 
 
 def test_existing_file_is_replaced_only_by_force(case, good, tmp_path):
@@ -753,11 +768,11 @@ def test_budgets_by_which_nothing_can_be_judged_are_refused(case, good, scratch,
     assert_refused(scratch, bad, "budget/output.npy holds what is not above 0")
 
 
-def test_an_expected_result_that_is_not_finite_is_refused(case, good, scratch):
+def test_an_expected_result_that_is_nan_is_refused(case, good, scratch):
     expected = case.expected["x.grad"].copy()
     expected[0, 1, 1, 1] = np.nan
     bad = resealed(good, replaced("expected/x.grad.npy", npy(expected)))
-    assert_refused(scratch, bad, "expected/x.grad.npy is not finite where its budget is")
+    assert_refused(scratch, bad, "expected/x.grad.npy is NaN where its budget is finite")
 
 
 def test_a_budget_made_infinite_does_not_fit_the_header(case, good, scratch):
