@@ -381,6 +381,20 @@ def test_softmin_errs_as_released_code_that_differentiates_through_the_maximum()
     )
 
 
+def test_in_float32_softmax_errs_as_the_references_own_gradient_does_too():
+    """With one dy taken off all, the sum is far from 0 where weights are spread; its rounding moves every dx."""
+    random = np.random.RandomState(0)
+    x, dy = (a.astype(np.float32) for a in (0.1 * random.standard_normal((1, 400)), random.standard_normal((1, 400))))
+    x[0, 7], dy[0, 7] = 0.5, 8.0
+    exact = ops.softmax(x.astype(float))[1](dy.astype(float))
+    s = ops.softmax(x)[0]
+    total = np.add.accumulate((s * (dy - dy[:, 7:8]))[:, ::-1], axis=1)[:, -1:]  # one by one, backwards
+    kernel = s * (dy - dy[:, 7:8] - total)
+    runs = [rounding_run(lambda x, dy: ops.softmax(x)[1](dy), x, dy, format="float32", seed=i) for i in range(40)]
+    spread = np.sqrt(np.mean(np.square(np.array(runs) - exact), axis=0))
+    assert np.median(np.abs(kernel - exact) / spread) < 4
+
+
 @pytest.mark.parametrize("value", [3.0, 300.0])
 def test_logits_that_lie_far_apart_in_the_format_go_to_the_side_by_a_whole_step(value):
     z = np.array([[value, value, 0.0]])
