@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from npattn.module import Module, Paper, Pass
     from npattn.ops import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
+    from npattn.ops.primitive import definitions
 
     __version__: str
 
@@ -66,13 +67,14 @@ __all__ = [
     "Translate",
     "attention",
     "data",
+    "definitions",
     "diversity_penalty",
     "equivariance_loss",
     "ops",
     "oracle",
 ]
 
-HOMES = ("npattn.attention", "npattn.module", "npattn.ops")
+HOMES = ("npattn.attention", "npattn.module", "npattn.ops", "npattn.ops.primitive")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,11 +7,13 @@ import operator
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.sweeping import on_cores, pieces, worth_parting
 
 __all__ = ["add"]
 
 
+@primitive
 def add(*arrays):
     """Add maps: y = Σ_i x_i.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["affinity_sums"]
 
 PAIRS = 2**19
@@ -12,6 +14,7 @@ ROWS = 256
 """Rows in a tile at least: every tile adds to all later columns, which has to serve many rows to be worth it."""
 
 
+@primitive
 def affinity_sums(u, v):
     """Sum values over all positions, each weighted by how much its feature points the same way: t = v A, s = 1ᵀ A.
 

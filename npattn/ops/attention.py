@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.sweeping import ENOUGH, PIECES, for_pieces, plain
 
 __all__ = ["dot_product_attention"]
@@ -19,6 +20,7 @@ NARROW = 128
 """Channels up to which products have too few rows to be quick, and sweeps over the weights count beside them."""
 
 
+@primitive
 def dot_product_attention(q, k, v, scale=1.0):
     """Let every query average the values, weighted by the softmax of its products with the keys.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.kernel_rows import by_columns, by_rows
+from npattn.ops.primitive import primitive
 from npattn.ops.products import multiply
 from npattn.ops.sweeping import worth_parting
 from npattn.ops.winograd import conv3x3
@@ -19,6 +20,7 @@ WIDE, LARGE = 128, 2**11
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
 
 
+@primitive
 def conv1d(x, weight):
     """Slide one kernel along every row, with zeros beyond the ends: z_bc = Σ_j w_j x_{b, c + j - (k-1)/2}.
 
@@ -57,6 +59,7 @@ def conv1d(x, weight):
     return z, backward
 
 
+@primitive
 def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     """Slide kernels over a map, with zeros beyond its edges.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["dropout"]
 
 
+@primitive
 def dropout(x, mask, rate):
     """Keep what the mask keeps and scale it up, so that its mean over all masks is x: y = x ⊙ mask / (1 - rate).
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.overriding import overridable
+from npattn.ops.primitive import primitive
 
 __all__ = ["hard_sigmoid", "hard_swish", "relu", "sigmoid"]
 
 
+@primitive
 def relu(x):
     """Rectify: y = max(x, 0), with slope 0 at the corner and NaN passed on.
 
@@ -43,7 +44,7 @@ def relu(x):
     return y, backward
 
 
-@overridable
+@primitive
 def sigmoid(x):
     """Squash into (0, 1) by the logistic function: y = 1 / (1 + exp(-x)).
 
@@ -76,6 +77,7 @@ def sigmoid(x):
     return y, backward
 
 
+@primitive
 def hard_sigmoid(x):
     """Squash into [0, 1] by straight lines: y = min(max(x + 3, 0), 6) / 6, with slope 0 at both corners.
 
@@ -106,6 +108,7 @@ def hard_sigmoid(x):
     return y, backward
 
 
+@primitive
 def hard_swish(x):
     """Gate x by its own hard sigmoid: y = x min(max(x + 3, 0), 6) / 6.
 

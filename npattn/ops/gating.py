@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.sweeping import elementwise, on_cores, pieces, spread_piece, worth_parting
 
 __all__ = ["gate"]
 
 
+@primitive
 def gate(x, a):
     """Multiply a map by a gate that is spread over it: y = x ⊙ a.
 

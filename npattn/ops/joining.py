@@ -6,9 +6,12 @@ from itertools import accumulate
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["concatenate", "split"]
 
 
+@primitive
 def concatenate(arrays, axis):
     """Lay arrays end to end along an axis.
 
@@ -40,6 +43,7 @@ def concatenate(arrays, axis):
     return np.concatenate(arrays, axis=axis), backward
 
 
+@primitive
 def split(x, sizes, axis):
     """Cut an array into stretches along an axis.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["linear"]
 
 
+@primitive
 def linear(x, weight, bias=None):
     """Map each row of features linearly: z = x Wᵀ + b.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["cross_entropy"]
 
 
+@primitive
 def cross_entropy(logits, labels, *, ignore_index=-100):
     """Take the mean over labelled pixels of -log p, where p is the softmax's probability of the pixel's own class.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["batch_norm", "l2_normalize"]
 
 
+@primitive
 def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
     """Give every channel mean 0 and variance 1, then a learnt scale and shift: y = w (x - μ) / √(v + ε) + b.
 
@@ -84,6 +87,7 @@ def inner(a, b):
     return (rows @ columns).sum(axis=(0, 2, 3))
 
 
+@primitive
 def l2_normalize(x, eps=1e-5):
     """Bring the channels of every position to unit length, nearly: u = x / (‖x‖ + ε), ‖x‖ = (Σ_c x_c²)^½.
 

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.sweeping import LONG, average, elementwise, on_cores, pieces, spread_piece, worth_parting
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 
+@primitive
 def average_pool(x, axis):
     """Average along one axis or several, which stay with length 1.
 
@@ -67,6 +69,7 @@ def back_average(shape, pooled):
     return backward
 
 
+@primitive
 def max_pool(x, axis):
     """Take the maximum along one axis, which stays with length 1.
 
@@ -107,6 +110,7 @@ def back_maximum(shape, first, axis):
     return backward
 
 
+@primitive
 def global_average_pool(x):
     """Average each channel over its positions: p_bc = (1/N) Σ_n x_bcn.
 
@@ -132,6 +136,7 @@ def global_average_pool(x):
     return average_of(x.shape, average(x, (2, 3)))
 
 
+@primitive
 def global_max_pool(x):
     """Take each channel's maximum over its positions: p_bc = max_n x_bcn.
 
@@ -158,6 +163,7 @@ def global_max_pool(x):
     return maximum_of(x.shape, *first_maximum(x.reshape(*x.shape[:2], x.shape[2] * x.shape[3]), axis=2))
 
 
+@primitive
 def global_lp_pool(x):
     """Take each channel's Euclidean norm over its positions: p_bc = (Σ_n x_bcn²)^½.
 
@@ -191,6 +197,7 @@ def global_lp_pool(x):
     return p, backward
 
 
+@primitive
 def global_lse_pool(x):
     """Take each channel's log-sum-exp over its positions, a soft maximum: p_bc = log Σ_n exp x_bcn.
 
@@ -234,6 +241,7 @@ GLOBAL_POOLS = {
 """What a channel may be summarised by: its mean, maximum, Euclidean norm, and log-sum-exp."""
 
 
+@primitive
 def global_pools(x, names):
     """Pool each channel over its positions in several ways.
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.sweeping import on_cores, plain, threads
 
 __all__ = ["gram", "matmul", "multiply"]
@@ -16,6 +17,7 @@ MANY = 2**22
 """Multiplications from which several cores bring more than they cost, a twentieth of a millisecond."""
 
 
+@primitive
 def matmul(a, b):
     """Multiply matrices: c_ij = Σ_k a_ik b_kj.
 
@@ -48,6 +50,7 @@ def matmul(a, b):
     return multiply(a, b), backward
 
 
+@primitive
 def gram(a):
     """Multiply every row with every row: g_ij = Σ_k a_ik a_jk.
 

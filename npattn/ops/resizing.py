@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.overriding import overridable
+from npattn.ops.primitive import primitive
 
 __all__ = ["resize_bilinear"]
 
 
-@overridable
+@primitive
 def resize_bilinear(x, size, align_corners=False):
     """Read a map at the positions of a grid of another size, each from its four neighbours.
 

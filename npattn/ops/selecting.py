@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
+
 __all__ = ["score", "select", "take", "top"]
 
 
+@primitive
 def score(x, weight, bias):
     """Give every position one number: s_bn = Σ_c w_c x_bcn + β, a 1×1 convolution to one channel.
 
@@ -47,6 +50,7 @@ def score(x, weight, bias):
     return s, backward
 
 
+@primitive
 def take(x, index):
     """Take some positions' features: y_bck = x_bcn with n = index_bk.
 
@@ -81,6 +85,7 @@ def take(x, index):
     return x.swapaxes(1, 2)[at].swapaxes(1, 2), backward
 
 
+@primitive
 def select(x, index):
     """Select one position's feature, as the sum Σ_n h_bn x_bcn in which h is 1 at that position, else 0.
 
@@ -112,6 +117,7 @@ def select(x, index):
     return y[:, :, 0], backward
 
 
+@primitive
 def top(x, k):
     """Take the k largest numbers of each row, the largest first and of equal ones the first.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.overriding import overridable
+from npattn.ops.primitive import primitive
 
 __all__ = ["softmax", "softmin"]
 
 
-@overridable
+@primitive
 def softmax(x, axis=-1):
     """Turn logits into weights that add up to 1 along an axis: y_i = exp x_i / Σ_k exp x_k.
 
@@ -47,7 +47,7 @@ def softmax(x, axis=-1):
     return y, backward
 
 
-@overridable
+@primitive
 def softmin(x, axis=-1):
     """Turn logits into weights, the least logit's the largest: y_i = exp(-x_i) / Σ_k exp(-x_k).
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from npattn.ops.primitive import primitive
 from npattn.ops.products import multiply
 from npattn.ops.sweeping import ENOUGH, plain
 
@@ -41,6 +42,7 @@ def window_starts(length, window, stride):
     return [*range(0, last, stride), last]
 
 
+@primitive
 def unfold_windows(x, window, stride):
     """Cut a map into windows that may overlap.
 
@@ -78,6 +80,7 @@ def unfold_windows(x, window, stride):
     return windows, backward
 
 
+@primitive
 def fold_windows(windows, size, window, stride):
     """Lay windows back over each other and add where they overlap: the adjoint of `unfold_windows`.
 
@@ -115,6 +118,7 @@ def fold_windows(windows, size, window, stride):
     return x, backward
 
 
+@primitive
 def window_average(x, window, stride):
     """Average a map over each of its windows; the windows themselves are never held.
 
@@ -148,6 +152,7 @@ def window_average(x, window, stride):
     return p, backward
 
 
+@primitive
 def overlap_average(z, size, window, stride):
     """Give every position the average of the windows that hold it.
 

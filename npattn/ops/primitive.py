@@ -1,0 +1,192 @@
+"""The one opening through which other ways to compute enter: `@primitive`.
+
+A primitive is written once, as its definition. Who calls it is answered by the first of these that has an answer:
+
+1. the array's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
+2. who watches or replaces primitives in this context (`replacing`): a trace, a mistake;
+3. a faster way that suits the arguments (`Primitive.faster`), unless they are put aside (`definitions`);
+4. the definition.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+__all__ = ["PRIMITIVES", "Handler", "Primitive", "Way", "definitions", "primitive", "replacing"]
+
+Handler = Callable[["Primitive", tuple[Any, ...], Mapping[str, Any]], Any]
+"""Is called with a primitive and what it was called with; returns its result, or NotImplemented."""
+
+HANDLERS: ContextVar[tuple[Handler, ...]] = ContextVar("npattn.handlers", default=())
+"""Who watches or replaces primitives, the innermost last."""
+DEFINITIONS_ONLY: ContextVar[bool] = ContextVar(
+    "npattn.definitions", default=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0")
+)
+"""Whether faster ways are put aside."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A faster way to compute a primitive.
+
+    Attributes
+    ----------
+    compute : callable
+        Of the primitive's signature.
+    suits : callable
+        Takes the same arguments; whether `compute` may take them, and is worth it.
+    """
+
+    compute: Callable[..., Any]
+    suits: Callable[..., bool]
+
+
+class Primitive(Protocol):
+    """What `@primitive` makes of a definition."""
+
+    __name__: str
+    definition: Callable[..., Any]
+    ways: list[Way]
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Compute it in the way that the call is answered by."""
+
+    def faster(self, suits: Callable[..., bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register the decorated function as a way for arguments that it suits; earlier ones are asked first."""
+
+
+PRIMITIVES: list[Primitive] = []
+"""All primitives, in the order of their definitions."""
+
+
+def primitive(definition: Callable[..., Any]) -> Primitive:
+    """Open a definition to other ways to compute it.
+
+    Parameters
+    ----------
+    definition : callable
+        Takes an array, or several, first; returns ``(value, backward)``, or a value alone where it is only ever a step
+        of other primitives.
+
+    Returns
+    -------
+    Primitive
+        Called as `definition` is, which it holds as ``.definition``.
+
+    Examples
+    --------
+    >>> @primitive
+    ... def double(x):
+    ...     return 2 * x, lambda dy: 2 * dy
+    >>> double(np.float64(4.0))[0]
+    np.float64(8.0)
+    >>> @double.faster(suits=lambda x: x == 4)
+    ... def know(x):
+    ...     return np.float64(8.5), lambda dy: 2 * dy
+    >>> double(np.float64(4.0))[0]
+    np.float64(8.5)
+    >>> with definitions():
+    ...     double(np.float64(4.0))[0]
+    np.float64(8.0)
+    >>> PRIMITIVES.remove(double)
+    """
+    ways: list[Way] = []
+
+    @functools.wraps(definition)
+    def compute(*arguments: Any, **options: Any) -> Any:
+        kind = type(arguments[0]) if arguments else np.ndarray
+        if kind is not np.ndarray and (override := getattr(kind, "__array_function__", None)):
+            result = override(arguments[0], compute, (kind,), arguments, options)
+            if result is not NotImplemented:
+                return result
+        if handlers := HANDLERS.get():
+            result = consult(handlers, found, arguments, options)
+            if result is not NotImplemented:
+                return result
+        if ways and not DEFINITIONS_ONLY.get():
+            for way in ways:
+                if way.suits(*arguments, **options):
+                    return way.compute(*arguments, **options)
+        return definition(*arguments, **options)
+
+    def faster(suits: Callable[..., bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def register(way: Callable[..., Any]) -> Callable[..., Any]:
+            ways.append(Way(way, suits))
+            return way
+
+        return register
+
+    found = cast(Primitive, compute)
+    found.definition, found.ways, found.faster = definition, ways, faster  # type: ignore[method-assign]
+    PRIMITIVES.append(found)
+    return found
+
+
+def consult(
+    handlers: tuple[Handler, ...], called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]
+) -> Any:
+    """Ask who watches, the innermost first. What a handler calls in turn is shown to those around it, not to itself."""
+    for i, handler in reversed(list(enumerate(handlers))):
+        token = HANDLERS.set(handlers[:i])
+        try:
+            result = handler(called, arguments, options)
+        finally:
+            HANDLERS.reset(token)
+        if result is not NotImplemented:
+            return result
+    return NotImplemented
+
+
+@contextmanager
+def replacing(handler: Handler) -> Iterator[None]:
+    """Show every call of a primitive in this context to a handler, which may answer it.
+
+    Parameters
+    ----------
+    handler : callable
+        ``handler(primitive, arguments, options)`` returns a result, or NotImplemented to go on as if it weren't there.
+        To see a result it calls ``primitive(*arguments, **options)`` itself. What is called by a primitive that it
+        leaves alone is shown to it too.
+
+    Examples
+    --------
+    >>> from npattn import ops
+    >>> def without_corner(primitive, arguments, options):
+    ...     return (arguments[0], lambda dy: dy) if primitive is ops.relu else NotImplemented
+    >>> with replacing(without_corner):
+    ...     ops.relu(np.array([-2.0, 3.0]))[0]
+    array([-2.,  3.])
+    """
+    token = HANDLERS.set((*HANDLERS.get(), handler))
+    try:
+        yield
+    finally:
+        HANDLERS.reset(token)
+
+
+@contextmanager
+def definitions() -> Iterator[None]:
+    """Compute every primitive by its definition in this context, whatever faster ways there are.
+
+    The environment variable ``NPATTN_DEFINITIONS=1`` does so for a whole process.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> module = npattn.CATALOGUE["se"].example()
+    >>> with npattn.definitions():
+    ...     run = module(module.init(), np.ones(module.input_shapes(1, 2, 2)["x"]))
+    """
+    token = DEFINITIONS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        DEFINITIONS_ONLY.reset(token)

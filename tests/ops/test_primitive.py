@@ -1,0 +1,173 @@
+import os
+import subprocess
+import sys
+import threading
+import timeit
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import ops
+from npattn.ops.primitive import DEFINITIONS_ONLY, HANDLERS, PRIMITIVES, definitions, primitive, replacing
+
+X = np.array([1.0, -2.0])
+
+
+@pytest.fixture
+def double():
+    """A primitive of its own, with a faster way for numbers of at least 100 that says who it is."""
+
+    @primitive
+    def double(x, *, extra=0.0):
+        return 2 * x + extra, lambda dy: 2 * dy
+
+    @double.faster(suits=lambda x, *, extra=0.0: x.max() >= 100)
+    def by_adding(x, *, extra=0.0):
+        return x + x + extra + 0.25, lambda dy: dy + dy
+
+    yield double
+    PRIMITIVES.remove(double)
+
+
+class Foreign(np.ndarray):
+    """An array of another kind, which computes some primitives in its own way."""
+
+    def __array_function__(self, function, types, arguments, options):
+        if getattr(function, "__name__", "") == "double":
+            assert types == (Foreign,)
+            return "foreign", arguments, options
+        return NotImplemented if not function.__module__.startswith("numpy") else function
+
+
+def answer(value):
+    return lambda primitive, arguments, options: (value, None)
+
+
+def pass_on(*_):
+    return NotImplemented
+
+
+def test_a_primitive_is_its_definition(double):
+    assert double(X)[0].tolist() == [2.0, -4.0]
+    assert double.definition(X, extra=1.0)[0].tolist() == [3.0, -3.0]
+    assert double.__name__ == "double"
+
+
+def test_a_faster_way_is_taken_where_it_suits(double):
+    assert double(X)[0].tolist() == [2.0, -4.0]
+    assert double(100 * X, extra=1.0)[0].tolist() == [201.25, -398.75]
+
+
+def test_of_several_ways_that_suit_the_first_is_taken(double):
+    double.faster(suits=lambda x, **_: True)(lambda x, **_: ("second", None))
+    assert double(100 * X)[0].tolist() == [200.25, -399.75]
+    assert double(X)[0] == "second"
+
+
+def test_the_kind_of_array_is_asked_before_who_watches(double):
+    with replacing(answer("handler")):
+        assert double((100 * X).view(Foreign), extra=1.0)[0] == "foreign"
+
+
+def test_who_watches_is_asked_before_faster_ways(double):
+    with replacing(answer("handler")):
+        assert double(100 * X)[0] == "handler"
+    assert double(100 * X)[0].tolist() == [200.25, -399.75]
+
+
+def test_a_kind_that_does_not_answer_goes_on(double):
+    assert ops.relu(np.ones(2).view(type("Silent", (np.ndarray,), {"__array_function__": pass_on})))[0].sum() == 2
+
+
+def test_who_watches_sees_primitive_and_arguments_and_may_pass(double):
+    seen = []
+
+    def watch(primitive, arguments, options):
+        seen.append((primitive, arguments, options))
+        return NotImplemented
+
+    with replacing(watch):
+        assert double(X, extra=1.0)[0].tolist() == [3.0, -3.0]
+    assert seen == [(double, (X,), {"extra": 1.0})]
+
+
+def test_the_innermost_handler_is_asked_first_and_its_own_calls_go_outwards(double):
+    def twice(primitive, arguments, options):
+        return 2 * primitive(*arguments, **options)[0], None
+
+    def plus(primitive, arguments, options):
+        return primitive(*arguments, **options)[0] + 1, None
+
+    with replacing(plus), replacing(twice):
+        assert double(X)[0].tolist() == [2 * (2 + 1), 2 * (-4 + 1)]
+    with replacing(twice), replacing(plus):
+        assert double(X)[0].tolist() == [2 * 2 + 1, 2 * -4 + 1]
+    with replacing(twice), replacing(pass_on):
+        assert double(X)[0].tolist() == [4.0, -8.0]
+
+
+def test_what_a_primitive_calls_is_shown_too():
+    seen = []
+    with replacing(lambda primitive, *_: seen.append(primitive.__name__) or NotImplemented):
+        ops.hard_swish(X)
+    assert seen == ["hard_swish", "hard_sigmoid"]
+
+
+def test_an_error_of_a_handler_is_raised_and_leaves_all_as_it_was(double):
+    def fail(*_):
+        raise RuntimeError("not today")
+
+    with replacing(pass_on):
+        before = HANDLERS.get()
+        with pytest.raises(RuntimeError, match="not today"), replacing(fail):
+            double(X)
+        assert HANDLERS.get() == before
+
+
+def test_definitions_put_faster_ways_aside_and_bring_them_back(double):
+    with npattn.definitions():
+        assert double(100 * X)[0].tolist() == [200.0, -400.0]
+        with pytest.raises(ZeroDivisionError), definitions():
+            raise ZeroDivisionError
+        assert double(100 * X)[0].tolist() == [200.0, -400.0]
+    assert double(100 * X)[0].tolist() == [200.25, -399.75]
+
+
+def test_other_threads_are_not_affected(double):
+    found = []
+    with definitions(), replacing(answer("handler")):
+        thread = threading.Thread(target=lambda: found.append(double(100 * X)[0].tolist()))
+        thread.start()
+        thread.join()
+    assert found == [[200.25, -399.75]]
+
+
+@pytest.mark.parametrize(("value", "only"), [("1", True), ("0", False), ("", False)])
+def test_the_environment_puts_faster_ways_aside_for_a_whole_process(value, only):
+    program = "from npattn.ops.primitive import DEFINITIONS_ONLY; print(DEFINITIONS_ONLY.get())"
+    environment = os.environ | {"NPATTN_DEFINITIONS": value}
+    found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(only)
+    assert not DEFINITIONS_ONLY.get()
+
+
+def test_the_way_through_costs_at_most_a_microsecond(double):
+    def bare(x, *, extra=0.0):
+        return x, None
+
+    @primitive
+    def nothing(x, *, extra=0.0):
+        return x, None
+
+    nothing.faster(suits=lambda x, *, extra=0.0: x.size > 1000)(bare)
+    PRIMITIVES.remove(nothing)
+    through, without = (
+        min(timeit.repeat(lambda f=f: f(X, extra=1.0), number=2000, repeat=25)) for f in (nothing, bare)
+    )
+    assert (through - without) / 2000 < 1e-6
+
+
+def test_every_public_function_of_ops_is_a_primitive_but_for_those_that_make_no_arrays():
+    functions = {name for name in ops.__all__ if not isinstance(getattr(ops, name), type)}
+    assert functions - {p.__name__ for p in PRIMITIVES} == {"window_starts"}
