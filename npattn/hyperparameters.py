@@ -11,7 +11,7 @@ from typing import Any
 from npattn.attention import CATALOGUE
 from npattn.checks import brief, check_hyperparameters, did_you_mean
 from npattn.module import Module
-from npattn.parameters import within
+from npattn.parameters import strip_prefix
 
 __all__ = ["override"]
 
@@ -59,7 +59,7 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
         elif not dot:
             changes[field] = example(text, f"{name}: {field}")
     for field, value in values.items():
-        inner = within(f"{field}.", settings)
+        inner = strip_prefix(f"{field}.", settings)
         if inner:
             changes[field] = override(changes.get(field, value), inner)
     return dataclasses.replace(module, **changes)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from npattn.checks import channel_hint, check_array, check_hyperparameters, check_map, describe_type
-from npattn.parameters import Parameter, to_numpy, within
+from npattn.parameters import Parameter, strip_prefix, to_numpy
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
@@ -250,7 +250,7 @@ class Module(metaclass=Constructor):
             pass_on = ": pass its state_dict()" if hasattr(mapping, "state_dict") else ""
             raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
         whole = {str(name): value for name, value in mapping.items()}
-        arrays = within(prefix, whole)
+        arrays = strip_prefix(prefix, whole)
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
         arrays = {name: value for name, value in arrays.items() if name not in counters}
         check_parameter_names(call, self, arrays, prefix, whole)

@@ -13,14 +13,14 @@ from npattn.checks import describe_type
 
 __all__ = [
     "Parameter",
+    "add_prefix",
     "he_normal",
     "norm_buffers",
     "norm_parameters",
     "ones",
+    "strip_prefix",
     "to_numpy",
-    "under",
     "uniform_fan_in",
-    "within",
     "xavier_uniform",
     "zeros",
 ]
@@ -99,23 +99,23 @@ def norm_buffers(name: str, channels: int) -> dict[str, Parameter]:
     return {f"{name}.running_mean": zeros(channels), f"{name}.running_var": ones(channels)}
 
 
-def within(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def strip_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Select the entries under a prefix and drop it: the parameters of a part, from those of the whole.
 
     Examples
     --------
-    >>> within("a.", {"a.weight": 1, "b.weight": 2})
+    >>> strip_prefix("a.", {"a.weight": 1, "b.weight": 2})
     {'weight': 1}
     """
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
-def under(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put entries under a prefix: the inverse of `within`.
+def add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Put entries under a prefix: the inverse of `strip_prefix`.
 
     Examples
     --------
-    >>> under("a.", {"weight": 1})
+    >>> add_prefix("a.", {"weight": 1})
     {'a.weight': 1}
     """
     return {f"{prefix}{name}": value for name, value in values.items()}

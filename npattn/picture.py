@@ -18,7 +18,7 @@ from npattn.attention.dual import filter_map
 from npattn.data import photo_features, photo_filters, photograph
 from npattn.module import Module, Pass
 from npattn.ops import resize_bilinear
-from npattn.parameters import within
+from npattn.parameters import strip_prefix
 
 __all__ = ["FORMATS", "draw"]
 
@@ -325,8 +325,8 @@ def draw_branch_looks(
 ) -> None:
     """Draw where some pixels look in the position branch."""
     figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
-    narrowed = filter_map(within("conv5a.", params), x, training=False).output
-    draw_rows(figure, module.position, within("sa.", params), narrowed, pixels)
+    narrowed = filter_map(strip_prefix("conv5a.", params), x, training=False).output
+    draw_rows(figure, module.position, strip_prefix("sa.", params), narrowed, pixels)
 
 
 def draw_rows(figure: SubFigure, module: Module, params: dict[str, Any], x: np.ndarray, pixels: Any) -> None:

@@ -1,6 +1,8 @@
 """Settings of all tests."""
 
+import importlib.util
 import os
+from pathlib import Path
 
 from hypothesis import settings
 
@@ -11,3 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_configure(config):
+    """Leave out the examples of what can't be imported without its extra; anything else has to be imported."""
+    if importlib.util.find_spec("matplotlib") is None:
+        pictures = Path(__file__).parents[1] / "npattn/picture.py"
+        config.option.ignore = [*(config.option.ignore or []), str(pictures)]

@@ -11,7 +11,7 @@ from npattn import ops
 from npattn.checks import check_variance, require_booleans, require_integers, require_selection
 from npattn.module import Module, Paper, Pass
 from npattn.ops.pooling import GLOBAL_POOLS
-from npattn.parameters import norm_buffers, norm_parameters, under, uniform_fan_in, within
+from npattn.parameters import add_prefix, norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
 
 PAPER = Paper(
     title="CBAM: Convolutional Block Attention Module",
@@ -99,23 +99,23 @@ class CBAMChannelGate(Module):
     def forward(self, params, x):
         """Pool, excite, add, scale. The tags are the equation numbers of the derivation."""
         k, (batch, channels) = len(self.pools), x.shape[:2]
-        pooled, back_pools = ops.global_pools(x, self.pools)                                             # (1)
+        pooled, back_pools = ops.global_pools(x, self.pools)                     # (1)
         p = np.concatenate(pooled)  # k B rows: to the shared layers, pools are so many more images
-        h, back_fc1 = ops.linear(p, **within("mlp.1.", params))                                          # (2)
-        r, back_relu = ops.relu(h)                                                                       # (3)
-        u, back_fc2 = ops.linear(r, **within("mlp.3.", params))                                          # (4)
-        z = u.reshape(k, batch, channels).sum(axis=0)                                                    # (5)
-        a, back_sigmoid = ops.sigmoid(z)                                                                 # (6)
-        y, back_gate = ops.gate(x, a)                                                                    # (7)
+        h, back_fc1 = ops.linear(p, **strip_prefix("mlp.1.", params))            # (2)
+        r, back_relu = ops.relu(h)                                               # (3)
+        u, back_fc2 = ops.linear(r, **strip_prefix("mlp.3.", params))            # (4)
+        z = u.reshape(k, batch, channels).sum(axis=0)                            # (5)
+        a, back_sigmoid = ops.sigmoid(z)                                         # (6)
+        y, back_gate = ops.gate(x, a)                                            # (7)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                                                       # (7')
-            dz = back_sigmoid(da)                                                                        # (6')
-            du = np.concatenate([dz] * k)                                                                # (5')
-            dr, dw2, db2 = back_fc2(du)                                                                  # (4')
-            dh = back_relu(dr)                                                                           # (3')
-            dp, dw1, db1 = back_fc1(dh)                                                                  # (2')
-            dx = back_pools(dp.reshape(k, batch, channels), onto=dx)                                     # (1')
+            dx, da = back_gate(dy)                                               # (7')
+            dz = back_sigmoid(da)                                                # (6')
+            du = np.concatenate([dz] * k)                                        # (5')
+            dr, dw2, db2 = back_fc2(du)                                          # (4')
+            dh = back_relu(dr)                                                   # (3')
+            dp, dw1, db1 = back_fc1(dh)                                          # (2')
+            dx = back_pools(dp.reshape(k, batch, channels), accumulate_into=dx)  # (1')
             return dx, {"mlp.1.weight": dw1, "mlp.1.bias": db1, "mlp.3.weight": dw2, "mlp.3.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})
@@ -200,29 +200,29 @@ class CBAMSpatialGate(Module):
 
     def forward(self, params, x):
         """Pool over the channels, convolve, normalise, scale. The tags are the equation numbers of the derivation."""
-        m, back_max = ops.max_pool(x, axis=1)                                                            # (8)
-        q, back_mean = ops.average_pool(x, axis=1)                                                       # (9)
-        t, back_join = ops.concatenate((m, q), axis=1)                                                   # (10)
-        z, back_conv = ops.conv2d(t, **within("spatial.conv.", params), padding=3)                       # (11)
+        m, back_max = ops.max_pool(x, axis=1)                                                           # (8)
+        q, back_mean = ops.average_pool(x, axis=1)                                                      # (9)
+        t, back_join = ops.concatenate((m, q), axis=1)                                                  # (10)
+        z, back_conv = ops.conv2d(t, **strip_prefix("spatial.conv.", params), padding=3)                # (11)
         buffers = {}
         if self.batch_norm:
-            norm = within("spatial.bn.", params)
-            (z, running), back_norm = ops.batch_norm(z, **norm, training=self.training, momentum=0.01)   # (12)
+            norm = strip_prefix("spatial.bn.", params)
+            (z, running), back_norm = ops.batch_norm(z, **norm, training=self.training, momentum=0.01)  # (12)
             if self.training:
                 buffers = dict(zip(self.buffers(), running, strict=True))
-        a, back_sigmoid = ops.sigmoid(z)                                                                 # (13)
-        y, back_gate = ops.gate(x, a)                                                                    # (14)
+        a, back_sigmoid = ops.sigmoid(z)                                                                # (13)
+        y, back_gate = ops.gate(x, a)                                                                   # (14)
 
         def backward(dy):
             grads = {}
-            dx, da = back_gate(dy)                                                                       # (14')
-            dz = back_sigmoid(da)                                                                        # (13')
+            dx, da = back_gate(dy)                                                                      # (14')
+            dz = back_sigmoid(da)                                                                       # (13')
             if self.batch_norm:
-                dz, grads["spatial.bn.weight"], grads["spatial.bn.bias"] = back_norm(dz)                 # (12')
-            dt, dw, _ = back_conv(dz)                                                                    # (11')
-            dm, dq = back_join(dt)                                                                       # (10')
-            dx = back_mean(dq, onto=dx)                                                                  # (9')
-            dx = back_max(dm, onto=dx)                                                                   # (8')
+                dz, grads["spatial.bn.weight"], grads["spatial.bn.bias"] = back_norm(dz)                # (12')
+            dt, dw, _ = back_conv(dz)                                                                   # (11')
+            dm, dq = back_join(dt)                                                                      # (10')
+            dx = back_mean(dq, accumulate_into=dx)                                                      # (9')
+            dx = back_max(dm, accumulate_into=dx)                                                       # (8')
             return dx, {"spatial.conv.weight": dw, **grads}
 
         return Pass(y, backward, attention={"spatial": a}, buffers=buffers)
@@ -316,12 +316,12 @@ class CBAM(Module):
 
     def parameters(self):
         """Declare those of the channel gate, then those of the spatial gate."""
-        second = under("SpatialGate.", self.spatial_gate.parameters()) if self.spatial else {}
-        return under("ChannelGate.", self.channel_gate.parameters()) | second
+        second = add_prefix("SpatialGate.", self.spatial_gate.parameters()) if self.spatial else {}
+        return add_prefix("ChannelGate.", self.channel_gate.parameters()) | second
 
     def buffers(self):
         """Declare the spatial gate's running statistics."""
-        return under("SpatialGate.", self.spatial_gate.buffers()) if self.spatial else {}
+        return add_prefix("SpatialGate.", self.spatial_gate.buffers()) if self.spatial else {}
 
     def check_inputs(self, inputs):
         """Refuse, besides, a batch whose variance batch norm can't estimate."""
@@ -332,15 +332,15 @@ class CBAM(Module):
     def forward(self, params, x):
         """Gate the channels, then the positions. The tags are the equation numbers of the derivation."""
         second = self.spatial_gate.forward if self.spatial else leave
-        f = self.channel_gate.forward(within("ChannelGate.", params), x)                                 # (15)
-        g = second(within("SpatialGate.", params), f.output)                                             # (16)
+        f = self.channel_gate.forward(strip_prefix("ChannelGate.", params), x)  # (15)
+        g = second(strip_prefix("SpatialGate.", params), f.output)              # (16)
 
         def backward(dy):
-            df, dspatial = g.backward(dy)                                                                # (16')
-            dx, dchannel = f.backward(df)                                                                # (15')
-            return dx, under("ChannelGate.", dchannel) | under("SpatialGate.", dspatial)
+            df, dspatial = g.backward(dy)                                       # (16')
+            dx, dchannel = f.backward(df)                                       # (15')
+            return dx, add_prefix("ChannelGate.", dchannel) | add_prefix("SpatialGate.", dspatial)
 
-        return Pass(g.output, backward, f.attention | g.attention, under("SpatialGate.", g.buffers))
+        return Pass(g.output, backward, f.attention | g.attention, add_prefix("SpatialGate.", g.buffers))
 
 
 def leave(_, x):

@@ -93,18 +93,18 @@ class ChannelAttention(Module):
         """Compare, weigh, mix, scale, add. The tags are the equation numbers of the derivation."""
         weigh = ops.softmax if self.variant == "paper" else ops.softmin
         rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-        g, back_gram = ops.gram(rows)                                                # (1)
-        s, back_weigh = weigh(g)                                                     # (2)
-        m, back_mix = ops.matmul(s, rows)                                            # (3)
-        e, back_scale = ops.gate(m, params["gamma"])                                 # (4)
-        y, back_add = ops.add(x, e.reshape(x.shape))                                 # (5)
+        g, back_gram = ops.gram(rows)                     # (1)
+        s, back_weigh = weigh(g)                          # (2)
+        m, back_mix = ops.matmul(s, rows)                 # (3)
+        e, back_scale = ops.gate(m, params["gamma"])      # (4)
+        y, back_add = ops.add(x, e.reshape(x.shape))      # (5)
 
         def backward(dy):
-            dx, de = back_add(dy)                                                    # (5')
-            dm, dgamma = back_scale(de.reshape(e.shape))                             # (4')
-            ds, dmixed = back_mix(dm)                                                # (3')
-            dg = back_weigh(ds)                                                      # (2')
-            dgram = back_gram(dg)                                                    # (1')
+            dx, de = back_add(dy)                         # (5')
+            dm, dgamma = back_scale(de.reshape(e.shape))  # (4')
+            ds, dmixed = back_mix(dm)                     # (3')
+            dg = back_weigh(ds)                           # (2')
+            dgram = back_gram(dg)                         # (1')
             dx, _ = ops.add(dx, dmixed.reshape(x.shape), dgram.reshape(x.shape))
             return dx, {"gamma": dgamma}
 

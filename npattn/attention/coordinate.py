@@ -8,7 +8,7 @@ from typing import ClassVar
 from npattn import ops
 from npattn.checks import require_booleans, require_integers
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import norm_buffers, norm_parameters, uniform_fan_in, within
+from npattn.parameters import norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
 
 
 @dataclass(frozen=True)
@@ -129,35 +129,35 @@ class CoordinateAttention(Module):
     def forward(self, params, x):
         """Average along each axis, pass the narrow layer together, part, gate."""
         height, width = x.shape[2:]
-        norm = within("bn1.", params)
-        p_h, back_rows = ops.average_pool(x, axis=3)                                      # (1)
-        p_w, back_columns = ops.average_pool(x, axis=2)                                   # (2)
-        p, back_join = ops.concatenate((p_h, p_w.swapaxes(2, 3)), axis=2)                 # (3)
-        u, back_conv1 = ops.conv2d(p, **within("conv1.", params))                         # (4)
-        (v, running), back_norm = ops.batch_norm(u, **norm, training=self.training)       # (5)
-        f, back_swish = ops.hard_swish(v)                                                 # (6)
-        (f_h, f_w), back_split = ops.split(f, (height, width), axis=2)                    # (7)
-        z_h, back_conv_h = ops.conv2d(f_h, **within("conv_h.", params))                   # (8)
-        z_w, back_conv_w = ops.conv2d(f_w.swapaxes(2, 3), **within("conv_w.", params))    # (9)
-        a_h, back_sigmoid_h = ops.sigmoid(z_h)                                            # (10)
-        a_w, back_sigmoid_w = ops.sigmoid(z_w)                                            # (11)
-        s, back_gate_h = ops.gate(x, a_h)                                                 # (12)
-        y, back_gate_w = ops.gate(s, a_w)                                                 # (13)
+        norm = strip_prefix("bn1.", params)
+        p_h, back_rows = ops.average_pool(x, axis=3)                                          # (1)
+        p_w, back_columns = ops.average_pool(x, axis=2)                                       # (2)
+        p, back_join = ops.concatenate((p_h, p_w.swapaxes(2, 3)), axis=2)                     # (3)
+        u, back_conv1 = ops.conv2d(p, **strip_prefix("conv1.", params))                       # (4)
+        (v, running), back_norm = ops.batch_norm(u, **norm, training=self.training)           # (5)
+        f, back_swish = ops.hard_swish(v)                                                     # (6)
+        (f_h, f_w), back_split = ops.split(f, (height, width), axis=2)                        # (7)
+        z_h, back_conv_h = ops.conv2d(f_h, **strip_prefix("conv_h.", params))                 # (8)
+        z_w, back_conv_w = ops.conv2d(f_w.swapaxes(2, 3), **strip_prefix("conv_w.", params))  # (9)
+        a_h, back_sigmoid_h = ops.sigmoid(z_h)                                                # (10)
+        a_w, back_sigmoid_w = ops.sigmoid(z_w)                                                # (11)
+        s, back_gate_h = ops.gate(x, a_h)                                                     # (12)
+        y, back_gate_w = ops.gate(s, a_w)                                                     # (13)
 
         def backward(dy):
-            ds, da_w = back_gate_w(dy)                                                    # (13')
-            dx, da_h = back_gate_h(ds)                                                    # (12')
-            dz_w = back_sigmoid_w(da_w)                                                   # (11')
-            dz_h = back_sigmoid_h(da_h)                                                   # (10')
-            df_w, dww, dbw = back_conv_w(dz_w)                                            # (9')
-            df_h, dwh, dbh = back_conv_h(dz_h)                                            # (8')
-            df = back_split((df_h, df_w.swapaxes(2, 3)))                                  # (7')
-            dv = back_swish(df)                                                           # (6')
-            du, dscale, dshift = back_norm(dv)                                            # (5')
-            dp, dw1, db1 = back_conv1(du)                                                 # (4')
-            dp_h, dp_w = back_join(dp)                                                    # (3')
-            dx = back_columns(dp_w.swapaxes(2, 3), onto=dx)                               # (2')
-            dx = back_rows(dp_h, onto=dx)                                                 # (1')
+            ds, da_w = back_gate_w(dy)                                                        # (13')
+            dx, da_h = back_gate_h(ds)                                                        # (12')
+            dz_w = back_sigmoid_w(da_w)                                                       # (11')
+            dz_h = back_sigmoid_h(da_h)                                                       # (10')
+            df_w, dww, dbw = back_conv_w(dz_w)                                                # (9')
+            df_h, dwh, dbh = back_conv_h(dz_h)                                                # (8')
+            df = back_split((df_h, df_w.swapaxes(2, 3)))                                      # (7')
+            dv = back_swish(df)                                                               # (6')
+            du, dscale, dshift = back_norm(dv)                                                # (5')
+            dp, dw1, db1 = back_conv1(du)                                                     # (4')
+            dp_h, dp_w = back_join(dp)                                                        # (3')
+            dx = back_columns(dp_w.swapaxes(2, 3), accumulate_into=dx)                        # (2')
+            dx = back_rows(dp_h, accumulate_into=dx)                                          # (1')
             grads = {"conv1.weight": dw1, "conv1.bias": db1, "bn1.weight": dscale, "bn1.bias": dshift}
             grads |= {"conv_h.weight": dwh, "conv_h.bias": dbh, "conv_w.weight": dww, "conv_w.bias": dbw}
             return dx, grads

@@ -58,17 +58,17 @@ def diversity_penalty(a):
             + ("; a single head needs an axis of its own: a[None]" if a.ndim else "")
         )
     heads = a.shape[-2]
-    g, back_gram = ops.gram(a)                                   # (1)
+    g, back_gram = ops.gram(a)      # (1)
     e = g.reshape(*a.shape[:-2], heads * heads)  # rows end to end: of these, the diagonal is every (heads + 1)-th
-    e[..., :: heads + 1] -= 1                                    # (2)
-    p = (e * e).sum(axis=-1)[...]                                # (3)
+    e[..., :: heads + 1] -= 1       # (2)
+    p = (e * e).sum(axis=-1)[...]   # (3)
 
     def backward(dp):
         check_array("diversity_penalty", "dp", dp, "a", a)
         if dp.shape != p.shape:
             raise ValueError(f"diversity_penalty: dp has shape {dp.shape}; expected that of the penalty, {p.shape}")
-        de = 2 * dp[..., None] * e                               # (3')
-        dg = de.reshape(g.shape)                                 # (2')
-        return back_gram(dg)                                     # (1')
+        de = 2 * dp[..., None] * e  # (3')
+        dg = de.reshape(g.shape)    # (2')
+        return back_gram(dg)        # (1')
 
     return p, backward

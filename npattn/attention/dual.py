@@ -10,20 +10,20 @@ from npattn.attention.channel import ChannelAttention
 from npattn.attention.position import PositionAttention
 from npattn.checks import check_variance, require_booleans, require_integers, require_numbers
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import norm_buffers, norm_parameters, under, uniform_fan_in, within
+from npattn.parameters import add_prefix, norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
 
 
 def filter_map(params, x, training):
     """Convolve by 3×3 kernels, normalise, rectify: one layer of a branch."""
-    z, back_conv = ops.conv2d(x, params["0.weight"], padding=1)                      # (1)
-    norm = within("1.", params)
-    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)           # (2)
-    r, back_relu = ops.relu(n)                                                       # (3)
+    z, back_conv = ops.conv2d(x, params["0.weight"], padding=1)             # (1)
+    norm = strip_prefix("1.", params)
+    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)  # (2)
+    r, back_relu = ops.relu(n)                                              # (3)
 
     def backward(dr):
-        dn = back_relu(dr)                                                           # (3')
-        dz, dweight, dbias = back_norm(dn)                                           # (2')
-        dx, dkernel, _ = back_conv(dz)                                               # (1')
+        dn = back_relu(dr)                                                  # (3')
+        dz, dweight, dbias = back_norm(dn)                                  # (2')
+        dx, dkernel, _ = back_conv(dz)                                      # (1')
         return dx, {"0.weight": dkernel, "1.weight": dweight, "1.bias": dbias}
 
     buffers = dict(zip(("1.running_mean", "1.running_var"), running, strict=True)) if training else {}
@@ -33,17 +33,17 @@ def filter_map(params, x, training):
 def classify(params, x, mask, rate, size):
     """Drop channels, score every position, resize the scores; without a mask or a size that step is left out."""
     if mask is not None:
-        x, back_drop = ops.dropout(x, mask, rate)                                    # (4)
-    y, back_conv = ops.conv2d(x, **within("1.", params))                             # (5)
+        x, back_drop = ops.dropout(x, mask, rate)                           # (4)
+    y, back_conv = ops.conv2d(x, **strip_prefix("1.", params))              # (5)
     if size is not None:
-        y, back_resize = ops.resize_bilinear(y, size, align_corners=True)            # (6)
+        y, back_resize = ops.resize_bilinear(y, size, align_corners=True)   # (6)
 
     def backward(dy):
         if size is not None:
-            dy = back_resize(dy)                                                     # (6')
-        dx, dweight, dbias = back_conv(dy)                                           # (5')
+            dy = back_resize(dy)                                            # (6')
+        dx, dweight, dbias = back_conv(dy)                                  # (5')
         if mask is not None:
-            dx = back_drop(dx)                                                       # (4')
+            dx = back_drop(dx)                                              # (4')
         return dx, {"1.weight": dweight, "1.bias": dbias}
 
     return Pass(y, backward)
@@ -192,7 +192,7 @@ class DualAttentionHead(Module):
         for name, inputs in (("conv5a", wide), ("conv5c", wide)):
             declared[f"{name}.0.weight"] = uniform_fan_in(narrow, inputs, 3, 3)
             declared |= norm_parameters(f"{name}.1", narrow)
-        declared |= under("sa.", self.position.parameters()) | under("sc.", self.channel.parameters())
+        declared |= add_prefix("sa.", self.position.parameters()) | add_prefix("sc.", self.channel.parameters())
         for name in ("conv51", "conv52"):
             declared[f"{name}.0.weight"] = uniform_fan_in(narrow, narrow, 3, 3)
             declared |= norm_parameters(f"{name}.1", narrow)
@@ -219,38 +219,38 @@ class DualAttentionHead(Module):
         drop6, drop7, drop8 = masks or (None, None, None)
 
         def part(function, name, *arguments):
-            return function(within(f"{name}.", params), *arguments)
+            return function(strip_prefix(f"{name}.", params), *arguments)
 
-        a = part(filter_map, "conv5a", x, self.training)                             # (7)
-        p = part(self.position.forward, "sa", a.output)                              # (8)
-        u = part(filter_map, "conv51", p.output, self.training)                      # (9)
-        c = part(filter_map, "conv5c", x, self.training)                             # (10)
-        q = part(self.channel.forward, "sc", c.output)                               # (11)
-        v = part(filter_map, "conv52", q.output, self.training)                      # (12)
-        f = u.output + v.output                                                      # (13)
-        fused = part(classify, "conv8", f, drop8, self.dropout, self.size)           # (14)
-        left = part(classify, "conv6", u.output, drop6, self.dropout, self.size)     # (15)
-        right = part(classify, "conv7", v.output, drop7, self.dropout, self.size)    # (16)
+        a = part(filter_map, "conv5a", x, self.training)                           # (7)
+        p = part(self.position.forward, "sa", a.output)                            # (8)
+        u = part(filter_map, "conv51", p.output, self.training)                    # (9)
+        c = part(filter_map, "conv5c", x, self.training)                           # (10)
+        q = part(self.channel.forward, "sc", c.output)                             # (11)
+        v = part(filter_map, "conv52", q.output, self.training)                    # (12)
+        f = u.output + v.output                                                    # (13)
+        fused = part(classify, "conv8", f, drop8, self.dropout, self.size)         # (14)
+        left = part(classify, "conv6", u.output, drop6, self.dropout, self.size)   # (15)
+        right = part(classify, "conv7", v.output, drop7, self.dropout, self.size)  # (16)
 
         def backward(dy):
             grads = {}
 
             def back(run, name, gradient):
                 gradient, found = run.backward(gradient)
-                grads.update(under(f"{name}.", found))
+                grads.update(add_prefix(f"{name}.", found))
                 return gradient
 
             d_fused, d_left, d_right = dy
-            dv = back(right, "conv7", d_right)                                       # (16')
-            du = back(left, "conv6", d_left)                                         # (15')
-            df = back(fused, "conv8", d_fused)                                       # (14')
-            du, dv = du + df, dv + df                                                # (13')
-            dq = back(v, "conv52", dv)                                               # (12')
-            dc = back(q, "sc", dq)                                                   # (11')
-            dx = back(c, "conv5c", dc)                                               # (10')
-            dp = back(u, "conv51", du)                                               # (9')
-            da = back(p, "sa", dp)                                                   # (8')
-            dx, _ = ops.add(dx, back(a, "conv5a", da))                               # (7')
+            dv = back(right, "conv7", d_right)                                     # (16')
+            du = back(left, "conv6", d_left)                                       # (15')
+            df = back(fused, "conv8", d_fused)                                     # (14')
+            du, dv = du + df, dv + df                                              # (13')
+            dq = back(v, "conv52", dv)                                             # (12')
+            dc = back(q, "sc", dq)                                                 # (11')
+            dx = back(c, "conv5c", dc)                                             # (10')
+            dp = back(u, "conv51", du)                                             # (9')
+            da = back(p, "sa", dp)                                                 # (8')
+            dx, _ = ops.add(dx, back(a, "conv5a", da))                             # (7')
             dx = (dx, *(None for _ in masks)) if masks else dx
             return dx, {name: grads[name] for name in self.parameters()}
 

@@ -105,16 +105,16 @@ class EfficientChannelAttention(Module):
 
     def forward(self, params, x):
         """Average, convolve across channels, gate. The tags are the equation numbers of the derivation."""
-        p, back_pool = ops.global_average_pool(x)                                    # (1)
-        z, back_conv = ops.conv1d(p, params["conv.weight"])                          # (2)
-        a, back_sigmoid = ops.sigmoid(z)                                             # (3)
-        y, back_gate = ops.gate(x, a)                                                # (4)
+        p, back_pool = ops.global_average_pool(x)            # (1)
+        z, back_conv = ops.conv1d(p, params["conv.weight"])  # (2)
+        a, back_sigmoid = ops.sigmoid(z)                     # (3)
+        y, back_gate = ops.gate(x, a)                        # (4)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                                   # (4')
-            dz = back_sigmoid(da)                                                    # (3')
-            dp, dw = back_conv(dz)                                                   # (2')
-            dx = back_pool(dp, onto=dx)                                              # (1')
+            dx, da = back_gate(dy)                           # (4')
+            dz = back_sigmoid(da)                            # (3')
+            dp, dw = back_conv(dz)                           # (2')
+            dx = back_pool(dp, accumulate_into=dx)           # (1')
             return dx, {"conv.weight": dw}
 
         return Pass(y, backward, attention={"channel": a})

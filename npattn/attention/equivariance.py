@@ -66,7 +66,7 @@ def equivariance_loss(of_transformed: Any, of_original: Any, transform: Any) -> 
     check_array(call, "of_transformed", of_transformed, "of_original", of_original)
     if not callable(transform):
         raise TypeError(f"{call}: transform is {describe_type(transform)}; expected one such as Flip('horizontal')")
-    t, back_transform = transform(of_original)                                       # (1)
+    t, back_transform = transform(of_original)  # (1)
     if of_transformed.shape != t.shape:
         raise ValueError(
             f"{call}: of_transformed has shape {of_transformed.shape}; expected {t.shape}, which {transform} makes of "
@@ -74,14 +74,14 @@ def equivariance_loss(of_transformed: Any, of_original: Any, transform: Any) -> 
         )
     if t.size == 0:
         raise ValueError(f"{call}: of_transformed has shape {t.shape}; expected at least one element to take a mean of")
-    d = of_transformed - t                                                           # (2)
+    d = of_transformed - t                      # (2)
     sign = np.sign(d.real)
-    value = (sign * d).mean()                                                        # (3)
+    value = (sign * d).mean()                   # (3)
 
     def backward(dvalue=1.0):
-        dd = sign * (dvalue / d.size)                                                # (3')
-        dof_transformed, dt = dd, -dd                                                # (2')
-        dof_original = back_transform(dt)                                            # (1')
+        dd = sign * (dvalue / d.size)           # (3')
+        dof_transformed, dt = dd, -dd           # (2')
+        dof_original = back_transform(dt)       # (1')
         return dof_transformed, dof_original
 
     return value, backward

@@ -91,24 +91,24 @@ class FlexibleAttention(Module):
     def forward(self, params, x):
         """Pool twice, pass both through the same layers as one batch, add, gate."""
         batch = x.shape[0]
-        (p, q), back_pools = ops.global_pools(x, ("avg", "max"))                     # (1)
-        u, back_stack = ops.concatenate([p, q], axis=0)                              # (2)
-        h, back_fc1 = ops.linear(u, params["fc1.weight"], params["fc1.bias"])        # (3)
-        r, back_relu = ops.relu(h)                                                   # (4)
-        v, back_fc2 = ops.linear(r, params["fc2.weight"], params["fc2.bias"])        # (5)
-        z = v[:batch] + v[batch:]                                                    # (6)
-        a, back_sigmoid = ops.sigmoid(z)                                             # (7)
-        y, back_gate = ops.gate(x, a)                                                # (8)
+        (p, q), back_pools = ops.global_pools(x, ("avg", "max"))               # (1)
+        u, back_stack = ops.concatenate([p, q], axis=0)                        # (2)
+        h, back_fc1 = ops.linear(u, params["fc1.weight"], params["fc1.bias"])  # (3)
+        r, back_relu = ops.relu(h)                                             # (4)
+        v, back_fc2 = ops.linear(r, params["fc2.weight"], params["fc2.bias"])  # (5)
+        z = v[:batch] + v[batch:]                                              # (6)
+        a, back_sigmoid = ops.sigmoid(z)                                       # (7)
+        y, back_gate = ops.gate(x, a)                                          # (8)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                                   # (8')
-            dz = back_sigmoid(da)                                                    # (7')
-            dv = np.concatenate([dz, dz])                                            # (6')
-            dr, dw2, db2 = back_fc2(dv)                                              # (5')
-            dh = back_relu(dr)                                                       # (4')
-            du, dw1, db1 = back_fc1(dh)                                              # (3')
-            dp, dq = back_stack(du)                                                  # (2')
-            dx = back_pools((dp, dq), onto=dx)                                       # (1')
+            dx, da = back_gate(dy)                                             # (8')
+            dz = back_sigmoid(da)                                              # (7')
+            dv = np.concatenate([dz, dz])                                      # (6')
+            dr, dw2, db2 = back_fc2(dv)                                        # (5')
+            dh = back_relu(dr)                                                 # (4')
+            du, dw1, db1 = back_fc1(dh)                                        # (3')
+            dp, dq = back_stack(du)                                            # (2')
+            dx = back_pools((dp, dq), accumulate_into=dx)                      # (1')
             return dx, {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
 
         return Pass(y, backward, attention={"channel": a})

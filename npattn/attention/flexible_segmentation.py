@@ -9,7 +9,7 @@ from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.sliding_window import Regions, SlidingWindowSegmentation, require_windows
 from npattn.checks import require_integers
 from npattn.module import Module, Pass
-from npattn.parameters import under, within
+from npattn.parameters import add_prefix, strip_prefix
 
 
 @dataclass(frozen=True)
@@ -97,18 +97,19 @@ class FlexibleSegmentation(Module):
 
     def parameters(self):
         """Declare the parameters of both halves."""
-        return under("attention.", self.attention.parameters()) | under("segmentation.", self.segmentation.parameters())
+        weighting = add_prefix("attention.", self.attention.parameters())
+        return weighting | add_prefix("segmentation.", self.segmentation.parameters())
 
     def forward(self, params, x):
         """Re-weight the map, segment what comes out."""
-        weighting = self.attention.forward(within("attention.", params), x)                 # (1)
+        weighting = self.attention.forward(strip_prefix("attention.", params), x)      # (1)
         u = weighting.output
-        scoring = self.segmentation.forward(within("segmentation.", params), u)             # (2)
+        scoring = self.segmentation.forward(strip_prefix("segmentation.", params), u)  # (2)
 
         def backward(dy):
-            du, dsegmentation = scoring.backward(dy)                                        # (2')
-            dx, dattention = weighting.backward(du)                                         # (1')
-            return dx, under("attention.", dattention) | under("segmentation.", dsegmentation)
+            du, dsegmentation = scoring.backward(dy)                                   # (2')
+            dx, dattention = weighting.backward(du)                                    # (1')
+            return dx, add_prefix("attention.", dattention) | add_prefix("segmentation.", dsegmentation)
 
         maps = weighting.attention | {"reweighted": u} | scoring.attention
         return Pass(scoring.output, backward, attention=maps)

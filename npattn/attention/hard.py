@@ -109,16 +109,16 @@ class HardAttention(Module):
     def forward(self, params, x, noise):
         """Score, weigh, draw a position, select its feature. In (3'), the estimator takes h's gradient for α's."""
         v = rows(x)
-        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])    # (1)
-        a, back_softmax = ops.softmax(s)                                              # (2)
-        index = (s + noise).real.argmax(axis=1)                                       # (3)
-        y, back_select = ops.select(v, index)                                         # (4)
+        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])  # (1)
+        a, back_softmax = ops.softmax(s)                                            # (2)
+        index = (s + noise).real.argmax(axis=1)                                     # (3)
+        y, back_select = ops.select(v, index)                                       # (4)
 
         def backward(dy):
-            dv, dh = back_select(dy)                                                  # (4')
-            da = dh                                                                   # (3')
-            ds = back_softmax(da)                                                     # (2')
-            dv_score, dw, db = back_score(ds)                                         # (1')
+            dv, dh = back_select(dy)                                                # (4')
+            da = dh                                                                 # (3')
+            ds = back_softmax(da)                                                   # (2')
+            dv_score, dw, db = back_score(ds)                                       # (1')
             dv += dv_score
             return (dv.reshape(x.shape), None), {"score.weight": dw, "score.bias": db}
 

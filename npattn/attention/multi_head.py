@@ -113,16 +113,16 @@ class MultiHeadSelfAttention(Module):
         """Project, split into heads, attend, bring together. The tags are the equation numbers of the derivation."""
         heads = len(x), 3 * self.heads, self.head_channels, x.shape[2] * x.shape[3]
         wi, wo = (params[name][:, :, None, None] for name in ("in_proj_weight", "out_proj.weight"))
-        u, back_in = ops.conv2d(x, wi, params["in_proj_bias"])                           # (1)
-        (q, k, v), back_split = ops.split(u.reshape(heads), 3 * (self.heads,), axis=1)   # (2)
-        o, back_attention = ops.dot_product_attention(q, k, v, self.scale)               # (3)
-        y, back_out = ops.conv2d(o.reshape(x.shape), wo, params["out_proj.bias"])        # (4)
+        u, back_in = ops.conv2d(x, wi, params["in_proj_bias"])                          # (1)
+        (q, k, v), back_split = ops.split(u.reshape(heads), 3 * (self.heads,), axis=1)  # (2)
+        o, back_attention = ops.dot_product_attention(q, k, v, self.scale)              # (3)
+        y, back_out = ops.conv2d(o.reshape(x.shape), wo, params["out_proj.bias"])       # (4)
 
         def backward(dy):
-            do, dwo, dbo = back_out(dy)                                                  # (4')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                             # (3')
-            du = back_split((dq, dk, dv)).reshape(u.shape)                               # (2')
-            dx, dwi, dbi = back_in(du)                                                   # (1')
+            do, dwo, dbo = back_out(dy)                                                 # (4')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                            # (3')
+            du = back_split((dq, dk, dv)).reshape(u.shape)                              # (2')
+            dx, dwi, dbi = back_in(du)                                                  # (1')
             grads = {"in_proj_weight": dwi[:, :, 0, 0], "in_proj_bias": dbi}
             return dx, grads | {"out_proj.weight": dwo[:, :, 0, 0], "out_proj.bias": dbo}
 

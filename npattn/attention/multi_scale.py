@@ -8,22 +8,22 @@ from typing import ClassVar
 from npattn import ops
 from npattn.checks import brief, describe_type, require_booleans, require_integers
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import norm_buffers, norm_parameters, uniform_fan_in, within
+from npattn.parameters import norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
 
 
 def filter_map(params, names, x, rate, training):
     """Convolve with taps `rate` apart, normalise, rectify: one branch, of the parameters under two names."""
     weight = params[f"{names[0]}.weight"]
     padding = rate * (weight.shape[2] // 2)
-    z, back_conv = ops.conv2d(x, weight, padding=padding, dilation=rate)                       # (1)
-    norm = within(f"{names[1]}.", params)
-    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)                     # (2)
-    r, back_relu = ops.relu(n)                                                                 # (3)
+    z, back_conv = ops.conv2d(x, weight, padding=padding, dilation=rate)    # (1)
+    norm = strip_prefix(f"{names[1]}.", params)
+    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)  # (2)
+    r, back_relu = ops.relu(n)                                              # (3)
 
     def backward(dr):
-        dn = back_relu(dr)                                                                     # (3')
-        dz, dscale, dshift = back_norm(dn)                                                     # (2')
-        dx, dweight, _ = back_conv(dz)                                                         # (1')
+        dn = back_relu(dr)                                                  # (3')
+        dz, dscale, dshift = back_norm(dn)                                  # (2')
+        dx, dweight, _ = back_conv(dz)                                      # (1')
         grads = {f"{names[0]}.weight": dweight, f"{names[1]}.weight": dscale, f"{names[1]}.bias": dshift}
         return dx, grads
 
@@ -174,30 +174,30 @@ class MultiScaleConcat(Module):
         def part(names, x, rate=1):
             return filter_map(params, names, x, rate, self.training)
 
-        near = part(first, x)                                                                  # (4)
-        far = [part(names, x, rate) for names, rate in zip(others, self.rates, strict=True)]   # (5)
-        p, back_pool = ops.average_pool(x, axis=(2, 3))                                        # (6)
-        image = part(last, p)                                                                  # (7)
-        g, back_resize = ops.resize_bilinear(image.output, x.shape[2:])                        # (8)
+        near = part(first, x)                                                                 # (4)
+        far = [part(names, x, rate) for names, rate in zip(others, self.rates, strict=True)]  # (5)
+        p, back_pool = ops.average_pool(x, axis=(2, 3))                                       # (6)
+        image = part(last, p)                                                                 # (7)
+        g, back_resize = ops.resize_bilinear(image.output, x.shape[2:])                       # (8)
         v, back_join = ops.concatenate((near.output, *(run.output for run in far), g), axis=1) # (9)
-        mixed = part(project, v)                                                               # (10)
+        mixed = part(project, v)                                                              # (10)
         y = mixed.output
         if drop is not None:
-            y, back_drop = ops.dropout(y, drop, rate=0.5)                                      # (11)
+            y, back_drop = ops.dropout(y, drop, rate=0.5)                                     # (11)
 
         def backward(dy):
             if drop is not None:
-                dy = back_drop(dy)                                                             # (11')
-            dv, grads = mixed.backward(dy)                                                     # (10')
-            dnear, *dfar, dg = back_join(dv)                                                   # (9')
-            dimage = back_resize(dg)                                                           # (8')
-            dp, found = image.backward(dimage)                                                 # (7')
+                dy = back_drop(dy)                                                            # (11')
+            dv, grads = mixed.backward(dy)                                                    # (10')
+            dnear, *dfar, dg = back_join(dv)                                                  # (9')
+            dimage = back_resize(dg)                                                          # (8')
+            dp, found = image.backward(dimage)                                                # (7')
             grads |= found
-            ways = [back_pool(dp)]                                                             # (6')
+            ways = [back_pool(dp)]                                                            # (6')
             for run, du in zip(far, dfar, strict=True):
-                through, found = run.backward(du)                                              # (5')
+                through, found = run.backward(du)                                             # (5')
                 ways, grads = [*ways, through], grads | found
-            through, found = near.backward(dnear)                                              # (4')
+            through, found = near.backward(dnear)                                             # (4')
             dx, _ = ops.add(*ways, through)
             grads |= found
             dx = (dx, None) if drop is not None else dx

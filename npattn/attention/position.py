@@ -8,7 +8,7 @@ from typing import ClassVar
 from npattn import ops
 from npattn.checks import check_positions, require_integers
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in, within, zeros
+from npattn.parameters import strip_prefix, uniform_fan_in, zeros
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,25 @@ class PositionAttention(Module):
     def forward(self, params, x):
         """Make queries, keys and values, average the values, scale and add. The tags are the derivation's."""
         positions = x.shape[2] * x.shape[3]
-        q, back_query = ops.conv2d(x, **within("query_conv.", params))                   # (1)
-        k, back_key = ops.conv2d(x, **within("key_conv.", params))                       # (2)
-        v, back_value = ops.conv2d(x, **within("value_conv.", params))                   # (3)
+        q, back_query = ops.conv2d(x, **strip_prefix("query_conv.", params))  # (1)
+        k, back_key = ops.conv2d(x, **strip_prefix("key_conv.", params))      # (2)
+        v, back_value = ops.conv2d(x, **strip_prefix("value_conv.", params))  # (3)
         rows = (a.reshape(*a.shape[:2], positions) for a in (q, k, v))
-        o, back_attention = ops.dot_product_attention(*rows)                             # (4)
-        e, back_scale = ops.gate(o.reshape(x.shape), params["gamma"])                    # (5)
-        y, back_add = ops.add(x, e)                                                      # (6)
+        o, back_attention = ops.dot_product_attention(*rows)                  # (4)
+        e, back_scale = ops.gate(o.reshape(x.shape), params["gamma"])         # (5)
+        y, back_add = ops.add(x, e)                                           # (6)
 
         def backward(dy):
-            dx, de = back_add(dy)                                                        # (6')
-            do, dgamma = back_scale(de)                                                  # (5')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                             # (4')
+            dx, de = back_add(dy)                                             # (6')
+            do, dgamma = back_scale(de)                                       # (5')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                  # (4')
             del do  # here and below no map is held longer than it is needed
-            through, dwv, dbv = back_value(dv.reshape(v.shape))                          # (3')
+            through, dwv, dbv = back_value(dv.reshape(v.shape))               # (3')
             del dv
             dx, _ = ops.add(dx, through)
-            through, dwk, dbk = back_key(dk.reshape(k.shape))                            # (2')
+            through, dwk, dbk = back_key(dk.reshape(k.shape))                 # (2')
             dx, _ = ops.add(dx, through)
-            through, dwq, dbq = back_query(dq.reshape(q.shape))                          # (1')
+            through, dwq, dbq = back_query(dq.reshape(q.shape))               # (1')
             dx, _ = ops.add(dx, through)
             grads = {"gamma": dgamma, "query_conv.weight": dwq, "query_conv.bias": dbq}
             grads |= {"key_conv.weight": dwk, "key_conv.bias": dbk}
@@ -151,7 +151,7 @@ class PositionAttention(Module):
         self.check_inputs((x,))
         self._check_params(params, x)
         positions = x.shape[2] * x.shape[3]
-        q, k = (ops.conv2d(x, **within(f"{name}_conv.", params))[0] for name in ("query", "key"))
+        q, k = (ops.conv2d(x, **strip_prefix(f"{name}_conv.", params))[0] for name in ("query", "key"))
         q, k = (a.reshape(*a.shape[:2], positions) for a in (q, k))
         if rows is not None:
             q = q[:, :, check_positions(f"{self}.attention_map", rows, x.shape[2:])]

@@ -10,7 +10,7 @@ from npattn import ops
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.checks import brief, describe_type
 from npattn.module import Module, Paper, Pass, as_tuple
-from npattn.parameters import under, within
+from npattn.parameters import add_prefix, strip_prefix
 
 SUCH_AS = "such as SqueezeExcitation, CBAM or PositionAttention"
 
@@ -112,7 +112,7 @@ class Residual(Module):
     def attention_map(self):
         """The inner system's function of this name, for the parameters of the whole."""
         function = self.inner.attention_map
-        return lambda params, *arguments, **options: function(within("inner.", params), *arguments, **options)
+        return lambda params, *arguments, **options: function(strip_prefix("inner.", params), *arguments, **options)
 
     def input_shapes(self, batch, height, width):
         """Shapes of the inner system's inputs."""
@@ -128,11 +128,11 @@ class Residual(Module):
 
     def parameters(self):
         """Declare those of the inner system."""
-        return under("inner.", self.inner.parameters())
+        return add_prefix("inner.", self.inner.parameters())
 
     def buffers(self):
         """Declare the inner system's running statistics."""
-        return under("inner.", self.inner.buffers())
+        return add_prefix("inner.", self.inner.buffers())
 
     def check_inputs(self, inputs):
         """Refuse, besides, what the inner system refuses."""
@@ -143,20 +143,20 @@ class Residual(Module):
         """Add the input to what the inner system's estimator differentiates, if it has one."""
         if self.estimator is None:
             return self.forward
-        inner = self.inner.surrogate(within("inner.", params), *inputs)
+        inner = self.inner.surrogate(strip_prefix("inner.", params), *inputs)
         return functools.partial(self.forward, inner=inner)
 
     def forward(self, params, x, *others, inner=None):
         """Apply the inner system, add. The tags are the equation numbers of the derivation."""
-        run = (inner or self.inner.forward)(within("inner.", params), x, *others)    # (1)
-        y, back_add = ops.add(x, run.output)                                         # (2)
+        run = (inner or self.inner.forward)(strip_prefix("inner.", params), x, *others)  # (1)
+        y, back_add = ops.add(x, run.output)                                             # (2)
         back_inner = run.backward  # alone: the inner output need not live on
 
         def backward(dy):
-            dx_skip, df = back_add(dy)                                               # (2')
-            gradients, grads = back_inner(df)                                        # (1')
+            dx_skip, df = back_add(dy)                                                   # (2')
+            gradients, grads = back_inner(df)                                            # (1')
             dx_inner, *rest = as_tuple(gradients)
             dx, _ = ops.add(dx_skip, dx_inner)
-            return (dx, *rest) if others else dx, under("inner.", grads)
+            return (dx, *rest) if others else dx, add_prefix("inner.", grads)
 
-        return Pass(y, backward, run.attention, under("inner.", run.buffers))
+        return Pass(y, backward, run.attention, add_prefix("inner.", run.buffers))

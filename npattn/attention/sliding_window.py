@@ -109,14 +109,14 @@ class SlidingWindowSegmentation(Module):
     def forward(self, params, x):
         """Average each window, classify it, average the logits at each position."""
         kernel = params["classifier.weight"][:, :, None, None]
-        p, back_average = ops.window_average(x, self.window, self.stride)                   # (1)
-        z, back_classifier = ops.conv2d(p, kernel, params["classifier.bias"])               # (2)
-        y, back_overlap = ops.overlap_average(z, x.shape[2:], self.window, self.stride)     # (3)
+        p, back_average = ops.window_average(x, self.window, self.stride)                # (1)
+        z, back_classifier = ops.conv2d(p, kernel, params["classifier.bias"])            # (2)
+        y, back_overlap = ops.overlap_average(z, x.shape[2:], self.window, self.stride)  # (3)
 
         def backward(dy):
-            dz = back_overlap(dy)                                                           # (3')
-            dp, dkernel, db = back_classifier(dz)                                           # (2')
-            dx = back_average(dp)                                                           # (1')
+            dz = back_overlap(dy)                                                        # (3')
+            dp, dkernel, db = back_classifier(dz)                                        # (2')
+            dx = back_average(dp)                                                        # (1')
             return dx, {"classifier.weight": dkernel[:, :, 0, 0], "classifier.bias": db}
 
         return Pass(y, backward, attention={"windows": z})

@@ -106,18 +106,18 @@ class SoftHardAttention(Module):
     def forward(self, params, x):
         """Score, choose, take the chosen features, weigh them, add them up. The tags are the derivation's."""
         v = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])    # (1)
-        (t, index), back_top = ops.top(s, self.k)                                     # (2)
-        f, back_take = ops.take(v, index)                                             # (3)
-        a, back_softmax = ops.softmax(t)                                              # (4)
-        y, back_product = ops.matmul(f, a[:, :, None])                                # (5)
+        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])  # (1)
+        (t, index), back_top = ops.top(s, self.k)                                   # (2)
+        f, back_take = ops.take(v, index)                                           # (3)
+        a, back_softmax = ops.softmax(t)                                            # (4)
+        y, back_product = ops.matmul(f, a[:, :, None])                              # (5)
 
         def backward(dy):
-            df, da = back_product(dy[:, :, None])                                     # (5')
-            dt = back_softmax(da[:, :, 0])                                            # (4')
-            dv = back_take(df)                                                        # (3')
-            ds = back_top(dt)                                                         # (2')
-            dv_score, dw, db = back_score(ds)                                         # (1')
+            df, da = back_product(dy[:, :, None])                                   # (5')
+            dt = back_softmax(da[:, :, 0])                                          # (4')
+            dv = back_take(df)                                                      # (3')
+            ds = back_top(dt)                                                       # (2')
+            dv_score, dw, db = back_score(ds)                                       # (1')
             dv += dv_score
             return dv.reshape(x.shape), {"score.weight": dw, "score.bias": db}
 

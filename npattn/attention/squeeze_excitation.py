@@ -93,20 +93,20 @@ class SqueezeExcitation(Module):
 
     def forward(self, params, x):
         """Squeeze, excite, scale. The tags are the equation numbers of the derivation."""
-        p, back_pool = ops.global_average_pool(x)                                    # (1)
-        h, back_fc1 = ops.linear(p, params["fc1.weight"], params.get("fc1.bias"))    # (2)
-        r, back_relu = ops.relu(h)                                                   # (3)
-        z, back_fc2 = ops.linear(r, params["fc2.weight"], params.get("fc2.bias"))    # (4)
-        a, back_sigmoid = ops.sigmoid(z)                                             # (5)
-        y, back_gate = ops.gate(x, a)                                                # (6)
+        p, back_pool = ops.global_average_pool(x)                                  # (1)
+        h, back_fc1 = ops.linear(p, params["fc1.weight"], params.get("fc1.bias"))  # (2)
+        r, back_relu = ops.relu(h)                                                 # (3)
+        z, back_fc2 = ops.linear(r, params["fc2.weight"], params.get("fc2.bias"))  # (4)
+        a, back_sigmoid = ops.sigmoid(z)                                           # (5)
+        y, back_gate = ops.gate(x, a)                                              # (6)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                                   # (6')
-            dz = back_sigmoid(da)                                                    # (5')
-            dr, dw2, db2 = back_fc2(dz)                                              # (4')
-            dh = back_relu(dr)                                                       # (3')
-            dp, dw1, db1 = back_fc1(dh)                                              # (2')
-            dx = back_pool(dp, onto=dx)                                              # (1')
+            dx, da = back_gate(dy)                                                 # (6')
+            dz = back_sigmoid(da)                                                  # (5')
+            dr, dw2, db2 = back_fc2(dz)                                            # (4')
+            dh = back_relu(dr)                                                     # (3')
+            dp, dw1, db1 = back_fc1(dh)                                            # (2')
+            dx = back_pool(dp, accumulate_into=dx)                                 # (1')
             grads = {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
             return dx, {name: grads[name] for name in self.parameters()}
 

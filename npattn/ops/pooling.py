@@ -1,7 +1,7 @@
 """Pools: one number for many positions.
 
-Their ``backward(dp)`` returns ``dx``. Given ``onto``, a gradient of x that has come another way, they add to it in
-place and return it: a maximum's gradient is 0 nearly everywhere, and need not be written out for that.
+Their ``backward(dp)`` returns ``dx``. Given ``accumulate_into``, a gradient of x that has come another way, they add to
+it in place and return it: a maximum's gradient is 0 nearly everywhere, and need not be written out for that.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def average_pool(x, axis):
     -------
     p : array, as `x` with length 1 along `axis`
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``: every averaged element receives dp over their number. Without `onto`
-        it is a read-only view that repeats numbers; add it to a gradient, or copy it.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``: every averaged element receives dp over their number.
+        Without `accumulate_into` it is a read-only view that repeats numbers; add it to a gradient, or copy it.
 
     Examples
     --------
@@ -62,9 +62,9 @@ def back_average(shape, pooled):
     """Make the backward pass of an average."""
     averaged = math.prod(shape) // max(math.prod(pooled), 1)
 
-    def backward(dp, onto=None):
+    def backward(dp, accumulate_into=None):
         share = dp / averaged
-        return np.broadcast_to(share, shape) if onto is None else added(share, onto)
+        return np.broadcast_to(share, shape) if accumulate_into is None else added(share, accumulate_into)
 
     return backward
 
@@ -85,7 +85,8 @@ def max_pool(x, axis):
     p : array, as `x` with length 1 along `axis`
         NaN where there is one among the elements.
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``: all of dp goes to the maximum's first index, as in PyTorch.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``: all of dp goes to the maximum's first index, as in
+        PyTorch.
 
     Examples
     --------
@@ -102,8 +103,8 @@ def max_pool(x, axis):
 def back_maximum(shape, first, axis):
     """Make the backward pass of a maximum from the place where it stands."""
 
-    def backward(dp, onto=None):
-        dx = np.zeros_like(dp, shape=shape) if onto is None else onto
+    def backward(dp, accumulate_into=None):
+        dx = np.zeros_like(dp, shape=shape) if accumulate_into is None else accumulate_into
         np.put_along_axis(dx, first, np.take_along_axis(dx, first, axis) + dp, axis)
         return dx
 
@@ -122,7 +123,8 @@ def global_average_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W); without `onto` a read-only view, as `average_pool`.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W); without `accumulate_into` a read-only
+        view, as `average_pool`.
 
     Examples
     --------
@@ -148,8 +150,8 @@ def global_max_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first position, row by
-        row.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first
+        position, row by row.
 
     Examples
     --------
@@ -175,7 +177,8 @@ def global_lp_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole channel is 0.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole
+        channel is 0.
 
     Examples
     --------
@@ -191,8 +194,8 @@ def global_lp_pool(x):
     zero = (x.real == 0).all(axis=(2, 3))
     p = np.sqrt(np.where(zero, 0, squares))
 
-    def backward(dp, onto=None):
-        return added(x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None], onto)
+    def backward(dp, accumulate_into=None):
+        return added(x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None], accumulate_into)
 
     return p, backward
 
@@ -209,7 +212,7 @@ def global_lse_pool(x):
     -------
     p : array, (B, C)
     backward : callable
-        ``backward(dp, onto=None)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
 
     Examples
     --------
@@ -226,8 +229,8 @@ def global_lse_pool(x):
     total = e.sum(axis=(2, 3), keepdims=True)
     p = (maximum + np.log(total))[:, :, 0, 0]
 
-    def backward(dp, onto=None):
-        return added(e * (dp[:, :, None, None] / total), onto)
+    def backward(dp, accumulate_into=None):
+        return added(e * (dp[:, :, None, None] / total), accumulate_into)
 
     return p, backward
 
@@ -256,7 +259,8 @@ def global_pools(x, names):
     pooled : tuple of array, (B, C)
         In the order of `names`.
     backward : callable
-        ``backward(dpooled, onto=None)`` takes a gradient for each pool and returns ``dx``, (B, C, H, W), their sum.
+        ``backward(dpooled, accumulate_into=None)`` takes a gradient for each pool and returns ``dx``, (B, C, H, W),
+        their sum.
 
     Examples
     --------
@@ -270,12 +274,12 @@ def global_pools(x, names):
     both = average_and_maximum(x) if {"avg", "max"} <= set(names) and worth_parting(x) else {}
     pooled, backs = zip(*(both.get(name) or GLOBAL_POOLS[name](x) for name in names), strict=True)
 
-    def backward(dpooled, onto=None):
+    def backward(dpooled, accumulate_into=None):
         ways = zip(names, backs, dpooled, strict=True)
         # An average by itself gives a view, to which nothing can be added: it comes last.
         for _, back, dp in sorted(ways, key=lambda way: way[0] == "avg"):
-            onto = back(dp, onto=onto)
-        return onto
+            accumulate_into = back(dp, accumulate_into=accumulate_into)
+        return accumulate_into
 
     return pooled, backward
 
@@ -304,8 +308,8 @@ def average_of(shape, p):
     """Make a global average from the average over positions."""
     back_pool = back_average(shape, p.shape)
 
-    def backward(dp, onto=None):
-        return back_pool(dp[:, :, None, None], onto)
+    def backward(dp, accumulate_into=None):
+        return back_pool(dp[:, :, None, None], accumulate_into)
 
     return p[:, :, 0, 0], backward
 
@@ -316,8 +320,10 @@ def maximum_of(shape, first, p):
     row = batch, channels, height * width
     back_pool = back_maximum(row, first, axis=2)
 
-    def backward(dp, onto=None):
-        return back_pool(dp[:, :, None], None if onto is None else onto.reshape(row)).reshape(shape)
+    def backward(dp, accumulate_into=None):
+        return back_pool(dp[:, :, None], None if accumulate_into is None else accumulate_into.reshape(row)).reshape(
+            shape
+        )
 
     return p[:, :, 0], backward
 
@@ -351,6 +357,6 @@ def first_maximum(x, axis):
     return first, highest
 
 
-def added(dx, onto):
+def added(dx, accumulate_into):
     """Add a gradient to another in place, if there is another."""
-    return dx if onto is None else elementwise(np.add, onto, dx, out=onto)
+    return dx if accumulate_into is None else elementwise(np.add, accumulate_into, dx, out=accumulate_into)

@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -25,12 +25,26 @@ __all__ = ["PRIMITIVES", "Handler", "Primitive", "Way", "definitions", "primitiv
 Handler = Callable[["Primitive", tuple[Any, ...], Mapping[str, Any]], Any]
 """Is called with a primitive and what it was called with; returns its result, or NotImplemented."""
 
-HANDLERS: ContextVar[tuple[Handler, ...]] = ContextVar("npattn.handlers", default=())
-"""Who watches or replaces primitives, the innermost last."""
-DEFINITIONS_ONLY: ContextVar[bool] = ContextVar(
-    "npattn.definitions", default=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0")
-)
-"""Whether faster ways are put aside."""
+
+@dataclass(frozen=True)
+class Context:
+    """What is asked before a primitive takes its ways.
+
+    Attributes
+    ----------
+    handlers : tuple of callable
+        Who watches or replaces primitives, the innermost last.
+    definitions_only : bool
+        Whether faster ways are put aside.
+    """
+
+    handlers: tuple[Handler, ...] = ()
+    definitions_only: bool = False
+
+
+ORDINARY = Context(definitions_only=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0"))
+"""What holds where nothing else is said."""
+CONTEXT: ContextVar[Context] = ContextVar("npattn.primitives", default=ORDINARY)
 
 
 @dataclass(frozen=True)
@@ -99,22 +113,19 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
     >>> PRIMITIVES.remove(double)
     """
     ways: list[Way] = []
+    ordinary = None if ORDINARY.definitions_only else ORDINARY  # of which one look tells that nothing is to be asked
 
     @functools.wraps(definition)
     def compute(*arguments: Any, **options: Any) -> Any:
-        kind = type(arguments[0]) if arguments else np.ndarray
-        if kind is not np.ndarray and (override := getattr(kind, "__array_function__", None)):
-            result = override(arguments[0], compute, (kind,), arguments, options)
+        if arguments and type(arguments[0]) is not np.ndarray:
+            result = ask_kind(found, arguments, options)
             if result is not NotImplemented:
                 return result
-        if handlers := HANDLERS.get():
-            result = consult(handlers, found, arguments, options)
-            if result is not NotImplemented:
-                return result
-        if ways and not DEFINITIONS_ONLY.get():
-            for way in ways:
-                if way.suits(*arguments, **options):
-                    return way.compute(*arguments, **options)
+        if CONTEXT.get() is not ordinary:
+            return decide(found, *arguments, **options)
+        for way in ways:
+            if way.suits(*arguments, **options):
+                return way.compute(*arguments, **options)
         return definition(*arguments, **options)
 
     def faster(suits: Callable[..., bool]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -126,23 +137,35 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
 
     found = cast(Primitive, compute)
     found.definition, found.ways, found.faster = definition, ways, faster  # type: ignore[method-assign]
+    # What ndarray's own __array_function__ calls for a subclass that leaves a function to it.
+    compute._implementation = functools.partial(decide, found)  # type: ignore[attr-defined]
     PRIMITIVES.append(found)
     return found
 
 
-def consult(
-    handlers: tuple[Handler, ...], called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]
-) -> Any:
-    """Ask who watches, the innermost first. What a handler calls in turn is shown to those around it, not to itself."""
-    for i, handler in reversed(list(enumerate(handlers))):
-        token = HANDLERS.set(handlers[:i])
+def ask_kind(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Ask the first array's own kind."""
+    kind = type(arguments[0])
+    override = getattr(kind, "__array_function__", None)
+    return NotImplemented if override is None else override(arguments[0], called, (kind,), arguments, options)
+
+
+def decide(called: Primitive, *arguments: Any, **options: Any) -> Any:
+    """Ask all but the array's kind."""
+    context = CONTEXT.get()
+    for i, handler in reversed(list(enumerate(context.handlers))):
+        # What a handler calls in turn is shown to those around it, not to itself.
+        token = CONTEXT.set(replace(context, handlers=context.handlers[:i]))
         try:
             result = handler(called, arguments, options)
         finally:
-            HANDLERS.reset(token)
+            CONTEXT.reset(token)
         if result is not NotImplemented:
             return result
-    return NotImplemented
+    for way in () if context.definitions_only else called.ways:
+        if way.suits(*arguments, **options):
+            return way.compute(*arguments, **options)
+    return called.definition(*arguments, **options)
 
 
 @contextmanager
@@ -165,11 +188,12 @@ def replacing(handler: Handler) -> Iterator[None]:
     ...     ops.relu(np.array([-2.0, 3.0]))[0]
     array([-2.,  3.])
     """
-    token = HANDLERS.set((*HANDLERS.get(), handler))
+    context = CONTEXT.get()
+    token = CONTEXT.set(replace(context, handlers=(*context.handlers, handler)))
     try:
         yield
     finally:
-        HANDLERS.reset(token)
+        CONTEXT.reset(token)
 
 
 @contextmanager
@@ -185,8 +209,8 @@ def definitions() -> Iterator[None]:
     >>> with npattn.definitions():
     ...     run = module(module.init(), np.ones(module.input_shapes(1, 2, 2)["x"]))
     """
-    token = DEFINITIONS_ONLY.set(True)
+    token = CONTEXT.set(replace(CONTEXT.get(), definitions_only=True))
     try:
         yield
     finally:
-        DEFINITIONS_ONLY.reset(token)
+        CONTEXT.reset(token)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from npattn import CBAM, CBAMChannelGate, CBAMSpatialGate, ops
 from npattn.oracle import generic_values, gradcheck
-from npattn.parameters import under, within
+from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity
 from tests.strategies import cases, cbam_channel_modules, cbam_modules, cbam_spatial_modules, seeds
 
@@ -159,8 +159,10 @@ def test_parameters_and_running_statistics_have_the_published_names_and_shapes()
         "SpatialGate.spatial.bn.running_mean": (1,),
         "SpatialGate.spatial.bn.running_var": (1,),
     }
-    assert under("ChannelGate.", CBAMChannelGate(64).parameter_shapes()).items() <= module.parameter_shapes().items()
-    assert under("SpatialGate.", CBAMSpatialGate(64).buffer_shapes()) == module.buffer_shapes()
+    assert (
+        add_prefix("ChannelGate.", CBAMChannelGate(64).parameter_shapes()).items() <= module.parameter_shapes().items()
+    )
+    assert add_prefix("SpatialGate.", CBAMSpatialGate(64).buffer_shapes()) == module.buffer_shapes()
     assert list(replace(module, batch_norm=False).parameter_shapes()) == list(module.parameter_shapes())[:5]
     assert replace(module, batch_norm=False).buffer_shapes() == {}
     assert list(replace(module, spatial=False).parameter_shapes()) == list(module.parameter_shapes())[:4]
@@ -349,12 +351,12 @@ def test_where_the_norm_starts_at_zero_gates_are_one_half_and_the_kernel_gets_no
 @settings(max_examples=30)
 def test_the_whole_is_the_spatial_gate_of_what_the_channel_gate_lets_through(case):
     module, params, inputs = case
-    first = module.channel_gate(within("ChannelGate.", params), inputs["x"])
+    first = module.channel_gate(strip_prefix("ChannelGate.", params), inputs["x"])
     run = module(params, inputs["x"])
     expected = {"channel": first.attention["channel"]}
     output = first.output
     if module.spatial:
-        second = module.spatial_gate(within("SpatialGate.", params), first.output)
+        second = module.spatial_gate(strip_prefix("SpatialGate.", params), first.output)
         expected["spatial"], output = second.attention["spatial"], second.output
     np.testing.assert_array_equal(run.output, output)
     np.testing.assert_equal(run.attention, expected)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 
 from npattn import FlexibleAttention, FlexibleSegmentation, SlidingWindowSegmentation
 from npattn.oracle import generic_values
-from npattn.parameters import under, within
+from npattn.parameters import add_prefix, strip_prefix
 from tests.attention import test_flexible, test_sliding_window
 from tests.attention.parity import assert_parity
 from tests.strategies import cases, flexible_segmentation_modules, seeds
@@ -57,8 +57,8 @@ def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
     module, params, inputs = case
     attention = FlexibleAttention(module.channels, module.reduction)
     segmentation = SlidingWindowSegmentation(module.channels, module.classes, module.window, module.stride)
-    first = attention(within("attention.", params), inputs["x"])
-    second = segmentation(within("segmentation.", params), first.output)
+    first = attention(strip_prefix("attention.", params), inputs["x"])
+    second = segmentation(strip_prefix("segmentation.", params), first.output)
     run = module(params, inputs["x"])
     np.testing.assert_array_equal(run.output, second.output)
     np.testing.assert_array_equal(run.attention["channel"], first.attention["channel"])
@@ -68,7 +68,7 @@ def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
     du, dsegmentation = second.backward(dy)
     dx, dattention = first.backward(du)
     np.testing.assert_equal(
-        run.backward(dy), (dx, under("attention.", dattention) | under("segmentation.", dsegmentation))
+        run.backward(dy), (dx, add_prefix("attention.", dattention) | add_prefix("segmentation.", dsegmentation))
     )
 
 
@@ -88,7 +88,7 @@ def test_mask_and_regions_are_those_of_the_segmentation():
     params, inputs = generic_values(module, height=9, width=8)
     run = module(params, inputs["x"])
     np.testing.assert_array_equal(module.mask(run.output), run.output.argmax(axis=1))
-    again = module.segmentation(within("segmentation.", params), run.attention["reweighted"])
+    again = module.segmentation(strip_prefix("segmentation.", params), run.attention["reweighted"])
     np.testing.assert_equal(tuple(module.regions(run, top=4)), tuple(module.segmentation.regions(again, top=4)))
     assert module.regions(run, top=4).boxes.shape == (2, 4, 4)
 
@@ -97,7 +97,7 @@ def test_with_gates_wide_open_the_attention_changes_nothing():
     module = FlexibleSegmentation.example()
     params, inputs = generic_values(module)
     params["attention.fc2.bias"][...] = 1000
-    expected = module.segmentation(within("segmentation.", params), inputs["x"]).output
+    expected = module.segmentation(strip_prefix("segmentation.", params), inputs["x"]).output
     np.testing.assert_array_equal(module(params, inputs["x"]).output, expected)
 
 

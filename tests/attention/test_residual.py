@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 import npattn
 from npattn import Module, Pass, PositionAttention, Residual, SqueezeExcitation
 from npattn.oracle import generic_values, gradcheck
-from npattn.parameters import under, within
+from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity
 from tests.attention.test_flexible import SATURATED
 from tests.strategies import cases, residual_modules, seeds
@@ -104,10 +104,10 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
 def test_output_is_the_input_and_what_the_inner_system_makes_of_it_forward_and_backward(case, seed):
     module, params, inputs = case
     x, *others = inputs.values()
-    run, alone = module(params, x, *others), module.inner(within("inner.", params), x, *others)
+    run, alone = module(params, x, *others), module.inner(strip_prefix("inner.", params), x, *others)
     np.testing.assert_array_equal(run.output, x + alone.output)
     np.testing.assert_equal(run.attention, alone.attention)
-    np.testing.assert_equal(run.buffers, under("inner.", alone.buffers))
+    np.testing.assert_equal(run.buffers, add_prefix("inner.", alone.buffers))
     assert (run.buffers != {}) == (module.training and module.buffer_shapes() != {})
     dy = np.random.RandomState(seed).standard_normal(x.shape)
     dx, grads = run.backward(dy)
@@ -116,7 +116,7 @@ def test_output_is_the_input_and_what_the_inner_system_makes_of_it_forward_and_b
         (dx, *rest), (dx_alone, *rest_alone) = dx, dx_alone
         np.testing.assert_equal(rest, rest_alone)
     np.testing.assert_array_equal(dx, dy + dx_alone)
-    np.testing.assert_equal(grads, under("inner.", grads_alone))
+    np.testing.assert_equal(grads, add_prefix("inner.", grads_alone))
 
 
 def test_a_published_state_dict_loads_unchanged_and_from_within_a_larger_one():
@@ -206,7 +206,7 @@ def test_attention_map_is_the_inner_systems_for_the_parameters_of_the_whole(dept
     for _ in range(depth):
         module = Residual(module)
     params, inputs = generic_values(module)
-    own = within("inner." * depth, params)
+    own = strip_prefix("inner." * depth, params)
     for rows in (None, [3, 1]):
         found = module.attention_map(params, inputs["x"], rows=rows)
         np.testing.assert_array_equal(found, inner.attention_map(own, inputs["x"], rows))

@@ -104,11 +104,11 @@ def gradients(name, primitive, change, when=always):
     def apply(original, *args, **options):
         value, backward = original(*args, **options)
 
-        def wrong(*dy, onto=None):
+        def wrong(*dy, accumulate_into=None):
             right = backward(*dy)
             found = change(as_tuple(right), dy[0] if len(dy) == 1 else dy, *args, **options)
             if not isinstance(right, tuple):
-                return found[0] if onto is None else onto + found[0]
+                return found[0] if accumulate_into is None else accumulate_into + found[0]
             return found
 
         return value, wrong

@@ -9,7 +9,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in, within
+from npattn.parameters import strip_prefix, uniform_fan_in
 
 __all__ = ["MASKINGS", "MaskedAttention"]
 
@@ -75,7 +75,7 @@ class MaskedAttention(Module):
 
     def forward(self, params, x):
         positions = x.shape[2] * x.shape[3]
-        maps = {name: ops.conv2d(x, **within(f"{name}.", params)) for name in ("query", "key", "value")}
+        maps = {name: ops.conv2d(x, **strip_prefix(f"{name}.", params)) for name in ("query", "key", "value")}
         q, k, v = (a.reshape(*a.shape[:2], positions) for a, _ in maps.values())
         hidden, scale = self.hidden(positions), self.channels**-0.5
         z, back_products = ops.matmul(scale * q.swapaxes(1, 2), k)

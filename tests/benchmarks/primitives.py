@@ -254,9 +254,9 @@ def l2_normalize(x, eps=1e-5):
 def global_lp_pool(x):
     p = np.sqrt((x * x).sum(axis=(2, 3)))
 
-    def backward(dp, onto=None):
+    def backward(dp, accumulate_into=None):
         dx = x * np.where(p == 0, 0, dp / np.where(p == 0, 1, p))[:, :, None, None]
-        return dx if onto is None else onto + dx
+        return dx if accumulate_into is None else accumulate_into + dx
 
     return p, backward
 
@@ -350,9 +350,9 @@ def rounding_between(format):
         def run(*args, **options):
             value, backward = primitive(*args, **options)
 
-            def back(*dy, onto=None):
+            def back(*dy, accumulate_into=None):
                 found = narrow(backward(*dy))
-                return found if onto is None else onto + found
+                return found if accumulate_into is None else accumulate_into + found
 
             return narrow(value), back
 

@@ -127,10 +127,10 @@ def test_primitives_are_rounded_once_forward_and_once_backward():
 
 @pytest.mark.parametrize("name", ["global_average_pool", "global_max_pool"])
 def test_rounded_pools_add_to_another_gradient(name):
-    x, onto = (draw(2, 3, 4, 5).astype(np.float32) for _ in range(2))
+    x, accumulate_into = (draw(2, 3, 4, 5).astype(np.float32) for _ in range(2))
     _, backward = primitives.rounding_between(FORMATS["float32"])[name](x)
     dp = draw(2, 3).astype(np.float32)
-    np.testing.assert_allclose(backward(dp, onto=onto), onto + backward(dp), rtol=1e-6)
+    np.testing.assert_allclose(backward(dp, accumulate_into=accumulate_into), accumulate_into + backward(dp), rtol=1e-6)
 
 
 def test_sums_are_split_into_parts():

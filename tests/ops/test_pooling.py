@@ -131,8 +131,8 @@ def test_an_empty_batch_is_pooled_to_an_empty_one(pool):
 def test_a_gradient_that_came_another_way_is_added_to(pool, shape, layout, seed):
     x, dp, other = normal(*shape, seed=seed), normal(*shape[:2], seed=seed + 1), normal(*shape, seed=seed + 2)
     _, backward = pool(x)
-    onto = arrange(other, layout if layout != "read-only" else "contiguous").copy(order="K")
-    np.testing.assert_array_equal(backward(dp, onto=onto), other + backward(dp))
+    accumulate_into = arrange(other, layout if layout != "read-only" else "contiguous").copy(order="K")
+    np.testing.assert_array_equal(backward(dp, accumulate_into=accumulate_into), other + backward(dp))
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3])
@@ -140,9 +140,9 @@ def test_a_maximum_adds_its_gradient_at_its_own_place_alone(axis):
     x = np.random.RandomState(0).randint(0, 3, (2, 3, 4, 5)).astype(float)
     other = normal(2, 3, 4, 5, seed=1)
     p, backward = ops.max_pool(x, axis)
-    onto = other.copy()
-    assert backward(np.ones_like(p), onto=onto) is onto
-    np.testing.assert_array_equal(onto, other + backward(np.ones_like(p)))
+    accumulate_into = other.copy()
+    assert backward(np.ones_like(p), accumulate_into=accumulate_into) is accumulate_into
+    np.testing.assert_array_equal(accumulate_into, other + backward(np.ones_like(p)))
 
 
 # In parts
@@ -204,12 +204,12 @@ def test_max_pool_in_parts_is_that_at_once(case, seed):
 
 @given(maps, seeds, st.sampled_from([1, 2, 3, (2, 3)]))
 def test_average_pool_in_parts_is_that_at_once(shape, seed, axis):
-    x, onto = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    x, accumulate_into = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
     found = []
     for way in (parted, unparted):
         with way():
             p, backward = ops.average_pool(x, axis)
-            found.append((p, backward(p), backward(p, onto=onto.copy())))
+            found.append((p, backward(p), backward(p, accumulate_into=accumulate_into.copy())))
     for ours, plain in zip(*found, strict=True):
         np.testing.assert_allclose(ours, plain, rtol=1e-12, atol=1e-14)
 
@@ -253,9 +253,9 @@ def test_several_pools_are_each_of_them_and_their_gradients_the_sum(shape, names
             assert found.shape == shape[:2]
             np.testing.assert_allclose(found, p, rtol=1e-13, atol=1e-14)
         np.testing.assert_allclose(backward(dpooled), expected, rtol=1e-12, atol=1e-13)
-        onto = other.copy()
-        assert np.shares_memory(backward(dpooled, onto=onto), onto)
-        np.testing.assert_allclose(onto, other + expected, rtol=1e-12, atol=1e-13)
+        accumulate_into = other.copy()
+        assert np.shares_memory(backward(dpooled, accumulate_into=accumulate_into), accumulate_into)
+        np.testing.assert_allclose(accumulate_into, other + expected, rtol=1e-12, atol=1e-13)
 
 
 @both_orders

@@ -9,7 +9,7 @@ import pytest
 
 import npattn
 from npattn import ops
-from npattn.ops.primitive import DEFINITIONS_ONLY, HANDLERS, PRIMITIVES, definitions, primitive, replacing
+from npattn.ops.primitive import CONTEXT, PRIMITIVES, definitions, primitive, replacing
 
 X = np.array([1.0, -2.0])
 
@@ -80,6 +80,24 @@ def test_a_kind_that_does_not_answer_goes_on(double):
     assert ops.relu(np.ones(2).view(type("Silent", (np.ndarray,), {"__array_function__": pass_on})))[0].sum() == 2
 
 
+class Plain(np.ndarray):
+    """A subclass that has nothing of its own."""
+
+
+class Polite(np.ndarray):
+    """A subclass that asks ndarray to do what it doesn't know."""
+
+    def __array_function__(self, function, types, arguments, options):
+        return super().__array_function__(function, types, arguments, options)
+
+
+@pytest.mark.parametrize("kind", [Plain, Polite])
+def test_a_kind_that_leaves_it_to_ndarray_goes_on(double, kind):
+    assert double(X.view(kind))[0].tolist() == [2.0, -4.0]
+    with replacing(answer("handler")):
+        assert double(X.view(kind))[0] == "handler"
+
+
 def test_who_watches_sees_primitive_and_arguments_and_may_pass(double):
     seen = []
 
@@ -119,10 +137,10 @@ def test_an_error_of_a_handler_is_raised_and_leaves_all_as_it_was(double):
         raise RuntimeError("not today")
 
     with replacing(pass_on):
-        before = HANDLERS.get()
+        before = CONTEXT.get()
         with pytest.raises(RuntimeError, match="not today"), replacing(fail):
             double(X)
-        assert HANDLERS.get() == before
+        assert CONTEXT.get() == before
 
 
 def test_definitions_put_faster_ways_aside_and_bring_them_back(double):
@@ -143,13 +161,17 @@ def test_other_threads_are_not_affected(double):
     assert found == [[200.25, -399.75]]
 
 
-@pytest.mark.parametrize(("value", "only"), [("1", True), ("0", False), ("", False)])
-def test_the_environment_puts_faster_ways_aside_for_a_whole_process(value, only):
-    program = "from npattn.ops.primitive import DEFINITIONS_ONLY; print(DEFINITIONS_ONLY.get())"
+@pytest.mark.parametrize(("value", "way"), [("1", "definition"), ("0", "faster"), ("", "faster")])
+def test_the_environment_puts_faster_ways_aside_for_a_whole_process(value, way):
+    program = (
+        "from npattn.ops.primitive import primitive\n"
+        "call = primitive(lambda x: 'definition')\n"
+        "call.faster(suits=lambda x: True)(lambda x: 'faster')\n"
+        "print(call(1.0))"
+    )
     environment = os.environ | {"NPATTN_DEFINITIONS": value}
     found = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str(only)
-    assert not DEFINITIONS_ONLY.get()
+    assert found.stdout.strip() == way
 
 
 def test_the_way_through_costs_at_most_a_microsecond(double):
@@ -163,9 +185,10 @@ def test_the_way_through_costs_at_most_a_microsecond(double):
     nothing.faster(suits=lambda x, *, extra=0.0: x.size > 1000)(bare)
     PRIMITIVES.remove(nothing)
     through, without = (
-        min(timeit.repeat(lambda f=f: f(X, extra=1.0), number=2000, repeat=25)) for f in (nothing, bare)
+        min(timeit.repeat(lambda f=f: f(X, extra=1.0), number=1000, repeat=50)) / 1000 for f in (nothing, bare)
     )
-    assert (through - without) / 2000 < 1e-6
+    slow = max(1.0, without / 60e-9)  # how many times longer than on an idle machine a call takes
+    assert through - without < slow * 1e-6
 
 
 def test_every_public_function_of_ops_is_a_primitive_but_for_those_that_make_no_arrays():
