@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         equivariance_loss,
     )
     from npattn.module import Module, Paper, Pass
-    from npattn.ops import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
     from npattn.ops.primitive import definitions
+    from npattn.transforms import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
 
     __version__: str
 
@@ -74,7 +74,7 @@ __all__ = [
     "oracle",
 ]
 
-HOMES = ("npattn.attention", "npattn.module", "npattn.ops", "npattn.ops.primitive")
+HOMES = ("npattn.attention", "npattn.module", "npattn.ops.primitive", "npattn.transforms")
 
 
 def __getattr__(name: str) -> Any:

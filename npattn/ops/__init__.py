@@ -3,9 +3,14 @@
 Every derivative is written out by hand. The functions call NumPy by protocol only, so any array that follows NEP 13
 and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Arguments are trusted here; they are checked
 once, in `npattn.Module`.
+
+These are definitions. Faster ways to the same numbers stand in `npattn.fast`, and enter through `npattn.ops.primitive`.
 """
 
-from npattn.ops.adding import add
+from importlib import import_module
+from importlib.util import find_spec
+
+from npattn.ops.adding import accumulate, add
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
@@ -28,17 +33,11 @@ from npattn.ops.pooling import (
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
 from npattn.ops.selecting import score, select, take, top
-from npattn.ops.transforming import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
 from npattn.ops.weighting import softmax, softmin
 from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
 
 __all__ = [
-    "Compose",
-    "Flip",
-    "QuarterTurns",
-    "Rescale",
-    "Transform",
-    "Translate",
+    "accumulate",
     "add",
     "affinity_sums",
     "average_pool",
@@ -78,3 +77,7 @@ __all__ = [
     "window_average",
     "window_starts",
 ]
+
+# They register themselves, once all primitives are there. Without that folder everything is computed as defined.
+if find_spec("npattn.fast"):
+    import_module("npattn.fast")

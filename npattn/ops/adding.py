@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import operator
 
-import numpy as np
-
 from npattn.ops.primitive import primitive
-from npattn.ops.sweeping import on_cores, pieces, worth_parting
+from npattn.typing import Array, Backward
 
-__all__ = ["add"]
+__all__ = ["accumulate", "add"]
 
 
 @primitive
-def add(*arrays):
+def add(*arrays: Array) -> tuple[Array, Backward]:
     """Add maps: y = Σ_i x_i.
 
     Parameters
@@ -30,6 +28,7 @@ def add(*arrays):
 
     Examples
     --------
+    >>> import numpy as np
     >>> y, backward = add(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
     >>> y
     array([4., 6.])
@@ -41,15 +40,30 @@ def add(*arrays):
     def backward(dy):
         return (dy,) * count
 
-    if count < 2 or not worth_parting(*arrays):
-        return functools.reduce(operator.add, arrays), backward
-    first, second, *others = arrays
-    y = np.empty_like(first)
+    return functools.reduce(operator.add, arrays), backward
 
-    def compute(piece):
-        np.add(first[piece], second[piece], out=y[piece])
-        for other in others:  # while the sum is in the cache
-            y[piece] += other[piece]
 
-    on_cores(compute, pieces(y, axis=min(1, y.ndim - 1)))
-    return y, backward
+@primitive
+def accumulate(total: Array | None, gradient: Array) -> Array:
+    """Add a gradient to those of the same array that have come other ways.
+
+    Parameters
+    ----------
+    total : array, optional
+        Their sum, which is not needed any more: it may be written to. None where there are none yet.
+    gradient : array
+        Of the same shape, or broadcast to it.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> accumulate(np.array([1.0, 2.0]), np.array([3.0]))
+    array([4., 5.])
+    >>> accumulate(None, np.array([3.0]))
+    array([3.])
+    """
+    return gradient if total is None else total + gradient

@@ -1,25 +1,25 @@
-"""Positions that gather from all that look like them, in tiles."""
+"""Positions that gather from all that look like them, block by block."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.attention import transpose
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["affinity_sums"]
 
-PAIRS = 2**19
-"""Pairs of positions in a tile: few enough to stay in the cache from one sweep over them to the next."""
 ROWS = 256
-"""Rows in a tile at least: every tile adds to all later columns, which has to serve many rows to be worth it."""
+"""Rows in a block: no more affinities than theirs are ever materialised."""
 
 
 @primitive
-def affinity_sums(u, v):
+def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """Sum values over all positions, each weighted by how much its feature points the same way: t = v A, s = 1ᵀ A.
 
-    a_ij = max(u_i · u_j, 0), the affinity of positions i and j. The N × N of them are never held: forward and backward
-    make them anew, a tile at a time, so memory grows as N. As a_ij = a_ji, only one of the two is made.
+    a_ij = max(u_i · u_j, 0), the affinity of positions i and j. The N × N of them are never
+    materialised: forward and backward compute them block by block of rows, so memory grows as N.
 
     Parameters
     ----------
@@ -50,55 +50,23 @@ def affinity_sums(u, v):
     >>> dv
     array([[[1.6, 1.6, 1. ]]])
     """
-    values = with_ones(v)
-    sums = np.zeros_like(values)
-    tiles = cut(u.shape[0], u.shape[2])
-    for at, some, rest, later in tiles:
-        a = transpose(u[at][..., some]) @ u[at][..., rest]
-        a *= a.real > 0
-        sums[at][..., some] += values[at][..., rest] @ transpose(a)
-        sums[at][..., later] += values[at][..., some] @ a[..., a.shape[-2] :]
+    blocks = [slice(j, j + ROWS) for j in range(0, u.shape[2], ROWS)]
+    values = np.concatenate([v, np.ones_like(v[:, :1])], axis=1)
+    sums = np.empty_like(values)
+    for j in blocks:
+        c = transpose(u[..., j]) @ u
+        sums[..., j] = values @ transpose(c * (c.real > 0))
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
-        du, dvalues = np.zeros_like(u), np.zeros_like(values)
+        du, dvalues = np.empty_like(u), np.empty_like(values)
         # a_ij stands in the sums of i and of j: its gradient is Σ_k (dsums_ki v_kj + v_ki dsums_kj), in one product.
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
-        for at, some, rest, later in tiles:
-            a = transpose(u[at][..., some]) @ u[at][..., rest]
-            positive = a > 0
-            a *= positive
-            dvalues[at][..., some] += dsums[at][..., rest] @ transpose(a)
-            dvalues[at][..., later] += dsums[at][..., some] @ a[..., a.shape[-2] :]
-            da = np.matmul(transpose(left[at][..., some]), right[at][..., rest], out=a)
-            da *= positive
-            du[at][..., some] += u[at][..., rest] @ transpose(da)
-            du[at][..., later] += u[at][..., some] @ da[..., da.shape[-2] :]
+        for j in blocks:
+            c = transpose(u[..., j]) @ u
+            dvalues[..., j] = dsums @ transpose(c * (c > 0))
+            da = transpose(left[..., j]) @ right
+            du[..., j] = u @ transpose(da * (c > 0))
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
-
-
-def with_ones(v):
-    """Append a row of ones to the values of every image."""
-    ones = np.ones_like(v, shape=(v.shape[0], 1, v.shape[2]))
-    return np.concatenate([v, ones], axis=1)
-
-
-def cut(images, positions):
-    """Cut the upper half of the affinities into tiles: which images, which rows, the columns from there on.
-
-    The rows' own columns come first in a tile; `later` are those behind them, which the mirror image serves.
-    """
-    some = max(1, min(positions, max(ROWS, PAIRS // positions)))
-    several = max(1, PAIRS // (some * positions))
-    return [
-        (slice(i, i + several), slice(m, m + some), slice(m, None), slice(m + some, None))
-        for i in range(0, images, several)
-        for m in range(0, positions, some)
-    ]
-
-
-def transpose(a):
-    """Swap the last two axes."""
-    return a.swapaxes(-1, -2)

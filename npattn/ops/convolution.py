@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
-from npattn.ops.kernel_rows import by_columns, by_rows
 from npattn.ops.primitive import primitive
-from npattn.ops.products import multiply
-from npattn.ops.sweeping import worth_parting
-from npattn.ops.winograd import conv3x3
+from npattn.ops.products import product
+from npattn.typing import Array, Backward
 
 __all__ = ["conv1d", "conv2d"]
 
-FEW = 4
-"""Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
-FAR = 6
-"""Taps of a row are far apart where this times their distance is more than the width of the map."""
-WIDE, LARGE = 128, 2**11
-"""Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
-
 
 @primitive
-def conv1d(x, weight):
+def conv1d(x: Array, weight: Array) -> tuple[Array, Backward]:
     """Slide one kernel along every row, with zeros beyond the ends: z_bc = Σ_j w_j x_{b, c + j - (k-1)/2}.
 
     Parameters
@@ -60,7 +53,16 @@ def conv1d(x, weight):
 
 
 @primitive
-def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+def conv2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> tuple[Array, Backward]:
     """Slide kernels over a map, with zeros beyond its edges.
 
     y_bohw = Σ_cij w_ocij x_{b, c, s h + d i - p, s w + d j - p} + b_o, with stride s, dilation d and padding p; the
@@ -82,11 +84,6 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     backward : callable
         ``backward(dy)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
 
-    Notes
-    -----
-    Large 3×3 convolutions in float32 are computed in tiles of 2×2 outputs (`winograd.conv3x3`). Their rounding errors
-    are those of the largest input times the largest weight that an output sees.
-
     Examples
     --------
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
@@ -100,121 +97,59 @@ def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
              [2., 4., 2.],
              [1., 2., 1.]]]])
     """
-    geometry = stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
-    out, channels, *kernel = weight.shape
-    by_parts = stride == (1, 1) and groups == 1 and kernel != [1, 1] and channels >= min(FEW, out + 1)
-    if not by_parts:
-        y, back = at_once(x, weight, geometry, groups)
-    elif suits_tiles(x, weight, padding, dilation):
-        y, back = in_tiles(x, weight, padding)
-    elif kernel[1] > 1 and FAR * dilation[1] > x.shape[3]:
-        y, back = by_columns(x, weight, padding, dilation)
-    else:
-        y, back = by_rows(x, weight, padding, dilation)
-    if bias is not None:
-        y += bias[:, None, None]
-
-    def backward(dy):
-        return *back(dy), None if bias is None else dy.sum(axis=(0, 2, 3))
-
-    return y, backward
-
-
-def at_once(x, weight, geometry, groups):
-    """Convolve by one matrix product a group: kernels (O/g, C/g kh kw) times all taps laid out (C/g kh kw, H' W')."""
-    (batch, channels), (out, _, *kernel) = x.shape[:2], weight.shape
-    columns, back_columns = patches(x, kernel, *geometry)
+    batch, (out, _, *kernel) = len(x), weight.shape
+    columns, back_columns = im2col(x, tuple(kernel), pair(stride), pair(padding), pair(dilation))
     size = columns.shape[-2:]
     matrix = weight.reshape(groups, out // groups, -1)
-    positions = size[0] * size[1]
-    columns = columns.reshape(batch, groups, matrix.shape[2], positions)
-    y = multiply(matrix, columns).reshape(batch, out, *size)
+    columns = columns.reshape(batch, groups, matrix.shape[2], size[0] * size[1])
+    y = product(matrix, columns).reshape(batch, out, *size)
+    if bias is not None:
+        y = y + bias[:, None, None]
 
     def backward(dy):
-        dz = dy.reshape(batch, groups, out // groups, positions)
-        adjoint = matrix.swapaxes(1, 2)
-        # With one output channel a group, the matrix product sums over nothing: broadcasting is quicker.
-        dcolumns = multiply(adjoint, dz) if out > groups else adjoint * dz
-        dx = back_columns(dcolumns.reshape(batch, channels, kernel[0] * kernel[1], *size))
-        dweight = multiply(dz, columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
-        return dx, dweight
+        dz = dy.reshape(batch, groups, out // groups, size[0] * size[1])
+        dcolumns = product(matrix.swapaxes(1, 2), dz)
+        dx = back_columns(dcolumns.reshape(batch, x.shape[1], kernel[0] * kernel[1], *size))
+        dweight = product(dz, columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
+        return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
 
     return y, backward
 
 
-def suits_tiles(x, weight, padding, dilation):
-    """Tell whether tiles are quicker. They cost a bit of precision: float64, taken for its digits, goes without."""
-    positions = (x.shape[2] + 2 * padding[0] - 2) * (x.shape[3] + 2 * padding[1] - 2)
-    large = positions >= LARGE and min(weight.shape[:2]) >= WIDE and x.dtype == np.float32 and worth_parting(x, weight)
-    return large and weight.shape[2:] == (3, 3) and dilation == (1, 1) and max(padding) <= 2
-
-
-def in_tiles(x, weight, padding):
-    """Convolve in tiles, or by rows if something is infinite: tiles may take infinities off each other."""
-
-    def by_rows_instead():
-        return by_rows(x, weight, padding, (1, 1))
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        y, back = conv3x3(x, weight, padding)
-        finite = np.isfinite(y.sum())
-    if not finite:
-        return by_rows_instead()
-
-    def backward(dy):
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradients = back(dy)
-            finite = all(np.isfinite(gradient.sum()) for gradient in gradients)
-        return gradients if finite else by_rows_instead()[1](dy)
-
-    return y, backward
-
-
-def patches(x, kernel, stride, padding, dilation):
+def im2col(
+    x: Array, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[Array, Backward]:
     """Lay the taps that every output reads beside each other: (B, C, H, W) to (B, C, kh kw, H', W').
 
-    Its adjoint adds every tap back to where it was read.
+    Its adjoint, col2im, adds every tap back to where it was read.
     """
-    batch, channels, height, width = x.shape
-    rows, columns = (
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip((height, width), kernel, stride, padding, dilation, strict=True)
-    )
-    taps = [
-        (
-            ...,
-            slice(i * dilation[0], i * dilation[0] + stride[0] * (rows - 1) + 1, stride[0]),
-            slice(j * dilation[1], j * dilation[1] + stride[1] * (columns - 1) + 1, stride[1]),
-        )
-        for i in range(kernel[0])
-        for j in range(kernel[1])
-    ]
-    inside = (..., slice(padding[0], padding[0] + height), slice(padding[1], padding[1] + width))
-    shape = batch, channels, height + 2 * padding[0], width + 2 * padding[1]
-    padded = x
-    if any(padding):
-        padded = np.zeros_like(x, shape=shape)
-        padded[inside] = x
-    # A 1×1 kernel reads the map as it is: a view will do.
-    laid_out = np.stack([padded[tap] for tap in taps], axis=2) if len(taps) > 1 else padded[taps[0]][:, :, None]
+    (batch, channels, height, width), (top, left) = x.shape, padding
+    padded = np.zeros_like(x, shape=(batch, channels, height + 2 * top, width + 2 * left))
+    padded[:, :, top : top + height, left : left + width] = x
+    taps = list(itertools.product(*map(reads, padded.shape[2:], kernel, stride, dilation)))
+    columns = np.stack([padded[:, :, rows, across] for rows, across in taps], axis=2)
 
-    def backward(dlaid_out):
-        if len(taps) == 1 and dlaid_out.shape[3:] == shape[2:] == (height, width):
-            return dlaid_out[:, :, 0]
-        dpadded = np.zeros_like(dlaid_out, shape=shape)
-        for t, tap in enumerate(taps):
-            dpadded[tap] += dlaid_out[:, :, t]
-        return dpadded[inside]
+    def col2im(dcolumns):
+        dpadded = np.zeros_like(dcolumns, shape=padded.shape)
+        for t, (rows, across) in enumerate(taps):
+            dpadded[:, :, rows, across] += dcolumns[:, :, t]
+        return dpadded[:, :, top : top + height, left : left + width]
 
-    return laid_out, backward
+    return columns, col2im
 
 
-def pair(value):
+def reads(length: int, k: int, stride: int, dilation: int) -> list[slice]:
+    """List, for each tap of a kernel along an axis, what all outputs read with it."""
+    last = (length - dilation * (k - 1) - 1) // stride * stride  # where the last output begins
+    return [slice(tap * dilation, tap * dilation + last + 1, stride) for tap in range(k)]
+
+
+def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """Return a pair of ints as it is, one int twice."""
     return value if isinstance(value, tuple) else (value, value)
 
 
-def windows(x, k):
+def windows(x: Array, k: int) -> Array:
     """Lay out the k neighbours of every element of a row, zeros beyond the ends: (B, L) to (B, L, k)."""
     batch, length = x.shape
     padded = np.zeros_like(x, shape=(batch, length + k - 1))

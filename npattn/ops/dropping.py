@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["dropout"]
 
 
 @primitive
-def dropout(x, mask, rate):
+def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
     """Keep what the mask keeps and scale it up, so that its mean over all masks is x: y = x ⊙ mask / (1 - rate).
 
     Parameters

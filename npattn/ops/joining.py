@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["concatenate", "split"]
 
 
 @primitive
-def concatenate(arrays, axis):
+def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
     """Lay arrays end to end along an axis.
 
     Parameters
@@ -44,7 +46,7 @@ def concatenate(arrays, axis):
 
 
 @primitive
-def split(x, sizes, axis):
+def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...], Backward]:
     """Cut an array into stretches along an axis.
 
     Parameters

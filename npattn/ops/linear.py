@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["linear"]
 
 
 @primitive
-def linear(x, weight, bias=None):
+def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Backward]:
     """Map each row of features linearly: z = x Wᵀ + b.
 
     Parameters

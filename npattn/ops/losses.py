@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["cross_entropy"]
 
 
 @primitive
-def cross_entropy(logits, labels, *, ignore_index=-100):
+def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = -100) -> tuple[Array, Backward]:
     """Take the mean over labelled pixels of -log p, where p is the softmax's probability of the pixel's own class.
 
     Parameters

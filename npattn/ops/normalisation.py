@@ -5,12 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["batch_norm", "l2_normalize"]
 
 
 @primitive
-def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[tuple[Array, tuple[Array, Array]], Backward]:
     """Give every channel mean 0 and variance 1, then a learnt scale and shift: y = w (x - μ) / √(v + ε) + b.
 
     In training μ and v are the batch's own mean and (biased) variance, and gradients flow through them. In inference
@@ -55,7 +66,7 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum
     if training:
         mean = x.mean(axis=axes)
         centred = x - mean[:, None, None]
-        variance = inner(centred, centred) / count
+        variance = channel_products(centred, centred) / count
         unbiased = variance * (count / (count - 1))
         running = tuple(
             (1 - momentum) * old + momentum * new for old, new in zip(running, (mean, unbiased), strict=True)
@@ -68,7 +79,7 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum
     y += bias[:, None, None]
 
     def backward(dy):
-        dweight, dbias = scale * inner(dy, centred), dy.sum(axis=axes)
+        dweight, dbias = scale * channel_products(dy, centred), dy.sum(axis=axes)
         dx = dy * (weight * scale)[:, None, None]
         if training:
             # What every x of a channel does to its variance and to its mean.
@@ -80,15 +91,13 @@ def batch_norm(x, weight, bias, running_mean, running_var, *, training, momentum
     return (y, running), backward
 
 
-def inner(a, b):
-    """Add up products by channel, as dot products, which need no map for them: (B, C, H, W) twice to (C,)."""
-    batch, channels, height, width = a.shape
-    rows, columns = a.reshape(batch, channels, 1, height * width), b.reshape(batch, channels, height * width, 1)
-    return (rows @ columns).sum(axis=(0, 2, 3))
+def channel_products(a: Array, b: Array) -> Array:
+    """Add up products by channel: (B, C, H, W) twice to (C,)."""
+    return np.einsum("bchw,bchw->c", a, b)
 
 
 @primitive
-def l2_normalize(x, eps=1e-5):
+def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
     """Bring the channels of every position to unit length, nearly: u = x / (‖x‖ + ε), ‖x‖ = (Σ_c x_c²)^½.
 
     Parameters

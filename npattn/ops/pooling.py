@@ -1,32 +1,111 @@
 """Pools: one number for many positions.
 
-Their ``backward(dp)`` returns ``dx``. Given ``accumulate_into``, a gradient of x that has come another way, they add to
-it in place and return it: a maximum's gradient is 0 nearly everywhere, and need not be written out for that.
+Their ``backward(dp)`` returns ``dx``. Given ``accumulate_into``, a gradient of x that has come another way, they return
+the sum of both, and may write it there: a maximum's gradient is 0 nearly everywhere.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from npattn.ops.adding import accumulate
 from npattn.ops.primitive import primitive
-from npattn.ops.sweeping import LONG, average, elementwise, on_cores, pieces, spread_piece, worth_parting
+from npattn.typing import Array, Backward
 
 __all__ = [
     "GLOBAL_POOLS",
     "average_pool",
+    "first_maximum",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
     "global_max_pool",
     "global_pools",
     "max_pool",
+    "mean",
+    "scatter",
 ]
 
 
 @primitive
-def average_pool(x, axis):
+def mean(x: Array, axis: int | tuple[int, ...]) -> Array:
+    """Average along one axis or several, which stay with length 1: the forward step of all averages.
+
+    Parameters
+    ----------
+    x : array
+    axis : int or tuple of int
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> mean(np.array([[[1.0, 2.0], [3.0, 6.0]]]), axis=(1, 2))
+    array([[[3.]]])
+    """
+    return x.mean(axis=axis, keepdims=True)
+
+
+@primitive
+def first_maximum(x: Array, axis: int) -> tuple[Array, Array]:
+    """Find where the first maximum along an axis stands, or the first NaN, and what it is.
+
+    Parameters
+    ----------
+    x : array
+        Complex numbers are ordered by their real parts.
+    axis : int
+
+    Returns
+    -------
+    index, maximum : array
+        As `x` with length 1 along `axis`.
+
+    Examples
+    --------
+    >>> first_maximum(np.array([[1.0, 5.0, 5.0]]), axis=1)
+    (array([[1]]), array([[5.]]))
+    """
+    index = np.argmax(x.real, axis=axis, keepdims=True)
+    return index, np.take_along_axis(x, index, axis)
+
+
+@primitive
+def scatter(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None) -> Array:
+    """Send each gradient to the one place along an axis that it belongs to: the backward step of all maxima.
+
+    Parameters
+    ----------
+    dp : array
+        With length 1 along `axis`.
+    index : array of int, as `dp`
+    axis : int
+    shape : tuple of int
+        Of the result, 0 elsewhere.
+    accumulate_into : array, optional
+        A gradient that has come another way, to which it is added.
+
+    Returns
+    -------
+    array
+
+    Examples
+    --------
+    >>> scatter(np.array([[2.0]]), np.array([[1]]), 1, (1, 3), None)
+    array([[0., 2., 0.]])
+    """
+    dx = np.zeros_like(dp, shape=shape)
+    np.put_along_axis(dx, index, dp, axis)
+    return accumulate(accumulate_into, dx)
+
+
+@primitive
+def average_pool(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, Backward]:
     """Average along one axis or several, which stay with length 1.
 
     Along W (axis 3) or H (axis 2) this is coordinate attention's directional pool, along the channels (axis 1) CBAM's
@@ -54,23 +133,17 @@ def average_pool(x, axis):
     array([[[[0.75, 0.75],
              [2.25, 2.25]]]])
     """
-    p = average(x, axis)
-    return p, back_average(x.shape, p.shape)
-
-
-def back_average(shape, pooled):
-    """Make the backward pass of an average."""
-    averaged = math.prod(shape) // max(math.prod(pooled), 1)
+    p = mean(x, axis)
+    averaged = math.prod(x.shape) // max(math.prod(p.shape), 1)
 
     def backward(dp, accumulate_into=None):
-        share = dp / averaged
-        return np.broadcast_to(share, shape) if accumulate_into is None else added(share, accumulate_into)
+        return accumulate(accumulate_into, np.broadcast_to(dp / averaged, x.shape))
 
-    return backward
+    return p, backward
 
 
 @primitive
-def max_pool(x, axis):
+def max_pool(x: Array, axis: int) -> tuple[Array, Backward]:
     """Take the maximum along one axis, which stays with length 1.
 
     Parameters
@@ -97,22 +170,15 @@ def max_pool(x, axis):
     array([[0., 2., 0.]])
     """
     first, p = first_maximum(x, axis)
-    return p, back_maximum(x.shape, first, axis)
-
-
-def back_maximum(shape, first, axis):
-    """Make the backward pass of a maximum from the place where it stands."""
 
     def backward(dp, accumulate_into=None):
-        dx = np.zeros_like(dp, shape=shape) if accumulate_into is None else accumulate_into
-        np.put_along_axis(dx, first, np.take_along_axis(dx, first, axis) + dp, axis)
-        return dx
+        return scatter(dp, first, axis, x.shape, accumulate_into)
 
-    return backward
+    return p, backward
 
 
 @primitive
-def global_average_pool(x):
+def global_average_pool(x: Array) -> tuple[Array, Backward]:
     """Average each channel over its positions: p_bc = (1/N) Σ_n x_bcn.
 
     Parameters
@@ -135,11 +201,16 @@ def global_average_pool(x):
     array([[[[0.25, 0.25],
              [0.25, 0.25]]]])
     """
-    return average_of(x.shape, average(x, (2, 3)))
+    p, back_pool = average_pool(x, (2, 3))
+
+    def backward(dp, accumulate_into=None):
+        return back_pool(dp[:, :, None, None], accumulate_into)
+
+    return p[:, :, 0, 0], backward
 
 
 @primitive
-def global_max_pool(x):
+def global_max_pool(x: Array) -> tuple[Array, Backward]:
     """Take each channel's maximum over its positions: p_bc = max_n x_bcn.
 
     Parameters
@@ -162,11 +233,18 @@ def global_max_pool(x):
     array([[[[0., 1.],
              [0., 0.]]]])
     """
-    return maximum_of(x.shape, *first_maximum(x.reshape(*x.shape[:2], x.shape[2] * x.shape[3]), axis=2))
+    row = *x.shape[:2], x.shape[2] * x.shape[3]
+    p, back_pool = max_pool(x.reshape(row), axis=2)
+
+    def backward(dp, accumulate_into=None):
+        total = None if accumulate_into is None else accumulate_into.reshape(row)
+        return back_pool(dp[:, :, None], total).reshape(x.shape)
+
+    return p[:, :, 0], backward
 
 
 @primitive
-def global_lp_pool(x):
+def global_lp_pool(x: Array) -> tuple[Array, Backward]:
     """Take each channel's Euclidean norm over its positions: p_bc = (Σ_n x_bcn²)^½.
 
     Parameters
@@ -195,13 +273,13 @@ def global_lp_pool(x):
     p = np.sqrt(np.where(zero, 0, squares))
 
     def backward(dp, accumulate_into=None):
-        return added(x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None], accumulate_into)
+        return accumulate(accumulate_into, x * np.where(zero, 0, dp / np.where(zero, 1, p))[:, :, None, None])
 
     return p, backward
 
 
 @primitive
-def global_lse_pool(x):
+def global_lse_pool(x: Array) -> tuple[Array, Backward]:
     """Take each channel's log-sum-exp over its positions, a soft maximum: p_bc = log Σ_n exp x_bcn.
 
     Parameters
@@ -230,7 +308,7 @@ def global_lse_pool(x):
     p = (maximum + np.log(total))[:, :, 0, 0]
 
     def backward(dp, accumulate_into=None):
-        return added(e * (dp[:, :, None, None] / total), accumulate_into)
+        return accumulate(accumulate_into, e * (dp[:, :, None, None] / total))
 
     return p, backward
 
@@ -245,7 +323,7 @@ GLOBAL_POOLS = {
 
 
 @primitive
-def global_pools(x, names):
+def global_pools(x: Array, names: Sequence[str]) -> tuple[tuple[Array, ...], Backward]:
     """Pool each channel over its positions in several ways.
 
     Parameters
@@ -271,92 +349,11 @@ def global_pools(x, names):
     array([[[[ 1.,  1.],
              [ 1., 11.]]]])
     """
-    both = average_and_maximum(x) if {"avg", "max"} <= set(names) and worth_parting(x) else {}
-    pooled, backs = zip(*(both.get(name) or GLOBAL_POOLS[name](x) for name in names), strict=True)
+    pooled, backs = zip(*(GLOBAL_POOLS[name](x) for name in names), strict=True)
 
     def backward(dpooled, accumulate_into=None):
-        ways = zip(names, backs, dpooled, strict=True)
-        # An average by itself gives a view, to which nothing can be added: it comes last.
-        for _, back, dp in sorted(ways, key=lambda way: way[0] == "avg"):
+        for back, dp in zip(backs, dpooled, strict=True):
             accumulate_into = back(dp, accumulate_into=accumulate_into)
         return accumulate_into
 
     return pooled, backward
-
-
-def average_and_maximum(x):
-    """Pool a large map by average and by maximum, in one sweep where rows are short enough to be added up plainly."""
-    batch, channels, height, width = x.shape
-    if height * width > LONG:
-        return {}
-    flat = x.reshape(batch, channels, height * width)
-    mean, first = np.empty_like(x, shape=(batch, channels)), np.empty_like(x, shape=(batch, channels, 1), dtype=np.intp)
-
-    def compute(piece):
-        np.einsum("bcn->bc", flat[piece], out=mean[piece])
-        np.argmax(flat[piece], axis=2, keepdims=True, out=first[piece])
-
-    on_cores(compute, pieces(flat, 1))
-    mean /= height * width
-    return {
-        "avg": average_of(x.shape, mean[:, :, None, None]),
-        "max": maximum_of(x.shape, first, np.take_along_axis(flat, first, 2)),
-    }
-
-
-def average_of(shape, p):
-    """Make a global average from the average over positions."""
-    back_pool = back_average(shape, p.shape)
-
-    def backward(dp, accumulate_into=None):
-        return back_pool(dp[:, :, None, None], accumulate_into)
-
-    return p[:, :, 0, 0], backward
-
-
-def maximum_of(shape, first, p):
-    """Make a global maximum from the maximum over positions in a row, and from where it stands."""
-    batch, channels, height, width = shape
-    row = batch, channels, height * width
-    back_pool = back_maximum(row, first, axis=2)
-
-    def backward(dp, accumulate_into=None):
-        return back_pool(dp[:, :, None], None if accumulate_into is None else accumulate_into.reshape(row)).reshape(
-            shape
-        )
-
-    return p[:, :, 0], backward
-
-
-def first_maximum(x, axis):
-    """Find where the first maximum along an axis stands, or the first NaN, and what it is.
-
-    On an axis that is not the last argmax would turn the array around in memory first. Where x is large the maximum is
-    sought, then the place where it stands, while the piece is in the cache: each hit counts for what is left of the
-    axis, so that the first counts most.
-    """
-    if not worth_parting(x):
-        first = np.argmax(x.real, axis=axis, keepdims=True)
-        return first, np.take_along_axis(x, first, axis)
-    length, shape = x.shape[axis], (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    first, highest = np.empty_like(x, shape=shape, dtype=np.intp), np.empty_like(x, shape=shape)
-    left = np.arange(length - 1, -1, -1, dtype=np.min_scalar_type(length - 1))
-    left = left.reshape((length,) + (1,) * (x.ndim - axis - 1))
-
-    def find(piece):
-        some, to = x[piece], spread_piece(first, piece)
-        if axis != x.ndim - 1:
-            np.max(some, axis=axis, keepdims=True, out=highest[to])
-            hits = (some == highest[to]).view(np.uint8) * left
-            first[to] = length - 1 - hits.max(axis=axis, keepdims=True).astype(np.intp)
-        if axis == x.ndim - 1 or np.isnan(highest[to]).any():  # NaN is hit nowhere
-            np.argmax(some, axis=axis, keepdims=True, out=first[to])
-            highest[to] = np.take_along_axis(some, first[to], axis)
-
-    on_cores(find, pieces(x, next((i for i in range(1, x.ndim) if i != axis), 0)))
-    return first, highest
-
-
-def added(dx, accumulate_into):
-    """Add a gradient to another in place, if there is another."""
-    return dx if accumulate_into is None else elementwise(np.add, accumulate_into, dx, out=accumulate_into)

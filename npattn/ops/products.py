@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from npattn.ops.primitive import primitive
-from npattn.ops.sweeping import on_cores, plain, threads
+from npattn.typing import Array, Backward
 
-__all__ = ["gram", "matmul", "multiply"]
-
-FEW = 9216
-"""Multiplications in one product below which BLAS takes one core by itself."""
-MANY = 2**22
-"""Multiplications from which several cores bring more than they cost, a twentieth of a millisecond."""
+__all__ = ["gram", "matmul", "product"]
 
 
 @primitive
-def matmul(a, b):
+def matmul(a: Array, b: Array) -> tuple[Array, Backward]:
     """Multiply matrices: c_ij = Σ_k a_ik b_kj.
 
     Parameters
@@ -45,13 +36,13 @@ def matmul(a, b):
     """
 
     def backward(dc):
-        return multiply(dc, b.swapaxes(-1, -2)), multiply(a.swapaxes(-1, -2), dc)
+        return product(dc, b.swapaxes(-1, -2)), product(a.swapaxes(-1, -2), dc)
 
-    return multiply(a, b), backward
+    return product(a, b), backward
 
 
 @primitive
-def gram(a):
+def gram(a: Array) -> tuple[Array, Backward]:
     """Multiply every row with every row: g_ij = Σ_k a_ik a_jk.
 
     Parameters
@@ -78,55 +69,29 @@ def gram(a):
     """
 
     def backward(dg):
-        return multiply(dg + dg.swapaxes(-1, -2), a)
+        return product(dg + dg.swapaxes(-1, -2), a)
 
-    return multiply(a, a.swapaxes(-1, -2)), backward
+    return product(a, a.swapaxes(-1, -2)), backward
 
 
-def multiply(a, b, out=None):
-    """Multiply matrices as ``a @ b`` does, large ones in stretches, on all cores.
-
-    BLAS would use all cores as well. But its threads keep their cores busy for a while after a product, to be quick at
-    the next one, and so keep them from the sweeps that come in between.
+@primitive
+def product(a: Array, b: Array) -> Array:
+    """Multiply matrices, as ``a @ b``: the step of `matmul`, `gram` and convolutions that a faster way may take over.
 
     Parameters
     ----------
     a : array, (..., I, K)
     b : array, (..., K, J)
-    out : array, (..., I, J), optional
+        Leading axes are broadcast.
 
     Returns
     -------
-    array
+    array, (..., I, J)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]))
+    array([[11.]])
     """
-    (rows, inner), columns = a.shape[-2:], b.shape[-1]
-    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    each = rows * inner * columns
-    multiplications = math.prod(lead) * each
-    if (each < FEW and multiplications < MANY) or not plain(a, b):
-        return np.matmul(a, b) if out is None else np.matmul(a, b, out=out)
-    c = np.empty_like(a, order="C", shape=(*lead, rows, columns)) if out is None else out
-    a, b = np.broadcast_to(a, (*lead, rows, inner)), np.broadcast_to(b, (*lead, inner, columns))
-
-    def compute(piece):
-        at, i, j = piece
-        np.matmul(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
-
-    whole, wanted = slice(None), threads()
-    if multiplications < MANY:
-        pieces = [((), whole, whole)]
-    elif lead and max(lead) >= wanted:  # some of the products each
-        pieces = [(at, whole, whole) for at in stretches(lead, wanted)]
-    else:  # of every product some rows or columns
-        cuts = stretches((rows, columns), -(-wanted // math.prod(lead)))
-        pieces = [(at, *cut) for at in np.ndindex(lead) for cut in cuts]
-    on_cores(compute, pieces, products=True)
-    return c
-
-
-def stretches(shape, count):
-    """Cut the longest axis into stretches: what to take of all axes."""
-    axis = shape.index(max(shape))
-    step = -(-shape[axis] // count)
-    before, behind = (slice(None),) * axis, (slice(None),) * (len(shape) - axis - 1)
-    return [(*before, slice(i, min(i + step, shape[axis])), *behind) for i in range(0, shape[axis], step)]
+    return a @ b

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["resize_bilinear"]
 
 
 @primitive
-def resize_bilinear(x, size, align_corners=False):
+def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False) -> tuple[Array, Backward]:
     """Read a map at the positions of a grid of another size, each from its four neighbours.
 
     Along an axis of length n, position k of m is read at s_k, between ⌊s_k⌋ and ⌈s_k⌉, each weighted by one minus its
@@ -59,7 +60,7 @@ def resize_bilinear(x, size, align_corners=False):
     return y, backward
 
 
-def interpolate(x, axis, length, align_corners):
+def interpolate(x: Array, axis: int, length: int, align_corners: bool) -> Array:
     """Read an axis at `length` positions."""
     below, above, weight = taps(x.shape[axis], length, align_corners)
     weight = np.array(weight[0], dtype=x.real.dtype, like=x) / weight[1]
@@ -70,7 +71,7 @@ def interpolate(x, axis, length, align_corners):
     return y
 
 
-def taps(n, m, align_corners):
+def taps(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int], tuple[list[int], int]]:
     """List the neighbours of m positions on an axis of length n, and the upper one's weight as a fraction.
 
     All in integers, so that the weight is exact in any number format until it's divided.
@@ -86,7 +87,7 @@ def taps(n, m, align_corners):
     return below, above, ([numerator % denominator for numerator in numerators], denominator)
 
 
-def identity(like, n):
+def identity(like: Array, n: int) -> Array:
     """Make the identity matrix; what `interpolate` makes of its rows is the matrix of `interpolate`."""
     matrix = np.zeros_like(like, shape=(n, n))
     matrix.reshape(n * n)[:: n + 1] = 1

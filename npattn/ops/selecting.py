@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["score", "select", "take", "top"]
 
 
 @primitive
-def score(x, weight, bias):
+def score(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     """Give every position one number: s_bn = Σ_c w_c x_bcn + β, a 1×1 convolution to one channel.
 
     Parameters
@@ -51,7 +52,7 @@ def score(x, weight, bias):
 
 
 @primitive
-def take(x, index):
+def take(x: Array, index: Array) -> tuple[Array, Backward]:
     """Take some positions' features: y_bck = x_bcn with n = index_bk.
 
     Parameters
@@ -86,7 +87,7 @@ def take(x, index):
 
 
 @primitive
-def select(x, index):
+def select(x: Array, index: Array) -> tuple[Array, Backward]:
     """Select one position's feature, as the sum Σ_n h_bn x_bcn in which h is 1 at that position, else 0.
 
     Parameters
@@ -118,7 +119,7 @@ def select(x, index):
 
 
 @primitive
-def top(x, k):
+def top(x: Array, k: int) -> tuple[tuple[Array, Array], Backward]:
     """Take the k largest numbers of each row, the largest first and of equal ones the first.
 
     Parameters

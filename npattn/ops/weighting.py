@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
 
 __all__ = ["softmax", "softmin"]
 
 
 @primitive
-def softmax(x, axis=-1):
+def softmax(x: Array, axis: int = -1) -> tuple[Array, Backward]:
     """Turn logits into weights that add up to 1 along an axis: y_i = exp x_i / Σ_k exp x_k.
 
     Parameters
@@ -48,7 +49,7 @@ def softmax(x, axis=-1):
 
 
 @primitive
-def softmin(x, axis=-1):
+def softmin(x: Array, axis: int = -1) -> tuple[Array, Backward]:
     """Turn logits into weights, the least logit's the largest: y_i = exp(-x_i) / Σ_k exp(-x_k).
 
     Parameters

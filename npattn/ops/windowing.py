@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 
 from npattn.ops.primitive import primitive
-from npattn.ops.products import multiply
-from npattn.ops.sweeping import ENOUGH, plain
+from npattn.typing import Array, Backward
 
-__all__ = ["fold_windows", "overlap_average", "unfold_windows", "window_average", "window_starts"]
+__all__ = [
+    "add_windows",
+    "fold_windows",
+    "overlap_average",
+    "unfold_windows",
+    "window_average",
+    "window_starts",
+    "window_sums",
+]
 
-SHORT = 128
-"""Rows and columns up to which a map's windows are added up by products with whole matrices of ones and zeros."""
 
-
-def window_starts(length, window, stride):
+def window_starts(length: int, window: int, stride: int) -> list[int]:
     """List where windows begin along an axis; the last is moved inward, so that they cover the axis and stay on it.
 
     Parameters
@@ -43,7 +44,7 @@ def window_starts(length, window, stride):
 
 
 @primitive
-def unfold_windows(x, window, stride):
+def unfold_windows(x: Array, window: int, stride: int) -> tuple[Array, Backward]:
     """Cut a map into windows that may overlap.
 
     Parameters
@@ -81,7 +82,7 @@ def unfold_windows(x, window, stride):
 
 
 @primitive
-def fold_windows(windows, size, window, stride):
+def fold_windows(windows: Array, size: tuple[int, int], window: int, stride: int) -> tuple[Array, Backward]:
     """Lay windows back over each other and add where they overlap: the adjoint of `unfold_windows`.
 
     Parameters
@@ -119,8 +120,8 @@ def fold_windows(windows, size, window, stride):
 
 
 @primitive
-def window_average(x, window, stride):
-    """Average a map over each of its windows; the windows themselves are never held.
+def window_average(x: Array, window: int, stride: int) -> tuple[Array, Backward]:
+    """Average a map over each of its windows; the windows themselves are never materialised.
 
     Parameters
     ----------
@@ -147,13 +148,13 @@ def window_average(x, window, stride):
     p = window_sums(x, window, stride) / positions
 
     def backward(dp):
-        return spread(dp / positions, size, window, stride)
+        return add_windows(dp / positions, size, window, stride)
 
     return p, backward
 
 
 @primitive
-def overlap_average(z, size, window, stride):
+def overlap_average(z: Array, size: tuple[int, int], window: int, stride: int) -> tuple[Array, Backward]:
     """Give every position the average of the windows that hold it.
 
     Parameters
@@ -180,8 +181,8 @@ def overlap_average(z, size, window, stride):
     >>> backward(np.ones_like(y))
     array([[[[1.5, 1.5]]]])
     """
-    count = spread(np.ones_like(z.real, shape=(1, 1, *z.shape[2:])), size, window, stride)
-    y = spread(z, size, window, stride) / count
+    count = add_windows(np.ones_like(z.real, shape=(1, 1, *z.shape[2:])), size, window, stride)
+    y = add_windows(z, size, window, stride) / count
 
     def backward(dy):
         return window_sums(dy / count, window, stride)
@@ -189,77 +190,35 @@ def overlap_average(z, size, window, stride):
     return y, backward
 
 
-def window_sums(x, window, stride):
-    """Add up the positions of every window: (B, C, H, W) to (B, C, R, S)."""
-    if quick(x, x.shape):
-        rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums = multiply(rows, multiply_columns(x, columns.T))
-            finite = np.isfinite(sums.sum())  # or else a product with 0 may have made a NaN where there is none
-        if finite:
-            return sums
-    for axis in (2, 3):
-        starts, size, pieces = cut(x.shape[axis], window, stride)
-        sums = {a: total(x[along(axis, slice(a, b))], axis) for a, b in pieces}
-        x = np.concatenate([sum(sums[a] for a in sums if start <= a < start + size) for start in starts], axis=axis)
-    return x
+@primitive
+def window_sums(x: Array, window: int, stride: int) -> Array:
+    """Add up the positions of every window: (B, C, H, W) to (B, C, R, S), first along H, then along W.
 
-
-def total(x, axis):
-    """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
-    ones = np.ones_like(x, shape=x.shape[axis])
-    return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
-
-
-def spread(z, size, window, stride):
-    """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`."""
-    if quick(z, (*z.shape[:2], *size)):
-        rows, columns = (membership(length, window, stride, z) for length in size)
-        with np.errstate(over="ignore", invalid="ignore"):
-            bands = multiply(rows.T, z)
-            finite = np.isfinite(bands.sum())
-        if finite:
-            return multiply_columns(bands, columns)
-    for axis, length in ((3, size[1]), (2, size[0])):
-        starts, width, pieces = cut(length, window, stride)
-        x = np.empty_like(z, shape=(*z.shape[:axis], length, *z.shape[axis + 1 :]))
-        for a, b in pieces:
-            over = [z[along(axis, slice(i, i + 1))] for i, start in enumerate(starts) if start <= a < start + width]
-            x[along(axis, slice(a, b))] = sum(over)
-        z = x
-    return z
-
-
-def quick(a, shape):
-    """Tell whether products with whole matrices of ones and zeros are quicker: large maps of short rows and columns."""
-    return math.prod(shape) >= ENOUGH and max(shape[2:]) <= SHORT and plain(a)
-
-
-def membership(length, window, stride, like):
-    """Say which positions of an axis lie in which window, by 1 and 0: (R, H)."""
-    starts, size = window_starts(length, window, stride), min(window, length)
-    matrix = np.zeros_like(like, shape=(len(starts), length))
-    for row, start in zip(matrix, starts, strict=True):
-        row[start : start + size] = 1
-    return matrix
-
-
-def multiply_columns(x, matrix):
-    """Multiply the last axis of a map by a matrix, all rows of all channels in one product."""
-    return multiply(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], matrix.shape[1])
-
-
-def cut(length, window, stride):
-    """Cut an axis where windows begin or end: (starts, their size, pieces).
-
-    All positions of a piece lie in the same windows, so that sums are taken, and sums are spread, once for each piece:
-    a sweep over the map instead of one for every window.
+    Examples
+    --------
+    >>> window_sums(np.array([[[[2.0, 4.0, 6.0]]]]), window=2, stride=1)
+    array([[[[ 6., 10.]]]])
     """
-    starts, size = window_starts(length, window, stride), min(window, length)
-    ends = sorted({*starts, *(start + size for start in starts)})
-    return starts, size, list(itertools.pairwise(ends))
+    h, w = min(window, x.shape[2]), min(window, x.shape[3])
+    rows, columns = (window_starts(length, window, stride) for length in x.shape[2:])
+    bands = np.concatenate([x[:, :, i : i + h].sum(axis=2, keepdims=True) for i in rows], axis=2)
+    return np.concatenate([bands[..., j : j + w].sum(axis=3, keepdims=True) for j in columns], axis=3)
 
 
-def along(axis, index):
-    """Index one axis, and take all of those before it."""
-    return (slice(None),) * axis + (index,)
+@primitive
+def add_windows(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
+    """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`.
+
+    Examples
+    --------
+    >>> add_windows(np.array([[[[6.0, 10.0]]]]), (1, 3), window=2, stride=1)
+    array([[[[ 6., 16., 10.]]]])
+    """
+    h, w = min(window, size[0]), min(window, size[1])
+    bands = np.zeros_like(z, shape=(*z.shape[:3], size[1]))
+    for s, j in enumerate(window_starts(size[1], window, stride)):
+        bands[..., j : j + w] += z[..., s : s + 1]
+    x = np.zeros_like(z, shape=(*z.shape[:2], *size))
+    for r, i in enumerate(window_starts(size[0], window, stride)):
+        x[:, :, i : i + h] += bands[:, :, r : r + 1]
+    return x

@@ -13,7 +13,7 @@ import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
 from npattn.module import Module
-from npattn.ops.sweeping import threads
+from npattn.fast.threads import num_threads
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format, find_format, representable
@@ -219,7 +219,7 @@ def golden(
     sizes = batch, height, width
     for draw in range(DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as close
         given = draw_case(module, sizes, format, seed, draw, values=values)
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(num_threads()) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
             check_expected(module, observed.expected)

@@ -1,60 +1,53 @@
-"""How primitives are judged: derivatives entry by entry by the complex step, work in parts by work at once."""
+"""How primitives are judged: derivatives entry by entry by the complex step, faster ways by definitions."""
 
+import importlib
+import pkgutil
 import warnings
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+import npattn.fast
+from npattn.fast import attention, products
 from npattn.module import as_tuple
-from npattn.ops import (
-    adding,
-    attention,
-    convolution,
-    gating,
-    kernel_rows,
-    pooling,
-    products,
-    sweeping,
-    windowing,
-    winograd,
-)
+from npattn.ops.primitive import definitions
 from npattn.oracle.gradcheck import STEP
 
-SWEEPERS = adding, attention, convolution, gating, kernel_rows, pooling, products, sweeping, windowing, winograd
+FAST = [importlib.import_module(f"npattn.fast.{info.name}") for info in pkgutil.iter_modules(npattn.fast.__path__)]
 
 
 @contextmanager
 def patched(name, value):
-    """Give a name another value in every module that sweeps maps and knows the name."""
+    """Give a name another value in every module of faster ways that knows it."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in SWEEPERS:
+        for module in FAST:
             if hasattr(module, name):
                 patch.setattr(module, name, value)
         yield patch
 
 
 @contextmanager
-def parted(count=4, tiles=(12, 2, (3, 2))):
-    """Have the smallest maps swept, multiplied and attended to in parts, on so many threads."""
-    with patched("ENOUGH", 1), patched("threads", lambda: count), patched("MANY", 1), pytest.MonkeyPatch.context() as p:
-        p.setattr(products, "FEW", 1)
-        for name, value in zip(("CORE_LOGITS", "CORE_QUERIES", "CORE_BLOCK"), tiles, strict=True):
-            p.setattr(attention, name, value)
-        yield
-
-
-@contextmanager
-def unparted():
-    """Have everything done at once, on the caller's thread."""
-    with patched("ENOUGH", 2**60), patched("threads", lambda: 1), patched("MANY", 2**60):
+def in_blocks(count=4, tiles=(12, 2, (3, 2))):
+    """Have the smallest maps computed in the faster ways, block by block, on so many threads."""
+    with (
+        patched("MIN_PARALLEL_SIZE", 1),
+        patched("num_threads", lambda: count),
+        patched("MIN_MULTIPLICATIONS", 1),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(products, "MIN_ONE_CORE", 1)
+        sizes = dict(zip(("BLOCK_LOGITS", "MIN_QUERIES"), tiles, strict=False))
+        sizes |= dict(zip(("BLOCK_QUERIES", "BLOCK_KEYS"), tiles[2], strict=True))
+        for name, value in sizes.items():
+            patch.setattr(attention, name, value)
         yield
 
 
 def run_both(primitive, *arrays, dy=None):
-    """Run a primitive in parts and at once: for each, its value and its gradients."""
+    """Run a primitive in its faster ways and by definition: for each, its value and its gradients."""
     found = []
-    for way in (parted, unparted):
+    for way in (in_blocks, definitions):
         with way():
             value, backward = primitive(*arrays)
             gradients = as_tuple(backward(value if dy is None else dy))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import normal, parted, unparted, worst_error
+from tests.ops.primitives import definitions, in_blocks, normal, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
@@ -25,7 +25,7 @@ def summands(draw):
 def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype, in_parts):
     arrays = [a if dtype == np.float64 else a.astype(dtype) for a in arrays]
     before = [a.copy() for a in arrays]
-    with parted() if in_parts else unparted():
+    with in_blocks() if in_parts else definitions():
         y, backward = ops.add(*arrays)
     expected = before[0].copy()
     for a in before[1:]:
@@ -42,7 +42,7 @@ def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype, i
 
 @given(summands())
 def test_a_sum_of_several_arrays_is_fresh_memory(arrays):
-    for way in (parted, unparted):
+    for way in (in_blocks, definitions):
         with way():
             y, _ = ops.add(*arrays)
         if len(arrays) > 1:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import attention, sweeping
-from tests.ops.primitives import normal, parted, patched, torch_gradients, ulps, unparted, worst_error
+from tests.ops.primitives import definitions, in_blocks, normal, patched, torch_gradients, ulps, worst_error
 from tests.strategies import seeds, sizes
 
 leads = st.sampled_from([(), (1,), (3,), (0,), (2, 3), (1, 2, 2)])
@@ -71,7 +71,7 @@ def test_tiles_cover_every_query_once(lead, queries, keys, tiling):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "LOGITS", tiling[0])
         patch.setattr(attention, "QUERIES", tiling[1])
-        tiles, blocks = attention.cut(lead or (1,), queries, keys, parted=False)
+        tiles, blocks = attention.cut(lead or (1,), queries, keys, in_blocks=False)
     # Backward makes the tiles of forward anew, one after the other: all keys each.
     for each in (tiles, [(at, some) for some, [(to, ats)] in blocks for at in ats if to == slice(0, keys)]):
         visits = np.zeros((*(lead or (1,)), queries))
@@ -204,9 +204,9 @@ def run(arrays, do, scale=1.0):
 @given(leads, st.tuples(*[st.integers(1, 12)] * 4), part_tilings, st.sampled_from([1, 2, 3, 8]), seeds)
 def test_attention_in_parts_is_that_at_once(lead, shape, tiling, count, seed):
     *qkv, do = arrays(lead, shape, seed)
-    with unparted():
+    with definitions():
         expected = run(qkv, do, 0.5)
-    with parted(count, tiling):
+    with in_blocks(count, tiling):
         found = run(qkv, do, 0.5)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape
@@ -217,9 +217,9 @@ def test_attention_in_parts_is_that_at_once(lead, shape, tiling, count, seed):
 def test_single_precision_attention_in_parts_is_within_16_ulps_of_the_largest_at_once(lead, shape, tiling, seed):
     *qkv, do = (a.astype(np.float32) for a in arrays(lead, shape, seed))
     scale = shape[0] ** -0.5
-    with unparted():
+    with definitions():
         o, *expected = run(qkv, do, scale)
-    with parted(tiles=tiling):
+    with in_blocks(tiles=tiling):
         found, *gradients = run(qkv, do, scale)
     assert ulps(found, o) <= 16
     # A gradient of the logits is a difference, and may cancel: it is judged by what is subtracted.
@@ -237,7 +237,7 @@ def test_the_same_input_gives_the_same_bits_on_any_number_of_threads_and_every_t
     found = []
     for count in (1, 2, 3, 8, 8, 2):
         # One thread alone multiplies with whatever BLAS has, and threads() counts no more than that.
-        with patched("threads", lambda count=count: count), sweeping.blas().limit(limits=count):
+        with patched("num_threads", lambda count=count: count), sweeping.blas().limit(limits=count):
             found.append(run(qkv, do))
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):
@@ -251,8 +251,8 @@ def size_of(at, lead):
 @given(leads.filter(lambda lead: 0 not in lead), st.integers(1, 40), st.integers(1, 40), part_tilings)
 def test_parts_cover_every_query_and_every_key_once(lead, queries, keys, tiling):
     lead = lead or (1,)
-    with parted(tiles=tiling):
-        tiles, blocks = attention.cut(lead, queries, keys, parted=True)
+    with in_blocks(tiles=tiling):
+        tiles, blocks = attention.cut(lead, queries, keys, in_blocks=True)
     size = min(tiling[0], int(np.prod(lead)) * queries * keys // sweeping.PIECES)
     visits = np.zeros((*lead, queries))
     for at, some in tiles:
@@ -287,9 +287,9 @@ def test_tiles_that_are_made_at_the_same_time_write_to_different_places(lead):
         for piece in reversed(pieces):  # in any order
             work(piece)
 
-    with parted(), patched("for_pieces", watch):
+    with in_blocks(), patched("for_pieces", watch):
         found = run(qkv, do)
-    with parted():
+    with in_blocks():
         expected = run(qkv, do)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -355,7 +355,7 @@ def test_gradients_in_parts_agree_with_pytorch(lead):
         return v @ torch.softmax(0.7 * (q.transpose(-1, -2) @ k), dim=-1).transpose(-1, -2)
 
     expected, theirs = torch_gradients(published, do, *qkv)
-    with parted():
+    with in_blocks():
         found = run(qkv, do, 0.7)
     for ours, reference in zip(found, [expected, *theirs], strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-11, atol=1e-13)

@@ -8,8 +8,8 @@ from scipy import ndimage, signal
 
 from npattn import ops
 from npattn.ops import convolution
-from tests.ops.primitives import normal, parted, run_both, torch_gradients, ulps, unparted, warned, worst_error
-from tests.ops.test_kernel_rows import deep_planes
+from tests.fast.test_im2col import deep_planes
+from tests.ops.primitives import definitions, in_blocks, normal, run_both, torch_gradients, ulps, warned, worst_error
 from tests.strategies import arrange, seeds, sizes
 
 widths = st.sampled_from([1, 3, 5, 9])
@@ -180,11 +180,11 @@ def test_an_empty_batch_gives_an_empty_map_and_zero_parameter_gradients(kernel, 
 @given(planes() | deep_planes(), st.sampled_from([1, 2, 3, 8]))
 def test_conv2d_in_parts_is_that_at_once(plane, count):
     x, weight, bias, options = plane
-    with unparted():
+    with definitions():
         expected, back = ops.conv2d(x, weight, bias, **options)
         dy = normal(*expected.shape, seed=3)
         gradients = back(dy)
-    with parted(count):
+    with in_blocks(count):
         y, backward = ops.conv2d(x, weight, bias, **options)
         found = backward(dy)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
@@ -201,7 +201,7 @@ def test_conv2d_reads_maps_and_gradients_of_any_layout_and_writes_to_none(plane,
     dy = normal(*expected.shape, seed=3)
     given = [arrange(a, layout) for a in (x, weight, dy)]
     before = [a.copy() for a in given]
-    with parted():
+    with in_blocks():
         y, backward = ops.conv2d(*given[:2], bias, **options)
         found = backward(given[2])
     for ours, theirs in zip((y, *found), (expected, *back(dy)), strict=True):
@@ -224,22 +224,22 @@ def test_single_precision_in_parts_is_within_16_ulps_of_the_largest_at_once(plan
     ("plane", "way"),
     [
         ((4, 4, (3, 3), 2, 11), "by_columns"),
-        ((4, 4, (3, 3), 2, 12), "by_rows"),
-        ((4, 4, (3, 3), (2, 1), 6), "by_rows"),
+        ((4, 4, (3, 3), 2, 12), "conv_by_rows"),
+        ((4, 4, (3, 3), (2, 1), 6), "conv_by_rows"),
         ((4, 4, (3, 3), (1, 2), 6), "by_columns"),
-        ((4, 4, (3, 1), 2, 3), "by_rows"),
+        ((4, 4, (3, 1), 2, 3), "conv_by_rows"),
         ((4, 4, (1, 3), 2, 11), "by_columns"),
         ((4, 4, (1, 1), 2, 3), "at_once"),
         ((3, 4, (3, 3), 2, 3), "at_once"),
         ((3, 2, (3, 3), 2, 3), "by_columns"),
         ((3, 3, (3, 3), 2, 3), "at_once"),
-        ((2, 1, (3, 3), 2, 12), "by_rows"),
+        ((2, 1, (3, 3), 2, 12), "conv_by_rows"),
     ],
 )
 def test_the_order_hangs_on_how_far_apart_taps_lie(plane, way, monkeypatch):
     channels, out, kernel, dilation, width = plane
     called = []
-    for name in ("by_columns", "by_rows", "at_once"):
+    for name in ("by_columns", "conv_by_rows", "at_once"):
         original = getattr(convolution, name)
         monkeypatch.setattr(
             convolution, name, lambda *a, name=name, original=original: called.append(name) or original(*a)
@@ -251,7 +251,7 @@ def test_the_order_hangs_on_how_far_apart_taps_lie(plane, way, monkeypatch):
 @pytest.mark.parametrize("dilation", [1, 4])
 def test_an_empty_batch_stays_empty_in_parts(dilation):
     weight = normal(6, 4, 3, 3)
-    with parted():
+    with in_blocks():
         y, backward = ops.conv2d(np.ones((0, 4, 5, 3)), weight, padding=dilation, dilation=dilation)
         dx, dweight, _ = backward(y)
     assert y.shape == (0, 6, 5, 3)
@@ -269,7 +269,7 @@ def tiles(monkeypatch):
     monkeypatch.setattr(convolution, "WIDE", 4)
     monkeypatch.setattr(convolution, "LARGE", 30)
     monkeypatch.setattr(convolution, "conv3x3", lambda *arguments: calls.append(arguments) or original(*arguments))
-    with parted():
+    with in_blocks():
         yield calls
 
 
@@ -335,7 +335,7 @@ def test_large_wide_convolutions_of_3_by_3_in_single_precision_take_tiles(change
 
 
 def test_what_is_not_worth_cutting_into_parts_takes_no_tiles(tiles):
-    with unparted():
+    with definitions():
         ops.conv2d(single(2, 4, 6, 5), single(4, 4, 3, 3), padding=1)
     assert not tiles
 
@@ -344,7 +344,7 @@ def test_what_is_not_worth_cutting_into_parts_takes_no_tiles(tiles):
 def test_tiles_are_taken_from_128_channels_and_2048_positions_on(wide, size, monkeypatch):
     taken = []
     monkeypatch.setattr(convolution, "in_tiles", lambda *arguments: taken.append(arguments) or (np.zeros(1), None))
-    monkeypatch.setattr(convolution, "by_rows", lambda *arguments: (np.zeros(1), None))
+    monkeypatch.setattr(convolution, "conv_by_rows", lambda *arguments: (np.zeros(1), None))
     ops.conv2d(np.ones((1, wide, *size), np.float32), np.ones((128, wide, 3, 3), np.float32), padding=1)
     assert bool(taken) is (wide == 128 and size == (64, 32))
 
@@ -362,7 +362,7 @@ def test_tiles_give_value_and_gradients_and_the_bias(padding, tiles):
 
 
 def run_rows(x, weight, dy, padding):
-    y, backward = convolution.by_rows(x, weight, (padding, padding), (1, 1))
+    y, backward = convolution.conv_by_rows(x, weight, (padding, padding), (1, 1))
     return [y, *backward(dy)]
 
 
@@ -419,7 +419,7 @@ def test_rows_in_place_of_tiles_heed_the_callers_settings(tiles):
     weight[:, :2] = 1
     for convolve in (
         lambda: ops.conv2d(x, weight, padding=1),
-        lambda: convolution.by_rows(x, weight, (1, 1), (1, 1)),
+        lambda: convolution.conv_by_rows(x, weight, (1, 1), (1, 1)),
     ):
         with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
             convolve()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import normal, parted, run_both, ulps, unparted, worst_error
+from tests.ops.primitives import definitions, in_blocks, normal, run_both, ulps, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 SPREADS = {
@@ -38,7 +38,7 @@ def test_gate_multiplies_every_element_by_the_gate_spread_over_it(case, in_parts
     x, a = case
     full = np.broadcast_to(a.reshape(a.shape + (1,) * (x.ndim - a.ndim)), x.shape)
     dy = normal(*x.shape, seed=5)
-    with parted() if in_parts else unparted():
+    with in_blocks() if in_parts else definitions():
         y, backward = ops.gate(x, a)
         dx, da = backward(dy)
     np.testing.assert_array_equal(y, x * full)
@@ -73,9 +73,9 @@ def test_backward_in_parts_is_that_at_once_for_every_spread(spread, shape, laid_
 def test_a_gradient_that_repeats_numbers_is_read_and_not_written_to(spread):
     x, dy = normal(3, 4, 5, 6), np.broadcast_to(normal(3, 4, 1, 1, seed=2), (3, 4, 5, 6))
     a = np.asarray(normal(*spread(*x.shape), seed=1))
-    with parted():
+    with in_blocks():
         dx, da = ops.gate(x, a)[1](dy)
-    with unparted():
+    with definitions():
         expected = ops.gate(x, a)[1](dy.copy())
     np.testing.assert_array_equal(dx, expected[0])
     np.testing.assert_allclose(da, expected[1], rtol=1e-12, atol=1e-13)
@@ -94,7 +94,7 @@ def test_single_precision_in_parts_is_within_4_ulps_of_the_largest_at_once(sprea
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 1, 4, 2), (2, 3, 4, 1), (1, 3, 1, 1), (2, 3, 4, 2)])
 def test_gate_gradient_agrees_with_the_complex_step(shape):
-    with parted():
+    with in_blocks():
         assert worst_error(ops.gate, normal(2, 3, 4, 2), normal(*shape, seed=1)) < 1e-12
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import pooling
-from tests.ops.primitives import normal, parted, patched, run_both, torch_gradients, ulps, unparted, worst_error
+from tests.ops.primitives import definitions, in_blocks, normal, patched, run_both, torch_gradients, ulps, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
@@ -170,7 +170,7 @@ def tied_maps(draw):
 def test_the_first_maximum_in_parts_is_that_of_numpy(case, dtype, layout):
     x, axis = case
     x = arrange(x.astype(dtype), layout)
-    with parted():
+    with in_blocks():
         first, highest = pooling.first_maximum(x, axis)
     np.testing.assert_array_equal(first, np.argmax(x, axis=axis, keepdims=True))
     np.testing.assert_array_equal(highest, np.max(x, axis=axis, keepdims=True))
@@ -188,7 +188,7 @@ def test_a_maximum_is_found_at_every_place_of_an_axis(axis, length):
         at = (slice(None),) * axis + (slice(place, None),)
         x[at] = 1
         x[0][at[1:]] = np.nan  # in one image only
-        with parted():
+        with in_blocks():
             first, highest = pooling.first_maximum(x, axis)
         np.testing.assert_array_equal(first, place)
         np.testing.assert_array_equal(np.isnan(highest).any(axis=(1, 2, 3)), [True, False, False])
@@ -206,7 +206,7 @@ def test_max_pool_in_parts_is_that_at_once(case, seed):
 def test_average_pool_in_parts_is_that_at_once(shape, seed, axis):
     x, accumulate_into = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
     found = []
-    for way in (parted, unparted):
+    for way in (in_blocks, definitions):
         with way():
             p, backward = ops.average_pool(x, axis)
             found.append((p, backward(p), backward(p, accumulate_into=accumulate_into.copy())))
@@ -246,7 +246,7 @@ def test_several_pools_are_each_of_them_and_their_gradients_the_sum(shape, names
     dpooled = [normal(*shape[:2], seed=seed + 2 + i) for i in range(len(names))]
     alone = [pooling.GLOBAL_POOLS[name](x) for name in names]
     expected = sum(back(dp) for (_, back), dp in zip(alone, dpooled, strict=True))
-    with parted() if in_parts else unparted():
+    with in_blocks() if in_parts else definitions():
         pooled, backward = ops.global_pools(x, names)
         assert isinstance(pooled, tuple)
         for found, (p, _) in zip(pooled, alone, strict=True):
@@ -261,7 +261,7 @@ def test_several_pools_are_each_of_them_and_their_gradients_the_sum(shape, names
 @both_orders
 @pytest.mark.parametrize("in_parts", [True, False])
 def test_gradients_of_several_pools_agree_with_the_complex_step(names, in_parts):
-    with parted() if in_parts else unparted():
+    with in_blocks() if in_parts else definitions():
         assert worst_error(stacked(names), normal(2, 3, 4, 5)) < 1e-13
 
 
@@ -285,7 +285,7 @@ def tied_images(draw):
 def test_the_average_beside_a_maximum_keeps_ties_and_what_is_not_finite(x, dtype, layout):
     x = arrange(x.astype(dtype), layout)
     with np.errstate(invalid="ignore"):
-        with parted():
+        with in_blocks():
             (mean, highest), backward = ops.global_pools(x, ("avg", "max"))
             dx = backward((np.zeros_like(mean), np.ones_like(mean)))
         expected = x.mean(axis=(2, 3))
@@ -300,7 +300,7 @@ def test_the_average_beside_a_maximum_keeps_ties_and_what_is_not_finite(x, dtype
 def test_nan_shows_in_the_average_and_in_the_maximum(in_parts):
     x = normal(2, 3, 4, 5)
     x[1, 2, 3, 1] = np.nan
-    with parted() if in_parts else unparted():
+    with in_blocks() if in_parts else definitions():
         for p in ops.global_pools(x, ("max", "avg"))[0]:
             np.testing.assert_array_equal(np.isnan(p), [[False] * 3, [False, False, True]])
 
@@ -314,7 +314,7 @@ def test_average_and_maximum_of_a_large_map_take_one_sweep(names, sweeps):
         for piece in pieces:
             work(piece)
 
-    with parted(), patched("on_cores", watch):
+    with in_blocks(), patched("parallel_for", watch):
         ops.global_pools(normal(4, 3, 5, 7), names)
     assert len(done) == sweeps
 
@@ -322,7 +322,7 @@ def test_average_and_maximum_of_a_large_map_take_one_sweep(names, sweeps):
 @pytest.mark.parametrize("long", [19, 20])
 def test_a_long_row_is_averaged_and_its_maximum_sought_apart(long):
     x = normal(4, 3, 4, 5).astype(np.float32)
-    with parted(), patched("LONG", long):
+    with in_blocks(), patched("MAX_ROW", long):
         assert bool(pooling.average_and_maximum(x)) is (long == 20)
         (mean, highest), backward = ops.global_pools(x, ("avg", "max"))
         np.testing.assert_allclose(mean, x.mean(axis=(2, 3)), rtol=1e-5, atol=1e-7)
@@ -340,7 +340,7 @@ def test_average_of_a_map_of_many_positions_keeps_its_digits_beside_the_maximum(
 
 @both_orders
 def test_several_pools_of_an_empty_batch_are_empty(names):
-    with parted():
+    with in_blocks():
         pooled, backward = ops.global_pools(np.ones((0, 3, 4, 5)), names)
     assert [p.shape for p in pooled] == [(0, 3)] * len(names)
     assert backward(pooled).shape == (0, 3, 4, 5)
@@ -348,7 +348,7 @@ def test_several_pools_of_an_empty_batch_are_empty(names):
 
 def test_several_pools_leave_their_arguments_as_they_are():
     x = arrange(normal(2, 3, 4, 5), "read-only")
-    with parted():
+    with in_blocks():
         pooled, backward = ops.global_pools(x, ("avg", "max"))
         dpooled = tuple(arrange(p, "read-only") for p in pooled)
         first, second = backward(dpooled), backward(dpooled)

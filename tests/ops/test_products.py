@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import products
-from tests.ops.primitives import normal, parted, patched, run_both, ulps, worst_error
+from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
 def test_product_and_gram_gradients_agree_with_the_complex_step():
-    with parted():
+    with in_blocks():
         assert worst_error(ops.matmul, normal(2, 3, 4), normal(2, 4, 5, seed=1)) < 1e-14
         assert worst_error(ops.gram, normal(2, 3, 4)) < 1e-14
 
@@ -62,7 +62,7 @@ def test_any_product_is_that_of_numpy(pair, limits, count, target):
         shape = expected.shape[::-1] if target == "turned" else expected.shape
         out = np.full((*shape[:-1], shape[-1] * (2 if target == "strided" else 1)), np.nan)
         out = out.T if target == "turned" else out[..., ::2] if target == "strided" else out
-    with parted(count), patched("FEW", limits[0]), patched("MANY", limits[1]):
+    with in_blocks(count), patched("MIN_ONE_CORE", limits[0]), patched("MIN_MULTIPLICATIONS", limits[1]):
         c = products.multiply(a, b, out=out)
     if target is not None:
         assert c is out
@@ -74,7 +74,7 @@ def test_any_product_is_that_of_numpy(pair, limits, count, target):
 
 @given(factors(), st.sampled_from([(1, 1), (1, 2**60)]), st.sampled_from([1, 2, 3, 8]))
 def test_a_product_lies_in_memory_row_by_row_however_its_factors_lie(pair, limits, count):
-    with parted(count), patched("FEW", limits[0]), patched("MANY", limits[1]):
+    with in_blocks(count), patched("MIN_ONE_CORE", limits[0]), patched("MIN_MULTIPLICATIONS", limits[1]):
         assert products.multiply(*pair).flags.c_contiguous
         matrices = [a[(0,) * (a.ndim - 2)] for a in pair]
     assert products.multiply(*matrices).flags.c_contiguous  # small ones, too
@@ -92,7 +92,7 @@ def test_single_precision_products_in_parts_are_within_4_ulps_of_the_largest_at_
 def test_other_numbers_are_multiplied_the_plain_way(dtype, given_out):
     a, b = (normal(3, 4, 4, seed=i).astype(dtype) for i in (0, 1))
     out = np.empty_like(a) if given_out else None
-    with parted(), patched("on_cores", None):
+    with in_blocks(), patched("parallel_for", None):
         c = products.multiply(a, b, out=out)
     assert c.dtype == dtype
     assert given_out is (c is out)
@@ -101,7 +101,7 @@ def test_other_numbers_are_multiplied_the_plain_way(dtype, given_out):
 
 def test_factors_of_different_numbers_are_multiplied_the_plain_way():
     a, b = normal(3, 4, 4), normal(3, 4, 4, seed=1).astype(np.float32)
-    with parted(), patched("on_cores", None):
+    with in_blocks(), patched("parallel_for", None):
         np.testing.assert_array_equal(products.multiply(a, b), a @ b)
 
 
@@ -117,7 +117,12 @@ def parts_of(a, b, count, few=1, many=1):
             found.append(~np.isnan(c))
 
     c = np.empty((a @ b).shape)
-    with parted(count), patched("FEW", few), patched("MANY", many), patched("on_cores", watch):
+    with (
+        in_blocks(count),
+        patched("MIN_ONE_CORE", few),
+        patched("MIN_MULTIPLICATIONS", many),
+        patched("parallel_for", watch),
+    ):
         products.multiply(a, b, out=c)
     return found
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import windowing
-from tests.ops.primitives import normal, parted, patched, run_both, ulps, unparted, warned, worst_error
+from tests.ops.primitives import definitions, in_blocks, normal, patched, run_both, ulps, warned, worst_error
 from tests.strategies import seeds, sizes
 
 
@@ -168,7 +168,7 @@ def test_products_in_single_precision_are_within_8_ulps_of_the_largest(shape, wi
     stride = data.draw(st.integers(1, window))
     for average, taken in averages(shape, window, stride):
         x = np.abs(normal(*taken, seed=seed)).astype(np.float32)  # sums that do not cancel
-        with parted():
+        with in_blocks():
             value, backward = average(x)
             found = value, backward(value)
         exact, back = average(x.astype(float))
@@ -194,9 +194,9 @@ def test_what_is_not_finite_or_nearly_so_is_added_up_by_pieces(case, values, in_
         holding = dy if in_gradient else x
         for value in values:
             holding.flat[random.randint(0, holding.size)] = value
-        with unparted():
+        with definitions():
             expected, expected_warnings = warned(run, average, x, dy)
-        with parted():
+        with in_blocks():
             found, warnings = warned(run, average, x, dy)
         for ours, theirs in zip(found, expected, strict=True):
             if np.isfinite(theirs).all():
@@ -212,7 +212,7 @@ def test_what_is_not_finite_stays_in_its_windows_and_positions_without_a_warning
     x[0, 0, 0, 6] = value
     inside = np.zeros((5, 7), bool)
     inside[:3, 4:] = True
-    with patched("ENOUGH", 1):
+    with patched("MIN_PARALLEL_SIZE", 1):
         p, backward = ops.window_average(x, 3, 2)
         np.testing.assert_array_equal(p[0, 0], [[0, 0, value], [0, 0, 0]])
         np.testing.assert_array_equal(backward(p)[0, 0], np.where(inside, value, 0))
@@ -223,7 +223,7 @@ def test_what_is_not_finite_stays_in_its_windows_and_positions_without_a_warning
 
 def test_windows_whose_sum_overflows_where_they_overlap_leave_the_rest_as_it_is():
     z = np.array([[[[3e38, -3e38], [3e38, -3e38]]]], np.float32)  # that add up to 0
-    with patched("ENOUGH", 1), np.errstate(over="ignore"):
+    with patched("MIN_PARALLEL_SIZE", 1), np.errstate(over="ignore"):
         x = windowing.spread(z, (4, 4), 3, 1)
     np.testing.assert_array_equal(x[0, 0, :2, ::3], np.array([[3e38, -3e38], [np.inf, -np.inf]], np.float32))
     np.testing.assert_array_equal(x[0, 0, :, 1:3], 0)

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npattn.ops import kernel_rows
+from npattn.fast import im2col
 from npattn.ops.convolution import at_once
-from tests.ops.primitives import normal, parted, patched, unparted
+from tests.ops.primitives import definitions, in_blocks, normal, patched
 from tests.strategies import seeds, sizes
 
 
@@ -29,8 +29,8 @@ def ways(x, weight, padding, dilation):
     """Convolve by every order of the products there is."""
     geometry = (1, 1), padding, dilation
     return {
-        "columns": kernel_rows.by_columns(x, weight, padding, dilation),
-        "rows": kernel_rows.by_rows(x, weight, padding, dilation),
+        "columns": im2col.conv_by_columns(x, weight, padding, dilation),
+        "rows": im2col.conv_by_rows(x, weight, padding, dilation),
         "at once": at_once(x, weight, geometry, 1),
     }
 
@@ -47,7 +47,7 @@ def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
 @given(deep_planes(), st.sampled_from([None, 1, 3, 8]))
 def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
     x, weight, _, options = plane
-    with unparted() if count is None else parted(count):
+    with definitions() if count is None else in_blocks(count):
         found = ways(x, weight, options["padding"], options["dilation"])
         assert_agree(found, normal(*found["rows"][0].shape, seed=5))
 
@@ -69,7 +69,7 @@ def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
 def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, out, count):
     size, kernel, padding, dilation = plane
     x, weight = normal(2, channels, *size), normal(out, channels, *kernel, seed=1)
-    with unparted() if count is None else parted(count):
+    with definitions() if count is None else in_blocks(count):
         found = ways(x, weight, padding, dilation)
         assert_agree(found, normal(*found["rows"][0].shape, seed=5))
         for y, backward in found.values():
@@ -97,8 +97,8 @@ def test_parts_of_products_cover_every_result_once(count, length, cores, large):
         assert 0 <= stretch.start < stretch.stop <= length
         visits[some, stretch] += 1
 
-    with parted(cores), patched("MANY", 1 if large else 2**60), patched("on_cores", watch):
-        kernel_rows.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+    with in_blocks(cores), patched("MIN_MULTIPLICATIONS", 1 if large else 2**60), patched("parallel_for", watch):
+        im2col.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
     np.testing.assert_array_equal(visits, 1)
 
 
@@ -107,9 +107,9 @@ def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
     number = 4 * 2 * 3 * 5 * 7
     for many, parts in ((number, 5), (number + 1, 1)):
         found = []
-        monkeypatch.setattr(kernel_rows, "MANY", many)
-        monkeypatch.setattr(kernel_rows, "threads", lambda: 2)
-        kernel_rows.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
+        monkeypatch.setattr(im2col, "MANY", many)
+        monkeypatch.setattr(im2col, "threads", lambda: 2)
+        im2col.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
         assert len(found) == parts
 
 
@@ -120,7 +120,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
 def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
     result = max(0, size + 2 * padding - dilation * (k - 1))
     reached = {}
-    for tap, outputs, inputs in kernel_rows.reach(size, result, k, padding, dilation):
+    for tap, outputs, inputs in im2col.reach(size, result, k, padding, dilation):
         assert 0 <= inputs.start < inputs.stop <= size
         for output, position in zip(range(outputs.start, outputs.stop), range(inputs.start, inputs.stop), strict=True):
             reached[tap, output] = position
@@ -131,13 +131,13 @@ def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
 @given(st.tuples(sizes, sizes, sizes, sizes), st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), seeds)
 def test_laying_taps_beside_each_other_and_adding_them_back_are_adjoint(shape, k, padding, dilation, seed):
     width = max(0, shape[3] + 2 * padding - dilation * (k - 1))
-    beside = [(to, read) for _, to, read in kernel_rows.reach(shape[3], width, k, padding, dilation)]
-    for way in (parted, unparted):
+    beside = [(to, read) for _, to, read in im2col.reach(shape[3], width, k, padding, dilation)]
+    for way in (in_blocks, definitions):
         x = normal(*shape, seed=seed)
         with way():
-            laid = kernel_rows.lay_beside(x, beside, width)
+            laid = im2col.lay_beside(x, beside, width)
             other = normal(*laid.shape, seed=seed + 1)
-            added = kernel_rows.add_beside(other, beside, shape[1], shape[3])
+            added = im2col.add_beside(other, beside, shape[1], shape[3])
         assert laid.shape == (shape[0], len(beside) * shape[1], shape[2], width)
         assert added.shape == shape
         np.testing.assert_allclose(np.sum(laid * other), np.sum(x * added), rtol=1e-11, atol=1e-11)

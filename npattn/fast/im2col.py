@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.ops.products import MANY
-from npattn.ops.sweeping import for_pieces, on_cores, pieces, plain, threads, worth_parting
+from npattn.fast.blocks import are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.products import MIN_MULTIPLICATIONS, NUM_BLOCKS
+from npattn.fast.threads import parallel_for
 
-__all__ = ["by_columns", "by_rows"]
+__all__ = ["conv_by_columns", "conv_by_rows"]
 
 
-def by_columns(x, weight, padding, dilation):
+def conv_by_columns(x, weight, padding, dilation):
     """Convolve column by column of the kernel, each with the part of the map that it reads, by rows.
 
     Where the taps of a row lie far apart each reads only part of the map; by rows all of them would be multiplied with
@@ -24,7 +25,7 @@ def by_columns(x, weight, padding, dilation):
     backs = []
     for j, to, read in reach(width, columns, kernel[1], padding[1], dilation[1]):
         some = x[..., read] if read == slice(0, width) else x[..., read].copy()  # as a product wants it
-        part, back = by_rows(some, weight[..., j : j + 1], (padding[0], 0), dilation)
+        part, back = conv_by_rows(some, weight[..., j : j + 1], (padding[0], 0), dilation)
         y[..., to] += part
         backs.append((j, to, read, back))
 
@@ -38,10 +39,10 @@ def by_columns(x, weight, padding, dilation):
     return y, backward
 
 
-def by_rows(x, weight, padding, dilation):
+def conv_by_rows(x, weight, padding, dilation):
     """Convolve by one matrix product for each row of the kernel, with stride 1 and without groups.
 
-    What a row of the kernel reads is a stretch of rows of the map, which lies in memory as a product wants it. Only the
+    What a row of the kernel reads is a run of rows of the map, which lies in memory as a product wants it. Only the
     taps along a row have to be laid out, on the side with fewer channels: those of x before the products, or else those
     of y, which the products make, and which are then added where they belong. So kw maps of the fewer channels are held
     and not kh kw maps of x, and what lies above and below the map is not multiplied.
@@ -80,7 +81,7 @@ def by_rows(x, weight, padding, dilation):
                 for dt, s in zip(dtarget, source, strict=True):
                     dmatrix[outputs] += dt[outputs, to] @ s[:, read].T
 
-        in_parts(multiply_rows, len(rows), shape[0], [*matrices, source])
+        in_blocks(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices, strict=True):
             laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
@@ -102,7 +103,7 @@ def reach(size, result, k, padding, dilation):
 
 
 def add_products(matrices, source, source_at, target_at, shape):
-    """Add up, each at its place, products of matrices with stretches of the source: (B, S, N) to (B, T, N')."""
+    """Add up, each at its place, products of matrices with parts of the source: (B, S, N) to (B, T, N')."""
     target = np.empty_like(source, shape=shape)
     rows = sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
 
@@ -123,29 +124,21 @@ def add_products(matrices, source, source_at, target_at, shape):
                     if not first:
                         total[:, start:stop] += part
 
-    in_parts(add_up, shape[0], shape[2], [*matrices, source])
+    in_blocks(add_up, shape[0], shape[2], [*matrices, source])
     return target
 
 
-def in_parts(work, count, length, factors):
-    """Call ``work(some, stretch)`` for parts of `count` results, and for stretches of them, if factors are large.
-
-    As in `multiply`, BLAS is kept to one thread.
-    """
-    if not plain(*factors):
+def in_blocks(work, count, length, factors):
+    """Call ``work(some, part)`` for parts of `count` results, and for parts of their length, if factors are large."""
+    if not are_machine_floats(*factors):
         work(slice(0, count), slice(0, length))
         return
     *matrices, maps = factors
-    large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MANY
-    parts = -(-2 * threads() // max(1, count)) if large else 1
-    step = max(1, -(-length // parts))
+    large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MIN_MULTIPLICATIONS
+    parts = -(-NUM_BLOCKS // max(1, count)) if large else 1
     several = 1 if large else max(1, count)
-    pieces = [
-        (slice(i, i + several), slice(j, min(j + step, length)))
-        for i in range(0, count, several)
-        for j in range(0, length, step)
-    ]
-    on_cores(lambda piece: work(*piece), pieces, products=True)
+    each = [(slice(i, i + several), part) for i in range(0, count, several) for part in cut_axis(length, parts)]
+    parallel_for(lambda block: work(*block), each, products=True)
 
 
 def lay_beside(x, taps, width):
@@ -158,12 +151,12 @@ def lay_beside(x, taps, width):
         return x
     laid = np.zeros_like(x, shape=(batch, len(taps), channels, height, width))
 
-    def lay(piece):
-        images, some = piece
+    def lay(block):
+        images, some = block
         for j, (to, read) in enumerate(taps):
-            laid[images, j, some, :, to] = x[piece][..., read]
+            laid[images, j, some, :, to] = x[block][..., read]
 
-    for_pieces(lay, *parts(x))
+    parallel_for(lay, channel_blocks(x))
     return laid.reshape(batch, len(taps) * channels, height, width)
 
 
@@ -175,16 +168,15 @@ def add_beside(laid, taps, channels, width):
     by_taps = laid.reshape(batch, len(taps), channels, height, wide)
     x = np.zeros_like(laid, shape=(batch, channels, height, width))
 
-    def collect(piece):
-        images, some = piece
+    def collect(block):
+        images, some = block
         for j, (to, read) in enumerate(taps):
-            x[piece][..., read] += by_taps[images, j, some, :, to]
+            x[block][..., read] += by_taps[images, j, some, :, to]
 
-    for_pieces(collect, *parts(x))
+    parallel_for(collect, channel_blocks(x))
     return x
 
 
-def parts(x):
-    """Cut a map into pieces if it is worth it, some channels each: (pieces, whether)."""
-    parted = worth_parting(x)
-    return pieces(x, 1) if parted else [(slice(None), slice(None))], parted
+def channel_blocks(x):
+    """Cut a map into blocks of some channels if it is worth it."""
+    return blocks(x, 1) if is_large(x) else [(slice(None), slice(None))]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npattn.ops import winograd
-from npattn.ops.kernel_rows import by_rows
-from npattn.ops.winograd import conv3x3
-from tests.ops.primitives import normal, parted, patched, ulps, worst_error
+from npattn.fast import winograd
+from npattn.fast.im2col import conv_by_rows
+from npattn.fast.winograd import conv3x3
+from tests.ops.primitives import in_blocks, normal, patched, ulps, worst_error
 from tests.strategies import arrange, seeds
 
 paddings = pytest.mark.parametrize("padding", list(itertools.product(range(3), repeat=2)))
@@ -32,7 +32,7 @@ def results(convolve, x, weight, padding, dy=None):
 
 
 def plainly(x, weight, padding):
-    return by_rows(x, weight, padding, (1, 1))
+    return conv_by_rows(x, weight, padding, (1, 1))
 
 
 def assert_agree(found, expected):
@@ -110,7 +110,7 @@ def test_stretches_give_what_one_stretch_does(case, cached, monkeypatch):
 
     arrays, cut = make(case), winograd.cut
     monkeypatch.setattr(winograd, "cut", watch)
-    with patched("threads", lambda: 1):
+    with patched("num_threads", lambda: 1):
         with patched("CACHED", 2**60):
             whole = results(conv3x3, *arrays)
         assert set(lengths) == {1}
@@ -121,7 +121,7 @@ def test_stretches_give_what_one_stretch_does(case, cached, monkeypatch):
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500), st.sampled_from([1, 2, 3, 8]))
 def test_stretches_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached, count):
-    with patched("threads", lambda: count), patched("CACHED", cached):
+    with patched("num_threads", lambda: count), patched("CACHED", cached):
         found = winograd.cut(length, length * apart)
     assert [i for some in found for i in range(some.start, some.stop)] == list(range(length))
     # The last number of a stretch may be cut in two by the limit.
@@ -138,9 +138,9 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_pieces_are_done
             work(piece)
 
     arrays = make(case, dtype)
-    with parted(count), patched("CACHED", 500):
+    with in_blocks(count), patched("CACHED", 500):
         first, again = results(conv3x3, *arrays), results(conv3x3, *arrays)
-        with patched("on_cores", turned):
+        with patched("parallel_for", turned):
             backwards = results(conv3x3, *arrays)
     for one, *others in zip(first, again, backwards, strict=True):
         for other in others:
@@ -150,10 +150,10 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_pieces_are_done
 @large_maps
 def test_on_any_number_of_cores_rounding_alone_differs(case):
     x, weight, padding = make(case)
-    with parted(1):
+    with in_blocks(1):
         expected = results(conv3x3, x, weight, padding)
     for count in (2, 3, 8):
-        with parted(count):
+        with in_blocks(count):
             assert_agree(results(conv3x3, x, weight, padding), expected)
 
 

@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 
-from npattn.ops.products import multiply, stretches
-from npattn.ops.sweeping import on_cores, threads
+from npattn.fast.blocks import cut_axis
+from npattn.fast.threads import parallel_for
+from npattn.ops.products import product
 
 __all__ = ["conv3x3"]
 
@@ -65,7 +66,7 @@ def conv3x3(x, weight, padding):
     (_, channels, *size), out = x.shape, len(weight)
     result = [n + 2 * p - 2 for n, p in zip(size, padding, strict=True)]
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
-    kernels = multiply(transform, weight.reshape(-1, 9).T).reshape(4, 4, out, channels)
+    kernels = product(transform, weight.reshape(-1, 9).T).reshape(4, 4, out, channels)
     planes = deal(x, padding, result)
     y = slide(planes, kernels, result)
 
@@ -74,7 +75,7 @@ def conv3x3(x, weight, padding):
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
         dx = slide(deal(dy, [2 - p for p in padding], size), mirrored, size)
         dkernels = correlate(planes, dy).reshape(16, -1)
-        return dx, multiply(transform.T, dkernels).T.reshape(weight.shape)
+        return dx, product(transform.T, dkernels).T.reshape(weight.shape)
 
     return y, backward
 
@@ -110,8 +111,8 @@ def slide(planes, kernels, result):
     height, across = -(-result[0] // 2), -(-result[1] // 2) + 1
     y = np.empty_like(planes, shape=(batch, out, *result), order="C")
 
-    def compute(piece):
-        image, some = piece
+    def compute(block):
+        image, some = block
         first, count = some.start * across, (some.stop - some.start) * across
         rows, tiles, product, halves, quarters = (
             np.empty_like(planes, shape=shape, order="C")
@@ -138,7 +139,7 @@ def slide(planes, kernels, result):
             every_second[:] = quarters[i, j][:, : every_second.shape[1], : every_second.shape[2]]
 
     parts = cut(height, max(out, channels) * height * across)
-    on_cores(compute, list(itertools.product(range(batch), parts)), products=True)
+    parallel_for(compute, list(itertools.product(range(batch), parts)), products=True)
     return y
 
 
@@ -168,7 +169,7 @@ def correlate(planes, dy):
                     combine(rows, j, 1, 0, tiles)
                     dkernels[i, j, some] += tiles @ dproducts[i, j, image].T
 
-    on_cores(compute, cut(channels, channels * height * across), products=True)
+    parallel_for(compute, cut(channels, channels * height * across), products=True)
     return dkernels.swapaxes(2, 3)
 
 
@@ -196,6 +197,5 @@ def distribute(pair, out):
 
 
 def cut(length, numbers):
-    """Cut an axis of a map of so many numbers: as many stretches for every thread, that stay in its cache."""
-    count = threads() * -(-numbers // (threads() * CACHED))
-    return [some for (some,) in stretches((length,), count)]
+    """Cut an axis of a map of so many numbers into an even number of parts that stay in a core's cache."""
+    return cut_axis(length, 2 * -(-numbers // (2 * CACHED)))

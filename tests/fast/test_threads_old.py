@@ -19,7 +19,7 @@ from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops import products, sweeping
 from tests.ops import primitives
-from tests.ops.primitives import normal, patched, unparted
+from tests.ops.primitives import definitions, normal, patched
 from tests.strategies import arrange, layouts, seeds, sizes
 
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
@@ -27,13 +27,13 @@ linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the sys
 
 
 @pytest.fixture
-def parted():
+def in_blocks():
     """Sweep the smallest maps in parts, on four threads."""
-    with primitives.parted():
+    with primitives.in_blocks():
         yield
 
 
-parts_all = pytest.mark.usefixtures("parted")
+parts_all = pytest.mark.usefixtures("in_blocks")
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(primitive, dtype):
     x, a = normal(6, 3, 5, 7).astype(dtype), normal(6, 3, 5, 7, seed=1).astype(dtype)
     found = []
     for count in (1, 2, 3, 8):
-        with patched("threads", lambda count=count: count):
+        with patched("num_threads", lambda count=count: count):
             value, backward = primitive(x, a)
             found.append([value, *as_tuple(backward(value))])
     for others in found[1:]:
@@ -210,10 +210,10 @@ def test_bits_do_not_depend_on_the_number_of_threads(primitive, dtype):
 def test_other_numbers_and_other_kinds_of_array_take_the_plain_way(primitive, kind):
     x, a = normal(6, 3, 5, 7), normal(6, 3, 5, 7, seed=1)
     x, a = (m.view(Other) if kind is Other else m.astype(kind) for m in (x, a))
-    with patched("on_cores", refuse):
+    with patched("parallel_for", refuse):
         value, backward = primitive(x, a)
         found = [value, *as_tuple(backward(value))]
-    with unparted():
+    with definitions():
         value, backward = primitive(x, a)
         expected = [value, *as_tuple(backward(value))]
     assert type(found[0]) is (Other if kind is Other else np.ndarray)
@@ -231,7 +231,7 @@ def test_arrays_of_different_numbers_take_the_plain_way(primitive):
     value, backward = primitive(x, a)
     assert value.dtype == float
     dy = normal(*value.shape, seed=2).astype(np.float32)
-    with unparted():
+    with definitions():
         expected, back = primitive(x, a)
         gradients = as_tuple(back(dy))
     np.testing.assert_array_equal(value, expected)
@@ -251,7 +251,7 @@ def test_the_machines_own_numbers_are_swept_in_several_parts(primitive):
             work(piece)
 
     x, a = normal(6, 3, 5, 7), normal(6, 3, 5, 7, seed=1)
-    with patched("on_cores", count):
+    with patched("parallel_for", count):
         primitive(x, a)
     assert max(counts, default=0) > 1
 
@@ -259,7 +259,7 @@ def test_the_machines_own_numbers_are_swept_in_several_parts(primitive):
 @sweeps
 def test_small_maps_take_the_plain_way(primitive):
     x = normal(2, 3, 4, 5)
-    with patched("on_cores", refuse):
+    with patched("parallel_for", refuse):
         value, backward = primitive(x, x)
         backward(value)
 
@@ -354,7 +354,7 @@ def test_an_exception_reaches_the_caller_from_whoever_met_it_and_stops_the_other
     assert sorted(done) == [0, 1]
 
 
-def test_work_within_work_comes_to_an_end(parted, monkeypatch):
+def test_work_within_work_comes_to_an_end(in_blocks, monkeypatch):
     few = ThreadPoolExecutor(2)
     monkeypatch.setattr(sweeping, "pool", lambda: few)
     done = []
@@ -386,7 +386,7 @@ def test_one_system_serves_many_threads_at_once():
     def compute(_):
         return ops.gate(x, a)[1](x)
 
-    with patched("threads", lambda: 2), ThreadPoolExecutor(16) as callers:
+    with patched("num_threads", lambda: 2), ThreadPoolExecutor(16) as callers:
         for found in callers.map(compute, range(64)):
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(one, other)
@@ -552,7 +552,7 @@ def test_products_of_many_callers_at_once_leave_blas_as_it_was(four_cores):
         for _ in range(3):
             sweeping.on_cores(lambda _: time.sleep(0.0005 * caller) or seen.append(blas_threads()), range(4), True)
 
-    with patched("threads", lambda: 2), ThreadPoolExecutor(callers) as pool:
+    with patched("num_threads", lambda: 2), ThreadPoolExecutor(callers) as pool:
         list(pool.map(call, range(callers)))
     assert len(seen) == callers * 3 * 4
     assert seen.count({1}) >= 4  # all of the first's
@@ -641,7 +641,7 @@ def test_products_tell_that_they_are_products(monkeypatch):
         for piece in pieces:
             work(piece)
 
-    with patched("on_cores", watch):
+    with patched("parallel_for", watch):
         for primitive in PRODUCTS.values():
             for step in ("forward", "backward"):
                 told.clear()

@@ -1,0 +1,36 @@
+"""Sums of large maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn.fast.blocks import blocks, broadcast_block, is_large
+from npattn.fast.threads import parallel_for
+from npattn.ops.adding import accumulate, add
+
+
+@add.faster(suits=lambda *arrays: len(arrays) > 1 and is_large(*arrays))
+def add_in_one_pass(*arrays):
+    """Add further maps to a block of the sum of two while it is in the cache."""
+    first, second, *others = arrays
+    count, y = len(arrays), np.empty_like(first)
+
+    def compute(block):
+        np.add(first[block], second[block], out=y[block])
+        for other in others:
+            y[block] += other[block]
+
+    parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1)))
+    return y, lambda dy: (dy,) * count
+
+
+@accumulate.faster(suits=lambda total, gradient: is_large(total, gradient) and total.flags.writeable)
+def accumulate_in_place(total, gradient):
+    """Write the sum where the one summand stands: a new map would have to be got from memory."""
+
+    def compute(block):
+        total[block] += gradient[broadcast_block(gradient, block)]
+
+    # From the end: what the pass before came to last is still in the cache.
+    parallel_for(compute, blocks(total, axis=min(1, total.ndim - 1))[::-1])
+    return total

@@ -1,0 +1,148 @@
+"""Softmax attention of many queries and keys."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats
+from npattn.fast.threads import parallel_for
+from npattn.ops.attention import dot_product_attention, transpose
+
+BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
+"""Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
+BLOCK_QUERIES, BLOCK_KEYS = 512, 768
+"""Queries and keys in a block of the backward pass at most."""
+MAX_NARROW = 128
+"""Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
+SAFE_LOGIT = 40.0
+"""Size of logits up to which no exponential, nor a sum of them, leaves the range or loses digits in float32."""
+
+
+def is_worth_blocks(q, k, v, scale=1.0):
+    """Tell whether there are many logits, of the machine's floats."""
+    logits = math.prod(q.shape[:-1]) // max(1, q.shape[-2]) * q.shape[-1] * k.shape[-1]
+    return logits >= MIN_PARALLEL_SIZE and are_machine_floats(q, k, v)
+
+
+@dot_product_attention.faster(suits=is_worth_blocks)
+def attention_in_blocks(q, k, v, scale=1.0):
+    """Attend block by block, on all cores.
+
+    A block of the forward pass holds some queries, which attend to all keys; where that is little, those of several
+    images or heads. The backward pass takes one block of queries after the other. Its blocks add to dk and dv of
+    different keys, so that they can be computed at the same time, in any order.
+    """
+    shapes = q.shape, k.shape, v.shape
+    lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
+    q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
+    scaled = scale * q
+    o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
+    log_sum_exp = np.empty_like(q, shape=(*lead, queries))
+    safe = are_safe(scaled, k)
+    ones = np.ones_like(v[..., :1, :])
+    summing = np.concatenate([v, ones], axis=-2) if v.shape[-2] <= MAX_NARROW else None
+
+    def attend(block):
+        at, m = block
+        e = transpose(scaled[at][..., m]) @ k[at]
+        highest = 0 if safe else e.max(axis=-1, keepdims=True)
+        if not safe:
+            e -= highest
+        np.exp(e, out=e)
+        if summing is None:
+            average, total = v[at] @ transpose(e), e.sum(axis=-1)
+        else:  # a channel of ones sums the weights within the product
+            sums = transpose(e @ transpose(summing[at]))
+            average, total = sums[..., :-1, :], sums[..., -1, :]
+        np.divide(average, total[..., None, :], out=o[at][..., m])
+        log_sum_exp[at][..., m] = np.log(total) if safe else highest[..., 0] + np.log(total)
+
+    forward_blocks, backward_blocks = cut(lead, queries, keys)
+    parallel_for(attend, forward_blocks, products=True)
+
+    def backward(do):
+        do = do.reshape(o.shape)
+        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+        delta = (do * o).sum(axis=-2)  # Σ_n s_mn ds_mn, without the weights
+        shifted_logits = product_less(scaled, k, log_sum_exp)
+        shifted_ds = product_less(do, v, delta)
+
+        def differentiate(block):
+            at, m, n, part = block
+            s = shifted_logits(at, m, n)
+            np.exp(s, out=s)
+            dv[at][..., n] += do[at][..., m] @ s
+            dz = shifted_ds(at, m, n)
+            dz *= s
+            part[at] = sum_columns(k[at][..., n], dz)
+            dk[at][..., n] += scaled[at][..., m] @ dz
+
+        for m, columns in backward_blocks:
+            parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+            each = [(at, m, n, part) for (n, ats), part in zip(columns, parts, strict=True) for at in ats]
+            parallel_for(differentiate, each, products=True)
+            dq[..., m] = scale * functools.reduce(np.add, parts)
+        return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
+
+    return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
+
+
+def are_safe(q, k):
+    """Tell whether |q| |k| keeps all logits so small that no maximum has to be taken off before the exponential."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        longest = [np.sqrt((a * a).sum(axis=-2).max(initial=0)) for a in (q, k)]
+        return bool(longest[0] * longest[1] <= SAFE_LOGIT)  # false for NaN
+
+
+def cut(lead, queries, keys):
+    """Cut the work into blocks by its shape alone: those of the forward pass, and of the backward pass by queries."""
+    size = min(BLOCK_LOGITS, math.prod(lead) * queries * keys // NUM_BLOCKS)
+    rows = cut_evenly(queries, max(MIN_QUERIES, size // keys))
+    columns = cut_evenly(keys, BLOCK_KEYS)
+
+    def of_several(m, n):
+        step = max(1, size // ((m.stop - m.start) * (n.stop - n.start)))
+        return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:-1]) for i in range(0, lead[-1], step)]
+
+    forward = [(at, m) for m in rows for at in of_several(m, slice(0, keys))]
+    backward = [(m, [(n, of_several(m, n)) for n in columns]) for m in cut_evenly(queries, BLOCK_QUERIES)]
+    return forward, backward
+
+
+def cut_evenly(length, most):
+    """Cut an axis into parts of the same length, nearly; if into several, into an even number, as cores come."""
+    count = -(-length // most)
+    count += count > 1 and count % 2
+    step = max(1, -(-length // max(1, count)))
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]
+
+
+def product_less(a, b, c):
+    """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n)``.
+
+    Where that is quicker, an extra channel, -c in a and 1 in b, takes c off within the product.
+    """
+    if a.shape[-2] <= MAX_NARROW:
+        a = np.concatenate([a, -c[..., None, :]], axis=-2)
+        b = np.concatenate([b, np.ones_like(b[..., :1, :])], axis=-2)
+        return lambda at, m, n: transpose(a[at][..., m]) @ b[at][..., n]
+
+    def compute(at, m, n):
+        block = transpose(a[at][..., m]) @ b[at][..., n]
+        block -= c[at][..., m][..., None]
+        return block
+
+    return compute
+
+
+def sum_columns(a, weights):
+    """Add up columns by weights: Σ_n a_n w_mn, (..., e, N) and (..., M, N) to (..., e, M).
+
+    BLAS is quicker, up to twice, at many rows and few columns than at few rows and many columns.
+    """
+    if a.shape[-2] > MAX_NARROW:
+        return a @ transpose(weights)
+    return transpose(weights @ transpose(a))

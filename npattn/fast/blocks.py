@@ -1,0 +1,73 @@
+"""What is large enough for a faster way, and how it is cut into blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MIN_PARALLEL_SIZE", "are_machine_floats", "blocks", "broadcast_block", "cut_axis", "is_large"]
+
+MIN_PARALLEL_SIZE = 2**17
+"""Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
+MAX_BLOCK_SIZE = 2**20
+"""Numbers in a block at most: memory is quickest read in long runs."""
+NUM_BLOCKS = 8
+"""Blocks, about, of a map that is large but not so large."""
+
+
+def are_machine_floats(*arrays: Any) -> bool:
+    """Tell whether arrays are NumPy's own and hold float32 or float64, all of them the same.
+
+    They alone take a faster way, and only where they are large. Half precision needs wider sums than it can hold,
+    longdouble and complex numbers certify and differentiate the definitions, rounding arrays draw errors in the order
+    of their operations, and a GPU has ways of its own.
+    """
+    kind = getattr(arrays[0], "dtype", np.dtype(object))
+    return kind.char in "fd" and all(type(a) is np.ndarray and a.dtype == kind for a in arrays)
+
+
+def is_large(*arrays: Any) -> bool:
+    """Tell whether arrays are the machine's floats, and the first of them is large."""
+    return type(arrays[0]) is np.ndarray and arrays[0].size >= MIN_PARALLEL_SIZE and are_machine_floats(*arrays)
+
+
+def blocks(x: np.ndarray, axis: int, size: int | None = None) -> list[tuple[slice, ...]]:
+    """Cut a map into blocks: some images, or a part of one image along an axis.
+
+    The cut depends on the map's shape alone, so that every number comes from the same operations on any machine.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, (B, ...)
+        Not empty.
+    axis : int
+        0 leaves images whole.
+    size : int, optional
+        Numbers in a block, about.
+
+    Returns
+    -------
+    list of tuple of slice
+        What to take along the axes up to `axis`.
+    """
+    image, length = x.size // len(x), x.shape[axis] if axis else 1
+    size = min(size or MAX_BLOCK_SIZE, x.size // NUM_BLOCKS)
+    images, rows = max(1, size // image), min(length, max(1, length * size // image))
+    between = (slice(None),) * (axis - 1)
+    return [
+        (slice(i, i + images), *between, slice(j, j + rows))[: axis + 1]
+        for i in range(0, len(x), images)
+        for j in range(0, length, rows)
+    ]
+
+
+def broadcast_block(a: np.ndarray, block: tuple[slice, ...]) -> tuple[slice, ...]:
+    """Say what to take of an array that is broadcast to a map, for a block of the map: all along axes of length 1."""
+    return tuple(slice(None) if n == 1 else part for part, n in zip(block, a.shape, strict=False))
+
+
+def cut_axis(length: int, count: int) -> list[slice]:
+    """Cut an axis into so many parts, nearly of one length; fewer if it is shorter."""
+    step = max(1, -(-length // max(1, count)))
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]

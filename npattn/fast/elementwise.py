@@ -1,0 +1,25 @@
+"""Functions of one number, on large maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn.fast.blocks import is_large
+from npattn.ops.elementwise import relu
+
+
+@relu.faster(suits=is_large)
+def relu_without_selection(x):
+    """Rectify without a selection, whose outcome no processor can foresee: it takes ten times as long.
+
+    The maximum passes NaN on. A gradient is kept or dropped by its bits: a product with 0 would make NaN of infinity.
+    """
+    on = ~(x <= 0)
+    bits = f"i{x.itemsize}"
+
+    def backward(dy):
+        kept = -on.view(np.int8).astype(bits)  # all bits set, or none
+        kept &= dy.view(bits)
+        return kept.view(dy.dtype)
+
+    return np.maximum(x, 0), backward

@@ -1,0 +1,95 @@
+"""Sums over the windows of large maps."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
+from npattn.ops.products import product
+from npattn.ops.windowing import add_windows, window_starts, window_sums
+
+MAX_SIDE = 128
+"""Rows and columns up to which windows are added up by products with whole matrices of ones and zeros."""
+
+
+def are_large(a, shape):
+    """Tell whether a map of the shape, made from or of the machine's floats, is large."""
+    return type(a) is np.ndarray and math.prod(shape) >= MIN_PARALLEL_SIZE and are_machine_floats(a)
+
+
+@window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape) and max(x.shape[2:]) <= MAX_SIDE)
+def window_sums_by_products(x, window, stride):
+    """Multiply by matrices that say by 1 and 0 which positions lie in which window."""
+    rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = product(rows, multiply_columns(x, columns.T))
+        finite = np.isfinite(sums.sum())  # or else a product with 0 may have made a NaN where there is none
+    return sums if finite else window_sums.definition(x, window, stride)
+
+
+@window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape))
+def window_sums_by_runs(x, window, stride):
+    """Sum once over positions that lie in the same windows: one pass over the map instead of one for every window."""
+    for axis in (2, 3):
+        starts, size, runs = cut_runs(x.shape[axis], window, stride)
+        sums = {a: total(x[along(axis, slice(a, b))], axis) for a, b in runs}
+        x = np.concatenate([sum(sums[a] for a in sums if start <= a < start + size) for start in starts], axis=axis)
+    return x
+
+
+@add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)) and max(size) <= MAX_SIDE)
+def add_windows_by_products(z, size, window, stride):
+    """Multiply by the same matrices, transposed."""
+    rows, columns = (membership(length, window, stride, z) for length in size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        x = multiply_columns(product(rows.T, z), columns)
+        finite = np.isfinite(x.sum())
+    return x if finite else add_windows.definition(z, size, window, stride)
+
+
+@add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)))
+def add_windows_by_runs(z, size, window, stride):
+    """Broadcast once to positions that lie in the same windows."""
+    for axis, length in ((3, size[1]), (2, size[0])):
+        starts, width, runs = cut_runs(length, window, stride)
+        x = np.empty_like(z, shape=(*z.shape[:axis], length, *z.shape[axis + 1 :]))
+        for a, b in runs:
+            over = [z[along(axis, slice(i, i + 1))] for i, start in enumerate(starts) if start <= a < start + width]
+            x[along(axis, slice(a, b))] = sum(over)
+        z = x
+    return z
+
+
+def membership(length, window, stride, like):
+    """Say which positions of an axis lie in which window, by 1 and 0: (R, H)."""
+    starts, size = window_starts(length, window, stride), min(window, length)
+    matrix = np.zeros_like(like, shape=(len(starts), length))
+    for row, start in zip(matrix, starts, strict=True):
+        row[start : start + size] = 1
+    return matrix
+
+
+def multiply_columns(x, matrix):
+    """Multiply the last axis of a map by a matrix, all rows of all channels in one product."""
+    return product(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], matrix.shape[1])
+
+
+def cut_runs(length, window, stride):
+    """Cut an axis where windows begin or end: (starts, their size, runs of positions that lie in the same windows)."""
+    starts, size = window_starts(length, window, stride), min(window, length)
+    ends = sorted({*starts, *(start + size for start in starts)})
+    return starts, size, list(itertools.pairwise(ends))
+
+
+def total(x, axis):
+    """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
+    ones = np.ones_like(x, shape=x.shape[axis])
+    return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
+
+
+def along(axis, index):
+    """Index one axis, and take all of those before it."""
+    return (slice(None),) * axis + (index,)

@@ -1,0 +1,238 @@
+"""Every faster way is held to its primitive's definition; a way that is registered has to have its cases here."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import ops
+from npattn.module import as_tuple
+from npattn.ops.adding import accumulate
+from npattn.ops.pooling import first_maximum, mean, scatter
+from npattn.ops.primitive import PRIMITIVES, definitions
+from npattn.ops.products import product
+from npattn.ops.windowing import add_windows, window_sums
+from tests.ops.primitives import in_blocks, normal, patched
+from tests.strategies import arrange, layouts, seeds
+
+SIDES = st.integers(1, 7)
+circumstances = st.tuples(
+    st.tuples(SIDES, SIDES, SIDES, SIDES),
+    st.sampled_from([np.float32, np.float64]),
+    layouts,
+    st.sampled_from([1, 4]),
+    seeds,
+)
+
+
+def cases(arrays, bound=4, **options):
+    """Describe a way: from sizes to the shapes of its arrays, what else it is called with, its bound in ulps.
+
+    The bound is in units of the rounding of what the terms of a result may add up to.
+    """
+    return arrays, options, bound
+
+
+WAYS = {
+    "add_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)] * 3),
+    "accumulate_in_place": cases(lambda b, c, h, w: [(b, c, h, w), (b, 1, h, w)]),
+    "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
+    "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
+    "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
+    "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
+    "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
+    "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
+    "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
+    "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
+    "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
+    "add_windows_by_products": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
+    "add_windows_by_runs": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
+    "conv_pointwise": cases(lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,)], bound=32),
+    "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
+    "conv_in_tiles": cases(lambda b, c, h, w: [(b, c + 3, h + 2, w + 2), (w, c + 3, 3, 3), (w,)], bound=256, padding=1),
+    "attention_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5),
+    "affinity_sums_by_halves": cases(lambda b, c, h, w: [(b, c, h * w), (b, 2, h * w)], bound=128),
+}
+FOUND = [(primitive, way) for primitive in PRIMITIVES for way in primitive.ways]
+all_ways = pytest.mark.parametrize(("primitive", "way"), FOUND, ids=[way.compute.__name__ for _, way in FOUND])
+
+
+def windows(height, width):
+    return len(ops.window_starts(height, 3, 2)), len(ops.window_starts(width, 3, 2))
+
+
+def draw(name, sizes, dtype, seed):
+    """Arrays and options for a way."""
+    shapes, options, _ = WAYS[name]
+    arrays = [normal(*shape, seed=seed + i).astype(dtype) for i, shape in enumerate(shapes(*sizes))]
+    if name.startswith("scatter"):
+        other = normal(*sizes, seed=seed + 5).astype(dtype)
+        index = np.random.RandomState(seed).randint(0, sizes[1], arrays[0].shape)
+        return [*arrays, index, 1, tuple(sizes), other], options
+    if name.startswith("add_windows"):
+        options = {"size": tuple(sizes[2:]), "window": 3, "stride": 2}
+    return arrays, options
+
+
+def compute(function, arrays, options, absolute=False, spoil=None):
+    """Run a way: its values, and its gradients where it has some; of what is pulled with, one number may be spoilt."""
+    first_or_last = {"accumulate": 0, "scatter": -1}
+    for name, i in first_or_last.items():  # which may be written to
+        if function.__name__.startswith(name):
+            arrays = [*arrays]
+            arrays[i] = arrays[i].copy(order="K")
+    result = function(*arrays, **options)
+    if not (isinstance(result, tuple) and callable(result[-1])):
+        return list(as_tuple(result))
+    value, backward = result
+    values = as_tuple(value)
+    upstream = [normal(*v.shape, seed=9 + i).astype(np.float32).astype(v.dtype) for i, v in enumerate(values)]
+    if absolute:
+        upstream = [np.abs(dy) for dy in upstream]
+    if spoil is not None:
+        upstream[0].reshape(-1)[0] = spoil
+    if function.__name__.startswith("affinity"):
+        gradients = backward(*upstream)
+    else:
+        gradients = backward(tuple(upstream) if isinstance(value, tuple) else upstream[0])
+    return [*values, *(g for g in as_tuple(gradients) if g is not None)]
+
+
+def size_of_terms(primitive, arrays, options):
+    """Tell how much the terms of a result may add up to: the largest of the results for the sizes of all numbers."""
+    absolute = [np.abs(a) if is_float(a) else a for a in arrays]
+    with np.errstate(all="ignore"):
+        found = compute(primitive.definition, absolute, options, absolute=True)
+    return max(np.abs(f).max(initial=0) for f in found)
+
+
+def is_float(a):
+    return isinstance(a, np.ndarray) and a.dtype.kind == "f"
+
+
+def test_every_way_has_its_cases():
+    assert {way.compute.__name__ for _, way in FOUND} == set(WAYS)
+    assert len(FOUND) == len(WAYS)
+
+
+@all_ways
+@settings(max_examples=25)
+@given(circumstances)
+def test_a_way_gives_values_and_gradients_of_its_definition_in_every_layout(primitive, way, circumstance):
+    sizes, dtype, layout, count, seed = circumstance
+    arrays, options = draw(way.compute.__name__, sizes, dtype, seed)
+    wide = [a.astype(np.float64) if is_float(a) else a for a in arrays]
+    expected = compute(primitive.definition, wide, options)
+    with in_blocks(count):
+        found = compute(way.compute, [arrange(a, layout) if is_float(a) else a for a in arrays], options)
+    bound = WAYS[way.compute.__name__][2] * np.finfo(dtype).eps
+    size = size_of_terms(primitive, wide, options)
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == (dtype if other.dtype.kind == "f" else other.dtype)
+        np.testing.assert_allclose(one, other, rtol=bound, atol=bound * size)
+
+
+@all_ways
+def test_a_way_takes_the_machines_floats_alone(primitive, way):
+    arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
+    if way.compute.__name__ == "conv_in_tiles":
+        arrays = [a.astype(np.float32) for a in arrays]
+
+    class Other(np.ndarray):
+        pass
+
+    with in_blocks(), patched("MIN_WIDE", 1), patched("MIN_POSITIONS", 1), patched("MAX_SIDE", 0):
+        assert way.suits(*arrays, **options) or "by_products" in way.compute.__name__
+        for kind in (np.float16, np.longdouble, complex):
+            others = [a.astype(kind) if is_float(a) else a for a in arrays]
+            assert not way.suits(*others, **options)
+        views = [a.view(Other) if isinstance(a, np.ndarray) else a for a in arrays]
+        assert not way.suits(*views, **options)
+        if sum(map(is_float, arrays)) > 1:
+            *others, last = arrays
+            kind = np.float32 if last.dtype == np.float64 else np.float64
+            mixed = [*others, last.astype(kind)] if len(arrays) != 3 or "conv" not in way.compute.__name__ else None
+            assert mixed is None or not way.suits(*mixed, **options)
+
+
+@all_ways
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_way_passes_infinity_and_nan_as_its_definition_does(primitive, way, value):
+    arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float32, 0)
+    spoilt = [(arrays, value)]
+    for i, a in enumerate(arrays):
+        if is_float(a):
+            others = [b.copy() if is_float(b) else b for b in arrays]
+            others[i].reshape(-1)[a.size // 2] = value
+            spoilt.append((others, None))
+    with np.errstate(all="ignore"):
+        for some, spoil in spoilt:
+            expected = compute(primitive.definition, some, options, spoil=spoil)
+            with in_blocks():
+                found = compute(way.compute, some, options, spoil=spoil)
+            for one, other in zip(found, expected, strict=True):
+                for is_kind in (np.isnan, np.isposinf, np.isneginf):
+                    np.testing.assert_array_equal(is_kind(one), is_kind(other))
+
+
+@all_ways
+def test_an_empty_batch_gives_empty_results(primitive, way):
+    arrays, options = draw(way.compute.__name__, (0, 3, 4, 5), np.float32, 0)
+    with in_blocks():
+        found = compute(primitive, arrays, options)
+    for one, other in zip(found, compute(primitive.definition, arrays, options), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@all_ways
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_depend_neither_on_the_number_of_threads_nor_on_what_others_do(primitive, way, dtype):
+    arrays, options = draw(way.compute.__name__, (5, 6, 7, 9), dtype, 1)
+    found = []
+    for count in (1, 2, 3, 8):
+        with in_blocks(count):
+            found.append(compute(way.compute, arrays, options))
+    with in_blocks(2):
+        stop = threading.Event()
+        a = normal(300, 300).astype(dtype)
+
+        def work():
+            while not stop.is_set():
+                product(a, a)
+
+        other = threading.Thread(target=work)
+        other.start()
+        try:
+            found.extend(compute(way.compute, arrays, options) for _ in range(5))
+        finally:
+            stop.set()
+            other.join()
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "primitive", [primitive for primitive in PRIMITIVES if primitive.ways], ids=lambda p: p.__name__
+)
+def test_small_arrays_take_the_definition(primitive):
+    for way in primitive.ways:
+        if way.compute.__name__ == "conv_pointwise":  # which saves copies at every size
+            continue
+        arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
+        assert not way.suits(*arrays, **options)
+
+
+def test_kernels_are_primitives_with_definitions_of_their_own():
+    for kernel in (accumulate, mean, first_maximum, scatter, product, window_sums, add_windows):
+        assert kernel in PRIMITIVES
+        assert kernel.ways
+
+
+def test_definitions_take_no_thread():
+    with in_blocks(), patched("parallel_for", None), definitions():
+        y, backward = ops.gate(normal(2, 3, 4, 5), normal(2, 3))
+        backward(y)
