@@ -82,12 +82,11 @@ def by_convolution(conv, *arguments, **options):
     take infinities off each other.
     """
     x, weight, bias = (*arguments, None)[:3]
-    y = back = None
     with np.errstate(over="ignore", invalid="ignore"):
-        if are_finite(x, weight):
-            y, back = conv(x, weight)
-        if y is None or not are_finite(y):
-            return conv2d.definition(*arguments, **options)
+        y, back = conv(x, weight) if are_finite(x, weight) else (None, None)
+        finite = y is not None and are_finite(y)
+    if not finite:
+        return conv2d.definition(*arguments, **options)
     if bias is not None:
         y += bias[:, None, None]
 
