@@ -53,14 +53,11 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     >>> dk, dv
     (array([[-0.75,  0.75]]), array([[0.25, 0.75]]))
     """
-    blocks = [slice(m, m + QUERIES) for m in range(0, q.shape[-1], QUERIES)]
     scaled = scale * q
     o = np.empty_like(q, shape=(*q.shape[:-2], v.shape[-2], q.shape[-1]))
     log_sum_exp = np.empty_like(q, shape=(*q.shape[:-2], q.shape[-1], 1))
-    for m in blocks:
-        z = transpose(scaled[..., m]) @ k
-        highest = z.real.max(axis=-1, keepdims=True)
-        e = np.exp(z - highest)
+    for m in query_blocks(q):
+        e, highest = exponentials(transpose(scaled[..., m]) @ k)
         total = e.sum(axis=-1, keepdims=True)
         o[..., m] = v @ transpose(e) / transpose(total)
         log_sum_exp[..., m, :] = highest + np.log(total)
@@ -68,7 +65,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     def backward(do):
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         delta = transpose((do * o).sum(axis=-2, keepdims=True))  # Σ_n s_mn ds_mn = rowsum(dO ∘ O)
-        for m in blocks:
+        for m in query_blocks(q):
             s = np.exp(transpose(scaled[..., m]) @ k - log_sum_exp[..., m, :])
             dv += do[..., m] @ s
             dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
@@ -77,6 +74,17 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
         return dq, dk, dv
 
     return o, backward
+
+
+def query_blocks(q: Array) -> list[slice]:
+    """Cut the queries into blocks."""
+    return [slice(m, m + QUERIES) for m in range(0, q.shape[-1], QUERIES)]
+
+
+def exponentials(z: Array) -> tuple[Array, Array]:
+    """Return exp(z - max z) and max z, by rows: the largest logit taken off, no exponential overflows."""
+    highest = z.real.max(axis=-1, keepdims=True)
+    return np.exp(z - highest), highest
 
 
 def transpose(a: Array) -> Array:

@@ -60,32 +60,24 @@ def batch_norm(
     >>> y.ravel(), running
     (array([-1.,  1.]), (array([0.2]), array([1.1])))
     """
-    axes = (0, 2, 3)
-    count = x.shape[0] * x.shape[2] * x.shape[3]
-    running = running_mean, running_var
-    if training:
-        mean = x.mean(axis=axes)
-        centred = x - mean[:, None, None]
-        variance = channel_products(centred, centred) / count
-        unbiased = variance * (count / (count - 1))
-        running = tuple(
-            (1 - momentum) * old + momentum * new for old, new in zip(running, (mean, unbiased), strict=True)
-        )
-    else:
-        centred = x - running_mean[:, None, None]
-        variance = running_var
+    axes, count = (0, 2, 3), x.shape[0] * x.shape[2] * x.shape[3]
+    mean = x.mean(axis=axes) if training else running_mean
+    centred = x - mean[:, None, None]
+    variance = channel_products(centred, centred) / count if training else running_var
     scale = 1 / np.sqrt(variance + eps)
     y = centred * (weight * scale)[:, None, None]
     y += bias[:, None, None]
+    running = running_mean, running_var
+    if training:
+        new = mean, variance * (count / (count - 1))
+        running = tuple((1 - momentum) * old + momentum * found for old, found in zip(running, new, strict=True))
 
     def backward(dy):
         dweight, dbias = scale * channel_products(dy, centred), dy.sum(axis=axes)
         dx = dy * (weight * scale)[:, None, None]
-        if training:
-            # What every x of a channel does to its variance and to its mean.
-            through = centred * (weight * scale * scale * dweight / count)[:, None, None]
-            through += (weight * scale * dbias / count)[:, None, None]
-            dx -= through
+        if training:  # what every x of a channel does to its variance and to its mean
+            dx -= centred * (weight * scale * scale * dweight / count)[:, None, None]
+            dx -= (weight * scale * dbias / count)[:, None, None]
         return dx, dweight, dbias
 
     return (y, running), backward
