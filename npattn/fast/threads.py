@@ -1,0 +1,279 @@
+"""A loop on all cores: `parallel_for`, and the threads that it keeps.
+
+What it promises, and why it can:
+
+- Same bits. Which blocks there are is the caller's to say, and `npattn.fast.blocks` says it by shapes alone. No number
+  depends on who computes a block, or on how many do.
+- Interrupts. One can meet the main thread between any two steps. So there is nothing to undo: the caller takes no
+  lock, sets no limit, and changes its context in a copy. What must be counted is counted by helpers, whom no signal
+  meets, and by single operations on deques, which no thread sees half done.
+- Forks. A child has none of its parent's threads, and makes its own when it needs them.
+- Limits. BLAS's number of threads is read and never set (`npattn.fast.blas`), so nobody's limit is lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import warnings
+from _thread import start_new_thread
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from npattn.fast import blas
+
+__all__ = ["num_threads", "parallel_for"]
+
+Block = TypeVar("Block")
+
+LIMITING_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+"""Environment variables by which users keep numerical libraries from taking all cores."""
+AVOID_CALLERS_CORE = True
+"""Whether helpers keep off the core that their caller runs on (`other_cores`)."""
+KEEP_FREED_MEMORY = True
+"""Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
+IN_PARALLEL: ContextVar[bool] = ContextVar("npattn.in_parallel", default=False)
+"""Whether this is work of a loop that has helpers: a loop within it has none."""
+
+
+def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False) -> None:
+    """Call ``work(block)`` for every block, on as many threads as may compute.
+
+    The caller works too, and waits for no thread that has not begun, so loops within loops and loops of many callers
+    come to an end. Work runs in copies of the caller's context (`numpy.errstate`, `npattn.definitions`).
+
+    Parameters
+    ----------
+    work : callable
+        Any order of calls must give the same result.
+    blocks : iterable
+    products : bool, default False
+        Whether the work multiplies matrices, by `npattn.fast.blas.multiply`. Where it can't be kept to one thread, the
+        blocks come one after the other, and BLAS has the cores.
+
+    Raises
+    ------
+    BaseException
+        The first exception that work raised. Blocks that were not begun are left out, and nobody works any more.
+
+    Warns
+    -----
+    RuntimeWarning
+        What NumPy warns of, once, however many blocks met it.
+
+    Examples
+    --------
+    >>> x, y = np.arange(6.0), np.empty(6)
+    >>> parallel_for(lambda block: np.sqrt(x[block], out=y[block]), [slice(0, 3), slice(3, 6)])
+    >>> bool((y == np.sqrt(x)).all())
+    True
+    """
+    loop = Loop(work, blocks)
+    if IN_PARALLEL.get():
+        loop.run()
+        return
+    alone = len(loop.left) < 2 or (products and not blas.multiplies_on_one_thread())
+    helpers = 0 if alone else min(num_threads(), len(loop.left)) - 1
+    if KEEP_FREED_MEMORY:
+        keep_freed_memory()
+    context = copy_context()
+    heard = context.run(log_warnings)
+    try:
+        if helpers > 0:
+            context.run(IN_PARALLEL.set, True)
+            loop.invite(helpers, context)
+        context.run(loop.run)
+    finally:
+        try:
+            loop.finish()
+        finally:  # for an interrupt that met the first on its way to wait
+            loop.finish()
+    if loop.failures:
+        raise loop.failures[0]
+    for message in sorted(set(heard)):
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+class Loop:
+    """A loop under way.
+
+    Attributes
+    ----------
+    left : deque
+        Blocks that nobody has begun.
+    inside : deque
+        An entry for every helper that may be at a block. Helpers enter before they take one: if nothing is left and
+        nobody inside, nobody will ever work on this loop again.
+    failures : deque
+        What helpers' work raised.
+    """
+
+    __slots__ = "failures", "inside", "left", "pool", "someone_left", "work"
+
+    def __init__(self, work: Callable[[Any], Any], blocks: Iterable[Any]) -> None:
+        self.work, self.left, self.pool = work, deque(blocks), POOL
+        self.inside: deque[None] = deque()
+        self.failures: deque[BaseException] = deque()
+        self.someone_left: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Work on blocks until none is left."""
+        while True:
+            try:
+                block = self.left.popleft()
+            except IndexError:
+                return
+            self.work(block)
+
+    def invite(self, count: int, context: Context) -> None:
+        """Ask helpers to come; whether they do depends on what else they have to do."""
+        cores = other_cores() if AVOID_CALLERS_CORE else set()
+        for _ in range(self.pool.grow(count)):
+            self.pool.tasks.put(functools.partial(context.copy().run, self.help, cores))
+
+    def help(self, cores: set[int]) -> None:
+        """Work on blocks as a helper."""
+        self.inside.append(None)
+        try:
+            if self.left and cores:
+                with suppress(OSError):  # a system that denies it has reasons of its own
+                    os.sched_setaffinity(0, cores)
+            self.run()
+        except BaseException as error:
+            self.left.clear()
+            self.failures.append(error)
+        finally:
+            self.inside.pop()
+            self.someone_left.put(None)
+
+    def finish(self) -> None:
+        """Leave out what nobody has begun, and wait until nobody works; may be called again.
+
+        Interrupts are put off meanwhile. One that gets past both calls, by meeting each between two steps, leaves at
+        once: then helpers end the block they are at, in arrays that live as long as the loop does.
+        """
+        self.left.clear()
+        interrupt = None
+        while self.inside:
+            if self.pool is not POOL:
+                raise RuntimeError("work forked this process: helpers that had begun are in its parent alone")
+            try:
+                self.someone_left.get(timeout=0.1)  # a wake-up call, no more: an interrupt may lose it
+            except Empty:
+                pass
+            except BaseException as error:
+                interrupt = error
+        self.work = None  # an invitation that is still in the queue keeps no arrays
+        if interrupt is not None:
+            raise interrupt
+
+
+class Pool:
+    """Threads that wait for tasks, started when they are first needed."""
+
+    def __init__(self) -> None:
+        self.tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.threads: deque[int] = deque()
+
+    def grow(self, count: int) -> int:
+        """Start threads until there are `count`, or as many as the system allows; return how many of these there are.
+
+        A thread that an interrupt keeps from being counted helps like the others.
+        """
+        with suppress(RuntimeError):  # the interpreter is shutting down, or the system has no more threads
+            while len(self.threads) < count:
+                # Not threading.Thread, whose start() takes locks, which an interrupt may leave locked.
+                self.threads.append(start_new_thread(serve, (self.tasks,)))
+        return min(count, len(self.threads))
+
+
+def serve(tasks: SimpleQueue[Callable[[], Any]]) -> None:
+    """Carry out tasks for ever, holding on to none."""
+    while True:
+        tasks.get()()
+
+
+def log_warnings() -> deque[str]:
+    """Have NumPy write down in this context what it would warn of, and return what it writes to."""
+    heard: deque[str] = deque()
+    reactions = np.geterr()
+    if not {"call", "log"} & set(reactions.values()):  # which are the user's own
+        np.seterr(**{error: "log" for error, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
+        np.seterrcall(SimpleNamespace(write=lambda line: heard.append(line.removeprefix("Warning: ").rstrip())))
+    return heard
+
+
+def num_threads() -> int:
+    """Count the threads that may compute: one for every core that this process may use, or fewer if so limited.
+
+    Limits are those that users set to BLAS, by threadpoolctl or in the environment.
+
+    Examples
+    --------
+    >>> from threadpoolctl import threadpool_limits
+    >>> with threadpool_limits(1):
+    ...     num_threads()
+    1
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, LIMIT, blas.num_threads(default=cores)))
+
+
+def read_limit(environment: Mapping[str, str]) -> int:
+    """Read the lowest limit that is set."""
+    found = [environment.get(name, "").split(",")[0].strip() for name in LIMITING_VARIABLES]
+    return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
+
+
+def other_cores() -> set[int]:
+    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
+
+    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
+    milliseconds, while another idles.
+    """
+    if current_core() is None or not hasattr(os, "sched_setaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {current_core()()}
+
+
+@functools.cache
+def current_core() -> Any:
+    """Find the system's function that tells on which core a thread runs, if it has one."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
+
+    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
+    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
+    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
+    kept.
+    """
+    if os.name == "posix":
+        library = ctypes.CDLL(None)
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+        library.free(library.malloc(2**25 - 2**16))
+
+
+def renew_pool() -> None:
+    """Forget threads that a forked process does not have."""
+    global POOL  # noqa: PLW0603
+    POOL = Pool()
+
+
+POOL = Pool()
+LIMIT = read_limit(os.environ)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=renew_pool)
