@@ -17,7 +17,7 @@ import os
 import time
 from _thread import get_ident
 from collections import deque
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,21 @@ def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     numpy.ndarray
         `out`.
 
+    Raises
+    ------
+    ValueError
+        If their shapes do not fit.
+
     Examples
     --------
     >>> multiply(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.empty((1, 1)))
     array([[11.]])
     """
+    batch = out.shape[:-2]
+    if a.shape != (*batch, out.shape[-2], a.shape[-1]) or b.shape != (*batch, a.shape[-1], out.shape[-1]):
+        raise ValueError(
+            f"a, b and out must be (..., I, K), (..., K, J) and (..., I, J), got {a.shape}, {b.shape} and {out.shape}"
+        )
     thread = get_ident()
     while True:  # no child is forked while BLAS holds locks, which nobody would release there
         MULTIPLYING[thread] = None
@@ -79,7 +89,8 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     multiplications = rows * inner * columns
     gemm = find_gemm(out.dtype)
-    if gemm is None or inner == 1 or not all(x.dtype == out.dtype and x.flags.aligned for x in (a, b, out)):
+    alike = a.dtype == b.dtype == out.dtype and out.flags.writeable and all(x.flags.aligned for x in (a, b, out))
+    if gemm is None or inner == 1 or not alike:
         return np.matmul(a, b, out=out)
     if min(rows, columns) == 1:
         if multiplications <= MAX_SERIAL_VECTOR_PRODUCT:
@@ -114,9 +125,50 @@ def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarr
     return out
 
 
+@dataclass(frozen=True)
+class Gemm:
+    """OpenBLAS's product of a batch of matrices, called with one pair, none of whose axes has length 1."""
+
+    function: Any
+    integer: Any
+    real: Any
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        c, layout, width = lay_out(out)
+        if layout == TRANSPOSED:
+            self(b.T, a.T, out.T)
+            return
+        a, layout_of_a, width_of_a = lay_out(a)
+        b, layout_of_b, width_of_b = lay_out(b)
+
+        def array(kind: Any, value: float) -> Any:
+            return ctypes.byref(kind(value))
+
+        self.function(
+            ROW_MAJOR,
+            array(ctypes.c_int, layout_of_a),
+            array(ctypes.c_int, layout_of_b),
+            array(self.integer, a.shape[0]),
+            array(self.integer, b.shape[1]),
+            array(self.integer, a.shape[1]),
+            array(self.real, 1),
+            array(ctypes.c_void_p, a.ctypes.data),
+            array(self.integer, width_of_a),
+            array(ctypes.c_void_p, b.ctypes.data),
+            array(self.integer, width_of_b),
+            array(self.real, 0),
+            array(ctypes.c_void_p, c.ctypes.data),
+            array(self.integer, width),
+            self.integer(1),
+            array(self.integer, 1),
+        )
+        if c is not out:
+            np.copyto(out, c)
+
+
 @functools.cache
-def find_gemm(dtype: np.dtype[Any]) -> Callable[[np.ndarray, np.ndarray, np.ndarray], None] | None:
-    """Find OpenBLAS's product of a batch of matrices, as a function that multiplies one pair; None where it has none."""
+def find_gemm(dtype: np.dtype[Any]) -> Gemm | None:
+    """Find the product for a kind of number, if there is one."""
     letter, real = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}.get(dtype.char, ("", None))
     if real is None or not dtype.isnative:
         return None
@@ -125,42 +177,7 @@ def find_gemm(dtype: np.dtype[Any]) -> Callable[[np.ndarray, np.ndarray, np.ndar
         configuration = getattr(library, f"{prefix}openblas_get_config{suffix}", None)
         if function is not None and configuration is not None:
             configuration.restype, function.restype = ctypes.c_char_p, None
-            integer = ctypes.c_int64 if b"USE64BITINT" in configuration() else ctypes.c_int32
-            return functools.partial(batch_of_one, function, integer, real)
-    return None
-
-
-def batch_of_one(function: Any, integer: Any, real: Any, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """Multiply two matrices, none of whose axes has length 1."""
-    c, layout, width = lay_out(out)
-    if layout == TRANSPOSED:
-        return batch_of_one(function, integer, real, b.T, a.T, out.T)
-    a, layout_of_a, width_of_a = lay_out(a)
-    b, layout_of_b, width_of_b = lay_out(b)
-
-    def array(kind: Any, value: float) -> Any:
-        return ctypes.byref(kind(value))
-
-    function(
-        ROW_MAJOR,
-        array(ctypes.c_int, layout_of_a),
-        array(ctypes.c_int, layout_of_b),
-        array(integer, a.shape[0]),
-        array(integer, b.shape[1]),
-        array(integer, a.shape[1]),
-        array(real, 1),
-        array(ctypes.c_void_p, a.ctypes.data),
-        array(integer, width_of_a),
-        array(ctypes.c_void_p, b.ctypes.data),
-        array(integer, width_of_b),
-        array(real, 0),
-        array(ctypes.c_void_p, c.ctypes.data),
-        array(integer, width),
-        integer(1),
-        array(integer, 1),
-    )
-    if c is not out:
-        np.copyto(out, c)
+            return Gemm(function, ctypes.c_int64 if b"USE64BITINT" in configuration() else ctypes.c_int32, real)
     return None
 
 

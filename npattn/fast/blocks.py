@@ -57,7 +57,7 @@ def blocks_of(shape: Sequence[int], axis: int, size: int = MAX_BLOCK_SIZE) -> li
 
 
 def blocks_of_product(batch: Sequence[int], rows: int, inner: int, columns: int) -> list[tuple[Index, slice, slice]]:
-    """Cut a product of matrices, one for every index of a batch, into blocks of about the same number of multiplications.
+    """Cut a batch of products of matrices into blocks of about the same number of multiplications.
 
     Parameters
     ----------

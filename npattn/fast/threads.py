@@ -120,19 +120,21 @@ class Loop:
     __slots__ = "failures", "inside", "left", "pool", "someone_left", "work"
 
     def __init__(self, work: Callable[[Any], Any], blocks: Iterable[Any]) -> None:
-        self.work, self.left, self.pool = work, deque(blocks), POOL
+        self.work: Callable[[Any], Any] | None = work
+        self.left, self.pool = deque(blocks), POOL
         self.inside: deque[None] = deque()
         self.failures: deque[BaseException] = deque()
         self.someone_left: SimpleQueue[None] = SimpleQueue()
 
     def run(self) -> None:
         """Work on blocks until none is left."""
+        work = self.work
         while True:
             try:
                 block = self.left.popleft()
             except IndexError:
                 return
-            self.work(block)
+            work(block)  # type: ignore[misc]  # there is work as long as a block is left
 
     def invite(self, count: int, context: Context) -> None:
         """Ask helpers to come; whether they do depends on what else they have to do."""
