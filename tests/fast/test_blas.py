@@ -239,15 +239,19 @@ for _ in range(2):
     threading.Thread(target=go_on, daemon=True).start()
 with threadpool_limits(2):
     while time.monotonic() < until:
-        child = os.fork()
-        if not child:
-            signal.alarm(20)  # ends a child that waits for a lock that nobody holds
-            right = all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
-            os._exit(0 if right else 1)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code:
-            sys.exit(f"child {forked}: {code}")
-        forked += 1
+        children = []
+        for _ in range(4):  # at once, as a pool of processes is started
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that waits for a lock that nobody holds
+                right = all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
+                os._exit(0 if right else 1)
+            children.append(child)
+        for child in children:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if code:
+                sys.exit(f"child {forked}: {code}")
+            forked += 1
 print(forked)
 """
 
