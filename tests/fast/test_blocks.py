@@ -34,7 +34,9 @@ def test_blocks_of_a_product_cover_it_once_and_are_worth_a_thread(batch, rows, i
     for at, some_rows, some_columns in found:
         visits[at][..., some_rows, some_columns] += 1
     np.testing.assert_array_equal(visits, 1)
-    assert len(found) * blocks.MIN_BLOCK_MULTIPLICATIONS <= max(4 * visits.size * inner, blocks.MIN_BLOCK_MULTIPLICATIONS)
+    assert len(found) * blocks.MIN_BLOCK_MULTIPLICATIONS <= max(
+        4 * visits.size * inner, blocks.MIN_BLOCK_MULTIPLICATIONS
+    )
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (7,), (2, 3)])
