@@ -7,6 +7,7 @@ import numpy as np
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import transpose
+from npattn.ops.products import product
 
 BLOCK_PAIRS = 2**19
 """Pairs of positions in a block: few enough to stay in the cache from one pass over them to the next."""
@@ -26,25 +27,25 @@ def affinity_sums_by_halves(u, v):
     sums = np.zeros_like(values)
     blocks = upper_half(u.shape[0], u.shape[2])
     for at, rows, rest, later in blocks:
-        a = transpose(u[at][..., rows]) @ u[at][..., rest]
+        a = product(transpose(u[at][..., rows]), u[at][..., rest])
         a *= a > 0
-        sums[at][..., rows] += values[at][..., rest] @ transpose(a)
-        sums[at][..., later] += values[at][..., rows] @ a[..., a.shape[-2] :]
+        sums[at][..., rows] += product(values[at][..., rest], transpose(a))
+        sums[at][..., later] += product(values[at][..., rows], a[..., a.shape[-2] :])
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
         du, dvalues = np.zeros_like(u), np.zeros_like(values)
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
         for at, rows, rest, later in blocks:
-            a = transpose(u[at][..., rows]) @ u[at][..., rest]
+            a = product(transpose(u[at][..., rows]), u[at][..., rest])
             positive = a > 0
             a *= positive
-            dvalues[at][..., rows] += dsums[at][..., rest] @ transpose(a)
-            dvalues[at][..., later] += dsums[at][..., rows] @ a[..., a.shape[-2] :]
-            da = np.matmul(transpose(left[at][..., rows]), right[at][..., rest], out=a)
+            dvalues[at][..., rows] += product(dsums[at][..., rest], transpose(a))
+            dvalues[at][..., later] += product(dsums[at][..., rows], a[..., a.shape[-2] :])
+            da = product(transpose(left[at][..., rows]), right[at][..., rest])
             da *= positive
-            du[at][..., rows] += u[at][..., rest] @ transpose(da)
-            du[at][..., later] += u[at][..., rows] @ da[..., da.shape[-2] :]
+            du[at][..., rows] += product(u[at][..., rest], transpose(da))
+            du[at][..., later] += product(u[at][..., rows], da[..., da.shape[-2] :])
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward

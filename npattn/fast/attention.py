@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from npattn.fast.blas import serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats
 from npattn.fast.threads import parallel_for
 from npattn.ops.attention import dot_product_attention, transpose
@@ -47,15 +48,15 @@ def attention_in_blocks(q, k, v, scale=1.0):
 
     def attend(block):
         at, m = block
-        e = transpose(scaled[at][..., m]) @ k[at]
+        e = serial_product(transpose(scaled[at][..., m]), k[at])
         highest = 0 if safe else e.max(axis=-1, keepdims=True)
         if not safe:
             e -= highest
         np.exp(e, out=e)
         if summing is None:
-            average, total = v[at] @ transpose(e), e.sum(axis=-1)
+            average, total = serial_product(v[at], transpose(e)), e.sum(axis=-1)
         else:  # a channel of ones sums the weights within the product
-            sums = transpose(e @ transpose(summing[at]))
+            sums = transpose(serial_product(e, transpose(summing[at])))
             average, total = sums[..., :-1, :], sums[..., -1, :]
         np.divide(average, total[..., None, :], out=o[at][..., m])
         log_sum_exp[at][..., m] = np.log(total) if safe else highest[..., 0] + np.log(total)
@@ -74,11 +75,11 @@ def attention_in_blocks(q, k, v, scale=1.0):
             at, m, n, part = block
             s = shifted_logits(at, m, n)
             np.exp(s, out=s)
-            dv[at][..., n] += do[at][..., m] @ s
+            dv[at][..., n] += serial_product(do[at][..., m], s)
             dz = shifted_ds(at, m, n)
             dz *= s
             part[at] = sum_columns(k[at][..., n], dz)
-            dk[at][..., n] += scaled[at][..., m] @ dz
+            dk[at][..., n] += serial_product(scaled[at][..., m], dz)
 
         for m, columns in backward_blocks:
             parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
@@ -128,10 +129,10 @@ def product_less(a, b, c):
     if a.shape[-2] <= MAX_NARROW:
         a = np.concatenate([a, -c[..., None, :]], axis=-2)
         b = np.concatenate([b, np.ones_like(b[..., :1, :])], axis=-2)
-        return lambda at, m, n: transpose(a[at][..., m]) @ b[at][..., n]
+        return lambda at, m, n: serial_product(transpose(a[at][..., m]), b[at][..., n])
 
     def compute(at, m, n):
-        block = transpose(a[at][..., m]) @ b[at][..., n]
+        block = serial_product(transpose(a[at][..., m]), b[at][..., n])
         block -= c[at][..., m][..., None]
         return block
 
@@ -144,5 +145,5 @@ def sum_columns(a, weights):
     BLAS is quicker, up to twice, at many rows and few columns than at few rows and many columns.
     """
     if a.shape[-2] > MAX_NARROW:
-        return a @ transpose(weights)
-    return transpose(weights @ transpose(a))
+        return serial_product(a, transpose(weights))
+    return transpose(serial_product(weights, transpose(a)))

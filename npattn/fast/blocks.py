@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["MIN_PARALLEL_SIZE", "are_machine_floats", "blocks", "broadcast_block", "cut_axis", "is_large"]
+__all__ = [
+    "MIN_PARALLEL_SIZE",
+    "are_machine_floats",
+    "blocks",
+    "blocks_of_product",
+    "broadcast_block",
+    "cut_axis",
+    "is_large",
+]
 
 MIN_PARALLEL_SIZE = 2**17
 """Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
@@ -14,6 +25,12 @@ MAX_BLOCK_SIZE = 2**20
 """Numbers in a block at most: memory is quickest read in long runs."""
 NUM_BLOCKS = 8
 """Blocks, about, of a map that is large but not so large."""
+MIN_BLOCK_MULTIPLICATIONS = 2**21
+"""Multiplications in a block of a product, at least: less takes no longer than to share it out."""
+MAX_PRODUCT_BLOCKS = 8
+"""Blocks of a product that is cut across its matrices: every block reads rows and columns anew."""
+MAX_BATCH_BLOCKS = 32
+"""Blocks of a batch of products that is cut between its matrices."""
 
 
 def are_machine_floats(*arrays: Any) -> bool:
@@ -71,3 +88,43 @@ def cut_axis(length: int, count: int) -> list[slice]:
     """Cut an axis into so many parts, nearly of one length; fewer if it is shorter."""
     step = max(1, -(-length // max(1, count)))
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
+
+
+def blocks_of_product(
+    batch: Sequence[int], rows: int, inner: int, columns: int
+) -> list[tuple[tuple[slice, ...], slice, slice]]:
+    """Cut a batch of products of matrices into blocks of about the same number of multiplications.
+
+    Parameters
+    ----------
+    batch : sequence of int
+        The leading axes; none is empty.
+    rows, inner, columns : int
+        The matrices are (rows, inner) and (inner, columns).
+
+    Returns
+    -------
+    list of (index, slice, slice)
+        What to take of the leading axes, of the rows and of the columns.
+
+    Examples
+    --------
+    >>> blocks_of_product((), 512, 4096, 512)[0]
+    ((), slice(0, 128, None), slice(0, 256, None))
+    >>> len(blocks_of_product((16,), 512, 4096, 512)), len(blocks_of_product((), 64, 64, 64))
+    (16, 1)
+    """
+    whole = slice(None)
+    wanted = math.prod(batch) * rows * inner * columns // MIN_BLOCK_MULTIPLICATIONS
+    if wanted <= 1:
+        return [((), whole, whole)]
+    if batch and max(batch) >= min(wanted, MAX_PRODUCT_BLOCKS):  # some of the products each
+        axis = batch.index(max(batch))
+        before = (whole,) * axis
+        return [((*before, part), whole, whole) for part in cut_axis(batch[axis], min(wanted, MAX_BATCH_BLOCKS))]
+    # Of every product some rows and columns, about as many of each, so that little is read anew.
+    each = -(-min(wanted, MAX_PRODUCT_BLOCKS) // math.prod(batch))
+    across = min(range(1, each + 1), key=lambda n: (rows * n + columns * -(-each // n), n))
+    cuts = list(itertools.product(cut_axis(rows, -(-each // across)), cut_axis(columns, across)))
+    products = [tuple(slice(i, i + 1) for i in index) for index in itertools.product(*map(range, batch))]
+    return [(index, *cut) for index in products for cut in cuts]

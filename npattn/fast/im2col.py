@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import are_machine_floats, blocks, cut_axis, is_large
-from npattn.fast.products import MIN_MULTIPLICATIONS, NUM_BLOCKS
+from npattn.fast.blas import multiply, serial_product
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import parallel_for
 
 __all__ = ["conv_by_columns", "conv_by_rows"]
@@ -79,7 +80,7 @@ def conv_by_rows(x, weight, padding, dilation):
         def multiply_rows(some, outputs):
             for dmatrix, to, read in zip(dmatrices[some], target_at[some], source_at[some], strict=True):
                 for dt, s in zip(dtarget, source, strict=True):
-                    dmatrix[outputs] += dt[outputs, to] @ s[:, read].T
+                    dmatrix[outputs] += serial_product(dt[outputs, to], s[:, read].T)
 
         in_blocks(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
@@ -120,7 +121,7 @@ def add_products(matrices, source, source_at, target_at, shape):
                     first = whole and number == 0
                     part = total[:, some] if first else product[:, : stop - start]
                     shift = read.start - to.start
-                    np.matmul(matrix, image[:, start + shift : stop + shift], out=part)
+                    multiply(matrix, image[:, start + shift : stop + shift], out=part)
                     if not first:
                         total[:, start:stop] += part
 
@@ -135,7 +136,7 @@ def in_blocks(work, count, length, factors):
         return
     *matrices, maps = factors
     large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MIN_MULTIPLICATIONS
-    parts = -(-NUM_BLOCKS // max(1, count)) if large else 1
+    parts = -(-MAX_PRODUCT_BLOCKS // max(1, count)) if large else 1
     several = 1 if large else max(1, count)
     each = [(slice(i, i + several), part) for i in range(0, count, several) for part in cut_axis(length, parts)]
     parallel_for(lambda block: work(*block), each, products=True)

@@ -1,4 +1,15 @@
-"""Blocks of work on all cores."""
+"""A loop on all cores: `parallel_for`, and the threads that it keeps.
+
+What it promises, and why it can:
+
+- Same bits. Which blocks there are is the caller's to say, and `npattn.fast.blocks` says it by shapes alone. No number
+  depends on who computes a block, or on how many do.
+- Interrupts. One can meet the main thread between any two steps. So there is nothing to undo: the caller takes no
+  lock, sets no limit, and changes its context in a copy. What must be counted is counted by helpers, whom no signal
+  meets, and by single operations on deques, which no thread sees half done.
+- Forks. A child has none of its parent's threads, and makes its own when it needs them.
+- Limits. BLAS's number of threads is read and never set (`npattn.fast.blas`), so nobody's limit is lost.
+"""
 
 from __future__ import annotations
 
@@ -6,65 +17,245 @@ import ctypes
 import functools
 import os
 import sys
-import threading
+import warnings
+from _thread import start_new_thread
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
-from contextvars import copy_context
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import Context, ContextVar, copy_context
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from npattn.fast import blas
 
 __all__ = ["num_threads", "parallel_for"]
 
-LIMITS = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+Block = TypeVar("Block")
+
+LIMITING_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables by which users keep numerical libraries from taking all cores."""
-KEEPER = threading.Lock()
-"""Held by who keeps BLAS to one thread."""
+AVOID_CALLERS_CORE = True
+"""Whether helpers keep off the core that their caller runs on (`other_cores`)."""
+KEEP_FREED_MEMORY = True
+"""Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
+IN_PARALLEL: ContextVar[bool] = ContextVar("npattn.in_parallel", default=False)
+"""Whether this is work of a loop that has helpers: a loop within it has none."""
 
 
-def parallel_for(work, blocks, *, products=False):
+def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False) -> None:
     """Call ``work(block)`` for every block, on as many threads as may compute.
 
-    The caller works too, and waits for no one who has not begun: called by a thread of the pool, or by more threads
-    than the pool has, it does everything by itself. An exception stops the work and is raised once all have stopped.
+    The caller works too, and waits for no thread that has not begun, so loops within loops and loops of many callers
+    come to an end. Work runs in copies of the caller's context (`numpy.errstate`, `npattn.definitions`).
 
     Parameters
     ----------
     work : callable
-    blocks : sequence
+        Any order of calls must give the same result.
+    blocks : iterable
     products : bool, default False
-        Whether the work multiplies matrices. BLAS has threads of its own, and is kept to one meanwhile; where it can't
-        be, it has the cores, and the blocks come one after the other.
+        Whether the work multiplies matrices, by `npattn.fast.blas.multiply`. Where it can't be kept to one thread, the
+        blocks come one after the other, and BLAS has the cores.
+
+    Raises
+    ------
+    BaseException
+        The first exception that work raised. Blocks that were not begun are left out, and nobody works any more.
+
+    Warns
+    -----
+    RuntimeWarning
+        What NumPy warns of, once, however many blocks met it.
+
+    Examples
+    --------
+    >>> x, y = np.arange(6.0), np.empty(6)
+    >>> parallel_for(lambda block: np.sqrt(x[block], out=y[block]), [slice(0, 3), slice(3, 6)])
+    >>> bool((y == np.sqrt(x)).all())
+    True
     """
-    keep_freed_memory()
-    count = num_threads() if blas().lib_controllers or not products else 1
-    alone = products and any(library.num_threads > 1 for library in blas().lib_controllers)
-    left = deque(blocks)
-
-    def take():
-        while left:
-            try:
-                block = left.popleft()
-            except IndexError:  # another thread took the last
-                return
-            try:
-                work(block)
-            except BaseException:
-                left.clear()
-                raise
-
-    with blas_on_one_thread() if alone else nullcontext():
-        helpers = hire(take, min(count, len(blocks)) - 1)
+    loop = Loop(work, blocks)
+    if IN_PARALLEL.get():
+        loop.run()
+        return
+    alone = len(loop.left) < 2 or (products and not blas.multiplies_on_one_thread())
+    helpers = 0 if alone else min(num_threads(), len(loop.left)) - 1
+    if KEEP_FREED_MEMORY:
+        keep_freed_memory()
+    context = copy_context()
+    heard = context.run(log_warnings)
+    try:
+        if helpers > 0:
+            context.run(IN_PARALLEL.set, True)
+            loop.invite(helpers, context)
+        context.run(loop.run)
+    finally:
         try:
-            take()
+            loop.finish()
+        finally:  # for an interrupt that met the first on its way to wait
+            loop.finish()
+    if loop.failures:
+        raise loop.failures[0]
+    for message in sorted(set(heard)):
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+class Loop:
+    """A loop under way.
+
+    Attributes
+    ----------
+    left : deque
+        Blocks that nobody has begun.
+    inside : deque
+        An entry for every helper that may be at a block. Helpers enter before they take one: if nothing is left and
+        nobody inside, nobody will ever work on this loop again.
+    failures : deque
+        What helpers' work raised.
+    """
+
+    __slots__ = "failures", "inside", "left", "pool", "someone_left", "work"
+
+    def __init__(self, work: Callable[[Any], Any], blocks: Iterable[Any]) -> None:
+        self.work: Callable[[Any], Any] | None = work
+        self.left, self.pool = deque(blocks), POOL
+        self.inside: deque[None] = deque()
+        self.failures: deque[BaseException] = deque()
+        self.someone_left: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Work on blocks until none is left."""
+        work = self.work
+        while True:
+            try:
+                block = self.left.popleft()
+            except IndexError:
+                return
+            work(block)  # type: ignore[misc]  # there is work as long as a block is left
+
+    def invite(self, count: int, context: Context) -> None:
+        """Ask helpers to come; whether they do depends on what else they have to do."""
+        cores = other_cores() if AVOID_CALLERS_CORE else set()
+        for _ in range(self.pool.grow(count)):
+            self.pool.tasks.put(functools.partial(context.copy().run, self.help, cores))
+
+    def help(self, cores: set[int]) -> None:
+        """Work on blocks as a helper."""
+        self.inside.append(None)
+        try:
+            if self.left and cores:
+                with suppress(OSError):  # a system that denies it has reasons of its own
+                    os.sched_setaffinity(0, cores)
+            self.run()
+        except BaseException as error:
+            self.left.clear()
+            self.failures.append(error)
         finally:
-            begun = [helper for helper in helpers if not helper.cancel()]
-            failures = [helper.exception() for helper in begun]
-    for failure in filter(None, failures):
-        raise failure
+            self.inside.pop()
+            self.someone_left.put(None)
+
+    def finish(self) -> None:
+        """Leave out what nobody has begun, and wait until nobody works; may be called again.
+
+        Interrupts are put off meanwhile. One that gets past both calls, by meeting each between two steps, leaves at
+        once: then helpers end the block they are at, in arrays that live as long as the loop does.
+        """
+        self.left.clear()
+        interrupt = None
+        while self.inside:
+            if self.pool is not POOL:
+                raise RuntimeError("work forked this process: helpers that had begun are in its parent alone")
+            try:
+                self.someone_left.get(timeout=0.1)  # a wake-up call, no more: an interrupt may lose it
+            except Empty:
+                pass
+            except BaseException as error:
+                interrupt = error
+        self.work = None  # an invitation that is still in the queue keeps no arrays
+        if interrupt is not None:
+            raise interrupt
+
+
+class Pool:
+    """Threads that wait for tasks, started when they are first needed."""
+
+    def __init__(self) -> None:
+        self.tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.threads: deque[int] = deque()
+
+    def grow(self, count: int) -> int:
+        """Start threads until there are `count`, or as many as the system allows; return how many of these there are.
+
+        A thread that an interrupt keeps from being counted helps like the others.
+        """
+        with suppress(RuntimeError):  # the interpreter is shutting down, or the system has no more threads
+            while len(self.threads) < count:
+                # Not threading.Thread, whose start() takes locks, which an interrupt may leave locked.
+                self.threads.append(start_new_thread(serve, (self.tasks,)))
+        return min(count, len(self.threads))
+
+
+def serve(tasks: SimpleQueue[Callable[[], Any]]) -> None:
+    """Carry out tasks for ever, holding on to none."""
+    while True:
+        tasks.get()()
+
+
+def log_warnings() -> deque[str]:
+    """Have NumPy write down in this context what it would warn of, and return what it writes to."""
+    heard: deque[str] = deque()
+    reactions = np.geterr()
+    if not {"call", "log"} & set(reactions.values()):  # which are the user's own
+        np.seterr(**{error: "log" for error, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
+        np.seterrcall(SimpleNamespace(write=lambda line: heard.append(line.removeprefix("Warning: ").rstrip())))
+    return heard
+
+
+def num_threads() -> int:
+    """Count the threads that may compute: one for every core that this process may use, or fewer if so limited.
+
+    Limits are those that users set to BLAS, by threadpoolctl or in the environment.
+
+    Examples
+    --------
+    >>> from threadpoolctl import threadpool_limits
+    >>> with threadpool_limits(1):
+    ...     num_threads()
+    1
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, LIMIT, blas.num_threads(default=cores)))
+
+
+def read_limit(environment: Mapping[str, str]) -> int:
+    """Read the lowest limit that is set."""
+    found = [environment.get(name, "").split(",")[0].strip() for name in LIMITING_VARIABLES]
+    return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
+
+
+def other_cores() -> set[int]:
+    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
+
+    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
+    milliseconds, while another idles.
+    """
+    if current_core() is None or not hasattr(os, "sched_setaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {current_core()()}
 
 
 @functools.cache
-def keep_freed_memory():
-    """Have the C library keep the memory of freed maps, so that the next ones need not get it from the system.
+def current_core() -> Any:
+    """Find the system's function that tells on which core a thread runs, if it has one."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
 
     A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
     are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
@@ -78,85 +269,13 @@ def keep_freed_memory():
         library.free(library.malloc(2**25 - 2**16))
 
 
-def hire(task, count):
-    """Give a task to some threads of the pool, each with the caller's context: `np.errstate` is part of it."""
-    if count < 1:
-        return []
-    others = other_cores()
-
-    def move_and_work():
-        if others:
-            with suppress(OSError):  # a system that denies it has reasons of its own
-                os.sched_setaffinity(0, others)
-        task()
-
-    helpers = []
-    with suppress(RuntimeError):  # the interpreter is shutting down
-        for _ in range(count):
-            helpers.append(pool().submit(copy_context().run, move_and_work))
-    return helpers
+def renew_pool() -> None:
+    """Forget threads that a forked process does not have."""
+    global POOL  # noqa: PLW0603
+    POOL = Pool()
 
 
-def num_threads():
-    """Count the threads that may compute: one for every core that this process may use, or fewer if so limited.
-
-    The limit of BLAS counts, as users set it, by threadpoolctl or in the environment; while products of one caller run,
-    it is 1 for all others.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, LIMIT, max((library.num_threads for library in blas().lib_controllers), default=cores))
-
-
-def other_cores():
-    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
-
-    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
-    milliseconds, while another idles.
-    """
-    if current_core() is None or not hasattr(os, "sched_setaffinity"):
-        return set()
-    return os.sched_getaffinity(0) - {current_core()()}
-
-
-@functools.cache
-def current_core():
-    """Find the system's function that tells on which core a thread runs, if it has one."""
-    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
-
-
-@functools.cache
-def blas():
-    """Find the libraries of matrix products that are loaded: threadpoolctl knows how to ask and to limit them."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
-
-
-@contextmanager
-def blas_on_one_thread():
-    """Keep BLAS to one thread, unless another caller does so already: only one may, who gives back what he found."""
-    if not KEEPER.acquire(blocking=False):
-        yield
-        return
-    try:
-        with blas().limit(limits=1):
-            yield
-    finally:
-        KEEPER.release()
-
-
-def read_limit(environment):
-    """Read the lowest limit that is set."""
-    found = [environment.get(name, "").split(",")[0].strip() for name in LIMITS]
-    return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
-
-
-@functools.cache
-def pool():
-    """Make the pool of threads, when it is first needed."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="npattn")
-
-
+POOL = Pool()
 LIMIT = read_limit(os.environ)
-if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
-    os.register_at_fork(after_in_child=pool.cache_clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=renew_pool)

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import cut_axis
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
@@ -114,7 +115,7 @@ def slide(planes, kernels, result):
     def compute(block):
         image, some = block
         first, count = some.start * across, (some.stop - some.start) * across
-        rows, tiles, product, halves, quarters = (
+        rows, tiles, products, halves, quarters = (
             np.empty_like(planes, shape=shape, order="C")
             for shape in (
                 (2, channels, count + 1),
@@ -130,8 +131,8 @@ def slide(planes, kernels, result):
             halves[:] = 0
             for j in range(4):
                 combine(rows, j, 1, 0, tiles)
-                np.matmul(kernels[i][j], tiles, out=product)
-                add(product, j, halves)
+                multiply(kernels[i][j], tiles, out=products)
+                add(products, j, halves)
             add(halves, i, quarters)
         quarters = quarters.reshape(2, 2, out, -1, across)
         for i, j in np.ndindex(2, 2):
@@ -167,7 +168,7 @@ def correlate(planes, dy):
                 combine(planes[:, :, image, some], i, across, 0, rows)
                 for j in range(4):
                     combine(rows, j, 1, 0, tiles)
-                    dkernels[i, j, some] += tiles @ dproducts[i, j, image].T
+                    dkernels[i, j, some] += serial_product(tiles, dproducts[i, j, image].T)
 
     parallel_for(compute, cut(channels, channels * height * across), products=True)
     return dkernels.swapaxes(2, 3)

@@ -34,9 +34,10 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         patched("MIN_PARALLEL_SIZE", 1),
         patched("num_threads", lambda: count),
         patched("MIN_MULTIPLICATIONS", 1),
+        patched("MIN_BLOCK_MULTIPLICATIONS", 1),
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(products, "MIN_ONE_CORE", 1)
+        patch.setattr(products, "MIN_SERIAL", 1)
         sizes = dict(zip(("BLOCK_LOGITS", "MIN_QUERIES"), tiles, strict=False))
         sizes |= dict(zip(("BLOCK_QUERIES", "BLOCK_KEYS"), tiles[2], strict=True))
         for name, value in sizes.items():

@@ -1,0 +1,238 @@
+"""Products of matrices on the calling thread alone, whatever number of threads BLAS has.
+
+BLAS computes large products on threads of its own. With another number of them the last bits of a result are others,
+and its threads keep their cores busy for a while after a product, to be quick at the next one. Its number of threads
+belongs to the whole process: who sets it for a while takes it from all others, and what is set by several at the same
+time, or by someone who is interrupted, may never be put back. So it is left alone here. OpenBLAS multiplies one large
+pair of matrices on the calling thread if it is called a batch of one (cblas_sgemm_batch, from OpenBLAS 0.3.29 on:
+NumPy 2.3's own), and small ones in any case.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import time
+from _thread import get_ident
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["multiplies_on_one_thread", "multiply", "num_threads", "serial_product"]
+
+MAX_SERIAL_VECTOR_PRODUCT = 9215
+"""Multiplications of a matrix with a vector up to which OpenBLAS takes one thread."""
+MAX_SERIAL_PRODUCT = 120_000
+"""Multiplications of a matrix with a matrix up to which it does, on every processor that it knows."""
+MAX_SMALL_BATCH = 10**6
+"""Multiplications up to which a batch goes another way, which crashes in builds for several processors until 0.3.34."""
+ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # in CBLAS
+
+MULTIPLYING: dict[int, None] = {}
+"""Threads that are in BLAS."""
+FORKING: deque[None] = deque()
+"""An entry for every thread that is about to fork."""
+
+
+def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Multiply matrices as ``np.matmul(a, b, out=out)`` does, on this thread alone.
+
+    The bits depend on the arguments alone where `multiplies_on_one_thread`; elsewhere this is `np.matmul`. NumPy does
+    not look for infinities that large products meet: it warns of none.
+
+    Parameters
+    ----------
+    a : numpy.ndarray, (..., I, K)
+        float32 or float64, in the machine's byte order, as are the others; other numbers are left to `np.matmul`.
+    b : numpy.ndarray, (..., K, J)
+        With the leading axes of `a`.
+    out : numpy.ndarray, (..., I, J)
+        Shares no memory with the others.
+
+    Returns
+    -------
+    numpy.ndarray
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        If their shapes do not fit.
+
+    Examples
+    --------
+    >>> multiply(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.empty((1, 1)))
+    array([[11.]])
+    """
+    batch = out.shape[:-2]
+    if a.shape != (*batch, out.shape[-2], a.shape[-1]) or b.shape != (*batch, a.shape[-1], out.shape[-1]):
+        raise ValueError(
+            f"a, b and out must be (..., I, K), (..., K, J) and (..., I, J), got {a.shape}, {b.shape} and {out.shape}"
+        )
+    thread = get_ident()
+    while True:  # no child is forked while BLAS holds locks, which nobody would release there
+        MULTIPLYING[thread] = None
+        try:
+            if not FORKING:
+                return choose_product(a, b, out)
+        finally:
+            MULTIPLYING.pop(thread, None)
+        time.sleep(0.0005)
+
+
+def serial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return what `multiply` writes."""
+    return multiply(a, b, out=np.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
+
+
+def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Multiply matrices in a way that takes one thread."""
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    multiplications = rows * inner * columns
+    gemm = find_gemm(out.dtype)
+    alike = a.dtype == b.dtype == out.dtype and out.flags.writeable and all(x.flags.aligned for x in (a, b, out))
+    if gemm is None or inner == 1 or not alike:
+        return np.matmul(a, b, out=out)
+    if min(rows, columns) == 1:
+        if multiplications <= MAX_SERIAL_VECTOR_PRODUCT:
+            return np.matmul(a, b, out=out)
+        return np.einsum("...ik,...kj->...ij", a, b, out=out)
+    if multiplications <= MAX_SERIAL_PRODUCT and not np.may_share_memory(a, b):
+        return np.matmul(a, b, out=out)
+    if multiplications <= MAX_SMALL_BATCH:
+        return multiply_in_parts(a, b, out)
+    for index in np.ndindex(out.shape[:-2]):
+        gemm(a[index], b[index], out[index])
+    return out
+
+
+def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Multiply matrices of medium size: rows or columns at a time, two at least, and less than all.
+
+    So the product of a matrix with its own transpose is one like any other too, which NumPy would have computed by a
+    function that takes several threads.
+    """
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    length = max(rows, columns)
+    parts = max(2, -(-rows * inner * columns // MAX_SERIAL_PRODUCT))
+    if length < 2 * parts:
+        return np.einsum("...ik,...kj->...ij", a, b, out=out)
+    bounds = [length * i // parts for i in range(parts + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        if rows == length:
+            np.matmul(a[..., start:stop, :], b, out=out[..., start:stop, :])
+        else:
+            np.matmul(a, b[..., start:stop], out=out[..., start:stop])
+    return out
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """OpenBLAS's product of a batch of matrices, called with one pair, none of whose axes has length 1."""
+
+    function: Any
+    integer: Any
+    real: Any
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        c, layout, width = lay_out(out)
+        if layout == TRANSPOSED:
+            self(b.T, a.T, out.T)
+            return
+        a, layout_of_a, width_of_a = lay_out(a)
+        b, layout_of_b, width_of_b = lay_out(b)
+
+        def array(kind: Any, value: float) -> Any:
+            return ctypes.byref(kind(value))
+
+        self.function(
+            ROW_MAJOR,
+            array(ctypes.c_int, layout_of_a),
+            array(ctypes.c_int, layout_of_b),
+            array(self.integer, a.shape[0]),
+            array(self.integer, b.shape[1]),
+            array(self.integer, a.shape[1]),
+            array(self.real, 1),
+            array(ctypes.c_void_p, a.ctypes.data),
+            array(self.integer, width_of_a),
+            array(ctypes.c_void_p, b.ctypes.data),
+            array(self.integer, width_of_b),
+            array(self.real, 0),
+            array(ctypes.c_void_p, c.ctypes.data),
+            array(self.integer, width),
+            self.integer(1),
+            array(self.integer, 1),
+        )
+        if c is not out:
+            np.copyto(out, c)
+
+
+@functools.cache
+def find_gemm(dtype: np.dtype[Any]) -> Gemm | None:
+    """Find the product for a kind of number, if there is one."""
+    letter, real = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}.get(dtype.char, ("", None))
+    if real is None or not dtype.isnative:
+        return None
+    for library, prefix, suffix in itertools.product(openblas(), ("scipy_", ""), ("64_", "_64", "")):
+        function = getattr(library, f"{prefix}cblas_{letter}gemm_batch{suffix}", None)
+        configuration = getattr(library, f"{prefix}openblas_get_config{suffix}", None)
+        if function is not None and configuration is not None:
+            configuration.restype, function.restype = ctypes.c_char_p, None
+            return Gemm(function, ctypes.c_int64 if b"USE64BITINT" in configuration() else ctypes.c_int32, real)
+    return None
+
+
+def lay_out(x: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Return a matrix as BLAS takes it, a copy if need be, with its layout and how many numbers lie between rows."""
+    (rows, columns), (down, right) = x.shape, (stride / x.itemsize for stride in x.strides)
+    if right == 1 and down >= columns and down.is_integer():
+        return x, AS_IT_IS, int(down)
+    if down == 1 and right >= rows and right.is_integer():
+        return x, TRANSPOSED, int(right)
+    return lay_out(x.copy())
+
+
+def num_threads(default: int) -> int:
+    """Return BLAS's number of threads: that of the library that has the most, or `default` where none is found."""
+    return max((library.num_threads for library in controllers()), default=default)
+
+
+def multiplies_on_one_thread() -> bool:
+    """Tell whether `multiply` takes one thread and gives the same bits whatever number of threads BLAS has."""
+    return find_gemm(np.dtype(np.float32)) is not None
+
+
+@functools.cache
+def controllers() -> list[Any]:
+    """Find the libraries of matrix products that are loaded: threadpoolctl knows how to ask them."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+def openblas() -> list[ctypes.CDLL]:
+    """List those that are OpenBLAS, NumPy's own first."""
+    found = [library for library in controllers() if library.internal_api == "openblas"]
+    return [library.dynlib for library in sorted(found, key=lambda library: "numpy" not in library.filepath)]
+
+
+def wait_for_products() -> None:
+    """Begin to fork: keep all from BLAS, and wait for those who are in it."""
+    FORKING.append(None)
+    deadline = time.monotonic() + 10
+    while set(MULTIPLYING) - {get_ident()} and time.monotonic() < deadline:
+        time.sleep(0.0002)
+
+
+def forget_products() -> None:
+    """Begin a forked process, which has one thread."""
+    FORKING.clear()
+    MULTIPLYING.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=wait_for_products, after_in_parent=FORKING.pop, after_in_child=forget_products)

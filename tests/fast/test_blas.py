@@ -1,0 +1,265 @@
+import itertools
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from npattn.fast import blas
+
+on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
+
+SHAPES = {  # batch, rows, inner, columns: every way to multiply, and both sides of every bound
+    "empty": ((2,), 3, 0, 4),
+    "nothing": ((0,), 3, 2, 4),
+    "one number": ((), 1, 1, 1),
+    "small": ((3,), 40, 50, 60),
+    "small vector": ((), 1, 95, 97),
+    "vector": ((), 1, 2048, 128),
+    "column": ((2,), 300, 700, 1),
+    "long dot": ((), 1, 20001, 1),
+    "large vector": ((), 1, 1500, 1501),
+    "outer": ((), 1500, 1, 1501),
+    "medium rows": ((2,), 200, 49, 32),
+    "medium columns": ((), 7, 101, 701),
+    "few rows of many": ((), 3, 70001, 3),
+    "not yet large": ((), 100, 100, 100),
+    "just large": ((), 101, 100, 100),
+    "large": ((2, 2), 130, 257, 131),
+    "two rows": ((), 2, 40000, 17),
+    "deep": ((), 128, 4096, 128),
+}
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+LAYOUTS = {
+    "rows": lambda x: x,
+    "columns": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
+    "cut": lambda x: np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)])[..., 2:-3],
+    "every other": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "backwards": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+    "repeated": lambda x: np.broadcast_to(x[..., :1, :], x.shape) if x.size else x,
+}
+
+
+def draw(shape, dtype, seed=0):
+    batch, rows, inner, columns = shape
+    random = np.random.RandomState(seed)
+    a, b = random.standard_normal((*batch, rows, inner)), random.standard_normal((*batch, inner, columns))
+    return a.astype(dtype), b.astype(dtype)
+
+
+def product(a, b):
+    return blas.multiply(a, b, np.full((*a.shape[:-1], b.shape[-1]), np.nan, a.dtype))
+
+
+def judge(found, a, b):
+    """Hold a product to the error that a sum of so many terms may have."""
+    expected = a.astype(np.longdouble) @ b.astype(np.longdouble)
+    scale = np.abs(a).astype(np.longdouble) @ np.abs(b).astype(np.longdouble)
+    assert (np.abs(found - expected) <= 4 * np.sqrt(a.shape[-1] + 1) * np.finfo(a.dtype).eps * scale).all()
+
+
+@shapes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_is_the_product(shape, dtype):
+    a, b = draw(shape, dtype)
+    if a.size * b.shape[-1] < 2 * 10**6:
+        judge(product(a, b), a, b)
+    np.testing.assert_allclose(product(a, b), a.astype(float) @ b, rtol=0, atol=a.shape[-1] * np.finfo(dtype).eps * 9)
+
+
+@pytest.mark.parametrize("shape", [SHAPES["medium rows"], SHAPES["just large"], SHAPES["large"], SHAPES["vector"]])
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(LAYOUTS, repeat=2)))
+def test_a_product_does_not_mind_layouts(shape, first, second):
+    a, b = draw(shape, np.float64)
+    a, b = LAYOUTS[first](a), LAYOUTS[second](b)
+    out = LAYOUTS[second if second != "repeated" else "rows"](np.full((*a.shape[:-1], b.shape[-1]), np.nan))
+    assert blas.multiply(a, b, out) is out
+    np.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-12)
+
+
+@on_one_thread
+@shapes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bits_do_not_depend_on_the_threads_of_blas(shape, dtype):
+    a, b = draw(shape, dtype)
+    found = []
+    for count in (1, 2, 3, 4):
+        with threadpool_limits(count):
+            found.append(product(a, b))
+    for others in found[1:]:
+        np.testing.assert_array_equal(found[0], others)
+
+
+@on_one_thread
+@pytest.mark.parametrize("rows", [2, 40, 101, 250])
+def test_bits_of_a_matrix_times_its_own_transpose_do_not_depend_on_the_threads_of_blas(rows):
+    a = draw(((), rows, 257, 1), np.float32)[0]
+    found = []
+    for count in (1, 2, 4):
+        with threadpool_limits(count):
+            found.append(product(a, a.T))
+    judge(found[0], a, a.T)
+    for others in found[1:]:
+        np.testing.assert_array_equal(found[0], others)
+
+
+@on_one_thread
+@pytest.mark.parametrize("shape", [SHAPES["deep"], SHAPES["medium rows"], SHAPES["vector"], ((), 250, 257, 250)])
+def test_a_product_takes_the_calling_thread_alone(shape):
+    a, b = draw(shape, np.float64)
+    others = []
+    with threadpool_limits(2):
+        time.sleep(0.1)  # until BLAS's threads are at rest
+        for _ in range(5):
+            everywhere, here = time.process_time(), time.thread_time()
+            until = here + 0.03
+            while time.thread_time() < until:
+                product(a, b)
+            others.append((time.process_time() - everywhere) - (time.thread_time() - here))
+    assert min(others) < 0.005
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, complex, ">f4", int])
+def test_other_numbers_are_left_to_numpy(kind):
+    a, b = (np.round(9 * m).astype(kind) for m in draw(((2,), 60, 170, 100), float))
+    np.testing.assert_array_equal(product(a, b) if kind is not int else blas.multiply(a, b, a @ b), a @ b)
+
+
+def test_mixed_numbers_are_left_to_numpy():
+    a, b = draw(SHAPES["just large"], np.float32)
+    out = np.empty((101, 100))
+    np.testing.assert_array_equal(blas.multiply(a, b.astype(float), out), a @ b.astype(float))
+    assert out.dtype == float
+
+
+def test_infinities_and_nan_go_where_they_belong():
+    a, b = draw(SHAPES["large"], np.float32)
+    a[0, 0, 5, 7], b[1, 0, 3, 2] = np.inf, np.nan
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(product(a, b), a @ b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_result_that_may_not_be_written_to_is_refused():
+    a, b = draw(SHAPES["just large"], np.float32)
+    out = np.zeros((101, 100), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        blas.multiply(a, b, out)
+    assert not out.any()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "out"),
+    [
+        ((200, 100), (101, 100), (200, 100)),
+        ((200, 100), (100, 100), (200, 99)),
+        ((200, 100), (100, 100), (201, 100)),
+        ((3, 200, 100), (100, 100), (3, 200, 100)),
+        ((200, 100), (100, 100), (3, 200, 100)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(a, b, out):
+    with pytest.raises(ValueError, match=r"a, b and out must be .* got"):
+        blas.multiply(np.ones(a), np.ones(b), np.ones(out))
+
+
+def test_numpys_own_openblas_comes_first():
+    found = [library.internal_api for library in blas.controllers()]
+    assert len(blas.openblas()) == found.count("openblas")
+    if blas.openblas() and any("numpy" in library.filepath for library in blas.controllers()):
+        assert "numpy" in blas.openblas()[0]._name
+
+
+def test_the_number_of_threads_is_that_of_the_library_that_has_most():
+    with threadpool_limits(3):
+        assert blas.num_threads(default=7) == (3 if blas.controllers() else 7)
+
+
+def test_without_openblas_products_are_numpys(monkeypatch):
+    monkeypatch.setattr(blas, "find_gemm", lambda dtype: None)
+    assert not blas.multiplies_on_one_thread()
+    for shape in SHAPES.values():
+        a, b = draw(shape, np.float32)
+        np.testing.assert_array_equal(product(a, b), np.matmul(a, b, out=np.empty((*a.shape[:-1], b.shape[-1]), "f4")))
+
+
+# Forks
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_no_process_is_forked_while_another_thread_multiplies(monkeypatch):
+    entered, leave, seen = threading.Event(), threading.Event(), []
+
+    def linger(a, b, out):
+        entered.set()
+        leave.wait(30)
+        seen.append("multiplied")
+
+    monkeypatch.setattr(blas, "choose_product", linger)
+    matrix = np.ones((1, 1))
+    worker = threading.Thread(target=blas.multiply, args=(matrix, matrix, matrix))
+    worker.start()
+    entered.wait(30)
+    threading.Timer(0.05, leave.set).start()
+    blas.wait_for_products()
+    assert seen == ["multiplied"]
+    second = threading.Thread(target=blas.multiply, args=(matrix, matrix, matrix))
+    second.start()
+    time.sleep(0.02)
+    assert seen == ["multiplied"]  # nobody begins while a process is being forked
+    blas.FORKING.pop()
+    second.join(30)
+    worker.join(30)
+    assert seen == ["multiplied"] * 2
+    assert not blas.MULTIPLYING
+
+
+FORK = """
+import os, signal, sys, threading, time
+import numpy as np
+from threadpoolctl import threadpool_limits
+from npattn.fast import blas
+
+random = np.random.RandomState(0)
+a, b = random.standard_normal((2, 120, 120))
+
+def product():
+    return blas.multiply(a, b, np.empty_like(a))
+
+def go_on():
+    while True:
+        product()
+
+expected, forked, until = product(), 0, time.monotonic() + float(sys.argv[1])
+for _ in range(2):
+    threading.Thread(target=go_on, daemon=True).start()
+with threadpool_limits(2):
+    while time.monotonic() < until:
+        children = []
+        for _ in range(4):  # at once, as a pool of processes is started
+            child = os.fork()
+            if not child:
+                signal.alarm(20)  # ends a child that waits for a lock that nobody holds
+                right = all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
+                os._exit(0 if right else 1)
+            children.append(child)
+        for child in children:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if code:
+                sys.exit(f"child {forked}: {code}")
+            forked += 1
+print(forked)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_processes_forked_while_others_multiply_can_multiply():
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, "2"], check=False, capture_output=True, timeout=60, text=True
+    )
+    assert not found.returncode, found.stderr
+    assert int(found.stdout) > 3

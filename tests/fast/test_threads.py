@@ -1,0 +1,734 @@
+import os
+import platform
+import random
+import subprocess
+import sys
+import threading
+import time
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+import npattn
+from npattn.fast import blas, threads
+from npattn.fast.threads import num_threads, parallel_for
+from npattn.ops.primitive import CONTEXT
+from tests.fast.products import blas_threads, matrices, product
+
+on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
+posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind threads to cores")
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: 2)
+
+
+def run(program, *arguments):
+    """Run a program of its own, which is over within a minute."""
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ).stdout.split()
+
+
+# Every block, once
+
+
+@given(number=st.integers(0, 30), count=st.integers(1, 9))
+def test_every_block_is_worked_on_once(number, count):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "num_threads", lambda: count)
+        done = []
+        parallel_for(done.append, iter(range(number)))
+    assert sorted(done) == list(range(number))
+
+
+def test_several_threads_work_at_once(two_threads):
+    both = threading.Barrier(2, timeout=30)  # an error unless two are there at once
+    parallel_for(lambda _: both.wait(), range(2))
+
+
+@pytest.mark.parametrize(("number", "count", "helpers"), [(0, 3, []), (1, 3, []), (2, 3, [1]), (7, 3, [2]), (7, 1, [])])
+def test_no_more_helpers_are_asked_than_there_is_work_for(number, count, helpers, monkeypatch):
+    asked, invite = [], threads.Loop.invite
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    monkeypatch.setattr(threads.Loop, "invite", lambda loop, n, context: asked.append(n) or invite(loop, n, context))
+    parallel_for(lambda _: None, range(number))
+    assert asked == helpers
+
+
+@pytest.mark.parametrize("of_helper", [False, True])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_reaches_the_caller_from_whoever_met_it_and_stops_the_others(of_helper, kind, two_threads):
+    both, caller, raised, done = threading.Barrier(2, timeout=30), threading.get_ident(), threading.Event(), []
+
+    def work(block):
+        done.append(block)
+        both.wait()
+        if (threading.get_ident() != caller) == of_helper:
+            raised.set()
+            raise kind("met")
+        raised.wait(30)
+        time.sleep(0.05)  # until the others have been called off
+
+    with pytest.raises(kind, match="met"):
+        parallel_for(work, range(100))
+    assert sorted(done) == [0, 1]
+
+
+@pytest.mark.parametrize("bad", range(6))
+def test_an_exception_is_raised_once_all_have_stopped(bad, two_threads):
+    running = []
+
+    def work(block):
+        running.append(block)
+        try:
+            time.sleep(0.001)
+            if block == bad:
+                raise ValueError(f"block {block}")
+        finally:
+            running.remove(block)
+
+    with pytest.raises(ValueError, match=f"block {bad}"):
+        parallel_for(work, range(6))
+    assert not running
+
+
+def test_loops_within_loops_run_on_the_thread_that_meets_them(two_threads):
+    done, both = [], threading.Barrier(2, timeout=30)
+
+    def outer(i):
+        if i < 2:
+            both.wait()
+        here = threading.get_ident()
+        parallel_for(
+            lambda j: parallel_for(lambda k: done.append((i, j, k, here, threading.get_ident())), [0, 1]), [0, 1]
+        )
+
+    parallel_for(outer, range(5))
+    assert sorted(entry[:3] for entry in done) == [(i, j, k) for i in range(5) for j in (0, 1) for k in (0, 1)]
+    assert all(outside == inside for *_, outside, inside in done)
+    assert len({entry[-1] for entry in done}) == 2
+
+
+def test_a_loop_within_a_loop_of_one_block_has_helpers(two_threads):
+    both = threading.Barrier(2, timeout=30)
+    parallel_for(lambda _: parallel_for(lambda _: both.wait(), range(2)), range(1))
+
+
+def test_many_callers_at_once_come_to_an_end_with_few_threads(monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: 3)
+    monkeypatch.setattr(threads, "POOL", threads.Pool())
+    callers, rounds = 12, 30
+    together, done = threading.Barrier(callers, timeout=30), [[] for _ in range(callers)]
+
+    def call(caller):
+        together.wait()
+        for _ in range(rounds):
+            parallel_for(done[caller].append, range(5))
+
+    with ThreadPoolExecutor(callers) as executor:
+        list(executor.map(call, range(callers)))
+    assert all(sorted(blocks) == sorted(list(range(5)) * rounds) for blocks in done)
+    assert len(threads.POOL.threads) <= 2 * callers  # several may start one at the same time, once
+
+
+def test_a_caller_waits_for_no_helper_that_is_busy_elsewhere(two_threads, monkeypatch):
+    monkeypatch.setattr(threads, "POOL", threads.Pool())
+    leave, both, done = threading.Event(), threading.Barrier(3, timeout=30), []
+    busy = threading.Thread(target=parallel_for, args=(lambda _: (both.wait() and None) or leave.wait(30), range(2)))
+    busy.start()
+    both.wait()  # the only helper is at work now, and stays there
+    parallel_for(lambda block: done.append((block, threading.get_ident())), range(4))
+    assert done == [(block, threading.get_ident()) for block in range(4)]
+    leave.set()
+    busy.join(30)
+
+
+def test_threads_are_made_when_they_are_first_needed():
+    assert run("import threading, npattn.fast.threads as t; print(len(t.POOL.threads), threading.active_count())") == [
+        "0",
+        "1",
+    ]
+
+
+def test_where_no_thread_can_be_started_the_caller_does_it_all(two_threads, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "POOL", threads.Pool())
+    monkeypatch.setattr(threads, "start_new_thread", refuse)
+    done = []
+    parallel_for(lambda block: done.append((block, threading.get_ident())), range(4))
+    assert done == [(block, threading.get_ident()) for block in range(4)]
+    assert threads.POOL.tasks.empty()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_arrays_are_kept_alive(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    x = np.ones(4)
+    alive = weakref.ref(x)
+    parallel_for(lambda block, x=x: x[block].sum(), range(4))
+    del x
+    until = time.monotonic() + 10
+    while alive() is not None and time.monotonic() < until:  # a helper that came late lets go of it in a moment
+        time.sleep(0.001)
+    assert alive() is None
+
+
+SHUTDOWN = """
+import atexit
+import numpy as np
+from npattn.fast import threads
+
+threads.num_threads = lambda: 3
+
+def call(when):
+    done = []
+    threads.parallel_for(done.append, range(20))
+    print(when, sorted(done) == list(range(20)), flush=True)
+
+class Late:
+    def __del__(self, call=call):
+        call("late")
+
+atexit.register(call, "atexit")
+if __name__ == "__main__":
+    import sys
+    if sys.argv[1] == "used":
+        call("before")
+    late = Late()
+    late.itself = late
+"""
+
+
+@pytest.mark.parametrize(("used", "expected"), [("used", "before True atexit True"), ("unused", "atexit True")])
+def test_loops_come_to_an_end_while_the_interpreter_shuts_down(used, expected):
+    found = run(SHUTDOWN, used)
+    assert found[: len(expected.split())] == expected.split()
+    assert found[len(expected.split()) :] in ([], ["late", "True"])
+
+
+# The caller's context
+
+
+@pytest.mark.parametrize("setting", ["ignore", "raise"])
+def test_a_helper_has_the_callers_settings(setting, two_threads):
+    both, found, variable = threading.Barrier(2, timeout=30), [], ContextVar("variable")
+
+    def look(_):
+        both.wait()
+        found.append((np.geterr()["under"], variable.get(), CONTEXT.get().definitions_only))
+
+    variable.set(5)
+    with np.errstate(under=setting), npattn.definitions():
+        parallel_for(look, range(2))
+    assert found == [(setting, 5, True)] * 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_callers_settings_stay_as_they_were(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    before, call = np.geterr(), np.geterrcall()
+    parallel_for(lambda _: np.seterr(all="ignore"), range(4))
+    assert np.geterr() == before
+    assert np.geterrcall() is call
+    assert threads.IN_PARALLEL.get() is False
+
+
+def divide(blocks=8):
+    x = np.ones(blocks)
+    with np.errstate(divide="warn", invalid="warn"):
+        parallel_for(lambda i: np.divide(x[i : i + 1] - (i < 4), 0 * x[i : i + 1]), range(blocks))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_warning_is_raised_once_however_many_blocks_and_threads_meet_it(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        divide()
+    assert [str(w.message) for w in found] == [
+        "divide by zero encountered in divide",
+        "invalid value encountered in divide",
+    ]
+    assert {(w.category, w.filename) for w in found} == {(RuntimeWarning, __file__)}
+
+
+def test_warnings_of_loops_within_loops_are_raised_once(two_threads):
+    x = np.zeros(4)
+    with warnings.catch_warnings(record=True) as found, np.errstate(divide="warn"):
+        warnings.simplefilter("always")
+        parallel_for(lambda _: parallel_for(lambda i: np.divide(1, x[i : i + 1]), range(4)), range(3))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_warning_that_is_an_error_is_raised(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="divide by zero"):
+            divide()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_errors_are_raised_ignored_or_told_as_the_caller_wishes(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    x, told = np.zeros(8), []
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        parallel_for(lambda i: np.divide(1, x[i : i + 1]), range(8))
+    with np.errstate(divide="ignore"):
+        parallel_for(lambda i: np.divide(1, x[i : i + 1]), range(8))
+    with np.errstate(divide="call", call=lambda error, flag: told.append(error)):
+        parallel_for(lambda i: np.divide(1, x[i : i + 1]), range(8))
+    assert told == ["divide by zero"] * 8
+
+
+# Same bits
+
+
+@on_one_thread
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [((), 512, 4096, 512), ((3,), 100, 300, 170), ((9,), 64, 144, 196)])
+def test_a_product_has_the_same_bits_whatever_threads_there_are_and_whatever_others_do(shape, dtype):
+    batch, rows, inner, columns = shape
+    a, b = matrices(*batch, rows, inner, dtype=dtype), matrices(*batch, inner, columns, dtype=dtype, seed=1)
+    x, y, stop, rounds = matrices(300, 300), matrices(300, 300, seed=1), threading.Event(), []
+
+    def disturb():
+        while not stop.is_set():
+            product(x, y)
+            x @ y
+            rounds.append(None)
+
+    other, found = threading.Thread(target=disturb), []
+    try:
+        for busy in (False, True):
+            if busy:
+                other.start()
+            for count in (1, 2, 4):
+                for limit in (1, 2):
+                    with threadpool_limits(limit), pytest.MonkeyPatch.context() as patch:
+                        patch.setattr(threads, "num_threads", lambda count=count: count)
+                        found.append(product(a, b))
+    finally:
+        stop.set()
+        other.join(60)
+    assert rounds
+    np.testing.assert_allclose(found[0], a.astype(float) @ b, rtol=0, atol=3e-3 if dtype == np.float32 else 1e-10)
+    for others in found[1:]:
+        np.testing.assert_array_equal(found[0], others)
+
+
+def test_products_come_one_after_the_other_where_blas_has_none_on_one_thread(two_threads, monkeypatch):
+    monkeypatch.setattr(blas, "find_gemm", lambda dtype: None)
+    done = []
+    parallel_for(lambda block: done.append((block, threading.get_ident())), range(6), products=True)
+    assert done == [(block, threading.get_ident()) for block in range(6)]
+    both = threading.Barrier(2, timeout=30)
+    parallel_for(lambda _: both.wait(), range(2))  # other work is shared still
+
+
+# Interrupts
+
+INTERRUPTS = """
+import _thread, os, random, signal, sys, threading, time
+import numpy as np
+from npattn.fast import blas, threads
+from tests.fast.products import blas_threads, matrices, product
+
+seconds, way = float(sys.argv[1]), sys.argv[2]
+threads.num_threads = lambda: 3
+a, b = matrices(150, 200), matrices(200, 150, seed=1)
+a2, b2 = matrices(256, 256), matrices(256, 256, seed=1)
+x, y = np.arange(4000.0), np.empty(4000)
+main, active, rng = threading.get_ident(), [], random.Random(int(sys.argv[3]))
+
+def add_one(block):
+    if threading.get_ident() != main:
+        active.append(block)
+    try:
+        np.add(x[block], 1, out=y[block])
+        time.sleep(rng.choice((0, 0, 0.0002)))
+    finally:
+        if threading.get_ident() != main:
+            active.remove(block)
+
+def compute():
+    y.fill(0)
+    threads.parallel_for(add_one, [slice(i, i + 500) for i in range(0, 4000, 500)])
+    return product(a, b), product(a2, b2), y.copy()
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def state():
+    return blas_threads(), sorted(os.sched_getaffinity(0)), np.geterr(), threads.IN_PARALLEL.get()
+
+expected, before = compute(), state()
+signal.signal(signal.SIGALRM, interrupt)
+signal.signal(signal.SIGINT, interrupt)
+started = time.monotonic()
+for _ in range(5):
+    compute()
+usual = (time.monotonic() - started) / 5
+rounds = interrupts = escapes = 0
+while time.monotonic() < started + seconds:
+    rounds += 1
+    fresh = rng.random() < 0.1
+    try:
+        try:
+            if fresh:
+                threads.POOL = threads.Pool()  # so that threads are started under fire as well
+            delay = rng.uniform(1e-5, 1.3 * usual)
+            if way == "storm":
+                signal.setitimer(signal.ITIMER_REAL, delay, 0.0003)
+            elif way == "timer":
+                signal.setitimer(signal.ITIMER_REAL, delay)
+            else:
+                other = threading.Timer(delay, _thread.interrupt_main)
+                other.start()
+            found = compute()
+            while way == "thread" and other.is_alive():
+                time.sleep(0.0001)
+        except KeyboardInterrupt:
+            interrupts += 1
+            escapes += bool(active)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if way == "thread":
+                other.join()
+    except KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    while active:
+        time.sleep(0.0001)
+    if rounds % 10 == 0:
+        assert state() == before, (state(), before)
+        assert all(np.array_equal(f, e) for f, e in zip(compute(), expected)), "other bits"
+        both = threading.Barrier(2, timeout=20)
+        threads.parallel_for(lambda _: both.wait(), range(2))
+assert not blas.MULTIPLYING
+assert len(threads.POOL.threads) <= 2
+print(rounds, interrupts, escapes)
+"""
+
+
+@posix
+@pytest.mark.parametrize("way", ["timer", "thread", "storm"])
+def test_interrupts_at_any_moment_leave_everything_as_it_was(way):
+    rounds, interrupts, escapes = map(int, run(INTERRUPTS, 2, way, random.randrange(1000)))
+    assert interrupts > rounds / 4 > 2
+    assert escapes == 0 or way == "storm"  # no helper works on when the exception leaves
+
+
+def test_helpers_have_ended_when_an_interrupt_leaves(two_threads):
+    both, active = threading.Barrier(2, timeout=30), []
+    caller = threading.get_ident()
+
+    def work(_):
+        both.wait()
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        active.append(None)
+        time.sleep(0.05)
+        active.pop()
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel_for(work, range(9))
+    assert not active
+
+
+# Forks
+
+FORKS = """
+import os, signal, sys, threading, time
+import numpy as np
+from npattn.fast import threads
+from tests.fast.products import blas_threads, matrices, product
+
+threads.num_threads = lambda: 2
+a, b = matrices(150, 300), matrices(300, 150, seed=1)
+expected = product(a, b)
+before = blas_threads(), os.sched_getaffinity(0)
+
+def go_on():
+    while True:
+        product(a, b)
+
+for _ in range(2):
+    threading.Thread(target=go_on, daemon=True).start()
+forked, until = 0, time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until:
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # ends a child that waits for what its parent alone has
+            as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.POOL.threads
+            both = threading.Barrier(2, timeout=10)
+            threads.parallel_for(lambda _: both.wait(), range(2))
+            right = (product(a, b) == expected).all() and np.allclose(a @ b, expected, atol=1e-3)
+            os._exit(0 if as_before and right else 1)
+        children.append(child)
+    for child in children:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code:
+            sys.exit(f"child {forked}: {code}")
+        forked += 1
+print(forked)
+"""
+
+
+@posix
+@linux
+def test_a_process_forked_while_others_compute_has_threads_of_its_own_and_blas_as_it_was():
+    (forked,) = run(FORKS, 2)
+    assert int(forked) > 2
+
+
+FORK_IN_WORK = """
+import os, threading
+from npattn.fast import threads
+
+threads.num_threads = lambda: 2
+both, caller = threading.Barrier(2, timeout=10), threading.get_ident()
+parent = os.getpid()
+
+def work(_):
+    both.wait()
+    if threading.get_ident() == caller:
+        os.fork()
+    else:
+        threading.Event().wait(0.3)
+
+try:
+    threads.parallel_for(work, range(2))
+    said = "done"
+except RuntimeError as error:
+    said = str(error)
+if os.getpid() != parent:
+    print(said, flush=True)
+    os._exit(0)
+os.wait()
+print(said)
+"""
+
+
+@posix
+def test_a_process_forked_by_work_is_told_that_others_blocks_are_missing():
+    child, parent = " ".join(run(FORK_IN_WORK)).split(" alone ")
+    assert child.startswith("work forked this process")
+    assert parent == "done"
+
+
+# Limits
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_limits_of_users_are_neither_lost_nor_overridden(elsewhere, two_threads):
+    a, b = matrices(150, 200), matrices(200, 150, seed=1)
+    expected, before, rounds, stop = product(a, b), blas_threads(), [], threading.Event()
+
+    def compute():
+        while not stop.is_set():
+            assert (product(a, b) == expected).all()
+            rounds.append(None)
+
+    def limit():
+        rng, until, limits = random.Random(1), time.monotonic() + 1, 0
+        while time.monotonic() < until or limits < 20:
+            outer, inner = rng.choices((1, 2, 3, 4), k=2)
+            with threadpool_limits(outer):
+                product(a, b)
+                assert set(blas_threads()) == {outer}
+                with threadpool_limits(inner):
+                    time.sleep(rng.choice((0, 1e-4)))
+                    assert set(blas_threads()) == {inner}
+                    product(a, b)
+                assert set(blas_threads()) == {outer}
+            assert blas_threads() == before
+            limits += 1
+
+    with ThreadPoolExecutor(3) as executor:
+        others = [executor.submit(compute) for _ in range(2)]
+        try:
+            executor.submit(limit).result(60) if elsewhere else limit()
+        finally:
+            stop.set()
+        for other in others:
+            other.result(60)
+    assert len(rounds) > 20
+    assert blas_threads() == before
+
+
+def test_nothing_sets_the_threads_of_blas(two_threads, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("set")
+
+    for library in ThreadpoolController().lib_controllers:
+        monkeypatch.setattr(type(library), "set_num_threads", refuse)
+    assert product(matrices(150, 200), matrices(200, 150)).shape == (150, 150)
+
+
+@pytest.fixture
+def four_cores(monkeypatch):
+    """A process that may use four cores and has set no limit, with BLAS on four threads."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(threads, "other_cores", set)
+    monkeypatch.setattr(threads, "LIMIT", sys.maxsize)
+    with threadpool_limits(4):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("environment", "limit"),
+    [
+        ({}, sys.maxsize),
+        ({"OMP_NUM_THREADS": "3"}, 3),
+        ({"OMP_NUM_THREADS": "4,2", "MKL_NUM_THREADS": "8"}, 4),
+        ({"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": "0", "MKL_NUM_THREADS": "many"}, sys.maxsize),
+    ],
+)
+def test_limits_in_the_environment_are_kept(environment, limit, monkeypatch, four_cores):
+    assert threads.read_limit(environment) == limit
+    monkeypatch.setattr(threads, "LIMIT", limit)
+    assert num_threads() == min(limit, 4)
+
+
+@pytest.mark.parametrize("variable", threads.LIMITING_VARIABLES)
+def test_the_environment_is_read(variable):
+    program = "from npattn.fast import threads; print(threads.LIMIT, threads.num_threads())"
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {variable: "1"}, check=True, capture_output=True, timeout=60
+    )
+    assert found.stdout.split() == [b"1", b"1"]
+
+
+def test_limits_of_threadpoolctl_are_kept(four_cores):
+    for limit in (1, 2, 3, 64):
+        with threadpool_limits(limit):
+            assert num_threads() == min(limit, 4)
+    with threadpool_limits(1):
+        done = []
+        parallel_for(lambda _: done.append(threading.get_ident()) or time.sleep(0.001), range(6))
+        assert set(done) == {threading.get_ident()}
+    both = threading.Barrier(2, timeout=30)
+    parallel_for(lambda _: both.wait(), range(2))
+
+
+@linux
+def test_cores_that_are_denied_are_not_used(monkeypatch):
+    monkeypatch.setattr(threads, "LIMIT", sys.maxsize)
+    allowed = os.sched_getaffinity(0)
+    with threadpool_limits(3):
+        assert num_threads() == min(3, len(allowed))
+        try:
+            os.sched_setaffinity(0, {min(allowed)})
+            assert num_threads() == 1
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+
+# Cores
+
+
+@linux
+def test_the_system_tells_on_which_core_a_thread_runs():
+    if threads.current_core() is None:
+        pytest.skip("the system does not tell")
+    allowed = os.sched_getaffinity(0)
+    try:
+        for core in allowed:
+            os.sched_setaffinity(0, {core})
+            assert threads.current_core()() == core
+            assert threads.other_cores() == set()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("core", [0, 2, 5])
+def test_helpers_may_run_on_all_cores_but_the_callers(core, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr(threads, "current_core", lambda: lambda: core)
+    assert threads.other_cores() == {0, 2, 5} - {core}
+    monkeypatch.setattr(threads, "current_core", lambda: None)
+    assert threads.other_cores() == set()
+
+
+@pytest.mark.parametrize(("avoid", "expected"), [(True, {3, 4}), (False, None)])
+def test_a_helper_moves_to_the_other_cores_before_it_works_and_the_caller_stays(
+    avoid, expected, two_threads, monkeypatch
+):
+    pinned, seen, both = [], {}, threading.Barrier(2, timeout=30)
+    monkeypatch.setattr(threads, "other_cores", lambda: {3, 4})
+    monkeypatch.setattr(threads, "AVOID_CALLERS_CORE", avoid)
+    monkeypatch.setattr(
+        os, "sched_setaffinity", lambda who, cores: pinned.append((threading.get_ident(), who, cores)), raising=False
+    )
+
+    def work(_):
+        both.wait()
+        seen[threading.get_ident()] = list(pinned)
+
+    parallel_for(work, range(2))
+    seen.pop(threading.get_ident())
+    ((helper, calls),) = seen.items()
+    assert calls == ([(helper, 0, expected)] if avoid else [])
+
+
+@linux
+def test_a_helper_works_where_it_is_if_the_system_denies_it_other_cores(two_threads, monkeypatch):
+    monkeypatch.setattr(threads, "other_cores", lambda: {10**4})
+    both = threading.Barrier(2, timeout=30)
+    parallel_for(lambda _: both.wait(), range(2))
+
+
+@linux
+def test_the_caller_may_run_wherever_it_could(two_threads):
+    allowed, both = os.sched_getaffinity(0), threading.Barrier(2, timeout=30)
+    parallel_for(lambda _: both.wait(), range(2))
+    assert os.sched_getaffinity(0) == allowed
+
+
+# Memory
+
+MEMORY = """
+import resource, sys, numpy as np
+from npattn.fast import threads
+threads.KEEP_FREED_MEMORY = sys.argv[1] == "keep"
+threads.parallel_for(lambda block: None, range(2))
+
+def fresh():
+    for _ in range(20):
+        arrays = [np.ones(2**20, np.float32) for _ in range(5)]
+        del arrays
+
+fresh()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fresh()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
+def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
+    keep, give_back = (int(run(MEMORY, how)[0]) for how in ("keep", "return"))
+    assert 10 * keep < give_back
