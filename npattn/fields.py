@@ -12,7 +12,7 @@ from typing import Any
 
 from npattn.checks import require_booleans, require_choice, require_integers, require_numbers, require_selection
 
-__all__ = ["boolean", "check_fields", "checked", "choice", "choices", "integer", "number", "probability", "size"]
+__all__ = ["boolean", "check_fields", "checked", "choice", "choices", "integer", "number", "pair", "probability"]
 
 REQUIRED = dataclasses.MISSING
 """The default of what has none."""
@@ -120,8 +120,8 @@ def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
     return checked(check, default)
 
 
-def size(default: Any = REQUIRED) -> Any:
-    """Declare a height and a width; a list is kept as a tuple."""
+def pair(default: Any = REQUIRED) -> Any:
+    """Declare a pair of integers, height and width, of at least 1; a list is kept as a tuple."""
 
     def check(system: str, name: str, value: Any) -> tuple[int, int]:
         if not isinstance(value, (tuple, list)) or len(value) != 2:

@@ -6,9 +6,9 @@ A layer takes its parameters out of `params`, under the name that it is given: `
 declared and where its layer is called, and gradients are merged with ``|``.
 
 Gradients are added in one way. Where several steps read a map, its gradient is the sum of what they send back, and each
-is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` returns the sum. A pool adds to the array
-that it is given, which it may write to; a layer adds that array to the gradient that it makes itself. Where a map forks
-into branches of several steps, or a skip connection passes some, `ops.add` adds up what the branches send back.
+is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is dx + back_pool(dp), without another map.
+A pool writes to the array that it is given; a layer adds that array to the gradient that it makes itself. Where a map
+forks into branches of several steps, or a skip connection passes some, `ops.add` adds up what the branches send back.
 
 The functions that end in ``_parameters`` and ``_buffers`` declare what the layers read.
 """

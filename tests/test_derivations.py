@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import npattn
-import npattn.layers
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted((REPOSITORY / "derivations").glob("*.md"))

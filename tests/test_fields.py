@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from npattn import Module, Pass
-from npattn.fields import boolean, checked, choice, choices, integer, number, probability, size
+from npattn.fields import boolean, checked, choice, choices, integer, number, pair, probability
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Kept(Module):
     flag: bool = boolean(default=False)
     mode: str = choice(("one", "two"), default="one")
     names: tuple[str, ...] = choices(("a", "b"), default=("a",))
-    shape: tuple[int, int] | None = size(default=None)
+    shape: tuple[int, int] | None = pair(default=None)
     free: object = "anything"
 
     @classmethod
