@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npattn import attention, data, ops, oracle
+    from npattn import attention, data, layers, ops, oracle
     from npattn.attention import (
         CATALOGUE,
         CBAM,
@@ -70,6 +70,7 @@ __all__ = [
     "definitions",
     "diversity_penalty",
     "equivariance_loss",
+    "layers",
     "ops",
     "oracle",
 ]
@@ -79,7 +80,7 @@ HOMES = ("npattn.attention", "npattn.module", "npattn.ops.primitive", "npattn.tr
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is first asked for: pytest loads `npattn.plugin` in runs that need no more."""
-    if name in ("attention", "data", "ops", "oracle"):
+    if name in ("attention", "data", "layers", "ops", "oracle"):
         return import_module(f"npattn.{name}")
     if name == "__version__":
         return import_module("importlib.metadata").version("npattn")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from npattn.checks import channel_hint, check_array, check_hyperparameters, check_map, describe_type
+from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 
@@ -120,6 +121,10 @@ class Module(metaclass=Constructor):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         cls.derivation = f"derivations/{cls.__module__.rpartition('.')[2]}.md"
+
+    def __post_init__(self) -> None:
+        """Check each hyperparameter as its field declares it; a system whose fields limit each other goes on here."""
+        check_fields(self)
 
     @classmethod
     @abstractmethod
@@ -280,8 +285,7 @@ class Module(metaclass=Constructor):
         ValueError
             If a shape or a parameter's name is not what the system expects.
         """
-        self.check_inputs(inputs)
-        self._check_params(params, inputs[0])
+        self.check(params, *inputs)
         run = self.forward(params, *inputs)
 
         def backward(dy):
@@ -289,6 +293,20 @@ class Module(metaclass=Constructor):
             return run.backward(dy)
 
         return replace(run, backward=backward)
+
+    def check(self, params: Mapping[str, Any], *inputs: Any) -> None:
+        """Refuse parameters and inputs that a call would refuse; the arguments and errors are those of a call.
+
+        Examples
+        --------
+        >>> from npattn import HardAttention
+        >>> module = HardAttention(channels=3)
+        >>> module.check(module.init(), np.ones((1, 3, 7, 5)))
+        Traceback (most recent call last):
+        TypeError: HardAttention(channels=3): got 1 inputs; expected 2: x, noise
+        """
+        self.check_inputs(inputs)
+        self._check_params(params, inputs[0])
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""

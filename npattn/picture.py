@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.special import log_softmax, softmax
 
-from npattn.attention.dual import filter_map
+from npattn import layers
 from npattn.data import photo_features, photo_filters, photograph
 from npattn.module import Module, Pass
 from npattn.ops import resize_bilinear
@@ -325,8 +325,8 @@ def draw_branch_looks(
 ) -> None:
     """Draw where some pixels look in the position branch."""
     figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
-    narrowed = filter_map(strip_prefix("conv5a.", params), x, training=False).output
-    draw_rows(figure, module.position, strip_prefix("sa.", params), narrowed, pixels)
+    (reduced, _), _ = layers.conv_norm_act(x, params, "conv5a", training=False)
+    draw_rows(figure, module.position, strip_prefix("sa.", params), reduced, pixels)
 
 
 def draw_rows(figure: SubFigure, module: Module, params: dict[str, Any], x: np.ndarray, pixels: Any) -> None:

@@ -1,7 +1,10 @@
 """The pages and the code tell the same story, in mathematics that GitHub renders."""
 
+import ast
 import functools
+import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ PAGES = sorted((REPOSITORY / "derivations").glob("*.md"))
 SYSTEM_FILES = sorted(
     path for path in Path(npattn.attention.__file__).parent.glob("*.py") if path.name != "__init__.py"
 )
+TAGGED_FILES = [*SYSTEM_FILES, Path(npattn.layers.__file__)]
 SECTIONS = [
     "Notation",
     "Forward",
@@ -36,7 +40,7 @@ def prose_and_maths(page):
     return text, formulas + re.findall(r"\$([^$\n]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
 
 
-@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
 def test_equations_of_code_and_page_have_the_same_numbers(path):
     in_code = re.findall(r"# \((\d+'?)\)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     on_page = re.findall(r"^\\tag\{(\d+'?)\}$", page_of(path), flags=re.MULTILINE)
@@ -44,7 +48,7 @@ def test_equations_of_code_and_page_have_the_same_numbers(path):
     assert sorted(in_code) == sorted(on_page)
 
 
-@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
 def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
     source = path.read_text(encoding="utf-8")
     for forward in re.split(r"\n    def forward|\ndef ", source)[1:]:
@@ -52,6 +56,32 @@ def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
         mirrored = re.findall(r"# \((\d+)'\)$", forward, flags=re.MULTILINE)
         assert steps == sorted(steps, key=int)
         assert mirrored == steps[::-1]
+
+
+@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+def test_equation_numbers_stand_in_one_column(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for function in functions_with_tags(path):
+        tagged = [line for line in lines[function.lineno - 1 : function.end_lineno] if re.search(r"# \(\d+'?\)$", line)]
+        assert len({line.rindex("# (") for line in tagged}) == 1, function.name
+
+
+def functions_with_tags(path):
+    """The outermost functions and methods of a file that hold tagged lines."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [node for body in bodies for node in body if isinstance(node, ast.FunctionDef)]
+    return [node for node in functions if re.search(r"# \(\d+\)\n", ast.get_source_segment(source, node))]
+
+
+def test_readme_quotes_the_code_as_it_is():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"```python\n(def .*?)```", readme, flags=re.DOTALL)
+    source = textwrap.dedent(inspect.getsource(npattn.EfficientChannelAttention.forward))
+    signature, docstring, *steps = source.splitlines(keepends=True)
+    assert docstring.strip().startswith('"""')
+    assert quoted == ["".join([signature, *steps])]
 
 
 @pytest.mark.parametrize("system", npattn.CATALOGUE.values(), ids=npattn.CATALOGUE)
@@ -91,15 +121,15 @@ def test_every_system_has_its_place_in_the_article():
     assert [system.__name__ for system in npattn.CATALOGUE.values() if f"`{system.__name__}`" not in named] == []
 
 
-@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
-def test_page_of_a_system_has_all_its_sections_in_order(path):
+@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+def test_page_has_all_its_sections_in_order(path):
     headings = re.findall(r"^## (.*)$", page_of(path), flags=re.MULTILINE)
     assert headings == SECTIONS
     assert f"({path.stem}.md)" in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
     assert "```mermaid" in page_of(path)
 
 
-@pytest.mark.parametrize("path", SYSTEM_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
 def test_every_backward_equation_is_followed_by_a_check(path):
     blocks = page_of(path).split("$$\n")
     for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):

@@ -162,3 +162,30 @@ def test_importing_the_package_loads_neither_plots_nor_gpu_libraries():
     code = "import sys, npattn; print([m for m in ('matplotlib', 'cupy', 'torch', 'hypothesis') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@every_system
+def test_check_refuses_what_a_call_refuses_and_computes_nothing(system, monkeypatch):
+    module = system.example()
+    params, inputs = npattn.oracle.generic_values(module)
+    name = next(iter(params))
+    wrong = [
+        (params, [x[0] for x in inputs.values()]),
+        (params, [x.astype(np.float32) for x in inputs.values()]),
+        (params, []),
+        ({key: value for key, value in params.items() if key != name}, inputs.values()),
+        (params | {name: params[name][None]}, inputs.values()),
+        (list(params), inputs.values()),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "forward", None)
+        assert module.check(params, *inputs.values()) is None
+        found = []
+        for given_params, given_inputs in wrong:
+            with pytest.raises((TypeError, ValueError)) as caught:
+                module.check(given_params, *given_inputs)
+            found.append((caught.type, str(caught.value)))
+    for (given_params, given_inputs), expected in zip(wrong, found, strict=True):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            module(given_params, *given_inputs)
+        assert (caught.type, str(caught.value)) == expected

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from npattn import ops
-from npattn.checks import check_variance, require_booleans, require_integers, require_selection
+from npattn import layers, ops
+from npattn.checks import check_variance
+from npattn.fields import boolean, choices, integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.pooling import GLOBAL_POOLS
-from npattn.parameters import add_prefix, norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
+from npattn.parameters import Parameter, add_prefix, norm_buffers, norm_parameters
+from npattn.typing import Array, Params
 
 PAPER = Paper(
     title="CBAM: Convolutional Block Attention Module",
@@ -26,7 +28,7 @@ PAPER = Paper(
 class CBAMChannelGate(Module):
     """Gate each channel by a two-layer network that several summaries of the channels share.
 
-    Each pool makes one number of every channel. One network with a narrow middle, the same for all pools, takes each
+    Each pool makes one number of every channel. One network of two layers, the same for all pools, takes each
     pool's numbers to logits; the logits are added: a = σ(Σ_pool W₂ relu(W₁ pool(x) + b₁) + b₂), y = x ⊙ a.
 
     Parameters
@@ -34,7 +36,7 @@ class CBAMChannelGate(Module):
     channels : int
         C, channels of the map.
     reduction : int, default 16
-        r; the middle layer is max(1, C // r) wide.
+        r; the hidden layer has max(1, C // r) channels.
     pools : tuple of str, default ("avg", "max")
         Some of ``"avg"``, ``"max"``, ``"lp"`` (the Euclidean norm) and ``"lse"`` (log-sum-exp), each at most once.
 
@@ -71,39 +73,33 @@ class CBAMChannelGate(Module):
     key: ClassVar = "cbam-channel"
     paper: ClassVar = PAPER
 
-    channels: int
-    reduction: int = 16
-    pools: tuple[str, ...] = ("avg", "max")
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_selection(name, GLOBAL_POOLS, pools=self.pools)
-        object.__setattr__(self, "pools", tuple(map(str, self.pools)))  # the published code's list has no hash
+    channels: int = integer(least=1)
+    reduction: int = integer(least=1, default=16)
+    pools: tuple[str, ...] = choices(GLOBAL_POOLS, default=("avg", "max"))
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 32 channels, 4 in the middle."""
+    def example(cls) -> CBAMChannelGate:
+        """Return a small instance: 32 channels, 4 in the hidden layer."""
         return cls(channels=32, reduction=8)
 
-    def parameters(self):
-        """Declare the two layers: C to C/r and back."""
-        wide, narrow = self.channels, max(1, self.channels // self.reduction)
-        return {
-            "mlp.1.weight": uniform_fan_in(narrow, wide),
-            "mlp.1.bias": uniform_fan_in(narrow, inputs=wide),
-            "mlp.3.weight": uniform_fan_in(wide, narrow),
-            "mlp.3.bias": uniform_fan_in(wide, inputs=narrow),
-        }
+    @property
+    def hidden_channels(self) -> int:
+        """C/r, channels of the hidden layer."""
+        return max(1, self.channels // self.reduction)
 
-    def forward(self, params, x):
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the two layers: C to C/r and back."""
+        channels, hidden = self.channels, self.hidden_channels
+        return layers.linear_parameters("mlp.1", hidden, channels) | layers.linear_parameters("mlp.3", channels, hidden)
+
+    def forward(self, params: Params, x: Array) -> Pass:
         """Pool, excite, add, scale. The tags are the equation numbers of the derivation."""
         k, (batch, channels) = len(self.pools), x.shape[:2]
         pooled, back_pools = ops.global_pools(x, self.pools)                     # (1)
         p = np.concatenate(pooled)  # k B rows: to the shared layers, pools are so many more images
-        h, back_fc1 = ops.linear(p, **strip_prefix("mlp.1.", params))            # (2)
+        h, back_fc1 = layers.linear(p, params, "mlp.1")                          # (2)
         r, back_relu = ops.relu(h)                                               # (3)
-        u, back_fc2 = ops.linear(r, **strip_prefix("mlp.3.", params))            # (4)
+        u, back_fc2 = layers.linear(r, params, "mlp.3")                          # (4)
         z = u.reshape(k, batch, channels).sum(axis=0)                            # (5)
         a, back_sigmoid = ops.sigmoid(z)                                         # (6)
         y, back_gate = ops.gate(x, a)                                            # (7)
@@ -112,11 +108,11 @@ class CBAMChannelGate(Module):
             dx, da = back_gate(dy)                                               # (7')
             dz = back_sigmoid(da)                                                # (6')
             du = np.concatenate([dz] * k)                                        # (5')
-            dr, dw2, db2 = back_fc2(du)                                          # (4')
+            dr, grads_fc2 = back_fc2(du)                                         # (4')
             dh = back_relu(dr)                                                   # (3')
-            dp, dw1, db1 = back_fc1(dh)                                          # (2')
+            dp, grads_fc1 = back_fc1(dh)                                         # (2')
             dx = back_pools(dp.reshape(k, batch, channels), accumulate_into=dx)  # (1')
-            return dx, {"mlp.1.weight": dw1, "mlp.1.bias": db1, "mlp.3.weight": dw2, "mlp.3.bias": db2}
+            return dx, grads_fc1 | grads_fc2
 
         return Pass(y, backward, attention={"channel": a})
 
@@ -169,63 +165,56 @@ class CBAMSpatialGate(Module):
     key: ClassVar = "cbam-spatial"
     paper: ClassVar = PAPER
 
-    channels: int
-    batch_norm: bool = True
-    training: bool = False
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels)
-        require_booleans(name, batch_norm=self.batch_norm, training=self.training)
+    channels: int = integer(least=1)
+    batch_norm: bool = boolean(default=True)
+    training: bool = boolean(default=False)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> CBAMSpatialGate:
         """Return a small instance: 16 channels."""
         return cls(channels=16)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the kernel, and batch norm's scale and shift."""
-        norm = norm_parameters("spatial.bn", 1) if self.batch_norm else {}
-        return {"spatial.conv.weight": uniform_fan_in(1, 2, 7, 7), **norm}
+        kernel = layers.conv_parameters("spatial.conv", 1, 2, 7, bias=False)
+        return kernel | norm_parameters("spatial.bn", 1) if self.batch_norm else kernel
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare batch norm's running mean and variance."""
         return norm_buffers("spatial.bn", 1) if self.batch_norm else {}
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a batch whose variance batch norm can't estimate."""
         super().check_inputs(inputs)
         if self.batch_norm and self.training:
             check_variance(self, inputs[0])
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Pool over the channels, convolve, normalise, scale. The tags are the equation numbers of the derivation."""
-        m, back_max = ops.max_pool(x, axis=1)                                                           # (8)
-        q, back_mean = ops.average_pool(x, axis=1)                                                      # (9)
-        t, back_join = ops.concatenate((m, q), axis=1)                                                  # (10)
-        z, back_conv = ops.conv2d(t, **strip_prefix("spatial.conv.", params), padding=3)                # (11)
-        buffers = {}
+        m, back_max = ops.max_pool(x, axis=1)                             # (8)
+        q, back_mean = ops.average_pool(x, axis=1)                        # (9)
+        t, back_join = ops.concatenate((m, q), axis=1)                    # (10)
+        z, back_conv = layers.conv(t, params, "spatial.conv", padding=3)  # (11)
+        running: dict[str, Array] = {}
         if self.batch_norm:
-            norm = strip_prefix("spatial.bn.", params)
-            (z, running), back_norm = ops.batch_norm(z, **norm, training=self.training, momentum=0.01)  # (12)
-            if self.training:
-                buffers = dict(zip(self.buffers(), running, strict=True))
-        a, back_sigmoid = ops.sigmoid(z)                                                                # (13)
-        y, back_gate = ops.gate(x, a)                                                                   # (14)
+            normalised = layers.batch_norm(z, params, "spatial.bn", training=self.training, momentum=0.01)
+            (z, running), back_norm = normalised                          # (12)
+        a, back_sigmoid = ops.sigmoid(z)                                  # (13)
+        y, back_gate = ops.gate(x, a)                                     # (14)
 
         def backward(dy):
-            grads = {}
-            dx, da = back_gate(dy)                                                                      # (14')
-            dz = back_sigmoid(da)                                                                       # (13')
+            grads_norm = {}
+            dx, da = back_gate(dy)                                        # (14')
+            dz = back_sigmoid(da)                                         # (13')
             if self.batch_norm:
-                dz, grads["spatial.bn.weight"], grads["spatial.bn.bias"] = back_norm(dz)                # (12')
-            dt, dw, _ = back_conv(dz)                                                                   # (11')
-            dm, dq = back_join(dt)                                                                      # (10')
-            dx = back_mean(dq, accumulate_into=dx)                                                      # (9')
-            dx = back_max(dm, accumulate_into=dx)                                                       # (8')
-            return dx, {"spatial.conv.weight": dw, **grads}
+                dz, grads_norm = back_norm(dz)                            # (12')
+            dt, grads_conv = back_conv(dz)                                # (11')
+            dm, dq = back_join(dt)                                        # (10')
+            dx = back_mean(dq, accumulate_into=dx)                        # (9')
+            dx = back_max(dm, accumulate_into=dx)                         # (8')
+            return dx, grads_conv | grads_norm
 
-        return Pass(y, backward, attention={"spatial": a}, buffers=buffers)
+        return Pass(y, backward, attention={"spatial": a}, buffers=running)
 
 
 @dataclass(frozen=True)
@@ -240,7 +229,7 @@ class CBAM(Module):
     channels : int
         C, channels of the map.
     reduction : int, default 16
-        r; the channel gate's middle layer is max(1, C // r) wide.
+        r; the channel gate's hidden layer has max(1, C // r) channels.
     pools : tuple of str, default ("avg", "max")
         The channel gate's: some of ``"avg"``, ``"max"``, ``"lp"`` and ``"lse"``, each at most once.
     spatial : bool, default True
@@ -285,23 +274,16 @@ class CBAM(Module):
     key: ClassVar = "cbam"
     paper: ClassVar = PAPER
 
-    channels: int
-    reduction: int = 16
-    pools: tuple[str, ...] = ("avg", "max")
-    spatial: bool = True
-    batch_norm: bool = True
-    training: bool = False
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_selection(name, GLOBAL_POOLS, pools=self.pools)
-        require_booleans(name, spatial=self.spatial, batch_norm=self.batch_norm, training=self.training)
-        object.__setattr__(self, "pools", tuple(map(str, self.pools)))
+    channels: int = integer(least=1)
+    reduction: int = integer(least=1, default=16)
+    pools: tuple[str, ...] = choices(GLOBAL_POOLS, default=("avg", "max"))
+    spatial: bool = boolean(default=True)
+    batch_norm: bool = boolean(default=True)
+    training: bool = boolean(default=False)
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 32 channels, 4 in the middle."""
+    def example(cls) -> CBAM:
+        """Return a small instance: 32 channels, 4 in the hidden layer."""
         return cls(channels=32, reduction=8)
 
     @property
@@ -314,35 +296,35 @@ class CBAM(Module):
         """The second gate, in use if `spatial` is true."""
         return CBAMSpatialGate(self.channels, self.batch_norm, self.training)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare those of the channel gate, then those of the spatial gate."""
         second = add_prefix("SpatialGate.", self.spatial_gate.parameters()) if self.spatial else {}
         return add_prefix("ChannelGate.", self.channel_gate.parameters()) | second
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare the spatial gate's running statistics."""
         return add_prefix("SpatialGate.", self.spatial_gate.buffers()) if self.spatial else {}
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a batch whose variance batch norm can't estimate."""
         super().check_inputs(inputs)
         if self.spatial and self.batch_norm and self.training:
             check_variance(self, inputs[0])
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Gate the channels, then the positions. The tags are the equation numbers of the derivation."""
-        second = self.spatial_gate.forward if self.spatial else leave
-        f = self.channel_gate.forward(strip_prefix("ChannelGate.", params), x)  # (15)
-        g = second(strip_prefix("SpatialGate.", params), f.output)              # (16)
+        second = self.spatial_gate.forward if self.spatial else identity
+        f = layers.submodule(self.channel_gate.forward, params, "ChannelGate", x)  # (15)
+        g = layers.submodule(second, params, "SpatialGate", f.output)              # (16)
 
         def backward(dy):
-            df, dspatial = g.backward(dy)                                       # (16')
-            dx, dchannel = f.backward(df)                                       # (15')
-            return dx, add_prefix("ChannelGate.", dchannel) | add_prefix("SpatialGate.", dspatial)
+            df, grads_spatial = g.backward(dy)                                     # (16')
+            dx, grads_channel = f.backward(df)                                     # (15')
+            return dx, grads_channel | grads_spatial
 
-        return Pass(g.output, backward, f.attention | g.attention, add_prefix("SpatialGate.", g.buffers))
+        return Pass(g.output, backward, f.attention | g.attention, g.buffers)
 
 
-def leave(_, x):
-    """Pass a map on as it is."""
+def identity(_: Params, x: Array) -> Pass:
+    """Hand a map on as it is."""
     return Pass(x, lambda dy: (dy, {}))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npattn import ops
-from npattn.checks import require_choice, require_integers
+import numpy as np
+
+from npattn import layers, ops
+from npattn.fields import choice, integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import zeros
+from npattn.parameters import Parameter, zeros
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,6 @@ class ChannelAttention(Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> module = ChannelAttention(channels=8)
     >>> x = np.ones((2, 8, 7, 5))
     >>> run = module(module.init(seed=0), x)
@@ -68,44 +70,39 @@ class ChannelAttention(Module):
         url="https://arxiv.org/abs/1809.02983",
     )
 
-    channels: int
-    variant: str = "paper"
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels)
-        require_choice(name, ("paper", "code"), variant=self.variant)
+    channels: int = integer(least=1)
+    variant: str = choice(("paper", "code"), default="paper")
 
     @classmethod
-    def example(cls):
+    def example(cls) -> ChannelAttention:
         """Return a small instance: 32 channels, in the paper's variant."""
         return cls(channels=32)
 
-    def draw_input(self, name, shape, random):
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw a map so faint that the sums over its positions don't leave each channel one single affinity."""
         return super().draw_input(name, shape, random) * (2 / (shape[2] * shape[3])) ** 0.5
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the one scale."""
         return {"gamma": zeros(1)}
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Compare, weigh, mix, scale, add. The tags are the equation numbers of the derivation."""
         weigh = ops.softmax if self.variant == "paper" else ops.softmin
         rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
         g, back_gram = ops.gram(rows)                     # (1)
         s, back_weigh = weigh(g)                          # (2)
         m, back_mix = ops.matmul(s, rows)                 # (3)
-        e, back_scale = ops.gate(m, params["gamma"])      # (4)
+        e, back_scale = layers.scale(m, params, "gamma")  # (4)
         y, back_add = ops.add(x, e.reshape(x.shape))      # (5)
 
         def backward(dy):
             dx, de = back_add(dy)                         # (5')
-            dm, dgamma = back_scale(de.reshape(e.shape))  # (4')
+            dm, grads = back_scale(de.reshape(e.shape))   # (4')
             ds, dmixed = back_mix(dm)                     # (3')
             dg = back_weigh(ds)                           # (2')
             dgram = back_gram(dg)                         # (1')
             dx, _ = ops.add(dx, dmixed.reshape(x.shape), dgram.reshape(x.shape))
-            return dx, {"gamma": dgamma}
+            return dx, grads
 
         return Pass(y, backward, attention={"affinity": s})

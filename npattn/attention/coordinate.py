@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from npattn import ops
-from npattn.checks import require_booleans, require_integers
+from npattn import layers, ops
+from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
+from npattn.parameters import Parameter, norm_buffers, norm_parameters
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
 class CoordinateAttention(Module):
     """Gate every channel row by row and column by column.
 
-    Each channel is averaged along its rows and along its columns. The H + W averages pass one narrow layer together,
+    Each channel is averaged along its rows and along its columns. The H + W averages pass one hidden layer together,
     f = hswish(BN(W₁ [p_h; p_w] + b₁)), part again, and become a gate for every row and one for every column:
     a_h = σ(W_h f_h + b_h), a_w = σ(W_w f_w + b_w), y = x ⊙ a_h ⊙ a_w.
 
@@ -26,7 +27,7 @@ class CoordinateAttention(Module):
     out_channels : int, optional
         Channels of the gates, an argument of the authors' code. They multiply the map, so there are C or none.
     reduction : int, default 32
-        r; the narrow layer has M = max(8, C // r) channels.
+        r; the hidden layer has M = max(8, C // r) channels.
     training : bool, default False
         Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
 
@@ -50,7 +51,7 @@ class CoordinateAttention(Module):
     References
     ----------
     Hou, Zhou, Feng: Coordinate Attention for Efficient Mobile Network Design, CVPR 2021: eq. 4 and 5 (pools),
-    6 (narrow layer), 7 and 8 (gates), 9 (output).
+    6 (hidden layer), 7 and 8 (gates), 9 (output).
 
     Examples
     --------
@@ -73,51 +74,44 @@ class CoordinateAttention(Module):
         url="https://arxiv.org/abs/2103.02907",
     )
 
-    channels: int
-    out_channels: int | None = None
-    reduction: int = 32
-    training: bool = False
+    channels: int = integer(least=1)
+    out_channels: int | None = integer(least=1, default=None)
+    reduction: int = integer(least=1, default=32)
+    training: bool = boolean(default=False)
 
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_booleans(name, training=self.training)
-        if self.out_channels is not None:
-            require_integers(name, out_channels=self.out_channels)
-            if self.out_channels != self.channels:
-                raise ValueError(
-                    f"{name}: out_channels={self.out_channels}; expected None or {self.channels}: "
-                    "the gates multiply the map, so there must be as many as it has channels"
-                )
+    def __post_init__(self) -> None:
+        """Refuse, besides, gates that don't fit the map."""
+        super().__post_init__()
+        if self.out_channels not in (None, self.channels):
+            raise ValueError(
+                f"{type(self).__name__}: out_channels={self.out_channels}; expected None or {self.channels}: "
+                "the gates multiply the map, so there must be as many as it has channels"
+            )
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 16 channels, 8 in the middle."""
+    def example(cls) -> CoordinateAttention:
+        """Return a small instance: 16 channels, 8 in the hidden layer."""
         return cls(channels=16)
 
     @property
     def hidden_channels(self) -> int:
-        """M, channels of the narrow layer."""
+        """M, channels of the hidden layer."""
         return max(8, self.channels // self.reduction)
 
-    def parameters(self):
-        """Declare the narrow layer with its norm, and the two layers that make the gates."""
-        wide, narrow = self.channels, self.hidden_channels
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the hidden layer with its norm, and the two layers that make the gates."""
         return {
-            "conv1.weight": uniform_fan_in(narrow, wide, 1, 1),
-            "conv1.bias": uniform_fan_in(narrow, inputs=wide),
-            **norm_parameters("bn1", narrow),
-            "conv_h.weight": uniform_fan_in(wide, narrow, 1, 1),
-            "conv_h.bias": uniform_fan_in(wide, inputs=narrow),
-            "conv_w.weight": uniform_fan_in(wide, narrow, 1, 1),
-            "conv_w.bias": uniform_fan_in(wide, inputs=narrow),
+            **layers.conv_parameters("conv1", self.hidden_channels, self.channels),
+            **norm_parameters("bn1", self.hidden_channels),
+            **layers.conv_parameters("conv_h", self.channels, self.hidden_channels),
+            **layers.conv_parameters("conv_w", self.channels, self.hidden_channels),
         }
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare batch norm's running mean and variance."""
         return norm_buffers("bn1", self.hidden_channels)
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a batch without a single value for batch norm's statistics."""
         super().check_inputs(inputs)
         if self.training and not inputs[0].shape[0]:
@@ -126,41 +120,37 @@ class CoordinateAttention(Module):
                 "batch norm takes in training, or training=False"
             )
 
-    def forward(self, params, x):
-        """Average along each axis, pass the narrow layer together, part, gate."""
+    def forward(self, params: Params, x: Array) -> Pass:
+        """Average along each axis, pass the hidden layer together, part, gate."""
         height, width = x.shape[2:]
-        norm = strip_prefix("bn1.", params)
-        p_h, back_rows = ops.average_pool(x, axis=3)                                          # (1)
-        p_w, back_columns = ops.average_pool(x, axis=2)                                       # (2)
-        p, back_join = ops.concatenate((p_h, p_w.swapaxes(2, 3)), axis=2)                     # (3)
-        u, back_conv1 = ops.conv2d(p, **strip_prefix("conv1.", params))                       # (4)
-        (v, running), back_norm = ops.batch_norm(u, **norm, training=self.training)           # (5)
-        f, back_swish = ops.hard_swish(v)                                                     # (6)
-        (f_h, f_w), back_split = ops.split(f, (height, width), axis=2)                        # (7)
-        z_h, back_conv_h = ops.conv2d(f_h, **strip_prefix("conv_h.", params))                 # (8)
-        z_w, back_conv_w = ops.conv2d(f_w.swapaxes(2, 3), **strip_prefix("conv_w.", params))  # (9)
-        a_h, back_sigmoid_h = ops.sigmoid(z_h)                                                # (10)
-        a_w, back_sigmoid_w = ops.sigmoid(z_w)                                                # (11)
-        s, back_gate_h = ops.gate(x, a_h)                                                     # (12)
-        y, back_gate_w = ops.gate(s, a_w)                                                     # (13)
+        p_h, back_rows = ops.average_pool(x, axis=3)                                           # (1)
+        p_w, back_columns = ops.average_pool(x, axis=2)                                        # (2)
+        p, back_join = ops.concatenate((p_h, p_w.swapaxes(2, 3)), axis=2)                      # (3)
+        u, back_conv1 = layers.conv(p, params, "conv1")                                        # (4)
+        (v, running), back_norm = layers.batch_norm(u, params, "bn1", training=self.training)  # (5)
+        f, back_swish = ops.hard_swish(v)                                                      # (6)
+        (f_h, f_w), back_split = ops.split(f, (height, width), axis=2)                         # (7)
+        z_h, back_conv_h = layers.conv(f_h, params, "conv_h")                                  # (8)
+        z_w, back_conv_w = layers.conv(f_w.swapaxes(2, 3), params, "conv_w")                   # (9)
+        a_h, back_sigmoid_h = ops.sigmoid(z_h)                                                 # (10)
+        a_w, back_sigmoid_w = ops.sigmoid(z_w)                                                 # (11)
+        s, back_gate_h = ops.gate(x, a_h)                                                      # (12)
+        y, back_gate_w = ops.gate(s, a_w)                                                      # (13)
 
         def backward(dy):
-            ds, da_w = back_gate_w(dy)                                                        # (13')
-            dx, da_h = back_gate_h(ds)                                                        # (12')
-            dz_w = back_sigmoid_w(da_w)                                                       # (11')
-            dz_h = back_sigmoid_h(da_h)                                                       # (10')
-            df_w, dww, dbw = back_conv_w(dz_w)                                                # (9')
-            df_h, dwh, dbh = back_conv_h(dz_h)                                                # (8')
-            df = back_split((df_h, df_w.swapaxes(2, 3)))                                      # (7')
-            dv = back_swish(df)                                                               # (6')
-            du, dscale, dshift = back_norm(dv)                                                # (5')
-            dp, dw1, db1 = back_conv1(du)                                                     # (4')
-            dp_h, dp_w = back_join(dp)                                                        # (3')
-            dx = back_columns(dp_w.swapaxes(2, 3), accumulate_into=dx)                        # (2')
-            dx = back_rows(dp_h, accumulate_into=dx)                                          # (1')
-            grads = {"conv1.weight": dw1, "conv1.bias": db1, "bn1.weight": dscale, "bn1.bias": dshift}
-            grads |= {"conv_h.weight": dwh, "conv_h.bias": dbh, "conv_w.weight": dww, "conv_w.bias": dbw}
-            return dx, grads
+            ds, da_w = back_gate_w(dy)                                                         # (13')
+            dx, da_h = back_gate_h(ds)                                                         # (12')
+            dz_w = back_sigmoid_w(da_w)                                                        # (11')
+            dz_h = back_sigmoid_h(da_h)                                                        # (10')
+            df_w, grads_w = back_conv_w(dz_w)                                                  # (9')
+            df_h, grads_h = back_conv_h(dz_h)                                                  # (8')
+            df = back_split((df_h, df_w.swapaxes(2, 3)))                                       # (7')
+            dv = back_swish(df)                                                                # (6')
+            du, grads_norm = back_norm(dv)                                                     # (5')
+            dp, grads_conv1 = back_conv1(du)                                                   # (4')
+            dp_h, dp_w = back_join(dp)                                                         # (3')
+            dx = back_columns(dp_w.swapaxes(2, 3), accumulate_into=dx)                         # (2')
+            dx = back_rows(dp_h, accumulate_into=dx)                                           # (1')
+            return dx, grads_conv1 | grads_norm | grads_h | grads_w
 
-        buffers = dict(zip(self.buffers(), running, strict=True)) if self.training else {}
-        return Pass(y, backward, attention={"height": a_h, "width": a_w}, buffers=buffers)
+        return Pass(y, backward, attention={"height": a_h, "width": a_w}, buffers=running)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from npattn import ops
 from npattn.checks import check_array
+from npattn.typing import Array, Backward
 
 __all__ = ["diversity_penalty"]
 
 
-def diversity_penalty(a):
+def diversity_penalty(a: Array) -> tuple[Array, Backward]:
     """Penalise attention rows that overlap, and each that spreads: P = ‖A Aᵀ - I‖²_F.
 
     The heads' rows of A are compared pair by pair. Off the diagonal of A Aᵀ stand the overlaps of two heads, on it the

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from npattn import ops
+import numpy as np
+
+from npattn import layers, ops
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.position import PositionAttention
-from npattn.checks import check_variance, require_booleans, require_integers, require_numbers
+from npattn.checks import check_variance
+from npattn.fields import boolean, choice, integer, pair, probability
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import add_prefix, norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
+from npattn.parameters import Parameter, add_prefix
+from npattn.typing import Array, Backward, Params
 
 
-def filter_map(params, x, training):
-    """Convolve by 3×3 kernels, normalise, rectify: one layer of a branch."""
-    z, back_conv = ops.conv2d(x, params["0.weight"], padding=1)             # (1)
-    norm = strip_prefix("1.", params)
-    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)  # (2)
-    r, back_relu = ops.relu(n)                                              # (3)
-
-    def backward(dr):
-        dn = back_relu(dr)                                                  # (3')
-        dz, dweight, dbias = back_norm(dn)                                  # (2')
-        dx, dkernel, _ = back_conv(dz)                                      # (1')
-        return dx, {"0.weight": dkernel, "1.weight": dweight, "1.bias": dbias}
-
-    buffers = dict(zip(("1.running_mean", "1.running_var"), running, strict=True)) if training else {}
-    return Pass(r, backward, buffers=buffers)
-
-
-def classify(params, x, mask, rate, size):
+def classify(
+    x: Array, params: Params, name: str, *, mask: Array | None, rate: float, size: tuple[int, int] | None
+) -> tuple[Array, Backward]:
     """Drop channels, score every position, resize the scores; without a mask or a size that step is left out."""
     if mask is not None:
-        x, back_drop = ops.dropout(x, mask, rate)                           # (4)
-    y, back_conv = ops.conv2d(x, **strip_prefix("1.", params))              # (5)
+        x, back_drop = ops.dropout(x, mask, rate)                          # (1)
+    y, back_conv = layers.conv(x, params, f"{name}.1")                     # (2)
     if size is not None:
-        y, back_resize = ops.resize_bilinear(y, size, align_corners=True)   # (6)
+        y, back_resize = ops.resize_bilinear(y, size, align_corners=True)  # (3)
 
     def backward(dy):
         if size is not None:
-            dy = back_resize(dy)                                            # (6')
-        dx, dweight, dbias = back_conv(dy)                                  # (5')
+            dy = back_resize(dy)                                           # (3')
+        dx, grads = back_conv(dy)                                          # (2')
         if mask is not None:
-            dx = back_drop(dx)                                              # (4')
-        return dx, {"1.weight": dweight, "1.bias": dbias}
+            dx = back_drop(dx)                                             # (1')
+        return dx, grads
 
-    return Pass(y, backward)
+    return y, backward
 
 
 @dataclass(frozen=True)
 class DualAttentionHead(Module):
     """Score every position for every class, from features mixed over positions and features mixed over channels.
 
-    Two branches narrow the map to a quarter of its channels by a 3×3 convolution with batch norm and ReLU. One passes
+    Two branches reduce the map to a quarter of its channels by a 3×3 convolution with batch norm and ReLU. One passes
     `PositionAttention`, the other `ChannelAttention`, each another such layer. Classifiers, 1×1 convolutions behind
     dropout, read the sum of the two, which is the prediction, and each by itself, for the losses that help training.
 
@@ -104,7 +94,6 @@ class DualAttentionHead(Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> module = DualAttentionHead(in_channels=16, classes=5)
     >>> run = module(module.init(seed=0), np.ones((2, 16, 7, 5)))
     >>> [y.shape for y in run.output]
@@ -123,29 +112,15 @@ class DualAttentionHead(Module):
         url="https://arxiv.org/abs/1809.02983",
     )
 
-    in_channels: int
-    classes: int
-    dropout: float = 0.1
-    variant: str = "paper"
-    training: bool = False
-    size: tuple[int, int] | None = None
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, in_channels=self.in_channels, classes=self.classes)
-        require_numbers(name, dropout=self.dropout)
-        require_booleans(name, training=self.training)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"{name}: dropout={self.dropout}; expected a probability of at least 0 and below 1")
-        if self.size is not None:
-            if not isinstance(self.size, (tuple, list)) or len(self.size) != 2:
-                raise ValueError(f"{name}: size={self.size!r}; expected None or a pair (height, width)")
-            require_integers(name, **dict(zip(("size[0]", "size[1]"), self.size, strict=True)))
-            object.__setattr__(self, "size", tuple(self.size))
-        _ = self.channel
+    in_channels: int = integer(least=1)
+    classes: int = integer(least=1)
+    dropout: float = probability(default=0.1)
+    variant: str = choice(("paper", "code"), default="paper")
+    training: bool = boolean(default=False)
+    size: tuple[int, int] | None = pair(default=None)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> DualAttentionHead:
         """Return a small instance: 16 channels, 4 in each branch, 5 classes."""
         return cls(in_channels=16, classes=5)
 
@@ -169,92 +144,85 @@ class DualAttentionHead(Module):
         """The attention over channels."""
         return ChannelAttention(self.branch_channels, self.variant)
 
-    def input_shapes(self, batch, height, width):
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the map and, in training, of the keep masks."""
         shapes = super().input_shapes(batch, height, width)
         masks = dict.fromkeys(("drop6", "drop7", "drop8"), (batch, self.branch_channels))
         return shapes | masks if self.training else shapes
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the three scores."""
         return {f"output.{i}": (batch, self.classes, *(self.size or (height, width))) for i in range(3)}
 
-    def draw_input(self, name, shape, random):
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw keep masks of 0 and 1, the map as elsewhere."""
         if name == "x":
             return super().draw_input(name, shape, random)
         return random.randint(0, 2, shape).astype(float)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order of the authors' code."""
-        wide, narrow = self.in_channels, self.branch_channels
-        declared = {}
-        for name, inputs in (("conv5a", wide), ("conv5c", wide)):
-            declared[f"{name}.0.weight"] = uniform_fan_in(narrow, inputs, 3, 3)
-            declared |= norm_parameters(f"{name}.1", narrow)
-        declared |= add_prefix("sa.", self.position.parameters()) | add_prefix("sc.", self.channel.parameters())
-        for name in ("conv51", "conv52"):
-            declared[f"{name}.0.weight"] = uniform_fan_in(narrow, narrow, 3, 3)
-            declared |= norm_parameters(f"{name}.1", narrow)
-        for name in ("conv6", "conv7", "conv8"):
-            declared[f"{name}.1.weight"] = uniform_fan_in(self.classes, narrow, 1, 1)
-            declared[f"{name}.1.bias"] = uniform_fan_in(self.classes, inputs=narrow)
-        return declared
+        branch = self.branch_channels
+        return {
+            **layers.conv_norm_act_parameters("conv5a", branch, self.in_channels, kernel_size=3),
+            **layers.conv_norm_act_parameters("conv5c", branch, self.in_channels, kernel_size=3),
+            **add_prefix("sa.", self.position.parameters()),
+            **add_prefix("sc.", self.channel.parameters()),
+            **layers.conv_norm_act_parameters("conv51", branch, branch, kernel_size=3),
+            **layers.conv_norm_act_parameters("conv52", branch, branch, kernel_size=3),
+            **layers.conv_parameters("conv6.1", self.classes, branch),
+            **layers.conv_parameters("conv7.1", self.classes, branch),
+            **layers.conv_parameters("conv8.1", self.classes, branch),
+        }
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare the running statistics of the four norms."""
-        declared = {}
-        for name in ("conv5a", "conv5c", "conv51", "conv52"):
-            declared |= norm_buffers(f"{name}.1", self.branch_channels)
-        return declared
+        return {
+            **layers.conv_norm_act_buffers("conv5a", self.branch_channels),
+            **layers.conv_norm_act_buffers("conv5c", self.branch_channels),
+            **layers.conv_norm_act_buffers("conv51", self.branch_channels),
+            **layers.conv_norm_act_buffers("conv52", self.branch_channels),
+        }
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a batch whose variance batch norm can't estimate."""
         super().check_inputs(inputs)
         if self.training:
             check_variance(self, inputs[0])
 
-    def forward(self, params, x, *masks):
-        """Narrow, attend, filter, classify. The tags are the equation numbers of the derivation."""
+    def forward(self, params: Params, x: Array, *masks: Array) -> Pass:
+        """Reduce, attend, filter, classify. The tags are the equation numbers of the derivation."""
         drop6, drop7, drop8 = masks or (None, None, None)
+        layer = functools.partial(layers.conv_norm_act, params=params, training=self.training)
+        scores = functools.partial(classify, params=params, rate=self.dropout, size=self.size)
 
-        def part(function, name, *arguments):
-            return function(strip_prefix(f"{name}.", params), *arguments)
-
-        a = part(filter_map, "conv5a", x, self.training)                           # (7)
-        p = part(self.position.forward, "sa", a.output)                            # (8)
-        u = part(filter_map, "conv51", p.output, self.training)                    # (9)
-        c = part(filter_map, "conv5c", x, self.training)                           # (10)
-        q = part(self.channel.forward, "sc", c.output)                             # (11)
-        v = part(filter_map, "conv52", q.output, self.training)                    # (12)
-        f = u.output + v.output                                                    # (13)
-        fused = part(classify, "conv8", f, drop8, self.dropout, self.size)         # (14)
-        left = part(classify, "conv6", u.output, drop6, self.dropout, self.size)   # (15)
-        right = part(classify, "conv7", v.output, drop7, self.dropout, self.size)  # (16)
+        (a, running_5a), back_5a = layer(x, name="conv5a")                   # (4)
+        position = layers.submodule(self.position.forward, params, "sa", a)  # (5)
+        (u, running_51), back_51 = layer(position.output, name="conv51")     # (6)
+        (c, running_5c), back_5c = layer(x, name="conv5c")                   # (7)
+        channel = layers.submodule(self.channel.forward, params, "sc", c)    # (8)
+        (v, running_52), back_52 = layer(channel.output, name="conv52")      # (9)
+        f, _ = ops.add(u, v)                                                 # (10)
+        y8, back_8 = scores(f, name="conv8", mask=drop8)                     # (11)
+        y6, back_6 = scores(u, name="conv6", mask=drop6)                     # (12)
+        y7, back_7 = scores(v, name="conv7", mask=drop7)                     # (13)
 
         def backward(dy):
-            grads = {}
-
-            def back(run, name, gradient):
-                gradient, found = run.backward(gradient)
-                grads.update(add_prefix(f"{name}.", found))
-                return gradient
-
-            d_fused, d_left, d_right = dy
-            dv = back(right, "conv7", d_right)                                     # (16')
-            du = back(left, "conv6", d_left)                                       # (15')
-            df = back(fused, "conv8", d_fused)                                     # (14')
-            du, dv = du + df, dv + df                                              # (13')
-            dq = back(v, "conv52", dv)                                             # (12')
-            dc = back(q, "sc", dq)                                                 # (11')
-            dx = back(c, "conv5c", dc)                                             # (10')
-            dp = back(u, "conv51", du)                                             # (9')
-            da = back(p, "sa", dp)                                                 # (8')
-            dx, _ = ops.add(dx, back(a, "conv5a", da))                             # (7')
+            dy8, dy6, dy7 = dy
+            dv, grads_7 = back_7(dy7)                                        # (13')
+            du, grads_6 = back_6(dy6)                                        # (12')
+            df, grads_8 = back_8(dy8)                                        # (11')
+            du, dv = (ops.add(own, df)[0] for own in (du, dv))               # (10')
+            dq, grads_52 = back_52(dv)                                       # (9')
+            dc, grads_sc = channel.backward(dq)                              # (8')
+            dx_c, grads_5c = back_5c(dc)                                     # (7')
+            dp, grads_51 = back_51(du)                                       # (6')
+            da, grads_sa = position.backward(dp)                             # (5')
+            dx_a, grads_5a = back_5a(da)                                     # (4')
+            dx, _ = ops.add(dx_c, dx_a)
+            branches = grads_5a | grads_5c | grads_sa | grads_sc | grads_51 | grads_52
             dx = (dx, *(None for _ in masks)) if masks else dx
-            return dx, {name: grads[name] for name in self.parameters()}
+            return dx, branches | grads_6 | grads_7 | grads_8
 
-        norms = {"conv5a": a, "conv5c": c, "conv51": u, "conv52": v}
-        buffers = {f"{name}.{key}": new for name, run in norms.items() for key, new in run.buffers.items()}
-        outputs = fused.output, left.output, right.output
-        return Pass(outputs, backward, attention={"branch": c.output, **q.attention}, buffers=buffers)
+        buffers = running_5a | running_5c | running_51 | running_52
+        return Pass((y8, y6, y7), backward, attention={"branch": c, **channel.attention}, buffers=buffers)

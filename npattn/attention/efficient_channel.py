@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npattn import ops
-from npattn.checks import require_integers, require_numbers
+from npattn import layers, ops
+from npattn.fields import integer, number
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in
+from npattn.parameters import Parameter, uniform_fan_in
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class EfficientChannelAttention(Module):
 
     Every channel is averaged over its positions, one kernel of width k slides along the channels, and the map is
     multiplied by the result's sigmoid: a = σ(conv_k(mean x)), y = x ⊙ a. There is no bottleneck, so no channel's
-    average passes through a narrower layer, and k weights are all the parameters.
+    average passes through a smaller layer, and k weights are all the parameters.
 
     Parameters
     ----------
@@ -68,29 +69,27 @@ class EfficientChannelAttention(Module):
         url="https://arxiv.org/abs/1910.03151",
     )
 
-    channels: int
-    kernel_size: int | None = None
-    gamma: float = 2
-    b: float = 1
+    channels: int = integer(least=1)
+    kernel_size: int | None = integer(least=1, default=None)
+    gamma: float = number(default=2)
+    b: float = number(default=1)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuse, besides, an even kernel, and a slope and offset that no kernel belongs to."""
+        super().__post_init__()
         name = type(self).__name__
-        require_integers(name, channels=self.channels)
-        require_numbers(name, gamma=self.gamma, b=self.b)
         if self.gamma == 0:
             raise ValueError(f"{name}: gamma=0; expected a slope other than 0, such as 2")
         if abs(math.log2(self.channels) + self.b) > 1e6 * abs(self.gamma):
             raise ValueError(f"{name}: gamma={self.gamma}, b={self.b}; expected a kernel of at most a million taps")
-        if self.kernel_size is not None:
-            require_integers(name, kernel_size=self.kernel_size)
-            if self.kernel_size % 2 == 0:
-                raise ValueError(
-                    f"{name}: kernel_size={self.kernel_size}; expected an odd number, which has as many neighbours on "
-                    f"either side: {self.kernel_size - 1} or {self.kernel_size + 1}"
-                )
+        if self.kernel_size is not None and self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"{name}: kernel_size={self.kernel_size}; expected an odd number, which has as many neighbours on "
+                f"either side: {self.kernel_size - 1} or {self.kernel_size + 1}"
+            )
 
     @classmethod
-    def example(cls):
+    def example(cls) -> EfficientChannelAttention:
         """Return a small instance: 32 channels, k = 3."""
         return cls(channels=32)
 
@@ -99,23 +98,23 @@ class EfficientChannelAttention(Module):
         """The kernel's width k: `kernel_size`, or the adaptive choice."""
         return self.kernel_size or adaptive_kernel_size(self.channels, self.gamma, self.b)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the one kernel."""
         return {"conv.weight": uniform_fan_in(1, 1, self.width)}
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Average, convolve across channels, gate. The tags are the equation numbers of the derivation."""
-        p, back_pool = ops.global_average_pool(x)            # (1)
-        z, back_conv = ops.conv1d(p, params["conv.weight"])  # (2)
-        a, back_sigmoid = ops.sigmoid(z)                     # (3)
-        y, back_gate = ops.gate(x, a)                        # (4)
+        p, back_pool = ops.global_average_pool(x)        # (1)
+        z, back_conv = layers.conv1d(p, params, "conv")  # (2)
+        a, back_sigmoid = ops.sigmoid(z)                 # (3)
+        y, back_gate = ops.gate(x, a)                    # (4)
 
         def backward(dy):
-            dx, da = back_gate(dy)                           # (4')
-            dz = back_sigmoid(da)                            # (3')
-            dp, dw = back_conv(dz)                           # (2')
-            dx = back_pool(dp, accumulate_into=dx)           # (1')
-            return dx, {"conv.weight": dw}
+            dx, da = back_gate(dy)                       # (4')
+            dz = back_sigmoid(da)                        # (3')
+            dp, grads = back_conv(dz)                    # (2')
+            dx = back_pool(dp, accumulate_into=dx)       # (1')
+            return dx, grads
 
         return Pass(y, backward, attention={"channel": a})
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from npattn.checks import check_array, check_map, describe_type
+from npattn.typing import Array, Backward
 
 __all__ = ["equivariance_loss"]
 
 
-def equivariance_loss(of_transformed: Any, of_original: Any, transform: Any) -> Any:
+def equivariance_loss(
+    of_transformed: Array, of_original: Array, transform: Callable[[Array], tuple[Array, Backward]]
+) -> tuple[Array, Backward]:
     """Measure how far attention is from going along with a transform: the mean of |att(T x) - T att(x)|.
 
     No label is needed for it: an image and its transform teach each other.

@@ -7,26 +7,27 @@ from typing import ClassVar
 
 import numpy as np
 
-from npattn import ops
-from npattn.checks import require_integers
+from npattn import layers, ops
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import he_normal, zeros
+from npattn.parameters import Parameter, he_normal
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
 class FlexibleAttention(Module):
     """Gate each channel by a two-layer network of all channels' averages and maxima.
 
-    Every channel is pooled over its positions twice, to its average p and to its maximum q. Two fully connected
-    layers with a narrow middle, the same for both, take each to one number per channel; their sum decides the gate in
-    (0, 1) by which the map is multiplied: a = σ(MLP(p) + MLP(q)), MLP(u) = W₂ relu(W₁ u + b₁) + b₂, y = x ⊙ a.
+    Every channel is pooled over its positions twice, to its average p and to its maximum q. Two fully connected layers,
+    the same for both, take each to one number per channel; their sum decides the gate in (0, 1) by which the map is
+    multiplied: a = σ(MLP(p) + MLP(q)), MLP(u) = W₂ relu(W₁ u + b₁) + b₂, y = x ⊙ a.
 
     Parameters
     ----------
     channels : int
         C, channels of the map.
     reduction : int, default 16
-        r; the middle layer is max(1, C // r) wide.
+        r; the hidden layer has max(1, C // r) channels.
 
     Raises
     ------
@@ -67,48 +68,46 @@ class FlexibleAttention(Module):
         url="https://arxiv.org/abs/1807.06521",
     )
 
-    channels: int
-    reduction: int = 16
-
-    def __post_init__(self):
-        require_integers(type(self).__name__, channels=self.channels, reduction=self.reduction)
+    channels: int = integer(least=1)
+    reduction: int = integer(least=1, default=16)
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 32 channels, 4 in the middle."""
+    def example(cls) -> FlexibleAttention:
+        """Return a small instance: 32 channels, 4 in the hidden layer."""
         return cls(channels=32, reduction=8)
 
-    def parameters(self):
-        """Declare the two shared layers: C to C/r and back."""
-        wide, narrow = self.channels, max(1, self.channels // self.reduction)
-        return {
-            "fc1.weight": he_normal(narrow, wide),
-            "fc1.bias": zeros(narrow),
-            "fc2.weight": he_normal(wide, narrow),
-            "fc2.bias": zeros(wide),
-        }
+    @property
+    def hidden_channels(self) -> int:
+        """C/r, channels of the hidden layer."""
+        return max(1, self.channels // self.reduction)
 
-    def forward(self, params, x):
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the two shared layers: C to C/r and back."""
+        channels, hidden = self.channels, self.hidden_channels
+        first = layers.linear_parameters("fc1", hidden, channels, initial=he_normal)
+        return first | layers.linear_parameters("fc2", channels, hidden, initial=he_normal)
+
+    def forward(self, params: Params, x: Array) -> Pass:
         """Pool twice, pass both through the same layers as one batch, add, gate."""
         batch = x.shape[0]
-        (p, q), back_pools = ops.global_pools(x, ("avg", "max"))               # (1)
-        u, back_stack = ops.concatenate([p, q], axis=0)                        # (2)
-        h, back_fc1 = ops.linear(u, params["fc1.weight"], params["fc1.bias"])  # (3)
-        r, back_relu = ops.relu(h)                                             # (4)
-        v, back_fc2 = ops.linear(r, params["fc2.weight"], params["fc2.bias"])  # (5)
-        z = v[:batch] + v[batch:]                                              # (6)
-        a, back_sigmoid = ops.sigmoid(z)                                       # (7)
-        y, back_gate = ops.gate(x, a)                                          # (8)
+        (p, q), back_pools = ops.global_pools(x, ("avg", "max"))  # (1)
+        u, back_stack = ops.concatenate([p, q], axis=0)           # (2)
+        h, back_fc1 = layers.linear(u, params, "fc1")             # (3)
+        r, back_relu = ops.relu(h)                                # (4)
+        v, back_fc2 = layers.linear(r, params, "fc2")             # (5)
+        z = v[:batch] + v[batch:]                                 # (6)
+        a, back_sigmoid = ops.sigmoid(z)                          # (7)
+        y, back_gate = ops.gate(x, a)                             # (8)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                             # (8')
-            dz = back_sigmoid(da)                                              # (7')
-            dv = np.concatenate([dz, dz])                                      # (6')
-            dr, dw2, db2 = back_fc2(dv)                                        # (5')
-            dh = back_relu(dr)                                                 # (4')
-            du, dw1, db1 = back_fc1(dh)                                        # (3')
-            dp, dq = back_stack(du)                                            # (2')
-            dx = back_pools((dp, dq), accumulate_into=dx)                      # (1')
-            return dx, {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
+            dx, da = back_gate(dy)                                # (8')
+            dz = back_sigmoid(da)                                 # (7')
+            dv = np.concatenate([dz, dz])                         # (6')
+            dr, grads_fc2 = back_fc2(dv)                          # (5')
+            dh = back_relu(dr)                                    # (4')
+            du, grads_fc1 = back_fc1(dh)                          # (3')
+            dp, dq = back_stack(du)                               # (2')
+            dx = back_pools((dp, dq), accumulate_into=dx)         # (1')
+            return dx, grads_fc1 | grads_fc2
 
         return Pass(y, backward, attention={"channel": a})

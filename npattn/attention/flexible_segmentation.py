@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from npattn import layers
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.sliding_window import Regions, SlidingWindowSegmentation, require_windows
-from npattn.checks import require_integers
+from npattn.fields import integer
 from npattn.module import Module, Pass
-from npattn.parameters import add_prefix, strip_prefix
+from npattn.parameters import Parameter, add_prefix
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class FlexibleSegmentation(Module):
     window, stride : int
         Side of a window, and the step from one to the next, at most as large.
     reduction : int, default 16
-        r; the attention's middle layer is max(1, C // r) wide.
+        r; the attention's hidden layer has max(1, C // r) channels.
 
     Raises
     ------
@@ -65,20 +67,20 @@ class FlexibleSegmentation(Module):
     key: ClassVar = "flexible-segmentation"
     paper: ClassVar = FlexibleAttention.paper
 
-    channels: int
-    classes: int
-    window: int
-    stride: int
-    reduction: int = 16
+    channels: int = integer(least=1)
+    classes: int = integer(least=1)
+    window: int = integer(least=1)
+    stride: int = integer(least=1)
+    reduction: int = integer(least=1, default=16)
 
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_windows(name, self.classes, self.window, self.stride)
+    def __post_init__(self) -> None:
+        """Refuse, besides, a single class, and positions in no window."""
+        super().__post_init__()
+        require_windows(type(self).__name__, self.classes, self.window, self.stride)
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 32 channels, 4 in the middle, 3 classes, windows of 3 × 3 that overlap."""
+    def example(cls) -> FlexibleSegmentation:
+        """Return a small instance: 32 channels, 4 in the hidden layer, 3 classes, windows of 3 × 3 that overlap."""
         return cls(channels=32, classes=3, window=3, stride=2, reduction=8)
 
     @property
@@ -91,30 +93,30 @@ class FlexibleSegmentation(Module):
         """The second half."""
         return SlidingWindowSegmentation(self.channels, self.classes, self.window, self.stride)
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the logits."""
         return {"output": (batch, self.classes, height, width)}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the parameters of both halves."""
         weighting = add_prefix("attention.", self.attention.parameters())
         return weighting | add_prefix("segmentation.", self.segmentation.parameters())
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Re-weight the map, segment what comes out."""
-        weighting = self.attention.forward(strip_prefix("attention.", params), x)      # (1)
+        weighting = layers.submodule(self.attention.forward, params, "attention", x)      # (1)
         u = weighting.output
-        scoring = self.segmentation.forward(strip_prefix("segmentation.", params), u)  # (2)
+        scoring = layers.submodule(self.segmentation.forward, params, "segmentation", u)  # (2)
 
         def backward(dy):
-            du, dsegmentation = scoring.backward(dy)                                   # (2')
-            dx, dattention = weighting.backward(du)                                    # (1')
-            return dx, add_prefix("attention.", dattention) | add_prefix("segmentation.", dsegmentation)
+            du, grads_segmentation = scoring.backward(dy)                                 # (2')
+            dx, grads_attention = weighting.backward(du)                                  # (1')
+            return dx, grads_attention | grads_segmentation
 
         maps = weighting.attention | {"reweighted": u} | scoring.attention
         return Pass(scoring.output, backward, attention=maps)
 
-    def mask(self, logits: Any) -> Any:
+    def mask(self, logits: Array) -> Array:
         """Name every position's class; see `SlidingWindowSegmentation.mask`."""
         return self.segmentation.mask(logits)
 

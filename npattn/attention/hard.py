@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from npattn import ops
-from npattn.checks import check_array, require_integers, require_numbers
+from npattn import layers, ops
+from npattn.checks import check_array, require_numbers
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in
+from npattn.parameters import Parameter
+from npattn.typing import Array, Backward, Gradients, Params
 
 
 @dataclass(frozen=True)
@@ -77,57 +80,50 @@ class HardAttention(Module):
     )
     estimator: ClassVar = "straight-through"
 
-    channels: int
-
-    def __post_init__(self):
-        require_integers(type(self).__name__, channels=self.channels)
+    channels: int = integer(least=1)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> HardAttention:
         """Return a small instance: 32 channels."""
         return cls(channels=32)
 
-    def input_shapes(self, batch, height, width):
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the map and of the noise, one number a position."""
         return {"x": (batch, self.channels, height, width), "noise": (batch, height * width)}
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the selected feature."""
         return {"output": (batch, self.channels)}
 
-    def draw_input(self, name, shape, random):
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw the noise from the standard Gumbel distribution."""
         return random.gumbel(size=shape) if name == "noise" else super().draw_input(name, shape, random)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the convolution that scores."""
-        return {
-            "score.weight": uniform_fan_in(1, self.channels, 1, 1),
-            "score.bias": uniform_fan_in(1, inputs=self.channels),
-        }
+        return layers.conv_parameters("score", 1, self.channels)
 
-    def forward(self, params, x, noise):
+    def forward(self, params: Params, x: Array, noise: Array) -> Pass:
         """Score, weigh, draw a position, select its feature. In (3'), the estimator takes h's gradient for α's."""
         v = rows(x)
-        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])  # (1)
-        a, back_softmax = ops.softmax(s)                                            # (2)
-        index = (s + noise).real.argmax(axis=1)                                     # (3)
-        y, back_select = ops.select(v, index)                                       # (4)
+        s, back_score = layers.score(v, params, "score")    # (1)
+        a, back_softmax = ops.softmax(s)                    # (2)
+        index = (s + noise).real.argmax(axis=1)             # (3)
+        y, back_select = ops.select(v, index)               # (4)
 
         def backward(dy):
-            dv, dh = back_select(dy)                                                # (4')
-            da = dh                                                                 # (3')
-            ds = back_softmax(da)                                                   # (2')
-            dv_score, dw, db = back_score(ds)                                       # (1')
-            dv += dv_score
-            return (dv.reshape(x.shape), None), {"score.weight": dw, "score.bias": db}
+            dv, dh = back_select(dy)                        # (4')
+            da = dh                                         # (3')
+            ds = back_softmax(da)                           # (2')
+            dv, grads = back_score(ds, accumulate_into=dv)  # (1')
+            return (dv.reshape(x.shape), None), grads
 
         h = np.zeros_like(s)
         np.put_along_axis(h, index[:, None], 1, axis=1)
         size = x.shape[0], *x.shape[2:]
         return Pass(y, backward, attention={"probability": a.reshape(size), "selected": h.reshape(size)})
 
-    def surrogate(self, params, x, noise):
+    def surrogate(self, params: Params, x: Array, noise: Array) -> Callable[..., Pass]:
         """Return what the straight-through estimator differentiates: Σ (α_n + κ_n) x_n with the constant κ = h - α."""
         attention = self.forward(params, x, noise).attention
         constant = (attention["selected"] - attention["probability"]).reshape(noise.shape)
@@ -143,7 +139,9 @@ class HardAttention(Module):
 
         return forward
 
-    def score_function_grad(self, params, x, noise, reward, baseline=0.0):
+    def score_function_grad(
+        self, params: Params, x: Array, noise: Array, reward: Array, baseline: float | Array = 0.0
+    ) -> tuple[Array, Gradients]:
         """Estimate the gradient of the expected reward from one draw: (reward - baseline) times that of log α.
 
         The reward is paid for the position that the noise selects, as in a call. What is estimated is the gradient of
@@ -173,8 +171,7 @@ class HardAttention(Module):
             If an argument is refused by a call, `reward` is no array of this shape, or `baseline` neither that nor a
             finite number.
         """
-        self.check_inputs((x, noise))
-        self._check_params(params, x)
+        self.check(params, x, noise)
         self._check_shape("reward", reward, x, x.shape[:1])
         if isinstance(baseline, Real):
             require_numbers(f"{self}.score_function_grad", baseline=baseline)
@@ -186,7 +183,7 @@ class HardAttention(Module):
         _, back_weights = self._weigh(params, x)
         return back_weights(ds=(reward - baseline)[:, None] * slope)
 
-    def expected_reward(self, params, x, rewards):
+    def expected_reward(self, params: Params, x: Array, rewards: Array) -> Pass:
         """Compute the expected reward and its exact gradient, by going through all positions: Σ_n α_n r_n.
 
         Parameters
@@ -218,7 +215,7 @@ class HardAttention(Module):
 
         return Pass(expected, backward, attention={"probability": a.reshape(x.shape[0], *x.shape[2:])})
 
-    def expected_output(self, params, x):
+    def expected_output(self, params: Params, x: Array) -> Pass:
         """Compute the expected output and its exact gradient, by going through all positions: Σ_n α_n x_n.
 
         This is soft attention, the paper's section 4.2.
@@ -247,38 +244,35 @@ class HardAttention(Module):
 
         return replace(run, backward=backward)
 
-    def _average(self, params, x, constant=0):
+    def _average(self, params: Params, x: Array, constant: float | Array = 0) -> Pass:
         """Average the features under α plus a constant, and differentiate that exactly."""
         a, back_weights = self._weigh(params, x)
         y, back_product = ops.matmul(rows(x), (a + constant)[:, :, None])
 
         def backward(dy):
             dv, da = back_product(dy[:, :, None])
-            dx, grads = back_weights(da=da[:, :, 0])
-            dx += dv.reshape(x.shape)
-            return dx, grads
+            return back_weights(da=da[:, :, 0], accumulate_into=dv)
 
         return Pass(y[:, :, 0], backward, attention={"probability": a.reshape(x.shape[0], *x.shape[2:])})
 
-    def _weigh(self, params, x):
+    def _weigh(self, params: Params, x: Array) -> tuple[Array, Backward]:
         """Make the weights α; the way back starts from their gradient or from that of the scores."""
-        s, back_score = ops.score(rows(x), params["score.weight"], params["score.bias"])
+        s, back_score = layers.score(rows(x), params, "score")
         a, back_softmax = ops.softmax(s)
 
-        def backward(da=None, ds=None):
-            dv, dw, db = back_score(back_softmax(da) if ds is None else ds)
-            return dv.reshape(x.shape), {"score.weight": dw, "score.bias": db}
+        def backward(da=None, ds=None, accumulate_into=None):
+            dv, grads = back_score(back_softmax(da) if ds is None else ds, accumulate_into)
+            return dv.reshape(x.shape), grads
 
         return a, backward
 
-    def _check_map(self, params, x):
+    def _check_map(self, params: Params, x: Array) -> None:
         """Refuse what a call refuses of its parameters and map, where there is no noise."""
         check_array(self, "x", x, "x", x)
         noise = np.empty_like(x, shape=(x.shape[0], x.shape[2] * x.shape[3])) if x.ndim == 4 else x
-        self.check_inputs((x, noise))
-        self._check_params(params, x)
+        self.check(params, x, noise)
 
-    def _check_shape(self, name, value, x, expected):
+    def _check_shape(self, name: str, value: Any, x: Array, expected: tuple[int, ...]) -> None:
         """Refuse what is no array like `x` of the expected shape."""
         check_array(self, name, value, "x", x)
         if value.shape != expected:
@@ -286,6 +280,6 @@ class HardAttention(Module):
             raise ValueError(f"{self}: {name} has shape {value.shape}; expected {expected}, {axes}")
 
 
-def rows(x):
+def rows(x: Array) -> Array:
     """Lay a map's positions in one row: (B, C, H, W) to (B, C, N)."""
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

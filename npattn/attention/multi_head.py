@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npattn import ops
-from npattn.checks import check_positions, require_integers
+from npattn import layers, ops
+from npattn.checks import check_positions
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in, xavier_uniform, zeros
+from npattn.parameters import Parameter, uniform_fan_in, xavier_uniform, zeros
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -71,22 +74,22 @@ class MultiHeadSelfAttention(Module):
         url="https://arxiv.org/abs/1706.03762",
     )
 
-    channels: int
-    heads: int
+    channels: int = integer(least=1)
+    heads: int = integer(least=1)
 
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, heads=self.heads)
+    def __post_init__(self) -> None:
+        """Refuse, besides, heads that can't share the channels equally."""
+        super().__post_init__()
         if self.channels % self.heads:
             below = self.channels - self.channels % self.heads
             fitting = " or ".join(str(channels) for channels in (below, below + self.heads) if channels)
             raise ValueError(
-                f"{name}: heads={self.heads}; expected a divisor of channels={self.channels}, an equal share for "
-                f"each: with {self.heads} heads, {fitting} channels would do"
+                f"{type(self).__name__}: heads={self.heads}; expected a divisor of channels={self.channels}, "
+                f"an equal share for each: with {self.heads} heads, {fitting} channels would do"
             )
 
     @classmethod
-    def example(cls):
+    def example(cls) -> MultiHeadSelfAttention:
         """Return a small instance: 16 channels, 2 heads of 8."""
         return cls(channels=16, heads=2)
 
@@ -100,7 +103,7 @@ class MultiHeadSelfAttention(Module):
         """Factor of the products, 1/√d."""
         return 1 / math.sqrt(self.head_channels)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the layer that makes queries, keys and values, and the one that brings the heads together."""
         return {
             "in_proj_weight": xavier_uniform(3 * self.channels, self.channels),
@@ -109,26 +112,24 @@ class MultiHeadSelfAttention(Module):
             "out_proj.bias": zeros(self.channels),
         }
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Project, split into heads, attend, bring together. The tags are the equation numbers of the derivation."""
         heads = len(x), 3 * self.heads, self.head_channels, x.shape[2] * x.shape[3]
-        wi, wo = (params[name][:, :, None, None] for name in ("in_proj_weight", "out_proj.weight"))
-        u, back_in = ops.conv2d(x, wi, params["in_proj_bias"])                          # (1)
+        u, back_in = layers.conv(x, params, "in_proj", separator="_")                   # (1)
         (q, k, v), back_split = ops.split(u.reshape(heads), 3 * (self.heads,), axis=1)  # (2)
         o, back_attention = ops.dot_product_attention(q, k, v, self.scale)              # (3)
-        y, back_out = ops.conv2d(o.reshape(x.shape), wo, params["out_proj.bias"])       # (4)
+        y, back_out = layers.conv(o.reshape(x.shape), params, "out_proj")               # (4)
 
         def backward(dy):
-            do, dwo, dbo = back_out(dy)                                                 # (4')
+            do, grads_out = back_out(dy)                                                # (4')
             dq, dk, dv = back_attention(do.reshape(o.shape))                            # (3')
             du = back_split((dq, dk, dv)).reshape(u.shape)                              # (2')
-            dx, dwi, dbi = back_in(du)                                                  # (1')
-            grads = {"in_proj_weight": dwi[:, :, 0, 0], "in_proj_bias": dbi}
-            return dx, grads | {"out_proj.weight": dwo[:, :, 0, 0], "out_proj.bias": dbo}
+            dx, grads_in = back_in(du)                                                  # (1')
+            return dx, grads_in | grads_out
 
         return Pass(y, backward)
 
-    def attention_map(self, params, x, rows=None):
+    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
         """Make the attention map of every head, or some rows of it: where positions look.
 
         Parameters
@@ -151,11 +152,10 @@ class MultiHeadSelfAttention(Module):
         ValueError
             If an argument is refused by a call, or a row lies beyond the map.
         """
-        self.check_inputs((x,))
-        self._check_params(params, x)
+        self.check(params, x)
         which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, x.shape[2:])
-        read = slice(2 * self.channels)
-        u, _ = ops.conv2d(x, params["in_proj_weight"][read, :, None, None], params["in_proj_bias"][read])
+        without_values = {name: parameter[: 2 * self.channels] for name, parameter in params.items()}
+        u, _ = layers.conv(x, without_values, "in_proj", separator="_")
         u = u.reshape(len(x), 2 * self.heads, self.head_channels, x.shape[2] * x.shape[3])
         q, k = u[:, : self.heads], u[:, self.heads :]
         s, _ = ops.softmax(self.scale * q[..., which].swapaxes(-1, -2) @ k)

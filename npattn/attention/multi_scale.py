@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from npattn import ops
-from npattn.checks import brief, describe_type, require_booleans, require_integers
+import numpy as np
+
+from npattn import layers, ops
+from npattn.checks import brief, describe_type, require_integers
+from npattn.fields import boolean, checked, integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import norm_buffers, norm_parameters, strip_prefix, uniform_fan_in
+from npattn.parameters import Parameter
+from npattn.typing import Array, Params
 
 
-def filter_map(params, names, x, rate, training):
-    """Convolve with taps `rate` apart, normalise, rectify: one branch, of the parameters under two names."""
-    weight = params[f"{names[0]}.weight"]
-    padding = rate * (weight.shape[2] // 2)
-    z, back_conv = ops.conv2d(x, weight, padding=padding, dilation=rate)    # (1)
-    norm = strip_prefix(f"{names[1]}.", params)
-    (n, running), back_norm = ops.batch_norm(z, **norm, training=training)  # (2)
-    r, back_relu = ops.relu(n)                                              # (3)
-
-    def backward(dr):
-        dn = back_relu(dr)                                                  # (3')
-        dz, dscale, dshift = back_norm(dn)                                  # (2')
-        dx, dweight, _ = back_conv(dz)                                      # (1')
-        grads = {f"{names[0]}.weight": dweight, f"{names[1]}.weight": dscale, f"{names[1]}.bias": dshift}
-        return dx, grads
-
-    buffers = dict(zip(norm_buffers(names[1], 0), running, strict=True)) if training else {}
-    return Pass(r, backward, buffers=buffers)
+def check_rates(system: str, name: str, rates: Any) -> tuple[int, ...]:
+    """Refuse what is no tuple of at least one rate; a list is kept as a tuple."""
+    if not isinstance(rates, (tuple, list)):
+        raise TypeError(f"{system}: {name}={brief(rates)} is {describe_type(rates)}; expected a tuple of ints")
+    if not rates:
+        raise ValueError(f"{system}: {name}={rates}; expected at least one rate, such as (12, 24, 36)")
+    require_integers(system, **{f"{name}[{i}]": rate for i, rate in enumerate(rates)})
+    return tuple(rates)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,6 @@ class MultiScaleConcat(Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> module = MultiScaleConcat(in_channels=8, out_channels=4, rates=(1, 2, 3))
     >>> run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
     >>> run
@@ -96,25 +91,13 @@ class MultiScaleConcat(Module):
         url="https://arxiv.org/abs/1706.05587",
     )
 
-    in_channels: int
-    out_channels: int
-    rates: tuple[int, ...] = (12, 24, 36)
-    training: bool = False
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, in_channels=self.in_channels, out_channels=self.out_channels)
-        require_booleans(name, training=self.training)
-        if not isinstance(self.rates, (tuple, list)):
-            given = describe_type(self.rates)
-            raise TypeError(f"{name}: rates={brief(self.rates)} is {given}; expected a tuple of ints")
-        if not self.rates:
-            raise ValueError(f"{name}: rates={self.rates}; expected at least one rate, such as (12, 24, 36)")
-        require_integers(name, **{f"rates[{i}]": rate for i, rate in enumerate(self.rates)})
-        object.__setattr__(self, "rates", tuple(self.rates))
+    in_channels: int = integer(least=1)
+    out_channels: int = integer(least=1)
+    rates: tuple[int, ...] = checked(check_rates, default=(12, 24, 36))
+    training: bool = boolean(default=False)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> MultiScaleConcat:
         """Return a small instance: 8 channels, 4 in each branch, rates for small maps."""
         return cls(in_channels=8, out_channels=4, rates=(1, 2, 3))
 
@@ -124,41 +107,41 @@ class MultiScaleConcat(Module):
         return self.in_channels
 
     @property
-    def layers(self) -> list[tuple[str, str]]:
-        """The names of each convolution and its norm: 1×1, the rates, the image, the projection."""
-        image = len(self.rates) + 1
-        names = [(f"convs.{i}.0", f"convs.{i}.1") for i in range(image)]
-        return [*names, (f"convs.{image}.1", f"convs.{image}.2"), ("project.0", "project.1")]
+    def image_branch(self) -> str:
+        """The name of the branch that sees the mean of the image: that behind the rates' own."""
+        return f"convs.{len(self.rates) + 1}"
 
-    def input_shapes(self, batch, height, width):
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the map and, in training, of the keep mask."""
         shapes = super().input_shapes(batch, height, width)
         return shapes | {"drop": (batch, self.out_channels, height, width)} if self.training else shapes
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the mixed map."""
         return {"output": (batch, self.out_channels, height, width)}
 
-    def draw_input(self, name, shape, random):
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw a keep mask of 0 and 1, the map as elsewhere."""
         return random.randint(0, 2, shape).astype(float) if name == "drop" else super().draw_input(name, shape, random)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order of torchvision's code."""
-        wide, narrow = self.in_channels, self.out_channels
-        kernels = [1, *(3 for _ in self.rates), 1, 1]
-        inputs = [*(wide for _ in kernels[1:]), narrow * len(kernels[1:])]
-        declared = {}
-        for (conv, norm), channels, k in zip(self.layers, inputs, kernels, strict=True):
-            declared[f"{conv}.weight"] = uniform_fan_in(narrow, channels, k, k)
-            declared |= norm_parameters(norm, narrow)
-        return declared
+        in_channels, out_channels = self.in_channels, self.out_channels
+        declared = layers.conv_norm_act_parameters("convs.0", out_channels, in_channels)
+        for i, _ in enumerate(self.rates, start=1):
+            declared |= layers.conv_norm_act_parameters(f"convs.{i}", out_channels, in_channels, kernel_size=3)
+        declared |= layers.conv_norm_act_parameters(self.image_branch, out_channels, in_channels, index=1)
+        return declared | layers.conv_norm_act_parameters("project", out_channels, (len(self.rates) + 2) * out_channels)
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare the running statistics of all norms."""
-        return {name: b for _, norm in self.layers for name, b in norm_buffers(norm, self.out_channels).items()}
+        declared = layers.conv_norm_act_buffers("convs.0", self.out_channels)
+        for i, _ in enumerate(self.rates, start=1):
+            declared |= layers.conv_norm_act_buffers(f"convs.{i}", self.out_channels)
+        declared |= layers.conv_norm_act_buffers(self.image_branch, self.out_channels, index=1)
+        return declared | layers.conv_norm_act_buffers("project", self.out_channels)
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the norm behind the pool sees one value a channel."""
         super().check_inputs(inputs)
         if self.training and inputs[0].shape[0] < 2:
@@ -167,42 +150,40 @@ class MultiScaleConcat(Module):
                 "the pool takes the variance of one value for each image; give more images, or set training=False"
             )
 
-    def forward(self, params, x, drop=None):
+    def forward(self, params: Params, x: Array, drop: Array | None = None) -> Pass:
         """Read at every distance, join, mix, drop. The tags are the equation numbers of the derivation."""
-        first, *others, last, project = self.layers
-
-        def part(names, x, rate=1):
-            return filter_map(params, names, x, rate, self.training)
-
-        near = part(first, x)                                                                 # (4)
-        far = [part(names, x, rate) for names, rate in zip(others, self.rates, strict=True)]  # (5)
-        p, back_pool = ops.average_pool(x, axis=(2, 3))                                       # (6)
-        image = part(last, p)                                                                 # (7)
-        g, back_resize = ops.resize_bilinear(image.output, x.shape[2:])                       # (8)
-        v, back_join = ops.concatenate((near.output, *(run.output for run in far), g), axis=1) # (9)
-        mixed = part(project, v)                                                              # (10)
-        y = mixed.output
+        layer = functools.partial(layers.conv_norm_act, params=params, training=self.training)
+        (near, running_near), back_near = layer(x, name="convs.0")                                # (1)
+        results = [layer(x, name=f"convs.{i}", dilation=r) for i, r in enumerate(self.rates, 1)]  # (2)
+        far, backs_far = zip(*results, strict=True)
+        p, back_pool = ops.average_pool(x, axis=(2, 3))                                           # (3)
+        (q, running_image), back_image = layer(p, name=self.image_branch, index=1)                # (4)
+        g, back_resize = ops.resize_bilinear(q, x.shape[2:])                                      # (5)
+        v, back_join = ops.concatenate((near, *(u for u, _ in far), g), axis=1)                   # (6)
+        (y, running_mix), back_mix = layer(v, name="project")                                     # (7)
         if drop is not None:
-            y, back_drop = ops.dropout(y, drop, rate=0.5)                                     # (11)
+            y, back_drop = ops.dropout(y, drop, rate=0.5)                                         # (8)
 
         def backward(dy):
             if drop is not None:
-                dy = back_drop(dy)                                                            # (11')
-            dv, grads = mixed.backward(dy)                                                    # (10')
-            dnear, *dfar, dg = back_join(dv)                                                  # (9')
-            dimage = back_resize(dg)                                                          # (8')
-            dp, found = image.backward(dimage)                                                # (7')
-            grads |= found
-            ways = [back_pool(dp)]                                                            # (6')
-            for run, du in zip(far, dfar, strict=True):
-                through, found = run.backward(du)                                             # (5')
-                ways, grads = [*ways, through], grads | found
-            through, found = near.backward(dnear)                                             # (4')
-            dx, _ = ops.add(*ways, through)
-            grads |= found
-            dx = (dx, None) if drop is not None else dx
-            return dx, {name: grads[name] for name in self.parameters()}
+                dy = back_drop(dy)                                                                # (8')
+            dv, grads_mix = back_mix(dy)                                                          # (7')
+            dnear, *dfar, dg = back_join(dv)                                                      # (6')
+            dq = back_resize(dg)                                                                  # (5')
+            dp, grads_image = back_image(dq)                                                      # (4')
+            dx_image = back_pool(dp)                                                              # (3')
+            gradients = [back(du) for back, du in zip(backs_far, dfar, strict=True)]              # (2')
+            dx_far, grads_far = zip(*gradients, strict=True)
+            dx_near, grads_near = back_near(dnear)                                                # (1')
+            dx, _ = ops.add(dx_image, *dx_far, dx_near)
+            grads = merge(grads_near, *grads_far, grads_image, grads_mix)
+            return (dx, None) if drop is not None else dx, grads
 
-        buffers = {name: new for run in (near, *far, image, mixed) for name, new in run.buffers.items()}
-        branches = v.reshape(len(x), len(self.layers) - 1, self.out_channels, *x.shape[2:]).mean(axis=2)
-        return Pass(y, backward, attention={"branches": branches}, buffers=buffers)
+        means = v.reshape(len(x), len(self.rates) + 2, self.out_channels, *x.shape[2:]).mean(axis=2)
+        running = merge(running_near, *(new for _, new in far), running_image, running_mix)
+        return Pass(y, backward, attention={"branches": means}, buffers=running)
+
+
+def merge(*named: dict[str, Array]) -> dict[str, Array]:
+    """Put what several layers name into one dict."""
+    return functools.reduce(operator.or_, named)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from npattn import ops
-from npattn.checks import require_integers
+from npattn import layers, ops
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import xavier_uniform
+from npattn.parameters import Parameter, xavier_uniform
+from npattn.typing import Array, Params
 
 EPSILON = 1e-5
 """ε of the authors' code, beside the length of a feature and beside the total of its affinities."""
@@ -69,46 +70,43 @@ class PixelCorrelation(Module):
         url="https://arxiv.org/abs/2004.04581",
     )
 
-    channels: int
-    embedding: int
-
-    def __post_init__(self):
-        require_integers(type(self).__name__, channels=self.channels, embedding=self.embedding)
+    channels: int = integer(least=1)
+    embedding: int = integer(least=1)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> PixelCorrelation:
         """Return a small instance: 16 channels, compared in 8."""
         return cls(channels=16, embedding=8)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the layer that embeds the features."""
         return {"f9.weight": xavier_uniform(self.embedding, self.channels, 1, 1, gain=4)}
 
-    def input_shapes(self, batch, height, width):
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of three maps, as an instance of any number, and of the features."""
         return {"maps": (batch, 3, height, width), "features": (batch, self.channels, height, width)}
 
-    def expected_shapes(self, inputs):
+    def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that go with the maps that are given, however many they are."""
         return self.input_shapes(len(inputs[0]), *inputs[0].shape[2:]) | {"maps": tuple(inputs[0].shape)}
 
-    def forward(self, params, maps, features):
+    def forward(self, params: Params, maps: Array, features: Array) -> Pass:
         """Embed, normalise, sum by affinity, divide by the total. The tags are the derivation's."""
         positions = maps.shape[2] * maps.shape[3]
-        f, back_f9 = ops.conv2d(features, params["f9.weight"])  # (1)
-        u, back_normalize = ops.l2_normalize(f, EPSILON)        # (2)
+        f, back_f9 = layers.conv(features, params, "f9")      # (1)
+        u, back_normalize = ops.l2_normalize(f, EPSILON)      # (2)
         flat_u, m = (a.reshape(*a.shape[:2], positions) for a in (u, maps))
-        (t, s), back_affinity = ops.affinity_sums(flat_u, m)    # (3)
-        c = 1 / (s + EPSILON)                                   # (4)
-        y, back_gate = ops.gate(t, c)                           # (5)
+        (t, s), back_affinity = ops.affinity_sums(flat_u, m)  # (3)
+        c = 1 / (s + EPSILON)                                 # (4)
+        y, back_gate = ops.gate(t, c)                         # (5)
 
         def backward(dy):
-            dt, dc = back_gate(dy.reshape(y.shape))             # (5')
-            ds = -dc * c * c                                    # (4')
-            du, dm = back_affinity(dt, ds)                      # (3')
-            df = back_normalize(du.reshape(u.shape))            # (2')
-            dfeatures, dweight = back_f9(df)[:2]                # (1')
-            return (dm.reshape(maps.shape), dfeatures), {"f9.weight": dweight}
+            dt, dc = back_gate(dy.reshape(y.shape))           # (5')
+            ds = -dc * c * c                                  # (4')
+            du, dm = back_affinity(dt, ds)                    # (3')
+            df = back_normalize(du.reshape(u.shape))          # (2')
+            dfeatures, grads = back_f9(df)                    # (1')
+            return (dm.reshape(maps.shape), dfeatures), grads
 
         similarity = s.reshape(len(maps), 1, *maps.shape[2:])
         return Pass(y.reshape(maps.shape), backward, attention={"similarity": similarity})

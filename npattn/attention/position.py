@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npattn import ops
-from npattn.checks import check_positions, require_integers
+from npattn import layers, ops
+from npattn.checks import check_positions
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import strip_prefix, uniform_fan_in, zeros
+from npattn.parameters import Parameter, zeros
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,11 @@ class PositionAttention(Module):
         url="https://arxiv.org/abs/1809.02983",
     )
 
-    channels: int
-    reduction: int = 8
-
-    def __post_init__(self):
-        require_integers(type(self).__name__, channels=self.channels, reduction=self.reduction)
+    channels: int = integer(least=1)
+    reduction: int = integer(least=1, default=8)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> PositionAttention:
         """Return a small instance: 16 channels, 2 in queries and keys."""
         return cls(channels=16)
 
@@ -83,49 +83,40 @@ class PositionAttention(Module):
         """D, channels of the queries and keys."""
         return max(1, self.channels // self.reduction)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the scale γ, and the layers that make queries, keys and values."""
-        wide, narrow = self.channels, self.key_channels
         return {
             "gamma": zeros(1),
-            "query_conv.weight": uniform_fan_in(narrow, wide, 1, 1),
-            "query_conv.bias": uniform_fan_in(narrow, inputs=wide),
-            "key_conv.weight": uniform_fan_in(narrow, wide, 1, 1),
-            "key_conv.bias": uniform_fan_in(narrow, inputs=wide),
-            "value_conv.weight": uniform_fan_in(wide, wide, 1, 1),
-            "value_conv.bias": uniform_fan_in(wide, inputs=wide),
+            **layers.conv_parameters("query_conv", self.key_channels, self.channels),
+            **layers.conv_parameters("key_conv", self.key_channels, self.channels),
+            **layers.conv_parameters("value_conv", self.channels, self.channels),
         }
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Make queries, keys and values, average the values, scale and add. The tags are the derivation's."""
         positions = x.shape[2] * x.shape[3]
-        q, back_query = ops.conv2d(x, **strip_prefix("query_conv.", params))  # (1)
-        k, back_key = ops.conv2d(x, **strip_prefix("key_conv.", params))      # (2)
-        v, back_value = ops.conv2d(x, **strip_prefix("value_conv.", params))  # (3)
+        q, back_query = layers.conv(x, params, "query_conv")                       # (1)
+        k, back_key = layers.conv(x, params, "key_conv")                           # (2)
+        v, back_value = layers.conv(x, params, "value_conv")                       # (3)
         rows = (a.reshape(*a.shape[:2], positions) for a in (q, k, v))
-        o, back_attention = ops.dot_product_attention(*rows)                  # (4)
-        e, back_scale = ops.gate(o.reshape(x.shape), params["gamma"])         # (5)
-        y, back_add = ops.add(x, e)                                           # (6)
+        o, back_attention = ops.dot_product_attention(*rows)                       # (4)
+        e, back_scale = layers.scale(o.reshape(x.shape), params, "gamma")          # (5)
+        y, back_add = ops.add(x, e)                                                # (6)
 
         def backward(dy):
-            dx, de = back_add(dy)                                             # (6')
-            do, dgamma = back_scale(de)                                       # (5')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                  # (4')
+            dx, de = back_add(dy)                                                  # (6')
+            do, grads_scale = back_scale(de)                                       # (5')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                       # (4')
             del do  # here and below no map is held longer than it is needed
-            through, dwv, dbv = back_value(dv.reshape(v.shape))               # (3')
+            dx, grads_value = back_value(dv.reshape(v.shape), accumulate_into=dx)  # (3')
             del dv
-            dx, _ = ops.add(dx, through)
-            through, dwk, dbk = back_key(dk.reshape(k.shape))                 # (2')
-            dx, _ = ops.add(dx, through)
-            through, dwq, dbq = back_query(dq.reshape(q.shape))               # (1')
-            dx, _ = ops.add(dx, through)
-            grads = {"gamma": dgamma, "query_conv.weight": dwq, "query_conv.bias": dbq}
-            grads |= {"key_conv.weight": dwk, "key_conv.bias": dbk}
-            return dx, grads | {"value_conv.weight": dwv, "value_conv.bias": dbv}
+            dx, grads_key = back_key(dk.reshape(k.shape), accumulate_into=dx)      # (2')
+            dx, grads_query = back_query(dq.reshape(q.shape), accumulate_into=dx)  # (1')
+            return dx, grads_scale | grads_query | grads_key | grads_value
 
         return Pass(y, backward)
 
-    def attention_map(self, params, x, rows=None):
+    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
         """Make the attention map, or some rows of it: where positions look.
 
         Parameters
@@ -148,10 +139,9 @@ class PositionAttention(Module):
         ValueError
             If an argument is refused by a call, or a row lies beyond the map.
         """
-        self.check_inputs((x,))
-        self._check_params(params, x)
+        self.check(params, x)
         positions = x.shape[2] * x.shape[3]
-        q, k = (ops.conv2d(x, **strip_prefix(f"{name}_conv.", params))[0] for name in ("query", "key"))
+        q, k = (layers.conv(x, params, name)[0] for name in ("query_conv", "key_conv"))
         q, k = (a.reshape(*a.shape[:2], positions) for a in (q, k))
         if rows is not None:
             q = q[:, :, check_positions(f"{self}.attention_map", rows, x.shape[2:])]

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
-from npattn import ops
+import numpy as np
+
+from npattn import layers, ops
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.checks import brief, describe_type
+from npattn.fields import checked
 from npattn.module import Module, Paper, Pass, as_tuple
-from npattn.parameters import add_prefix, strip_prefix
+from npattn.parameters import Parameter, add_prefix, strip_prefix
+from npattn.typing import Array, Params
 
 SUCH_AS = "such as SqueezeExcitation, CBAM or PositionAttention"
+
+
+def check_inner(system: str, name: str, inner: Any) -> Module:
+    """Refuse what is no system, or makes something of another shape than its input's."""
+    if not isinstance(inner, Module):
+        kind = describe_type(inner) if not isinstance(inner, type) else "a class, not an instance of it"
+        raise TypeError(f"{system}: {name}={brief(inner)} is {kind}; expected a system, {SUCH_AS}")
+    size = {"batch": 2, "height": 211, "width": 307}  # by which no system resizes its output by chance
+    first, *_ = inner.input_shapes(**size).values()
+    outputs = list(inner.output_shapes(**size).values())
+    if len(outputs) > 1:
+        raise ValueError(
+            f"{system}: {name}={inner} gives {len(outputs)} outputs; expected a system of one output, which has its "
+            f"input's shape, {SUCH_AS}"
+        )
+    if outputs != [first]:
+        raise ValueError(
+            f"{system}: {name}={inner} makes {outputs[0]} of {first}; expected a system whose output has its input's "
+            f"shape, {SUCH_AS}"
+        )
+    return inner
 
 
 @dataclass(frozen=True)
@@ -47,7 +73,6 @@ class Residual(Module):
 
     Examples
     --------
-    >>> import numpy as np
     >>> from npattn import EfficientChannelAttention
     >>> module = Residual(EfficientChannelAttention(channels=8))
     >>> run = module(module.init(seed=0), np.ones((2, 8, 7, 5)))
@@ -67,36 +92,17 @@ class Residual(Module):
         url="https://arxiv.org/abs/1512.03385",
     )
 
-    inner: Module
-
-    def __post_init__(self):
-        name, inner = type(self).__name__, self.inner
-        if not isinstance(inner, Module):
-            kind = describe_type(inner) if not isinstance(inner, type) else "a class, not an instance of it"
-            raise TypeError(f"{name}: inner={brief(inner)} is {kind}; expected a system, {SUCH_AS}")
-        size = {"batch": 2, "height": 211, "width": 307}  # by which no system resizes its output by chance
-        first, *_ = inner.input_shapes(**size).values()
-        outputs = list(inner.output_shapes(**size).values())
-        if len(outputs) > 1:
-            raise ValueError(
-                f"{name}: inner={inner} gives {len(outputs)} outputs; expected a system of one output, which has its "
-                f"input's shape, {SUCH_AS}"
-            )
-        if outputs != [first]:
-            raise ValueError(
-                f"{name}: inner={inner} makes {outputs[0]} of {first}; expected a system whose output has its input's "
-                f"shape, {SUCH_AS}"
-            )
+    inner: Module = checked(check_inner)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> Residual:
         """Return a small instance: round squeeze-and-excitation's."""
         return cls(SqueezeExcitation.example())
 
     @property
     def channels(self) -> int:
         """C, channels of the map."""
-        return self.inner.channels
+        return cast(Any, self.inner).channels
 
     @property
     def training(self) -> bool:
@@ -104,59 +110,60 @@ class Residual(Module):
         return getattr(self.inner, "training", False)
 
     @property
-    def estimator(self) -> str | None:
+    def estimator(self) -> str | None:  # type: ignore[override]
         """What the inner system estimates a gradient by."""
         return self.inner.estimator
 
     @property
-    def attention_map(self):
+    def attention_map(self) -> Callable[..., Array]:
         """The inner system's function of this name, for the parameters of the whole."""
-        function = self.inner.attention_map
+        function = cast(Any, self.inner).attention_map
         return lambda params, *arguments, **options: function(strip_prefix("inner.", params), *arguments, **options)
 
-    def input_shapes(self, batch, height, width):
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the inner system's inputs."""
         return self.inner.input_shapes(batch, height, width)
 
-    def expected_shapes(self, inputs):
+    def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that the inner system's inputs have to have."""
         return self.inner.expected_shapes(inputs)
 
-    def draw_input(self, name, shape, random):
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw an input as the inner system does."""
         return self.inner.draw_input(name, shape, random)
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare those of the inner system."""
         return add_prefix("inner.", self.inner.parameters())
 
-    def buffers(self):
+    def buffers(self) -> dict[str, Parameter]:
         """Declare the inner system's running statistics."""
         return add_prefix("inner.", self.inner.buffers())
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, what the inner system refuses."""
         super().check_inputs(inputs)
         self.inner.check_inputs(inputs)
 
-    def surrogate(self, params, *inputs):
+    def surrogate(self, params: Params, *inputs: Array) -> Callable[..., Pass]:
         """Add the input to what the inner system's estimator differentiates, if it has one."""
         if self.estimator is None:
             return self.forward
         inner = self.inner.surrogate(strip_prefix("inner.", params), *inputs)
         return functools.partial(self.forward, inner=inner)
 
-    def forward(self, params, x, *others, inner=None):
+    def forward(self, params: Params, *inputs: Array, inner: Callable[..., Pass] | None = None) -> Pass:
         """Apply the inner system, add. The tags are the equation numbers of the derivation."""
-        run = (inner or self.inner.forward)(strip_prefix("inner.", params), x, *others)  # (1)
-        y, back_add = ops.add(x, run.output)                                             # (2)
+        x, *others = inputs
+        run = layers.submodule(inner or self.inner.forward, params, "inner", x, *others)  # (1)
+        y, back_add = ops.add(x, run.output)                                              # (2)
         back_inner = run.backward  # alone: the inner output need not live on
 
         def backward(dy):
-            dx_skip, df = back_add(dy)                                                   # (2')
-            gradients, grads = back_inner(df)                                            # (1')
+            dx_skip, df = back_add(dy)                                                    # (2')
+            gradients, grads = back_inner(df)                                             # (1')
             dx_inner, *rest = as_tuple(gradients)
             dx, _ = ops.add(dx_skip, dx_inner)
-            return (dx, *rest) if others else dx, add_prefix("inner.", grads)
+            return (dx, *rest) if others else dx, grads
 
-        return Pass(y, backward, run.attention, add_prefix("inner.", run.buffers))
+        return Pass(y, backward, run.attention, run.buffers)

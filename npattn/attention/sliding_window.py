@@ -7,10 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from npattn import ops
+from npattn import layers, ops
 from npattn.checks import check_array, describe_type, require_integers
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import he_normal, zeros
+from npattn.parameters import Parameter, he_normal
+from npattn.typing import Array, Params
 
 
 class Regions(NamedTuple):
@@ -83,45 +85,44 @@ class SlidingWindowSegmentation(Module):
         url="https://arxiv.org/abs/1312.6229",
     )
 
-    channels: int
-    classes: int
-    window: int
-    stride: int
+    channels: int = integer(least=1)
+    classes: int = integer(least=1)
+    window: int = integer(least=1)
+    stride: int = integer(least=1)
 
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels)
-        require_windows(name, self.classes, self.window, self.stride)
+    def __post_init__(self) -> None:
+        """Refuse, besides, a single class, and positions in no window."""
+        super().__post_init__()
+        require_windows(type(self).__name__, self.classes, self.window, self.stride)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> SlidingWindowSegmentation:
         """Return a small instance: 32 channels, 3 classes, windows of 3 × 3 that overlap."""
         return cls(channels=32, classes=3, window=3, stride=2)
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the logits."""
         return {"output": (batch, self.classes, height, width)}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the classifier that all windows share."""
-        return {"classifier.weight": he_normal(self.classes, self.channels), "classifier.bias": zeros(self.classes)}
+        return layers.linear_parameters("classifier", self.classes, self.channels, initial=he_normal)
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Average each window, classify it, average the logits at each position."""
-        kernel = params["classifier.weight"][:, :, None, None]
         p, back_average = ops.window_average(x, self.window, self.stride)                # (1)
-        z, back_classifier = ops.conv2d(p, kernel, params["classifier.bias"])            # (2)
+        z, back_classifier = layers.conv(p, params, "classifier")                        # (2)
         y, back_overlap = ops.overlap_average(z, x.shape[2:], self.window, self.stride)  # (3)
 
         def backward(dy):
             dz = back_overlap(dy)                                                        # (3')
-            dp, dkernel, db = back_classifier(dz)                                        # (2')
+            dp, grads = back_classifier(dz)                                              # (2')
             dx = back_average(dp)                                                        # (1')
-            return dx, {"classifier.weight": dkernel[:, :, 0, 0], "classifier.bias": db}
+            return dx, grads
 
         return Pass(y, backward, attention={"windows": z})
 
-    def mask(self, logits: Any) -> Any:
+    def mask(self, logits: Array) -> Array:
         """Name every position's class: the one with the highest logit, the first of equals.
 
         Parameters
@@ -189,7 +190,6 @@ class SlidingWindowSegmentation(Module):
 
 def require_windows(call: str, classes: int, window: int, stride: int) -> None:
     """Refuse hyperparameters under which there is nothing to tell apart, or positions lie in no window."""
-    require_integers(call, classes=classes, window=window, stride=stride)
     if classes == 1:
         raise ValueError(f"{call}: classes=1; expected at least 2: the background, class 0, counts as one")
     if stride > window:

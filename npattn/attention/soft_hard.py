@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from npattn import ops
-from npattn.checks import require_integers
+from npattn import layers, ops
+from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import uniform_fan_in
+from npattn.parameters import Parameter
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,23 @@ class SoftHardAttention(Module):
         url="https://arxiv.org/abs/1912.11637",
     )
 
-    channels: int
-    k: int
-
-    def __post_init__(self):
-        require_integers(type(self).__name__, channels=self.channels, k=self.k)
+    channels: int = integer(least=1)
+    k: int = integer(least=1)
 
     @classmethod
-    def example(cls):
+    def example(cls) -> SoftHardAttention:
         """Return a small instance: 32 channels, 4 positions."""
         return cls(channels=32, k=4)
 
-    def output_shapes(self, batch, height, width):
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the averaged features."""
         return {"output": (batch, self.channels)}
 
-    def parameters(self):
+    def parameters(self) -> dict[str, Parameter]:
         """Declare the convolution that scores."""
-        return {
-            "score.weight": uniform_fan_in(1, self.channels, 1, 1),
-            "score.bias": uniform_fan_in(1, inputs=self.channels),
-        }
+        return layers.conv_parameters("score", 1, self.channels)
 
-    def check_inputs(self, inputs):
+    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map that has fewer positions than are to be chosen."""
         super().check_inputs(inputs)
         height, width = inputs[0].shape[2:]
@@ -103,23 +98,22 @@ class SoftHardAttention(Module):
                 f"the map has {height * width}: give a larger map or a smaller k"
             )
 
-    def forward(self, params, x):
+    def forward(self, params: Params, x: Array) -> Pass:
         """Score, choose, take the chosen features, weigh them, add them up. The tags are the derivation's."""
         v = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-        s, back_score = ops.score(v, params["score.weight"], params["score.bias"])  # (1)
-        (t, index), back_top = ops.top(s, self.k)                                   # (2)
-        f, back_take = ops.take(v, index)                                           # (3)
-        a, back_softmax = ops.softmax(t)                                            # (4)
-        y, back_product = ops.matmul(f, a[:, :, None])                              # (5)
+        s, back_score = layers.score(v, params, "score")    # (1)
+        (t, index), back_top = ops.top(s, self.k)           # (2)
+        f, back_take = ops.take(v, index)                   # (3)
+        a, back_softmax = ops.softmax(t)                    # (4)
+        y, back_product = ops.matmul(f, a[:, :, None])      # (5)
 
         def backward(dy):
-            df, da = back_product(dy[:, :, None])                                   # (5')
-            dt = back_softmax(da[:, :, 0])                                          # (4')
-            dv = back_take(df)                                                      # (3')
-            ds = back_top(dt)                                                       # (2')
-            dv_score, dw, db = back_score(ds)                                       # (1')
-            dv += dv_score
-            return dv.reshape(x.shape), {"score.weight": dw, "score.bias": db}
+            df, da = back_product(dy[:, :, None])           # (5')
+            dt = back_softmax(da[:, :, 0])                  # (4')
+            dv = back_take(df)                              # (3')
+            ds = back_top(dt)                               # (2')
+            dv, grads = back_score(ds, accumulate_into=dv)  # (1')
+            return dv.reshape(x.shape), grads
 
         weights = back_top(a)  # laid out over the positions as a gradient would be
         return Pass(y[:, :, 0], backward, attention={"weights": weights.reshape(x.shape[0], *x.shape[2:])})

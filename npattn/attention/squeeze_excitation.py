@@ -5,26 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from npattn import ops
-from npattn.checks import require_booleans, require_integers
+from npattn import layers, ops
+from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import he_normal, zeros
+from npattn.parameters import Parameter, he_normal
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
 class SqueezeExcitation(Module):
     """Gate each channel by a two-layer network of all channels' averages.
 
-    The squeeze averages every channel over its positions. The excitation, two fully connected layers with a narrow
-    middle, turns the averages into one gate in (0, 1) per channel, and the map is multiplied by the gates:
-    p = mean x, a = σ(W₂ relu(W₁ p + b₁) + b₂), y = x ⊙ a.
+    The squeeze averages every channel over its positions. The excitation, two fully connected layers with fewer
+    channels between them, turns the averages into one gate in (0, 1) per channel, and the map is multiplied by the
+    gates: p = mean x, a = σ(W₂ relu(W₁ p + b₁) + b₂), y = x ⊙ a.
 
     Parameters
     ----------
     channels : int
         C, channels of the map.
     reduction : int, default 16
-        r; the middle layer is max(1, C // r) wide.
+        r; the hidden layer has max(1, C // r) channels.
     bias : bool, default True
         Whether the two layers have biases, as in torchvision; the authors' own code has none in some models.
 
@@ -66,48 +67,42 @@ class SqueezeExcitation(Module):
         url="https://arxiv.org/abs/1709.01507",
     )
 
-    channels: int
-    reduction: int = 16
-    bias: bool = True
-
-    def __post_init__(self):
-        name = type(self).__name__
-        require_integers(name, channels=self.channels, reduction=self.reduction)
-        require_booleans(name, bias=self.bias)
+    channels: int = integer(least=1)
+    reduction: int = integer(least=1, default=16)
+    bias: bool = boolean(default=True)
 
     @classmethod
-    def example(cls):
-        """Return a small instance: 32 channels, 4 in the middle."""
+    def example(cls) -> SqueezeExcitation:
+        """Return a small instance: 32 channels, 4 in the hidden layer."""
         return cls(channels=32, reduction=8)
 
-    def parameters(self):
-        """Declare the two layers: C to C/r and back."""
-        wide, narrow = self.channels, max(1, self.channels // self.reduction)
-        declared = {
-            "fc1.weight": he_normal(narrow, wide, 1, 1),
-            "fc1.bias": zeros(narrow),
-            "fc2.weight": he_normal(wide, narrow, 1, 1),
-            "fc2.bias": zeros(wide),
-        }
-        return {name: parameter for name, parameter in declared.items() if self.bias or name.endswith("weight")}
+    @property
+    def hidden_channels(self) -> int:
+        """C/r, channels of the hidden layer."""
+        return max(1, self.channels // self.reduction)
 
-    def forward(self, params, x):
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the two layers: C to C/r and back."""
+        channels, hidden = self.channels, self.hidden_channels
+        first = layers.conv_parameters("fc1", hidden, channels, initial=he_normal, bias=self.bias)
+        return first | layers.conv_parameters("fc2", channels, hidden, initial=he_normal, bias=self.bias)
+
+    def forward(self, params: Params, x: Array) -> Pass:
         """Squeeze, excite, scale. The tags are the equation numbers of the derivation."""
-        p, back_pool = ops.global_average_pool(x)                                  # (1)
-        h, back_fc1 = ops.linear(p, params["fc1.weight"], params.get("fc1.bias"))  # (2)
-        r, back_relu = ops.relu(h)                                                 # (3)
-        z, back_fc2 = ops.linear(r, params["fc2.weight"], params.get("fc2.bias"))  # (4)
-        a, back_sigmoid = ops.sigmoid(z)                                           # (5)
-        y, back_gate = ops.gate(x, a)                                              # (6)
+        p, back_pool = ops.global_average_pool(x)      # (1)
+        h, back_fc1 = layers.linear(p, params, "fc1")  # (2)
+        r, back_relu = ops.relu(h)                     # (3)
+        z, back_fc2 = layers.linear(r, params, "fc2")  # (4)
+        a, back_sigmoid = ops.sigmoid(z)               # (5)
+        y, back_gate = ops.gate(x, a)                  # (6)
 
         def backward(dy):
-            dx, da = back_gate(dy)                                                 # (6')
-            dz = back_sigmoid(da)                                                  # (5')
-            dr, dw2, db2 = back_fc2(dz)                                            # (4')
-            dh = back_relu(dr)                                                     # (3')
-            dp, dw1, db1 = back_fc1(dh)                                            # (2')
-            dx = back_pool(dp, accumulate_into=dx)                                 # (1')
-            grads = {"fc1.weight": dw1, "fc1.bias": db1, "fc2.weight": dw2, "fc2.bias": db2}
-            return dx, {name: grads[name] for name in self.parameters()}
+            dx, da = back_gate(dy)                     # (6')
+            dz = back_sigmoid(da)                      # (5')
+            dr, grads_fc2 = back_fc2(dz)               # (4')
+            dh = back_relu(dr)                         # (3')
+            dp, grads_fc1 = back_fc1(dh)               # (2')
+            dx = back_pool(dp, accumulate_into=dx)     # (1')
+            return dx, grads_fc1 | grads_fc2
 
         return Pass(y, backward, attention={"channel": a})

@@ -35,8 +35,8 @@ def published(module):
     class ChannelGate(nn.Module):
         def __init__(self):
             super().__init__()
-            wide, narrow = module.channels, max(1, module.channels // module.reduction)
-            self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(wide, narrow), nn.ReLU(), nn.Linear(narrow, wide))
+            channels, hidden = module.channels, max(1, module.channels // module.reduction)
+            self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
         def forward(self, x):
             z = sum(self.mlp(pools[pool](x)) for pool in module.pools)
@@ -171,10 +171,10 @@ def test_parameters_and_running_statistics_have_the_published_names_and_shapes()
 
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_the_middle_is_a_fraction_of_the_channels_and_never_empty(channels, reduction):
-    narrow = max(1, channels // reduction)
+    hidden = max(1, channels // reduction)
     shapes = CBAMChannelGate(channels, reduction).parameter_shapes()
-    assert shapes["mlp.1.weight"] == (narrow, channels)
-    assert shapes["mlp.3.weight"] == (channels, narrow)
+    assert shapes["mlp.1.weight"] == (hidden, channels)
+    assert shapes["mlp.3.weight"] == (channels, hidden)
 
 
 def test_training_starts_from_uniform_layers_and_a_norm_that_changes_nothing():

@@ -19,11 +19,11 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            narrow = max(8, module.channels // module.reduction)
-            self.conv1 = torch.nn.Conv2d(module.channels, narrow, 1)
-            self.bn1 = torch.nn.BatchNorm2d(narrow)
-            self.conv_h = torch.nn.Conv2d(narrow, module.channels, 1)
-            self.conv_w = torch.nn.Conv2d(narrow, module.channels, 1)
+            hidden = max(8, module.channels // module.reduction)
+            self.conv1 = torch.nn.Conv2d(module.channels, hidden, 1)
+            self.bn1 = torch.nn.BatchNorm2d(hidden)
+            self.conv_h = torch.nn.Conv2d(hidden, module.channels, 1)
+            self.conv_w = torch.nn.Conv2d(hidden, module.channels, 1)
             self.train(module.training)
 
         def forward(self, x):
@@ -108,11 +108,11 @@ def test_initial_values_fill_the_intervals_that_pytorch_draws_from():
 def test_the_narrow_layer_is_a_fraction_of_the_channels_but_never_below_eight(channels, reduction):
     module = CoordinateAttention(channels, reduction=reduction)
     shapes = module.parameter_shapes()
-    narrow = shapes["bn1.weight"][0]
-    assert narrow == module.hidden_channels >= 8
-    assert narrow == 8 or narrow * reduction <= channels < (narrow + 1) * reduction
-    assert shapes["conv1.weight"] == (narrow, channels, 1, 1)
-    assert shapes["conv_h.weight"] == shapes["conv_w.weight"] == (channels, narrow, 1, 1)
+    hidden = shapes["bn1.weight"][0]
+    assert hidden == module.hidden_channels >= 8
+    assert hidden == 8 or hidden * reduction <= channels < (hidden + 1) * reduction
+    assert shapes["conv1.weight"] == (hidden, channels, 1, 1)
+    assert shapes["conv_h.weight"] == shapes["conv_w.weight"] == (channels, hidden, 1, 1)
 
 
 def exchanged(params):

@@ -16,21 +16,21 @@ def published(module):
     """The PyTorch form, with the names of the authors' code; in training it takes the keep masks as well."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    wide, narrow = module.in_channels, module.branch_channels
+    in_channels, hidden = module.in_channels, module.branch_channels
 
     def layer(inputs):
-        return nn.Sequential(nn.Conv2d(inputs, narrow, 3, padding=1, bias=False), nn.BatchNorm2d(narrow), nn.ReLU())
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU())
 
     def classifier():
-        return nn.Sequential(nn.Dropout2d(module.dropout), nn.Conv2d(narrow, module.classes, 1))
+        return nn.Sequential(nn.Dropout2d(module.dropout), nn.Conv2d(hidden, module.classes, 1))
 
     class Reference(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv5a, self.conv5c = layer(wide), layer(wide)
-            self.sa = published_position(PositionAttention(narrow))
-            self.sc = published_channel(ChannelAttention(narrow, module.variant))
-            self.conv51, self.conv52 = layer(narrow), layer(narrow)
+            self.conv5a, self.conv5c = layer(in_channels), layer(in_channels)
+            self.sa = published_position(PositionAttention(hidden))
+            self.sc = published_channel(ChannelAttention(hidden, module.variant))
+            self.conv51, self.conv52 = layer(hidden), layer(hidden)
             self.conv6, self.conv7, self.conv8 = classifier(), classifier(), classifier()
 
         def forward(self, x, *masks):

@@ -20,9 +20,9 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            narrow = max(1, module.channels // module.reduction)
-            self.fc1 = torch.nn.Linear(module.channels, narrow)
-            self.fc2 = torch.nn.Linear(narrow, module.channels)
+            hidden = max(1, module.channels // module.reduction)
+            self.fc1 = torch.nn.Linear(module.channels, hidden)
+            self.fc2 = torch.nn.Linear(hidden, module.channels)
 
         def forward(self, x):
             pools = torch.nn.functional.adaptive_avg_pool2d(x, 1), torch.nn.functional.adaptive_max_pool2d(x, 1)
@@ -63,11 +63,11 @@ def test_a_state_dict_of_two_linear_layers_loads_unchanged():
 
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_the_middle_is_a_fraction_of_the_channels_and_never_empty(channels, reduction):
-    narrow = max(1, channels // reduction)
+    hidden = max(1, channels // reduction)
     assert FlexibleAttention(channels, reduction).parameter_shapes() == {
-        "fc1.weight": (narrow, channels),
-        "fc1.bias": (narrow,),
-        "fc2.weight": (channels, narrow),
+        "fc1.weight": (hidden, channels),
+        "fc1.bias": (hidden,),
+        "fc2.weight": (channels, hidden),
         "fc2.bias": (channels,),
     }
 

@@ -12,20 +12,22 @@ def published(module):
     """The PyTorch form, with torchvision's names; in training it takes the keep mask as well."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    wide, narrow = module.in_channels, module.out_channels
+    in_channels, out_channels = module.in_channels, module.out_channels
 
     def layer(channels, rate=None, *, first=()):
         spread = {"kernel_size": 1} if rate is None else {"kernel_size": 3, "padding": rate, "dilation": rate}
         return nn.Sequential(
-            *first, nn.Conv2d(channels, narrow, bias=False, **spread), nn.BatchNorm2d(narrow), nn.ReLU()
+            *first, nn.Conv2d(channels, out_channels, bias=False, **spread), nn.BatchNorm2d(out_channels), nn.ReLU()
         )
 
     class Reference(nn.Module):
         def __init__(self):
             super().__init__()
-            whole = layer(wide, first=(nn.AdaptiveAvgPool2d(1),))
-            self.convs = nn.ModuleList([layer(wide), *(layer(wide, rate) for rate in module.rates), whole])
-            self.project = layer(len(self.convs) * narrow)
+            whole = layer(in_channels, first=(nn.AdaptiveAvgPool2d(1),))
+            self.convs = nn.ModuleList(
+                [layer(in_channels), *(layer(in_channels, rate) for rate in module.rates), whole]
+            )
+            self.project = layer(len(self.convs) * out_channels)
             self.project.append(nn.Dropout(0.5))
 
         def forward(self, x, mask=None):

@@ -18,9 +18,9 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            narrow = max(1, module.channels // module.reduction)
-            self.query_conv = torch.nn.Conv2d(module.channels, narrow, 1)
-            self.key_conv = torch.nn.Conv2d(module.channels, narrow, 1)
+            key_channels = max(1, module.channels // module.reduction)
+            self.query_conv = torch.nn.Conv2d(module.channels, key_channels, 1)
+            self.key_conv = torch.nn.Conv2d(module.channels, key_channels, 1)
             self.value_conv = torch.nn.Conv2d(module.channels, module.channels, 1)
             self.gamma = torch.nn.Parameter(torch.zeros(1))
 
@@ -75,9 +75,9 @@ def test_a_published_state_dict_loads_unchanged():
 def test_queries_and_keys_have_a_fraction_of_the_channels_and_at_least_one(channels, reduction):
     module = PositionAttention(channels, reduction)
     shapes = module.parameter_shapes()
-    narrow = shapes["key_conv.bias"][0]
-    assert narrow == max(1, channels // reduction) == module.key_channels
-    assert shapes["query_conv.weight"] == shapes["key_conv.weight"] == (narrow, channels, 1, 1)
+    key_channels = shapes["key_conv.bias"][0]
+    assert key_channels == max(1, channels // reduction) == module.key_channels
+    assert shapes["query_conv.weight"] == shapes["key_conv.weight"] == (key_channels, channels, 1, 1)
     assert shapes["value_conv.weight"] == (channels, channels, 1, 1)
 
 

@@ -16,9 +16,9 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            narrow = max(1, module.channels // module.reduction)
-            self.fc1 = torch.nn.Conv2d(module.channels, narrow, 1, bias=module.bias)
-            self.fc2 = torch.nn.Conv2d(narrow, module.channels, 1, bias=module.bias)
+            hidden = max(1, module.channels // module.reduction)
+            self.fc1 = torch.nn.Conv2d(module.channels, hidden, 1, bias=module.bias)
+            self.fc2 = torch.nn.Conv2d(hidden, module.channels, 1, bias=module.bias)
 
         def forward(self, x):
             p = torch.nn.functional.adaptive_avg_pool2d(x, 1)
@@ -50,12 +50,12 @@ def test_a_published_state_dict_loads_unchanged():
 @given(st.integers(1, 300), st.integers(1, 40))
 def test_the_middle_is_a_fraction_of_the_channels_and_never_empty(channels, reduction):
     shapes = SqueezeExcitation(channels, reduction).parameter_shapes()
-    narrow = shapes["fc1.bias"][0]
-    assert narrow >= 1
-    assert narrow * reduction <= max(channels, reduction)
-    assert (narrow + 1) * reduction > channels
-    assert shapes["fc1.weight"] == (narrow, channels, 1, 1)
-    assert shapes["fc2.weight"] == (channels, narrow, 1, 1)
+    hidden = shapes["fc1.bias"][0]
+    assert hidden >= 1
+    assert hidden * reduction <= max(channels, reduction)
+    assert (hidden + 1) * reduction > channels
+    assert shapes["fc1.weight"] == (hidden, channels, 1, 1)
+    assert shapes["fc2.weight"] == (channels, hidden, 1, 1)
 
 
 @given(cases(se_modules()), st.randoms(use_true_random=False))

@@ -1,0 +1,141 @@
+"""Hyperparameters declared with what they may be: ``channels: int = integer(least=1)``.
+
+Each function here makes a dataclass's field, and puts beside it the check that `npattn.Module` runs when an instance is
+made. Where the default is None, None is allowed as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+from npattn.checks import require_booleans, require_choice, require_integers, require_numbers, require_selection
+
+__all__ = ["boolean", "check_fields", "checked", "choice", "choices", "integer", "number", "pair", "probability"]
+
+REQUIRED = dataclasses.MISSING
+"""The default of what has none."""
+
+
+def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED) -> Any:
+    """Declare a hyperparameter with a check of one's own.
+
+    Parameters
+    ----------
+    check : callable
+        ``check(system, name, value)`` returns the value to keep, or raises; `system` is the class's name.
+    default : optional
+        Without it the hyperparameter has to be given.
+
+    Returns
+    -------
+    dataclasses.Field
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from npattn import SqueezeExcitation
+    >>> def even(system, name, value):
+    ...     if value % 2:
+    ...         raise ValueError(f"{system}: {name}={value}; expected an even number")
+    ...     return value
+    >>> @dataclass(frozen=True)
+    ... class Grouped(SqueezeExcitation):
+    ...     groups: int = checked(even, default=2)
+    >>> Grouped(channels=8, groups=3)
+    Traceback (most recent call last):
+    ValueError: Grouped: groups=3; expected an even number
+    """
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def integer(least: int, default: Any = REQUIRED) -> Any:
+    """Declare an integer that is at least so large.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.SqueezeExcitation(channels=0)
+    Traceback (most recent call last):
+    ValueError: SqueezeExcitation: channels=0; expected an integer of at least 1
+    """
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_integers(system, least, **{name: value})
+        return value
+
+    return checked(check, default)
+
+
+def number(default: Any = REQUIRED) -> Any:
+    """Declare a finite real number."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_numbers(system, **{name: value})
+        return value
+
+    return checked(check, default)
+
+
+def probability(default: Any = REQUIRED) -> Any:
+    """Declare a probability that is not 1."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_numbers(system, **{name: value})
+        if not 0 <= value < 1:
+            raise ValueError(f"{system}: {name}={value}; expected a probability of at least 0 and below 1")
+        return value
+
+    return checked(check, default)
+
+
+def boolean(default: Any = REQUIRED) -> Any:
+    """Declare what is True or False."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_booleans(system, **{name: value})
+        return value
+
+    return checked(check, default)
+
+
+def choice(options: Collection[str], default: Any = REQUIRED) -> Any:
+    """Declare one of some strings."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_choice(system, options, **{name: value})
+        return value
+
+    return checked(check, default)
+
+
+def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
+    """Declare a tuple of some of some strings, each at most once; a list is kept as a tuple."""
+
+    def check(system: str, name: str, value: Any) -> tuple[str, ...]:
+        require_selection(system, options, **{name: value})
+        return tuple(map(str, value))
+
+    return checked(check, default)
+
+
+def pair(default: Any = REQUIRED) -> Any:
+    """Declare a pair of integers, height and width, of at least 1; a list is kept as a tuple."""
+
+    def check(system: str, name: str, value: Any) -> tuple[int, int]:
+        if not isinstance(value, (tuple, list)) or len(value) != 2:
+            raise ValueError(f"{system}: {name}={value!r}; expected None or a pair (height, width)")
+        height, width = value
+        require_integers(system, **{f"{name}[0]": height, f"{name}[1]": width})
+        return height, width
+
+    return checked(check, default)
+
+
+def check_fields(module: Any) -> None:
+    """Check every field of a dataclass's instance that was declared with a check; keep what the check returns."""
+    for field in dataclasses.fields(module):
+        check, value = field.metadata.get("check"), getattr(module, field.name)
+        if check is not None and not (value is None and field.default is None):
+            object.__setattr__(module, field.name, check(type(module).__name__, field.name, value))

@@ -1,0 +1,429 @@
+"""Layers: primitives that find their parameters by name, and name the gradients.
+
+A layer takes its parameters out of `params`, under the name that it is given: ``conv(x, params, "query_conv")`` reads
+``query_conv.weight`` and ``query_conv.bias``. It returns its value and the way back, as a primitive does, and
+``backward(dy)`` returns ``(dx, grads)``, where `grads` has the same names. So a parameter's name stands where it is
+declared and where its layer is called, and gradients are merged with ``|``.
+
+Gradients are added in one way. Where several steps read a map, its gradient is the sum of what they send back, and each
+is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is dx + back_pool(dp), without another map.
+A pool writes to the array that it is given; a layer adds that array to the gradient that it makes itself. Where a map
+forks into branches of several steps, or a skip connection passes some, `ops.add` adds up what the branches send back.
+
+The functions that end in ``_parameters`` and ``_buffers`` declare what the layers read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from npattn import ops
+from npattn.module import Pass
+from npattn.parameters import (
+    Parameter,
+    add_prefix,
+    norm_buffers,
+    norm_parameters,
+    strip_prefix,
+    uniform_fan_in,
+    zeros,
+)
+from npattn.typing import Array, Backward, Params
+
+__all__ = [
+    "batch_norm",
+    "conv",
+    "conv1d",
+    "conv_norm_act",
+    "conv_norm_act_buffers",
+    "conv_norm_act_parameters",
+    "conv_parameters",
+    "linear",
+    "linear_parameters",
+    "scale",
+    "score",
+    "submodule",
+]
+
+
+def conv_parameters(
+    name: str,
+    out_channels: int,
+    in_channels: int,
+    kernel_size: int = 1,
+    *,
+    bias: bool = True,
+    initial: Callable[..., Parameter] = uniform_fan_in,
+) -> dict[str, Parameter]:
+    """Declare what `conv` reads: a weight (out, in, k, k), and a bias (out,).
+
+    Parameters
+    ----------
+    name : str
+    out_channels, in_channels : int
+    kernel_size : int, default 1
+        k.
+    bias : bool, default True
+        Whether there is a bias.
+    initial : callable, default `uniform_fan_in`
+        Makes the weight from its shape. A bias then starts within the same bounds; beside a weight that starts
+        otherwise it starts at 0.
+
+    Returns
+    -------
+    dict of Parameter
+
+    Examples
+    --------
+    >>> {name: parameter.shape for name, parameter in conv_parameters("conv1", 4, 8, 3).items()}
+    {'conv1.weight': (4, 8, 3, 3), 'conv1.bias': (4,)}
+    """
+    return weight_and_bias(name, (out_channels, in_channels, kernel_size, kernel_size), bias, initial)
+
+
+def linear_parameters(
+    name: str,
+    out_features: int,
+    in_features: int,
+    *,
+    bias: bool = True,
+    initial: Callable[..., Parameter] = uniform_fan_in,
+) -> dict[str, Parameter]:
+    """Declare what `linear` reads: a weight (out, in), and a bias (out,); as `conv_parameters`.
+
+    Examples
+    --------
+    >>> {name: parameter.shape for name, parameter in linear_parameters("fc", 3, 8).items()}
+    {'fc.weight': (3, 8), 'fc.bias': (3,)}
+    """
+    return weight_and_bias(name, (out_features, in_features), bias, initial)
+
+
+def conv_norm_act_parameters(
+    name: str, out_channels: int, in_channels: int, kernel_size: int = 1, *, index: int = 0
+) -> dict[str, Parameter]:
+    """Declare the parameters of `conv_norm_act`: a kernel without bias, which the norm would take away, and a norm.
+
+    Examples
+    --------
+    >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
+    ['conv5a.0.weight', 'conv5a.1.weight', 'conv5a.1.bias']
+    """
+    kernel = conv_parameters(f"{name}.{index}", out_channels, in_channels, kernel_size, bias=False)
+    return kernel | norm_parameters(f"{name}.{index + 1}", out_channels)
+
+
+def conv_norm_act_buffers(name: str, out_channels: int, *, index: int = 0) -> dict[str, Parameter]:
+    """Declare the running statistics of `conv_norm_act`."""
+    return norm_buffers(f"{name}.{index + 1}", out_channels)
+
+
+def conv(
+    x: Array, params: Params, name: str, *, separator: str = ".", padding: int = 0, dilation: int = 1
+) -> tuple[Array, Backward]:
+    """Slide kernels over a map, as `ops.conv2d`.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
+        The parameters are ``name.weight``, (O, C, k, k) or (O, C), and, if there is one, ``name.bias``, (O,).
+    separator : str, default "."
+        What stands between the two words of their names.
+    padding, dilation : int
+        Zeros added on every side, step between the kernel's taps.
+
+    Returns
+    -------
+    y : array, (B, O, H', W')
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"query.weight": np.full((1, 2), 3.0), "query.bias": np.ones(1)}
+    >>> y, backward = conv(np.ones((1, 2, 1, 1)), params, "query")
+    >>> y
+    array([[[[7.]]]])
+    >>> dx, grads = backward(y)
+    >>> grads
+    {'query.weight': array([[7., 7.]]), 'query.bias': array([7.])}
+    """
+
+    def conv2d(x, weight, bias=None):
+        kernel = weight if weight.ndim == 4 else weight[:, :, None, None]  # a linear layer of every position
+        return ops.conv2d(x, kernel, bias, padding=padding, dilation=dilation)
+
+    return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])
+
+
+def conv1d(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Slide a kernel along rows, as `ops.conv1d`.
+
+    Parameters
+    ----------
+    x : array, (B, L)
+    params : mapping of str to array
+    name : str
+        The parameter is ``name.weight``, (1, 1, k).
+
+    Returns
+    -------
+    z : array, (B, L)
+    backward : callable
+        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> z, backward = conv1d(np.array([[1.0, 2.0]]), {"conv.weight": np.array([[[1.0, 10.0, 0.0]]])}, "conv")
+    >>> z
+    array([[10., 21.]])
+    """
+    return named(ops.conv1d, x, params, [f"{name}.weight"])
+
+
+def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Map rows of features linearly, as `ops.linear`.
+
+    Parameters
+    ----------
+    x : array, (B, in)
+    params : mapping of str to array
+    name : str
+        The parameters are ``name.weight``, (out, in) or (out, in, 1, 1), and, if there is one, ``name.bias``, (out,).
+
+    Returns
+    -------
+    z : array, (B, out)
+    backward : callable
+        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> z, backward = linear(np.ones((1, 2)), {"fc1.weight": np.array([[3.0, 4.0]])}, "fc1")
+    >>> dx, grads = backward(z)
+    >>> grads
+    {'fc1.weight': array([[7., 7.]])}
+    """
+    return named(ops.linear, x, params, [f"{name}.weight", f"{name}.bias"])
+
+
+def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Score every position of a map laid out in a row, as `ops.score`.
+
+    Parameters
+    ----------
+    v : array, (B, C, N)
+    params : mapping of str to array
+    name : str
+        The parameters are ``name.weight``, (1, C, 1, 1), and ``name.bias``, (1,).
+
+    Returns
+    -------
+    s : array, (B, N)
+    backward : callable
+        ``backward(ds, accumulate_into=None)`` returns ``(dv, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"score.weight": np.ones((1, 2, 1, 1)), "score.bias": np.ones(1)}
+    >>> s, backward = score(np.ones((1, 2, 3)), params, "score")
+    >>> s
+    array([[3., 3., 3.]])
+    """
+    return named(ops.score, v, params, [f"{name}.weight", f"{name}.bias"])
+
+
+def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Multiply by one learnt number, as `ops.gate`.
+
+    Parameters
+    ----------
+    x : array
+    params : mapping of str to array
+    name : str
+        Of the parameter, (1,).
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, backward = scale(np.array([[1.0, 2.0]]), {"gamma": np.array([10.0])}, "gamma")
+    >>> y
+    array([[10., 20.]])
+    """
+    return named(ops.gate, x, params, [name])
+
+
+def batch_norm(
+    x: Array, params: Params, name: str, *, training: bool, momentum: float = 0.1
+) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+    """Give every channel a learnt mean and variance, as `ops.batch_norm`.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
+        The parameters are ``name.weight`` and ``name.bias``, the buffers ``name.running_mean`` and
+        ``name.running_var``, (C,).
+    training : bool
+        Whether the statistics are the batch's own.
+    momentum : float, default 0.1
+        Weight of the batch in the new running statistics.
+
+    Returns
+    -------
+    (y, running) : array, shape of `x`, and dict of array
+        `running` holds the new buffers by name; it is empty unless in training.
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {f"bn.{word}": np.ones(1) for word in ("weight", "bias", "running_mean", "running_var")}
+    >>> (y, running), backward = batch_norm(np.zeros((1, 1, 2, 2)), params, "bn", training=True)
+    >>> running
+    {'bn.running_mean': array([0.9]), 'bn.running_var': array([0.9])}
+    """
+    statistics = [f"{name}.running_mean", f"{name}.running_var"]
+
+    def normalize(x, weight, bias):
+        old = (params[statistic] for statistic in statistics)
+        return ops.batch_norm(x, weight, bias, *old, training=training, momentum=momentum)
+
+    (y, new), backward = named(normalize, x, params, [f"{name}.weight", f"{name}.bias"])
+    return (y, dict(zip(statistics, new, strict=True)) if training else {}), backward
+
+
+def conv_norm_act(
+    x: Array, params: Params, name: str, *, training: bool, index: int = 0, dilation: int = 1
+) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+    """Convolve without bias, normalise by batch norm, rectify. The map keeps its height and width.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
+        Of the layers together, which are numbered as in PyTorch's `Sequential`: the kernel is ``name.0.weight``, and
+        the norm's parameters and buffers are ``name.1.weight``, ``name.1.bias`` and so on.
+    training : bool
+        As `batch_norm`.
+    index : int, default 0
+        The convolution's number, if another; the norm's is the next.
+    dilation : int, default 1
+        Step between the kernel's taps.
+
+    Returns
+    -------
+    (r, running) : array, (B, O, H, W), and dict of array
+        As `batch_norm`.
+    backward : callable
+        ``backward(dr)`` returns ``(dx, grads)``.
+
+    Notes
+    -----
+    ``derivations/layers.md`` derives the gradient; the tags are its equation numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> declared = conv_norm_act_parameters("conv5a", 4, 8, 3) | conv_norm_act_buffers("conv5a", 4)
+    >>> params = {name: parameter.draw(np.random.RandomState(0)) for name, parameter in declared.items()}
+    >>> (r, running), backward = conv_norm_act(np.ones((2, 8, 7, 5)), params, "conv5a", training=False)
+    >>> dx, grads = backward(r)
+    >>> {name: grad.shape for name, grad in grads.items()}
+    {'conv5a.0.weight': (4, 8, 3, 3), 'conv5a.1.weight': (4,), 'conv5a.1.bias': (4,)}
+    """
+    kernel, norm = f"{name}.{index}", f"{name}.{index + 1}"
+    padding = dilation * (params[f"{kernel}.weight"].shape[2] // 2)
+    z, back_conv = conv(x, params, kernel, padding=padding, dilation=dilation)  # (1)
+    (n, running), back_norm = batch_norm(z, params, norm, training=training)    # (2)
+    r, back_relu = ops.relu(n)                                                  # (3)
+
+    def backward(dr):
+        dn = back_relu(dr)                                                      # (3')
+        dz, grads_norm = back_norm(dn)                                          # (2')
+        dx, grads_conv = back_conv(dz)                                          # (1')
+        return dx, grads_conv | grads_norm
+
+    return (r, running), backward
+
+
+def submodule(forward: Callable[..., Pass], params: Params, name: str, *inputs: Array) -> Pass:
+    """Run a system inside of another, whose parameters and buffers have names that begin with ``name.``.
+
+    Parameters
+    ----------
+    forward : callable
+        The inner system's `forward`.
+    params : mapping of str to array
+        Those of the whole.
+    name : str
+    *inputs : array
+
+    Returns
+    -------
+    Pass
+        The inner system's, with gradients and buffers by their names in the whole.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npattn import ChannelAttention
+    >>> run = submodule(ChannelAttention(channels=2).forward, {"sc.gamma": np.ones(1)}, "sc", np.ones((1, 2, 3, 3)))
+    >>> dx, grads = run.backward(run.output)
+    >>> grads
+    {'sc.gamma': array([36.])}
+    """
+    run = forward(strip_prefix(f"{name}.", params), *inputs)
+    back = run.backward  # alone: the inner output need not live on
+
+    def backward(dy):
+        dx, grads = back(dy)
+        return dx, add_prefix(f"{name}.", grads)
+
+    return replace(run, backward=backward, buffers=add_prefix(f"{name}.", run.buffers))
+
+
+def weight_and_bias(
+    name: str, shape: tuple[int, ...], bias: bool, initial: Callable[..., Parameter]
+) -> dict[str, Parameter]:
+    """Declare a weight and, if there is to be one, a bias that starts as its weight does, or else at 0."""
+    weight = {f"{name}.weight": initial(*shape)}
+    if not bias:
+        return weight
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    start = uniform_fan_in(outputs, inputs=inputs) if initial is uniform_fan_in else zeros(outputs)
+    return weight | {f"{name}.bias": start}
+
+
+def named(primitive: Callable[..., Any], x: Array, params: Params, names: Sequence[str]) -> tuple[Any, Backward]:
+    """Call a primitive with those parameters of these names that there are; its backward names their gradients."""
+    shapes = {name: params[name].shape for name in names if name in params}
+    y, back = primitive(x, *(params[name] for name in shapes))
+
+    def backward(dy, accumulate_into=None):
+        dx, *gradients = back(dy)
+        if accumulate_into is not None:
+            dx += accumulate_into
+        # A bias that isn't there has the gradient None, which is left over.
+        pairs = zip(shapes.items(), gradients, strict=False)
+        return dx, {name: gradient.reshape(shape) for (name, shape), gradient in pairs}
+
+    return y, backward

@@ -1,0 +1,101 @@
+import dataclasses
+from dataclasses import dataclass
+
+import pytest
+
+from npattn import Module, Pass
+from npattn.fields import boolean, checked, choice, choices, integer, number, pair, probability
+
+
+@dataclass(frozen=True)
+class Kept(Module):
+    """One hyperparameter of every kind."""
+
+    channels: int = integer(least=2)
+    groups: int | None = integer(least=1, default=None)
+    slope: float = number(default=0.5)
+    rate: float = probability(default=0.0)
+    flag: bool = boolean(default=False)
+    mode: str = choice(("one", "two"), default="one")
+    names: tuple[str, ...] = choices(("a", "b"), default=("a",))
+    shape: tuple[int, int] | None = pair(default=None)
+    free: object = "anything"
+
+    @classmethod
+    def example(cls):
+        return cls(channels=2)
+
+    def forward(self, params, x):
+        return Pass(x, lambda dy: (dy, {}))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"channels": 1}, ValueError, "Kept: channels=1; expected an integer of at least 2"),
+        ({"channels": 2.0}, TypeError, "Kept: channels=2.0 is a float; expected an int"),
+        ({"channels": None}, TypeError, "Kept: channels=None is a NoneType; expected an int"),
+        ({"groups": 0}, ValueError, "Kept: groups=0; expected an integer of at least 1"),
+        ({"groups": True}, TypeError, "Kept: groups=True is a bool; expected an int"),
+        ({"slope": float("nan")}, ValueError, "Kept: slope=nan; expected a finite number"),
+        ({"slope": None}, TypeError, "Kept: slope=None is a NoneType; expected a number"),
+        ({"rate": 1}, ValueError, "Kept: rate=1; expected a probability of at least 0 and below 1"),
+        ({"rate": -0.1}, ValueError, "Kept: rate=-0.1; expected a probability of at least 0 and below 1"),
+        ({"rate": "0"}, TypeError, "Kept: rate='0' is a str; expected a number"),
+        ({"flag": 1}, TypeError, "Kept: flag=1 is an int; expected True or False"),
+        ({"mode": "on"}, ValueError, "Kept: mode='on'; did you mean 'one'? (expected 'one' or 'two')"),
+        ({"mode": 1}, TypeError, "Kept: mode=1 is an int; expected 'one' or 'two'"),
+        ({"names": "a"}, TypeError, "Kept: names='a' is a str; expected a tuple of some of a, b"),
+        ({"names": ("a", "a")}, ValueError, "Kept: names=('a', 'a') holds 'a' twice; expected each at most once"),
+        ({"names": ()}, ValueError, "Kept: names=(); expected at least one of a, b"),
+        ({"shape": 7}, ValueError, "Kept: shape=7; expected None or a pair (height, width)"),
+        ({"shape": (7, 5, 3)}, ValueError, "Kept: shape=(7, 5, 3); expected None or a pair (height, width)"),
+        ({"shape": (7, 0)}, ValueError, "Kept: shape[1]=0; expected an integer of at least 1"),
+    ],
+)
+def test_what_a_field_does_not_allow_is_refused(options, error, message):
+    with pytest.raises(error) as caught:
+        Kept(**{"channels": 2} | options)
+    assert str(caught.value) == message
+    with pytest.raises(error):
+        dataclasses.replace(Kept(channels=2), **options)
+
+
+def test_what_a_field_allows_is_kept_and_lists_become_tuples():
+    assert Kept(3, 1, 2, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
+        3, 1, 2, 0.5, True, "two", ("b", "a"), (7, 5), None
+    )
+    assert Kept(2, groups=None, shape=None) == Kept(channels=2)
+    assert hash(Kept(2, names=["a"], shape=[1, 2])) == hash(Kept(2, shape=(1, 2)))
+
+
+def test_a_field_without_default_has_to_be_given():
+    with pytest.raises(TypeError, match=r"^Kept: missing hyperparameter 'channels' \(expected channels, groups"):
+        Kept()
+
+
+def test_fields_of_a_subclass_are_checked_under_its_name_and_plain_ones_are_not():
+    @dataclass(frozen=True)
+    class Own(Kept):
+        slope: float = 0.5
+        more: int = 0
+
+    assert Own(channels=2, slope="steep", more=-1).slope == "steep"
+    with pytest.raises(ValueError, match=r"^Own: channels=1; expected"):
+        Own(channels=1)
+
+
+def test_a_check_of_ones_own_says_what_is_kept():
+    def upper(system, name, value):
+        if not value:
+            raise ValueError(f"{system}: {name} is empty")
+        return value.upper()
+
+    @dataclass(frozen=True)
+    class Named(Kept):
+        title: str = checked(upper, default="x")
+
+    assert Named(channels=2).title == "X"
+    assert Named(channels=2, title="abc").title == "ABC"
+    with pytest.raises(ValueError, match=r"^Named: title is empty$"):
+        Named(channels=2, title="")
