@@ -10,8 +10,9 @@ from typing import Any
 from npattn.attention import CATALOGUE, CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
 from npattn.checks import describe_type, require_choice, require_integers, require_selection
 from npattn.module import Module
+from npattn.oracle.case import Case
 from npattn.oracle.formats import find_format
-from npattn.oracle.golden import Case, golden
+from npattn.oracle.golden import golden
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
 

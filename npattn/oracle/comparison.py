@@ -13,7 +13,7 @@ from npattn.checks import describe_type, did_you_mean, require_numbers
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
-    from npattn.oracle.golden import Case
+    from npattn.oracle.case import Case
 
 __all__ = ["LEAST_JUDGED", "Comparison", "Judgement", "compare"]
 
