@@ -212,11 +212,11 @@ def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = Fa
     """
 
     def between() -> None:
-        rounding.wide = fused
+        rounding.fused = fused
 
     with np.errstate(all="ignore"):
         found = named_results(module, given.each(rounding.array), between)
-        rounding.wide = False
+        rounding.fused = False
         return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}
 
 
