@@ -41,7 +41,8 @@ class Case:
     limits : dict of tuple of float
         How many units the worst element of each result, and the root mean square of all, may be off.
     freedom : dict of float
-        How many independent errors each result's root mean square is an average of; the limits follow from it.
+        Effective degrees of freedom: how many independent errors each result's root mean square is an average of. The
+        limits follow from it.
     digits : dict of float
         How many decimal digits of `expected` are right, by the same computation in longdouble: of the largest error
         against the tensor's root mean square, or that of its budget where it is larger, as it is for a gradient that

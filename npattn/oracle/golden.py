@@ -21,10 +21,10 @@ from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
 
-DRAWS = 20
-"""Inputs that are tried until close decisions sway little of the outputs."""
-SWAYED = 0.1
-"""Share of an output's elements that close decisions may sway."""
+MAX_DRAWS = 20
+"""Inputs that are tried until near ties sway little of the outputs."""
+MAX_SWAYED = 0.1
+"""Share of an output's elements that near ties may sway."""
 
 
 def golden(
@@ -67,9 +67,9 @@ def golden(
 
     Notes
     -----
-    A decision that is so close that rounding may turn it over (the sign before a ReLU, the maximum of many) widens the
-    budgets of the elements that hang on it. Where that is much of an output, as with a position that is sampled, other
-    inputs are drawn. ``derivations/error_budgets.md`` derives the budgets.
+    A near tie, which rounding may flip (the sign before a ReLU, the maximum of many), widens the budgets of the
+    elements that hang on it. Where that is much of an output, as with a position that is sampled, other inputs are
+    drawn. ``derivations/error_budgets.md`` derives the budgets.
 
     Examples
     --------
@@ -94,14 +94,14 @@ def golden(
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     sizes = batch, height, width
-    for draw in range(DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as close
+    for draw in range(MAX_DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as near
         given = draw_case(module, sizes, format, seed, draw, values=values)
         with ThreadPoolExecutor(threads()) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
-            check_expected(module, observed.expected)
+            validate_expected(module, observed.expected)
             budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
-        if all(budgets[name].widened <= SWAYED for name in given.upstream):
+        if all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)
     exact = more_exact.result()
@@ -121,8 +121,8 @@ def golden(
     )
 
 
-def check_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
-    """Refuse exact results that are NaN by half; warn of those that are so here and there."""
+def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
+    """Validate exact results: less than half of each may be NaN. Warn of those that are so here and there."""
     for name, value in expected.items():
         unknown = np.isnan(value)
         if unknown.any():
