@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from npattn.checks import brief
-from npattn.oracle.archives import Archive, ArchiveError, decode, open_archive, quote, repeated
 from npattn.oracle.case import Case
 from npattn.oracle.formats import FORMATS
+from npattn.oracle.golden_files.archives import Archive, ArchiveError, decode, open_archive, quote, repeated
 from npattn.oracle.golden_files.header import (
     CHECKSUM,
     FIELDS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from npattn.checks import brief, did_you_mean
-from npattn.oracle.archives import Archive, Layout, open_archive, quote
+from npattn.oracle.golden_files.archives import Archive, Layout, open_archive, quote
 from npattn.oracle.golden_files.header import HEADER
 
 if TYPE_CHECKING:
