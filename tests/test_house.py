@@ -11,8 +11,8 @@ import npattn
 
 BASE = {"typing", "checks", "files", "data", "parameters", "fitting", "state_dicts", "module"}
 SYSTEMS = BASE | {"ops", "layers", "attention"}
-ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
-HOUSE = ORACLE | {"picture", "pictures", "cli", "plugin", "__main__", "npattn"}
+ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle", "npattn"}
+HOUSE = ORACLE | {"picture", "pictures", "cli", "plugin", "__main__"}
 FLOORS = {
     "typing": set(),
     "ops": {"typing", "ops"},
@@ -23,7 +23,7 @@ FLOORS = {
     **dict.fromkeys(["hyperparameters", "tracing", "oracle"], ORACLE),
     **dict.fromkeys(["picture", "pictures", "cli", "plugin", "__main__", "npattn"], HOUSE),
 }
-"""What each part may import of the package; `npattn` is the package's own file, which hands out names of all floors."""
+"""What each part may import of the package. `npattn` is its own file, asked for the version alone."""
 LIBRARIES = {"ops": {"numpy", "scipy"}}
 """The only libraries that a part may import, beside Python's own."""
 KNOWN = {
@@ -57,9 +57,9 @@ def imports(text, modules, running=False):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports name the package"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= names & modules or {node.module}
-            found |= {node.module} if names - modules else set()
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in modules or node.module == "npattn" else node.module)
     return found
 
 
@@ -132,7 +132,8 @@ ABOVE = {"npattn": "", "npattn.oracle": "", "npattn.oracle.case": "x = 1", "npat
         ("from npattn.oracle import case", "npattn.oracle.case"),
         ("def f():\n    import npattn.cli", "npattn.cli"),
         ("if True:\n    from npattn import cli", "npattn.cli"),
-        ("from npattn import CATALOGUE", "npattn"),
+        ("import npattn", "npattn"),
+        ("from npattn import CATALOGUE", "npattn.CATALOGUE"),
         ("import torch.nn", "torch.nn"),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import npattn.cli", "npattn.cli"),
     ],

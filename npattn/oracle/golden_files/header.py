@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from importlib.metadata import version
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import npattn
 from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type, did_you_mean
 from npattn.module import Module
@@ -91,7 +91,7 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT_NAME,
         "version": VERSION,
-        "npattn": version("npattn"),
+        "npattn": npattn.__version__,
         "system": system_to_json(case.module),
         "dtype": case.dtype,
         "seed": int(case.seed),

@@ -6,11 +6,11 @@ import hashlib
 import json
 import math
 import os
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
+import npattn
 from npattn.checks import brief
 from npattn.oracle.case import Case
 from npattn.oracle.formats import FORMATS
@@ -137,7 +137,7 @@ def validate_header(header: Any) -> None:
     found = header.get("version")
     if type(found) is not int or found != VERSION:
         raise ValueError(
-            f"version {brief(found)} of the format; npattn {version('npattn')} reads version {VERSION}: npattn golden "
+            f"version {brief(found)} of the format; npattn {npattn.__version__} reads version {VERSION}: npattn golden "
             "makes the case again"
         )
     for name in (*FIELDS, *header):
