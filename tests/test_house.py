@@ -9,7 +9,7 @@ import pytest
 
 import npattn
 
-BASE = {"typing", "checks", "files", "data", "parameters", "fitting", "state_dicts", "module"}
+BASE = {"typing", "checks", "files", "data", "parameters", "fitting", "state_dicts", "fields", "module"}
 SYSTEMS = BASE | {"ops", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle", "npattn"}
 HOUSE = ORACLE | {"picture", "pictures", "cli", "plugin", "__main__"}
