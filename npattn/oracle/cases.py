@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from npattn.attention import CATALOGUE, CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
 from npattn.checks import describe_type, require_choice, require_integers, require_selection
 from npattn.module import Module
+from npattn.oracle.case import Case
 from npattn.oracle.formats import find_format
-from npattn.oracle.golden import Case, golden
+from npattn.oracle.golden import golden
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
 
@@ -45,7 +46,7 @@ SIZES = (
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
 POOLS = ("avg", "max", "lp", "lse")
-OPTIONS = {
+OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [{"reduction": 1}, {"reduction": 100}, {"bias": False}],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
     "flexible": [{"reduction": 1}, {"reduction": 100}],
@@ -190,12 +191,13 @@ def find_module(system: Any) -> Module:
 
 def sweep(module: Module, kind: str, free: bool) -> list[Recipe]:
     """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
-    trained = [replace(module, training=True)] if free and "training" in names_of(module) else []
+    training: dict[str, Any] = {"training": True}
+    trained = [replace(module, **training)] if free and "training" in hyperparameters_of(module) else []
     if kind == "sizes":
         return [Recipe(fit(module, channels if free else None, h * w), "", b, h, w) for b, channels, h, w in SIZES]
     if kind == "options":
         options = OPTIONS.get(getattr(module, "key", ""), []) if free else []
-        found = [(replace(module, **changes), describe(changes)) for changes in options]
+        found = [(replace(module, **changes), write_label(changes)) for changes in options]
         return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in found] + [
             Recipe(m, "", BATCH, HEIGHT, WIDTH, label="training") for m in trained
         ]
@@ -205,26 +207,27 @@ def sweep(module: Module, kind: str, free: bool) -> list[Recipe]:
     ]
 
 
-def names_of(module: Module) -> list[str]:
-    """Name a module's hyperparameters."""
-    return [field.name for field in fields(module)]
+def hyperparameters_of(module: Module) -> dict[str, Any]:
+    """Return a module's hyperparameters by name."""
+    return {field.name: getattr(module, field.name) for field in fields(module)}
 
 
 def fit(module: Module, channels: int | None, positions: int) -> Module:
     """Give a module other channels, and whatever follows from them and from the number of positions."""
-    names, changes = names_of(module), {}
-    if "inner" in names:
-        changes["inner"] = fit(module.inner, channels, positions)
+    given = hyperparameters_of(module)
+    changes: dict[str, Any] = {}
+    if "inner" in given:
+        changes["inner"] = fit(given["inner"], channels, positions)
     if channels:
-        changes |= {name: channels for name in ("channels", "in_channels") if name in names}
-        if "heads" in names:
-            changes["heads"] = max(heads for heads in range(1, module.heads + 1) if channels % heads == 0)
-    if "k" in names:
-        changes["k"] = min(module.k, positions)
+        changes |= {name: channels for name in ("channels", "in_channels") if name in given}
+        if "heads" in given:
+            changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
+    if "k" in given:
+        changes["k"] = min(given["k"], positions)
     return replace(module, **changes)
 
 
-def describe(changes: dict[str, Any]) -> str:
+def write_label(changes: Mapping[str, Any]) -> str:
     """Write hyperparameters as a part of an id, in what pytest's -k can select."""
     parts = []
     for name, value in changes.items():

@@ -13,7 +13,7 @@ from npattn.checks import describe_type, did_you_mean, require_numbers
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
-    from npattn.oracle.golden import Case
+    from npattn.oracle.case import Case
 
 __all__ = ["LEAST_JUDGED", "Comparison", "Judgement", "compare"]
 
@@ -107,17 +107,17 @@ class Comparison:
         lines += [f"{verdict}; errors in units of each element's budget:"]
         lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
         for judgement in self.judgements.values():
-            lines += describe(judgement, width)
+            lines += table_lines(judgement, width)
         return "\n".join(lines)
 
 
-def describe(judgement: Judgement, width: int) -> list[str]:
+def table_lines(judgement: Judgement, width: int) -> list[str]:
     """Write one result's lines of the table."""
     if judgement.trouble:
         return [f"{judgement.name:<{width}}  WRONG", *indent(judgement.trouble)]
     line = (
-        f"{judgement.name:<{width}}  {brief(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
-        f"{brief(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
+        f"{judgement.name:<{width}}  {seven_characters(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
+        f"{seven_characters(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
     lines = [line + ("" if judgement.passed else " WRONG")]
     if not judgement.within:
@@ -133,7 +133,7 @@ def indent(text: str) -> list[str]:
     return textwrap.wrap(text, 78, initial_indent="  ", subsequent_indent="  ")
 
 
-def brief(number: float) -> str:
+def seven_characters(number: float) -> str:
     """Write a number in seven characters."""
     text = f"{number:.3g}"
     return text if len(text) <= 7 else f"{number:.2g}"
@@ -144,8 +144,8 @@ def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_
 
     A result passes if its worst element and its root mean square, both in units of budget, stay within limits, and if
     enough of it can be judged. The worst of many errors is larger than that of a few, so its limit grows with the
-    number of elements; a root mean square of errors that are not independent strays more, so its limit grows as their
-    number falls. The limits are quantiles that normal errors of the budgets' size exceed with probability 1e-5, times
+    number of elements; a root mean square strays more the fewer its effective degrees of freedom, so its limit grows as
+    these fall. The limits are quantiles that normal errors of the budgets' size exceed with probability 1e-5, times
     a slack, since a correct kernel may round a little more often than the reference does:
     `npattn.oracle.budgets.worst_limit` and `rms_limit`.
 

@@ -41,8 +41,8 @@ class Format:
     saturates: bool = False
 
     @property
-    def unit(self) -> float:
-        """The unit roundoff 2 ** -precision: the largest relative error of one rounding to nearest."""
+    def unit_roundoff(self) -> float:
+        """2 ** -precision: the largest relative error of one rounding to nearest."""
         return 2.0**-self.precision
 
     @property

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,139 +13,18 @@ from npattn.checks import describe_type, require_choice, require_integers
 from npattn.module import Module
 from npattn.fast.threads import num_threads
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
-from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
-from npattn.oracle.formats import FORMATS, Format, find_format, representable
+from npattn.oracle.case import Case
+from npattn.oracle.comparison import LEAST_JUDGED
+from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.values import generic_values
 
-__all__ = ["Case", "golden"]
+__all__ = ["golden"]
 
-DRAWS = 20
-"""Inputs that are tried until close decisions sway little of the outputs."""
-SWAYED = 0.1
-"""Share of an output's elements that close decisions may sway."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Case:
-    """One golden case of one system: what to feed a kernel, and how to judge what comes out.
-
-    Attributes
-    ----------
-    module : Module
-    dtype : str
-        The format: "float32", "tf32", "bfloat16", "float16", "float8_e4m3" or "float8_e5m2".
-    seed : int
-    values : str
-        The kind of inputs: "generic", "large", "ties" or "zeros".
-    inputs, params, upstream : dict of numpy.ndarray, float32
-        What the kernel is given, all of it exactly representable in `dtype`: inputs and parameters by name, and the
-        gradient of each output under the output's name.
-    expected : dict of numpy.ndarray, float64
-        The exact results: ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name,
-        ``"conv.weight.grad"`` by the parameter's.
-    budget : dict of numpy.ndarray, float64
-        The unit of each element's error. An element whose unit is infinite, because the format can't hold what leads
-        to it or because the exact result is NaN, is not judged.
-    limits : dict of tuple of float
-        How many units the worst element of each result, and the root mean square of all, may be off.
-    freedom : dict of float
-        How many independent errors each result's root mean square is an average of; the limits follow from it.
-    digits : dict of float
-        How many decimal digits of `expected` are right, by the same computation in longdouble: of the largest error
-        against the tensor's root mean square, or that of its budget where it is larger, as it is for a gradient that
-        vanishes. NaN on machines whose longdouble is float64.
-    """
-
-    module: Module
-    dtype: str
-    seed: int
-    values: str
-    inputs: dict[str, np.ndarray]
-    params: dict[str, np.ndarray]
-    upstream: dict[str, np.ndarray]
-    expected: dict[str, np.ndarray]
-    budget: dict[str, np.ndarray]
-    limits: dict[str, tuple[float, float]]
-    freedom: dict[str, float]
-    digits: dict[str, float]
-
-    @property
-    def format(self) -> Format:
-        """The format of the kernel's numbers."""
-        return FORMATS[self.dtype]
-
-    def __repr__(self) -> str:
-        shape = "x".join(map(str, next(iter(self.inputs.values())).shape))
-        values = "" if self.values == "generic" else f"{self.values}, "
-        return f"Case({self.module}, {shape}, {self.dtype}, {values}seed {self.seed})"
-
-    def compare(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> Comparison:
-        """Judge a kernel's results.
-
-        Parameters
-        ----------
-        results : mapping of str to array
-            Any of the names in `expected`: NumPy arrays, torch tensors of any device and dtype, CuPy or JAX arrays, or
-            whatever speaks DLPack. What is none of these, or not of real floating-point numbers, fails, and the report
-            says why.
-        least_judged : float, default 0.5
-            A result does not pass if a smaller share of its elements can be judged. One of which nothing can be judged
-            never passes.
-
-        Returns
-        -------
-        Comparison
-
-        Raises
-        ------
-        TypeError
-            If `results` is no mapping.
-        ValueError
-            If it is empty, or holds a name that is not in `expected`.
-        """
-        return compare(self, results, least_judged)
-
-    def assert_matches(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> None:
-        """Raise AssertionError, with the report as its text, unless `compare` passes."""
-        __tracebackhide__ = True  # pytest then points at the caller's line
-        report = self.compare(results, least_judged=least_judged)
-        if not report.passed:
-            raise AssertionError(str(report))
-
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write the case to a file that programs in any language can read; `npattn.oracle.load` reads it back.
-
-        ``derivations/golden_files.md`` describes the format: plain arrays and a JSON header in an .npz archive.
-
-        Parameters
-        ----------
-        path : path
-            Ends in ``.npz``, if NumPy's users are to recognise it.
-        force : bool, default False
-            Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
-        OSError
-            If the file is there already, or can't be written.
-
-        Examples
-        --------
-        >>> import os, tempfile
-        >>> import npattn
-        >>> case = golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     case.save(os.path.join(folder, "eca.npz"))
-        ...     with np.load(os.path.join(folder, "eca.npz")) as file:
-        ...         print(file["inputs/x"].shape, file["expected/x.grad"].dtype)
-        (1, 4, 3, 3) float64
-        """
-        from npattn.oracle.golden_files import save  # which needs this class
-
-        save(self, path, force=force)
+MAX_DRAWS = 20
+"""Inputs that are tried until near ties sway little of the outputs."""
+MAX_SWAYED = 0.1
+"""Share of an output's elements that near ties may sway."""
 
 
 def golden(
@@ -190,9 +67,9 @@ def golden(
 
     Notes
     -----
-    A decision that is so close that rounding may turn it over (the sign before a ReLU, the maximum of many) widens the
-    budgets of the elements that hang on it. Where that is much of an output, as with a position that is sampled, other
-    inputs are drawn. ``derivations/error_budgets.md`` derives the budgets.
+    A near tie, which rounding may flip (the sign before a ReLU, the maximum of many), widens the budgets of the
+    elements that hang on it. Where that is much of an output, as with a position that is sampled, other inputs are
+    drawn. ``derivations/error_budgets.md`` derives the budgets.
 
     Examples
     --------
@@ -217,14 +94,14 @@ def golden(
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     sizes = batch, height, width
-    for draw in range(DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as close
+    for draw in range(MAX_DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as near
         given = draw_case(module, sizes, format, seed, draw, values=values)
         with ThreadPoolExecutor(num_threads()) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
-            check_expected(module, observed.expected)
+            validate_expected(module, observed.expected)
             budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
-        if all(budgets[name].widened <= SWAYED for name in given.upstream):
+        if all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)
     exact = more_exact.result()
@@ -244,8 +121,8 @@ def golden(
     )
 
 
-def check_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
-    """Refuse exact results that are NaN by half; warn of those that are so here and there."""
+def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
+    """Validate exact results: less than half of each may be NaN. Warn of those that are so here and there."""
     for name, value in expected.items():
         unknown = np.isnan(value)
         if unknown.any():

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from npattn.module import Module
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.formats import Format
+from npattn.typing import Array
 
 __all__ = ["VALUES", "special"]
 
 VALUES = ("generic", "large", "ties", "zeros")
 """Kinds of inputs."""
-LARGEST_SCALE = 1024.0
+MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
 
 
@@ -54,17 +56,17 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
     return given
 
 
-def with_maps(module: Module, given: Given, change: Callable[[np.ndarray], np.ndarray]) -> Given:
+def with_maps(module: Module, given: Given, change: Callable[[Array], Array]) -> Given:
     """Change those inputs that are maps, and neither noise nor masks."""
 
-    def is_map(name, x):
+    def is_map(name: str, x: Array) -> bool:
         drawn = module.draw_input(name, x.shape, np.random.RandomState(0))
         return x.ndim == 4 and not np.isin(drawn, (0, 1)).all()
 
     return given._replace(inputs={name: change(x) if is_map(name, x) else x for name, x in given.inputs.items()})
 
 
-def blank(x: np.ndarray) -> np.ndarray:
+def blank(x: Array) -> Array:
     """Set every other channel to 0, and the last image if there are several."""
     x = x.copy()
     x[:, 1::2] = 0
@@ -80,21 +82,21 @@ def enlarged(module: Module, given: Given, scale: float) -> Given:
 def large_scale(module: Module, given: Given, format: Format) -> float:
     """Find a power of two to scale by: careless exponentials overflow, nothing else does."""
 
-    def run(scale: float, calm: Seen | None = None) -> Seen:
-        seen = Seen(calm)
+    def run(scale: float, unscaled: Magnitudes | None = None) -> Magnitudes:
+        magnitudes = Magnitudes(unscaled)
         with np.errstate(all="ignore"):
-            named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, seen)))
-        return seen
+            named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, magnitudes)))
+        return magnitudes
 
-    calm, scale = run(1.0), 2.0
-    while scale < LARGEST_SCALE and run(scale, calm).exponent < 2 * np.log(format.largest):
+    unscaled, scale = run(1.0), 2.0
+    while scale < MAX_SCALE and run(scale, unscaled).exponent < 2 * np.log(format.largest):
         scale *= 2
-    while scale > 1 and run(scale, calm).number > format.largest / 2:
+    while scale > 1 and run(scale, unscaled).number > format.largest / 2:
         scale /= 2
     return scale
 
 
-class Seen:
+class Magnitudes:
     """The largest magnitudes of a run: of any number, and of what an exponential was taken of.
 
     What is there whatever the inputs, such as a mask's -1e9, does not count: magnitudes are those of differences from
@@ -102,52 +104,60 @@ class Seen:
 
     Parameters
     ----------
-    calm : Seen, optional
-        That run; without it, this is it.
+    unscaled : Magnitudes, optional
+        Of that run; without it, this is it.
     """
 
-    def __init__(self, calm: Seen | None = None):
+    def __init__(self, unscaled: Magnitudes | None = None) -> None:
         self.kept: list[np.ndarray] = []
-        self.calm = None if calm is None else iter(calm.kept)
+        self.unscaled = None if unscaled is None else iter(unscaled.kept)
         self.number = self.exponent = 0.0
 
-    def grown(self, a: np.ndarray) -> float:
+    def growth(self, a: np.ndarray) -> float:
         """Return how far numbers are from those of the other run, at most."""
-        if self.calm is None:
+        if self.unscaled is None:
             self.kept.append(a if magnitude(a) > 1 else np.zeros(()))
             return 0.0
-        calm = next(self.calm, np.zeros(()))
-        return magnitude(a - calm if calm.shape in ((), a.shape) else a)
+        before = next(self.unscaled, np.zeros(()))
+        return magnitude(a - before if before.shape in ((), a.shape) else a)
 
 
 class Watched(np.ndarray):
     """An array that notes the largest magnitudes."""
 
-    seen: Seen | None
+    magnitudes: Magnitudes | None
 
-    def __array_finalize__(self, source):
-        self.seen = getattr(source, "seen", None)
+    def __array_finalize__(self, source: Any) -> None:
+        self.magnitudes = getattr(source, "magnitudes", None)
 
-    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any
+    ) -> Any:
         """Compute on plain arrays."""
-        seen = next(a.seen for a in (*inputs, *(out or ())) if isinstance(a, Watched))
+        magnitudes = next(a.magnitudes for a in (*inputs, *(out or ())) if isinstance(a, Watched) and a.magnitudes)
         if ufunc is np.exp:
-            seen.exponent = max(seen.exponent, seen.grown(np.array(inputs[0])))
+            magnitudes.exponent = max(magnitudes.exponent, magnitudes.growth(np.array(inputs[0])))
         if out is not None:
-            options["out"] = tuple(map(plain, out))
-        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+            options["out"] = tuple(map(unwatch, out))
+        result = getattr(ufunc, method)(*map(unwatch, inputs), **options)
         if isinstance(result, np.ndarray) and result.dtype.kind == "f":  # not what a comparison gives
-            seen.number = max(seen.number, seen.grown(np.array(result)))
+            magnitudes.number = max(magnitudes.number, magnitudes.growth(np.array(result)))
         if out is not None:
             return out[0]
-        return watch(result, seen) if isinstance(result, np.ndarray) else result
+        return watch(result, magnitudes) if isinstance(result, np.ndarray) else result
 
-    def __array_function__(self, function, types, arguments, options):
+    def __array_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        arguments: Iterable[Any],
+        options: Mapping[str, Any],
+    ) -> Any:
         """Leave the primitives as they are; watch what NumPy's functions make, `where` plain arrays for one."""
         if not function.__module__.startswith("numpy"):
             return NotImplemented
         result = super().__array_function__(function, types, arguments, options)
-        return watch(result, self.seen) if type(result) is np.ndarray and self.seen else result
+        return watch(result, self.magnitudes) if type(result) is np.ndarray and self.magnitudes else result
 
 
 def magnitude(a: np.ndarray) -> float:
@@ -155,13 +165,13 @@ def magnitude(a: np.ndarray) -> float:
     return float(np.max(np.abs(a), initial=0, where=np.isfinite(a)))
 
 
-def plain(a):
+def watch(a: np.ndarray, magnitudes: Magnitudes) -> Watched:
+    """Watch an array."""
+    watched = a.view(Watched)
+    watched.magnitudes = magnitudes
+    return watched
+
+
+def unwatch(a: Any) -> Any:
     """Take the watch off an array."""
     return a.view(np.ndarray) if isinstance(a, Watched) else a
-
-
-def watch(a: np.ndarray, seen: Seen) -> Watched:
-    """Watch an array."""
-    a = a.view(Watched)
-    a.seen = seen
-    return a

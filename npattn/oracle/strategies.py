@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn import (
+from npattn.attention import (
     CBAM,
     CBAMChannelGate,
     CBAMSpatialGate,
@@ -21,7 +21,6 @@ from npattn import (
     FlexibleAttention,
     FlexibleSegmentation,
     HardAttention,
-    Module,
     MultiHeadSelfAttention,
     MultiScaleConcat,
     PixelCorrelation,
@@ -32,6 +31,7 @@ from npattn import (
     SqueezeExcitation,
 )
 from npattn.checks import require_choice
+from npattn.module import Module
 from npattn.oracle.values import generic_values
 
 try:
@@ -41,6 +41,9 @@ except ImportError as error:
 
 __all__ = ["cases", "inputs", "modules", "parameters"]
 
+Modules = st.SearchStrategy[Module]
+Sizes = st.SearchStrategy[int]
+
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 2**31 - 1)
 channels = st.integers(1, 9)
@@ -48,11 +51,11 @@ reductions = st.integers(1, 12)
 pools = st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True).map(tuple)
 
 
-def se_modules():
+def se_modules() -> Modules:
     return st.builds(SqueezeExcitation, channels=channels, reduction=reductions, bias=st.booleans())
 
 
-def eca_modules():
+def eca_modules() -> Modules:
     return st.builds(
         EfficientChannelAttention,
         channels=channels,
@@ -62,25 +65,25 @@ def eca_modules():
     )
 
 
-def flexible_modules():
+def flexible_modules() -> Modules:
     return st.builds(FlexibleAttention, channels=channels, reduction=reductions)
 
 
 @st.composite
-def sliding_window_modules(draw):
+def sliding_window_modules(draw: st.DrawFn) -> SlidingWindowSegmentation:
     window = draw(st.integers(1, 7))
     stride = draw(st.integers(1, window))
     return SlidingWindowSegmentation(draw(st.integers(1, 9)), draw(st.integers(2, 5)), window, stride)
 
 
-def flexible_segmentation_modules():
-    def both(attention, segmentation):
+def flexible_segmentation_modules() -> Modules:
+    def both(attention: FlexibleAttention, segmentation: SlidingWindowSegmentation) -> FlexibleSegmentation:
         return FlexibleSegmentation(**{**vars(attention), **vars(segmentation)})
 
     return st.builds(both, flexible_modules(), sliding_window_modules())
 
 
-def coordinate_modules(training=False):
+def coordinate_modules(training: bool = False) -> Modules:
     return st.builds(
         lambda channels, explicit, reduction: CoordinateAttention(
             channels, channels if explicit else None, reduction, training
@@ -91,17 +94,17 @@ def coordinate_modules(training=False):
     )
 
 
-def pam_modules():
+def pam_modules() -> Modules:
     return st.builds(PositionAttention, channels=channels, reduction=reductions)
 
 
-def mhsa_modules():
+def mhsa_modules() -> Modules:
     return st.builds(
         lambda heads, each: MultiHeadSelfAttention(heads * each, heads), st.integers(1, 4), st.integers(1, 4)
     )
 
 
-def cbam_modules(training=False):
+def cbam_modules(training: bool = False) -> Modules:
     return st.builds(
         CBAM,
         channels=channels,
@@ -113,19 +116,19 @@ def cbam_modules(training=False):
     )
 
 
-def cbam_channel_modules():
+def cbam_channel_modules() -> Modules:
     return st.builds(CBAMChannelGate, channels, reductions, pools)
 
 
-def cbam_spatial_modules(training=False):
+def cbam_spatial_modules(training: bool = False) -> Modules:
     return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training))
 
 
-def cam_modules():
+def cam_modules() -> Modules:
     return st.builds(ChannelAttention, channels, st.sampled_from(["paper", "code"]))
 
 
-def danet_modules(training=False):
+def danet_modules(training: bool = False) -> Modules:
     return st.builds(
         DualAttentionHead,
         in_channels=st.sampled_from([8, 13, 16]),
@@ -137,7 +140,7 @@ def danet_modules(training=False):
     )
 
 
-def multi_scale_modules(training=False):
+def multi_scale_modules(training: bool = False) -> Modules:
     return st.builds(
         MultiScaleConcat,
         in_channels=channels,
@@ -147,30 +150,30 @@ def multi_scale_modules(training=False):
     )
 
 
-def hard_modules():
+def hard_modules() -> Modules:
     return st.builds(HardAttention, channels)
 
 
-def soft_hard_modules():
+def soft_hard_modules() -> Modules:
     return st.builds(SoftHardAttention, channels, k=st.integers(1, 12))
 
 
-def keeps_shape(module):
+def keeps_shape(module: Module) -> bool:
     shapes = {"batch": 2, "height": 11, "width": 13}
     return list(module.output_shapes(**shapes).values()) == [next(iter(module.input_shapes(**shapes).values()))]
 
 
-def residual_modules():
+def residual_modules() -> Modules:
     """Draw a residual connection round any system that keeps the shape, or round another one."""
     once = st.builds(Residual, modules([key for key in MODULES if key != "residual"]).filter(keeps_shape))
     return once | st.builds(Residual, once)
 
 
-def pcm_modules():
+def pcm_modules() -> Modules:
     return st.builds(PixelCorrelation, sizes, sizes)
 
 
-MODULES = {
+MODULES: dict[str, Callable[[], Modules]] = {
     "se": se_modules,
     "eca": eca_modules,
     "flexible": flexible_modules,
@@ -193,7 +196,7 @@ MODULES = {
 """A strategy for each system of the catalogue, by key."""
 
 
-def modules(systems: Any = None) -> st.SearchStrategy[Module]:
+def modules(systems: Any = None) -> Modules:
     """Draw modules, with hyperparameters at and beyond the usual ones, in training and not.
 
     Parameters
@@ -220,14 +223,14 @@ def modules(systems: Any = None) -> st.SearchStrategy[Module]:
 
 
 @st.composite
-def parameters(draw: Callable, module: Module, dtype: Any = np.float64) -> dict[str, np.ndarray]:
+def parameters(draw: st.DrawFn, /, module: Module, dtype: Any = np.float64) -> dict[str, np.ndarray]:
     """Draw a module's parameters and buffers, all of them away from 0 and 1."""
     return module.init(draw(seeds), dtype, generic=True)
 
 
 @st.composite
 def inputs(
-    draw: Callable, module: Module, dtype: Any = np.float64, **sizes_by_name: st.SearchStrategy[int]
+    draw: st.DrawFn, /, module: Module, dtype: Any = np.float64, **sizes_by_name: Sizes
 ) -> dict[str, np.ndarray]:
     """Draw a module's inputs by name, on a map whose `batch`, `height` and `width` are from 1 to 6 unless given."""
     return generic_values(module, **draw(map_sizes(module, **sizes_by_name)), seed=draw(seeds), dtype=dtype)[1]
@@ -235,7 +238,7 @@ def inputs(
 
 @st.composite
 def cases(
-    draw: Callable, systems: Any = None, dtype: Any = np.float64, **sizes_by_name: st.SearchStrategy[int]
+    draw: st.DrawFn, /, systems: Any = None, dtype: Any = np.float64, **sizes_by_name: Sizes
 ) -> tuple[Module, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Draw what a forward pass needs: a module, its parameters and its inputs, as `inputs` has them.
 
@@ -252,18 +255,19 @@ def cases(
 
 @st.composite
 def map_sizes(
-    draw: Callable,
+    draw: st.DrawFn,
+    /,
     module: Module,
-    batch: st.SearchStrategy[int] = sizes,
-    height: st.SearchStrategy[int] = sizes,
-    width: st.SearchStrategy[int] = sizes,
+    batch: Sizes = sizes,
+    height: Sizes = sizes,
+    width: Sizes = sizes,
 ) -> dict[str, int]:
     """Draw sizes on which a module's gradients don't vanish."""
-    batch, height, width = draw(batch), draw(height), draw(width)
+    b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
-        batch, height, width = max(batch, 2), max(height, 2), max(width, 2)
+        b, h, w = max(b, 2), max(h, 2), max(w, 2)
         if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
-            batch = max(batch, 3)
+            b = max(b, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
-        width = max(width, -(-module.k // height))
-    return {"batch": batch, "height": height, "width": width}
+        w = max(w, -(-module.k // h))
+    return {"batch": b, "height": h, "width": w}

@@ -176,7 +176,7 @@ def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
     for seed in range(8):
         case = golden(system.example(), height=12, width=12, dtype=dtype, seed=seed)
         size = np.sqrt(np.mean(case.expected["output"] ** 2))
-        assert np.median(case.budget["output"]) < 8 * case.format.unit * size
+        assert np.median(case.budget["output"]) < 8 * case.format.unit_roundoff * size
 
 
 @given(cases(), st.sampled_from(list(FORMATS)), st.integers(0, 100))

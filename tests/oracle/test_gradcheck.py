@@ -443,7 +443,7 @@ def traces():
 
 @pytest.mark.parametrize("digits", [np.float64, np.longdouble])
 def test_a_gradient_of_which_rounding_leaves_few_digits_passes_and_says_how_few(digits, monkeypatch):
-    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck"], "LONGER", digits)
+    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck.entries"], "EXTENDED", digits)
     report = gradcheck(*traces(), method="jacobian")
     assert report.passed
     assert report.rounding["features"] > 100 * report.tolerance
@@ -457,7 +457,7 @@ def test_what_the_rounding_of_float64_hides_longdouble_shows(monkeypatch):
     report = gradcheck(wrong, params, inputs, method="jacobian")
     assert report.worst == "features"
     assert report.error == pytest.approx(3e-9, rel=0.1)
-    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck"], "LONGER", np.float64)
+    monkeypatch.setattr(sys.modules["npattn.oracle.gradcheck.entries"], "EXTENDED", np.float64)
     assert gradcheck(wrong, params, inputs, method="jacobian").passed
     coarse = spoiled(module, {"features": lambda gradient: gradient * (1 + 1e-3)})
     assert not gradcheck(coarse, params, inputs, method="jacobian").passed

@@ -25,13 +25,13 @@ from npattn.files import check_path, describe_kind, one_line
 
 __all__ = ["Archive", "ArchiveError", "Layout", "decode", "open_archive", "quote", "repeated"]
 
-LONGEST_HEADER = 4096
+MAX_NPY_HEADER_SIZE = 4096
 """Bytes of an .npy file before its numbers; a plain array's take 128."""
-EXPANSION = 1100
+MAX_EXPANSION = 1100
 """How many bytes deflate can make of one (1032), and a little more."""
-SIZE_BITS = 48
+MAX_SIZE_BITS = 48
 """No array claims more than 2 ** 48 elements."""
-LONGEST_REASON, LONGEST_NAME = 280, 100
+MAX_REASON_LENGTH, MAX_NAME_LENGTH = 280, 100
 """Characters of a message after the path, and of a name in it."""
 
 
@@ -62,7 +62,7 @@ class Layout(NamedTuple):
     start: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
 
@@ -111,7 +111,7 @@ class Archive:
         ArchiveError
             If it is no such header, or says another size than the directory.
         """
-        start = self.read(name, LONGEST_HEADER)
+        start = self.read(name, MAX_NPY_HEADER_SIZE)
         if start[:6] != b"\x93NUMPY":
             raise self.error(f"{quote(name)} is no .npy array")
         width = {b"\x01\x00": 2, b"\x02\x00": 4}.get(start[6:8])
@@ -124,16 +124,16 @@ class Archive:
         layout = Layout(*found, end)
         if "O" in layout.dtype:
             raise self.error(f"{quote(name)} holds pickled objects; expected floating-point numbers")
-        if math.prod(max(length, 1) for length in layout.shape) >= 2**SIZE_BITS or len(layout.shape) > 32:
+        if math.prod(max(length, 1) for length in layout.shape) >= 2**MAX_SIZE_BITS or len(layout.shape) > 32:
             raise self.error(f"{quote(name)} claims a shape that no array can have")
         item = re.fullmatch(r"[<>|=]?[a-zA-Z](\d{1,4})", layout.dtype)
         if item is None:
             raise self.error(f"{quote(name)} has dtype {brief(layout.dtype)}; expected floating-point numbers")
-        size = end + layout.count * int(item[1])
-        if size != self.sizes[name]:
+        length = end + layout.size * int(item[1])
+        if length != self.sizes[name]:
             raise self.error(
-                f"{quote(name)} of shape {layout.shape} would take {size} bytes; it has {self.sizes[name]}: cut off or "
-                "altered"
+                f"{quote(name)} of shape {layout.shape} would take {length} bytes; it has {self.sizes[name]}: "
+                "cut off or altered"
             )
         return layout
 
@@ -144,12 +144,12 @@ class Archive:
 
 def quote(name: str) -> str:
     """Write a member's name on one line, cut to what a message can hold."""
-    return one_line(repr(name), LONGEST_NAME)
+    return one_line(repr(name), MAX_NAME_LENGTH)
 
 
 def refusal(path: str, reason: str) -> ArchiveError:
     """Return an exception that names a file and says what is wrong with it."""
-    return ArchiveError(f"{one_line(path)}: {one_line(reason, LONGEST_REASON)}")
+    return ArchiveError(f"{one_line(path)}: {one_line(reason, MAX_REASON_LENGTH)}")
 
 
 def repeated(names: Iterable[str]) -> list[str]:
@@ -188,7 +188,7 @@ def parse_header(data: bytes) -> tuple[str, tuple[int, ...], bool] | None:
     dtype, fortran, shape = found["descr"], found["fortran_order"], found["shape"]
     if not (isinstance(fortran, bool) and isinstance(shape, list)):
         return None
-    if not all(type(length) is int and 0 <= length < 2**SIZE_BITS for length in shape):
+    if not all(type(length) is int and 0 <= length < 2**MAX_SIZE_BITS for length in shape):
         return None
     return str(dtype), tuple(shape), fortran
 
@@ -236,7 +236,7 @@ def open_archive(
             raise opened.error(f"holds {quote(twice[0])} twice")
         if holds and holds not in opened.sizes:
             raise opened.error(f"holds no {holds}; expected {expected}")
-        expansion = {zipfile.ZIP_STORED: 1} | ({zipfile.ZIP_DEFLATED: EXPANSION} if deflated else {})
+        expansion = {zipfile.ZIP_STORED: 1} | ({zipfile.ZIP_DEFLATED: MAX_EXPANSION} if deflated else {})
         for member in members:
             if member.flag_bits & 1:
                 raise opened.error(f"{quote(member.filename)} is encrypted")
@@ -254,7 +254,7 @@ def open_archive(
 
 @contextlib.contextmanager
 def told_as_damage(path: str) -> Iterator[None]:
-    """Turn what `zipfile` raises on a damaged file, which is of many kinds, into one line."""
+    """Make one line of what `zipfile` raises on a damaged file, which is of many kinds."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError, RuntimeError) as error:

@@ -1,0 +1,24 @@
+"""Error budgets: how far each result of a correct kernel may lie from the exact one.
+
+``derivations/error_budgets.md`` derives what stands here.
+"""
+
+from npattn.oracle.budgets.limits import Budget, limits_of, rms_limit, worst_limit
+from npattn.oracle.budgets.measuring import measure_budgets
+from npattn.oracle.budgets.near_ties import Observed, observe
+from npattn.oracle.budgets.passes import Given, named_results, run_on
+from npattn.oracle.budgets.shrinkage import shrink_variances
+
+__all__ = [
+    "Budget",
+    "Given",
+    "Observed",
+    "limits_of",
+    "measure_budgets",
+    "named_results",
+    "observe",
+    "rms_limit",
+    "run_on",
+    "shrink_variances",
+    "worst_limit",
+]

@@ -1,0 +1,68 @@
+"""How many units of budget a tensor's worst element may be off, and the root mean square of all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import chdtri
+
+__all__ = ["Budget", "limits_of", "rms_limit", "worst_limit"]
+
+FALSE_ALARM = 1e-5
+"""Probability with which a limit is passed if errors are normal and of the size that the budget says."""
+SLACK = 1.4
+"""How much further limits stand: a correct kernel may round a little more often than the reference does."""
+
+
+class Budget(NamedTuple):
+    """The budget of one tensor.
+
+    Attributes
+    ----------
+    scale : numpy.ndarray, float64
+        The unit of each element's error: the root mean square of a correct kernel's, or more where a tie is near.
+        Infinite where the format can't hold the result: such elements are not judged.
+    freedom : float
+        The effective degrees of freedom: how many independent errors the tensor's root mean square is an average of.
+    widened : float
+        Share of the elements whose unit is several times what it would be without near ties.
+    """
+
+    scale: np.ndarray
+    freedom: float
+    widened: float = 0.0
+
+
+def worst_limit(count: int, freedom: float = np.inf) -> float:
+    """Return how many units the worst of so many elements may be off.
+
+    The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times
+    that is allowed. Few independent errors may be larger all at once: by a factor that one case in a hundred exceeds.
+
+    Examples
+    --------
+    >>> [f"{worst_limit(n):.1f}" for n in (1, 1000, 10**6)]
+    ['6.2', '8.0', '9.5']
+    """
+    together = np.sqrt(chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
+    return SLACK * float(together * np.sqrt(chdtri(1, FALSE_ALARM / max(count, 1))))
+
+
+def rms_limit(freedom: float) -> float:
+    """Return how many units a tensor's root mean square may be, given its effective degrees of freedom.
+
+    It exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times that is allowed.
+
+    Examples
+    --------
+    >>> [f"{rms_limit(m):.2f}" for m in (1, 1000, 10**6)]
+    ['6.18', '1.54', '1.40']
+    """
+    return SLACK * float(np.sqrt(chdtri(freedom, FALSE_ALARM) / freedom))
+
+
+def limits_of(budget: Budget) -> tuple[float, float]:
+    """Return the limits of one tensor's worst element and of its root mean square."""
+    judged = int(np.isfinite(budget.scale).sum())
+    return worst_limit(judged, budget.freedom), rms_limit(budget.freedom)

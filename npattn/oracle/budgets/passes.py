@@ -1,0 +1,92 @@
+"""A forward and a backward pass, exact or on rounding arrays, whose results have names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.module import Module, as_tuple
+from npattn.oracle.rounding import Rounding
+from npattn.typing import Array
+
+__all__ = ["Given", "named_results", "run_on"]
+
+
+class Given(NamedTuple):
+    """What a forward and a backward pass are given, by name: numbers that a format holds.
+
+    Attributes
+    ----------
+    params, inputs, upstream : dict of array
+        Upstream gradients stand under the output's name.
+    """
+
+    params: dict[str, Array]
+    inputs: dict[str, Array]
+    upstream: dict[str, Array]
+
+    def each(self, function: Callable[[Array], Array]) -> Given:
+        """Apply a function to every array."""
+        return Given(*({name: function(a) for name, a in values.items()} for values in self))
+
+
+def named_results(module: Module, given: Given, between: Callable[[], object] = lambda: None) -> dict[str, Array]:
+    """Run forward, call `between`, run backward; name the results.
+
+    Parameters
+    ----------
+    module : Module
+    given : Given
+    between : callable, optional
+
+    Returns
+    -------
+    dict of array
+        ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name, ``"conv.weight.grad"`` by the
+        parameter's.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> module = npattn.EfficientChannelAttention(channels=4)
+    >>> x = np.ones((1, 4, 2, 2))
+    >>> list(named_results(module, Given(module.init(), {"x": x}, {"output": x})))
+    ['output', 'x.grad', 'conv.weight.grad']
+    """
+    params, inputs, upstream = given
+    run = module(params, *inputs.values())
+    several = isinstance(run.output, tuple)
+    outputs = {f"output.{i}" if several else "output": y for i, y in enumerate(as_tuple(run.output))}
+    dy = tuple(upstream[name] for name in outputs)
+    between()
+    dx, grads = run.backward(dy if several else dy[0])
+    found = {name: g for name, g in zip(inputs, as_tuple(dx), strict=True) if g is not None} | grads
+    return outputs | {f"{name}.grad": gradient for name, gradient in found.items()}
+
+
+def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = False) -> dict[str, np.ndarray]:
+    """Run forward and backward on rounding arrays; return plain ones.
+
+    Parameters
+    ----------
+    rounding : Rounding
+    module : Module
+    given : Given
+    fused : bool, default False
+        Whether the backward pass rounds nothing but its results.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        As `named_results` names them.
+    """
+
+    def between() -> None:
+        rounding.fused = fused
+
+    with np.errstate(all="ignore"):
+        found = named_results(module, given.each(rounding.array), between)
+        rounding.fused = False
+        return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}

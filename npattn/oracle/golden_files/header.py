@@ -1,0 +1,174 @@
+"""What a golden file holds: its members, the fields of its header, and how a system is named in JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import npattn
+from npattn.attention import CATALOGUE
+from npattn.checks import brief, describe_type, did_you_mean
+from npattn.module import Module
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = [
+    "CHECKSUM",
+    "FIELDS",
+    "FORMAT_NAME",
+    "GROUPS",
+    "HEADER",
+    "MAX_HEADER_SIZE",
+    "VERSION",
+    "make_header",
+    "member_name",
+    "system_from_json",
+]
+
+FORMAT_NAME = "npattn golden case"
+VERSION = 2
+HEADER = "header.json"
+CHECKSUM = "header.sha256"
+"""What the header's bytes are checked by, as the arrays' are by the header."""
+MAX_HEADER_SIZE = 2**20
+"""Bytes of JSON that are read; the largest system's header has a fiftieth of it."""
+MAX_DEPTH = 50
+"""Systems in systems."""
+GROUPS = {"inputs": "<f4", "params": "<f4", "upstream": "<f4", "expected": "<f8", "budget": "<f8"}
+"""The arrays of a case, by attribute, and their numbers in the file."""
+FIELDS: dict[str, type] = {
+    "format": str,
+    "version": int,
+    "npattn": str,
+    "system": dict,
+    "dtype": str,
+    "seed": int,
+    "values": str,
+    "inputs": list,
+    "params": list,
+    "outputs": list,
+    "results": list,
+    "members": dict,
+}
+"""What the header holds."""
+
+
+def member_name(group: str, name: str) -> str:
+    """Return the name of an array's member in the archive."""
+    return f"{group}/{name}.npy"
+
+
+def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
+    """Make the header of a case's file.
+
+    Parameters
+    ----------
+    case : Case
+    checksums : mapping of str to str
+        Of each array's bytes, by the member's name.
+
+    Returns
+    -------
+    dict
+        For JSON.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
+    """
+    members = {}
+    for group, dtype in GROUPS.items():
+        for name, array in getattr(case, group).items():
+            member = member_name(group, name)
+            members[member] = {"dtype": dtype, "shape": list(array.shape), "sha256": checksums[member]}
+    return {
+        "format": FORMAT_NAME,
+        "version": VERSION,
+        "npattn": npattn.__version__,
+        "system": system_to_json(case.module),
+        "dtype": case.dtype,
+        "seed": int(case.seed),
+        "values": case.values,
+        "inputs": list(case.inputs),
+        "params": list(case.params),
+        "outputs": list(case.upstream),
+        "results": [result_to_json(case, name) for name in case.expected],
+        "members": members,
+    }
+
+
+def result_to_json(case: Case, name: str) -> dict[str, Any]:
+    """Say how one result is judged."""
+    worst_limit, rms_limit = case.limits[name]
+    return {
+        "name": name,
+        "judged": int(np.isfinite(case.budget[name]).sum()),
+        "worst_limit": float(worst_limit),
+        "rms_limit": float(rms_limit),
+        "freedom": float(case.freedom[name]),
+        "digits": None if math.isnan(case.digits[name]) else float(case.digits[name]),
+    }
+
+
+def system_to_json(module: Module) -> dict[str, Any]:
+    """Name a system and its hyperparameters."""
+    if CATALOGUE.get(getattr(module, "key", "")) is not type(module):
+        raise ValueError(
+            f"{module} can't be saved: it is no system of the catalogue, by whose key a golden file names its system"
+        )
+    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return {
+        "key": module.key,
+        "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()},
+    }
+
+
+def hyperparameter_to_json(value: Any, name: str) -> Any:
+    """Return what stands for a hyperparameter in JSON."""
+    if isinstance(value, Module):
+        return system_to_json(value)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, (tuple, list)):
+        return [hyperparameter_to_json(one, name) for one in value]
+    raise TypeError(f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}")
+
+
+def system_from_json(value: Any, depth: int = 0) -> Module:
+    """Make the module of which a header speaks.
+
+    Raises
+    ------
+    TypeError, ValueError, ArithmeticError
+        If there is none.
+    """
+    if not (isinstance(value, dict) and value.keys() == {"key", "hyperparameters"}):
+        raise ValueError(f"system is {brief(value)}; expected a key and hyperparameters")
+    key, values = value["key"], value["hyperparameters"]
+    if not (isinstance(key, str) and key in CATALOGUE):
+        raise ValueError(f"unknown system {brief(key)}{did_you_mean(key, CATALOGUE, 0.4)}: a newer npattn may know it")
+    names = [field.name for field in dataclasses.fields(CATALOGUE[key])]
+    if not (isinstance(values, dict) and values.keys() == set(names)):
+        given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
+        raise ValueError(f"hyperparameters of {key!r} are {given or 'none'}; expected {', '.join(names) or 'none'}")
+    return CATALOGUE[key](**{name: hyperparameter_from_json(one, depth + 1) for name, one in values.items()})
+
+
+def hyperparameter_from_json(value: Any, depth: int) -> Any:
+    """Return the hyperparameter that a value in JSON stands for."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"hyperparameters are nested more than {MAX_DEPTH} times")
+    if isinstance(value, dict):
+        return system_from_json(value, depth)
+    return tuple(hyperparameter_from_json(one, depth + 1) for one in value) if isinstance(value, list) else value

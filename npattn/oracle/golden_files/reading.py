@@ -1,0 +1,292 @@
+"""Golden files read, of which nothing is trusted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+import npattn
+from npattn.checks import brief
+from npattn.oracle.case import Case
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.golden_files.archives import Archive, ArchiveError, decode, open_archive, quote, repeated
+from npattn.oracle.golden_files.header import (
+    CHECKSUM,
+    FIELDS,
+    FORMAT_NAME,
+    GROUPS,
+    HEADER,
+    MAX_HEADER_SIZE,
+    VERSION,
+    make_header,
+    member_name,
+    system_from_json,
+)
+from npattn.oracle.special import VALUES
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str]) -> Case:
+    """Read a case from a file that `Case.save` has written.
+
+    Nothing is trusted: what is cut off, altered, foreign or inconsistent is refused, no pickle is opened, and no more
+    memory is taken than the file has bytes, whatever it claims.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Case
+        Equal in every bit to the one that was saved.
+
+    Raises
+    ------
+    ValueError
+        If it is no golden file; one line says why. (It is an `npattn.oracle.ArchiveError`.)
+    OSError
+        If the file can't be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import npattn
+    >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     case.save(os.path.join(folder, "eca.npz"))
+    ...     again = load(os.path.join(folder, "eca.npz"))
+    >>> again
+    Case(EfficientChannelAttention(channels=4, kernel_size=None, gamma=2, b=1), 1x4x3x3, float16, seed 0)
+    >>> bool((again.expected["x.grad"] == case.expected["x.grad"]).all())
+    True
+    """
+    expected = "a golden file, as Case.save and npattn golden write them"
+    with open_archive(path, expected, holds=HEADER) as archive:
+        header = read_header(archive)
+        try:
+            module = system_from_json(header["system"])
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise archive.error(f"{HEADER}: {error}") from None
+        names = read_names(archive, header)
+        arrays, checksums = read_arrays(archive, header, names)
+        groups = {group: {name: arrays[member_name(group, name)] for name in names[group]} for group in GROUPS}
+        by_name = {result["name"]: result for result in header["results"]}
+        case = Case(
+            module=module,
+            dtype=header["dtype"],
+            seed=header["seed"],
+            values=header["values"],
+            **groups,
+            limits={
+                name: (float(result["worst_limit"]), float(result["rms_limit"])) for name, result in by_name.items()
+            },
+            freedom={name: float(result["freedom"]) for name, result in by_name.items()},
+            digits={
+                name: np.nan if result["digits"] is None else float(result["digits"])
+                for name, result in by_name.items()
+            },
+        )
+        validate_case(archive, case)
+        wrong = first_difference(header, make_header(case, checksums) | {"npattn": header["npattn"]})
+        if wrong:
+            raise archive.error(f"{HEADER}: {wrong}")
+    return case
+
+
+def read_header(archive: Archive) -> dict[str, Any]:
+    """Read a golden file's header, which must be unaltered and hold what version 2 knows."""
+    if archive.sizes[HEADER] > MAX_HEADER_SIZE:
+        raise archive.error(f"{HEADER} has {archive.sizes[HEADER]} bytes; expected no more than {MAX_HEADER_SIZE}")
+    data = archive.read(HEADER)
+    sealed = CHECKSUM in archive.sizes
+    if sealed and archive.read(CHECKSUM, 65) != hashlib.sha256(data).hexdigest().encode("ascii"):
+        raise archive.error(f"{HEADER} is altered: {CHECKSUM} has another sha256")
+    try:
+        header = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=unique_names,
+            parse_float=finite_number,
+            parse_constant=finite_number,
+        )
+        validate_header(header)
+    except ArchiveError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise archive.error(f"{HEADER}: {error}") from None
+    if not sealed:
+        raise archive.error(f"lacks {quote(CHECKSUM)}, the sha256 of {HEADER}")
+    return header
+
+
+def validate_header(header: Any) -> None:
+    """Validate a header: its fields must be those that version 2 knows, each of its kind.
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(header, dict) or header.get("format") != FORMAT_NAME:
+        raise ValueError(f"its format is not {FORMAT_NAME!r}; expected the header of a golden file")
+    found = header.get("version")
+    if type(found) is not int or found != VERSION:
+        raise ValueError(
+            f"version {brief(found)} of the format; npattn {npattn.__version__} reads version {VERSION}: npattn golden "
+            "makes the case again"
+        )
+    for name in (*FIELDS, *header):
+        if name not in header:
+            raise ValueError(f"{name!r} is missing")
+        if name not in FIELDS:
+            raise ValueError(f"unknown field {brief(name)}; expected {', '.join(FIELDS)}")
+        if type(header[name]) is not FIELDS[name]:
+            raise ValueError(f"{name} is {brief(header[name])}; expected {FIELDS[name].__name__}")
+    if header["dtype"] not in FORMATS:
+        raise ValueError(f"dtype is {brief(header['dtype'])}; expected one of {', '.join(FORMATS)}")
+    if header["values"] not in VALUES:
+        raise ValueError(f"values is {brief(header['values'])}; expected one of {', '.join(VALUES)}")
+    if header["seed"] < 0:
+        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
+    for result in header["results"]:
+        if not is_result(result):
+            raise ValueError(f"results holds {brief(result)}; expected name, limits, freedom and digits")
+
+
+def is_result(result: Any) -> bool:
+    """Tell whether a value of JSON holds what is read of a result; what follows from it is compared later."""
+    return (
+        isinstance(result, dict)
+        and {"name", "worst_limit", "rms_limit", "freedom", "digits"} <= result.keys()
+        and all(is_number(result[name]) and result[name] > 0 for name in ("worst_limit", "rms_limit"))
+        and is_number(result["freedom"])
+        and result["freedom"] >= 1
+        and (result["digits"] is None or is_number(result["digits"]))
+    )
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of a JSON object's entries, whose names must be different."""
+    twice = repeated(name for name, _ in pairs)
+    if twice:
+        raise ValueError(f"{brief(twice[0])} stands there twice")
+    return dict(pairs)
+
+
+def finite_number(text: str) -> float:
+    """Read a number of JSON, which must be a finite float64."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value of JSON is a number that float64 holds."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**53)
+
+
+def read_names(archive: Archive, header: dict[str, Any]) -> dict[str, list[str]]:
+    """List the arrays' names, group by group, in order; the archive must hold these members and no others."""
+    results = [result["name"] for result in header["results"]]
+    names = {
+        "inputs": header["inputs"],
+        "params": header["params"],
+        "upstream": header["outputs"],
+        "expected": results,
+        "budget": results,
+    }
+    for listed in names.values():
+        wrong = [name for name in listed if not isinstance(name, str)] or repeated(listed)
+        if wrong:
+            raise archive.error(f"{HEADER} lists {brief(wrong[0])}; expected names, each of them once")
+    expected = {member_name(group, name): None for group, listed in names.items() for name in listed}
+    for member in archive.sizes:
+        if member not in (HEADER, CHECKSUM) and member not in expected:
+            raise archive.error(f"holds {quote(member)}, of which {HEADER} says nothing")
+    for member in expected:
+        if member not in archive.sizes:
+            raise archive.error(f"lacks {quote(member)}, of which {HEADER} speaks")
+    return names
+
+
+def read_arrays(
+    archive: Archive, header: dict[str, Any], names: dict[str, list[str]]
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read all arrays, and the checksums of what was read, by the member's name."""
+    arrays, checksums = {}, {}
+    for group, dtype in GROUPS.items():
+        for name in names[group]:
+            member = f"{group}/{name}.npy"
+            layout = archive.read_layout(member)
+            if layout.dtype != dtype or layout.fortran:
+                order = ", first index fastest" if layout.fortran else ""
+                raise archive.error(
+                    f"{quote(member)} holds {brief(layout.dtype)}{order}; expected {dtype!r}, last index fastest"
+                )
+            data = archive.read(member)
+            checksums[member] = hashlib.sha256(data).hexdigest()
+            described = header["members"].get(member)
+            if not isinstance(described, dict) or described.get("sha256") != checksums[member]:
+                raise archive.error(f"{quote(member)} is altered: {HEADER} has another sha256")
+            arrays[member] = decode(data, layout)
+    return arrays, checksums
+
+
+def validate_case(archive: Archive, case: Case) -> None:
+    """Validate a case: its arrays must be what its module takes and gives, its budgets positive."""
+    module = case.module
+    if list(case.inputs) != list(module.input_shapes(1, 1, 1)):
+        raise archive.error(
+            f"{HEADER} lists the inputs {', '.join(case.inputs)}; expected {', '.join(module.input_shapes(1, 1, 1))}"
+        )
+    try:
+        module.check_inputs(tuple(case.inputs.values()))
+    except (TypeError, ValueError) as error:
+        raise archive.error(str(error)) from None
+    batch, _, height, width = next(iter(case.inputs.values())).shape
+    outputs = module.output_shapes(batch, height, width)
+    results = {
+        **outputs,
+        **{f"{name}.grad": x.shape for name, x in case.inputs.items() if f"{name}.grad" in case.expected},
+        **{f"{name}.grad": shape for name, shape in module.parameter_shapes().items()},
+    }
+    for group, expected in {
+        "params": module.parameter_shapes() | module.buffer_shapes(),
+        "upstream": outputs,
+        "expected": results,
+        "budget": results,
+    }.items():
+        found = {name: array.shape for name, array in getattr(case, group).items()}
+        for name in (*expected, *found):
+            if name not in found or name not in expected:
+                raise archive.error(f"{group}: {quote(name)} is {'missing' if name in expected else 'unknown'}")
+        if list(found) != list(expected):
+            raise archive.error(f"{group}: {HEADER} does not list them in order")
+        for name, shape in expected.items():
+            if found[name] != tuple(shape):
+                raise archive.error(f"{group}/{name}.npy has shape {found[name]}; expected {tuple(shape)}")
+    for name, budget in case.budget.items():
+        if not (budget > 0).all():
+            raise archive.error(f"budget/{name}.npy holds what is not above 0")
+        if np.isnan(case.expected[name][np.isfinite(budget)]).any():
+            raise archive.error(f"expected/{name}.npy is NaN where its budget is finite")
+
+
+def first_difference(found: Any, expected: Any, where: str = "") -> str:
+    """Say where two values of JSON first differ, by more than the last digits of a float; empty if nowhere."""
+    if isinstance(expected, dict) and isinstance(found, dict) and found.keys() == expected.keys():
+        pairs = [(f"{where}.{name}" if where else name, found[name], value) for name, value in expected.items()]
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        pairs = [(f"{where}[{i}]", *both) for i, both in enumerate(zip(found, expected, strict=True))]
+    elif isinstance(expected, float) and is_number(found):
+        return "" if math.isclose(found, expected, rel_tol=1e-9) else f"{where} is {found}; expected {expected}"
+    else:
+        same = type(found) is type(expected) and found == expected
+        return "" if same else f"{where} is {brief(found)}; expected {brief(expected)}"
+    return next(filter(None, (first_difference(one, other, place) for place, one, other in pairs)), "")

@@ -1,0 +1,75 @@
+"""A kernel's results read from a file, for comparison with a golden case."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npattn.checks import brief, did_you_mean
+from npattn.oracle.golden_files.archives import Archive, Layout, open_archive, quote
+from npattn.oracle.golden_files.header import HEADER
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["read_results"]
+
+
+def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarray]:
+    """Read a kernel's results from an .npz file, as safely as `load` reads golden ones.
+
+    Parameters
+    ----------
+    path : path
+        Holds any subset of the case's results, as members named ``output.npy``, ``x.grad.npy`` and so on, stored or
+        deflated, of any floating dtype and byte order.
+    case : Case
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        For `Case.compare`. An array of a wrong shape is not read: it has the shape, and no numbers.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file; one line says why. (It is an `npattn.oracle.ArchiveError`.)
+    OSError
+        If the file can't be read.
+    """
+    some = f"some of {', '.join(case.expected)}"
+    found = {}
+    with open_archive(path, "an .npz file of results", deflated=True) as archive:
+        if HEADER in archive.sizes:
+            raise archive.error(f"holds a {HEADER}, as golden files do; expected the results of a kernel")
+        if not archive.sizes:
+            raise archive.error(f"holds no results; expected {some}")
+        for member in archive.sizes:
+            name = member.removesuffix(".npy")
+            if name == member or name not in case.expected:
+                meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
+                raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
+            layout = archive.read_layout(member)
+            if "V" in layout.dtype:
+                raise archive.error(
+                    f"{quote(member)} has dtype {layout.dtype!r}, as NumPy writes formats that it lacks, such as "
+                    "bfloat16; write float32, which holds their numbers exactly: .astype(numpy.float32)"
+                )
+            found[name] = read_result(archive, member, layout, case.expected[name].shape)
+    return found
+
+
+def read_result(archive: Archive, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one result; of a wrong shape only the shape."""
+    try:
+        dtype = np.dtype(layout.dtype) if re.fullmatch(r"[<>|=]?[fc]\d+", layout.dtype) else None
+    except TypeError:  # of a size that the machine lacks
+        dtype = None
+    if dtype is None:
+        raise archive.error(f"{quote(member)} has dtype {brief(layout.dtype)}; expected floating point")
+    if layout.shape != shape:
+        return np.broadcast_to(np.array(np.nan), layout.shape)
+    return archive.read_numbers(member, layout)

@@ -1,0 +1,244 @@
+"""Arrays whose operations round: how NumPy's functions compute on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.oracle.formats import ulp
+from npattn.typing import Array
+
+if TYPE_CHECKING:
+    from npattn.oracle.rounding.stochastic import Rounding
+
+__all__ = ["ACCUMULATOR_ROUNDOFF", "HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
+
+EXACT = {
+    np.absolute,
+    np.copysign,
+    np.fabs,
+    np.fmax,
+    np.fmin,
+    np.frexp,
+    np.isfinite,
+    np.isinf,
+    np.isnan,
+    np.ldexp,
+    np.maximum,
+    np.minimum,
+    np.negative,
+    np.positive,
+    np.sign,
+    np.signbit,
+}
+"""Functions whose result is one of the format's numbers if their arguments are."""
+BASIC = {np.add, np.subtract, np.multiply, np.divide, np.sqrt, np.square, np.reciprocal, np.floor, np.ceil, np.rint}
+"""Functions that every machine rounds correctly. The others (exp, log, …) may be off by one bit more."""
+ORDERINGS = {np.less, np.less_equal, np.greater, np.greater_equal}
+MOVING = {np.where, np.concatenate, np.stack, np.broadcast_to, np.pad, np.roll, np.tile}
+"""Functions that make plain arrays, of numbers that they move and don't change."""
+PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
+"""Functions that add up products out of sight."""
+HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.dot: np.matmul}
+"""What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
+ACCUMULATOR_ROUNDOFF = 2.0**-24
+"""Unit roundoff of the accumulators, float32."""
+COARSE_STEP = 0.25
+"""Logits that lie so far apart in the format make softmax's weights jump."""
+
+
+class RoundingArray(np.ndarray):
+    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is."""
+
+    rounding: Rounding | None
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.rounding = getattr(source, "rounding", None)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any
+    ) -> Any:
+        """Compute on plain arrays, then round."""
+        rounding = rounding_of(*inputs, *(out or ()))
+        operands = [to_storage(unwrap(a), rounding) for a in inputs]
+        if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands).kind == "f":
+            return rounding.selections.compare(operands[0], operands[1], ufunc)
+        if ufunc is np.equal and method == "__call__":
+            return select_equal(rounding, *operands)
+        if ufunc is np.subtract and method == "__call__":
+            operands[0] = push_apart(rounding, *operands)
+        if out is not None:
+            options["out"] = tuple(unwrap(a) for a in out)
+        with np.errstate(over="ignore"):
+            if ufunc is np.matmul:
+                operands = [round_operand(a, rounding) for a in operands]
+                result = ufunc(*operands, **options)
+                rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
+            else:
+                result = getattr(ufunc, method)(*operands, **options)
+                if ufunc is np.add and method == "reduce":
+                    squares = np.add.reduce(np.square(operands[0]), **{k: v for k, v in options.items() if k != "out"})
+                    result = np.asarray(result)
+                    rounding.accumulate(result, squares, operands[0].size // max(result.size, 1))
+        if not isinstance(result, tuple):
+            result = (result,)
+        if ufunc not in EXACT:
+            precision = rounding.format.precision
+            if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
+                precision = 23
+            result = tuple(rounding.round(to_storage(np.asarray(a), rounding), precision) for a in result)
+        wrapped = out or tuple(wrap(a, rounding) for a in result)
+        return wrapped[0] if len(wrapped) == 1 else wrapped
+
+    def __array_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        arguments: Iterable[Any],
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Count einsum as a product; see that what other functions make keeps rounding."""
+        found = next((a for a in flatten((arguments, options)) if isinstance(a, RoundingArray)), None)
+        if found is None:  # makes something like an array of this kind, which `like` has named
+            return function(*arguments, **options)
+        if function in HANDLED_FUNCTIONS:
+            return HANDLED_FUNCTIONS[function](*arguments, **options)
+        if not function.__module__.startswith("numpy"):
+            return NotImplemented
+        result = super().__array_function__(function, types, arguments, options)
+        plainly = type(result) is np.ndarray and result.dtype.kind == "f" and function not in MOVING
+        if plainly or function in PRODUCTS:
+            raise TypeError(f"np.{function.__name__} computes without rounding; expected matmul, einsum, or ufuncs")
+        rounding = rounding_of(found)
+        if isinstance(result, (tuple, list)):
+            return type(result)(wrap(a, rounding) for a in result)
+        return wrap(result, rounding)
+
+    def argmax(self, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
+        """Return the index of the first maximum."""
+        values, axis = (unwrap(self).ravel(), 0) if axis is None else (unwrap(self), axis)
+        first = rounding_of(self).selections.winners(values, axis)
+        return first if keepdims else np.squeeze(first, axis)
+
+    def argsort(self, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Any:
+        """Return the indices that sort."""
+        return rounding_of(self).selections.order(unwrap(self), axis)
+
+
+HANDLED_FUNCTIONS |= {np.argmax: RoundingArray.argmax, np.argsort: RoundingArray.argsort}
+
+
+def implements(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as what stands for `function` on rounding arrays."""
+
+    def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        HANDLED_FUNCTIONS[function] = implementation
+        return implementation
+
+    return register
+
+
+def rounding_of(*values: Any) -> Rounding:
+    """Return how the first rounding array among some values rounds."""
+    return next(a.rounding for a in values if isinstance(a, RoundingArray) and a.rounding is not None)
+
+
+def unwrap(a: Any) -> Any:
+    """Take the rounding off an array."""
+    return a.view(np.ndarray) if isinstance(a, RoundingArray) else a
+
+
+def wrap(a: Any, rounding: Rounding) -> Any:
+    """Put rounding on an array of floating-point numbers."""
+    a = to_storage(a, rounding)
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype != rounding.format.storage:
+        return unwrap(a)
+    array = np.asarray(a).view(RoundingArray)
+    array.rounding = rounding
+    return array
+
+
+def to_storage(a: Any, rounding: Rounding) -> Any:
+    """Take numbers of another floating dtype, such as a constant that NumPy makes in float64, as the storage's.
+
+    They would lift what they are combined with to their own dtype, in which nothing is rounded.
+    """
+    other = isinstance(a, (np.ndarray, np.floating)) and a.dtype.kind == "f" and a.dtype != rounding.format.storage
+    with np.errstate(over="ignore"):
+        return a.astype(rounding.format.storage) if other else a
+
+
+def flatten(value: Any) -> Iterator[Any]:
+    """Yield all that stands in nested tuples, lists and dicts."""
+    if isinstance(value, (tuple, list)):
+        for one in value:
+            yield from flatten(one)
+    elif isinstance(value, dict):
+        yield from flatten(tuple(value.values()))
+    else:
+        yield value
+
+
+def round_operand(a: np.ndarray, rounding: Rounding) -> np.ndarray:
+    """Shorten an operand of a product to what the format's products take."""
+    format = rounding.format
+    if format.operand_precision == format.precision:
+        return a
+    return rounding.round(np.array(a), format.operand_precision)
+
+
+@implements(np.einsum)
+def einsum(subscripts: str, *operands: Any) -> RoundingArray:
+    """Sum products, as matmul, for whatever axes; products of maps element by element are rounded before."""
+    rounding = rounding_of(*operands)
+    operands = tuple(to_storage(a, rounding) for a in operands)
+    given, _, kept = subscripts.partition("->")
+    first, *others = given.split(",")
+    if others == [first]:
+        product = wrap(operands[0] * operands[1], rounding)
+        return einsum(f"{first}->{kept}", product)
+    factors = [round_operand(unwrap(a), rounding) for a in operands]
+    result = np.asarray(np.einsum(subscripts, *factors))
+    squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))
+    lengths = {
+        letter: length
+        for letters, a in zip(given.split(","), factors, strict=True)
+        for letter, length in zip(letters, a.shape, strict=True)
+    }
+    count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
+    return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
+
+
+def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
+    """Move logits from which the maximum is taken, as before a softmax, where they lie far apart in the format.
+
+    There an exponential turns rounding into jumps, and the largest error that a kernel may make, which few runs come
+    near, is not in proportion to the usual one. So each goes to one side or the other by a unit in the last place.
+    """
+    if rounding.random is None or not reduced_axes(a, b) or not (b >= a).all():
+        return a
+    step = ulp(a, rounding.format)
+    if not (step >= COARSE_STEP).any():
+        return a
+    side = np.where(rounding.draw_bits(a.shape, 1), 1, -1)
+    return np.where(step >= COARSE_STEP, a + side * step, a).astype(a.dtype)
+
+
+def reduced_axes(a: np.ndarray, b: Any) -> list[int]:
+    """List the axes along which one number of `b` serves several of `a`."""
+    if np.ndim(a) != np.ndim(b):
+        return []
+    return [axis for axis, (n, m) in enumerate(zip(np.shape(a), np.shape(b), strict=True)) if m == 1 < n]
+
+
+def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
+    """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
+    equal = np.equal(a, b)
+    axes = reduced_axes(a, b)
+    if len(axes) != 1 or not (b >= a).all():
+        return equal
+    equal[...] = False
+    np.put_along_axis(equal, rounding.selections.winners(a, axes[0]), True, axes[0])
+    return equal

@@ -1,0 +1,90 @@
+"""Primitives as kernels compute them, where the reference does better: what stands for them on rounding arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn import ops
+from npattn.ops.resizing import interpolate
+from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.stochastic import Rounding
+from npattn.typing import Array, Backward
+
+__all__ = ["resize_bilinear", "sigmoid", "softmax", "softmin"]
+
+
+@implements(ops.sigmoid)
+def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
+    """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
+
+    The primitive itself keeps more than y, and loses nothing there; a correct kernel may.
+    """
+    y: Array = 1 / (1 + np.exp(-x))
+    return y, lambda dy: dy * (y * (1 - y))
+
+
+@implements(ops.softmax)
+def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
+    """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
+    rounding = rounding_of(x)
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    y: Array = e / e.sum(axis=axis, keepdims=True)
+    # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
+    # then it is y's own error that does not cancel.
+    random = rounding.random
+    fused = random is not None and random.random() < 0.5
+    # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
+    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
+    shifted = random is not None and rounding.format.precision == 24 and random.random() < 0.5
+    first = unwrap(y).argmax(axis=axis, keepdims=True)
+
+    def backward(dy: Array) -> Array:
+        if shifted:
+            dy = dy - np.take_along_axis(unwrap(dy), first, axis)
+            return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+        weights, upstream = (unwrap(y), unwrap(dy)) if fused else (y, dy)
+        dx = weights * (upstream - (weights * upstream).sum(axis=axis, keepdims=True))
+        return wrap(rounding.round(dx), rounding) if fused else dx
+
+    return y, backward
+
+
+@implements(ops.softmin)
+def softmin(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
+    """Compute softmin as released code does: the softmax of max x - x, differentiated through the maximum as well.
+
+    The difference is rounded once more than -x is. The maximum's gradient is the sum of a row of softmax's, which is 0
+    but for rounding, and stands where weights are 0 and nothing else errs.
+    """
+    finite = np.isfinite(unwrap(x))
+    highest = np.max(unwrap(x), axis=axis, keepdims=True, where=finite, initial=-np.inf)
+    y, back_softmax = ops.softmax(highest - x, axis)
+
+    def backward(dy: Array) -> Array:
+        dz = back_softmax(dy)
+        return np.where(unwrap(x) == highest, dz.sum(axis=axis, keepdims=True), 0) - dz
+
+    return y, backward
+
+
+@implements(ops.resize_bilinear)
+def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool = False) -> tuple[Array, Backward]:
+    """Interpolate as kernels do, which compute where an output reads its input in float32.
+
+    The primitive's weights are exact. A kernel's are off by the error of a position, up to its unit roundoff times the
+    length of the axis.
+    """
+    rounding = rounding_of(x)
+    rows, columns = (inexact_weights(rounding, n, m, align_corners) for n, m in zip(x.shape[2:], size, strict=True))
+    return (rows @ x) @ columns.T, lambda dy: (rows.T @ dy) @ columns
+
+
+def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners: bool) -> Array:
+    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors."""
+    matrix = interpolate(np.eye(length, dtype=rounding.format.storage), 0, outputs, align_corners)
+    if rounding.random is not None:
+        between = (matrix > 0).sum(axis=1) == 2
+        farthest = ACCUMULATOR_ROUNDOFF * length
+        error = rounding.random.uniform(-farthest, farthest, (outputs, 1)) * between[:, None]
+        matrix += np.where(matrix > 0, error, 0) * np.where(np.cumsum(matrix > 0, axis=1) == 1, 1, -1)
+    return wrap(matrix, rounding)

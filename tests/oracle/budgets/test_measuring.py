@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+
+import npattn
+from npattn.oracle import golden
+from npattn.oracle.budgets import Budget, Given, rms_limit, run_on, worst_limit
+from npattn.oracle.budgets.measuring import JUMP_MARGIN, NUM_RUNS, errors_of, estimate, wider
+from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
+from npattn.oracle.formats import FORMATS, ulp
+from npattn.oracle.rounding import Rounding
+from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
+
+
+def test_elements_that_all_runs_round_to_the_same_number_get_what_is_foreseen():
+    """Near a number of a coarser format eight runs may all stay there; the next one need not."""
+    expected = np.random.RandomState(4).uniform(1, 2, 500)
+    errors = normal_errors(np.full(500, 0.1))
+    errors[:, :5] = 1e-3
+    scale = estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale
+    assert scale[:5].min() > 0.05
+    errors[3, :5] = 2e-3  # one that moves says how far
+    assert estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale[:5].max() < 0.05
+
+
+def test_no_budget_is_finer_than_the_format():
+    expected = np.geomspace(1e-3, 1e3, 50)
+    budget = estimate(np.zeros((NUM_RUNS, 50)) + 1e-30, np.empty((0, 50)), expected, BFLOAT16)
+    np.testing.assert_allclose(budget.scale, ulp(expected, BFLOAT16) / 12**0.5)
+
+
+def test_elements_that_a_run_cannot_hold_are_not_judged():
+    errors = normal_errors(np.ones(50))
+    errors[3, 7], errors[2, 9] = np.inf, np.nan
+    budget = estimate(errors, np.empty((0, 50)), np.ones(50), BFLOAT16)
+    np.testing.assert_array_equal(np.flatnonzero(np.isinf(budget.scale)), [7, 9])
+
+
+def test_both_having_the_same_infinity_is_no_error():
+    expected = np.array([np.inf, -np.inf, 1.0, np.inf, np.nan])
+    found = np.array([np.inf, -np.inf, 1.5, -np.inf, np.nan])
+    errors = errors_of(found, expected)
+    np.testing.assert_array_equal(errors, [0, 0, 0.5, -np.inf, np.nan])
+    budget = estimate(np.array([errors] * NUM_RUNS, float), np.empty((0, 5)), expected, BFLOAT16)
+    np.testing.assert_array_equal(np.isfinite(budget.scale), [True, True, True, False, False])
+
+
+def test_further_runs_widen_what_they_clearly_exceed_and_nothing_else():
+    budget = Budget(np.ones(3), 2.0)
+    found = wider(budget, np.array([[1.5, 5.0, np.inf], [-1.5, -5.0, 1.0]]))
+    np.testing.assert_allclose(found.scale, [1, 5, 1])
+    assert found.freedom == 2.0
+
+
+@pytest.mark.parametrize("format", ["float16", "bfloat16"])
+def test_a_gradient_that_vanishes_has_the_budget_of_a_kernel_that_computes_in_float32(format):
+    """In a saturated softmax weights are 0 and 1 in the format, and the bias's gradient cancels to the last bit."""
+    module = npattn.SoftHardAttention(32, 4)
+    for seed in (1, 50):
+        case = golden(module, batch=2, height=7, width=5, dtype=format, values="large", seed=seed)
+        given = Given(case.params, case.inputs, case.upstream)
+        for run in range(5):
+            found = run_on(Rounding(FORMATS["float32"], [run, 7]), module, given)
+            case.assert_matches({"score.bias.grad": found["score.bias.grad"]})
+
+
+def test_a_jump_widens_the_element_that_jumps_and_no_other():
+    errors = normal_errors(np.full(50, 1e-2))
+    narrow = estimate(errors, np.empty((0, 50)), np.ones(50), BFLOAT16).scale
+    jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, 50))
+    jumps[4, 11] = 5.0
+    widened = estimate(errors, jumps, np.ones(50), BFLOAT16).scale
+    np.testing.assert_array_equal(np.flatnonzero(widened != narrow), [11])
+    budget = estimate(errors, jumps, np.ones(50), BFLOAT16)
+    assert worst_limit(50, budget.freedom) * widened[11] == pytest.approx(JUMP_MARGIN * 5)
+
+
+def test_an_element_may_jump_by_all_the_jumps_of_a_round():
+    errors = normal_errors(np.full(50, 1e-2))
+    jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, 50))
+    jumps[:2, 11] = 5.0, -3.0
+    budget = estimate(errors, jumps, np.ones(50), BFLOAT16)
+    assert worst_limit(50, budget.freedom) * budget.scale[11] == pytest.approx(JUMP_MARGIN * 8)
+
+
+def test_elements_that_nothing_touches_have_next_to_no_budget():
+    errors = normal_errors(np.ones(50))
+    errors[:, 20:] = 0
+    expected = np.where(np.arange(50) < 20, 1.0, 0.0)
+    scale = estimate(errors, np.empty((0, 50)), expected, BFLOAT16).scale
+    assert 0 < scale[20:].max() < 2e-3 * scale[:20].min()
+    nothing = estimate(np.zeros((NUM_RUNS, 50)), np.empty((0, 50)), np.zeros(50), BFLOAT16).scale
+    np.testing.assert_array_equal(nothing, BFLOAT16.smallest)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32", "tf32", "float8_e4m3"])
+def test_budgets_are_of_the_size_of_errors_of_runs_they_were_not_estimated_from(name):
+    format = FORMATS[name]
+    module = npattn.PositionAttention(8)
+    values, observed = prepared(module, format=format, height=8, width=9)
+    budget = measured(observed, module, values, format)
+    for seed in range(3):
+        found = run_on(Rounding(format, [99, seed]), module, values)
+        for key, value in observed.expected.items():
+            units = (found[key] - value) / budget[key].scale
+            assert np.sqrt(np.mean(units**2)) < rms_limit(budget[key].freedom), key
+            assert np.abs(units).max() < worst_limit(value.size, budget[key].freedom), key
+            if value.size > 100:
+                assert np.sqrt(np.mean(units**2)) > 0.3, key

@@ -1,0 +1,166 @@
+"""The floors of the house: what each part of the package may import, in functions as at the top of a file."""
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import npattn
+
+BASE = {"typing", "checks", "files", "data", "parameters", "fitting", "state_dicts", "fields", "module"}
+SYSTEMS = BASE | {"ops", "layers", "attention"}
+ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle", "npattn"}
+HOUSE = ORACLE | {"picture", "pictures", "cli", "plugin", "__main__"}
+FLOORS = {
+    "typing": set(),
+    "ops": {"typing", "ops"},
+    "fast": {"typing", "ops", "fast"},
+    **dict.fromkeys(BASE - {"typing"}, BASE),
+    "layers": BASE | {"ops", "layers"},
+    "attention": SYSTEMS,
+    **dict.fromkeys(["hyperparameters", "tracing", "oracle"], ORACLE),
+    **dict.fromkeys(["picture", "pictures", "cli", "plugin", "__main__", "npattn"], HOUSE),
+}
+"""What each part may import of the package. `npattn` is its own file, asked for the version alone."""
+LIBRARIES = {"ops": {"numpy", "scipy"}}
+"""The only libraries that a part may import, beside Python's own."""
+KNOWN = {
+    ("npattn.ops.transforming", "npattn.checks"),
+    ("npattn.ops.sweeping", "threadpoolctl"),
+}
+"""What breaks the rules today. Who mends one takes it off."""
+
+
+def package():
+    """The text of every module, by its name."""
+    folder = Path(npattn.__file__).parent
+    return {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text(
+            "utf-8"
+        )
+        for path in folder.rglob("*.py")
+    }
+
+
+def imports(text, modules, running=False):
+    """What a module imports, at whatever depth; while `running`, without what type checkers alone import."""
+    found, nodes = set(), [ast.parse(text)]
+    while nodes:
+        node = nodes.pop()
+        if running and isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the package"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in modules or node.module == "npattn" else node.module)
+    return found
+
+
+def part_of(module):
+    """The part of the package that a module belongs to."""
+    return [*module.split("."), "npattn"][1]
+
+
+def crossings(texts):
+    """Pairs of a module and what it must not import."""
+    return {
+        (module, other)
+        for module, text in texts.items()
+        for other in imports(text, texts.keys())
+        if not may_import(part_of(module), other)
+    }
+
+
+def may_import(part, other):
+    library = other.partition(".")[0]
+    if library == "npattn":
+        return part_of(other) in FLOORS.get(part, set())
+    return library in LIBRARIES.get(part, {library}) | sys.stdlib_module_names
+
+
+def circle(texts):
+    """Modules that wait for one another when they are imported; none if there is no such circle."""
+    needs = {
+        # Importing a module runs the packages around it first; those around the importer have begun already.
+        module: {
+            step
+            for other in imports(text, texts.keys(), running=True)
+            for step in packages_of(other)
+            if step in texts and step not in packages_of(module)
+        }
+        for module, text in texts.items()
+    }
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def packages_of(module):
+    """A module's name and those of the packages around it."""
+    names = module.split(".")
+    return [".".join(names[: i + 1]) for i in range(len(names))]
+
+
+def test_every_part_has_its_floor():
+    assert {part_of(module) for module in package()} <= FLOORS.keys()
+
+
+def test_no_import_runs_upwards():
+    assert crossings(package()) == KNOWN
+
+
+def test_no_import_runs_in_a_circle():
+    assert circle(package()) == []
+
+
+ABOVE = {"npattn": "", "npattn.oracle": "", "npattn.oracle.case": "x = 1", "npattn.cli": "import npattn.oracle.case"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from npattn.oracle.case import x", "npattn.oracle.case"),
+        ("from npattn.oracle import case", "npattn.oracle.case"),
+        ("def f():\n    import npattn.cli", "npattn.cli"),
+        ("if True:\n    from npattn import cli", "npattn.cli"),
+        ("import npattn", "npattn"),
+        ("from npattn import CATALOGUE", "npattn.CATALOGUE"),
+        ("import torch.nn", "torch.nn"),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import npattn.cli", "npattn.cli"),
+    ],
+)
+def test_an_import_that_runs_upwards_is_found_wherever_it_stands(text, found):
+    assert crossings(ABOVE | {"npattn.ops": "import os, numpy.linalg", "npattn.ops.a": text}) == {
+        ("npattn.ops.a", found)
+    }
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"npattn.a": "import npattn.b", "npattn.b": "def f():\n    from npattn.a import x"},
+        {
+            "npattn.a": "from npattn.b.c import x",
+            "npattn.b": "import npattn.b.d",
+            "npattn.b.c": "",
+            "npattn.b.d": "import npattn.a",
+        },
+    ],
+)
+def test_a_circle_is_found_through_functions_and_packages(texts):
+    assert {*circle(texts)} >= {"npattn.a"}
+
+
+def test_packages_import_their_modules_and_type_checkers_what_they_like():
+    texts = {"npattn": "", "npattn.a": "from npattn.a import b", "npattn.a.b": "from npattn.a.c import x"}
+    texts["npattn.a.c"] = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from npattn.a.b import x"
+    assert circle(texts) == []
