@@ -421,7 +421,7 @@ def named(primitive: Callable[..., Any], x: Array, params: Params, names: Sequen
     def backward(dy, accumulate_into=None):
         dx, *gradients = back(dy)
         if accumulate_into is not None:
-            dx += accumulate_into
+            dx = ops.accumulate(dx, accumulate_into)
         # A bias that isn't there has the gradient None, which is left over.
         pairs = zip(shapes.items(), gradients, strict=False)
         return dx, {name: gradient.reshape(shape) for (name, shape), gradient in pairs}
