@@ -122,6 +122,7 @@ class DualAttentionHead(Module):
         year=2019,
         url="https://arxiv.org/abs/1809.02983",
     )
+    pairs_positions: ClassVar = True
 
     in_channels: int
     classes: int

@@ -66,6 +66,7 @@ class PositionAttention(Module):
         year=2019,
         url="https://arxiv.org/abs/1809.02983",
     )
+    pairs_positions: ClassVar = True
 
     channels: int
     reduction: int = 8

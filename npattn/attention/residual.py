@@ -109,6 +109,11 @@ class Residual(Module):
         return self.inner.estimator
 
     @property
+    def pairs_positions(self) -> bool:
+        """Whether the inner system pairs positions."""
+        return self.inner.pairs_positions
+
+    @property
     def attention_map(self):
         """The inner system's function of this name, for the parameters of the whole."""
         function = self.inner.attention_map

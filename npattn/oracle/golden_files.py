@@ -14,13 +14,13 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import npattn
 from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type, did_you_mean
 from npattn.files import whole_file
@@ -116,7 +116,7 @@ def describe(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "npattn": version("npattn"),
+        "npattn": npattn.__version__,
         "system": describe_system(case.module),
         "dtype": case.dtype,
         "seed": int(case.seed),
@@ -307,7 +307,7 @@ def check_header(header: Any) -> None:
     found = header.get("version")
     if type(found) is not int or found != VERSION:
         raise ValueError(
-            f"version {brief(found)} of the format; npattn {version('npattn')} reads version {VERSION}: npattn golden "
+            f"version {brief(found)} of the format; npattn {npattn.__version__} reads version {VERSION}: npattn golden "
             "makes the case again"
         )
     for name in (*FIELDS, *header):
