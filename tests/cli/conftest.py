@@ -10,9 +10,9 @@ from tests.cli.running import SMALL
 def command(capsys):
     """Run the command: exit status, what it wrote to stdout, what it wrote to stderr."""
 
-    def run(*arguments):
+    def run(*arguments, **options):
         try:
-            status = cli.main(arguments)
+            status = cli.main(arguments, **options)
         except SystemExit as leaving:
             status = leaving.code
         return status, *capsys.readouterr()

@@ -1,6 +1,5 @@
 import json
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -94,22 +93,22 @@ def test_a_folder_on_the_path_does_all_without_an_installed_distribution(folder)
 
 
 def test_python_m_npattn_is_the_command(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "npattn", "list"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == command("list")
+    def run(*arguments):
+        line = [sys.executable, "-m", "npattn", *arguments]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("list") == command("list")
+    assert run("check", "zzz") == (2, "", "python -m npattn check: unknown system 'zzz'; npattn list names them all\n")
 
 
 @pytest.mark.parametrize("arguments", [["lits"], ["check", "ecaa"], ["check", "--size"], ["--help"], ["golden", "-h"]])
-def test_python_m_npattn_is_called_so_in_its_own_messages(command, monkeypatch, capsys, arguments):
+def test_the_command_goes_in_its_own_messages_by_the_name_that_it_is_given(command, arguments):
     status, out, err = command(*arguments)
-    monkeypatch.setattr(sys, "argv", ["__main__.py", *arguments])
-    with pytest.raises(SystemExit) as leaving:
-        runpy.run_module("npattn", run_name="__main__")
-    found = capsys.readouterr()
-    assert leaving.value.code == status
-    assert found.out.split() == out.replace("usage: npattn", "usage: python -m npattn", 1).split()
-    assert found.err == re.sub(r"^npattn|(?<=see )npattn", "python -m npattn", err)
+    found = command(*arguments, prog="python -m npattn")
+    assert found[0] == status
+    assert found[1].split() == out.replace("usage: npattn", "usage: python -m npattn", 1).split()  # wrapped elsewhere
+    assert found[2] == re.sub(r"^npattn|(?<=see )npattn", "python -m npattn", err)
 
 
 def test_console_script_is_this_command():
