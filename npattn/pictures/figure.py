@@ -66,7 +66,7 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
     >>> from npattn import SqueezeExcitation
     >>> figure = draw(SqueezeExcitation(channels=4, reduction=2))
     >>> [axes.get_title() for axes in figure.axes[:2]]
-    ['photograph', 'features in: root mean square 1.00']
+    ['photograph', 'features in: root mean square 0.68']
     >>> figure.savefig("se.png")  # doctest: +SKIP
     """
     scene = make_scene(module, seed, at)

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from npattn import CATALOGUE
 from tests.cli.running import assert_one_complaint
 
 
@@ -80,3 +81,54 @@ def test_show_without_matplotlib_says_what_to_install(command, folder, monkeypat
     monkeypatch.setitem(sys.modules, "npattn.pictures", None)
     assert_one_complaint(command("show", "se"), "matplotlib can't be imported", "pip install 'npattn[plot]'")
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Let a picture be something that is quickly drawn: what is asked for."""
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    from npattn import pictures
+
+    asked = []
+
+    def draw(module, seed, at):
+        asked.append((module, seed, at))
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([0, 1])
+        return figure
+
+    monkeypatch.setattr(pictures, "draw", draw)
+    return asked
+
+
+def test_show_passes_system_seed_and_pixel_on(command, drawn, folder):
+    assert command("show", "pam", "--at", "3,299", "--seed", "7")[0] == 0
+    assert command("show", "pam", "--force")[0] == 0
+    assert drawn == [(CATALOGUE["pam"].example(), 7, (3, 299)), (CATALOGUE["pam"].example(), 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("eca.png", b"\x89PNG\r\n"),
+        ("eca.PNG", b"\x89PNG\r\n"),
+        ("eca.pdf", b"%PDF-"),
+        ("eca.jpg", b"\xff\xd8\xff"),
+        ("eca.jpeg", b"\xff\xd8\xff"),
+        ("eca.svg", b"<?xml"),
+        ("of a cat.v2.svg", b"<?xml"),
+    ],
+)
+def test_name_decides_the_format(command, name, start, drawn, folder):
+    assert command("show", "eca", "-o", name) == (0, f"{name}\n", "")
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert (folder / name).read_bytes().startswith(start)
+
+
+def test_force_replaces_a_picture(command, drawn, folder):
+    (folder / "eca.png").write_bytes(b"old")
+    assert command("show", "eca", "--force")[0] == 0
+    assert (folder / "eca.png").read_bytes().startswith(b"\x89PNG\r\n")
+    assert [path.name for path in folder.iterdir()] == ["eca.png"]
