@@ -82,22 +82,12 @@ def __getattr__(name: str) -> Any:
     if name in ("attention", "data", "ops", "oracle"):
         return import_module(f"npattn.{name}")
     if name == "__version__":
-        return find_version()
+        return import_module("npattn.version").find_version()
     if name in __all__:
         found = next(vars(home)[name] for home in map(import_module, HOMES) if name in home.__all__)
         globals()[name] = found
         return found
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")
-
-
-def find_version() -> str:
-    """Look up the installed distribution's version; a folder that merely stands on the path has none."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("npattn")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -109,7 +109,7 @@ class Residual(Module):
         return self.inner.estimator
 
     @property
-    def pairs_positions(self) -> bool:
+    def pairs_positions(self) -> bool:  # type: ignore[override]
         """Whether the inner system pairs positions."""
         return self.inner.pairs_positions
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-import npattn
 from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type, did_you_mean
 from npattn.files import whole_file
@@ -30,6 +29,7 @@ from npattn.oracle.comparison import judge
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden import Case
 from npattn.oracle.special import VALUES
+from npattn.version import find_version
 
 __all__ = ["load", "read_results", "save", "write"]
 
@@ -116,7 +116,7 @@ def describe(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
-        "npattn": npattn.__version__,
+        "npattn": find_version(),
         "system": describe_system(case.module),
         "dtype": case.dtype,
         "seed": int(case.seed),
@@ -307,7 +307,7 @@ def check_header(header: Any) -> None:
     found = header.get("version")
     if type(found) is not int or found != VERSION:
         raise ValueError(
-            f"version {brief(found)} of the format; npattn {npattn.__version__} reads version {VERSION}: npattn golden "
+            f"version {brief(found)} of the format; npattn {find_version()} reads version {VERSION}: npattn golden "
             "makes the case again"
         )
     for name in (*FIELDS, *header):
