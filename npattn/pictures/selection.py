@@ -21,7 +21,7 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
     """Draw the probabilities, the position that was selected, many that might have been, and what is like it."""
     probability = scene.run.attention["probability"][0]
     logarithm = np.log(probability)
-    draws = draw_positions_anew(logarithm)
+    draws = sample_positions(logarithm)
     (selected,) = np.argwhere(scene.run.attention["selected"][0])
     step = pixels_a_position(probability)
     counts = np.bincount(draws, minlength=logarithm.size).reshape(logarithm.shape)
@@ -49,7 +49,7 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
     show(axes[1, 3], product, "product with the selected feature", bar="", **signed(reach))
 
 
-def draw_positions_anew(logarithm: Array) -> Array:
+def sample_positions(logarithm: Array) -> Array:
     """Draw a thousand positions by the logarithms of their probabilities, as the system draws one."""
     random = np.random.RandomState(0)
     noise = (random.gumbel(size=(50, logarithm.size)) for _ in range(20))

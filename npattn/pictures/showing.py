@@ -137,12 +137,12 @@ def add_class_legend(axis: Axes, labels: Array, names: Sequence[str], ncols: int
     axis.legend(handles=handles, fontsize=7, ncols=ncols, **place)
 
 
-def pixels_a_position(positions: Array) -> int:
+def pixels_a_position(values: Array) -> int:
     """Count the photograph's rows that one row of a map stands for."""
-    return photograph().shape[0] // len(positions)
+    return photograph().shape[0] // len(values)
 
 
-def enlarge(positions: Array) -> Array:
+def enlarge(values: Array) -> Array:
     """Repeat a map's positions up to the size of the photograph."""
-    rows, columns = (n // m for n, m in zip(photograph().shape[:2], positions.shape[:2], strict=True))
-    return positions.repeat(rows, axis=0).repeat(columns, axis=1)
+    rows, columns = (n // m for n, m in zip(photograph().shape[:2], values.shape[:2], strict=True))
+    return values.repeat(rows, axis=0).repeat(columns, axis=1)

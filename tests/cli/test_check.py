@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npattn import CATALOGUE, CBAM, MultiHeadSelfAttention, PositionAttention, Residual
-from npattn.cli import check
+from npattn.cli import gradients
 from npattn.cli.photo import CROP_SIZE, checked_size, photo_values
 from npattn.data import photo_features
 from npattn.module import as_tuple
@@ -48,7 +48,7 @@ def with_example(module):
 @pytest.fixture
 def quick(monkeypatch):
     """Shorten the work on all systems; what is cut off is more of the same."""
-    monkeypatch.setattr(check, "CROP_SIZE", (2, 2))
+    monkeypatch.setattr(gradients, "CROP_SIZE", (2, 2))
     others = {"cbam": CBAM(8, 4), "mhsa": MultiHeadSelfAttention(6, 2), "pam": PositionAttention(4, 2)}
     for key, module in (SMALL_MODULES | others).items():
         monkeypatch.setitem(CATALOGUE, key, with_example(module))
@@ -188,8 +188,8 @@ def test_check_looks_at_the_photograph_with_parameters_of_the_seed(command, monk
         checked[method] = params, inputs["x"], options
         return gradcheck(module, params, inputs, method=method, **options)
 
-    gradcheck = check.gradcheck
-    monkeypatch.setattr(check, "gradcheck", record)
+    gradcheck = gradients.gradcheck
+    monkeypatch.setattr(gradients, "gradcheck", record)
     assert command("check", "eca", "--size", "{}x{}".format(*size), "--seed", str(seed))[0] == 0
 
     def middle(height, width):
