@@ -83,7 +83,7 @@ def __getattr__(name: str) -> Any:
     if name in ("attention", "data", "layers", "ops", "oracle"):
         return import_module(f"npattn.{name}")
     if name == "__version__":
-        return import_module("importlib.metadata").version("npattn")
+        return import_module("npattn.version").find_version()
     if name in __all__:
         found = next(vars(home)[name] for home in map(import_module, HOMES) if name in home.__all__)
         globals()[name] = found

@@ -115,6 +115,8 @@ class Module(metaclass=Constructor):
     """The publication that the system is read from."""
     estimator: ClassVar[str | None] = None
     """What backward estimates a gradient by, where forward has no useful one: "straight-through", say."""
+    pairs_positions: ClassVar[bool] = False
+    """Whether every position looks at all others, so that the work grows as the square of their number."""
     derivation: ClassVar[str]
     """The page in which its gradients are derived, from the top of the repository."""
 

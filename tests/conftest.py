@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time.
@@ -18,5 +19,12 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_configure(config):
     """Leave out the examples of what can't be imported without its extra; anything else has to be imported."""
     if importlib.util.find_spec("matplotlib") is None:
-        pictures = Path(__file__).parents[1] / "npattn/picture.py"
+        pictures = Path(__file__).parents[1] / "npattn/pictures"
         config.option.ignore = [*(config.option.ignore or []), str(pictures)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder that the test runs in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

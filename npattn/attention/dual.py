@@ -111,6 +111,7 @@ class DualAttentionHead(Module):
         year=2019,
         url="https://arxiv.org/abs/1809.02983",
     )
+    pairs_positions: ClassVar = True
 
     in_channels: int = integer(least=1)
     classes: int = integer(least=1)

@@ -73,6 +73,7 @@ class MultiHeadSelfAttention(Module):
         year=2017,
         url="https://arxiv.org/abs/1706.03762",
     )
+    pairs_positions: ClassVar = True
 
     channels: int = integer(least=1)
     heads: int = integer(least=1)

@@ -69,6 +69,7 @@ class PixelCorrelation(Module):
         year=2020,
         url="https://arxiv.org/abs/2004.04581",
     )
+    pairs_positions: ClassVar = True
 
     channels: int = integer(least=1)
     embedding: int = integer(least=1)

@@ -69,6 +69,7 @@ class PositionAttention(Module):
         year=2019,
         url="https://arxiv.org/abs/1809.02983",
     )
+    pairs_positions: ClassVar = True
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=8)

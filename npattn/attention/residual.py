@@ -115,6 +115,11 @@ class Residual(Module):
         return self.inner.estimator
 
     @property
+    def pairs_positions(self) -> bool:  # type: ignore[override]
+        """Whether the inner system pairs positions."""
+        return self.inner.pairs_positions
+
+    @property
     def attention_map(self) -> Callable[..., Array]:
         """The inner system's function of this name, for the parameters of the whole."""
         function = cast(Any, self.inner).attention_map

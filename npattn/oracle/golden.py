@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
-from npattn.module import Module
 from npattn.fast.threads import num_threads
+from npattn.module import Module
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED

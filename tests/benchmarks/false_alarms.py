@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from npattn.attention import CATALOGUE
-from npattn.cli import CROP, DEFAULT, PAIRED, PAIRING, photo_values
+from npattn.cli.photo import CROP_SIZE, checked_size, photo_values
 from npattn.oracle import gradcheck
 
 
@@ -37,10 +37,9 @@ def main() -> int:
 def sweep(key: str, method: str, seeds: range) -> int:
     """Check one system at every seed, print a row and what was refused, and count the refusals."""
     module = CATALOGUE[key].example()
-    full = PAIRED if key in PAIRING else DEFAULT
     start, failures, looks, error, rounding = time.perf_counter(), [], 0, 0.0, 0.0
     for seed in seeds:
-        values = photo_values(module, CROP if method == "jacobian" else full, seed)
+        values = photo_values(module, CROP_SIZE if method == "jacobian" else checked_size(module), seed)
         with np.errstate(all="ignore"):
             # Where all units of a layer are off, npattn check looks at other parameters too.
             report = gradcheck(module, *values, method=method, seed=seed, allow_zero=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import npattn
 from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type, did_you_mean
 from npattn.module import Module
+from npattn.version import find_version
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -91,7 +91,7 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     return {
         "format": FORMAT_NAME,
         "version": VERSION,
-        "npattn": npattn.__version__,
+        "npattn": find_version(),
         "system": system_to_json(case.module),
         "dtype": case.dtype,
         "seed": int(case.seed),

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import npattn
 from npattn.checks import brief
 from npattn.oracle.case import Case
 from npattn.oracle.formats import FORMATS
@@ -28,6 +27,7 @@ from npattn.oracle.golden_files.header import (
     system_from_json,
 )
 from npattn.oracle.special import VALUES
+from npattn.version import find_version
 
 __all__ = ["load"]
 
@@ -137,7 +137,7 @@ def validate_header(header: Any) -> None:
     found = header.get("version")
     if type(found) is not int or found != VERSION:
         raise ValueError(
-            f"version {brief(found)} of the format; npattn {npattn.__version__} reads version {VERSION}: npattn golden "
+            f"version {brief(found)} of the format; npattn {find_version()} reads version {VERSION}: npattn golden "
             "makes the case again"
         )
     for name in (*FIELDS, *header):

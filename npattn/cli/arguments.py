@@ -1,0 +1,98 @@
+"""What the subcommands have in common: how they are declared and parsed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from npattn.cli.streams import say
+from npattn.files import one_line
+
+__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_seed"]
+
+FORCE_HELP = "replace FILE if it is a regular file, or the one that FILE links to; nothing else is ever replaced"
+
+
+class UsageError(Exception):
+    """What the caller asked for can't be done; the message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse; FIELD=VALUE may stand after options too."""
+        found, rest = self.parse_known_args(args, namespace)
+        if hasattr(found, "fields"):
+            found.fields += [word for word in rest if not word.startswith("-")]
+            rest = [word for word in rest if word.startswith("-")]
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit status 2, pointing to ``--help``."""
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Leave once the help is written, so that `main` hears of it if it can't be."""
+        if message is None:
+            print(end="", flush=True)
+        else:
+            say(message)
+        sys.exit(status)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write help or version; argparse would pass over what can't be written."""
+        print(message, end="", file=file)
+
+
+def add_command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    summary: str,
+    *examples: str,
+) -> Parser:
+    """Declare a subcommand, whose arguments the caller adds.
+
+    Parameters
+    ----------
+    commands : argparse action
+        What `ArgumentParser.add_subparsers` returned.
+    name : str
+    run : callable
+        Called with the parsed arguments; returns the exit status.
+    summary : str
+        Help on the whole, whose first sentence stands in the list of commands.
+    *examples : str
+        Command lines.
+
+    Returns
+    -------
+    Parser
+    """
+    command = commands.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:].partition(".")[0],
+        description=summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def parse_seed(text: str) -> int:
+    """Read a seed.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+    """
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; expected a whole number from 0 to 999999999")
+    return int(text)

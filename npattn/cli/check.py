@@ -1,0 +1,94 @@
+"""``npattn check``: every gradient of the systems, on the photograph."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+
+from npattn.attention import CATALOGUE
+from npattn.cli.arguments import Parser, add_command, parse_seed
+from npattn.cli.gradients import SystemReport, check_system
+from npattn.cli.photo import CROP_SIZE, checked_size
+from npattn.cli.streams import progress
+from npattn.cli.systems import count_numbers, find_system
+from npattn.cli.timing import format_duration
+from npattn.module import Module
+
+__all__ = ["add_check"]
+
+
+def add_check(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Declare the subcommand."""
+    check = add_command(
+        commands,
+        "check",
+        run_check,
+        "Run systems forward and backward on a photograph and check every gradient.\n\n"
+        "The full Jacobian is compared with derivatives by complex step on a crop of\n"
+        f"{CROP_SIZE[0]}x{CROP_SIZE[1]} positions; at full size, the adjoint identity <dy, J v> = <J' dy, v> is\n"
+        "checked in random directions. The error shown is the worse of the two,\n"
+        "relative, but for what the rounding of float64 explains. A gradient that is 0\n"
+        "in both, as where units are off, is looked at with other parameters too.\n\n"
+        "Exit status: 0 if all gradients are right, 1 if one is wrong, 2 if the input is\nbad.",
+        "npattn check",
+        "npattn check se eca",
+        "npattn check --size 28x42 --seed 7",
+    )
+    check.add_argument("keys", nargs="*", metavar="KEY", help="systems, by their keys in npattn list (default: all)")
+    check.add_argument(
+        "--size",
+        type=parse_size,
+        metavar="HxW",
+        help="positions of the feature map (default: 40x60, or 20x30 where every position looks at all others)",
+    )
+    check.add_argument("--seed", type=parse_seed, default=0, help="seed of the parameters and directions (default: 0)")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH."""
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if not match or not all(1 <= int(number) <= 1024 for number in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected HxW, each from 1 to 1024, such as 40x60")
+    return int(match[1]), int(match[2])
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    """Print a row for each system; say at the end whether every gradient is right."""
+    modules = {key: find_system(key).example() for key in dict.fromkeys(arguments.keys or CATALOGUE)}
+    width = max(6, *map(len, modules))
+    print(f"{'system':<{width}}  {'input':<10}{'params':>8}  {'forward':>9} {'backward':>9}  {'error':>7}")
+    found: list[SystemReport] = []
+    for key, module in modules.items():
+        progress(f"checking {key} ({len(found) + 1} of {len(modules)})")
+        found.append(check_system(module, arguments.size or checked_size(module), arguments.seed))
+        progress("")
+        print_system(key, width, module, found[-1])
+    print(verdict(found))
+    return 0 if all(system.passed for system in found) else 1
+
+
+def print_system(key: str, width: int, module: Module, system: SystemReport) -> None:
+    """Print the row of one system, and below it what is wrong."""
+    print(
+        f"{key:<{width}}  {'x'.join(map(str, system.input_shape)):<10}{count_numbers(module.parameter_shapes()):>8,}  "
+        f"{format_duration(system.forward):>9} {format_duration(system.backward):>9}  {system.worst.error:>7.1e}  "
+        f"{'ok' if system.passed else 'WRONG'}",
+        flush=True,
+    )
+    if module.estimator:
+        print(f"  checked against what its {module.estimator} estimator differentiates")
+    for report in system.reports:
+        if not report.passed:
+            print("  " + str(report).replace("\n", "\n  "))
+
+
+def verdict(found: Sequence[SystemReport]) -> str:
+    """Say of all systems whether every gradient is right."""
+    wrong = sum(not system.passed for system in found)
+    if wrong:
+        inexact = sum(not system.exact for system in found)
+        what = "a wrong gradient" if wrong == inexact else "a gradient that is wrong or untested, or a fault"
+        return f"{wrong} of {len(found)} systems with {what}"
+    beside = ", or to float64's rounding" if any(system.rounded for system in found) else ""
+    return f"every gradient agrees with the complex step to {found[-1].reports[0].tolerance:.0e}{beside}"

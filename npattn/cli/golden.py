@@ -1,0 +1,132 @@
+"""``npattn golden``: a golden file, for kernels in any language."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
+from npattn.cli.results import print_results
+from npattn.cli.streams import progress
+from npattn.cli.systems import count_numbers, find_system
+from npattn.files import whole_file
+from npattn.hyperparameters import override
+from npattn.module import Module
+from npattn.oracle import FORMATS, golden
+from npattn.oracle.formats import find_format
+from npattn.oracle.golden_files import write
+from npattn.oracle.special import VALUES
+
+__all__ = ["add_golden"]
+
+MAX_NUMBERS = 2**26
+"""Numbers that the parameters and inputs of a golden case may hold: the oracle keeps dozens of arrays of their size."""
+
+
+def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Declare the subcommand."""
+    make = add_command(
+        commands,
+        "golden",
+        run_golden,
+        "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
+        "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
+        "judges what the kernel makes of them. derivations/golden_files.md describes the\n"
+        "format.",
+        "npattn golden eca",
+        "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
+        "npattn golden cam variant=code --height 28 --width 42 --seed 7",
+        "npattn golden residual inner=cbam inner.channels=16",
+    )
+    make.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
+    make.add_argument(
+        "fields",
+        nargs="*",
+        metavar="FIELD=VALUE",
+        help="hyperparameters that differ from the small instance's of npattn list",
+    )
+    make.add_argument("--batch", type=parse_length, default=1, metavar="B", help="images (default: 1)")
+    make.add_argument("--height", type=parse_length, default=16, metavar="H", help="rows of the map (default: 16)")
+    make.add_argument("--width", type=parse_length, default=16, metavar="W", help="columns of the map (default: 16)")
+    make.add_argument(
+        "--dtype",
+        type=parse_format,
+        default="float16",
+        metavar="FORMAT",
+        help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16)",
+    )
+    make.add_argument(
+        "--values",
+        choices=VALUES,
+        default="generic",
+        metavar="KIND",
+        help=f"inputs: {', '.join(VALUES)} (default: generic)",
+    )
+    make.add_argument("--seed", type=parse_seed, default=0, help="seed of the inputs and parameters (default: 0)")
+    make.add_argument("-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz)")
+    make.add_argument("--force", action="store_true", help=FORCE_HELP)
+
+
+def parse_length(text: str) -> int:
+    """Read a number of images, rows or columns."""
+    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a whole number from 1 to 1024")
+    return int(text)
+
+
+def parse_format(text: str) -> str:
+    """Read a floating-point format's name, or another name of it."""
+    try:
+        return find_format(text, "--dtype").name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--dtype: ")) from error
+
+
+def run_golden(arguments: argparse.Namespace) -> int:
+    """Write a golden file; print what it asks for."""
+    module = configure(find_system(arguments.key).example(), arguments.fields)
+    sizes = {"batch": arguments.batch, "height": arguments.height, "width": arguments.width}
+    check_sizes(module, **sizes)
+    path = f"{arguments.key}-{arguments.dtype}.npz" if arguments.output is None else arguments.output
+    with whole_file(path, force=arguments.force) as temporary:
+        progress(f"computing {arguments.key} in {arguments.dtype}")
+        try:
+            case = golden(module, **sizes, dtype=arguments.dtype, seed=arguments.seed, values=arguments.values)
+        finally:
+            progress("")
+        write(case, temporary)
+    print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
+    print_results(case)
+    return 0
+
+
+def configure(module: Module, fields: Sequence[str]) -> Module:
+    """Change hyperparameters that are given as FIELD=VALUE."""
+    settings = {}
+    for field in fields:
+        name, equals, text = field.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{field!r} is no FIELD=VALUE, such as channels=64")
+        if name in settings:
+            raise UsageError(f"{name} is given twice")
+        settings[name] = text
+    try:
+        return override(module, settings)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(str(error)) from error
+
+
+def check_sizes(module: Module, batch: int, height: int, width: int) -> None:
+    """Refuse maps that the module refuses, or that are too large, before anything is computed."""
+    shapes = module.input_shapes(batch, height, width)
+    numbers = count_numbers(shapes) + count_numbers(module.parameter_shapes())
+    if numbers > MAX_NUMBERS:
+        raise UsageError(f"{module} and its inputs hold {numbers:,} numbers; expected no more than {MAX_NUMBERS:,}")
+    try:
+        module.check_inputs(tuple(np.broadcast_to(np.array(0.0), shape) for shape in shapes.values()))
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,85 @@
+"""How one system is checked: its gradients, twice over, and the time that it takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from npattn.cli.photo import CROP_SIZE, photo_values
+from npattn.cli.timing import time_passes
+from npattn.module import Module
+from npattn.oracle import GradcheckReport, generic_values, gradcheck
+from npattn.typing import Array, Params
+
+__all__ = ["SystemReport", "check_system"]
+
+MAX_REDRAWS = 20
+"""Other parameters and inputs, at most, that are tried where a gradient is 0 at the first ones."""
+
+
+@dataclass(frozen=True)
+class SystemReport:
+    """What was found of one system: its gradients, and the seconds that a pass takes."""
+
+    reports: list[GradcheckReport]
+    input_shape: tuple[int, ...]
+    forward: float
+    backward: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether all is right and tested."""
+        return all(report.passed for report in self.reports)
+
+    @property
+    def worst(self) -> GradcheckReport:
+        """The report of the largest error, NaN before all."""
+        return max(self.reports, key=lambda report: (np.isnan(report.error), report.error))
+
+    @property
+    def exact(self) -> bool:
+        """Whether no gradient that was tested is wrong."""
+        return bool(self.worst.error <= self.worst.tolerance)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether float64's rounding explains a difference."""
+        return any(report.rounding for report in self.reports)
+
+
+def check_system(module: Module, size: tuple[int, int], seed: int) -> SystemReport:
+    """Check one system's gradients, and time it."""
+    fitting = module
+    if hasattr(module, "k"):  # no more positions can be chosen than there are
+        changes: dict[str, Any] = {"k": min(module.k, math.prod(size))}
+        fitting = replace(module, **changes)
+    params, inputs = photo_values(fitting, size, seed)
+    with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
+        reports = check_gradients(module, fitting, params, inputs, seed)
+        forward, backward = time_passes(fitting, params, inputs)
+    return SystemReport(reports, next(iter(inputs.values())).shape[1:], forward, backward)
+
+
+def check_gradients(
+    module: Module, fitting: Module, params: Params, inputs: dict[str, Array], seed: int
+) -> list[GradcheckReport]:
+    """Check the full Jacobian on a crop, and the adjoint identity at full size of what may be fitted to that size.
+
+    A gradient counts as tested where one of the two sees more of it than zeros. Where all units of a layer are off in
+    both, other parameters and maps of random numbers are tried in turn.
+    """
+    reports = [
+        gradcheck(module, *photo_values(module, CROP_SIZE, seed), method="jacobian", allow_zero=True),
+        gradcheck(fitting, params, inputs, method="adjoint", seed=seed, allow_zero=True),
+    ]
+    untested = set(reports[0].zeros) & set(reports[1].zeros)
+    for redraw in range(MAX_REDRAWS):
+        if untested:
+            values = generic_values(module, seed=redraw)
+            reports.append(gradcheck(module, *values, method="adjoint", allow_zero=True))
+            untested &= set(reports[-1].zeros)
+    first_two = [replace(report, allow_zero=frozenset(report.zeros) - untested) for report in reports[:2]]
+    return first_two + reports[2:]

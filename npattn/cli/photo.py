@@ -1,0 +1,76 @@
+"""What `npattn check` feeds a system: generic parameters, and the photograph's features where a map is wanted."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from npattn.data import photo_features
+from npattn.module import Module
+from npattn.oracle import generic_values
+from npattn.typing import Array
+
+__all__ = ["CHECKED_SIZE", "CROP_SIZE", "PAIRED_SIZE", "checked_size", "photo_values"]
+
+CHECKED_SIZE = 40, 60
+"""Rows and columns of the map that is checked: a fifth of the photograph's."""
+PAIRED_SIZE = 20, 30
+"""The same for systems that pair positions: their work grows as its square."""
+CROP_SIZE = 3, 4
+"""Rows and columns of the crop on which the whole Jacobian is compared."""
+
+
+def checked_size(module: Module) -> tuple[int, int]:
+    """Return the rows and columns of the map on which a system is checked, unless the caller wants others.
+
+    Examples
+    --------
+    >>> from npattn import CATALOGUE
+    >>> checked_size(CATALOGUE["eca"].example()), checked_size(CATALOGUE["pam"].example())
+    ((40, 60), (20, 30))
+    """
+    return PAIRED_SIZE if module.pairs_positions else CHECKED_SIZE
+
+
+def photo_values(module: Module, size: tuple[int, int], seed: int) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Draw generic parameters and inputs, and put the photograph's features in the place of maps.
+
+    A map of a few positions is cut from the middle of a larger one, where it shows a part of the photograph.
+
+    Parameters
+    ----------
+    module : Module
+    size : tuple of int
+        Rows and columns of the map.
+    seed : int
+
+    Returns
+    -------
+    params, inputs : dict of arrays
+
+    Examples
+    --------
+    >>> from npattn import CATALOGUE
+    >>> params, inputs = photo_values(CATALOGUE["eca"].example(), CROP_SIZE, seed=0)
+    >>> inputs["x"].shape
+    (1, 32, 3, 4)
+    """
+    height, width = size
+    params, inputs = generic_values(module, batch=1, height=height, width=width, seed=seed)
+    rows, columns = max(height, CHECKED_SIZE[0]), max(width, CHECKED_SIZE[1])
+    top, left = (rows - height) // 2, (columns - width) // 2
+    for name, x in inputs.items():
+        if x.shape[2:] == size:
+            features = cached_features(x.shape[1], rows, columns)
+            inputs[name] = features[:, :, top : top + height, left : left + width]
+    return params, inputs
+
+
+@functools.lru_cache(maxsize=2)
+def cached_features(channels: int, height: int, width: int) -> np.ndarray[Any, Any]:
+    """Keep the last maps, since a system is checked on the same one twice, and its neighbours often are too."""
+    features = photo_features(channels, height, width)
+    features.flags.writeable = False
+    return features

@@ -1,0 +1,41 @@
+"""The table of a golden case's results."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from npattn.oracle import Case
+
+__all__ = ["print_results"]
+
+NEGLIGIBLE = 1e-3
+"""Share of its typical budget below which a result's root mean square is nothing but rounding."""
+
+
+def print_results(case: Case) -> None:
+    """Print a golden case's results: how large, how much error is allowed, how many digits are right."""
+    rows = [("result", "shape", "budget", "digits", "judged")]
+    vanishing = False
+    for name, expected in case.expected.items():
+        judged = np.isfinite(case.budget[name])
+        budget, digits = "-", case.digits[name]
+        if judged.any():
+            size = np.sqrt(np.mean(np.square(expected[judged])))
+            typical = np.median(case.budget[name][judged])
+            vanishing |= bool(size < NEGLIGIBLE * typical)
+            budget = f"{typical / size:.1e}" if size else "inf"
+        shape = "x".join(map(str, expected.shape))
+        rows.append((name, shape, budget, "?" if math.isnan(digits) else f"{digits:.1f}", f"{np.mean(judged):.0%}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, shape, *numbers in rows:
+        cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=True)]
+        print(f"{name:<{widths[0]}}  {shape:<{widths[1]}} {' '.join(cells)}")
+    print(
+        "budget: of a typical element, relative to the result's root mean square\n"
+        "digits: how many decimal digits of the expected result are right\n"
+        "judged: share of the elements that the format can hold"
+    )
+    if vanishing:
+        print("A budget far above 1 is that of a result which is 0, but for rounding.")

@@ -1,0 +1,99 @@
+"""The whole picture: which panels a system has, one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure, SubFigure
+
+from npattn.module import Module
+from npattn.pictures.affinity import draw_affinity
+from npattn.pictures.branches import draw_branches
+from npattn.pictures.change import draw_change
+from npattn.pictures.channels import draw_channels
+from npattn.pictures.chosen import draw_chosen
+from npattn.pictures.directions import draw_directions
+from npattn.pictures.looks import draw_branch_looks, draw_looks
+from npattn.pictures.positions import draw_positions
+from npattn.pictures.refinement import draw_refinement
+from npattn.pictures.scene import Scene, make_scene
+from npattn.pictures.scores import draw_scores
+from npattn.pictures.selection import draw_selection
+from npattn.pictures.windows import draw_windows
+
+__all__ = ["SUFFIXES", "draw"]
+
+SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
+"""What the name of a picture's file may end in."""
+PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
+    "branch": (draw_scores, 3.0),
+    "channel": (draw_channels, 4.2),
+    "spatial": (draw_positions, 2.6),
+    "height": (draw_directions, 4.2),
+    "affinity": (draw_affinity, 4.2),
+    "windows": (draw_windows, 2.6),
+    "branches": (draw_branches, 4.6),
+    "similarity": (draw_refinement, 4.4),
+    "selected": (draw_selection, 4.8),
+}
+"""How each attention map is drawn, and how many inches high."""
+
+
+def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Figure:
+    """Draw a system at work on the photograph's features: what it changes, and each of its attention maps.
+
+    Parameters
+    ----------
+    module : Module
+    seed : int, default 0
+        Of the parameters, which are random: the picture shows how the system works, not what training makes of it. A
+        classifier's bias is moved so that its classes balance, and running statistics are those of the photograph.
+    at : tuple of int, optional
+        Row and column of a pixel of the photograph: where it looks is drawn first, if the system has an
+        `attention_map`. By default the cat's eye.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError, ValueError
+        Whatever the module refuses.
+
+    Examples
+    --------
+    >>> from npattn import SqueezeExcitation
+    >>> figure = draw(SqueezeExcitation(channels=4, reduction=2))
+    >>> [axes.get_title() for axes in figure.axes[:2]]
+    ['photograph', 'features in: root mean square 0.68']
+    >>> figure.savefig("se.png")  # doctest: +SKIP
+    """
+    scene = make_scene(module, seed, at)
+    functions, heights = zip(*choose_panels(scene), strict=True)
+    figure = Figure(figsize=(12, 0.6 + sum(heights)), dpi=110, layout="constrained")
+    name = type(scene.module).__name__
+    if scene.part is not scene.module:
+        name += f" round {type(scene.part).__name__}"
+    source = f"{scene.module.paper.title} ({scene.module.paper.citation})"
+    figure.suptitle(f"{name}, random parameters of seed {seed}\n{source}", fontsize=12)
+    rows = figure.subfigures(len(functions), 1, squeeze=False, height_ratios=heights)
+    for row, function in zip(rows.flat, functions, strict=True):
+        function(row, scene)
+    return figure
+
+
+def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None], float]]:
+    """List the panels of a system from top to bottom: how each is drawn, and how many inches high."""
+    module, part, run = scene.module, scene.part, scene.run
+    panels: list[tuple[Callable[[SubFigure, Scene], None], float]] = []
+    if "x" in module.input_shapes(1, 1, 1) and getattr(run.output, "shape", None) == scene.x.shape:
+        panels.append((draw_change, 2.6))
+    panels += [panel for name, panel in PANELS.items() if name in run.attention]
+    if hasattr(module, "branch_channels"):
+        panels.append((draw_branch_looks, 2.6))
+    if hasattr(part, "attention_map"):
+        panels.append((draw_looks, 0.5 + 2.1 * getattr(part, "heads", 1)))
+    if hasattr(module, "k"):
+        panels.append((draw_chosen, 4.8))
+    return panels

@@ -1,0 +1,79 @@
+"""Where pixels look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import SubFigure
+
+from npattn import ops
+from npattn.data import photo_features
+from npattn.parameters import strip_prefix
+from npattn.pictures.features import smooth, standardise
+from npattn.pictures.scene import Scene
+from npattn.pictures.showing import pixels_a_position, show_weights
+from npattn.pictures.weights import half_share
+from npattn.typing import Array, Params
+
+__all__ = ["draw_branch_looks", "draw_looks"]
+
+HIGHEST_LOGIT = 8
+"""Logit of a position with itself."""
+
+
+def draw_looks(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look, over the photograph; with each head, where there are several.
+
+    Untrained queries and keys have nothing to do with each other. Here one projection makes both, and features are
+    smooth and of unit length: a product is large where two positions look alike.
+    """
+    several = hasattr(scene.part, "heads")
+    changes = {"channels": 14 * scene.part.heads} if several else {"channels": 54, "reduction": 1}
+    module = replace(scene.part, **changes)
+    x = standardise(smooth(photo_features(module.channels, *scene.size), 1.5))
+    x /= np.sqrt((x**2).sum(axis=1, keepdims=True))
+    figure.suptitle(
+        f"where five pixels look{' with each head' if several else ''}, with queries and keys made by one random "
+        f"projection{' a head' if several else ''} of smooth features of unit length: like looks at like",
+        fontsize=10,
+    )
+    draw_rows(figure, module, tie_keys(module, module.init(scene.seed)), x, scene.pixels)
+
+
+def tie_keys(module: Any, params: Params) -> dict[str, Array]:
+    """Make the keys by the projection that makes the queries, and logits no higher than `HIGHEST_LOGIT`."""
+    if hasattr(module, "heads"):
+        weight = params["in_proj_weight"].copy()
+        queries, keys, _ = np.split(weight, 3)
+        keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
+        return {**params, "in_proj_weight": weight}
+    weight, bias = params["query_conv.weight"], params["query_conv.bias"]
+    keys = weight * (HIGHEST_LOGIT / (len(weight) * weight.var()))
+    return {**params, "key_conv.weight": keys, "query_conv.bias": np.zeros_like(bias)}
+
+
+def draw_branch_looks(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look in the position branch."""
+    figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
+    z, _ = ops.conv2d(scene.x, scene.params["conv5a.0.weight"], padding=1)
+    (normalised, _), _ = ops.batch_norm(z, **strip_prefix("conv5a.1.", scene.params), training=False)
+    narrowed, _ = ops.relu(normalised)
+    draw_rows(figure, scene.part.position, strip_prefix("sa.", scene.params), narrowed, scene.pixels)
+
+
+def draw_rows(figure: SubFigure, module: Any, params: Params, x: Array, pixels: tuple[tuple[int, int], ...]) -> None:
+    """Draw the rows of an attention map that belong to some pixels, over the photograph; a row of panels a head."""
+    size = x.shape[2:]
+    step = pixels_a_position(x[0, 0])
+    positions = [row // step * size[1] + column // step for row, column in pixels]
+    attention = module.attention_map(params, x, positions)[0]
+    heads = attention.reshape(-1, *attention.shape[-2:])
+    axes = figure.subplots(len(heads), len(pixels), squeeze=False)
+    for (head, pixel), axis in np.ndenumerate(axes):
+        (row, column), weights = pixels[pixel], heads[head, pixel]
+        which = f", head {head + 1}" if len(heads) > 1 else ""
+        half = f"half of it on {half_share(weights):.1%} of the map"
+        show_weights(axis, weights.reshape(size), f"from row {row}, column {column}{which}\n{half}", fontsize=9)
+        axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)

@@ -1,0 +1,92 @@
+"""What a picture shows: a system at work on the photograph's features, with parameters that let something be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from npattn.module import Module, Pass
+from npattn.parameters import strip_prefix
+from npattn.pictures.features import EYE, OTHER_PIXELS, photo_inputs
+from npattn.pictures.weights import score_map, sharpness
+from npattn.typing import Array, Params
+
+__all__ = ["DRAWN_SIZE", "LARGE", "NUM_CHOSEN", "Scene", "make_scene", "with_photo_statistics"]
+
+DRAWN_SIZE = 100, 150
+"""Positions of the feature map that is drawn: every second pixel of the photograph."""
+NUM_CHOSEN = 100
+"""Positions that hard choices choose."""
+LARGE = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_CHOSEN, "embedding": 48}
+"""Hyperparameters in place of the examples', which are for small maps."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A system at work.
+
+    Attributes
+    ----------
+    module, part : Module
+        The whole, and the system that attends, within any residual connections.
+    params : mapping of str to array
+        Those of `part`.
+    x : array
+        The whole's first input.
+    run : Pass
+        Of the whole.
+    pixels : sequence of tuple of int
+        Rows and columns of the photograph from which attention is drawn.
+    seed : int
+    """
+
+    module: Any
+    part: Any
+    params: Params
+    x: Array
+    run: Pass
+    pixels: tuple[tuple[int, int], ...]
+    seed: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the map."""
+        height, width = self.x.shape[2:]
+        return height, width
+
+
+def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
+    """Set a system to work, as `draw` says."""
+    module = replace(module, **{name: value for name, value in LARGE.items() if hasattr(module, name)})
+    if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
+        changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
+        module = replace(module, **changes)
+    inputs = photo_inputs(module, DRAWN_SIZE, seed)
+    x = next(iter(inputs.values()))
+    params = module.init(seed, generic=True)
+    if "score.weight" in params:  # else hardly any position weighs more than another, or one outweighs all
+        params["score.weight"] *= sharpness(score_map(params, x))
+    if hasattr(module, "branch_channels"):
+        params |= {f"{name}.1.weight": params["conv8.1.weight"] for name in ("conv6", "conv7")}
+        params = with_photo_statistics(module, params, x)
+    run = module(params, *inputs.values())
+    for name in params:
+        if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
+            params[name] -= run.attention["windows"].mean(axis=(0, 2, 3))
+            run = module(params, x)
+    part: Any = module
+    inner_params: Params = params
+    while hasattr(part, "inner"):
+        part, inner_params = part.inner, strip_prefix("inner.", inner_params)
+    return Scene(module, part, inner_params, x, run, (at or EYE, *OTHER_PIXELS), seed)
+
+
+def with_photo_statistics(module: Module, params: Params, x: Array) -> dict[str, Array]:
+    """Put the features' own mean and variance in the place of running statistics that have nothing to do with them."""
+    changes: dict[str, Any] = {"training": True}
+    training = replace(module, **changes)
+    masks = [np.ones(shape) for shape in list(training.input_shapes(1, *x.shape[2:]).values())[1:]]
+    remembered = training(params, x, *masks).buffers  # a tenth of the way from the old to those of the batch
+    return {**params, **{name: params[name] + 10 * (value - params[name]) for name, value in remembered.items()}}

@@ -1,0 +1,35 @@
+"""How weights are spread over a map, and how scores are made to spread them so."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import softmax
+
+from npattn.typing import Array, Params
+
+__all__ = ["HALF_SHARE", "half_share", "score_map", "sharpness"]
+
+HALF_SHARE = 0.01
+"""Share of the map on which half of the weight lies."""
+
+
+def score_map(params: Params, x: Array) -> Array:
+    """Score every position."""
+    return np.tensordot(params["score.weight"][0, :, 0, 0], x[0], 1) + params["score.bias"]
+
+
+def sharpness(scores: Array) -> float:
+    """Find by what to multiply scores so that half of their softmax falls on `HALF_SHARE` of the map."""
+    factors = np.geomspace(100, 1e-4, 400) / scores.std()
+    return next(factor for factor in factors if half_share(softmax(factor * scores.ravel())) >= HALF_SHARE)
+
+
+def half_share(weights: Array) -> float:
+    """Count the largest weights that make up half of all, as a share of their number.
+
+    Examples
+    --------
+    >>> half_share(np.array([0.1, 0.6, 0.1, 0.2]))
+    0.25
+    """
+    return float((1 + np.searchsorted(np.cumsum(np.sort(weights)[::-1]), weights.sum() / 2)) / len(weights))

@@ -1,0 +1,142 @@
+import json
+import re
+import shlex
+import subprocess
+import sys
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from npattn import CATALOGUE, cli, oracle
+from npattn.cli import list as listing
+from tests.cli.running import assert_one_complaint
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["required: COMMAND", "see npattn --help"]),
+        (["lits"], ["invalid choice: 'lits'", "'list'", "'check'", "'show'"]),
+        (["list", "se"], ["unrecognized arguments: se"]),
+        (["list", "one\ntwo"], ["unrecognized arguments: one two"]),
+        (["--colour", "list"], ["--colour"]),
+        (["check", "scse"], ["npattn check: unknown system 'scse'", "did you mean 'se'?", "npattn list"]),
+        (["check", "se", "ecaa"], ["unknown system 'ecaa'", "did you mean 'eca'?"]),
+        (["check", "zzz"], ["unknown system 'zzz'; npattn list names them all"]),
+        (["check", "SE\n"], [r"unknown system 'SE\n'"]),
+        (["check", ""], ["unknown system ''"]),
+        (["show"], ["npattn show: ", "required: KEY"]),
+        (["show", "se", "eca"], ["unrecognized arguments: eca"]),
+        (["show", "ec"], ["npattn show: unknown system 'ec'", "did you mean 'eca'?"]),
+        (["golden"], ["npattn golden: ", "required: KEY"]),
+        (["golden", "ec"], ["npattn golden: unknown system 'ec'", "did you mean 'eca'?"]),
+        (["golden", "eca", "--seed", "1", "channels=3", "--colour"], ["unrecognized arguments: --colour"]),
+        (["verify", "a.npz"], ["npattn verify: ", "required: RESULTS"]),
+        (["verify", "a.npz", "b.npz", "c.npz"], ["unrecognized arguments: c.npz"]),
+    ],
+)
+def test_unknown_words_are_refused_in_one_line(command, arguments, words):
+    assert_one_complaint(command(*arguments), *words)
+
+
+def test_list_and_check_do_without_matplotlib():
+    code = "import sys; sys.modules['matplotlib'] = None; from npattn.cli import main; "
+    code += "sys.exit(main(['list']) or main(['check', 'eca', '--size=2x2']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["", "list", "check", "show", "golden", "verify"])
+def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, err = command(*name.split(), "--help")
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 80
+    examples = [line.strip() for line in out.partition("\nexamples:\n")[2].splitlines() if line.startswith("  npattn")]
+    assert examples
+    for example in examples:
+        arguments = cli.make_parser().parse_args(shlex.split(example)[1:])
+        assert arguments.command == (name or arguments.command)
+        assert {*getattr(arguments, "keys", []), getattr(arguments, "key", "se")} <= CATALOGUE.keys()
+
+
+def test_version_is_that_of_the_installed_package(command):
+    assert command("--version") == (0, f"npattn {metadata.version('npattn')}\n", "")
+
+
+ALONE = f"""
+import importlib.metadata, sys
+def nothing(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+importlib.metadata.Distribution.from_name = nothing
+sys.path.insert(0, {str(ROOT)!r})
+import npattn
+from npattn.cli import main
+assert npattn.__file__.startswith({str(ROOT)!r})
+print(npattn.__version__)
+sys.exit(main(["list"]) or main(["golden", "eca", "channels=3", "--height=2", "--width=3"]) or main(["--version"]))
+"""
+
+
+def test_a_folder_on_the_path_does_all_without_an_installed_distribution(folder):
+    done = subprocess.run([sys.executable, "-I", "-c", ALONE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("0+unknown", "npattn 0+unknown")
+    with zipfile.ZipFile("eca-float16.npz") as archive:
+        assert json.loads(archive.read("header.json"))["npattn"] == "0+unknown"
+    assert oracle.load("eca-float16.npz").module.channels == 3
+
+
+def test_python_m_npattn_is_the_command(command):
+    def run(*arguments):
+        line = [sys.executable, "-m", "npattn", *arguments]
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert run("list") == command("list")
+    assert run("check", "zzz") == (2, "", "python -m npattn check: unknown system 'zzz'; npattn list names them all\n")
+
+
+@pytest.mark.parametrize("arguments", [["lits"], ["check", "ecaa"], ["check", "--size"], ["--help"], ["golden", "-h"]])
+def test_the_command_goes_in_its_own_messages_by_the_name_that_it_is_given(command, arguments):
+    status, out, err = command(*arguments)
+    found = command(*arguments, prog="python -m npattn")
+    assert found[0] == status
+    assert found[1].split() == out.replace("usage: npattn", "usage: python -m npattn", 1).split()  # wrapped elsewhere
+    assert found[2] == re.sub(r"^npattn|(?<=see )npattn", "python -m npattn", err)
+
+
+def test_console_script_is_this_command():
+    (script,) = metadata.entry_points(group="console_scripts", name="npattn")
+    assert script.load() is cli.main
+
+
+def test_arguments_are_the_process_own_unless_given(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["npattn", "list"])
+    assert cli.main() == 0
+    assert capsys.readouterr().out == command("list")[1]
+
+
+def test_interruption_leaves_without_a_traceback(command, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(listing, "run_list", interrupt)
+    try:
+        assert command("list") == (130, "", "\n")
+    except KeyboardInterrupt:  # which would end the whole test run
+        pytest.fail("the caller is interrupted too")
+
+
+def test_mistakes_in_the_code_are_not_passed_off_as_bad_input(monkeypatch):
+    def fail(_):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(listing, "run_list", fail)
+    with pytest.raises(ValueError, match="a bug"):
+        cli.main(["list"])

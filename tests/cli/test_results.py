@@ -1,0 +1,57 @@
+import re
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import CATALOGUE
+from npattn.cli import golden
+from npattn.cli.results import print_results
+from tests.cli.running import SMALL
+from tests.oracle.made_up import made_up
+
+
+def test_golden_prints_a_row_for_each_result(command, folder):
+    status, out, err = command("golden", "pam", "channels=8", *SMALL)
+    assert (status, err) == (0, "")
+    case = npattn.oracle.load("pam-float16.npz")
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.split() == ["result", "shape", "budget", "digits", "judged"])
+    for line, (name, expected) in zip(lines[start + 1 :], case.expected.items(), strict=False):
+        found, shape, budget, digits, judged = line.split()
+        assert (found, shape) == (name, "x".join(map(str, expected.shape)))
+        size = np.sqrt(np.mean(expected**2))
+        assert float(budget) == pytest.approx(np.median(case.budget[name]) / size, rel=0.1)
+        assert digits == ("?" if np.isnan(case.digits[name]) else f"{case.digits[name]:.1f}")
+        assert judged == "100%"
+    assert "A budget far above 1 is that of a result which is 0, but for rounding." in lines  # the key's bias
+
+
+def test_golden_tells_what_the_format_cannot_hold(capsys):
+    case = npattn.oracle.golden(npattn.EfficientChannelAttention(3, kernel_size=1), height=2, width=3)
+    case.budget["output"][0, 0] = np.inf
+    case.budget["x.grad"][...] = np.inf
+    case.expected["conv.weight.grad"][...] = 0
+    case.digits["output"] = np.nan
+    print_results(case)
+    out = capsys.readouterr().out
+    assert re.search(r"^output +1x3x2x3 +[\d.e-]+ +\? +67%$", out, re.MULTILINE)
+    assert re.search(r"^x.grad +1x3x2x3 +- +[\d.]+ +0%$", out, re.MULTILINE)
+    assert re.search(r"^conv.weight.grad +1x1x1 +inf +[\d.]+ +100%$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("key", CATALOGUE)
+def test_golden_and_verify_fit_80_columns(command, folder, monkeypatch, key):
+    case = made_up(CATALOGUE[key].example())
+    monkeypatch.setattr(golden, "golden", lambda *_, **__: case)
+    status, out, err = command("golden", key)
+    assert (status, err) == (0, "")
+    judged = {name: np.where(np.isfinite(budget), budget, 1) for name, budget in case.budget.items()}
+    wrong = {name: y + 40 * judged[name] for name, y in case.expected.items()}
+    wrong["output" if "output" in wrong else "output.0"][...] = np.nan
+    np.savez("wrong.npz", **wrong)
+    status, told, err = command("verify", f"{key}-float16.npz", "wrong.npz")
+    assert (status, err) == (1, "")
+    for line in (out + told).splitlines():
+        assert len(line) <= 80, line
+        assert line == line.rstrip()

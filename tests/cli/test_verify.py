@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from tests.cli.running import assert_one_complaint, run_for_no_reader
+
+
+@pytest.mark.parametrize(
+    "names", [["output"], ["x.grad", "conv.weight.grad"], ["output", "x.grad", "conv.weight.grad"]]
+)
+def test_verify_passes_right_results_and_names_those_not_given(command, small, names):
+    case, right = small
+    np.savez_compressed("results.npz", **{name: right[name].astype(np.float16) for name in names})
+    status, out, err = command("verify", "eca-float16.npz", "results.npz")
+    assert (status, err) == (0, "")
+    report = case.compare({name: right[name].astype(np.float16) for name in names})
+    assert out.startswith(f"{report}\n")
+    missing = [name for name in right if name not in names]
+    assert out.removeprefix(f"{report}\n") == (f"not given: {', '.join(missing)}\n" if missing else "")
+
+
+@pytest.mark.parametrize("spoiled", ["output", "x.grad", "conv.weight.grad"])
+@pytest.mark.parametrize("fault", [lambda y: y * 1.5, lambda y: y * np.nan, lambda y: y[None], lambda y: y * 1j])
+def test_verify_fails_and_names_the_wrong_result(command, small, spoiled, fault):
+    _, results = small
+    np.savez("results.npz", **results | {spoiled: fault(results[spoiled])})
+    status, out, err = command("verify", "eca-float16.npz", "results.npz")
+    assert (status, err) == (1, "")
+    assert "1 of 3 results WRONG" in out
+    assert [line.split()[0] for line in out.splitlines() if line.endswith("WRONG")] == [spoiled]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.npz", "right.npz"], ["missing.npz: No such file"]),
+        (["eca-float16.npz", "missing.npz"], ["missing.npz: No such file"]),
+        (["right.npz", "eca-float16.npz"], ["right.npz: holds no header.json; expected a golden file"]),
+        (["eca-float16.npz", "eca-float16.npz"], ["holds a header.json", "expected the results of a kernel"]),
+        (["eca-float16.npz", "typo.npz"], ["typo.npz: holds 'outptu.npy'", "did you mean 'output.npy'?"]),
+        (["eca-float16.npz", "single.npy"], ["single.npy: a single array (.npy); expected an .npz file of results"]),
+        (["eca-float16.npz", "bfloat16.npz"], ["dtype '|V2'", "write float32"]),
+        (["eca-float16.npz", "pickled.npz"], ["holds pickled objects"]),
+        (["eca-float16.npz", "none.npz"], ["holds no results; expected some of output, x.grad, conv.weight.grad"]),
+        (["cut.npz", "right.npz"], ["cut.npz: cut off or altered"]),
+        (["eca-float16.npz", "cut.npz"], ["cut.npz: cut off or altered"]),
+        (["text.npz", "right.npz"], ["text.npz: no .npz archive"]),
+        (["eca-float16.npz", "."], [".: "]),
+    ],
+)
+def test_verify_refuses_other_files_in_one_line(command, small, folder, arguments, words):
+    _, right = small
+    np.savez("right.npz", **right)
+    np.savez("typo.npz", outptu=right["output"])
+    np.save("single.npy", right["output"])
+    np.savez("bfloat16.npz", output=right["output"].astype(np.float16).view("V2"))
+    np.savez("pickled.npz", output=right["output"].astype(object))
+    np.savez("none.npz")
+    (folder / "cut.npz").write_bytes((folder / "eca-float16.npz").read_bytes()[:-30])
+    (folder / "text.npz").write_text("no archive")
+    assert_one_complaint(command("verify", *arguments), "npattn verify: ", *words)
+
+
+def test_verdict_is_kept_though_its_reader_has_seen_enough(small):
+    _, results = small
+    np.savez("wrong.npz", output=2 * results["output"])
+    assert run_for_no_reader("verify", "eca-float16.npz", "wrong.npz", unbuffered="1") == (1, b"")

@@ -1,0 +1,63 @@
+"""Systems' pictures, each drawn once for all tests."""
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from npattn import CATALOGUE, cli
+
+pictures = pytest.importorskip("npattn.pictures")
+features = pytest.importorskip("npattn.pictures.features")
+scene = pytest.importorskip("npattn.pictures.scene")
+image = pytest.importorskip("matplotlib.image")
+
+SEED = 3
+COARSER = 50, 75
+"""Positions of the map that is drawn of systems that pair positions, whose work is a sixteenth of the full map's."""
+
+
+def size_of(key):
+    """Positions of the map that a system's picture is drawn from."""
+    return COARSER if CATALOGUE[key].example().pairs_positions else scene.DRAWN_SIZE
+
+
+def results(key, height, width):
+    """Run a system as the picture does: the features, and the pass."""
+    module = CATALOGUE[key].example()
+    inputs = features.photo_inputs(module, (height, width), SEED)
+    return next(iter(inputs.values())), module(module.init(SEED, generic=True), *inputs.values())
+
+
+@functools.cache
+def shown(key, seed=SEED):
+    """Run show: the figure that it drew, and the pixels from 0 to 1 of the PNG that it wrote."""
+    figures, draw = [], pictures.draw
+
+    def record(*arguments):
+        figures.append(draw(*arguments))
+        return figures[-1]
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", record)
+        patch.setattr(scene, "DRAWN_SIZE", size_of(key))
+        patch.chdir(folder)
+        assert cli.main(["show", key, "--seed", str(seed)]) == 0
+        assert [path.name for path in Path().iterdir()] == [f"{key}.png"]
+        return *figures, image.imread(f"{key}.png")
+
+
+def looks(figure):
+    """The panels that show where a pixel looks, by the pixel that is marked in them."""
+    drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
+    marks = [tuple(float(end[0]) for end in axes.lines[0].get_data()) for axes in drawn]
+    return {(row, column): axes for (column, row), axes in zip(marks, drawn, strict=True)}
+
+
+def panels(figure, pixels):
+    """Cut out what stands inside each pair of axes."""
+    for axes in figure.axes:
+        left, bottom, right, top = np.rint(axes.get_window_extent().extents).astype(int)
+        yield pixels[len(pixels) - top : len(pixels) - bottom, left:right]

@@ -1,0 +1,19 @@
+import numpy as np
+import pytest
+
+from npattn import CATALOGUE
+from tests.pictures.drawing import results, shown, size_of
+
+GATES = [key for key in CATALOGUE if "channel" in results(key, 8, 8)[1].attention]
+
+
+@pytest.mark.parametrize("key", GATES)
+def test_bars_end_at_the_gates_of_the_channels_in_falling_order(key):
+    (gates,) = results(key, *size_of(key))[1].attention["channel"]
+    figure = shown(key)[0]
+    (above,) = (axes for axes in figure.axes if axes.get_ylabel() == "gate a")
+    (below,) = (axes for axes in figure.axes if axes.get_xlabel().startswith("channel"))
+    ends = [bar.get_y() + bar.get_height() for bar in above.patches]
+    np.testing.assert_allclose(ends, np.sort(gates)[::-1], rtol=1e-12)
+    labels = [int(label.get_text()) for label in below.get_xticklabels()]
+    np.testing.assert_array_equal(gates[labels], np.sort(gates)[::-1])
