@@ -5,7 +5,12 @@ It is loaded in every run of pytest wherever npattn is installed, so it imports 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from npattn.oracle import Case, Recipe
 
 MARKER = (
     "golden(*systems, formats=('float32', 'bfloat16', 'float16'), kinds=('sizes', 'options', 'large', 'ties', 'zeros'),"
@@ -14,16 +19,16 @@ MARKER = (
 )
 
 
-class MarkerError(pytest.UsageError, pytest.Collector.CollectError):
+class MarkerError(pytest.UsageError, pytest.Collector.CollectError):  # type: ignore[misc]  # UsageError is final
     """A marker that can't be understood: collection reports its one line, without a traceback."""
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line("markers", MARKER)
 
 
-def pytest_generate_tests(metafunc):
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a marked test on the cases that its markers name. None is made before its test is set up."""
     markers = list(metafunc.definition.iter_markers("golden"))
     if not markers:
@@ -35,7 +40,7 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize("case", recipes.values(), ids=recipes.keys(), indirect=True)
 
 
-def read_marker(test, marker):
+def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:
     """List the recipes that a marker asks for."""
     from npattn.checks import require_choice
     from npattn.oracle.cases import cases
@@ -52,7 +57,7 @@ def read_marker(test, marker):
 
 
 @pytest.fixture
-def case(request):
+def case(request: pytest.FixtureRequest) -> Case:
     """One of npattn's golden cases: what to feed a kernel, and `case.assert_matches` to judge what comes out."""
     if not hasattr(request, "param"):
         raise pytest.UsageError(f"{request.node.nodeid}: `case` comes with a marker: @pytest.mark.golden('eca')")
