@@ -112,12 +112,12 @@ def stem(name: str) -> str:
     return re.sub(r"[._/]?[^._/]*$", "", name)
 
 
-def pair(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
+def pair_names(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
     """Say which missing name each unknown one stands for, as far as shapes, endings, spelling and order tell.
 
     Examples
     --------
-    >>> pair({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
+    >>> pair_names({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
     {'reduce.weight': 'fc1.weight', 'expand.weight': 'fc2.weight'}
     """
     pairs: dict[str, str] = {}
@@ -164,7 +164,7 @@ def pair_all(given: Mapping[str, Shape | None], expected: Mapping[str, Shape]) -
     """Pair all unknown names with missing ones; nothing where one remains, or there are a whole model's."""
     unknown = {name: shape for name, shape in given.items() if name not in expected}
     missing = {name: shape for name, shape in expected.items() if name not in given}
-    pairs = pair(unknown, missing) if len(unknown) <= len(missing) else {}
+    pairs = pair_names(unknown, missing) if len(unknown) <= len(missing) else {}
     return pairs if len(pairs) == len(unknown) else {}
 
 
@@ -238,7 +238,9 @@ def prefix_hint(
     }
     if renamed:
         alike = [
-            start for start, shapes in groups.items() if len(shapes) == len(expected) == len(pair(shapes, expected))
+            start
+            for start, shapes in groups.items()
+            if len(shapes) == len(expected) == len(pair_names(shapes, expected))
         ]
         found = {
             "would fit, renamed: ": innermost(alike),
@@ -252,7 +254,7 @@ def prefix_hint(
             likely = sorted(starts, key=lambda start: not (prefix and (prefix in start or start in prefix)))
             hint = f"; {'from_state_dict with ' if prefix is None else ''}{list_prefixes(likely)} {text}"
             shapes = groups[likely[0]]
-            return hint + (rename(pair(shapes, expected), shapes, expected, "") if text.endswith(": ") else "")
+            return hint + (rename(pair_names(shapes, expected), shapes, expected, "") if text.endswith(": ") else "")
     return ""
 
 
@@ -331,7 +333,7 @@ def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) 
     if expected.keys() != given.keys():
         unknown = {name: shape for name, shape in given.items() if name not in expected}
         missing = {name: shape for name, shape in expected.items() if name not in given}
-        hint += f", with a renaming: {rename(pair(unknown, missing), given, expected, prefix)}"
+        hint += f", with a renaming: {rename(pair_names(unknown, missing), given, expected, prefix)}"
     return hint
 
 
@@ -340,7 +342,7 @@ def fits_renamed(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bo
     return (
         len(shapes) == len(wanted) > 1
         and Counter(shapes.values()) == Counter(wanted.values())
-        and len(pair(dict(wanted), dict(shapes))) == len(wanted)
+        and len(pair_names(dict(wanted), dict(shapes))) == len(wanted)
     )
 
 

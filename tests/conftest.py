@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time.
@@ -13,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="module")
+def patience():
+    """Time enough for every search of hyperparameters on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npattn.fitting.SEARCH_SECONDS", 10)
+        yield
 
 
 def pytest_configure(config):
