@@ -308,7 +308,7 @@ def check_positions(call: Any, rows: Any, size: tuple[int, int]) -> list[int]:
     for row in rows:
         if isinstance(row, bool) or not isinstance(row, Integral):
             raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
-        if not 0 <= row < height * width:
+        if not 0 <= int(row) < height * width:
             raise ValueError(
                 f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
                 f"c of the map of {height} × {width} are position {width} r + c"

@@ -7,8 +7,8 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from npattn.module import Module
@@ -58,9 +58,9 @@ def declared(module: Module) -> dict[str, Shape]:
     return module.parameter_shapes() | module.buffer_shapes()
 
 
-def solid(shape: Shape | None) -> Shape | None:
+def solid(shape: Shape) -> Shape:
     """Leave out the axes of length 1: shapes that agree in the others hold the same numbers in the same order."""
-    return None if shape is None else tuple(size for size in shape if size != 1)
+    return tuple(size for size in shape if size != 1)
 
 
 def search(
@@ -161,12 +161,12 @@ def agreement(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> int:
 
 def hyperparameters(module: Module) -> list[tuple[tuple[str, ...], dataclasses.Field]]:
     """List a system's hyperparameters and those of the systems within it; those that may be left out come first."""
-    found = []
+    found: list[tuple[tuple[str, ...], dataclasses.Field]] = []
     fields = [field for field in dataclasses.fields(module) if field.init]
     for field in sorted(fields, key=lambda field: default_of(field) is dataclasses.MISSING):
         value = getattr(module, field.name)
         if dataclasses.is_dataclass(value):
-            found += [((field.name, *path), inner) for path, inner in hyperparameters(value)]
+            found += [((field.name, *path), inner) for path, inner in hyperparameters(cast("Module", value))]
         else:
             found.append(((field.name,), field))
     return found
@@ -180,8 +180,8 @@ def default_of(field: dataclasses.Field) -> Any:
 def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterable[Any]:
     """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, tuple of any length."""
     kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
-    default = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
-    others = []
+    default: list[Any] = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
+    others: list[Any] = []
     if isinstance(current, bool):
         others = [not current]
     elif isinstance(current, tuple):
@@ -210,7 +210,7 @@ def likely_numbers(shapes: Iterable[Shape]) -> list[int]:
     return list(dict.fromkeys([*channels, *kernels, *quotients, *multiples]))
 
 
-def vary(module: Module, path: tuple[str, ...], value: Any) -> Module:
+def vary(module: Module, path: Sequence[str], value: Any) -> Module:
     """Return a module with one hyperparameter changed, its own or that of a system within it."""
     name, *inner = path
     return dataclasses.replace(module, **{name: vary(getattr(module, name), inner, value) if inner else value})

@@ -10,7 +10,7 @@ import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 
@@ -18,8 +18,11 @@ from npattn.checks import channel_hint, check_array, check_hyperparameters, chec
 from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
+from npattn.typing import Array, Gradients, Params
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
+
+System = TypeVar("System")
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class Pass:
         New running statistics in training mode, else empty.
     """
 
-    output: Any
-    backward: Callable[[Any], tuple[Any, dict[str, Any]]]
-    attention: dict[str, Any] = field(default_factory=dict)
-    buffers: dict[str, Any] = field(default_factory=dict)
+    output: Array
+    backward: Callable[[Array], tuple[Array, Gradients]]
+    attention: dict[str, Array] = field(default_factory=dict)
+    buffers: dict[str, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         outputs = ", ".join(f"{y.dtype} {y.shape}" for y in as_tuple(self.output))
@@ -88,12 +91,13 @@ class Constructor(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """The hyperparameters, for `help` and editors."""
-        return inspect.Signature(list(inspect.signature(cls.__init__).parameters.values())[1:])
+        of_init = inspect.signature(cls.__init__)  # type: ignore[misc]  # of this very class
+        return inspect.Signature(list(of_init.parameters.values())[1:])
 
-    def __call__(cls, *args, **kwargs):
+    def __call__(cls: type[System], *args: Any, **kwargs: Any) -> System:
         """Make a module."""
         try:
-            return super().__call__(*args, **kwargs)
+            return type.__call__(cls, *args, **kwargs)
         except TypeError:
             complaint = misfit(cls, args, kwargs)
             if complaint is None:
@@ -120,7 +124,7 @@ class Module(metaclass=Constructor):
     derivation: ClassVar[str]
     """The page in which its gradients are derived, from the top of the repository."""
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.derivation = f"derivations/{cls.__module__.rpartition('.')[2]}.md"
 
@@ -142,10 +146,10 @@ class Module(metaclass=Constructor):
         return {}
 
     @abstractmethod
-    def forward(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
+    def forward(self, params: Params, *inputs: Array) -> Pass:
         """Compute the forward pass on checked arguments; ``module(params, x)`` is the way in."""
 
-    def surrogate(self, params: Mapping[str, Any], *inputs: Any) -> Callable[..., Pass]:
+    def surrogate(self, params: Params, *inputs: Array) -> Callable[..., Pass]:
         """Return the function, called as `forward` is, whose exact derivative at these arguments backward computes.
 
         It is `forward` itself, but for a system that names an `estimator`: there it is what the estimator
@@ -154,7 +158,7 @@ class Module(metaclass=Constructor):
         return self.forward
 
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the inputs, by name, in call order.
+        """Shapes of the inputs, by name, in call order: unless a system says otherwise, one map of its `channels`.
 
         Parameters
         ----------
@@ -165,7 +169,7 @@ class Module(metaclass=Constructor):
         -------
         dict of tuple of int
         """
-        return {"x": (batch, self.channels, height, width)}
+        return {"x": (batch, cast(Any, self).channels, height, width)}
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs: ``"output"``, or ``"output.0"``, ``"output.1"``, … where there are several.
@@ -266,7 +270,7 @@ class Module(metaclass=Constructor):
         check_parameter_shapes(call, self, params, prefix)
         return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
-    def __call__(self, params: Mapping[str, Any], *inputs: Any) -> Pass:
+    def __call__(self, params: Params, *inputs: Array) -> Pass:
         """Run the forward pass.
 
         Parameters
@@ -290,13 +294,13 @@ class Module(metaclass=Constructor):
         self.check(params, *inputs)
         run = self.forward(params, *inputs)
 
-        def backward(dy):
+        def backward(dy: Array) -> tuple[Array, Gradients]:
             self._check_upstream(dy, run.output)
             return run.backward(dy)
 
         return replace(run, backward=backward)
 
-    def check(self, params: Mapping[str, Any], *inputs: Any) -> None:
+    def check(self, params: Params, *inputs: Array) -> None:
         """Refuse parameters and inputs that a call would refuse; the arguments and errors are those of a call.
 
         Examples
@@ -310,7 +314,7 @@ class Module(metaclass=Constructor):
         self.check_inputs(inputs)
         self._check_params(params, inputs[0])
 
-    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
+    def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""
         names = list(self.input_shapes(1, 1, 1))
         if len(inputs) != len(names):
@@ -327,12 +331,12 @@ class Module(metaclass=Constructor):
                     + channel_hint(name, x.shape, expected[name])
                 )
 
-    def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
+    def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have, given that the first one is a map."""
         batch, _, height, width = inputs[0].shape
         return self.input_shapes(batch, height, width)
 
-    def _check_params(self, params: Mapping[str, Any], x: Any) -> None:
+    def _check_params(self, params: Params, x: Array) -> None:
         if not isinstance(params, Mapping):
             raise TypeError(
                 f"{self}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
@@ -342,7 +346,7 @@ class Module(metaclass=Constructor):
             check_array(self, f"parameter {name!r}", value, next(iter(self.input_shapes(1, 1, 1))), x)
         check_parameter_shapes(self, self, params)
 
-    def _check_upstream(self, dy: Any, output: Any) -> None:
+    def _check_upstream(self, dy: Array, output: Array) -> None:
         gradients, outputs = as_tuple(dy), as_tuple(output)
         if isinstance(dy, tuple) != isinstance(output, tuple) or len(gradients) != len(outputs):
             expected = f"a tuple of {len(outputs)}" if isinstance(output, tuple) else "one array"
@@ -362,7 +366,7 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def misfit(system: type[Module], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:
+def misfit(system: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:
     """Say what is wrong with the arguments that a system is made from; None if they fit its constructor."""
     signature = inspect.signature(system)
     try:

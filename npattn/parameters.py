@@ -51,7 +51,7 @@ class Parameter:
 def he_normal(*shape: int) -> Parameter:
     """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10)."""
 
-    def draw(random, shape):
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
         return random.standard_normal(shape) * math.sqrt(2 / fan_in(shape))
 
     return Parameter(shape, draw, draw)
@@ -63,7 +63,7 @@ def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
     A bias starts within the bounds of its layer's weight, whose fan-in has to be given: `inputs`.
     """
 
-    def draw(random, shape):
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
         return random.uniform(-1, 1, shape) / math.sqrt(inputs or fan_in(shape))
 
     return Parameter(shape, draw, draw)
@@ -72,7 +72,7 @@ def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
 def xavier_uniform(*shape: int, gain: float = 1.0) -> Parameter:
     """Weights uniform in ± gain √(6 / (fan-in + fan-out)) (Glorot, Bengio: AISTATS 2010, eq. 16)."""
 
-    def draw(random, shape):
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
         fan_out = shape[0] * math.prod(shape[2:])
         return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out)))
 

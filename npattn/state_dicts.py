@@ -7,7 +7,7 @@ import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from npattn.checks import nearest, suggest
 from npattn.fitting import Shape, declared, default_of, search, solid
@@ -112,12 +112,12 @@ def stem(name: str) -> str:
     return re.sub(r"[._/]?[^._/]*$", "", name)
 
 
-def pair(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
+def pair_names(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
     """Say which missing name each unknown one stands for, as far as shapes, endings, spelling and order tell.
 
     Examples
     --------
-    >>> pair({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
+    >>> pair_names({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
     {'reduce.weight': 'fc1.weight', 'expand.weight': 'fc2.weight'}
     """
     pairs: dict[str, str] = {}
@@ -127,7 +127,7 @@ def pair(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> d
         lambda _, shape: shape,
         lambda _, shape: solid(shape),
     ):
-        groups = defaultdict(lambda: ([], []))
+        groups: dict[Any, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
         for name, shape in unknown.items():
             if shape is not None and name not in pairs:
                 groups[key(name, shape)][0].append(name)
@@ -156,7 +156,7 @@ def match(names: list[str], targets: list[str]) -> dict[str, str]:
 def nearest_by_far(name: str, targets: list[str]) -> str | None:
     """Return the target whose spelling is nearest, if no other is almost as near."""
     scores = {t: difflib.SequenceMatcher(None, name.lower(), t.lower()).ratio() for t in targets}
-    first, second, *_ = sorted(targets, key=scores.get, reverse=True)
+    first, second, *_ = sorted(targets, key=scores.__getitem__, reverse=True)
     return first if scores[first] >= scores[second] + 0.1 else None
 
 
@@ -164,7 +164,7 @@ def pair_all(given: Mapping[str, Shape | None], expected: Mapping[str, Shape]) -
     """Pair all unknown names with missing ones; nothing where one remains, or there are a whole model's."""
     unknown = {name: shape for name, shape in given.items() if name not in expected}
     missing = {name: shape for name, shape in expected.items() if name not in given}
-    pairs = pair(unknown, missing) if len(unknown) <= len(missing) else {}
+    pairs = pair_names(unknown, missing) if len(unknown) <= len(missing) else {}
     return pairs if len(pairs) == len(unknown) else {}
 
 
@@ -213,7 +213,7 @@ def entry_hint(expected: Mapping[str, Shape], whole: Mapping[Any, Any]) -> str:
     """Point to the mapping within the mapping, where a checkpoint holds a state dict beside other things."""
     parts = {name: value.values() for name, value in whole.items() if isinstance(value, Mapping)}
     arrays = {name: sum(shape_of(value) is not None for value in values) for name, values in parts.items()}
-    most = max(arrays, key=arrays.get, default=None)
+    most = max(arrays, key=arrays.__getitem__, default=None)
     if most is None or arrays[most] < len(expected):
         return ""
     return f"; the entry {most!r} is a mapping of names to arrays: pass that one"
@@ -225,9 +225,12 @@ def prefix_hint(
     """Say under which prefixes of a whole model's state dict all that is expected stands; `renamed`: what may be it."""
     groups = part_shapes(whole, max_size=largest_part(expected))
     groups.pop(prefix or "", None)
-    solids = {name: solid(shape) for name, shape in expected.items()}
     named = [start for start, shapes in groups.items() if shapes.keys() == expected.keys()]
-    fits = [start for start in named if {name: solid(shape) for name, shape in groups[start].items()} == solids]
+    fits = [
+        start
+        for start in named
+        if all(shape is not None and solid(shape) == solid(expected[name]) for name, shape in groups[start].items())
+    ]
     found = {
         "would fit": [start for start in fits if groups[start] == expected],
         "would fit, reshaped": fits,
@@ -235,7 +238,9 @@ def prefix_hint(
     }
     if renamed:
         alike = [
-            start for start, shapes in groups.items() if len(shapes) == len(expected) == len(pair(shapes, expected))
+            start
+            for start, shapes in groups.items()
+            if len(shapes) == len(expected) == len(pair_names(shapes, expected))
         ]
         found = {
             "would fit, renamed: ": innermost(alike),
@@ -249,7 +254,7 @@ def prefix_hint(
             likely = sorted(starts, key=lambda start: not (prefix and (prefix in start or start in prefix)))
             hint = f"; {'from_state_dict with ' if prefix is None else ''}{list_prefixes(likely)} {text}"
             shapes = groups[likely[0]]
-            return hint + (rename(pair(shapes, expected), shapes, expected, "") if text.endswith(": ") else "")
+            return hint + (rename(pair_names(shapes, expected), shapes, expected, "") if text.endswith(": ") else "")
     return ""
 
 
@@ -318,8 +323,9 @@ def layout_hint(wrong: list[str], given: Mapping[str, Shape | None], expected: M
 
 def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) -> str:
     """Say which other hyperparameters would make everything fit."""
-    known = given and None not in given.values() and len(given) <= largest_part(declared(module))
-    found = search(module, given, fits_renamed) if known else None
+    shapes = {name: shape for name, shape in given.items() if shape is not None}
+    known = shapes and len(shapes) == len(given) <= largest_part(declared(module))
+    found = search(module, shapes, fits_renamed) if known else None
     if not found:
         return ""
     hint = f"; {', '.join(found.labels)} would fit: {write_call(found.module)}"
@@ -327,7 +333,7 @@ def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) 
     if expected.keys() != given.keys():
         unknown = {name: shape for name, shape in given.items() if name not in expected}
         missing = {name: shape for name, shape in expected.items() if name not in given}
-        hint += f", with a renaming: {rename(pair(unknown, missing), given, expected, prefix)}"
+        hint += f", with a renaming: {rename(pair_names(unknown, missing), given, expected, prefix)}"
     return hint
 
 
@@ -336,7 +342,7 @@ def fits_renamed(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bo
     return (
         len(shapes) == len(wanted) > 1
         and Counter(shapes.values()) == Counter(wanted.values())
-        and len(pair(dict(wanted), dict(shapes))) == len(wanted)
+        and len(pair_names(dict(wanted), dict(shapes))) == len(wanted)
     )
 
 
@@ -346,5 +352,5 @@ def write_call(module: Module) -> str:
     for field in dataclasses.fields(module):
         value = getattr(module, field.name)
         if field.init and value != default_of(field):
-            given[field.name] = write_call(value) if dataclasses.is_dataclass(value) else repr(value)
+            given[field.name] = write_call(cast("Module", value)) if dataclasses.is_dataclass(value) else repr(value)
     return f"{type(module).__name__}({', '.join(f'{name}={text}' for name, text in given.items())})"

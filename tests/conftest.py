@@ -16,6 +16,14 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.fixture(scope="module")
+def patience():
+    """Time enough for every search of hyperparameters on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npattn.fitting.SEARCH_SECONDS", 10)
+        yield
+
+
 def pytest_configure(config):
     """Leave out the examples of what can't be imported without its extra; anything else has to be imported."""
     if importlib.util.find_spec("matplotlib") is None:

@@ -10,15 +10,10 @@ import npattn
 from npattn import Module, fitting
 from npattn.fitting import Change, declared, search, solids
 from npattn.parameters import ones
+from tests.misfits import MISFITS
 from tests.strategies import SYSTEMS, modules
 
-
-@pytest.fixture(scope="module", autouse=True)
-def patience():
-    """Time enough for every search on a busy machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "SEARCH_SECONDS", 10)
-        yield
+pytestmark = pytest.mark.usefixtures("patience")
 
 
 def never(shapes, wanted):
@@ -77,30 +72,7 @@ def test_several_changed_hyperparameters_are_found_together():
     assert found.module == Kinds(48, taps=9, affine=False)
 
 
-@pytest.mark.parametrize(
-    ("module", "target", "expected"),
-    [
-        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(64, 8), {"reduction=8"}),
-        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(64, bias=False), {"bias=False"}),
-        (npattn.SqueezeExcitation(64), npattn.SqueezeExcitation(256, 4), {"channels=256", "reduction=4"}),
-        (npattn.EfficientChannelAttention(256), npattn.EfficientChannelAttention(64), {"kernel_size=3"}),
-        (npattn.CBAM(64), npattn.CBAM(64, spatial=False), {"spatial=False"}),
-        (npattn.CBAM(64), npattn.CBAM(64, batch_norm=False), {"batch_norm=False"}),
-        (npattn.CBAM(64), npattn.CBAM(512, 8, batch_norm=False), {"channels=512", "reduction=8", "batch_norm=False"}),
-        (npattn.FlexibleAttention(64), npattn.FlexibleAttention(32, 8), {"channels=32", "reduction=8"}),
-        (npattn.CoordinateAttention(64), npattn.CoordinateAttention(128, reduction=4), {"channels=128", "reduction=4"}),
-        (npattn.DualAttentionHead(512, 19), npattn.DualAttentionHead(2048, 21), {"in_channels=2048", "classes=21"}),
-        (npattn.MultiHeadSelfAttention(16, 2), npattn.MultiHeadSelfAttention(768, 2), {"channels=768"}),
-        (npattn.PositionAttention(64), npattn.PositionAttention(64, 2), {"reduction=2"}),
-        (npattn.MultiScaleConcat(8, 4), npattn.MultiScaleConcat(8, 4, (6, 12)), {"rates of length 2"}),
-        (
-            npattn.Residual(npattn.SqueezeExcitation(64)),
-            npattn.Residual(npattn.SqueezeExcitation(64, 8)),
-            {"inner.reduction=8"},
-        ),
-    ],
-    ids=lambda value: str(value)[:30],
-)
+@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=lambda value: str(value)[:30])
 def test_hyperparameters_of_published_sizes_are_found(module, target, expected):
     found = search(module, declared(target), never)
     assert set(found.labels) == expected

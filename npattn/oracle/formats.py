@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import brief, describe_type, did_you_mean
+from npattn.checks import brief, describe_type, did_you_mean, suggest
 
 __all__ = ["FLOAT64", "FORMATS", "Format", "find_format", "representable", "ulp"]
 
@@ -87,8 +87,8 @@ NAMES = {re.sub(r"[\W_]", "", alias): name for name, others in ALIASES.items() f
 REASONS = {
     r"(float|fp|f)(64|96|128)|double|longdouble": "; the exact results are in float64 already, and a kernel's "
     "are judged in a format that rounds more",
-    r"float": "; it is float32 in PyTorch and float64 in NumPy; did you mean 'float32'?",
-    r"(float|fp|f)8": "; did you mean 'float8_e4m3' or 'float8_e5m2'?",
+    r"float": "; it is float32 in PyTorch and float64 in NumPy" + suggest(["float32"]),
+    r"(float|fp|f)8": suggest(["float8_e4m3", "float8_e5m2"]),
     r".*fnuz|fp8e(4b8|4b15|5b16)": "; FNUZ formats are others, with another exponent bias and no negative zero",
     r".*e(3m4|8m0|2m1|2m3|3m2).*|(mx|nv)?(float|fp|f)[46]": "; it is another format, which the oracle doesn't know",
     r"u?int\d*|[iu]\d|bool|complex\d*|object|str": "; it is no floating-point format",
@@ -133,7 +133,7 @@ def find_format(given: Any, call: str) -> Format:
         raise TypeError(f"{call}: dtype={brief(given)} is {describe_type(given)}; expected a name or dtype: {listed}")
     key = re.sub(r"[\W_]", "", name.strip().rpartition(".")[2].lower())
     if key == "float8e4m3" and not isinstance(given, (str, Format)):
-        why = "; the dtype of this name has infinities and ends at 240; did you mean float8_e4m3fn?"
+        why = "; the dtype of this name has infinities and ends at 240" + suggest(["float8_e4m3fn"])
     elif key in NAMES:
         return FORMATS[NAMES[key]]
     else:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from npattn import ops
+from npattn import layers
 from npattn.data import photo_features
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import smooth, standardise
@@ -57,10 +57,8 @@ def tie_keys(module: Any, params: Params) -> dict[str, Array]:
 def draw_branch_looks(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look in the position branch."""
     figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
-    z, _ = ops.conv2d(scene.x, scene.params["conv5a.0.weight"], padding=1)
-    (normalised, _), _ = ops.batch_norm(z, **strip_prefix("conv5a.1.", scene.params), training=False)
-    narrowed, _ = ops.relu(normalised)
-    draw_rows(figure, scene.part.position, strip_prefix("sa.", scene.params), narrowed, scene.pixels)
+    (reduced, _), _ = layers.conv_norm_act(scene.x, scene.params, "conv5a", training=False)
+    draw_rows(figure, scene.part.position, strip_prefix("sa.", scene.params), reduced, scene.pixels)
 
 
 def draw_rows(figure: SubFigure, module: Any, params: Params, x: Array, pixels: tuple[tuple[int, int], ...]) -> None:

@@ -147,7 +147,7 @@ def test_a_format_is_found_by_pytorchs_dtype(name):
         ("float8_e4m3fnuz", "FNUZ formats are others, with another exponent bias and no negative zero"),
         (foreign("float8_e5m2fnuz"), "FNUZ formats are others"),
         ("fp8e4b8", "FNUZ formats are others"),
-        (foreign("float8_e4m3", "class"), "infinities and ends at 240; did you mean float8_e4m3fn?"),
+        (foreign("float8_e4m3", "class"), "infinities and ends at 240; did you mean 'float8_e4m3fn'?"),
         (foreign("float8_e8m0fnu"), "it is another format, which the oracle doesn't know"),
         ("float8_e3m4", "it is another format"),
         ("mxfp4", "it is another format"),
