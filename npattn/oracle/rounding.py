@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from npattn import ops
+from npattn.ops.primitive import PRIMITIVES, ask_handlers
 from npattn.ops.resizing import interpolate
 from npattn.oracle.formats import Format, ulp
 
@@ -203,7 +204,8 @@ class RoundingArray(np.ndarray):
         if rounding is None:  # makes something like an array of this kind, which `like` has named
             return function(*arguments, **options)
         if function in TAKEN_OVER:
-            return TAKEN_OVER[function](*arguments, **options)
+            watched = ask_handlers(function, arguments, options) if function in PRIMITIVES else NotImplemented
+            return TAKEN_OVER[function](*arguments, **options) if watched is NotImplemented else watched
         if not function.__module__.startswith("numpy"):
             return NotImplemented
         result = super().__array_function__(function, types, arguments, options)
