@@ -2,18 +2,13 @@
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import TILE, longer, without_tail
+from tests.benchmarks.faults.arrays import TILE, longer, transpose, without_tail
 from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
-from tests.benchmarks.faults.fault import Fault, instead
+from tests.benchmarks.faults.fault import fault, instead
 
 NAME = "affinity_sums"
 
-
 several, tiles = longer(-1), longer(-1, TILE)
-
-
-def transpose(a):
-    return a.swapaxes(-1, -2)
 
 
 def same_tile(a):
@@ -53,7 +48,7 @@ TUNED_ON = [
     spoilt("left out of itself", "forward", rectify=lambda a: rectified(a) * (1 - np.eye(a.shape[-1], dtype=a.dtype))),
     spoilt("slope left out", "backward", slope=lambda a: 1),
     spoilt("one side alone", "backward", both=False),
-    Fault(NAME, "gradient: totals constant", "backward", constant_totals, several),
+    fault(NAME, "totals constant", "backward", constant_totals, several),
     spoilt("key tile ignored", "forward", ROW_TAIL.when, keys=lambda u: without_tail(u, 1)),
 ]
 HELD_OUT = [

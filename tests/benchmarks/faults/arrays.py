@@ -24,6 +24,15 @@ def larger_map(than=1):
     return lambda x, *_, **__: x.ndim == 4 and positions(x) > than
 
 
+def both(one, other):
+    return lambda *args, **options: one(*args, **options) and other(*args, **options)
+
+
+def transpose(a):
+    """Swap the last two axes."""
+    return a.swapaxes(-1, -2)
+
+
 def positions(a):
     return a.shape[-1] * a.shape[-2]
 
@@ -53,9 +62,6 @@ def on_wide_map(x, *_, **__):
 
 def on_tiles_and_tail(x, *_, **__):
     return x.ndim == 4 and has_tail(positions(x))
-
-
-# Parts that are not computed
 
 
 def filled(a, at, axes=2, value=0):
@@ -98,9 +104,6 @@ def with_losses(a):
     return np.where(lost, 0, a)
 
 
-# Numbers of another place
-
-
 def transposed(a):
     """Write a map as if height and width were the other way round."""
     return a.swapaxes(2, 3).reshape(a.shape)
@@ -136,9 +139,6 @@ def channels_last(x):
     return x.reshape(batch, height, width, channels).transpose(0, 3, 1, 2)
 
 
-# Sums that are not what they should be
-
-
 def added_to_image_before(a):
     changed = a.copy()
     changed[1:] += a[:-1]
@@ -148,9 +148,6 @@ def added_to_image_before(a):
 def uncleared(dy):
     """Weight images as an accumulator does that is not cleared for the next image: the first counts for all."""
     return dy * np.arange(len(dy), 0, -1, dtype=dy.dtype).reshape((-1,) + (1,) * (dy.ndim - 1))
-
-
-# Lower precision
 
 
 def in_bfloat16(a):

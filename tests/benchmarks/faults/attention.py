@@ -4,77 +4,41 @@ import math
 
 import numpy as np
 
-from npattn import ops
-from tests.benchmarks.faults.arrays import (
-    HALF,
-    LOW,
-    SINGLE,
-    TILE,
-    filled,
-    has_tail,
-    longer,
-    overflowing,
-    padded,
-    tail,
-    with_losses,
-)
+from tests.benchmarks.faults import arrays
+from tests.benchmarks.faults.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
 from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from tests.benchmarks.faults.fault import argument, dropped, gradient, instead, value
+from tests.benchmarks.faults.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
 
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
 
-# When there is anything to get wrong
-
 several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
+scaled = both(several_keys, lambda q, k, v, scale: scale != 1)
+unscaled = both(several_keys, lambda q, k, v, scale: scale == 1 and q.shape[-2] > 1)
+alike = both(several_keys, lambda q, k, v, scale: q.shape == k.shape)
 
 
-def tail_of_keys(q, k, v, scale):
-    return has_tail(k.shape[-1])
-
-
-def alike(q, k, v, scale):
-    return q.shape == k.shape and k.shape[-1] > 1
+def tail_of_keys(q, k, *_):
+    return ROW_TAIL.when(k)
 
 
 def heads(q, *_):
     return q.ndim == 4 and q.shape[1] > 1
 
 
-def scaled(q, k, v, scale):
-    return scale != 1 and k.shape[-1] > 1
-
-
-def unscaled(q, k, v, scale):
-    return scale == 1 and q.shape[-2] > 1 and k.shape[-1] > 1
-
-
-def logits_above(largest):
-    return lambda q, k, v, scale: bool((scale * (transpose(q) @ k) > largest).any())
-
-
-# Attention with all weights at once, to be spoilt
-
-
-def transpose(a):
-    return a.swapaxes(-1, -2)
-
-
-def softmax(z, axis=-1):
-    return ops.softmax(z, axis)[0]
-
-
-def dot(s, ds):
-    return (s * ds).sum(axis=-1, keepdims=True)
+def logits(q, k, v, scale):
+    return scale * (transpose(q) @ k)
 
 
 def slopes(s, ds):
-    return s * (ds - dot(s, ds))
+    return s * (ds - rowsum(s, ds))
 
 
-def attention(q, k, v, scale, *, weigh=softmax, differentiate=slopes):
-    """Attention where `weigh` makes weights s of logits z, and `differentiate` dz of s and ds."""
-    s = weigh(scale * (transpose(q) @ k))
+def attention(*qkv, weigh=softmax, differentiate=slopes):
+    """Attention with all weights at once: `weigh` makes weights s of logits z, and `differentiate` dz of s and ds."""
+    q, k, v, scale = qkv
+    s = weigh(logits(*qkv))
 
     def backward(do):
         dz = differentiate(s, transpose(do) @ v)
@@ -98,13 +62,15 @@ def in_tiles(i, name, change, when=several_keys):
 
     def changed(g, do, *qkv):
         q, k, v, scale = qkv
-        s, ds = softmax(scale * (transpose(q) @ k)), transpose(do) @ v
+        s, ds = softmax(logits(*qkv)), transpose(do) @ v
         return change(s, ds, scale * slopes(s, ds), do, q, k)
 
     return gradient(NAME, i, name, changed, when)
 
 
-# Weights that are wrong
+def overflow(name, largest):
+    """Take no maximum off, in a format whose largest number is e^largest."""
+    return weighed(name, lambda z: unshifted(z, largest), lambda *qkv: bool((logits(*qkv) > largest).any()))
 
 
 def causal(z):
@@ -114,7 +80,7 @@ def causal(z):
 
 def with_padding(z):
     """Keys that are not there, with logit 0, in the sum."""
-    more = padded(z.shape[-1]) - z.shape[-1]
+    more = arrays.padded(z.shape[-1]) - z.shape[-1]
     wide = np.concatenate([z, np.zeros_like(z, shape=(*z.shape[:-1], more))], axis=-1)
     return softmax(wide)[..., : z.shape[-1]]
 
@@ -156,26 +122,14 @@ def stale_sum(z):
     return e / (early.sum(axis=-1, keepdims=True) + e[..., TILE:].sum(axis=-1, keepdims=True))
 
 
-def unshifted(largest):
-    """Take no maximum off, in a format whose largest number is e^largest."""
-    return lambda z: divided(overflowing(z, largest))
-
-
 def of_base_2(z):
     """Take weights from a log-sum-exp to base 2, as if it were to base e."""
     log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
     return np.exp(z - log_sum / math.log(2))
 
 
-# Gradients that are wrong
-
-
-def only_last_tile(a):
+def only_last(a):
     return filled(a, slice(last_tile(a).start), 1)
-
-
-def of_next_row(s, ds):
-    return s * (ds - np.roll(dot(s, ds), 1, axis=-2))
 
 
 def reversed_heads(a, *_):
@@ -201,7 +155,7 @@ TUNED_ON = [
     weighed("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
     weighed("stale maximum", lambda z: divided(stale(z)), tiles_of_keys),
     weighed("key tile ignored", lambda z: masked(z, slice(tail(z.shape[-1]), None)), tail_of_keys),
-    differentiated("sum left out", lambda s, ds: s * ds),
+    differentiated("sum left out", sum_left_out),
     differentiated("mean of ds for its weighted sum", lambda s, ds: s * (ds - ds.mean(axis=-1, keepdims=True))),
     weighed("causal mask", causal, way="backward"),
     instead(NAME, "transposed map", lambda exact, q, k, v, scale: exact(k, q, v, scale), alike),
@@ -220,22 +174,18 @@ HELD_OUT = [
     weighed("sum of the last tile alone", sum_of_last_tile, tiles_of_keys),
     weighed("accumulator not rescaled", lambda z: divided(stale(z), exponentials(z)), tiles_of_keys),
     weighed("sum not rescaled", stale_sum, tiles_of_keys),
-    weighed("maximum not subtracted", unshifted(SINGLE), logits_above(SINGLE)),
-    weighed("maximum not subtracted, float16", unshifted(HALF), logits_above(HALF)),
+    overflow("maximum not subtracted", arrays.SINGLE),
+    overflow("maximum not subtracted, float16", arrays.HALF),
     weighed("log-sum-exp to base 2", of_base_2, way="backward"),
-    differentiated("sum of the next row", of_next_row, lambda q, k, *_: min(q.shape[-1], k.shape[-1]) > 1),
+    differentiated("sum of the next row", sum_of_next_row, lambda q, k, *_: min(q.shape[-1], k.shape[-1]) > 1),
     *(fault for way in WAYS for fault in read_wrongly(way)),
     value(NAME, "heads in the wrong order", reversed_heads, heads),
     gradient(NAME, 1, "heads in the wrong order", reversed_heads, heads),
     in_tiles(1, "ds for dz in dk", lambda s, ds, dz, do, q, k: q @ ds),
+    in_tiles(2, "dv of the last query tile alone", lambda s, ds, dz, do, q, k: only_last(do) @ s, tiles_of_queries),
+    in_tiles(1, "dk of the last query tile alone", lambda s, ds, dz, do, q, k: only_last(q) @ dz, tiles_of_queries),
     in_tiles(
-        2, "dv of the last query tile alone", lambda s, ds, dz, do, q, k: only_last_tile(do) @ s, tiles_of_queries
-    ),
-    in_tiles(
-        1, "dk of the last query tile alone", lambda s, ds, dz, do, q, k: only_last_tile(q) @ dz, tiles_of_queries
-    ),
-    in_tiles(
-        0, "dq of the last key tile alone", lambda s, ds, dz, do, q, k: only_last_tile(k) @ transpose(dz), tiles_of_keys
+        0, "dq of the last key tile alone", lambda s, ds, dz, do, q, k: only_last(k) @ transpose(dz), tiles_of_keys
     ),
     in_tiles(1, "additions lost in dk", lambda s, ds, dz, do, q, k: q @ with_losses(dz)),
     in_tiles(2, "additions lost in dv", lambda s, ds, dz, do, q, k: do @ with_losses(s)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import positions
+from tests.benchmarks.faults.arrays import both, on_map, several_images
 from tests.benchmarks.faults.families import ONLY_IMAGE_0
 from tests.benchmarks.faults.fault import always, argument, gradient, value
 
@@ -112,12 +112,7 @@ TUNED_ON = [
 HELD_OUT = [
     normalised("variance about the running mean", root, in_training, about_running_mean),
     normalised("running variance, own mean", root, in_training, of_running_variance),
-    normalised(
-        "statistics of image 0",
-        root,
-        lambda x, *_, training, **__: training and len(x) > 1 and positions(x) > 1,
-        of_image_0,
-    ),
+    normalised("statistics of image 0", root, both(in_training, both(on_map, several_images)), of_image_0),
     value(
         NAME,
         "bias before the scale",

@@ -4,9 +4,9 @@ import numpy as np
 
 from npattn import ops
 from tests.benchmarks.faults import families
-from tests.benchmarks.faults.arrays import on_tiles_and_tail, several_images, unwritten, without_tail
+from tests.benchmarks.faults.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
 from tests.benchmarks.faults.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
-from tests.benchmarks.faults.fault import Fault, argument, dropped, gradient, instead, value
+from tests.benchmarks.faults.fault import argument, dropped, fault, gradient, instead, value
 
 LAYERS = "conv2d", "linear"
 ROWS = 4
@@ -52,9 +52,6 @@ def layer_faults(name):
     ]
 
 
-# Kernels
-
-
 def kernel(name, change, when, way="forward"):
     """Convolve with another kernel, or make dx with it: ``change(weight)``, where ``when(weight)``."""
     return argument("conv2d", 1, name, lambda x, w, b, **_: change(w), lambda x, w, b, **_: when(w), way=way, of=(0,))
@@ -73,9 +70,6 @@ def mirrored(x, weight):
 
 def several_taps(x, weight):
     return weight.size > 1
-
-
-# Geometry
 
 
 def both_axes(number):
@@ -138,8 +132,8 @@ def padded_row(name, index):
 
 
 TUNED_ON = [
-    *(fault for name in LAYERS for fault in layer_faults(name)),
-    *(fault for way in ("forward", "backward") for fault in kernel_faults(way)),
+    *(mistake for name in LAYERS for mistake in layer_faults(name)),
+    *(mistake for way in ("forward", "backward") for mistake in kernel_faults(way)),
     kernel("transposed kernel", lambda w: w.swapaxes(2, 3).copy(), lambda w: w.shape[2] == w.shape[3] > 1),
     kernel("last input channel forgotten", unwritten(slice(None), -1), lambda w: w.shape[1] > 1),
     *(family.in_value("conv2d") for family in (LAST_TILE, LAST_POSITION, families.TRANSPOSED)),
@@ -157,13 +151,11 @@ HELD_OUT = [
     *(family.in_upstream("conv2d", 1) for family in (LOSSES, UNCLEARED)),
     *(family.in_upstream("linear", 1, 2, when=several_images) for family in (UNCLEARED, LOSSES)),
     *(value(name, "bias twice", with_bias_twice, biased) for name in LAYERS),
-    value(
-        "conv2d", "bias left out of the last tile", unbiased_tail, lambda *c, **_: biased(*c) and on_tiles_and_tail(*c)
-    ),
+    value("conv2d", "bias left out of the last tile", unbiased_tail, both(biased, on_tiles_and_tail)),
     instead("conv2d", "edges for zeros", with_edges, padded),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size, way="backward", of=(1,)),
-    Fault("conv2d", "gradient: no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
+    fault("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
     padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
     padded_row("wrapped around", lambda i, length: i % length),
     UNCLEARED.in_upstream("conv1d", 1),

@@ -46,6 +46,10 @@ def always(*_, **__):
     return True
 
 
+def fault(primitive, name, way, apply, when=always):
+    return Fault(primitive, f"gradient: {name}" if way == "backward" else name, way, apply, when)
+
+
 def instead(primitive, name, other, when=always, *, way="forward", of=None):
     """Take another function in the primitive's place: ``other(primitive, *arguments, **options)``.
 
@@ -64,7 +68,7 @@ def instead(primitive, name, other, when=always, *, way="forward", of=None):
             return right, back_wrong
         return right, lambda *dy: chosen(of, back_wrong(*dy), back_right(*dy))
 
-    return Fault(primitive, f"gradient: {name}" if way == "backward" else name, way, apply, when)
+    return fault(primitive, name, way, apply, when)
 
 
 def chosen(of, wrong, right):
@@ -93,7 +97,7 @@ def value(primitive, name, change, when=always):
         right, backward = original(*arguments, **options)
         return change(right, *arguments, **options), backward
 
-    return Fault(primitive, name, "forward", apply, when)
+    return fault(primitive, name, "forward", apply, when)
 
 
 def gradient(primitive, i, name, change, when=always):
@@ -117,7 +121,7 @@ def gradient(primitive, i, name, change, when=always):
 
         return right, wrong
 
-    return Fault(primitive, f"gradient: {name}", "backward", apply, when)
+    return fault(primitive, name, "backward", apply, when)
 
 
 def upstream(primitive, of, name, change, when=always):
@@ -132,7 +136,7 @@ def upstream(primitive, of, name, change, when=always):
 
         return right, wrong
 
-    return Fault(primitive, f"gradient: {name}", "backward", apply, when)
+    return fault(primitive, name, "backward", apply, when)
 
 
 def dropped(g, *_, **__):

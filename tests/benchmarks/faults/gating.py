@@ -3,7 +3,15 @@
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import LAST_OF_TILES, filled, image_0_for_all, on_tile, on_wide_map, transposed
+from tests.benchmarks.faults.arrays import (
+    LAST_OF_TILES,
+    both,
+    filled,
+    image_0_for_all,
+    on_tile,
+    on_wide_map,
+    transposed,
+)
 from tests.benchmarks.faults.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
 from tests.benchmarks.faults.fault import dropped, gradient, value
 
@@ -37,7 +45,7 @@ def of_gated(da, dy, x, a):
 
 
 def in_upstream(family, when=shared):
-    return family.in_upstream("gate", 1, when=lambda x, a: family.when(x) and when(x, a))
+    return family.in_upstream("gate", 1, when=both(family.when, when))
 
 
 TUNED_ON = [

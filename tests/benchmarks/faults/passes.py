@@ -5,26 +5,24 @@ import dataclasses
 import numpy as np
 
 from tests.benchmarks.faults import arrays, families
-from tests.benchmarks.faults.arrays import several_channels, several_images
+from tests.benchmarks.faults.arrays import on_map, several_channels, several_images
 from tests.benchmarks.faults.families import Family
-from tests.benchmarks.faults.fault import Fault, always
+from tests.benchmarks.faults.fault import always, fault
 
 
 def reads(name, way, change, when=always):
     """Run on something else: ``change(module, params, inputs, upstream)`` returns all four."""
-    name = f"gradient: {name}" if way == "backward" else name
-    return Fault("", name, way, lambda run, *given: run(*change(*given)), when)
+    return fault("", name, way, lambda run, *given: run(*change(*given)), when)
 
 
 def writes(name, way, change, when=always):
     """Change results: ``change(results, module, params, inputs, upstream)`` returns those that are different."""
-    name = f"gradient: {name}" if way == "backward" else name
 
     def apply(run, *given):
         results = run(*given)
         return results | change(results, *given)
 
-    return Fault("", name, way, apply, when)
+    return fault("", name, way, apply, when)
 
 
 def each(named, change, when=always):
@@ -43,20 +41,13 @@ def first(named):
     return next(iter(named.values()))
 
 
-# A family's mistake in each array that it fits
-
-
 def in_outputs(family):
     return writes(
         family.name,
         "forward",
-        lambda results, m, p, i, upstream: each(of(results, upstream), family.change, family.when),
-        lambda m, p, i, upstream: any(map(family.when, upstream.values())),
+        lambda results, m, p, inputs, upstream: each(of(results, upstream), family.change, family.when),
+        lambda m, p, inputs, upstream: any(map(family.when, upstream.values())),
     )
-
-
-def some_input(family):
-    return lambda m, p, inputs, u: any(map(family.when, inputs.values()))
 
 
 def in_input_gradients(family):
@@ -64,7 +55,7 @@ def in_input_gradients(family):
         family.name,
         "backward",
         lambda results, m, p, inputs, u: each(gradients(results, inputs), family.change, family.when),
-        some_input(family),
+        lambda m, p, inputs, u: any(map(family.when, inputs.values())),
     )
 
 
@@ -73,7 +64,7 @@ def in_inputs(family, name=None):
         name or family.name,
         "both",
         lambda m, p, inputs, u: (m, p, each(inputs, family.change, family.when), u),
-        some_input(family),
+        lambda m, p, inputs, u: any(map(family.when, inputs.values())),
     )
 
 
@@ -87,34 +78,20 @@ def in_parameter_gradients(name, change, when=always):
     )
 
 
-# When there is anything to get wrong
+def in_upstream(name, change, when=always):
+    return reads(name, "backward", lambda m, p, i, upstream: (m, p, i, each(upstream, change)), when)
 
 
 def has_parameters(module, *_):
     return bool(module.parameter_shapes())
 
 
-def has_pairs(module, *_):
-    return bool(pairs(module))
-
-
-def has_images(m, p, inputs, u):
+def has_images(module, params, inputs, upstream):
     return several_images(first(inputs))
-
-
-def has_noise(m, p, inputs, u):
-    return "noise" in inputs
 
 
 def is_residual(module, *_):
     return module.key in {"pam", "cam", "residual"}
-
-
-def is_masked(module, *_):
-    return hasattr(module, "late")
-
-
-# Single ones
 
 
 def only_image_0(run, module, params, inputs, upstream):
@@ -122,7 +99,7 @@ def only_image_0(run, module, params, inputs, upstream):
     return run(module, params, inputs, upstream) | gradients(few, params)
 
 
-def pairs(module):
+def pairs(module, *_):
     """List pairs of parameters of one shape."""
     shapes = module.parameter_shapes()
     names = list(shapes)
@@ -133,26 +110,46 @@ def confused(named, a, b):
     return named | {a: named[b], b: named[a]}
 
 
+def confused_gradients(results, module, *_):
+    return confused(results, *(f"{name}.grad" for name in pairs(module)[-1]))
+
+
+def first_forgotten(results, module, *_):
+    return each(gradients(results, list(module.parameter_shapes())[:1]), np.zeros_like)
+
+
+def unconnected(results, module, params, inputs, upstream):
+    return {"output": results["output"] - first(inputs)}
+
+
+def unconnected_gradient(results, module, params, inputs, upstream):
+    return each(gradients(results, list(inputs)[:1]), lambda g: g - upstream["output"])
+
+
 def square_transposed(weight, _):
-    square = weight.ndim > 1 and weight.shape[0] == weight.shape[1] > 1
-    return weight.swapaxes(0, 1) if square else weight
+    return weight.swapaxes(0, 1) if weight.ndim > 1 and weight.shape[0] == weight.shape[1] > 1 else weight
 
 
 def with_noise(name, factor):
     """Add the noise so many times."""
-    return reads(name, "both", lambda m, p, i, u: (m, p, i | {"noise": factor * i["noise"]}, u), has_noise)
+    return reads(
+        name,
+        "both",
+        lambda m, p, inputs, u: (m, p, inputs | {"noise": factor * inputs["noise"]}, u),
+        lambda m, p, inputs, u: "noise" in inputs,
+    )
 
 
 def masked_late(name, late):
     """Begin the mask so many positions late."""
-    return reads(name, "both", lambda module, *given: (dataclasses.replace(module, late=late), *given), is_masked)
+    return reads(
+        name,
+        "both",
+        lambda module, *given: (dataclasses.replace(module, late=late), *given),
+        lambda module, *_: hasattr(module, "late"),
+    )
 
 
-IN_BFLOAT16 = Family("input in bfloat16", arrays.in_bfloat16, arrays.on_map)
-CHANNELS_LAST = Family(
-    "input with channels last", arrays.channels_last, lambda x: arrays.on_map(x) and several_channels(x)
-)
-OF_BATCH = Family("of inputs averaged over the batch", lambda g: g / len(g), several_images)
 RESULTS = [
     families.TRANSPOSED,
     families.SHIFTED,
@@ -175,52 +172,30 @@ TUNED_ON = [
     in_inputs(families.TRANSPOSED, "input transposed"),
     in_inputs(families.SHIFTED, "input shifted by one"),
     in_inputs(families.LAST_TILE, "input's last tile ignored"),
-    in_inputs(CHANNELS_LAST),
+    in_inputs(Family("input with channels last", arrays.channels_last, arrays.both(on_map, several_channels))),
     with_noise("noise left out", 0),
     with_noise("noise taken off", -1),
     in_parameter_gradients("averaged over the batch", lambda g, x: g / len(x), several_images),
     in_parameter_gradients("added twice", lambda g, x: 2 * g),
-    Fault("", "gradient: only image 0", "backward", only_image_0, has_images),
-    reads("dy of ones", "backward", lambda m, p, i, upstream: (m, p, i, each(upstream, np.ones_like))),
-    reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), has_pairs),
-    writes(
-        "parameters confused",
-        "backward",
-        lambda results, m, *_: confused(results, *(f"{name}.grad" for name in pairs(m)[-1])),
-        has_pairs,
-    ),
-    writes(
-        "first parameter forgotten",
-        "backward",
-        lambda results, m, *_: each(gradients(results, list(m.parameter_shapes())[:1]), np.zeros_like),
-        has_parameters,
-    ),
-    writes(
-        "missing residual",
-        "forward",
-        lambda results, m, p, inputs, u: {"output": results["output"] - first(inputs)},
-        is_residual,
-    ),
-    writes(
-        "missing residual",
-        "backward",
-        lambda results, m, p, inputs, u: each(gradients(results, list(inputs)[:1]), lambda g: g - u["output"]),
-        is_residual,
-    ),
+    fault("", "only image 0", "backward", only_image_0, has_images),
+    in_upstream("dy of ones", np.ones_like),
+    reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), pairs),
+    writes("parameters confused", "backward", confused_gradients, pairs),
+    writes("first parameter forgotten", "backward", first_forgotten, has_parameters),
+    writes("missing residual", "forward", unconnected, is_residual),
+    writes("missing residual", "backward", unconnected_gradient, is_residual),
 ]
 HELD_OUT = [
     *(plant(family) for plant in (in_outputs, in_input_gradients) for family in RESULTS_HELD_OUT),
-    in_input_gradients(OF_BATCH),
-    in_inputs(IN_BFLOAT16),
+    in_input_gradients(Family("of inputs averaged over the batch", lambda g: g / len(g), several_images)),
+    in_inputs(Family("input in bfloat16", arrays.in_bfloat16, on_map)),
     in_inputs(families.NEIGHBOUR),
     in_inputs(families.IMAGE_0_FOR_ALL),
     in_parameter_gradients("in bfloat16", lambda g, x: arrays.in_bfloat16(g)),
     in_parameter_gradients("of square weights transposed", square_transposed),
     reads("parameters in bfloat16", "both", lambda m, p, *io: (m, each(p, arrays.in_bfloat16), *io), has_parameters),
-    reads("dy in bfloat16", "backward", lambda m, p, i, u: (m, p, i, each(u, arrays.in_bfloat16))),
-    reads(
-        "dy of image 0 for all", "backward", lambda m, p, i, u: (m, p, i, each(u, arrays.image_0_for_all)), has_images
-    ),
+    in_upstream("dy in bfloat16", arrays.in_bfloat16),
+    in_upstream("dy of image 0 for all", arrays.image_0_for_all, has_images),
     masked_late("mask begins a position late", 1),
     masked_late("no mask", arrays.TILE**2),
 ]

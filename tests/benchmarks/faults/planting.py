@@ -4,9 +4,11 @@ The calls that count are those that a system makes itself, or systems within it.
 own affair, forward and backward; but `THROUGH` primitives only hand on to others.
 """
 
+import collections
 import contextlib
 import functools
 import inspect
+import itertools
 
 from npattn import ops
 from npattn.ops.primitive import replacing
@@ -26,6 +28,8 @@ def answering(answer):
         result = answer(primitive, arguments, options)
         if result is NotImplemented:
             result = primitive(*arguments, **options)
+        if not isinstance(result, tuple) or not callable(result[-1]):
+            return result  # a value alone
         value, backward = result
         return value, kept_apart(backward)
 
@@ -53,19 +57,11 @@ def signature(primitive):
     return inspect.signature(primitive)
 
 
-class Calls:
-    """Counts the calls of each primitive, with arguments as its signature has them."""
-
-    def __init__(self):
-        self.counts = {}
-
-    def take(self, primitive, arguments, options):
-        """Return the number of this call, from 0, and its arguments and options."""
-        site = self.counts.get(primitive.__name__, 0)
-        self.counts[primitive.__name__] = site + 1
-        given = signature(primitive).bind(*arguments, **options)
-        given.apply_defaults()
-        return site, given.args, given.kwargs
+def completed(primitive, arguments, options):
+    """Return arguments and options as the primitive's signature has them, with defaults."""
+    given = signature(primitive).bind(*arguments, **options)
+    given.apply_defaults()
+    return given.args, given.kwargs
 
 
 def sites(run, faults, module, *given):
@@ -74,13 +70,14 @@ def sites(run, faults, module, *given):
     A fault of a whole pass has the one site 0, or none.
     """
     found = {fault: [] for fault in faults}
-    calls = Calls()
+    calls = collections.Counter()
 
     def watch(primitive, arguments, options):
-        site, arguments, options = calls.take(primitive, arguments, options)
+        name, (arguments, options) = primitive.__name__, completed(primitive, arguments, options)
         for fault in faults:
-            if fault.primitive == primitive.__name__ and fault.when(*arguments, **options):
-                found[fault].append(site)
+            if fault.primitive == name and fault.when(*arguments, **options):
+                found[fault].append(calls[name])
+        calls[name] += 1
         return NotImplemented
 
     with answering(watch):
@@ -97,13 +94,13 @@ def faulty(run, fault, site):
         return functools.partial(fault.apply, run)
 
     def wrong(module, *given):
-        calls = Calls()
+        calls = itertools.count()
 
         def spoil(primitive, arguments, options):
-            if primitive.__name__ != fault.primitive:
+            if primitive.__name__ != fault.primitive or next(calls) != site:
                 return NotImplemented
-            at, arguments, options = calls.take(primitive, arguments, options)
-            return fault.apply(primitive, *arguments, **options) if at == site else NotImplemented
+            arguments, options = completed(primitive, arguments, options)
+            return fault.apply(primitive, *arguments, **options)
 
         with answering(spoil):
             return run(module, *given)

@@ -20,11 +20,8 @@ def broadcast(dp):
     return dp[:, :, None, None] if dp.ndim == 2 else dp
 
 
-# Averages
-
-
-def count(x, axis=None):
-    return positions(x) if axis is None else x.shape[axis]
+def count(x, axis=(2, 3)):
+    return int(np.prod([x.shape[i] for i in np.atleast_1d(axis)]))
 
 
 def several(*pool):
@@ -44,9 +41,6 @@ def average_faults(name):
         gradient(name, 0, "divided by N - 1", lambda g, dp, *pool: g * (count(*pool) / (count(*pool) - 1)), several),
         gradient(name, 0, "dropped", dropped),
     ]
-
-
-# Maxima
 
 
 def last_maximum(x, axis=None):

@@ -3,17 +3,28 @@
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import image_0_for_all, longer, several_images, without_last, without_tail
+from tests.benchmarks.faults.arrays import (
+    image_0_for_all,
+    longer,
+    several_images,
+    transpose,
+    without_last,
+    without_tail,
+)
 from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from tests.benchmarks.faults.fault import argument, dropped, gradient, value
 
 
-def transpose(a):
-    return a.swapaxes(-1, -2)
-
-
 def square(a, b):
     return a.shape[-1] == a.shape[-2] > 1
+
+
+def of_right_0(g, dc, a, b):
+    return dc @ transpose(image_0_for_all(b))
+
+
+def with_diagonal_twice(g, a):
+    return g * (1 + np.eye(a.shape[-2], dtype=a.dtype))
 
 
 def fewer_terms(name, change, when):
@@ -35,18 +46,10 @@ TUNED_ON = [
     gradient("matmul", 1, "transpose forgotten", lambda g, dc, a, b: a @ dc, square),
 ]
 HELD_OUT = [
-    value(
-        "gram", "diagonal twice", lambda g, a: g * (1 + np.eye(a.shape[-2], dtype=a.dtype)), lambda a: a.shape[-1] > 0
-    ),
+    value("gram", "diagonal twice", with_diagonal_twice, longer(-1, 0)),
     *(ROW_NEIGHBOUR.in_argument("gram", 0, way=way) for way in ("forward", "both")),
     gradient("gram", 0, "of the next image", lambda g, *_: np.roll(g, 1, axis=0), several_images),
     ROW_NEIGHBOUR.in_argument("matmul", 0, "every 16th term read from its neighbour"),
     IMAGE_0_FOR_ALL.in_argument("matmul", 1, "right side of image 0 for all", when=longer(0, i=1)),
-    gradient(
-        "matmul",
-        0,
-        "right side of image 0 for all",
-        lambda g, dc, a, b: dc @ transpose(image_0_for_all(b)),
-        longer(0, i=1),
-    ),
+    gradient("matmul", 0, "right side of image 0 for all", of_right_0, longer(0, i=1)),
 ]

@@ -6,66 +6,72 @@ import numpy as np
 
 from npattn import ops
 from tests.benchmarks.faults.arrays import HALF, SINGLE, on_map, overflowing, without_last
-from tests.benchmarks.faults.fault import argument, gradient, value
+from tests.benchmarks.faults.fault import always, argument, gradient, value
 
 LSE = "global_lse_pool"
 
 
-def weights(x, axis=-1):
-    return ops.softmax(x, axis)[0]
+def softmax(z, axis=-1):
+    return ops.softmax(z, axis)[0]
 
 
-def several(x, axis):
-    return x.shape[axis] > 1
+def rowsum(s, ds, axis=-1):
+    return (s * ds).sum(axis=axis, keepdims=True)
 
 
-def several_rows(x, axis):
-    return axis == -1 and x.shape[-2] > 1 and x.shape[-1] > 1
+def several(z, axis):
+    return z.shape[axis] > 1
 
 
-def dot(y, dy, axis):
-    return (y * dy).sum(axis=axis, keepdims=True)
+def several_rows(z, axis):
+    return axis == -1 and z.shape[-2] > 1 and z.shape[-1] > 1
 
 
-def diagonal(g, dy, x, axis):
-    y = weights(x, axis)
-    return dy * y * (1 - y)
+# Weights of logits, and gradients of logits made of weights and theirs; attention has the same mistakes
 
 
-def of_next_row(g, dy, x, axis):
-    y = weights(x, axis)
-    return y * (dy - np.roll(dot(y, dy, axis), 1, axis=-2))
-
-
-def unshifted(largest, name):
+def unshifted(z, largest, axis=-1):
     """Take no maximum off, in a format whose largest number is e^largest."""
+    e = overflowing(z, largest)
+    return e / e.sum(axis=axis, keepdims=True)
 
-    def weigh(y, x, axis):
-        e = overflowing(x, largest)
-        return e / e.sum(axis=axis, keepdims=True)
 
-    def overflows(x, *_):
-        return bool((x > largest).any())
+def sum_left_out(s, ds, axis=-1):
+    return s * ds
+
+
+def sum_of_next_row(s, ds, axis=-1):
+    return s * (ds - np.roll(rowsum(s, ds, axis), 1, axis=-2))
+
+
+def differentiated(name, change, when=always):
+    """Make the gradient of weights s and theirs: ``change(s, ds, axis)``."""
+    return gradient("softmax", 0, name, lambda g, ds, z, axis: change(softmax(z, axis), ds, axis), when)
+
+
+def overflow(name, largest):
+    def overflows(z, *_):
+        return bool((z > largest).any())
 
     return [
-        value("softmax", name, weigh, overflows),
+        value("softmax", name, lambda s, z, axis: unshifted(z, largest, axis), overflows),
         value(LSE, name, lambda p, x: np.log(overflowing(x, largest).sum(axis=(2, 3))), overflows),
     ]
 
 
 TUNED_ON = [
-    value("softmax", "over the wrong axis", lambda y, x, axis: weights(x, axis - 1), lambda x, axis: x.size > 1),
-    argument("softmax", 0, "scaled by 1/√n", lambda x, axis: x * x.shape[axis] ** -0.5, several),
-    argument("softmax", 0, "sign lost", lambda x, axis: -x, several),
-    value("softmax", "last weight forgotten", lambda y, *_: without_last(y, 1)),
-    gradient("softmax", 0, "sum left out", lambda g, dy, *x: weights(*x) * dy),
-    gradient("softmax", 0, "diagonal alone", diagonal, several),
-    gradient("softmax", 0, "weights forgotten", lambda g, dy, x, axis: dy - dot(weights(x, axis), dy, axis)),
+    value("softmax", "over the wrong axis", lambda s, z, axis: softmax(z, axis - 1), lambda z, axis: z.size > 1),
+    argument("softmax", 0, "scaled by 1/√n", lambda z, axis: z * z.shape[axis] ** -0.5, several),
+    argument("softmax", 0, "sign lost", lambda z, axis: -z, several),
+    value("softmax", "last weight forgotten", lambda s, *_: without_last(s, 1)),
+    differentiated("sum left out", sum_left_out),
+    differentiated("diagonal alone", lambda s, ds, axis: ds * s * (1 - s), several),
+    differentiated("weights forgotten", lambda s, ds, axis: ds - rowsum(s, ds, axis)),
 ]
 HELD_OUT = [
-    *unshifted(SINGLE, "maximum not subtracted"),
-    *unshifted(HALF, "maximum not subtracted, float16"),
-    argument("softmax", 0, "base 2", lambda x, axis: x * math.log(2), several),
+    *overflow("maximum not subtracted", SINGLE),
+    *overflow("maximum not subtracted, float16", HALF),
+    argument("softmax", 0, "base 2", lambda z, axis: z * math.log(2), several),
     argument(LSE, 0, "base 2", lambda x: x * math.log(2), on_map),
-    gradient("softmax", 0, "sum of the next row", of_next_row, several_rows),
+    differentiated("sum of the next row", sum_of_next_row, several_rows),
 ]
