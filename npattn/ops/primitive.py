@@ -3,7 +3,8 @@
 A primitive is written once, as its definition. Who calls it is answered by the first of these that has an answer:
 
 1. the array's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
-2. who watches or replaces primitives in this context (`replacing`): a trace, a mistake;
+2. who watches or replaces primitives in this context (`replacing`): a trace, a mistake; a kind that is to be watched
+   too asks them itself (`ask_handlers`), as rounding arrays do;
 3. a faster way that suits the arguments (`Primitive.faster`), unless they are put aside (`definitions`);
 4. the definition.
 """
@@ -150,8 +151,8 @@ def ask_kind(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str
     return NotImplemented if override is None else override(arguments[0], called, (kind,), arguments, options)
 
 
-def decide(called: Primitive, *arguments: Any, **options: Any) -> Any:
-    """Ask all but the array's kind."""
+def ask_handlers(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Ask who watches or replaces primitives, the innermost first."""
     context = CONTEXT.get()
     for i, handler in reversed(list(enumerate(context.handlers))):
         # What a handler calls in turn is shown to those around it, not to itself.
@@ -162,7 +163,15 @@ def decide(called: Primitive, *arguments: Any, **options: Any) -> Any:
             CONTEXT.reset(token)
         if result is not NotImplemented:
             return result
-    for way in () if context.definitions_only else called.ways:
+    return NotImplemented
+
+
+def decide(called: Primitive, *arguments: Any, **options: Any) -> Any:
+    """Ask all but the array's kind."""
+    result = ask_handlers(called, arguments, options)
+    if result is not NotImplemented:
+        return result
+    for way in () if CONTEXT.get().definitions_only else called.ways:
         if way.suits(*arguments, **options):
             return way.compute(*arguments, **options)
     return called.definition(*arguments, **options)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn import ops
+from npattn.ops.primitive import replacing
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp
@@ -259,6 +260,17 @@ def test_the_slope_of_a_saturated_gate_errs_as_that_of_a_kernel_that_keeps_the_g
     found = np.asarray(backward(np.ones_like(np.asarray(z))))
     exact = np.exp(-7) / (1 + np.exp(-7)) ** 2
     assert found.std() > abs(real - exact) > 100 * 2.0**-9 * exact
+
+
+def test_primitives_that_rounding_arrays_compute_themselves_are_shown_to_those_who_watch():
+    x, seen = Rounding(FORMATS["bfloat16"]).array(np.ones((1, 1, 2, 2))), []
+    with replacing(lambda primitive, *_: seen.append(primitive.__name__) or NotImplemented):
+        y, _ = ops.sigmoid(x)
+        np.einsum("bcij->bc", x)
+    assert seen == ["sigmoid"]
+    assert type(y) is RoundingArray
+    with replacing(lambda primitive, *_: ("answer", None)):
+        assert ops.sigmoid(x)[0] == "answer"
 
 
 def test_resizing_errs_as_a_kernel_that_computes_its_weights_in_float32():

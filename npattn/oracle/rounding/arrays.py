@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.ops.primitive import PRIMITIVES, ask_handlers
 from npattn.oracle.formats import ulp
 from npattn.typing import Array
 
@@ -104,7 +105,8 @@ class RoundingArray(np.ndarray):
         if found is None:  # makes something like an array of this kind, which `like` has named
             return function(*arguments, **options)
         if function in HANDLED_FUNCTIONS:
-            return HANDLED_FUNCTIONS[function](*arguments, **options)
+            watched = ask_handlers(function, arguments, options) if function in PRIMITIVES else NotImplemented
+            return HANDLED_FUNCTIONS[function](*arguments, **options) if watched is NotImplemented else watched
         if not function.__module__.startswith("numpy"):
             return NotImplemented
         result = super().__array_function__(function, types, arguments, options)

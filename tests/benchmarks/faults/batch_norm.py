@@ -1,0 +1,122 @@
+"""Faults of batch norm."""
+
+import numpy as np
+
+from tests.benchmarks.faults.arrays import both, on_map, several_images
+from tests.benchmarks.faults.families import ONLY_IMAGE_0
+from tests.benchmarks.faults.fault import always, argument, gradient, value
+
+NAME = "batch_norm"
+AXES = (0, 2, 3)
+
+
+def per_channel(a):
+    return a[:, None, None]
+
+
+def in_training(*_, training, **__):
+    return training
+
+
+def several(x):
+    """Whether the variance of a channel says anything."""
+    return x.size > 2 * x.shape[1]
+
+
+def mean_of(x):
+    return x.mean(axis=AXES)
+
+
+def variance_of(x, mean):
+    centred = x - per_channel(mean)
+    return mean_of(centred * centred)
+
+
+def statistics(x, weight, bias, *running, training, **_):
+    """Return mean and variance, as batch norm takes them."""
+    return (mean := mean_of(x), variance_of(x, mean)) if training else running
+
+
+def normalised(name, deviation, when=always, statistics=statistics):
+    """Normalise by another deviation or other statistics: ``deviation(variance, eps, count)``."""
+
+    def change(result, x, weight, bias, *running, **options):
+        mean, variance = statistics(x, weight, bias, *running, **options)
+        scale = 1 / deviation(variance, options["eps"], x.size // x.shape[1])
+        return (x - per_channel(mean)) * per_channel(scale * weight) + per_channel(bias), result[1]
+
+    return value(NAME, name, change, when)
+
+
+def root(variance, eps, count):
+    return np.sqrt(variance + eps)
+
+
+def differentiated(name, change):
+    """Differentiate otherwise through the statistics: ``change(dy, n, mean, slope, count)``, n being what is normal.
+
+    `mean` is that of dy over a channel, `slope` that of dy n.
+    """
+
+    def changed(gradients, dy, x, weight, *others, eps, **options):
+        _, dweight, dbias = gradients
+        mean, variance = statistics(x, weight, *others, **options)
+        scale, count = 1 / root(variance, eps, None), x.size // x.shape[1]
+        n = (x - per_channel(mean)) * per_channel(scale)
+        dx = change(dy, n, per_channel(dbias / count), per_channel(dweight / count), count)
+        return dx * per_channel(weight * scale), dweight, dbias
+
+    return gradient(NAME, None, name, changed, lambda x, *_, training, **__: training and several(x))
+
+
+def about_running_mean(x, weight, bias, running_mean, *_, **__):
+    return mean_of(x), mean_of((x - per_channel(running_mean)) ** 2)
+
+
+def of_running_variance(x, weight, bias, running_mean, running_var, **_):
+    return mean_of(x), running_var
+
+
+def of_image_0(x, *_, **__):
+    mean = x[0].mean(axis=(1, 2))
+    return mean, ((x[0] - per_channel(mean)) ** 2).mean(axis=(1, 2))
+
+
+def frozen(*_, **__):
+    return False
+
+
+TUNED_ON = [
+    normalised("unbiased variance", lambda v, eps, n: np.sqrt(v * (n / (n - 1)) + eps), in_training),
+    normalised("epsilon 1e-3", lambda v, eps, n: np.sqrt(v + 1e-3)),
+    normalised("epsilon beside the root", lambda v, eps, n: np.sqrt(v) + eps),
+    normalised("epsilon beside the root, 1e-3", lambda v, eps, n: np.sqrt(v) + 1e-3),
+    normalised("no root", lambda v, eps, n: v + eps),
+    value(NAME, "lost bias", lambda r, x, weight, bias, *_, **__: (r[0] - per_channel(bias), r[1])),
+    argument(NAME, "training", "running statistics in training", frozen, in_training, way="both"),
+    argument(
+        NAME,
+        "training",
+        "statistics of the batch in inference",
+        always,
+        lambda x, *_, training, **__: not training and several(x),
+        way="both",
+    ),
+    differentiated("mean constant", lambda dy, n, mean, slope, count: dy - n * slope),
+    differentiated("variance constant", lambda dy, n, mean, slope, count: dy - mean),
+    differentiated("statistics constant", lambda dy, n, mean, slope, count: dy),
+    differentiated("unbiased", lambda dy, n, mean, slope, count: dy - mean - n * (slope * (count / (count - 1)))),
+    ONLY_IMAGE_0.in_upstream(NAME, 1, 2),
+    gradient(NAME, 1, "of weight from x as it is", lambda g, dy, x, *_, **__: (dy * x).sum(axis=AXES)),
+]
+HELD_OUT = [
+    normalised("variance about the running mean", root, in_training, about_running_mean),
+    normalised("running variance, own mean", root, in_training, of_running_variance),
+    normalised("statistics of image 0", root, both(in_training, both(on_map, several_images)), of_image_0),
+    value(
+        NAME,
+        "bias before the scale",
+        lambda r, x, weight, bias, *_, **__: (r[0] + per_channel((weight - 1) * bias), r[1]),
+    ),
+    argument(NAME, "training", "with running statistics", frozen, in_training, way="backward"),
+]

@@ -1,0 +1,143 @@
+"""What a fault is, and the ways to make one of a primitive."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from npattn.module import as_tuple
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake.
+
+    Attributes
+    ----------
+    primitive : str
+        The primitive it stands in; empty if it concerns a whole pass.
+    name : str
+    way : str
+        "forward", "backward", or "both".
+    apply : callable
+        For a primitive ``apply(primitive, *arguments, **options)``, which returns value and backward as the primitive
+        does. For a pass ``apply(run, module, params, inputs, upstream)``, which returns named results; `run` takes the
+        same from `module` on and runs the pass as it should be.
+    when : callable
+        Takes the same arguments without the first: whether there is anything to get wrong.
+
+    Notes
+    -----
+    A primitive's arguments come as its signature has them, with defaults filled in: what may be given by position is.
+    """
+
+    primitive: str
+    name: str
+    way: str
+    apply: Callable[..., Any]
+    when: Callable[..., bool]
+
+    def __str__(self):
+        return f"{self.primitive or 'pass'}: {self.name}"
+
+
+def always(*_, **__):
+    return True
+
+
+def fault(primitive, name, way, apply, when=always):
+    return Fault(primitive, f"gradient: {name}" if way == "backward" else name, way, apply, when)
+
+
+def instead(primitive, name, other, when=always, *, way="forward", of=None):
+    """Take another function in the primitive's place: ``other(primitive, *arguments, **options)``.
+
+    Its value and backward count by `way`; in backward its gradients of all arguments, or of those with the numbers
+    `of`.
+    """
+
+    def apply(original, *arguments, **options):
+        wrong, back_wrong = other(original, *arguments, **options)
+        if way == "both":
+            return wrong, back_wrong
+        right, back_right = original(*arguments, **options)
+        if way == "forward":
+            return wrong, back_right
+        if of is None:
+            return right, back_wrong
+        return right, lambda *dy: chosen(of, back_wrong(*dy), back_right(*dy))
+
+    return fault(primitive, name, way, apply, when)
+
+
+def chosen(of, wrong, right):
+    return tuple(wrong[i] if i in of else gradient for i, gradient in enumerate(right))
+
+
+def argument(primitive, i, name, change, when=always, *, way="forward", of=None):
+    """Let a primitive read something else: ``change(*arguments, **options)`` makes the argument of number or name `i`.
+
+    In backward, gradients are computed from what was read, as in `instead`.
+    """
+
+    def other(original, *arguments, **options):
+        changed = change(*arguments, **options)
+        if isinstance(i, str):
+            return original(*arguments, **options | {i: changed})
+        return original(*arguments[:i], changed, *arguments[i + 1 :], **options)
+
+    return instead(primitive, name, other, when, way=way, of=of)
+
+
+def value(primitive, name, change, when=always):
+    """Change a primitive's value: ``change(value, *arguments, **options)``."""
+
+    def apply(original, *arguments, **options):
+        right, backward = original(*arguments, **options)
+        return change(right, *arguments, **options), backward
+
+    return fault(primitive, name, "forward", apply, when)
+
+
+def gradient(primitive, i, name, change, when=always):
+    """Change the gradient of argument `i`, or, if that is None, the tuple of all.
+
+    ``change(gradient, dy, *arguments, **options)`` returns what is there instead.
+    """
+
+    def apply(original, *arguments, **options):
+        right, backward = original(*arguments, **options)
+
+        def wrong(dy, accumulate_into=None):
+            found = backward(dy)
+            if i is None:
+                return change(found, dy, *arguments, **options)
+            gradients = list(as_tuple(found))
+            gradients[i] = change(gradients[i], dy, *arguments, **options)
+            if isinstance(found, tuple):
+                return tuple(gradients)
+            return gradients[0] if accumulate_into is None else accumulate_into + gradients[0]
+
+        return right, wrong
+
+    return fault(primitive, name, "backward", apply, when)
+
+
+def upstream(primitive, of, name, change, when=always):
+    """Compute the gradients of arguments `of`, None for all, from another dy: ``change(dy, *arguments, **options)``."""
+
+    def apply(original, *arguments, **options):
+        right, backward = original(*arguments, **options)
+
+        def wrong(dy):
+            found = backward(change(dy, *arguments, **options))
+            return found if of is None else chosen(of, found, backward(dy))
+
+        return right, wrong
+
+    return fault(primitive, name, "backward", apply, when)
+
+
+def dropped(g, *_, **__):
+    return np.zeros_like(g)

@@ -1,0 +1,108 @@
+"""Planting: a fault stands in one call of its primitive, while the system's own code runs around it.
+
+The calls that count are those that a system makes itself, or systems within it. What a primitive calls in turn is its
+own affair, forward and backward; but `THROUGH` primitives only hand on to others.
+"""
+
+import collections
+import contextlib
+import functools
+import inspect
+import itertools
+
+from npattn import ops
+from npattn.ops.primitive import replacing
+
+THROUGH = (ops.global_pools,)
+"""Primitives whose calls of others count as the system's own: whether they are answered themselves or not."""
+
+
+@contextlib.contextmanager
+def answering(answer):
+    """Let ``answer(primitive, arguments, options)`` give the results of a system's own calls, or NotImplemented."""
+    inside = False
+
+    def handler(primitive, arguments, options):
+        if inside or primitive in THROUGH:
+            return NotImplemented
+        result = answer(primitive, arguments, options)
+        if result is NotImplemented:
+            result = primitive(*arguments, **options)
+        if not isinstance(result, tuple) or not callable(result[-1]):
+            return result  # a value alone
+        value, backward = result
+        return value, kept_apart(backward)
+
+    def kept_apart(backward):
+        @functools.wraps(backward)
+        def call(*gradients, **options):
+            nonlocal inside
+            before, inside = inside, True
+            try:
+                return backward(*gradients, **options)
+            finally:
+                inside = before
+
+        return call
+
+    def hand_on(primitive, arguments, options):
+        return answer(primitive, arguments, options) if primitive in THROUGH and not inside else NotImplemented
+
+    with replacing(handler), replacing(hand_on):
+        yield
+
+
+@functools.cache
+def signature(primitive):
+    return inspect.signature(primitive)
+
+
+def completed(primitive, arguments, options):
+    """Return arguments and options as the primitive's signature has them, with defaults."""
+    given = signature(primitive).bind(*arguments, **options)
+    given.apply_defaults()
+    return given.args, given.kwargs
+
+
+def sites(run, faults, module, *given):
+    """Find where faults can stand: run once, and list for each fault the calls of its primitive that it applies to.
+
+    A fault of a whole pass has the one site 0, or none.
+    """
+    found = {fault: [] for fault in faults}
+    calls = collections.Counter()
+
+    def watch(primitive, arguments, options):
+        name, (arguments, options) = primitive.__name__, completed(primitive, arguments, options)
+        for fault in faults:
+            if fault.primitive == name and fault.when(*arguments, **options):
+                found[fault].append(calls[name])
+        calls[name] += 1
+        return NotImplemented
+
+    with answering(watch):
+        run(module, *given)
+    for fault in faults:
+        if not fault.primitive and fault.when(module, *given):
+            found[fault].append(0)
+    return {fault: places for fault, places in found.items() if places}
+
+
+def faulty(run, fault, site):
+    """Return `run` with a fault in the call of that number: ``(module, params, inputs, upstream)`` to results."""
+    if not fault.primitive:
+        return functools.partial(fault.apply, run)
+
+    def wrong(module, *given):
+        calls = itertools.count()
+
+        def spoil(primitive, arguments, options):
+            if primitive.__name__ != fault.primitive or next(calls) != site:
+                return NotImplemented
+            arguments, options = completed(primitive, arguments, options)
+            return fault.apply(primitive, *arguments, **options)
+
+        with answering(spoil):
+            return run(module, *given)
+
+    return wrong
