@@ -20,7 +20,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from npattn.ops.sweeping import on_cores, pieces, threads
 
 DTYPE = "float32"

@@ -145,6 +145,14 @@ def test_zeros_fill_channels_and_an_image():
     assert x[:-1, ::2].all()
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_zeros_empty_the_last_image_of_several_and_no_other(batch):
+    module = npattn.EfficientChannelAttention(4)
+    given = Given(*oracle.generic_values(module, batch=batch, height=2, width=3), {})
+    x = special("zeros", module, given, oracle.FORMATS["float16"]).inputs["x"]
+    assert [bool(image.any()) for image in x] == ([True] if batch == 1 else [True] * (batch - 1) + [False])
+
+
 @pytest.mark.parametrize("values", ["large", "ties", "zeros"])
 def test_masks_and_noise_stay_what_they_are(values):
     dropping = npattn.MultiScaleConcat(2, 2, rates=(1,), training=True)

@@ -14,10 +14,17 @@ from npattn.oracle import golden
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
-from tests.strategies import SYSTEMS, cases
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 common_formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+
+
+@functools.cache
+def case_of(system, dtype="float16", seed=0):
+    """A case of a system's small instance, which many tests look at: to make it takes longer than to judge by it."""
+    module = SMALL_MODULES.get(system.key, system.example())
+    return golden(module, batch=2, height=6, width=7, dtype=dtype, seed=seed)
 
 
 def given_to(case):
@@ -28,12 +35,12 @@ def given_to(case):
 @every_system
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype):
-    module = system.example()
-    case = golden(module, batch=2, height=4, width=3, dtype=dtype, seed=1)
+    case = case_of(system, dtype)
+    module = case.module
     shapes = {
-        "inputs": module.input_shapes(2, 4, 3),
+        "inputs": module.input_shapes(2, 6, 7),
         "params": module.parameter_shapes() | module.buffer_shapes(),
-        "upstream": module.output_shapes(2, 4, 3),
+        "upstream": module.output_shapes(2, 6, 7),
     }
     for kind, expected in shapes.items():
         arrays = getattr(case, kind)
@@ -45,8 +52,8 @@ def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, 
 
 @every_system
 def test_results_are_named_shaped_and_computed_as_the_module_does(system):
-    module = system.example()
-    case = golden(module, height=4, width=5)
+    case = case_of(system)
+    module = case.module
     expected = named_results(module, given_to(case))
     assert list(case.expected) == list(case.budget) == list(case.freedom) == list(case.digits) == list(expected)
     run = module(given_to(case).params, *given_to(case).inputs.values())
@@ -65,14 +72,14 @@ def test_results_are_named_shaped_and_computed_as_the_module_does(system):
 @common_formats
 @pytest.mark.parametrize("seed", range(2))
 def test_a_plain_kernel_in_the_format_passes(system, dtype, seed):
-    case = golden(system.example(), batch=2, height=7, width=9, dtype=dtype, seed=seed)
+    case = case_of(system, dtype, seed)
     case.assert_matches(run_on(Rounding(FORMATS[dtype]), case.module, given_to(case)))
 
 
 @every_system
 @common_formats
 def test_float32_with_results_rounded_to_the_format_passes(system, dtype):
-    case = golden(system.example(), batch=1, height=9, width=8, dtype=dtype, seed=5)
+    case = case_of(system, dtype, seed=1)
     single = named_results(case.module, given_to(case).each(np.float32))
     case.assert_matches({name: representable(np.float64(a), FORMATS[dtype]) for name, a in single.items()})
 
@@ -81,9 +88,9 @@ def test_float32_with_results_rounded_to_the_format_passes(system, dtype):
 @common_formats
 def test_pytorch_in_the_format_passes(system, dtype):
     torch = pytest.importorskip("torch")
-    module = system.example()
     tests = importlib.import_module(f"tests.attention.test_{system.__module__.rpartition('.')[2]}")
-    case = golden(module, batch=2, height=6, width=7, dtype=dtype, seed=2)
+    case = case_of(system, dtype)
+    module = case.module
     # Sliding windows one by one add up in the format: no kernel of interest does.
     if "sliding" in case.module.key or "flexible-seg" in case.module.key:
         dtype = "float32"
@@ -100,11 +107,6 @@ def test_pytorch_in_the_format_passes(system, dtype):
     case.assert_matches(found)
 
 
-@functools.cache
-def small_case(system):
-    return golden(system.example(), batch=2, height=5, width=7, dtype="float16", seed=4)
-
-
 FAULTS = {
     "one part in ten too large": lambda a: a * 1.1,
     "zero": lambda a: a * 0,
@@ -116,7 +118,7 @@ FAULTS = {
 @every_system
 @pytest.mark.parametrize("fault", FAULTS)
 def test_wrong_results_are_refused_by_name(system, fault):
-    case = small_case(system)
+    case = case_of(system)
     judged = 0
     for name, value in case.expected.items():
         wrong = FAULTS[fault](value)
@@ -148,7 +150,7 @@ def test_inputs_are_the_same_on_every_version():
 
 @every_system
 def test_golden_values_are_right_to_many_more_digits_than_any_budget_needs(system):
-    case = golden(system.example(), height=6, width=5, dtype="float32")
+    case = case_of(system, "float32")
     if np.isnan(next(iter(case.digits.values()))):
         pytest.skip("longdouble has no more digits than float64 here")
     assert min(case.digits.values()) > 6

@@ -11,7 +11,7 @@ from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, 
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases, seeds, sizes
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, seeds
 
 METHODS = ["jacobian", "adjoint"]
 # Systems that multiply the map by what they attend to, and do nothing else with it.
@@ -112,16 +112,23 @@ def scale_one(gradient, element):
     return gradient
 
 
+def has_few_parameters(case):
+    """Whether a Jacobian is soon compared; what larger modules have more of are columns of the same layers."""
+    return sum(value.size for value in case[1].values()) <= 500
+
+
 @pytest.mark.parametrize(("method", "examples"), [("jacobian", 25), ("adjoint", 50)])
-def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits(method, examples):
-    few = st.integers(1, 3) if method == "jacobian" else sizes
+def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits_and_no_fault_is_found(method, examples):
+    few = st.integers(1, 3)
+    drawn = cases(batch=few, height=few).filter(has_few_parameters) if method == "jacobian" else cases()
 
     # Of one position's softmax, of dead units or of a variance of one value, the gradient is 0.
-    @given(case=cases(batch=few, height=few, width=sizes))
+    @given(case=drawn)
     @settings(max_examples=examples)
     def check(case):
         report = gradcheck(*case, method=method, allow_zero=True)
         assert report.passed, report
+        assert report.faults == ()
 
     check()
 
@@ -129,7 +136,7 @@ def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits(method, ex
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
     module = SMALL_MODULES.get(system.key, system.example())
-    values = generic_values(module, batch=1, height=3, width=4)
+    values = generic_values(module, batch=1, height=2, width=3)
     gradients = gradients_of(module, *values)
     changes = a_billionth_off_in_one_element(gradients, np.random.RandomState(0))
     report = gradcheck(spoiled(module, changes), *values, method="jacobian")
@@ -144,7 +151,7 @@ def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_adjoint_identity(system):
-    module = system.example()
+    module = SMALL_MODULES.get(system.key, system.example())
     values = generic_values(module, batch=1, height=3, width=4)
     noise = gradcheck(module, *values, method="adjoint").noise
     names = [name for name in gradients_of(module, *values) if name not in noise]
@@ -315,12 +322,6 @@ def test_a_backward_pass_that_is_linear_but_for_a_billionth_is_named():
     report = gradcheck(Bent(), *generic_values(Bent()), method="jacobian")
     assert report.faults == ("backward is not linear in dy: bias",)
     assert max(report.errors.values()) <= report.tolerance
-
-
-@given(cases())
-@settings(max_examples=30)
-def test_no_fault_is_found_in_any_system(case):
-    assert gradcheck(*case, method="adjoint", allow_zero=True).faults == ()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -509,7 +510,7 @@ def test_a_wrong_convention_at_a_kink_is_caught():
 
 
 @given(cases(), seeds)
-@settings(max_examples=20)
+@settings(max_examples=5)
 def test_the_same_seed_gives_the_same_report(case, seed):
     first, second = (gradcheck(*case, seed=seed, method="adjoint") for _ in range(2))
     assert first == second
@@ -564,7 +565,7 @@ def test_bad_input_is_refused_with_a_reason(change, error, message):
 @settings(max_examples=15)
 def test_kinks_follow_the_stated_convention(data):
     """At exact zeros and ties forward and backward take the same side, so the check holds there too."""
-    module, params, inputs = data.draw(cases())
+    module, params, inputs = data.draw(cases().filter(has_few_parameters))
     name, first = next(iter(inputs.items()))
     x = np.random.RandomState(0).randint(-1, 2, first.shape).astype(float)
     zero = {name: np.zeros_like(value) if name.endswith("bias") else value for name, value in params.items()}
