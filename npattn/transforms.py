@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from npattn.checks import brief, check_map, describe_type, require_booleans, require_choice, require_integers
 from npattn.ops.resizing import resize_bilinear
+from npattn.typing import Array, Backward
 
 __all__ = ["Compose", "Flip", "QuarterTurns", "Rescale", "Transform", "Translate"]
 
@@ -27,7 +27,7 @@ class Transform(ABC):
     array([[[[0., 0., 1.]]]])
     """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> tuple[Array, Backward]:
         """Transform a map.
 
         Parameters
@@ -51,7 +51,7 @@ class Transform(ABC):
         return self.apply(x)
 
     @abstractmethod
-    def apply(self, x: Any) -> Any:
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Transform a map that has been checked."""
 
 
@@ -72,10 +72,10 @@ class Flip(Transform):
 
     direction: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_choice("Flip", ("horizontal", "vertical"), direction=self.direction)
 
-    def apply(self, x):
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Mirror; the adjoint is the same."""
         axis = 3 if self.direction == "horizontal" else 2
         return np.flip(x, axis).copy(), lambda dy: np.flip(dy, axis).copy()
@@ -98,10 +98,10 @@ class QuarterTurns(Transform):
 
     turns: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_integers("QuarterTurns", least=None, turns=self.turns)
 
-    def apply(self, x):
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Turn; the adjoint turns back."""
         turns = self.turns % 4
         return np.rot90(x, turns, (2, 3)).copy(), lambda dy: np.rot90(dy, -turns, (2, 3)).copy()
@@ -132,10 +132,10 @@ class Translate(Transform):
     rows: int = 0
     columns: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         require_integers("Translate", least=None, rows=self.rows, columns=self.columns)
 
-    def apply(self, x):
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Move; the adjoint moves back, with zeros for what was lost."""
         return moved(x, self.rows, self.columns), lambda dy: moved(dy, -self.rows, -self.columns)
 
@@ -159,7 +159,7 @@ class Rescale(Transform):
     size: tuple[int, int]
     align_corners: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.size, tuple) or len(self.size) != 2:
             kind = TypeError if not isinstance(self.size, tuple) else ValueError
             raise kind(f"Rescale: size={brief(self.size)}; expected a tuple of two integers, (height, width)")
@@ -167,7 +167,7 @@ class Rescale(Transform):
         require_integers("Rescale", height=height, width=width)
         require_booleans("Rescale", align_corners=self.align_corners)
 
-    def apply(self, x):
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Interpolate."""
         return resize_bilinear(x, self.size, self.align_corners)
 
@@ -196,7 +196,7 @@ class Compose(Transform):
 
     parts: tuple[Transform, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.parts, tuple):
             raise TypeError(f"Compose: parts={brief(self.parts)} is {describe_type(self.parts)}; expected a tuple")
         for part in self.parts:
@@ -206,7 +206,7 @@ class Compose(Transform):
                     "Flip('horizontal')"
                 )
 
-    def apply(self, x):
+    def apply(self, x: Array) -> tuple[Array, Backward]:
         """Apply the transforms; the adjoint applies theirs in the opposite order."""
         y, backs = x.copy(), []
         for part in self.parts:
@@ -222,7 +222,7 @@ class Compose(Transform):
         return y, backward
 
 
-def moved(x, rows, columns):
+def moved(x: Array, rows: int, columns: int) -> Array:
     """Move a map downwards and to the right; zeros move in."""
     y = np.zeros_like(x)
     (to_row, from_row), (to_column, from_column) = (

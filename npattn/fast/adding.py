@@ -7,10 +7,11 @@ import numpy as np
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.adding import accumulate, add
+from npattn.typing import Array, Backward
 
 
 @add.faster(suits=lambda *arrays: len(arrays) > 1 and is_large(*arrays))
-def add_in_one_pass(*arrays):
+def add_in_one_pass(*arrays: Array) -> tuple[Array, Backward]:
     """Add further maps to a block of the sum of two while it is in the cache."""
     first, second, *others = arrays
     count, y = len(arrays), np.empty_like(first)
@@ -25,7 +26,7 @@ def add_in_one_pass(*arrays):
 
 
 @accumulate.faster(suits=lambda total, gradient: is_large(total, gradient) and total.flags.writeable)
-def accumulate_in_place(total, gradient):
+def accumulate_in_place(total: Array, gradient: Array) -> Array:
     """Write the sum where the one summand stands: a new map would have to be got from memory."""
 
     def compute(block):

@@ -8,6 +8,7 @@ from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import transpose
 from npattn.ops.products import product
+from npattn.typing import Array, Backward
 
 BLOCK_PAIRS = 2**19
 """Pairs of positions in a block: few enough to stay in the cache from one pass over them to the next."""
@@ -15,13 +16,13 @@ MIN_ROWS = 256
 """Rows in a block at least: every block adds to all later columns, which has to serve many rows to be worth it."""
 
 
-def is_worth_blocks(u, v):
+def is_worth_blocks(u: Array, v: Array) -> bool:
     """Tell whether there are many pairs, of the machine's floats."""
     return u.shape[0] * u.shape[2] ** 2 >= MIN_PARALLEL_SIZE and are_machine_floats(u, v)
 
 
 @affinity_sums.faster(suits=is_worth_blocks)
-def affinity_sums_by_halves(u, v):
+def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well."""
     values = np.concatenate([v, np.ones_like(v[:, :1])], axis=1)
     sums = np.zeros_like(values)
@@ -51,7 +52,7 @@ def affinity_sums_by_halves(u, v):
     return (sums[:, :-1], sums[:, -1:]), backward
 
 
-def upper_half(images, positions):
+def upper_half(images: int, positions: int) -> list[tuple[slice, slice, slice, slice]]:
     """Cut the upper half of the affinities into blocks: which images, which rows, the columns from there on.
 
     The rows' own columns come first in a block; `later` are those behind them, which the mirror image serves.

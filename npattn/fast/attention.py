@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from npattn.fast.blas import serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats
 from npattn.fast.threads import parallel_for
 from npattn.ops.attention import dot_product_attention, transpose
+from npattn.typing import Array, Backward
 
 BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 """Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
@@ -22,14 +25,14 @@ SAFE_LOGIT = 40.0
 """Size of logits up to which no exponential, nor a sum of them, leaves the range or loses digits in float32."""
 
 
-def is_worth_blocks(q, k, v, scale=1.0):
+def is_worth_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> bool:
     """Tell whether there are many logits, of the machine's floats."""
     logits = math.prod(q.shape[:-1]) // max(1, q.shape[-2]) * q.shape[-1] * k.shape[-1]
     return logits >= MIN_PARALLEL_SIZE and are_machine_floats(q, k, v)
 
 
 @dot_product_attention.faster(suits=is_worth_blocks)
-def attention_in_blocks(q, k, v, scale=1.0):
+def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[Array, Backward]:
     """Attend block by block, on all cores.
 
     A block of the forward pass holds some queries, which attend to all keys; where that is little, those of several
@@ -91,14 +94,14 @@ def attention_in_blocks(q, k, v, scale=1.0):
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
 
 
-def are_safe(q, k):
+def are_safe(q: Array, k: Array) -> bool:
     """Tell whether |q| |k| keeps all logits so small that no maximum has to be taken off before the exponential."""
     with np.errstate(over="ignore", invalid="ignore"):
         longest = [np.sqrt((a * a).sum(axis=-2).max(initial=0)) for a in (q, k)]
         return bool(longest[0] * longest[1] <= SAFE_LOGIT)  # false for NaN
 
 
-def cut(lead, queries, keys):
+def cut(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list[Any]]:
     """Cut the work into blocks by its shape alone: those of the forward pass, and of the backward pass by queries."""
     size = min(BLOCK_LOGITS, math.prod(lead) * queries * keys // NUM_BLOCKS)
     rows = cut_evenly(queries, max(MIN_QUERIES, size // keys))
@@ -113,7 +116,7 @@ def cut(lead, queries, keys):
     return forward, backward
 
 
-def cut_evenly(length, most):
+def cut_evenly(length: int, most: int) -> list[slice]:
     """Cut an axis into parts of the same length, nearly; if into several, into an even number, as cores come."""
     count = -(-length // most)
     count += count > 1 and count % 2
@@ -121,7 +124,7 @@ def cut_evenly(length, most):
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
-def product_less(a, b, c):
+def product_less(a: Array, b: Array, c: Array) -> Callable[..., Array]:
     """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n)``.
 
     Where that is quicker, an extra channel, -c in a and 1 in b, takes c off within the product.
@@ -139,7 +142,7 @@ def product_less(a, b, c):
     return compute
 
 
-def sum_columns(a, weights):
+def sum_columns(a: Array, weights: Array) -> Array:
     """Add up columns by weights: Σ_n a_n w_mn, (..., e, N) and (..., M, N) to (..., e, M).
 
     BLAS is quicker, up to twice, at many rows and few columns than at few rows and many columns.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from npattn.fast.blocks import are_machine_floats, is_large
@@ -9,6 +12,7 @@ from npattn.fast.im2col import conv_by_columns, conv_by_rows
 from npattn.fast.winograd import conv3x3
 from npattn.ops.convolution import conv2d, pair
 from npattn.ops.products import product
+from npattn.typing import Array, Backward
 
 MIN_CHANNELS = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
@@ -18,14 +22,23 @@ MIN_WIDE, MIN_POSITIONS = 128, 2**11
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
 
 
-def is_pointwise(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+def is_pointwise(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> bool:
     """Tell whether a kernel reads the map as it is."""
     plain = pair(stride) == (1, 1) and pair(padding) == (0, 0) and groups == 1
     return weight.shape[2:] == (1, 1) and plain and are_machine_floats(x, weight)
 
 
 @conv2d.faster(suits=is_pointwise)
-def conv_pointwise(x, weight, bias=None, **_):
+def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> tuple[Array, Backward]:
     """Multiply each position's channels by the kernel, without laying anything out."""
     batch, channels, height, width = x.shape
     rows, matrix = x.reshape(batch, channels, height * width), weight.reshape(weight.shape[:2])
@@ -41,13 +54,30 @@ def conv_pointwise(x, weight, bias=None, **_):
     return y, backward
 
 
-def suits_rows(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+def suits_rows(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+) -> bool:
     """Tell whether kernels slide one by one over all channels of a large map."""
     wide = weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1)
     return pair(stride) == (1, 1) and groups == 1 and wide and is_large(x) and are_machine_floats(x, weight)
 
 
-def suits_tiles(x, weight, bias=None, *, padding=0, dilation=1, **options):
+def suits_tiles(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    **options: Any,
+) -> bool:
     """Tell whether tiles are quicker. They cost a bit of precision: float64, taken for its digits, goes without."""
     above, beside = pair(padding)
     positions = (x.shape[2] + 2 * above - 2) * (x.shape[3] + 2 * beside - 2)
@@ -57,14 +87,14 @@ def suits_tiles(x, weight, bias=None, *, padding=0, dilation=1, **options):
 
 
 @conv2d.faster(suits=suits_tiles)
-def conv_in_tiles(*arguments, **options):
+def conv_in_tiles(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve 2×2 outputs at a time; errors are those of the largest input and weight that an output sees."""
     padding = pair(options.get("padding", 0))
     return by_convolution(lambda x, weight: conv3x3(x, weight, padding), *arguments, **options)
 
 
 @conv2d.faster(suits=suits_rows)
-def conv_row_by_row(*arguments, **options):
+def conv_row_by_row(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve by a product for each row of the kernel, or for each column where its taps lie far apart."""
     padding, dilation = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
 
@@ -75,7 +105,9 @@ def conv_row_by_row(*arguments, **options):
     return by_convolution(conv, *arguments, **options)
 
 
-def by_convolution(conv, *arguments, **options):
+def by_convolution(
+    conv: Callable[..., tuple[Array, Backward]], *arguments: Any, **options: Any
+) -> tuple[Array, Backward]:
     """Convolve without a bias, and add it; where anything is infinite, follow the definition.
 
     By definition infinity meets the zeros beyond the edges, which gives NaN; faster ways leave those products out, or
@@ -101,6 +133,6 @@ def by_convolution(conv, *arguments, **options):
     return y, backward
 
 
-def are_finite(*arrays):
+def are_finite(*arrays: Array) -> bool:
     """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
     return all(np.isfinite(a.sum()) for a in arrays)

@@ -6,10 +6,11 @@ import numpy as np
 
 from npattn.fast.blocks import is_large
 from npattn.ops.elementwise import relu
+from npattn.typing import Array, Backward
 
 
 @relu.faster(suits=is_large)
-def relu_without_selection(x):
+def relu_without_selection(x: Array) -> tuple[Array, Backward]:
     """Rectify without a selection, whose outcome no processor can foresee: it takes ten times as long.
 
     The maximum passes NaN on. A gradient is kept or dropped by its bits: a product with 0 would make NaN of infinity.

@@ -7,10 +7,11 @@ import numpy as np
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.gating import gate
+from npattn.typing import Array, Backward
 
 
 @gate.faster(suits=is_large)
-def gate_block_by_block(x, a):
+def gate_block_by_block(x: Array, a: Array) -> tuple[Array, Backward]:
     """Take both gradients of a block while it is in the cache, so that dy comes from memory once."""
     factor = a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
     y = np.empty_like(x)

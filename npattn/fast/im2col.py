@@ -8,11 +8,14 @@ from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import parallel_for
+from npattn.typing import Array, Backward
 
 __all__ = ["conv_by_columns", "conv_by_rows"]
 
 
-def conv_by_columns(x, weight, padding, dilation):
+def conv_by_columns(
+    x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[Array, Backward]:
     """Convolve column by column of the kernel, each with the part of the map that it reads, by rows.
 
     Where the taps of a row lie far apart each reads only part of the map; by rows all of them would be multiplied with
@@ -40,7 +43,9 @@ def conv_by_columns(x, weight, padding, dilation):
     return y, backward
 
 
-def conv_by_rows(x, weight, padding, dilation):
+def conv_by_rows(
+    x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[Array, Backward]:
     """Convolve by one matrix product for each row of the kernel, with stride 1 and without groups.
 
     What a row of the kernel reads is a run of rows of the map, which lies in memory as a product wants it. Only the

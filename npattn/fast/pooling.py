@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.pooling import first_maximum, global_pools, mean, scatter
 from npattn.ops.primitive import replacing
+from npattn.typing import Array, Backward
 
 MAX_ROW = 4096
 """Numbers that may be added up one after the other: their rounding errors add up too."""
 
 
-def has_short_rows(x, axis):
+def has_short_rows(x: Array, axis: int | tuple[int, ...]) -> bool:
     """Tell whether a sum may go along the axis, or the last of them, one number after the other."""
     return is_large(x) and x.shape[axis if isinstance(axis, int) else max(axis)] <= MAX_ROW
 
 
 @mean.faster(suits=has_short_rows)
-def mean_by_einsum(x, axis):
+def mean_by_einsum(x: Array, axis: int | tuple[int, ...]) -> Array:
     """Add up along one axis by `np.einsum`, up to four times as quick as `np.mean`, which is slow where rows are short.
 
     The rest is small. A long sum is left to `np.mean`, which adds up in pairs and so loses fewer digits.
@@ -42,7 +45,7 @@ def mean_by_einsum(x, axis):
 
 
 @first_maximum.faster(suits=lambda x, axis: is_large(x))
-def first_maximum_by_hits(x, axis):
+def first_maximum_by_hits(x: Array, axis: int) -> tuple[Array, Array]:
     """Seek the maximum, then the place where it stands, while a block is in the cache.
 
     On an axis that is not the last argmax would turn the array around in memory first. Each hit counts for what is left
@@ -67,26 +70,28 @@ def first_maximum_by_hits(x, axis):
     return first, highest
 
 
-def may_be_written(dp, index, axis, shape, accumulate_into):
+def may_be_written(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None) -> bool:
     """Tell whether there is a large map to add to."""
     return accumulate_into is not None and is_large(accumulate_into, dp) and accumulate_into.flags.writeable
 
 
 @scatter.faster(suits=may_be_written)
-def scatter_in_place(dp, index, axis, shape, accumulate_into):
+def scatter_in_place(
+    dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None
+) -> Array:
     """Add to those few numbers that change, instead of a map that is 0 nearly everywhere."""
     found = np.take_along_axis(accumulate_into, index, axis)
     np.put_along_axis(accumulate_into, index, found + dp, axis)
     return accumulate_into
 
 
-def are_average_and_maximum(x, names):
+def are_average_and_maximum(x: Array, names: Sequence[str]) -> bool:
     """Tell whether both are asked for, of rows that are short enough to be added up one number after the other."""
     return {"avg", "max"} <= set(names) and is_large(x) and x.shape[2] * x.shape[3] <= MAX_ROW
 
 
 @global_pools.faster(suits=are_average_and_maximum)
-def global_pools_in_one_pass(x, names):
+def global_pools_in_one_pass(x: Array, names: Sequence[str]) -> tuple[tuple[Array, ...], Backward]:
     """Take average and maximum of a block while it is in the cache."""
     row = *x.shape[:2], x.shape[2] * x.shape[3]
     flat = x.reshape(row)

@@ -10,6 +10,7 @@ from npattn.fast.blas import multiply
 from npattn.fast.blocks import are_machine_floats, blocks_of_product
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
+from npattn.typing import Array
 
 MIN_SERIAL = 9216
 """Multiplications from which BLAS may take several threads of its own."""
@@ -17,7 +18,7 @@ MIN_MULTIPLICATIONS = 2**22
 """Multiplications of a whole batch from which several cores bring more than they cost."""
 
 
-def is_worth_blocks(a, b):
+def is_worth_blocks(a: Array, b: Array) -> bool:
     """Tell whether BLAS would use several cores, or should."""
     if not are_machine_floats(a, b):
         return False
@@ -26,7 +27,7 @@ def is_worth_blocks(a, b):
 
 
 @product.faster(suits=is_worth_blocks)
-def product_in_blocks(a, b):
+def product_in_blocks(a: Array, b: Array) -> Array:
     """Multiply block by block, on all cores.
 
     BLAS would use all cores as well. But its threads keep their cores busy for a while after a product, to be quick at

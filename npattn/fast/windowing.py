@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_starts, window_sums
+from npattn.typing import Array
 
 MAX_SIDE = 128
 """Rows and columns up to which windows are added up by products with whole matrices of ones and zeros."""
 
 
-def are_large(a, shape):
+def are_large(a: Array, shape: tuple[int, ...]) -> bool:
     """Tell whether a map of the shape, made from or of the machine's floats, is large."""
     return type(a) is np.ndarray and math.prod(shape) >= MIN_PARALLEL_SIZE and are_machine_floats(a)
 
 
 @window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape) and max(x.shape[2:]) <= MAX_SIDE)
-def window_sums_by_products(x, window, stride):
+def window_sums_by_products(x: Array, window: int, stride: int) -> Array:
     """Multiply by matrices that say by 1 and 0 which positions lie in which window."""
     rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
     with np.errstate(over="ignore", invalid="ignore"):
@@ -31,7 +33,7 @@ def window_sums_by_products(x, window, stride):
 
 
 @window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape))
-def window_sums_by_runs(x, window, stride):
+def window_sums_by_runs(x: Array, window: int, stride: int) -> Array:
     """Sum once over positions that lie in the same windows: one pass over the map instead of one for every window."""
     for axis in (2, 3):
         starts, size, runs = cut_runs(x.shape[axis], window, stride)
@@ -41,7 +43,7 @@ def window_sums_by_runs(x, window, stride):
 
 
 @add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)) and max(size) <= MAX_SIDE)
-def add_windows_by_products(z, size, window, stride):
+def add_windows_by_products(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     """Multiply by the same matrices, transposed."""
     rows, columns = (membership(length, window, stride, z) for length in size)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -51,7 +53,7 @@ def add_windows_by_products(z, size, window, stride):
 
 
 @add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)))
-def add_windows_by_runs(z, size, window, stride):
+def add_windows_by_runs(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     """Broadcast once to positions that lie in the same windows."""
     for axis, length in ((3, size[1]), (2, size[0])):
         starts, width, runs = cut_runs(length, window, stride)
@@ -63,7 +65,7 @@ def add_windows_by_runs(z, size, window, stride):
     return z
 
 
-def membership(length, window, stride, like):
+def membership(length: int, window: int, stride: int, like: Array) -> Array:
     """Say which positions of an axis lie in which window, by 1 and 0: (R, H)."""
     starts, size = window_starts(length, window, stride), min(window, length)
     matrix = np.zeros_like(like, shape=(len(starts), length))
@@ -72,24 +74,24 @@ def membership(length, window, stride, like):
     return matrix
 
 
-def multiply_columns(x, matrix):
+def multiply_columns(x: Array, matrix: Array) -> Array:
     """Multiply the last axis of a map by a matrix, all rows of all channels in one product."""
     return product(x.reshape(-1, x.shape[-1]), matrix).reshape(*x.shape[:-1], matrix.shape[1])
 
 
-def cut_runs(length, window, stride):
+def cut_runs(length: int, window: int, stride: int) -> tuple[list[int], int, list[tuple[int, int]]]:
     """Cut an axis where windows begin or end: (starts, their size, runs of positions that lie in the same windows)."""
     starts, size = window_starts(length, window, stride), min(window, length)
     ends = sorted({*starts, *(start + size for start in starts)})
     return starts, size, list(itertools.pairwise(ends))
 
 
-def total(x, axis):
+def total(x: Array, axis: int) -> Array:
     """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
     ones = np.ones_like(x, shape=x.shape[axis])
     return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
 
 
-def along(axis, index):
+def along(axis: int, index: slice) -> tuple[Any, ...]:
     """Index one axis, and take all of those before it."""
     return (slice(None),) * axis + (index,)

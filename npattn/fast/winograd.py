@@ -10,6 +10,7 @@ from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import cut_axis
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
+from npattn.typing import Array, Backward
 
 __all__ = ["conv3x3"]
 
@@ -25,7 +26,7 @@ OUTPUT = (np.add, None), (np.add, np.add), (np.add, np.subtract), (None, np.subt
 """Aᵀ, column by column: how each of four products goes into two outputs."""
 
 
-def conv3x3(x, weight, padding):
+def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, Backward]:
     """Slide 3×3 kernels over a map, 2×2 outputs at a time: y = Aᵀ [Σ_c (G w_c Gᵀ) ⊙ (Bᵀ x_c B)] A.
 
     A tile of 4×4 inputs makes 2×2 outputs, by 16 multiplications for each channel instead of 36: kernel and tile are

@@ -62,8 +62,8 @@ def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False
 
 def interpolate(x: Array, axis: int, length: int, align_corners: bool) -> Array:
     """Read an axis at `length` positions."""
-    below, above, weight = taps(x.shape[axis], length, align_corners)
-    weight = np.array(weight[0], dtype=x.real.dtype, like=x) / weight[1]
+    below, above, (numerators, denominator) = taps(x.shape[axis], length, align_corners)
+    weight = np.array(numerators, dtype=x.real.dtype, like=x) / denominator
     weight = weight.reshape(length, *(1,) * (x.ndim - axis % x.ndim - 1))
     y = np.take(x, above, axis)
     y *= weight

@@ -97,7 +97,7 @@ class RoundingArray(np.ndarray):
         self,
         function: Callable[..., Any],
         types: Iterable[type],
-        arguments: Iterable[Any],
+        arguments: tuple[Any, ...],
         options: Mapping[str, Any],
     ) -> Any:
         """Count einsum as a product; see that what other functions make keeps rounding."""
