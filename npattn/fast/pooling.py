@@ -76,9 +76,7 @@ def may_be_written(dp: Array, index: Array, axis: int, shape: tuple[int, ...], a
 
 
 @scatter.faster(suits=may_be_written)
-def scatter_in_place(
-    dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None
-) -> Array:
+def scatter_in_place(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array) -> Array:
     """Add to those few numbers that change, instead of a map that is 0 nearly everywhere."""
     found = np.take_along_axis(accumulate_into, index, axis)
     np.put_along_axis(accumulate_into, index, found + dp, axis)

@@ -97,7 +97,7 @@ class RoundingArray(np.ndarray):
         self,
         function: Callable[..., Any],
         types: Iterable[type],
-        arguments: tuple[Any, ...],
+        arguments: Iterable[Any],
         options: Mapping[str, Any],
     ) -> Any:
         """Count einsum as a product; see that what other functions make keeps rounding."""
@@ -105,7 +105,7 @@ class RoundingArray(np.ndarray):
         if found is None:  # makes something like an array of this kind, which `like` has named
             return function(*arguments, **options)
         if function in HANDLED_FUNCTIONS:
-            watched = ask_handlers(function, arguments, options) if function in PRIMITIVES else NotImplemented
+            watched = ask_handlers(function, tuple(arguments), options) if function in PRIMITIVES else NotImplemented
             return HANDLED_FUNCTIONS[function](*arguments, **options) if watched is NotImplemented else watched
         if not function.__module__.startswith("numpy"):
             return NotImplemented
