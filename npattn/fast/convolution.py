@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import are_machine_floats, is_large
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
 from npattn.fast.im2col import conv_by_columns, conv_by_rows
 from npattn.fast.winograd import conv3x3
 from npattn.ops.convolution import conv2d, pair
@@ -64,9 +65,11 @@ def suits_rows(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> bool:
-    """Tell whether kernels slide one by one over all channels of a large map."""
-    wide = weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1)
-    return pair(stride) == (1, 1) and groups == 1 and wide and is_large(x) and are_machine_floats(x, weight)
+    """Tell whether kernels slide one by one over all channels, and read many numbers."""
+    if not (pair(stride) == (1, 1) and groups == 1 and are_machine_floats(x, weight)):
+        return False
+    taps = math.prod(weight.shape[2:])
+    return weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1) and taps * x.size >= MIN_PARALLEL_SIZE
 
 
 def suits_tiles(
