@@ -95,11 +95,38 @@ class Case:
             If `results` is no mapping.
         ValueError
             If it is empty, or holds a name that is not in `expected`.
+
+        Examples
+        --------
+        >>> import npattn
+        >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+        >>> report = case.compare({"output": 1.1 * case.expected["output"]})
+        >>> report.passed, report.judgements["output"].outside > 0.5
+        (False, True)
         """
         return compare(self, results, least_judged)
 
     def assert_matches(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> None:
-        """Raise AssertionError, with the report as its text, unless `compare` passes."""
+        """Judge a kernel's results, as `compare` does, and fail unless they pass.
+
+        Parameters
+        ----------
+        results : mapping of str to array
+        least_judged : float, default 0.5
+
+        Raises
+        ------
+        AssertionError
+            With the report as its text, unless it passes.
+        TypeError, ValueError
+            As `compare` raises them.
+
+        Examples
+        --------
+        >>> import npattn
+        >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+        >>> case.assert_matches({"output": case.expected["output"]})
+        """
         __tracebackhide__ = True  # pytest then points at the caller's line
         report = self.compare(results, least_judged=least_judged)
         if not report.passed:

@@ -31,6 +31,11 @@ class Format:
         which keeps its results in float32.
     saturates : bool
         Whether what is too large becomes the largest number, as in kernels that write 8-bit floats, and not infinity.
+
+    Examples
+    --------
+    >>> FORMATS["bfloat16"].unit_roundoff
+    0.00390625
     """
 
     name: str

@@ -12,8 +12,8 @@ low-precision computation is.
 
 A fault can be seen in a format if, computed exactly, it moves some result by at least `VISIBLE` times the errors that
 plain correct kernels themselves make there: in root mean square over the tensor, or in its largest error. The errors
-are the largest of those of `kernels.PLAIN` and of the reference with every operation rounded at random, over all seeds
-of a shape and several upstream gradients for each: a gradient of few numbers may be right by luck, and a close decision
+are the largest of those of `kernels.PLAIN` and of the reference with every operation rounded stochastically, over all
+seeds of a shape and several upstream gradients for each: a gradient of few numbers may be right by luck, and a near tie
 fall as it should. No budget and no limit enters.
 
 Held out are kernels and faults (`HELD_OUT` of those two files) and cases (`held_out_cases`: hyperparameters, shapes,

@@ -76,7 +76,7 @@ def test_a_number_goes_to_one_of_its_two_neighbours_and_stays_if_it_is_one(forma
 
 @every_format
 @pytest.mark.parametrize("value", [1.3, -0.7, 2.0**-20, 3e-5])
-def test_random_rounding_is_right_on_average(format, value):
+def test_stochastic_rounding_is_right_on_average(format, value):
     many = np.full(40_000, value, format.storage)
     exact = float(many[0])
     rounded = Rounding(format, 7).round(many).astype(np.float64)

@@ -52,7 +52,20 @@ class Rounding:
         return wrap(np.array(values, self.format.storage), self)
 
     def round(self, values: Array, precision: int | None = None) -> np.ndarray:
-        """Round to one of the format's two neighbours, in place and at random: to the nearer one more often."""
+        """Round stochastically, in place: to one of the format's two neighbours, to the nearer one more often.
+
+        Parameters
+        ----------
+        values : array
+            Of the storage's dtype; others are left alone.
+        precision : int, optional
+            Significant bits, other than the format's own.
+
+        Returns
+        -------
+        numpy.ndarray
+            `values`.
+        """
         format = self.format
         values = np.asarray(values)
         if self.fused or values.dtype != format.storage:  # integers, Booleans
