@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from npattn.fast import blas
@@ -75,10 +77,10 @@ def test_a_product_is_the_product(shape, dtype):
 @pytest.mark.parametrize("shape", [SHAPES["medium rows"], SHAPES["just large"], SHAPES["large"], SHAPES["vector"]])
 @pytest.mark.parametrize("first", LAYOUTS)
 def test_a_product_does_not_mind_layouts(shape, first):
-    for second in LAYOUTS:
+    for second, lay_out in LAYOUTS.items():
         a, b = draw(shape, np.float64)
-        a, b = LAYOUTS[first](a), LAYOUTS[second](b)
-        out = LAYOUTS[second if second != "repeated" else "rows"](np.full((*a.shape[:-1], b.shape[-1]), np.nan))
+        a, b = LAYOUTS[first](a), lay_out(b)
+        out = (LAYOUTS["rows"] if second == "repeated" else lay_out)(np.full((*a.shape[:-1], b.shape[-1]), np.nan))
         assert blas.multiply(a, b, out) is out
         np.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-12)
 
@@ -109,6 +111,37 @@ def test_bits_of_a_matrix_times_its_own_transpose_do_not_depend_on_the_threads_o
         np.testing.assert_array_equal(found[0], others)
 
 
+@given(
+    batch=st.lists(st.integers(1, 3), max_size=1),
+    sizes=st.tuples(*[st.integers(1, 2000)] * 3),
+    transposed=st.booleans(),
+)
+@example(batch=[], sizes=(8, 12000, 8), transposed=False)
+@example(batch=[], sizes=(20, 100, 20), transposed=True)
+@example(batch=[], sizes=(100, 1000, 10), transposed=False)
+def test_every_way_to_multiply_is_taken_within_its_bounds(batch, sizes, transposed):
+    rows, inner, columns = sizes
+    a, out = np.empty((*batch, rows, inner)), np.empty((*batch, rows, rows if transposed else columns))
+    b = a.swapaxes(-1, -2) if transposed else np.empty((*batch, inner, columns))
+
+    def numpy_takes_one_thread(a, b, out):
+        few, many = sorted((a.shape[-2], b.shape[-1]))
+        multiplications = few * many * a.shape[-1]
+        assert multiplications <= (9215 if few == 1 else 2**18) or a.shape[-1] == 1
+        assert few < many or a.shape[-1] == 1 or not np.may_share_memory(a, b)
+
+    def batch_is_large_enough(a, b, out):
+        assert a.ndim == 2
+        assert a.size * b.shape[1] > 10**6
+        assert min(*a.shape, *b.shape) > 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "matmul", numpy_takes_one_thread)
+        patch.setattr(np, "einsum", lambda *_, out: None)
+        patch.setattr(blas, "find_gemm", lambda dtype: batch_is_large_enough)
+        blas.multiply(a, b, out)
+
+
 @on_one_thread
 @pytest.mark.parametrize("shape", [SHAPES["deep"], SHAPES["medium rows"], SHAPES["vector"], ((), 250, 257, 250)])
 def test_a_product_takes_the_calling_thread_alone(shape):
@@ -116,7 +149,7 @@ def test_a_product_takes_the_calling_thread_alone(shape):
     others = []
     with threadpool_limits(2):
         time.sleep(0.1)  # until BLAS's threads are at rest
-        for _ in range(5):
+        for _ in range(3):
             everywhere, here = time.process_time(), time.thread_time()
             until = here + 0.03
             while time.thread_time() < until:
@@ -268,7 +301,7 @@ print(forked)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_processes_forked_while_others_multiply_can_multiply():
     found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK, "2"], check=False, capture_output=True, timeout=60, text=True
+        [sys.executable, "-W", "ignore", "-c", FORK, "1"], check=False, capture_output=True, timeout=60, text=True
     )
     assert not found.returncode, found.stderr
     assert int(found.stdout) > 3

@@ -337,8 +337,15 @@ def test_errors_are_raised_ignored_or_told_as_the_caller_wishes(count, monkeypat
 
 
 @on_one_thread
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [((), 512, 4096, 512), ((3,), 100, 300, 170), ((9,), 64, 144, 196)])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        (((), 512, 4096, 512), np.float32),
+        (((3,), 100, 300, 170), np.float64),
+        (((9,), 64, 144, 196), np.float32),
+        (((40,), 49, 32, 49), np.float64),
+    ],
+)
 def test_a_product_has_the_same_bits_whatever_threads_there_are_and_whatever_others_do(shape, dtype):
     batch, rows, inner, columns = shape
     a, b = matrices(*batch, rows, inner, dtype=dtype), matrices(*batch, inner, columns, dtype=dtype, seed=1)
@@ -356,7 +363,7 @@ def test_a_product_has_the_same_bits_whatever_threads_there_are_and_whatever_oth
             if busy:
                 other.start()
             for count in (1, 2, 4):
-                for limit in (1, 2):
+                for limit in (1, 2) if count < 4 else (2,):
                     with threadpool_limits(limit), pytest.MonkeyPatch.context() as patch:
                         patch.setattr(threads, "num_threads", lambda count=count: count)
                         found.append(product(a, b))
@@ -471,8 +478,8 @@ print(rounds, interrupts, escapes)
 @posix
 @pytest.mark.parametrize("way", ["timer", "thread", "storm"])
 def test_interrupts_at_any_moment_leave_everything_as_it_was(way):
-    rounds, interrupts, escapes = map(int, run(INTERRUPTS, 2, way, random.randrange(1000)))
-    assert interrupts > rounds / 4 > 2
+    rounds, interrupts, escapes = map(int, run(INTERRUPTS, 1, way, random.randrange(1000)))
+    assert interrupts > rounds / 4 > 1
     assert escapes == 0 or way == "storm"  # no helper works on when the exception leaves
 
 
@@ -616,7 +623,7 @@ print(forked)
 @posix
 @linux
 def test_a_process_forked_while_others_compute_has_threads_of_its_own_and_blas_as_it_was():
-    (forked,) = run(FORKS, 2)
+    (forked,) = run(FORKS, 1)
     assert int(forked) > 2
 
 
