@@ -1,5 +1,4 @@
 import os
-import platform
 import random
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import npattn
-from npattn.fast import blas, threads
+from npattn.fast import blas, machine, threads
 from npattn.fast.threads import num_threads, parallel_for
 from npattn.ops.primitive import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
@@ -513,7 +512,7 @@ def test_an_interrupt_before_any_instruction_leaves_everything_as_it_was(two_thr
 
     def compute():
         out = np.empty((2, 101, 100), np.float32)
-        parallel_for(lambda i: blas.multiply(a[i], b[i], out[i]), range(2), products=True)
+        parallel_for(lambda i: blas.multiply(a[i], b[i], out[i]), range(2))
         return out
 
     limits, settings, expected, step = blas_threads(), np.geterr(), compute(), 0
@@ -669,10 +668,11 @@ def test_a_process_forked_by_work_is_told_that_others_blocks_are_missing():
 def test_limits_of_users_are_neither_lost_nor_overridden(elsewhere, two_threads):
     a, b = matrices(150, 200), matrices(200, 150, seed=1)
     expected, before, rounds, stop = product(a, b), blas_threads(), [], threading.Event()
+    off = 0 if blas.multiplies_on_one_thread() else 1e-3
 
     def compute():
         while not stop.is_set():
-            assert (product(a, b) == expected).all()
+            np.testing.assert_allclose(product(a, b), expected, rtol=0, atol=off)
             rounds.append(None)
 
     def limit():
@@ -715,7 +715,7 @@ def test_nothing_sets_the_threads_of_blas(two_threads, monkeypatch):
 def four_cores(monkeypatch):
     """A process that may use four cores and has set no limit, with BLAS on four threads."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(threads, "other_cores", set)
+    monkeypatch.setattr(machine, "other_cores", set)
     monkeypatch.setattr(threads, "LIMIT", sys.maxsize)
     with threadpool_limits(4):
         yield
@@ -747,7 +747,7 @@ def test_the_environment_is_read(variable):
 
 
 def test_limits_of_threadpoolctl_are_kept(four_cores):
-    for limit in (1, 2, 3, 64):
+    for limit in (1, 2, 3, 6):
         with threadpool_limits(limit):
             assert num_threads() == min(limit, 4)
     with threadpool_limits(1):
@@ -773,37 +773,9 @@ def test_cores_that_are_denied_are_not_used(monkeypatch):
 # Cores
 
 
-@linux
-def test_the_system_tells_on_which_core_a_thread_runs():
-    if threads.current_core() is None:
-        pytest.skip("the system does not tell")
-    allowed = os.sched_getaffinity(0)
-    try:
-        for core in allowed:
-            os.sched_setaffinity(0, {core})
-            assert threads.current_core()() == core
-            assert threads.other_cores() == set()
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
-@pytest.mark.parametrize("core", [0, 2, 5])
-def test_helpers_may_run_on_all_cores_but_the_callers(core, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
-    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
-    monkeypatch.setattr(threads, "current_core", lambda: lambda: core)
-    assert threads.other_cores() == {0, 2, 5} - {core}
-    monkeypatch.setattr(threads, "current_core", lambda: None)
-    assert threads.other_cores() == set()
-
-
-@pytest.mark.parametrize(("avoid", "expected"), [(True, {3, 4}), (False, None)])
-def test_a_helper_moves_to_the_other_cores_before_it_works_and_the_caller_stays(
-    avoid, expected, two_threads, monkeypatch
-):
+def test_a_helper_moves_to_the_other_cores_before_it_works_and_the_caller_stays(two_threads, monkeypatch):
     pinned, seen, both = [], {}, threading.Barrier(2, timeout=30)
-    monkeypatch.setattr(threads, "other_cores", lambda: {3, 4})
-    monkeypatch.setattr(threads, "AVOID_CALLERS_CORE", avoid)
+    monkeypatch.setattr(machine, "other_cores", lambda: {3, 4})
     monkeypatch.setattr(
         os, "sched_setaffinity", lambda who, cores: pinned.append((threading.get_ident(), who, cores)), raising=False
     )
@@ -815,12 +787,12 @@ def test_a_helper_moves_to_the_other_cores_before_it_works_and_the_caller_stays(
     parallel_for(work, range(2))
     seen.pop(threading.get_ident())
     ((helper, calls),) = seen.items()
-    assert calls == ([(helper, 0, expected)] if avoid else [])
+    assert calls == [(helper, 0, {3, 4})]
 
 
 @linux
 def test_a_helper_works_where_it_is_if_the_system_denies_it_other_cores(two_threads, monkeypatch):
-    monkeypatch.setattr(threads, "other_cores", lambda: {10**4})
+    monkeypatch.setattr(machine, "other_cores", lambda: {10**4})
     assert_two_threads_work_at_once()
 
 
@@ -829,29 +801,3 @@ def test_the_caller_may_run_wherever_it_could(two_threads):
     allowed = os.sched_getaffinity(0)
     assert_two_threads_work_at_once()
     assert os.sched_getaffinity(0) == allowed
-
-
-# Memory
-
-MEMORY = """
-import resource, sys, numpy as np
-from npattn.fast import threads
-threads.KEEP_FREED_MEMORY = sys.argv[1] == "keep"
-threads.parallel_for(lambda block: None, range(2))
-
-def fresh():
-    for _ in range(20):
-        arrays = [np.ones(2**20, np.float32) for _ in range(5)]
-        del arrays
-
-fresh()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fresh()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
-def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
-    keep, give_back = (int(run(MEMORY, how)[0]) for how in ("keep", "return"))
-    assert 10 * keep < give_back
