@@ -14,6 +14,7 @@ import ctypes
 import functools
 import itertools
 import os
+import platform
 import time
 from _thread import get_ident
 from collections import deque
@@ -26,8 +27,8 @@ __all__ = ["multiplies_on_one_thread", "multiply", "num_threads", "serial_produc
 
 MAX_SERIAL_VECTOR_PRODUCT = 9215
 """Multiplications of a matrix with a vector up to which OpenBLAS takes one thread."""
-MAX_SERIAL_PRODUCT = 120_000
-"""Multiplications of a matrix with a matrix up to which it does, on every processor that it knows."""
+MAX_SERIAL_PRODUCT = 2**18 if platform.machine() in ("x86_64", "AMD64") else 120_000
+"""Multiplications of a matrix with a matrix up to which it does, on every such processor that it knows."""
 MAX_SMALL_BATCH = 10**6
 """Multiplications up to which a batch goes another way, which crashes in builds for several processors until 0.3.34."""
 ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # in CBLAS
@@ -92,17 +93,15 @@ def serial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Multiply matrices in a way that takes one thread."""
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
-    multiplications = rows * inner * columns
-    gemm = find_gemm(out.dtype)
-    alike = a.dtype == b.dtype == out.dtype and out.flags.writeable and all(x.flags.aligned for x in (a, b, out))
-    if gemm is None or inner == 1 or not alike:
+    multiplications, vector = rows * inner * columns, min(rows, columns) == 1
+    bound = MAX_SERIAL_VECTOR_PRODUCT if vector else MAX_SERIAL_PRODUCT
+    if inner == 1 or (multiplications <= bound and not np.may_share_memory(a, b)):
         return np.matmul(a, b, out=out)
-    if min(rows, columns) == 1:
-        if multiplications <= MAX_SERIAL_VECTOR_PRODUCT:
-            return np.matmul(a, b, out=out)
+    gemm, dtype = find_gemm(out.dtype), out.dtype
+    if gemm is None or not (out.flags.writeable and all(x.dtype == dtype and x.flags.aligned for x in (a, b, out))):
+        return np.matmul(a, b, out=out)
+    if vector:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
-    if multiplications <= MAX_SERIAL_PRODUCT and not np.may_share_memory(a, b):
-        return np.matmul(a, b, out=out)
     if multiplications <= MAX_SMALL_BATCH:
         return multiply_in_parts(a, b, out)
     for index in np.ndindex(out.shape[:-2]):
@@ -118,7 +117,8 @@ def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarr
     """
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     length = max(rows, columns)
-    parts = max(2, -(-rows * inner * columns // MAX_SERIAL_PRODUCT))
+    longest = max(1, MAX_SERIAL_PRODUCT // (inner * min(rows, columns)))
+    parts = max(2, -(-length // longest))
     if length < 2 * parts:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
     bounds = [length * i // parts for i in range(parts + 1)]
@@ -145,27 +145,25 @@ class Gemm:
             return
         a, layout_of_a, width_of_a = lay_out(a)
         b, layout_of_b, width_of_b = lay_out(b)
-
-        def array(kind: Any, value: float) -> Any:
-            return ctypes.byref(kind(value))
-
+        array = ctypes.byref  # of length 1, one for every matrix of the batch
+        integer, real, pointer = self.integer, self.real, ctypes.c_void_p
         self.function(
             ROW_MAJOR,
-            array(ctypes.c_int, layout_of_a),
-            array(ctypes.c_int, layout_of_b),
-            array(self.integer, a.shape[0]),
-            array(self.integer, b.shape[1]),
-            array(self.integer, a.shape[1]),
-            array(self.real, 1),
-            array(ctypes.c_void_p, a.ctypes.data),
-            array(self.integer, width_of_a),
-            array(ctypes.c_void_p, b.ctypes.data),
-            array(self.integer, width_of_b),
-            array(self.real, 0),
-            array(ctypes.c_void_p, c.ctypes.data),
-            array(self.integer, width),
-            self.integer(1),
-            array(self.integer, 1),
+            array(ctypes.c_int(layout_of_a)),
+            array(ctypes.c_int(layout_of_b)),
+            array(integer(a.shape[0])),
+            array(integer(b.shape[1])),
+            array(integer(a.shape[1])),
+            array(real(1)),
+            array(pointer(a.ctypes.data)),
+            array(integer(width_of_a)),
+            array(pointer(b.ctypes.data)),
+            array(integer(width_of_b)),
+            array(real(0)),
+            array(pointer(c.ctypes.data)),
+            array(integer(width)),
+            integer(1),
+            array(integer(1)),
         )
         if c is not out:
             np.copyto(out, c)
@@ -188,11 +186,11 @@ def find_gemm(dtype: np.dtype[Any]) -> Gemm | None:
 
 def lay_out(x: np.ndarray) -> tuple[np.ndarray, int, int]:
     """Return a matrix as BLAS takes it, a copy if need be, with its layout and how many numbers lie between rows."""
-    (rows, columns), (down, right) = x.shape, (stride / x.itemsize for stride in x.strides)
-    if right == 1 and down >= columns and down.is_integer():
-        return x, AS_IT_IS, int(down)
-    if down == 1 and right >= rows and right.is_integer():
-        return x, TRANSPOSED, int(right)
+    (rows, columns), (down, right), size = x.shape, x.strides, x.itemsize
+    if right == size and down >= columns * size and not down % size:
+        return x, AS_IT_IS, down // size
+    if down == size and right >= rows * size and not right % size:
+        return x, TRANSPOSED, right // size
     return lay_out(x.copy())
 
 

@@ -13,7 +13,6 @@ What it promises, and why it can:
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import sys
@@ -29,7 +28,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from npattn.fast import blas
+from npattn.fast import blas, machine
 
 __all__ = ["num_threads", "parallel_for"]
 
@@ -37,10 +36,6 @@ Block = TypeVar("Block")
 
 LIMITING_VARIABLES = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 """Environment variables by which users keep numerical libraries from taking all cores."""
-AVOID_CALLERS_CORE = True
-"""Whether helpers keep off the core that their caller runs on (`other_cores`)."""
-KEEP_FREED_MEMORY = True
-"""Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
 IN_PARALLEL: ContextVar[bool] = ContextVar("npattn.in_parallel", default=False)
 """Whether this is work of a loop that has helpers: a loop within it has none."""
 
@@ -83,8 +78,7 @@ def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, produ
         return
     alone = len(loop.left) < 2 or (products and not blas.multiplies_on_one_thread())
     helpers = 0 if alone else min(num_threads(), len(loop.left)) - 1
-    if KEEP_FREED_MEMORY:
-        keep_freed_memory()
+    machine.keep_freed_memory()
     context = copy_context()
     heard = context.run(log_warnings)
     try:
@@ -138,7 +132,7 @@ class Loop:
 
     def invite(self, count: int, context: Context) -> None:
         """Ask helpers to come; whether they do depends on what else they have to do."""
-        cores = other_cores() if AVOID_CALLERS_CORE else set()
+        cores = machine.other_cores()
         for _ in range(self.pool.grow(count)):
             self.pool.tasks.put(functools.partial(context.copy().run, self.help, cores))
 
@@ -234,39 +228,6 @@ def read_limit(environment: Mapping[str, str]) -> int:
     """Read the lowest limit that is set."""
     found = [environment.get(name, "").split(",")[0].strip() for name in LIMITING_VARIABLES]
     return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
-
-
-def other_cores() -> set[int]:
-    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
-
-    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
-    milliseconds, while another idles.
-    """
-    if current_core() is None or not hasattr(os, "sched_setaffinity"):
-        return set()
-    return os.sched_getaffinity(0) - {current_core()()}
-
-
-@functools.cache
-def current_core() -> Any:
-    """Find the system's function that tells on which core a thread runs, if it has one."""
-    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
-
-    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
-    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
-    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
-    kept.
-    """
-    if os.name == "posix":
-        library = ctypes.CDLL(None)
-        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
-        library.free(library.malloc(2**25 - 2**16))
 
 
 def renew_pool() -> None:

@@ -1,0 +1,51 @@
+"""Two ways to get more from the machine: helpers off the caller's core, and memory that is not given back.
+
+Either can be switched off, to measure what it brings, in a process that has not computed on several threads yet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+__all__ = ["keep_freed_memory", "other_cores"]
+
+AVOID_CALLERS_CORE = True
+"""Whether helpers keep off the core that their caller runs on (`other_cores`)."""
+KEEP_FREED_MEMORY = True
+"""Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
+
+
+def other_cores() -> set[int]:
+    """List the cores for threads that help this one, on Linux: all that it may use but the one that it runs on.
+
+    A thread that wakes is often put on the core of the one that woke it, and both then share that core for
+    milliseconds, while another idles.
+    """
+    if not AVOID_CALLERS_CORE or current_core() is None or not hasattr(os, "sched_setaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {current_core()()}
+
+
+@functools.cache
+def current_core() -> Any:
+    """Find the system's function that tells on which core a thread runs, if it has one."""
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None) if os.name == "posix" else None
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
+
+    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
+    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
+    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
+    kept.
+    """
+    if KEEP_FREED_MEMORY and os.name == "posix":
+        library = ctypes.CDLL(None)
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+        library.free(library.malloc(2**25 - 2**16))

@@ -1,0 +1,65 @@
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from npattn.fast import machine
+
+linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind threads to cores")
+
+
+@linux
+def test_the_system_tells_on_which_core_a_thread_runs():
+    if machine.current_core() is None:
+        pytest.skip("the system does not tell")
+    allowed = os.sched_getaffinity(0)
+    try:
+        for core in allowed:
+            os.sched_setaffinity(0, {core})
+            assert machine.current_core()() == core
+            assert machine.other_cores() == set()
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize("core", [0, 2, 5])
+def test_helpers_may_run_on_all_cores_but_the_callers(core, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr(machine, "current_core", lambda: lambda: core)
+    assert machine.other_cores() == {0, 2, 5} - {core}
+    monkeypatch.setattr(machine, "AVOID_CALLERS_CORE", False)
+    assert machine.other_cores() == set()
+    monkeypatch.setattr(machine, "AVOID_CALLERS_CORE", True)
+    monkeypatch.setattr(machine, "current_core", lambda: None)
+    assert machine.other_cores() == set()
+
+
+MEMORY = """
+import resource, sys, numpy as np
+from npattn.fast import machine, threads
+machine.KEEP_FREED_MEMORY = sys.argv[1] == "keep"
+threads.parallel_for(lambda block: None, range(2))
+
+def fresh():
+    for _ in range(20):
+        arrays = [np.ones(2**20, np.float32) for _ in range(5)]
+        del arrays
+
+fresh()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+fresh()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def run(how):
+    return subprocess.run([sys.executable, "-c", MEMORY, how], check=True, capture_output=True, timeout=60).stdout
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
+def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
+    keep, give_back = (int(run(how)) for how in ("keep", "return"))
+    assert 10 * keep < give_back
