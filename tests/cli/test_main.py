@@ -111,6 +111,12 @@ def test_the_command_goes_in_its_own_messages_by_the_name_that_it_is_given(comma
     assert found[2] == re.sub(r"^npattn|(?<=see )npattn", "python -m npattn", err)
 
 
+def test_a_command_by_another_name_that_cannot_begin_says_which_it_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["list"], prog="python -m npattn") == 2
+    assert capsys.readouterr().err == "python -m npattn: stdout is closed; expected one to write to\n"
+
+
 def test_console_script_is_this_command():
     (script,) = metadata.entry_points(group="console_scripts", name="npattn")
     assert script.load() is cli.main

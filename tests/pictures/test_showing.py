@@ -30,15 +30,17 @@ def test_a_bar_names_what_it_measures_and_axes_are_marked_where_asked_for(axis):
     assert axis.axison
 
 
-@pytest.mark.parametrize("shape", [(100, 150), (50, 75), (200, 300), (2, 3)])
+@pytest.mark.parametrize("shape", [(100, 150), (50, 75), (200, 300), (2, 3), (40, 150)])
 def test_a_map_is_enlarged_to_the_photograph_position_by_position(shape):
     values = np.random.RandomState(0).standard_normal((*shape, 3))
-    step = showing.pixels_a_position(values)
+    height, width = photograph().shape[:2]
+    down, across = height // shape[0], width // shape[1]
+    assert showing.pixels_a_position(values) == down
     for positions in (values, values[:, :, 0]):
         large = showing.enlarge(positions)
-        assert large.shape[:2] == photograph().shape[:2]
-        np.testing.assert_array_equal(large[::step, ::step], positions)
-        np.testing.assert_array_equal(large[step - 1 :: step, step - 1 :: step], positions)
+        assert large.shape[:2] == (height, width)
+        np.testing.assert_array_equal(large[::down, ::across], positions)
+        np.testing.assert_array_equal(large[down - 1 :: down, across - 1 :: across], positions)
 
 
 def test_classes_take_turns_with_the_colours_and_are_named_with_their_share(axis):
