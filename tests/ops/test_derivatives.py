@@ -1,4 +1,4 @@
-"""Every definition's gradients, entry by entry, against the complex step; a new primitive has to have its cases here."""
+"""Every definition's gradients, entry by entry, against the complex step; a new primitive needs its cases here."""
 
 import numpy as np
 import pytest
