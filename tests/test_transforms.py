@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npattn import ops
-from npattn.ops import Compose, Flip, QuarterTurns, Rescale, Translate
+from npattn import transforms as module
+from npattn.transforms import Compose, Flip, QuarterTurns, Rescale, Translate
 from tests.ops.primitives import normal, worst_error
 from tests.strategies import seeds, sizes
 
@@ -102,8 +102,8 @@ def test_results_are_the_callers_own_and_writeable(transform):
 
 @given(transforms)
 def test_a_transform_is_a_value(transform):
-    assert eval(repr(transform), vars(ops)) == transform
-    assert hash(transform) == hash(eval(repr(transform), vars(ops)))
+    assert eval(repr(transform), vars(module)) == transform
+    assert hash(transform) == hash(eval(repr(transform), vars(module)))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.longdouble, np.complex128])
@@ -140,7 +140,11 @@ def test_transforms_run_on_a_device_array():
         (lambda: Rescale((5, 0)), ValueError, "Rescale: width=0; expected an integer of at least 1"),
         (lambda: Rescale((5, 0.3)), TypeError, "Rescale: width=0.3 is a float; expected an int"),
         (lambda: Rescale((5, 5), 1), TypeError, "Rescale: align_corners=1 is an int; expected True or False"),
-        (lambda: Compose(Translate()), TypeError, "Compose: parts=Translate(rows=0, columns=0) is a npattn.ops"),
+        (
+            lambda: Compose(Translate()),
+            TypeError,
+            "Compose: parts=Translate(rows=0, columns=0) is a npattn.transforms.Translate; expected a tuple",
+        ),
         (lambda: Compose((3,)), TypeError, "Compose: parts holds 3, an int; expected transforms, such as Flip("),
     ],
 )
@@ -172,4 +176,4 @@ def test_what_is_no_map_is_refused_with_a_reason(transform, x, error, message):
 
 def test_the_base_class_cannot_be_made():
     with pytest.raises(TypeError, match="abstract"):
-        ops.Transform()
+        module.Transform()

@@ -24,7 +24,7 @@ def is_worth_blocks(u: Array, v: Array) -> bool:
 @affinity_sums.faster(suits=is_worth_blocks)
 def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well."""
-    values = np.concatenate([v, np.ones_like(v[:, :1])], axis=1)
+    values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.zeros_like(values)
     blocks = upper_half(u.shape[0], u.shape[2])
     for at, rows, rest, later in blocks:

@@ -16,9 +16,9 @@ def relu_without_selection(x: Array) -> tuple[Array, Backward]:
     The maximum passes NaN on. A gradient is kept or dropped by its bits: a product with 0 would make NaN of infinity.
     """
     on = ~(x <= 0)
-    bits = f"i{x.itemsize}"
 
     def backward(dy):
+        bits = f"i{dy.itemsize}"
         kept = -on.view(np.int8).astype(bits)  # all bits set, or none
         kept &= dy.view(bits)
         return kept.view(dy.dtype)

@@ -51,7 +51,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     array([[[1.6, 1.6, 1. ]]])
     """
     blocks = [slice(j, j + ROWS) for j in range(0, u.shape[2], ROWS)]
-    values = np.concatenate([v, np.ones_like(v[:, :1])], axis=1)
+    values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.empty_like(values)
     for j in blocks:
         c = transpose(u[..., j]) @ u

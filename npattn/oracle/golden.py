@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
-from npattn.fast.threads import num_threads
 from npattn.module import Module
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
@@ -96,7 +96,7 @@ def golden(
     sizes = batch, height, width
     for draw in range(MAX_DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as near
         given = draw_case(module, sizes, format, seed, draw, values=values)
-        with ThreadPoolExecutor(num_threads()) as pool:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
             validate_expected(module, observed.expected)

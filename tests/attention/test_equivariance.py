@@ -7,8 +7,8 @@ from npattn import CBAMSpatialGate, Compose, Flip, PixelCorrelation, QuarterTurn
 from npattn.ops import conv2d, sigmoid
 from npattn.oracle import generic_values
 from tests.ops.primitives import normal, torch_gradients, worst_error
-from tests.ops.test_transforming import orthogonal, transforms
 from tests.strategies import seeds, sizes
+from tests.test_transforms import orthogonal, transforms
 
 
 def arrays(transform, shape=(2, 3, 5, 4), seed=0):

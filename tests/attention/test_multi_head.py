@@ -243,8 +243,8 @@ def test_a_single_position_an_empty_batch_and_a_single_row_run(shape):
     assert module.attention_map(params, x).shape == (batch, 2, height * width, height * width)
 
 
-@pytest.mark.parametrize("tiling", [(12, 3), (60, 2), (2**20, 1)])
-def test_gradients_hold_across_many_tiles(tiling, monkeypatch):
+@pytest.mark.parametrize("queries", [1, 2, 3])
+def test_gradients_hold_across_many_blocks(queries, monkeypatch):
     from npattn.ops import attention
 
     module = MultiHeadSelfAttention(channels=6, heads=3)
@@ -252,8 +252,7 @@ def test_gradients_hold_across_many_tiles(tiling, monkeypatch):
     dy = np.sin(np.arange(108.0)).reshape(values[1]["x"].shape)
     whole = module(values[0], values[1]["x"])
     dx, grads = whole.backward(dy)
-    monkeypatch.setattr(attention, "LOGITS", tiling[0])
-    monkeypatch.setattr(attention, "QUERIES", tiling[1])
+    monkeypatch.setattr(attention, "QUERIES", queries)
     for method in ("jacobian", "adjoint"):
         report = gradcheck(module, *values, method=method)
         assert report.passed, report

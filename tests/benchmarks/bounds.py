@@ -20,7 +20,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from npattn.ops.sweeping import on_cores, pieces, threads
+
+from npattn.fast.blocks import blocks
+from npattn.fast.threads import num_threads, parallel_for
 
 DTYPE = "float32"
 TILE = 512, 768
@@ -45,10 +47,10 @@ def sweeps(shape):
     batch, channels, height, width = shape
     x, dy, out = (np.ones((batch, channels, height * width), DTYPE) for _ in range(3))
     gate, sums = np.ones((batch, channels, 1), DTYPE), np.empty((batch, channels), DTYPE)
-    parts = pieces(x, 1)
+    parts = blocks(x, 1)
 
     def swept(work):
-        return lambda: on_cores(work, parts)
+        return lambda: parallel_for(work, parts)
 
     return {
         "pool": swept(lambda at: np.einsum("bcn->bc", x[at], out=sums[at])),
@@ -62,7 +64,7 @@ def sweeps(shape):
 def attention_steps(width):
     """Make the steps of attention in a tile for every core, of heads of this many channels."""
     queries, keys = TILE
-    cores = range(threads())
+    cores = range(num_threads())
     q, k = np.ones((len(cores), width, queries), DTYPE), np.ones((len(cores), width, keys), DTYPE)
     logits, weights, other = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(3))
     for_queries, for_keys = np.empty((len(cores), queries, width), DTYPE), np.empty((len(cores), width, keys), DTYPE)
@@ -73,7 +75,7 @@ def attention_steps(width):
             for _ in range(TIMES):
                 work(core)
 
-        return lambda: on_cores(work_on_tiles, cores, products)
+        return lambda: parallel_for(work_on_tiles, cores, products=products)
 
     return {
         "product to logits": each(lambda i: np.matmul(q[i].T, k[i], out=logits[i]), True),
@@ -120,7 +122,7 @@ def count_steps(key, module, shape, repeats, rate):
     batch, channels, height, width = shape
     n = height * width
     times = time_steps(attention_steps(channels // module.heads), repeats)
-    steps = batch * module.heads * n * n / (threads() * TIMES * TILE[0] * TILE[1])
+    steps = batch * module.heads * n * n / (num_threads() * TIMES * TILE[0] * TILE[1])
     layers = 3 * 8 * batch * n * channels**2
     return {name: count * steps * times[name] for name, count in ATTENTION.items()} | {"layers": layers / rate}
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from npattn.ops import sweeping
+from npattn.fast import threads
 from tests.benchmarks import bounds, compare, machine
 
 
@@ -46,7 +46,7 @@ def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
 
 def test_steps_of_attention_count_by_logits_and_layers_by_their_flops(tiny, monkeypatch):
     monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
-    monkeypatch.setattr(bounds, "threads", lambda: 2)
+    monkeypatch.setattr(bounds, "num_threads", lambda: 2)
     module, shape = compare.make_module("mhsa"), (3, 16, 4, 4)
     steps = bounds.count_steps("mhsa", module, shape, 1, rate=2.0)
     logits = 3 * module.heads * 16 * 16
@@ -81,8 +81,8 @@ def arrays_of(step):
 
 @pytest.mark.parametrize("cores", [1, 3])
 def test_every_core_takes_each_step_of_attention_many_times(cores, tiny, monkeypatch):
-    monkeypatch.setattr(bounds, "threads", lambda: cores)
-    monkeypatch.setattr(sweeping, "threads", lambda: cores)
+    monkeypatch.setattr(bounds, "num_threads", lambda: cores)
+    monkeypatch.setattr(threads, "num_threads", lambda: cores)
     calls = []
     for name in ("matmul", "exp", "subtract", "multiply"):
         whole = getattr(np, name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import npattn.fast
-from npattn.fast import attention, products
+from npattn.fast import affinity, attention, products
 from npattn.module import as_tuple
 from npattn.ops.primitive import definitions
 from npattn.oracle.gradcheck import STEP
@@ -42,7 +42,15 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         sizes |= dict(zip(("BLOCK_QUERIES", "BLOCK_KEYS"), tiles[2], strict=True))
         for name, value in sizes.items():
             patch.setattr(attention, name, value)
+        patch.setattr(affinity, "BLOCK_PAIRS", tiles[0])
+        patch.setattr(affinity, "MIN_ROWS", tiles[1])
         yield
+
+
+def way_taken(primitive, *arguments, **options):
+    """Tell by name which way computes a call."""
+    suiting = (way.compute.__name__ for way in primitive.ways if way.suits(*arguments, **options))
+    return next(suiting, "definition")
 
 
 def run_both(primitive, *arrays, dy=None):

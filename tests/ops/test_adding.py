@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import definitions, in_blocks, normal, worst_error
+from tests.ops.primitives import normal
 from tests.strategies import arrange, layouts, seeds, sizes
 
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
@@ -21,12 +20,11 @@ def summands(draw):
     return arrays
 
 
-@given(summands(), st.sampled_from([np.float16, np.float32, np.float64, np.longdouble, np.complex128]), st.booleans())
-def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype, in_parts):
+@given(summands(), st.sampled_from([np.float16, np.float32, np.float64, np.longdouble, np.complex128]))
+def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype):
     arrays = [a if dtype == np.float64 else a.astype(dtype) for a in arrays]
     before = [a.copy() for a in arrays]
-    with in_blocks() if in_parts else definitions():
-        y, backward = ops.add(*arrays)
+    y, backward = ops.add(*arrays)
     expected = before[0].copy()
     for a in before[1:]:
         expected = expected + a
@@ -42,14 +40,7 @@ def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype, i
 
 @given(summands())
 def test_a_sum_of_several_arrays_is_fresh_memory(arrays):
-    for way in (in_blocks, definitions):
-        with way():
-            y, _ = ops.add(*arrays)
-        if len(arrays) > 1:
-            assert y.flags.writeable
-            assert not any(np.shares_memory(y, a) for a in arrays)
-
-
-@pytest.mark.parametrize("number", [1, 2, 4])
-def test_gradient_agrees_with_the_complex_step(number):
-    assert worst_error(ops.add, *(normal(2, 3, 4, seed=i) for i in range(number))) < 1e-14
+    y, _ = ops.add(*arrays)
+    if len(arrays) > 1:
+        assert y.flags.writeable
+        assert not any(np.shares_memory(y, a) for a in arrays)

@@ -2,21 +2,18 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import affinity
-from tests.ops.primitives import normal, torch_gradients, worst_error
+from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
-
-tilings = st.sampled_from([(1, 1), (1, 2), (6, 2), (40, 3), (2**19, 256)])
 
 
 @pytest.fixture
-def small_tiles(monkeypatch):
-    """Tiles that none of the tests' sizes fill evenly."""
-    monkeypatch.setattr(affinity, "PAIRS", 12)
+def small_blocks(monkeypatch):
+    """Blocks that none of the tests' sizes fill evenly."""
     monkeypatch.setattr(affinity, "ROWS", 2)
 
 
@@ -33,9 +30,8 @@ def whole(u, v):
     return np.concatenate([v @ a, a.sum(axis=1, keepdims=True)], axis=1)
 
 
-@given(st.tuples(sizes, sizes, st.integers(0, 4), st.integers(1, 20)), tilings, seeds)
-@settings(max_examples=100)
-def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(shape, tiling, seed):
+@given(st.tuples(sizes, sizes, st.integers(0, 4), st.integers(1, 20)), st.sampled_from([1, 2, 3, 256]), seeds)
+def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(shape, rows, seed):
     torch = pytest.importorskip("torch")
     batch, embedding, maps, positions = shape
     u, v = normal(batch, embedding, positions, seed=seed), normal(batch, maps, positions, seed=seed + 1)
@@ -46,31 +42,13 @@ def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(shape, 
         return torch.cat([v @ a, a.sum(dim=1, keepdim=True)], dim=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(affinity, "PAIRS", tiling[0])
-        patch.setattr(affinity, "ROWS", tiling[1])
+        patch.setattr(affinity, "ROWS", rows)
         value, backward = both(u, v)
         gradients = backward(d)
     expected, theirs = torch_gradients(published, d, u, v)
     for ours, reference in zip((value, *gradients), (expected, *theirs), strict=True):
         scale = np.abs(reference).max(initial=1e-3)
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-12 * scale)
-
-
-def test_gradients_agree_with_the_complex_step(small_tiles):
-    assert worst_error(both, normal(2, 3, 7), normal(2, 2, 7, seed=1)) < 1e-12
-
-
-@given(st.integers(0, 5), st.integers(1, 20), tilings)
-def test_tiles_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(affinity, "PAIRS", tiling[0])
-        patch.setattr(affinity, "ROWS", tiling[1])
-        tiles = affinity.cut(images, positions)
-    visits = np.zeros((images, positions, positions))
-    for at, some, rest, later in tiles:
-        visits[at, some, rest] += 1
-        visits[at, later, some] += 1
-    np.testing.assert_array_equal(visits, 1)
 
 
 @given(seeds)
@@ -86,21 +64,21 @@ def test_positions_at_right_angles_and_beyond_take_nothing_and_learn_nothing(see
     np.testing.assert_allclose(du, 2 * u * own_gradient[:, None], rtol=1e-13, atol=1e-13)
 
 
-def test_rearranged_positions_give_rearranged_sums(small_tiles):
+def test_rearranged_positions_give_rearranged_sums(small_blocks):
     u, v = normal(1, 3, 9), normal(1, 2, 9, seed=1)
     there = np.random.RandomState(0).permutation(9)
     np.testing.assert_allclose(both(u[:, :, there], v[:, :, there])[0], both(u, v)[0][:, :, there], rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.longdouble, np.complex128])
-def test_other_numbers_keep_their_dtype(small_tiles, dtype):
+def test_other_numbers_keep_their_dtype(small_blocks, dtype):
     u, v = normal(2, 3, 7), normal(2, 2, 7, seed=1)
     value, _ = both(u.astype(dtype), v.astype(dtype))
     assert value.dtype == dtype
     np.testing.assert_allclose(value, whole(u, v), rtol=1e-5, atol=1e-6)
 
 
-def test_affinity_runs_on_a_device_array_and_gives_the_same_bits(small_tiles):
+def test_affinity_runs_on_a_device_array_and_gives_the_same_bits(small_blocks):
     pytest.importorskip("cupy")
     from tests.device_array import DeviceArray
 
@@ -111,7 +89,7 @@ def test_affinity_runs_on_a_device_array_and_gives_the_same_bits(small_tiles):
         assert ours.get().tobytes() == host.tobytes()
 
 
-def test_nan_in_a_feature_reaches_everything_and_in_a_value_its_own_map(small_tiles):
+def test_nan_in_a_feature_reaches_everything_and_in_a_value_its_own_map(small_blocks):
     u, v = normal(1, 3, 7), normal(1, 2, 7, seed=1)
     spoilt = u.copy()
     spoilt[0, 1, 4] = np.nan

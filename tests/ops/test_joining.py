@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import normal, worst_error
+from tests.ops.primitives import normal
 from tests.strategies import seeds, sizes
 
 
@@ -44,17 +43,6 @@ def test_splitting_undoes_joining_and_each_carries_the_others_gradient(case):
         for part, array in zip(found, arrays, strict=True):
             np.testing.assert_array_equal(part, array)
     np.testing.assert_array_equal(back_split(arrays), y)
-
-
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_gradients_agree_with_the_complex_step(axis):
-    def joined(*arrays):
-        return ops.concatenate(arrays, axis)
-
-    shapes = [[2, 3, 2], [2, 3, 2], [2, 3, 2]]
-    for shape, length in zip(shapes, (1, 3, 2), strict=True):
-        shape[axis] = length
-    assert worst_error(joined, *(normal(*shape, seed=i) for i, shape in enumerate(shapes))) == 0
 
 
 def test_neither_takes_a_part_twice_or_leaves_one_out():

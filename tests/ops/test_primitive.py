@@ -14,6 +14,11 @@ from npattn.ops.primitive import CONTEXT, PRIMITIVES, definitions, primitive, re
 X = np.array([1.0, -2.0])
 
 
+@pytest.fixture(autouse=True)
+def by_definition():
+    """Nothing is put aside here."""
+
+
 @pytest.fixture
 def double():
     """A primitive of its own, with a faster way for numbers of at least 100 that says who it is."""
@@ -77,7 +82,8 @@ def test_who_watches_is_asked_before_faster_ways(double):
 
 
 def test_a_kind_that_does_not_answer_goes_on(double):
-    assert ops.relu(np.ones(2).view(type("Silent", (np.ndarray,), {"__array_function__": pass_on})))[0].sum() == 2
+    silent = type("Silent", (np.ndarray,), {"__array_function__": pass_on})
+    assert double(X.view(silent))[0].tolist() == [2.0, -4.0]
 
 
 class Plain(np.ndarray):

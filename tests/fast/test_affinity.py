@@ -1,0 +1,60 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import ops
+from npattn.fast.affinity import upper_half
+from tests.ops.primitives import in_blocks, normal, patched, way_taken
+from tests.ops.test_affinity import both
+from tests.strategies import seeds, sizes
+
+tilings = st.sampled_from([(1, 1), (1, 2), (6, 2), (40, 3), (2**19, 256)])
+
+
+@settings(max_examples=50)
+@given(st.tuples(sizes, sizes, st.integers(0, 4), st.integers(1, 20)), tilings, seeds)
+def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
+    batch, embedding, maps, positions = shape
+    u, v = normal(batch, embedding, positions, seed=seed), normal(batch, maps, positions, seed=seed + 1)
+    d = normal(batch, maps + 1, positions, seed=seed + 2)
+    expected, back = both(u, v)
+    with in_blocks(), patched("BLOCK_PAIRS", tiling[0]), patched("MIN_ROWS", tiling[1]):
+        value, backward = both(u, v)
+        gradients = backward(d)
+    for ours, theirs in zip((value, *gradients), (expected, *back(d)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max(initial=1e-3))
+
+
+@given(st.integers(0, 5), st.integers(1, 20), tilings)
+def test_blocks_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
+    with patched("BLOCK_PAIRS", tiling[0]), patched("MIN_ROWS", tiling[1]):
+        blocks = upper_half(images, positions)
+    visits = np.zeros((images, positions, positions))
+    for at, rows, rest, later in blocks:
+        visits[at, rows, rest] += 1
+        visits[at, later, rows] += 1
+    np.testing.assert_array_equal(visits, 1)
+
+
+@pytest.mark.parametrize(("positions", "large"), [(255, False), (256, True), (257, True)])
+def test_halves_are_taken_from_2_to_the_17_pairs_on(positions, large):
+    u = np.ones((2, 1, positions), np.float32)
+    assert (way_taken(ops.affinity_sums, u, u) == "affinity_sums_by_halves") is large
+
+
+def test_memory_grows_as_the_positions_and_not_as_their_square():
+    def peak(positions):
+        u, v = (normal(1, n, positions, seed=n).astype(np.float32) for n in (8, 3))
+        tracemalloc.start()
+        value, backward = both(u, v)
+        backward(value)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    small, large = peak(1024), peak(4096)
+    assert large < 4.5 * small  # 16 times, if the affinities were held
+    assert large < 4096**2 * 4 / 4
