@@ -301,10 +301,10 @@ def batch_norm(
     {'bn.running_mean': array([0.9]), 'bn.running_var': array([0.9])}
     """
     statistics = [f"{name}.running_mean", f"{name}.running_var"]
+    old = {"running_mean": params[statistics[0]], "running_var": params[statistics[1]]}
 
     def normalize(x, weight, bias):
-        old = (params[statistic] for statistic in statistics)
-        return ops.batch_norm(x, weight, bias, *old, training=training, momentum=momentum)
+        return ops.batch_norm(x, weight=weight, bias=bias, **old, training=training, momentum=momentum)
 
     (y, new), backward = named(normalize, x, params, [f"{name}.weight", f"{name}.bias"])
     return (y, dict(zip(statistics, new, strict=True)) if training else {}), backward

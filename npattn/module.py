@@ -109,8 +109,9 @@ class Constructor(ABCMeta):
 class Module(metaclass=Constructor):
     """Base of every system: a frozen record of hyperparameters that can be called.
 
-    A subclass declares `key`, `paper`, its parameters (`parameters`, `buffers`) and the mathematics (`forward`). All
-    that is asked of a caller is checked here, once, in ``__call__``; what lies below may trust its arguments.
+    A subclass declares `key`, `paper`, its hyperparameters (with `npattn.fields`, if they are to be checked), its
+    parameters (`parameters`, `buffers`) and the mathematics (`forward`). All that is asked of a caller is checked here,
+    once, in ``__call__``; what lies below may trust its arguments.
     """
 
     key: ClassVar[str]
