@@ -104,8 +104,7 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
     if multiplications <= MAX_SMALL_BATCH:
         return multiply_in_parts(a, b, out)
-    for index in np.ndindex(out.shape[:-2]):
-        gemm(a[index], b[index], out[index])
+    gemm(a, b, out)
     return out
 
 
@@ -132,7 +131,7 @@ def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarr
 
 @dataclass(frozen=True)
 class Gemm:
-    """OpenBLAS's product of a batch of matrices, called with one pair, none of whose axes has length 1."""
+    """OpenBLAS's product of a batch of matrices, called with one pair after the other, with no axis of length 1."""
 
     function: Any
     integer: Any
@@ -141,32 +140,35 @@ class Gemm:
     def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         c, layout, width = lay_out(out)
         if layout == TRANSPOSED:
-            self(b.T, a.T, out.T)
+            self(b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2))
             return
         a, layout_of_a, width_of_a = lay_out(a)
         b, layout_of_b, width_of_b = lay_out(b)
-        array = ctypes.byref  # of length 1, one for every matrix of the batch
-        integer, real, pointer = self.integer, self.real, ctypes.c_void_p
-        self.function(
-            ROW_MAJOR,
-            array(ctypes.c_int(layout_of_a)),
-            array(ctypes.c_int(layout_of_b)),
-            array(integer(a.shape[0])),
-            array(integer(b.shape[1])),
-            array(integer(a.shape[1])),
-            array(real(1)),
-            array(pointer(a.ctypes.data)),
-            array(integer(width_of_a)),
-            array(pointer(b.ctypes.data)),
-            array(integer(width_of_b)),
-            array(real(0)),
-            array(pointer(c.ctypes.data)),
-            array(integer(width)),
-            integer(1),
-            array(integer(1)),
+        sizes = (
+            array_of(self.integer, a.shape[-2]),
+            array_of(self.integer, b.shape[-1]),
+            array_of(self.integer, a.shape[-1]),
         )
+        layouts = array_of(ctypes.c_int, layout_of_a), array_of(ctypes.c_int, layout_of_b)
+        widths = [array_of(self.integer, n) for n in (width_of_a, width_of_b, width)]
+        one, zero, single = array_of(self.real, 1), array_of(self.real, 0), array_of(self.integer, 1)
+        pointers = [ctypes.c_void_p() for _ in range(3)]
+        at_a, at_b, at_c = (ctypes.byref(pointer) for pointer in pointers)
+        for addresses in zip(addresses_of(a), addresses_of(b), addresses_of(c), strict=True):
+            for pointer, address in zip(pointers, addresses, strict=True):
+                pointer.value = address
+            self.function(
+                *(ROW_MAJOR, *layouts, *sizes, one),
+                *(at_a, widths[0], at_b, widths[1], zero, at_c, widths[2], self.integer(1), single),
+            )
         if c is not out:
             np.copyto(out, c)
+
+
+@functools.lru_cache(1024)
+def array_of(kind: Any, value: int) -> Any:
+    """Make a C array of one number, which nobody writes to."""
+    return ctypes.byref(kind(value))
 
 
 @functools.cache
@@ -185,13 +187,24 @@ def find_gemm(dtype: np.dtype[Any]) -> Gemm | None:
 
 
 def lay_out(x: np.ndarray) -> tuple[np.ndarray, int, int]:
-    """Return a matrix as BLAS takes it, a copy if need be, with its layout and how many numbers lie between rows."""
-    (rows, columns), (down, right), size = x.shape, x.strides, x.itemsize
+    """Return matrices as BLAS takes them, copied if need be, with their layout and the numbers from row to row."""
+    (rows, columns), (down, right), size = x.shape[-2:], x.strides[-2:], x.itemsize
     if right == size and down >= columns * size and not down % size:
         return x, AS_IT_IS, down // size
     if down == size and right >= rows * size and not right % size:
         return x, TRANSPOSED, right // size
     return lay_out(x.copy())
+
+
+def addresses_of(x: np.ndarray) -> list[int]:
+    """List where the matrices of a batch begin."""
+    begin = x.__array_interface__["data"][0]
+    if x.ndim == 2:
+        return [begin]
+    found = np.array([begin])
+    for length, stride in zip(x.shape[:-2], x.strides[:-2], strict=True):
+        found = np.add.outer(found, stride * np.arange(length)).ravel()
+    return found.tolist()
 
 
 def num_threads(default: int) -> int:

@@ -43,6 +43,8 @@ LAYOUTS = {
     "cut": lambda x: np.pad(x, [(0, 0)] * (x.ndim - 1) + [(2, 3)])[..., 2:-3],
     "every other": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
     "backwards": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+    "images behind": lambda x: np.moveaxis(np.stack([x, x], -1), -1, 0)[0],
+    "images backwards": lambda x: x[::-1].copy()[::-1] if x.ndim > 2 else x,
     "repeated": lambda x: np.broadcast_to(x[..., :1, :], x.shape) if x.size else x,
 }
 
@@ -131,9 +133,8 @@ def test_every_way_to_multiply_is_taken_within_its_bounds(batch, sizes, transpos
         assert few < many or a.shape[-1] == 1 or not np.may_share_memory(a, b)
 
     def batch_is_large_enough(a, b, out):
-        assert a.ndim == 2
-        assert a.size * b.shape[1] > 10**6
-        assert min(*a.shape, *b.shape) > 1
+        assert a[..., :, 0].size * a.shape[-1] * b.shape[-1] > 10**6 * out[..., 0, 0].size
+        assert min(*a.shape[-2:], *b.shape[-2:]) > 1
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np, "matmul", numpy_takes_one_thread)
