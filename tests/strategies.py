@@ -45,6 +45,7 @@ __all__ = [
     "flexible_modules",
     "flexible_segmentation_modules",
     "hard_modules",
+    "has_few_parameters",
     "layouts",
     "mhsa_modules",
     "modules",
@@ -67,6 +68,11 @@ SMALL_MODULES = {
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])
+
+
+def has_few_parameters(case):
+    """Tell whether a case is of a small module; what larger ones have is more of the same layers."""
+    return sum(value.size for value in case[1].values()) <= 500
 
 
 def arrange(array, layout):

@@ -11,18 +11,23 @@ import npattn
 from npattn import CATALOGUE, oracle
 from npattn.module import as_tuple
 from npattn.oracle import golden
-from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters
 
+GOLDEN = importlib.import_module("npattn.oracle.golden")  # the function of this name hides the module
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 common_formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 
 
-@functools.cache
 def case_of(system, dtype="float16", seed=0):
     """A case of a system's small instance, which many tests look at: to make it takes longer than to judge by it."""
+    return make_case(system, dtype, seed)
+
+
+@functools.cache  # which tells arguments by position from those by name
+def make_case(system, dtype, seed):
     module = SMALL_MODULES.get(system.key, system.example())
     return golden(module, batch=2, height=6, width=7, dtype=dtype, seed=seed)
 
@@ -34,13 +39,17 @@ def given_to(case):
 
 @every_system
 @pytest.mark.parametrize("dtype", FORMATS)
-def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype):
-    case = case_of(system, dtype)
-    module = case.module
+def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype, monkeypatch):
+    def unit(observed, *_, **__):  # budgets, which take most of the time, are not the matter here
+        return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
+
+    monkeypatch.setattr(GOLDEN, "measure_budgets", unit)
+    module = system.example()
+    case = golden(module, batch=2, height=4, width=3, dtype=dtype, seed=1)
     shapes = {
-        "inputs": module.input_shapes(2, 6, 7),
+        "inputs": module.input_shapes(2, 4, 3),
         "params": module.parameter_shapes() | module.buffer_shapes(),
-        "upstream": module.output_shapes(2, 6, 7),
+        "upstream": module.output_shapes(2, 4, 3),
     }
     for kind, expected in shapes.items():
         arrays = getattr(case, kind)
@@ -161,7 +170,7 @@ def test_golden_values_are_right_to_many_more_digits_than_any_budget_needs(syste
 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="longdouble has no more digits")
 def test_right_digits_are_counted_from_the_largest_error():
-    right_digits = importlib.import_module("npattn.oracle.golden").right_digits
+    right_digits = GOLDEN.right_digits
     exact, budget = np.full(10, 2, np.longdouble), np.full(10, 1e-3)
     found = np.full(10, 2.0)
     assert right_digits(found, exact, budget) == 15
@@ -181,12 +190,21 @@ def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
         assert np.median(case.budget["output"]) < 8 * case.format.unit * size
 
 
-@given(cases(), st.sampled_from(list(FORMATS)), st.integers(0, 100))
-@settings(max_examples=30)
+few = st.integers(1, 3)
+
+
+@given(
+    cases(batch=few, height=few, width=few).filter(has_few_parameters),
+    st.sampled_from(list(FORMATS)),
+    st.integers(0, 100),
+)
+@settings(max_examples=20)
 def test_any_module_has_golden_cases(drawn, dtype, seed):
     module, _, inputs = drawn
     batch, _, height, width = next(iter(inputs.values())).shape
-    case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:  # other draws, while close decisions sway the outputs, are made alike
+        patch.setattr(GOLDEN, "DRAWS", 2)
+        case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
     report = case.compare(case.expected)
     assert report.passed
     assert all(judgement.worst == 0 for judgement in report.judgements.values())

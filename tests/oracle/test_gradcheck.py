@@ -11,7 +11,7 @@ from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, 
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases, seeds
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters, seeds
 
 METHODS = ["jacobian", "adjoint"]
 # Systems that multiply the map by what they attend to, and do nothing else with it.
@@ -110,11 +110,6 @@ def a_billionth_off_in_one_element(gradients, random):
 def scale_one(gradient, element):
     gradient.flat[element] *= 1 + 1e-9
     return gradient
-
-
-def has_few_parameters(case):
-    """Whether a Jacobian is soon compared; what larger modules have more of are columns of the same layers."""
-    return sum(value.size for value in case[1].values()) <= 500
 
 
 @pytest.mark.parametrize(("method", "examples"), [("jacobian", 25), ("adjoint", 50)])
