@@ -104,14 +104,14 @@ class Residual(Module):
         return getattr(self.inner, "training", False)
 
     @property
-    def estimator(self) -> str | None:
-        """What the inner system estimates a gradient by."""
-        return self.inner.estimator
-
-    @property
     def pairs_positions(self) -> bool:  # type: ignore[override]
         """Whether the inner system pairs positions."""
         return self.inner.pairs_positions
+
+    @property
+    def estimator(self) -> str | None:
+        """What the inner system estimates a gradient by."""
+        return self.inner.estimator
 
     @property
     def attention_map(self):
