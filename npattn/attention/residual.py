@@ -99,14 +99,14 @@ class Residual(Module):
         return self.inner.channels
 
     @property
-    def training(self) -> bool:
-        """Whether the inner system trains."""
-        return getattr(self.inner, "training", False)
-
-    @property
     def pairs_positions(self) -> bool:  # type: ignore[override]
         """Whether the inner system pairs positions."""
         return self.inner.pairs_positions
+
+    @property
+    def training(self) -> bool:
+        """Whether the inner system trains."""
+        return getattr(self.inner, "training", False)
 
     @property
     def estimator(self) -> str | None:
