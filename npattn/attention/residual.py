@@ -105,6 +105,11 @@ class Residual(Module):
         return cast(Any, self.inner).channels
 
     @property
+    def pairs_positions(self) -> bool:  # type: ignore[override]
+        """Whether the inner system pairs positions."""
+        return self.inner.pairs_positions
+
+    @property
     def training(self) -> bool:
         """Whether the inner system trains."""
         return getattr(self.inner, "training", False)
@@ -113,11 +118,6 @@ class Residual(Module):
     def estimator(self) -> str | None:  # type: ignore[override]
         """What the inner system estimates a gradient by."""
         return self.inner.estimator
-
-    @property
-    def pairs_positions(self) -> bool:  # type: ignore[override]
-        """Whether the inner system pairs positions."""
-        return self.inner.pairs_positions
 
     @property
     def attention_map(self) -> Callable[..., Array]:

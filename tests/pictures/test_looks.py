@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from npattn import MultiHeadSelfAttention, PositionAttention
+from npattn import PositionAttention
 from npattn.data import photograph
 from tests.pictures.drawing import COARSER, SEED, looks, shown
 
@@ -31,9 +31,8 @@ def test_without_a_wish_attention_is_drawn_from_the_eye():
     assert 0.01 < np.mean(heat > 0.5) < 0.2
 
 
-def test_every_head_has_a_row_of_its_own_looks(monkeypatch):
-    monkeypatch.setattr(scene, "DRAWN_SIZE", COARSER)
-    figure = pictures.draw(MultiHeadSelfAttention(channels=2, heads=2), SEED)
+def test_every_head_has_a_row_of_its_own_looks():
+    figure, _ = shown("mhsa")
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
     pixels = [features.EYE, *features.OTHER_PIXELS]
     expected = [f"from row {row}, column {column}, head {head}" for head in (1, 2) for row, column in pixels]
