@@ -37,19 +37,23 @@ def expected():
 
 
 def run_elsewhere(tmp_path, root, *, fast, **environment):
-    """Run all in a process of its own."""
-    paths = [str(root), str(Path(__file__).parents[2])]
+    """Run all in a process of its own, in which an editable installation can't lend the folder that is left out."""
+    paths = [str(root), str(Path(__file__).parents[2]), *filter(None, sys.path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment
     target = tmp_path / "found.npz"
-    subprocess.run([sys.executable, "-c", PROGRAM, target, fast], env=environment, cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-S", "-c", PROGRAM, target, fast], env=environment, cwd=tmp_path, check=True)
     with np.load(target) as found:
         return dict(found)
 
 
 def assert_same_but_for_rounding(found, expected):
     assert set(found) == set(expected)
+    largest = {}  # in a system: a gradient that is 0 by its nature is what rounding leaves of the others
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-11 * np.abs(value).max(), err_msg=name)
+        key = name.split()[0]
+        largest[key] = max(largest.get(key, 0), np.abs(value).max())
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-11 * largest[name.split()[0]], err_msg=name)
 
 
 def test_the_examples_take_faster_ways(expected):
