@@ -21,7 +21,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-__all__ = ["PRIMITIVES", "Handler", "Primitive", "Way", "definitions", "primitive", "replacing"]
+__all__ = ["PRIMITIVES", "Handler", "Primitive", "Way", "ask_handlers", "definitions", "primitive", "replacing"]
 
 Handler = Callable[["Primitive", tuple[Any, ...], Mapping[str, Any]], Any]
 """Is called with a primitive and what it was called with; returns its result, or NotImplemented."""
@@ -152,7 +152,27 @@ def ask_kind(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str
 
 
 def ask_handlers(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Ask who watches or replaces primitives, the innermost first."""
+    """Ask who watches or replaces primitives in this context, the innermost first.
+
+    An array's own kind that computes a primitive itself does so first, where it is to be watched as others are.
+
+    Parameters
+    ----------
+    called : Primitive
+    arguments : tuple
+    options : mapping of str
+
+    Returns
+    -------
+    result
+        NotImplemented where nobody answers.
+
+    Examples
+    --------
+    >>> from npattn import ops
+    >>> ask_handlers(ops.relu, (np.ones(2),), {})
+    NotImplemented
+    """
     context = CONTEXT.get()
     for i, handler in reversed(list(enumerate(context.handlers))):
         # What a handler calls in turn is shown to those around it, not to itself.

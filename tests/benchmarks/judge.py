@@ -1,7 +1,7 @@
 """How good a judge golden cases are: do correct kernels pass, and are planted faults caught?
 
 Over all systems, formats and several shapes, correct kernels (`kernels.py`: PyTorch and NumPy, at once in float32 or
-one rounded operation at a time, in several orders of summation) and faulty ones (`faults.py`: a mistake in one step)
+one rounded operation at a time, in several orders of summation) and faulty ones (`faults`: a mistake in one step)
 are judged by `Case.compare`, by fixed tolerances, and by the rule that a kernel may be off by twice what the plain
 low-precision computation is.
 
@@ -16,7 +16,7 @@ are the largest of those of `kernels.PLAIN` and of the reference with every oper
 seeds of a shape and several upstream gradients for each: a gradient of few numbers may be right by luck, and a near tie
 fall as it should. No budget and no limit enters.
 
-Held out are kernels and faults (`HELD_OUT` of those two files) and cases (`held_out_cases`: hyperparameters, shapes,
+Held out are kernels and faults (`HELD_OUT` of those two) and cases (`held_out_cases`: hyperparameters, shapes,
 large values and ties) on which no limit of the judge was tuned; the table has them apart.
 """
 

@@ -28,44 +28,15 @@ from tests.benchmarks.faults.planting import faulty, sites
 
 __all__ = ["FAULTS", "HELD_OUT", "Fault", "faulty", "sites"]
 
-TUNED_ON = (
-    *convolution.TUNED_ON,
-    *pooling.TUNED_ON,
-    *elementwise.TUNED_ON,
-    *gating.TUNED_ON,
-    *batch_norm.TUNED_ON,
-    *l2_normalize.TUNED_ON,
-    *softmax.TUNED_ON,
-    *products.TUNED_ON,
-    *attention.TUNED_ON,
-    *affinity.TUNED_ON,
-    *joining.TUNED_ON,
-    *resizing.TUNED_ON,
-    *dropping.TUNED_ON,
-    *selecting.TUNED_ON,
-    *windowing.TUNED_ON,
-    *passes.TUNED_ON,
-)
-"""Faults that were at hand when limits were tuned."""
-HELD_OUT = (
-    *convolution.HELD_OUT,
-    *pooling.HELD_OUT,
-    *softmax.HELD_OUT,
-    *elementwise.HELD_OUT,
-    *gating.HELD_OUT,
-    *batch_norm.HELD_OUT,
-    *joining.HELD_OUT,
-    *resizing.HELD_OUT,
-    *dropping.HELD_OUT,
-    *selecting.HELD_OUT,
-    *windowing.HELD_OUT,
-    *l2_normalize.HELD_OUT,
-    *products.HELD_OUT,
-    *attention.HELD_OUT,
-    *affinity.HELD_OUT,
-    *passes.HELD_OUT,
-)
-FAULTS = [*TUNED_ON, *HELD_OUT]
-HELD_OUT = frozenset(HELD_OUT)
+MAPS = convolution, pooling
+POINTWISE = elementwise, gating, batch_norm
+PRODUCTS = products, attention, affinity
+MOVING = joining, resizing, dropping, selecting, windowing
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes)
+HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
+
+FAULTS = [fault for file in IN_ORDER for fault in file.TUNED_ON]
+FAULTS += [fault for file in HELD_OUT_IN_ORDER for fault in file.HELD_OUT]
+HELD_OUT = frozenset(fault for file in HELD_OUT_IN_ORDER for fault in file.HELD_OUT)
 """Faults that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
