@@ -19,7 +19,7 @@ MARKER = (
 )
 
 
-class MarkerError(pytest.UsageError, pytest.Collector.CollectError):  # type: ignore[misc]  # UsageError is final
+class MarkerError(pytest.Collector.CollectError):
     """A marker that can't be understood: collection reports its one line, without a traceback."""
 
 
@@ -29,7 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a marked test on the cases that its markers name. None is made before its test is set up."""
+    """Run a marked test on the cases that its markers name. None is made before its test is set up.
+
+    Raises
+    ------
+    MarkerError
+        If a marker can't be understood, or the test has no argument `case`.
+    """
     markers = list(metafunc.definition.iter_markers("golden"))
     if not markers:
         return
@@ -43,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:
     """List the recipes that a marker asks for."""
     from npattn.checks import require_choice
-    from npattn.oracle.cases import cases
+    from npattn.oracle import cases
 
     if not marker.args:
         raise MarkerError(f"{test}: golden() names no system; expected some, such as golden('eca')")
