@@ -294,7 +294,7 @@ class Module(metaclass=Constructor):
 
         return replace(run, backward=backward)
 
-    def check_inputs(self, inputs: tuple[Any, ...]) -> None:
+    def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""
         names = list(self.input_shapes(1, 1, 1))
         if len(inputs) != len(names):
