@@ -119,6 +119,7 @@ def test_bits_of_a_matrix_times_its_own_transpose_do_not_depend_on_the_threads_o
     transposed=st.booleans(),
 )
 @example(batch=[], sizes=(8, 12000, 8), transposed=False)
+@example(batch=[], sizes=(9, 12345, 9), transposed=False)
 @example(batch=[], sizes=(20, 100, 20), transposed=True)
 @example(batch=[], sizes=(100, 1000, 10), transposed=False)
 def test_every_way_to_multiply_is_taken_within_its_bounds(batch, sizes, transposed):

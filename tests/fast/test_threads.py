@@ -482,13 +482,17 @@ def test_interrupts_at_any_moment_leave_everything_as_it_was(way):
     assert escapes == 0 or way == "storm"  # no helper works on when the exception leaves
 
 
-def interrupt_before(step, call):
-    """Call a function and interrupt it before a bytecode instruction of `npattn.fast`; return whether there was one."""
-    count, traced, before = 0, (threads.__file__, blas.__file__), sys.gettrace()
+def interrupt_before(step, call, names=None):
+    """Call a function and interrupt it before an instruction of `npattn.fast`, or of functions with these names.
+
+    Returns whether there was one.
+    """
+    count, files, before = 0, (threads.__file__, blas.__file__), sys.gettrace()
 
     def trace(frame, event, _):
         nonlocal count
-        if frame.f_code.co_filename not in traced:
+        code = frame.f_code
+        if code.co_filename not in files or (names and code.co_name not in names):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode":
@@ -548,6 +552,25 @@ def test_helpers_have_ended_when_an_interrupt_leaves(two_threads):
     with pytest.raises(KeyboardInterrupt):
         parallel_for(work, range(9))
     assert not active
+
+
+def test_an_interrupt_before_any_instruction_of_waiting_leaves_when_helpers_have_ended(two_threads):
+    active, caller, step = [], threading.get_ident(), 0
+    while step := step + 1:
+        both = threading.Barrier(2, timeout=30)
+
+        def work(_, both=both):
+            both.wait()
+            if threading.get_ident() != caller:
+                active.append(None)
+                time.sleep(0.01)
+                active.pop()
+
+        interrupted = interrupt_before(step, lambda work=work: parallel_for(work, range(2)), names={"finish"})
+        assert not active
+        if not interrupted:
+            break
+    assert step > 20
 
 
 @posix
