@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 
 from npattn import ops
 from npattn.fast import attention
 from npattn.fast.blocks import NUM_BLOCKS
-from npattn.fast.threads import blas
 from npattn.ops.primitive import definitions
 from tests.ops.primitives import in_blocks, normal, patched, ulps, way_taken
 from tests.ops.test_attention import arrays, leads
@@ -60,7 +60,7 @@ def test_maps_of_real_size_give_the_same_bits_on_any_number_of_threads():
     found = []
     for count in (1, 2, 8):
         # BLAS alone may compute with as many.
-        with patched("num_threads", lambda count=count: count), blas().limit(limits=count):
+        with patched("num_threads", lambda count=count: count), threadpool_limits(count):
             found.append(run(qkv, do))
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn.fast.products import product_blocks
 from npattn.ops.products import product
 from tests.ops.primitives import in_blocks, normal, patched, ulps, way_taken
 from tests.strategies import arrange, layouts, seeds
@@ -32,9 +31,9 @@ def factors(draw, dtype=np.float64):
 def test_any_product_is_that_of_numpy_and_lies_in_memory_row_by_row(pair, limits):
     a, b = pair
     expected = a @ b
-    with in_blocks(2), patched("MIN_ONE_CORE", limits[0]), patched("MIN_MULTIPLICATIONS", limits[1]):
+    with in_blocks(2), patched("MIN_SERIAL", limits[0]), patched("MIN_MULTIPLICATIONS", limits[1]):
         c = product(a, b)
-        blocked = way_taken(product, a, b) == "product_in_blocks"
+        blocked = way_taken(product, a, b) != "definition"
     assert c.shape == expected.shape
     np.testing.assert_allclose(c, expected, rtol=1e-12, atol=1e-13)
     assert c.flags.c_contiguous or not blocked
@@ -45,37 +44,6 @@ def test_any_product_is_that_of_numpy_and_lies_in_memory_row_by_row(pair, limits
 def test_single_precision_is_within_4_ulps_of_the_largest_at_once(pair):
     with in_blocks():
         assert ulps(product(*pair), pair[0] @ pair[1]) <= 4
-
-
-@given(st.sampled_from([(), (3,), (9,), (2, 3), (1,), (4, 5)]), matrix_sizes, st.integers(1, 9), matrix_sizes)
-def test_blocks_of_a_product_cover_every_number_once(lead, rows, inner, columns):
-    visits = np.zeros((*lead, rows, columns))
-    with in_blocks():
-        for at, i, j in product_blocks(lead, rows, inner, columns):
-            visits[at][..., i, j] += 1
-    np.testing.assert_array_equal(visits, 1)
-
-
-@pytest.mark.parametrize(
-    ("lead", "matrix", "count"),
-    [
-        ((), (8, 3, 4), 4),  # rows
-        ((), (3, 3, 8), 4),  # columns
-        ((8,), (2, 3, 4), 4),  # products
-        ((2, 6), (2, 3, 4), 3),
-        ((2,), (8, 3, 4), 4),  # both
-        ((3,), (8, 3, 4), 6),
-    ],
-)
-def test_a_large_product_is_cut_into_equal_shares(lead, matrix, count):
-    every = int(np.prod(lead)) * int(np.prod(matrix))
-    rows, _, columns = matrix
-    for limit in (every - 1, every, every + 1):
-        with patched("MIN_MULTIPLICATIONS", limit):
-            found = product_blocks(lead, *matrix)
-        assert len(found) == (count if limit <= every else 1)
-        c = np.empty((*lead, rows, columns))
-        assert len({c[at][..., i, j].size for at, i, j in found}) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +62,8 @@ def test_products_are_made_in_blocks_where_blas_would_use_several_cores_or_shoul
     assert (way_taken(product, a, b) == "product_in_blocks") is blocked
 
 
-def test_what_is_not_worth_cutting_is_one_block_and_no_more():
+@pytest.mark.parametrize(("columns", "blocks"), [(2**12 - 1, 1), (2**13 - 1, 1), (2**13, 2), (2**15, 8), (2**17, 8)])
+def test_a_product_has_a_block_for_each_2_to_the_21_multiplications_and_at_most_eight(columns, blocks):
     counts = []
 
     def watch(work, blocks, products=False):
@@ -103,7 +72,16 @@ def test_what_is_not_worth_cutting_is_one_block_and_no_more():
         for block in blocks:
             work(block)
 
+    a, b = np.ones((16, 32), np.float32), np.ones((32, columns), np.float32)
     with patched("parallel_for", watch):
-        for columns in (2**13 - 1, 2**13):  # 2²² multiplications
-            product(np.ones((16, 32), np.float32), np.ones((32, columns), np.float32))
-    assert counts == [1, 4]
+        np.testing.assert_array_equal(product(a, b), 32)
+    assert counts == [blocks]
+
+
+@pytest.mark.parametrize("inner", [0, 1, 2])
+def test_where_nothing_is_summed_over_factors_are_broadcast(inner):
+    a, b = normal(4, 1, 3, inner), normal(5, inner, 2, seed=1)
+    assert (way_taken(product, a, b) == "product_over_nothing") is (inner == 1)
+    np.testing.assert_allclose(product(a, b), a @ b, rtol=1e-14)
+    mixed = a.astype(np.float32), b
+    assert way_taken(product, *mixed) == "definition"
