@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import time
+
+import numpy as np
 
 from npattn.module import Module
 from npattn.typing import Array, Params
@@ -24,7 +25,7 @@ def time_passes(module: Module, params: Params, inputs: dict[str, Array]) -> tup
         run.backward(run.output)
         forwards.append(middle - start)
         backwards.append(time.perf_counter() - middle)
-    return statistics.median(forwards), statistics.median(backwards)
+    return float(np.median(forwards)), float(np.median(backwards))
 
 
 def format_duration(seconds: float) -> str:
