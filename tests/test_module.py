@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import npattn
@@ -20,6 +20,7 @@ def as_upstream(output):
 
 
 @given(cases())
+@settings(max_examples=50)
 def test_results_have_the_shapes_that_were_asked_for(case):
     module, params, inputs = case
     run = module(params, *inputs.values())
@@ -36,6 +37,7 @@ def test_results_have_the_shapes_that_were_asked_for(case):
 
 
 @given(cases())
+@settings(max_examples=50)
 def test_backward_is_linear_in_the_upstream_gradient(case):
     module, params, inputs = case
     run = module(params, *inputs.values())
@@ -48,6 +50,7 @@ def test_backward_is_linear_in_the_upstream_gradient(case):
 
 
 @given(cases())
+@settings(max_examples=50)
 def test_backward_may_be_called_again_and_gives_the_same(case):
     module, params, inputs = case
     run = module(params, *inputs.values())
@@ -59,7 +62,8 @@ def test_backward_may_be_called_again_and_gives_the_same(case):
         np.testing.assert_array_equal(grad, grads_again[name])
 
 
-@given(cases())
+@given(cases(batch=st.integers(2, 3)))
+@settings(max_examples=50)
 def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(case):
     module, params, inputs = case
     assume(not getattr(module, "training", False))  # batch norm lets them see each other
@@ -76,6 +80,7 @@ def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(
 
 
 @given(cases(), st.sampled_from([1e-100, 1e-30, 1e30, 1e100]))
+@settings(max_examples=50)
 def test_extreme_inputs_give_finite_outputs_and_gradients(case, scale):
     module, params, inputs = case
     run = module(params, *(scale * x for x in inputs.values()))
@@ -85,6 +90,7 @@ def test_extreme_inputs_give_finite_outputs_and_gradients(case, scale):
 
 
 @given(cases())
+@settings(max_examples=50)
 def test_output_does_not_share_memory_with_what_was_given(case):
     module, params, inputs = case
     run = module(params, *inputs.values())

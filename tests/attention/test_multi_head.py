@@ -253,9 +253,8 @@ def test_gradients_hold_across_many_blocks(queries, monkeypatch):
     whole = module(values[0], values[1]["x"])
     dx, grads = whole.backward(dy)
     monkeypatch.setattr(attention, "QUERIES", queries)
-    for method in ("jacobian", "adjoint"):
-        report = gradcheck(module, *values, method=method)
-        assert report.passed, report
+    report = gradcheck(module, *values, method="adjoint")
+    assert report.passed, report
     run = module(values[0], values[1]["x"])
     np.testing.assert_allclose(run.output, whole.output, rtol=1e-12, atol=1e-14)
     again, grads_again = run.backward(dy)
