@@ -152,7 +152,7 @@ def test_every_way_has_its_cases():
 
 
 @all_ways
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(circumstances)
 def test_a_way_gives_values_and_gradients_of_its_definition_in_every_layout(primitive, way, circumstance):
     sizes, dtype, layout, count, seed = circumstance

@@ -42,7 +42,7 @@ def assert_agree(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(maps())
 def test_tiles_give_the_plain_sums_and_their_gradients(case):
     assert_agree(results(conv3x3, *case), results(plainly, *case))
@@ -62,7 +62,7 @@ def test_every_size_from_the_smallest_on_gives_the_plain_sums(padding):
         assert_agree(results(conv3x3, *case), results(plainly, *case))
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(maps())
 def test_single_precision_is_within_12_ulps_of_the_largest(case):
     *arrays, padding = case
@@ -121,6 +121,7 @@ def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
         assert max(lengths) > 2
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
 def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
     with patched("CACHED", cached):
@@ -151,7 +152,7 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_blocks_are_done
 # What it is given
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(maps(), st.sampled_from(["transposed", "strided", "read-only"]))
 def test_maps_and_gradients_of_any_layout_are_read_and_none_is_written_to(case, layout):
     x, weight, padding = case

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
@@ -22,6 +22,7 @@ def masked(draw):
     return normal(*shape, seed=seed), mask, draw(rates)
 
 
+@settings(max_examples=30)
 @given(masked())
 def test_what_is_kept_is_scaled_up_and_the_rest_is_zero_forward_and_backward(case):
     x, mask, rate = case
