@@ -223,16 +223,15 @@ def test_an_empty_batch_gives_empty_results(primitive, way):
 
 
 @all_ways
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bits_depend_neither_on_the_number_of_threads_nor_on_what_others_do(primitive, way, dtype):
-    arrays, options = draw(way.compute.__name__, (5, 6, 7, 9), dtype, 1)
+def test_bits_depend_neither_on_the_number_of_threads_nor_on_what_others_do(primitive, way):
+    arrays, options = draw(way.compute.__name__, (5, 6, 7, 9), np.float32, 1)
     found = []
     for count in (1, 2, 3):
         with in_blocks(count):
             found.append(compute(way.compute, arrays, options))
     with in_blocks(2):
         stop = threading.Event()
-        a = normal(300, 300).astype(dtype)
+        a = normal(200, 200).astype(np.float32)
 
         def work():
             while not stop.is_set():
