@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast.affinity import upper_half
-from tests.ops.primitives import in_blocks, normal, patched, way_taken
+from tests.ops.primitives import normal, patched, way_taken
 from tests.ops.test_affinity import both
 from tests.strategies import seeds, sizes
 
@@ -21,7 +21,7 @@ def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
     u, v = normal(batch, embedding, positions, seed=seed), normal(batch, maps, positions, seed=seed + 1)
     d = normal(batch, maps + 1, positions, seed=seed + 2)
     expected, back = both(u, v)
-    with in_blocks(), patched("BLOCK_PAIRS", tiling[0]), patched("MIN_ROWS", tiling[1]):
+    with patched("MIN_PARALLEL_SIZE", 1), patched("BLOCK_PAIRS", tiling[0]), patched("MIN_ROWS", tiling[1]):
         value, backward = both(u, v)
         gradients = backward(d)
     for ours, theirs in zip((value, *gradients), (expected, *back(d)), strict=True):

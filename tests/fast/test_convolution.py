@@ -265,7 +265,7 @@ def made(padding=1):
 
 
 @in_either_way
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
 @pytest.mark.parametrize("name", ["x", "weight", "dy"])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_what_is_not_finite_is_left_to_the_definition(wide, value, name, padding, tiles):

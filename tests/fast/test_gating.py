@@ -24,7 +24,7 @@ spreads = pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
 
 
 @spreads
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(st.tuples(sizes, sizes, sizes, sizes), st.tuples(layouts, layouts, layouts), st.booleans(), seeds)
 def test_gradients_in_blocks_are_those_of_the_definition_for_every_spread(spread, shape, laid_out, repeats, seed):
     of_x, of_a, of_dy = laid_out
@@ -43,7 +43,7 @@ def test_gradients_in_blocks_are_those_of_the_definition_for_every_spread(spread
 
 
 @spreads
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.tuples(sizes, sizes, st.integers(1, 40), st.integers(1, 40)), seeds)
 def test_single_precision_is_within_4_ulps_of_the_largest_by_definition(spread, shape, seed):
     # Sums that do not cancel.

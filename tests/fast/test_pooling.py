@@ -48,6 +48,8 @@ def test_single_precision_averages_are_within_8_ulps_of_the_largest(shape, axis,
 )
 def test_an_average_of_many_keeps_its_digits(shape, axis, rtol):
     x = np.random.RandomState(0).uniform(0, 1, shape).astype(np.float32)
+    if x.size > 10**6:
+        x[:] = 0.1  # errors of equal numbers have one direction
     np.testing.assert_allclose(pooling.mean(x, axis), x.astype(float).mean(axis=axis, keepdims=True), rtol=rtol)
 
 
@@ -136,7 +138,7 @@ both_orders = pytest.mark.parametrize("names", [("avg", "max"), ("max", "avg"), 
 
 
 @both_orders
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(large_maps, seeds)
 def test_several_pools_are_within_8_ulps_of_the_largest_by_definition(names, shape, seed):
     def pool(x):

@@ -22,7 +22,7 @@ both_ways = pytest.mark.parametrize("longest", [128, 0], ids=["products", "runs"
 
 
 @both_ways
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_averages_are_those_of_the_definition(longest, case):
     shape, window, stride, seed = case
@@ -45,7 +45,7 @@ def test_windows_may_be_longer_than_the_map_and_the_last_one_is_moved_inward(lon
 
 
 @both_ways
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.tuples(sizes, sizes, st.integers(1, 40), st.integers(1, 40)), st.integers(1, 20), st.data(), seeds)
 def test_single_precision_is_within_8_ulps_of_the_largest(longest, shape, window, data, seed):
     stride = data.draw(st.integers(1, window))
@@ -67,7 +67,7 @@ def run(average, x, dy):
 UNUSUAL = [np.inf, -np.inf, np.nan, 3e38, -3e38]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows(), st.lists(st.sampled_from(UNUSUAL), min_size=1, max_size=4), st.booleans())
 def test_products_leave_what_is_not_finite_or_nearly_so_to_the_definition(case, values, in_gradient):
     shape, window, stride, seed = case

@@ -42,13 +42,13 @@ def assert_agree(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps())
 def test_tiles_give_the_plain_sums_and_their_gradients(case):
     assert_agree(results(conv3x3, *case), results(plainly, *case))
 
 
-@paddings
+@pytest.mark.parametrize("padding", [(0, 1), (2, 0)])
 def test_gradients_agree_with_the_complex_step(padding):
     arrays = normal(1, 2, 4, 3), normal(2, 2, 3, 3, seed=1)
     assert worst_error(lambda x, weight: conv3x3(x, weight, padding), *arrays) < 1e-12
@@ -57,12 +57,12 @@ def test_gradients_agree_with_the_complex_step(padding):
 @paddings
 def test_every_size_from_the_smallest_on_gives_the_plain_sums(padding):
     smallest = [max(1, 3 - 2 * p) for p in padding]
-    for height, width in itertools.product(*(range(n, n + 4) for n in smallest)):
+    for height, width in itertools.product(*(range(n, n + 3) for n in smallest)):
         case = normal(1, 2, height, width), normal(2, 2, 3, 3, seed=1), padding
         assert_agree(results(conv3x3, *case), results(plainly, *case))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps())
 def test_single_precision_is_within_12_ulps_of_the_largest(case):
     *arrays, padding = case
@@ -121,7 +121,7 @@ def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
         assert max(lengths) > 2
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
 def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
     with patched("CACHED", cached):
@@ -152,7 +152,7 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_blocks_are_done
 # What it is given
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps(), st.sampled_from(["transposed", "strided", "read-only"]))
 def test_maps_and_gradients_of_any_layout_are_read_and_none_is_written_to(case, layout):
     x, weight, padding = case
@@ -169,7 +169,7 @@ def test_maps_and_gradients_of_any_layout_are_read_and_none_is_written_to(case, 
         assert result.flags.writeable
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps(), st.sampled_from([(0, 1, 2, 3), (2, 3), (0, 1), (1, 3)]))
 def test_a_broadcast_gradient_is_read_as_if_it_were_written_out(case, axes):
     x, weight, padding = case

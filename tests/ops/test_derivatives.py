@@ -165,7 +165,7 @@ def label(case):
 
 
 def test_every_primitive_has_its_cases():
-    there = {primitive for primitive in PRIMITIVES if primitive.__module__.startswith("npattn.ops.")}
+    there = {primitive for primitive in PRIMITIVES if primitive.__module__.startswith("npattn.ops")}
     with_gradient, steps = ({case[0] for case in cases} for cases in (CASES, STEPS))
     assert with_gradient | steps == there
     assert not with_gradient & steps
