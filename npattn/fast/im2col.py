@@ -65,7 +65,7 @@ def conv_by_rows(
     else:
         width, order, shape = size[1], (2, 0, 1), (len(columns) * out, channels)
         beside = [(inputs, outputs) for _, outputs, inputs in columns]
-    matrices = [weight[:, :, i, used].transpose(order).reshape(shape) for i, _, _ in rows]
+    matrices = [np.ascontiguousarray(weight[:, :, i, used].transpose(order).reshape(shape)) for i, _, _ in rows]
     target_at, source_at = ([slice(width * s.start, width * s.stop) for s in (row[k] for row in rows)] for k in (1, 2))
 
     source = (lay_beside(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
