@@ -12,7 +12,7 @@ from tests.ops.test_adding import summands
 from tests.strategies import arrange
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(summands(), st.sampled_from([np.float32, np.float64]))
 def test_several_maps_are_added_from_left_to_right_into_fresh_memory(arrays, dtype):
     arrays = [a.astype(dtype) if a.dtype != dtype else a for a in arrays]

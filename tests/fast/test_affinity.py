@@ -14,7 +14,7 @@ from tests.strategies import seeds, sizes
 tilings = st.sampled_from([(1, 1), (1, 2), (6, 2), (40, 3), (2**19, 256)])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.tuples(sizes, sizes, st.integers(0, 4), st.integers(1, 20)), tilings, seeds)
 def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
     batch, embedding, maps, positions = shape
@@ -28,7 +28,7 @@ def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max(initial=1e-3))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(0, 5), st.integers(1, 20), tilings)
 def test_blocks_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
     with patched("BLOCK_PAIRS", tiling[0]), patched("MIN_ROWS", tiling[1]):

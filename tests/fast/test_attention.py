@@ -25,7 +25,7 @@ def run(qkv, do, scale=1.0):
     return [o, *backward(do)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(leads, st.tuples(*[st.integers(1, 12)] * 4), tilings, st.sampled_from([1, 3]), seeds)
 def test_attention_in_blocks_is_the_definition_however_the_work_is_cut(lead, shape, tiling, count, seed):
     *qkv, do = arrays(lead, shape, seed)
@@ -38,7 +38,7 @@ def test_attention_in_blocks_is_the_definition_however_the_work_is_cut(lead, sha
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.sampled_from([(), (3,), (2, 2)]), st.tuples(*[st.integers(1, 40)] * 4), tilings, seeds)
 def test_single_precision_is_within_16_ulps_of_the_largest_by_definition(lead, shape, tiling, seed):
     *qkv, do = (a.astype(np.float32) for a in arrays(lead, shape, seed))
@@ -76,7 +76,7 @@ def size_of(at, lead):
     return np.empty(lead)[at].size
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(leads.filter(lambda lead: 0 not in lead), st.integers(1, 40), st.integers(1, 40), tilings)
 def test_blocks_cover_every_query_and_every_key_once(lead, queries, keys, tiling):
     lead = lead or (1,)
@@ -137,7 +137,7 @@ def test_blocks_that_are_made_at_the_same_time_write_to_different_places(lead):
             np.testing.assert_array_equal(visits, 1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(1, 3000), st.integers(1, 1000))
 def test_an_axis_is_cut_once_through_in_nearly_equal_lengths(length, most):
     found = attention.cut_evenly(length, most)

@@ -25,7 +25,7 @@ class Other(np.ndarray):
     """Another kind of array."""
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(shapes, st.integers(1, 200), st.data())
 def test_blocks_cover_every_element_once_and_are_no_larger_than_asked(shape, size, data):
     axis = data.draw(st.integers(0, len(shape) - 1))
@@ -42,7 +42,7 @@ def test_blocks_cover_every_element_once_and_are_no_larger_than_asked(shape, siz
     assert 2 * visits[found[0]].size > asked  # and not needlessly small
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(shapes, st.data())
 def test_a_block_of_a_map_meets_the_same_block_of_what_is_broadcast_to_it(shape, data):
     x = np.arange(float(np.prod(shape))).reshape(shape)
@@ -74,7 +74,7 @@ def test_machine_floats_are_float32_and_float64(dtype):
     assert not are_machine_floats(a, 1.0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(1, 60), st.integers(0, 70))
 def test_an_axis_is_cut_once_through_into_parts_of_nearly_one_length(length, count):
     found = cut_axis(length, count)

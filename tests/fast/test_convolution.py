@@ -29,7 +29,7 @@ def run_definition(x, weight, dy, padding):
     return [y, *backward(dy)[:2]]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(planes() | deep_planes(), st.sampled_from(["contiguous", "transposed", "strided", "read-only"]))
 def test_any_convolution_is_that_of_the_definition(plane, layout):
     x, weight, bias, options = plane
@@ -47,7 +47,7 @@ def test_any_convolution_is_that_of_the_definition(plane, layout):
             np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(planes() | deep_planes())
 def test_single_precision_is_within_16_ulps_of_the_largest_by_definition(plane):
     x, weight, _, options = plane

@@ -46,7 +46,7 @@ def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
             np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=atol)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(deep_planes(), st.sampled_from([None, 1, 3]))
 def test_products_by_columns_by_rows_and_as_defined_agree(plane, count):
     x, weight, _, options = plane
@@ -84,7 +84,7 @@ def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, ou
 
 
 @pytest.mark.parametrize("large", [True, False])
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(count=st.integers(0, 9), length=st.integers(0, 30))
 def test_blocks_of_products_cover_every_result_once(large, count, length):
     visits = np.zeros((count, length))
@@ -119,7 +119,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks)
 # Taps of a row
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, st.integers(1, 5), st.integers(0, 6), st.integers(1, 4))
 def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
     result = max(0, size + 2 * padding - dilation * (k - 1))
@@ -132,7 +132,7 @@ def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
     assert reached == {at: position for at, position in expected.items() if 0 <= position < size}
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.tuples(sizes, sizes, sizes, sizes), st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), seeds)
 def test_laying_taps_beside_each_other_and_adding_them_back_are_adjoint(shape, k, padding, dilation, seed):
     width = max(0, shape[3] + 2 * padding - dilation * (k - 1))

@@ -15,7 +15,7 @@ SPECIAL = [-np.inf, -1.0, -0.0, 0.0, 1.0, np.inf, np.nan]
 # Averages
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.tuples(sizes, sizes, sizes, sizes), axes, layouts, seeds)
 def test_average_is_the_mean_in_every_layout(shape, axis, layout, seed):
     x = arrange(normal(*shape, seed=seed), layout)
@@ -24,7 +24,7 @@ def test_average_is_the_mean_in_every_layout(shape, axis, layout, seed):
     np.testing.assert_allclose(found, x.mean(axis=axis, keepdims=True), rtol=1e-13, atol=1e-15)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(large_maps, st.sampled_from([1, 2, 3, (2, 3)]), seeds)
 def test_single_precision_averages_are_within_8_ulps_of_the_largest(shape, axis, seed):
     x = normal(*shape, seed=seed).astype(np.float32)
@@ -88,7 +88,7 @@ def tied_maps(draw):
     return x, axis
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(tied_maps(), st.sampled_from([np.float32, np.float64]), layouts)
 def test_the_first_maximum_is_that_of_numpy(case, dtype, layout):
     x, axis = case
@@ -158,7 +158,7 @@ def tied_images(draw):
     return np.random.RandomState(draw(seeds)).choice(values, draw(st.tuples(sizes, sizes, sizes, sizes)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(tied_images(), st.sampled_from([np.float32, np.float64]), layouts)
 def test_the_average_beside_a_maximum_keeps_ties_and_what_is_not_finite(x, dtype, layout):
     x = arrange(x.astype(dtype), layout)

@@ -27,7 +27,7 @@ def factors(draw, dtype=np.float64):
     return found
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(factors(), thresholds)
 def test_any_product_is_that_of_numpy_and_lies_in_memory_row_by_row(pair, limits):
     a, b = pair
@@ -40,7 +40,7 @@ def test_any_product_is_that_of_numpy_and_lies_in_memory_row_by_row(pair, limits
     assert c.flags.c_contiguous or not blocked
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(factors(np.float32))
 def test_single_precision_is_within_4_ulps_of_the_largest_at_once(pair):
     with in_blocks():

@@ -20,7 +20,7 @@ def summands(draw):
     return arrays
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(summands(), st.sampled_from([np.float16, np.float32, np.float64, np.longdouble, np.complex128]))
 def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype):
     arrays = [a if dtype == np.float64 else a.astype(dtype) for a in arrays]
@@ -39,7 +39,7 @@ def test_sum_is_that_of_all_and_its_gradient_goes_to_each_whole(arrays, dtype):
     assert all(gradient is dy for gradient in gradients)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(summands())
 def test_a_sum_of_several_arrays_is_fresh_memory(arrays):
     y, _ = ops.add(*arrays)

@@ -11,7 +11,7 @@ from tests.strategies import seeds, sizes
 widths = st.sampled_from([1, 3, 5, 9])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, sizes, widths, seeds)
 def test_value_is_scipy_correlation_with_zeros_beyond_the_ends(batch, length, k, seed):
     x, weight = normal(batch, length, seed=seed), normal(1, 1, k, seed=seed + 1)
@@ -19,7 +19,7 @@ def test_value_is_scipy_correlation_with_zeros_beyond_the_ends(batch, length, k,
     np.testing.assert_allclose(ops.conv1d(x, weight)[0], expected, rtol=1e-12, atol=1e-13)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, sizes, widths, seeds)
 def test_backward_is_the_adjoint_in_both_arguments(batch, length, k, seed):
     x, weight, dz = (
@@ -64,7 +64,7 @@ def planes(draw):
     return x, weight, bias, {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(planes())
 def test_conv2d_and_its_gradients_agree_with_pytorch(plane):
     torch = pytest.importorskip("torch")
@@ -80,7 +80,7 @@ def test_conv2d_and_its_gradients_agree_with_pytorch(plane):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(planes(), seeds)
 def test_conv2d_backward_is_the_adjoint_in_both_arguments(plane, seed):
     x, weight, _, options = plane
@@ -105,7 +105,7 @@ def test_taps_that_reach_no_position_give_zeros_and_receive_none(channels, out):
     assert (dweight[..., [0, 2]] == 0).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(1, 3), seeds)
 def test_conv2d_of_one_channel_is_scipy_correlation(k, seed):
     x, kernel = normal(5, 6, seed=seed), normal(k, k, seed=seed + 1)

@@ -17,7 +17,7 @@ def gates(draw):
     return normal(*shape, seed=seed), normal(*(1 if s else n for s, n in zip(spread, kept, strict=True)), seed=seed + 1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(gates())
 def test_gate_multiplies_every_element_by_the_gate_spread_over_it(case):
     x, a = case

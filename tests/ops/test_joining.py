@@ -19,7 +19,7 @@ def parts(draw):
     return arrays, axis
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(parts())
 def test_each_part_stands_where_the_parts_before_it_end(case):
     arrays, axis = case
@@ -32,7 +32,7 @@ def test_each_part_stands_where_the_parts_before_it_end(case):
     assert y.shape[axis] == start
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(parts())
 def test_splitting_undoes_joining_and_each_carries_the_others_gradient(case):
     arrays, axis = case

@@ -7,7 +7,7 @@ from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, sizes, sizes, seeds)
 def test_every_output_is_the_dot_product_of_a_row_and_a_weight(rows, wide, narrow, seed):
     x, weight, bias = normal(rows, wide, seed=seed), normal(narrow, wide, seed=seed + 1), normal(narrow, seed=seed + 2)

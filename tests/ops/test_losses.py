@@ -32,7 +32,7 @@ def by_scipy(logits, labels):
     return -weights[counted][np.arange(counted.sum()), labels[counted]]
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(problems())
 def test_value_is_the_mean_of_scipys_log_softmax_over_the_counted_pixels(problem):
     logits, labels = problem
@@ -41,7 +41,7 @@ def test_value_is_the_mean_of_scipys_log_softmax_over_the_counted_pixels(problem
     np.testing.assert_allclose(value, losses.mean() if len(losses) else 0, rtol=1e-13, atol=1e-13)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(problems())
 def test_value_and_gradient_agree_with_pytorch(problem):
     torch = pytest.importorskip("torch")
@@ -68,7 +68,7 @@ def test_large_logits_neither_overflow_nor_lose_the_gradient(shift):
     np.testing.assert_allclose(backward(1.0).ravel(), expected, rtol=1e-12, atol=1e-300)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(problems(), st.floats(-100, 100))
 def test_a_number_added_to_all_logits_of_a_pixel_changes_nothing_and_its_gradients_add_up_to_0(problem, shift):
     logits, labels = problem

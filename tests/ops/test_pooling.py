@@ -10,7 +10,7 @@ from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.tuples(sizes, sizes, sizes, sizes), layouts, seeds)
 def test_average_is_the_mean_of_each_channel_in_every_layout(shape, layout, seed):
     x = arrange(normal(*shape, seed=seed), layout)
@@ -37,7 +37,7 @@ global_pools = pytest.mark.parametrize("pool", GLOBAL_POOLS, ids=lambda pool: po
 maps = st.tuples(sizes, sizes, sizes, sizes)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps, seeds)
 def test_global_pools_agree_with_numpy_and_scipy(shape, seed):
     x = normal(*shape, seed=seed)
@@ -53,7 +53,7 @@ def test_average_pool_along_any_axis_is_the_mean(axis):
     np.testing.assert_allclose(ops.average_pool(x, axis)[0], x.mean(axis, keepdims=True), rtol=1e-14)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps, seeds, st.sampled_from([1, 2, 3]))
 def test_a_tied_maximum_sends_its_whole_gradient_to_the_first_index(shape, seed, axis):
     x = np.random.RandomState(seed).randint(0, 2, shape).astype(float)
@@ -112,7 +112,7 @@ def test_an_empty_batch_is_pooled_to_an_empty_one(pool):
 
 
 @global_pools
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps, layouts, seeds)
 def test_a_gradient_that_came_another_way_is_added_to(pool, shape, layout, seed):
     x, dp, other = normal(*shape, seed=seed), normal(*shape[:2], seed=seed + 1), normal(*shape, seed=seed + 2)
@@ -126,7 +126,7 @@ def test_a_gradient_that_came_another_way_is_added_to(pool, shape, layout, seed)
 some_names = st.lists(st.sampled_from(sorted(pooling.GLOBAL_POOLS)), min_size=1, unique=True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(maps, some_names, layouts, seeds)
 def test_several_pools_are_each_of_them_and_their_gradients_the_sum(shape, names, layout, seed):
     x, other = arrange(normal(*shape, seed=seed), layout), normal(*shape, seed=seed + 1)

@@ -15,7 +15,7 @@ resizes = st.tuples(lengths, lengths, st.tuples(lengths, lengths), corners, seed
 every_convention = pytest.mark.parametrize("align_corners", [False, True])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(resizes)
 def test_value_and_gradient_agree_with_pytorch(case):
     torch = pytest.importorskip("torch")
@@ -31,7 +31,7 @@ def test_value_and_gradient_agree_with_pytorch(case):
     np.testing.assert_allclose(backward(dy), dx, rtol=0, atol=1e-12 * np.abs(dx).max())
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(resizes)
 def test_forward_and_backward_are_adjoint(case):
     height, width, size, align_corners, seed = case
@@ -41,7 +41,7 @@ def test_forward_and_backward_are_adjoint(case):
     np.testing.assert_allclose(np.sum(y * dy), np.sum(x * backward(dy)), rtol=0, atol=1e-14 * scale)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(resizes)
 def test_every_position_is_a_weighted_mean_of_the_map(case):
     height, width, size, align_corners, seed = case
@@ -53,7 +53,7 @@ def test_every_position_is_a_weighted_mean_of_the_map(case):
     np.testing.assert_allclose(backward(np.ones_like(y)).sum(), size[0] * size[1], rtol=1e-13)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(lengths, st.integers(2, 30))
 def test_aligned_corners_stay_where_they_are_and_a_ramp_stays_a_ramp(n, m):
     ramp = np.linspace(0.0, 1.0, n + 1).reshape(1, 1, 1, n + 1)
@@ -61,7 +61,7 @@ def test_aligned_corners_stay_where_they_are_and_a_ramp_stays_a_ramp(n, m):
     np.testing.assert_allclose(y[0, 0, 0], np.linspace(0.0, 1.0, m), rtol=1e-14, atol=1e-15)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(lengths, st.integers(1, 30))
 def test_unaligned_ramp_is_read_at_the_centres_of_the_new_pixels(n, m):
     y, _ = ops.resize_bilinear(np.arange(float(n)).reshape(1, 1, n, 1), (m, 1))

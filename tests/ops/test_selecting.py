@@ -8,7 +8,7 @@ from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import arrange, layouts, seeds, sizes
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, st.integers(1, 40), st.integers(1, 60), seeds, layouts)
 def test_a_score_is_the_products_sum_and_the_same_wherever_a_feature_stands(batch, channels, positions, seed, layout):
     x = np.repeat(normal(batch, channels, 1, seed=seed), positions, axis=2)
@@ -18,7 +18,7 @@ def test_a_score_is_the_products_sum_and_the_same_wherever_a_feature_stands(batc
     np.testing.assert_array_equal(s, s[:, :1].repeat(positions, axis=1))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, sizes, st.integers(1, 6), layouts, st.data())
 def test_positions_are_taken_of_each_image_and_given_back_to_where_they_stood(batch, channels, length, layout, data):
     x = arrange(normal(batch, channels, length), layout)
@@ -43,7 +43,7 @@ def test_score_agrees_with_a_convolution_of_pytorch():
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, sizes, sizes, seeds)
 def test_selecting_is_a_sum_with_a_one_hot_vector(batch, channels, positions, seed):
     x, dy = normal(batch, channels, positions, seed=seed), normal(batch, channels, seed=seed + 1)
@@ -56,7 +56,7 @@ def test_selecting_is_a_sum_with_a_one_hot_vector(batch, channels, positions, se
         np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=1e-12, atol=1e-13)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(sizes, st.integers(1, 30), st.data())
 def test_top_takes_the_largest_in_falling_order_and_of_equals_the_first(batch, length, data):
     k = data.draw(st.integers(1, length))

@@ -11,7 +11,7 @@ from tests.ops.primitives import normal, torch_gradients
 finite = hnp.arrays(np.float64, hnp.array_shapes(max_dims=4, max_side=5), elements=st.floats(-1e4, 1e4))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(finite, st.data())
 def test_softmax_agrees_with_scipy_along_any_axis(x, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
@@ -20,7 +20,7 @@ def test_softmax_agrees_with_scipy_along_any_axis(x, data):
     np.testing.assert_allclose(y.sum(axis), 1, rtol=1e-14)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(finite, st.data())
 def test_softmin_is_the_softmax_of_the_negative_forward_and_backward(x, data):
     axis = data.draw(st.integers(-x.ndim, x.ndim - 1))
@@ -30,7 +30,7 @@ def test_softmin_is_the_softmax_of_the_negative_forward_and_backward(x, data):
     np.testing.assert_array_equal(backward(dy), -back_negative(dy))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(finite, st.floats(-1e4, 1e4))
 def test_softmax_ignores_a_constant_added_to_a_row(x, constant):
     np.testing.assert_allclose(ops.softmax(x + constant)[0], ops.softmax(x)[0], rtol=1e-10, atol=1e-300)
@@ -61,7 +61,7 @@ def test_minus_infinity_has_no_weight_and_what_has_no_softmax_is_nan():
     np.testing.assert_array_equal(backward(np.eye(3)[[1] * 5])[0], [0, 0.25, -0.25])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(finite)
 def test_a_gradient_that_is_the_same_for_all_weights_moves_no_logit(x):
     """The weights add up to 1, whatever the logits."""

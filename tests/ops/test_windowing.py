@@ -16,7 +16,7 @@ def windows(draw):
     return draw(st.tuples(sizes, sizes, sizes, sizes)), window, draw(st.integers(1, window)), draw(seeds)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
 def test_windows_lie_on_the_axis_and_cover_it(length, window, stride):
     stride = min(stride, window)
@@ -29,7 +29,7 @@ def test_windows_lie_on_the_axis_and_cover_it(length, window, stride):
     assert all(start % stride == 0 for start in starts[:-1])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_every_window_is_a_piece_of_the_map(case):
     shape, window, stride, seed = case
@@ -41,7 +41,7 @@ def test_every_window_is_a_piece_of_the_map(case):
             np.testing.assert_array_equal(cut[:, :, r, s], x[:, :, i : i + h, j : j + w])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_cutting_out_and_laying_back_are_adjoint(case):
     shape, window, stride, seed = case
@@ -54,7 +54,7 @@ def test_cutting_out_and_laying_back_are_adjoint(case):
     np.testing.assert_array_equal(back_fold(x), cut)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_folding_ones_counts_the_windows_over_each_position(case):
     shape, window, stride, _ = case
@@ -64,7 +64,7 @@ def test_folding_ones_counts_the_windows_over_each_position(case):
     assert count[0, 0].sum() == cut[0, 0].size
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_window_average_is_the_mean_of_every_window_cut_out(case):
     shape, window, stride, seed = case
@@ -73,7 +73,7 @@ def test_window_average_is_the_mean_of_every_window_cut_out(case):
     np.testing.assert_allclose(ops.window_average(x, window, stride)[0], cut.mean(axis=(4, 5)), rtol=1e-13, atol=1e-15)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_overlap_average_is_the_mean_over_the_windows_that_hold_a_position(case):
     shape, window, stride, seed = case
@@ -92,7 +92,7 @@ def test_overlap_average_is_the_mean_over_the_windows_that_hold_a_position(case)
         np.testing.assert_allclose(y[:, :, i, j], np.mean(holding, axis=0), rtol=1e-13, atol=1e-14)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_averages_go_back_through_their_exact_adjoints(case):
     shape, window, stride, seed = case
@@ -104,7 +104,7 @@ def test_averages_go_back_through_their_exact_adjoints(case):
     np.testing.assert_allclose(np.sum(y * x), np.sum(z * back_overlap(x)), rtol=1e-11, atol=1e-11)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(windows())
 def test_averages_of_a_constant_are_that_constant(case):
     shape, window, stride, _ = case
