@@ -25,9 +25,16 @@ def add_in_one_pass(*arrays: Array) -> tuple[Array, Backward]:
     return y, lambda dy: (dy,) * count
 
 
+MIN_UNCACHED_SIZE = 2**20
+"""Numbers in a map from which a gradient that was just computed is not in its core's cache any more."""
+
+
 @accumulate.faster(suits=lambda total, gradient: is_large(total, gradient) and total.flags.writeable)
 def accumulate_in_place(total: Array, gradient: Array) -> Array:
     """Write the sum where the one summand stands: a new map would have to be got from memory."""
+    if total.size < MIN_UNCACHED_SIZE:
+        total += gradient
+        return total
 
     def compute(block):
         total[block] += gradient[broadcast_block(gradient, block)]

@@ -25,7 +25,7 @@ MAX_BLOCK_SIZE = 2**20
 """Numbers in a block at most: memory is quickest read in long runs."""
 NUM_BLOCKS = 8
 """Blocks, about, of a map that is large but not so large."""
-MIN_BLOCK_MULTIPLICATIONS = 2**21
+MIN_BLOCK_MULTIPLICATIONS = 2**23
 """Multiplications in a block of a product, at least: less takes no longer than to share it out."""
 MAX_PRODUCT_BLOCKS = 8
 """Blocks of a product that is cut across its matrices: every block reads rows and columns anew."""

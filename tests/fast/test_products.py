@@ -63,8 +63,8 @@ def test_products_are_made_in_blocks_where_blas_would_use_several_cores_or_shoul
     assert (way_taken(product, a, b) == "product_in_blocks") is blocked
 
 
-@pytest.mark.parametrize(("columns", "blocks"), [(2**12 - 1, 1), (2**13 - 1, 1), (2**13, 2), (2**15, 8), (2**17, 8)])
-def test_a_product_has_a_block_for_each_2_to_the_21_multiplications_and_at_most_eight(columns, blocks):
+@pytest.mark.parametrize(("columns", "blocks"), [(2**14 - 1, 1), (2**15 - 1, 1), (2**15, 2), (2**17, 8), (2**19, 8)])
+def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_eight(columns, blocks):
     counts = []
 
     def watch(work, blocks, products=False):

@@ -35,6 +35,7 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         patched("num_threads", lambda: count),
         patched("MIN_MULTIPLICATIONS", 1),
         patched("MIN_BLOCK_MULTIPLICATIONS", 1),
+        patched("MIN_UNCACHED_SIZE", 1),
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(products, "MIN_SERIAL", 1)
