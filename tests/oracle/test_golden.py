@@ -203,7 +203,7 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
     module, _, inputs = drawn
     batch, _, height, width = next(iter(inputs.values())).shape
     with pytest.MonkeyPatch.context() as patch:  # other draws, while close decisions sway the outputs, are made alike
-        patch.setattr(GOLDEN, "DRAWS", 2)
+        patch.setattr(GOLDEN, "MAX_DRAWS", 2)
         case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
     report = case.compare(case.expected)
     assert report.passed
