@@ -10,7 +10,7 @@ import npattn
 from npattn import Module, fitting
 from npattn.fitting import Change, declared, search, solids
 from npattn.parameters import ones
-from tests.misfits import MISFITS
+from tests.misfits import MISFITS, label
 from tests.strategies import SYSTEMS, modules
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -72,7 +72,7 @@ def test_several_changed_hyperparameters_are_found_together():
     assert found.module == Kinds(48, taps=9, affine=False)
 
 
-@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=label)
 def test_hyperparameters_of_published_sizes_are_found(module, target, expected):
     found = search(module, declared(target), never)
     assert set(found.labels) == expected

@@ -22,7 +22,7 @@ from npattn import (
 from npattn.fitting import declared
 from npattn.oracle import generic_values
 from npattn.state_dicts import conversion, pair_names
-from tests.misfits import MISFITS
+from tests.misfits import MISFITS, label
 from tests.strategies import modules
 
 SE = SqueezeExcitation(64)
@@ -349,7 +349,7 @@ def stand_ins(module):
     return {name: np.broadcast_to(1.0, shape) for name, shape in declared(module).items()}
 
 
-@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=label)
 def test_shapes_of_other_hyperparameters_are_told_those_and_the_call_that_fits(module, target, expected):
     message = complaint(module, stand_ins(target))
     labels, call = re.search(r"; ([^;]*) would fit: (.*?)(?: \(expected .*)?$", message).groups()
