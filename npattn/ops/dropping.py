@@ -18,7 +18,7 @@ def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
         Such as (B, C, H, W).
     mask : array
         Of 1, which keeps, and 0, which drops. The leading axes of `x`; an axis that is missing at the end, or of
-        length 1, is spread over that of `x`: (B, C) drops whole channels.
+        length 1, is broadcast to that of `x`: (B, C) drops whole channels.
     rate : float
         Probability of a 0, at least 0 and below 1.
 

@@ -27,7 +27,7 @@ def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
     -------
     y : array
     backward : callable
-        ``backward(dy)`` returns a tuple of the gradient of each array: its own stretch of dy, as a view.
+        ``backward(dy)`` returns a tuple of the gradient of each array: its own part of dy, as a view.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
 
 @primitive
 def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...], Backward]:
-    """Cut an array into stretches along an axis.
+    """Cut an array into parts along an axis.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from npattn.oracle.golden import golden
 __all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
 
 FORMATS_SWEPT = ("float32", "bfloat16", "float16")
-"""The formats of a sweep, if no others are named."""
+"""The formats of a suite of cases, if no others are named."""
 KINDS = {
     "sizes": "maps and channels of 1, and around 16, 32, 64 and 128",
     "options": "hyperparameters at their ends, and training where a system has it",
@@ -25,7 +25,7 @@ KINDS = {
     "ties": "inputs of a few distinct numbers, so that maxima tie",
     "zeros": "channels and an image of zeros",
 }
-"""Why a case is hard, by kind, in the order of a sweep."""
+"""Why a case is hard, by kind, in the order of a suite."""
 SIZES = (
     (2, 1, 5, 3),
     (3, 16, 1, 1),
@@ -171,7 +171,7 @@ def cases(
     require_integers("cases", least=0, seed=seed)
     if limit is not None:
         require_integers("cases", limit=limit)
-    recipes = [recipe for kind in KINDS if kind in kinds for recipe in sweep(module, kind, module is not system)]
+    recipes = [recipe for kind in KINDS if kind in kinds for recipe in recipes_of(module, kind, module is not system)]
     if limit is not None and limit < len(recipes):
         recipes = [recipes[(2 * i + 1) * len(recipes) // (2 * limit)] for i in range(limit)]
     return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
@@ -189,7 +189,7 @@ def find_module(system: Any) -> Module:
     return CATALOGUE[system].example()
 
 
-def sweep(module: Module, kind: str, free: bool) -> list[Recipe]:
+def recipes_of(module: Module, kind: str, free: bool) -> list[Recipe]:
     """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
     training: dict[str, Any] = {"training": True}
     trained = [replace(module, **training)] if free and "training" in hyperparameters_of(module) else []
