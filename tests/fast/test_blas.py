@@ -300,6 +300,7 @@ print(forked)
 """
 
 
+@on_one_thread  # an older OpenBLAS starts threads for it, and hangs now and then when they are stopped by a fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_processes_forked_while_others_multiply_can_multiply():
     found = subprocess.run(
