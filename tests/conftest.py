@@ -31,6 +31,14 @@ def pytest_configure(config):
         config.option.ignore = [*(config.option.ignore or []), str(pictures)]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each process tests that stand together, so that what several of them look at is made once."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An empty folder that the test runs in."""

@@ -63,7 +63,12 @@ __all__ = [
 
 SYSTEMS = list(npattn.CATALOGUE.values())
 SMALL_MODULES = {
+    "flexible-segmentation": npattn.FlexibleSegmentation(channels=8, classes=2, window=3, stride=2, reduction=4),
+    "cbam": npattn.CBAM(channels=8, reduction=4),
+    "coordinate": npattn.CoordinateAttention(channels=8),
+    "pam": npattn.PositionAttention(channels=4, reduction=2),
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
+    "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""

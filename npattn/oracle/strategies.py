@@ -5,6 +5,7 @@ They are drawn by seed through `generic_values`, away from zeros and ties, and s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -214,11 +215,17 @@ def modules(systems: Any = None) -> Modules:
         If a system is not in the catalogue.
     """
     if systems is None:
-        return st.one_of(*(strategy() for strategy in MODULES.values()))
+        return modules_of(*MODULES)
     several = systems if isinstance(systems, Iterable) and not isinstance(systems, str) else [systems]
     keys = [system.key if isinstance(system, type) and issubclass(system, Module) else system for system in several]
     for key in keys:
         require_choice("modules", MODULES, systems=key)
+    return modules_of(*keys)
+
+
+@functools.cache
+def modules_of(*keys: str) -> Modules:
+    """Make the strategy of some systems once: to validate it takes Hypothesis longer than to draw from it."""
     return st.one_of(*(MODULES[key]() for key in keys))
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from matplotlib.figure import SubFigure
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.special import log_softmax
 
 from npattn.data import photo_filters
 from npattn.pictures.scene import Scene
@@ -56,7 +55,8 @@ def order_by_likeness(cosine: Array) -> Array:
     if len(cosine) == 1:
         return np.array([0])
     distance = np.clip(1 - cosine[np.triu_indices(len(cosine), 1)], 0, None)
-    return leaves_list(linkage(distance, "average", optimal_ordering=True))
+    hierarchy = scipy.cluster.hierarchy
+    return hierarchy.leaves_list(hierarchy.linkage(distance, "average", optimal_ordering=True))
 
 
 def rank_pairs(rows: Array, logits: Array) -> list[Array]:
@@ -65,7 +65,7 @@ def rank_pairs(rows: Array, logits: Array) -> list[Array]:
     Many affinities are 0 in this precision; their logarithms still have an order. Of a rectified channel that is 0
     nearly everywhere there is nothing to see.
     """
-    logarithms = log_softmax(logits, axis=1)
+    logarithms = scipy.special.log_softmax(logits, axis=1)
     live = np.quantile(rows, 0.9, axis=1) > rows.min(axis=1)
     pairs = np.argwhere(np.outer(live, live) & ~np.eye(len(rows), dtype=bool))
     return sorted(pairs, key=lambda pair: -logarithms[*pair])

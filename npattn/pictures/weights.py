@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import softmax
+import scipy
 
 from npattn.typing import Array, Params
 
@@ -21,6 +21,7 @@ def score_map(params: Params, x: Array) -> Array:
 def sharpness(scores: Array) -> float:
     """Find by what to multiply scores so that half of their softmax falls on `HALF_SHARE` of the map."""
     factors = np.geomspace(100, 1e-4, 400) / scores.std()
+    softmax = scipy.special.softmax
     return next(factor for factor in factors if half_share(softmax(factor * scores.ravel())) >= HALF_SHARE)
 
 

@@ -21,15 +21,15 @@ every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: sys
 common_formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 
 
-def case_of(system, dtype="float16", seed=0):
+def case_of(system, dtype="float16"):
     """A case of a system's small instance, which many tests look at: to make it takes longer than to judge by it."""
-    return make_case(system, dtype, seed)
+    return make_case(system, dtype)
 
 
 @functools.cache  # which tells arguments by position from those by name
-def make_case(system, dtype, seed):
+def make_case(system, dtype):
     module = SMALL_MODULES.get(system.key, system.example())
-    return golden(module, batch=2, height=6, width=7, dtype=dtype, seed=seed)
+    return golden(module, batch=2, height=6, width=7, dtype=dtype)
 
 
 def given_to(case):
@@ -79,16 +79,15 @@ def test_results_are_named_shaped_and_computed_as_the_module_does(system):
 
 @every_system
 @common_formats
-@pytest.mark.parametrize("seed", range(2))
-def test_a_plain_kernel_in_the_format_passes(system, dtype, seed):
-    case = case_of(system, dtype, seed)
+def test_a_plain_kernel_in_the_format_passes(system, dtype):
+    case = case_of(system, dtype)
     case.assert_matches(run_on(Rounding(FORMATS[dtype]), case.module, given_to(case)))
 
 
 @every_system
 @common_formats
 def test_float32_with_results_rounded_to_the_format_passes(system, dtype):
-    case = case_of(system, dtype, seed=1)
+    case = case_of(system, dtype)
     single = named_results(case.module, given_to(case).each(np.float32))
     case.assert_matches({name: representable(np.float64(a), FORMATS[dtype]) for name, a in single.items()})
 
@@ -184,7 +183,7 @@ def test_right_digits_are_counted_from_the_largest_error():
 @pytest.mark.parametrize("system", [npattn.HardAttention, npattn.SoftHardAttention])
 @common_formats
 def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
-    for seed in range(8):
+    for seed in range(4):
         case = golden(system.example(), height=12, width=12, dtype=dtype, seed=seed)
         size = np.sqrt(np.mean(case.expected["output"] ** 2))
         assert np.median(case.budget["output"]) < 8 * case.format.unit_roundoff * size
@@ -204,6 +203,7 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
     batch, _, height, width = next(iter(inputs.values())).shape
     with pytest.MonkeyPatch.context() as patch:  # other draws, while close decisions sway the outputs, are made alike
         patch.setattr(GOLDEN, "MAX_DRAWS", 2)
+        patch.setattr("npattn.oracle.budgets.measuring.NUM_RUNS", 3)  # and so are further runs
         case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
     report = case.compare(case.expected)
     assert report.passed

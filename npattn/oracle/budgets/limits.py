@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import chdtri
+import scipy
 
 __all__ = ["Budget", "limits_of", "rms_limit", "worst_limit"]
 
@@ -45,8 +45,8 @@ def worst_limit(count: int, freedom: float = np.inf) -> float:
     >>> [f"{worst_limit(n):.1f}" for n in (1, 1000, 10**6)]
     ['6.2', '8.0', '9.5']
     """
-    together = np.sqrt(chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
-    return SLACK * float(together * np.sqrt(chdtri(1, FALSE_ALARM / max(count, 1))))
+    together = np.sqrt(scipy.special.chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
+    return SLACK * float(together * np.sqrt(scipy.special.chdtri(1, FALSE_ALARM / max(count, 1))))
 
 
 def rms_limit(freedom: float) -> float:
@@ -59,7 +59,7 @@ def rms_limit(freedom: float) -> float:
     >>> [f"{rms_limit(m):.2f}" for m in (1, 1000, 10**6)]
     ['6.18', '1.54', '1.40']
     """
-    return SLACK * float(np.sqrt(chdtri(freedom, FALSE_ALARM) / freedom))
+    return SLACK * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM) / freedom))
 
 
 def limits_of(budget: Budget) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
+import scipy
 
 from npattn.module import Module
 from npattn.oracle.budgets.limits import Budget, worst_limit
@@ -136,6 +136,6 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
         largest = rounds.sum(axis=1).max(axis=0)
         widest = np.maximum(scale, JUMP_MARGIN * largest / worst_limit(expected.size, freedom))
     # The smaller errors of an element are those of runs in which no near tie was flipped.
-    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / ndtri(0.625)
+    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / scipy.special.ndtri(0.625)
     undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))
     return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))

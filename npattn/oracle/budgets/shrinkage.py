@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.special import chdtri, digamma, polygamma
+import scipy
 
 __all__ = ["effective_degrees_of_freedom", "inverse_trigamma", "shrink_variances"]
 
@@ -59,6 +59,7 @@ def shrink_variances(
         shift = np.bincount(groups.ravel(), rest) / (np.bincount(groups.ravel(), known.ravel()) + 4)
         predicted += shift[groups]
     rest = (logarithms - predicted)[known]
+    digamma, polygamma = scipy.special.digamma, scipy.special.polygamma
     spread = np.var(rest) - polygamma(1, runs / 2)
     prior = 2 * inverse_trigamma(spread) if spread > 1e-3 else 2e3
     # The mean of the logarithm of a mean square is not the logarithm of its mean.
@@ -82,9 +83,11 @@ def groupings(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:
 
 def inverse_trigamma(value: float) -> float:
     """Solve ψ'(x) = value by Newton's method on 1 / ψ', which is nearly a straight line."""
+    polygamma = scipy.special.polygamma
     x = 0.5 + 1 / value
     for _ in range(20):
-        step = polygamma(1, x) * (1 - polygamma(1, x) / value) / polygamma(2, x)
+        trigamma = polygamma(1, x)
+        step = trigamma * (1 - trigamma / value) / polygamma(2, x)
         x += step
         if abs(step) < 1e-8 * x:
             break
@@ -113,5 +116,5 @@ def effective_degrees_of_freedom(mean_squares: np.ndarray, size: int) -> float:
     if not mean:
         return 1.0
     runs = len(mean_squares)
-    spread = np.var(mean_squares / mean, ddof=1) * (runs - 1) / chdtri(runs - 1, 0.95)
+    spread = np.var(mean_squares / mean, ddof=1) * (runs - 1) / scipy.special.chdtri(runs - 1, 0.95)
     return float(np.clip(2 / max(spread, 1e-300), 1.0, size))

@@ -167,9 +167,11 @@ def to_storage(a: Any, rounding: Rounding) -> Any:
 
     They would lift what they are combined with to their own dtype, in which nothing is rounded.
     """
-    other = isinstance(a, (np.ndarray, np.floating)) and a.dtype.kind == "f" and a.dtype != rounding.format.storage
+    storage = rounding.format.storage
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype.kind != "f" or a.dtype == storage:
+        return a
     with np.errstate(over="ignore"):
-        return a.astype(rounding.format.storage) if other else a
+        return a.astype(storage)
 
 
 def flatten(value: Any) -> Iterator[Any]:
