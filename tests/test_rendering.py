@@ -117,7 +117,26 @@ def test_katex_in_strict_mode_typesets_every_formula():
     assert errors == []
 
 
+def blocks(page, *, of=None, but=()):
+    """The fenced blocks of a page, of one language or of all but some."""
+    fences = [block for block in GITHUB.parse(page.read_text(encoding="utf-8")) if block.type == "fence"]
+    return [block.content for block in fences if of in (None, block.info) and block.info not in but]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_code_fits_the_page(page):
-    blocks = [token.content for token in GITHUB.parse(page.read_text(encoding="utf-8")) if token.type == "fence"]
-    assert [line for block in blocks for line in block.splitlines() if len(line) > 88] == []
+    lines = "".join(blocks(page, but=("math", "mermaid"))).splitlines()
+    assert [line for line in lines if len(line) > 88] == []
+
+
+def longest_path(edges, box):
+    return 1 + max((longest_path(edges, head) for tail, head in edges if tail == box), default=0)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_long_diagrams_run_down_the_page(page):
+    for diagram in blocks(page, of="mermaid"):
+        edges = re.findall(r"^ *(\w+)\W.*?--> (\w+)", diagram, flags=re.MULTILINE)
+        assert edges
+        if diagram.startswith("graph LR"):  # beside each other more boxes than these are shown smaller than they are
+            assert max(longest_path(edges, tail) for tail, _ in edges) <= 5
