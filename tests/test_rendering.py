@@ -129,6 +129,13 @@ def test_code_fits_the_page(page):
     assert [line for line in lines if len(line) > 88] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_shapes_in_tables_stay_on_one_line(page):
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    shapes = [formula for row in rows for formula in between_dollars(row) if "\\times" in formula]
+    assert [shape for shape in shapes if not re.fullmatch(r"\{.*\}", shape)] == []  # a line never ends within braces
+
+
 def longest_path(edges, box):
     return 1 + max((longest_path(edges, head) for tail, head in edges if tail == box), default=0)
 
