@@ -159,8 +159,8 @@ class Module(metaclass=Constructor):
         missing = [one.name for one in fields(cls) if one.init and one.default is one.default_factory is MISSING]
         if missing:
             raise TypeError(
-                f"{cls.__name__} has no example: {', '.join(missing)} must be given; define a classmethod example() that "
-                "returns a small instance, or hand over an instance"
+                f"{cls.__name__} has no example: {', '.join(missing)} must be given; define a classmethod example() "
+                "that returns a small instance, or hand over an instance"
             )
         return cls()
 

@@ -80,6 +80,7 @@ class HardAttention(Module):
         url="https://arxiv.org/abs/1502.03044",
     )
     estimator: ClassVar = "straight-through"
+    without_gradient: ClassVar = ("noise",)
 
     channels: int = integer(least=1)
 
