@@ -6,10 +6,11 @@ import dataclasses
 
 from npattn.attention import CATALOGUE
 from npattn.module import Module
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 
 __all__ = ["SYSTEMS", "is_known"]
 
-SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE)
+SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE) | PRIMITIVE_SYSTEMS
 """Whatever has a key: a golden file names its system by it, and the tests hold its gradients to the complex step."""
 
 
