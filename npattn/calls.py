@@ -232,10 +232,10 @@ def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tupl
     gradients = tuple(None if name in module.without_gradient else g for name, g in zip(names, gradients, strict=True))
     named = [*zip(names, gradients, strict=True), *grads.items()]
     for name, gradient in named:
-        if gradient is not None and getattr(gradient, "dtype", None) != like.dtype:
-            if not hasattr(gradient, "dtype"):
-                raise TypeError(
-                    f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array"
-                )
+        if gradient is None:
+            continue
+        if not hasattr(gradient, "dtype"):
+            raise TypeError(f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array")
+        if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
     return (gradients if isinstance(dx, tuple) else gradients[0]), grads

@@ -179,7 +179,10 @@ def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0
         if not (isinstance(key, str) and key.isidentifier() and len(key) <= MAX_NAME_LENGTH):
             raise ValueError(f"the system's name is {brief(key)}; expected that of a class")
         system = own.get(key)
-    names = list(values) if system is None else [field.name for field in dataclasses.fields(system)]
+    if system is not None:
+        names = [field.name for field in dataclasses.fields(system)]
+    else:
+        names = list(values) if isinstance(values, dict) else ["an object"]
     if not (isinstance(values, dict) and values.keys() == set(names)):
         given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
         raise ValueError(f"hyperparameters of {key!r} are {given or 'none'}; expected {', '.join(names) or 'none'}")
