@@ -7,12 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from npattn.attention import CATALOGUE, CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
+from npattn.attention import CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
 from npattn.checks import describe_type, require_choice, require_integers, require_selection
 from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.formats import find_format
 from npattn.oracle.golden import golden
+from npattn.oracle.systems import SYSTEMS, is_known
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
 
@@ -45,6 +46,8 @@ SIZES = (
 """Batch, channels, height, width: channels and positions are 1, powers of two, and one off them, in many pairs."""
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
+FEW = 3, 2, 2
+"""The size of a case in training in which the variance of a sample shows beside that of what it is drawn from."""
 POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [{"reduction": 1}, {"reduction": 100}, {"bias": False}],
@@ -101,8 +104,8 @@ class Recipe:
     def id(self) -> str:
         """A name to read and to select by: system, format, shape, what is special."""
         key = getattr(self.module, "key", type(self.module).__name__)
-        channels = getattr(self.module, "channels", None) or self.module.input_shapes(1, 1, 1).popitem()[1][1]
-        shape = f"{self.batch}x{channels}x{self.height}x{self.width}"
+        first = next(iter(self.module.input_shapes(self.batch, self.height, self.width).values()))
+        shape = "x".join(map(str, first)) or "scalar"
         seed = f"seed{self.seed}" if self.seed else ""
         return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
 
@@ -134,7 +137,8 @@ def cases(
     Parameters
     ----------
     system : str, class or Module
-        A key of `CATALOGUE` or a class: sizes, channels and hyperparameters all vary. A module: it stays as it is.
+        A key of `CATALOGUE`, a primitive such as "ops.softmax", or a class: sizes, channels and hyperparameters all
+        vary. A module: it stays as it is.
     formats : iterable of str or dtype, default ("float32", "bfloat16", "float16")
         As `golden` takes them.
     kinds : sequence of str, optional
@@ -172,6 +176,7 @@ def cases(
     if limit is not None:
         require_integers("cases", limit=limit)
     recipes = [recipe for kind in KINDS if kind in kinds for recipe in recipes_of(module, kind, module is not system)]
+    recipes = list({recipe.id: recipe for recipe in recipes}.values())  # not all sizes make another input
     if limit is not None and limit < len(recipes):
         recipes = [recipes[(2 * i + 1) * len(recipes) // (2 * limit)] for i in range(limit)]
     return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
@@ -185,21 +190,24 @@ def find_module(system: Any) -> Module:
         return system.example()
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
-    require_choice("cases", CATALOGUE, system=system)
-    return CATALOGUE[system].example()
+    require_choice("cases", SYSTEMS, system=system)
+    return SYSTEMS[system].example()
 
 
 def recipes_of(module: Module, kind: str, free: bool) -> list[Recipe]:
     """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
     training: dict[str, Any] = {"training": True}
-    trained = [replace(module, **training)] if free and "training" in hyperparameters_of(module) else []
+    trains = free and hyperparameters_of(module).get("training") is False
+    trained = [replace(module, **training)] if trains else []
     if kind == "sizes":
         return [Recipe(fit(module, channels if free else None, h * w), "", b, h, w) for b, channels, h, w in SIZES]
     if kind == "options":
-        options = OPTIONS.get(getattr(module, "key", ""), []) if free else []
+        options = OPTIONS.get(getattr(module, "key", ""), module.options) if free else []
         found = [(replace(module, **changes), write_label(changes)) for changes in options]
+        found += [(m, "training") for m in trained]
+        few = trained or ([module] if hyperparameters_of(module).get("training") else [])
         return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in found] + [
-            Recipe(m, "", BATCH, HEIGHT, WIDTH, label="training") for m in trained
+            Recipe(m, "", *FEW, label="training-few") for m in few
         ]
     return [
         Recipe(fit(m, None, HEIGHT * WIDTH), "", BATCH, HEIGHT, WIDTH, values=kind, label=label)
@@ -213,7 +221,10 @@ def hyperparameters_of(module: Module) -> dict[str, Any]:
 
 
 def fit(module: Module, channels: int | None, positions: int) -> Module:
-    """Give a module other channels, and whatever follows from them and from the number of positions."""
+    """Give a module other channels, and whatever follows from them and from the number of positions.
+
+    A system of someone's own that refuses these channels keeps its own.
+    """
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
     if "inner" in given:
@@ -224,7 +235,12 @@ def fit(module: Module, channels: int | None, positions: int) -> Module:
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
     if "k" in given:
         changes["k"] = min(given["k"], positions)
-    return replace(module, **changes)
+    try:
+        return replace(module, **changes)
+    except (TypeError, ValueError):
+        if is_known(module):
+            raise
+        return module
 
 
 def write_label(changes: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_resul
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.formats import Format, find_format, representable
+from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.values import generic_values
 
@@ -58,7 +59,8 @@ def golden(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of these, or half of an exact result is NaN: nothing could be judged there.
+        If an argument is none of these, or half of an exact result is NaN: nothing could be judged there; if a system
+        that npattn doesn't bring has a wrong backward pass, which is looked at once in a process.
 
     Warns
     -----
@@ -93,6 +95,7 @@ def golden(
     require_integers("golden", least=0, seed=seed)
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
+    require_sound(module, {"batch": batch, "height": height, "width": width})
     sizes = batch, height, width
     for draw in range(MAX_DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as near
         given = draw_case(module, sizes, format, seed, draw, values=values)

@@ -57,19 +57,21 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
 
 
 def with_maps(module: Module, given: Given, change: Callable[[Array], Array]) -> Given:
-    """Change those inputs that are maps, and neither noise nor masks."""
+    """Change those inputs that have a gradient, and are neither noise nor masks."""
 
     def is_map(name: str, x: Array) -> bool:
         drawn = module.draw_input(name, x.shape, np.random.RandomState(0))
-        return x.ndim == 4 and not np.isin(drawn, (0, 1)).all()
+        return name not in module.without_gradient and not np.isin(drawn, (0, 1)).all()
 
     return given._replace(inputs={name: change(x) if is_map(name, x) else x for name, x in given.inputs.items()})
 
 
 def blank(x: Array) -> Array:
     """Set every other channel to 0, and the last image if there are several."""
+    if not x.ndim:
+        return 0 * x
     x = x.copy()
-    x[:, 1::2] = 0
+    x[(slice(None),) * (x.ndim > 1) + (slice(1, None, 2),)] = 0
     x[max(1, len(x) - 1) :] = 0
     return x
 
@@ -157,7 +159,11 @@ class Watched(np.ndarray):
         if not function.__module__.startswith("numpy"):
             return NotImplemented
         result = super().__array_function__(function, types, arguments, options)
-        return watch(result, self.magnitudes) if type(result) is np.ndarray and self.magnitudes else result
+        if not (self.magnitudes and isinstance(result, np.ndarray)):
+            return result
+        if function is np.einsum:  # which computes out of sight
+            self.magnitudes.number = max(self.magnitudes.number, self.magnitudes.growth(np.array(result)))
+        return watch(result, self.magnitudes)
 
 
 def magnitude(a: np.ndarray) -> float:

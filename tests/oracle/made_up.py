@@ -16,7 +16,7 @@ def made_up(module, dtype="float16", seed=0):
     given = Given(params, inputs, upstream)
     expected = named_results(module, given)
     single = given.each(np.float32)
-    budget = {name: np.exp(random.standard_normal(y.shape)) for name, y in expected.items()}
+    budget = {name: np.asarray(np.exp(random.standard_normal(y.shape))) for name, y in expected.items()}
     for array in budget.values():
         array[random.uniform(size=array.shape) < 0.1] = np.inf
     freedom = {name: float(random.uniform(1, 9)) for name in expected}

@@ -138,8 +138,9 @@ def renamed_input(header, members):
     ("change", "words"),
     [
         (renamed_input, ["lists the inputs y; expected x"]),
-        (put("version", value=1), ["version 1 of the format", "reads version 2", "npattn golden makes the case again"]),
-        (put("version", value=3), ["version 3 of the format"]),
+        (put("version", value=1), ["version 1 of the format", "reads version 3", "npattn golden makes the case again"]),
+        (put("version", value=2), ["version 2 of the format"]),
+        (put("version", value=4), ["version 4 of the format"]),
         (put("version", value=True), ["version True"]),
         (put("version", value="1"), ["version '1'"]),
         (put("extra", value=0), ["unknown field 'extra'"]),
@@ -150,7 +151,13 @@ def renamed_input(header, members):
         (put("dtype", value=["float16"]), ["dtype is ['float16']; expected str"]),
         (put("system", "key", value="ecaa"), ["unknown system 'ecaa'; did you mean 'eca'?"]),
         (put("system", "key", value=["eca"]), ["unknown system ['eca']"]),
-        (put("system", value={"key": "eca"}), ["expected a key and hyperparameters"]),
+        (put("system", value={"key": "eca"}), ["expected a key or a name, and hyperparameters"]),
+        (
+            put("system", value={"name": "os.system", "hyperparameters": {}}),
+            ["name is 'os.system'"],
+        ),
+        (put("system", value={"name": "X" * 101, "hyperparameters": {}}), ["expected that of a class"]),
+        (put("system", value={"name": "X", "hyperparameters": [3]}), ["hyperparameters of 'X' are [3]"]),
         (put("system", "hyperparameters", value=[3]), ["hyperparameters of 'eca' are [3]"]),
         (put("system", "hyperparameters", "depth", value=1), ["'depth'", "expected channels, kernel_size, gamma, b"]),
         (put("system", "hyperparameters", "kernel_size", value=4), ["kernel_size=4"]),
@@ -245,7 +252,7 @@ def test_a_file_of_version_1_is_refused_for_its_version(good, scratch):
     members = unpack(good)
     del members[CHECKSUM]
     old = pack(members | {HEADER: json.dumps(json.loads(members[HEADER]) | {"version": 1})})
-    assert_refused(scratch, old, "version 1 of the format", "reads version 2: npattn golden makes the case again")
+    assert_refused(scratch, old, "version 1 of the format", "reads version 3: npattn golden makes the case again")
 
 
 ATOMS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -332,7 +339,7 @@ def test_order_within_objects_does_not_matter(case, good, scratch):
     assert same(load(scratch), case)
 
 
-@pytest.mark.parametrize("order", [[1, 0, 2], [2, 1, 0]])
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [2, 1, 0, 3]])
 def test_results_in_another_order_are_refused(good, scratch, order):
     def change(header, members):
         header["results"] = [header["results"][i] for i in order]

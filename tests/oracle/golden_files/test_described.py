@@ -1,0 +1,157 @@
+"""Golden files of systems that npattn does not bring."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn.oracle import ArchiveError, load
+from npattn.oracle.golden_files import read_results
+from npattn.oracle.golden_files.described import Described
+from npattn.oracle.golden_files.header import HEADER
+from tests.oracle.golden_files.packing import assert_refused, put, resealed, same, unpack
+from tests.oracle.made_up import made_up
+from tests.own_systems import OWN_SYSTEMS, CausalHead, NormGate, RMSNorm
+
+
+def saved(module, path):
+    case = made_up(module)
+    case.save(path)
+    return case
+
+
+@pytest.mark.parametrize("system", OWN_SYSTEMS, ids=lambda system: system.__name__)
+def test_anyones_system_is_read_back_by_its_class_and_by_nobodys(system, tmp_path):
+    case = saved(system.example(), tmp_path / "case.npz")
+    known = load(tmp_path / "case.npz", systems=OWN_SYSTEMS)
+    assert same(known, case)
+    described = load(tmp_path / "case.npz")
+    assert same(dataclasses.replace(described, module=case.module), case)
+    assert str(described.module) == str(case.module)
+    assert str(described.compare(case.expected)) == str(case.compare(case.expected))
+    described.save(tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "case.npz").read_bytes()
+
+
+def test_a_described_system_says_what_to_do_when_it_is_called(tmp_path):
+    case = saved(RMSNorm(3), tmp_path / "case.npz")
+    module = load(tmp_path / "case.npz").module
+    assert isinstance(module, Described)
+    for call in (lambda: module(case.params, case.inputs["x"]), lambda: npattn.oracle.golden(module)):
+        with pytest.raises(
+            TypeError, match=r"does not hold its code; to call it, load the file with systems=\[RMSNorm\]"
+        ):
+            call()
+
+
+def test_systems_within_systems_are_named_too(tmp_path):
+    class Own(npattn.EfficientChannelAttention):
+        pass
+
+    case = saved(npattn.Residual(Own(3)), tmp_path / "case.npz")
+    header = json.loads(unpack((tmp_path / "case.npz").read_bytes())[HEADER])
+    assert header["system"]["name"] == "Residual"
+    assert header["system"]["hyperparameters"]["inner"]["name"] == "Own"
+    described = load(tmp_path / "case.npz")
+    assert str(described.module) == "Residual(inner=Own(channels=3, kernel_size=None, gamma=2, b=1))"
+    assert load(tmp_path / "case.npz", systems=[npattn.Residual, Own]).module == case.module
+
+
+def test_a_system_of_ones_own_with_a_key_of_the_catalogue_is_not_taken_for_it(tmp_path):
+    class Impostor(npattn.EfficientChannelAttention):
+        pass
+
+    saved(Impostor(3), tmp_path / "case.npz")
+    assert type(load(tmp_path / "case.npz").module) is Described
+
+
+def test_no_code_is_imported(tmp_path):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    saved(RMSNorm(3), tmp_path / "good.npz")
+    for name in ("trap", "Trap"):
+        change = put("system", "name", value=name)
+        (tmp_path / "case.npz").write_bytes(resealed((tmp_path / "good.npz").read_bytes(), change))
+        code = "import npattn.oracle; print(npattn.oracle.load('case.npz').module)"
+        found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert found.stdout == f"{name}(channels=3, eps=1e-06)\n"
+
+
+def test_verify_judges_a_system_that_it_has_never_seen(tmp_path, capsys):
+    main = importlib.import_module("npattn.cli").main
+    case = saved(CausalHead(3), tmp_path / "case.npz")
+    np.savez(tmp_path / "right.npz", **case.expected)
+    np.savez(tmp_path / "wrong.npz", **{"weights": case.expected["weights"] + 1e3})
+    assert main(["verify", str(tmp_path / "case.npz"), str(tmp_path / "right.npz")]) == 0
+    assert main(["verify", str(tmp_path / "case.npz"), str(tmp_path / "wrong.npz")]) == 1
+    assert "CausalHead(channels=3)" in capsys.readouterr().out
+    assert read_results(tmp_path / "right.npz", load(tmp_path / "case.npz")).keys() == case.expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (put("system", "name", value="os.system"), ["the system's name is 'os.system'; expected that of a class"]),
+        (put("system", "name", value=""), ["expected that of a class"]),
+        (put("system", "name", value="X\n"), ["expected that of a class"]),
+        (put("system", "key", value="eca"), ["expected a key or a name, and hyperparameters"]),
+        (put("inputs", value=["y"]), ["'inputs/x.npy', of which header.json says nothing"]),
+        (put("results", 0, "name", value="y"), ["says nothing"]),
+    ],
+)
+def test_headers_that_name_a_system_wrongly_are_refused(tmp_path, change, words):
+    saved(RMSNorm(3), tmp_path / "good.npz")
+    assert_refused(tmp_path / "bad.npz", resealed((tmp_path / "good.npz").read_bytes(), change), *words)
+
+
+def members_swapped(first, second):
+    """Give two arrays each other's place, as far as shapes allow for it."""
+
+    def change(header, members):
+        for group in ("expected", "budget"):
+            one, other = (f"{group}/{name}.npy" for name in (first, second))
+            members[one], members[other] = members[other], members[one]
+            described = header["members"]
+            described[one], described[other] = described[other], described[one]
+
+    return change
+
+
+@pytest.mark.parametrize("systems", [[], [NormGate]])
+@pytest.mark.parametrize("pair", [("x.grad", "bn.weight.grad"), ("output", "bn.running_var")])
+def test_results_of_shapes_that_contradict_what_they_are_of_are_refused(tmp_path, systems, pair):
+    saved(NormGate(3), tmp_path / "good.npz")
+    bad = resealed((tmp_path / "good.npz").read_bytes(), members_swapped(*pair))
+    assert_refused(tmp_path / "bad.npz", bad, "has shape", read=lambda path: load(path, systems=systems))
+
+
+def test_a_class_that_is_another_than_the_files_is_told(tmp_path):
+    saved(RMSNorm(3), tmp_path / "case.npz")
+
+    @dataclass(frozen=True)
+    class Other(RMSNorm):
+        scale: bool = True
+
+    Other.__name__ = "RMSNorm"
+    with pytest.raises(
+        ArchiveError, match="hyperparameters of 'RMSNorm' are 'channels', 'eps'; expected channels, eps"
+    ):
+        load(tmp_path / "case.npz", systems=[Other])
+    for systems in ("RMSNorm", RMSNorm, [RMSNorm(3)], [int]):
+        with pytest.raises(TypeError, match="expected a list of subclasses of Module"):
+            load(tmp_path / "case.npz", systems=systems)
+
+
+def test_a_hyperparameter_that_json_lacks_is_named(tmp_path):
+    @dataclass(frozen=True)
+    class Typed(RMSNorm):
+        activation: object = max
+
+    with pytest.raises(TypeError, match="activation can't be saved: it is a builtin_function_or_method"):
+        saved(Typed(3), tmp_path / "case.npz")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,152 @@
+"""What golden says of systems that it has not seen."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import Pass
+from npattn.oracle import GradcheckReport, golden, soundness
+from npattn.oracle.systems import SYSTEMS, is_known
+from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, NormGate, RMSNorm
+
+RIGHT = GradcheckReport({}, "adjoint", 1e-12)
+SMALL = {"height": 2, "width": 3}
+
+
+def spoiled(system, change):
+    """Derive a system one of whose passes is changed."""
+
+    @dataclass(frozen=True)
+    class Spoiled(system):
+        def forward(self, params, *inputs):
+            return change(super().forward(params, *inputs))
+
+    return Spoiled()
+
+
+def with_gradients(change):
+    """Change what a backward pass returns."""
+    return lambda run: replace(run, backward=lambda dy: change(*run.backward(dy)))
+
+
+@pytest.mark.parametrize("system", OWN_SYSTEMS, ids=lambda system: system.__name__)
+def test_right_systems_have_golden_cases(system):
+    case = golden(system.example(), batch=2, **SMALL)
+    assert case.compare(case.expected).passed
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (spoiled(RMSNorm, with_gradients(lambda dx, grads: (1.001 * dx, grads))), "x is off by 0.001"),
+        (spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx, {"weight": -grads["weight"]}))), "weight is off by 2 "),
+        (spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx, {}))), "backward returns gradients of shapes"),
+        (spoiled(CausalHead, with_gradients(lambda dx, grads: ((dx[0], dx[2], dx[1], None), grads))), "k is off by"),
+        (spoiled(RMSNorm, lambda run: Pass(np.abs(run.output), run.backward)), "A forward that takes abs"),
+        (
+            spoiled(RMSNorm, lambda run: Pass(np.floor(run.output), run.backward)),
+            "its gradients can't be checked by complex step: .*select on x.real",
+        ),
+        (
+            spoiled(RMSNorm, lambda run: replace(run, output=np.sqrt(2) * run.output)),
+            "forward's output has dtype float64 but x has float32",
+        ),
+        (
+            spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx * np.float64(1), grads))),
+            "backward's gradient of x has dtype float64 but x has float32",
+        ),
+        (
+            spoiled(NormGate, lambda run: replace(run, buffers={"bn.running_mean": run.buffers["bn.running_mean"]})),
+            "buffer 'bn.running_var' not at all; buffers.. declares",
+        ),
+        (
+            spoiled(NormGate, lambda run: replace(run, buffers=run.buffers | {"bn.count": np.ones(1, np.float32)})),
+            "forward returns the buffer 'bn.count'",
+        ),
+    ],
+)
+def test_a_system_that_is_wrong_is_refused_in_one_line(module, message):
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
+        golden(module, **SMALL)
+    assert str(caught.value).isprintable()
+    assert str(caught.value).startswith(f"{module}: ")
+
+
+def test_a_none_that_is_not_declared_is_told_with_what_to_declare():
+    class Silent(CausalHead):
+        without_gradient = ()
+
+    with pytest.raises(ValueError, match=r"backward gives None for mask; .*declare without_gradient = \('mask',\)"):
+        golden(Silent(), **SMALL)
+
+
+def test_forgotten_output_shapes_are_told_as_that():
+    class Forgetful(LogitLoss):
+        output_shapes = npattn.Module.output_shapes
+
+    class Wrong(LogitLoss):
+        def output_shapes(self, batch, height, width):
+            return {"output": (1,)}
+
+    with pytest.raises(
+        ValueError,
+        match=r"returns output of shape \(\) where output_shapes\(2, 3, 2\) says output of shape \(2, 5\), the first "
+        r"input's, as it does unless a system says otherwise: override output_shapes",
+    ):
+        golden(Forgetful(), **SMALL)
+    with pytest.raises(ValueError, match=r"says output of shape \(1,\): correct output_shapes\(batch, height, width\)"):
+        golden(Wrong(), **SMALL)
+
+
+def test_a_system_is_looked_at_once_and_those_of_npattn_never(monkeypatch):
+    looked = []
+    monkeypatch.setattr(soundness, "gradcheck", lambda module, *_, **__: looked.append(module) or RIGHT)
+
+    @dataclass(frozen=True)
+    class Fresh(RMSNorm):
+        pass
+
+    for module in (Fresh(4), Fresh(4), Fresh(5), npattn.SqueezeExcitation(4)):
+        golden(module, **SMALL)
+    assert looked == [Fresh(4), Fresh(5)]
+
+
+def test_a_wrong_system_stays_refused():
+    module = spoiled(RMSNorm, with_gradients(lambda dx, grads: (2 * dx, grads)))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="backward is not the derivative of forward"):
+            golden(module, **SMALL)
+
+
+def test_a_wrong_system_within_one_of_the_catalogue_is_refused():
+    class Wrong(npattn.EfficientChannelAttention):
+        def forward(self, params, x):
+            run = super().forward(params, x)
+            return replace(run, backward=lambda dy: (dy, run.backward(dy)[1]))
+
+    with pytest.raises(ValueError, match=r"Residual\(inner=.*Wrong\(channels=4.*x is off by"):
+        golden(npattn.Residual(Wrong(4)), **SMALL)
+
+
+def test_systems_are_known_by_their_classes():
+    assert all(is_known(system.example()) for system in SYSTEMS.values())
+    assert not any(is_known(system.example()) for system in OWN_SYSTEMS)
+
+
+def test_a_system_that_takes_no_small_case_is_looked_at_where_it_is_asked_for():
+    class Large(RMSNorm):
+        def check_inputs(self, inputs):
+            super().check_inputs(inputs)
+            if inputs[0].shape[1] < 20:
+                raise ValueError("too few tokens")
+
+        def forward(self, params, x):
+            run = super().forward(params, x)
+            return replace(run, backward=lambda dy: (2 * run.backward(dy)[0], run.backward(dy)[1]))
+
+    with pytest.raises(ValueError, match="too few tokens"):
+        golden(Large(), height=1, width=19)
+    with pytest.raises(ValueError, match="x is off by 1 "):
+        golden(Large(), height=1, width=20)
