@@ -16,7 +16,7 @@ from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_resul
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.formats import Format, find_format, representable
-from npattn.oracle.layouts import LAYOUTS, lay_out
+from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_out
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 from npattn.oracle.values import generic_values
@@ -237,8 +237,9 @@ def require_drawn(values: str, given: Mapping[str, Any]) -> None:
 
 def require_constant(layout: str, given: Given) -> None:
     """Refuse a broadcast layout of what changes along every axis."""
-    arrays = [*given.inputs.values(), *given.upstream.values()]
-    if layout == "broadcast" and all(a.strides == lay_out(a, layout, np.array).strides for a in arrays):
+    arrays = [a for a in (*given.inputs.values(), *given.upstream.values()) if a.size]
+    constant = [any(n > 1 and one for n, one in zip(a.shape, constant_axes(a), strict=True)) for a in arrays]
+    if layout == "broadcast" and arrays and not any(constant):
         raise ValueError(
             "golden: layout='broadcast', but inputs and upstream change along every axis: expected a batch of at least "
             "2 to be drawn, or values='ones'"

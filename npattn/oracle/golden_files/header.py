@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 FORMAT_NAME = "npattn golden case"
-VERSION = 2
+VERSION = 3
 HEADER = "header.json"
 CHECKSUM = "header.sha256"
 """What the header's bytes are checked by, as the arrays' are by the header."""
@@ -50,6 +50,9 @@ FIELDS: dict[str, type] = {
     "dtype": str,
     "seed": int,
     "values": str,
+    "layout": str,
+    "given": list,
+    "rounded": dict,
     "inputs": list,
     "params": list,
     "outputs": list,
@@ -96,6 +99,9 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
         "dtype": case.dtype,
         "seed": int(case.seed),
         "values": case.values,
+        "layout": case.layout,
+        "given": list(case.given),
+        "rounded": {name: change._asdict() for name, change in case.rounded.items()},
         "inputs": list(case.inputs),
         "params": list(case.params),
         "outputs": list(case.upstream),

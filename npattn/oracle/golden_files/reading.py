@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,15 @@ from npattn.oracle.golden_files.header import (
     member_name,
     system_from_json,
 )
+from npattn.oracle.layouts import LAYOUTS, lay_out
 from npattn.oracle.special import VALUES
+from npattn.oracle.tensors import Change
 from npattn.version import find_version
 
 __all__ = ["load"]
+
+GIVEN = ("inputs", "params", "upstream")
+"""What a caller may have given."""
 
 
 def load(path: str | os.PathLike[str]) -> Case:
@@ -77,6 +83,8 @@ def load(path: str | os.PathLike[str]) -> Case:
         names = read_names(archive, header)
         arrays, checksums = read_arrays(archive, header, names)
         groups = {group: {name: arrays[member_name(group, name)] for name in names[group]} for group in GROUPS}
+        for group in ("inputs", "upstream"):
+            groups[group] = {name: lay_out(a, header["layout"], np.asarray) for name, a in groups[group].items()}
         by_name = {result["name"]: result for result in header["results"]}
         case = Case(
             module=module,
@@ -92,8 +100,12 @@ def load(path: str | os.PathLike[str]) -> Case:
                 name: np.nan if result["digits"] is None else float(result["digits"])
                 for name, result in by_name.items()
             },
+            layout=header["layout"],
+            given=tuple(header["given"]),
+            rounded={name: Change(**change) for name, change in header["rounded"].items()},
         )
         validate_case(archive, case)
+        validate_rounded(archive, case)
         wrong = first_difference(header, make_header(case, checksums) | {"npattn": header["npattn"]})
         if wrong:
             raise archive.error(f"{HEADER}: {wrong}")
@@ -101,7 +113,7 @@ def load(path: str | os.PathLike[str]) -> Case:
 
 
 def read_header(archive: Archive) -> dict[str, Any]:
-    """Read a golden file's header, which must be unaltered and hold what version 2 knows."""
+    """Read a golden file's header, which must be unaltered and hold what version 3 knows."""
     if archive.sizes[HEADER] > MAX_HEADER_SIZE:
         raise archive.error(f"{HEADER} has {archive.sizes[HEADER]} bytes; expected no more than {MAX_HEADER_SIZE}")
     data = archive.read(HEADER)
@@ -126,7 +138,7 @@ def read_header(archive: Archive) -> dict[str, Any]:
 
 
 def validate_header(header: Any) -> None:
-    """Validate a header: its fields must be those that version 2 knows, each of its kind.
+    """Validate a header: its fields must be those that version 3 knows, each of its kind.
 
     Raises
     ------
@@ -147,15 +159,42 @@ def validate_header(header: Any) -> None:
             raise ValueError(f"unknown field {brief(name)}; expected {', '.join(FIELDS)}")
         if type(header[name]) is not FIELDS[name]:
             raise ValueError(f"{name} is {brief(header[name])}; expected {FIELDS[name].__name__}")
-    if header["dtype"] not in FORMATS:
-        raise ValueError(f"dtype is {brief(header['dtype'])}; expected one of {', '.join(FORMATS)}")
-    if header["values"] not in VALUES:
-        raise ValueError(f"values is {brief(header['values'])}; expected one of {', '.join(VALUES)}")
-    if header["seed"] < 0:
-        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
+    validate_choices(header)
     for result in header["results"]:
         if not is_result(result):
             raise ValueError(f"results holds {brief(result)}; expected name, limits, freedom and digits")
+
+
+def validate_choices(header: Mapping[str, Any]) -> None:
+    """Validate the fields of a header that hold one or some of a few words, the seed, and what was rounded.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, choices in {"dtype": FORMATS, "values": VALUES, "layout": LAYOUTS}.items():
+        if header[name] not in choices:
+            raise ValueError(f"{name} is {brief(header[name])}; expected one of {', '.join(choices)}")
+    if header["given"] != [group for group in GIVEN if group in header["given"]]:
+        raise ValueError(f"given is {brief(header['given'])}; expected some of {', '.join(GIVEN)}, in this order")
+    for name, change in header["rounded"].items():
+        if not is_change(change) or name.partition("/")[0] not in header["given"]:
+            raise ValueError(f"rounded holds {brief(name)}: {brief(change)}; expected changes of what was given")
+    if header["seed"] < 0:
+        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
+
+
+def is_change(change: Any) -> bool:
+    """Tell whether a value of JSON says what rounding has changed of an array."""
+    return (
+        isinstance(change, dict)
+        and list(change) == list(Change._fields)
+        and all(type(change[name]) is int for name in ("count", "size", "beyond"))
+        and 0 <= change["beyond"] <= change["count"] <= change["size"]
+        and change["count"] > 0
+        and is_number(change["largest"])
+        and change["largest"] >= 0
+    )
 
 
 def is_result(result: Any) -> bool:
@@ -251,6 +290,11 @@ def validate_case(archive: Archive, case: Case) -> None:
         raise archive.error(str(error)) from None
     batch, _, height, width = next(iter(case.inputs.values())).shape
     outputs = module.output_shapes(batch, height, width)
+    if tuple(x.shape for x in case.inputs.values()) != tuple(module.input_shapes(batch, height, width).values()):
+        # As pcm, which takes maps of any number, and hands back as many.
+        outputs = {
+            name: case.upstream[name].shape if name in case.upstream else shape for name, shape in outputs.items()
+        }
     results = {
         **outputs,
         **{f"{name}.grad": x.shape for name, x in case.inputs.items() if f"{name}.grad" in case.expected},
@@ -276,6 +320,15 @@ def validate_case(archive: Archive, case: Case) -> None:
             raise archive.error(f"budget/{name}.npy holds what is not above 0")
         if np.isnan(case.expected[name][np.isfinite(budget)]).any():
             raise archive.error(f"expected/{name}.npy is NaN where its budget is finite")
+
+
+def validate_rounded(archive: Archive, case: Case) -> None:
+    """Validate that what is said to have been rounded is there, and as large."""
+    for member, change in case.rounded.items():
+        group, _, name = member.partition("/")
+        arrays = getattr(case, group)
+        if name not in arrays or arrays[name].size != change.size:
+            raise archive.error(f"{HEADER}: rounded holds {quote(member)} of {change.size} values, which is no array")
 
 
 def first_difference(found: Any, expected: Any, where: str = "") -> str:
