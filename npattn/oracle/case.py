@@ -16,7 +16,7 @@ from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden_files.writing import save
 from npattn.oracle.layouts import lay_out
-from npattn.oracle.tensors import Change
+from npattn.oracle.tensors import Change, describe_changes
 
 __all__ = ["Case"]
 
@@ -86,7 +86,7 @@ class Case:
         shape = "x".join(map(str, next(iter(self.inputs.values())).shape))
         special = [word for word in (self.values, self.layout) if word not in ("generic", "contiguous")]
         given = [f"given {' and '.join(self.given)}"] if self.given else []
-        rounded = [f"{name} rounded in {change}" for name, change in self.rounded.items()]
+        rounded = [describe_changes(self.rounded)] if self.rounded else []
         parts = str(self.module), shape, self.dtype, *special, *given, *rounded, f"seed {self.seed}"
         return f"Case({', '.join(parts)})"
 

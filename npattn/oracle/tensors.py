@@ -12,9 +12,11 @@ from npattn.module import Module
 from npattn.oracle.formats import Format, representable
 from npattn.parameters import to_numpy
 
-__all__ = ["Change", "read_inputs", "read_params", "read_upstream", "round_arrays"]
+__all__ = ["Change", "describe_changes", "read_inputs", "read_params", "read_upstream", "round_arrays"]
 
 Arrays = dict[str, np.ndarray]
+MAX_DESCRIBED = 3
+"""Arrays whose changes are told one by one."""
 
 
 class Change(NamedTuple):
@@ -43,6 +45,22 @@ class Change(NamedTuple):
     def __str__(self) -> str:
         beyond = f", {self.beyond} of them beyond its range" if self.beyond else ""
         return f"{self.count} of {self.size} values by at most {self.largest:.2g}{beyond}"
+
+
+def describe_changes(changes: Mapping[str, Change]) -> str:
+    """Say what was rounded and how far: of a few arrays one by one, of more all at once.
+
+    Examples
+    --------
+    >>> describe_changes({"inputs/x": Change(3, 20, 0.00012, 0), "params/w": Change(2, 2, 0.5, 0)})
+    'inputs/x rounded in 3 of 20 values by at most 0.00012, params/w rounded in 2 of 2 values by at most 0.5'
+    >>> describe_changes({name: Change(3, 20, 0.00012, 1) for name in ("inputs/x", "params/a", "params/b", "params/c")})
+    'inputs/x, params/a, params/b, params/c rounded in 12 of 80 values by at most 0.00012, 4 of them beyond its range'
+    """
+    if len(changes) <= MAX_DESCRIBED:
+        return ", ".join(f"{name} rounded in {change}" for name, change in changes.items())
+    count, size, largest, beyond = zip(*changes.values(), strict=True)
+    return f"{', '.join(changes)} rounded in {Change(sum(count), sum(size), max(largest), sum(beyond))}"
 
 
 def read_inputs(module: Module, given: Any) -> Arrays:
