@@ -329,7 +329,7 @@ class Sweep:
         except ValueError:  # so many channels can't be shared equally by as many heads, say
             if self.shapes and channels:
                 raise
-            first = channels or getattr(module, "channels", 1)
+            first = getattr(module, "channels", 1) if channels is None else channels
             return fit_more_channels(module, first, height * width, self.fixed)
 
 
@@ -383,7 +383,7 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
     if "k" in given:
         changes["k"] = min(given["k"], positions)
-    return replace(module, **changes | fixed)
+    return replace(module, **{**changes, **fixed})
 
 
 def write_label(changes: Mapping[str, Any]) -> str:

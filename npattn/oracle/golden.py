@@ -201,7 +201,7 @@ def read_own(module: Module, format: Format, asked: Mapping[str, int | None], gi
 def find_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Find batch, height and width: those of the inputs, which may be asked for besides, or else as asked for."""
     if not inputs:
-        return {size: default if asked[size] is None else asked[size] for size, default in SIZES.items()}
+        return SIZES | {size: number for size, number in asked.items() if number is not None}
     name, x = next(iter(inputs.items()))
     found = dict(zip(SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
     for size, number in asked.items():

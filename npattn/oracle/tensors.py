@@ -24,7 +24,7 @@ class Change(NamedTuple):
 
     Attributes
     ----------
-    count, size : int
+    changed, size : int
         Values that the format doesn't hold, and all values.
     largest : float
         The largest change of those within the format's range.
@@ -33,18 +33,18 @@ class Change(NamedTuple):
 
     Examples
     --------
-    >>> print(Change(count=3, size=20, largest=0.00012, beyond=1))
+    >>> print(Change(changed=3, size=20, largest=0.00012, beyond=1))
     3 of 20 values by at most 0.00012, 1 of them beyond its range
     """
 
-    count: int
+    changed: int
     size: int
     largest: float
     beyond: int
 
     def __str__(self) -> str:
         beyond = f", {self.beyond} of them beyond its range" if self.beyond else ""
-        return f"{self.count} of {self.size} values by at most {self.largest:.2g}{beyond}"
+        return f"{self.changed} of {self.size} values by at most {self.largest:.2g}{beyond}"
 
 
 def describe_changes(changes: Mapping[str, Change]) -> str:
@@ -59,8 +59,8 @@ def describe_changes(changes: Mapping[str, Change]) -> str:
     """
     if len(changes) <= MAX_DESCRIBED:
         return ", ".join(f"{name} rounded in {change}" for name, change in changes.items())
-    count, size, largest, beyond = zip(*changes.values(), strict=True)
-    return f"{', '.join(changes)} rounded in {Change(sum(count), sum(size), max(largest), sum(beyond))}"
+    changed, size, largest, beyond = zip(*changes.values(), strict=True)
+    return f"{', '.join(changes)} rounded in {Change(sum(changed), sum(size), max(largest), sum(beyond))}"
 
 
 def read_inputs(module: Module, given: Any) -> Arrays:
@@ -176,7 +176,7 @@ def round_arrays(arrays: Mapping[str, np.ndarray], format: Format) -> tuple[Arra
     """
     rounded = {name: representable(values, format) for name, values in arrays.items()}
     changes = {name: change_of(values, rounded[name], format) for name, values in arrays.items()}
-    return rounded, {name: change for name, change in changes.items() if change.count}
+    return rounded, {name: change for name, change in changes.items() if change.changed}
 
 
 def change_of(before: np.ndarray, after: np.ndarray, format: Format) -> Change:

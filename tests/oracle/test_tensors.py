@@ -49,7 +49,7 @@ def test_what_is_given_is_rounded_to_the_format_and_the_case_says_so(dtype):
             np.testing.assert_array_equal(getattr(case, group)[name], rounded.astype(np.float32))
             change = case.rounded[f"{group}/{name}"]
             assert change == ((rounded != a).sum(), a.size, np.abs(rounded - a).max(), 0)
-            text = f"{group}/{name} rounded in {change.count} of {a.size} values by at most {change.largest:.2g}"
+            text = f"{group}/{name} rounded in {change.changed} of {a.size} values by at most {change.largest:.2g}"
             for told in (repr(case), " ".join(str(case.compare(case.expected)).split())):
                 assert text in told
                 assert "given inputs and params and upstream" in told
@@ -182,7 +182,7 @@ def test_changes_count_what_the_format_does_not_hold(numbers, name):
     assert bool(changes) is not bool(held.all())
     if changes:
         change = changes["x"]
-        assert change.count == (~held).sum()
+        assert change.changed == (~held).sum()
         within = ~held & (np.abs(values) <= format.largest)
         assert change.beyond == (~held).sum() - within.sum()
         assert change.largest == np.abs(rounded["x"] - values)[within].max(initial=0)

@@ -189,9 +189,9 @@ def is_change(change: Any) -> bool:
     return (
         isinstance(change, dict)
         and list(change) == list(Change._fields)
-        and all(type(change[name]) is int for name in ("count", "size", "beyond"))
-        and 0 <= change["beyond"] <= change["count"] <= change["size"]
-        and change["count"] > 0
+        and all(type(change[name]) is int for name in ("changed", "size", "beyond"))
+        and 0 <= change["beyond"] <= change["changed"] <= change["size"]
+        and change["changed"] > 0
         and is_number(change["largest"])
         and change["largest"] >= 0
     )

@@ -134,7 +134,7 @@ def renamed_input(header, members):
     header["members"]["inputs/y.npy"] = header["members"].pop("inputs/x.npy")
 
 
-ROUNDED = {"count": 2, "size": 18, "largest": 1e-3, "beyond": 1}
+ROUNDED = {"changed": 2, "size": 18, "largest": 1e-3, "beyond": 1}
 
 
 def rounded(name, **fields):
@@ -204,9 +204,9 @@ def rounded(name, **fields):
         (put("rounded", "inputs/x", value=ROUNDED), ["rounded holds 'inputs/x'", "expected changes of what was given"]),
         (rounded("inputs/y"), ["rounded holds 'inputs/y' of 18 values, which is no array"]),
         (rounded("inputs/x", size=17), ["rounded holds 'inputs/x' of 17 values, which is no array"]),
-        (rounded("inputs/x", count=0), ["rounded holds"]),
-        (rounded("inputs/x", count=19), ["rounded holds"]),
-        (rounded("inputs/x", count=True), ["rounded holds"]),
+        (rounded("inputs/x", changed=0), ["rounded holds"]),
+        (rounded("inputs/x", changed=19), ["rounded holds"]),
+        (rounded("inputs/x", changed=True), ["rounded holds"]),
         (rounded("inputs/x", largest=-1.0), ["rounded holds"]),
         (rounded("inputs/x", largest="0"), ["rounded holds"]),
         (rounded("inputs/x", beyond=3), ["rounded holds"]),
