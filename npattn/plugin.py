@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from npattn.oracle import Case, Recipe
 
 MARKER = (
-    "golden(*systems, formats=('float32', 'bfloat16', 'float16'), kinds=('sizes', 'options', 'large', 'ties', 'zeros'),"
-    " limit=None, seed=0): run the test on npattn's golden cases of each system (a key such as 'eca', a class or a"
-    " module), handed to it as its argument `case`; limit: at most so many of each system and format."
+    "golden(*systems, formats=('float32', 'bfloat16', 'float16'), kinds=('sizes', 'options', 'large', 'ties', 'zeros',"
+    " 'ones', 'layouts', 'empty'), shapes=None, limit=None, seed=0, **hyperparameters): run the test on npattn's golden"
+    " cases of each system (a key such as 'eca', a class or a module), handed to it as its argument `case`; shapes:"
+    " sizes of one's own, (batch, channels, height, width); limit: at most so many of each system and format."
 )
 
 
@@ -42,22 +43,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition.nodeid
     if "case" not in metafunc.fixturenames:
         raise MarkerError(f"{test}: marked golden, but has no argument `case` to be handed; add it")
-    recipes = {recipe.id: recipe for marker in reversed(markers) for recipe in read_marker(test, marker)}
-    metafunc.parametrize("case", recipes.values(), ids=recipes.keys(), indirect=True)
+    recipes: list[Recipe] = []
+    for marker in reversed(markers):
+        recipes += [recipe for recipe in read_marker(test, marker) if recipe not in recipes]
+    metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
 
 
 def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:
     """List the recipes that a marker asks for."""
-    from npattn.checks import require_choice
     from npattn.oracle import cases
 
     if not marker.args:
         raise MarkerError(f"{test}: golden() names no system; expected some, such as golden('eca')")
     try:
-        for name in marker.kwargs:
-            require_choice("golden", ("formats", "kinds", "limit", "seed"), option=name)
         return [recipe for system in marker.args for recipe in cases(system, **marker.kwargs)]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         given = ", ".join([*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())])
         raise MarkerError(f"{test}: golden({given}): {error}") from None
 

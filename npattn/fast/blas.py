@@ -168,9 +168,7 @@ def arguments(
     Nobody writes to them. They are kept, as making them takes longer than the call.
     """
     layouts = (ctypes.byref(ctypes.c_int(layout)) for layout in (layout_of_a, layout_of_b))
-    rows, columns, inner, width_a, width_b, width_c, one = (
-        ctypes.byref(integer(n)) for n in (*sizes, *widths, 1)
-    )
+    rows, columns, inner, width_a, width_b, width_c, one = (ctypes.byref(integer(n)) for n in (*sizes, *widths, 1))
     before = ROW_MAJOR, *layouts, rows, columns, inner, ctypes.byref(real(1))
     return before, width_a, (width_b, ctypes.byref(real(0))), (width_c, integer(1), one)
 

@@ -33,8 +33,8 @@ MIN_BLOCK_MULTIPLICATIONS = 2**23
 MAX_PRODUCT_BLOCKS = min(8, NUM_CORES)
 """Blocks of a product that is cut across its matrices: every block lays out rows and columns anew.
 
-It is a number of the machine, not of the threads that are free, so that the bits of a product are the same at any number
-of threads. From one machine to the next they differ anyway, as BLAS has other ways to multiply for other processors.
+It is a number of the machine, not of the threads that are free, so that the bits of a product are the same at any
+number of threads. From one machine to the next they differ anyway, as BLAS has ways of its own for every processor.
 """
 MAX_BATCH_BLOCKS = 32
 """Blocks of a batch of products that is cut between its matrices."""

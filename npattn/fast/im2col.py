@@ -13,7 +13,6 @@ from npattn.typing import Array, Backward
 __all__ = ["conv_by_columns", "conv_by_rows"]
 
 
-
 def conv_by_columns(
     x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[Array, Backward]:

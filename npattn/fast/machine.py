@@ -1,6 +1,7 @@
-"""The machine: its cores, helpers off the caller's core, and memory that is not given back.
+"""The machine: how many cores it has, and two ways to get more from it.
 
-Either of the last two can be switched off, to measure what it brings, in a process that has not computed on several threads yet.
+Helpers keep off the caller's core, and memory is not given back. Either can be switched off, to measure what it brings,
+in a process that has not computed on several threads yet.
 """
 
 from __future__ import annotations

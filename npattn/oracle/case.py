@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from npattn.checks import describe_type
 from npattn.module import Module
+from npattn.oracle.budgets import Given
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden_files.writing import save
+from npattn.oracle.layouts import lay_out
+from npattn.oracle.tensors import Change, describe_changes
 
 __all__ = ["Case"]
 
@@ -28,10 +32,10 @@ class Case:
         The format: "float32", "tf32", "bfloat16", "float16", "float8_e4m3" or "float8_e5m2".
     seed : int
     values : str
-        The kind of inputs: "generic", "large", "ties" or "zeros".
+        The kind of inputs that are drawn: "generic", "large", "ties" or "zeros"; or of upstream gradients: "ones".
     inputs, params, upstream : dict of numpy.ndarray, float32
         What the kernel is given, all of it exactly representable in `dtype`: inputs and parameters by name, and the
-        gradient of each output under the output's name.
+        gradient of each output under the output's name. Inputs and upstream gradients lie in memory as `layout` says.
     expected : dict of numpy.ndarray, float64
         The exact results: ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name,
         ``"conv.weight.grad"`` by the parameter's; in training the new running statistics, ``"bn1.running_var"``; the
@@ -48,6 +52,14 @@ class Case:
         How many decimal digits of `expected` are right, by the same computation in longdouble: of the largest error
         against the tensor's root mean square, or that of its budget where it is larger, as it is for a gradient that
         vanishes. NaN on machines whose longdouble is float64.
+    layout : str
+        How inputs and upstream gradients lie in memory: "contiguous", "broadcast", "transposed", "sliced" or
+        "channels-last". Conversion to another dtype or library may lay them out anew; `arrays` keeps it.
+    given : tuple of str
+        Which of "inputs", "params" and "upstream" the caller gave; the others are drawn.
+    rounded : dict of Change
+        Of what was given and the format does not hold: how many values were rounded, and how far, by group and name,
+        ``"inputs/x"``.
     """
 
     module: Module
@@ -62,6 +74,9 @@ class Case:
     limits: dict[str, tuple[float, float]]
     freedom: dict[str, float]
     digits: dict[str, float]
+    layout: str = "contiguous"
+    given: tuple[str, ...] = ()
+    rounded: dict[str, Change] = field(default_factory=dict)
 
     @property
     def format(self) -> Format:
@@ -70,10 +85,66 @@ class Case:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, next(iter(self.inputs.values())).shape))
-        values = "" if self.values == "generic" else f"{self.values}, "
-        return f"Case({self.module}, {shape}, {self.dtype}, {values}seed {self.seed})"
+        special = [word for word in (self.values, self.layout) if word not in ("generic", "contiguous")]
+        given = [f"given {' and '.join(self.given)}"] if self.given else []
+        rounded = [describe_changes(self.rounded)] if self.rounded else []
+        parts = str(self.module), shape, self.dtype, *special, *given, *rounded, f"seed {self.seed}"
+        return f"Case({', '.join(parts)})"
 
-    def compare(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> Comparison:
+    def arrays(self, convert: Callable[[np.ndarray], Any] = np.asarray) -> Given:
+        """Hand over what the kernel is given as arrays of any library, laid out in memory as `layout` says.
+
+        Parameters
+        ----------
+        convert : callable, default numpy.asarray
+            Makes an array of the library, dtype and device that the kernel takes of a contiguous NumPy array in
+            float32, and keeps its shape: ``numpy.float16``, ``cupy.asarray``, or ``lambda a: torch.tensor(a,
+            dtype=torch.bfloat16, requires_grad=True)``.
+
+        Returns
+        -------
+        params, inputs, upstream : dict of array
+            By name, as the attributes of a named tuple too. Torch tensors that require a gradient are leaves.
+            Parameters are contiguous.
+
+        Raises
+        ------
+        TypeError
+            If `convert` can't be called.
+
+        Examples
+        --------
+        >>> import npattn
+        >>> module = npattn.EfficientChannelAttention(channels=4)
+        >>> case = npattn.oracle.golden(module, height=3, width=5, values="ones", layout="broadcast")
+        >>> params, inputs, upstream = case.arrays(np.float16)
+        >>> upstream["output"].shape, upstream["output"].strides
+        ((1, 4, 3, 5), (0, 0, 0, 0))
+        """
+        if not callable(convert):
+            raise TypeError(
+                f"{self!r}.arrays: convert is {describe_type(convert)}; expected a function of a NumPy array, such as "
+                "numpy.float16"
+            )
+
+        def hand_over(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, Any]:
+            return {name: lay_out(a, layout, convert) for name, a in arrays.items()}
+
+        return Given(
+            hand_over(self.params, "contiguous"),
+            hand_over(self.inputs, self.layout),
+            hand_over(self.upstream, self.layout),
+        )
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the results that are attention maps, which a kernel need not make."""
+        others = {*self.upstream, *self.params}
+        return tuple(name for name in self.expected if not name.endswith(".grad") and name not in others)
+
+    def compare(
+        self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED, require: str | None = None
+    ) -> Comparison:
         """Judge a kernel's results.
 
         Parameters
@@ -81,10 +152,14 @@ class Case:
         results : mapping of str to array
             Any of the names in `expected`: NumPy arrays, torch tensors of any device and dtype, CuPy or JAX arrays, or
             whatever speaks DLPack. What is none of these, or not of real floating-point numbers, fails, and the report
-            says why.
+            says why. So does None, which torch has for the gradient of what none has reached; that of an input without
+            a gradient, noise or a mask, is as it should be.
         least_judged : float, default 0.5
             A result does not pass if a smaller share of its elements can be judged. One of which nothing can be judged
             never passes.
+        require : {None, "all"}, optional
+            Whether results that are not given make the report fail, but for attention maps, which a kernel may never
+            make. It names them in any case.
 
         Returns
         -------
@@ -95,7 +170,7 @@ class Case:
         TypeError
             If `results` is no mapping.
         ValueError
-            If it is empty, or holds a name that is not in `expected`.
+            If it is empty, or holds a name that is not in `expected`; if `require` is another string.
 
         Examples
         --------
@@ -105,15 +180,18 @@ class Case:
         >>> report.passed, report.judgements["output"].outside > 0.5
         (False, True)
         """
-        return compare(self, results, least_judged)
+        return compare(self, results, least_judged, require)
 
-    def assert_matches(self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED) -> None:
+    def assert_matches(
+        self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED, require: str | None = None
+    ) -> None:
         """Judge a kernel's results, as `compare` does, and fail unless they pass.
 
         Parameters
         ----------
         results : mapping of str to array
         least_judged : float, default 0.5
+        require : {None, "all"}, optional
 
         Raises
         ------
@@ -127,9 +205,15 @@ class Case:
         >>> import npattn
         >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
         >>> case.assert_matches({"output": case.expected["output"]})
+        >>> case.assert_matches({"output": case.expected["output"]}, require="all")
+        Traceback (most recent call last):
+        AssertionError: Case(...)
+        2 results NOT GIVEN; errors in units of each element's budget:
+        ...
+        not given: x.grad, conv.weight.grad
         """
         __tracebackhide__ = True  # pytest then points at the caller's line
-        report = self.compare(results, least_judged=least_judged)
+        report = self.compare(results, least_judged=least_judged, require=require)
         if not report.passed:
             raise AssertionError(str(report))
 

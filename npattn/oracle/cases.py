@@ -5,18 +5,30 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from npattn.attention import CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
-from npattn.checks import describe_type, require_choice, require_integers, require_selection
+from npattn.checks import (
+    brief,
+    check_hyperparameters,
+    describe_type,
+    require_choice,
+    require_integers,
+    require_selection,
+)
 from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.formats import find_format
 from npattn.oracle.golden import golden
+from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.systems import SYSTEMS, is_known
 
-__all__ = ["FORMATS_SWEPT", "KINDS", "Recipe", "cases"]
+__all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "Recipe", "cases"]
 
+OPTIONS_OF_CASES = ("formats", "kinds", "shapes", "limit", "seed")
+"""What `cases` takes by name beside hyperparameters."""
 FORMATS_SWEPT = ("float32", "bfloat16", "float16")
 """The formats of a suite of cases, if no others are named."""
 KINDS = {
@@ -25,6 +37,9 @@ KINDS = {
     "large": "inputs under which a careless exponential overflows",
     "ties": "inputs of a few distinct numbers, so that maxima tie",
     "zeros": "channels and an image of zeros",
+    "ones": "upstream gradients of ones, as those of a sum",
+    "layouts": "inputs and upstream gradients that are broadcast, transposed, sliced with a step, and channels-last",
+    "empty": "a batch without images",
 }
 """Why a case is hard, by kind, in the order of a suite."""
 SIZES = (
@@ -44,6 +59,8 @@ SIZES = (
     (1, 129, 3, 43),
 )
 """Batch, channels, height, width: channels and positions are 1, powers of two, and one off them, in many pairs."""
+MAX_MORE_CHANNELS = 128
+"""How many more channels are tried where so few don't go with hyperparameters that stay."""
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
 FEW = 3, 2, 2
@@ -76,6 +93,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 """Hyperparameters to be tried, by a system's key: what differs from its example."""
 
 
+Shape: TypeAlias = tuple[int, int | None, int, int]
+"""Batch, channels (None where they stay), height, width."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a golden case is made of; `make` makes it.
@@ -85,8 +106,8 @@ class Recipe:
     module : Module
     dtype : str
     batch, height, width, seed : int
-    values : str
-        As `golden` has it.
+    values, layout : str
+        As `golden` has them.
     label : str
         What is special about it; empty where it is the size alone.
     """
@@ -99,13 +120,16 @@ class Recipe:
     seed: int = 0
     values: str = "generic"
     label: str = ""
+    layout: str = "contiguous"
 
     @property
     def id(self) -> str:
         """A name to read and to select by: system, format, shape, what is special."""
         key = getattr(self.module, "key", type(self.module).__name__)
-        first = next(iter(self.module.input_shapes(self.batch, self.height, self.width).values()))
-        shape = "x".join(map(str, first)) or "scalar"
+        shapes = list(self.module.input_shapes(self.batch, self.height, self.width).values())
+        channels = getattr(self.module, "channels", None)
+        maps = [shape for shape in shapes if len(shape) == 4 and shape[1] == channels]
+        shape = "x".join(map(str, [*maps, *shapes][0])) or "scalar"
         seed = f"seed{self.seed}" if self.seed else ""
         return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
 
@@ -121,16 +145,20 @@ class Recipe:
 def make(recipe: Recipe) -> Case:
     """Make the case of a recipe."""
     sizes = {"batch": recipe.batch, "height": recipe.height, "width": recipe.width}
-    return golden(recipe.module, **sizes, dtype=recipe.dtype, seed=recipe.seed, values=recipe.values)
+    return golden(
+        recipe.module, **sizes, dtype=recipe.dtype, seed=recipe.seed, values=recipe.values, layout=recipe.layout
+    )
 
 
 def cases(
     system: Any,
     formats: Iterable[Any] = FORMATS_SWEPT,
     *,
-    kinds: Collection[str] = tuple(KINDS),
+    kinds: Collection[str] | None = None,
+    shapes: Iterable[tuple[int, ...]] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    **hyperparameters: Any,
 ) -> list[Recipe]:
     """List the hard cases of a system, for a parametrised test. They are made when asked for: `Recipe.make`.
 
@@ -138,14 +166,22 @@ def cases(
     ----------
     system : str, class or Module
         A key of `CATALOGUE`, a primitive such as "ops.softmax", or a class: sizes, channels and hyperparameters all
-        vary. A module: it stays as it is.
+        vary. A module: it stays as it is, but for hyperparameters that are given.
     formats : iterable of str or dtype, default ("float32", "bfloat16", "float16")
         As `golden` takes them.
     kinds : sequence of str, optional
-        Some of "sizes", "options", "large", "ties", "zeros"; by default all.
+        Some of "sizes", "options", "large", "ties", "zeros", "ones", "layouts", "empty"; by default all, or "sizes"
+        alone where `shapes` are given.
+    shapes : iterable of tuple of int, optional
+        Sizes in place of the sweep's own, each (batch, channels, height, width), the shape of a map, or (batch, height,
+        width). Cases of all kinds are of each of them. Of the sweep's own, those that a module does not take are left
+        out.
     limit : int, optional
         At most so many cases in each format, spread evenly over all.
     seed : int, default 0
+    **hyperparameters
+        Of the system, such as ``reduction=4``: they stay what they are in all cases. ``channels`` too; without it they
+        vary, or are those of `shapes`.
 
     Returns
     -------
@@ -155,28 +191,42 @@ def cases(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of these; the nearest valid name is given.
+        If an argument is none of these; the nearest valid name is given. If a system doesn't take one of `shapes`.
 
     Examples
     --------
     >>> recipes = cases("pam", ["bfloat16"])
-    >>> [recipe.id for recipe in recipes if recipe.values != "generic"]
-    ['pam-bfloat16-3x16x7x9-large', 'pam-bfloat16-3x16x7x9-ties', 'pam-bfloat16-3x16x7x9-zeros']
+    >>> [recipe.id for recipe in recipes if recipe.label in ("ties", "sliced", "empty")]
+    ['pam-bfloat16-3x16x7x9-ties', 'pam-bfloat16-3x16x7x9-sliced', 'pam-bfloat16-0x16x7x9-empty']
     >>> recipes[0].make()
     Case(PositionAttention(channels=1, reduction=8), 2x1x5x3, bfloat16, seed 0)
+
+    A real size:
+
+    >>> [recipe.id for recipe in cases("pam", ["bfloat16", "float16"], shapes=[(1, 512, 64, 64)], reduction=4)]
+    ['pam-bfloat16-1x512x64x64-reduction-4', 'pam-float16-1x512x64x64-reduction-4']
     """
     module = find_module(system)
+    known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
+    check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
     names = dict.fromkeys(find_format(dtype, "cases").name for dtype in formats)
+    sizes = None if shapes is None else read_shapes(shapes)
+    if kinds is None:
+        kinds = tuple(KINDS) if sizes is None else ("sizes",)
     if not isinstance(kinds, (tuple, list)):
         raise TypeError(f"cases: kinds={kinds!r} is {describe_type(kinds)}; expected a list: [{kinds!r}]")
     require_selection("cases", KINDS, kinds=kinds)
     require_integers("cases", least=0, seed=seed)
     if limit is not None:
         require_integers("cases", limit=limit)
-    recipes = [recipe for kind in KINDS if kind in kinds for recipe in recipes_of(module, kind, module is not system)]
-    recipes = list({recipe.id: recipe for recipe in recipes}.values())  # not all sizes make another input
+    sweep = Sweep(module, not isinstance(system, Module), hyperparameters, sizes)
+    found = [recipe for kind in KINDS if kind in kinds for recipe in sweep.recipes(kind)]
+    taken = {recipe.id: recipe for recipe in found if refusal(recipe) is None}  # not all sizes make another input
+    recipes = list(taken.values())
+    if found and not recipes:
+        raise ValueError(f"cases: {module} takes none of the maps: {refusal(found[0])}")
     if limit is not None and limit < len(recipes):
         recipes = [recipes[(2 * i + 1) * len(recipes) // (2 * limit)] for i in range(limit)]
     return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
@@ -194,25 +244,127 @@ def find_module(system: Any) -> Module:
     return SYSTEMS[system].example()
 
 
-def recipes_of(module: Module, kind: str, free: bool) -> list[Recipe]:
-    """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
-    training: dict[str, Any] = {"training": True}
-    trains = free and hyperparameters_of(module).get("training") is False
-    trained = [replace(module, **training)] if trains else []
-    if kind == "sizes":
-        return [Recipe(fit(module, channels if free else None, h * w), "", b, h, w) for b, channels, h, w in SIZES]
-    if kind == "options":
-        options = OPTIONS.get(getattr(module, "key", ""), module.options) if free else []
-        found = [(replace(module, **changes), write_label(changes)) for changes in options]
-        found += [(m, "training") for m in trained]
-        few = trained or ([module] if hyperparameters_of(module).get("training") else [])
-        return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in found] + [
-            Recipe(m, "", *FEW, label="training-few") for m in few
+def read_shapes(shapes: Any) -> list[Shape]:
+    """Read batch, channels, height and width of each shape; None for channels where a shape has none."""
+    if not isinstance(shapes, (tuple, list)) or not shapes or not all(isinstance(one, (tuple, list)) for one in shapes):
+        raise TypeError(f"cases: shapes={brief(shapes)}; expected a list of shapes, such as [(8, 256, 56, 56)]")
+    found: list[Shape] = []
+    for one in shapes:
+        if len(one) not in (3, 4):
+            raise ValueError(
+                f"cases: shapes holds {brief(one)}; expected (batch, channels, height, width) or (batch, height, width)"
+            )
+        batch, *channels, height, width = one
+        require_integers("cases: shapes", least=0, batch=batch)
+        require_integers("cases: shapes", height=height, width=width, **({"channels": channels[0]} if channels else {}))
+        found.append((batch, channels[0] if channels else None, height, width))
+    return found
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The recipes of a system, kind by kind.
+
+    Attributes
+    ----------
+    module : Module
+    free : bool
+        Whether other channels and hyperparameters than the module's are tried too.
+    fixed : mapping of str
+        Hyperparameters that were asked for, and stay.
+    shapes : list of tuple, optional
+        Batch, channels (or None), height and width in place of the sweep's own.
+    """
+
+    module: Module
+    free: bool
+    fixed: Mapping[str, Any]
+    shapes: list[Shape] | None
+
+    def recipes(self, kind: str) -> list[Recipe]:
+        """List the cases of one kind."""
+        shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
+        return [recipe for shape in shapes for recipe in self.recipes_on(shape, kind)]
+
+    def recipes_on(self, shape: Shape, kind: str) -> list[Recipe]:
+        """List the cases of one kind on maps of a shape."""
+        batch, _, height, width = shape
+        module = self.fitted(self.module, shape)
+        if self.shapes:
+            check_shape(module, shape)
+        found: list[tuple[Module, str, dict[str, Any]]]
+        if kind == "options":
+            found = [(m, label, {}) for m, label in self.options(shape)]
+        elif kind == "layouts":
+            layouts = [layout for layout in LAYOUTS if layout != "contiguous"]
+            found = [(module, layout, {"layout": layout}) for layout in layouts]
+            found[layouts.index("broadcast")][2]["values"] = "ones"  # what a sum's gradient is, with stride 0
+        elif kind == "empty":
+            batch, found = 0, [(module, kind, {})]
+        elif kind == "sizes":
+            found = [(module, "", {})]
+        else:
+            found = [(module, kind, {"values": kind})]
+            found += [(m, f"training-{kind}", {"values": kind}) for m in self.trained(module)]
+        stays = write_label(self.fixed)
+        recipes = [
+            Recipe(m, "", batch, height, width, label="-".join(filter(None, [stays, label])), **options)
+            for m, label, options in found
         ]
-    return [
-        Recipe(fit(m, None, HEIGHT * WIDTH), "", BATCH, HEIGHT, WIDTH, values=kind, label=label)
-        for m, label in [(module, kind), *((m, f"training-{kind}") for m in trained)]
-    ]
+        if kind == "options" and not self.shapes:
+            few = self.trained(module) or ([module] if hyperparameters_of(module).get("training") else [])
+            recipes += [Recipe(m, "", *FEW, label="-".join(filter(None, [stays, "training-few"]))) for m in few]
+        return recipes
+
+    def options(self, shape: Shape) -> list[tuple[Module, str]]:
+        """Change hyperparameters that are free, one or a few at a time; say which."""
+        options = OPTIONS.get(getattr(self.module, "key", ""), self.module.options) if self.free else []
+        changes = [change for change in options if not change.keys() & self.fixed.keys()]
+        found = [(self.fitted(replace(self.module, **change), shape), write_label(change)) for change in changes]
+        return found + [(m, "training") for m in self.trained(self.fitted(self.module, shape))]
+
+    def trained(self, module: Module) -> list[Module]:
+        """Return the module in training, where it has that and may be changed."""
+        changes: dict[str, Any] = {"training": True}
+        free = self.free and hyperparameters_of(module).get("training") is False and "training" not in self.fixed
+        return [replace(module, **changes)] if free else []
+
+    def fitted(self, module: Module, shape: Shape) -> Module:
+        """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""
+        _, channels, height, width = shape
+        if not self.free:
+            return fit(replace(module, **self.fixed), None, height * width, self.fixed)
+        try:
+            return fit(module, channels, height * width, self.fixed)
+        except (TypeError, ValueError):  # so many channels can't be shared equally by as many heads, say
+            if self.shapes and channels:
+                raise
+            if not is_known(module):
+                return fit(module, None, height * width, self.fixed)
+            first = getattr(module, "channels", 1) if channels is None else channels
+            return fit_more_channels(module, first, height * width, self.fixed)
+
+
+def refusal(recipe: Recipe) -> ValueError | None:
+    """Return what a recipe's module says to its map; None if it takes it."""
+    shapes = recipe.module.input_shapes(recipe.batch, recipe.height, recipe.width)
+    try:
+        recipe.module.check_inputs(tuple(np.broadcast_to(np.array(0.0), shape) for shape in shapes.values()))
+    except ValueError as error:
+        return error
+    return None
+
+
+def check_shape(module: Module, shape: Shape) -> None:
+    """Refuse a shape that a module doesn't take."""
+    batch, channels, height, width = shape
+    shapes = module.input_shapes(batch, height, width)
+    if channels is not None and shape not in shapes.values():
+        name, first = next(iter(shapes.items()))
+        raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
+    refused = refusal(Recipe(module, "", batch, height, width))
+    if refused is not None:
+        raise ValueError(f"cases: shapes holds {shape}: {refused}")
 
 
 def hyperparameters_of(module: Module) -> dict[str, Any]:
@@ -220,27 +372,30 @@ def hyperparameters_of(module: Module) -> dict[str, Any]:
     return {field.name: getattr(module, field.name) for field in fields(module)}
 
 
-def fit(module: Module, channels: int | None, positions: int) -> Module:
-    """Give a module other channels, and whatever follows from them and from the number of positions.
+def fit_more_channels(module: Module, first: int, positions: int, fixed: Mapping[str, Any]) -> Module:
+    """Give a module the least number of channels from the first on that hyperparameters which stay allow."""
+    for channels in range(first, first + MAX_MORE_CHANNELS):
+        try:
+            return fit(module, channels, positions, fixed)
+        except ValueError as error:
+            refused = error
+    raise refused
 
-    A system of someone's own that refuses these channels keeps its own.
-    """
+
+def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str, Any]) -> Module:
+    """Give a module what stays, other channels, and whatever follows from them and from the number of positions."""
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
+    channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
-        changes["inner"] = fit(given["inner"], channels, positions)
+        changes["inner"] = fit(given["inner"], channels, positions, {})
     if channels:
         changes |= {name: channels for name in ("channels", "in_channels") if name in given}
         if "heads" in given:
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
     if "k" in given:
         changes["k"] = min(given["k"], positions)
-    try:
-        return replace(module, **changes)
-    except (TypeError, ValueError):
-        if is_known(module):
-            raise
-        return module
+    return replace(module, **{**changes, **fixed})
 
 
 def write_label(changes: Mapping[str, Any]) -> str:

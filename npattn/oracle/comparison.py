@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import describe_type, did_you_mean, require_numbers
+from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
@@ -84,15 +84,21 @@ class Comparison:
         What was compared.
     judgements : dict of Judgement
         By name: troubles first, then the largest errors.
+    missing : tuple of str
+        Results of the case that were not given, but for attention maps.
+    required : bool
+        Whether all were to be given.
     """
 
     title: str
     judgements: dict[str, Judgement]
+    missing: tuple[str, ...] = ()
+    required: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether a correct kernel may have given all the results."""
-        return all(judgement.passed for judgement in self.judgements.values())
+        """Whether a correct kernel may have given all the results, and all are given that were to be."""
+        return all(judgement.passed for judgement in self.judgements.values()) and not (self.required and self.missing)
 
     def __bool__(self) -> bool:
         return self.passed
@@ -101,13 +107,18 @@ class Comparison:
         wrong = sum(not judgement.passed for judgement in self.judgements.values())
         partly = any(judgement.unjudged for judgement in self.judgements.values())
         right = "all that can be judged is within its budget" if partly else "every result within its budget"
-        verdict = f"{wrong} of {len(self.judgements)} results WRONG" if wrong else right
+        faults = [f"{wrong} of {len(self.judgements)} results WRONG"] if wrong else []
+        if self.required and self.missing:
+            faults.append(f"{len(self.missing)} {'result' if len(self.missing) == 1 else 'results'} NOT GIVEN")
+        verdict = ", ".join(faults) or right
         width = max(6, *map(len, self.judgements))
         lines = textwrap.wrap(self.title, 80)
         lines += [f"{verdict}; errors in units of each element's budget:"]
         lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
         for judgement in self.judgements.values():
             lines += table_lines(judgement, width)
+        if self.missing:
+            lines += textwrap.wrap(f"not given: {', '.join(self.missing)}", 80, subsequent_indent="  ")
         return "\n".join(lines)
 
 
@@ -139,7 +150,9 @@ def seven_characters(number: float) -> str:
     return text if len(text) <= 7 else f"{number:.2g}"
 
 
-def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_JUDGED) -> Comparison:
+def compare(
+    case: Case, results: Mapping[str, Any], least_judged: float = LEAST_JUDGED, require: str | None = None
+) -> Comparison:
     """Judge results by a case's budgets.
 
     A result passes if its worst element and its root mean square, both in units of budget, stay within limits, and if
@@ -154,6 +167,7 @@ def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_
     case : Case
     results : mapping of str to array
     least_judged : float, default 0.5
+    require : {None, "all"}, optional
 
     Returns
     -------
@@ -162,22 +176,30 @@ def compare(case: Case, results: Mapping[str, Any], least_judged: float = LEAST_
     call = f"{case!r}.compare"
     if not isinstance(results, Mapping):
         raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays")
+    require_numbers(call, least_judged=least_judged)
+    if require is not None:
+        require_choice(call, ["all"], require=require)
+    # What an input without a gradient, noise or a mask, is given: rightly none.
+    none = {f"{name}.grad" for name in case.inputs} - case.expected.keys()
+    results = {name: value for name, value in results.items() if value is not None or name not in none}
     if not results:
         raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
-    require_numbers(call, least_judged=least_judged)
     for name in results:
         if name not in case.expected:
             meant = did_you_mean(name, case.expected, 0.6)
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
     found = [read_and_judge(case, name, value, least_judged) for name, value in results.items()]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
-    return Comparison(repr(case), {judgement.name: judgement for judgement in found})
+    missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
+    return Comparison(repr(case), {judgement.name: judgement for judgement in found}, missing, require is not None)
 
 
 def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:
     """Judge one result as it comes; what can't be read is told in the report, beside the others."""
     if value is None:
-        return Judgement(name, "it is None: backward was not run, or gives this tensor no gradient")
+        if not name.endswith(".grad"):
+            return Judgement(name, "it is None; expected an array or tensor")
+        return Judgement(name, "no gradient reached it: it is None, as if backward had not been run or left it out")
     try:
         return judge(case, name, to_numpy(value, "it"), least_judged)
     except TypeError as error:

@@ -6,18 +6,20 @@ import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from npattn.checks import describe_type, require_choice, require_integers
-from npattn.module import Module
+from npattn.module import Module, as_tuple
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.formats import Format, find_format, representable
+from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_out
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
+from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
@@ -26,31 +28,48 @@ MAX_DRAWS = 20
 """Inputs that are tried until near ties sway little of the outputs."""
 MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
+SIZES = {"batch": 1, "height": 16, "width": 16}
+"""Those of a case for which nothing else is said."""
 
 
 def golden(
     module: Module,
     *,
-    batch: int = 1,
-    height: int = 16,
-    width: int = 16,
+    batch: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
     dtype: Any = "float16",
     seed: int = 0,
     values: str = "generic",
+    layout: str = "contiguous",
+    inputs: Any = None,
+    params: Any = None,
+    upstream: Any = None,
 ) -> Case:
-    """Make a golden case: generic inputs in a format, the exact results, and an error budget for each element.
+    """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
 
     Parameters
     ----------
     module : Module
-    batch, height, width : int
+    batch, height, width : int, optional
+        By default those of `inputs`, or else 1, 16 and 16. A batch may be empty.
     dtype : str or dtype, default "float16"
         "float32", "tf32", "bfloat16", "float16", "float8_e4m3" or "float8_e5m2".
     seed : int, default 0
         The same seed gives the same inputs on every version of NumPy.
-    values : {"generic", "large", "ties", "zeros"}, default "generic"
+    values : {"generic", "large", "ties", "zeros", "ones"}, default "generic"
         Inputs without zeros and ties; so large that a careless exponential overflows; of a few distinct numbers; or
-        with channels and an image of zeros.
+        with channels and an image of zeros. With "ones" inputs are generic, and upstream gradients are 1.
+    layout : {"contiguous", "broadcast", "transposed", "sliced", "channels-last"}, default "contiguous"
+        How inputs and upstream gradients lie in memory: with the last axis fastest; with stride 0 along axes along
+        which they don't change (all that is drawn is then the same for every image); with the first axis fastest; with
+        a step of 2 in a larger array; with channels fastest. `Case.arrays` hands them over in any library.
+    inputs : array, tuple of array or mapping of str to array, optional
+        The caller's own in place of those that are drawn: the one input, all in call order, or all by name.
+    params : mapping of str to array, optional
+        The caller's own parameters and buffers, as `Module.from_state_dict` takes them.
+    upstream : array, tuple of array or mapping of str to array, optional
+        The caller's own upstream gradients: that of the one output, of all in order, or of all by the output's name.
 
     Returns
     -------
@@ -59,8 +78,9 @@ def golden(
     Raises
     ------
     TypeError, ValueError
-        If an argument is none of these, or half of an exact result is NaN: nothing could be judged there; if a system
-        that npattn doesn't bring has a wrong backward pass, which is looked at once in a process.
+        If an argument is none of these; if a shape is not what the module expects, or sizes are given that contradict
+        it; if half of an exact result is NaN: nothing could be judged there; if a system that npattn doesn't bring has
+        a wrong backward pass, which is looked at once in a process.
 
     Warns
     -----
@@ -71,7 +91,10 @@ def golden(
     -----
     A near tie, which rounding may flip (the sign before a ReLU, the maximum of many), widens the budgets of the
     elements that hang on it. Where that is much of an output, as with a position that is sampled, other inputs are
-    drawn. ``derivations/error_budgets.md`` derives the budgets.
+    drawn, unless they are the caller's. ``derivations/error_budgets.md`` derives the budgets.
+
+    The caller's arrays may be NumPy's, torch's, CuPy's, JAX's, or of whatever speaks DLPack, in any floating dtype.
+    They are copied. What the format does not hold is rounded to it, and the case says so: `Case.rounded`.
 
     Examples
     --------
@@ -84,6 +107,12 @@ def golden(
     True
     >>> case.compare({"output": run.output * np.float16(1.01)}).passed
     False
+
+    On a tensor of the caller's:
+
+    >>> golden(module, inputs=np.linspace(0, 1, 64).reshape(1, 8, 2, 4), dtype="bfloat16")
+    Case(EfficientChannelAttention(channels=8, kernel_size=None, gamma=2, b=1), 1x8x2x4, bfloat16, given inputs,
+    inputs/x rounded in 62 of 64 values by at most 0.0019, seed 0)
     """
     if not isinstance(module, Module):
         raise TypeError(
@@ -91,14 +120,19 @@ def golden(
             if isinstance(module, type)
             else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
         )
-    require_integers("golden", batch=batch, height=height, width=width)
-    require_integers("golden", least=0, seed=seed)
+    require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
+    require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
-    require_sound(module, {"batch": batch, "height": height, "width": width})
-    sizes = batch, height, width
-    for draw in range(MAX_DRAWS if values in ("generic", "large") else 1):  # other ties and zeros would be as near
-        given = draw_case(module, sizes, format, seed, draw, values=values)
+    require_choice("golden", LAYOUTS, layout=layout)
+    require_drawn(values, {"inputs": inputs, "upstream": upstream})
+    sizes = {"batch": batch, "height": height, "width": width}
+    own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
+    require_sound(module, own.sizes)
+    drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
+    for draw in range(MAX_DRAWS if drawn_anew else 1):
+        given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
+        require_constant(layout, given)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
             observed = observe(module, given, format, seed)
@@ -107,21 +141,117 @@ def golden(
         if all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)
+    laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
     exact = more_exact.result()
     return Case(
         module=module,
         dtype=format.name,
         seed=seed,
         values=values,
-        inputs=single.inputs,
-        params=single.params,
-        upstream=single.upstream,
+        inputs=laid.inputs,
+        params=laid.params,
+        upstream=laid.upstream,
         expected=observed.expected,
         budget={name: budget.scale for name, budget in budgets.items()},
         limits={name: limits_of(budget) for name, budget in budgets.items()},
         freedom={name: budget.freedom for name, budget in budgets.items()},
         digits={name: right_digits(y, exact[name], budgets[name].scale) for name, y in observed.expected.items()},
+        layout=layout,
+        given=tuple(own.arrays),
+        rounded=own.rounded,
     )
+
+
+class Own(NamedTuple):
+    """What a caller gives in place of what is drawn.
+
+    Attributes
+    ----------
+    arrays : dict of dict of numpy.ndarray, float64
+        Numbers that the format holds, by "inputs", "params" and "upstream", where they are given, and by name.
+    rounded : dict of Change
+        By both: ``"inputs/x"``.
+    sizes : dict of int
+        Batch, height and width.
+    outputs : dict of tuple of int
+        Shapes of the outputs, by name.
+    """
+
+    arrays: dict[str, dict[str, np.ndarray]]
+    rounded: dict[str, Change]
+    sizes: dict[str, int]
+    outputs: dict[str, tuple[int, ...]]
+
+
+def read_own(module: Module, format: Format, asked: Mapping[str, int | None], given: Mapping[str, Any]) -> Own:
+    """Read and check what a caller gives, of inputs, params and upstream; round it to the format."""
+    arrays = {} if given["inputs"] is None else {"inputs": read_inputs(module, given["inputs"])}
+    sizes = find_sizes(asked, arrays.get("inputs", {}))
+    if given["params"] is not None:
+        arrays["params"] = read_params(module, given["params"])
+    outputs = find_output_shapes(module, arrays, sizes)
+    if given["upstream"] is not None:
+        arrays["upstream"] = read_upstream(given["upstream"], outputs)
+    rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
+    return Own(
+        {group: named for group, (named, _) in rounded.items()},
+        {f"{group}/{name}": change for group, (_, changes) in rounded.items() for name, change in changes.items()},
+        sizes,
+        outputs,
+    )
+
+
+def find_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Find batch, height and width: those of the inputs, which may be asked for besides, or else as asked for."""
+    if not inputs:
+        return SIZES | {size: number for size, number in asked.items() if number is not None}
+    name, x = next(iter(inputs.items()))
+    found = dict(zip(SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
+    for size, number in asked.items():
+        if number is not None and found.get(size) != number:
+            raise ValueError(
+                f"golden: {size}={number}, but inputs[{name!r}] has shape {x.shape}: leave {size} out, or give inputs "
+                "of that size"
+            )
+    return found
+
+
+def find_output_shapes(
+    module: Module, arrays: Mapping[str, Mapping[str, np.ndarray]], sizes: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Find the outputs' shapes: for inputs of the caller's, which may be as no size says, by a run."""
+    if "inputs" not in arrays:
+        return module.output_shapes(**sizes)
+    params = arrays.get("params") or module.init(generic=True)
+    with np.errstate(all="ignore"):
+        output = module(params, *arrays["inputs"].values()).output
+    several = isinstance(output, tuple)
+    return {f"output.{i}" if several else "output": y.shape for i, y in enumerate(as_tuple(output))}
+
+
+def require_drawn(values: str, given: Mapping[str, Any]) -> None:
+    """Refuse a kind of values for what the caller gives."""
+    group = {"generic": "", "ones": "upstream"}.get(values, "inputs")
+    if group and given[group] is not None:
+        raise ValueError(
+            f"golden: values={values!r} asks for {group} that are drawn, but {group} is given: leave one out"
+        )
+
+
+def require_constant(layout: str, given: Given) -> None:
+    """Refuse a broadcast layout of what changes along every axis."""
+    arrays = [a for a in (*given.inputs.values(), *given.upstream.values()) if a.size]
+    constant = [any(n > 1 and one for n, one in zip(a.shape, constant_axes(a), strict=True)) for a in arrays]
+    if layout == "broadcast" and arrays and not any(constant):
+        raise ValueError(
+            "golden: layout='broadcast', but inputs and upstream change along every axis: expected a batch of at least "
+            "2 to be drawn, or values='ones'"
+        )
+
+
+def lay_all(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
+    """Lay arrays out in memory."""
+    return {name: lay_out(a, layout, np.asarray) for name, a in arrays.items()}
 
 
 def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
@@ -139,15 +269,25 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> Non
 
 
 def draw_case(
-    module: Module, sizes: tuple[int, int, int], format: Format, seed: int, draw: int, *, values: str
+    module: Module, own: Own, format: Format, seed: int, draw: int, *, values: str, repeated: bool = False
 ) -> Given:
-    """Draw parameters, inputs and upstream gradients that a format holds."""
-    batch, height, width = sizes
-    params, inputs = generic_values(module, batch=batch, height=height, width=width, seed=seed)
-    if draw:
-        _, inputs = generic_values(module, batch=batch, height=height, width=width, seed=seed + 2**20 * draw)
-    random = np.random.RandomState([seed, 2])
-    upstream = {name: random.standard_normal(shape) for name, shape in module.output_shapes(*sizes).items()}
+    """Draw the parameters, inputs and upstream gradients that are not given, of numbers that a format holds.
+
+    Where `repeated`, what is drawn is the same for every image.
+    """
+
+    def repeat(a: np.ndarray) -> np.ndarray:
+        return np.repeat(a[:1], len(a), axis=0) if repeated and a.ndim else a
+
+    params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
+    if params is None:
+        params = module.init(seed, generic=True)
+    if inputs is None:
+        _, drawn = generic_values(module, **own.sizes, seed=seed + 2**20 * draw)
+        inputs = {name: repeat(x) for name, x in drawn.items()}
+    if upstream is None:
+        random = np.random.RandomState([seed, 2])
+        upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
     return special(values, module, Given(params, inputs, upstream), format).each(lambda a: representable(a, format))
 
 

@@ -14,8 +14,8 @@ from npattn.typing import Array
 
 __all__ = ["VALUES", "special"]
 
-VALUES = ("generic", "large", "ties", "zeros")
-"""Kinds of inputs."""
+VALUES = ("generic", "large", "ties", "zeros", "ones")
+"""Kinds of inputs; the last, of upstream gradients."""
 MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
 
@@ -28,7 +28,8 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
     values : str
         "generic", as they are; "large": so large that an exponential overflows unless the largest of its arguments is
         subtracted first, while nothing else does; "ties": rounded to integers from -2 to 2, so that
-        maxima tie; "zeros": every other channel is 0, and so is the last image if there are several.
+        maxima tie; "zeros": every other channel is 0, and so is the last image if there are several; "ones": upstream
+        gradients are 1, as those of a sum.
     module : Module
     given : Given
     format : Format
@@ -53,6 +54,8 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
         return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
     if values == "zeros":
         return with_maps(module, given, blank)
+    if values == "ones":
+        return given._replace(upstream={name: np.ones_like(dy) for name, dy in given.upstream.items()})
     return given
 
 

@@ -24,6 +24,7 @@ def generic_values(
     ----------
     module : Module
     batch, height, width : int
+        A batch may be empty.
     seed : int
         Of NumPy's frozen `RandomState` stream: the same values on every version.
     dtype : dtype, default float64
@@ -41,7 +42,8 @@ def generic_values(
     >>> inputs["x"].shape
     (2, 4, 5, 4)
     """
-    require_integers("generic_values", batch=batch, height=height, width=width)
+    require_integers("generic_values", least=0, batch=batch)
+    require_integers("generic_values", height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
     shapes = module.input_shapes(batch, height, width)
     inputs = {name: np.asarray(module.draw_input(name, shape, random)).astype(dtype) for name, shape in shapes.items()}

@@ -1,6 +1,6 @@
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ import pytest
 import npattn
 from npattn import Module, Pass, oracle
 from npattn.oracle.budgets import Given, run_on
-from npattn.oracle.cases import KINDS
+from npattn.oracle.cases import KINDS, write_label
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.special import special
-from tests.strategies import SYSTEMS
+from tests.strategies import SMALL_MODULES, SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 
@@ -81,11 +81,10 @@ def test_every_module_of_the_sweep_runs_on_its_map(system):
 @every_system
 def test_training_and_every_kind_of_values_is_swept(system):
     recipes = oracle.cases(system, ["float16"])
-    assert {recipe.values for recipe in recipes} == {"generic", "large", "ties", "zeros"}
+    special = {"large", "ties", "zeros", "ones"}
+    assert {recipe.values for recipe in recipes} == {"generic", *special}
     trained = {recipe.values for recipe in recipes if vars(recipe.module).get("training")}
-    assert trained == (
-        {"generic", "large", "ties", "zeros"} if hasattr(system, "training") and system.key != "residual" else set()
-    )
+    assert trained == ({"generic", *special} if hasattr(system, "training") and system.key != "residual" else set())
 
 
 def test_nothing_is_made_before_it_is_asked_for(monkeypatch):
@@ -208,6 +207,20 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
         (["eca"], {"kinds": "ties"}, TypeError, "kinds='ties' is a str; expected a list: ['ties']"),
         (["eca"], {"limit": 0}, ValueError, "limit=0; expected an integer of at least 1"),
         (["eca"], {"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
+        (["eca"], {"shapes": (1, 64, 7, 7)}, TypeError, "expected a list of shapes, such as [(8, 256, 56, 56)]"),
+        (["eca"], {"shapes": []}, TypeError, "shapes=[]; expected a list of shapes"),
+        (["eca"], {"shapes": "1x64x7x7"}, TypeError, "expected a list of shapes"),
+        (["eca"], {"shapes": [(64, 7)]}, ValueError, "shapes holds (64, 7); expected (batch, channels, height, width)"),
+        (["eca"], {"shapes": [(1, 64, 7, 0)]}, ValueError, "shapes: width=0; expected an integer of at least 1"),
+        (["eca"], {"shapes": [(1, 6.5, 7, 1)]}, TypeError, "shapes: channels=6.5 is a float"),
+        (["eca"], {"shapes": [(1, 64, 7, 7)], "channels": 8}, ValueError, "has shape (1, 8, 7, 7)"),
+        ([npattn.CBAM(8)], {"shapes": [(1, 64, 7, 7)]}, ValueError, "but x of CBAM(channels=8"),
+        (["mhsa"], {"shapes": [(1, 9, 8, 8)], "heads": 2}, ValueError, "expected a divisor of channels=9"),
+        (["soft-hard"], {"shapes": [(1, 9, 2, 2)], "k": 9}, ValueError, "at least k=9 positions to choose from"),
+        (["eca"], {"reduction": 4}, TypeError, "unknown hyperparameter 'reduction' (expected channels, kernel_size"),
+        (["eca"], {"kernel": 3}, TypeError, "unknown hyperparameter 'kernel'; did you mean 'kernel_size'?"),
+        (["eca"], {"format": ["float16"]}, TypeError, "unknown hyperparameter 'format'; did you mean 'formats'?"),
+        (["eca"], {"kernel_size": 4}, ValueError, "kernel_size=4; expected an odd number"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error, words):
@@ -220,6 +233,109 @@ def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error
 def test_unknown_values_are_refused():
     with pytest.raises(ValueError, match="golden: values='tie'; did you mean 'ties'"):
         oracle.golden(npattn.CATALOGUE["eca"].example(), values="tie")
+
+
+@every_system
+def test_layouts_and_an_empty_batch_are_swept(system):
+    recipes = oracle.cases(system, ["float16"], kinds=["layouts", "empty"])
+    assert [(r.layout, r.values) for r in recipes if r.batch] == [
+        ("broadcast", "ones"),
+        ("transposed", "generic"),
+        ("sliced", "generic"),
+        ("channels-last", "generic"),
+    ]
+    assert [r.label for r in recipes if not r.batch] == ["empty"]
+
+
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.key not in SMALL_MODULES], ids=lambda system: system.key)
+def test_a_correct_kernel_passes_where_inputs_and_a_sums_gradient_are_broadcast(system):
+    (recipe,) = [r for r in oracle.cases(system, ["bfloat16"], kinds=["layouts"]) if r.layout == "broadcast"]
+    case = replace(recipe, height=5, width=4).make()
+    case.assert_matches(nearest(case), require="all")
+
+
+@every_system
+def test_own_shapes_replace_the_sweeps(system):
+    recipes = oracle.cases(system, ["float16"], shapes=[(5, 64, 11, 13), (1, 24, 9, 8)])
+    assert [(r.batch, r.height, r.width) for r in recipes] == [(5, 11, 13), (1, 9, 8)]
+    for recipe, channels in zip(recipes, (64, 24), strict=True):
+        shapes = recipe.module.input_shapes(recipe.batch, recipe.height, recipe.width)
+        assert (recipe.batch, channels, recipe.height, recipe.width) in shapes.values()
+        assert f"x{channels}x" in recipe.id
+
+
+@every_system
+def test_shapes_without_channels_leave_a_module_as_it_is(system):
+    example = system.example()
+    for given in (system, example):
+        (recipe,) = oracle.cases(given, ["float16"], shapes=[(2, 11, 13)])
+        assert recipe.module == example
+
+
+def test_every_kind_is_of_each_shape_and_by_default_sizes_alone_are():
+    shapes = [(2, 16, 5, 6), [1, 32, 8, 8]]
+    assert [r.label for r in oracle.cases("cbam", ["float16"], shapes=shapes)] == ["", ""]
+    kinds = ["sizes", "large", "layouts", "empty", "options"]
+    several = oracle.cases("cbam", ["float16"], shapes=shapes, kinds=kinds)
+    one = [oracle.cases("cbam", ["float16"], shapes=[shape], kinds=kinds) for shape in shapes]
+    assert set(several) == {recipe for recipes in one for recipe in recipes}
+    assert {(r.module.channels, r.height, r.width) for r in several} == {(16, 5, 6), (32, 8, 8)}
+    assert {"training", "training-large", "sliced", "empty", "spatial"} & {r.label for r in several} >= {
+        "training",
+        "training-large",
+        "sliced",
+        "empty",
+    }
+    assert len({r.id for r in several}) == len(several)
+
+
+@pytest.mark.parametrize(
+    ("key", "hyperparameters"),
+    [
+        ("se", {"reduction": 3}),
+        ("se", {"channels": 24, "reduction": 5}),
+        ("eca", {"gamma": 3.5, "b": 0}),
+        ("mhsa", {"heads": 3}),
+        ("mhsa", {"heads": 32}),
+        ("mhsa", {"channels": 7}),
+        ("cbam", {"pools": ("max",), "spatial": False}),
+        ("cbam", {"training": True}),
+        ("soft-hard", {"k": 40}),
+        ("residual", {"inner": npattn.PositionAttention(5)}),
+        (npattn.PositionAttention(6), {"reduction": 2}),
+    ],
+)
+def test_hyperparameters_stay_what_they_are_in_all_cases(key, hyperparameters):
+    recipes = oracle.cases(key, ["float16"], **hyperparameters)
+    assert len(recipes) >= 12
+    ids = [recipe.id for recipe in recipes]
+    assert len(set(ids)) == len(ids)
+    assert all(write_label(hyperparameters) in name for name in ids)
+    for recipe in recipes:
+        assert {name: getattr(recipe.module, name) for name in hyperparameters} == hyperparameters
+        sizes = {"batch": recipe.batch, "height": recipe.height, "width": recipe.width}
+        params, inputs = oracle.generic_values(recipe.module, **sizes)
+        recipe.module(params, *inputs.values())
+
+
+def test_channels_still_vary_where_other_hyperparameters_stay():
+    channels = [r.module.channels for r in oracle.cases("mhsa", ["float16"], kinds=["sizes"], heads=4)]
+    assert channels[:6] == [4, 16, 16, 16, 20, 32]
+    assert {r.module.channels for r in oracle.cases("se", ["float16"], kinds=["sizes"], reduction=2)} >= {1, 15, 129}
+
+
+def test_a_case_of_a_real_size_and_hyperparameter_is_what_was_asked_for():
+    (recipe,) = oracle.cases("eca", ["float16"], shapes=[(2, 96, 6, 7)], kernel_size=7)
+    assert recipe.id == "eca-float16-2x96x6x7-kernel_size-7"
+    case = recipe.make()
+    assert case.inputs["x"].shape == (2, 96, 6, 7)
+    assert case.params["conv.weight"].shape == (1, 1, 7)
+
+
+def test_maps_that_a_system_does_not_take_are_left_out_unless_they_were_asked_for():
+    assert [r.label for r in oracle.cases(npattn.CBAM(8, training=True), ["fp16"], kinds=["empty", "ones"])] == ["ones"]
+    with pytest.raises(ValueError, match=r"takes none of the maps: .* two values in each channel"):
+        oracle.cases(npattn.CBAM(8, training=True), ["float16"], kinds=["empty"])
 
 
 def test_a_format_under_two_names_is_swept_once():

@@ -89,7 +89,7 @@ def test_a_result_of_another_shape_fails_with_both_shapes(case):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda y: None, "it is None: backward was not run"),
+        (lambda y: None, "it is None; expected an array or tensor"),
         (lambda y: y + 0j, "its dtype is complex128, expected real numbers"),
         (lambda y: y > 0, "it has dtype bool; expected floating point"),
         (lambda y: y.astype(int), "it has dtype int64; expected floating point"),
@@ -107,6 +107,63 @@ def test_what_cannot_be_judged_fails_with_its_line_beside_the_others(case, chang
     assert not report.judgements["output"].passed
     assert report.judgements["x.grad"].passed
     assert reason in " ".join(str(report).split())
+
+
+def test_a_gradient_that_is_none_has_not_been_reached_and_is_told_beside_the_others(case):
+    report = case.compare({"fc1.bias.grad": None, "x.grad": case.expected["x.grad"]})
+    assert not report.passed
+    assert [name for name, judgement in report.judgements.items() if not judgement.passed] == ["fc1.bias.grad"]
+    assert "fc1.bias.grad WRONG no gradient reached it: it is None" in " ".join(str(report).split())
+    with pytest.raises(AssertionError, match="no gradient reached it"):
+        case.assert_matches(case.expected | {"fc1.bias.grad": None}, require="all")
+
+
+def test_an_input_without_a_gradient_may_be_given_none_and_nothing_else():
+    case = golden(npattn.HardAttention(channels=3), height=3, width=4, dtype="float32")
+    assert "noise.grad" not in case.expected
+    case.assert_matches(case.expected | {"noise.grad": None}, require="all")
+    with pytest.raises(ValueError, match=r"unknown result 'noise.grad'"):
+        case.compare(case.expected | {"noise.grad": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"unknown result 'nose.grad'"):
+        case.compare(case.expected | {"nose.grad": None})
+    with pytest.raises(ValueError, match="no results; expected some of output"):
+        case.compare({"noise.grad": None})
+
+
+@pytest.mark.parametrize("require", [None, "all"])
+def test_the_report_names_what_is_not_given_and_fails_if_all_is_required(case, require):
+    given = {name: case.expected[name] for name in ("output", "fc1.weight.grad")}
+    report = case.compare(given, require=require)
+    assert report.passed is bool(report) is (require is None)
+    assert report.missing == tuple(name for name in case.expected if name not in given)
+    text = str(report)
+    assert text.endswith("not given: x.grad, fc1.bias.grad, fc2.weight.grad, fc2.bias.grad")
+    assert ("4 results NOT GIVEN" in text) is (require == "all")
+    if require:
+        with pytest.raises(AssertionError, match="4 results NOT GIVEN"):
+            case.assert_matches(given, require=require)
+    else:
+        case.assert_matches(given, require=require)
+
+
+def test_all_results_are_enough_where_all_are_required(case):
+    report = case.compare(case.expected, require="all")
+    assert report.passed
+    assert report.missing == ()
+    assert "not given" not in str(report)
+    wrong = case.compare({"output": 2 * case.expected["output"]}, require="all")
+    assert "1 of 1 results WRONG, 5 results NOT GIVEN; errors" in str(wrong)
+    one = {name: value for name, value in case.expected.items() if name != "x.grad"}
+    assert "1 result NOT GIVEN; errors" in str(case.compare(one, require="all"))
+
+
+@pytest.mark.parametrize(
+    ("require", "error", "words"),
+    [("everything", ValueError, "require='everything'"), (True, TypeError, "require=True is a bool; expected 'all'")],
+)
+def test_what_is_required_is_all_or_nothing(case, require, error, words):
+    with pytest.raises(error, match=words):
+        case.compare(case.expected, require=require)
 
 
 @pytest.mark.parametrize("number", [1e308, -1e308, np.finfo(np.float64).max])

@@ -218,7 +218,8 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
             TypeError,
             "module is the class PositionAttention; expected an instance, such as PositionAttention.example",
         ),
-        ({"batch": 0}, ValueError, "batch=0; expected an integer of at least 1"),
+        ({"batch": -1}, ValueError, "batch=-1; expected an integer of at least 0"),
+        ({"height": 0}, ValueError, "height=0; expected an integer of at least 1"),
         ({"height": 2.5}, TypeError, "height=2.5 is a float; expected an int"),
         ({"dtype": "int8"}, ValueError, "dtype='int8'"),
         ({"dtype": "fp8"}, ValueError, "float8_e4m3"),
@@ -230,6 +231,31 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
     arguments = {"module": npattn.EfficientChannelAttention(4)} | change
     with pytest.raises(error, match=message):
         golden(**arguments)
+
+
+@every_system
+def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system):
+    module = SMALL_MODULES.get(system.key, system.example())
+    case = golden(module, batch=0, height=4, width=5)
+    shapes = named_results(module, given_to(case))
+    assert {name: y.shape for name, y in case.expected.items()} == {name: y.shape for name, y in shapes.items()}
+    assert all(not y.any() for y in case.expected.values())
+    case.assert_matches(case.expected, require="all")
+    for name in module.parameter_shapes():
+        garbage = np.full(case.expected[f"{name}.grad"].shape, 1e-3)
+        assert not case.compare({f"{name}.grad": garbage}).passed
+
+
+@every_system
+def test_upstream_gradients_of_ones_are_ones_and_inputs_the_same(system, monkeypatch):
+    def unit(observed, *_, **__):
+        return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
+
+    monkeypatch.setattr(GOLDEN, "measure_budgets", unit)
+    ones, generic = (golden(system.example(), height=4, width=3, values=values) for values in ("ones", "generic"))
+    assert all((dy == 1).all() for dy in ones.upstream.values())
+    for name, x in generic.inputs.items():
+        np.testing.assert_array_equal(ones.inputs[name], x)
 
 
 def test_a_case_says_briefly_what_it_is():

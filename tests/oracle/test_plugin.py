@@ -86,6 +86,22 @@ def test_a_class_and_a_module_are_systems_too(run):
     ]
 
 
+def test_shapes_and_hyperparameters_are_chosen_in_the_marker(run):
+    arguments = "'eca', formats=['float16'], shapes=[(2, 24, 5, 6), (1, 9, 8)], kernel_size=5"
+    body = f"assert case.params['conv.weight'].size == 5; {RIGHT}; case.assert_matches({{'output': y}})"
+    run(marked(arguments, body)).assert_outcomes(passed=2)
+    assert collected(run(marked(arguments), "--collect-only", "-q")) == [
+        "eca-float16-2x24x5x6-kernel_size-5",
+        "eca-float16-1x32x9x8-kernel_size-5",
+    ]
+
+
+def test_modules_that_differ_in_what_no_id_says_are_all_tested(run):
+    modules = "npattn.PositionAttention(8, reduction=2), npattn.PositionAttention(8, reduction=4)"
+    source = "import npattn\n" + marked(f"{modules}, formats=['float16'], kinds=['zeros']")
+    assert len(set(collected(run(source, "--collect-only", "-q")))) == 2
+
+
 def test_markers_of_class_and_test_add_up_without_repeating(run):
     source = """
         import pytest
@@ -117,7 +133,10 @@ def test_a_failure_shows_the_report_and_no_code_of_npattn(run):
         ("'ecs'", "golden('ecs'): cases: system='ecs'; did you mean 'eca'?"),
         ("", "golden() names no system; expected some, such as golden('eca')"),
         ("'eca', formats=['fp8']", "dtype='fp8'; did you mean 'float8_e4m3' or 'float8_e5m2'?"),
-        ("'eca', format=['float16']", "option='format'; did you mean 'formats'?"),
+        ("'eca', format=['float16']", "unknown hyperparameter 'format'; did you mean 'formats'?"),
+        ("'eca', 'se', reduction=4", "EfficientChannelAttention: unknown hyperparameter 'reduction'"),
+        ("'eca', shapes=[(7, 7)]", "shapes holds (7, 7); expected (batch, channels, height, width)"),
+        ("'eca', kernel_size=4", "kernel_size=4; expected an odd number"),
         ("'eca', kinds=['size']", "kinds holds an unknown 'size'; did you mean 'sizes'?"),
         ("'eca', limit=0", "limit=0; expected an integer of at least 1"),
     ],
@@ -167,7 +186,7 @@ def test_the_readmes_example_runs(run):
     pytest.importorskip("torch")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (example,) = [block for block in blocks if "pytest.mark.golden" in block]
-    run(example, "-k", "1x65 or ties").assert_outcomes(passed=6, deselected=54)
+    run(example, "-k", "1x65 or ties").assert_outcomes(passed=6, deselected=72)
     wrong = example.replace("x * gate", "x + gate")
     result = run(wrong, "-k", "bfloat16-1x65")
-    result.assert_outcomes(failed=1, deselected=59)
+    result.assert_outcomes(failed=1, deselected=77)

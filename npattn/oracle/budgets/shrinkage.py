@@ -9,6 +9,9 @@ import scipy
 
 __all__ = ["effective_degrees_of_freedom", "inverse_trigamma", "shrink_variances"]
 
+LEAST_LUCK = 1e-7
+"""An estimate that would be as large as it is by so little chance is of an element that errs more than its like."""
+
 
 def shrink_variances(
     variance: np.ndarray, size: np.ndarray, runs: int, unmoved: np.ndarray | bool = False
@@ -67,6 +70,9 @@ def shrink_variances(
     # Where variances span many decades, the prediction's mean is beyond what any run has shown.
     foreseen = np.minimum(np.exp(predicted + level), variance.max())
     shrunk = (prior * foreseen + runs * variance) / (prior + runs)
+    # A few of many, as those that a maximum's gradient goes to: the prior knows nothing of them.
+    outlying = variance > scipy.special.chdtri(runs, LEAST_LUCK) / runs * foreseen
+    shrunk = np.where(outlying, np.maximum(shrunk, variance), shrunk)
     return np.where(unmoved, np.maximum(foreseen, shrunk), shrunk)
 
 

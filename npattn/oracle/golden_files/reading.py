@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,15 @@ from npattn.oracle.golden_files.header import (
     member_name,
     system_from_json,
 )
+from npattn.oracle.layouts import LAYOUTS, lay_out
 from npattn.oracle.special import VALUES
+from npattn.oracle.tensors import Change
 from npattn.version import find_version
 
 __all__ = ["load"]
+
+GIVEN = ("inputs", "params", "upstream")
+"""What a caller may have given."""
 
 
 def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()) -> Case:
@@ -87,6 +92,8 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
         names = read_names(archive, header)
         arrays, checksums = read_arrays(archive, header, names)
         groups = {group: {name: arrays[member_name(group, name)] for name in names[group]} for group in GROUPS}
+        for group in ("inputs", "upstream"):
+            groups[group] = {name: lay_out(a, header["layout"], np.asarray) for name, a in groups[group].items()}
         by_name = {result["name"]: result for result in header["results"]}
         case = Case(
             module=module,
@@ -102,8 +109,12 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
                 name: np.nan if result["digits"] is None else float(result["digits"])
                 for name, result in by_name.items()
             },
+            layout=header["layout"],
+            given=tuple(header["given"]),
+            rounded={name: Change(**change) for name, change in header["rounded"].items()},
         )
         validate_case(archive, case)
+        validate_rounded(archive, case)
         wrong = first_difference(header, make_header(case, checksums) | {"npattn": header["npattn"]})
         if wrong:
             raise archive.error(f"{HEADER}: {wrong}")
@@ -167,15 +178,42 @@ def validate_header(header: Any) -> None:
             raise ValueError(f"unknown field {brief(name)}; expected {', '.join(FIELDS)}")
         if type(header[name]) is not FIELDS[name]:
             raise ValueError(f"{name} is {brief(header[name])}; expected {FIELDS[name].__name__}")
-    if header["dtype"] not in FORMATS:
-        raise ValueError(f"dtype is {brief(header['dtype'])}; expected one of {', '.join(FORMATS)}")
-    if header["values"] not in VALUES:
-        raise ValueError(f"values is {brief(header['values'])}; expected one of {', '.join(VALUES)}")
-    if header["seed"] < 0:
-        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
+    validate_choices(header)
     for result in header["results"]:
         if not is_result(result):
             raise ValueError(f"results holds {brief(result)}; expected name, limits, freedom and digits")
+
+
+def validate_choices(header: Mapping[str, Any]) -> None:
+    """Validate the fields of a header that hold one or some of a few words, the seed, and what was rounded.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, choices in {"dtype": FORMATS, "values": VALUES, "layout": LAYOUTS}.items():
+        if header[name] not in choices:
+            raise ValueError(f"{name} is {brief(header[name])}; expected one of {', '.join(choices)}")
+    if header["given"] != [group for group in GIVEN if group in header["given"]]:
+        raise ValueError(f"given is {brief(header['given'])}; expected some of {', '.join(GIVEN)}, in this order")
+    for name, change in header["rounded"].items():
+        if not is_change(change) or name.partition("/")[0] not in header["given"]:
+            raise ValueError(f"rounded holds {brief(name)}: {brief(change)}; expected changes of what was given")
+    if header["seed"] < 0:
+        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
+
+
+def is_change(change: Any) -> bool:
+    """Tell whether a value of JSON says what rounding has changed of an array."""
+    return (
+        isinstance(change, dict)
+        and list(change) == list(Change._fields)
+        and all(type(change[name]) is int for name in ("changed", "size", "beyond"))
+        and 0 <= change["beyond"] <= change["changed"] <= change["size"]
+        and change["changed"] > 0
+        and is_number(change["largest"])
+        and change["largest"] >= 0
+    )
 
 
 def is_result(result: Any) -> bool:
@@ -303,7 +341,13 @@ def find_shapes(archive: Archive, case: Case) -> tuple[dict[str, tuple[int, ...]
         module.check_inputs(inputs)
     except (TypeError, ValueError) as error:
         raise archive.error(str(error)) from None
-    outputs = module.output_shapes(*find_sizes(module, inputs))
+    sizes = find_sizes(module, inputs)
+    outputs = module.output_shapes(*sizes)
+    if tuple(x.shape for x in inputs) != tuple(module.input_shapes(*sizes).values()):
+        # As pcm, which takes maps of any number, and hands back as many.
+        outputs = {
+            name: case.upstream[name].shape if name in case.upstream else shape for name, shape in outputs.items()
+        }
     trained, statistics = module.parameter_shapes(), module.buffer_shapes()
     return trained | statistics, outputs, trained, statistics
 
@@ -311,6 +355,15 @@ def find_shapes(archive: Archive, case: Case) -> tuple[dict[str, tuple[int, ...]
 def is_map_name(name: str) -> bool:
     """Tell whether a result that is none of the others may be an attention map, of which only its pass knows."""
     return not name.endswith(".grad") and name.partition(".")[0] != "output"
+
+
+def validate_rounded(archive: Archive, case: Case) -> None:
+    """Validate that what is said to have been rounded is there, and as large."""
+    for member, change in case.rounded.items():
+        group, _, name = member.partition("/")
+        arrays = getattr(case, group)
+        if name not in arrays or arrays[name].size != change.size:
+            raise archive.error(f"{HEADER}: rounded holds {quote(member)} of {change.size} values, which is no array")
 
 
 def first_difference(found: Any, expected: Any, where: str = "") -> str:

@@ -38,6 +38,15 @@ def test_variances_that_follow_from_nothing_keep_most_of_their_own_estimate():
     assert np.corrcoef(np.log(found.ravel()), np.log(scale.ravel()))[0, 1] > 0.9
 
 
+def test_a_few_elements_that_err_far_more_than_their_like_keep_their_own_estimate():
+    scale = np.full((40, 50), 0.1)
+    scale[::10, ::10] = 1.0
+    raw = np.mean(normal_errors(scale) ** 2, axis=0)
+    found = shrink_variances(raw, np.ones_like(scale), NUM_RUNS)
+    np.testing.assert_array_equal(found[scale == 1], raw[scale == 1])
+    assert found[scale < 1].max() < 0.05
+
+
 def test_no_variance_is_foreseen_beyond_what_a_run_has_shown():
     random = np.random.RandomState(3)
     raw = np.exp(30 * random.standard_normal((8, 9)))

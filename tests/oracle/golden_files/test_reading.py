@@ -134,6 +134,19 @@ def renamed_input(header, members):
     header["members"]["inputs/y.npy"] = header["members"].pop("inputs/x.npy")
 
 
+ROUNDED = {"changed": 2, "size": 18, "largest": 1e-3, "beyond": 1}
+
+
+def rounded(name, **fields):
+    """Make a change of the header: a caller's inputs, one of which was rounded."""
+
+    def change(header, members):
+        header["given"] = ["inputs"]
+        header["rounded"] = {name: ROUNDED | fields}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -190,7 +203,21 @@ def renamed_input(header, members):
         (put("results", 0, "judged", value=17), ["results[0].judged is 17; expected 18"]),
         (put("results", 1, "worst_limit", value=-1.0), ["results holds", "expected name, limits"]),
         (put("results", 1, "rms_limit", value=True), ["results holds", "expected name, limits"]),
-        (put("values", value="odd"), ["values is 'odd'; expected one of generic, large, ties, zeros"]),
+        (put("values", value="odd"), ["values is 'odd'; expected one of generic, large, ties, zeros, ones"]),
+        (put("layout", value="nhwc"), ["layout is 'nhwc'; expected one of contiguous, broadcast, transposed, sliced"]),
+        (put("given", value=["expected"]), ["given is ['expected']; expected some of inputs, params, upstream"]),
+        (put("given", value=["params", "inputs"]), ["in this order"]),
+        (put("given", value=["inputs", "inputs"]), ["in this order"]),
+        (put("rounded", "inputs/x", value=ROUNDED), ["rounded holds 'inputs/x'", "expected changes of what was given"]),
+        (rounded("inputs/y"), ["rounded holds 'inputs/y' of 18 values, which is no array"]),
+        (rounded("inputs/x", size=17), ["rounded holds 'inputs/x' of 17 values, which is no array"]),
+        (rounded("inputs/x", changed=0), ["rounded holds"]),
+        (rounded("inputs/x", changed=19), ["rounded holds"]),
+        (rounded("inputs/x", changed=True), ["rounded holds"]),
+        (rounded("inputs/x", largest=-1.0), ["rounded holds"]),
+        (rounded("inputs/x", largest="0"), ["rounded holds"]),
+        (rounded("inputs/x", beyond=3), ["rounded holds"]),
+        (rounded("inputs/x", more=3), ["rounded holds"]),
     ],
 )
 def test_headers_that_do_not_fit_are_refused_by_the_field(good, scratch, change, words):

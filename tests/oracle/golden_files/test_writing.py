@@ -99,4 +99,16 @@ def test_a_write_that_fails_halfway_changes_nothing(case, tmp_path, monkeypatch,
 def test_all_that_a_case_has_is_in_its_file():
     """A new attribute of `Case` needs a new field of the file, and a new version."""
     names = [field.name for field in dataclasses.fields(Case)]
-    assert names == ["module", "dtype", "seed", "values", *GROUPS, "limits", "freedom", "digits"]
+    assert names == [
+        "module",
+        "dtype",
+        "seed",
+        "values",
+        *GROUPS,
+        "limits",
+        "freedom",
+        "digits",
+        "layout",
+        "given",
+        "rounded",
+    ]
