@@ -43,9 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     test = metafunc.definition.nodeid
     if "case" not in metafunc.fixturenames:
         raise MarkerError(f"{test}: marked golden, but has no argument `case` to be handed; add it")
-    recipes: list[Recipe] = []
-    for marker in reversed(markers):
-        recipes += [recipe for recipe in read_marker(test, marker) if recipe not in recipes]
+    recipes = list(dict.fromkeys(recipe for marker in reversed(markers) for recipe in read_marker(test, marker)))
     metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
 
 

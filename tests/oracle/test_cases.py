@@ -300,6 +300,7 @@ def test_every_kind_is_of_each_shape_and_by_default_sizes_alone_are():
         ("mhsa", {"channels": 7}),
         ("cbam", {"pools": ("max",), "spatial": False}),
         ("cbam", {"training": True}),
+        ("cbam", {"training": False}),
         ("soft-hard", {"k": 40}),
         ("residual", {"inner": npattn.PositionAttention(5)}),
         (npattn.PositionAttention(6), {"reduction": 2}),

@@ -97,9 +97,10 @@ def test_shapes_and_hyperparameters_are_chosen_in_the_marker(run):
 
 
 def test_modules_that_differ_in_what_no_id_says_are_all_tested(run):
-    modules = "npattn.PositionAttention(8, reduction=2), npattn.PositionAttention(8, reduction=4)"
+    modules = ", ".join(f"npattn.PositionAttention(8, reduction={reduction})" for reduction in (2, 4, 2))
     source = "import npattn\n" + marked(f"{modules}, formats=['float16'], kinds=['zeros']")
-    assert len(set(collected(run(source, "--collect-only", "-q")))) == 2
+    ids = collected(run(source, "--collect-only", "-q"))
+    assert len(ids) == len(set(ids)) == 2
 
 
 def test_markers_of_class_and_test_add_up_without_repeating(run):

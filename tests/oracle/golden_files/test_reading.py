@@ -211,7 +211,7 @@ def rounded(name, **fields):
         (put("rounded", "inputs/x", value=ROUNDED), ["rounded holds 'inputs/x'", "expected changes of what was given"]),
         (rounded("inputs/y"), ["rounded holds 'inputs/y' of 18 values, which is no array"]),
         (rounded("inputs/x", size=17), ["rounded holds 'inputs/x' of 17 values, which is no array"]),
-        (rounded("inputs/x", changed=0), ["rounded holds"]),
+        (rounded("inputs/x", changed=0, beyond=0), ["rounded holds"]),
         (rounded("inputs/x", changed=19), ["rounded holds"]),
         (rounded("inputs/x", changed=True), ["rounded holds"]),
         (rounded("inputs/x", largest=-1.0), ["rounded holds"]),
