@@ -240,8 +240,11 @@ def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str
     return suggest(nearest(given, choices, cutoff))
 
 
-def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> None:
-    """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array."""
+def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False) -> None:
+    """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array.
+
+    Where it `counts`, integers and booleans will do as well, as in labels and masks.
+    """
     if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
         raise TypeError(
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
@@ -251,7 +254,8 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> 
         raise TypeError(
             f"{call}: {name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
         )
-    if not np.issubdtype(value.dtype, np.inexact):
+    exact = counts and value.dtype.kind in "biu"
+    if not (exact or np.issubdtype(value.dtype, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
     if value is like:
         return
@@ -260,7 +264,7 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any) -> 
             f"{call}: {name} is {describe_type(value)} but {like_name} is {describe_type(like)}; "
             "expected all on one device, in one kind of array"
         )
-    if value.dtype != like.dtype:
+    if value.dtype != like.dtype and not exact:
         raise TypeError(
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
             "convert one of them with .astype"

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
-from npattn.checks import channel_hint, check_array, check_hyperparameters, check_map, describe_type
+from npattn.calls import (
+    as_tuple,
+    check_gradients,
+    check_inputs,
+    check_outputs,
+    check_params,
+    check_upstream,
+    find_sizes,
+    leading_input,
+)
+from npattn.checks import check_hyperparameters, describe_type
 from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
@@ -120,6 +130,10 @@ class Module(metaclass=Constructor):
     """The publication that the system is read from."""
     estimator: ClassVar[str | None] = None
     """What backward estimates a gradient by, where forward has no useful one: "straight-through", say."""
+    without_gradient: ClassVar[tuple[str, ...]] = ()
+    """Inputs for which backward returns None: masks, noise, labels. They may be of integers or booleans as well."""
+    options: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Hyperparameters that `npattn.oracle.cases` tries: in each case, what differs from the example's."""
     pairs_positions: ClassVar[bool] = False
     """Whether every position looks at all others, so that the work grows as the square of their number."""
     derivation: ClassVar[str]
@@ -134,9 +148,21 @@ class Module(metaclass=Constructor):
         check_fields(self)
 
     @classmethod
-    @abstractmethod
     def example(cls) -> Self:
-        """Return a small instance, for tests and first looks."""
+        """Return a small instance, for tests and first looks: unless a system says otherwise, that of its defaults.
+
+        Raises
+        ------
+        TypeError
+            If a hyperparameter has no default.
+        """
+        missing = [one.name for one in fields(cls) if one.init and one.default is one.default_factory is MISSING]
+        if missing:
+            raise TypeError(
+                f"{cls.__name__} has no example: {', '.join(missing)} must be given; define a classmethod example() "
+                "that returns a small instance, or hand over an instance"
+            )
+        return cls()
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the trainable parameters: name, shape and initial distribution, in the `state_dict`'s order."""
@@ -161,6 +187,10 @@ class Module(metaclass=Constructor):
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the inputs, by name, in call order: unless a system says otherwise, one map of its `channels`.
 
+        Any shape will do, with any number of axes: ``{"x": (batch, height * width, self.channels)}`` for tokens,
+        ``{"logits": (batch, self.classes)}``, ``{"q": (batch, height, d), "k": (batch, width, d)}`` for queries and
+        keys of different numbers. The sizes of an input are read from its shape again: `expected_shapes`.
+
         Parameters
         ----------
         batch, height, width : int
@@ -170,7 +200,13 @@ class Module(metaclass=Constructor):
         -------
         dict of tuple of int
         """
-        return {"x": (batch, cast(Any, self).channels, height, width)}
+        channels = getattr(self, "channels", None)
+        if channels is None:
+            raise TypeError(
+                f"{self}: nothing says what its inputs are; define input_shapes(self, batch, height, width), which "
+                "returns the shape of each by its name"
+            )
+        return {"x": (batch, channels, height, width)}
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs: ``"output"``, or ``"output.0"``, ``"output.1"``, … where there are several.
@@ -288,18 +324,21 @@ class Module(metaclass=Constructor):
         Raises
         ------
         TypeError
-            If an argument is no array, not of floating-point numbers, or differs in dtype or kind of array from `x`.
+            If an argument is no array, not of floating-point numbers, or differs in dtype or kind of array from `x`; if
+            forward returns no `Pass`, or an output of another dtype.
         ValueError
             If a shape or a parameter's name is not what the system expects.
         """
         self.check(params, *inputs)
         run = self.forward(params, *inputs)
+        if not isinstance(run, Pass):
+            raise TypeError(f"{self}: forward returns {describe_type(run)}; expected Pass(output, backward)")
+        output = check_outputs(self, run.output, *leading_input(self, inputs))
 
         def backward(dy: Array) -> tuple[Array, Gradients]:
-            self._check_upstream(dy, run.output)
-            return run.backward(dy)
+            return check_gradients(self, run.backward(check_upstream(self, dy, output)), inputs)
 
-        return replace(run, backward=backward)
+        return replace(run, output=output, backward=backward)
 
     def check(self, params: Params, *inputs: Array) -> None:
         """Refuse parameters and inputs that a call would refuse; the arguments and errors are those of a call.
@@ -313,58 +352,15 @@ class Module(metaclass=Constructor):
         TypeError: HardAttention(channels=3): got 1 inputs; expected 2: x, noise
         """
         self.check_inputs(inputs)
-        self._check_params(params, inputs[0])
+        check_params(self, params, *leading_input(self, inputs))
 
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""
-        names = list(self.input_shapes(1, 1, 1))
-        if len(inputs) != len(names):
-            raise TypeError(f"{self}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
-        first = inputs[0]
-        for name, x in zip(names, inputs, strict=True):
-            check_array(self, name, x, names[0], first)
-        check_map(self, names[0], first)
-        expected = self.expected_shapes(inputs)
-        for name, x in zip(names, inputs, strict=True):
-            if tuple(x.shape) != expected[name]:
-                raise ValueError(
-                    f"{self}: {name} has shape {x.shape}; expected {expected[name]}"
-                    + channel_hint(name, x.shape, expected[name])
-                )
+        check_inputs(self, inputs)
 
     def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
-        """Shapes that inputs have to have, given that the first one is a map."""
-        batch, _, height, width = inputs[0].shape
-        return self.input_shapes(batch, height, width)
-
-    def _check_params(self, params: Params, x: Array) -> None:
-        if not isinstance(params, Mapping):
-            raise TypeError(
-                f"{self}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
-            )
-        check_parameter_names(self, self, params)
-        for name, value in params.items():
-            check_array(self, f"parameter {name!r}", value, next(iter(self.input_shapes(1, 1, 1))), x)
-        check_parameter_shapes(self, self, params)
-
-    def _check_upstream(self, dy: Array, output: Array) -> None:
-        gradients, outputs = as_tuple(dy), as_tuple(output)
-        if isinstance(dy, tuple) != isinstance(output, tuple) or len(gradients) != len(outputs):
-            expected = f"a tuple of {len(outputs)}" if isinstance(output, tuple) else "one array"
-            raise ValueError(
-                f"{self}: dy is {f'a tuple of {len(gradients)}' if isinstance(dy, tuple) else 'one array'}; "
-                f"expected {expected}, as the output"
-            )
-        for i, (gradient, y) in enumerate(zip(gradients, outputs, strict=True)):
-            name = f"dy[{i}]" if isinstance(output, tuple) else "dy"
-            check_array(self, name, gradient, "the output", y)
-            if gradient.shape != y.shape:
-                raise ValueError(f"{self}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
-
-
-def as_tuple(value: Any) -> tuple[Any, ...]:
-    """Return `value` if it is a tuple, else the tuple of it alone."""
-    return value if isinstance(value, tuple) else (value,)
+        """Shapes that inputs have to have: those of `input_shapes` for the sizes that most of the axes speak of."""
+        return self.input_shapes(*find_sizes(self, inputs))
 
 
 def misfit(system: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:

@@ -112,6 +112,7 @@ class DualAttentionHead(Module):
         url="https://arxiv.org/abs/1809.02983",
     )
     pairs_positions: ClassVar = True
+    without_gradient: ClassVar = ("drop6", "drop7", "drop8")
 
     in_channels: int = integer(least=1)
     classes: int = integer(least=1)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.calls import check_upstream
 from npattn.checks import check_array, require_numbers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
@@ -79,6 +80,7 @@ class HardAttention(Module):
         url="https://arxiv.org/abs/1502.03044",
     )
     estimator: ClassVar = "straight-through"
+    without_gradient: ClassVar = ("noise",)
 
     channels: int = integer(least=1)
 
@@ -209,7 +211,7 @@ class HardAttention(Module):
         expected = (a * rewards).sum(axis=1)
 
         def backward(dy):
-            self._check_upstream(dy, expected)
+            check_upstream(self, dy, expected)
             dx, grads = back_weights(da=dy[:, None] * rewards)
             return (dx, dy[:, None] * a), grads
 
@@ -239,7 +241,7 @@ class HardAttention(Module):
         run = self._average(params, x)
 
         def backward(dy):
-            self._check_upstream(dy, run.output)
+            check_upstream(self, dy, run.output)
             return run.backward(dy)
 
         return replace(run, backward=backward)

@@ -90,6 +90,7 @@ class MultiScaleConcat(Module):
         year=2017,
         url="https://arxiv.org/abs/1706.05587",
     )
+    without_gradient: ClassVar = ("drop",)
 
     in_channels: int = integer(least=1)
     out_channels: int = integer(least=1)

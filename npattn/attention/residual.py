@@ -110,6 +110,11 @@ class Residual(Module):
         return self.inner.pairs_positions
 
     @property
+    def without_gradient(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Which inputs of the inner system have no gradient."""
+        return self.inner.without_gradient
+
+    @property
     def training(self) -> bool:
         """Whether the inner system trains."""
         return getattr(self.inner, "training", False)

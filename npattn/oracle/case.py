@@ -38,7 +38,8 @@ class Case:
         gradient of each output under the output's name. Inputs and upstream gradients lie in memory as `layout` says.
     expected : dict of numpy.ndarray, float64
         The exact results: ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name,
-        ``"conv.weight.grad"`` by the parameter's.
+        ``"conv.weight.grad"`` by the parameter's; in training the new running statistics, ``"bn1.running_var"``; the
+        attention maps by the names that `Pass.attention` has for them, ``"channel"``.
     budget : dict of numpy.ndarray, float64
         The unit of each element's error. An element whose unit is infinite, because the format can't hold what leads
         to it or because the exact result is NaN, is not judged.
@@ -224,7 +225,7 @@ class Case:
         Raises
         ------
         TypeError, ValueError
-            If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
+            If a hyperparameter of the case's system can't be written as JSON.
         OSError
             If the file is there already, or can't be written.
 

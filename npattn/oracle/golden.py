@@ -17,6 +17,7 @@ from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.layouts import LAYOUTS, lay_out
+from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 from npattn.oracle.values import generic_values
@@ -78,7 +79,8 @@ def golden(
     ------
     TypeError, ValueError
         If an argument is none of these; if a shape is not what the module expects, or sizes are given that contradict
-        it; if half of an exact result is NaN: nothing could be judged there.
+        it; if half of an exact result is NaN: nothing could be judged there; if a system that npattn doesn't bring has a
+        wrong backward pass, which is looked at once in a process.
 
     Warns
     -----
@@ -126,6 +128,7 @@ def golden(
     require_drawn(values, {"inputs": inputs, "upstream": upstream})
     sizes = {"batch": batch, "height": height, "width": width}
     own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
+    require_sound(module, own.sizes)
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
     for draw in range(MAX_DRAWS if drawn_anew else 1):
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")

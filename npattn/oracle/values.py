@@ -46,5 +46,5 @@ def generic_values(
     require_integers("generic_values", height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
     shapes = module.input_shapes(batch, height, width)
-    inputs = {name: module.draw_input(name, shape, random).astype(dtype) for name, shape in shapes.items()}
+    inputs = {name: np.asarray(module.draw_input(name, shape, random)).astype(dtype) for name, shape in shapes.items()}
     return module.init(seed, dtype, generic=True), inputs

@@ -1,6 +1,7 @@
 import functools
 import sys
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ class Weighted(Module):
 
     key = "weighted"
     paper = PAPER
+    without_gradient: ClassVar = ("noise",)
+
     channels: int = 3
     fault: str | None = None
 

@@ -124,7 +124,7 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     unmoved = (errors[0] != 0) & (errors == errors[0]).all(axis=0)
     variance = shrink_variances(np.mean(np.square(errors), axis=0), np.abs(expected), len(errors), unmoved)
     # A result is rounded to the format at least: an error that is uniform between half an ulp below and above.
-    scale = np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12))
+    scale = np.asarray(np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12)))
     untouched = (expected == 0) & ~errors.any(axis=0)
     scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
     mean_squares = np.mean(np.square(errors / scale), axis=tuple(range(1, errors.ndim)))

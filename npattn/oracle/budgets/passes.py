@@ -45,7 +45,8 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     -------
     dict of array
         ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name, ``"conv.weight.grad"`` by the
-        parameter's.
+        parameter's; in training the new running statistics, ``"bn1.running_var"`` by the buffer's; then those maps of
+        `Pass.attention` that hold floating-point numbers, by their names.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     >>> module = npattn.EfficientChannelAttention(channels=4)
     >>> x = np.ones((1, 4, 2, 2))
     >>> list(named_results(module, Given(module.init(), {"x": x}, {"output": x})))
-    ['output', 'x.grad', 'conv.weight.grad']
+    ['output', 'x.grad', 'conv.weight.grad', 'channel']
     """
     params, inputs, upstream = given
     run = module(params, *inputs.values())
@@ -62,8 +63,12 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     dy = tuple(upstream[name] for name in outputs)
     between()
     dx, grads = run.backward(dy if several else dy[0])
-    found = {name: g for name, g in zip(inputs, as_tuple(dx), strict=True) if g is not None} | grads
-    return outputs | {f"{name}.grad": gradient for name, gradient in found.items()}
+    gradients = {name: g for name, g in zip(inputs, as_tuple(dx), strict=True) if g is not None}
+    gradients |= {name: grads[name] for name in module.parameter_shapes()}
+    found = outputs | {f"{name}.grad": gradient for name, gradient in gradients.items()}
+    found |= {name: run.buffers[name] for name in module.buffer_shapes() if name in run.buffers}
+    maps = {name: a for name, a in run.attention.items() if np.issubdtype(a.dtype, np.inexact)}
+    return found | {name: a for name, a in maps.items() if name not in found}
 
 
 def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = False) -> dict[str, np.ndarray]:

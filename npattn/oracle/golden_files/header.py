@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.attention import CATALOGUE
 from npattn.checks import brief, describe_type, did_you_mean
 from npattn.module import Module
+from npattn.oracle.golden_files.described import Described
+from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.version import find_version
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ __all__ = [
 ]
 
 FORMAT_NAME = "npattn golden case"
-VERSION = 2
+VERSION = 3
 HEADER = "header.json"
 CHECKSUM = "header.sha256"
 """What the header's bytes are checked by, as the arrays' are by the header."""
 MAX_HEADER_SIZE = 2**20
 """Bytes of JSON that are read; the largest system's header has a fiftieth of it."""
+MAX_NAME_LENGTH = 100
+"""Characters of a class's name."""
 MAX_DEPTH = 50
 """Systems in systems."""
 GROUPS = {"inputs": "<f4", "params": "<f4", "upstream": "<f4", "expected": "<f8", "budget": "<f8"}
@@ -81,7 +84,7 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     Raises
     ------
     TypeError, ValueError
-        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON.
+        If a hyperparameter can't be written as JSON.
     """
     members = {}
     for group, dtype in GROUPS.items():
@@ -118,15 +121,14 @@ def result_to_json(case: Case, name: str) -> dict[str, Any]:
 
 
 def system_to_json(module: Module) -> dict[str, Any]:
-    """Name a system and its hyperparameters."""
-    if CATALOGUE.get(getattr(module, "key", "")) is not type(module):
-        raise ValueError(
-            f"{module} can't be saved: it is no system of the catalogue, by whose key a golden file names its system"
-        )
-    values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
-    return {
-        "key": module.key,
-        "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()},
+    """Name a system and its hyperparameters: by its key if npattn brings it, else by its class's name."""
+    if isinstance(module, Described):
+        named, values = {"name": module.name}, dict(module.hyperparameters)
+    else:
+        named = {"key": module.key} if is_known(module) else {"name": type(module).__name__}
+        values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return named | {
+        "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()}
     }
 
 
@@ -145,30 +147,52 @@ def hyperparameter_to_json(value: Any, name: str) -> Any:
     raise TypeError(f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}")
 
 
-def system_from_json(value: Any, depth: int = 0) -> Module:
+def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0) -> Module:
     """Make the module of which a header speaks.
+
+    Parameters
+    ----------
+    value : object
+        Of JSON.
+    own : mapping of str to class
+        Systems that npattn does not bring, by name. No code is looked for elsewhere: of others there is a description.
+    depth : int, default 0
+        How many systems it is within.
 
     Raises
     ------
     TypeError, ValueError, ArithmeticError
         If there is none.
     """
-    if not (isinstance(value, dict) and value.keys() == {"key", "hyperparameters"}):
-        raise ValueError(f"system is {brief(value)}; expected a key and hyperparameters")
-    key, values = value["key"], value["hyperparameters"]
-    if not (isinstance(key, str) and key in CATALOGUE):
-        raise ValueError(f"unknown system {brief(key)}{did_you_mean(key, CATALOGUE, 0.4)}: a newer npattn may know it")
-    names = [field.name for field in dataclasses.fields(CATALOGUE[key])]
+    fields = value.keys() if isinstance(value, dict) else set()
+    if fields not in ({"key", "hyperparameters"}, {"name", "hyperparameters"}):
+        raise ValueError(f"system is {brief(value)}; expected a key or a name, and hyperparameters")
+    values = value["hyperparameters"]
+    if "key" in fields:
+        key = value["key"]
+        if not (isinstance(key, str) and key in SYSTEMS):
+            meant = did_you_mean(key, SYSTEMS, 0.4)
+            raise ValueError(f"unknown system {brief(key)}{meant}: a newer npattn may know it")
+        system: type[Module] | None = SYSTEMS[key]
+    else:
+        key = value["name"]
+        if not (isinstance(key, str) and key.isidentifier() and len(key) <= MAX_NAME_LENGTH):
+            raise ValueError(f"the system's name is {brief(key)}; expected that of a class")
+        system = own.get(key)
+    names = list(values) if system is None else [field.name for field in dataclasses.fields(system)]
     if not (isinstance(values, dict) and values.keys() == set(names)):
         given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
         raise ValueError(f"hyperparameters of {key!r} are {given or 'none'}; expected {', '.join(names) or 'none'}")
-    return CATALOGUE[key](**{name: hyperparameter_from_json(one, depth + 1) for name, one in values.items()})
+    found = {name: hyperparameter_from_json(one, own, depth + 1) for name, one in values.items()}
+    return Described(key, tuple(found.items())) if system is None else system(**found)
 
 
-def hyperparameter_from_json(value: Any, depth: int) -> Any:
+def hyperparameter_from_json(value: Any, own: Mapping[str, type[Module]], depth: int) -> Any:
     """Return the hyperparameter that a value in JSON stands for."""
     if depth > MAX_DEPTH:
         raise ValueError(f"hyperparameters are nested more than {MAX_DEPTH} times")
     if isinstance(value, dict):
-        return system_from_json(value, depth)
-    return tuple(hyperparameter_from_json(one, depth + 1) for one in value) if isinstance(value, list) else value
+        return system_from_json(value, own, depth)
+    if isinstance(value, list):
+        return tuple(hyperparameter_from_json(one, own, depth + 1) for one in value)
+    return value

@@ -6,14 +6,18 @@ import hashlib
 import json
 import math
 import os
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
+from npattn.calls import find_sizes
 from npattn.checks import brief
+from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden_files.archives import Archive, ArchiveError, decode, open_archive, quote, repeated
+from npattn.oracle.golden_files.described import Described
 from npattn.oracle.golden_files.header import (
     CHECKSUM,
     FIELDS,
@@ -32,15 +36,18 @@ from npattn.version import find_version
 __all__ = ["load"]
 
 
-def load(path: str | os.PathLike[str]) -> Case:
+def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()) -> Case:
     """Read a case from a file that `Case.save` has written.
 
-    Nothing is trusted: what is cut off, altered, foreign or inconsistent is refused, no pickle is opened, and no more
-    memory is taken than the file has bytes, whatever it claims.
+    Nothing is trusted: what is cut off, altered, foreign or inconsistent is refused, no pickle is opened, no code is
+    imported, and no more memory is taken than the file has bytes, whatever it claims.
 
     Parameters
     ----------
     path : path
+    systems : sequence of class, optional
+        Systems that npattn does not bring, of which the file may speak. Results are judged without them: then
+        `Case.module` is a description, which can't be called.
 
     Returns
     -------
@@ -49,6 +56,8 @@ def load(path: str | os.PathLike[str]) -> Case:
 
     Raises
     ------
+    TypeError
+        If `systems` holds anything but subclasses of `Module`.
     ValueError
         If it is no golden file; one line says why. (It is an `npattn.oracle.ArchiveError`.)
     OSError
@@ -67,11 +76,12 @@ def load(path: str | os.PathLike[str]) -> Case:
     >>> bool((again.expected["x.grad"] == case.expected["x.grad"]).all())
     True
     """
+    own = name_systems(systems)
     expected = "a golden file, as Case.save and npattn golden write them"
     with open_archive(path, expected, holds=HEADER) as archive:
         header = read_header(archive)
         try:
-            module = system_from_json(header["system"])
+            module = system_from_json(header["system"], own)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise archive.error(f"{HEADER}: {error}") from None
         names = read_names(archive, header)
@@ -100,8 +110,18 @@ def load(path: str | os.PathLike[str]) -> Case:
     return case
 
 
+def name_systems(systems: Collection[type[Module]]) -> dict[str, type[Module]]:
+    """Return classes by their names."""
+    if not (
+        isinstance(systems, Collection)
+        and all(isinstance(system, type) and issubclass(system, Module) for system in systems)
+    ):
+        raise TypeError(f"load: systems={brief(systems)}; expected a list of subclasses of Module")
+    return {system.__name__: system for system in systems}
+
+
 def read_header(archive: Archive) -> dict[str, Any]:
-    """Read a golden file's header, which must be unaltered and hold what version 2 knows."""
+    """Read a golden file's header, which must be unaltered and hold what version 3 knows."""
     if archive.sizes[HEADER] > MAX_HEADER_SIZE:
         raise archive.error(f"{HEADER} has {archive.sizes[HEADER]} bytes; expected no more than {MAX_HEADER_SIZE}")
     data = archive.read(HEADER)
@@ -126,7 +146,7 @@ def read_header(archive: Archive) -> dict[str, Any]:
 
 
 def validate_header(header: Any) -> None:
-    """Validate a header: its fields must be those that version 2 knows, each of its kind.
+    """Validate a header: its fields must be those that version 3 knows, each of its kind.
 
     Raises
     ------
@@ -240,28 +260,15 @@ def read_arrays(
 
 def validate_case(archive: Archive, case: Case) -> None:
     """Validate a case: its arrays must be what its module takes and gives, its budgets positive."""
-    module = case.module
-    if list(case.inputs) != list(module.input_shapes(1, 1, 1)):
-        raise archive.error(
-            f"{HEADER} lists the inputs {', '.join(case.inputs)}; expected {', '.join(module.input_shapes(1, 1, 1))}"
-        )
-    try:
-        module.check_inputs(tuple(case.inputs.values()))
-    except (TypeError, ValueError) as error:
-        raise archive.error(str(error)) from None
-    batch, _, height, width = next(iter(case.inputs.values())).shape
-    outputs = module.output_shapes(batch, height, width)
+    taken, outputs, trained, statistics = find_shapes(archive, case)
     results = {
         **outputs,
         **{f"{name}.grad": x.shape for name, x in case.inputs.items() if f"{name}.grad" in case.expected},
-        **{f"{name}.grad": shape for name, shape in module.parameter_shapes().items()},
+        **{f"{name}.grad": shape for name, shape in trained.items()},
+        **(statistics if statistics.keys() & case.expected.keys() else {}),  # in training
     }
-    for group, expected in {
-        "params": module.parameter_shapes() | module.buffer_shapes(),
-        "upstream": outputs,
-        "expected": results,
-        "budget": results,
-    }.items():
+    results |= {name: y.shape for name, y in case.expected.items() if name not in results and is_map_name(name)}
+    for group, expected in {"params": taken, "upstream": outputs, "expected": results, "budget": results}.items():
         found = {name: array.shape for name, array in getattr(case, group).items()}
         for name in (*expected, *found):
             if name not in found or name not in expected:
@@ -276,6 +283,34 @@ def validate_case(archive: Archive, case: Case) -> None:
             raise archive.error(f"budget/{name}.npy holds what is not above 0")
         if np.isnan(case.expected[name][np.isfinite(budget)]).any():
             raise archive.error(f"expected/{name}.npy is NaN where its budget is finite")
+
+
+def find_shapes(archive: Archive, case: Case) -> tuple[dict[str, tuple[int, ...]], ...]:
+    """Find shapes by name: of parameters and buffers, outputs, parameters alone, and buffers alone.
+
+    Of a module that is a description alone, the case itself says what the module takes and gives.
+    """
+    module, inputs = case.module, tuple(case.inputs.values())
+    if isinstance(module, Described):
+        taken = {name: value.shape for name, value in case.params.items()}
+        outputs = {name: value.shape for name, value in case.upstream.items()}
+        trained = {name: shape for name, shape in taken.items() if f"{name}.grad" in case.expected}
+        return taken, outputs, trained, {name: shape for name, shape in taken.items() if name in case.expected}
+    names = list(module.input_shapes(1, 1, 1))
+    if list(case.inputs) != names:
+        raise archive.error(f"{HEADER} lists the inputs {', '.join(case.inputs)}; expected {', '.join(names)}")
+    try:
+        module.check_inputs(inputs)
+    except (TypeError, ValueError) as error:
+        raise archive.error(str(error)) from None
+    outputs = module.output_shapes(*find_sizes(module, inputs))
+    trained, statistics = module.parameter_shapes(), module.buffer_shapes()
+    return trained | statistics, outputs, trained, statistics
+
+
+def is_map_name(name: str) -> bool:
+    """Tell whether a result that is none of the others may be an attention map, of which only its pass knows."""
+    return not name.endswith(".grad") and name.partition(".")[0] != "output"
 
 
 def first_difference(found: Any, expected: Any, where: str = "") -> str:

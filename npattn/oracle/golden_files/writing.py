@@ -35,8 +35,7 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the case's system is none of the catalogue, or a hyperparameter can't be written as JSON, or only as too
-        much of it.
+        If a hyperparameter of the case's system can't be written as JSON, or only as too much of it.
     OSError
         If the file is there already, or can't be written.
     """

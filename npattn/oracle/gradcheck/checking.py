@@ -44,8 +44,7 @@ def gradcheck(
     params : mapping of str to array
         Parameters and buffers; converted to float64, whose exact values they keep.
     inputs : mapping of str to array, tuple of arrays, or array
-        By name, or in call order. Only floating-point inputs are differentiated, and only those for which backward
-        returns a gradient.
+        By name, or in call order. Those that `Module.without_gradient` names are constants.
     method : {"jacobian", "adjoint"}, optional
         ``"jacobian"`` compares every entry of the full Jacobian; its time grows as the number of inputs plus outputs,
         times that of a pass. ``"adjoint"`` compares <dy, J v> with <Jᵀ dy, v> in random directions, at any size.
@@ -111,7 +110,10 @@ def gradcheck(
         raise ValueError(f"gradcheck: method={method!r}; expected 'jacobian', 'adjoint' or None")
     if not isinstance(params, Mapping):
         raise TypeError(f"gradcheck: params is {describe_type(params)}; expected a mapping of names to arrays")
-    inputs = {name: as_double(value, name) for name, value in name_inputs(module, inputs).items()}
+    inputs = {
+        name: np.asarray(value, np.float64) if is_exact(module, name, value) else as_double(value, name)
+        for name, value in name_inputs(module, inputs).items()
+    }
     params = {name: as_double(value, f"parameter {name!r}") for name, value in params.items()}
     point = Point(module, params, inputs)
     outputs, shapes = point.outputs, gradient_shapes(point)
@@ -158,6 +160,11 @@ def validate_allowed_zeros(allow_zero: Any, names: Collection[str]) -> bool | fr
     for name in allow_zero:
         require_choice("gradcheck", names, allow_zero=name)
     return frozenset(allow_zero)
+
+
+def is_exact(module: Module, name: str, value: Any) -> bool:
+    """Tell whether an input is a constant of integers or booleans."""
+    return name in module.without_gradient and isinstance(value, np.ndarray) and value.dtype.kind in "biu"
 
 
 def as_double(value: Any, name: str) -> np.ndarray:

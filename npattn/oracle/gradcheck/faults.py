@@ -40,6 +40,12 @@ def find_faults(point: Point, tolerance: float, seed: int) -> tuple[str, ...]:
         if affected:
             faults.append(f"{fault} {', '.join(affected)}".rstrip())
 
+    silent = [name for name in point.inputs if name not in names and name not in point.module.without_gradient]
+    if silent:
+        declared = (*point.module.without_gradient, *silent)
+        faults.append(
+            f"backward gives None for {', '.join(silent)}; is it meant? then declare without_gradient = {declared}"
+        )
     first = Point(point.module, point.params, point.inputs)
     outputs = [y.copy() for y in as_tuple(first.run.output)]
     report("forward writes to", changed(values, first.given))

@@ -75,7 +75,11 @@ class Point:
             copies = {name: value.copy() for name, value in (self.params | self.inputs).items()}
             self.surrogate = self.module.surrogate(*self.arguments(copies))
         kind = np.result_type(self.dtype, np.complex64)
-        lifted = {name: value.astype(kind) for name, value in (self.params | self.inputs).items()}
+        constant = self.module.without_gradient
+        lifted = {
+            name: value if name in constant else value.astype(kind)
+            for name, value in (self.params | self.inputs).items()
+        }
         lifted[name] += 1j * (STEP * v.astype(self.dtype).reshape(lifted[name].shape))
         run = self.surrogate(*self.arguments(lifted))
         return self.upstream_scale * np.concatenate([y.imag.ravel() for y in as_tuple(run.output)]) / STEP

@@ -1,0 +1,241 @@
+"""What is validated of a call: inputs, parameters and upstream gradient, and what a system makes of them."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.checks import channel_hint, check_array, check_map, describe_type
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes
+from npattn.typing import Array, Params
+
+if TYPE_CHECKING:
+    from npattn.module import Module
+
+__all__ = [
+    "as_tuple",
+    "check_gradients",
+    "check_inputs",
+    "check_outputs",
+    "check_params",
+    "check_upstream",
+    "find_sizes",
+    "leading_input",
+]
+
+PROBE = 1009, 1013, 1019
+"""Batch, height and width that no shape has by itself, so that what they become is known again."""
+MAX_RATIO = 64
+"""Times that a size may be larger than the length of an axis that is made of it."""
+SIZES = "batch", "height", "width"
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Return `value` if it is a tuple, else the tuple of it alone."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def leading_input(module: Module, inputs: Sequence[Array]) -> tuple[str, Array]:
+    """Return the name and array of the input that all others are to agree with: the first that has a gradient."""
+    pairs = list(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
+    return next((pair for pair in pairs if pair[0] not in module.without_gradient), pairs[0])
+
+
+def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
+    """Refuse inputs that are not what a module's `input_shapes` lists.
+
+    Raises
+    ------
+    TypeError
+        If their number is wrong, or one is no array, not of floating-point numbers, or differs from the others in
+        dtype or in kind of array.
+    ValueError
+        If a shape is wrong.
+    """
+    declared = module.input_shapes(*PROBE)
+    if len(inputs) != len(declared):
+        raise TypeError(f"{module}: got {len(inputs)} inputs; expected {len(declared)}: {', '.join(declared)}")
+    like_name, like = leading_input(module, inputs)
+    for name, x in zip(declared, inputs, strict=True):
+        check_array(module, name, x, like_name, like, counts=name in module.without_gradient)
+    name, shape = next(iter(declared.items()))
+    if is_map(shape):
+        if inputs[0].ndim != 4 and has_default_shapes(module):
+            raise ValueError(
+                f"{module}: {name} has shape {inputs[0].shape}; expected 4 axes, (batch, channels, height, width), "
+                f"unless {type(module).__name__} says otherwise: override input_shapes(batch, height, width)"
+            )
+        check_map(module, name, inputs[0])
+    else:
+        for name, x in zip(declared, inputs, strict=True):
+            if x.ndim != len(declared[name]):
+                raise ValueError(f"{module}: {name} has shape {x.shape}; expected {describe_axes(module, name)}")
+    expected = module.expected_shapes(inputs)
+    for name, x in zip(declared, inputs, strict=True):
+        if tuple(x.shape) != tuple(expected[name]):
+            raise ValueError(
+                f"{module}: {name} has shape {x.shape}; expected {expected[name]}"
+                + (channel_hint(name, x.shape, expected[name]) if is_map(declared[name]) else "")
+            )
+
+
+def is_map(declared: Sequence[int]) -> bool:
+    """Tell whether an input, of the probe's sizes, is a map: (batch, channels, height, width)."""
+    return len(declared) == 4 and (declared[0], *declared[2:]) == PROBE
+
+
+def has_default_shapes(module: Module) -> bool:
+    """Tell whether a system of someone's own has left unsaid what its inputs are."""
+    own = not type(module).__module__.startswith("npattn.")
+    return own and getattr(type(module).input_shapes, "__module__", "") == "npattn.module"
+
+
+def describe_axes(module: Module, name: str) -> str:
+    """Say how many axes an input has, and what their lengths are made of."""
+    far, near = (module.input_shapes(*sizes)[name] for sizes in (PROBE, (1, 1, 1)))
+    words = dict(zip(PROBE, SIZES, strict=True)) | {PROBE[1] * PROBE[2]: "height * width"}
+    axes = [str(n) if n == m else words.get(n, "...") for n, m in zip(far, near, strict=True)]
+    listed = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
+    return f"{len(axes)} {'axis' if len(axes) == 1 else 'axes'}, {listed}"
+
+
+def find_sizes(module: Module, inputs: Sequence[Array]) -> tuple[int, int, int]:
+    """Find a batch, height and width for which a module's `input_shapes` are those of some inputs.
+
+    Each size is read from an axis that depends on few others, best on it alone. Where only height * width stands in the
+    shapes, as in those of tokens, the height is all of it. If no sizes fit, these are some for which most axes do.
+
+    Parameters
+    ----------
+    module : Module
+    inputs : sequence of array
+        With as many axes as `input_shapes` has.
+
+    Returns
+    -------
+    batch, height, width : int
+
+    Examples
+    --------
+    >>> import npattn
+    >>> find_sizes(npattn.HardAttention(channels=3), [np.ones((2, 3, 7, 5)), np.ones((2, 35))])
+    (2, 7, 5)
+    """
+
+    def lengths(sizes: Sequence[int]) -> list[int]:
+        return [length for shape in module.input_shapes(*sizes).values() for length in shape]  # type: ignore[call-arg]
+
+    first = inputs[0].shape
+    if len(first) == 4 and is_map(next(iter(module.input_shapes(*PROBE).values()))):
+        return first[0], first[2], first[3]
+    given, near, far = [length for x in inputs for length in x.shape], lengths((1, 1, 1)), lengths(PROBE)
+    moved = [lengths([far if i == j else 1 for j, far in enumerate(PROBE)]) for i in range(3)]
+    needs = [sum(one[axis] != near[axis] for one in moved) for axis in range(len(near))]
+    sizes = [1, 1, 1]
+    for i, size in enumerate(PROBE):
+        axes = [axis for axis in range(len(near)) if moved[i][axis] != near[axis]]
+        if not axes:
+            continue
+        axis = min(axes, key=lambda axis: (needs[axis], far[axis] != size))
+        if far[axis] == size:
+            sizes[i] = given[axis]
+        else:  # made of the size by some formula, which grows with it
+            several = range((given[axis] + 1) * MAX_RATIO)
+            sizes[i] = bisect.bisect_left(
+                several,
+                given[axis],
+                key=lambda n, i=i, axis=axis: lengths([*sizes[:i], n, *sizes[i + 1 :]])[axis],  # type: ignore[misc]
+            )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def check_params(module: Module, params: Params, like_name: str, like: Array) -> None:
+    """Refuse parameters and buffers that are not those declared, or no arrays like an input."""
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"{module}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
+        )
+    check_parameter_names(module, module, params)
+    for name, value in params.items():
+        check_array(module, f"parameter {name!r}", value, like_name, like)
+    check_parameter_shapes(module, module, params)
+
+
+def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> Any:
+    """Refuse outputs of another dtype than the input's; return them, of NumPy's scalars the arrays."""
+    found = tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in as_tuple(output))
+    for i, y in enumerate(found):
+        name = f"output.{i}" if isinstance(output, tuple) else "output"
+        if not hasattr(y, "dtype"):
+            raise TypeError(f"{module}: forward's {name} is {describe_type(y)}; expected an array like {like_name}")
+        if y.dtype != like.dtype:
+            raise lifted(module, f"forward's {name}", y, like_name, like)
+    return found if isinstance(output, tuple) else found[0]
+
+
+def lifted(module: Module, name: str, value: Array, like_name: str, like: Array) -> TypeError:
+    """Say what may have given a result another dtype than the input's."""
+    scalar = ""
+    if np.result_type(value.dtype, like.dtype) == value.dtype:
+        scalar = f"; a number or an array in it is {value.dtype}, as np.sqrt(2) is: use Python's (math.sqrt, float)"
+    return TypeError(f"{module}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}{scalar}")
+
+
+def check_upstream(module: Module, dy: Any, output: Any) -> Any:
+    """Refuse an upstream gradient that is not like the output; return it, an array where a number does for a scalar."""
+    gradients, outputs = as_tuple(dy), as_tuple(output)
+    if isinstance(dy, tuple) != isinstance(output, tuple) or len(gradients) != len(outputs):
+        expected = f"a tuple of {len(outputs)}" if isinstance(output, tuple) else "one array"
+        raise ValueError(
+            f"{module}: dy is {f'a tuple of {len(gradients)}' if isinstance(dy, tuple) else 'one array'}; "
+            f"expected {expected}, as the output"
+        )
+    gradients = tuple(
+        np.full_like(y, dy) if not y.shape and isinstance(dy, (Real, np.inexact)) else dy
+        for dy, y in zip(gradients, outputs, strict=True)
+    )
+    for i, (gradient, y) in enumerate(zip(gradients, outputs, strict=True)):
+        name = f"dy[{i}]" if isinstance(output, tuple) else "dy"
+        check_array(module, name, gradient, "the output", y)
+        if gradient.shape != y.shape:
+            raise ValueError(f"{module}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
+    return gradients if isinstance(output, tuple) else gradients[0]
+
+
+def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tuple[Any, Any]:
+    """Refuse what is no gradient of every input and a dict of the parameters'; drop those of undifferentiated inputs.
+
+    Raises
+    ------
+    TypeError
+        If backward returns anything else, or another dtype than the input's.
+    """
+    names = list(module.input_shapes(1, 1, 1))
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
+        expected = "dx" if len(names) == 1 else f"({', '.join(f'd{name}' for name in names)})"
+        raise TypeError(
+            f"{module}: backward returns {describe_type(found)}; expected ({expected}, grads), grads a dict of the "
+            "parameters' gradients by name, {} if there are none"
+        )
+    dx, grads = found
+    gradients = tuple(np.asarray(g) if isinstance(g, np.generic) else g for g in as_tuple(dx))
+    if len(gradients) != len(names):
+        raise TypeError(
+            f"{module}: backward returns {len(gradients)} gradients of inputs; expected {len(names)}, of "
+            f"{', '.join(names)}, None for one that has no gradient"
+        )
+    like_name, like = leading_input(module, inputs)
+    gradients = tuple(None if name in module.without_gradient else g for name, g in zip(names, gradients, strict=True))
+    named = [*zip(names, gradients, strict=True), *grads.items()]
+    for name, gradient in named:
+        if gradient is not None and getattr(gradient, "dtype", None) != like.dtype:
+            if not hasattr(gradient, "dtype"):
+                raise TypeError(
+                    f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array"
+                )
+            raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
+    return (gradients if isinstance(dx, tuple) else gradients[0]), grads

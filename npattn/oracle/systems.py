@@ -1,0 +1,31 @@
+"""The systems that npattn brings, by their keys: those of the catalogue, and the primitives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from npattn.attention import CATALOGUE
+from npattn.module import Module
+
+__all__ = ["SYSTEMS", "is_known"]
+
+SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE)
+"""Whatever has a key: a golden file names its system by it, and the tests hold its gradients to the complex step."""
+
+
+def is_known(module: Module) -> bool:
+    """Tell whether a module, and each within it, is of a system that npattn brings.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> is_known(npattn.Residual(npattn.CBAM(channels=16)))
+    True
+    >>> class Own(npattn.CBAM):
+    ...     pass
+    >>> is_known(npattn.Residual(Own(channels=16)))
+    False
+    """
+    parts = [getattr(module, field.name) for field in dataclasses.fields(module)]
+    ours = SYSTEMS.get(getattr(module, "key", "")) is type(module)
+    return ours and all(is_known(part) for part in parts if isinstance(part, Module))
