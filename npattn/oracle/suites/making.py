@@ -27,7 +27,7 @@ from npattn.oracle.suites.manifest import (
     write_manifest,
 )
 
-__all__ = ["Progress", "SuiteReport", "suite"]
+__all__ = ["Progress", "SuiteReport", "hash_file", "suite"]
 
 IN_FLIGHT = 256
 """Recipes that an executor is given at once: more than its workers are, and fewer than would fill the memory."""
