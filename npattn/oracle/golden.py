@@ -16,7 +16,7 @@ from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_resul
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.formats import Format, find_format, representable
-from npattn.oracle.layouts import LAYOUTS, lay_out
+from npattn.oracle.layouts import LAYOUTS, lay_all, lay_out
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
@@ -246,11 +246,6 @@ def require_constant(layout: str, given: Given) -> None:
             "golden: layout='broadcast', but inputs and upstream change along every axis: expected a batch of at least "
             "2 to be drawn, or values='ones'"
         )
-
-
-def lay_all(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
-    """Lay arrays out in memory."""
-    return {name: lay_out(a, layout, np.asarray) for name, a in arrays.items()}
 
 
 def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
