@@ -100,7 +100,10 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if min(a.ndim, b.ndim) < 2 or not is_worth_cutting(a.shape[-2], a.shape[-1], b.shape[-1]):
         return np.matmul(a, b)
-    widths = [np.max(np.abs(a), axis=-1, keepdims=True, initial=0), np.max(np.abs(b), axis=-2, keepdims=True, initial=0)]
+    widths = [
+        np.max(np.abs(a), axis=-1, keepdims=True, initial=0),
+        np.max(np.abs(b), axis=-2, keepdims=True, initial=0),
+    ]
     exponents = [np.frexp(width)[1] for width in widths]
     if not all(np.isfinite(width).all() and fits(e[width > 0]) for width, e in zip(widths, exponents, strict=True)):
         return np.matmul(a, b)

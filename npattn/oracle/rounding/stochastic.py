@@ -128,14 +128,14 @@ class Rounding:
         """
         if self.random is not None and count > 1:
             with np.errstate(invalid="ignore", over="ignore"):
-                size: Array = np.multiply(squares, 0.5)
+                size: Array = np.asarray(squares * 0.5)
                 size += np.square(total)
                 np.sqrt(size, out=size)
+                if not np.isfinite(size.max(initial=0)):
+                    size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
                 # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
                 noise = self.draw_bits(total.shape, 16).view(np.int16)
                 size *= np.asarray(ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count) / 2**16, size.dtype)
                 size *= noise
-                if not np.isfinite(size.max(initial=0)):
-                    size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
                 total += size.astype(total.dtype, copy=False)
         return total
