@@ -86,7 +86,7 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Notes
     -----
     With A the largest magnitude in a row of `a` and B that in a column of `b`, the result is off by less than
-    4 K (K + 3) 2 ** (-53 - β) A B: by 2 ** (2 - β) of the bound K (K + 3) 2 ** -53 A B for float64 itself, where β is 20
+    4 K (K + 3) 2 ** (-53 - β) A B: by 2 ** (2 - β) of the bound K (K + 3) 2 ** -53 A B for float64 itself, β being 20
     or more up to K = 4,096. That is what longdouble brings as well, whose 11 further bits make it 2 ** -11. Where there
     are infinities or NaN, or numbers whose products float64 can't hold, NumPy multiplies in longdouble.
 

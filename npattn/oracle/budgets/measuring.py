@@ -25,7 +25,7 @@ NUM_RUNS = 8
 FLOAT32 = FORMATS["float32"]
 """What kernels of narrower formats compute in."""
 NUM_FUSED_RUNS, NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS = 2, 4, 12
-"""Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these, where
+"""Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these where
 it does in all of them, as one run in two or three may not."""
 BLOCK = 2**14
 """Elements that are looked at at once."""
