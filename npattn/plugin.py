@@ -1,10 +1,13 @@
 """The pytest plugin: a marker that runs a test on the oracle's golden cases.
 
-It is loaded in every run of pytest wherever npattn is installed, so it imports nothing until a test carries the marker.
+Cases that were made are kept in pytest's cache. The plugin is loaded in every run of pytest wherever npattn is
+installed, so it imports nothing until a test carries the marker.
 """
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +21,10 @@ MARKER = (
     " cases of each system (a key such as 'eca', a class or a module), handed to it as its argument `case`; shapes:"
     " sizes of one's own, (batch, channels, height, width); limit: at most so many of each system and format."
 )
+
+
+HANDED = pytest.StashKey[bool]()
+"""Of a test: whether it, or its own fixture, was handed one of npattn's cases."""
 
 
 class MarkerError(pytest.Collector.CollectError):
@@ -60,9 +67,45 @@ def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:
         raise MarkerError(f"{test}: golden({given}): {error}") from None
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail methods of unittest's classes, which pytest hands no arguments."""
+    if item.get_closest_marker("golden") is None:
+        return
+    unittest = sys.modules.get("unittest")
+    owner = getattr(item, "cls", None)
+    if unittest is not None and owner is not None and issubclass(owner, unittest.TestCase):
+        pytest.fail(
+            f"{item.nodeid}: golden hands no case to a method of unittest.TestCase: drop the class's base, or loop "
+            "over npattn.oracle.cases('eca') with self.subTest(str(recipe)) and recipe.make()",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Fail a marked test that another fixture `case` has been handed to."""
+    if item.get_closest_marker("golden") is not None and not item.stash.get(HANDED, False):
+        pytest.fail(
+            f"{item.nodeid}: a fixture `case` of its module, class or conftest stands before npattn's, and would be "
+            "tested in place of its golden cases: rename it, or take an argument `case` in it to build on npattn's",
+            pytrace=False,
+        )
+
+
 @pytest.fixture
 def case(request: pytest.FixtureRequest) -> Case:
     """One of npattn's golden cases: what to feed a kernel, and `case.assert_matches` to judge what comes out."""
     if not hasattr(request, "param"):
         raise pytest.UsageError(f"{request.node.nodeid}: `case` comes with a marker: @pytest.mark.golden('eca')")
-    return request.param.make()
+    request.node.stash[HANDED] = True
+    cache: pytest.Cache | None = getattr(request.config, "cache", None)
+    if cache is None:  # -p no:cacheprovider
+        return request.param.make()
+    from npattn.oracle.suites import keep_case
+
+    try:
+        folder = Path(cache.mkdir("npattn"))
+    except OSError:  # where nothing can be written
+        return request.param.make()
+    return keep_case(request.param, folder)

@@ -12,12 +12,14 @@ import numpy as np
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.results import print_results
 from npattn.cli.streams import progress
+from npattn.cli.suite import add_suite_options, run_suite
 from npattn.cli.systems import count_numbers, find_system
 from npattn.files import whole_file
 from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
+from npattn.oracle.golden import SIZES
 from npattn.oracle.golden_files import write
 from npattn.oracle.special import VALUES
 
@@ -41,34 +43,36 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
         "npattn golden residual inner=cbam inner.channels=16",
+        "npattn golden --suite se eca --dtype float16 --jobs 4 -o cases",
     )
-    make.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
+    make.add_argument("key", nargs="?", metavar="KEY", help="a system, by its key in npattn list")
     make.add_argument(
         "fields",
         nargs="*",
         metavar="FIELD=VALUE",
         help="hyperparameters that differ from the small instance's of npattn list",
     )
-    make.add_argument("--batch", type=parse_length, default=1, metavar="B", help="images (default: 1)")
-    make.add_argument("--height", type=parse_length, default=16, metavar="H", help="rows of the map (default: 16)")
-    make.add_argument("--width", type=parse_length, default=16, metavar="W", help="columns of the map (default: 16)")
+    make.add_argument("--batch", type=parse_length, metavar="B", help="images (default: 1)")
+    make.add_argument("--height", type=parse_length, metavar="H", help="rows of the map (default: 16)")
+    make.add_argument("--width", type=parse_length, metavar="W", help="columns of the map (default: 16)")
     make.add_argument(
         "--dtype",
         type=parse_format,
-        default="float16",
         metavar="FORMAT",
-        help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16)",
+        help=f"the kernel's numbers: {', '.join(FORMATS)} (default: float16; of a suite float32, bfloat16 and float16)",
     )
     make.add_argument(
         "--values",
         choices=VALUES,
-        default="generic",
         metavar="KIND",
         help=f"inputs: {', '.join(VALUES)} (default: generic)",
     )
     make.add_argument("--seed", type=parse_seed, default=0, help="seed of the inputs and parameters (default: 0)")
-    make.add_argument("-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz)")
+    make.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz), or a suite's folder"
+    )
     make.add_argument("--force", action="store_true", help=FORCE_HELP)
+    add_suite_options(make)
 
 
 def parse_length(text: str) -> int:
@@ -87,21 +91,34 @@ def parse_format(text: str) -> str:
 
 
 def run_golden(arguments: argparse.Namespace) -> int:
-    """Write a golden file; print what it asks for."""
+    """Write a golden file, or many; print what it asks for."""
+    if arguments.suite is not None:
+        return run_suite(arguments)
+    require_one_case(arguments)
+    dtype, values = arguments.dtype or "float16", arguments.values or "generic"
     module = configure(find_system(arguments.key).example(), arguments.fields)
-    sizes = {"batch": arguments.batch, "height": arguments.height, "width": arguments.width}
+    sizes = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
     check_sizes(module, **sizes)
-    path = f"{arguments.key}-{arguments.dtype}.npz" if arguments.output is None else arguments.output
+    path = f"{arguments.key}-{dtype}.npz" if arguments.output is None else arguments.output
     with whole_file(path, force=arguments.force) as temporary:
-        progress(f"computing {arguments.key} in {arguments.dtype}")
+        progress(f"computing {arguments.key} in {dtype}")
         try:
-            case = golden(module, **sizes, dtype=arguments.dtype, seed=arguments.seed, values=arguments.values)
+            case = golden(module, **sizes, dtype=dtype, seed=arguments.seed, values=values)
         finally:
             progress("")
         write(case, temporary)
     print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
     print_results(case)
     return 0
+
+
+def require_one_case(arguments: argparse.Namespace) -> None:
+    """Refuse what belongs to a suite, where none is asked for."""
+    if arguments.key is None:
+        raise UsageError("which system? expected a KEY of npattn list, or --suite KEY ... -o FOLDER")
+    for name, missing in {"limit": None, "kinds": None, "jobs": 1, "dask": None}.items():
+        if getattr(arguments, name) != missing:
+            raise UsageError(f"--{name} is for many files: expected --suite KEY ... -o FOLDER with it")
 
 
 def configure(module: Module, fields: Sequence[str]) -> Module:

@@ -1,14 +1,23 @@
-"""``npattn verify``: a kernel's results, judged by a golden file."""
+"""``npattn verify``: a kernel's results, judged by a golden file or a suite of them."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import math
 import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from npattn.cli.arguments import Parser, add_command
-from npattn.oracle import load
+from npattn.checks import did_you_mean
+from npattn.cli.arguments import Parser, UsageError, add_command
+from npattn.cli.streams import describe_error, progress
+from npattn.oracle import ArchiveError, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
+from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
 
 __all__ = ["add_verify"]
 
@@ -19,29 +28,174 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
         commands,
         "verify",
         run_verify,
-        "Judge a kernel's results by a golden file.\n\n"
+        "Judge a kernel's results by a golden file, or by a suite of them.\n\n"
         "RESULTS is an .npz file with any of the golden file's results, named as there:\n"
-        "output.npy, x.grad.npy, conv.weight.grad.npy, ... in any floating dtype. For\n"
-        "bfloat16 and 8-bit floats .npy has no dtype: write them as float32.\n\n"
+        "output.npy, x.grad.npy, conv.weight.grad.npy, ... in any floating dtype, or a\n"
+        "folder of these .npy files. For bfloat16 and 8-bit floats .npy has no dtype:\n"
+        "write them as float32. Where FILE is a suite's folder, RESULTS is a folder with\n"
+        "such a file or folder for each case: NAME.npz or NAME/ for NAME.npz of the suite.\n\n"
         "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
         "the input is bad.",
         "npattn verify eca-float16.npz results.npz",
+        "npattn verify cases results --all --json",
     )
-    verify.add_argument("golden", metavar="FILE", help="golden file, as npattn golden writes it")
-    verify.add_argument("results", metavar="RESULTS", help="the kernel's results (.npz)")
+    verify.add_argument("golden", metavar="FILE", help="golden file, or a suite's folder, as npattn golden writes them")
+    verify.add_argument("results", metavar="RESULTS", help="the kernel's results (.npz, or a folder)")
+    verify.add_argument("--all", action="store_true", help="every result of every case must be there")
+    verify.add_argument("--json", action="store_true", help="print the verdicts for programs, as one JSON object")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one case.
+
+    Attributes
+    ----------
+    golden : str
+        The golden file.
+    results : str or None
+        Where the kernel's were read from; None where there are none.
+    report : Comparison or None
+        None where nothing could be compared.
+    error : str
+        What is wrong with a file; else empty.
+    """
+
+    golden: str
+    results: str | None
+    report: Comparison | None = None
+    error: str = ""
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
     """Print how far a kernel's results are off."""
+    suite = Path(arguments.golden).is_dir()
+    found = list(judge_suite(arguments) if suite else [judge_file(arguments)])
+    passed = all(has_passed(verdict, arguments.all) for verdict in found)
+    if arguments.json:
+        text = json.dumps({"passed": passed, "cases": [to_json(one, arguments.all) for one in found]}, indent=1)
+    else:
+        text = "\n".join(write_suite(found, arguments.all) if suite else write_report(found[0].report))
+    with contextlib.suppress(BrokenPipeError):  # a reader that has seen enough does not change the verdict
+        print(text)
+    return 2 if any(verdict.error for verdict in found) else 0 if passed else 1
+
+
+def judge_file(arguments: argparse.Namespace) -> Verdict:
+    """Judge results by one golden file."""
     case = load(arguments.golden)
-    report = case.compare(read_results(arguments.results, case))
+    report = case.compare(read_results(arguments.results, case), require="all" if arguments.all else None)
+    return Verdict(arguments.golden, arguments.results, report)
+
+
+def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:
+    """Judge results by each golden file of a folder; what is wrong with one file stops none of the others."""
+    golden, results = Path(arguments.golden), Path(arguments.results)
+    if not (golden / MANIFEST).exists():
+        raise UsageError(f"{golden}: a folder without {MANIFEST}; expected one that npattn golden --suite has written")
+    entries = read_manifest(golden)
+    if not results.is_dir():
+        raise UsageError(f"{results} is no folder; expected one with NAME.npz or NAME/ for each NAME.npz of {golden}")
+    places = find_places(results, entries)
+    for done, (name, entry) in enumerate(sorted(entries.items())):
+        progress(f"judging {name} ({done + 1} of {len(entries)})")
+        place = places.get(name)
+        try:
+            if entry.sha256 is None:
+                raise ArchiveError(f"{golden / name}: not made yet; npattn golden --suite goes on")
+            if hash_file(golden / name) != entry.sha256:
+                raise ArchiveError(f"{golden / name}: missing, or altered: {MANIFEST} has another sha256")
+            report = None
+            if place is not None:
+                case = load(golden / name)
+                report = case.compare(read_results(place, case), require="all" if arguments.all else None)
+            yield Verdict(str(golden / name), place and str(place), report)
+        except (ArchiveError, OSError) as error:
+            yield Verdict(str(golden / name), place and str(place), error=describe_error(error))
+        finally:
+            progress("")
+
+
+def find_places(results: Path, entries: dict[str, Entry]) -> dict[str, Path]:
+    """Find each case's results in a folder, which may hold none besides."""
+    found: dict[str, Path] = {}
+    for path in sorted(results.iterdir()):
+        if path.name.startswith("."):
+            continue
+        name = f"{path.name}.npz" if path.is_dir() else path.name
+        if name not in entries:
+            meant = did_you_mean(name, entries, 0.6) or "; expected results of cases alone"
+            raise UsageError(f"{path} is named as no case of the suite{meant}")
+        if name in found:
+            raise UsageError(f"{path} and {found[name]} are both results of {name}; expected one of them")
+        found[name] = path
+    if not found:
+        raise UsageError(f"{results} holds no results; expected NAME.npz or NAME/ for each NAME.npz of the suite")
+    return found
+
+
+def has_passed(verdict: Verdict, all_required: bool) -> bool:
+    """Tell whether a case has passed; one without results has where not all are required."""
+    if verdict.report is None:
+        return not (verdict.error or all_required)
+    return verdict.report.passed
+
+
+def write_report(report: Comparison | None) -> list[str]:
+    """Write what was found of one case, line by line."""
     lines = []
     for line in str(report).splitlines():
         details = line.startswith("  ")
         lines += textwrap.wrap(line, 80, subsequent_indent="    ") if details else [line]
-    missing = [name for name in case.expected if name not in report.judgements]
-    if missing:
-        lines += textwrap.wrap(f"not given: {', '.join(missing)}", 80, subsequent_indent="  ")
-    with contextlib.suppress(BrokenPipeError):  # a reader that has seen enough does not change the verdict
-        print("\n".join(lines))
-    return 0 if report.passed else 1
+    return lines
+
+
+def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
+    """Write what was found of a suite: a line for each case, and the report of those that are wrong."""
+    lines: list[str] = []
+    for verdict in found:
+        name = Path(verdict.golden).name
+        if verdict.error:
+            lines.append(f"{name}  BAD FILE: {verdict.error}")
+        elif verdict.report is None:
+            lines.append(f"{name}  {'NOT GIVEN' if all_required else 'not given'}")
+        elif verdict.report.passed:
+            lines.append(f"{name}  ok")
+        else:
+            lines += [f"{name}  WRONG", *(f"  {line}" for line in write_report(verdict.report))]
+    given = [verdict for verdict in found if verdict.report is not None]
+    passed = sum(verdict.report is not None and verdict.report.passed for verdict in found)
+    bad = sum(bool(verdict.error) for verdict in found)
+    counts = [f"{passed} of {len(found)} cases passed", f"{len(given) - passed} wrong"]
+    counts += [f"{len(found) - len(given) - bad} not given"] + ([f"{bad} with a bad file"] if bad else [])
+    return [*lines, ", ".join(counts)]
+
+
+def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
+    """Say in JSON's terms what was found of one case; what is no finite number is null there."""
+    report = verdict.report
+    return {
+        "golden": verdict.golden,
+        "results": verdict.results,
+        "passed": has_passed(verdict, all_required),
+        "error": verdict.error or None,
+        "missing": None if report is None else list(report.missing),
+        "judgements": None if report is None else [judgement_to_json(one) for one in report.judgements.values()],
+    }
+
+
+def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
+    """Say in JSON's terms what was found of one result."""
+    numbers = {
+        name: float(getattr(judgement, name))
+        for name in ("worst", "worst_limit", "rms", "rms_limit", "outside", "expected", "got", "unit")
+    }
+    return {
+        "name": judgement.name,
+        "passed": judgement.passed,
+        "trouble": judgement.trouble or None,
+        **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
+        "where": [int(index) for index in judgement.where],
+        "unjudged": int(judgement.unjudged),
+        "reason": judgement.reason or None,
+    }

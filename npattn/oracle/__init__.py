@@ -8,6 +8,7 @@ from npattn.oracle.golden import golden
 from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.reading import load
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
+from npattn.oracle.suites import SuiteReport, suite, worker_processes
 from npattn.oracle.values import generic_values
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "GradcheckReport",
     "Judgement",
     "Recipe",
+    "SuiteReport",
     "cases",
     "generic_values",
     "golden",
     "gradcheck",
     "load",
+    "suite",
+    "worker_processes",
 ]

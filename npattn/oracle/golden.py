@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.checks import describe_type, require_choice, require_integers
+from npattn.checks import describe_type, require_booleans, require_choice, require_integers
 from npattn.module import Module, as_tuple
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
+from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
-from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_out
+from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all, lay_out
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
@@ -45,6 +46,7 @@ def golden(
     inputs: Any = None,
     params: Any = None,
     upstream: Any = None,
+    certify: bool = True,
 ) -> Case:
     """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
 
@@ -70,6 +72,9 @@ def golden(
         The caller's own parameters and buffers, as `Module.from_state_dict` takes them.
     upstream : array, tuple of array or mapping of str to array, optional
         The caller's own upstream gradients: that of the one output, of all in order, or of all by the output's name.
+    certify : bool, default True
+        Whether the exact results are computed once more, in longdouble, to say how many of their digits are right. On
+        large cases that is much of the time. Without it `Case.digits` are NaN; nothing else changes.
 
     Returns
     -------
@@ -122,6 +127,7 @@ def golden(
         )
     require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
+    require_booleans("golden", certify=certify)
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     require_choice("golden", LAYOUTS, layout=layout)
@@ -134,15 +140,15 @@ def golden(
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
         require_constant(layout, given)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            more_exact = pool.submit(run_in_longdouble, module, given)  # the longest
+            more_exact = pool.submit(run_in_longdouble, module, given) if certify else None
             observed = observe(module, given, format, seed)
             validate_expected(module, observed.expected)
             budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
-        if all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
+        if not observed.near_ties or all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
             break
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
-    exact = more_exact.result()
+    exact = more_exact.result() if more_exact else {}
     return Case(
         module=module,
         dtype=format.name,
@@ -155,7 +161,10 @@ def golden(
         budget={name: budget.scale for name, budget in budgets.items()},
         limits={name: limits_of(budget) for name, budget in budgets.items()},
         freedom={name: budget.freedom for name, budget in budgets.items()},
-        digits={name: right_digits(y, exact[name], budgets[name].scale) for name, y in observed.expected.items()},
+        digits={
+            name: right_digits(y, exact[name], budgets[name].scale) if certify else np.nan
+            for name, y in observed.expected.items()
+        },
         layout=layout,
         given=tuple(own.arrays),
         rounded=own.rounded,
@@ -249,11 +258,6 @@ def require_constant(layout: str, given: Given) -> None:
         )
 
 
-def lay_all(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
-    """Lay arrays out in memory."""
-    return {name: lay_out(a, layout, np.asarray) for name, a in arrays.items()}
-
-
 def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
     """Validate exact results: less than half of each may be NaN. Warn of those that are so here and there."""
     for name, value in expected.items():
@@ -294,7 +298,7 @@ def draw_case(
 def run_in_longdouble(module: Module, given: Given) -> dict[str, np.ndarray]:
     """Compute the results with more digits than float64 has, where the machine can."""
     with np.errstate(all="ignore"):
-        return named_results(module, given.each(np.longdouble))
+        return {name: np.asarray(y) for name, y in named_results(module, given.each(extend)).items()}
 
 
 def right_digits(found: np.ndarray, exact: np.ndarray, budget: np.ndarray) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-__all__ = ["LAYOUTS", "constant_axes", "lay_out"]
+__all__ = ["LAYOUTS", "constant_axes", "lay_all", "lay_out"]
 
 LAYOUTS = {
     "contiguous": "the last axis runs fastest, and nothing lies between the elements",
@@ -66,6 +66,11 @@ def lay_out(values: np.ndarray, layout: str, convert: Callable[[np.ndarray], Any
         laid = convert(np.array(values, order="C"))
     # A view of a torch tensor is no leaf, and would be given no gradient.
     return laid.detach().requires_grad_() if getattr(laid, "requires_grad", False) else laid
+
+
+def lay_all(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
+    """Lay NumPy arrays out in memory."""
+    return {name: lay_out(a, layout, np.asarray) for name, a in arrays.items()}
 
 
 def constant_axes(values: np.ndarray) -> list[bool]:

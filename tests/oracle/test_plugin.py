@@ -191,3 +191,128 @@ def test_the_readmes_example_runs(run):
     wrong = example.replace("x * gate", "x + gate")
     result = run(wrong, "-k", "bfloat16-1x65")
     result.assert_outcomes(failed=1, deselected=77)
+
+
+@pytest.fixture
+def run_with_cache(pytester, monkeypatch):
+    """Run pytest with the plugin and its cache, on a test file, and count the cases that are made."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    module = sys.modules["npattn.oracle.cases"]
+    golden, made = module.golden, []
+    monkeypatch.setattr(module, "golden", lambda *args, **options: made.append(args) or golden(*args, **options))
+
+    def run(source, *options):
+        made.clear()
+        module.make.cache_clear()
+        pytester.makepyfile(source)
+        return pytester.runpytest_inprocess("-p", "npattn.plugin", *options), len(made)
+
+    return run
+
+
+FOUR = "'eca', formats=['float16'], kinds=['ties', 'layouts'], limit=4"
+EVERYTHING = (
+    f"{RIGHT}; case.assert_matches({{'output': y}}); print(case, case.inputs['x'].strides, hash(str(case.budget)))"
+)
+
+
+def printed(result):
+    """What tests have printed of their cases."""
+    return sorted(line for line in result.stdout.lines if line.startswith("Case("))
+
+
+def test_a_second_run_makes_nothing_anew(run_with_cache):
+    first, made = run_with_cache(marked(FOUR, EVERYTHING), "-rP")
+    first.assert_outcomes(passed=4)
+    assert made == 4
+    second, made = run_with_cache(marked(FOUR, EVERYTHING), "-rP")
+    second.assert_outcomes(passed=4)
+    assert made == 0
+    assert printed(second) == printed(first) != []
+
+
+def test_cache_clear_and_another_recipe_make_anew(run_with_cache):
+    run_with_cache(marked(FOUR))
+    assert run_with_cache(marked(FOUR + ", seed=1"))[1] == 4
+    assert run_with_cache(marked(FOUR), "--cache-clear")[1] == 4
+
+
+def kept(pytester):
+    return sorted(pytester.path.glob(".pytest_cache/d/npattn/*/*.npz"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", None])
+def test_a_damaged_entry_is_made_anew(run_with_cache, pytester, damage):
+    run_with_cache(marked(FOUR))
+    first, *others = kept(pytester)
+    first.write_bytes(first.read_bytes()[:-100] if damage is None else damage)
+    result, made = run_with_cache(marked(FOUR))
+    result.assert_outcomes(passed=4)
+    assert made == 1
+    assert run_with_cache(marked(FOUR))[1] == 0
+    assert kept(pytester) == [first, *others]
+
+
+def test_entries_of_another_npattn_are_removed(run_with_cache, pytester, monkeypatch):
+    run_with_cache(marked(FOUR))
+    keeping = sys.modules["npattn.oracle.suites.keeping"]
+    monkeypatch.setattr(keeping, "find_source", lambda: "f" * 64)
+    assert run_with_cache(marked(FOUR))[1] == 4
+    assert {path.parent.name[-16:] for path in kept(pytester)} == {"f" * 16}
+
+
+def test_cases_of_ones_own_systems_are_always_made(run_with_cache, pytester):
+    own = "import npattn\nclass Own(npattn.EfficientChannelAttention): ...\n"
+    for _ in range(2):
+        assert run_with_cache(own + marked("Own(8), formats=['float16'], kinds=['ties']"))[1] == 1
+    assert kept(pytester) == []
+
+
+def test_a_cache_that_cant_be_written_fails_no_test(run_with_cache, pytester):
+    (pytester.path / ".pytest_cache/d/npattn").mkdir(parents=True)
+    (pytester.path / ".pytest_cache/d/npattn").rmdir()
+    (pytester.path / ".pytest_cache/d/npattn").write_text("no folder")
+    result, made = run_with_cache(marked(FOUR))
+    result.assert_outcomes(passed=4)
+    assert made == 4
+
+
+def test_workers_that_make_the_same_case_at_once_do_not_break(pytester, monkeypatch):
+    pytest.importorskip("xdist")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    twice = f"{marked(FOUR)}\n\ndef test_again(case): ...\ntest_again = pytest.mark.golden({FOUR})(test_again)\n"
+    pytester.makepyfile(twice)
+    result = pytester.runpytest_subprocess("-p", "npattn.plugin", "-p", "xdist.plugin", "-n", "2")
+    result.assert_outcomes(passed=8)
+    assert len(kept(pytester)) == 4
+
+
+def test_a_method_of_unittest_is_told_what_to_do(run):
+    source = """
+        import unittest
+        import pytest
+
+        class TestKernel(unittest.TestCase):
+            @pytest.mark.golden("eca")
+            def test_kernel(self): ...
+
+            def test_other(self): ...
+    """
+    result = run(source)
+    result.assert_outcomes(errors=1, passed=1)
+    (line,) = {line for line in result.stdout.lines if "unittest.TestCase:" in line and not line.startswith("ERROR")}
+    assert "loop over npattn.oracle.cases('eca') with self.subTest" in line
+
+
+@pytest.mark.parametrize("scope", ["function", "module"])
+def test_a_fixture_that_stands_before_ours_is_noticed(run, scope):
+    own = f"\n\n@pytest.fixture(scope='{scope}')\ndef case(): return 3\n\ndef test_unmarked(case): assert case == 3\n"
+    result = run(marked("'eca', formats=['float16'], kinds=['ties']", "...") + own)
+    result.assert_outcomes(failed=1, passed=1)
+    assert "a fixture `case` of its module, class or conftest stands before npattn's" in result.stdout.str()
+
+
+def test_a_fixture_that_builds_on_ours_is_welcome(run):
+    own = "\n\n@pytest.fixture\ndef case(case): return case, 3\n"
+    body = "case, three = case; assert three == 3; case.assert_matches({'output': case.expected['output']})"
+    run(marked("'eca', formats=['float16'], kinds=['ties']", body) + own).assert_outcomes(passed=1)

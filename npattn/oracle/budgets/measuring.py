@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -24,8 +24,11 @@ NUM_RUNS = 8
 """Runs with stochastic rounding, from whose errors scales are estimated."""
 FLOAT32 = FORMATS["float32"]
 """What kernels of narrower formats compute in."""
-NUM_FUSED_RUNS, NUM_FLOAT32_RUNS = 2, 4
-"""Runs whose backward pass is in float32, and runs that are so as a whole, where a result vanishes."""
+NUM_FUSED_RUNS, NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS = 2, 4, 12
+"""Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these where
+it does in all of them, as one run in two or three may not."""
+BLOCK = 2**14
+"""Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
 
@@ -52,10 +55,9 @@ def measure_budgets(
         By the result's name.
     """
 
-    def runs(first: int, count: int, **options: Any) -> dict[str, np.ndarray]:
-        """Make the errors of some runs, (runs, *shape), by the result's name."""
-        found = list(pool.map(functools.partial(run, **options), range(first, first + count)))
-        return {name: np.array([errors[name] for errors in found], np.float64) for name in observed.expected}
+    def runs(first: int, count: int, **options: Any) -> list[dict[str, np.ndarray]]:
+        """Make the errors of some runs, by the result's name."""
+        return list(pool.map(functools.partial(run, **options), range(first, first + count)))
 
     def run(
         number: int, format: Format = format, selections: Callable[[int], Selections] | None = None, fused: bool = False
@@ -67,16 +69,25 @@ def measure_budgets(
     flipped = functools.partial(FlippedSelections, observed, seed)
     errors = runs(1, NUM_RUNS)
     jumps = runs(1 + NUM_RUNS, FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0, selections=flipped)
-    budgets = {name: estimate(errors[name], jumps[name], y, format) for name, y in observed.expected.items()}
+    budgets = {
+        name: estimate(take(errors, name), take(jumps, name), y, format) for name, y in observed.expected.items()
+    }
     if format.precision == FLOAT32.precision:
         return budgets
     fused = runs(101, NUM_FUSED_RUNS, fused=True)
-    budgets = {name: wider(budget, fused[name]) for name, budget in budgets.items()}
+    budgets = {name: wider(budget, take(fused, name)) for name, budget in budgets.items()}
     vanishing = [name for name, budget in budgets.items() if vanishes(observed.expected[name], budget.scale)]
     if vanishing:
         single = runs(201, NUM_FLOAT32_RUNS, format=FLOAT32)
-        budgets |= {name: wider(budgets[name], single[name]) for name in vanishing}
+        if not all(any(errors[name].any() for errors in single) for name in vanishing):  # in float32 it may cancel too
+            single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32)
+        budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
     return budgets
+
+
+def take(runs: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
+    """Take one result's errors, (runs, *shape), out of what the runs have made, which then holds them no longer."""
+    return np.array([errors.pop(name) for errors in runs])
 
 
 def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -97,7 +108,10 @@ def vanishes(expected: np.ndarray, scale: np.ndarray) -> bool:
 
 def wider(budget: Budget, errors: np.ndarray) -> Budget:
     """Allow what some further runs are off by as well, where that is clearly more."""
-    more = np.sqrt(np.mean(np.square(np.where(np.isfinite(errors), errors, 0)), axis=0))
+    more = np.empty(budget.scale.shape)
+    for block in blocks_of(more.size):
+        some = errors.reshape(len(errors), -1)[:, block].astype(np.float64)
+        more.flat[block] = np.sqrt(np.mean(np.square(np.where(np.isfinite(some), some, 0)), axis=0))
     return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
 
 
@@ -119,23 +133,80 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     """
     if not expected.size:
         return Budget(np.zeros(expected.shape), 1.0)
-    judged = np.isfinite(errors).all(axis=0)
-    errors = np.where(judged, errors, 0)
-    unmoved = (errors[0] != 0) & (errors == errors[0]).all(axis=0)
-    variance = shrink_variances(np.mean(np.square(errors), axis=0), np.abs(expected), len(errors), unmoved)
+    seen = summarise(errors)
+    judged = seen.judged.reshape(expected.shape)
+    variance = shrink_variances(
+        seen.variance.reshape(expected.shape), np.abs(expected), len(errors), seen.unmoved.reshape(expected.shape)
+    )
     # A result is rounded to the format at least: an error that is uniform between half an ulp below and above.
     scale = np.asarray(np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12)))
-    untouched = (expected == 0) & ~errors.any(axis=0)
+    untouched = (expected == 0) & (seen.variance == 0).reshape(expected.shape)
     scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
-    mean_squares = np.mean(np.square(errors / scale), axis=tuple(range(1, errors.ndim)))
-    freedom = effective_degrees_of_freedom(mean_squares, expected.size)
+    freedom = effective_degrees_of_freedom(mean_squares_of(errors, judged, scale), expected.size)
     widest = scale
     if len(jumps):
-        # An element may hang on near ties of several groups, and all of them may fall otherwise.
-        rounds = np.abs(np.where(np.isfinite(jumps), jumps, np.inf)).reshape(-1, FLIP_GROUPS, *expected.shape)
-        largest = rounds.sum(axis=1).max(axis=0)
-        widest = np.maximum(scale, JUMP_MARGIN * largest / worst_limit(expected.size, freedom))
+        widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / worst_limit(expected.size, freedom))
     # The smaller errors of an element are those of runs in which no near tie was flipped.
-    undisturbed = np.quantile(np.abs(errors), 0.25, axis=0) / scipy.special.ndtri(0.625)
+    undisturbed = seen.lower_quartile.reshape(expected.shape) / scipy.special.ndtri(0.625)
     undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))
     return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))
+
+
+def blocks_of(size: int) -> list[slice]:
+    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
+    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+
+
+class Summary(NamedTuple):
+    """What a few runs say of each element, in a row.
+
+    Attributes
+    ----------
+    judged : numpy.ndarray of bool
+        Whether all errors are finite; where they aren't, the others count as 0.
+    variance : numpy.ndarray
+        Their mean square.
+    unmoved : numpy.ndarray of bool
+        Whether all runs err, and by the same.
+    lower_quartile : numpy.ndarray
+        Of their magnitudes.
+    """
+
+    judged: np.ndarray
+    variance: np.ndarray
+    unmoved: np.ndarray
+    lower_quartile: np.ndarray
+
+
+def summarise(errors: np.ndarray) -> Summary:
+    """Summarise errors, (runs, *shape), element by element."""
+    size = errors[0].size
+    found = Summary(np.empty(size, bool), np.empty(size), np.empty(size, bool), np.empty(size))
+    for block in blocks_of(size):
+        some = errors.reshape(len(errors), size)[:, block].astype(np.float64)
+        judged = np.isfinite(some).all(axis=0)
+        some[:, ~judged] = 0
+        found.judged[block] = judged
+        found.variance[block] = np.mean(np.square(some), axis=0)
+        found.unmoved[block] = (some[0] != 0) & (some == some[0]).all(axis=0)
+        found.lower_quartile[block] = np.quantile(np.abs(some), 0.25, axis=0)
+    return found
+
+
+def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return each run's mean square in units of budget, where a judged element's errors count."""
+    total = np.zeros(len(errors))
+    for block in blocks_of(scale.size):
+        some = errors.reshape(len(errors), scale.size)[:, block] / scale.reshape(-1)[block]
+        total += np.sum(np.square(np.where(judged.reshape(-1)[block], some, 0)), axis=1)
+    return total / scale.size
+
+
+def largest_jumps(jumps: np.ndarray) -> np.ndarray:
+    """Return how far near ties may throw each element: it may hang on several groups, and all may fall otherwise."""
+    found = np.empty(jumps.shape[1:])
+    for block in blocks_of(found.size):
+        some = jumps.reshape(len(jumps), found.size)[:, block].astype(np.float64)
+        rounds = np.abs(np.where(np.isfinite(some), some, np.inf)).reshape(-1, FLIP_GROUPS, some.shape[1])
+        found.flat[block] = rounds.sum(axis=1).max(axis=0)
+    return found

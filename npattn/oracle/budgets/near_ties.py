@@ -66,7 +66,8 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
     recorded = RecordedSelections()
     run_on(Rounding(FLOAT64, selections=recorded), module, given)
     compared = ComparedSelections(recorded.margins)
-    run_on(Rounding(format, [seed, 0], compared), module, given)
+    if recorded.margins:
+        run_on(Rounding(format, [seed, 0], compared), module, given)
     return Observed(expected, recorded.margins, compared.noise, compared.near_ties)
 
 

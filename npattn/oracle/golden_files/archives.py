@@ -12,6 +12,7 @@ import stat
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ import numpy as np
 from npattn.checks import brief
 from npattn.files import check_path, describe_kind, one_line
 
-__all__ = ["Archive", "ArchiveError", "Layout", "decode", "open_archive", "quote", "repeated"]
+__all__ = ["Archive", "ArchiveError", "Layout", "Members", "decode", "open_archive", "quote", "refusal", "repeated"]
 
 MAX_NPY_HEADER_SIZE = 4096
 """Bytes of an .npy file before its numbers; a plain array's take 128."""
@@ -68,26 +69,24 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Archive:
-    """An open .npz file.
+class Members(ABC):
+    """Arrays by name, with what is read of each: those of an archive, or a folder.
 
     Attributes
     ----------
     path : str
     sizes : dict of int
-        Uncompressed bytes of each member, by name, as the directory claims them. Together they can be no more than what
-        the file on the disk could hold.
-    zip : zipfile.ZipFile
+        Bytes of each member, by name, as the directory claims them.
     """
 
     path: str
     sizes: dict[str, int]
-    zip: zipfile.ZipFile
 
     def error(self, reason: str) -> ArchiveError:
         """Return an exception that names the file."""
         return refusal(self.path, reason)
 
+    @abstractmethod
     def read(self, name: str, most: int | None = None) -> bytes:
         """Read a member, or its first bytes: no more than `most`, and no more than the directory claims.
 
@@ -96,12 +95,6 @@ class Archive:
         ArchiveError
             If it is damaged.
         """
-        size = self.sizes[name] if most is None else min(most, self.sizes[name])
-        with told_as_damage(self.path), self.zip.open(name) as member:
-            data = member.read(size)  # which compares the zip's own checksum once all is read
-        if len(data) != size:
-            raise self.error(f"{quote(name)} is cut off or altered")
-        return data
 
     def read_layout(self, name: str) -> Layout:
         """Read the header of an .npy member and hold it against the member's size.
@@ -140,6 +133,37 @@ class Archive:
     def read_numbers(self, name: str, layout: Layout) -> np.ndarray:
         """Read an .npy member whose header has been read; return an array of the machine's own byte order."""
         return decode(self.read(name), layout)
+
+
+@dataclass(frozen=True)
+class Archive(Members):
+    """An open .npz file.
+
+    Attributes
+    ----------
+    path : str
+    sizes : dict of int
+        Uncompressed bytes of each member, by name, as the directory claims them. Together they can be no more than what
+        the file on the disk could hold.
+    zip : zipfile.ZipFile
+    """
+
+    zip: zipfile.ZipFile
+
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """Read a member, or its first bytes: no more than `most`, and no more than the directory claims.
+
+        Raises
+        ------
+        ArchiveError
+            If it is damaged.
+        """
+        size = self.sizes[name] if most is None else min(most, self.sizes[name])
+        with told_as_damage(self.path), self.zip.open(name) as member:
+            data = member.read(size)  # which compares the zip's own checksum once all is read
+        if len(data) != size:
+            raise self.error(f"{quote(name)} is cut off or altered")
+        return data
 
 
 def quote(name: str) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "make_header",
     "member_name",
     "system_from_json",
+    "system_to_json",
 ]
 
 FORMAT_NAME = "npattn golden case"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npattn.checks import brief, did_you_mean
-from npattn.oracle.golden_files.archives import Archive, Layout, open_archive, quote
+from npattn.oracle.golden_files.archives import Layout, Members, open_archive, quote
+from npattn.oracle.golden_files.folders import open_folder
 from npattn.oracle.golden_files.header import HEADER
 
 if TYPE_CHECKING:
@@ -19,13 +21,13 @@ __all__ = ["read_results"]
 
 
 def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarray]:
-    """Read a kernel's results from an .npz file, as safely as `load` reads golden ones.
+    """Read a kernel's results from an .npz file or a folder of .npy files, as safely as `load` reads golden ones.
 
     Parameters
     ----------
     path : path
         Holds any subset of the case's results, as members named ``output.npy``, ``x.grad.npy`` and so on, stored or
-        deflated, of any floating dtype and byte order.
+        deflated, of any floating dtype and byte order; or a folder that holds them as files.
     case : Case
 
     Returns
@@ -40,29 +42,36 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
     OSError
         If the file can't be read.
     """
-    some = f"some of {', '.join(case.expected)}"
-    found = {}
+    if Path(path).is_dir():
+        return read_members(open_folder(path), case)
     with open_archive(path, "an .npz file of results", deflated=True) as archive:
-        if HEADER in archive.sizes:
-            raise archive.error(f"holds a {HEADER}, as golden files do; expected the results of a kernel")
-        if not archive.sizes:
-            raise archive.error(f"holds no results; expected {some}")
-        for member in archive.sizes:
-            name = member.removesuffix(".npy")
-            if name == member or name not in case.expected:
-                meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
-                raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
-            layout = archive.read_layout(member)
-            if "V" in layout.dtype:
-                raise archive.error(
-                    f"{quote(member)} has dtype {layout.dtype!r}, as NumPy writes formats that it lacks, such as "
-                    "bfloat16; write float32, which holds their numbers exactly: .astype(numpy.float32)"
-                )
-            found[name] = read_result(archive, member, layout, case.expected[name].shape)
+        return read_members(archive, case)
+
+
+def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
+    """Read results from whatever holds them."""
+    some = f"some of {', '.join(case.expected)}"
+    if HEADER in archive.sizes:
+        raise archive.error(f"holds a {HEADER}, as golden files do; expected the results of a kernel")
+    if not archive.sizes:
+        raise archive.error(f"holds no results; expected {some}")
+    found = {}
+    for member in archive.sizes:
+        name = member.removesuffix(".npy")
+        if name == member or name not in case.expected:
+            meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
+            raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
+        layout = archive.read_layout(member)
+        if "V" in layout.dtype:
+            raise archive.error(
+                f"{quote(member)} has dtype {layout.dtype!r}, as NumPy writes formats that it lacks, such as "
+                "bfloat16; write float32, which holds their numbers exactly: .astype(numpy.float32)"
+            )
+        found[name] = read_result(archive, member, layout, case.expected[name].shape)
     return found
 
 
-def read_result(archive: Archive, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+def read_result(archive: Members, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
     """Read one result; of a wrong shape only the shape."""
     try:
         dtype = np.dtype(layout.dtype) if re.fullmatch(r"[<>|=]?[fc]\d+", layout.dtype) else None

@@ -8,7 +8,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -43,8 +43,8 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
         write(case, temporary)
 
 
-def write(case: Case, path: Path) -> None:
-    """Write a case to a file that nobody else looks at yet."""
+def write(case: Case, path: Path | IO[bytes]) -> None:
+    """Write a case to a file that nobody else looks at yet, open or by its path."""
     contents = {
         member_name(group, name): npy_bytes(array.astype(dtype, order="C", casting="safe", copy=False))
         for group, dtype in GROUPS.items()

@@ -76,10 +76,11 @@ class RoundingArray(np.ndarray):
             if ufunc is np.matmul:
                 operands = [round_operand(a, rounding) for a in operands]
                 result = ufunc(*operands, **options)
-                rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
+                if rounding.random is not None:
+                    rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
             else:
                 result = getattr(ufunc, method)(*operands, **options)
-                if ufunc is np.add and method == "reduce":
+                if ufunc is np.add and method == "reduce" and rounding.random is not None:
                     squares = np.add.reduce(np.square(operands[0]), **{k: v for k, v in options.items() if k != "out"})
                     result = np.asarray(result)
                     rounding.accumulate(result, squares, operands[0].size // max(result.size, 1))
@@ -205,6 +206,8 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
         return einsum(f"{first}->{kept}", product)
     factors = [round_operand(unwrap(a), rounding) for a in operands]
     result = np.asarray(np.einsum(subscripts, *factors))
+    if rounding.random is None:
+        return wrap(rounding.round(result), rounding)
     squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))
     lengths = {
         letter: length
@@ -221,11 +224,14 @@ def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     There an exponential turns rounding into jumps, and the largest error that a kernel may make, which few runs come
     near, is not in proportion to the usual one. So each goes to one side or the other by a unit in the last place.
     """
-    if rounding.random is None or not reduced_axes(a, b) or not (b >= a).all():
+    format = rounding.format
+    if rounding.random is None or not reduced_axes(a, b):
         return a
-    step = ulp(a, rounding.format)
-    if not (step >= COARSE_STEP).any():
+    coarse_from = COARSE_STEP * 2.0 ** (format.precision - 1)
+    farthest = max(np.max(a, initial=0, where=a < np.inf), -np.min(a, initial=0, where=a > -np.inf))
+    if farthest < coarse_from or not (b >= a).all():
         return a
+    step = ulp(a, format)
     side = np.where(rounding.draw_bits(a.shape, 1), 1, -1)
     return np.where(step >= COARSE_STEP, a + side * step, a).astype(a.dtype)
 

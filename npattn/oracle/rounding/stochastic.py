@@ -88,8 +88,9 @@ class Rounding:
         bits &= ~word((1 << drop) - 1)
         if limited:
             values[small] = near_zero
-            beyond = (np.abs(values) > format.largest) & (magnitude < np.inf)
-            values[beyond] = np.copysign(format.largest if format.saturates else np.inf, values[beyond])
+            if not magnitude.max(initial=0) < format.largest / 2:  # NaN too
+                beyond = (np.abs(values) > format.largest) & (magnitude < np.inf)
+                values[beyond] = np.copysign(format.largest if format.saturates else np.inf, values[beyond])
         return values
 
     def round_evenly(self, values: np.ndarray) -> np.ndarray:
@@ -126,12 +127,15 @@ class Rounding:
             `total`.
         """
         if self.random is not None and count > 1:
-            with np.errstate(invalid="ignore"):
-                size = np.sqrt(np.square(total) + squares / 2) * (ACCUMULATOR_ROUNDOFF / 3 * np.sqrt(count))
-            # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
-            noise = self.random.random(total.shape, dtype=np.float32)
-            noise -= np.float32(0.5)
-            size *= noise
-            size *= np.sqrt(12)
-            total += np.where(np.isfinite(total), size, 0).astype(total.dtype, copy=False)  # an infinity is exact
+            with np.errstate(invalid="ignore", over="ignore"):
+                size: Array = np.asarray(squares * 0.5)
+                size += np.square(total)
+                np.sqrt(size, out=size)
+                if not np.isfinite(size.max(initial=0)):
+                    size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
+                # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
+                noise = self.draw_bits(total.shape, 16).view(np.int16)
+                size *= np.asarray(ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count) / 2**16, size.dtype)
+                size *= noise
+                total += size.astype(total.dtype, copy=False)
         return total

@@ -1,0 +1,18 @@
+"""Suites: many golden files in one folder, made on as many machines as there are, and the manifest that lists them."""
+
+from npattn.oracle.suites.keeping import keep_case
+from npattn.oracle.suites.making import Progress, SuiteReport, hash_file, suite
+from npattn.oracle.suites.manifest import MANIFEST, Entry, read_manifest
+from npattn.oracle.suites.processes import worker_processes
+
+__all__ = [
+    "MANIFEST",
+    "Entry",
+    "Progress",
+    "SuiteReport",
+    "hash_file",
+    "keep_case",
+    "read_manifest",
+    "suite",
+    "worker_processes",
+]

@@ -1,0 +1,295 @@
+"""Many golden files in a folder: made on any executor, and gone on with where an earlier run stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from npattn.checks import brief, describe_type
+from npattn.files import check_path, one_line, whole_file
+from npattn.oracle.cases import Recipe, make
+from npattn.oracle.golden_files import write
+from npattn.oracle.suites.manifest import (
+    MANIFEST,
+    Entry,
+    describe_recipe,
+    find_versions,
+    identify,
+    read_manifest,
+    write_manifest,
+)
+
+__all__ = ["Progress", "SuiteReport", "hash_file", "suite"]
+
+IN_FLIGHT = 256
+"""Recipes that an executor is given at once: more than its workers are, and fewer than would fill the memory."""
+MANIFEST_SECONDS = 1.0
+"""How often the manifest is written. What was made since is made again after a crash."""
+MAX_NAME_LENGTH = 120
+MAX_ERROR_LENGTH = 500
+
+
+class Progress(NamedTuple):
+    """How far a suite is.
+
+    Attributes
+    ----------
+    done, total, failed : int
+        Recipes, of which `done` counts those that failed too.
+    name : str
+        The last one's file.
+    """
+
+    done: int
+    total: int
+    failed: int
+    name: str
+
+
+@dataclass
+class SuiteReport:
+    """What has become of a suite's recipes. As text, a summary that names those that failed.
+
+    Attributes
+    ----------
+    folder : pathlib.Path
+    made, kept : list of str
+        Names of files that were made now, and of those that an earlier run made.
+    failed : dict of str
+        Why a recipe has no file, by the name that it would have.
+    """
+
+    folder: Path
+    made: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every recipe has its file."""
+        return not self.failed
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        counts = f"{len(self.made)} made, {len(self.kept)} kept, {len(self.failed)} failed"
+        return "\n".join([f"{self.folder}: {counts}", *(f"  {name}: {why}" for name, why in self.failed.items())])
+
+
+class Made(NamedTuple):
+    """A golden file's bytes, and what made them, perhaps on another machine."""
+
+    data: bytes
+    versions: dict[str, str]
+
+
+def suite(
+    recipes: Iterable[Recipe],
+    folder: str | os.PathLike[str],
+    executor: Executor | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> SuiteReport:
+    """Make golden files of many recipes in a folder, with a manifest: names, recipes, hashes and versions.
+
+    Stopped at any moment and called again, it goes on where it was: a file is kept if the manifest has its hash, the
+    same recipe, and the same npattn and NumPy. Files are whole or absent. ``derivations/golden_files.md`` describes the
+    folder.
+
+    Parameters
+    ----------
+    recipes : iterable of Recipe
+        As `cases` lists them.
+    folder : path
+        Made if it is not there. Files in it of which its manifest says nothing are never touched.
+    executor : concurrent.futures.Executor, optional
+        Where cases are made: processes, Dask's ``client.get_executor()``, … Files are written here, by the caller's
+        process. By default cases are made here as well, one after the other.
+    progress : callable, optional
+        Called with a `Progress` after each recipe.
+
+    Returns
+    -------
+    SuiteReport
+        A recipe that fails is named there, and stops none of the others.
+
+    Raises
+    ------
+    TypeError
+        If an argument is none of these.
+    ValueError
+        If the folder has a manifest that is none.
+    OSError
+        If the folder can't be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from npattn.oracle import cases
+    >>> recipes = cases("eca", ["float16"], kinds=["ties", "zeros"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = suite(recipes, folder)
+    ...     again = suite(recipes, folder)
+    >>> report.made, len(again.kept)
+    (['eca-float16-3x32x7x9-ties.npz', 'eca-float16-3x32x7x9-zeros.npz'], 2)
+    """
+    listed = read_recipes(recipes)
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"suite: executor is {describe_type(executor)}; expected a concurrent.futures.Executor")
+    target = check_path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    entries = read_manifest(target) if (target / MANIFEST).exists() else {}
+    run = Run(target, entries, SuiteReport(target), len(listed), progress)
+    open_recipes = run.plan(listed)
+    try:
+        write_manifest(target, entries)
+        if executor is None:
+            for name, recipe in open_recipes.items():
+                run.finish(name, lambda recipe=recipe: make_file(recipe))  # type: ignore[misc]
+        else:
+            run.make_on(executor, open_recipes)
+    finally:
+        write_manifest(target, entries)
+    return run.report
+
+
+def read_recipes(recipes: Any) -> list[Recipe]:
+    """Return what is given as a list; refuse what holds anything but recipes."""
+    example = "expected recipes, as npattn.oracle.cases('eca') lists them"
+    if isinstance(recipes, (str, Recipe)) or not isinstance(recipes, Iterable):
+        raise TypeError(f"suite: recipes={brief(recipes)} is {describe_type(recipes)}; {example}")
+    listed = list(recipes)
+    for one in listed:
+        if not isinstance(one, Recipe):
+            raise TypeError(f"suite: recipes holds {brief(one)}, {describe_type(one)}; {example}")
+    return list(dict.fromkeys(listed))
+
+
+def make_file(recipe: Recipe) -> Made:
+    """Make a case and its file's bytes, wherever this runs."""
+    file = io.BytesIO()
+    write(make.__wrapped__(recipe), file)  # the cache of those made last would hold large ones
+    return Made(file.getvalue(), find_versions())
+
+
+@dataclass
+class Run:
+    """One call of `suite`."""
+
+    folder: Path
+    entries: dict[str, Entry]
+    report: SuiteReport
+    total: int
+    progress: Callable[[Progress], None] | None
+    written: float = field(default_factory=time.monotonic)
+
+    def plan(self, recipes: list[Recipe]) -> dict[str, Recipe]:
+        """Give each recipe its file's name; keep what is there; return the others by name."""
+        found: dict[str, Recipe] = {}
+        versions = find_versions()
+        for recipe in recipes:
+            try:
+                described = describe_recipe(recipe)
+                id = recipe.id
+            except Exception as error:  # whatever a system of someone's own raises
+                self.fail(f"{type(recipe.module).__name__}.npz", describe_failure(error))
+                continue
+            name = self.name_file(id, described)
+            known = self.entries.get(name)
+            path = self.folder / name
+            if known is None and os.path.lexists(path):
+                self.fail(name, f"{path} is there already, and {MANIFEST} says nothing of it: move it away")
+            elif known is not None and known.versions == versions and known.sha256 and known.sha256 == hash_file(path):
+                self.report.kept.append(name)
+                self.tell(name)
+            else:
+                self.entries[name] = Entry(name, id, described, None, None, versions, None)
+                found[name] = recipe
+        return found
+
+    def name_file(self, id: str, described: dict[str, Any]) -> str:
+        """Return the name of a recipe's file: its id, with some of its hash where another recipe's has that name."""
+        cleaned = re.sub(r"[^\w.,=-]+", "_", id)[:MAX_NAME_LENGTH]
+        names = [f"{cleaned}.npz", f"{cleaned}-{identify(described)[:12]}.npz"]
+        taken = {name.casefold(): entry for name, entry in self.entries.items()}
+        other = taken.get(names[0].casefold())
+        return names[0] if other is None or other.recipe == described else names[1]
+
+    def make_on(self, executor: Executor, recipes: dict[str, Recipe]) -> None:
+        """Make files on an executor, a number of them at a time."""
+        waiting = list(reversed(recipes.items()))
+        flying: dict[Future[Made], str] = {}
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < IN_FLIGHT:
+                    name, recipe = waiting.pop()
+                    try:
+                        flying[executor.submit(make_file, recipe)] = name
+                    except Exception as error:  # a pool that has broken, or a recipe that can't be sent
+                        self.fail(name, describe_failure(error))
+                done, _ = wait(flying, return_when=FIRST_COMPLETED)
+                for future in done:
+                    self.finish(flying.pop(future), future.result)
+        finally:
+            for future in flying:
+                future.cancel()
+
+    def finish(self, name: str, result: Callable[[], Made]) -> None:
+        """Write a file, or note why there is none."""
+        try:
+            made = result()
+            here = self.entries[name].versions
+            if made.versions != here:
+                raise ValueError(
+                    f"made by {made.versions}, where the caller has {here}: install the same on each machine"
+                )
+        except (Exception, CancelledError) as error:  # whatever the system or a worker raises
+            self.fail(name, describe_failure(error))
+            return
+        with whole_file(self.folder / name, force=True) as temporary:
+            temporary.write_bytes(made.data)
+        self.entries[name] = replace(
+            self.entries[name], sha256=hashlib.sha256(made.data).hexdigest(), bytes=len(made.data)
+        )
+        self.report.made.append(name)
+        self.tell(name)
+
+    def fail(self, name: str, why: str) -> None:
+        """Note that a recipe has failed."""
+        self.report.failed[name] = why
+        if name in self.entries and self.entries[name].sha256 is None:
+            self.entries[name] = replace(self.entries[name], error=why)
+        self.tell(name)
+
+    def tell(self, name: str) -> None:
+        """Say how far it is, and write the manifest now and then."""
+        report = self.report
+        if time.monotonic() - self.written > MANIFEST_SECONDS:
+            write_manifest(self.folder, self.entries)
+            self.written = time.monotonic()
+        if self.progress is not None:
+            done = len(report.made) + len(report.kept) + len(report.failed)
+            self.progress(Progress(done, self.total, len(report.failed), name))
+
+
+def hash_file(path: Path) -> str | None:
+    """Return the hash of a regular file; None where there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_failure(error: BaseException) -> str:
+    """Say on one line what was raised; of what is no complaint of ours, the kind as well."""
+    kind = "" if isinstance(error, (ValueError, TypeError, OSError)) else f"{type(error).__name__}: "
+    return one_line(f"{kind}{error}", MAX_ERROR_LENGTH)

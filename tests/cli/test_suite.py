@@ -1,0 +1,233 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from npattn import oracle
+from npattn.cli import suite as suite_command
+from npattn.cli.suite import show_progress
+from npattn.oracle.suites import Progress, read_manifest
+from tests.cli.running import COMMAND, assert_one_complaint, posix
+
+FEW = "--suite", "eca", "--dtype", "float16", "--kinds", "ties", "zeros", "empty", "-o", "cases"
+
+
+def test_golden_makes_a_suite_and_goes_on_with_it(command, folder):
+    status, out, err = command("golden", *FEW, "--limit", "1")
+    assert (status, out, err) == (0, "cases: 1 made, 0 kept, 0 failed\n", "")
+    assert command("golden", *FEW)[1] == "cases: 2 made, 1 kept, 0 failed\n"
+    assert command("golden", *FEW)[1] == "cases: 0 made, 3 kept, 0 failed\n"
+    assert set(read_manifest(folder / "cases")) == {p.name for p in (folder / "cases").iterdir()} - {"manifest.json"}
+
+
+def test_a_suite_on_processes_is_the_same(command, folder):
+    assert command("golden", *FEW, "--jobs", "2")[:2] == (0, "cases: 3 made, 0 kept, 0 failed\n")
+    assert command("golden", *FEW)[1] == "cases: 0 made, 3 kept, 0 failed\n"
+
+
+def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
+    (folder / "cases").mkdir()
+    (folder / "cases/eca-float16-3x32x7x9-ties.npz").write_text("mine")
+    status, out, _ = command("golden", *FEW)
+    assert status == 1
+    assert out.startswith("cases: 2 made, 0 kept, 1 failed\n  eca-float16-3x32x7x9-ties.npz: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--suite", "ecaa", "-o", "cases"], ["unknown system 'ecaa'; did you mean 'eca'?"]),
+        (["--suite", "eca"], ["--suite needs a folder to write to: -o FOLDER"]),
+        (["se", "--suite", "eca", "-o", "cases"], ["leave 'se' out"]),
+        (["--suite", "eca", "-o", "cases", "--height", "3"], ["leave --height out"]),
+        (["--suite", "eca", "-o", "cases", "--jobs", "0"], ["--jobs", "'0' is no number from 1 to"]),
+        (["--suite", "eca", "-o", "cases", "--kinds", "size"], ["invalid choice: 'size'"]),
+        (["eca", "--jobs", "2"], ["--jobs is for many files"]),
+        (["eca", "--limit", "2"], ["--limit is for many files"]),
+        ([], ["which system?", "--suite KEY"]),
+        (["--suite", "eca", "-o", "file"], ["file: File exists"]),
+    ],
+)
+def test_other_arguments_are_refused_in_one_line(command, folder, arguments, words):
+    (folder / "file").write_text("")
+    assert_one_complaint(command("golden", *arguments), *words)
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_a_folder_with_another_manifest_is_left_alone(command, folder):
+    (folder / "cases").mkdir()
+    (folder / "cases/manifest.json").write_text("{}")
+    assert_one_complaint(command("golden", *FEW), "cases/manifest.json: its format is not")
+    assert (folder / "cases/manifest.json").read_text() == "{}"
+
+
+def test_dask_makes_a_suite(command, folder):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert command("golden", *FEW, "--dask", cluster.scheduler_address)[:2] == (
+            0,
+            "cases: 3 made, 0 kept, 0 failed\n",
+        )
+
+
+def test_a_missing_extra_is_told(command, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert_one_complaint(command("golden", *FEW, "--dask", "tcp://127.0.0.1:1"), "pip install 'npattn[dask]'")
+
+
+def test_the_bar_counts(monkeypatch):
+    lines = []
+    monkeypatch.setattr(suite_command, "progress", lines.append)
+    show_progress(Progress(5, 20, 1, "eca.npz"))
+    assert lines == ["[#####...............] 5 of 20, 1 failed  eca.npz"]
+
+
+def start_suite(folder, *options):
+    """Start a suite that takes long, and wait until two of its files are there."""
+    process = subprocess.Popen(
+        [*COMMAND, "golden", "--suite", "eca", "se", "pam", "-o", "cases", *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while process.poll() is None and len(list(folder.glob("cases/[!.]*.npz"))) < 2:
+        time.sleep(0.05)
+    return process
+
+
+@posix
+@pytest.mark.parametrize("options", [(), ("--jobs", "2")])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, options):
+    process = start_suite(folder, *options)
+    # A terminal sends Ctrl-C to all processes, kill sends SIGTERM to one.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert b"Traceback" not in err
+    files = {path.name for path in (folder / "cases").iterdir()}
+    listed = read_manifest(folder / "cases")
+    assert files - {"manifest.json"} <= listed.keys()
+    for name in files - {"manifest.json"}:
+        oracle.load(folder / "cases" / name)
+
+
+@posix
+def test_workers_end_with_the_command(folder):
+    process = start_suite(folder, "--jobs", "2")
+    process.kill()
+    process.communicate(timeout=60)  # until no worker holds stdout any more
+
+
+@pytest.fixture
+def suite(command, folder):
+    """A suite, and a folder of right results."""
+    assert command("golden", *FEW)[0] == 0
+    results = folder / "results"
+    results.mkdir()
+    for name in read_manifest(folder / "cases"):
+        case = oracle.load(folder / "cases" / name)
+        np.savez(results / name, **case.expected)
+    return results
+
+
+TIES, EMPTY = "eca-float16-3x32x7x9-ties", "eca-float16-0x32x7x9-empty"
+
+
+def test_verify_judges_a_suite(command, suite):
+    status, out, err = command("verify", "cases", "results", "--all")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[-1] == "3 of 3 cases passed, 0 wrong, 0 not given"
+    results = dict(np.load(suite / f"{TIES}.npz"))
+    np.savez(suite / f"{TIES}.npz", **results | {"output": results["output"] * 1.1})
+    status, out, _ = command("verify", "cases", "results")
+    assert status == 1
+    assert f"{TIES}.npz  WRONG\n" in out
+    assert "1 of 4 results WRONG" in out
+
+
+def test_verify_reads_plain_arrays_in_a_folder_a_case(command, suite):
+    results = dict(np.load(suite / f"{TIES}.npz"))
+    (suite / f"{TIES}.npz").unlink()
+    (suite / TIES).mkdir()
+    for name, y in results.items():
+        np.save(suite / TIES / f"{name}.npy", y.astype(np.float32))
+    assert command("verify", "cases", "results", "--all")[0] == 0
+    assert command("verify", f"cases/{TIES}.npz", f"results/{TIES}", "--all")[0] == 0
+    np.save(suite / TIES / "output.npy", 2 * results["output"])
+    assert command("verify", "cases", "results")[0] == 1
+    (suite / TIES / "output.npy").write_bytes(b"no array")
+    status, out, _ = command("verify", "cases", "results")
+    assert status == 2
+    assert f"{TIES}.npz  BAD FILE: results/{TIES}: 'output.npy' is no .npy array" in out
+
+
+def test_verify_asks_for_all_if_told_to(command, suite):
+    results = dict(np.load(suite / f"{TIES}.npz"))
+    np.savez(suite / f"{TIES}.npz", output=results["output"])
+    assert command("verify", "cases", "results")[0] == 0
+    status, out, _ = command("verify", "cases", "results", "--all")
+    assert status == 1
+    assert "NOT GIVEN" in out
+    assert command("verify", f"cases/{TIES}.npz", f"results/{TIES}.npz", "--all")[0] == 1
+    (suite / f"{TIES}.npz").unlink()
+    status, out, _ = command("verify", "cases", "results")
+    assert status == 0
+    assert out.splitlines()[-1] == "2 of 3 cases passed, 0 wrong, 1 not given"
+    assert command("verify", "cases", "results", "--all")[0] == 1
+
+
+def test_verdicts_for_programs(command, suite):
+    results = dict(np.load(suite / f"{TIES}.npz"))
+    np.savez(suite / f"{TIES}.npz", output=results["output"] * np.nan)
+    (suite / f"{EMPTY}.npz").unlink()
+    status, out, _ = command("verify", "cases", "results", "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (status, found["passed"]) == (1, False)
+    by_name = {case["golden"].removeprefix("cases/").removesuffix(".npz"): case for case in found["cases"]}
+    wrong, missing = by_name.pop(TIES), by_name.pop(EMPTY)
+    assert not wrong["passed"]
+    (judgement,) = wrong["judgements"]
+    assert (judgement["name"], judgement["passed"], judgement["worst"]) == ("output", False, None)
+    assert set(wrong["missing"]) == set(results) - {"output"}
+    assert (missing["passed"], missing["results"], missing["judgements"]) == (True, None, None)
+    (right,) = by_name.values()
+    assert right["passed"]
+    assert all(one["passed"] and one["worst"] <= one["worst_limit"] for one in right["judgements"])
+    status, out, _ = command("verify", f"cases/{TIES}.npz", f"results/{TIES}.npz", "--json")
+    assert json.loads(out)["cases"][0]["judgements"] == wrong["judgements"]
+
+
+def test_a_bad_golden_file_stops_no_other(command, suite, folder):
+    path = folder / "cases" / f"{TIES}.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    status, out, _ = command("verify", "cases", "results")
+    assert status == 2
+    assert f"{TIES}.npz  BAD FILE: cases/{TIES}.npz: missing, or altered" in out
+    assert out.splitlines()[-1] == "2 of 3 cases passed, 0 wrong, 0 not given, 1 with a bad file"
+
+
+@pytest.mark.parametrize(
+    ("golden", "results", "words"),
+    [
+        ("results", "results", ["results: a folder without manifest.json"]),
+        ("cases", f"results/{TIES}.npz", ["is no folder"]),
+        ("cases", "none", ["none holds no results"]),
+        ("cases", "typo", ["is named as no case of the suite; did you mean", TIES]),
+        ("cases", "twice", ["are both results of", TIES]),
+    ],
+)
+@pytest.mark.usefixtures("suite")
+def test_other_folders_are_refused_in_one_line(command, folder, golden, results, words):
+    for name, files in {"none": [], "typo": [f"{TIES}s.npz"], "twice": [f"{TIES}.npz"]}.items():
+        (folder / name).mkdir()
+        for file in files:
+            (folder / name / file).write_bytes(b"")
+    (folder / "twice" / TIES).mkdir()
+    assert_one_complaint(command("verify", golden, results), *words)

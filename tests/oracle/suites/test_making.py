@@ -1,0 +1,207 @@
+import hashlib
+import json
+import re
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+import npattn
+from npattn.oracle import cases, load, suite, worker_processes
+from npattn.oracle.suites import making, read_manifest
+from npattn.oracle.suites.manifest import find_versions
+
+
+class Counted(Executor):
+    """An executor that makes each case at once, and counts them; some it can't."""
+
+    def __init__(self, fails=()):
+        self.made, self.fails = [], fails
+
+    def submit(self, function, recipe):
+        self.made.append(recipe.id)
+        future = Future()
+        if recipe.id in self.fails:
+            future.set_exception(RuntimeError("out\nof luck"))
+        else:
+            future.set_result(function(recipe))
+        return future
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_suite_is_golden_files_and_a_manifest_of_their_hashes_and_versions(recipes, tmp_path):
+    folder = tmp_path / "new" / "cases"
+    report = suite(recipes, folder)
+    assert report
+    assert [f"{recipe.id}.npz" for recipe in recipes] == report.made
+    listed = json.loads((folder / "manifest.json").read_text())["cases"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*report.made, "manifest.json"])
+    assert {case["file"] for case in listed} == set(report.made)
+    for case in listed:
+        data = (folder / case["file"]).read_bytes()
+        assert (case["sha256"], case["bytes"]) == (hashlib.sha256(data).hexdigest(), len(data))
+        assert case["versions"] == find_versions()
+        assert load(folder / case["file"]).values == case["recipe"]["values"]
+
+
+@pytest.mark.parametrize("where", ["threads", "processes", "dask"])
+def test_any_executor_makes_the_same_bytes(recipes, tmp_path, where):
+    suite(recipes, tmp_path / "here")
+    if where == "threads":
+        with ThreadPoolExecutor(2) as pool:
+            suite(recipes, tmp_path / "there", pool)
+    elif where == "processes":
+        with worker_processes(2) as pool:
+            suite(recipes, tmp_path / "there", pool)
+    else:
+        distributed = pytest.importorskip("distributed")
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+        with cluster, distributed.Client(cluster, set_as_default=False) as client:
+            suite(recipes, tmp_path / "there", client.get_executor())
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_a_suite_goes_on_where_it_was(recipes, tmp_path):
+    first, rest = recipes[:2], [recipe.id for recipe in recipes[2:]]
+    suite(first, tmp_path, Counted())
+    executor = Counted()
+    report = suite(recipes, tmp_path, executor)
+    assert executor.made == rest
+    assert report.kept == [f"{recipe.id}.npz" for recipe in first]
+    assert suite(recipes, tmp_path, unused := Counted()).kept == [f"{recipe.id}.npz" for recipe in recipes]
+    assert unused.made == []
+
+
+def test_an_interruption_keeps_what_was_made(recipes, tmp_path):
+    def interrupt(progress):
+        if progress.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        suite(recipes, tmp_path, progress=interrupt)
+    executor = Counted()
+    assert len(suite(recipes, tmp_path, executor).kept) == 2
+    assert len(executor.made) == len(recipes) - 2
+
+
+@pytest.mark.parametrize("spoil", ["altered", "missing", "other recipe", "other npattn", "never made"])
+def test_a_file_is_made_again_unless_hash_recipe_and_version_are_the_manifests(recipes, tmp_path, spoil):
+    suite(recipes, tmp_path)
+    before = contents(tmp_path)
+    name = f"{recipes[0].id}.npz"
+    manifest = tmp_path / "manifest.json"
+    text = manifest.read_text()
+    if spoil == "altered":
+        (tmp_path / name).write_bytes(before[name][:-1] + b"!")
+    elif spoil == "missing":
+        (tmp_path / name).unlink()
+    else:
+        found = json.loads(text)
+        case = next(case for case in found["cases"] if case["file"] == name)
+        if spoil == "other npattn":
+            case["versions"]["source"] = "0" * 64
+        elif spoil == "never made":
+            case["sha256"] = None
+        else:
+            case["recipe"]["seed"] = 5
+        manifest.write_text(json.dumps(found))
+    executor = Counted()
+    report = suite(recipes, tmp_path, executor)
+    assert executor.made == [recipes[0].id]
+    assert len(report.kept) == len(recipes) - 1
+    if spoil != "other recipe":
+        assert contents(tmp_path) == before
+
+
+def test_a_failed_recipe_is_named_and_stops_no_other(recipes, tmp_path):
+    report = suite(recipes, tmp_path, Counted(fails=[recipes[1].id]))
+    name = f"{recipes[1].id}.npz"
+    assert not report
+    assert report.failed == {name: "RuntimeError: out of luck"}
+    assert len(report.made) == len(recipes) - 1
+    assert f"{len(recipes) - 1} made, 0 kept, 1 failed" in str(report)
+    assert f"{name}: RuntimeError: out of luck" in str(report)
+    assert read_manifest(tmp_path)[name].error == "RuntimeError: out of luck"
+    assert suite(recipes, tmp_path).made == [name]
+    assert read_manifest(tmp_path)[name].error is None
+
+
+def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
+    golden = making.make.__wrapped__
+
+    def fail_once(recipe):
+        if recipe == recipes[0]:
+            raise MemoryError("too large")
+        return golden(recipe)
+
+    monkeypatch.setattr(making.make, "__wrapped__", fail_once)
+    assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large"}
+
+
+def test_a_broken_pool_fails_all_that_it_was_to_make(recipes, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        pool.shutdown()
+        assert len(suite(recipes, tmp_path, pool).failed) == len(recipes)
+
+
+def test_results_of_another_npattn_are_refused(recipes, tmp_path, monkeypatch):
+    other = making.Made(b"", find_versions() | {"npattn": "9"})
+    monkeypatch.setattr(making, "make_file", lambda recipe: other)
+    (why, *_) = suite(recipes, tmp_path).failed.values()
+    assert "install the same" in why
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
+def test_foreign_files_stay_as_they_are(recipes, tmp_path):
+    foreign = {"notes.txt": b"mine", f"{recipes[0].id}.npz": b"mine too"}
+    for name, data in foreign.items():
+        (tmp_path / name).write_bytes(data)
+    for _ in range(2):
+        report = suite(recipes, tmp_path)
+        assert list(report.failed) == [f"{recipes[0].id}.npz"]
+        assert "move it away" in report.failed[f"{recipes[0].id}.npz"]
+        assert foreign.items() <= contents(tmp_path).items()
+
+
+def test_files_of_other_recipes_stay_listed(recipes, tmp_path):
+    suite(recipes[:1], tmp_path)
+    suite(recipes[1:], tmp_path)
+    assert set(read_manifest(tmp_path)) == {f"{recipe.id}.npz" for recipe in recipes}
+
+
+def test_recipes_of_one_name_have_files_of_their_own(tmp_path):
+    recipes = [
+        replace(cases(npattn.EfficientChannelAttention(4, kernel_size=size), ["float16"], kinds=["ties"])[0], label="")
+        for size in (1, 3, 3)
+    ]
+    report = suite(recipes, tmp_path)
+    plain, other = report.made
+    assert plain == f"{recipes[0].id}.npz"
+    assert re.fullmatch(rf"{recipes[0].id}-[0-9a-f]{{12}}\.npz", other)
+    assert [load(tmp_path / name).module.kernel_size for name in report.made] == [1, 3]
+    assert suite(recipes[::-1], tmp_path).kept == [other, plain]
+
+
+@pytest.mark.parametrize(
+    ("recipes", "executor", "words"),
+    [
+        ("eca", None, "expected recipes, as npattn.oracle.cases"),
+        ([3], None, "recipes holds 3"),
+        ([], 4, "executor is"),
+    ],
+)
+def test_other_arguments_are_refused(tmp_path, recipes, executor, words):
+    with pytest.raises(TypeError, match=words):
+        suite(recipes, tmp_path, executor)
+
+
+def test_progress_counts_every_recipe(recipes, tmp_path):
+    seen = []
+    suite(recipes[:2], tmp_path)
+    suite(recipes, tmp_path, Counted(fails=[recipes[2].id]), progress=seen.append)
+    assert [state.done for state in seen] == list(range(1, len(recipes) + 1))
+    assert {state.total for state in seen} == {len(recipes)}
+    assert seen[-1].failed == 1
