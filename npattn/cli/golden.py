@@ -20,6 +20,7 @@ from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
 from npattn.oracle.golden_files import write
 from npattn.oracle.special import VALUES
+from npattn.oracle.systems import SYSTEMS
 
 __all__ = ["add_golden"]
 
@@ -42,7 +43,9 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
         "npattn golden residual inner=cbam inner.channels=16",
     )
-    make.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
+    make.add_argument(
+        "key", metavar="KEY", help="a system, by its key in npattn list, or a primitive such as ops.softmax"
+    )
     make.add_argument(
         "fields",
         nargs="*",
@@ -88,7 +91,7 @@ def parse_format(text: str) -> str:
 
 def run_golden(arguments: argparse.Namespace) -> int:
     """Write a golden file; print what it asks for."""
-    module = configure(find_system(arguments.key).example(), arguments.fields)
+    module = configure(find_system(arguments.key, SYSTEMS).example(), arguments.fields)
     sizes = {"batch": arguments.batch, "height": arguments.height, "width": arguments.width}
     check_sizes(module, **sizes)
     path = f"{arguments.key}-{arguments.dtype}.npz" if arguments.output is None else arguments.output

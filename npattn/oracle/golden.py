@@ -148,7 +148,11 @@ def draw_case(
         _, inputs = generic_values(module, batch=batch, height=height, width=width, seed=seed + 2**20 * draw)
     random = np.random.RandomState([seed, 2])
     upstream = {name: random.standard_normal(shape) for name, shape in module.output_shapes(*sizes).items()}
-    return special(values, module, Given(params, inputs, upstream), format).each(lambda a: representable(a, format))
+    given = special(values, module, Given(params, inputs, upstream), format)
+    held = given.each(lambda a: representable(a, format))
+    # Labels and the like are no numbers of the format: rounded they would be others.
+    exact = {name: x for name, x in given.inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()}
+    return held._replace(inputs=held.inputs | exact)
 
 
 def run_in_longdouble(module: Module, given: Given) -> dict[str, np.ndarray]:
