@@ -46,7 +46,7 @@ SIZES = (
 """Batch, channels, height, width: channels and positions are 1, powers of two, and one off them, in many pairs."""
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
-FEW = 3, 2, 2
+FEW = 3, 1, 1
 """The size of a case in training in which the variance of a sample shows beside that of what it is drawn from."""
 POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -171,3 +171,31 @@ def test_the_readmes_example_runs(run):
     wrong = example.replace("x * gate", "x + gate")
     result = run(wrong, "-k", "bfloat16-1x65")
     result.assert_outcomes(failed=1, deselected=59)
+
+
+def test_primitives_are_systems_by_name(run):
+    source = marked("'ops.softmax', 'ops.batch_norm', 'ops.conv2d', formats=['bfloat16'], limit=2")
+    chosen = collected_ids(run(source, "--collect-only", "-q"))
+    keys = ["ops.softmax", "ops.batch_norm", "ops.conv2d"]
+    assert [name.partition("-")[0] for name in chosen] == [key for key in keys for _ in range(2)]
+    run(source).assert_outcomes(passed=6)
+    result = run(marked("'ops.softmx'"), "--collect-only", "-q")
+    assert "system='ops.softmx'; did you mean 'ops.softmax'?" in result.stdout.str()
+
+
+def collected_ids(result):
+    """The ids that pytest --collect-only -q printed, with dots in them."""
+    return re.findall(r"\[([\w.-]+)\]", result.stdout.str())
+
+
+def test_a_system_of_ones_own_is_one_too(run):
+    pytest.importorskip("torch")
+    page = (ROOT / "derivations/your_own_system.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", page.partition(">>> module = RMSNorm(")[0], re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = [block for block in blocks if "pytest.mark.golden" in block]
+    code = "\n".join([*lines, example])
+    assert len([line for line in code.splitlines() if line.strip()]) < 60
+    run(code, "-k", "ties or zeros").assert_outcomes(passed=6, deselected=45)
+    wrong = code.replace("w.shape, w,", "w.shape, 1.02 * w,")
+    run(wrong, "-k", "float32 and ties").assert_outcomes(failed=1, deselected=50)
