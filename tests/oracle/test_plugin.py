@@ -1,5 +1,6 @@
 """The plugin, by pytest runs of small test files."""
 
+import contextlib
 import importlib
 import re
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["pytester"]
-# What is first loaded within a run of pytester is forgotten after it, and NumPy can't be loaded twice.
+# What is first loaded within a run of pytester is forgotten after it; NumPy and PyTorch can't be loaded twice.
 importlib.import_module("npattn.oracle.cases")
+with contextlib.suppress(ImportError):
+    importlib.import_module("torch")
 ROOT = Path(__file__).parents[2]
 RIGHT = "run = case.module(case.params, case.inputs['x']); y = run.output"
 
