@@ -25,7 +25,7 @@ def test_verify_fails_and_names_the_wrong_result(command, small, spoiled, fault)
     np.savez("results.npz", **results | {spoiled: fault(results[spoiled])})
     status, out, err = command("verify", "eca-float16.npz", "results.npz")
     assert (status, err) == (1, "")
-    assert "1 of 3 results WRONG" in out
+    assert "1 of 4 results WRONG" in out
     assert [line.split()[0] for line in out.splitlines() if line.endswith("WRONG")] == [spoiled]
 
 
