@@ -22,6 +22,7 @@ from npattn.oracle.formats import find_format
 from npattn.oracle.golden import SIZES
 from npattn.oracle.golden_files import write
 from npattn.oracle.special import VALUES
+from npattn.oracle.systems import SYSTEMS
 
 __all__ = ["add_golden"]
 
@@ -45,7 +46,9 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden residual inner=cbam inner.channels=16",
         "npattn golden --suite se eca --dtype float16 --jobs 4 -o cases",
     )
-    make.add_argument("key", nargs="?", metavar="KEY", help="a system, by its key in npattn list")
+    make.add_argument(
+        "key", nargs="?", metavar="KEY", help="a system, by its key in npattn list, or a primitive such as ops.softmax"
+    )
     make.add_argument(
         "fields",
         nargs="*",
@@ -96,7 +99,7 @@ def run_golden(arguments: argparse.Namespace) -> int:
         return run_suite(arguments)
     require_one_case(arguments)
     dtype, values = arguments.dtype or "float16", arguments.values or "generic"
-    module = configure(find_system(arguments.key).example(), arguments.fields)
+    module = configure(find_system(arguments.key, SYSTEMS).example(), arguments.fields)
     sizes = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
     check_sizes(module, **sizes)
     path = f"{arguments.key}-{dtype}.npz" if arguments.output is None else arguments.output

@@ -13,8 +13,8 @@ from npattn.module import Module
 __all__ = ["count_numbers", "find_system"]
 
 
-def find_system(key: str) -> type[Module]:
-    """Look up a system, or say which key may be meant.
+def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
+    """Look up a system, by default of the catalogue, or say which key may be meant.
 
     Raises
     ------
@@ -26,10 +26,10 @@ def find_system(key: str) -> type[Module]:
     Traceback (most recent call last):
     UsageError: unknown system 'ecaa'; did you mean 'eca'? npattn list names them all
     """
-    if key not in CATALOGUE:
-        meant = did_you_mean(key, CATALOGUE, 0.4) or ";"
+    if key not in systems:
+        meant = did_you_mean(key, systems, 0.4) or ";"
         raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
-    return CATALOGUE[key]
+    return systems[key]
 
 
 def count_numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -36,6 +36,7 @@ class Case:
     inputs, params, upstream : dict of numpy.ndarray, float32
         What the kernel is given, all of it exactly representable in `dtype`: inputs and parameters by name, and the
         gradient of each output under the output's name. Inputs and upstream gradients lie in memory as `layout` says.
+        Labels and other integers without a gradient are as they are.
     expected : dict of numpy.ndarray, float64
         The exact results: ``"output"`` (or ``"output.0"``, …), ``"x.grad"`` by the input's name,
         ``"conv.weight.grad"`` by the parameter's; in training the new running statistics, ``"bn1.running_var"``; the

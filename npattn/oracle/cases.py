@@ -63,7 +63,7 @@ MAX_MORE_CHANNELS = 128
 """How many more channels are tried where so few don't go with hyperparameters that stay."""
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
-FEW = 3, 2, 2
+FEW = 3, 1, 1
 """The size of a case in training in which the variance of a sample shows beside that of what it is drawn from."""
 POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {

@@ -17,7 +17,7 @@ from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
-from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all, lay_out
+from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
@@ -292,7 +292,11 @@ def draw_case(
     if upstream is None:
         random = np.random.RandomState([seed, 2])
         upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
-    return special(values, module, Given(params, inputs, upstream), format).each(lambda a: representable(a, format))
+    given = special(values, module, Given(params, inputs, upstream), format)
+    held = given.each(lambda a: representable(a, format))
+    # Labels and the like are no numbers of the format: rounded they would be others.
+    exact = {name: x for name, x in given.inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()}
+    return held._replace(inputs=held.inputs | exact)
 
 
 def run_in_longdouble(module: Module, given: Given) -> dict[str, np.ndarray]:

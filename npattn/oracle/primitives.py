@@ -174,9 +174,11 @@ class MaxPool(AxisPool):
 
 
 @dataclass(frozen=True)
-class Weights(PrimitiveSystem):
-    """Of logits (batch, channels, height * width), along the last axis, or along the one before."""
+class Softmax(PrimitiveSystem):
+    """`ops.softmax` of logits (batch, channels, height * width), along the last axis, or along the one before."""
 
+    key: ClassVar = "ops.softmax"
+    primitive = staticmethod(ops.softmax)
     options: ClassVar = ({"axis": "channels"},)
 
     channels: int = integer(least=1, default=16)
@@ -189,20 +191,6 @@ class Weights(PrimitiveSystem):
     def options_of_call(self) -> dict[str, Any]:
         """Return the axis by its number."""
         return {"axis": -1 if self.axis == "positions" else -2}
-
-
-class Softmax(Weights):
-    """`ops.softmax`."""
-
-    key: ClassVar = "ops.softmax"
-    primitive = staticmethod(ops.softmax)
-
-
-class Softmin(Weights):
-    """`ops.softmin`."""
-
-    key: ClassVar = "ops.softmin"
-    primitive = staticmethod(ops.softmin)
 
 
 @dataclass(frozen=True)
@@ -586,7 +574,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
     for system in (
         *(Add, AveragePool, BatchNorm, Conv1d, Conv2d, CrossEntropy, DotProductAttention, Dropout, Gate),
         *(GlobalAveragePool, GlobalLpPool, GlobalLsePool, GlobalMaxPool, Gram, HardSigmoid, HardSwish, L2Normalize),
-        *(Linear, Matmul, MaxPool, Relu, ResizeBilinear, Score, Sigmoid, Softmax, Softmin, WindowAverage),
+        *(Linear, Matmul, MaxPool, Relu, ResizeBilinear, Score, Sigmoid, Softmax, WindowAverage),
     )
 }
 """By key: ``"ops.softmax"``."""

@@ -1,5 +1,6 @@
 """The plugin, by pytest runs of small test files."""
 
+import contextlib
 import importlib
 import re
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 pytest_plugins = ["pytester"]
-# What is first loaded within a run of pytester is forgotten after it, and NumPy can't be loaded twice.
+# What is first loaded within a run of pytester is forgotten after it; NumPy and PyTorch can't be loaded twice.
 importlib.import_module("npattn.oracle.cases")
+with contextlib.suppress(ImportError):
+    importlib.import_module("torch")
 ROOT = Path(__file__).parents[2]
 RIGHT = "run = case.module(case.params, case.inputs['x']); y = run.output"
 
@@ -316,3 +319,31 @@ def test_a_fixture_that_builds_on_ours_is_welcome(run):
     own = "\n\n@pytest.fixture\ndef case(case): return case, 3\n"
     body = "case, three = case; assert three == 3; case.assert_matches({'output': case.expected['output']})"
     run(marked("'eca', formats=['float16'], kinds=['ties']", body) + own).assert_outcomes(passed=1)
+
+
+def test_primitives_are_systems_by_name(run):
+    source = marked("'ops.softmax', 'ops.batch_norm', 'ops.conv2d', formats=['bfloat16'], limit=2")
+    chosen = collected_ids(run(source, "--collect-only", "-q"))
+    keys = ["ops.softmax", "ops.batch_norm", "ops.conv2d"]
+    assert [name.partition("-")[0] for name in chosen] == [key for key in keys for _ in range(2)]
+    run(source).assert_outcomes(passed=6)
+    result = run(marked("'ops.softmx'"), "--collect-only", "-q")
+    assert "system='ops.softmx'; did you mean 'ops.softmax'?" in result.stdout.str()
+
+
+def collected_ids(result):
+    """The ids that pytest --collect-only -q printed, with dots in them."""
+    return re.findall(r"\[([\w.-]+)\]", result.stdout.str())
+
+
+def test_a_system_of_ones_own_is_one_too(run):
+    pytest.importorskip("torch")
+    page = (ROOT / "derivations/your_own_system.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:>>>|\.\.\.) ?(.*)$", page.partition(">>> module = RMSNorm(")[0], re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (example,) = [block for block in blocks if "pytest.mark.golden" in block]
+    code = "\n".join([*lines, example])
+    assert len([line for line in code.splitlines() if line.strip()]) < 60
+    run(code, "-k", "ties or zeros").assert_outcomes(passed=6, deselected=45)
+    wrong = code.replace("w.shape, w,", "w.shape, 1.02 * w,")
+    run(wrong, "-k", "float32 and ties").assert_outcomes(failed=1, deselected=50)

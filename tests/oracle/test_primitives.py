@@ -16,8 +16,8 @@ from npattn.oracle.rounding import Rounding
 
 every_primitive = pytest.mark.parametrize("key", PRIMITIVE_SYSTEMS)
 NOT_SYSTEMS = {
-    "affinity_sums", "concatenate", "fold_windows", "global_pools", "overlap_average", "select", "split", "take", "top",
-    "unfold_windows",
+    "affinity_sums", "concatenate", "fold_windows", "global_pools", "overlap_average", "select", "softmin", "split",
+    "take", "top", "unfold_windows",
 }  # fmt: skip
 """Primitives that move numbers, or serve one system alone."""
 
