@@ -9,7 +9,19 @@ import pytest
 
 import npattn
 
-BASE = {"typing", "version", "checks", "files", "data", "parameters", "fitting", "state_dicts", "fields", "module"}
+BASE = {
+    "typing",
+    "version",
+    "checks",
+    "files",
+    "data",
+    "parameters",
+    "fitting",
+    "pairing",
+    "state_dicts",
+    "fields",
+    "module",
+}
 SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
 HOUSE = ORACLE | {"pictures", "cli", "plugin", "__main__", "npattn"}
