@@ -10,12 +10,11 @@ is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is 
 A pool writes to the array that it is given; a layer adds that array to the gradient that it makes itself. Where a map
 forks into branches of several steps, or a skip connection passes some, `ops.add` adds up what the branches send back.
 
-The functions that end in ``_parameters`` and ``_buffers`` declare what the layers read.
+The functions that end in ``_parameters`` and ``_buffers``, from `npattn.parameters`, declare what the layers read.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,13 +22,12 @@ from typing import Any
 from npattn import ops
 from npattn.module import Pass
 from npattn.parameters import (
-    Parameter,
     add_prefix,
-    norm_buffers,
-    norm_parameters,
+    conv_norm_act_buffers,
+    conv_norm_act_parameters,
+    conv_parameters,
+    linear_parameters,
     strip_prefix,
-    uniform_fan_in,
-    zeros,
 )
 from npattn.typing import Array, Backward, Params
 
@@ -47,78 +45,6 @@ __all__ = [
     "score",
     "submodule",
 ]
-
-
-def conv_parameters(
-    name: str,
-    out_channels: int,
-    in_channels: int,
-    kernel_size: int = 1,
-    *,
-    bias: bool = True,
-    initial: Callable[..., Parameter] = uniform_fan_in,
-) -> dict[str, Parameter]:
-    """Declare what `conv` reads: a weight (out, in, k, k), and a bias (out,).
-
-    Parameters
-    ----------
-    name : str
-    out_channels, in_channels : int
-    kernel_size : int, default 1
-        k.
-    bias : bool, default True
-        Whether there is a bias.
-    initial : callable, default `uniform_fan_in`
-        Makes the weight from its shape. A bias then starts within the same bounds; beside a weight that starts
-        otherwise it starts at 0.
-
-    Returns
-    -------
-    dict of Parameter
-
-    Examples
-    --------
-    >>> {name: parameter.shape for name, parameter in conv_parameters("conv1", 4, 8, 3).items()}
-    {'conv1.weight': (4, 8, 3, 3), 'conv1.bias': (4,)}
-    """
-    return weight_and_bias(name, (out_channels, in_channels, kernel_size, kernel_size), bias, initial)
-
-
-def linear_parameters(
-    name: str,
-    out_features: int,
-    in_features: int,
-    *,
-    bias: bool = True,
-    initial: Callable[..., Parameter] = uniform_fan_in,
-) -> dict[str, Parameter]:
-    """Declare what `linear` reads: a weight (out, in), and a bias (out,); as `conv_parameters`.
-
-    Examples
-    --------
-    >>> {name: parameter.shape for name, parameter in linear_parameters("fc", 3, 8).items()}
-    {'fc.weight': (3, 8), 'fc.bias': (3,)}
-    """
-    return weight_and_bias(name, (out_features, in_features), bias, initial)
-
-
-def conv_norm_act_parameters(
-    name: str, out_channels: int, in_channels: int, kernel_size: int = 1, *, index: int = 0
-) -> dict[str, Parameter]:
-    """Declare the parameters of `conv_norm_act`: a kernel without bias, which the norm would take away, and a norm.
-
-    Examples
-    --------
-    >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
-    ['conv5a.0.weight', 'conv5a.1.weight', 'conv5a.1.bias']
-    """
-    kernel = conv_parameters(f"{name}.{index}", out_channels, in_channels, kernel_size, bias=False)
-    return kernel | norm_parameters(f"{name}.{index + 1}", out_channels)
-
-
-def conv_norm_act_buffers(name: str, out_channels: int, *, index: int = 0) -> dict[str, Parameter]:
-    """Declare the running statistics of `conv_norm_act`."""
-    return norm_buffers(f"{name}.{index + 1}", out_channels)
 
 
 def conv(
@@ -399,18 +325,6 @@ def submodule(forward: Callable[..., Pass], params: Params, name: str, *inputs: 
         return dx, add_prefix(f"{name}.", grads)
 
     return replace(run, backward=backward, buffers=add_prefix(f"{name}.", run.buffers))
-
-
-def weight_and_bias(
-    name: str, shape: tuple[int, ...], bias: bool, initial: Callable[..., Parameter]
-) -> dict[str, Parameter]:
-    """Declare a weight and, if there is to be one, a bias that starts as its weight does, or else at 0."""
-    weight = {f"{name}.weight": initial(*shape)}
-    if not bias:
-        return weight
-    outputs, inputs = shape[0], math.prod(shape[1:])
-    start = uniform_fan_in(outputs, inputs=inputs) if initial is uniform_fan_in else zeros(outputs)
-    return weight | {f"{name}.bias": start}
 
 
 def named(primitive: Callable[..., Any], x: Array, params: Params, names: Sequence[str]) -> tuple[Any, Backward]:

@@ -14,7 +14,11 @@ from npattn.checks import describe_type
 __all__ = [
     "Parameter",
     "add_prefix",
+    "conv_norm_act_buffers",
+    "conv_norm_act_parameters",
+    "conv_parameters",
     "he_normal",
+    "linear_parameters",
     "norm_buffers",
     "norm_parameters",
     "ones",
@@ -89,6 +93,59 @@ def ones(*shape: int) -> Parameter:
     return Parameter(shape, lambda _, shape: np.ones(shape), lambda random, shape: random.uniform(0.5, 1.5, shape))
 
 
+def conv_parameters(
+    name: str,
+    out_channels: int,
+    in_channels: int,
+    kernel_size: int = 1,
+    *,
+    bias: bool = True,
+    initial: Callable[..., Parameter] = uniform_fan_in,
+) -> dict[str, Parameter]:
+    """Declare what `layers.conv` reads: a weight (out, in, k, k), and a bias (out,).
+
+    Parameters
+    ----------
+    name : str
+    out_channels, in_channels : int
+    kernel_size : int, default 1
+        k.
+    bias : bool, default True
+        Whether there is a bias.
+    initial : callable, default `uniform_fan_in`
+        Makes the weight from its shape. A bias then starts within the same bounds; beside a weight that starts
+        otherwise it starts at 0.
+
+    Returns
+    -------
+    dict of Parameter
+
+    Examples
+    --------
+    >>> {name: parameter.shape for name, parameter in conv_parameters("conv1", 4, 8, 3).items()}
+    {'conv1.weight': (4, 8, 3, 3), 'conv1.bias': (4,)}
+    """
+    return weight_and_bias(name, (out_channels, in_channels, kernel_size, kernel_size), bias, initial)
+
+
+def linear_parameters(
+    name: str,
+    out_features: int,
+    in_features: int,
+    *,
+    bias: bool = True,
+    initial: Callable[..., Parameter] = uniform_fan_in,
+) -> dict[str, Parameter]:
+    """Declare what `layers.linear` reads: a weight (out, in), and a bias (out,); as `conv_parameters`.
+
+    Examples
+    --------
+    >>> {name: parameter.shape for name, parameter in linear_parameters("fc", 3, 8).items()}
+    {'fc.weight': (3, 8), 'fc.bias': (3,)}
+    """
+    return weight_and_bias(name, (out_features, in_features), bias, initial)
+
+
 def norm_parameters(name: str, channels: int) -> dict[str, Parameter]:
     """Declare a batch norm's scale and shift, which start at 1 and 0."""
     return {f"{name}.weight": ones(channels), f"{name}.bias": zeros(channels)}
@@ -97,6 +154,37 @@ def norm_parameters(name: str, channels: int) -> dict[str, Parameter]:
 def norm_buffers(name: str, channels: int) -> dict[str, Parameter]:
     """Declare a batch norm's running mean and variance, which start at 0 and 1."""
     return {f"{name}.running_mean": zeros(channels), f"{name}.running_var": ones(channels)}
+
+
+def conv_norm_act_parameters(
+    name: str, out_channels: int, in_channels: int, kernel_size: int = 1, *, index: int = 0
+) -> dict[str, Parameter]:
+    """Declare the parameters of `layers.conv_norm_act`: a norm, and a kernel without bias, which the norm would undo.
+
+    Examples
+    --------
+    >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
+    ['conv5a.0.weight', 'conv5a.1.weight', 'conv5a.1.bias']
+    """
+    kernel = conv_parameters(f"{name}.{index}", out_channels, in_channels, kernel_size, bias=False)
+    return kernel | norm_parameters(f"{name}.{index + 1}", out_channels)
+
+
+def conv_norm_act_buffers(name: str, out_channels: int, *, index: int = 0) -> dict[str, Parameter]:
+    """Declare the running statistics of `layers.conv_norm_act`."""
+    return norm_buffers(f"{name}.{index + 1}", out_channels)
+
+
+def weight_and_bias(
+    name: str, shape: tuple[int, ...], bias: bool, initial: Callable[..., Parameter]
+) -> dict[str, Parameter]:
+    """Declare a weight and, if there is to be one, a bias that starts as its weight does, or else at 0."""
+    weight = {f"{name}.weight": initial(*shape)}
+    if not bias:
+        return weight
+    outputs, inputs = shape[0], math.prod(shape[1:])
+    start = uniform_fan_in(outputs, inputs=inputs) if initial is uniform_fan_in else zeros(outputs)
+    return weight | {f"{name}.bias": start}
 
 
 def strip_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from npattn.checks import nearest, suggest
 from npattn.fitting import Shape, declared, default_of, search, solid
+from npattn.pairing import ending, pair_all, pair_names, stem
 
 if TYPE_CHECKING:
     from npattn.module import Module
 
 __all__ = ["check_parameter_names", "check_parameter_shapes"]
 
-ENDINGS = {"kernel": "weight", "w": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "variance": "var"}
-"""What other libraries call a layer's arrays."""
 LISTED = 3
 """Prefixes that a message lists before it counts the others."""
 
@@ -99,73 +97,6 @@ def shape_of(value: Any) -> Shape | None:
         return tuple(map(int, value.shape))
     except (AttributeError, TypeError, ValueError):
         return None
-
-
-def ending(name: str) -> str:
-    """Return what kind of array a name ends in: weight, bias, mean, var."""
-    last = re.split(r"[._/]", name.lower())[-1]
-    return ENDINGS.get(last, last)
-
-
-def stem(name: str) -> str:
-    """Return a name without its ending."""
-    return re.sub(r"[._/]?[^._/]*$", "", name)
-
-
-def pair_names(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]) -> dict[str, str]:
-    """Say which missing name each unknown one stands for, as far as shapes, endings, spelling and order tell.
-
-    Examples
-    --------
-    >>> pair_names({"reduce.weight": (4, 64), "expand.weight": (64, 4)}, {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
-    {'reduce.weight': 'fc1.weight', 'expand.weight': 'fc2.weight'}
-    """
-    pairs: dict[str, str] = {}
-    for key in (
-        lambda name, shape: (shape, ending(name)),
-        lambda name, shape: (solid(shape), ending(name)),
-        lambda _, shape: shape,
-        lambda _, shape: solid(shape),
-    ):
-        groups: dict[Any, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-        for name, shape in unknown.items():
-            if shape is not None and name not in pairs:
-                groups[key(name, shape)][0].append(name)
-        taken = set(pairs.values())
-        for name, shape in missing.items():
-            if name not in taken:
-                groups[key(name, shape)][1].append(name)
-        for names, targets in groups.values():
-            pairs |= match(names, targets)
-    return {name: pairs[name] for name in unknown if name in pairs}
-
-
-def match(names: list[str], targets: list[str]) -> dict[str, str]:
-    """Pair names of arrays of one kind: by spelling where it decides, else in order, if there are as many of both."""
-    if not names or not targets:
-        return {}
-    if len(names) > len(targets):
-        return {name: target for target, name in match(targets, names).items()}
-    if len(targets) > 1:
-        spelt = {name: target for name in names if (target := nearest_by_far(name, targets))}
-        if len(spelt) == len(set(spelt.values())) == len(names):
-            return spelt
-    return dict(zip(names, targets, strict=True)) if len(names) == len(targets) else {}
-
-
-def nearest_by_far(name: str, targets: list[str]) -> str | None:
-    """Return the target whose spelling is nearest, if no other is almost as near."""
-    scores = {t: difflib.SequenceMatcher(None, name.lower(), t.lower()).ratio() for t in targets}
-    first, second, *_ = sorted(targets, key=scores.__getitem__, reverse=True)
-    return first if scores[first] >= scores[second] + 0.1 else None
-
-
-def pair_all(given: Mapping[str, Shape | None], expected: Mapping[str, Shape]) -> dict[str, str]:
-    """Pair all unknown names with missing ones; nothing where one remains, or there are a whole model's."""
-    unknown = {name: shape for name, shape in given.items() if name not in expected}
-    missing = {name: shape for name, shape in expected.items() if name not in given}
-    pairs = pair_names(unknown, missing) if len(unknown) <= len(missing) else {}
-    return pairs if len(pairs) == len(unknown) else {}
 
 
 def renaming_hint(

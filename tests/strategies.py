@@ -31,6 +31,7 @@ from npattn.oracle.strategies import (
 )
 
 __all__ = [
+    "NAMESPACE",
     "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
@@ -62,6 +63,8 @@ __all__ = [
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
+NAMESPACE = {system.__name__: system for system in SYSTEMS}
+"""What the text of a module is evaluated in."""
 SMALL_MODULES = {
     "flexible-segmentation": npattn.FlexibleSegmentation(channels=8, classes=2, window=3, stride=2, reduction=4),
     "cbam": npattn.CBAM(channels=8, reduction=4),

@@ -18,6 +18,7 @@ BASE = {
     "data",
     "parameters",
     "fitting",
+    "pairing",
     "state_dicts",
     "fields",
     "module",

@@ -177,21 +177,6 @@ def test_conv_norm_act_keeps_the_size_and_is_its_three_steps(kernel_size, dilati
     np.testing.assert_array_equal(r, ops.relu(n)[0])
 
 
-def test_a_bias_starts_within_the_bounds_of_its_weight_and_fills_them():
-    for declared in (layers.conv_parameters("a", 4000, 4, 5), layers.linear_parameters("a", 4000, 100)):
-        weight, bias = (declared[f"a.{name}"].draw(np.random.RandomState(0)) for name in ("weight", "bias"))
-        for values in (weight, bias):
-            assert 0.0999 < values.max() < 0.1
-            assert -0.1 < values.min() < -0.0999
-
-
-def test_a_bias_beside_a_weight_that_starts_otherwise_starts_at_zero():
-    declared = layers.linear_parameters("a", 3, 8, initial=he_normal)
-    expected = he_normal(3, 8).draw(np.random.RandomState(0))
-    np.testing.assert_array_equal(declared["a.weight"].draw(np.random.RandomState(0)), expected)
-    assert not declared["a.bias"].draw(np.random.RandomState(0)).any()
-
-
 def test_submodule_finds_its_parameters_and_names_gradients_and_buffers_as_the_whole_does():
     inner = CoordinateAttention(channels=3, training=True)
     own, x = inner.init(generic=True), normal(*MAP)

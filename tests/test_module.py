@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.module import as_tuple
-from tests.strategies import SYSTEMS, cases, modules
+from tests.strategies import NAMESPACE, SYSTEMS, cases, modules
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 
@@ -126,7 +126,7 @@ def test_a_bias_that_is_drawn_fills_the_interval_that_its_layers_weight_is_drawn
 def test_a_module_is_a_value(module):
     assert module == dataclasses.replace(module)
     assert hash(module) == hash(dataclasses.replace(module))
-    assert eval(repr(module), vars(npattn)) == module
+    assert eval(repr(module), NAMESPACE) == module
     assert pickle.loads(pickle.dumps(module)) == module
 
 

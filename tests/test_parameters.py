@@ -39,3 +39,18 @@ def test_constants_start_as_such_and_have_generic_values_beside(declare, value):
 
 def test_generic_ones_stay_positive_since_variances_are_among_them():
     assert (parameters.ones(1000).draw(random(0), generic=True) > 0).all()
+
+
+def test_a_bias_starts_within_the_bounds_of_its_weight_and_fills_them():
+    for declared in (parameters.conv_parameters("a", 4000, 4, 5), parameters.linear_parameters("a", 4000, 100)):
+        weight, bias = (declared[f"a.{name}"].draw(np.random.RandomState(0)) for name in ("weight", "bias"))
+        for values in (weight, bias):
+            assert 0.0999 < values.max() < 0.1
+            assert -0.1 < values.min() < -0.0999
+
+
+def test_a_bias_beside_a_weight_that_starts_otherwise_starts_at_zero():
+    declared = parameters.linear_parameters("a", 3, 8, initial=parameters.he_normal)
+    expected = parameters.he_normal(3, 8).draw(np.random.RandomState(0))
+    np.testing.assert_array_equal(declared["a.weight"].draw(np.random.RandomState(0)), expected)
+    assert not declared["a.bias"].draw(np.random.RandomState(0)).any()

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import npattn
 from npattn import (
     CBAM,
     CBAMChannelGate,
@@ -21,9 +20,9 @@ from npattn import (
 )
 from npattn.fitting import declared
 from npattn.oracle import generic_values
-from npattn.state_dicts import conversion, pair_names
+from npattn.state_dicts import conversion
 from tests.misfits import MISFITS, label
-from tests.strategies import modules
+from tests.strategies import NAMESPACE, modules
 
 SE = SqueezeExcitation(64)
 pytestmark = pytest.mark.usefixtures("patience")
@@ -148,21 +147,6 @@ def test_a_name_that_fits_by_spelling_alone_is_told_with_the_shape_that_is_expec
 def test_a_name_like_no_other_is_told_none(name):
     message = complaint(SqueezeExcitation(8), SqueezeExcitation(8).init() | {name: np.ones((3, 5, 7))})
     assert f"unknown parameter {name!r} (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
-
-
-def test_pairs_are_exact_shapes_first_then_endings_then_axes_of_one():
-    missing = {"a.weight": (4, 1), "b.weight": (4,), "b.bias": (4,)}
-    assert pair_names({"w.bias": (4,)}, missing) == {"w.bias": "b.bias"}
-    assert pair_names({"w.kernel": (4,)}, missing) == {"w.kernel": "b.weight"}
-    assert pair_names({"w.weight": (4, 1)}, missing) == {"w.weight": "a.weight"}
-    assert pair_names({"w": None, "v.weight": (5, 4)}, missing) == {}
-    crossed = {"x.weight": (4,), "y.weight": (4, 1)}
-    assert pair_names(crossed, missing) == {"x.weight": "b.weight", "y.weight": "a.weight"}
-    flat = {"beta": (1, 4), "kernel": (4, 1)}
-    assert pair_names(flat, {"a.weight": (4, 1, 1, 1), "a.bias": (4,)}) == {"beta": "a.bias", "kernel": "a.weight"}
-    assert pair_names({"norm.moving_variance": (4,)}, {"bn.running_mean": (4,), "bn.running_var": (4,)}) == {
-        "norm.moving_variance": "bn.running_var"
-    }
 
 
 # Prefixes
@@ -354,7 +338,7 @@ def test_shapes_of_other_hyperparameters_are_told_those_and_the_call_that_fits(m
     message = complaint(module, stand_ins(target))
     labels, call = re.search(r"; ([^;]*) would fit: (.*?)(?: \(expected .*)?$", message).groups()
     assert set(labels.split(", ")) == expected
-    assert declared(eval(call, vars(npattn))) == declared(target)
+    assert declared(eval(call, NAMESPACE)) == declared(target)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from npattn import layers, ops
 from npattn.checks import check_variance
 from npattn.fields import boolean, choices, integer
 from npattn.module import Module, Paper, Pass
-from npattn.ops.pooling import GLOBAL_POOLS
+from npattn.ops.global_pooling import GLOBAL_POOLS
 from npattn.parameters import Parameter, add_prefix, norm_buffers, norm_parameters
 from npattn.typing import Array, Params
 

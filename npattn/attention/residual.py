@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -92,6 +93,11 @@ class Residual(Module):
         url="https://arxiv.org/abs/1512.03385",
     )
 
+    pairs_positions: ClassVar[Any] = property(attrgetter("inner.pairs_positions"))
+    """Whether the inner system pairs positions."""
+    estimator: ClassVar[Any] = property(attrgetter("inner.estimator"))
+    """What the inner system estimates a gradient by."""
+
     inner: Module = checked(check_inner)
 
     @classmethod
@@ -105,11 +111,6 @@ class Residual(Module):
         return cast(Any, self.inner).channels
 
     @property
-    def pairs_positions(self) -> bool:  # type: ignore[override]
-        """Whether the inner system pairs positions."""
-        return self.inner.pairs_positions
-
-    @property
     def without_gradient(self) -> tuple[str, ...]:  # type: ignore[override]
         """Which inputs of the inner system have no gradient."""
         return self.inner.without_gradient
@@ -118,11 +119,6 @@ class Residual(Module):
     def training(self) -> bool:
         """Whether the inner system trains."""
         return getattr(self.inner, "training", False)
-
-    @property
-    def estimator(self) -> str | None:  # type: ignore[override]
-        """What the inner system estimates a gradient by."""
-        return self.inner.estimator
 
     @property
     def attention_map(self) -> Callable[..., Array]:

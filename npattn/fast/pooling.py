@@ -8,7 +8,8 @@ import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
-from npattn.ops.pooling import first_maximum, global_pools, mean, scatter
+from npattn.ops.global_pooling import global_pools
+from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import replacing
 from npattn.typing import Array, Backward
 

@@ -17,19 +17,18 @@ from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
-from npattn.ops.joining import concatenate, split
-from npattn.ops.linear import linear
-from npattn.ops.losses import cross_entropy
-from npattn.ops.normalisation import batch_norm, l2_normalize
-from npattn.ops.pooling import (
-    average_pool,
+from npattn.ops.global_pooling import (
     global_average_pool,
     global_lp_pool,
     global_lse_pool,
     global_max_pool,
     global_pools,
-    max_pool,
 )
+from npattn.ops.joining import concatenate, split
+from npattn.ops.linear import linear
+from npattn.ops.losses import cross_entropy
+from npattn.ops.normalisation import batch_norm, l2_normalize
+from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
 from npattn.ops.selecting import score, select, take, top

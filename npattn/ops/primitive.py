@@ -137,9 +137,9 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
         return register
 
     found = cast(Primitive, compute)
-    found.definition, found.ways, found.faster = definition, ways, faster  # type: ignore[method-assign]
+    vars(compute).update(definition=definition, ways=ways, faster=faster)
     # What ndarray's own __array_function__ calls for a subclass that leaves a function to it.
-    compute._implementation = functools.partial(decide, found)  # type: ignore[attr-defined]
+    vars(compute).update(_implementation=functools.partial(decide, found))
     PRIMITIVES.append(found)
     return found
 

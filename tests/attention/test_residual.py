@@ -15,7 +15,7 @@ from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity
 from tests.attention.test_flexible import SATURATED
-from tests.strategies import cases, residual_modules, seeds
+from tests.strategies import NAMESPACE, cases, residual_modules, seeds
 
 
 def gives_one_map(system):
@@ -216,7 +216,7 @@ def test_attention_map_is_the_inner_systems_for_the_parameters_of_the_whole(dept
 @given(residual_modules())
 def test_a_residual_is_written_hashed_and_pickled_as_a_value(module):
     assert repr(module) == f"Residual(inner={module.inner!r})"
-    assert eval(repr(module), vars(npattn)) == pickle.loads(pickle.dumps(module)) == module
+    assert eval(repr(module), NAMESPACE) == pickle.loads(pickle.dumps(module)) == module
     assert hash(module) == hash(dataclasses.replace(module))
     assert module != Residual(module)
     assert list(module.parameter_shapes()) == [f"inner.{name}" for name in module.inner.parameter_shapes()]
