@@ -97,6 +97,8 @@ class Residual(Module):
     """Whether the inner system pairs positions."""
     estimator: ClassVar[Any] = property(attrgetter("inner.estimator"))
     """What the inner system estimates a gradient by."""
+    without_gradient: ClassVar[Any] = property(attrgetter("inner.without_gradient"))
+    """Which inputs of the inner system have no gradient."""
 
     inner: Module = checked(check_inner)
 
@@ -109,11 +111,6 @@ class Residual(Module):
     def channels(self) -> int:
         """C, channels of the map."""
         return cast(Any, self.inner).channels
-
-    @property
-    def without_gradient(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Which inputs of the inner system have no gradient."""
-        return self.inner.without_gradient
 
     @property
     def training(self) -> bool:
