@@ -12,12 +12,12 @@ from importlib.util import find_spec
 
 from npattn.ops.adding import accumulate, add
 from npattn.ops.affinity import affinity_sums
-from npattn.ops.attention import dot_product_attention
+from npattn.ops.attention import dot_product_attention, masked_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
 from npattn.ops.gating import gate
-from npattn.ops.joining import concatenate, split
+from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
 from npattn.ops.normalisation import batch_norm, l2_normalize
@@ -60,10 +60,12 @@ __all__ = [
     "hard_swish",
     "l2_normalize",
     "linear",
+    "masked_attention",
     "matmul",
     "max_pool",
     "overlap_average",
     "relu",
+    "repeat",
     "resize_bilinear",
     "score",
     "select",
