@@ -158,8 +158,13 @@ class ScaledDotProductAttention(Module):
 
     @classmethod
     def example(cls) -> ScaledDotProductAttention:
-        """Return a small instance: 4 heads of 8, which share 2 heads of keys; causal, aligned at the top left."""
-        return cls(heads=4, key_heads=2, head_dim=8, causal="top-left")
+        """Return a small instance: 4 heads of 8 that share 2 heads of keys, causal from the top left, with sinks."""
+        return cls(heads=4, key_heads=2, head_dim=8, causal="top-left", sink=True)
+
+    @property
+    def channels(self) -> int:
+        """D, of queries and keys, by the name that other systems give it."""
+        return self.head_dim
 
     @property
     def groups(self) -> int:
@@ -256,16 +261,16 @@ class ScaledDotProductAttention(Module):
         """Repeat heads of keys and values, attend. The tags are the equation numbers of the derivation."""
         options = self.attention_options(params, query, key, others)
         shared = self.heads // self.groups
-        k, back_key = ops.repeat(key, shared, axis=1)                                  # (1)
-        v, back_value = ops.repeat(value, shared, axis=1)                              # (2)
+        k, back_key = ops.repeat(key, shared, axis=1)                                    # (1)
+        v, back_value = ops.repeat(value, shared, axis=1)                                # (2)
         qkv = map(columns, (query, k, v))
-        (o, lse), back_attention = ops.masked_attention(*qkv, self.factor, **options)  # (3)
+        (o, lse), back_attention = ops.masked_attention(*qkv, self.factor, **options)    # (3)
 
         def backward(dy):
             do, dlse = dy if self.logsumexp else (dy, 0.0)
             dq, dk, dv, dbias, dsink = back_attention(columns(do), dlse)                 # (3')
-            dvalue = back_value(columns(dv))                                           # (2')
-            dkey = back_key(columns(dk))                                               # (1')
+            dvalue = back_value(columns(dv))                                             # (2')
+            dkey = back_key(columns(dk))                                                 # (1')
             dothers = (dbias,) * self.bias + (None,) * (self.mask + self.lengths)
             return (columns(dq), dkey, dvalue, *dothers), {"sink": dsink} if self.sink else {}
 

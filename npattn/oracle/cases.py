@@ -60,6 +60,29 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
     "mhsa": [{"heads": 1}, {"heads": 16}],
+    "sdpa": [
+        {"causal": None, "sink": False},
+        {"causal": "bottom-right"},
+        {"key_heads": 1},
+        {"key_heads": 4},
+        {"window": (2, 0)},
+        {"window": (1, 3), "causal": None},
+        {"softcap": 2},
+        {"bias": True},
+        {"mask": True, "causal": None},
+        {"lengths": True, "causal": None},
+        {"logsumexp": True, "sink": False},
+        {"scale": 1},
+        {
+            "causal": "bottom-right",
+            "window": (4, 0),
+            "softcap": 2,
+            "bias": True,
+            "mask": True,
+            "lengths": True,
+            "logsumexp": True,
+        },
+    ],
     "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
     "residual": [
         {"inner": Residual(SqueezeExcitation(16))},
@@ -71,6 +94,28 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pcm": [{"embedding": 2}, {"embedding": 33}],
 }
 """Hyperparameters to be tried, by a system's key: what differs from its example."""
+
+
+OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
+    "sdpa": [
+        ((2, 5, 15), {"head_dim": 1, "value_dim": 2}),
+        ((3, 1, 16), {"head_dim": 16, "causal": "bottom-right"}),
+        ((1, 17, 1), {"head_dim": 31}),
+        ((2, 1, 1), {"head_dim": 32}),
+        ((1, 65, 65), {"head_dim": 63}),
+        ((1, 16, 33), {"head_dim": 64, "value_dim": 32, "causal": None}),
+        ((2, 33, 16), {"head_dim": 65, "causal": "bottom-right"}),
+        ((1, 31, 32), {"head_dim": 96, "heads": 2, "key_heads": 1}),
+        ((1, 63, 64), {"head_dim": 128, "heads": 2, "key_heads": 1}),
+        ((1, 64, 127), {"head_dim": 127, "heads": 2, "key_heads": 1, "causal": "bottom-right"}),
+        ((1, 32, 129), {"head_dim": 160, "value_dim": 96, "heads": 2, "key_heads": 1, "causal": None}),
+        ((1, 33, 65), {"head_dim": 192, "value_dim": 128, "heads": 2, "key_heads": 2}),
+        ((1, 65, 32), {"head_dim": 256, "heads": 1, "key_heads": 1}),
+        ((1, 15, 17), {"head_dim": 257, "heads": 1, "key_heads": 1}),
+        ((1, 1024, 1024), {"head_dim": 16, "heads": 1, "key_heads": 1}),
+    ],
+}
+"""Batch, height and width, with hyperparameters, where it is not channels and positions by which sizes are hard."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +146,7 @@ class Recipe:
     def id(self) -> str:
         """A name to read and to select by: system, format, shape, what is special."""
         key = getattr(self.module, "key", type(self.module).__name__)
-        channels = getattr(self.module, "channels", None) or self.module.input_shapes(1, 1, 1).popitem()[1][1]
+        channels = getattr(self.module, "channels", None) or next(iter(self.module.input_shapes(1, 1, 1).values()))[1]
         shape = f"{self.batch}x{channels}x{self.height}x{self.width}"
         seed = f"seed{self.seed}" if self.seed else ""
         return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
@@ -193,12 +238,16 @@ def recipes_of(module: Module, kind: str, free: bool) -> list[Recipe]:
     """List the cases of one kind; where `free`, other channels and hyperparameters than the module's are tried too."""
     training: dict[str, Any] = {"training": True}
     trained = [replace(module, **training)] if free and "training" in hyperparameters_of(module) else []
+    own = OWN_SIZES.get(getattr(module, "key", ""), []) if free else []
+    if kind == "sizes" and own:
+        found = [(replace(module, **changes), sizes, write_label(changes)) for sizes, changes in own]
+        return [Recipe(m, "", *sizes, label=label) for m, sizes, label in found]
     if kind == "sizes":
         return [Recipe(fit(module, channels if free else None, h * w), "", b, h, w) for b, channels, h, w in SIZES]
     if kind == "options":
         options = OPTIONS.get(getattr(module, "key", ""), []) if free else []
-        found = [(replace(module, **changes), write_label(changes)) for changes in options]
-        return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in found] + [
+        changed = [(replace(module, **changes), write_label(changes)) for changes in options]
+        return [Recipe(m, "", BATCH, HEIGHT, WIDTH, label=label) for m, label in changed] + [
             Recipe(m, "", BATCH, HEIGHT, WIDTH, label="training") for m in trained
         ]
     return [

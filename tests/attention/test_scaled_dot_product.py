@@ -46,8 +46,7 @@ def published(module):
 
         def forward(self, *inputs):
             given = dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
-            host = {name: a.detach().double().numpy() for name, a in given.items()}
-            seen = torch.tensor(seen_pairs(module, host))
+            seen = self.seen(given)
             shared = module.heads // module.groups
             k, v = (given[name].repeat_interleave(shared, dim=1) for name in ("key", "value"))
             z = module.factor * given["query"] @ k.transpose(-1, -2)
@@ -62,6 +61,20 @@ def published(module):
             output = weights @ v
             log_sum = torch.logsumexp(logits, -1).masked_fill(~alive[..., 0], -torch.inf)
             return (output, log_sum) if module.logsumexp else output
+
+        def seen(self, given):
+            batch, heads, queries, _ = given["query"].shape
+            keys = given["key"].shape[2]
+            m, n = torch.arange(queries)[:, None], torch.arange(keys)
+            seen = torch.ones(batch, heads, queries, keys, dtype=torch.bool)
+            if module.causal:
+                seen = seen.tril(0 if module.causal == "top-left" else keys - queries)
+            if module.window:
+                left, right = module.window
+                seen = seen & (n >= m + keys - queries - left) & (n <= m + keys - queries + right)
+            if module.lengths:
+                seen = seen & (n < given["lengths"].reshape(-1, 1, 1, 1))
+            return seen & given["mask"].bool() if module.mask else seen
 
     return Reference()
 

@@ -119,6 +119,16 @@ def modules_of(key):
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
+        "sdpa": lambda: [
+            npattn.ScaledDotProductAttention(**options)
+            for options in (
+                {"heads": 2, "head_dim": 8},
+                {"heads": 4, "key_heads": 1, "head_dim": 12, "causal": "bottom-right", "logsumexp": True},
+                {"heads": 2, "head_dim": 8, "value_dim": 4, "bias": True, "softcap": 2, "logsumexp": True},
+                {"heads": 2, "head_dim": 8, "mask": True, "lengths": True, "sink": True, "logsumexp": True},
+                {"heads": 2, "key_heads": 1, "head_dim": 8, "window": (3, 1), "softcap": 1, "sink": True},
+            )
+        ],
         "masked": lambda: [
             MaskedAttention(masking=masking, pattern=pattern, by_hand=i % 2 == j)
             for i, masking in enumerate(MASKINGS)
@@ -155,6 +165,13 @@ def held_out_cases(key):
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),
+        ],
+        "sdpa": lambda: [
+            npattn.ScaledDotProductAttention(**options)
+            for options in (
+                {"heads": 6, "key_heads": 3, "head_dim": 24, "causal": "bottom-right", "softcap": 3, "bias": True},
+                {"heads": 2, "head_dim": 40, "window": (5, 0), "lengths": True, "mask": True, "logsumexp": True},
+            )
         ],
         "multi-scale": lambda: [
             npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),
