@@ -207,9 +207,7 @@ class ScaledDotProductAttention(Module):
         """Draw lengths from 1 to the number of keys; the third image, where there is one, has no keys."""
         found = super().draw_inputs(shapes, random)
         if self.lengths:
-            lengths = random.randint(1, shapes["key"][2] + 1, shapes["lengths"]).astype(float)
-            lengths[2:3] = 0
-            found["lengths"] = lengths
+            found["lengths"] = draw_lengths(shapes["lengths"], shapes["key"][2], random)
         return found
 
     def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
@@ -237,17 +235,9 @@ class ScaledDotProductAttention(Module):
                     f"{self}: {name} has shape {a.shape}; expected {len(axes)} axes, ({', '.join(axes)})"
                     + (f"; a single image needs a batch axis: {name}[None]" if a.ndim == len(axes) - 1 else "")
                 )
-        batch, _, queries, _ = given["query"].shape
-        keys = given["key"].shape[2]
-        for name, expected in self.input_shapes(batch, queries, keys).items():
+        for name, expected in self.expected_shapes(inputs).items():
             shape = tuple(given[name].shape)
-            if name in ("bias", "mask"):
-                if shape[2:] != expected[2:] or shape[0] not in (1, batch) or shape[1] not in (1, self.heads):
-                    raise ValueError(
-                        f"{self}: {name} has shape {shape}; expected ({batch} or 1, {self.heads} or 1, {queries}, "
-                        f"{keys}): ({', '.join(AXES[name])})"
-                    )
-            elif shape != expected:
+            if shape != expected:
                 swapped = len(shape) == 4 and (shape[0], shape[2], shape[1], shape[3]) == expected
                 raise ValueError(
                     f"{self}: {name} has shape {shape}; expected {expected}: ({', '.join(AXES[name])})"
@@ -256,6 +246,16 @@ class ScaledDotProductAttention(Module):
         for name in ("query", "key"):
             if 0 in given[name].shape[2:]:
                 raise ValueError(f"{self}: {name} has shape {given[name].shape}; expected at least one {name}")
+
+    def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes that inputs have to have, given the numbers of images, queries and keys; a bias and a mask serve all.
+
+        Their first two axes are what they are if they are 1, else the numbers of images and heads.
+        """
+        given = dict(zip(self.input_shapes(1, 1, 1), inputs, strict=True))
+        expected = self.input_shapes(len(inputs[0]), inputs[0].shape[2], inputs[1].shape[2])
+        pairs = [name for name in ("bias", "mask") if name in given]
+        return expected | {name: shape_of_pairs(given[name], expected["query"], expected[name]) for name in pairs}
 
     def forward(self, params: Params, query: Array, key: Array, value: Array, *others: Array) -> Pass:
         """Repeat heads of keys and values, attend. The tags are the equation numbers of the derivation."""
@@ -345,6 +345,18 @@ def check_rows(call: str, rows: Sequence[int], queries: int) -> list[int]:
         if row >= queries:
             raise ValueError(f"{call}: rows holds {row}; expected queries from 0 to {queries - 1}")
     return [int(row) for row in rows]
+
+
+def shape_of_pairs(a: Array, query: tuple[int, ...], pairs: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape that what belongs to pairs of queries and keys has to have: images and heads may be 1."""
+    return *(1 if n == 1 else m for n, m in zip(a.shape[:2], query[:2], strict=True)), *pairs[2:]
+
+
+def draw_lengths(shape: tuple[int, ...], keys: int, random: np.random.RandomState) -> np.ndarray:
+    """Draw how many keys each image has, from 1 on; the third image, where there is one, has none."""
+    lengths = random.randint(1, keys + 1, shape).astype(float)
+    lengths[2:3] = 0
+    return lengths
 
 
 def columns(a: Array) -> Array:

@@ -59,7 +59,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
-    "mhsa": [{"heads": 1}, {"heads": 16}],
+    "mhsa": [
+        {"heads": 1},
+        {"heads": 16},
+        {"causal": True},
+        {"bias": True},
+        {"padding": True},
+        {"causal": True, "bias": True, "padding": True},
+    ],
     "sdpa": [
         {"causal": None, "sink": False},
         {"causal": "bottom-right"},

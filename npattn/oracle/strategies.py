@@ -99,9 +99,13 @@ def pam_modules() -> Modules:
     return st.builds(PositionAttention, channels=channels, reduction=reductions)
 
 
-def mhsa_modules() -> Modules:
+def mhsa_modules(masked: bool = False) -> Modules:
+    options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
-        lambda heads, each: MultiHeadSelfAttention(heads * each, heads), st.integers(1, 4), st.integers(1, 4)
+        lambda heads, each, *options: MultiHeadSelfAttention(heads * each, heads, *options),
+        st.integers(1, 4),
+        st.integers(1, 4),
+        *options,
     )
 
 
@@ -207,7 +211,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
-    "mhsa": mhsa_modules,
+    "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "residual": residual_modules,
