@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
+from npattn.fast.blas import serial_product
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, cut_axis
+from npattn.fast.threads import parallel_for
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import transpose
-from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
-BLOCK_PAIRS = 2**19
-"""Pairs of positions in a block: few enough to stay in the cache from one pass over them to the next."""
-MIN_ROWS = 256
-"""Rows in a block at least: every block adds to all later columns, which has to serve many rows to be worth it."""
+BLOCK_ROWS, BLOCK_COLUMNS = 512, 768
+"""Rows and columns in a block at most: its pairs stay in the cache from one pass over them to the next."""
 
 
 def is_worth_blocks(u: Array, v: Array) -> bool:
@@ -23,44 +22,71 @@ def is_worth_blocks(u: Array, v: Array) -> bool:
 
 @affinity_sums.faster(suits=is_worth_blocks)
 def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
-    """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well."""
+    """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well.
+
+    One block of rows comes after the other. Its blocks add to different columns, so that they can be computed at the
+    same time; what they add to the rows themselves is summed behind them, in order.
+    """
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.zeros_like(values)
-    blocks = upper_half(u.shape[0], u.shape[2])
-    for at, rows, rest, later in blocks:
-        a = product(transpose(u[at][..., rows]), u[at][..., rest])
+    images, halves = cut(u.shape[0], u.shape[2])
+
+    def add_up(block):
+        at, m, n, part = block
+        a = serial_product(transpose(u[at][..., m]), u[at][..., n])
         a *= a > 0
-        sums[at][..., rows] += product(values[at][..., rest], transpose(a))
-        sums[at][..., later] += product(values[at][..., rows], a[..., a.shape[-2] :])
+        part[at] = serial_product(values[at][..., n], transpose(a))
+        if n != m:
+            sums[at][..., n] += serial_product(values[at][..., m], a)
+
+    for m, columns in halves:
+        parts = np.empty_like(values, shape=(len(columns), *values[..., m].shape))
+        blocks = [(at, m, n, part) for n, part in zip(columns, parts, strict=True) for at in images]
+        parallel_for(add_up, blocks, products=True)
+        sums[..., m] += parts.sum(axis=0)
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
         du, dvalues = np.zeros_like(u), np.zeros_like(values)
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
-        for at, rows, rest, later in blocks:
-            a = product(transpose(u[at][..., rows]), u[at][..., rest])
+
+        def differentiate(block):
+            at, m, n, du_part, dvalues_part = block
+            a = serial_product(transpose(u[at][..., m]), u[at][..., n])
             positive = a > 0
             a *= positive
-            dvalues[at][..., rows] += product(dsums[at][..., rest], transpose(a))
-            dvalues[at][..., later] += product(dsums[at][..., rows], a[..., a.shape[-2] :])
-            da = product(transpose(left[at][..., rows]), right[at][..., rest])
+            da = serial_product(transpose(left[at][..., m]), right[at][..., n])
             da *= positive
-            du[at][..., rows] += product(u[at][..., rest], transpose(da))
-            du[at][..., later] += product(u[at][..., rows], da[..., da.shape[-2] :])
+            dvalues_part[at] = serial_product(dsums[at][..., n], transpose(a))
+            du_part[at] = serial_product(u[at][..., n], transpose(da))
+            if n != m:
+                dvalues[at][..., n] += serial_product(dsums[at][..., m], a)
+                du[at][..., n] += serial_product(u[at][..., m], da)
+
+        for m, columns in halves:
+            parts = [np.empty_like(x, shape=(len(columns), *x[..., m].shape)) for x in (u, values)]
+            blocks = [(at, m, *rest) for rest in zip(columns, *parts, strict=True) for at in images]
+            parallel_for(differentiate, blocks, products=True)
+            du[..., m] += parts[0].sum(axis=0)
+            dvalues[..., m] += parts[1].sum(axis=0)
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
 
 
-def upper_half(images: int, positions: int) -> list[tuple[slice, slice, slice, slice]]:
-    """Cut the upper half of the affinities into blocks: which images, which rows, the columns from there on.
+def cut(images: int, positions: int) -> tuple[list[slice], list[tuple[slice, list[slice]]]]:
+    """Cut the upper half of the affinities into blocks: images, and for each block of rows those of columns.
 
-    The rows' own columns come first in a block; `later` are those behind them, which the mirror image serves.
+    The rows' own columns come first; those behind them are served by the mirror image too.
     """
-    rows = max(1, min(positions, max(MIN_ROWS, BLOCK_PAIRS // positions)))
-    several = max(1, BLOCK_PAIRS // (rows * positions))
-    return [
-        (slice(i, i + several), slice(m, m + rows), slice(m, None), slice(m + rows, None))
-        for i in range(0, images, several)
-        for m in range(0, positions, rows)
-    ]
+    rows = cut_axis(positions, -(-positions // BLOCK_ROWS))
+    largest = rows[0].stop * min(positions, BLOCK_COLUMNS)
+    several = max(1, BLOCK_ROWS * BLOCK_COLUMNS // largest)
+    at = [slice(i, i + several) for i in range(0, images, several)]
+    return at, [(m, [m, *cut_range(m.stop, positions)]) for m in rows]
+
+
+def cut_range(start: int, stop: int) -> list[slice]:
+    """Cut the columns from one on into blocks of nearly one length."""
+    parts = cut_axis(stop - start, -(-(stop - start) // BLOCK_COLUMNS)) if start < stop else []
+    return [slice(start + part.start, start + part.stop) for part in parts]

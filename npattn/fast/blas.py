@@ -97,8 +97,9 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     bound = MAX_SERIAL_VECTOR_PRODUCT if vector else MAX_SERIAL_PRODUCT
     if inner == 1 or (multiplications <= bound and not np.may_share_memory(a, b)):
         return np.matmul(a, b, out=out)
-    gemm, dtype = find_gemm(out.dtype), out.dtype
-    if gemm is None or not (out.flags.writeable and all(x.dtype == dtype and x.flags.aligned for x in (a, b, out))):
+    gemm, flags = find_gemm(out.dtype), (a.flags, b.flags, out.flags)
+    suitable = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
+    if gemm is None or not suitable:
         return np.matmul(a, b, out=out)
     if vector:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
@@ -144,31 +145,34 @@ class Gemm:
             return
         a, layout_of_a, width_of_a = lay_out(a)
         b, layout_of_b, width_of_b = lay_out(b)
-        sizes = (
-            array_of(self.integer, a.shape[-2]),
-            array_of(self.integer, b.shape[-1]),
-            array_of(self.integer, a.shape[-1]),
+        sizes = a.shape[-2], b.shape[-1], a.shape[-1]
+        before, after_a, after_b, after_c = arguments(
+            self.integer, self.real, layout_of_a, layout_of_b, sizes, width_of_a, width_of_b, width
         )
-        layouts = array_of(ctypes.c_int, layout_of_a), array_of(ctypes.c_int, layout_of_b)
-        widths = [array_of(self.integer, n) for n in (width_of_a, width_of_b, width)]
-        one, zero, single = array_of(self.real, 1), array_of(self.real, 0), array_of(self.integer, 1)
-        pointers = [ctypes.c_void_p() for _ in range(3)]
-        at_a, at_b, at_c = (ctypes.byref(pointer) for pointer in pointers)
-        for addresses in zip(addresses_of(a), addresses_of(b), addresses_of(c), strict=True):
-            for pointer, address in zip(pointers, addresses, strict=True):
-                pointer.value = address
+        pointer, byref = ctypes.c_void_p, ctypes.byref
+        for at_a, at_b, at_c in zip(addresses_of(a), addresses_of(b), addresses_of(c), strict=True):
             self.function(
-                *(ROW_MAJOR, *layouts, *sizes, one),
-                *(at_a, widths[0], at_b, widths[1], zero, at_c, widths[2], self.integer(1), single),
+                *(*before, byref(pointer(at_a)), after_a, byref(pointer(at_b)), *after_b),
+                *(byref(pointer(at_c)), *after_c),
             )
         if c is not out:
             np.copyto(out, c)
 
 
 @functools.lru_cache(1024)
-def array_of(kind: Any, value: int) -> Any:
-    """Make a C array of one number, which nobody writes to."""
-    return ctypes.byref(kind(value))
+def arguments(
+    integer: Any, real: Any, layout_of_a: int, layout_of_b: int, sizes: tuple[int, ...], *widths: int
+) -> tuple[tuple[Any, ...], Any, tuple[Any, ...], tuple[Any, ...]]:
+    """Make the arguments of a batch of one that stand before, between and behind the pointers: arrays of one number.
+
+    Nobody writes to them. They are kept, as making them takes longer than the call.
+    """
+    layouts = (ctypes.byref(ctypes.c_int(layout)) for layout in (layout_of_a, layout_of_b))
+    rows, columns, inner, width_a, width_b, width_c, one = (
+        ctypes.byref(integer(n)) for n in (*sizes, *widths, 1)
+    )
+    before = ROW_MAJOR, *layouts, rows, columns, inner, ctypes.byref(real(1))
+    return before, width_a, (width_b, ctypes.byref(real(0))), (width_c, integer(1), one)
 
 
 @functools.cache
@@ -198,13 +202,11 @@ def lay_out(x: np.ndarray) -> tuple[np.ndarray, int, int]:
 
 def addresses_of(x: np.ndarray) -> list[int]:
     """List where the matrices of a batch begin."""
-    begin = x.__array_interface__["data"][0]
-    if x.ndim == 2:
-        return [begin]
-    found = np.array([begin])
+    found = [x.ctypes.data]
     for length, stride in zip(x.shape[:-2], x.strides[:-2], strict=True):
-        found = np.add.outer(found, stride * np.arange(length)).ravel()
-    return found.tolist()
+        if length != 1:
+            found = [begin + stride * i for begin in found for i in range(length)]
+    return found
 
 
 def num_threads(default: int) -> int:

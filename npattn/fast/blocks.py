@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from npattn.fast.machine import NUM_CORES
+
 __all__ = [
     "MIN_PARALLEL_SIZE",
     "are_machine_floats",
@@ -17,6 +19,7 @@ __all__ = [
     "broadcast_block",
     "cut_axis",
     "is_large",
+    "parts_of_each",
 ]
 
 MIN_PARALLEL_SIZE = 2**17
@@ -27,8 +30,12 @@ NUM_BLOCKS = 8
 """Blocks, about, of a map that is large but not so large."""
 MIN_BLOCK_MULTIPLICATIONS = 2**23
 """Multiplications in a block of a product, at least: less takes no longer than to share it out."""
-MAX_PRODUCT_BLOCKS = 8
-"""Blocks of a product that is cut across its matrices: every block reads rows and columns anew."""
+MAX_PRODUCT_BLOCKS = min(8, NUM_CORES)
+"""Blocks of a product that is cut across its matrices: every block lays out rows and columns anew.
+
+It is a number of the machine, not of the threads that are free, so that the bits of a product are the same at any number
+of threads. From one machine to the next they differ anyway, as BLAS has other ways to multiply for other processors.
+"""
 MAX_BATCH_BLOCKS = 32
 """Blocks of a batch of products that is cut between its matrices."""
 
@@ -90,6 +97,17 @@ def cut_axis(length: int, count: int) -> list[slice]:
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
+def parts_of_each(results: int, count: int) -> int:
+    """Say into how many parts each of some results is cut, so that `count` threads get about the same to do.
+
+    Examples
+    --------
+    >>> parts_of_each(1, 8), parts_of_each(3, 2), parts_of_each(4, 8), parts_of_each(9, 2)
+    (8, 2, 2, 1)
+    """
+    return 1 if results >= 4 * count else count // math.gcd(count, max(1, results))
+
+
 def blocks_of_product(
     batch: Sequence[int], rows: int, inner: int, columns: int
 ) -> list[tuple[tuple[slice, ...], slice, slice]]:
@@ -109,21 +127,20 @@ def blocks_of_product(
 
     Examples
     --------
-    >>> blocks_of_product((), 512, 4096, 512)[0]
-    ((), slice(0, 128, None), slice(0, 256, None))
-    >>> len(blocks_of_product((16,), 512, 4096, 512)), len(blocks_of_product((), 64, 64, 64))
-    (16, 1)
+    >>> len(blocks_of_product((32,), 512, 4096, 512)), len(blocks_of_product((), 64, 64, 64))
+    (32, 1)
     """
     whole = slice(None)
     wanted = math.prod(batch) * rows * inner * columns // MIN_BLOCK_MULTIPLICATIONS
     if wanted <= 1:
         return [((), whole, whole)]
-    if batch and max(batch) >= min(wanted, MAX_PRODUCT_BLOCKS):  # some of the products each
+    count = min(wanted, MAX_PRODUCT_BLOCKS)
+    if batch and parts_of_each(max(batch), count) == 1:  # some of the products each
         axis = batch.index(max(batch))
         before = (whole,) * axis
         return [((*before, part), whole, whole) for part in cut_axis(batch[axis], min(wanted, MAX_BATCH_BLOCKS))]
     # Of every product some rows and columns, about as many of each, so that little is read anew.
-    each = -(-min(wanted, MAX_PRODUCT_BLOCKS) // math.prod(batch))
+    each = parts_of_each(math.prod(batch), count)
     across = min(range(1, each + 1), key=lambda n: (rows * n + columns * -(-each // n), n))
     cuts = list(itertools.product(cut_axis(rows, -(-each // across)), cut_axis(columns, across)))
     products = [tuple(slice(i, i + 1) for i in index) for index in itertools.product(*map(range, batch))]

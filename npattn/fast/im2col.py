@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blas import multiply, serial_product
-from npattn.fast.blocks import are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import parallel_for
 from npattn.typing import Array, Backward
 
 __all__ = ["conv_by_columns", "conv_by_rows"]
 
-NUM_PARTS = 4
-"""Parts of a large result that are computed at the same time: every one lays out and calls anew."""
 
 
 def conv_by_columns(
@@ -144,7 +142,7 @@ def in_blocks(work, count, length, factors):
         return
     *matrices, maps = factors
     large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MIN_MULTIPLICATIONS
-    parts = -(-NUM_PARTS // max(1, count)) if large else 1
+    parts = parts_of_each(count, MAX_PRODUCT_BLOCKS) if large else 1
     several = 1 if large else max(1, count)
     each = [(slice(i, i + several), part) for i in range(0, count, several) for part in cut_axis(length, parts)]
     parallel_for(lambda block: work(*block), each, products=True)

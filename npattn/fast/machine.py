@@ -1,6 +1,6 @@
-"""Two ways to get more from the machine: helpers off the caller's core, and memory that is not given back.
+"""The machine: its cores, helpers off the caller's core, and memory that is not given back.
 
-Either can be switched off, to measure what it brings, in a process that has not computed on several threads yet.
+Either of the last two can be switched off, to measure what it brings, in a process that has not computed on several threads yet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import functools
 import os
 from typing import Any
 
-__all__ = ["keep_freed_memory", "other_cores"]
+__all__ = ["NUM_CORES", "keep_freed_memory", "other_cores"]
+
+NUM_CORES = os.cpu_count() or 1
+"""Cores of the machine, however many of them this process may use."""
 
 AVOID_CALLERS_CORE = True
 """Whether helpers keep off the core that their caller runs on (`other_cores`)."""

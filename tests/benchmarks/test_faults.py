@@ -181,6 +181,21 @@ def test_faults_stand_in_what_rounding_arrays_compute_in_their_own_way(name):
     assert sites(run, [named(name)], module, x) == {named(name): [0]}
 
 
+def test_faults_compute_in_the_kind_of_numbers_they_are_given():
+    left = set(FAULTS)
+    for key in judge.SYSTEMS:
+        for module in [*judge.modules_of(key), *(module for module, *_ in judge.held_out_cases(key))]:
+            drawn = judge.some_values(module, batch=2, height=5, width=4)
+            drawn = [{name: a.astype(np.float32) for name, a in arrays.items()} for arrays in drawn]
+            with np.errstate(all="ignore"):
+                places = sites(kernels.run_reference, left, module, *drawn)
+                for found, (site, *_) in places.items():
+                    results = faulty(kernels.run_reference, found, site)(module, *drawn)
+                    assert {value.dtype for value in results.values()} == {np.dtype("f4")}, f"{found} in {module}"
+            left -= set(places)
+    assert len(left) < len(FAULTS) / 10  # those of ties, of large values and of sizes of their own
+
+
 def test_a_fault_stands_in_one_context_alone():
     found = []
 

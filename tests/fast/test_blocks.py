@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +13,7 @@ from npattn.fast.blocks import (
     cut_axis,
     is_large,
 )
-from tests.ops.primitives import normal
+from tests.ops.primitives import normal, patched
 from tests.strategies import sizes
 
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
@@ -94,19 +92,23 @@ def test_blocks_of_a_product_cover_it_once_and_are_worth_a_thread(batch, rows, i
     assert len(found) * MIN_BLOCK_MULTIPLICATIONS <= max(4 * visits.size * inner, MIN_BLOCK_MULTIPLICATIONS)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 3, 8])
 @pytest.mark.parametrize("batch", [(), (1,), (3,), (7,), (2, 3)])
 @pytest.mark.parametrize(("rows", "columns"), [(512, 512), (64, 3136), (3136, 64), (256, 784)])
-def test_large_products_have_work_for_eight_threads_in_blocks_of_about_the_same_size(batch, rows, columns):
-    found = blocks_of_product(batch, rows, 1024, columns)
+def test_large_products_have_as_much_work_for_every_core(cores, batch, rows, columns):
+    with patched("MAX_PRODUCT_BLOCKS", cores):
+        found = blocks_of_product(batch, rows, 1024, columns)
     visits = np.zeros((*batch, rows, columns), np.uint8)
     parts = [visits[at][..., i, j].size for at, i, j in found]
-    assert 7 <= len(found) <= max(16, 2 * math.prod(batch))
+    assert len(found) >= cores
+    assert len(found) % cores == 0 or len(found) >= 4 * cores or 8 % cores
     assert max(parts) <= 2 * min(parts)
 
 
 def test_a_cut_reads_few_rows_and_columns_anew():
     for rows, columns in ((512, 512), (64, 3136), (3136, 64)):
-        found = blocks_of_product((), rows, 1024, columns)
+        with patched("MAX_PRODUCT_BLOCKS", 8):
+            found = blocks_of_product((), rows, 1024, columns)
         read = sum((i.stop - i.start) + (j.stop - j.start) for _, i, j in found)
         fewest = min(p * columns + -(-8 // p) * rows for p in (1, 2, 4, 8))
         assert read <= 1.1 * fewest

@@ -91,7 +91,7 @@ def test_blocks_of_products_cover_every_result_once(large, count, length):
     def watch(work, blocks, products=False):
         assert products
         if large and count and length:
-            assert len(blocks) >= min(im2col.NUM_PARTS, length) / 2
+            assert len(blocks) >= min(8, length) / 2
         else:
             assert len(blocks) <= 1
         for block in blocks:
@@ -106,11 +106,11 @@ def test_blocks_of_products_cover_every_result_once(large, count, length):
     np.testing.assert_array_equal(visits, 1)
 
 
-@pytest.mark.parametrize(("beyond", "blocks"), [(-1, 1), (0, 5), (1, 5)])
+@pytest.mark.parametrize(("beyond", "blocks"), [(-1, 1), (0, 10), (1, 10)])
 def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks):
     matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
     number, found = 4 * 2 * 3 * 5 * 7, []
-    with patched("MIN_MULTIPLICATIONS", number - beyond), patched("num_threads", lambda: 2):
+    with patched("MIN_MULTIPLICATIONS", number - beyond), patched("MAX_PRODUCT_BLOCKS", 2):
         im2col.in_blocks(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
     assert len(found) == blocks
 

@@ -35,6 +35,7 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         patched("num_threads", lambda: count),
         patched("MIN_MULTIPLICATIONS", 1),
         patched("MIN_BLOCK_MULTIPLICATIONS", 1),
+        patched("MAX_PRODUCT_BLOCKS", 8),
         patched("MIN_UNCACHED_SIZE", 1),
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -43,8 +44,8 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         sizes |= dict(zip(("BLOCK_QUERIES", "BLOCK_KEYS"), tiles[2], strict=True))
         for name, value in sizes.items():
             patch.setattr(attention, name, value)
-        patch.setattr(affinity, "BLOCK_PAIRS", tiles[0])
-        patch.setattr(affinity, "MIN_ROWS", tiles[1])
+        patch.setattr(affinity, "BLOCK_ROWS", tiles[0])
+        patch.setattr(affinity, "BLOCK_COLUMNS", tiles[1])
         yield
 
 
