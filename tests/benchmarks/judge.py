@@ -232,6 +232,12 @@ def sizes(case, name, errors):
     return np.array([np.sqrt(np.mean(np.square(errors))), np.max(np.abs(errors))]) if errors.size else np.zeros(2)
 
 
+def difference(found, expected):
+    """Return by how much results are off; the same infinity is off by nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.where(found == expected, 0, found - expected)
+
+
 def largest_errors(case):
     """Return the largest errors of plain kernels in every result; at least those of rounding it to the format."""
     found = {name: [sizes(case, name, ulp(value, case.format) / 12**0.5)] for name, value in case.expected.items()}
@@ -245,7 +251,7 @@ def largest_errors(case):
             except kernels.SkippedError:
                 continue
             for name, value in results.items():
-                error = value - other.expected[name]
+                error = difference(value, other.expected[name])
                 found[name].append(sizes(case, name, np.where(np.isfinite(error), error, 0)))
     return {name: np.max(each, axis=0) for name, each in found.items()}
 
@@ -266,7 +272,7 @@ def visibility(case, results, noise):
     """Tell how many times the errors of correct kernels results are off, at most."""
     factors = [0.0]
     for name, value in results.items():
-        moved = np.where(np.isfinite(value), value - case.expected[name], np.inf)
+        moved = np.where(np.isfinite(value), difference(value, case.expected[name]), np.inf)
         factors.append(np.max(sizes(case, name, moved) / noise[name]))
     return float(np.max(factors))
 
@@ -297,8 +303,8 @@ def try_results(case, kind, name, results, plain, *, held=False, visible=np.nan)
     refused |= {rule: beyond(case, results, float(rule), float(rule)) for rule in ("1e-2", "5e-2")}
     if plain is not None:
         refused["plain"] = any(
-            not np.max(np.abs(value - case.expected[n]), initial=0)
-            <= 2 * np.max(np.abs(plain[n] - case.expected[n]), initial=0)
+            not np.max(np.abs(difference(value, case.expected[n])), initial=0)
+            <= 2 * np.max(np.abs(difference(plain[n], case.expected[n])), initial=0)
             for n, value in results.items()
         )
     held = held or name in kernels.HELD_OUT
@@ -317,7 +323,7 @@ def beyond(case, results, relative, absolute):
     """Tell whether some number is off by more than a tolerance, as PyTorch's assert_close reckons."""
     with np.errstate(invalid="ignore"):
         return any(
-            not (np.abs(value - case.expected[n]) <= absolute + relative * np.abs(case.expected[n])).all()
+            not (np.abs(difference(value, case.expected[n])) <= absolute + relative * np.abs(case.expected[n])).all()
             for n, value in results.items()
         )
 
