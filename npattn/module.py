@@ -222,6 +222,23 @@ class Module(metaclass=Constructor):
         """
         return {"output": next(iter(self.input_shapes(batch, height, width).values()))}
 
+    def draw_inputs(
+        self, shapes: Mapping[str, tuple[int, ...]], random: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        """Draw generic values of all inputs, by `draw_input`; a system says here what one input means for another.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            As `input_shapes` has them.
+        random : numpy.random.RandomState
+
+        Returns
+        -------
+        dict of numpy.ndarray
+        """
+        return {name: np.asarray(self.draw_input(name, shape, random)) for name, shape in shapes.items()}
+
     def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw generic values of one input, in float64.
 

@@ -15,6 +15,7 @@ from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
+from npattn.attention.scaled_dot_product import ScaledDotProductAttention
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
@@ -36,6 +37,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ChannelAttention,
         DualAttentionHead,
         MultiHeadSelfAttention,
+        ScaledDotProductAttention,
         MultiScaleConcat,
         Residual,
         HardAttention,
@@ -61,6 +63,7 @@ __all__ = [
     "PixelCorrelation",
     "PositionAttention",
     "Residual",
+    "ScaledDotProductAttention",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
     "SqueezeExcitation",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
 
 from npattn import layers, ops
+from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
 from npattn.checks import check_positions
-from npattn.fields import integer
+from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, uniform_fan_in, xavier_uniform, zeros
-from npattn.typing import Array, Params
+from npattn.typing import Array, Backward, Params
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,25 @@ class MultiHeadSelfAttention(Module):
         C, channels of the map.
     heads : int
         Number of heads, a divisor of C.
+    causal : bool, default False
+        Whether position j sees the positions i ≤ j alone, row by row.
+    bias : bool, default False
+        Whether an input ``bias`` is added to the logits.
+    padding : bool, default False
+        Whether an input ``lengths`` says from where on the positions of an image are padding, which none sees.
 
     Raises
     ------
     TypeError
-        If `channels` or `heads` is no integer.
+        If `channels` or `heads` is no integer, or another hyperparameter no bool.
     ValueError
         If `channels` or `heads` is below 1, or `heads` does not divide `channels`.
 
     Notes
     -----
-    Input ``x``: (B, C, H, W). Output: (B, C, H, W), without residual. Parameters, named as in PyTorch's
+    Input ``x``: (B, C, H, W); with `bias` also ``bias`` (B or 1, heads or 1, N, N); with `padding` also ``lengths``
+    (B,), for which backward returns None. Both are arrays of x's dtype; an image of length 0 gathers nothing. Output:
+    (B, C, H, W), without residual. Parameters, named as in PyTorch's
     `MultiheadAttention`: ``in_proj_weight`` (3C, C), the rows of queries, keys and values one below the other, each
     head by head; ``in_proj_bias`` (3C,), ``out_proj.weight`` (C, C), ``out_proj.bias`` (C,). They start as there:
     ``in_proj_weight`` by Glorot and Bengio's rule for its 3C × C, ``out_proj.weight`` uniform in ±1/√C, biases at 0.
@@ -74,9 +86,13 @@ class MultiHeadSelfAttention(Module):
         url="https://arxiv.org/abs/1706.03762",
     )
     pairs_positions: ClassVar = True
+    without_gradient: ClassVar = ("lengths",)
 
     channels: int = integer(least=1)
     heads: int = integer(least=1)
+    causal: bool = boolean(default=False)
+    bias: bool = boolean(default=False)
+    padding: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
         """Refuse, besides, heads that can't share the channels equally."""
@@ -104,6 +120,31 @@ class MultiHeadSelfAttention(Module):
         """Factor of the products, 1/√d."""
         return 1 / math.sqrt(self.head_channels)
 
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the map and, where they are asked for, of the bias, which serves all heads, and of the lengths."""
+        shapes = super().input_shapes(batch, height, width)
+        if self.bias:
+            shapes["bias"] = batch, 1, height * width, height * width
+        if self.padding:
+            shapes["lengths"] = (batch,)
+        return shapes
+
+    def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
+        """Shapes that inputs have to have; a bias may serve all images, or all heads."""
+        expected = super().expected_shapes(inputs)
+        if self.bias and inputs[1].ndim == 4:
+            expected["bias"] = shape_of_pairs(inputs[1], (len(inputs[0]), self.heads), expected["bias"])
+        return expected
+
+    def draw_inputs(
+        self, shapes: Mapping[str, tuple[int, ...]], random: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        """Draw lengths from 1 to the number of positions; the third image, where there is one, has none."""
+        found = super().draw_inputs(shapes, random)
+        if self.padding:
+            found["lengths"] = draw_lengths(shapes["lengths"], math.prod(shapes["x"][2:]), random)
+        return found
+
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layer that makes queries, keys and values, and the one that brings the heads together."""
         return {
@@ -113,24 +154,41 @@ class MultiHeadSelfAttention(Module):
             "out_proj.bias": zeros(self.channels),
         }
 
-    def forward(self, params: Params, x: Array) -> Pass:
+    def forward(self, params: Params, x: Array, *others: Array) -> Pass:
         """Project, split into heads, attend, bring together. The tags are the equation numbers of the derivation."""
         heads = len(x), 3 * self.heads, self.head_channels, x.shape[2] * x.shape[3]
         u, back_in = layers.conv(x, params, "in_proj", separator="_")                   # (1)
         (q, k, v), back_split = ops.split(u.reshape(heads), 3 * (self.heads,), axis=1)  # (2)
-        o, back_attention = ops.dot_product_attention(q, k, v, self.scale)              # (3)
+        o, back_attention = self.attend(q, k, v, others)                                # (3)
         y, back_out = layers.conv(o.reshape(x.shape), params, "out_proj")               # (4)
 
         def backward(dy):
             do, grads_out = back_out(dy)                                                # (4')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                            # (3')
+            dq, dk, dv, dbias = back_attention(do.reshape(o.shape))                     # (3')
             du = back_split((dq, dk, dv)).reshape(u.shape)                              # (2')
             dx, grads_in = back_in(du)                                                  # (1')
-            return dx, grads_in | grads_out
+            dothers = (dbias,) * self.bias + (None,) * self.padding
+            return (dx, *dothers) if others else dx, grads_in | grads_out
 
         return Pass(y, backward)
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
+    def attend(self, q: Array, k: Array, v: Array, others: Sequence[Array]) -> tuple[Array, Backward]:
+        """Let queries average values, with masks and a bias where they are asked for; backward has four gradients."""
+        if not (self.causal or others):
+            o, backward = ops.dot_product_attention(q, k, v, self.scale)
+            return o, lambda do: (*backward(do), None)
+        (o, _), backward = ops.masked_attention(q, k, v, self.scale, **self.masking(others))
+        return o, lambda do: backward(do)[:4]
+
+    def masking(self, others: Sequence[Array]) -> dict[str, Any]:
+        """Name what `ops.masked_attention` is given beside queries, keys, values and the scale."""
+        given = dict(zip(list(self.input_shapes(1, 1, 1))[1:], others, strict=True))
+        lengths = given["lengths"][:, None] if self.padding else None
+        return {"bias": given.get("bias"), "band": (None, 0 if self.causal else None), "lengths": lengths}
+
+    def attention_map(
+        self, params: Params, x: Array, rows: Sequence[int] | None = None, *, others: Sequence[Array] = ()
+    ) -> Array:
         """Make the attention map of every head, or some rows of it: where positions look.
 
         Parameters
@@ -140,11 +198,13 @@ class MultiHeadSelfAttention(Module):
         rows : sequence of int, optional
             Positions, counted row by row from 0 to N - 1: row r and column c of the map are position r W + c. By
             default all, which takes memory for B heads N² numbers; each row of it takes B heads N.
+        others : sequence of array
+            The inputs behind ``x``, where there are any.
 
         Returns
         -------
         array, (B, heads, N, N) or (B, heads, len(rows), N)
-            Row j holds the weights s_ji of all positions i for position j; they add up to 1.
+            Row j holds the weights s_ji of all positions i for position j; they add up to 1, or 0 where none is seen.
 
         Raises
         ------
@@ -153,11 +213,12 @@ class MultiHeadSelfAttention(Module):
         ValueError
             If an argument is refused by a call, or a row lies beyond the map.
         """
-        self.check(params, x)
+        self.check(params, x, *others)
         which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, x.shape[2:])
         without_values = {name: parameter[: 2 * self.channels] for name, parameter in params.items()}
         u, _ = layers.conv(x, without_values, "in_proj", separator="_")
         u = u.reshape(len(x), 2 * self.heads, self.head_channels, x.shape[2] * x.shape[3])
         q, k = u[:, : self.heads], u[:, self.heads :]
-        s, _ = ops.softmax(self.scale * q[..., which].swapaxes(-1, -2) @ k)
-        return s
+        z, _, _ = masked_logits(self.scale * q, k, which, softcap=None, mask=None, **self.masking(others))
+        e, total, _ = exponentials_of_seen(z, None)
+        return e / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, cast
@@ -130,6 +130,12 @@ class Residual(Module):
     def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that the inner system's inputs have to have."""
         return self.inner.expected_shapes(inputs)
+
+    def draw_inputs(
+        self, shapes: Mapping[str, tuple[int, ...]], random: np.random.RandomState
+    ) -> dict[str, np.ndarray]:
+        """Draw the inputs as the inner system does."""
+        return self.inner.draw_inputs(shapes, random)
 
     def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
         """Draw an input as the inner system does."""

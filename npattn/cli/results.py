@@ -22,7 +22,8 @@ def print_results(case: Case) -> None:
         judged = np.isfinite(case.budget[name])
         budget, digits = "-", case.digits[name]
         if judged.any():
-            size = np.sqrt(np.mean(np.square(expected[judged])))
+            finite = expected[judged & np.isfinite(expected)]  # a logsumexp of nothing is -∞
+            size = np.sqrt(np.mean(np.square(finite))) if finite.size else 0.0
             typical = np.median(case.budget[name][judged])
             vanishing |= bool(size < NEGLIGIBLE * typical)
             budget = f"{typical / size:.1e}" if size else "inf"

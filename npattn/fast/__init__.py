@@ -4,7 +4,18 @@ Nothing in `npattn.ops` depends on them: without this folder, or in ``with npatt
 same but for rounding. Every number comes from the same operations in the same order however many threads there are.
 """
 
-from npattn.fast import adding, affinity, attention, convolution, elementwise, gating, pooling, products, windowing
+from npattn.fast import (
+    adding,
+    affinity,
+    attention,
+    convolution,
+    elementwise,
+    gating,
+    masking,
+    pooling,
+    products,
+    windowing,
+)
 
 __all__ = [
     "adding",
@@ -13,6 +24,7 @@ __all__ = [
     "convolution",
     "elementwise",
     "gating",
+    "masking",
     "pooling",
     "products",
     "windowing",

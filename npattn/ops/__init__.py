@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from npattn.ops.adding import accumulate, add
 from npattn.ops.affinity import affinity_sums
-from npattn.ops.attention import dot_product_attention
+from npattn.ops.attention import dot_product_attention, masked_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
@@ -24,7 +24,7 @@ from npattn.ops.global_pooling import (
     global_max_pool,
     global_pools,
 )
-from npattn.ops.joining import concatenate, split
+from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
 from npattn.ops.normalisation import batch_norm, l2_normalize
@@ -59,10 +59,12 @@ __all__ = [
     "hard_swish",
     "l2_normalize",
     "linear",
+    "masked_attention",
     "matmul",
     "max_pool",
     "overlap_average",
     "relu",
+    "repeat",
     "resize_bilinear",
     "score",
     "select",

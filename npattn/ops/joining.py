@@ -1,4 +1,4 @@
-"""Joining arrays end to end, and cutting one into parts: each is the other's adjoint."""
+"""Joining arrays end to end, and cutting one into parts, each the other's adjoint; repeating parts of one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["concatenate", "split"]
+__all__ = ["concatenate", "repeat", "split"]
 
 
 @primitive
@@ -77,3 +77,36 @@ def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...],
         return np.concatenate(dparts, axis=axis)
 
     return tuple(np.split(x, ends, axis=axis)), backward
+
+
+@primitive
+def repeat(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
+    """Repeat each part of an array along an axis: heads of keys, for instance, that several heads of queries share.
+
+    Parameters
+    ----------
+    x : array
+    times : int
+        The part with index i stands at i · times and the places behind.
+    axis : int
+        At least 0.
+
+    Returns
+    -------
+    y : array
+    backward : callable
+        ``backward(dy)`` returns ``dx``: the sum of what all repetitions get.
+
+    Examples
+    --------
+    >>> y, backward = repeat(np.array([1.0, 2.0]), 2, axis=0)
+    >>> y
+    array([1., 1., 2., 2.])
+    >>> backward(np.array([10.0, 20.0, 30.0, 40.0]))
+    array([30., 70.])
+    """
+
+    def backward(dy):
+        return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :]).sum(axis=axis + 1)
+
+    return np.repeat(x, times, axis=axis), backward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -79,7 +80,37 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
-    "mhsa": [{"heads": 1}, {"heads": 16}],
+    "mhsa": [
+        {"heads": 1},
+        {"heads": 16},
+        {"causal": True},
+        {"bias": True},
+        {"padding": True},
+        {"causal": True, "bias": True, "padding": True},
+    ],
+    "sdpa": [
+        {"causal": None, "sink": False},
+        {"causal": "bottom-right"},
+        {"key_heads": 1},
+        {"key_heads": 4},
+        {"window": (2, 0)},
+        {"window": (1, 3), "causal": None},
+        {"softcap": 2},
+        {"bias": True},
+        {"mask": True, "causal": None},
+        {"lengths": True, "causal": None},
+        {"logsumexp": True, "sink": False},
+        {"scale": 1},
+        {
+            "causal": "bottom-right",
+            "window": (4, 0),
+            "softcap": 2,
+            "bias": True,
+            "mask": True,
+            "lengths": True,
+            "logsumexp": True,
+        },
+    ],
     "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
     "residual": [
         {"inner": Residual(SqueezeExcitation(16))},
@@ -95,6 +126,26 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 
 Shape: TypeAlias = tuple[int, int | None, int, int]
 """Batch, channels (None where they stay), height, width."""
+OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
+    "sdpa": [
+        ((2, 5, 15), {"head_dim": 1, "value_dim": 2}),
+        ((3, 1, 16), {"head_dim": 16, "causal": "bottom-right"}),
+        ((1, 17, 1), {"head_dim": 31}),
+        ((2, 1, 1), {"head_dim": 32}),
+        ((1, 65, 65), {"head_dim": 63}),
+        ((1, 16, 33), {"head_dim": 64, "value_dim": 32, "causal": None}),
+        ((2, 33, 16), {"head_dim": 65, "causal": "bottom-right"}),
+        ((1, 31, 32), {"head_dim": 96, "heads": 2, "key_heads": 1}),
+        ((1, 63, 64), {"head_dim": 128, "heads": 2, "key_heads": 1}),
+        ((1, 64, 127), {"head_dim": 127, "heads": 2, "key_heads": 1, "causal": "bottom-right"}),
+        ((1, 32, 129), {"head_dim": 160, "value_dim": 96, "heads": 2, "key_heads": 1, "causal": None}),
+        ((1, 33, 65), {"head_dim": 192, "value_dim": 128, "heads": 2, "key_heads": 2}),
+        ((1, 65, 32), {"head_dim": 256, "heads": 1, "key_heads": 1}),
+        ((1, 15, 17), {"head_dim": 257, "heads": 1, "key_heads": 1}),
+        ((1, 1024, 1024), {"head_dim": 16, "heads": 1, "key_heads": 1}),
+    ],
+}
+"""Batch, height and width, with hyperparameters, where it is not channels and positions by which sizes are hard."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +177,11 @@ class Recipe:
     def id(self) -> str:
         """A name to read and to select by: system, format, shape, what is special."""
         key = getattr(self.module, "key", type(self.module).__name__)
-        shapes = list(self.module.input_shapes(self.batch, self.height, self.width).values())
         channels = getattr(self.module, "channels", None)
-        maps = [shape for shape in shapes if len(shape) == 4 and shape[1] == channels]
-        shape = "x".join(map(str, [*maps, *shapes][0])) or "scalar"
+        sizes = self.batch, channels, self.height, self.width
+        shapes = list(self.module.input_shapes(self.batch, self.height, self.width).values())
+        found = sizes if channels and (is_known(self.module) or sizes in shapes) else shapes[0]
+        shape = "x".join(map(str, found)) or "scalar"
         seed = f"seed{self.seed}" if self.seed else ""
         return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
 
@@ -283,8 +335,20 @@ class Sweep:
 
     def recipes(self, kind: str) -> list[Recipe]:
         """List the cases of one kind."""
+        own = OWN_SIZES.get(getattr(self.module, "key", ""))
+        if own and kind == "sizes" and self.free and not self.shapes:
+            return self.of_own_sizes(own)
         shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
         return [recipe for shape in shapes for recipe in self.recipes_on(shape, kind)]
+
+    def of_own_sizes(self, own: list[tuple[tuple[int, int, int], dict[str, Any]]]) -> list[Recipe]:
+        """List the cases of sizes that come with hyperparameters, as far as these go with those that stay."""
+        found = []
+        for sizes, changes in own:
+            changed = {**changes, **self.fixed}
+            with contextlib.suppress(ValueError):
+                found.append(Recipe(replace(self.module, **changed), "", *sizes, label=write_label(changed)))
+        return found
 
     def recipes_on(self, shape: Shape, kind: str) -> list[Recipe]:
         """List the cases of one kind on maps of a shape."""

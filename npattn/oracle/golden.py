@@ -310,8 +310,8 @@ def right_digits(found: np.ndarray, exact: np.ndarray, budget: np.ndarray) -> fl
     most = np.finfo(np.float64).precision
     if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
         return np.nan
-    finite = np.isfinite(budget)
-    error = np.max(np.abs(found - exact)[finite], initial=0)
+    finite = np.isfinite(budget) & np.isfinite(exact)  # an infinity is met or missed
+    error = np.max(np.abs(found[finite] - exact[finite]), initial=0)
     if not error:
         return float(most)
     size = max(np.sqrt(np.mean(np.square(values[finite]))) for values in (exact, budget))

@@ -27,6 +27,7 @@ from npattn.attention import (
     PixelCorrelation,
     PositionAttention,
     Residual,
+    ScaledDotProductAttention,
     SlidingWindowSegmentation,
     SoftHardAttention,
     SqueezeExcitation,
@@ -99,9 +100,33 @@ def pam_modules() -> Modules:
     return st.builds(PositionAttention, channels=channels, reduction=reductions)
 
 
-def mhsa_modules() -> Modules:
+def mhsa_modules(masked: bool = False) -> Modules:
+    options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
-        lambda heads, each: MultiHeadSelfAttention(heads * each, heads), st.integers(1, 4), st.integers(1, 4)
+        lambda heads, each, *options: MultiHeadSelfAttention(heads * each, heads, *options),
+        st.integers(1, 4),
+        st.integers(1, 4),
+        *options,
+    )
+
+
+@st.composite
+def sdpa_modules(draw: st.DrawFn) -> ScaledDotProductAttention:
+    groups, shared = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    return ScaledDotProductAttention(
+        heads=groups * shared,
+        key_heads=draw(st.sampled_from([groups, None])) if shared == 1 else groups,
+        head_dim=draw(st.integers(1, 4)),
+        value_dim=draw(st.none() | st.integers(1, 4)),
+        scale=draw(st.sampled_from([None, 0.25, -1.5])),
+        causal=draw(st.sampled_from([None, "top-left", "bottom-right"])),
+        window=draw(st.none() | st.tuples(st.integers(0, 4), st.integers(0, 4))),
+        softcap=draw(st.sampled_from([None, 0.75, 20.0])),
+        bias=draw(st.booleans()),
+        mask=draw(st.booleans()),
+        lengths=draw(st.booleans()),
+        sink=draw(st.booleans()),
+        logsumexp=draw(st.booleans()),
     )
 
 
@@ -187,7 +212,8 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
-    "mhsa": mhsa_modules,
+    "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
+    "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "residual": residual_modules,
     "hard": hard_modules,

@@ -18,7 +18,7 @@ def generic_values(
     """Draw parameters and inputs of a module, away from zeros, ones and ties.
 
     A module often starts at special values (biases at 0, residual scales at 0) under which whole terms of its gradient
-    vanish. Here every number is random; `Module.draw_input` says how an input is drawn.
+    vanish. Here every number is random; `Module.draw_inputs` says how inputs are drawn.
 
     Parameters
     ----------
@@ -46,5 +46,5 @@ def generic_values(
     require_integers("generic_values", height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
     shapes = module.input_shapes(batch, height, width)
-    inputs = {name: np.asarray(module.draw_input(name, shape, random)).astype(dtype) for name, shape in shapes.items()}
+    inputs = {name: value.astype(dtype) for name, value in module.draw_inputs(shapes, random).items()}
     return module.init(seed, dtype, generic=True), inputs

@@ -19,6 +19,7 @@ from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.scene import Scene, make_scene
 from npattn.pictures.scores import draw_scores
 from npattn.pictures.selection import draw_selection
+from npattn.pictures.visible import NUM_VARIANTS, draw_visible
 from npattn.pictures.windows import draw_windows
 
 __all__ = ["SUFFIXES", "draw"]
@@ -92,7 +93,9 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
     panels += [panel for name, panel in PANELS.items() if name in run.attention]
     if hasattr(module, "branch_channels"):
         panels.append((draw_branch_looks, 2.6))
-    if hasattr(part, "attention_map"):
+    if hasattr(part, "key_heads"):  # what its inputs are of is another's affair: they are no maps
+        panels.append((draw_visible, 0.5 + 2.1 * NUM_VARIANTS))
+    elif hasattr(part, "attention_map"):
         panels.append((draw_looks, 0.5 + 2.1 * getattr(part, "heads", 1)))
     if hasattr(module, "k"):
         panels.append((draw_chosen, 4.8))

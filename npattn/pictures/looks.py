@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.figure import SubFigure
@@ -17,7 +18,10 @@ from npattn.pictures.showing import pixels_a_position, show_weights
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["draw_branch_looks", "draw_looks"]
+__all__ = ["HIGHEST_LOGIT", "draw_branch_looks", "draw_looks", "draw_rows", "positions_of"]
+
+Pixels: TypeAlias = tuple[tuple[int, int], ...]
+"""Rows and columns of pixels of the photograph."""
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
@@ -39,7 +43,7 @@ def draw_looks(figure: SubFigure, scene: Scene) -> None:
         f"projection{' a head' if several else ''} of smooth features of unit length: like looks at like",
         fontsize=10,
     )
-    draw_rows(figure, module, tie_keys(module, module.init(scene.seed)), x, scene.pixels)
+    draw_heads(figure, module, tie_keys(module, module.init(scene.seed)), x, scene.pixels)
 
 
 def tie_keys(module: Any, params: Params) -> dict[str, Array]:
@@ -58,20 +62,30 @@ def draw_branch_looks(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look in the position branch."""
     figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
     (reduced, _), _ = layers.conv_norm_act(scene.x, scene.params, "conv5a", training=False)
-    draw_rows(figure, scene.part.position, strip_prefix("sa.", scene.params), reduced, scene.pixels)
+    draw_heads(figure, scene.part.position, strip_prefix("sa.", scene.params), reduced, scene.pixels)
 
 
-def draw_rows(figure: SubFigure, module: Any, params: Params, x: Array, pixels: tuple[tuple[int, int], ...]) -> None:
-    """Draw the rows of an attention map that belong to some pixels, over the photograph; a row of panels a head."""
+def draw_heads(figure: SubFigure, module: Any, params: Params, x: Array, pixels: Pixels) -> None:
+    """Draw where some pixels look, with each head."""
     size = x.shape[2:]
-    step = pixels_a_position(x[0, 0])
-    positions = [row // step * size[1] + column // step for row, column in pixels]
-    attention = module.attention_map(params, x, positions)[0]
+    attention = module.attention_map(params, x, positions_of(pixels, size))[0]
     heads = attention.reshape(-1, *attention.shape[-2:])
-    axes = figure.subplots(len(heads), len(pixels), squeeze=False)
-    for (head, pixel), axis in np.ndenumerate(axes):
-        (row, column), weights = pixels[pixel], heads[head, pixel]
-        which = f", head {head + 1}" if len(heads) > 1 else ""
-        half = f"half of it on {half_share(weights):.1%} of the map"
-        show_weights(axis, weights.reshape(size), f"from row {row}, column {column}{which}\n{half}", fontsize=9)
-        axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)
+    names = [f"head {head + 1}" for head in range(len(heads))] if len(heads) > 1 else [""]
+    draw_rows(figure, dict(zip(names, heads, strict=True)), size, pixels)
+
+
+def positions_of(pixels: Pixels, size: tuple[int, int]) -> list[int]:
+    """List the positions of a map, counted row by row, in which some pixels of the photograph lie."""
+    step = pixels_a_position(np.empty(size))
+    return [row // step * size[1] + column // step for row, column in pixels]
+
+
+def draw_rows(figure: SubFigure, rows: Mapping[str, Array], size: tuple[int, int], pixels: Pixels) -> None:
+    """Draw rows of attention maps, (pixels, positions), over the photograph; a row of panels for each map, by name."""
+    axes = figure.subplots(len(rows), len(pixels), squeeze=False)
+    for (name, attention), panels in zip(rows.items(), axes, strict=True):
+        for (row, column), weights, axis in zip(pixels, attention, panels, strict=True):
+            which = f", {name}" if name else ""
+            half = f"half of it on {half_share(weights):.1%} of the map"
+            show_weights(axis, weights.reshape(size), f"from row {row}, column {column}{which}\n{half}", fontsize=9)
+            axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)

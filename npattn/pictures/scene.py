@@ -59,7 +59,8 @@ class Scene:
 
 def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
     """Set a system to work, as `draw` says."""
-    module = replace(module, **{name: value for name, value in LARGE.items() if hasattr(module, name)})
+    large = {name: value for name, value in LARGE.items() if isinstance(getattr(module, name, None), type(value))}
+    module = replace(module, **large)
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
         changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
         module = replace(module, **changes)

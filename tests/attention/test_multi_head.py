@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import MultiHeadSelfAttention, PositionAttention
+from npattn.module import as_tuple
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity
 from tests.strategies import cases, mhsa_modules, seeds
@@ -17,10 +18,26 @@ def published(module, need_weights=True):
     torch = pytest.importorskip("torch")
 
     class Reference(torch.nn.MultiheadAttention):
-        def forward(self, x):
+        def forward(self, x, *others):
             tokens = x.flatten(2).permute(2, 0, 1)
-            y, _ = super().forward(tokens, tokens, tokens, need_weights=need_weights, average_attn_weights=False)
+            options = {"need_weights": need_weights, "average_attn_weights": False}
+            y, _ = super().forward(tokens, tokens, tokens, attn_mask=self.added(x, others), **options)
             return y.permute(1, 2, 0).reshape(x.shape)
+
+        def added(self, x, others):
+            """What is added to the logits: the bias, and -inf where a key is not seen."""
+            if not (module.causal or others):
+                return None
+            given = dict(zip(list(module.input_shapes(1, 1, 1))[1:], others, strict=True))
+            positions = x.shape[2] * x.shape[3]
+            shape = len(x), module.heads, positions, positions
+            added = given.get("bias", torch.zeros((), dtype=x.dtype)).expand(shape)
+            hidden = torch.zeros(shape, dtype=torch.bool)
+            if module.causal:
+                hidden = ~(~hidden).tril()
+            if module.padding:
+                hidden = hidden | (torch.arange(positions) >= given["lengths"].reshape(-1, 1, 1, 1))
+            return added.masked_fill(hidden, -torch.inf).flatten(0, 1)
 
     return Reference(module.channels, module.heads)
 
@@ -38,6 +55,65 @@ def test_output_and_gradients_agree_with_pytorch(form, case, seed):
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
     # With a single position queries and keys have gradient 0.
     assert_parity(module, form(module), params, inputs["x"], dy, floor=0.1)
+
+
+@given(case=cases(mhsa_modules(masked=True), batch=st.integers(1, 2)), seed=seeds, serves=st.sampled_from([1, None]))
+@settings(max_examples=50)
+def test_masks_biases_and_lengths_agree_with_pytorch(case, seed, serves):
+    torch = pytest.importorskip("torch")
+    module, params, inputs = case
+    if module.bias:
+        positions = inputs["bias"].shape[-1]
+        shape = serves or len(inputs["x"]), module.heads, positions, positions
+        inputs["bias"] = np.random.RandomState(seed).standard_normal(shape)
+    reference = published(module).double()
+    reference.load_state_dict({name: torch.tensor(value) for name, value in params.items()})
+    leaves = [torch.tensor(a, requires_grad=name != "lengths") for name, a in inputs.items()]
+    expected = reference(*leaves)
+    dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
+    expected.backward(torch.tensor(dy))
+    run = module(params, *inputs.values())
+    dx, grads = run.backward(dy)
+    found = [run.output, *as_tuple(dx), *grads.values()]
+    theirs = [expected, *(leaf.grad for leaf in leaves), *(p.grad for p in reference.parameters())]
+    largest = max(np.abs(g).max() for g in grads.values())
+    for ours, tensor in zip(found, theirs, strict=True):
+        assert (ours is None) == (tensor is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, tensor.detach().numpy(), rtol=0, atol=1e-12 * max(largest, 1))
+
+
+def test_positions_that_are_padding_reach_no_other_whatever_stands_there():
+    module = MultiHeadSelfAttention(channels=6, heads=2, padding=True)
+    params, inputs = generic_values(module, batch=3, height=2, width=3)
+    inputs["lengths"][:] = 4, 6, 0
+    x, lengths = inputs.values()
+    y = module(params, x, lengths).output
+    spoilt = x.reshape(3, 6, 6).copy()
+    spoilt[0, :, 4:] = np.nan
+    again = module(params, spoilt.reshape(x.shape), lengths).output
+    np.testing.assert_allclose(again.reshape(3, 6, 6)[0, :, :4], y.reshape(3, 6, 6)[0, :, :4], rtol=1e-13)
+    np.testing.assert_array_equal(again[1:], y[1:])
+    np.testing.assert_allclose(y[2], np.broadcast_to(params["out_proj.bias"][:, None, None], (6, 2, 3)), rtol=1e-15)
+
+
+def test_attention_map_shows_what_is_hidden():
+    module = MultiHeadSelfAttention(channels=4, heads=2, causal=True, bias=True, padding=True)
+    params, inputs = generic_values(module, batch=2, height=2, width=3)
+    inputs["lengths"][:] = 6, 4
+    x, *others = inputs.values()
+    s = module.attention_map(params, x, others=others)
+    np.testing.assert_array_equal(s > 0, np.broadcast_to(np.tri(6) * (np.arange(6) < [[[[6]]], [[[4]]]]) > 0, s.shape))
+    np.testing.assert_allclose(s.sum(axis=-1), 1, rtol=1e-14)
+    np.testing.assert_allclose(module.attention_map(params, x, [5, 0], others=others), s[:, :, [5, 0]], rtol=1e-13)
+
+
+def test_a_bias_of_another_shape_is_refused():
+    module = MultiHeadSelfAttention(channels=4, heads=2, bias=True)
+    params, inputs = generic_values(module, height=2, width=3)
+    for shape in [(3, 1, 6, 6), (2, 4, 6, 6), (1, 1, 6, 5), (6, 6)]:
+        with pytest.raises(ValueError, match=r"bias has shape .*; expected \("):
+            module(params, inputs["x"], np.zeros(shape))
 
 
 def test_a_published_state_dict_loads_unchanged():

@@ -46,6 +46,7 @@ SHAPES = {
     "cam": (1, 512, 64, 64),
     "danet": (1, 512, 48, 48),
     "mhsa": (1, 256, 48, 48),
+    "sdpa": (1, 64, 2048, 2048),
     "multi-scale": (2, 512, 33, 33),
     "hard": (8, 512, 14, 14),
     "soft-hard": (8, 512, 14, 14),
@@ -56,7 +57,11 @@ SCALING = [(1, 64, side, side) for side in (32, 64, 96, 128)]
 """Inputs of `pam` of which --scaling prints time and memory."""
 OPTIONS = {"window": 14, "stride": 7, "classes": 21, "heads": 8, "training": True, "embedding": 192}
 """Fields in which the benchmarked module differs from the example, where it has them: a realistic training step."""
-OWN_OPTIONS = {"multi-scale": {"out_channels": 256, "rates": (12, 24, 36)}, "soft-hard": {"k": 16}}
+OWN_OPTIONS = {
+    "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
+    "soft-hard": {"k": 16},
+    "sdpa": {"window": None, "sink": False},
+}
 """Such fields of single systems: by key."""
 
 
@@ -70,7 +75,7 @@ def enlarged(module, channels):
     if "inner" in fields:
         return dataclasses.replace(module, inner=enlarged(module.inner, channels))
     options = {name: value for name, value in OPTIONS.items() if name in fields} | OWN_OPTIONS.get(module.key, {})
-    name = "in_channels" if "in_channels" in fields else "channels"
+    name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
     return dataclasses.replace(module, **{name: channels}, **options)
 
 

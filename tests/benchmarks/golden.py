@@ -32,7 +32,7 @@ def widened(module):
     fields = {field.name for field in dataclasses.fields(module)}
     if "inner" in fields:
         return dataclasses.replace(module, inner=widened(module.inner))
-    name = "in_channels" if "in_channels" in fields else "channels"
+    name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
     return dataclasses.replace(module, **{name: CHANNELS})
 
 

@@ -119,6 +119,16 @@ def modules_of(key):
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
+        "sdpa": lambda: [
+            npattn.ScaledDotProductAttention(**options)
+            for options in (
+                {"heads": 2, "head_dim": 8},
+                {"heads": 4, "key_heads": 1, "head_dim": 12, "causal": "bottom-right", "logsumexp": True},
+                {"heads": 2, "head_dim": 8, "value_dim": 4, "bias": True, "softcap": 2, "logsumexp": True},
+                {"heads": 2, "head_dim": 8, "mask": True, "lengths": True, "sink": True, "logsumexp": True},
+                {"heads": 2, "key_heads": 1, "head_dim": 8, "window": (3, 1), "softcap": 1, "sink": True},
+            )
+        ],
         "masked": lambda: [
             MaskedAttention(masking=masking, pattern=pattern, by_hand=i % 2 == j)
             for i, masking in enumerate(MASKINGS)
@@ -155,6 +165,13 @@ def held_out_cases(key):
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),
+        ],
+        "sdpa": lambda: [
+            npattn.ScaledDotProductAttention(**options)
+            for options in (
+                {"heads": 6, "key_heads": 3, "head_dim": 24, "causal": "bottom-right", "softcap": 3, "bias": True},
+                {"heads": 2, "head_dim": 40, "window": (5, 0), "lengths": True, "mask": True, "logsumexp": True},
+            )
         ],
         "multi-scale": lambda: [
             npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),
@@ -215,6 +232,12 @@ def sizes(case, name, errors):
     return np.array([np.sqrt(np.mean(np.square(errors))), np.max(np.abs(errors))]) if errors.size else np.zeros(2)
 
 
+def difference(found, expected):
+    """Return by how much results are off; the same infinity is off by nothing."""
+    with np.errstate(invalid="ignore"):
+        return np.where(found == expected, 0, found - expected)
+
+
 def largest_errors(case):
     """Return the largest errors of plain kernels in every result; at least those of rounding it to the format."""
     found = {name: [sizes(case, name, ulp(value, case.format) / 12**0.5)] for name, value in case.expected.items()}
@@ -228,7 +251,7 @@ def largest_errors(case):
             except kernels.SkippedError:
                 continue
             for name, value in results.items():
-                error = value - other.expected[name]
+                error = difference(value, other.expected[name])
                 found[name].append(sizes(case, name, np.where(np.isfinite(error), error, 0)))
     return {name: np.max(each, axis=0) for name, each in found.items()}
 
@@ -249,7 +272,7 @@ def visibility(case, results, noise):
     """Tell how many times the errors of correct kernels results are off, at most."""
     factors = [0.0]
     for name, value in results.items():
-        moved = np.where(np.isfinite(value), value - case.expected[name], np.inf)
+        moved = np.where(np.isfinite(value), difference(value, case.expected[name]), np.inf)
         factors.append(np.max(sizes(case, name, moved) / noise[name]))
     return float(np.max(factors))
 
@@ -280,8 +303,8 @@ def try_results(case, kind, name, results, plain, *, held=False, visible=np.nan)
     refused |= {rule: beyond(case, results, float(rule), float(rule)) for rule in ("1e-2", "5e-2")}
     if plain is not None:
         refused["plain"] = any(
-            not np.max(np.abs(value - case.expected[n]), initial=0)
-            <= 2 * np.max(np.abs(plain[n] - case.expected[n]), initial=0)
+            not np.max(np.abs(difference(value, case.expected[n])), initial=0)
+            <= 2 * np.max(np.abs(difference(plain[n], case.expected[n])), initial=0)
             for n, value in results.items()
         )
     held = held or name in kernels.HELD_OUT
@@ -300,7 +323,7 @@ def beyond(case, results, relative, absolute):
     """Tell whether some number is off by more than a tolerance, as PyTorch's assert_close reckons."""
     with np.errstate(invalid="ignore"):
         return any(
-            not (np.abs(value - case.expected[n]) <= absolute + relative * np.abs(case.expected[n])).all()
+            not (np.abs(difference(value, case.expected[n])) <= absolute + relative * np.abs(case.expected[n])).all()
             for n, value in results.items()
         )
 

@@ -260,8 +260,11 @@ def noted(function, used):
 
 def online(block, base_2=False):
     """Attention in blocks of keys, in float32."""
-    attention = functools.partial(primitives.online_attention, block=block, base_2=base_2)
-    return functools.partial(made_of, parts=lambda format: {"dot_product_attention": attention})
+    options = {"block": block, "base_2": base_2}
+    attention = functools.partial(primitives.online_attention, **options)
+    masked = functools.partial(primitives.online_masked_attention, **options)
+    both = {"dot_product_attention": attention, "masked_attention": masked}
+    return functools.partial(made_of, parts=lambda format: both)
 
 
 def rounding_online(block, base_2=False):
@@ -270,11 +273,17 @@ def rounding_online(block, base_2=False):
     def parts(format):
         narrow = primitives.narrowing(format)
 
-        def attention(*args):
-            value, backward = primitives.online_attention(*args, block=block, narrow=narrow, base_2=base_2)
-            return value, lambda do: narrow(backward(do))
+        def narrowed(online):
+            def attention(*args, **options):
+                value, backward = online(*args, block=block, narrow=narrow, base_2=base_2, **options)
+                return value, lambda *dy: narrow(backward(*dy))
 
-        return primitives.rounding_between(format) | {"dot_product_attention": attention}
+            return attention
+
+        return primitives.rounding_between(format) | {
+            "dot_product_attention": narrowed(primitives.online_attention),
+            "masked_attention": narrowed(primitives.online_masked_attention),
+        }
 
     def run(case):
         if not calls_attention(case.module):
@@ -285,7 +294,8 @@ def rounding_online(block, base_2=False):
 
 
 def calls_attention(module):
-    return module.key in {"pam", "mhsa", "danet"} or (module.key == "residual" and calls_attention(module.inner))
+    inner = getattr(module, "inner", None)
+    return module.key in {"pam", "mhsa", "sdpa", "danet"} or (inner is not None and calls_attention(inner))
 
 
 def by_taps(format):

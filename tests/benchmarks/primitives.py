@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from npattn import ops
+from npattn.ops.attention import keys_seen, sum_to
 from npattn.ops.normalisation import batch_norm as reference_norm
 from npattn.ops.windowing import window_average, window_starts
 from npattn.oracle.formats import representable
@@ -19,6 +20,7 @@ __all__ = [
     "integral_windows",
     "norm_in_one_sweep",
     "online_attention",
+    "online_masked_attention",
     "rounding_between",
     "sigmoid_by_tanh",
     "textbook",
@@ -82,6 +84,69 @@ def online_attention(q, k, v, scale=1.0, *, block, narrow=None, base_2=False):
         return scale * transpose(dq), dk, dv
 
     return transpose(o), backward
+
+
+def online_masked_attention(
+    q, k, v, scale=1.0, *, softcap=None, bias=None, sink=None, band=(None, None), lengths=None, mask=None,
+    block, narrow=None, base_2=False,
+):  # fmt: skip
+    """Masked attention in blocks of keys, as `online_attention` has them; weights are exponentials of float32 logits.
+
+    The sink is the first of all logits. The logsumexp stays in float32 for the way back, as kernels keep it, and is
+    handed out to base e.
+    """
+    narrow = narrow or (lambda a: a)
+    exp, log, unit = (np.exp2, np.log2, LOG2_E) if base_2 else (np.exp, np.log, 1.0)
+    rows, values = transpose(q), transpose(v)
+    seen = keys_seen(q, k, slice(0, q.shape[-1]), band=band, lengths=lengths, mask=mask)
+    seen = np.broadcast_to(seen, (*q.shape[:-2], *seen.shape[-2:]))
+    blocks = [slice(i, i + block) for i in range(0, k.shape[-1], block)]
+    dead = ~seen.any(axis=-1, keepdims=True)
+
+    def logits(at):
+        z, slope = scale * (rows @ k[..., at]), 1
+        if softcap is not None:
+            t = np.tanh(z / softcap)
+            z, slope = softcap * t, 1 - t * t
+        z = z if bias is None else z + bias[..., at]
+        return np.where(seen[..., at], unit * z, -np.inf), slope
+
+    highest = np.full_like(rows[..., :1], -np.inf) if sink is None else np.zeros_like(rows[..., :1])
+    highest = highest if sink is None else highest + unit * sink[..., None, None]
+    total = np.zeros_like(highest) if sink is None else np.ones_like(highest)
+    o = np.zeros_like(v, shape=(*q.shape[:-2], q.shape[-1], v.shape[-2]))
+    for at in blocks:
+        z, _ = logits(at)
+        higher = np.maximum(highest, z.max(axis=-1, keepdims=True))
+        base = np.where(higher == -np.inf, 0, higher)
+        s = exp(z - base)
+        total = total * exp(highest - base) + s.sum(axis=-1, keepdims=True)
+        o = o * exp(highest - base) + narrow(s) @ values[..., at, :]
+        highest = higher
+    o = narrow(np.where(dead, 0, o / np.where(dead, 1, total)))
+    log_sum = np.where(dead, np.inf, highest + log(np.where(dead, 1, total)))
+
+    def backward(do, dl=0.0):
+        do_rows = transpose(np.where(dead[..., 0][..., None, :], 0, do))
+        through_l = dl if np.ndim(dl) == 0 else dl[..., None]
+        delta = np.where(dead, 0, (do_rows * o).sum(axis=-1, keepdims=True) - through_l)
+        dq, dk, dv, dbias = np.zeros_like(rows), np.empty_like(k), np.empty_like(v), []
+        for at in blocks:
+            z, slope = logits(at)
+            s = exp(z - log_sum)
+            dv[..., at] = transpose(do_rows) @ narrow(s)
+            dz = s * (do_rows @ v[..., at] - delta)
+            dbias.append(dz)
+            dt = narrow(slope * dz)
+            dq += dt @ transpose(k[..., at])
+            dk[..., at] = scale * (q @ dt)
+        dbias = None if bias is None else sum_to(np.concatenate(dbias, axis=-1), bias.shape)
+        weights = None if sink is None else exp(unit * sink[..., None, None] - log_sum)
+        dsink = None if sink is None else sum_to(-(weights * delta)[..., 0], (*sink.shape, 1))[..., 0]
+        return scale * transpose(dq), dk, dv, dbias, dsink
+
+    handed_out = narrow(np.where(dead, -np.inf, log_sum / unit)[..., 0].astype(q.dtype))
+    return (transpose(o), handed_out), backward
 
 
 def transpose(a):

@@ -140,3 +140,18 @@ def test_sums_are_split_into_parts():
     assert [len(part) for part in split.parts(2)] == [1, 1]
     np.testing.assert_allclose(split.array(a).sum(axis=1), a.sum(axis=1), rtol=1e-12)
     np.testing.assert_allclose(split.array(a) @ a.T, a @ a.T, rtol=1e-12)
+
+
+@pytest.mark.parametrize("base_2", [False, True])
+@pytest.mark.parametrize("block", [1, 4, 100])
+@pytest.mark.parametrize("hiding", [{}, {"band": (-3, 1)}, {"lengths": np.array([[0.0], [5.0]])}])
+def test_masked_attention_in_blocks_of_keys_is_the_definition(hiding, block, base_2):
+    random = np.random.RandomState(0)
+    q, k, v, do = (random.standard_normal((2, 3, *shape)) for shape in ((4, 7), (4, 9), (5, 9), (5, 7)))
+    options = hiding | {"softcap": 1.5, "bias": random.standard_normal((3, 7, 9)), "sink": random.standard_normal(3)}
+    options["mask"] = (random.uniform(size=(1, 7, 9)) < 0.5).astype(float)
+    dl = random.standard_normal((2, 3, 7))
+    (o, log_sum), backward = ops.masked_attention(q, k, v, 0.5, **options)
+    values, back = primitives.online_masked_attention(q, k, v, 0.5, **options, block=block, base_2=base_2)
+    for ours, theirs in zip((*values, *back(do, dl)), (o, log_sum, *backward(do, dl)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)

@@ -43,6 +43,9 @@ def count_work(module, shape):
     """Count what a module needs for an input of this shape: (flops, numbers moved) of forward and of backward."""
     batch, channels, height, width = shape
     size = batch * channels * height * width
+    if module.key == "sdpa":  # of height queries and width keys
+        rows = batch * (module.heads * height + module.groups * width)
+        size = rows * (module.head_dim + module.value_channels) / 2
     if module.key in SWEEPS:
         scores = batch * getattr(module, "classes", 0) * height * width  # which the two segmentations write, and read
         return [(flops * size, passes * size + scores) for flops, passes in SWEEPS[module.key]]
@@ -89,11 +92,18 @@ def pixel_correlation(module, channels, height, width):
     return layers + half * (embedding + 2 * values), 2 * layers + half * (3 * embedding + 4 * values)
 
 
+def scaled_dot_product(module, _, queries, keys):
+    """Count for all heads, without what a mask hides being left out."""
+    pairs, d, e = 2 * module.heads * queries * keys, module.head_dim, module.value_channels
+    return pairs * (d + e), pairs * (3 * d + 2 * e)
+
+
 PRODUCTS = {
     "pam": position,
     "cam": channel,
     "danet": dual,
     "mhsa": multi_head,
+    "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
     "pcm": pixel_correlation,
 }

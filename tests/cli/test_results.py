@@ -55,3 +55,13 @@ def test_golden_and_verify_fit_80_columns(command, folder, monkeypatch, key):
     for line in (out + told).splitlines():
         assert len(line) <= 80, line
         assert line == line.rstrip()
+
+
+def test_an_infinite_result_takes_no_part_in_the_size_of_the_others(capsys):
+    module = npattn.ScaledDotProductAttention(heads=1, head_dim=4, causal="bottom-right", logsumexp=True)
+    case = npattn.oracle.golden(module, height=4, width=3, dtype="float16")
+    assert case.expected["output.1"][0, 0, 0] == -np.inf
+    print_results(case)
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("output.1")]
+    assert 1e-5 < float(row[2]) < 1e-2
+    assert row[-1] == "100%"

@@ -54,6 +54,9 @@ WAYS = {
     "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
     "conv_in_tiles": cases(lambda b, c, h, w: [(b, c + 3, h + 2, w + 2), (w, c + 3, 3, 3), (w,)], bound=256, padding=1),
     "attention_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5),
+    "attention_in_seen_blocks": cases(
+        lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5, band=(None, 2), softcap=1.5
+    ),
     "affinity_sums_by_halves": cases(lambda b, c, h, w: [(b, c, h + w), (b, 2, h + w)], bound=128),
 }
 FOUND = [(primitive, way) for primitive in PRIMITIVES for way in primitive.ways]
@@ -101,7 +104,7 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
         upstream = [arrangement(dy) for dy in upstream]
     found = [*values]
     for _ in range(times):
-        if function.__name__.startswith("affinity"):
+        if function.__name__.startswith(("affinity", "masked", "attention_in_seen")):
             gradients = backward(*upstream)
         else:
             gradients = backward(tuple(upstream) if isinstance(value, tuple) else upstream[0])
@@ -135,7 +138,7 @@ def measure(primitive, arrays, options):
     if primitive is product:
         a, b = arrays
         return "MIN_MULTIPLICATIONS", a.size * b.shape[-1]
-    if primitive is ops.dot_product_attention:
+    if primitive in (ops.dot_product_attention, ops.masked_attention):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2

@@ -57,6 +57,29 @@ def convolution(weight, **options):
     return ops.conv2d, shaped((2, 4, 5, 6), weight, weight[:1]), options, 1e-12
 
 
+def beside(*names):
+    """Give arrays behind queries, keys and values by name; take averages and logsumexp as one value."""
+
+    def way(primitive):
+        def run(q, k, v, *others, **options):
+            both, backward = primitive(q, k, v, **options, **dict(zip(names, others, strict=True)))
+            return both, lambda do, dl: tuple(g for g in backward(do, dl) if g is not None)
+
+        return joined(run, apart=True)
+
+    return way
+
+
+MASKED = [
+    ({}, {"scale": 0.7, "softcap": 0.5}, 1e-12),
+    ({"bias": (4, 5, 6)}, {"band": (-2, 1), "softcap": 3.0}, 1e-12),
+    ({"bias": (1, 1, 5, 6), "sink": (4,)}, {"lengths": np.array([[6.0, 1.0, 0.0, 4.0]])}, 1e-12),
+    ({"sink": (1,)}, {"band": (None, 0), "mask": (normal(4, 5, 6, seed=5) > 0).astype(float)}, 1e-12),
+    ({"sink": (1, 4)}, {"band": (3, None)}, 1e-12),
+]
+"""Shapes of a bias and a sink, options, bound; some queries see no key."""
+
+
 # Primitive, arrays, options, bound; where it has several values, how they are made one.
 CASES = [
     (ops.add, shaped((2, 3, 4)), {}, 1e-14),
@@ -66,6 +89,11 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    *(
+        (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
+        for given, *rest in MASKED
+    ),
+    (ops.repeat, shaped((2, 3, 4)), {"times": 3, "axis": 1}, 1e-14),
     *((ops.conv1d, shaped((2, length), (1, 1, k)), {}, 1e-12) for length in (1, 2, 8) for k in (1, 3, 7)),
     convolution((2, 4, 3, 2)),
     convolution((4, 4, 1, 1)),

@@ -60,7 +60,7 @@ def test_ids_are_unique_and_can_be_selected_by_pytest(system):
         assert name.startswith(system.key)
 
 
-@every_system
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.key != "sdpa"], ids=lambda system: system.key)
 def test_sizes_lie_at_one_and_around_powers_of_two(system):
     recipes = oracle.cases(system, ["float16"], kinds=["sizes"])
     assert {recipe.batch for recipe in recipes} == {1, 2, 3}
@@ -68,6 +68,24 @@ def test_sizes_lie_at_one_and_around_powers_of_two(system):
     assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == positions
     channels = {getattr(recipe.module, "channels", None) or recipe.module.inner.channels for recipe in recipes}
     assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == channels
+
+
+def test_softmax_attention_is_swept_over_head_dims_and_numbers_of_queries_and_keys():
+    recipes = oracle.cases("sdpa", ["bfloat16"], kinds=["sizes"])
+    assert {recipe.batch for recipe in recipes} == {1, 2, 3}
+    dims = {recipe.module.head_dim for recipe in recipes}
+    assert dims >= {1, 63, 64, 65, 96, 127, 128, 160, 192, 256, 257}
+    assert any(recipe.module.value_channels != recipe.module.head_dim for recipe in recipes)
+    sizes = {(recipe.height, recipe.width) for recipe in recipes}
+    assert {min(size) == max(size) for size in sizes} == {True, False}
+    assert {1, 65, 1024} <= {queries for queries, _ in sizes}
+    assert {1, 65, 1024} <= {keys for _, keys in sizes}
+    options = [vars(recipe.module) for recipe in oracle.cases("sdpa", ["bfloat16"], kinds=["options"])]
+    for name in ("bias", "mask", "lengths", "sink", "logsumexp"):
+        assert {option[name] for option in options} == {True, False}
+    for name in ("causal", "window", "softcap", "scale"):
+        assert {option[name] is None for option in options} == {True, False}
+    assert {option["key_heads"] for option in options} == {1, 2, 4}
 
 
 @every_system

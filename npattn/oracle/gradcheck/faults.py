@@ -75,15 +75,20 @@ def changed(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -
 
 
 def differing(first: Mapping[Any, np.ndarray], second: Mapping[Any, np.ndarray]) -> list[Any]:
-    """Name the arrays that differ by more than two runs of the same operations may."""
-    largest = max((np.max(np.abs(value), initial=0.0) for value in first.values()), default=0.0)
+    """Name the arrays that differ by more than two runs of the same operations may; infinities have no distance."""
+    sizes = {name: np.max(np.abs(finite(value)), initial=0.0) for name, value in first.items()}
+    floor = NEGLIGIBLE_SHARE * max(sizes.values(), default=0.0)
     return [
         name
         for name, value in first.items()
-        if (
-            np.abs(value - second[name]) > REPEATED_ERROR * np.max(np.abs(value), initial=NEGLIGIBLE_SHARE * largest)
-        ).any()
+        if (np.abs(finite(value) - finite(second[name])) > REPEATED_ERROR * max(sizes[name], floor)).any()
+        or (np.isinf(value) != np.isinf(second[name])).any()
     ]
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """Put 0 in the place of infinities."""
+    return np.where(np.isinf(values), 0, values)
 
 
 def not_linear(point: Point, tolerance: float, random: np.random.RandomState) -> list[str]:

@@ -15,6 +15,7 @@ from tests.benchmarks.faults import (
     gating,
     joining,
     l2_normalize,
+    masking,
     passes,
     pooling,
     products,
@@ -30,7 +31,7 @@ __all__ = ["FAULTS", "HELD_OUT", "Fault", "faulty", "sites"]
 
 MAPS = convolution, pooling
 POINTWISE = elementwise, gating, batch_norm
-PRODUCTS = products, attention, affinity
+PRODUCTS = products, attention, masking, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
 IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
