@@ -6,6 +6,7 @@ import argparse
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def run_golden(arguments: argparse.Namespace) -> int:
     require_one_case(arguments)
     dtype, values = arguments.dtype or "float16", arguments.values or "generic"
     module = configure(find_system(arguments.key, SYSTEMS).example(), arguments.fields)
-    sizes = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
+    sizes: dict[str, Any] = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
     check_sizes(module, **sizes)
     path = f"{arguments.key}-{dtype}.npz" if arguments.output is None else arguments.output
     with whole_file(path, force=arguments.force) as temporary:

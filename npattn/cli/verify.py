@@ -109,9 +109,9 @@ def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:
             if place is not None:
                 case = load(golden / name)
                 report = case.compare(read_results(place, case), require="all" if arguments.all else None)
-            yield Verdict(str(golden / name), place and str(place), report)
+            yield Verdict(str(golden / name), None if place is None else str(place), report)
         except (ArchiveError, OSError) as error:
-            yield Verdict(str(golden / name), place and str(place), error=describe_error(error))
+            yield Verdict(str(golden / name), None if place is None else str(place), error=describe_error(error))
         finally:
             progress("")
 

@@ -20,11 +20,10 @@ __all__ = ["Pairs", "attention_in_seen_blocks"]
 
 def is_worth_seen_blocks(q: Array, k: Array, v: Array, scale: float = 1.0, **options: Any) -> bool:
     """Tell whether there are many logits, of the machine's floats, and no shapes that the definition refuses."""
-    others = {name: options.get(name) for name in ("bias", "mask", "sink", "lengths")}
+    given = {name: a for name, a in options.items() if name in ("bias", "mask", "sink", "lengths") and a is not None}
     pairs = q.shape[-1:] + k.shape[-1:]
-    fitting = all(others[name] is None or others[name].shape[-2:] == pairs for name in ("bias", "mask"))
-    given = [a for a in others.values() if a is not None]
-    return fitting and is_worth_blocks(q, k, v) and are_machine_floats(q, *given)
+    fitting = all(given[name].shape[-2:] == pairs for name in ("bias", "mask") if name in given)
+    return fitting and is_worth_blocks(q, k, v) and are_machine_floats(q, *given.values())
 
 
 @masked_attention.faster(suits=is_worth_seen_blocks)

@@ -196,9 +196,15 @@ class Recipe:
 @functools.lru_cache(maxsize=64)
 def make(recipe: Recipe) -> Case:
     """Make the case of a recipe."""
-    sizes = {"batch": recipe.batch, "height": recipe.height, "width": recipe.width}
     return golden(
-        recipe.module, **sizes, dtype=recipe.dtype, seed=recipe.seed, values=recipe.values, layout=recipe.layout
+        recipe.module,
+        batch=recipe.batch,
+        height=recipe.height,
+        width=recipe.width,
+        dtype=recipe.dtype,
+        seed=recipe.seed,
+        values=recipe.values,
+        layout=recipe.layout,
     )
 
 
