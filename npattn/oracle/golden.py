@@ -12,7 +12,7 @@ import numpy as np
 
 from npattn.checks import describe_type, require_booleans, require_choice, require_integers
 from npattn.module import Module, as_tuple
-from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
+from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.extended import extend
@@ -96,7 +96,8 @@ def golden(
     -----
     A near tie, which rounding may flip (the sign before a ReLU, the maximum of many), widens the budgets of the
     elements that hang on it. Where that is much of an output, as with a position that is sampled, other inputs are
-    drawn, unless they are the caller's. ``derivations/error_budgets.md`` derives the budgets.
+    drawn, unless they are the caller's; so they are where what leads to a result overflows the format in most of it.
+    ``derivations/error_budgets.md`` derives the budgets.
 
     The caller's arrays may be NumPy's, torch's, CuPy's, JAX's, or of whatever speaks DLPack, in any floating dtype.
     They are copied. What the format does not hold is rounded to it, and the case says so: `Case.rounded`.
@@ -144,7 +145,8 @@ def golden(
             observed = observe(module, given, format, seed)
             validate_expected(module, observed.expected)
             budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
-        if not observed.near_ties or all(budgets[name].widened <= MAX_SWAYED for name in given.upstream):
+        steady = not observed.near_ties or all(budgets[name].widened <= MAX_SWAYED for name in given.upstream)
+        if steady and (values == "large" or all(is_judgeable(budget) for budget in budgets.values())):
             break
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
@@ -169,6 +171,11 @@ def golden(
         given=tuple(own.arrays),
         rounded=own.rounded,
     )
+
+
+def is_judgeable(budget: Budget) -> bool:
+    """Tell whether enough of a result can be judged for it to pass."""
+    return not budget.scale.size or bool(np.isfinite(budget.scale).mean() >= LEAST_JUDGED)
 
 
 class Own(NamedTuple):
