@@ -11,7 +11,7 @@ import numpy as np
 import scipy
 
 from npattn.module import Module
-from npattn.oracle.budgets.limits import Budget, worst_limit
+from npattn.oracle.budgets.limits import Budget, rms_limit, worst_limit
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, FlippedSelections, Observed
 from npattn.oracle.budgets.passes import Given, run_on
 from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink_variances
@@ -145,7 +145,9 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     freedom = effective_degrees_of_freedom(mean_squares_of(errors, judged, scale), expected.size)
     widest = scale
     if len(jumps):
-        widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / worst_limit(expected.size, freedom))
+        # In a tensor of few elements a jump of one is most of the root mean square as well.
+        limit = min(worst_limit(expected.size, freedom), rms_limit(freedom) * expected.size**0.5)
+        widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / limit)
     # The smaller errors of an element are those of runs in which no near tie was flipped.
     undisturbed = seen.lower_quartile.reshape(expected.shape) / scipy.special.ndtri(0.625)
     undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))

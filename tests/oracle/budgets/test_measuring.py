@@ -3,7 +3,7 @@ import pytest
 
 import npattn
 from npattn.oracle import golden
-from npattn.oracle.budgets import Budget, Given, rms_limit, run_on, worst_limit
+from npattn.oracle.budgets import Budget, Given, limits_of, rms_limit, run_on, worst_limit
 from npattn.oracle.budgets.measuring import JUMP_MARGIN, NUM_RUNS, errors_of, estimate, wider
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.formats import FORMATS, ulp
@@ -72,6 +72,18 @@ def test_a_jump_widens_the_element_that_jumps_and_no_other():
     np.testing.assert_array_equal(np.flatnonzero(widened != narrow), [11])
     budget = estimate(errors, jumps, np.ones(50), BFLOAT16)
     assert worst_limit(50, budget.freedom) * widened[11] == pytest.approx(JUMP_MARGIN * 5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7, 9, 50])
+def test_a_jump_of_one_element_passes_both_limits(count):
+    errors = np.repeat(normal_errors(np.array([1e-2])), count, axis=1)  # all elements err as one
+    jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, count))
+    jumps[3, 0] = 5.0
+    budget = estimate(errors, jumps, np.ones(count), BFLOAT16)
+    units = jumps[3] / budget.scale
+    worst, rms = limits_of(budget)
+    assert units[0] <= worst / 1.2
+    assert np.sqrt(np.mean(units**2)) <= rms / 1.2
 
 
 def test_an_element_may_jump_by_all_the_jumps_of_a_round():
