@@ -117,7 +117,7 @@ class ScaledDotProductAttention(Module):
     Pass(output: float64 (1, 4, 3, 8), float64 (1, 4, 3))
     >>> (dquery, dkey, dvalue), _ = run.backward(run.output)
     >>> dvalue[0, 0, :, 0]
-    array([2.23333333, 2.23333333, 2.23333333, 0.9       , 0.4       ])
+    array([1.56666667, 1.56666667, 1.56666667, 0.9       , 0.4       ])
     """
 
     key: ClassVar = "sdpa"

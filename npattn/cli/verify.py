@@ -33,7 +33,7 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
         "output.npy, x.grad.npy, conv.weight.grad.npy, ... in any floating dtype, or a\n"
         "folder of these .npy files. For bfloat16 and 8-bit floats .npy has no dtype:\n"
         "write them as float32. Where FILE is a suite's folder, RESULTS is a folder with\n"
-        "such a file or folder for each case: NAME.npz or NAME/ for NAME.npz of the suite.\n\n"
+        "such a file or folder for each case: NAME.npz or NAME/ for NAME.npz of it.\n\n"
         "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
         "the input is bad.",
         "npattn verify eca-float16.npz results.npz",

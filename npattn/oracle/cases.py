@@ -429,7 +429,7 @@ def check_shape(module: Module, shape: Shape) -> None:
     """Refuse a shape that a module doesn't take."""
     batch, channels, height, width = shape
     shapes = module.input_shapes(batch, height, width)
-    if channels is not None and shape not in shapes.values():
+    if channels is not None and shape not in shapes.values() and getattr(module, "channels", None) != channels:
         name, first = next(iter(shapes.items()))
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
     refused = refusal(Recipe(module, "", batch, height, width))
@@ -460,7 +460,7 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
     if "inner" in given:
         changes["inner"] = fit(given["inner"], channels, positions, {})
     if channels:
-        changes |= {name: channels for name in ("channels", "in_channels") if name in given}
+        changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
         if "heads" in given:
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
     if "k" in given:

@@ -29,6 +29,8 @@ MAX_DRAWS = 20
 """Inputs that are tried until near ties sway little of the outputs."""
 MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
+MAX_REPEATED = 8
+"""Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
 SIZES = {"batch": 1, "height": 16, "width": 16}
 """Those of a case for which nothing else is said."""
 
@@ -64,8 +66,9 @@ def golden(
         with channels and an image of zeros. With "ones" inputs are generic, and upstream gradients are 1.
     layout : {"contiguous", "broadcast", "transposed", "sliced", "channels-last"}, default "contiguous"
         How inputs and upstream gradients lie in memory: with the last axis fastest; with stride 0 along axes along
-        which they don't change (all that is drawn is then the same for every image); with the first axis fastest; with
-        a step of 2 in a larger array; with channels fastest. `Case.arrays` hands them over in any library.
+        which they don't change (all that is drawn is then the same for every image, of a few); with the first axis
+        fastest; with a step of 2 in a larger array; with channels fastest. `Case.arrays` hands them over in any
+        library.
     inputs : array, tuple of array or mapping of str to array, optional
         The caller's own in place of those that are drawn: the one input, all in call order, or all by name.
     params : mapping of str to array, optional
@@ -284,11 +287,11 @@ def draw_case(
 ) -> Given:
     """Draw the parameters, inputs and upstream gradients that are not given, of numbers that a format holds.
 
-    Where `repeated`, what is drawn is the same for every image.
+    Where `repeated`, what is drawn is the same for every image, of a few.
     """
 
     def repeat(a: np.ndarray) -> np.ndarray:
-        return np.repeat(a[:1], len(a), axis=0) if repeated and a.ndim else a
+        return np.repeat(a[:1], len(a), axis=0) if repeated and a.ndim and len(a) <= MAX_REPEATED else a
 
     params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
     if params is None:

@@ -247,7 +247,11 @@ def upstream_gradients(primitive, value):
     if primitive in {ops.batch_norm, ops.top}:
         value = value[0]
     ones = [np.ones_like(a) for a in flat(value)]
-    return ones if primitive is ops.affinity_sums or not isinstance(value, tuple) else [tuple(ones)]
+    return (
+        ones
+        if primitive in {ops.affinity_sums, ops.masked_attention} or not isinstance(value, tuple)
+        else [tuple(ones)]
+    )
 
 
 @pytest.mark.parametrize("way", ["forward", "backward"])

@@ -140,7 +140,7 @@ def test_all_correct_kernels_agree_in_float32(key):
     assert len(found) >= 5
     largest = max(np.abs(expected).max() for expected in case.expected.values())
     for name, results in found.items():
-        assert set(results) == set(case.expected)
+        assert set(results) == set(case.expected) - set(case.maps)
         for result, value in results.items():
             scale = max(np.abs(case.expected[result]).max(), 0.1 * largest)
             np.testing.assert_allclose(value, case.expected[result], atol=1e-3 * scale, err_msg=f"{name}: {result}")

@@ -64,7 +64,7 @@ def test_products_are_made_in_blocks_where_blas_would_use_several_cores_or_shoul
 
 
 @pytest.mark.parametrize(("columns", "blocks"), [(2**14 - 1, 1), (2**15 - 1, 1), (2**15, 2), (2**17, 8), (2**19, 8)])
-def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_eight(columns, blocks):
+def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_one_for_each_core(columns, blocks):
     counts = []
 
     def watch(work, blocks, products=False):
@@ -74,7 +74,7 @@ def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_
             work(block)
 
     a, b = np.ones((16, 32), np.float32), np.ones((32, columns), np.float32)
-    with patched("parallel_for", watch):
+    with patched("parallel_for", watch), patched("MAX_PRODUCT_BLOCKS", 8):
         np.testing.assert_array_equal(product(a, b), 32)
     assert counts == [blocks]
 

@@ -435,4 +435,4 @@ def test_within_a_fused_backward_pass_only_results_are_rounded():
         np.testing.assert_array_equal(fused[0][name], representable(fused[0][name], FORMATS["bfloat16"]))
         errors = [np.sqrt(np.mean([(run[name] - value) ** 2 for run in runs])) for runs in (plain, fused)]
         assert errors[1] < 1.1 * errors[0], name
-        assert name == "output" or errors[1] < 0.97 * errors[0], name
+        assert not name.endswith(".grad") or errors[1] < 0.97 * errors[0], name

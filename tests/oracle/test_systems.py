@@ -81,7 +81,7 @@ def test_a_system_keeps_its_channels_where_it_refuses_others_and_tries_its_own_o
 
 def test_a_system_that_trains_by_default_is_not_tried_twice():
     recipes = cases(NormGate, ["float16"])
-    assert len({(r.module, r.batch, r.height, r.width, r.values) for r in recipes}) == len(recipes)
+    assert len({(r.module, r.batch, r.height, r.width, r.values, r.layout) for r in recipes}) == len(recipes)
     assert [r.label for r in recipes if "training" in r.label] == ["training-few"]
 
 

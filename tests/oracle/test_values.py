@@ -12,9 +12,9 @@ from tests.strategies import SYSTEMS, cases
 def test_no_generic_number_is_special(case):
     module, params, inputs = case
     assert {name: value.shape for name, value in params.items()} == module.parameter_shapes() | module.buffer_shapes()
-    masks = {name: value for name, value in inputs.items() if name.startswith("drop")}
-    for value in masks.values():
-        assert set(np.unique(value)) <= {0, 1}
+    masks = {name: value for name, value in inputs.items() if name.startswith("drop") or name in ("mask", "lengths")}
+    for name, value in masks.items():
+        assert name == "lengths" or set(np.unique(value)) <= {0, 1}
     for value in [*params.values(), *(value for name, value in inputs.items() if name not in masks)]:
         assert not np.isin(value, [-1, 0, 1]).any()
         assert np.unique(value).size == value.size
@@ -48,7 +48,7 @@ def test_the_stream_is_frozen():
     np.testing.assert_allclose(inputs["x"].ravel()[:3], [-1.24971784, -0.02548454, -0.32206773], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["batch", "height", "width"])
-def test_sizes_below_one_are_refused_by_name(name):
-    with pytest.raises(ValueError, match=f"{name}=0; expected an integer of at least 1"):
-        generic_values(SYSTEMS[0].example(), **{name: 0})
+@pytest.mark.parametrize(("name", "least"), [("batch", 0), ("height", 1), ("width", 1)])
+def test_sizes_below_their_least_are_refused_by_name(name, least):
+    with pytest.raises(ValueError, match=f"{name}={least - 1}; expected an integer of at least {least}"):
+        generic_values(SYSTEMS[0].example(), **{name: least - 1})

@@ -42,7 +42,7 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
     OSError
         If the file can't be read.
     """
-    if Path(path).is_dir():
+    if os.fspath(path) and Path(path).is_dir():
         return read_members(open_folder(path), case)
     with open_archive(path, "an .npz file of results", deflated=True) as archive:
         return read_members(archive, case)

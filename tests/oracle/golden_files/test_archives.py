@@ -42,8 +42,10 @@ def test_files_that_cannot_be_read_raise_what_the_system_says(case, tmp_path):
         for impossible in ("a\0b", "half\ud800"):
             with pytest.raises(OSError, match="no path holds NUL"):
                 read(impossible)
-        with pytest.raises((IsADirectoryError, PermissionError)):
-            read(tmp_path)
+    with pytest.raises((IsADirectoryError, PermissionError)):
+        load(tmp_path)
+    with pytest.raises(ArchiveError, match="holds no results"):  # which may lie in a folder
+        read_results(tmp_path, case)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="POSIX's pipes")
