@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any
 
-from npattn import layers, module
+from npattn import layers, module, parameters
 from npattn.module import Module, Pass
 from npattn.ops.primitive import PRIMITIVES, Primitive, replacing
+from npattn.tracing.copies import Copies, is_harmless
 from npattn.tracing.rewriting import Rewritten, is_rewritten, rewrite
 from npattn.tracing.source import Statement
 from npattn.tracing.steps import Step, named_arrays
@@ -38,6 +39,7 @@ class Recording:
     owner: object
     backward: bool
     steps: list[Step] = field(default_factory=list)
+    copies: Copies = field(default_factory=Copies)
 
 
 RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=None)
@@ -65,7 +67,7 @@ def unrecorded() -> Iterator[None]:
         RECORDING.reset(token)
 
 
-THROUGH = vars(layers), vars(module)
+THROUGH = vars(layers), vars(module), vars(parameters)
 """Modules whose functions stand between a line of a system and what it computes: the line is the system's."""
 
 
@@ -117,12 +119,26 @@ class Place:
 
     def follow(self, called: Any, index: int = 0) -> Any:
         """Return what is to be called in place of `called`, from a statement of this function."""
-        if self.recording() is None:
+        now = self.recording()
+        if now is None:
             return called
+        followed = self.follow_any(called, index)
+        if not (is_harmless(called) or is_rewritten(followed)):
+            now.copies.forget()
+        return followed
+
+    def touch(self) -> None:
+        """Hear that a statement has written to an array."""
+        now = self.recording()
+        if now is not None:
+            now.copies.forget()
+
+    def follow_any(self, called: Any, index: int) -> Any:
+        """Return what is to be called in place of a function, a method, a module or a partial call of these."""
         if isinstance(called, Module):
             called = called.__call__
         if type(called) is functools.partial:
-            return functools.partial(self.follow(called.func, index), *called.args, **called.keywords)
+            return functools.partial(self.follow_any(called.func, index), *called.args, **called.keywords)
         if type(called) is MethodType:
             return MethodType(self.follow_function(called.__func__, index, called.__self__), called.__self__)
         return self.follow_function(called, index)
@@ -174,8 +190,8 @@ class Place:
         now = self.recording()
         if now is not None:
             for inner, array in named_arrays(name, value, statement):
-                copy = array.copy() if hasattr(array, "copy") else array
-                now.steps.append(Step(statement.tag, inner, copy, statement.line, self.parts, page))
+                value = now.copies.take(array)
+                now.steps.append(Step(statement.tag, inner, value, statement.line, self.parts, page))
 
     def observe(self, primitive: Primitive, index: int, *arguments: Any, **options: Any) -> Any:
         """Call a primitive, and record its result, or what comes back through it, where no tag does."""

@@ -13,7 +13,7 @@ import ast
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CellType, CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from npattn.tracing.source import Statement, Text, text_of
@@ -54,9 +54,12 @@ class Rewritten:
         return bound
 
 
-def is_rewritten(function: FunctionType) -> bool:
-    """Whether a function reports its steps already, by itself or by the function that it is defined in."""
-    return CALL in function.__code__.co_freevars or HERE in function.__code__.co_freevars
+def is_rewritten(function: Any) -> bool:
+    """Whether a function reports what it does already, by itself or by the function that it is defined in."""
+    while isinstance(function, (functools.partial, MethodType)):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
+    variables = function.__code__.co_freevars if isinstance(function, FunctionType) else ()
+    return CALL in variables or HERE in variables
 
 
 def rewrite(function: FunctionType) -> Rewritten | None:
@@ -127,22 +130,22 @@ class Rewriter(ast.NodeTransformer):
             elif isinstance(value, ast.AST):
                 setattr(opened, field, self.visit(value))
         self.index = around
-        if not statement.tag:
-            yield opened
-        elif isinstance(opened, (ast.Expr, ast.Return)) and opened.value is not None:
-            opened.value = self.report("result", index, opened.value, like=node)
-            yield opened
-        else:
-            values = ast.Call(ast.Attribute(ast.Name(HERE, ast.Load()), "locals", ast.Load()), [], [])
-            yield opened
-            yield ast.copy_location(ast.Expr(self.report("record", index, values, like=node)), node)
+        computes = isinstance(opened, (ast.Expr, ast.Return)) and opened.value is not None
+        if statement.tag and computes:
+            opened.value = report("result", opened.value, ast.Constant(index), like=node)
+        yield opened
+        if writes(node):
+            yield ast.copy_location(ast.Expr(report("touch", like=node)), node)
+        if statement.tag and not computes:
+            values = report("locals", like=node)
+            yield ast.copy_location(ast.Expr(report("record", values, ast.Constant(index), like=node)), node)
 
     def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802  (NodeTransformer's name)
         """Ask what to call."""
         opened = changed(node)
         opened.args = [self.visit(argument) for argument in node.args]
         opened.keywords = [changed(keyword, value=self.visit(keyword.value)) for keyword in node.keywords]
-        opened.func = self.report("follow", self.index, self.visit(node.func), like=node.func)
+        opened.func = report("follow", self.visit(node.func), ast.Constant(self.index), like=node.func)
         return opened
 
     def visit(self, node: ast.AST) -> Any:
@@ -154,11 +157,19 @@ class Rewriter(ast.NodeTransformer):
             return self.visit_Call(node)
         return self.generic_visit(changed(node, copy_lists=True))
 
-    def report(self, method: str, index: int, value: ast.expr, *, like: ast.AST) -> ast.Call:
-        """Write ``here.method(value, index)``."""
-        function = ast.Attribute(ast.Name(HERE, ast.Load()), method, ast.Load())
-        call = ast.Call(function, [value, ast.Constant(index)], [])
-        return ast.copy_location(call, like)
+
+def report(method: str, *arguments: ast.expr, like: ast.AST) -> ast.Call:
+    """Write ``here.method(*arguments)``."""
+    function = ast.Attribute(ast.Name(HERE, ast.Load()), method, ast.Load())
+    return ast.copy_location(ast.Call(function, list(arguments), []), like)
+
+
+def writes(node: ast.stmt) -> bool:
+    """Whether a statement by itself may write to an array, or to what holds one."""
+    targets = [node.target] if isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For)) else []
+    targets += node.targets if isinstance(node, (ast.Assign, ast.Delete)) else []
+    parts = (part for target in targets for part in ast.walk(target))
+    return isinstance(node, ast.AugAssign) or any(isinstance(part, (ast.Subscript, ast.Attribute)) for part in parts)
 
 
 def changed(node: Any, *, copy_lists: bool = False, **fields: Any) -> Any:
