@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import itertools
@@ -269,9 +270,10 @@ class Call:
         entered = system is not caller.system and caller.system is not None
         through = any(self.function.__globals__ is space for space in THROUGH)
         if entered:
-            parts = caller.parts + (caller.name or prefix_of(params, caller.params) or type(system).__name__,)
+            part = caller.name or prefix_of(params, caller.params) or field_of(system, caller.system)
+            parts = (*caller.parts, part or type(system).__name__)
         elif tags and first is not system:
-            parts = caller.parts + (name or self.function.__name__,)
+            parts = (*caller.parts, name or self.function.__name__)
         else:
             parts = caller.parts
         package, _, stem = self.function.__module__.rpartition(".")
@@ -302,4 +304,17 @@ def prefix_of(params: Mapping[str, Any], whole: Mapping[str, Any]) -> str | None
         for other, candidate in whole.items():
             if candidate is value and other.endswith(f".{name}"):
                 return other.removesuffix(f".{name}")
+    return None
+
+
+def field_of(part: Module, whole: Module) -> str | None:
+    """Find the hyperparameter that holds a part, itself or in a sequence."""
+    for field_ in dataclasses.fields(whole):
+        value = getattr(whole, field_.name)
+        if value is part:
+            return field_.name
+        if isinstance(value, (tuple, list)):
+            found = [i for i, one in enumerate(value) if one is part]
+            if found:
+                return f"{field_.name}[{found[0]}]"
     return None

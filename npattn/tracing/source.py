@@ -69,7 +69,10 @@ class Text:
             last = node.body[0].lineno - 1
         rows = range(node.lineno, last + 1)
         tags = [found[1] for row in rows if (found := TAG.fullmatch(self.comments.get(row, (0, ""))[1]))]
-        code = " ".join(self.lines[row - 1][: self.comments.get(row, (None, ""))[0]].strip() for row in rows)
+        parts = [self.lines[row - 1][: self.comments.get(row, (None, ""))[0]].strip() for row in rows]
+        code = " ".join(filter(None, parts))
+        if len(parts) > 1:
+            code = re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", code)
         return Statement(tags[-1] if tags else "", tuple(dict.fromkeys(assigned(node))), code)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.module import as_tuple
 from npattn.parameters import to_host
 from npattn.tracing.plain import to_plain
 from npattn.tracing.steps import Step
@@ -23,6 +24,9 @@ WIDTH = 80
 """Columns of a terminal."""
 NUMBER = 11
 """Columns of a number in the table."""
+RESIDUE = 1e-15
+"""What is smaller is written as 0 where all numbers are written."""
+Named = tuple[str, Any]
 
 
 def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) -> str:
@@ -42,16 +46,17 @@ def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) 
     names = "".join(f"{word:>{NUMBER}}" for word in ("mean", "rms", "least", "largest"))
     lines = [*title(trace), f"{'given':<{WIDTH - len(names) - 5}}shape{names}"]
 
-    def add(named: Iterable[tuple[str, Any]]) -> None:
+    def add(named: Iterable[Named]) -> None:
         lines.extend(row(name, select(value) if hasattr(value, "shape") else value) for name, value in named)
 
     add(given(trace))
-    for heading, upstream, steps in passes(trace):
+    for heading, upstream, steps, found in passes(trace):
         lines += ["", heading]
         add(upstream)
         for (parts, tag, line), same in groupby(steps, lambda step: (step.parts, step.tag, step.line)):
             lines.append(cut(f"{' / '.join([*parts, tag])} {line}".rstrip()))
             add((step.name, step.value) for step in same)
+        add(found)
     return "\n".join(lines)
 
 
@@ -70,7 +75,7 @@ def written_out(trace: Trace) -> str:
     lines = [*title(trace), ""]
     for name, value in given(trace):
         lines += equation_of_numbers(name, value)
-    for heading, upstream, steps in passes(trace):
+    for heading, upstream, steps, found in passes(trace):
         lines += ["", heading]
         for name, value in upstream:
             lines += equation_of_numbers(name, value)
@@ -79,6 +84,8 @@ def written_out(trace: Trace) -> str:
             lines += ["", *wrapped(" / ".join([*parts, tag]), block[0].equation, line)]
             for step in block:
                 lines += equation_of_numbers(step.name, step.value)
+        for name, value in found:
+            lines += ["", *equation_of_numbers(name, value)]
     return "\n".join(lines)
 
 
@@ -95,22 +102,30 @@ def title(trace: Trace) -> list[str]:
     return textwrap.wrap(str(trace.module), WIDTH, subsequent_indent="  ")
 
 
-def given(trace: Trace) -> list[tuple[str, Any]]:
+def given(trace: Trace) -> list[Named]:
     """List what the pass was given."""
     return [*trace.inputs.items(), *trace.params.items()]
 
 
-def passes(trace: Trace) -> Iterator[tuple[str, list[tuple[str, Any]], Sequence[Step]]]:
-    """Go through the passes: what each is called, what it was given, and its steps."""
-    yield "forward", [], trace.forward_steps
-    for upstream, steps in trace.backward_passes:
-        several = isinstance(upstream, tuple)
-        yield "backward", [(f"dy[{i}]", dy) for i, dy in enumerate(upstream)] if several else [("dy", upstream)], steps
+def passes(trace: Trace) -> Iterator[tuple[str, list[Named], Sequence[Step], list[Named]]]:
+    """Go through the passes: what each is called, what it was given, its steps, and what no step of it shows."""
+    yield "forward", [], trace.forward_steps, []
+    for back in trace.backward_passes:
+        given = [(f"dy[{i}]", dy) for i, dy in enumerate(back.dy)] if isinstance(back.dy, tuple) else [("dy", back.dy)]
+        gradients = zip(trace.inputs, as_tuple(back.dx), strict=True)
+        found = [(f"{name}.grad", dx) for name, dx in gradients if dx is not None and not ends_in(back.steps, dx)]
+        yield "backward", given, back.steps, found
+
+
+def ends_in(steps: Sequence[Step], dx: Any) -> bool:
+    """Whether the last line is the one that computes `dx`."""
+    last = [step.value for step in steps if (step.parts, step.tag) == (steps[-1].parts, steps[-1].tag)]
+    return any(np.array_equal(to_numbers(value), to_numbers(dx), equal_nan=True) for value in last)
 
 
 def row(name: str, value: Any) -> str:
     """Summarise a value in a row of the table."""
-    numbers = real(value)
+    numbers = np.real(to_numbers(value))
     shape = "x".join(map(str, np.shape(numbers)))
     room = WIDTH - 4 * NUMBER - 2
     name = cut(name, room - len(shape) - 1, keep_end=True)
@@ -123,9 +138,9 @@ def row(name: str, value: Any) -> str:
     return start + "".join(f"{number:>{NUMBER}.4g}" for number in summary)
 
 
-def real(value: Any) -> np.ndarray:
-    """Bring a value's real parts to the host, as plain numbers: printing them must not compute in their kind."""
-    return np.real(np.asarray(to_host(value) if hasattr(value, "shape") else value))
+def to_numbers(value: Any) -> np.ndarray:
+    """Bring a value to the host as plain numbers: to print them must not compute in their kind."""
+    return np.asarray(to_host(value) if hasattr(value, "shape") else value)
 
 
 def cut(text: str, width: int = WIDTH, *, keep_end: bool = False) -> str:
@@ -137,7 +152,7 @@ def cut(text: str, width: int = WIDTH, *, keep_end: bool = False) -> str:
 
 def equation_of_numbers(name: str, value: Any) -> list[str]:
     """Write ``name =`` and all numbers: rows of a matrix below each other, matrices side by side as they fit."""
-    numbers = np.asarray(to_host(value) if hasattr(value, "shape") else value)
+    numbers = to_numbers(value)
     while numbers.ndim > 1 and numbers.shape[0] == 1:
         numbers = numbers[0]
     label = f"     {name} = "
@@ -164,6 +179,5 @@ def write_matrix(words: np.ndarray) -> list[str]:
 
 
 def write_number(number: Any) -> str:
-    """Write a number as short as four digits allow."""
-    text = f"{number:.4g}"
-    return "0" if text == "-0" else text
+    """Write a number as short as four digits allow; what rounding leaves of 0, among numbers about 1, is 0."""
+    return "0" if abs(number) < RESIDUE else f"{number:.4g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from npattn.checks import describe_type, did_you_mean
@@ -13,6 +14,22 @@ from npattn.tracing.text import table, written_out
 from npattn.typing import Array, Gradients, Params
 
 __all__ = ["Trace", "trace"]
+
+
+@dataclass(frozen=True, eq=False)
+class BackwardPass:
+    """One way back.
+
+    Attributes
+    ----------
+    dy, dx : array or tuple of array
+        What it was given and what it returned for the inputs: the arrays themselves.
+    steps : tuple of Step
+    """
+
+    dy: Any
+    steps: tuple[Step, ...]
+    dx: Any
 
 
 class Trace:
@@ -28,8 +45,8 @@ class Trace:
     run : Pass
         The forward pass, as ``module(params, *inputs)`` returns it. Its ``backward`` records nothing.
     forward_steps : tuple of Step
-    backward_passes : list of tuple
-        For each call of `backward`, the upstream gradient and the steps.
+    backward_passes : list of BackwardPass
+        For each call of `backward`.
     """
 
     def __init__(self, module: Module, params: Params, inputs: Sequence[Array]) -> None:
@@ -39,12 +56,12 @@ class Trace:
             self.run: Pass = self._place.follow(module)(params, *inputs)
         self.params, self.inputs = dict(params), dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
         self.forward_steps = tuple(steps)
-        self.backward_passes: list[tuple[Any, tuple[Step, ...]]] = []
+        self.backward_passes: list[BackwardPass] = []
 
     @property
     def steps(self) -> tuple[Step, ...]:
         """The steps, in the order in which they were computed: forward, then those of every `backward`."""
-        return sum((steps for _, steps in list(self.backward_passes)), self.forward_steps)
+        return sum((back.steps for back in list(self.backward_passes)), self.forward_steps)
 
     def backward(self, dy: Array) -> tuple[Array, Gradients]:
         """Compute the gradients, and add the steps of the way back to `steps`.
@@ -65,9 +82,9 @@ class Trace:
             If `dy` is refused by ``run.backward``; no step is added then.
         """
         with recording(self, backward=True) as steps:
-            result = self._place.follow(self.run.backward)(dy)
-        self.backward_passes.append((dy, tuple(steps)))
-        return result
+            dx, grads = self._place.follow(self.run.backward)(dy)
+        self.backward_passes.append(BackwardPass(dy, tuple(steps), dx))
+        return dx, grads
 
     def __getitem__(self, path: str) -> Step:
         """Look up a step by its path, ``"(3) a"`` or ``"sa / (4) o"``.
