@@ -90,6 +90,8 @@ def rewrite_text(text: Text, filename: str, named: Named) -> Rewritten | None:
     if found is None or not any(same(code, other) for other in compiled(text, filename, code.co_flags & FUTURE_FLAGS)):
         return None  # the file has changed since, or something else than Python made code of it
     definition, around = found
+    if ast.get_docstring(definition, clean=False) is not None and len(definition.body) == 1:
+        return None  # nothing is computed
     rewriter = Rewriter(text)
     opened = rewriter.open(definition)
     return Rewritten(compile_definition(opened, around, code), tuple(rewriter.statements))
@@ -105,13 +107,13 @@ class Rewriter(ast.NodeTransformer):
 
     def open(self, definition: ast.FunctionDef) -> ast.FunctionDef:
         """Rewrite a function; its first act is to say where it is."""
+        docstring = 0 if ast.get_docstring(definition, clean=False) is None else 1
         call = ast.Name(CALL, ast.Load())
         arguments = ast.Call(ast.Attribute(call, "locals", ast.Load()), [], [])
         place = ast.Call(ast.Attribute(call, "enter", ast.Load()), [arguments], [])
-        enter = ast.copy_location(ast.Assign([ast.Name(HERE, ast.Store())], place), definition.body[0])
-        body = [statement for node in definition.body for statement in self.open_statement(node)]
-        docstring = 0 if ast.get_docstring(definition, clean=False) is None else 1
-        return changed(definition, body=[*body[:docstring], enter, *body[docstring:]])
+        enter = ast.copy_location(ast.Assign([ast.Name(HERE, ast.Store())], place), definition.body[docstring:][0])
+        body = [statement for node in definition.body[docstring:] for statement in self.open_statement(node)]
+        return changed(definition, body=[*definition.body[:docstring], enter, *body])
 
     def open_statement(self, node: ast.stmt) -> Iterator[ast.stmt]:
         """Rewrite the calls of a statement, and report after it if it is tagged."""
