@@ -5,6 +5,6 @@
 """
 
 from npattn.tracing.steps import Step
-from npattn.tracing.trace import Trace, trace
+from npattn.tracing.traces import Trace, trace
 
 __all__ = ["Step", "Trace", "trace"]

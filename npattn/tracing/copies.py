@@ -62,4 +62,6 @@ def copy_of(array: np.ndarray) -> np.ndarray:
 
 def is_harmless(called: Any) -> bool:
     """Whether a call writes to no array: it puts things together, or asks a dict."""
-    return called is Pass or called is replace or (type(called) is BuiltinMethodType and isinstance(called.__self__, dict))
+    return (
+        called is Pass or called is replace or (type(called) is BuiltinMethodType and isinstance(called.__self__, dict))
+    )

@@ -37,7 +37,7 @@ def equations(page: str) -> dict[str, str]:
     path = next((found for folder in FOLDERS if (found := folder / f"{page}.md").is_file()), None)
     text = "" if path is None else path.read_text(encoding="utf-8")
     displays = re.findall(DISPLAY, text)
-    return {f"({found[1]})": NUMBER.sub("", latex).strip() for latex in displays if (found := NUMBER.search(latex))}
+    return {f"({number[1]})": NUMBER.sub("", latex).strip() for latex in displays if (number := NUMBER.search(latex))}
 
 
 def equation_of(page: str, tag: str) -> str | None:

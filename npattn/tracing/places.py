@@ -267,9 +267,8 @@ class Call:
         statements = self.rewritten.statements if self.rewritten else (Statement(),)
         tags = {statement.tag for statement in statements} - {""}
         own = bool(tags) or system is not caller.system
-        entered = system is not caller.system and caller.system is not None
         through = any(self.function.__globals__ is space for space in THROUGH)
-        if entered:
+        if system is not None and caller.system is not None and system is not caller.system:
             part = caller.name or prefix_of(params, caller.params) or field_of(system, caller.system)
             parts = (*caller.parts, part or type(system).__name__)
         elif tags and first is not system:

@@ -7,26 +7,34 @@ from collections.abc import Iterator
 
 __all__ = ["to_plain"]
 
-LETTERS = dict(
-    zip(
-        "alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma varsigma tau "
-        "phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell".split(),
-        "αβγδεεζηθικλμνξπρσςτφφχψωΓΔΘΛΞΠΣΦΨΩℓ",
-        strict=True,
-    )
-)
-SIGNS = {
-    **dict(zip("sum prod int partial infty top ast dots ldots cdots".split(), "ΣΠ∫∂∞ᵀ*………", strict=True)),
-    **dict(zip("cdot times odot pm in le ge ne lt gt approx equiv cup cap".split(), "·×⊙±∈≤≥≠<>≈≡∪∩", strict=True)),
-    **dict(zip("to rightarrow leftarrow Rightarrow circ mid forall".split(), "→→←⇒∘|∀", strict=True)),
-    **dict(zip("langle rangle lvert rvert lVert rVert lfloor rfloor".split(), "⟨⟩||‖‖⌊⌋", strict=True)),
-    **dict(zip("lceil rceil lbrace rbrace lbrack rbrack colon sim".split(), "⌈⌉{}[]:~", strict=True)),
-    **{",": " ", ";": " ", ":": " ", " ": " ", "!": "", "quad": "  ", "qquad": "   ", "{": "{", "}": "}", "|": "‖"},
-    **{"\\": "; ", "cr": "; ", "_": "_", "%": "%"},
-}
+WORDS = r"""
+alpha α beta β gamma γ delta δ epsilon ε varepsilon ε zeta ζ eta η theta θ iota ι kappa κ lambda λ mu μ nu ν xi ξ pi π
+rho ρ sigma σ varsigma ς tau τ phi φ varphi φ chi χ psi ψ omega ω ell ℓ Gamma Γ Delta Δ Theta Θ Lambda Λ Xi Ξ Pi Π
+Sigma Σ Phi Φ Psi Ψ Omega Ω sum Σ prod Π int ∫ partial ∂ infty ∞ top ᵀ ast * dots … ldots … cdots … cdot · times ×
+odot ⊙ pm ± in ∈ le ≤ ge ≥ ne ≠ lt < gt > approx ≈ equiv ≡ cup ∪ cap ∩ to → rightarrow → leftarrow ← Rightarrow ⇒
+circ ∘ mid | forall ∀ langle ⟨ rangle ⟩ lvert | rvert | lVert ‖ rVert ‖ lfloor ⌊ rfloor ⌋ lceil ⌈ rceil ⌉
+lbrace { rbrace } lbrack [ rbrack ] colon : sim ~ | ‖ { { } } _ _ % %
+"""
+SPACES = {",": " ", ";": " ", ":": " ", " ": " ", "!": "", "quad": "  ", "qquad": "   ", "\\": "; ", "cr": "; "}
+SIGNS = SPACES | dict(zip(WORDS.split()[::2], WORDS.split()[1::2], strict=True))
+"""What stands for a command."""
 ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "overline": "\u0304", "dot": "\u0307", "vec": "\u20d7"}
 STYLES = {"text", "mathrm", "mathbf", "mathbb", "mathcal", "mathit", "mathrel", "mathbin", "mathop", "textstyle"}
-SIZES = {"left", "right", "big", "Big", "bigl", "bigr", "Bigl", "Bigr", "bigg", "Bigg", "biggl", "biggr", "displaystyle"}
+SIZES = {
+    "left",
+    "right",
+    "big",
+    "Big",
+    "bigl",
+    "bigr",
+    "Bigl",
+    "Bigr",
+    "bigg",
+    "Bigg",
+    "biggl",
+    "biggr",
+    "displaystyle",
+}
 RAISED = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
 TIDIED = [(r"\s{3,}", "   "), (r"(?<=[(\[⟨]) +| +(?=[,;)\]⟩])", ""), (r"\b(exp|log|max|min) (?=\()", r"\1")]
 """Spaces that LaTeX doesn't show, or shows narrower."""
@@ -34,7 +42,7 @@ TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", flags=re.DOTALL)
 
 
 def to_plain(latex: str) -> str:
-    """Write an equation in plain text.
+    r"""Write an equation in plain text.
 
     Parameters
     ----------
@@ -47,9 +55,9 @@ def to_plain(latex: str) -> str:
 
     Examples
     --------
-    >>> to_plain(r"p_{bc} = \\frac{1}{N} \\sum_n x_{bcn}")
+    >>> to_plain(r"p_{bc} = \frac{1}{N} \sum_n x_{bcn}")
     'p_bc = 1/N Σ_n x_bcn'
-    >>> to_plain(r"\\sigma(z) = \\frac{1}{1 + e^{-z}}, \\qquad d^{-1/2} \\le \\sqrt{u^2 + 1}")
+    >>> to_plain(r"\sigma(z) = \frac{1}{1 + e^{-z}}, \qquad d^{-1/2} \le \sqrt{u^2 + 1}")
     'σ(z) = 1/(1 + e^(-z)),   d^(-1/2) ≤ √(u² + 1)'
     """
     tokens = Tokens(TOKEN.findall(latex))
@@ -89,9 +97,7 @@ def write_one(token: str, tokens: Tokens) -> Iterator[str]:
         yield from write(tokens)
     elif token in "_^":
         yield script(token, argument(tokens))
-    elif token.isspace():
-        yield " "
-    elif token == "&":
+    elif token.isspace() or token == "&":
         yield " "
     elif not token.startswith("\\"):
         yield token
@@ -114,7 +120,7 @@ def write_one(token: str, tokens: Tokens) -> Iterator[str]:
         if tokens.left and tokens.left[-1] == ".":
             tokens.next()
     else:
-        yield LETTERS.get(name, SIGNS.get(name, name))
+        yield SIGNS.get(name, name)
 
 
 def argument(tokens: Tokens) -> str:

@@ -6,7 +6,6 @@ in its place.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -142,7 +141,7 @@ class Rewriter(ast.NodeTransformer):
             values = report("locals", like=node)
             yield ast.copy_location(ast.Expr(report("record", values, ast.Constant(index), like=node)), node)
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:  # noqa: N802  (NodeTransformer's name)
+    def visit_Call(self, node: ast.Call) -> ast.Call:
         """Ask what to call."""
         opened = changed(node)
         opened.args = [self.visit(argument) for argument in node.args]
@@ -150,10 +149,10 @@ class Rewriter(ast.NodeTransformer):
         opened.func = report("follow", self.visit(node.func), ast.Constant(self.index), like=node.func)
         return opened
 
-    def visit(self, node: ast.AST) -> Any:
+    def visit(self, node: Any) -> Any:
         """Rewrite an expression, in a copy."""
         if isinstance(node, (ast.excepthandler, ast.match_case)):
-            body = [one for inner in node.body for one in self.open_statement(inner)]
+            body = [one for inner in vars(node)["body"] for one in self.open_statement(inner)]
             return changed(node, body=body)
         if isinstance(node, ast.Call):
             return self.visit_Call(node)

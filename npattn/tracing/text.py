@@ -16,7 +16,7 @@ from npattn.tracing.steps import Step
 from npattn.typing import Array
 
 if TYPE_CHECKING:
-    from npattn.tracing.trace import Trace
+    from npattn.tracing.traces import Trace
 
 __all__ = ["table", "written_out"]
 
@@ -164,7 +164,7 @@ def equation_of_numbers(name: str, value: Any) -> list[str]:
     matrices = words.reshape(-1, *words.shape[-2:]) if words.ndim > 1 else words[None, None]
     blocks = [write_matrix(matrix) for matrix in matrices]
     per_line = max(1, (WIDTH - len(label) + 3) // (max(len(block[0]) for block in blocks) + 3))
-    lines = []
+    lines: list[str] = []
     for i in range(0, len(blocks), per_line):
         for rows in zip(*blocks[i : i + per_line], strict=True):
             start = label if not lines else " " * len(label)

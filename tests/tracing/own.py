@@ -1,3 +1,4 @@
+# ruff: noqa: B007, F841
 """Systems as users write them: tagged, without tags, half tagged, made of others, in every form of statement."""
 
 import functools
@@ -35,7 +36,8 @@ class Tagged(Own):
         for i in range(2):  # (5)
             last = q + i
         q[..., 0] = 7  # (6)
-        if self.channels > 2: q = None  # (7)
+        if self.channels > 2:
+            q = None  # (7)
         scale = float(2)  # (8)
         y, back_gate = ops.gate(x, last)  # (9)
         np.negative(y, out=y)  # (10)
@@ -225,4 +227,4 @@ class Sub(Own):
 
     def forward(self, params, x):
         run = layers.submodule(Tagged().forward, params, "pool", x)  # (1)
-        return Pass(run.output, lambda dy: run.backward(dy))
+        return Pass(run.output, run.backward)

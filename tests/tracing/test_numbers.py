@@ -54,7 +54,7 @@ def test_rounding_arrays_round_in_a_trace_as_without_it_and_printing_draws_nothi
         found = steps.run if traced else module(own[0], *own[1].values())
         if traced:
             assert str(steps)
-        dx, grads = (steps or found).backward(found.output)
+        _, grads = (steps or found).backward(found.output)
         return [np.asarray(a) for a in (*as_tuple(found.output), *grads.values())], steps
 
     (found, steps), (expected, _) = rounded(True), rounded(False)
@@ -70,10 +70,10 @@ def test_a_gpus_arrays_are_traced_where_they_are(system):
     module = system.example()
     params, inputs = generic_values(module)
     own = [{name: DeviceArray(a) for name, a in given.items()} for given in (params, inputs)]
-    found, steps = run(module, *own, traced=True)
+    _, steps = run(module, *own, traced=True)
     assert all(isinstance(step.value, DeviceArray) for step in steps.steps)
     kept = [step.value.get() for step in steps.steps]
-    expected, plain = run(module, params, inputs, traced=True)
+    _, plain = run(module, params, inputs, traced=True)
     for here, there in zip(kept, plain.steps, strict=True):
         np.testing.assert_allclose(here, there.value, rtol=1e-9, atol=1e-9)
 

@@ -114,7 +114,7 @@ class Trace:
 
 
 def trace(module: Module, params: Params, *inputs: Array) -> Trace:
-    """Run a system's forward pass and keep every step: each value by its name, equation number and line of code.
+    r"""Run a system's forward pass and keep every step: each value by its name, equation number and line of code.
 
     A step is a line that ends with an equation number, ``# (3)``, and what it assigns is kept as it was at that moment.
     The same holds in systems and tagged functions that the system calls, and on the way back. Where a system has no
@@ -162,7 +162,7 @@ def trace(module: Module, params: Params, *inputs: Array) -> Trace:
     >>> [step.path for step in steps.steps][4:]
     ["(4') dx", "(4') da", "(3') dz", "(2') dp", "(2') conv.weight.grad", "(1') dx"]
     >>> steps["(3') dz"].equation
-    '\\\\bar z_{bc} = a_{bc} (1 - a_{bc}) \\\\bar a_{bc}'
+    '\\bar z_{bc} = a_{bc} (1 - a_{bc}) \\bar a_{bc}'
     """
     if not isinstance(module, Module):
         given = f"the class {module.__name__}" if isinstance(module, type) else describe_type(module)
