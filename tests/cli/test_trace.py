@@ -25,18 +25,17 @@ def test_every_system_is_printed_on_80_columns_with_all_its_tags(command, system
     assert "\\" not in out
     assert out.index("\nforward") < out.index("\nbackward")
     tags = re.findall(r"^(?:.* / )?(\(\d+'?\)) ", out, flags=re.MULTILINE)
-    assert "(1)" in tags
-    assert "(1')" in tags
+    back = [tag.replace("'", "") for tag in tags if "'" in tag]
+    assert back
+    assert {*back} == {*tags} - {tag for tag in tags if "'" in tag}
 
 
 def test_the_small_example_can_be_checked_with_a_pencil(command):
     _, out, _ = command("trace", "eca", "--small", "channels=2")
     found = dict(re.findall(r"^ +(\S+) = (.*)$", out, flags=re.MULTILINE))
-    x = [[int(n) for n in re.findall(r"-?\d+", text)] for text in re.split(r"\] +\[", found["x"])]
-    below = re.search(r"^ +x = .*\n +(\[.*\])$", out, flags=re.MULTILINE)[1]
-    x = [
-        a + [int(n) for n in re.findall(r"-?\d+", text)] for a, text in zip(x, re.split(r"\] +\[", below), strict=True)
-    ]
+    second = re.search(r"^ +x = .*\n +(\[.*\])$", out, flags=re.MULTILINE)[1]
+    rows = zip(*(re.split(r"\] +\[", text) for text in (found["x"], second)), strict=True)
+    x = [[int(n) for text in channel for n in re.findall(r"-?\d+", text)] for channel in rows]
     p = [int(n) for n in re.findall(r"-?\d+", found["p"])]
     assert p == [sum(channel) / 4 for channel in x]
     w = [int(n) for n in re.findall(r"-?\d+", found["conv.weight"])]
