@@ -83,14 +83,15 @@ def test_two_threads_go_back_through_one_trace():
         np.testing.assert_array_equal(back.steps[-5].value, back.dx)  # (15') dx, before four gradients
 
 
-def test_a_plain_pass_in_a_trace_is_not_recorded():
+def test_other_passes_in_a_trace_are_not_recorded():
     other = npattn.EfficientChannelAttention(2)
-    beside = other(other.init(), X)
+    beside = other(other.init(), X), trace(other, other.init(), X).run
 
     class Using(own.Own):
         def forward(self, params, x):
             y, back = ops.relu(x)  # (1)
-            beside.backward(x)
+            for run in beside:
+                run.backward(x)
             within.append(trace(other, other.init(), x))
             return Pass(y, lambda dy: (back(dy), {}))
 
