@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npattn import attention, data, layers, ops, oracle
+    from npattn import attention, data, layers, ops, oracle, tracing
     from npattn.attention import (
         CATALOGUE,
         CBAM,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from npattn.module import Module, Paper, Pass
     from npattn.ops.primitive import definitions
+    from npattn.tracing import trace
     from npattn.transforms import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
 
     __version__: str
@@ -75,14 +76,16 @@ __all__ = [
     "layers",
     "ops",
     "oracle",
+    "trace",
+    "tracing",
 ]
 
-HOMES = ("npattn.attention", "npattn.module", "npattn.ops.primitive", "npattn.transforms")
+HOMES = ("npattn.attention", "npattn.module", "npattn.ops.primitive", "npattn.transforms", "npattn.tracing")
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is first asked for: pytest loads `npattn.plugin` in runs that need no more."""
-    if name in ("attention", "data", "layers", "ops", "oracle"):
+    if name in ("attention", "data", "layers", "ops", "oracle", "tracing"):
         return import_module(f"npattn.{name}")
     if name == "__version__":
         return import_module("npattn.version").find_version()
