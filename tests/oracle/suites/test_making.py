@@ -58,7 +58,7 @@ def test_any_executor_makes_the_same_bytes(recipes, tmp_path, where):
             suite(recipes, tmp_path / "there", pool)
     else:
         distributed = pytest.importorskip("distributed")
-        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             suite(recipes, tmp_path / "there", client.get_executor())
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
