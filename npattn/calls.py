@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -127,7 +128,11 @@ def find_sizes(module: Module, inputs: Sequence[Array]) -> tuple[int, int, int]:
     """
 
     def lengths(sizes: Sequence[int]) -> list[int]:
-        return [length for shape in module.input_shapes(*sizes).values() for length in shape]  # type: ignore[call-arg]
+        batch, height, width = sizes
+        return [length for shape in module.input_shapes(batch, height, width).values() for length in shape]
+
+    def length_with(i: int, axis: int, size: int) -> int:
+        return lengths([*sizes[:i], size, *sizes[i + 1 :]])[axis]
 
     first = inputs[0].shape
     if len(first) == 4 and is_map(next(iter(module.input_shapes(*PROBE).values()))):
@@ -145,11 +150,7 @@ def find_sizes(module: Module, inputs: Sequence[Array]) -> tuple[int, int, int]:
             sizes[i] = given[axis]
         else:  # made of the size by some formula, which grows with it
             several = range((given[axis] + 1) * MAX_RATIO)
-            sizes[i] = bisect.bisect_left(
-                several,
-                given[axis],
-                key=lambda n, i=i, axis=axis: lengths([*sizes[:i], n, *sizes[i + 1 :]])[axis],  # type: ignore[misc]
-            )
+            sizes[i] = bisect.bisect_left(several, given[axis], key=functools.partial(length_with, i, axis))
     return sizes[0], sizes[1], sizes[2]
 
 

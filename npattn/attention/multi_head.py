@@ -14,7 +14,7 @@ from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
 from npattn.checks import check_positions
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
-from npattn.ops.attention import exponentials_of_seen, masked_logits
+from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, uniform_fan_in, xavier_uniform, zeros
 from npattn.typing import Array, Backward, Params
 

@@ -13,7 +13,7 @@ from npattn import ops
 from npattn.checks import check_array, require_integers, require_numbers
 from npattn.fields import boolean, checked, choice, integer, number
 from npattn.module import Module, Paper, Pass
-from npattn.ops.attention import exponentials_of_seen, masked_logits
+from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Params
 

@@ -12,7 +12,8 @@ from npattn.fast.attention import cut, is_worth_blocks, sum_columns
 from npattn.fast.blas import serial_product
 from npattn.fast.blocks import are_machine_floats
 from npattn.fast.threads import parallel_for
-from npattn.ops.attention import masked_attention, sink_gradient, transpose
+from npattn.ops.attention import transpose
+from npattn.ops.masking import masked_attention, sink_gradient
 from npattn.typing import Array, Backward
 
 __all__ = ["Pairs", "attention_in_seen_blocks"]

@@ -123,12 +123,12 @@ class Loop:
     def run(self) -> None:
         """Work on blocks until none is left."""
         work = self.work
-        while True:
+        while work is not None:  # it is forgotten when nothing is left
             try:
                 block = self.left.popleft()
             except IndexError:
                 return
-            work(block)  # type: ignore[misc]  # there is work as long as a block is left
+            work(block)
 
     def invite(self, count: int, context: Context) -> None:
         """Ask helpers to come; whether they do depends on what else they have to do."""
@@ -203,7 +203,8 @@ def log_warnings() -> deque[str]:
     heard: deque[str] = deque()
     reactions = np.geterr()
     if not {"call", "log"} & set(reactions.values()):  # which are the user's own
-        np.seterr(**{error: "log" for error, reaction in reactions.items() if reaction == "warn"})  # type: ignore[arg-type]
+        logged: dict[str, Any] = {error: "log" for error, reaction in reactions.items() if reaction == "warn"}
+        np.seterr(**logged)
         np.seterrcall(SimpleNamespace(write=lambda line: heard.append(line.removeprefix("Warning: ").rstrip())))
     return heard
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 from npattn.ops.adding import accumulate, add
 from npattn.ops.affinity import affinity_sums
-from npattn.ops.attention import dot_product_attention, masked_attention
+from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
@@ -27,6 +27,7 @@ from npattn.ops.global_pooling import (
 from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
+from npattn.ops.masking import masked_attention
 from npattn.ops.normalisation import batch_norm, l2_normalize
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul

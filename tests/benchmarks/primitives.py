@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from npattn import ops
-from npattn.ops.attention import keys_seen, sum_to
+from npattn.ops.masking import keys_seen, sum_to
 from npattn.ops.normalisation import batch_norm as reference_norm
 from npattn.ops.windowing import window_average, window_starts
 from npattn.oracle.formats import representable

@@ -2,6 +2,7 @@
 
 import pytest
 
+from npattn.ops import attention
 from npattn.ops.primitive import definitions
 
 
@@ -10,3 +11,9 @@ def by_definition():
     """Compute every primitive by its definition."""
     with definitions():
         yield
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks that none of the tests' sizes fill evenly."""
+    monkeypatch.setattr(attention, "QUERIES", 2)

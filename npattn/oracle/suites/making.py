@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -154,7 +155,7 @@ def suite(
         write_manifest(target, entries)
         if executor is None:
             for name, recipe in open_recipes.items():
-                run.finish(name, lambda recipe=recipe: make_file(recipe))  # type: ignore[misc]
+                run.finish(name, functools.partial(make_file, recipe))
         else:
             run.make_on(executor, open_recipes)
     finally:

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from npattn.ops.attention import keys_seen, sum_to
+from npattn.ops.masking import keys_seen, sum_to
 from tests.benchmarks.faults import arrays
 from tests.benchmarks.faults.arrays import LOW, TILE, both, longer, transpose
 from tests.benchmarks.faults.fault import argument, dropped, gradient, instead, value

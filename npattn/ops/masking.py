@@ -1,0 +1,213 @@
+"""Softmax attention in which each query sees some of the keys, by logits that may be changed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from npattn.ops.attention import query_blocks, transpose, validate_shapes
+from npattn.ops.primitive import primitive
+from npattn.typing import Array, Backward
+
+__all__ = ["masked_attention"]
+
+
+@primitive
+def masked_attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: float = 1.0,
+    *,
+    softcap: float | None = None,
+    bias: Array | None = None,
+    sink: Array | None = None,
+    band: tuple[int | None, int | None] = (None, None),
+    lengths: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[tuple[Array, Array], Backward]:
+    """Attend as `dot_product_attention` does, but each query to the keys that it sees, by logits that may be changed.
+
+    o_m = Σ_n s_mn v_n with s_mn = exp(z_mn - l_m) where query m sees key n, and 0 elsewhere. Logits are
+    z_mn = scale q_m · k_n, then softcap tanh(z_mn / softcap), then z_mn + bias_mn. The logsumexp is
+    l_m = log(Σ_n exp z_mn + exp sink), with the n that m sees.
+
+    Parameters
+    ----------
+    q, k, v : array, (..., d, M), (..., d, N), (..., e, N)
+        As `dot_product_attention` has them.
+    scale : float, default 1
+    softcap : float, optional
+        Bound of the logits.
+    bias : array, broadcast to (..., M, N) but for its last two axes
+        Added to the logits.
+    sink : array, broadcast to the leading axes
+        A logit that takes weight and gives no value.
+    band : tuple of int or None, default (None, None)
+        Query m sees the keys n with band[0] ≤ n - m ≤ band[1]; None is no bound.
+    lengths : array, broadcast to the leading axes
+        Keys n ≥ lengths are not seen.
+    mask : array, broadcast to (..., M, N) but for its last two axes
+        Keys are seen where it is not 0.
+
+    Returns
+    -------
+    o, l : array, (..., e, M), (..., M)
+    backward : callable
+        ``backward(do, dl=0.0)`` returns ``(dq, dk, dv, dbias, dsink)``, None for what was not given.
+
+    Raises
+    ------
+    ValueError
+        As `dot_product_attention`; or if the last two axes of `bias` or `mask` are not (M, N).
+
+    Notes
+    -----
+    A pair that is not seen has weight 0 and gradients 0, whatever stands there, NaN and infinity included; of what is
+    seen, NaN or infinity among values makes an output NaN. A query that sees no key, or none with a logit above -∞, has
+    output 0, logsumexp -∞ and gradients 0, with a sink too. ``derivations/scaled_dot_product.md`` derives it.
+
+    Examples
+    --------
+    Each of two queries sees the keys up to its own:
+
+    >>> q, k, v = np.array([[1.0, 1.0]]), np.log([[1.0, 3.0]]), np.array([[0.0, 4.0]])
+    >>> (o, l), backward = masked_attention(q, k, v, band=(None, 0))
+    >>> o, np.exp(l)
+    (array([[0., 3.]]), array([1., 4.]))
+    >>> dq, dk, dv, *_ = backward(np.array([[1.0, 1.0]]))
+    >>> dk, dv
+    (array([[-0.75,  0.75]]), array([[1.25, 0.75]]))
+    """
+    validate_shapes("masked_attention", q, k, v, bias=bias, mask=mask)
+    logits_of = partial(masked_logits, scale * q, k, softcap=softcap, bias=bias, band=band, lengths=lengths, mask=mask)
+    o, log_sum_exp = (np.empty_like(q, shape=(*q.shape[:-2], *rows, q.shape[-1])) for rows in (v.shape[-2:-1], ()))
+    for m in query_blocks(q):
+        o[..., m], log_sum_exp[..., m] = average_seen(v, *logits_of(m)[:2], sink)
+    dead = log_sum_exp == np.inf  # of a query that sees no key: exp(z - l) is 0 there
+
+    def backward(do, dl=0.0):
+        dq, dk, dv, dbias = np.empty_like(q), np.zeros_like(k), np.zeros_like(v), []
+        do = np.where(dead[..., None, :], 0, do)
+        delta = np.where(dead, 0, (do * o).sum(axis=-2) - dl)  # Σ_n s_mn ds_mn, less what comes through l
+        for m in query_blocks(q):
+            z, seen, back_logits = logits_of(m)
+            s = np.exp(z - log_sum_exp[..., m, None])
+            dz = np.where(seen, s * (products(do[..., m], v, seen) - delta[..., m, None]), 0)
+            dv += sum_seen(do[..., m], transpose(s), transpose(seen))
+            dq[..., m], dk_of_block, dbias_of_block = back_logits(dz)
+            dk += dk_of_block
+            dbias.append(dbias_of_block)
+        return scale * dq, dk, dv, join_rows(dbias), sink_gradient(sink, log_sum_exp, delta)
+
+    return (o, np.where(dead, -np.inf, log_sum_exp)), backward
+
+
+def masked_logits(
+    q: Array,
+    k: Array,
+    m: slice | list[int],
+    *,
+    softcap: float | None,
+    bias: Array | None,
+    **hiding: Array,
+) -> tuple[Array, Array, Backward]:
+    """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way."""
+    seen = keys_seen(q, k, m, **hiding)
+    z = products(q[..., m], k, seen)
+    slope = 1.0
+    if softcap is not None:
+        t = np.tanh(z / softcap)
+        z, slope = softcap * t, 1 - t * t
+    added = None if bias is None else bias[..., m, :]
+    z = np.where(seen, z if added is None else z + added, -np.inf)
+
+    def backward(dz):
+        dadded = None if added is None else sum_to(dz, added.shape)
+        dz = slope * dz
+        return sum_seen(k, dz, seen), sum_seen(q[..., m], transpose(dz), transpose(seen)), dadded
+
+    return z, seen, backward
+
+
+def keys_seen(
+    q: Array,
+    k: Array,
+    m: slice | list[int],
+    *,
+    band: tuple[int | None, int | None],
+    lengths: Array | None,
+    mask: Array | None,
+) -> Array:
+    """Tell which keys (columns) the queries of a block (rows) see."""
+    queries, keys = (np.arange(a.shape[-1], like=a) for a in (q, k))
+    distance = keys - queries[m, None]
+    least, most = band
+    seen = np.ones_like(distance, dtype=bool)
+    if least is not None:
+        seen = seen & (distance >= least)
+    if most is not None:
+        seen = seen & (distance <= most)
+    if lengths is not None:
+        seen = seen & (keys < lengths.real[..., None, None])
+    if mask is not None:
+        seen = np.where(mask[..., m, :].real == 0, False, seen)
+    return seen
+
+
+def average_seen(v: Array, z: Array, seen: Array, sink: Array | None) -> tuple[Array, Array]:
+    """Average values by the softmax of logits: the average, and the logsumexp, which is +∞ where no key is seen."""
+    e, total, log_sum_exp = exponentials_of_seen(z, sink)
+    return sum_seen(v, e, seen) / transpose(total), log_sum_exp[..., 0]
+
+
+def exponentials_of_seen(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
+    """Return exponentials of logits less the largest, their sum and the logsumexp: 0, 1 and +∞ where no key is seen."""
+    highest = z.real.max(axis=-1, keepdims=True)
+    none = highest == -np.inf
+    if sink is not None:
+        highest = np.maximum(highest, sink.real[..., None, None])
+    highest = np.where(none, np.inf, highest)
+    e = np.exp(z - highest)
+    total = np.where(none, 1, e.sum(axis=-1, keepdims=True))
+    if sink is not None:
+        total = total + np.exp(sink[..., None, None] - highest)
+    return e, total, highest + np.log(total)
+
+
+def sink_gradient(sink: Array | None, log_sum_exp: Array, delta: Array) -> Array | None:
+    """Return the gradient of a sink: its weight, which averages nothing, so that ds is 0 in s (ds - δ)."""
+    if sink is None:
+        return None
+    weights = np.exp(sink[..., None] - log_sum_exp)
+    return sum_to(-weights * delta, (*sink.shape, 1))[..., 0]
+
+
+def products(a: Array, b: Array, seen: Array) -> Array:
+    """Multiply all queries with all keys, (..., i, M) and (..., i, N) to (..., M, N); 0 where they do not meet."""
+    with np.errstate(over="ignore", invalid="ignore"):  # whatever stands there
+        return np.where(seen, transpose(a) @ b, 0)
+
+
+def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
+    """Add up columns by weights, Σ_n a_n w_mn over the n that are seen: (..., c, N), (..., M, N) to (..., c, M).
+
+    The other weights are 0, but 0 times infinity is NaN: the sum is taken of finite numbers, and is NaN where a number
+    that is seen is none.
+    """
+    finite = np.isfinite(a)
+    spoilt = np.where(finite, 0.0, 1.0) @ np.where(transpose(seen), 1.0, 0.0) > 0
+    return np.where(spoilt, np.nan, np.where(finite, a, 0) @ transpose(weights))
+
+
+def sum_to(a: Array, shape: tuple[int, ...]) -> Array:
+    """Add up what an array of some shape was broadcast to."""
+    wide = (1,) * (a.ndim - len(shape)) + tuple(shape)
+    axes = tuple(axis for axis, (n, m) in enumerate(zip(a.shape, wide, strict=True)) if n != m)
+    return (a.sum(axis=axes, keepdims=True) if axes else a).reshape(shape)
+
+
+def join_rows(blocks: list[Array]) -> Array | None:
+    """Lay blocks of rows below each other; None where there are none."""
+    return None if blocks[0] is None else np.concatenate(blocks, axis=-2)
