@@ -20,8 +20,8 @@ from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
-from npattn.oracle.golden import SIZES
 from npattn.oracle.golden_files import write
+from npattn.oracle.own import SIZES
 from npattn.oracle.special import VALUES
 from npattn.oracle.systems import SYSTEMS
 

@@ -6,21 +6,21 @@ import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from npattn.checks import describe_type, require_booleans, require_choice, require_integers
-from npattn.module import Module, as_tuple
+from npattn.module import Module
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
+from npattn.oracle.own import Own, read_own
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
-from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
@@ -31,8 +31,6 @@ MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
-SIZES = {"batch": 1, "height": 16, "width": 16}
-"""Those of a case for which nothing else is said."""
 
 
 def golden(
@@ -179,73 +177,6 @@ def golden(
 def is_judgeable(budget: Budget) -> bool:
     """Tell whether enough of a result can be judged for it to pass."""
     return not budget.scale.size or bool(np.isfinite(budget.scale).mean() >= LEAST_JUDGED)
-
-
-class Own(NamedTuple):
-    """What a caller gives in place of what is drawn.
-
-    Attributes
-    ----------
-    arrays : dict of dict of numpy.ndarray, float64
-        Numbers that the format holds, by "inputs", "params" and "upstream", where they are given, and by name.
-    rounded : dict of Change
-        By both: ``"inputs/x"``.
-    sizes : dict of int
-        Batch, height and width.
-    outputs : dict of tuple of int
-        Shapes of the outputs, by name.
-    """
-
-    arrays: dict[str, dict[str, np.ndarray]]
-    rounded: dict[str, Change]
-    sizes: dict[str, int]
-    outputs: dict[str, tuple[int, ...]]
-
-
-def read_own(module: Module, format: Format, asked: Mapping[str, int | None], given: Mapping[str, Any]) -> Own:
-    """Read and check what a caller gives, of inputs, params and upstream; round it to the format."""
-    arrays = {} if given["inputs"] is None else {"inputs": read_inputs(module, given["inputs"])}
-    sizes = find_sizes(asked, arrays.get("inputs", {}))
-    if given["params"] is not None:
-        arrays["params"] = read_params(module, given["params"])
-    outputs = find_output_shapes(module, arrays, sizes)
-    if given["upstream"] is not None:
-        arrays["upstream"] = read_upstream(given["upstream"], outputs)
-    rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
-    return Own(
-        {group: named for group, (named, _) in rounded.items()},
-        {f"{group}/{name}": change for group, (_, changes) in rounded.items() for name, change in changes.items()},
-        sizes,
-        outputs,
-    )
-
-
-def find_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Find batch, height and width: those of the inputs, which may be asked for besides, or else as asked for."""
-    if not inputs:
-        return SIZES | {size: number for size, number in asked.items() if number is not None}
-    name, x = next(iter(inputs.items()))
-    found = dict(zip(SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
-    for size, number in asked.items():
-        if number is not None and found.get(size) != number:
-            raise ValueError(
-                f"golden: {size}={number}, but inputs[{name!r}] has shape {x.shape}: leave {size} out, or give inputs "
-                "of that size"
-            )
-    return found
-
-
-def find_output_shapes(
-    module: Module, arrays: Mapping[str, Mapping[str, np.ndarray]], sizes: Mapping[str, int]
-) -> dict[str, tuple[int, ...]]:
-    """Find the outputs' shapes: for inputs of the caller's, which may be as no size says, by a run."""
-    if "inputs" not in arrays:
-        return module.output_shapes(**sizes)
-    params = arrays.get("params") or module.init(generic=True)
-    with np.errstate(all="ignore"):
-        output = module(params, *arrays["inputs"].values()).output
-    several = isinstance(output, tuple)
-    return {f"output.{i}" if several else "output": y.shape for i, y in enumerate(as_tuple(output))}
 
 
 def require_drawn(values: str, given: Mapping[str, Any]) -> None:

@@ -8,10 +8,11 @@ import pytest
 import npattn
 from npattn import Module, Pass, oracle
 from npattn.oracle.budgets import Given, run_on
-from npattn.oracle.cases import KINDS, write_label
+from npattn.oracle.cases import KINDS
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.special import special
+from npattn.oracle.sweeps import write_label
 from tests.strategies import SMALL_MODULES, SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -106,7 +107,7 @@ def test_training_and_every_kind_of_values_is_swept(system):
 
 
 def test_nothing_is_made_before_it_is_asked_for(monkeypatch):
-    monkeypatch.setattr(sys.modules["npattn.oracle.cases"], "golden", lambda *_, **__: pytest.fail("made"))
+    monkeypatch.setattr(sys.modules["npattn.oracle.recipes"], "golden", lambda *_, **__: pytest.fail("made"))
     for system in SYSTEMS:
         oracle.cases(system)
 

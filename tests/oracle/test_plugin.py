@@ -12,7 +12,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 # What is first loaded within a run of pytester is forgotten after it; NumPy and PyTorch can't be loaded twice.
-importlib.import_module("npattn.oracle.cases")
+importlib.import_module("npattn.oracle.recipes")
 with contextlib.suppress(ImportError):
     importlib.import_module("torch")
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_ids_can_be_selected_by(run):
 
 
 def test_nothing_is_made_at_collection(run, monkeypatch):
-    monkeypatch.setattr(sys.modules["npattn.oracle.cases"], "golden", lambda *_, **__: pytest.fail("made"))
+    monkeypatch.setattr(sys.modules["npattn.oracle.recipes"], "golden", lambda *_, **__: pytest.fail("made"))
     result = run(marked("'eca', 'danet'"), "--collect-only", "-q")
     assert result.ret == 0
     assert len(collected(result)) > 100
@@ -200,7 +200,7 @@ def test_the_readmes_example_runs(run):
 def run_with_cache(pytester, monkeypatch):
     """Run pytest with the plugin and its cache, on a test file, and count the cases that are made."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    module = sys.modules["npattn.oracle.cases"]
+    module = sys.modules["npattn.oracle.recipes"]
     golden, made = module.golden, []
     monkeypatch.setattr(module, "golden", lambda *args, **options: made.append(args) or golden(*args, **options))
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from npattn.oracle.case import Case
-from npattn.oracle.cases import Recipe
 from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.reading import load
 from npattn.oracle.layouts import lay_all
+from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites.manifest import describe_recipe, identify
 from npattn.oracle.systems import is_known
 from npattn.version import find_source, find_version

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from npattn.checks import brief, describe_type
 from npattn.files import check_path, one_line, whole_file
-from npattn.oracle.cases import Recipe, make
 from npattn.oracle.golden_files import write
+from npattn.oracle.recipes import Recipe, make
 from npattn.oracle.suites.manifest import (
     MANIFEST,
     Entry,

@@ -7,9 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
@@ -17,8 +19,12 @@ from npattn.checks import require_integers
 
 __all__ = ["worker_processes"]
 
-PATIENCE = 0.5
-"""Seconds in which a worker notices that it is to end."""
+Result = TypeVar("Result")
+
+PATIENCE = 0.1
+"""Seconds after which a worker that is to end, and is not computing, looks again."""
+COMPUTING, STATE = threading.Event(), threading.Lock()
+"""Whether this worker computes, and what is held while that changes."""
 
 
 @contextlib.contextmanager
@@ -39,28 +45,69 @@ def worker_processes(jobs: int) -> Iterator[Executor]:
     """
     require_integers("worker_processes", jobs=jobs)
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-    stopped = context.Event()
-    pool = ProcessPoolExecutor(jobs, context, prepare_worker, (stopped,))
+    # Workers are to end when the other end is closed: by the block's exception, or with this process.
+    end, held = context.Pipe(duplex=False)
+    pool = Workers(jobs, context, prepare_worker, (end,))
     try:
         yield pool
     except BaseException:
-        stopped.set()
+        held.close()
         pool.shutdown(wait=False, cancel_futures=True)
         raise
-    pool.shutdown()
+    else:
+        pool.shutdown()
+        held.close()
+    finally:
+        end.close()
 
 
-def prepare_worker(stopped: Any) -> None:
+class Workers(ProcessPoolExecutor):
+    """Processes that may be ended while they compute, and not while they hand over a result."""
+
+    def submit(self, function: Callable[..., Result], /, *arguments: Any, **options: Any) -> Future[Result]:
+        """Have a function called. A worker that this starts never gets Ctrl-C, which is its parent's."""
+        with without_interrupts():
+            return super().submit(compute, function, *arguments, **options)
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Put off Ctrl-C for a moment, in this thread and for ever in the processes that it starts."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def compute(function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Call a function in a worker, which may end meanwhile."""
+    with STATE:
+        COMPUTING.set()
+    try:
+        return function(*arguments, **options)
+    finally:
+        with STATE:
+            COMPUTING.clear()
+
+
+def prepare_worker(end: Connection) -> None:
     """Set up a worker: it leaves Ctrl-C to its parent, and watches it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpool_limits(1)
-    threading.Thread(target=end_with_parent, args=(stopped,), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(end,), daemon=True).start()
 
 
-def end_with_parent(stopped: Any) -> None:
-    """Wait until the worker is to end, or its parent has ended."""
+def end_with_parent(end: Connection) -> None:
+    """Wait until the worker is to end, and end it where no half of a result is left to a parent that waits for it."""
     parent = multiprocessing.parent_process()
-    with contextlib.suppress(OSError, EOFError):  # the parent is gone, and the event with it
-        while not stopped.wait(PATIENCE) and parent is not None and parent.is_alive():
-            pass
-    os._exit(1)
+    with contextlib.suppress(OSError, EOFError):
+        end.poll(None)
+    while True:
+        with STATE:
+            if COMPUTING.is_set() or parent is None or not parent.is_alive():
+                os._exit(1)
+        time.sleep(PATIENCE)

@@ -1,0 +1,47 @@
+import subprocess
+import sys
+import textwrap
+
+ABORTED = """
+    from npattn.oracle.suites.processes import worker_processes
+
+    def large():
+        return bytes(5_000_000)  # more than a pipe holds
+
+    if __name__ == "__main__":
+        with worker_processes(2) as pool:
+            results = [pool.submit(large) for _ in range(100)]
+            results[1].result()
+            raise KeyboardInterrupt
+"""
+BUSY = """
+    import threading
+    from npattn.oracle.suites.processes import worker_processes
+
+    def wait():
+        threading.Event().wait()
+
+    if __name__ == "__main__":
+        with worker_processes(2) as pool:
+            for _ in range(3):
+                pool.submit(wait)
+            pool.submit(int)
+            raise KeyboardInterrupt
+"""
+
+
+def run(code, folder):
+    """Run a program that ends by an interrupt."""
+    path = folder / "program.py"
+    path.write_text(textwrap.dedent(code))
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_results_on_their_way_keep_no_process_from_its_end(tmp_path):
+    run(ABORTED, tmp_path)
+
+
+def test_workers_that_compute_keep_no_process_from_its_end(tmp_path):
+    run(BUSY, tmp_path)
