@@ -250,3 +250,10 @@ def test_an_unknown_system_is_refused(capsys):
     with pytest.raises(SystemExit):
         judge.main(["eva"])
     assert "unknown system 'eva'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", [76, 77, 100])
+def test_no_order_of_summation_is_refused_where_equal_weights_err_by_the_same(seed):
+    module = npattn.ChannelAttention(channels=32)
+    case = npattn.oracle.golden(module, batch=2, height=7, width=5, dtype="float32", seed=seed, values="ties")
+    case.assert_matches(kernels.KERNELS["sums backwards"](case))

@@ -126,6 +126,28 @@ def test_modelled_accumulation_errors_are_those_of_adding_one_by_one_in_float32(
     assert 1 < np.sqrt(np.mean(modelled**2) / np.mean(real**2)) < 2
 
 
+@pytest.mark.parametrize("rest", [0.002, 0.02])
+def test_a_sum_whose_largest_term_comes_first_errs_no_more_than_modelled(rest):
+    random = np.random.RandomState(0)
+    rows = np.hstack([np.ones((2000, 1)), np.abs(random.standard_normal((2000, 127))) * rest]).astype(np.float32)
+    exact = rows.sum(axis=1, dtype=np.float64)
+    real = np.add.accumulate(rows, axis=1)[:, -1] - exact
+    modelled = np.asarray(Rounding(FORMATS["float32"], 1).array(rows).sum(axis=1)) - exact
+    assert 1 < np.sqrt(np.mean(modelled**2) / np.mean(real**2)) < 2
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_equal_numbers_err_alike_where_asked(name):
+    x = np.random.RandomState(0).choice(representable(np.array([1.3, -0.7, 3.1]), FORMATS[name]), 3000)
+    for alike in (True, False):
+        rounding = Rounding(FORMATS[name], 5, alike=alike)
+        found = np.asarray(rounding.array(x) / 7)
+        assert (len(np.unique(found)) == 3) == alike
+    runs = [np.asarray(Rounding(FORMATS[name], seed, alike=True).array(x) / 7, np.float64) for seed in range(400)]
+    unit = np.abs(x / 7).max() * FORMATS[name].unit_roundoff
+    assert np.abs(np.mean(runs, axis=0) - x / 7).max() < 0.3 * unit
+
+
 def test_a_sum_that_cancels_errs_as_its_terms_do():
     random = np.random.RandomState(0)
     terms = random.standard_normal((500, 512)).astype(np.float32)

@@ -27,6 +27,9 @@ FLOAT32 = FORMATS["float32"]
 NUM_FUSED_RUNS, NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS = 2, 4, 12
 """Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these where
 it does in all of them, as one run in two or three may not."""
+NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
+"""Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
+matter."""
 BLOCK = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
@@ -60,14 +63,21 @@ def measure_budgets(
         return list(pool.map(functools.partial(run, **options), range(first, first + count)))
 
     def run(
-        number: int, format: Format = format, selections: Callable[[int], Selections] | None = None, fused: bool = False
+        number: int,
+        format: Format = format,
+        selections: Callable[[int], Selections] | None = None,
+        fused: bool = False,
+        alike: bool = False,
     ) -> dict[str, np.ndarray]:
-        rounding = Rounding(format, [seed, number], selections and selections(number - NUM_RUNS - 1))
+        chosen = selections and selections(number - NUM_RUNS - 1)
+        rounding = Rounding(format, [seed, number], chosen, alike=alike)
         found = run_on(rounding, module, given, fused=fused)
         return {name: errors_of(found[name], value) for name, value in observed.expected.items()}
 
     flipped = functools.partial(FlippedSelections, observed, seed)
     errors = runs(1, NUM_RUNS)
+    if repeats(given):
+        errors += runs(301, NUM_ALIKE_RUNS, alike=True)
     jumps = runs(1 + NUM_RUNS, FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0, selections=flipped)
     budgets = {
         name: estimate(take(errors, name), take(jumps, name), y, format) for name, y in observed.expected.items()
@@ -83,6 +93,12 @@ def measure_budgets(
             single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32)
         budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
     return budgets
+
+
+def repeats(given: Given) -> bool:
+    """Tell whether an input or an upstream gradient holds few numbers, each many times; 0, which is exact, is none."""
+    arrays = (a[a != 0] for a in (*given.inputs.values(), *given.upstream.values()))
+    return any(a.size >= MIN_REPEATS * len(np.unique(a)) > 0 for a in arrays)
 
 
 def take(runs: list[dict[str, np.ndarray]], name: str) -> np.ndarray:

@@ -232,7 +232,7 @@ def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     if farthest < coarse_from or not (b >= a).all():
         return a
     step = ulp(a, format)
-    side = np.where(rounding.draw_bits(a.shape, 1), 1, -1)
+    side = np.where(rounding.draw_bits(a, 1), 1, -1)
     return np.where(step >= COARSE_STEP, a + side * step, a).astype(a.dtype)
 
 

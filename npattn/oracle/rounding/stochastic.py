@@ -25,6 +25,8 @@ class Rounding:
         Of the errors. Without one, all results are rounded to nearest, as one plain kernel rounds them.
     selections : Selections, optional
         What decides comparisons and maxima; by default the numbers as they are.
+    alike : bool, default False
+        Whether equal numbers of one operation err by the same, as they do in a kernel: then errors of ties add up.
 
     Attributes
     ----------
@@ -40,9 +42,15 @@ class Rounding:
     """
 
     def __init__(
-        self, format: Format, seed: int | Sequence[int] | None = None, selections: Selections | None = None
+        self,
+        format: Format,
+        seed: int | Sequence[int] | None = None,
+        selections: Selections | None = None,
+        *,
+        alike: bool = False,
     ) -> None:
         self.format = format
+        self.alike = alike
         self.fused = False
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
@@ -84,7 +92,7 @@ class Rounding:
             bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
         else:
             # A number is cut off after a random amount below the last place has been added to it.
-            bits += self.draw_bits(values.shape, drop)
+            bits += self.draw_bits(values, drop)
         bits &= ~word((1 << drop) - 1)
         if limited:
             values[small] = near_zero
@@ -99,20 +107,27 @@ class Rounding:
         rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
         return rounded * self.format.smallest
 
-    def draw_bits(self, shape: tuple[int, ...], count: int) -> np.ndarray:
-        """Draw integers of so many random bits, from as narrow words as hold them; only where errors are random."""
+    def draw_bits(self, values: np.ndarray, count: int) -> np.ndarray:
+        """Draw for each number an integer of so many random bits, in as narrow words as hold them."""
         assert self.random is not None
         word = next(word for word in (np.uint16, np.uint32, np.uint64) if np.iinfo(word).bits >= count)
-        size, bits = math.prod(shape), np.iinfo(word).bits
-        raw: Array = self.random.bit_generator.random_raw(size * bits // 64 + 1).view(word)[:size].reshape(shape)
+        generator = self.random.bit_generator
+        if self.alike:  # the first bits of its product with a random odd number: those of equal numbers are equal
+            plain = np.asarray(values)
+            factor = generator.random_raw() | 1
+            hashed: Array = plain.view(f"u{plain.itemsize}").astype(np.uint64) * np.uint64(factor)
+            return (hashed >> np.uint64(64 - count)).astype(word)
+        size, bits = math.prod(values.shape), np.iinfo(word).bits
+        raw: Array = generator.random_raw(size * bits // 64 + 1).view(word)[:size].reshape(values.shape)
         return raw if bits == count else raw >> word(bits - count)
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
         """Add to sums the error that an accumulator in float32 may make, in place.
 
         Given its end S, the sum of the first k of n terms is kS/n plus a random walk that ends at 0, of variance
-        k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Rounding
-        a number s errs by u²s²/3 in the mean square at most.
+        k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Where
+        one term is most of S and comes first, they add up to n S², and Q² is S²: the lesser of both counts 1/2 besides.
+        Rounding a number s errs by u²s²/3 in the mean square at most.
 
         Parameters
         ----------
@@ -128,13 +143,15 @@ class Rounding:
         """
         if self.random is not None and count > 1:
             with np.errstate(invalid="ignore", over="ignore"):
-                size: Array = np.asarray(squares * 0.5)
-                size += np.square(total)
+                end = np.square(total)
+                size: Array = np.asarray(np.minimum(end, squares) * 1.5)
+                size += squares * 0.5
+                size += end
                 np.sqrt(size, out=size)
                 if not np.isfinite(size.max(initial=0)):
                     size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
                 # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
-                noise = self.draw_bits(total.shape, 16).view(np.int16)
+                noise = self.draw_bits(total, 16).view(np.int16)
                 size *= np.asarray(ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count) / 2**16, size.dtype)
                 size *= noise
                 total += size.astype(total.dtype, copy=False)
