@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from npattn.fast.blas import serial_product
@@ -13,6 +15,12 @@ from npattn.typing import Array, Backward
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 768
 """Rows and columns in a block at most: its pairs stay in the cache from one pass over them to the next."""
+MIN_BLOCKS_AT_ONCE = 12
+"""Blocks, at least, that are computed before their parts are added up: enough to keep the cores alike busy."""
+Block = tuple[slice, slice, slice]
+"""Images, rows and columns of a block of affinities."""
+Parts = list[tuple[slice, tuple[Array, ...]]]
+"""What a block adds to the results: at which positions, and to each of them how much."""
 
 
 def is_worth_blocks(u: Array, v: Array) -> bool:
@@ -24,66 +32,74 @@ def is_worth_blocks(u: Array, v: Array) -> bool:
 def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well.
 
-    One block of rows comes after the other. Its blocks add to different columns, so that they can be computed at the
-    same time; what they add to the rows themselves is summed behind them, in order.
+    Several blocks are computed at the same time; what they add to rows and columns is summed behind them, in order.
     """
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.zeros_like(values)
-    images, halves = cut(u.shape[0], u.shape[2])
+    rounds = cut(u.shape[0], u.shape[2])
 
-    def add_up(block):
-        at, m, n, part = block
+    def sum_block(at: slice, m: slice, n: slice) -> Parts:
         a = serial_product(transpose(u[at][..., m]), u[at][..., n])
         a *= a > 0
-        part[at] = serial_product(values[at][..., n], transpose(a))
+        parts: Parts = [(m, (serial_product(values[at][..., n], transpose(a)),))]
         if n != m:
-            sums[at][..., n] += serial_product(values[at][..., m], a)
+            parts.append((n, (serial_product(values[at][..., m], a),)))
+        return parts
 
-    for m, columns in halves:
-        parts = np.empty_like(values, shape=(len(columns), *values[..., m].shape))
-        blocks = [(at, m, n, part) for n, part in zip(columns, parts, strict=True) for at in images]
-        parallel_for(add_up, blocks, products=True)
-        sums[..., m] += parts.sum(axis=0)
+    add_up(sum_block, rounds, sums)
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
         du, dvalues = np.zeros_like(u), np.zeros_like(values)
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
 
-        def differentiate(block):
-            at, m, n, du_part, dvalues_part = block
+        def differentiate_block(at: slice, m: slice, n: slice) -> Parts:
             a = serial_product(transpose(u[at][..., m]), u[at][..., n])
             positive = a > 0
             a *= positive
             da = serial_product(transpose(left[at][..., m]), right[at][..., n])
             da *= positive
-            dvalues_part[at] = serial_product(dsums[at][..., n], transpose(a))
-            du_part[at] = serial_product(u[at][..., n], transpose(da))
-            if n != m:
-                dvalues[at][..., n] += serial_product(dsums[at][..., m], a)
-                du[at][..., n] += serial_product(u[at][..., m], da)
+            rows = serial_product(u[at][..., n], transpose(da)), serial_product(dsums[at][..., n], transpose(a))
+            if n == m:
+                return [(m, rows)]
+            return [(m, rows), (n, (serial_product(u[at][..., m], da), serial_product(dsums[at][..., m], a)))]
 
-        for m, columns in halves:
-            parts = [np.empty_like(x, shape=(len(columns), *x[..., m].shape)) for x in (u, values)]
-            blocks = [(at, m, *rest) for rest in zip(columns, *parts, strict=True) for at in images]
-            parallel_for(differentiate, blocks, products=True)
-            du[..., m] += parts[0].sum(axis=0)
-            dvalues[..., m] += parts[1].sum(axis=0)
+        add_up(differentiate_block, rounds, du, dvalues)
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
 
 
-def cut(images: int, positions: int) -> tuple[list[slice], list[tuple[slice, list[slice]]]]:
-    """Cut the upper half of the affinities into blocks: images, and for each block of rows those of columns.
+def add_up(compute: Callable[[slice, slice, slice], Parts], rounds: list[list[Block]], *totals: Array) -> None:
+    """Compute the blocks of each round on all cores, and add what they give to the totals."""
+    for blocks in rounds:
+        found: dict[int, Parts] = {}
 
-    The rows' own columns come first; those behind them are served by the mirror image too.
+        def work(number: int, blocks: list[Block] = blocks, found: dict[int, Parts] = found) -> None:
+            found[number] = compute(*blocks[number])
+
+        parallel_for(work, range(len(blocks)), products=True)
+        for number, (at, _, _) in enumerate(blocks):
+            for positions, parts in found.pop(number):
+                for total, part in zip(totals, parts, strict=True):
+                    total[at, :, positions] += part
+
+
+def cut(images: int, positions: int) -> list[list[Block]]:
+    """Cut the upper half of the affinities into blocks of some images, rows and columns, in rounds of several blocks.
+
+    Of each block of rows the rows' own columns come first; those behind them are served by the mirror image too.
     """
     rows = cut_axis(positions, -(-positions // BLOCK_ROWS))
     largest = rows[0].stop * min(positions, BLOCK_COLUMNS)
     several = max(1, BLOCK_ROWS * BLOCK_COLUMNS // largest)
     at = [slice(i, i + several) for i in range(0, images, several)]
-    return at, [(m, [m, *cut_range(m.stop, positions)]) for m in rows]
+    rounds: list[list[Block]] = []
+    for m in rows:
+        if not rounds or len(rounds[-1]) >= MIN_BLOCKS_AT_ONCE:
+            rounds.append([])
+        rounds[-1] += [(some, m, n) for n in [m, *cut_range(m.stop, positions)] for some in at]
+    return rounds
 
 
 def cut_range(start: int, stop: int) -> list[slice]:
