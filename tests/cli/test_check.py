@@ -115,6 +115,7 @@ def test_systems_that_pair_positions_are_checked_on_smaller_maps_within_others_t
 @pytest.mark.parametrize("factor", [1 + 1e-9, np.nan])
 @pytest.mark.parametrize(("key", "name"), GRADIENTS)
 def test_check_fails_and_names_the_one_wrong_gradient(command, monkeypatch, key, name, factor):
+    monkeypatch.setattr(gradients, "CROP_SIZE", (2, 2))
     spoil(monkeypatch, key, name, factor)
     status, out, err = command("check", key, "--size", "3x5")
     assert (status, err) == (1, "")
