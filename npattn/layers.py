@@ -1,9 +1,10 @@
 """Layers: primitives that find their parameters by name, and name the gradients.
 
-A layer takes its parameters out of `params`, under the name that it is given: ``conv(x, params, "query_conv")`` reads
-``query_conv.weight`` and ``query_conv.bias``. It returns its value and the way back, as a primitive does, and
-``backward(dy)`` returns ``(dx, grads)``, where `grads` has the same names. So a parameter's name stands where it is
-declared and where its layer is called, and gradients are merged with ``|``.
+Every layer is called with an array, a mapping of names to arrays, and a name, under which it finds its own parameters
+there: ``conv(x, params, "query_conv")`` reads ``query_conv.weight`` and ``query_conv.bias``. It returns its value and
+the way back, as a primitive does, and ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``, where `grads` has
+the same names. So a parameter's name stands where it is declared and where its layer is called, and gradients are
+merged with ``|``.
 
 Gradients are added in one way. Where several steps read a map, its gradient is the sum of what they send back, and each
 is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is dx + back_pool(dp), without another map.
@@ -50,24 +51,16 @@ __all__ = [
 def conv(
     x: Array, params: Params, name: str, *, separator: str = ".", padding: int = 0, dilation: int = 1
 ) -> tuple[Array, Backward]:
-    """Slide kernels over a map, as `ops.conv2d`.
+    """Slide kernels over a map, (B, C, H, W) to (B, O, H', W'), as `ops.conv2d`.
 
     Parameters
     ----------
-    x : array, (B, C, H, W)
-    params : mapping of str to array
-    name : str
-        The parameters are ``name.weight``, (O, C, k, k) or (O, C), and, if there is one, ``name.bias``, (O,).
+    x, params, name
+        The kernels are ``name.weight``, (O, C, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
     separator : str, default "."
         What stands between the two words of their names.
     padding, dilation : int
         Zeros added on every side, step between the kernel's taps.
-
-    Returns
-    -------
-    y : array, (B, O, H', W')
-    backward : callable
-        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -89,20 +82,12 @@ def conv(
 
 
 def conv1d(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Slide a kernel along rows, as `ops.conv1d`.
+    """Slide a kernel along rows, (B, L) to (B, L), as `ops.conv1d`.
 
     Parameters
     ----------
-    x : array, (B, L)
-    params : mapping of str to array
-    name : str
-        The parameter is ``name.weight``, (1, 1, k).
-
-    Returns
-    -------
-    z : array, (B, L)
-    backward : callable
-        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
+    x, params, name
+        The kernel is ``name.weight``, (1, 1, k).
 
     Examples
     --------
@@ -115,20 +100,12 @@ def conv1d(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Map rows of features linearly, as `ops.linear`.
+    """Map rows of features linearly, (B, in) to (B, out), as `ops.linear`.
 
     Parameters
     ----------
-    x : array, (B, in)
-    params : mapping of str to array
-    name : str
-        The parameters are ``name.weight``, (out, in) or (out, in, 1, 1), and, if there is one, ``name.bias``, (out,).
-
-    Returns
-    -------
-    z : array, (B, out)
-    backward : callable
-        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
+    x, params, name
+        ``name.weight`` is (out, in) or (out, in, 1, 1), and, if there is one, ``name.bias`` is (out,).
 
     Examples
     --------
@@ -142,20 +119,12 @@ def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Score every position of a map laid out in a row, as `ops.score`.
+    """Score every position of a map laid out in a row, (B, C, N) to (B, N), as `ops.score`.
 
     Parameters
     ----------
-    v : array, (B, C, N)
-    params : mapping of str to array
-    name : str
-        The parameters are ``name.weight``, (1, C, 1, 1), and ``name.bias``, (1,).
-
-    Returns
-    -------
-    s : array, (B, N)
-    backward : callable
-        ``backward(ds, accumulate_into=None)`` returns ``(dv, grads)``.
+    v, params, name
+        ``name.weight`` is (1, C, 1, 1) and ``name.bias`` (1,).
 
     Examples
     --------
@@ -173,16 +142,8 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
     Parameters
     ----------
-    x : array
-    params : mapping of str to array
-    name : str
-        Of the parameter, (1,).
-
-    Returns
-    -------
-    y : array, shape of `x`
-    backward : callable
-        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
+    x, params, name
+        ``name`` is the number's own, (1,).
 
     Examples
     --------
@@ -197,13 +158,11 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 def batch_norm(
     x: Array, params: Params, name: str, *, training: bool, momentum: float = 0.1
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Give every channel a learnt mean and variance, as `ops.batch_norm`.
+    """Give every channel of a map, (B, C, H, W), a learnt mean and variance, as `ops.batch_norm`.
 
     Parameters
     ----------
-    x : array, (B, C, H, W)
-    params : mapping of str to array
-    name : str
+    x, params, name
         The parameters are ``name.weight`` and ``name.bias``, the buffers ``name.running_mean`` and
         ``name.running_var``, (C,).
     training : bool
@@ -216,7 +175,6 @@ def batch_norm(
     (y, running) : array, shape of `x`, and dict of array
         `running` holds the new buffers by name; it is empty unless in training.
     backward : callable
-        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -239,15 +197,13 @@ def batch_norm(
 def conv_norm_act(
     x: Array, params: Params, name: str, *, training: bool, index: int = 0, dilation: int = 1
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Convolve without bias, normalise by batch norm, rectify. The map keeps its height and width.
+    """Convolve without bias, normalise by batch norm, rectify: (B, C, H, W) to (B, O, H, W).
 
     Parameters
     ----------
-    x : array, (B, C, H, W)
-    params : mapping of str to array
-    name : str
-        Of the layers together, which are numbered as in PyTorch's `Sequential`: the kernel is ``name.0.weight``, and
-        the norm's parameters and buffers are ``name.1.weight``, ``name.1.bias`` and so on.
+    x, params, name
+        `name` is that of the layers together, which are numbered as in PyTorch's `Sequential`: the kernel is
+        ``name.0.weight``, and the norm's parameters and buffers are ``name.1.weight``, ``name.1.bias`` and so on.
     training : bool
         As `batch_norm`.
     index : int, default 0

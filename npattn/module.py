@@ -101,7 +101,7 @@ class Constructor(ABCMeta):
     @property
     def __signature__(cls) -> inspect.Signature:
         """The hyperparameters, for `help` and editors."""
-        of_init = inspect.signature(cls.__init__)  # type: ignore[misc]  # of this very class
+        of_init = inspect.signature(inspect.getattr_static(cls, "__init__"))
         return inspect.Signature(list(of_init.parameters.values())[1:])
 
     def __call__(cls: type[System], *args: Any, **kwargs: Any) -> System:

@@ -20,6 +20,7 @@ BASE = {
     "fitting",
     "pairing",
     "state_dicts",
+    "synonyms",
     "fields",
     "module",
 }

@@ -233,7 +233,7 @@ def read_limit(environment: Mapping[str, str]) -> int:
 
 def renew_pool() -> None:
     """Forget threads that a forked process does not have."""
-    global POOL  # noqa: PLW0603
+    global POOL  # noqa: PLW0603, it is the one pool of the process
     POOL = Pool()
 
 

@@ -1,4 +1,4 @@
-"""Comparison of a whole system with the published PyTorch form of it."""
+"""What several systems are held to: the published PyTorch form, and the order of positions."""
 
 import numpy as np
 
@@ -31,3 +31,32 @@ def assert_parity(module, reference, params, x, dy, *, floor=0, constants=()):
         theirs = tensor.detach().numpy()
         scale = max(np.abs(theirs).max(), smallest)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * scale + 1e-300, err_msg=name)
+
+
+def assert_state_dict_loads(module, reference, inputs=None, *, atol=1e-6):
+    """Load a PyTorch module's `state_dict` as it is: names, order, dtype, and the output on a map or these inputs."""
+    import torch
+
+    state = reference.state_dict()
+    params = module.from_state_dict(state)
+    assert list(params) == list(state)
+    assert all(value.dtype == np.float32 for value in params.values())
+    if inputs is None:
+        inputs = [np.random.RandomState(0).standard_normal((2, module.channels, 6, 5)).astype(np.float32)]
+    expected = reference(*map(torch.tensor, inputs)).detach().numpy()
+    np.testing.assert_allclose(module(params, *inputs).output, expected, rtol=1e-5, atol=atol)
+
+
+def rearranged(x, order):
+    """Put a map's positions, row by row, into another order."""
+    return x.reshape(*x.shape[:2], -1)[:, :, order].reshape(x.shape)
+
+
+def assert_rearranged_alike(module, params, x, random):
+    """Hold a system that knows no neighbours to it: positions in another order give outputs in that order."""
+    order = list(range(x.shape[2] * x.shape[3]))
+    random.shuffle(order)
+    output = module(params, x).output
+    np.testing.assert_allclose(
+        module(params, rearranged(x, order)).output, rearranged(output, order), rtol=1e-10, atol=1e-11
+    )

@@ -84,14 +84,14 @@ def test_more_heads_than_positions_leave_at_least_their_difference(heads, positi
         np.testing.assert_allclose(backward(np.ones_like(p)), 0, atol=1e-13)
 
 
-@given(st.integers(1, 6), st.integers(1, 6), seeds)
-@settings(max_examples=15)
-def test_following_the_gradient_leads_to_the_least_penalty_from_anywhere(heads, positions, seed):
-    a = 0.5 * weights(heads, positions, seed=seed) + 0.1 * normal(heads, positions, seed=seed)
-    for _ in range(3000):
+@pytest.mark.parametrize(("heads", "positions"), [(1, 1), (1, 4), (6, 1), (2, 5), (4, 4), (6, 3)])
+def test_following_the_gradient_leads_to_the_least_penalty_from_anywhere(heads, positions):
+    shape = 5, heads, positions  # five starts at once
+    a = 0.5 * weights(*shape) + 0.1 * normal(*shape)
+    for _ in range(2000):
         p, backward = diversity_penalty(a)
         a = a - 0.05 * backward(np.ones_like(p))
-    assert p == pytest.approx(max(0, heads - positions), abs=1e-6)
+    np.testing.assert_allclose(p, max(0, heads - positions), rtol=0, atol=1e-6)
 
 
 @given(leads, sizes, sizes, seeds)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 
 from npattn import EfficientChannelAttention
 from npattn.attention.efficient_channel import adaptive_kernel_size
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads
 from tests.strategies import cases, eca_modules, seeds
 
 
@@ -37,9 +37,7 @@ def test_output_and_gradients_agree_with_pytorch(case, seed):
 
 def test_a_published_state_dict_loads_unchanged():
     module = EfficientChannelAttention(channels=256)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
+    assert_state_dict_loads(module, published(module))
 
 
 def test_kernel_width_follows_the_published_rule_for_every_number_of_channels():

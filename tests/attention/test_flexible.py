@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import FlexibleAttention
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads, rearranged
 from tests.strategies import cases, flexible_modules, seeds
 
 # PyTorch's derivative of the sigmoid, a (1 - a), loses digits where the gate is nearly 1: gradients that have passed
@@ -51,14 +51,7 @@ def test_at_ties_too_gradients_agree_with_pytorch(case, seed):
 
 def test_a_state_dict_of_two_linear_layers_loads_unchanged():
     module = FlexibleAttention(channels=12, reduction=4)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
-    x = np.random.RandomState(0).standard_normal((2, 12, 3, 5)).astype(np.float32)
-    torch = pytest.importorskip("torch")
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-6)
+    assert_state_dict_loads(module, published(module))
 
 
 @given(st.integers(1, 300), st.integers(1, 40))
@@ -96,8 +89,7 @@ def test_the_order_of_positions_does_not_matter_to_the_gates(case, seed):
     module, params, inputs = case
     x = inputs["x"]
     order = np.random.RandomState(seed).permutation(x.shape[2] * x.shape[3])
-    shuffled = x.reshape(*x.shape[:2], -1)[:, :, order].reshape(x.shape)
-    gates, same = (module(params, each).attention["channel"] for each in (x, shuffled))
+    gates, same = (module(params, each).attention["channel"] for each in (x, rearranged(x, order)))
     np.testing.assert_allclose(same, gates, rtol=1e-10)
 
 

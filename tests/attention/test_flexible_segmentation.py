@@ -6,7 +6,7 @@ from npattn import FlexibleAttention, FlexibleSegmentation, SlidingWindowSegment
 from npattn.oracle import generic_values
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention import test_flexible, test_sliding_window
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads
 from tests.strategies import cases, flexible_segmentation_modules, seeds
 
 
@@ -42,14 +42,7 @@ def test_output_and_gradients_agree_with_pytorch(case, seed):
 
 def test_a_state_dict_of_both_halves_loads_unchanged():
     module = FlexibleSegmentation(channels=12, classes=4, window=3, stride=2, reduction=4)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
-    x = np.random.RandomState(0).standard_normal((2, 12, 6, 5)).astype(np.float32)
-    torch = pytest.importorskip("torch")
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-6)
+    assert_state_dict_loads(module, published(module))
 
 
 @given(cases(flexible_segmentation_modules()), seeds)

@@ -10,7 +10,7 @@ from npattn import HardAttention
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.oracle.gradcheck import STEP
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads
 from tests.strategies import cases, hard_modules, seeds
 
 baselines = st.floats(-10, 10) | st.just("own")
@@ -99,14 +99,8 @@ def test_output_and_gradients_agree_with_pytorch(case, seed):
 
 def test_a_published_state_dict_loads_unchanged():
     module = HardAttention(channels=12)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
     _, inputs = generic_values(module, dtype=np.float32)
-    torch = pytest.importorskip("torch")
-    expected = reference(*map(torch.tensor, inputs.values())).detach().numpy()
-    np.testing.assert_allclose(module(params, *inputs.values()).output, expected, rtol=1e-5, atol=1e-6)
+    assert_state_dict_loads(module, published(module), list(inputs.values()))
 
 
 @given(cases(hard_modules()))

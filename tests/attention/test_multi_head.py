@@ -1,5 +1,4 @@
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +8,8 @@ from hypothesis import strategies as st
 from npattn import MultiHeadSelfAttention, PositionAttention
 from npattn.module import as_tuple
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_rearranged_alike
+from tests.memory import peak_memory, peak_of_pass
 from tests.strategies import cases, mhsa_modules, seeds
 
 
@@ -205,15 +205,7 @@ def test_a_head_sees_nothing_of_the_channels_of_another():
 @given(cases(mhsa_modules()), st.randoms(use_true_random=False))
 def test_positions_may_be_rearranged_and_the_output_is_rearranged_alike(case, random):
     module, params, inputs = case
-    x = inputs["x"]
-    order = list(range(x.shape[2] * x.shape[3]))
-    random.shuffle(order)
-
-    def rearranged(a):
-        return a.reshape(*a.shape[:2], -1)[:, :, order].reshape(a.shape)
-
-    output = module(params, x).output
-    np.testing.assert_allclose(module(params, rearranged(x)).output, rearranged(output), rtol=1e-10, atol=1e-11)
+    assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(mhsa_modules()), st.floats(-100, 100))
@@ -273,10 +265,7 @@ def test_one_head_of_all_channels_is_position_attention_with_scaled_queries():
 def test_attention_map_of_a_few_rows_never_makes_the_rest():
     module = MultiHeadSelfAttention(channels=8, heads=2)
     params, inputs = generic_values(module, batch=1, height=64, width=64)
-    tracemalloc.start()
-    module.attention_map(params, inputs["x"], rows=[7, 4000])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = peak_memory(lambda: module.attention_map(params, inputs["x"], rows=[7, 4000]))
     assert peak < 2 * 4096**2 * 8 / 100
 
 
@@ -339,17 +328,6 @@ def test_gradients_hold_across_many_blocks(queries, monkeypatch):
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    module = MultiHeadSelfAttention(channels=16, heads=4)
-
-    def peak(side):
-        params, inputs = generic_values(module, batch=1, height=side, width=side, dtype=np.float32)
-        tracemalloc.start()
-        run = module(params, inputs["x"])
-        run.backward(run.output)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(48), peak(96)
+    small, large = (peak_of_pass(MultiHeadSelfAttention(channels=16, heads=4), side) for side in (32, 64))
     assert large < 4.5 * small  # 16 times, if the weights were held
-    assert large < 4 * 9216**2 * 4 / 16
+    assert large < 4 * 4096**2 * 4 / 16

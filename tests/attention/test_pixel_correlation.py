@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import PixelCorrelation
 from npattn.oracle import generic_values, gradcheck
+from tests.memory import peak_of_pass
 from tests.strategies import cases, pcm_modules, seeds
 
 EPSILON = 1e-5
@@ -293,17 +292,6 @@ def test_sizes_that_are_no_sizes_are_refused_by_name(name, value, error):
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    module = PixelCorrelation.example()
-
-    def peak(side):
-        params, inputs = generic_values(module, batch=1, height=side, width=side, dtype=np.float32)
-        tracemalloc.start()
-        run = module(params, *inputs.values())
-        run.backward(run.output)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(48), peak(96)
+    small, large = (peak_of_pass(PixelCorrelation.example(), side) for side in (32, 64))
     assert large < 4.5 * small  # 16 times, if the affinities were held
-    assert large < 9216**2 * 4 / 8
+    assert large < 4096**2 * 4 / 8

@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +5,8 @@ from hypothesis import strategies as st
 
 from npattn import PositionAttention
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_state_dict_loads
+from tests.memory import peak_memory, peak_of_pass
 from tests.strategies import cases, pam_modules, seeds
 
 
@@ -59,16 +58,10 @@ def test_output_and_gradients_agree_with_pytorch(form, case, seed):
 
 
 def test_a_published_state_dict_loads_unchanged():
-    torch = pytest.importorskip("torch")
     module = PositionAttention(channels=24)
     reference = published(module)
     reference.gamma.data.fill_(0.7)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
-    x = np.random.RandomState(0).standard_normal((2, 24, 3, 5)).astype(np.float32)
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-5)
+    assert_state_dict_loads(module, reference, atol=1e-5)
 
 
 @given(st.integers(1, 300), st.integers(1, 40))
@@ -95,15 +88,7 @@ def test_at_the_start_the_map_passes_as_it_is_and_only_the_scale_learns():
 @given(cases(pam_modules()), st.randoms(use_true_random=False))
 def test_positions_may_be_rearranged_and_the_output_is_rearranged_alike(case, random):
     module, params, inputs = case
-    x = inputs["x"]
-    order = list(range(x.shape[2] * x.shape[3]))
-    random.shuffle(order)
-
-    def rearranged(a):
-        return a.reshape(*a.shape[:2], -1)[:, :, order].reshape(a.shape)
-
-    output = module(params, x).output
-    np.testing.assert_allclose(module(params, rearranged(x)).output, rearranged(output), rtol=1e-10, atol=1e-11)
+    assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(pam_modules()), st.floats(-100, 100))
@@ -149,10 +134,7 @@ def test_a_row_belongs_to_the_query_and_not_to_the_key():
 def test_attention_map_of_a_few_rows_never_makes_the_rest():
     module = PositionAttention(channels=8)
     params, inputs = generic_values(module, batch=1, height=64, width=64)
-    tracemalloc.start()
-    module.attention_map(params, inputs["x"], rows=[7, 4000])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    peak = peak_memory(lambda: module.attention_map(params, inputs["x"], rows=[7, 4000]))
     assert peak < 4096**2 * 8 / 100
 
 
@@ -230,17 +212,6 @@ def test_gradients_hold_across_many_blocks(monkeypatch):
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    module = PositionAttention(channels=16)
-
-    def peak(side):
-        params, inputs = generic_values(module, batch=1, height=side, width=side, dtype=np.float32)
-        tracemalloc.start()
-        run = module(params, inputs["x"])
-        run.backward(run.output)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(48), peak(96)
+    small, large = (peak_of_pass(PositionAttention(channels=16), side) for side in (32, 64))
     assert large < 4.5 * small  # 16 times, if the weights were held
-    assert large < 9216**2 * 4 / 8
+    assert large < 4096**2 * 4 / 8

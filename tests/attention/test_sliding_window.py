@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from npattn import EfficientChannelAttention, SlidingWindowSegmentation, ops
 from npattn.attention.sliding_window import Regions
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads
 from tests.strategies import cases, seeds, sliding_window_modules
 
 
@@ -104,14 +104,7 @@ def test_where_windows_divide_the_map_pytorch_unfold_and_fold_agree(module, down
 
 def test_a_state_dict_of_one_linear_layer_loads_unchanged():
     module = SlidingWindowSegmentation(channels=12, classes=4, window=3, stride=2)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
-    x = np.random.RandomState(0).standard_normal((2, 12, 6, 5)).astype(np.float32)
-    torch = pytest.importorskip("torch")
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-6)
+    assert_state_dict_loads(module, published(module))
 
 
 @given(cases(sliding_window_modules(), height=st.integers(1, 9), width=st.integers(1, 9)))

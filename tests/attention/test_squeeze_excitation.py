@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import SqueezeExcitation
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, assert_state_dict_loads
 from tests.strategies import cases, se_modules, seeds
 
 
@@ -37,14 +37,7 @@ def test_output_and_gradients_agree_with_pytorch(case, seed):
 
 def test_a_published_state_dict_loads_unchanged():
     module = SqueezeExcitation(channels=12, reduction=4)
-    reference = published(module)
-    params = module.from_state_dict(reference.state_dict())
-    assert list(params) == list(reference.state_dict())
-    assert all(params[name].dtype == np.float32 for name in params)
-    x = np.random.RandomState(0).standard_normal((2, 12, 3, 5)).astype(np.float32)
-    torch = pytest.importorskip("torch")
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-5, atol=1e-6)
+    assert_state_dict_loads(module, published(module))
 
 
 @given(st.integers(1, 300), st.integers(1, 40))

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -22,12 +24,17 @@ def test_gradients_are_right_and_hidden_positions_have_no_part_in_the_output(mas
     np.testing.assert_array_equal(before[:, :-1], after[:, :-1])
 
 
+@functools.cache
+def make_case(masking, pattern, dtype):
+    """The case of a way to mask; that of selection, all others are compared with."""
+    return golden(MaskedAttention(16, masking, pattern), batch=1, height=4, width=5, dtype=dtype)
+
+
 @every_masking
 @every_pattern
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_mask_leaves_every_budget_finite_and_as_a_selections(masking, pattern, dtype):
-    sizes = {"batch": 1, "height": 4, "width": 5, "dtype": dtype}
-    case, selected = (golden(MaskedAttention(16, how, pattern), **sizes) for how in (masking, "select"))
+    case, selected = (make_case(how, pattern, dtype) for how in (masking, "select"))
     for name, budget in case.budget.items():
         assert np.isfinite(budget).all(), name
         assert 0.4 < np.median(budget / selected.budget[name]) < 2.5, name

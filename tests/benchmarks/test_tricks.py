@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
-from npattn import ops
-from npattn.ops.primitive import PRIMITIVES
+from npattn.fast import machine, threads
+from npattn.ops.primitive import CONTEXT, PRIMITIVES
 from tests.benchmarks import compare, tricks
 
 
@@ -11,26 +13,52 @@ def tiny(monkeypatch):
     monkeypatch.setattr(compare, "SHAPES", {})
 
 
+def all_ways():
+    return [list(primitive.ways) for primitive in PRIMITIVES]
+
+
 def test_every_way_can_be_put_aside_and_comes_back_to_its_place():
-    before = [list(primitive.ways) for primitive in PRIMITIVES]
-    names = {way.compute.__name__ for primitive in PRIMITIVES for way in primitive.ways}
+    before = all_ways()
+    names = {way.compute.__name__ for ways in before for way in ways}
     assert names < set(tricks.tricks())
     for name, trick in tricks.tricks().items():
         with trick():
-            left = {way.compute.__name__ for primitive in PRIMITIVES for way in primitive.ways}
+            left = {way.compute.__name__ for ways in all_ways() for way in ways}
             assert names - left == ({name} & names)
-    assert [list(primitive.ways) for primitive in PRIMITIVES] == before
+        assert all_ways() == before
+
+
+def test_threads_and_all_ways_can_be_put_aside(monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: 3)
+    with tricks.tricks()["threads"]():
+        assert threads.num_threads() == 1
+    assert threads.num_threads() == 3
+    with tricks.tricks()["all ways"]():
+        assert CONTEXT.get().definitions_only
+    assert not CONTEXT.get().definitions_only
 
 
 def test_ways_that_a_system_takes_are_noted(monkeypatch):
+    before = all_ways()
     monkeypatch.setattr(compare, "SHAPE", (2, 64, 40, 40))
     assert "gate_block_by_block" in tricks.ways_taken("se")
-    assert "attention_in_blocks" not in tricks.ways_taken("se")
+    monkeypatch.setattr(compare, "SHAPE", (2, 16, 6, 5))  # which they don't suit
+    assert "gate_block_by_block" not in tricks.ways_taken("se")
+    assert all_ways() == before
 
 
-def test_a_trick_that_makes_a_pass_quicker_has_a_ratio_above_1(monkeypatch):
+def test_a_pass_is_timed_after_one_that_is_not(monkeypatch):
+    log, clock = [], iter([10.0, 12.5])
+    passes = lambda: log.append("forward"), lambda: log.append("backward")
+    monkeypatch.setattr(compare, "numpy_passes", lambda _: passes)
+    monkeypatch.setattr(tricks.time, "perf_counter", lambda: log.append("clock") or next(clock))
+    assert tricks.time_pass("se")() == 2.5
+    assert log == ["forward", "backward", "clock", "forward", "backward", "clock"]
+
+
+def test_a_trick_that_makes_a_pass_quicker_has_a_ratio_above_1():
     used = [True]
-    times = iter([3.0, 1.0, 1.0, 3.0, 3.0, 1.0])
+    times = iter([3.0, 1.0, 100.0, 3.0, 3.0, 1.0])  # of which one was disturbed: what counts is the median
 
     class Trick:
         def __enter__(self):
@@ -41,23 +69,44 @@ def test_a_trick_that_makes_a_pass_quicker_has_a_ratio_above_1(monkeypatch):
 
     def seconds():
         time = next(times)
-        assert (time == 3.0) is not used[0]
+        assert (time == 3.0) is not used[0]  # the two in turns, each first as often as the other
         return time
 
     assert tricks.ratio_without(seconds, Trick, repeats=3) == 3.0
 
 
-def test_the_table_names_what_each_trick_brings(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(tricks, "ratio_of_processes", lambda *_: 1.5)
+def test_the_times_of_processes_with_and_without_a_trick_make_a_ratio(monkeypatch):
+    asked, seconds = [], iter(["3", "1", "1", "3", "3", "1"])
+
+    def run(command, **options):
+        assert options["check"]
+        asked.append(command[2:])
+        return SimpleNamespace(stdout=next(seconds) + "\n")
+
+    monkeypatch.setattr(tricks.subprocess, "run", run)
+    assert tricks.ratio_of_processes("eca", "KEEP_FREED_MEMORY", 3) == 3.0
+    assert asked == [
+        ["eca", "--switch", f"KEEP_FREED_MEMORY={used}"] for used in (False, True, True, False, False, True)
+    ]
+
+
+def test_the_table_names_what_each_trick_brings_to_the_system_that_it_brings_most(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(tricks, "ratio_of_processes", lambda key, switch, _: {"se": 1.5, "eca": 1.2}[key])
     monkeypatch.setattr(tricks, "ratio_without", lambda *_: 1.01)
-    tricks.main(["se"])
+    monkeypatch.setattr(tricks, "WORTH", 1.3)
+    tricks.main(["se", "eca"])
     out = capsys.readouterr().out
+    assert "eca: threads 1.01, all ways 1.01, helpers off the caller's core 1.20, freed memory kept 1.20\n" in out
     assert "freed memory kept                 1.50  se\n" in out
     assert "threads                           1.01  se  LITTLE\n" in out
     assert "attention_in_blocks                  -  taken by none of these systems" in out
-    assert ops.dot_product_attention.ways
 
 
-def test_a_process_prints_the_time_of_a_pass(tiny, capsys):
-    tricks.main(["se", "--switch", "KEEP_FREED_MEMORY=True"])
-    assert float(capsys.readouterr().out) > 0
+@pytest.mark.parametrize("used", [True, False])
+def test_a_process_prints_the_time_of_a_pass_with_its_switch_set(tiny, monkeypatch, capsys, used):
+    monkeypatch.setattr(machine, "KEEP_FREED_MEMORY", None)
+    seen = []
+    monkeypatch.setattr(tricks, "time_pass", lambda key: lambda: seen.append((key, machine.KEEP_FREED_MEMORY)) or 0.5)
+    tricks.main(["se", "--switch", f"KEEP_FREED_MEMORY={used}"])
+    assert float(capsys.readouterr().out) == 0.5
+    assert set(seen) == {("se", used)}

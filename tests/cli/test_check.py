@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npattn import CATALOGUE, PositionAttention, Residual
-from npattn.cli import gradients
+from npattn.cli import gradients, photo, timing
 from npattn.cli.photo import CROP_SIZE, checked_size, photo_values
 from npattn.data import photo_features
 from npattn.module import as_tuple
@@ -45,10 +45,18 @@ def with_example(module):
     return type("Example", (type(module),), {"example": classmethod(lambda _: module)})
 
 
+@pytest.fixture(autouse=True)
+def timed_once(monkeypatch):
+    """Time a single pass: of how many the printed time is the median is not the matter here."""
+    monkeypatch.setattr(timing, "NUM_TIMED_PASSES", 1)
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Shorten the work on all systems; what is cut off is more of the same."""
     monkeypatch.setattr(gradients, "CROP_SIZE", (2, 2))
+    monkeypatch.setattr(photo, "CHECKED_SIZE", (20, 30))
+    monkeypatch.setattr(photo, "PAIRED_SIZE", (10, 15))
     for key, module in SMALL_MODULES.items():
         monkeypatch.setitem(CATALOGUE, key, with_example(module))
 
@@ -107,6 +115,7 @@ def test_systems_that_pair_positions_are_checked_on_smaller_maps_within_others_t
 @pytest.mark.parametrize("factor", [1 + 1e-9, np.nan])
 @pytest.mark.parametrize(("key", "name"), GRADIENTS)
 def test_check_fails_and_names_the_one_wrong_gradient(command, monkeypatch, key, name, factor):
+    monkeypatch.setattr(gradients, "CROP_SIZE", (2, 2))
     spoil(monkeypatch, key, name, factor)
     status, out, err = command("check", key, "--size", "3x5")
     assert (status, err) == (1, "")

@@ -68,7 +68,8 @@ def test_a_folder_with_another_manifest_is_left_alone(command, folder):
 
 def test_dask_makes_a_suite(command, folder):
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
+    options = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0"}  # what it sends is serialised
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         assert command("golden", *FEW, "--dask", cluster.scheduler_address)[:2] == (
             0,
             "cases: 3 made, 0 kept, 0 failed\n",

@@ -10,7 +10,7 @@ def run_all():
     found = {}
     for key, system in npattn.CATALOGUE.items():
         module = system.example()
-        params, inputs = generic_values(module, batch=32, height=16, width=16)
+        params, inputs = generic_values(module, batch=16, height=16, width=16)
         run = module(params, *inputs.values())
         dinputs, grads = run.backward(run.output)
         results = dict(enumerate([*as_tuple(run.output), *as_tuple(dinputs)])) | grads

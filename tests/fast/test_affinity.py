@@ -1,5 +1,4 @@
 import itertools
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast.affinity import cut
+from tests.memory import peak_of_both
 from tests.ops.primitives import normal, patched, way_taken
-from tests.ops.test_affinity import both
+from tests.ops.test_affinity import both, features_and_maps
 from tests.strategies import seeds, sizes
 
 tilings = st.sampled_from([(1, 1), (1, 2), (6, 2), (3, 40), (512, 768)])
@@ -49,15 +49,6 @@ def test_halves_are_taken_from_2_to_the_17_pairs_on(positions, large):
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    def peak(positions):
-        u, v = (normal(1, n, positions, seed=n).astype(np.float32) for n in (8, 3))
-        tracemalloc.start()
-        value, backward = both(u, v)
-        backward(value)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(1024), peak(4096)
+    small, large = (peak_of_both(both, *features_and_maps(positions)) for positions in (1024, 4096))
     assert large < 4.5 * small  # 16 times, if the affinities were held
     assert large < 4096**2 * 4 / 4

@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,8 +9,9 @@ from npattn.fast import attention
 from npattn.fast.blas import multiplies_on_one_thread
 from npattn.fast.blocks import NUM_BLOCKS
 from npattn.ops.primitive import definitions
+from tests.memory import peak_of_both
 from tests.ops.primitives import in_blocks, normal, patched, ulps, way_taken
-from tests.ops.test_attention import arrays, leads
+from tests.ops.test_attention import arrays, leads, positions_alone
 from tests.strategies import seeds
 
 tilings = st.sampled_from(
@@ -209,16 +208,7 @@ def test_many_channels_are_weighted_as_few_are(narrow):
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    def peak(positions):
-        qkv = [a.astype(np.float32) for a in arrays((1,), (2, 16, positions, positions))[:3]]
-        tracemalloc.start()
-        o, backward = ops.dot_product_attention(*qkv)
-        backward(o)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
     with patched("num_threads", lambda: 2):
-        small, large = peak(1024), peak(4096)
+        small, large = (peak_of_both(ops.dot_product_attention, *positions_alone(count)) for count in (1024, 4096))
     assert large < 4.5 * small  # 16 times, if the weights were held
     assert large < 4096**2 * 4 / 4

@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +7,7 @@ from npattn import ops
 from npattn.fast import convolution
 from npattn.ops.primitive import definitions
 from tests.fast.test_im2col import deep_planes
+from tests.memory import peak_memory
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, warned, way_taken
 from tests.ops.test_convolution import planes
 from tests.strategies import arrange
@@ -123,14 +122,7 @@ def test_memory_of_a_wide_kernel_is_that_of_its_rows_on_the_side_with_fewer_chan
     x, weight = normal(1, channels, 40, 40).astype(np.float32), normal(out, channels, 7, 7).astype(np.float32)
     dy = np.ones((1, out, 40, 40), np.float32)
     with in_blocks(2):
-        tracemalloc.start()
-        try:
-            _, backward = ops.conv2d(x, weight, padding=3)
-            del _
-            backward(dy)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+        peak = peak_memory(lambda: ops.conv2d(x, weight, padding=3)[1](dy))
     laid_out = 7 * min(x.nbytes, dy.nbytes)
     # All taps laid out, forward and backward, would be 98 maps of x.
     assert peak < 3 * laid_out + 3 * (x.nbytes + dy.nbytes + weight.nbytes)

@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import affinity
+from tests.memory import peak_of_both
 from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
@@ -21,6 +20,11 @@ def both(u, v):
     """Sums and totals in one array, with the gradient of it."""
     (t, s), backward = ops.affinity_sums(u, v)
     return np.concatenate([t, s], axis=1), lambda d: backward(d[:, :-1], d[:, -1:])
+
+
+def features_and_maps(positions):
+    """Arguments of so many positions, in single precision."""
+    return [normal(1, n, positions, seed=n).astype(np.float32) for n in (8, 3)]
 
 
 def whole(u, v):
@@ -102,15 +106,6 @@ def test_nan_in_a_feature_reaches_everything_and_in_a_value_its_own_map(small_bl
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    def peak(positions):
-        u, v = (normal(1, n, positions, seed=n).astype(np.float32) for n in (8, 3))
-        tracemalloc.start()
-        value, backward = both(u, v)
-        backward(value)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(1024), peak(4096)
+    small, large = (peak_of_both(both, *features_and_maps(positions)) for positions in (1024, 4096))
     assert large < 4.5 * small  # 16 times, if the affinities were held
     assert large < 4096**2 * 4 / 2

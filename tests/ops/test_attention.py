@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import attention
+from tests.memory import peak_of_both
 from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
@@ -20,6 +19,11 @@ def arrays(lead=(), sizes=(3, 4, 5, 6), seed=0):
     random = np.random.RandomState(seed)
     shapes = (d, queries), (d, keys), (e, keys), (e, queries)
     return [random.standard_normal((*lead, *shape)) for shape in shapes]
+
+
+def positions_alone(count, e=16):
+    """Queries, keys and values of so many positions, in single precision."""
+    return [a.astype(np.float32) for a in arrays((1,), (2, e, count, count))[:3]]
 
 
 def whole(q, k, v, scale=1.0):
@@ -153,16 +157,7 @@ def test_inputs_of_any_layout_are_read_as_they_are_and_never_written_to(small_bl
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():
-    def peak(positions):
-        qkv = [a.astype(np.float32) for a in arrays((1,), (2, 16, positions, positions))[:3]]
-        tracemalloc.start()
-        o, backward = ops.dot_product_attention(*qkv)
-        backward(o)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
-
-    small, large = peak(1024), peak(4096)
+    small, large = (peak_of_both(ops.dot_product_attention, *positions_alone(count)) for count in (1024, 4096))
     assert large < 4.5 * small  # 16 times, if the weights were held
     assert large < 4096**2 * 4 / 2
 

@@ -1,12 +1,11 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 
 from npattn import ops
 from npattn.ops import attention
+from tests.memory import peak_of_both
 from tests.ops.primitives import normal
-from tests.ops.test_attention import arrays
+from tests.ops.test_attention import arrays, positions_alone
 
 
 @pytest.mark.parametrize("name", ["bias", "mask"])
@@ -77,13 +76,9 @@ def test_masked_attention_keeps_the_dtype_of_other_numbers(dtype, small_blocks):
 @pytest.mark.parametrize("least", [None, -2])
 @pytest.mark.parametrize("most", [None, 1])
 def test_memory_of_a_band_grows_as_the_positions(least, most):
-    def peak(positions):
-        qkv = [a.astype(np.float32) for a in arrays((1,), (2, 4, positions, positions))[:3]]
-        tracemalloc.start()
+    def in_a_band(*qkv):
         (o, _), backward = ops.masked_attention.definition(*qkv, band=(least, most))
-        backward(o)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
+        return o, backward
 
-    assert peak(2048) < 2.5 * peak(1024)
+    small, large = (peak_of_both(in_a_band, *positions_alone(count, e=4)) for count in (1024, 2048))
+    assert large < 2.5 * small

@@ -55,7 +55,7 @@ def pass_on(*_):
 
 def test_a_primitive_is_its_definition(double):
     assert double(X)[0].tolist() == [2.0, -4.0]
-    assert double.definition(X, extra=1.0)[0].tolist() == [3.0, -3.0]
+    assert double(X, extra=1.0)[0].tolist() == double.definition(X, extra=1.0)[0].tolist() == [3.0, -3.0]
     assert double.__name__ == "double"
 
 
@@ -156,6 +156,17 @@ def test_definitions_put_faster_ways_aside_and_bring_them_back(double):
             raise ZeroDivisionError
         assert double(100 * X)[0].tolist() == [200.0, -400.0]
     assert double(100 * X)[0].tolist() == [200.25, -399.75]
+
+
+def test_definitions_and_handlers_hold_within_each_other(double):
+    def twice(primitive, arguments, options):
+        return 2 * primitive(*arguments, **options)[0], None
+
+    for outer, inner in ((definitions, lambda: replacing(twice)), (lambda: replacing(twice), definitions)):
+        with outer(), inner():
+            assert double(100 * X)[0].tolist() == [400.0, -800.0]
+    with definitions(), replacing(pass_on):
+        assert double(100 * X)[0].tolist() == [200.0, -400.0]
 
 
 def test_other_threads_are_not_affected(double):

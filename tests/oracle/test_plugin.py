@@ -131,27 +131,28 @@ def test_a_failure_shows_the_report_and_no_code_of_npattn(run):
     assert "comparison.py" not in text
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("'ecs'", "golden('ecs'): cases: system='ecs'; did you mean 'eca'?"),
-        ("", "golden() names no system; expected some, such as golden('eca')"),
-        ("'eca', formats=['fp8']", "dtype='fp8'; did you mean 'float8_e4m3' or 'float8_e5m2'?"),
-        ("'eca', format=['float16']", "unknown hyperparameter 'format'; did you mean 'formats'?"),
-        ("'eca', 'se', reduction=4", "EfficientChannelAttention: unknown hyperparameter 'reduction'"),
-        ("'eca', shapes=[(7, 7)]", "shapes holds (7, 7); expected (batch, channels, height, width)"),
-        ("'eca', kernel_size=4", "kernel_size=4; expected an odd number"),
-        ("'eca', kinds=['size']", "kinds holds an unknown 'size'; did you mean 'sizes'?"),
-        ("'eca', limit=0", "limit=0; expected an integer of at least 1"),
-    ],
-)
-def test_a_bad_marker_is_a_usage_error_of_one_line(run, arguments, words):
-    result = run(marked(arguments))
+BAD_MARKERS = {
+    "'ecs'": "golden('ecs'): cases: system='ecs'; did you mean 'eca'?",
+    "": "golden() names no system; expected some, such as golden('eca')",
+    "'eca', formats=['fp8']": "dtype='fp8'; did you mean 'float8_e4m3' or 'float8_e5m2'?",
+    "'eca', format=['float16']": "unknown hyperparameter 'format'; did you mean 'formats'?",
+    "'eca', 'se', reduction=4": "EfficientChannelAttention: unknown hyperparameter 'reduction'",
+    "'eca', shapes=[(7, 7)]": "shapes holds (7, 7); expected (batch, channels, height, width)",
+    "'eca', kernel_size=4": "kernel_size=4; expected an odd number",
+    "'eca', kinds=['size']": "kinds holds an unknown 'size'; did you mean 'sizes'?",
+    "'eca', limit=0": "limit=0; expected an integer of at least 1",
+}
+
+
+def test_every_bad_marker_is_a_usage_error_of_one_line(run, pytester):
+    pytester.makepyfile(**{f"test_{i}": marked(arguments) for i, arguments in enumerate(BAD_MARKERS)})
+    result = run("")
     assert result.ret == pytest.ExitCode.INTERRUPTED
-    result.assert_outcomes(errors=1)
+    result.assert_outcomes(errors=len(BAD_MARKERS))
     text = result.stdout.str()
-    line = next(line for line in text.splitlines() if words in line)
-    assert line.startswith("test_a_bad_marker_is_a_usage_error_of_one_line.py::test_kernel: ")
+    for i, words in enumerate(BAD_MARKERS.values()):
+        line = next(line for line in text.splitlines() if words in line)
+        assert line.startswith(f"test_{i}.py::test_kernel: ")
     assert "Traceback" not in text
     assert "plugin.py" not in text
 

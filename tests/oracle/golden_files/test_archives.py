@@ -1,7 +1,6 @@
 import contextlib
 import os
 import struct
-import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from npattn.oracle import ArchiveError, load
 from npattn.oracle.golden_files import read_results
 from npattn.oracle.golden_files.header import HEADER
+from tests.memory import peak_memory
 from tests.oracle.golden_files.packing import (
     TEXT,
     assert_brief,
@@ -192,15 +192,6 @@ def test_deflated_bytes_that_end_before_the_claimed_size_are_refused(case, scrat
     data = pack({"output.npy": short}, zipfile.ZIP_DEFLATED)
     data = patch_directory(data, "output.npy", 24, "<I", len(short) + 8)
     assert_refused(scratch, data, "'output.npy' is cut off or altered", read=lambda path: read_results(path, case))
-
-
-def peak_memory(call):
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_claims_and_bombs_take_no_memory(case, good, scratch):

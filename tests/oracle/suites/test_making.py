@@ -47,9 +47,16 @@ def test_a_suite_is_golden_files_and_a_manifest_of_their_hashes_and_versions(rec
         assert load(folder / case["file"]).values == case["recipe"]["values"]
 
 
+@pytest.fixture(scope="module")
+def made_here(recipes, tmp_path_factory):
+    """What this process makes of the recipes."""
+    folder = tmp_path_factory.mktemp("here")
+    suite(recipes, folder)
+    return contents(folder)
+
+
 @pytest.mark.parametrize("where", ["threads", "processes", "dask"])
-def test_any_executor_makes_the_same_bytes(recipes, tmp_path, where):
-    suite(recipes, tmp_path / "here")
+def test_any_executor_makes_the_same_bytes(recipes, made_here, tmp_path, where):
     if where == "threads":
         with ThreadPoolExecutor(2) as pool:
             suite(recipes, tmp_path / "there", pool)
@@ -61,7 +68,7 @@ def test_any_executor_makes_the_same_bytes(recipes, tmp_path, where):
         cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             suite(recipes, tmp_path / "there", client.get_executor())
-    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert contents(tmp_path / "there") == made_here
 
 
 def test_a_suite_goes_on_where_it_was(recipes, tmp_path):
