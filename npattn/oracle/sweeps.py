@@ -184,7 +184,12 @@ class Sweep:
         ]
         if kind == "options" and not self.shapes:
             few = self.trained(module) or ([module] if hyperparameters_of(module).get("training") else [])
-            recipes += [Recipe(m, "", *FEW, label="-".join(filter(None, [stays, "training-few"]))) for m in few]
+            # In large numbers a variance outweighs the old one, so that each format shows what it was divided by.
+            recipes += [
+                Recipe(m, "", *FEW, values=values, label="-".join(filter(None, [stays, label])))
+                for m in few
+                for values, label in (("generic", "training-few"), ("large", "training-few-large"))
+            ]
         return recipes
 
     def options(self, shape: Shape) -> list[tuple[Module, str]]:
