@@ -78,7 +78,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "--certify",
         choices=CERTIFY,
         metavar="HOW",
-        help="count right digits of the exact results: all, sample (of attention's queries, sooner), none (default: all)",
+        help="what right digits are counted of: all, sample (of attention's queries; sooner), none (default: all)",
     )
     make.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz), or a suite's folder"

@@ -13,7 +13,7 @@ from npattn.ops.attention import transpose
 from npattn.ops.masking import keys_seen
 from npattn.ops.primitive import Primitive
 from npattn.oracle.extended import extend
-from npattn.typing import Array, Backward
+from npattn.typing import Array
 
 __all__ = ["STRIDE", "sample_queries"]
 
