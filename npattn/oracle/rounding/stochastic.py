@@ -15,7 +15,9 @@ from npattn.typing import Array
 
 __all__ = ["Rounding"]
 
-BLOCK = 2**15
+WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
+"""Of random bits, by their number."""
+BLOCK = 2**16
 """Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
 bits is shared by two blocks, and the errors are those of a whole array."""
 
@@ -143,8 +145,8 @@ class Rounding:
         have none.
         """
         assert self.random is not None
-        word = next(word for word in (np.uint16, np.uint32, np.uint64) if np.iinfo(word).bits >= count)
-        size, bits = math.prod(shape), np.iinfo(word).bits
+        bits = 16 if count <= 16 else 32 if count <= 32 else 64
+        size, word = math.prod(shape), WORDS[bits]
         raw: Array = self.random.bit_generator.random_raw(size * bits // 64 + spare).view(word)[:size].reshape(shape)
         return raw if bits == count else raw >> word(bits - count)
 
