@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
+from npattn.oracle.threads import pass_threads
 from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
@@ -234,7 +234,7 @@ def measure(
         if certify and not certificate:
             certificate.append(pool.submit(run_in_longdouble, module, given, certify == "sample"))
 
-    with ThreadPoolExecutor(count_cores()) as pool:
+    with pass_threads() as pool:
         observed = observe(module, given, format, seed)
         passes.end()
         validate_expected(module, observed.expected)
@@ -265,11 +265,6 @@ def check_certify(certify: Any) -> None:
             f"golden: certify={brief(certify)} is {describe_type(certify)}; expected True, False, or 'sample': in "
             "longdouble for some queries of an attention"
         )
-
-
-def count_cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_drawn(values: str, given: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from npattn.oracle import golden
 CASES = {
     "no ties": (npattn.EfficientChannelAttention(4), "float16", 1 + 8 + 2 + 1),
     "in float32": (npattn.EfficientChannelAttention(4), "float32", 1 + 8 + 1),
-    "near ties": (npattn.ChannelAttention(4), "bfloat16", 1 + 8 + 12 + 2 + 1),
+    "near ties": (npattn.SqueezeExcitation(64, 1), "bfloat16", 1 + 8 + 12 + 2 + 1),
     "gradients that vanish": (npattn.PositionAttention(4), "float16", 1 + 8 + 2 + 4 + 1),
 }
 
