@@ -246,6 +246,7 @@ def measure(
         if budgets is None:
             passes.drop()
             return None
+        begin_certificate()
         exact = certificate[0].result() if certificate else {}
     if certificate:
         passes.end()
