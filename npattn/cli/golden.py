@@ -12,7 +12,7 @@ import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.results import print_results
-from npattn.cli.streams import progress
+from npattn.cli.streams import bar, progress
 from npattn.cli.suite import add_suite_options, run_suite
 from npattn.cli.systems import count_numbers, find_system
 from npattn.files import whole_file
@@ -27,6 +27,8 @@ from npattn.oracle.systems import SYSTEMS
 
 __all__ = ["add_golden"]
 
+CERTIFY: dict[str, bool | str] = {"all": True, "sample": "sample", "none": False}
+"""What digits of the exact results are counted by, as the command and `golden` say it."""
 MAX_NUMBERS = 2**26
 """Numbers that the parameters and inputs of a golden case may hold: the oracle keeps dozens of arrays of their size."""
 
@@ -73,6 +75,12 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     make.add_argument("--seed", type=parse_seed, default=0, help="seed of the inputs and parameters (default: 0)")
     make.add_argument(
+        "--certify",
+        choices=CERTIFY,
+        metavar="HOW",
+        help="what right digits are counted of: all, sample (of attention's queries; sooner), none (default: all)",
+    )
+    make.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz), or a suite's folder"
     )
     make.add_argument("--force", action="store_true", help=FORCE_HELP)
@@ -105,9 +113,18 @@ def run_golden(arguments: argparse.Namespace) -> int:
     check_sizes(module, **sizes)
     path = f"{arguments.key}-{dtype}.npz" if arguments.output is None else arguments.output
     with whole_file(path, force=arguments.force) as temporary:
-        progress(f"computing {arguments.key} in {dtype}")
+        what = f"computing {arguments.key} in {dtype}"
+        progress(what)
         try:
-            case = golden(module, **sizes, dtype=dtype, seed=arguments.seed, values=values)
+            case = golden(
+                module,
+                **sizes,
+                dtype=dtype,
+                seed=arguments.seed,
+                values=values,
+                certify=CERTIFY[arguments.certify or "all"],
+                progress=lambda done, expected: progress(f"{bar(done, expected)} passes  {what}"),
+            )
         finally:
             progress("")
         write(case, temporary)

@@ -11,13 +11,27 @@ from typing import TextIO
 
 from npattn.files import one_line
 
-__all__ = ["describe_error", "drop_unwritable", "progress", "say", "stderr_or_nowhere"]
+__all__ = ["bar", "describe_error", "drop_unwritable", "progress", "say", "stderr_or_nowhere"]
+
+BAR_WIDTH = 20
 
 
 def progress(text: str) -> None:
     """Say on a terminal what is being done, on one line that is wiped by the next; elsewhere say nothing."""
     if sys.stderr and not sys.stderr.closed and sys.stderr.isatty():
         say(f"\r\033[K{text}")
+
+
+def bar(done: int, total: int) -> str:
+    """Draw how far something is.
+
+    Examples
+    --------
+    >>> bar(2, 8)
+    '[#####...............] 2 of 8'
+    """
+    filled = BAR_WIDTH * min(done, total) // max(total, 1)
+    return f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {done} of {total}"
 
 
 def say(text: str) -> None:

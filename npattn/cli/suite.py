@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from npattn.cli.arguments import Parser, UsageError
-from npattn.cli.streams import progress
+from npattn.cli.streams import bar, progress
 from npattn.cli.systems import find_system
 from npattn.files import one_line
 from npattn.oracle import Recipe, cases, suite, worker_processes
@@ -20,8 +20,7 @@ from npattn.oracle.suites import Progress
 __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
 MAX_JOBS = 1024
-BAR_WIDTH = 20
-OF_ONE_CASE = ("key", "fields", "batch", "height", "width", "values", "force")
+OF_ONE_CASE = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
 """What can't be asked for beside a suite."""
 
 
@@ -103,7 +102,5 @@ def find_executor(arguments: argparse.Namespace) -> Iterator[Executor | None]:
 
 def show_progress(state: Progress) -> None:
     """Draw a bar on a terminal."""
-    filled = BAR_WIDTH * state.done // max(state.total, 1)
-    bar = "#" * filled + "." * (BAR_WIDTH - filled)
     failed = f", {state.failed} failed" if state.failed else ""
-    progress(f"[{bar}] {state.done} of {state.total}{failed}  {state.name}"[: shutil.get_terminal_size().columns - 1])
+    progress(f"{bar(state.done, state.total)}{failed}  {state.name}"[: shutil.get_terminal_size().columns - 1])

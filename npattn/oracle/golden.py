@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.checks import describe_type, require_booleans, require_choice, require_integers
+from npattn.checks import brief, describe_type, require_choice, require_integers
 from npattn.module import Module
+from npattn.ops.primitive import replacing
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
@@ -19,8 +20,11 @@ from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
 from npattn.oracle.own import Own, read_own
+from npattn.oracle.progress import Passes, check_progress
+from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
+from npattn.oracle.threads import pass_threads
 from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
@@ -46,7 +50,8 @@ def golden(
     inputs: Any = None,
     params: Any = None,
     upstream: Any = None,
-    certify: bool = True,
+    certify: bool | str = True,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Case:
     """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
 
@@ -73,9 +78,15 @@ def golden(
         The caller's own parameters and buffers, as `Module.from_state_dict` takes them.
     upstream : array, tuple of array or mapping of str to array, optional
         The caller's own upstream gradients: that of the one output, of all in order, or of all by the output's name.
-    certify : bool, default True
+    certify : {True, False, "sample"}, default True
         Whether the exact results are computed once more, in longdouble, to say how many of their digits are right. On
-        large cases that is much of the time. Without it `Case.digits` are NaN; nothing else changes.
+        large cases that is much of the time. Without it `Case.digits` are NaN; nothing else changes. With "sample" an
+        attention of 128 queries or more is computed in longdouble for one query in 16, and for the others in float64 by
+        its definition; all else is in longdouble. Results of one query each, the output and queries' gradients, are
+        then held to longdouble in these 16ths, and sums over all queries to the sum of both.
+    progress : callable, optional
+        Called as ``progress(done, expected)`` whenever one of the passes that a case takes has ended. More may be
+        expected as it goes on: where results vanish, or other inputs are drawn.
 
     Returns
     -------
@@ -129,7 +140,8 @@ def golden(
         )
     require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
-    require_booleans("golden", certify=certify)
+    check_certify(certify)
+    check_progress("golden", progress)
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     require_choice("golden", LAYOUTS, layout=layout)
@@ -138,20 +150,19 @@ def golden(
     own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
     require_sound(module, own.sizes)
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
-    for draw in range(MAX_DRAWS if drawn_anew else 1):
+    passes = Passes(progress)
+    for draw in range(MAX_DRAWS):
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
         require_constant(layout, given)
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            more_exact = pool.submit(run_in_longdouble, module, given) if certify else None
-            observed = observe(module, given, format, seed)
-            validate_expected(module, observed.expected)
-            budgets = measure_budgets(observed, module, given, format, seed, pool=pool)
-        steady = not observed.near_ties or all(budgets[name].widened <= MAX_SWAYED for name in given.upstream)
-        if steady and (values == "large" or all(is_judgeable(budget) for budget in budgets.values())):
+        last = not drawn_anew or draw == MAX_DRAWS - 1
+        found = measure(
+            module, given, format, seed, certify=certify, passes=passes, anything=last, large=values == "large"
+        )
+        if found is not None:
             break
+    assert found is not None  # anything will do at last
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
-    exact = more_exact.result() if more_exact else {}
     return Case(
         module=module,
         dtype=format.name,
@@ -160,13 +171,13 @@ def golden(
         inputs=laid.inputs,
         params=laid.params,
         upstream=laid.upstream,
-        expected=observed.expected,
-        budget={name: budget.scale for name, budget in budgets.items()},
-        limits={name: limits_of(budget) for name, budget in budgets.items()},
-        freedom={name: budget.freedom for name, budget in budgets.items()},
+        expected=found.expected,
+        budget={name: budget.scale for name, budget in found.budgets.items()},
+        limits={name: limits_of(budget) for name, budget in found.budgets.items()},
+        freedom={name: budget.freedom for name, budget in found.budgets.items()},
         digits={
-            name: right_digits(y, exact[name], budgets[name].scale) if certify else np.nan
-            for name, y in observed.expected.items()
+            name: right_digits(y, found.exact[name], found.budgets[name].scale) if certify else np.nan
+            for name, y in found.expected.items()
         },
         layout=layout,
         given=tuple(own.arrays),
@@ -174,9 +185,87 @@ def golden(
     )
 
 
+class Measured(NamedTuple):
+    """What runs tell of a case.
+
+    Attributes
+    ----------
+    expected : dict of numpy.ndarray
+        The exact results, in float64.
+    exact : dict of numpy.ndarray
+        The same in longdouble; nothing where they aren't asked for.
+    budgets : dict of Budget
+        By the result's name.
+    """
+
+    expected: dict[str, np.ndarray]
+    exact: dict[str, np.ndarray]
+    budgets: dict[str, Budget]
+
+
+def measure(
+    module: Module,
+    given: Given,
+    format: Format,
+    seed: int,
+    *,
+    certify: bool | str,
+    passes: Passes,
+    anything: bool,
+    large: bool,
+) -> Measured | None:
+    """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
+
+    They are if near ties sway too much of an output, or too little can be judged of a result of inputs that are not
+    large; where `anything` will do, they are not. The certificate is begun as soon as that is known.
+    """
+    certificate: list[Future[dict[str, np.ndarray]]] = []
+    passes.expect(1 + bool(certify))
+
+    def accept(budgets: Mapping[str, Budget]) -> bool:
+        swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
+        if not anything and (swayed or not (large or all(is_judgeable(budget) for budget in budgets.values()))):
+            return False
+        if budgets.keys() == observed.expected.keys():
+            begin_certificate()
+        return True
+
+    def begin_certificate() -> None:
+        if certify and not certificate:
+            certificate.append(pool.submit(run_in_longdouble, module, given, certify == "sample"))
+
+    with pass_threads() as pool:
+        observed = observe(module, given, format, seed)
+        passes.end()
+        validate_expected(module, observed.expected)
+        if anything or not observed.near_ties:
+            begin_certificate()
+        budgets = measure_budgets(
+            observed, module, given, format, seed, pool=pool, passes=passes, accept=None if anything else accept
+        )
+        if budgets is None:
+            passes.drop()
+            return None
+        begin_certificate()
+        exact = certificate[0].result() if certificate else {}
+    if certificate:
+        passes.end()
+    return Measured(observed.expected, exact, budgets)
+
+
 def is_judgeable(budget: Budget) -> bool:
     """Tell whether enough of a result can be judged for it to pass."""
     return not budget.scale.size or bool(np.isfinite(budget.scale).mean() >= LEAST_JUDGED)
+
+
+def check_certify(certify: Any) -> None:
+    """Refuse what says nothing of how digits are counted."""
+    if not (isinstance(certify, bool) or (isinstance(certify, str) and certify == "sample")):
+        kind = ValueError if isinstance(certify, str) else TypeError
+        raise kind(
+            f"golden: certify={brief(certify)} is {describe_type(certify)}; expected True, False, or 'sample': in "
+            "longdouble for some queries of an attention"
+        )
 
 
 def require_drawn(values: str, given: Mapping[str, Any]) -> None:
@@ -210,7 +299,7 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> Non
             )
             if unknown.mean() >= LEAST_JUDGED:
                 raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it")
-            warnings.warn(f"{text}; there no kernel is judged", stacklevel=3)
+            warnings.warn(f"{text}; there no kernel is judged", stacklevel=4)
 
 
 def draw_case(
@@ -240,9 +329,9 @@ def draw_case(
     return held._replace(inputs=held.inputs | exact)
 
 
-def run_in_longdouble(module: Module, given: Given) -> dict[str, np.ndarray]:
-    """Compute the results with more digits than float64 has, where the machine can."""
-    with np.errstate(all="ignore"):
+def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:
+    """Compute the results with more digits than float64 has, where the machine can; of attention, a sample of them."""
+    with np.errstate(all="ignore"), replacing(sample_queries) if sampled else nullcontext():
         return {name: np.asarray(y) for name, y in named_results(module, given.each(extend)).items()}
 
 

@@ -38,8 +38,9 @@ MAX_MORE_CHANNELS = 128
 """How many more channels are tried where so few don't go with hyperparameters that stay."""
 BATCH, HEIGHT, WIDTH = 3, 7, 9
 """The size of the other kinds of cases."""
-FEW = 3, 1, 1
-"""The size of a case in training in which the variance of a sample shows beside that of what it is drawn from."""
+FEW, FEW_LARGE = (3, 1, 1), (2, 1, 2)
+"""The sizes of cases in training in which the variance of a sample shows beside that of what it is drawn from; the
+second, of large numbers, beside a running variance of which a batch has a hundredth, and on kernels with many taps."""
 POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [{"reduction": 1}, {"reduction": 100}, {"bias": False}],
@@ -185,6 +186,8 @@ class Sweep:
         if kind == "options" and not self.shapes:
             few = self.trained(module) or ([module] if hyperparameters_of(module).get("training") else [])
             recipes += [Recipe(m, "", *FEW, label="-".join(filter(None, [stays, "training-few"]))) for m in few]
+            large = "-".join(filter(None, [stays, "training-few-large"]))
+            recipes += [Recipe(m, "", *FEW_LARGE, values="large", label=large) for m in few]
         return recipes
 
     def options(self, shape: Shape) -> list[tuple[Module, str]]:

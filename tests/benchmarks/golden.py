@@ -1,23 +1,44 @@
 """Time what a test waits for when it asks for a golden case, and what a user waits for: import and check.
 
     python tests/benchmarks/golden.py
-    python tests/benchmarks/golden.py mhsa danet --formats bfloat16
+    python tests/benchmarks/golden.py mhsa danet --formats bfloat16 --cores 1 2
+    python tests/benchmarks/golden.py --sweeps
 
-prints seconds by system and format, of one image of 64 channels and 32 × 32 positions, and then how long `import
-npattn` with its catalogue takes in a fresh process that has imported NumPy and SciPy, and `npattn check`.
+The first prints, by system and format, the seconds that one image of 64 channels and 32 × 32 positions takes, and the
+memory, as a multiple of what the case's own arrays take; then the same of a few large cases; then how long `import
+npattn` with its catalogue takes in a fresh process that has imported NumPy and SciPy, and `npattn check`. Each case is
+made in a fresh process, on all cores or on as many as are asked for, once for its time and once more for its memory.
+With --sweeps every case of every sweep is made, and those that take longer than two seconds are named.
 """
 
 import argparse
 import dataclasses
+import json
 import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
+from pathlib import Path
 
 import npattn
 from npattn import oracle
+from npattn.oracle.cases import FORMATS_SWEPT
+from npattn.oracle.recipes import make
 
-CHANNELS, SIZE = 64, (32, 32)
+ROOT = Path(__file__).parents[2]
+SHAPE = (1, 64, 32, 32)
+LARGE = {"se": (2, 256, 56, 56), "pam": (1, 512, 64, 64)}
+MOST_SECONDS = 2.0
+"""That a case of a sweep should take."""
+MEASURE = """
+import json, os, sys
+*case, cores = json.loads(sys.argv[1])
+if cores and hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+from tests.benchmarks.golden import measure
+print(json.dumps(measure(*case)))
+"""
 IMPORT = """
 import time, numpy, scipy
 start = time.perf_counter()
@@ -27,22 +48,71 @@ print(time.perf_counter() - start)
 """
 
 
-def widened(module):
+def widened(module, channels):
     """Give a module its number of channels; a residual connection gives it to what it wraps."""
     fields = {field.name for field in dataclasses.fields(module)}
     if "inner" in fields:
-        return dataclasses.replace(module, inner=widened(module.inner))
+        return dataclasses.replace(module, inner=widened(module.inner, channels))
     name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
-    return dataclasses.replace(module, **{name: CHANNELS})
+    return dataclasses.replace(module, **{name: channels})
 
 
-def time_golden(key, dtype):
-    """Return the seconds in which a golden case of a system at its usual settings is made."""
-    height, width = SIZE
-    module = widened(npattn.CATALOGUE[key].example())
+def measure(key, shape, dtype):
+    """Make a golden case of a system at its usual settings twice: its seconds, and its memory against its arrays'."""
+    batch, channels, height, width = shape
+    module = widened(npattn.CATALOGUE[key].example(), channels)
+    sizes = {"batch": batch, "height": height, "width": width, "dtype": dtype}
+    oracle.golden(module, **sizes | {"batch": 1, "height": 4, "width": 4})  # what is done once in a process
     start = time.perf_counter()
-    oracle.golden(module, batch=1, height=height, width=width, dtype=dtype)
-    return time.perf_counter() - start
+    oracle.golden(module, **sizes)
+    seconds = time.perf_counter() - start
+    tracemalloc.start()
+    case = oracle.golden(module, **sizes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, peak / bytes_of(case)
+
+
+def bytes_of(case):
+    """Add up the bytes of a case's own arrays."""
+    groups = case.inputs, case.params, case.upstream, case.expected, case.budget
+    return sum(a.nbytes for group in groups for a in group.values())
+
+
+def measure_apart(key, shape, dtype, cores):
+    """Measure in a fresh process on so many cores; None for all."""
+    command = [sys.executable, "-c", MEASURE, json.dumps([key, shape, dtype, cores])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    return json.loads(done.stdout)
+
+
+def print_row(name, key, shape, formats, cores):
+    """Print the seconds and the memory of a case in each format."""
+    print(f"{name:<24}", end="")
+    for dtype in formats:
+        seconds, memory = measure_apart(key, shape, dtype, cores)
+        print(f"{seconds:>8.2f} s {memory:>5.1f}×", end="", flush=True)
+    print()
+
+
+def time_sweep(key, dtype):
+    """Make every case of a system's sweep in a format: seconds by the recipe's id."""
+    found = {}
+    for recipe in oracle.cases(key, [dtype]):
+        start = time.perf_counter()
+        make.__wrapped__(recipe)
+        found[recipe.id] = time.perf_counter() - start
+    return found
+
+
+def print_sweep(key, dtype):
+    """Print how long the cases of a sweep take, and name those that take too long."""
+    found = time_sweep(key, dtype)
+    slow = {name: seconds for name, seconds in found.items() if seconds > MOST_SECONDS}
+    print(f"{key:<22} {dtype:<9} {len(found):>3} cases {sum(found.values()):>7.1f} s, most {max(found.values()):.2f} s")
+    for name, seconds in sorted(slow.items(), key=lambda item: -item[1]):
+        print(f"  {name} {seconds:.2f} s")
+    sys.stdout.flush()
 
 
 def time_import(repeats=5):
@@ -65,16 +135,26 @@ def main(argv=None):
     """Print the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
-    formats = "bfloat16", "float16", "float32"
-    parser.add_argument("--formats", nargs="+", default=formats, choices=list(oracle.FORMATS))
+    parser.add_argument("--formats", nargs="+", default=FORMATS_SWEPT, choices=list(oracle.FORMATS))
+    parser.add_argument("--cores", nargs="+", type=int, default=[None], metavar="N", help="default: all")
+    parser.add_argument("--sweeps", action="store_true", help="make every case of the systems' sweeps instead")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
         if key not in npattn.CATALOGUE:
             parser.error(f"unknown system {key!r}; there are {', '.join(npattn.CATALOGUE)}")
-    print(f"{'':<22}" + "".join(f"{name:>12}" for name in arguments.formats))
-    for key in arguments.keys or npattn.CATALOGUE:
-        seconds = (time_golden(key, dtype) for dtype in arguments.formats)
-        print(f"{key:<22}" + "".join(f"{found:>10.2f} s" for found in seconds), flush=True)
+    keys = arguments.keys or list(npattn.CATALOGUE)
+    if arguments.sweeps:
+        for key in keys:
+            for dtype in arguments.formats:
+                print_sweep(key, dtype)
+        return
+    for cores in arguments.cores:
+        print(f"{f'on {cores} cores' if cores else '':<24}" + "".join(f"{name:>17}" for name in arguments.formats))
+        for key in keys:
+            print_row(key, key, SHAPE, arguments.formats, cores)
+        for key, shape in LARGE.items():
+            if key in keys:
+                print_row(f"{key} {'x'.join(map(str, shape))}", key, shape, arguments.formats, cores)
     if not arguments.keys:
         print(f"import npattn {time_import():.3f} s, npattn check {time_check():.1f} s")
 

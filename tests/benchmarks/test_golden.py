@@ -1,43 +1,76 @@
 import re
 
+import numpy as np
 import pytest
 
 import npattn
+from npattn.oracle import cases
 from tests.benchmarks import golden
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(golden, "CHANNELS", 16)
-    monkeypatch.setattr(golden, "SIZE", (15, 14))
+    monkeypatch.setattr(golden, "SHAPE", (1, 16, 15, 14))
+    monkeypatch.setattr(golden, "LARGE", {"eca": (2, 8, 3, 4)})
 
 
-def test_every_system_is_timed_in_every_format(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(golden, "time_golden", lambda key, dtype: len(key) + {"bfloat16": 0.5, "float16": 0.25}[dtype])
+def test_every_system_is_measured_in_every_format_on_as_many_cores_as_are_asked_for(tiny, monkeypatch, capsys):
+    def made_up(key, shape, dtype, cores):
+        return len(key) + shape[0] + {"bfloat16": 0.5, "float16": 0.25}[dtype], cores
+
+    monkeypatch.setattr(golden, "measure_apart", made_up)
     monkeypatch.setattr(golden, "time_import", lambda: 0.0625)
     monkeypatch.setattr(golden, "time_check", lambda: 3.0)
-    golden.main(["--formats", "float16", "bfloat16"])
-    headings, *rows, last = capsys.readouterr().out.splitlines()
-    assert headings.split() == ["float16", "bfloat16"]
-    assert [row.split() for row in rows] == [
-        [key, f"{len(key) + 0.25:.2f}", "s", f"{len(key) + 0.5:.2f}", "s"] for key in npattn.CATALOGUE
-    ]
+    golden.main(["--formats", "float16", "bfloat16", "--cores", "1", "2"])
+    *lines, last = capsys.readouterr().out.splitlines()
     assert last == "import npattn 0.062 s, npattn check 3.0 s"
+    half = len(lines) // 2
+    for cores, (headings, *rows) in ((1, lines[:half]), (2, lines[half:])):
+        assert headings.split() == ["on", str(cores), "cores", "float16", "bfloat16"]
+        *systems, large = [row.split() for row in rows]
+        assert systems == [
+            [key, f"{len(key) + 1.25:.2f}", "s", f"{cores:.1f}×", f"{len(key) + 1.5:.2f}", "s", f"{cores:.1f}×"]
+            for key in npattn.CATALOGUE
+        ]
+        assert large[:3] == ["eca", "2x8x3x4", "5.25"]
 
 
 @pytest.mark.parametrize("key", npattn.CATALOGUE)
-def test_the_module_that_is_timed_is_of_the_size_that_is_said(key, tiny, monkeypatch):
+def test_the_module_that_is_timed_is_of_the_size_that_is_said(key, monkeypatch):
     made = []
-    monkeypatch.setattr(golden.oracle, "golden", lambda module, **options: made.append((module, options)))
-    assert golden.time_golden(key, "float16") >= 0
-    ((module, options),) = made
-    assert (module.key, module.channels) == (key, 16)
-    assert options == {"batch": 1, "height": 15, "width": 14, "dtype": "float16"}
+
+    def note(module, **options):
+        made.append((module, options))
+        return cases("eca", ["float16"], kinds=["ties"])[0].make()
+
+    monkeypatch.setattr(golden.oracle, "golden", note)
+    seconds, memory = golden.measure(key, (2, 16, 15, 14), "float16")
+    assert seconds >= 0
+    assert memory < 1
+    assert [module.channels for module, _ in made] == [16] * 3
+    assert {module.key for module, _ in made} == {key}
+    asked = {"batch": 2, "height": 15, "width": 14, "dtype": "float16"}
+    assert [options for _, options in made[1:]] == [asked] * 2
 
 
-def test_one_system_alone_is_made_and_timed(tiny, capsys):
-    golden.main(["eca", "--formats", "float32"])
-    assert re.fullmatch(r" +float32\neca +\d+\.\d\d s\n", capsys.readouterr().out)
+def test_one_system_alone_is_made_and_measured_apart(tiny, capsys):
+    golden.main(["eca", "--formats", "float32", "--cores", "1"])
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["on", "1", "cores", "float32"]
+    assert len(rows) == 2
+    assert all(re.fullmatch(r"eca( 2x8x3x4)? +\d+\.\d\d s +\d+\.\d×", row) for row in rows)
+
+
+def test_cases_of_sweeps_that_take_too_long_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(golden, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(golden.oracle, "cases", lambda key, formats: cases(key, formats, kinds=["ties", "empty"]))
+    golden.main(["eca", "--sweeps", "--formats", "float16"])
+    total, *slow = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"eca +float16 +2 cases +\d+\.\d s, most \d+\.\d\d s", total)
+    assert sorted(line.split()[0] for line in slow) == ["eca-float16-0x32x7x9-empty", "eca-float16-3x32x7x9-ties"]
+    monkeypatch.setattr(golden, "MOST_SECONDS", np.inf)
+    golden.main(["eca", "--sweeps", "--formats", "float16"])
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_the_import_is_timed_in_a_fresh_process():

@@ -1,5 +1,6 @@
 import errno
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -160,3 +161,23 @@ def test_a_full_disk_is_told_once_and_nothing_is_left(folder):
     result = run_in_shell("", "golden", "eca", "channels=3", *SMALL, code=code)
     assert_one_complaint(result, f"npattn golden: {os.strerror(errno.EFBIG)}")
     assert list(folder.iterdir()) == []
+
+
+def test_a_bar_on_a_terminal_counts_the_passes_and_is_wiped(command, folder, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, _, err = command("golden", "eca", "channels=3", *SMALL)
+    assert status == 0
+    lines = err.split("\r\033[K")
+    assert lines[1] == "computing eca in float16"
+    bars = [line for line in lines if line.endswith(" passes  computing eca in float16")]
+    assert [bar.partition("] ")[2].partition(" passes")[0] for bar in bars] == [f"{n} of 12" for n in range(1, 13)]
+    assert bars[5].startswith("[##########..........]")
+    assert lines[-1] == ""
+
+
+def test_digits_can_be_counted_on_a_sample_or_not_at_all(command, folder):
+    assert command("golden", "eca", "channels=3", *SMALL, "--certify", "none", "-o", "none.npz")[0] == 0
+    assert all(np.isnan(digits) for digits in npattn.oracle.load("none.npz").digits.values())
+    assert command("golden", "pam", "channels=3", "--height=12", "--certify=sample", "-o", "some.npz")[0] == 0
+    assert not all(np.isnan(digits) for digits in npattn.oracle.load("some.npz").digits.values())
+    assert_one_complaint(command("golden", "eca", "--certify", "some"), "--certify", "invalid choice: 'some'")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy
@@ -16,6 +16,7 @@ from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, FlippedSel
 from npattn.oracle.budgets.passes import Given, run_on
 from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink_variances
 from npattn.oracle.formats import FORMATS, Format, ulp
+from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding, Selections
 
 __all__ = ["measure_budgets"]
@@ -34,11 +35,21 @@ BLOCK = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
+Errors: TypeAlias = list[dict[str, np.ndarray]]
+"""Of some runs, by the result's name."""
 
 
 def measure_budgets(
-    observed: Observed, module: Module, given: Given, format: Format, seed: int, *, pool: Executor
-) -> dict[str, Budget]:
+    observed: Observed,
+    module: Module,
+    given: Given,
+    format: Format,
+    seed: int,
+    *,
+    pool: Executor,
+    passes: Passes | None = None,
+    accept: Callable[[Mapping[str, Budget]], bool] | None = None,
+) -> dict[str, Budget] | None:
     """Run several times with stochastic rounding; estimate the budget of each result.
 
     Parameters
@@ -51,46 +62,70 @@ def measure_budgets(
     seed : int
     pool : concurrent.futures.Executor
         In whose threads the runs take place.
+    passes : Passes, optional
+        Where the runs are counted.
+    accept : callable, optional
+        Tells by budgets whether they will do: those of the outputs alone, as soon as it can be seen that they can only
+        grow wider, and then all. Once it says no, no further run is made.
 
     Returns
     -------
     dict of Budget
-        By the result's name.
+        By the result's name; None where they would not do.
     """
+    passes = passes or Passes()
+    single_precision = format.precision == FLOAT32.precision
+    num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
+    num_alike = NUM_ALIKE_RUNS if repeats(given) else 0
+    passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
 
-    def runs(first: int, count: int, **options: Any) -> list[dict[str, np.ndarray]]:
+    def runs(first: int, count: int, **options: Any) -> Errors:
         """Make the errors of some runs, by the result's name."""
-        return list(pool.map(functools.partial(run, **options), range(first, first + count)))
+        found = []
+        for errors in pool.map(functools.partial(run, **options), range(first, first + count)):
+            found.append(errors)
+            passes.end()
+        return found
 
     def run(
         number: int,
+        *,
         format: Format = format,
         selections: Callable[[int], Selections] | None = None,
         fused: bool = False,
         alike: bool = False,
+        names: Collection[str] = tuple(observed.expected),
     ) -> dict[str, np.ndarray]:
         chosen = selections and selections(number - NUM_RUNS - 1)
         rounding = Rounding(format, [seed, number], chosen, alike=alike)
         found = run_on(rounding, module, given, fused=fused)
-        return {name: errors_of(found[name], value) for name, value in observed.expected.items()}
+        return {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
+
+    def estimate_of(name: str, errors: Errors, jumps: Errors, *, pop: bool = False) -> Budget:
+        found = (take(runs, name, pop=pop) for runs in (errors, jumps))
+        return estimate(*found, observed.expected[name], format)
 
     flipped = functools.partial(FlippedSelections, observed, seed)
-    errors = runs(1, NUM_RUNS)
-    if repeats(given):
-        errors += runs(301, NUM_ALIKE_RUNS, alike=True)
-    jumps = runs(1 + NUM_RUNS, FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0, selections=flipped)
-    budgets = {
-        name: estimate(take(errors, name), take(jumps, name), y, format) for name, y in observed.expected.items()
-    }
-    if format.precision == FLOAT32.precision:
+    errors, jumps = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True), []
+    for first in range(1 + NUM_RUNS, 1 + NUM_RUNS + num_flipped, FLIP_GROUPS):
+        jumps += runs(first, FLIP_GROUPS, selections=flipped)
+        # A round can only widen what those before it have shown: where that is too much, others are of no use.
+        if accept and not accept({name: estimate_of(name, errors, jumps) for name in given.upstream}):
+            return None
+    budgets = {name: estimate_of(name, errors, jumps, pop=True) for name in observed.expected}
+    if accept and not accept(budgets):
+        return None
+    if single_precision:
         return budgets
     fused = runs(101, NUM_FUSED_RUNS, fused=True)
     budgets = {name: wider(budget, take(fused, name)) for name, budget in budgets.items()}
     vanishing = [name for name, budget in budgets.items() if vanishes(observed.expected[name], budget.scale)]
     if vanishing:
-        single = runs(201, NUM_FLOAT32_RUNS, format=FLOAT32)
+        passes.expect(NUM_FLOAT32_RUNS)
+        single = runs(201, NUM_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
         if not all(any(errors[name].any() for errors in single) for name in vanishing):  # in float32 it may cancel too
-            single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32)
+            passes.expect(NUM_MORE_FLOAT32_RUNS)
+            single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
         budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
     return budgets
 
@@ -101,9 +136,9 @@ def repeats(given: Given) -> bool:
     return any(a.size >= MIN_REPEATS * len(np.unique(a)) > 0 for a in arrays)
 
 
-def take(runs: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
+def take(runs: Errors, name: str, *, pop: bool = True) -> np.ndarray:
     """Take one result's errors, (runs, *shape), out of what the runs have made, which then holds them no longer."""
-    return np.array([errors.pop(name) for errors in runs])
+    return np.array([errors.pop(name) if pop else errors[name] for errors in runs])
 
 
 def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

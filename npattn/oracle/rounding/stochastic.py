@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,30 @@ from npattn.oracle.rounding.selections import Selections
 from npattn.typing import Array
 
 __all__ = ["Rounding"]
+
+WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
+"""Of random bits, by their number."""
+BLOCK = 2**16
+"""Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
+bits is shared by two blocks, and the errors are those of a whole array."""
+
+
+class Extremes(NamedTuple):
+    """Numbers of a block that are not rounded by their bits alone.
+
+    Attributes
+    ----------
+    small : numpy.ndarray of bool, or None
+        Where numbers are near 0, if any are.
+    near_zero : numpy.ndarray
+        These, rounded.
+    finite : numpy.ndarray of bool, or None
+        Where numbers are finite, if any may be rounded beyond the largest one.
+    """
+
+    small: np.ndarray | None
+    near_zero: np.ndarray | None
+    finite: np.ndarray | None
 
 
 class Rounding:
@@ -54,6 +79,7 @@ class Rounding:
         self.fused = False
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
+        self.factor = self.draw_factor() if alike else np.uint64(1)
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
@@ -74,32 +100,28 @@ class Rounding:
         numpy.ndarray
             `values`.
         """
-        format = self.format
         values = np.asarray(values)
-        if self.fused or values.dtype != format.storage:  # integers, Booleans
+        drop = np.finfo(self.format.storage).nmant + 1 - (precision or self.format.precision)
+        if self.fused or values.dtype != self.format.storage or drop == 0:  # integers and Booleans too
             return values
-        bits: Array = values.view(np.uint32 if format.storage is np.float32 else np.uint64)
-        drop = np.finfo(format.storage).nmant + 1 - (precision or format.precision)
-        if drop == 0:
-            return values
-        limited = format.least_exponent > -126 or format.storage is np.float64
-        if limited:
-            magnitude = np.abs(values)
-            small = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
-            near_zero = self.round_evenly(values[small])
-        word = bits.dtype.type
-        if self.random is None:
-            bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
-        else:
-            # A number is cut off after a random amount below the last place has been added to it.
-            bits += self.draw_bits(values, drop)
-        bits &= ~word((1 << drop) - 1)
-        if limited:
-            values[small] = near_zero
-            if not magnitude.max(initial=0) < format.largest / 2:  # NaN too
-                beyond = (np.abs(values) > format.largest) & (magnitude < np.inf)
-                values[beyond] = np.copysign(format.largest if format.saturates else np.inf, values[beyond])
+        blocks = blocks_of(values)
+        limited = self.format.least_exponent > -126 or self.format.storage is np.float64
+        extremes = [self.round_extremes(block) for block in blocks] if limited else []
+        for block in blocks:
+            self.round_bits(block, drop, spare=block is blocks[-1])
+        for block, found in zip(blocks, extremes, strict=False):
+            self.restore(block, found)
         return values
+
+    def round_extremes(self, values: np.ndarray) -> Extremes:
+        """Round numbers near 0 apart, and see which may leave the range."""
+        magnitude = np.abs(values)
+        small = magnitude < 2.0**self.format.least_exponent
+        if small.any():
+            small &= magnitude > 0
+        near_zero = self.round_evenly(values[small]) if small.any() else None
+        within = magnitude.max(initial=0) < self.format.largest / 2  # false for NaN
+        return Extremes(None if near_zero is None else small, near_zero, None if within else magnitude < np.inf)
 
     def round_evenly(self, values: np.ndarray) -> np.ndarray:
         """Round numbers near 0, where those of the format are evenly spaced."""
@@ -107,18 +129,41 @@ class Rounding:
         rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
         return rounded * self.format.smallest
 
-    def draw_bits(self, values: np.ndarray, count: int) -> np.ndarray:
-        """Draw for each number an integer of so many random bits, in as narrow words as hold them."""
+    def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
+        """Cut so many bits off, after a random amount below the last place has been added."""
+        word = np.uint32 if self.format.storage is np.float32 else np.uint64
+        bits: Array = values.view(word)
+        if self.random is None:
+            bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
+        else:
+            bits += self.draw_bits(values, drop, spare=spare)
+        bits &= ~word((1 << drop) - 1)
+
+    def restore(self, values: np.ndarray, extremes: Extremes) -> None:
+        """Put in place what was rounded apart, and what is beyond the largest number."""
+        if extremes.small is not None:
+            values[extremes.small] = extremes.near_zero
+        if extremes.finite is not None:
+            beyond = (np.abs(values) > self.format.largest) & extremes.finite
+            values[beyond] = np.copysign(self.format.largest if self.format.saturates else np.inf, values[beyond])
+
+    def draw_bits(self, values: np.ndarray, count: int, *, spare: bool = True) -> np.ndarray:
+        """Draw for each number an integer of so many random bits, in as narrow words as hold them.
+
+        They come by 64 bits, of which those of a whole array end with some to spare; those of its blocks but the last
+        have none.
+        """
         assert self.random is not None
-        word = next(word for word in (np.uint16, np.uint32, np.uint64) if np.iinfo(word).bits >= count)
-        generator = self.random.bit_generator
-        if self.alike:  # the first bits of its product with a random odd number: those of equal numbers are equal
+        bits = 16 if count <= 16 else 32 if count <= 32 else 64
+        word = WORDS[bits]
+        if self.alike:  # the first bits of its product with a random odd number, one for all blocks
             plain = np.asarray(values)
-            factor = generator.random_raw() | 1
-            hashed: Array = plain.view(f"u{plain.itemsize}").astype(np.uint64) * np.uint64(factor)
+            hashed: Array = plain.view(f"u{plain.itemsize}").astype(np.uint64) * self.factor
+            if spare:
+                self.factor = self.draw_factor()
             return (hashed >> np.uint64(64 - count)).astype(word)
-        size, bits = math.prod(values.shape), np.iinfo(word).bits
-        raw: Array = generator.random_raw(size * bits // 64 + 1).view(word)[:size].reshape(values.shape)
+        shape, size = values.shape, values.size
+        raw: Array = self.random.bit_generator.random_raw(size * bits // 64 + spare).view(word)[:size].reshape(shape)
         return raw if bits == count else raw >> word(bits - count)
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
@@ -142,17 +187,39 @@ class Rounding:
             `total`.
         """
         if self.random is not None and count > 1:
+            squares = np.asarray(squares)
+            matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
+            blocks = blocks_of(total) if matching else [total]
             with np.errstate(invalid="ignore", over="ignore"):
-                end = np.square(total)
-                size: Array = np.asarray(np.minimum(end, squares) * 1.5)
-                size += squares * 0.5
-                size += end
-                np.sqrt(size, out=size)
-                if not np.isfinite(size.max(initial=0)):
-                    size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
-                # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
-                noise = self.draw_bits(total, 16).view(np.int16)
-                size *= np.asarray(ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count) / 2**16, size.dtype)
-                size *= noise
-                total += size.astype(total.dtype, copy=False)
+                for sums, terms in zip(blocks, blocks_of(squares) if matching else [squares], strict=True):
+                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
+                    self.add_noise(sums, terms, factor, spare=sums is blocks[-1])
         return total
+
+    def draw_factor(self) -> np.uint64:
+        """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
+        assert self.random is not None
+        return np.uint64(self.random.bit_generator.random_raw() | 1)
+
+    def add_noise(self, total: np.ndarray, squares: np.ndarray, factor: float, *, spare: bool) -> None:
+        """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2."""
+        end = np.square(total)
+        size: Array = np.asarray(np.minimum(end, squares) * 1.5)
+        size += squares * 0.5
+        size += end
+        np.sqrt(size, out=size)
+        if not np.isfinite(size.max(initial=0)):
+            size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
+        # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
+        noise = self.draw_bits(total, 16, spare=spare).view(np.int16)
+        size *= np.asarray(factor / 2**16, size.dtype)
+        size *= noise
+        total += size.astype(total.dtype, copy=False)
+
+
+def blocks_of(values: np.ndarray) -> list[np.ndarray]:
+    """Cut an array whose rows follow each other into parts of its numbers in a row; leave another whole."""
+    if values.size <= BLOCK or not values.flags.c_contiguous:
+        return [values]
+    row = values.reshape(-1)
+    return [row[start : start + BLOCK] for start in range(0, row.size, BLOCK)]

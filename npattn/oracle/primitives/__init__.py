@@ -1,0 +1,24 @@
+"""Primitives as systems: what golden cases, files and the marker know of ``"ops.softmax"`` and others of `npattn.ops`.
+
+Each class says which arrays a primitive takes, and of what shapes; what it computes stands with the primitive itself.
+Arrays that networks learn are parameters, all others inputs.
+"""
+
+from npattn.module import Module
+from npattn.oracle.primitives import layers, maps, products, selecting, windows
+from npattn.oracle.primitives.system import PrimitiveSystem
+
+__all__ = ["PRIMITIVE_SYSTEMS", "PrimitiveSystem"]
+
+PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
+    system.key: system
+    for system in (
+        *(maps.Add, maps.AveragePool, layers.BatchNorm, layers.Conv1d, layers.Conv2d, products.CrossEntropy),
+        *(products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate, maps.GlobalAveragePool),
+        *(maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram, maps.HardSigmoid, maps.HardSwish),
+        *(maps.L2Normalize, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
+        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Sigmoid, products.Softmax, products.Softmin),
+        *(selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
+    )
+}
+"""By key: ``"ops.softmax"``."""

@@ -1,0 +1,134 @@
+"""Products of matrices, and weights that add up to 1, as systems: softmax, attention, cross-entropy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from npattn import ops
+from npattn.fields import choice, integer
+from npattn.module import Pass
+from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
+from npattn.typing import Array, Params
+
+
+@dataclass(frozen=True)
+class Softmax(PrimitiveSystem):
+    """`ops.softmax` of logits (batch, channels, height * width), along the last axis, or along the one before."""
+
+    key: ClassVar = "ops.softmax"
+    primitive = staticmethod(ops.softmax)
+    options: ClassVar = ({"axis": "channels"},)
+
+    channels: int = integer(least=1, default=16)
+    axis: str = choice(("positions", "channels"), default="positions")
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the logits."""
+        return {"x": (batch, self.channels, height * width)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the axis by its number."""
+        return {"axis": -1 if self.axis == "positions" else -2}
+
+
+class Softmin(Softmax):
+    """`ops.softmin` of logits (batch, channels, height * width), along the last axis, or along the one before."""
+
+    key: ClassVar = "ops.softmin"
+    primitive = staticmethod(ops.softmin)
+
+
+@dataclass(frozen=True)
+class Matmul(PrimitiveSystem):
+    """`ops.matmul`: (batch, height, channels) times (batch, channels, width)."""
+
+    key: ClassVar = "ops.matmul"
+    primitive = staticmethod(ops.matmul)
+
+    channels: int = integer(least=1, default=16)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of the factors."""
+        return {"a": (batch, height, self.channels), "b": (batch, self.channels, width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the product."""
+        return {"output": (batch, height, width)}
+
+
+@dataclass(frozen=True)
+class Gram(PrimitiveSystem):
+    """`ops.gram`, of one row a channel."""
+
+    key: ClassVar = "ops.gram"
+    primitive = staticmethod(ops.gram)
+
+    channels: int = integer(least=1, default=16)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the rows."""
+        return {"a": (batch, self.channels, height * width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the products."""
+        return {"output": (batch, self.channels, self.channels)}
+
+
+@dataclass(frozen=True)
+class DotProductAttention(PrimitiveSystem):
+    """`ops.dot_product_attention`, of height * width queries and keys, scaled by 1/√channels."""
+
+    key: ClassVar = "ops.dot_product_attention"
+    primitive = staticmethod(ops.dot_product_attention)
+    options: ClassVar = ({"value_channels": 1}, {"value_channels": 33})
+
+    channels: int = integer(least=1, default=16)
+    value_channels: int | None = integer(least=1, default=None)
+    pairs_positions: ClassVar = True
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of queries, keys and values."""
+        shape = batch, self.channels, height * width
+        return {"q": shape, "k": shape, "v": (batch, self.value_channels or self.channels, height * width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of what the queries gather."""
+        return {"output": (batch, self.value_channels or self.channels, height * width)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the scale."""
+        return {"scale": 1 / math.sqrt(self.channels)}
+
+
+@dataclass(frozen=True)
+class CrossEntropy(PrimitiveSystem):
+    """`ops.cross_entropy`, of as many classes as there are channels; every ninth label or so is ignored."""
+
+    key: ClassVar = "ops.cross_entropy"
+    without_gradient: ClassVar = ("labels",)
+
+    channels: int = integer(least=1, default=16)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of logits and labels."""
+        return {"logits": (batch, self.channels, height, width), "labels": (batch, height, width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """One number."""
+        return {"output": ()}
+
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
+        """Draw labels, of which some are -100."""
+        if name == "logits":
+            return super().draw_input(name, shape, random)
+        labels = random.randint(0, self.channels, shape)
+        return np.where(random.uniform(size=shape) < 1 / 9, -100, labels)
+
+    def forward(self, params: Params, *inputs: Array) -> Pass:
+        """Call the primitive."""
+        loss, back = ops.cross_entropy(*inputs)
+        return Pass(loss, lambda dy: ((back(dy), None), {}))

@@ -1,0 +1,95 @@
+"""Windows of a map as systems: cut out, averaged, and laid back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from npattn import ops
+from npattn.fields import integer, pair
+from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
+
+
+@dataclass(frozen=True)
+class Windows(PrimitiveSystem):
+    """Of windows of a map, which may overlap."""
+
+    options: ClassVar = ({"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100})
+
+    channels: int = integer(least=1, default=16)
+    window: int = integer(least=1, default=3)
+    stride: int = integer(least=1, default=2)
+
+    def counts(self, *size: int) -> tuple[int, ...]:
+        """Count the windows along each axis of a map."""
+        return tuple(len(ops.window_starts(length, self.window, self.stride)) for length in size)
+
+    def window_size(self, *size: int) -> tuple[int, ...]:
+        """Count the positions of a window along each axis of a map."""
+        return tuple(min(self.window, length) for length in size)
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return window and stride."""
+        return {"window": self.window, "stride": self.stride}
+
+
+class WindowAverage(Windows):
+    """`ops.window_average`."""
+
+    key: ClassVar = "ops.window_average"
+    primitive = staticmethod(ops.window_average)
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """One number a window."""
+        return {"output": (batch, self.channels, *self.counts(height, width))}
+
+
+class UnfoldWindows(Windows):
+    """`ops.unfold_windows`."""
+
+    key: ClassVar = "ops.unfold_windows"
+    primitive = staticmethod(ops.unfold_windows)
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """All positions of every window."""
+        size = height, width
+        return {"output": (batch, self.channels, *self.counts(*size), *self.window_size(*size))}
+
+
+@dataclass(frozen=True)
+class Laid(Windows):
+    """Of windows that are laid over a map whose size is a hyperparameter, whatever height and width are asked for."""
+
+    options: ClassVar = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
+
+    size: tuple[int, int] = pair(default=(7, 9))
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the map."""
+        return {"output": (batch, self.channels, *self.size)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the size as well."""
+        return {"size": self.size, **super().options_of_call()}
+
+
+class FoldWindows(Laid):
+    """`ops.fold_windows`."""
+
+    key: ClassVar = "ops.fold_windows"
+    primitive = staticmethod(ops.fold_windows)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the windows."""
+        return {"windows": (batch, self.channels, *self.counts(*self.size), *self.window_size(*self.size))}
+
+
+class OverlapAverage(Laid):
+    """`ops.overlap_average`."""
+
+    key: ClassVar = "ops.overlap_average"
+    primitive = staticmethod(ops.overlap_average)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """One number a window."""
+        return {"z": (batch, self.channels, *self.counts(*self.size))}

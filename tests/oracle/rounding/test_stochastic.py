@@ -1,0 +1,92 @@
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.rounding import Rounding, stochastic
+from npattn.oracle.rounding.arrays import largest_finite
+from tests.strategies import seeds
+
+every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+
+
+def mixed(seed, shape, format):
+    """Numbers of all sizes in a format's range and beyond it, with zeros, infinities and NaN among them."""
+    random = np.random.RandomState(seed)
+    exponents = random.uniform(format.least_exponent - 12, np.log2(format.largest) + 3, shape)
+    values = random.standard_normal(shape) * 2.0 ** np.clip(exponents, -140, 127.9)
+    special = random.uniform(size=shape)
+    values[special < 0.1] = 0
+    values[(special > 0.1) & (special < 0.15)] = random.choice([np.inf, -np.inf, np.nan])
+    with np.errstate(over="ignore"):
+        return values.astype(format.storage)
+
+
+def bits(a):
+    return a.view(np.uint32 if a.dtype == np.float32 else np.uint64)
+
+
+def in_blocks(size, work):
+    """Do some work with blocks of a size."""
+    with mock.patch.object(stochastic, "BLOCK", size), np.errstate(all="ignore"):
+        return work()
+
+
+@every_format
+@given(
+    seed=seeds, shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7), (64, 2)]), nearest=st.booleans()
+)
+@settings(max_examples=25)
+def test_blocks_change_no_bit_of_what_is_rounded(format, seed, shape, nearest):
+    def work():
+        rounding = Rounding(format, None if nearest else [seed, 3])
+        values = mixed(seed, (2, *shape), format)
+        found = [rounding.round(values[0].copy()), rounding.round(values[1].copy(), 3)]
+        return [*map(bits, found), np.zeros(0) if nearest else rounding.draw_bits((3,), 16)]
+
+    for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
+        np.testing.assert_array_equal(cut, whole)
+
+
+@every_format
+@given(seed=seeds, shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7)]), count=st.integers(1, 9))
+@settings(max_examples=25)
+def test_blocks_change_no_bit_of_an_accumulators_errors(format, seed, shape, count):
+    def work():
+        rounding = Rounding(format, [seed, 3])
+        total, squares = mixed(seed, (2, *shape), format)
+        total = np.asarray(total)
+        rounding.accumulate(total, np.square(squares), count)
+        return bits(total), rounding.draw_bits((3,), 16)
+
+    for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
+        np.testing.assert_array_equal(cut, whole)
+
+
+@every_format
+@given(seed=seeds)
+@settings(max_examples=10)
+def test_rows_that_do_not_follow_each_other_are_rounded_in_the_order_of_their_indices(format, seed):
+    values = mixed(seed, (9, 12), format)
+    plain = Rounding(format, [seed, 3]).round(values.copy())
+    for laid in (np.asfortranarray(values), np.repeat(values, 2, axis=1)[:, ::2]):
+        with mock.patch.object(stochastic, "BLOCK", 8):
+            np.testing.assert_array_equal(bits(Rounding(format, [seed, 3]).round(laid)), bits(plain))
+
+
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        ([], 0),
+        ([np.nan], 0),
+        ([-3.0, 2.0], 3),
+        ([-np.inf, 2.0, -1.0], 2),
+        ([np.inf, -7.0, np.nan], 7),
+        ([np.nan, 5.0, -6.0], 6),
+    ],
+)
+def test_the_largest_finite_magnitude_leaves_out_what_is_none(values, largest):
+    assert largest_finite(np.array(values)) == largest

@@ -1,0 +1,62 @@
+import os
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+import npattn
+from npattn.oracle import golden, threads
+from npattn.oracle.threads import pass_threads
+
+
+def blas_threads():
+    """Of the libraries that NumPy and SciPy had loaded by the time of the first case."""
+    return {library.num_threads for library in threads.blas().lib_controllers}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_case_is_the_same_on_any_number_of_threads(dtype):
+    module, made = npattn.PositionAttention(64), []
+    for limit in (1, 3):
+        with threadpool_limits(limit, user_api="blas"):
+            made.append(golden(module, height=20, width=20, dtype=dtype, certify=False))
+    first, second = made
+    for name, budget in first.budget.items():
+        np.testing.assert_array_equal(second.budget[name], budget)
+    assert (first.limits, first.freedom) == (second.limits, second.freedom)
+
+
+def test_there_are_no_more_threads_than_blas_may_take_nor_than_cores(monkeypatch):
+    monkeypatch.setattr(threads, "count_cores", lambda: 2)
+    for limit, expected in ((1, 1), (2, 2), (3, 2)):
+        with threadpool_limits(limit, user_api="blas"), pass_threads() as pool:
+            barrier = threading.Barrier(expected, timeout=20)
+            for future in [pool.submit(barrier.wait) for _ in range(expected)]:
+                future.result()
+            assert pool._max_workers == expected
+
+
+def test_products_take_one_thread_until_the_last_has_ended_and_then_as_many_as_before():
+    with threadpool_limits(3, user_api="blas"):
+        first, second = pass_threads(), pass_threads()
+        first.__enter__()
+        assert blas_threads() == {1}
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == {3}
+
+
+def test_what_is_raised_leaves_no_limit():
+    with threadpool_limits(3, user_api="blas"):
+        with pytest.raises(KeyboardInterrupt), pass_threads():
+            raise KeyboardInterrupt
+        assert blas_threads() == {3}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no cores to be kept to")
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
+    assert threads.count_cores() == 3
