@@ -27,7 +27,7 @@ FLOAT32 = FORMATS["float32"]
 NUM_FUSED_RUNS, NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS = 2, 4, 12
 """Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these where
 it does in all of them, as one run in two or three may not."""
-BLOCK = 2**14
+BLOCK_SIZE = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
@@ -156,7 +156,7 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
 
 def blocks_of(size: int) -> list[slice]:
     """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+    return [slice(start, min(start + BLOCK_SIZE, size)) for start in range(0, size, BLOCK_SIZE)]
 
 
 class Summary(NamedTuple):

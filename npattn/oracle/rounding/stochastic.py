@@ -77,8 +77,8 @@ class Rounding:
         limited = format.least_exponent > -126 or format.storage is np.float64
         if limited:
             magnitude = np.abs(values)
-            small = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
-            near_zero = self.round_evenly(values[small])
+            subnormal = (magnitude < 2.0**format.least_exponent) & (magnitude > 0)
+            rounded = self.round_subnormal(values[subnormal])
         word = bits.dtype.type
         if self.random is None:
             bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
@@ -87,14 +87,14 @@ class Rounding:
             bits += self.draw_bits(values.shape, drop)
         bits &= ~word((1 << drop) - 1)
         if limited:
-            values[small] = near_zero
+            values[subnormal] = rounded
             if not magnitude.max(initial=0) < format.largest / 2:  # NaN too
                 beyond = (np.abs(values) > format.largest) & (magnitude < np.inf)
                 values[beyond] = np.copysign(format.largest if format.saturates else np.inf, values[beyond])
         return values
 
-    def round_evenly(self, values: np.ndarray) -> np.ndarray:
-        """Round numbers near 0, where those of the format are evenly spaced."""
+    def round_subnormal(self, values: np.ndarray) -> np.ndarray:
+        """Round to the format's subnormal numbers, which are evenly spaced."""
         steps = values / self.format.smallest
         rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
         return rounded * self.format.smallest
