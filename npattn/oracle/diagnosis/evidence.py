@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -52,7 +53,7 @@ class Evidence:
         self.judged = np.flatnonzero(np.isfinite(self.budget))
         self.sample = self.judged
         if self.judged.size > SAMPLE_SIZE:
-            self.sample = np.sort(np.random.RandomState(0).choice(self.judged, SAMPLE_SIZE, replace=False))
+            self.sample = self.judged[np.unique(np.random.RandomState(0).randint(0, self.judged.size, SAMPLE_SIZE))]
 
     def within(self, mask: np.ndarray) -> Evidence:
         """Return the evidence of some elements, in a row."""
@@ -69,7 +70,8 @@ class Evidence:
 
     def rounded(self, values: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """Widen units by one rounding to the format: what was right before may be rounded once more."""
-        return np.sqrt(np.square(unit) + np.square(ulp(values, self.format)) / 12)
+        step = ulp(values, self.format, self.format.operand_precision)
+        return np.sqrt(np.square(unit) + np.square(step) / 12)
 
     def bits(self, candidate: Candidate, fitted: bool = False) -> float:
         """Count how many bits of the sample a claim explains: where it says what the exact result does, none.
@@ -111,13 +113,18 @@ class Evidence:
             total += float(np.sum(np.square(units)))
         return total <= self.judged.size * self.limits[1] ** 2
 
+    @functools.cached_property
+    def errors(self) -> np.ndarray:
+        """Errors in units of budget, in a row: 0 of what is not judged, infinite of what is no number."""
+        with np.errstate(all="ignore"):
+            errors = np.abs(self.got - self.expected) / self.budget
+        return np.where(np.isfinite(self.budget), np.where(np.isnan(errors), np.inf, errors), 0)
+
     def wrong(self) -> np.ndarray:
         """Return a mask, shaped as the result, of the elements beyond their limit."""
-        with np.errstate(all="ignore"):
-            units = np.abs(self.got - self.expected) / self.budget
-        return (np.isfinite(self.budget) & ~(units <= self.limits[0])).reshape(self.shape)
+        return (self.errors > self.limits[0]).reshape(self.shape)
 
-    def right(self) -> bool:
-        """Tell whether all is within its limits."""
-        units = self.units(lambda i: (self.expected[i], self.budget[i]), self.judged)
-        return bool((units <= self.limits[0]).all() and np.sum(np.square(units)) <= units.size * self.limits[1] ** 2)
+    def right(self, mask: np.ndarray) -> bool:
+        """Tell whether the elements of a mask are within their limits."""
+        errors = self.errors[mask.ravel()]
+        return bool(errors.max(initial=0) <= self.limits[0] and np.mean(np.square(errors)) <= self.limits[1] ** 2)

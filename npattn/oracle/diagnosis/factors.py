@@ -100,22 +100,29 @@ def digits(evidence: Evidence, factor: float) -> int:
 
 def read_offset(evidence: Evidence) -> Iterator[str]:
     """Say by what constant a result is off."""
-    indices = evidence.judged
-    with np.errstate(all="ignore"):
-        weights = np.square(1 / evidence.budget[indices])
-        offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
-    if np.isfinite(offset) and evidence.supports(
-        lambda i: (evidence.expected[i] + offset, evidence.budget[i]), fitted=True
-    ):
-        yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.4g} everywhere"
+    for indices in (evidence.sample, evidence.judged):
+        with np.errstate(all="ignore"):
+            weights = np.square(1 / evidence.budget[indices])
+            offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
+        if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=True):
+            return
+    yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.4g} everywhere"
+
+
+def displaced(evidence: Evidence, offset: float) -> Candidate:
+    """Claim that a result is the exact one plus a number."""
+    return lambda i: (evidence.expected[i] + offset, evidence.budget[i])
 
 
 def read_constant(evidence: Evidence) -> Iterator[str]:
     """Say that a result is the same everywhere, where it should not be."""
-    got, expected = evidence.got[evidence.judged], evidence.expected[evidence.judged]
-    if got.size < 2:
+    if evidence.sample.size < 2:
         return
-    if np.isnan(got).all():
-        yield "NaN everywhere"
-    elif (got == got[0]).all() and (got[0] == 0 or (expected != expected[0]).any()):
-        yield f"{got[0] + 0.0:.4g} everywhere"
+    first, exact = evidence.got[evidence.sample[0]], evidence.expected[evidence.sample[0]]
+    for indices in (evidence.sample, evidence.judged):
+        got, expected = evidence.got[indices], evidence.expected[indices]
+        if not ((got == first) | np.isnan(got) & np.isnan(first)).all() or not (
+            first == 0 or (expected != exact).any()
+        ):
+            return
+    yield f"{'NaN' if np.isnan(first) else f'{first + 0.0:.4g}'} everywhere"

@@ -70,14 +70,15 @@ def rearrangements(shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Rea
         what = " and ".join(plural(names[axis]) for axis in last)
         yield Rearrangement(f"reversed along its {what}: turned by 180 degrees", along(last, reverse, shape))
     for axis in long:
+        for index in (0, shape[axis] - 1):
+            text = f"{names[axis]} {index} in place of all {plural(names[axis])}"
+            yield Rearrangement(text, along([axis], constant(index), shape))
+    for axis in long:
         yield from shifts([axis], shape, plural(names[axis]))
     if len(long) > 1:
         yield from shifts(long[-2:], shape, " and ".join(plural(names[axis]) for axis in long[-2:]))
     for axis in long:
         yield from groupings(axis, shape, names[axis])
-        for index in (0, shape[axis] - 1):
-            text = f"{names[axis]} {index} in place of all {plural(names[axis])}"
-            yield Rearrangement(text, along([axis], constant(index), shape))
 
 
 def axis_orders(shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Rearrangement]:

@@ -14,6 +14,8 @@ __all__ = ["describe_indices", "describe_place"]
 
 MIN_DENSITY = 0.3
 """Share of a place's elements that must be wrong: some are right by luck."""
+LARGE_PLACE, LARGE_PLACE_DENSITY = 0.9, 0.9
+"""Share of a result from which on a place must be wrong nearly throughout: else what is beside it may be by luck."""
 BLOCKS = (128, 64, 32, 16)
 """Lengths of blocks that kernels work in."""
 MAX_LISTED = 3
@@ -57,7 +59,7 @@ def describe_place(wrong: np.ndarray, names: Sequence[str]) -> tuple[str, np.nda
             told.append(text)
     place = np.zeros(wrong.shape, bool)
     inside = wrong[np.ix_(*used)]
-    if told and inside.mean() >= MIN_DENSITY:
+    if told and is_dense(inside, wrong.size):
         place[np.ix_(*used)] = True
         return ", ".join(told), place
     for pair in itertools.combinations(axes, 2):
@@ -70,10 +72,15 @@ def describe_place(wrong: np.ndarray, names: Sequence[str]) -> tuple[str, np.nda
         text, pattern = found
         shape = [length if axis in pair else 1 for axis, length in enumerate(inside.shape)]
         region = np.broadcast_to(pattern.reshape(shape), inside.shape)
-        if inside[region].mean() >= MIN_DENSITY:
+        if is_dense(inside[region], wrong.size):
             place[np.ix_(*used)] = region
             return ", ".join([*told, text]), place
     return None
+
+
+def is_dense(inside: np.ndarray, size: int) -> bool:
+    """Tell whether so much of a place is wrong that the place, of a result of some size, says where."""
+    return bool(inside.mean() >= (MIN_DENSITY if inside.size < LARGE_PLACE * size else LARGE_PLACE_DENSITY))
 
 
 def describe_indices(indices: np.ndarray, length: int, name: str) -> str | None:
@@ -113,7 +120,7 @@ def describe_suffix(first: int, length: int, many: str) -> str:
 
 
 def describe_pattern(indices: np.ndarray, length: int, name: str) -> str | None:
-    """Say of indices with gaps which they are: every so many, those at both ends, all but one, or a few."""
+    """Say of indices with gaps which they are: every so many, those at both ends, or a few."""
     many, count, first = plural(name), indices.size, int(indices[0])
     step = int(indices[1]) - first
     if (
@@ -126,8 +133,6 @@ def describe_pattern(indices: np.ndarray, length: int, name: str) -> str | None:
     width = int(missing[0])
     if np.array_equal(missing, np.arange(width, length - width)):
         return f"the first and the last {name}" if width == 1 else f"the first and the last {width} {many}"
-    if missing.size == 1:
-        return f"all {many} but {width}"
     return f"{many} {join([str(index) for index in indices])}" if count <= MAX_LISTED else None
 
 

@@ -94,9 +94,9 @@ def read_place(evidence: Evidence, names: tuple[str, ...]) -> str:
     if found is None:
         return ""
     text, place = found
-    there, rest = evidence.within(place), evidence.within(~place)
-    if not rest.right():
+    if not evidence.right(~place):
         return ""
+    there = evidence.within(place)
     if np.isnan(there.got[there.judged]).all():
         return f"NaN in {text}; all else is right"
     readings = list(read_constant(there)) or list(read_factor(there, {"2": 2.0, "0.5": 0.5}))

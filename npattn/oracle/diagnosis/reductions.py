@@ -27,9 +27,11 @@ def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
     long = [axis for axis, length in enumerate(shape) if length > 1]
     for axes in axis_sets(long[-4:]):
         first = tuple(0 * index if axis in axes else index for axis, index in enumerate(coordinates))
-        if not (got[first] == got[coordinates]).all() or not np.isfinite(budget).all():
-            continue
         count = np.prod([shape[axis] for axis in axes])
+        unit = evidence.rounded(got[coordinates], count * budget[coordinates])
+        alike = np.abs(got[first] - got[coordinates]) <= 2 * evidence.limits[0] * unit
+        if not alike.all() or not np.isfinite(budget).all():
+            continue
         total = np.broadcast_to(expected.sum(axis=axes, keepdims=True), shape).ravel()
         unit = np.broadcast_to(budget.sum(axis=axes, keepdims=True), shape).ravel()
         for what, factor in (("mean", 1 / count), ("sum", 1.0)):
