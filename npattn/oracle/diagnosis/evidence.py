@@ -73,7 +73,7 @@ class Evidence:
         step = ulp(values, self.format, self.format.operand_precision)
         return np.sqrt(np.square(unit) + np.square(step) / 12)
 
-    def bits(self, candidate: Candidate, fitted: bool = False) -> float:
+    def bits(self, candidate: Candidate, fitted: int = 0) -> float:
         """Count how many bits of the sample a claim explains: where it says what the exact result does, none.
 
         Equal pairs of numbers, such as those of a result that is the same along an axis, count once.
@@ -84,16 +84,16 @@ class Evidence:
             found = np.minimum(np.log2(np.maximum(np.nan_to_num(apart, nan=0.0), 1)), MAX_BITS)
         _, first = np.unique(self.got[self.sample] + 1j * self.expected[self.sample], return_index=True)
         found = found[first]
-        return float(found.sum() - (found.max(initial=0) if fitted else 0))
+        return float(found.sum() - fitted * found.max(initial=0))
 
-    def supports(self, candidate: Candidate, *, fitted: bool = False, chances: float = 0.0) -> bool:
+    def supports(self, candidate: Candidate, *, fitted: int = 0, chances: float = 0.0) -> bool:
         """Tell whether a claim holds of every element, and not by chance.
 
         Parameters
         ----------
         candidate : callable
-        fitted : bool, default False
-            Whether it has a number that was fitted to the result: one element is then explained in any case.
+        fitted : int, default 0
+            Numbers that it was fitted by to the result: each explains one element in any case.
         chances : float, default 0
             Bits that the claim was chosen by, of so many like it.
 

@@ -77,7 +77,7 @@ def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
         names = list(dict.fromkeys(name for name in close if name != f"{nearest:.4g}"))
         told = f" ({join(names, 'or')})" if 0 < len(names) <= MAX_NAMES else ""
         yield f"{nearest:.4g} times expected{told}"
-    elif evidence.supports(scaled(evidence, factor), fitted=True):
+    elif evidence.supports(scaled(evidence, factor), fitted=1):
         yield f"{factor:.{digits(evidence, factor)}g} times expected"
 
 
@@ -104,7 +104,7 @@ def read_offset(evidence: Evidence) -> Iterator[str]:
         with np.errstate(all="ignore"):
             weights = np.square(1 / evidence.budget[indices])
             offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
-        if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=True):
+        if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=1):
             return
     yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.4g} everywhere"
 

@@ -14,6 +14,8 @@ __all__ = ["describe_indices", "describe_place"]
 
 MIN_DENSITY = 0.3
 """Share of a place's elements that must be wrong: some are right by luck."""
+DENSE = 0.95
+"""Share of a product's elements that are wrong, if two axes together would not say more."""
 LARGE_PLACE, LARGE_PLACE_DENSITY = 0.9, 0.9
 """Share of a result from which on a place must be wrong nearly throughout: else what is beside it may be by luck."""
 BLOCKS = (128, 64, 32, 16)
@@ -50,31 +52,37 @@ def describe_place(wrong: np.ndarray, names: Sequence[str]) -> tuple[str, np.nda
         return None
     axes = range(wrong.ndim)
     used = [np.flatnonzero(wrong.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
-    told = []
-    for axis, indices in enumerate(used):
-        if indices.size < wrong.shape[axis]:
-            text = describe_indices(indices, wrong.shape[axis], names[axis])
-            if text is None:
-                return None
-            told.append(text)
-    place = np.zeros(wrong.shape, bool)
+    told = [
+        describe_indices(indices, length, name) if indices.size < length else ""
+        for indices, length, name in zip(used, wrong.shape, names, strict=True)
+    ]
     inside = wrong[np.ix_(*used)]
-    if told and is_dense(inside, wrong.size):
-        place[np.ix_(*used)] = True
-        return ", ".join(told), place
+    pair = None if inside.mean() >= DENSE else describe_by_pair(wrong, used, told, names)
+    if pair is not None:
+        return pair
+    if None in told or not any(told) or not is_dense(inside, wrong.size):
+        return None
+    place = np.zeros(wrong.shape, bool)
+    place[np.ix_(*used)] = True
+    return ", ".join(filter(None, told)), place
+
+
+def describe_by_pair(
+    wrong: np.ndarray, used: Sequence[np.ndarray], told: Sequence[str | None], names: Sequence[str]
+) -> tuple[str, np.ndarray] | None:
+    """Say where elements are wrong by two axes together, and by indices along each of the others."""
+    axes = range(wrong.ndim)
     for pair in itertools.combinations(axes, 2):
-        seen = inside.any(axis=tuple(axis for axis in axes if axis not in pair))
-        if seen.all() or min(seen.shape) < 3:
-            continue
-        found = describe_pair(seen, [names[axis] for axis in pair])
-        if found is None:
+        others = [axis for axis in axes if axis not in pair]
+        found = describe_pair(wrong.any(axis=tuple(others)), [names[axis] for axis in pair])
+        if found is None or any(told[axis] is None for axis in others):
             continue
         text, pattern = found
-        shape = [length if axis in pair else 1 for axis, length in enumerate(inside.shape)]
-        region = np.broadcast_to(pattern.reshape(shape), inside.shape)
-        if is_dense(inside[region], wrong.size):
-            place[np.ix_(*used)] = region
-            return ", ".join([*told, text]), place
+        place = np.zeros(wrong.shape, bool)
+        place[np.ix_(*(np.arange(wrong.shape[axis]) if axis in pair else used[axis] for axis in axes))] = True
+        place &= pattern.reshape([length if axis in pair else 1 for axis, length in enumerate(wrong.shape)])
+        if is_dense(wrong[place], wrong.size):
+            return ", ".join([*filter(None, (told[axis] for axis in others)), text]), place
     return None
 
 
@@ -138,6 +146,8 @@ def describe_pattern(indices: np.ndarray, length: int, name: str) -> str | None:
 
 def describe_pair(seen: np.ndarray, names: Sequence[str]) -> tuple[str, np.ndarray] | None:
     """Say where on two axes together the wrong elements lie."""
+    if min(seen.shape) < 3 or seen.all():
+        return None
     what = join([plural(name) for name in names])
     for text, pattern in pair_patterns(seen.shape):
         if (seen == pattern).all():

@@ -15,6 +15,7 @@ from npattn.oracle.diagnosis.permutations import read_permutation
 from npattn.oracle.diagnosis.places import describe_place
 from npattn.oracle.diagnosis.reductions import read_reduction
 from npattn.oracle.diagnosis.shapes import read_shape
+from npattn.oracle.diagnosis.slices import read_slices
 from npattn.oracle.diagnosis.tensors import read_tensor
 
 if TYPE_CHECKING:
@@ -62,7 +63,11 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
         if not evidence.judged.size:
             return ""
         names = name_axes(case, name, got.shape)
-        return alternatives(read_whole(evidence, case, name, names)) or read_place(evidence, names)
+        return (
+            alternatives(read_whole(evidence, case, name, names))
+            or read_place(evidence, names)
+            or alternatives(read_slices(evidence, names))
+        )
 
 
 def alternatives(readings: Iterator[str]) -> str:

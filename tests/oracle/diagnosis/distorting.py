@@ -92,6 +92,10 @@ DISTORTIONS = {
     "a border of 1 of the rows and columns alone, which is 0": lambda y, case: np.pad(
         y[:, :, 1:-1, 1:-1], ((0, 0), (0, 0), (1, 1), (1, 1))
     ),
+    "plus one number for each image and channel": lambda y, case: y + 0.7 * case.expected["x.grad"][:, :, :1, :1],
+    "times one factor for each channel": lambda y, case: (
+        y * np.random.RandomState(0).uniform(0.3, 3, (y.shape[1], 1, 1))
+    ),
     "image 1|images after the first": lambda y, case: filled(y, 2 * y[1:], slice(1, None)),
 }
 """What may be done to a result, by a piece of what is then said of it."""
