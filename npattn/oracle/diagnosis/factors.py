@@ -102,11 +102,12 @@ def read_offset(evidence: Evidence) -> Iterator[str]:
     """Say by what constant a result is off."""
     for indices in (evidence.sample, evidence.judged):
         with np.errstate(all="ignore"):
-            weights = np.square(1 / evidence.budget[indices])
+            weights = np.square(1 / evidence.rounded(evidence.got[indices], evidence.budget[indices]))
             offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
         if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=1):
             return
-    yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.4g} everywhere"
+    known = int(np.clip(np.log10(abs(offset) * np.sqrt(np.sum(weights)) / evidence.limits[1]), 1, 4))
+    yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.{known}g} everywhere"
 
 
 def displaced(evidence: Evidence, offset: float) -> Candidate:

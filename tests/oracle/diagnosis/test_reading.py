@@ -19,14 +19,16 @@ def read(case, values, seed=0):
 @pytest.mark.parametrize("text", DISTORTIONS)
 @settings(max_examples=3)
 @given(made_up(PRECISE), seeds)
-def test_every_distortion_is_named(text, case, seed):
+def test_every_distortion_is_named(text, made, seed):
+    case = make_case(*made)
     found = read(case, DISTORTIONS[text](case.expected["output"], case), seed)
     assert any(words in found for words in text.split("|")), found
 
 
 @settings(max_examples=20)
 @given(st.sampled_from(list(DISTORTIONS)), made_up(COARSE), seeds)
-def test_in_a_coarse_format_it_is_named_or_nothing_is_said(text, case, seed):
+def test_in_a_coarse_format_it_is_named_or_nothing_is_said(text, made, seed):
+    case = make_case(*made)
     got = rounded(case, DISTORTIONS[text](case.expected["output"], case), seed)
     found = read_result(case, "output", got)
     assert not found or any(words in found for words in text.split("|")), found
@@ -34,7 +36,8 @@ def test_in_a_coarse_format_it_is_named_or_nothing_is_said(text, case, seed):
 
 @settings(max_examples=10)
 @given(made_up(PRECISE + COARSE), seeds)
-def test_nothing_is_said_of_a_correct_result(case, seed):
+def test_nothing_is_said_of_a_correct_result(made, seed):
+    case = make_case(*made)
     got = rounded(case, case.expected["output"], seed)
     assert case.compare({"output": got}).passed
     assert not read_result(case, "output", got)
@@ -42,7 +45,8 @@ def test_nothing_is_said_of_a_correct_result(case, seed):
 
 @settings(max_examples=10)
 @given(made_up(PRECISE + COARSE), seeds, st.floats(1, 1e4), st.booleans())
-def test_nothing_is_said_of_a_result_that_is_wrong_at_random(case, seed, units, relative):
+def test_nothing_is_said_of_a_result_that_is_wrong_at_random(made, seed, units, relative):
+    case = make_case(*made)
     random = np.random.RandomState(seed)
     y, unit = case.expected["output"], case.budget["output"]
     error = random.standard_normal(y.shape)
@@ -53,7 +57,8 @@ def test_nothing_is_said_of_a_result_that_is_wrong_at_random(case, seed, units, 
 
 @settings(max_examples=10)
 @given(made_up(PRECISE), seeds, st.floats(0.02, 0.6))
-def test_nothing_is_said_of_scattered_errors(case, seed, share):
+def test_nothing_is_said_of_scattered_errors(made, seed, share):
+    case = make_case(*made)
     random = np.random.RandomState(seed)
     y = case.expected["output"]
     wrong = random.random_sample(y.shape) < share
