@@ -14,7 +14,7 @@ from npattn.cli.golden import add_golden
 from npattn.cli.list import add_list
 from npattn.cli.show import add_show
 from npattn.cli.signals import signals_as_exits
-from npattn.cli.streams import describe_error, drop_unwritable, say, stderr_or_nowhere
+from npattn.cli.streams import describe_error, drop_unwritable, say, stderr_or_devnull
 from npattn.cli.trace import add_trace
 from npattn.cli.verify import add_verify
 from npattn.oracle import ArchiveError
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "npattn") -> int:
     ...
     0
     """
-    with stderr_or_nowhere(), signals_as_exits():
+    with stderr_or_devnull(), signals_as_exits():
         try:
             return run_command(argv, prog)
         except KeyboardInterrupt:

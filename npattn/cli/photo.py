@@ -17,7 +17,7 @@ __all__ = ["CHECKED_SIZE", "CROP_SIZE", "PAIRED_SIZE", "checked_size", "photo_va
 CHECKED_SIZE = 40, 60
 """Rows and columns of the map that is checked: a fifth of the photograph's."""
 PAIRED_SIZE = 20, 30
-"""The same for systems that pair positions: their work grows as its square."""
+"""The same for systems that pair positions: their work grows as the square of its size."""
 CROP_SIZE = 3, 4
 """Rows and columns of the crop on which the whole Jacobian is compared."""
 

@@ -10,7 +10,7 @@ from npattn.oracle import Case
 
 __all__ = ["print_results"]
 
-NEGLIGIBLE = 1e-3
+NEGLIGIBLE_SHARE = 1e-3
 """Share of its typical budget below which a result's root mean square is nothing but rounding."""
 
 
@@ -25,7 +25,7 @@ def print_results(case: Case) -> None:
             finite = expected[judged & np.isfinite(expected)]  # a logsumexp of nothing is -∞
             size = np.sqrt(np.mean(np.square(finite))) if finite.size else 0.0
             typical = np.median(case.budget[name][judged])
-            vanishing |= bool(size < NEGLIGIBLE * typical)
+            vanishing |= bool(size < NEGLIGIBLE_SHARE * typical)
             budget = f"{typical / size:.1e}" if size else "inf"
         shape = "x".join(map(str, expected.shape))
         rows.append((name, shape, budget, "?" if math.isnan(digits) else f"{digits:.1f}", f"{np.mean(judged):.0%}"))

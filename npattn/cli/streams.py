@@ -11,7 +11,7 @@ from typing import TextIO
 
 from npattn.files import one_line
 
-__all__ = ["bar", "describe_error", "drop_unwritable", "progress", "say", "stderr_or_nowhere"]
+__all__ = ["bar", "describe_error", "drop_unwritable", "progress", "say", "stderr_or_devnull"]
 
 BAR_WIDTH = 20
 
@@ -66,18 +66,18 @@ def drop_unwritable() -> None:
 
 def drop_buffer(stream: TextIO) -> None:
     """Let what a stream still holds, and all that follows, go nowhere."""
-    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as devnull:
+        os.dup2(devnull.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
-def stderr_or_nowhere() -> Iterator[None]:
-    """Where stderr is closed, open one that goes nowhere.
+def stderr_or_devnull() -> Iterator[None]:
+    """Where stderr is closed, write to the null device.
 
     What is meant for it would otherwise go to stdout, and what C libraries write there to the next file that is opened.
     """
     if sys.stderr is not None:
         yield
         return
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+    with Path(os.devnull).open("w") as devnull, contextlib.redirect_stderr(devnull):
         yield

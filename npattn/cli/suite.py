@@ -20,7 +20,7 @@ from npattn.oracle.suites import Progress
 __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
 MAX_JOBS = 1024
-OF_ONE_CASE = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
+SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
 """What can't be asked for beside a suite."""
 
 
@@ -57,7 +57,7 @@ def parse_jobs(text: str) -> int:
 
 def run_suite(arguments: argparse.Namespace) -> int:
     """Make the files; print what has become of them."""
-    for name in OF_ONE_CASE:
+    for name in SINGLE_CASE_OPTIONS:
         if getattr(arguments, name):
             given = f"{getattr(arguments, name)!r}" if name in ("key", "fields") else f"--{name}"
             raise UsageError(f"--suite makes the hard cases of systems as they are: leave {given} out")

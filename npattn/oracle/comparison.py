@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
+from npattn.oracle.diagnosis import read_order, read_result
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Judgement:
         Why these can't be judged; empty if all can.
     enough : bool
         Whether as large a share could be judged as was asked for.
+    numbers : numpy.ndarray or None
+        A copy of what was given, where it is wrong: what the report's reading reads.
     """
 
     name: str
@@ -62,6 +66,7 @@ class Judgement:
     unjudged: int = 0
     reason: str = ""
     enough: bool = True
+    numbers: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def within(self) -> bool:
@@ -88,12 +93,29 @@ class Comparison:
         Results of the case that were not given, but for attention maps.
     required : bool
         Whether all were to be given.
+    case : Case or None
+        By which they were judged.
     """
 
     title: str
     judgements: dict[str, Judgement]
     missing: tuple[str, ...] = ()
     required: bool = False
+    case: Case | None = field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def readings(self) -> dict[str, str]:
+        """What wrong results look like, by name, where that can be said: ``"0.8 times expected"``."""
+        wrong = {name: one.numbers for name, one in self.judgements.items() if one.numbers is not None}
+        found = {name: read_result(self.case, name, numbers) for name, numbers in wrong.items()} if self.case else {}
+        return {name: text for name, text in found.items() if text}
+
+    @property
+    def order(self) -> str:
+        """Where to look first; empty where the results do not say."""
+        wrong = [name for name, one in self.judgements.items() if not one.within]
+        right = [name for name, one in self.judgements.items() if one.passed]
+        return read_order(self.case, right, wrong) if self.case else ""
 
     @property
     def passed(self) -> bool:
@@ -117,6 +139,9 @@ class Comparison:
         lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
         for judgement in self.judgements.values():
             lines += table_lines(judgement, width)
+            if judgement.name in self.readings:
+                lines += indent(f"reads as: {self.readings[judgement.name]}")
+        lines += textwrap.wrap(self.order, 80, subsequent_indent="  ")
         if self.missing:
             lines += textwrap.wrap(f"not given: {', '.join(self.missing)}", 80, subsequent_indent="  ")
         return "\n".join(lines)
@@ -191,7 +216,9 @@ def compare(
     found = [read_and_judge(case, name, value, least_judged) for name, value in results.items()]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
     missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
-    return Comparison(repr(case), {judgement.name: judgement for judgement in found}, missing, require is not None)
+    return Comparison(
+        repr(case), {judgement.name: judgement for judgement in found}, missing, require is not None, case
+    )
 
 
 def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:
@@ -201,7 +228,9 @@ def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Ju
             return Judgement(name, "it is None; expected an array or tensor")
         return Judgement(name, "no gradient reached it: it is None, as if backward had not been run or left it out")
     try:
-        return judge(case, name, to_numpy(value, "it"), least_judged)
+        got = to_numpy(value, "it")
+        found = judge(case, name, got, least_judged)
+        return found if found.within or np.iscomplexobj(got) else replace(found, numbers=got.astype(np.float64))
     except TypeError as error:
         return Judgement(name, str(error))
 

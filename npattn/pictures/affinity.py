@@ -24,7 +24,7 @@ def draw_affinity(figure: SubFigure, scene: Scene) -> None:
     energy = rows @ rows.T
     norm = np.sqrt(np.diag(energy) + np.finfo(energy.dtype).tiny)  # a rectified channel may be 0 everywhere
     cosine = energy / np.outer(norm, norm)
-    order = order_by_likeness(cosine)
+    order = order_by_similarity(cosine)
     grid = figure.add_gridspec(1, 3, width_ratios=(1, 1, 1.1))
     for place, values, title, low in (
         (0, cosine, "how alike: cosine of two channels", cosine.min()),
@@ -39,7 +39,7 @@ def draw_affinity(figure: SubFigure, scene: Scene) -> None:
 
     names = [""] * channels if "branch" in attention else [f"\n{bank}" for bank in photo_filters(channels)]
     thumbnails = grid[2].subgridspec(2, 2)
-    pairs = rank_pairs(rows, energy if scene.part.variant == "paper" else -energy)
+    pairs = rank_pairs(rows, energy if scene.inner.variant == "paper" else -energy)
     ends = ((pairs[0], "most", RAISED), (pairs[-1], "least", LOWERED)) if pairs else ()
     for row, ((j, i), extent, colour) in enumerate(ends):
         for column, channel, role in (
@@ -50,8 +50,8 @@ def draw_affinity(figure: SubFigure, scene: Scene) -> None:
             show_feature(axis, compared[channel], f"{role}{names[channel]}", colour)
 
 
-def order_by_likeness(cosine: Array) -> Array:
-    """Order channels so that those which are alike stand together."""
+def order_by_similarity(cosine: Array) -> Array:
+    """Order channels so that those which are similar stand together."""
     if len(cosine) == 1:
         return np.array([0])
     distance = np.clip(1 - cosine[np.triu_indices(len(cosine), 1)], 0, None)

@@ -9,20 +9,20 @@ from matplotlib.figure import SubFigure
 from npattn.data import photograph
 from npattn.pictures.features import EYE
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import CLASS_COLOURS, bright, class_colours, pixels_a_position, show, show_dimmed
+from npattn.pictures.showing import CLASS_COLOURS, bright, class_colours, pixels_per_position, show, show_dimmed
 
 __all__ = ["draw_branches"]
 
 
 def draw_branches(figure: SubFigure, scene: Scene) -> None:
     """Draw what the branches read from one pixel, what each answers everywhere, which stands out, and all mixed."""
-    answers, rates = scene.run.attention["branches"][0], scene.part.rates
+    answers, rates = scene.run.attention["branches"][0], scene.inner.rates
     *local, image = answers
     means = [*(answer.mean() for answer in local), image.mean()]
     colours = [CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(answers))]
     columns = -(-(len(local) + 4) // 2)
     taken, *middle, pooled, strongest, mixed = figure.subplots(2, columns).flat[: len(local) + 4]
-    draw_taps(taken, rates, pixels_a_position(image), colours[1:])
+    draw_taps(taken, rates, pixels_per_position(image), colours[1:])
     titles = ["1×1", *(f"3×3 at rate {rate}" for rate in rates)]
     for axis, answer, title in zip(middle, local, titles, strict=True):
         show(axis, answer, title, **bright(answer))

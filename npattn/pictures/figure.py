@@ -8,18 +8,18 @@ from matplotlib.figure import Figure, SubFigure
 
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
+from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
-from npattn.pictures.chosen import draw_chosen
 from npattn.pictures.directions import draw_directions
-from npattn.pictures.looks import draw_branch_looks, draw_looks
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
+from npattn.pictures.sampling import draw_sampling
 from npattn.pictures.scene import Scene, make_scene
 from npattn.pictures.scores import draw_scores
-from npattn.pictures.selection import draw_selection
-from npattn.pictures.visible import NUM_VARIANTS, draw_visible
+from npattn.pictures.top_k import draw_top_k
+from npattn.pictures.variants import NUM_VARIANTS, draw_variants
 from npattn.pictures.windows import draw_windows
 
 __all__ = ["SUFFIXES", "draw"]
@@ -35,7 +35,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),
     "similarity": (draw_refinement, 4.4),
-    "selected": (draw_selection, 4.8),
+    "selected": (draw_sampling, 4.8),
 }
 """How each attention map is drawn, and how many inches high."""
 
@@ -50,7 +50,7 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
         Of the parameters, which are random: the picture shows how the system works, not what training makes of it. A
         classifier's bias is moved so that its classes balance, and running statistics are those of the photograph.
     at : tuple of int, optional
-        Row and column of a pixel of the photograph: where it looks is drawn first, if the system has an
+        Row and column of a pixel of the photograph: its attention is drawn first, if the system has an
         `attention_map`. By default the cat's eye.
 
     Returns
@@ -74,8 +74,8 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
     functions, heights = zip(*choose_panels(scene), strict=True)
     figure = Figure(figsize=(12, 0.6 + sum(heights)), dpi=110, layout="constrained")
     name = type(scene.module).__name__
-    if scene.part is not scene.module:
-        name += f" round {type(scene.part).__name__}"
+    if scene.inner is not scene.module:
+        name += f" round {type(scene.inner).__name__}"
     source = f"{scene.module.paper.title} ({scene.module.paper.citation})"
     figure.suptitle(f"{name}, random parameters of seed {seed}\n{source}", fontsize=12)
     rows = figure.subfigures(len(functions), 1, squeeze=False, height_ratios=heights)
@@ -86,17 +86,17 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
 
 def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None], float]]:
     """List the panels of a system from top to bottom: how each is drawn, and how many inches high."""
-    module, part, run = scene.module, scene.part, scene.run
+    module, inner, run = scene.module, scene.inner, scene.run
     panels: list[tuple[Callable[[SubFigure, Scene], None], float]] = []
     if "x" in module.input_shapes(1, 1, 1) and getattr(run.output, "shape", None) == scene.x.shape:
         panels.append((draw_change, 2.6))
     panels += [panel for name, panel in PANELS.items() if name in run.attention]
     if hasattr(module, "branch_channels"):
-        panels.append((draw_branch_looks, 2.6))
-    if hasattr(part, "key_heads"):  # what its inputs are of is another's affair: they are no maps
-        panels.append((draw_visible, 0.5 + 2.1 * NUM_VARIANTS))
-    elif hasattr(part, "attention_map"):
-        panels.append((draw_looks, 0.5 + 2.1 * getattr(part, "heads", 1)))
+        panels.append((draw_branch_attention, 2.6))
+    if hasattr(inner, "key_heads"):  # what its inputs are of is another's affair: they are no maps
+        panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
+    elif hasattr(inner, "attention_map"):
+        panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):
-        panels.append((draw_chosen, 4.8))
+        panels.append((draw_top_k, 4.8))
     return panels

@@ -13,13 +13,13 @@ from npattn.pictures.features import EYE, OTHER_PIXELS, photo_inputs
 from npattn.pictures.weights import score_map, sharpness
 from npattn.typing import Array, Params
 
-__all__ = ["DRAWN_SIZE", "LARGE", "NUM_CHOSEN", "Scene", "make_scene", "with_photo_statistics"]
+__all__ = ["DRAWN_SIZE", "LARGE_HYPERPARAMETERS", "NUM_TOP", "Scene", "make_scene", "with_photo_statistics"]
 
 DRAWN_SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
-NUM_CHOSEN = 100
-"""Positions that hard choices choose."""
-LARGE = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_CHOSEN, "embedding": 48}
+NUM_TOP = 100
+"""Positions that top-k attention keeps."""
+LARGE_HYPERPARAMETERS = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}
 """Hyperparameters in place of the examples', which are for small maps."""
 
 
@@ -29,10 +29,10 @@ class Scene:
 
     Attributes
     ----------
-    module, part : Module
-        The whole, and the system that attends, within any residual connections.
+    module, inner : Module
+        The whole, and the system that attends, within any residual connections: the same where there are none.
     params : mapping of str to array
-        Those of `part`.
+        Those of `inner`.
     x : array
         The whole's first input.
     run : Pass
@@ -43,7 +43,7 @@ class Scene:
     """
 
     module: Any
-    part: Any
+    inner: Any
     params: Params
     x: Array
     run: Pass
@@ -59,7 +59,11 @@ class Scene:
 
 def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
     """Set a system to work, as `draw` says."""
-    large = {name: value for name, value in LARGE.items() if isinstance(getattr(module, name, None), type(value))}
+    large = {
+        name: value
+        for name, value in LARGE_HYPERPARAMETERS.items()
+        if isinstance(getattr(module, name, None), type(value))
+    }
     module = replace(module, **large)
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
         changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
@@ -77,11 +81,11 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
         if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
             params[name] -= run.attention["windows"].mean(axis=(0, 2, 3))
             run = module(params, x)
-    part: Any = module
+    inner: Any = module
     inner_params: Params = params
-    while hasattr(part, "inner"):
-        part, inner_params = part.inner, strip_prefix("inner.", inner_params)
-    return Scene(module, part, inner_params, x, run, (at or EYE, *OTHER_PIXELS), seed)
+    while hasattr(inner, "inner"):
+        inner, inner_params = inner.inner, strip_prefix("inner.", inner_params)
+    return Scene(module, inner, inner_params, x, run, (at or EYE, *OTHER_PIXELS), seed)
 
 
 def with_photo_statistics(module: Module, params: Params, x: Array) -> dict[str, Array]:
@@ -89,5 +93,5 @@ def with_photo_statistics(module: Module, params: Params, x: Array) -> dict[str,
     changes: dict[str, Any] = {"training": True}
     training = replace(module, **changes)
     masks = [np.ones(shape) for shape in list(training.input_shapes(1, *x.shape[2:]).values())[1:]]
-    remembered = training(params, x, *masks).buffers  # a tenth of the way from the old to those of the batch
-    return {**params, **{name: params[name] + 10 * (value - params[name]) for name, value in remembered.items()}}
+    running = training(params, x, *masks).buffers  # a tenth of the way from the old to those of the batch
+    return {**params, **{name: params[name] + 10 * (value - params[name]) for name, value in running.items()}}

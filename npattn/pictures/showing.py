@@ -23,7 +23,7 @@ __all__ = [
     "bright",
     "class_colours",
     "enlarge",
-    "pixels_a_position",
+    "pixels_per_position",
     "show",
     "show_classes",
     "show_dimmed",
@@ -94,9 +94,9 @@ def bright(values: Array, low: float = 0.0) -> dict[str, Any]:
     return {"cmap": "magma", "vmin": low, "vmax": max(np.quantile(values, 0.995), 1e-9)}
 
 
-def signed(reach: float) -> dict[str, Any]:
-    """Return the options that show values from -reach to reach in two colours, 0 in white."""
-    return {"cmap": "RdBu", "norm": TwoSlopeNorm(0, -reach, reach)}
+def signed(limit: float) -> dict[str, Any]:
+    """Return the options that show values from -limit to limit in two colours, 0 in white."""
+    return {"cmap": "RdBu", "norm": TwoSlopeNorm(0, -limit, limit)}
 
 
 def show_feature(axis: Axes, feature: Array, title: str, colour: str | None = None) -> None:
@@ -137,7 +137,7 @@ def add_class_legend(axis: Axes, labels: Array, names: Sequence[str], ncols: int
     axis.legend(handles=handles, fontsize=7, ncols=ncols, **place)
 
 
-def pixels_a_position(values: Array) -> int:
+def pixels_per_position(values: Array) -> int:
     """Count the photograph's rows that one row of a map stands for."""
     return photograph().shape[0] // len(values)
 

@@ -14,7 +14,7 @@ from npattn.pictures.showing import (
     CLASS_COLOURS,
     add_class_legend,
     bright,
-    pixels_a_position,
+    pixels_per_position,
     show,
     show_classes,
     signed,
@@ -26,18 +26,18 @@ __all__ = ["draw_windows"]
 
 def draw_windows(figure: SubFigure, scene: Scene) -> None:
     """Draw the photograph, the map that the windows see, the foreground they find, the best of them, and the mask."""
-    module, run = scene.part, scene.run
+    module, run = scene.inner, scene.run
     reweighted = "reweighted" in run.attention
     seen = run.attention["reweighted"][0] if reweighted else scene.x[0]
     strength = np.sqrt(np.mean(seen**2, axis=0))
     foreground = run.output[0, 1:].max(axis=0) - run.output[0, 0]
-    reach = max(np.abs(foreground).max(), 1e-9)
+    limit = max(np.abs(foreground).max(), 1e-9)
     mask = module.mask(run.output)[0]
-    step = pixels_a_position(mask)
+    step = pixels_per_position(mask)
     axes = figure.subplots(1, 5)
     show(axes[0], photograph(), "photograph")
     show(axes[1], strength, "re-weighted map" if reweighted else "features in", **bright(strength))
-    show(axes[2], foreground, "foreground against background", bar="logits", shrink=0.5, **signed(reach))
+    show(axes[2], foreground, "foreground against background", bar="logits", shrink=0.5, **signed(limit))
     show(axes[3], photograph(), "windows of interest")
     for (top, left, bottom, right), label in best_apart(module.regions(run, top=mask.size), shown=4):
         corner, extent = (left * step, top * step), ((right - left) * step, (bottom - top) * step)

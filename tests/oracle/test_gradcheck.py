@@ -139,7 +139,7 @@ def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by
     changes = a_billionth_off_in_one_element(gradients, np.random.RandomState(0))
     report = gradcheck(spoiled(module, changes), *values, method="jacobian")
     assert not report.passed
-    assert gradients.keys() - changes.keys() == set(report.noise)
+    assert gradients.keys() - changes.keys() == set(report.vanishing)
     for name, error in report.errors.items():
         if name in changes:
             assert error == pytest.approx(1e-9, rel=1e-2), name
@@ -151,8 +151,8 @@ def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by
 def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_adjoint_identity(system):
     module = SMALL_MODULES.get(system.key, system.example())
     values = generic_values(module, batch=1, height=3, width=4)
-    noise = gradcheck(module, *values, method="adjoint").noise
-    names = [name for name in gradients_of(module, *values) if name not in noise]
+    vanishing = gradcheck(module, *values, method="adjoint").vanishing
+    names = [name for name in gradients_of(module, *values) if name not in vanishing]
     for wrong in (names[::2], names[1::2]):
         if wrong:
             changes = dict.fromkeys(wrong, lambda gradient: gradient * (1 + 1e-9))
@@ -388,10 +388,10 @@ def test_a_gradient_that_is_zero_but_for_rounding_is_named(key):
     module = {"pam": PositionAttention(channels=4), "danet": SMALL_MODULES["danet"]}[key]
     report = gradcheck(module, *generic_values(module), method="adjoint")
     assert report.passed
-    assert [name.rpartition("sa.")[2] for name in report.noise] == ["key_conv.bias"]
+    assert [name.rpartition("sa.")[2] for name in report.vanishing] == ["key_conv.bias"]
     assert "ok, 0 but for rounding: relative to the largest gradient" in str(report)
-    wrong = spoiled(module, {report.noise[0]: lambda gradient: gradient + 1e-6})
-    assert gradcheck(wrong, *generic_values(module), method="adjoint").worst == report.noise[0]
+    wrong = spoiled(module, {report.vanishing[0]: lambda gradient: gradient + 1e-6})
+    assert gradcheck(wrong, *generic_values(module), method="adjoint").worst == report.vanishing[0]
 
 
 @dataclass(frozen=True)

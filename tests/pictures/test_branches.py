@@ -13,7 +13,7 @@ scene = pytest.importorskip("npattn.pictures.scene")
 
 def test_every_rate_is_drawn_with_its_taps_and_its_answer():
     figure = shown("multi-scale")[0]
-    module = replace(CATALOGUE["multi-scale"].example(), rates=scene.LARGE["rates"])
+    module = replace(CATALOGUE["multi-scale"].example(), rates=scene.LARGE_HYPERPARAMETERS["rates"])
     answers = module(module.init(SEED, generic=True), photo_features(module.channels, *scene.DRAWN_SIZE)).attention
     by_title = {axes.get_title(): axes for axes in figure.axes}
     for i, title in enumerate(["1×1", *(f"3×3 at rate {rate}" for rate in module.rates)]):

@@ -35,7 +35,7 @@ def test_a_map_is_enlarged_to_the_photograph_position_by_position(shape):
     values = np.random.RandomState(0).standard_normal((*shape, 3))
     height, width = photograph().shape[:2]
     down, across = height // shape[0], width // shape[1]
-    assert showing.pixels_a_position(values) == down
+    assert showing.pixels_per_position(values) == down
     for positions in (values, values[:, :, 0]):
         large = showing.enlarge(positions)
         assert large.shape[:2] == (height, width)

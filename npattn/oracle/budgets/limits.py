@@ -9,7 +9,7 @@ import scipy
 
 __all__ = ["Budget", "limits_of", "rms_limit", "worst_limit"]
 
-FALSE_ALARM = 1e-5
+FALSE_ALARM_PROBABILITY = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
 SLACK = 1.4
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
@@ -37,8 +37,9 @@ class Budget(NamedTuple):
 def worst_limit(count: int, freedom: float = np.inf) -> float:
     """Return how many units the worst of so many elements may be off.
 
-    The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times
-    that is allowed. Few independent errors may be larger all at once: by a factor that one case in a hundred exceeds.
+    The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`;
+    `SLACK` times that is allowed. Few independent errors may be larger all at once: by a factor that one case in a
+    hundred exceeds.
 
     Examples
     --------
@@ -46,20 +47,20 @@ def worst_limit(count: int, freedom: float = np.inf) -> float:
     ['6.2', '8.0', '9.5']
     """
     together = np.sqrt(scipy.special.chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
-    return SLACK * float(together * np.sqrt(scipy.special.chdtri(1, FALSE_ALARM / max(count, 1))))
+    return SLACK * float(together * np.sqrt(scipy.special.chdtri(1, FALSE_ALARM_PROBABILITY / max(count, 1))))
 
 
 def rms_limit(freedom: float) -> float:
     """Return how many units a tensor's root mean square may be, given its effective degrees of freedom.
 
-    It exceeds the quantile used here with probability `FALSE_ALARM`; `SLACK` times that is allowed.
+    It exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`; `SLACK` times that is allowed.
 
     Examples
     --------
     >>> [f"{rms_limit(m):.2f}" for m in (1, 1000, 10**6)]
     ['6.18', '1.54', '1.40']
     """
-    return SLACK * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM) / freedom))
+    return SLACK * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM_PROBABILITY) / freedom))
 
 
 def limits_of(budget: Budget) -> tuple[float, float]:

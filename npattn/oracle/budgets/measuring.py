@@ -31,7 +31,7 @@ it does in all of them, as one run in two or three may not."""
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
 """Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
 matter."""
-BLOCK = 2**14
+BLOCK_SIZE = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
@@ -102,8 +102,7 @@ def measure_budgets(
         return {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
 
     def estimate_of(name: str, errors: Errors, jumps: Errors, *, pop: bool = False) -> Budget:
-        found = (take(runs, name, pop=pop) for runs in (errors, jumps))
-        return estimate(*found, observed.expected[name], format)
+        return estimate(take(errors, name, pop=pop), take(jumps, name, pop=pop), observed.expected[name], format)
 
     flipped = functools.partial(FlippedSelections, observed, seed)
     errors, jumps = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True), []
@@ -207,7 +206,7 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
 
 def blocks_of(size: int) -> list[slice]:
     """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
-    return [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+    return [slice(start, min(start + BLOCK_SIZE, size)) for start in range(0, size, BLOCK_SIZE)]
 
 
 class Summary(NamedTuple):

@@ -18,8 +18,8 @@ FLIP_GROUPS = 4
 """Into so many groups near ties are dealt, each of which is flipped in a run of its own."""
 FLIP_ROUNDS = 3
 """How often they are dealt."""
-NEAR_TIE = 6.0
-"""A tie is near if the margin is less than this many times the noise of what is compared."""
+NEAR_TIE_DEVIATIONS = 6.0
+"""A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
 
 Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
@@ -108,18 +108,18 @@ class ComparedSelections(Selections):
 
     def compare(self, left: np.ndarray, right: np.ndarray, ordering: Ordering) -> np.ndarray:
         margin = self.add_noise(np.subtract(left, right))
-        self.near_ties += int((np.abs(margin) < NEAR_TIE * self.noise[-1]).sum())
+        self.near_ties += int((np.abs(margin) < NEAR_TIE_DEVIATIONS * self.noise[-1]).sum())
         return super().compare(left, right, ordering)
 
     def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
         margin = self.add_noise(values)
-        rivals = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE * self.noise[-1]
+        rivals = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE_DEVIATIONS * self.noise[-1]
         self.near_ties += int((rivals.sum(axis=axis) > 1).sum())
         return super().winners(values, axis)
 
     def order(self, values: np.ndarray, axis: int) -> np.ndarray:
         gaps = np.diff(np.sort(self.add_noise(values), axis=axis), axis=axis)
-        self.near_ties += int((gaps < 2**0.5 * NEAR_TIE * self.noise[-1]).sum())
+        self.near_ties += int((gaps < 2**0.5 * NEAR_TIE_DEVIATIONS * self.noise[-1]).sum())
         return super().order(values, axis)
 
     def add_noise(self, values: np.ndarray) -> np.ndarray:
@@ -174,11 +174,11 @@ class FlippedSelections(Selections):
     def compare(self, left: np.ndarray, right: np.ndarray, ordering: Ordering) -> np.ndarray:
         """Compare numbers, of which those of this run's near ties have crossed over."""
         margin, noise = next(self.events)
-        near = np.flatnonzero(np.abs(margin) < NEAR_TIE * noise)
+        near = np.flatnonzero(np.abs(margin) < NEAR_TIE_DEVIATIONS * noise)
         mine = near[self.deal(near.size)]
         if left.shape == margin.shape and left.flags.writeable:
             # The number itself crosses over, as far as noise may take it, so that what is computed from it does too.
-            left.flat[mine] -= margin.flat[mine] + np.copysign(NEAR_TIE * noise, margin.flat[mine])
+            left.flat[mine] -= margin.flat[mine] + np.copysign(NEAR_TIE_DEVIATIONS * noise, margin.flat[mine])
             return super().compare(left, right, ordering)
         found = super().compare(left, right, ordering)
         found.flat[mine] = ~ordering(margin.flat[mine], 0)
@@ -190,7 +190,7 @@ class FlippedSelections(Selections):
         found = super().winners(values, axis)
         if not noise:  # equal numbers stay equal in every kernel, and the first of them wins
             return found
-        near = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE * noise
+        near = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE_DEVIATIONS * noise
         near &= near.sum(axis=axis, keepdims=True) > 1
         mine = np.zeros(near.shape, bool)
         mine[near] = self.deal(int(near.sum()))
@@ -201,4 +201,6 @@ class FlippedSelections(Selections):
         """Return the indices that sort after all numbers were moved, near ones past each other."""
         _, noise = next(self.events)
         moves = self.random.standard_normal((FLIP_ROUNDS * FLIP_GROUPS, *values.shape))
-        return super().order(values + moves[self.round * FLIP_GROUPS + self.group] * (NEAR_TIE / 2 * noise), axis)
+        return super().order(
+            values + moves[self.round * FLIP_GROUPS + self.group] * (NEAR_TIE_DEVIATIONS / 2 * noise), axis
+        )

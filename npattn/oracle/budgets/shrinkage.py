@@ -9,8 +9,8 @@ import scipy
 
 __all__ = ["effective_degrees_of_freedom", "inverse_trigamma", "shrink_variances"]
 
-LEAST_LUCK = 1e-7
-"""An estimate that would be as large as it is by so little chance is of an element that errs more than its like."""
+OUTLIER_PROBABILITY = 1e-7
+"""An estimate as large as it is with no more than this probability is of an element that errs more than its like."""
 
 
 def shrink_variances(
@@ -31,8 +31,8 @@ def shrink_variances(
     runs : int
     unmoved : numpy.ndarray of bool, optional
         Elements on which all runs agree, and err all the same: a number that was near one of a coarser format on its
-        way, to which all runs rounded it. They tell nothing of how far the next run may be off, and get what is
-        foreseen.
+        way, to which all runs rounded it. They tell nothing of how far the next run may be off, and get the
+        prior's variance.
 
     Returns
     -------
@@ -64,16 +64,16 @@ def shrink_variances(
     rest = (logarithms - predicted)[known]
     digamma, polygamma = scipy.special.digamma, scipy.special.polygamma
     spread = np.var(rest) - polygamma(1, runs / 2)
-    prior = 2 * inverse_trigamma(spread) if spread > 1e-3 else 2e3
+    prior_freedom = 2 * inverse_trigamma(spread) if spread > 1e-3 else 2e3
     # The mean of the logarithm of a mean square is not the logarithm of its mean.
-    level = rest.mean() - digamma(runs / 2) + np.log(runs / 2) + digamma(prior / 2) - np.log(prior / 2)
+    level = rest.mean() - digamma(runs / 2) + np.log(runs / 2) + digamma(prior_freedom / 2) - np.log(prior_freedom / 2)
     # Where variances span many decades, the prediction's mean is beyond what any run has shown.
-    foreseen = np.minimum(np.exp(predicted + level), variance.max())
-    shrunk = (prior * foreseen + runs * variance) / (prior + runs)
+    prior_variance = np.minimum(np.exp(predicted + level), variance.max())
+    shrunk = (prior_freedom * prior_variance + runs * variance) / (prior_freedom + runs)
     # A few of many, as those that a maximum's gradient goes to: the prior knows nothing of them.
-    outlying = variance > scipy.special.chdtri(runs, LEAST_LUCK) / runs * foreseen
+    outlying = variance > scipy.special.chdtri(runs, OUTLIER_PROBABILITY) / runs * prior_variance
     shrunk = np.where(outlying, np.maximum(shrunk, variance), shrunk)
-    return np.where(unmoved, np.maximum(foreseen, shrunk), shrunk)
+    return np.where(unmoved, np.maximum(prior_variance, shrunk), shrunk)
 
 
 def groupings(size: np.ndarray, known: np.ndarray) -> Iterator[np.ndarray]:

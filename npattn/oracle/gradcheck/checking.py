@@ -130,7 +130,7 @@ def gradcheck(
         estimator=module.estimator,
         zeros=tuple(name for name, finding in found.items() if finding.zero),
         allow_zero=allow_zero,
-        noise=tuple(name for name, finding in found.items() if finding.noise and not finding.zero),
+        vanishing=tuple(name for name, finding in found.items() if finding.vanishes and not finding.zero),
         rounding={name: finding.rounding for name, finding in found.items() if finding.rounding},
         faults=faults,
     )

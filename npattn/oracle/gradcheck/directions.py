@@ -67,7 +67,7 @@ def unit_directions(outputs: int, shapes: Mapping[str, tuple[int, ...]]) -> Dire
 
 
 def random_directions(point: Point, seed: int) -> Directions:
-    """Draw pairs (dy, v) in which every part of the gradient has its full weight."""
+    """Draw pairs (dy, v) in which every element of the gradient has its full weight."""
     random = np.random.RandomState(seed)
     # The first dy pulls all outputs one way, so that what is averaged over the map does not average out.
     rows = [random.uniform(0.5, 1.5, point.outputs)]

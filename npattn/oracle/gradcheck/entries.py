@@ -32,7 +32,7 @@ class Finding:
 
     error: float
     zero: bool = False
-    noise: bool = False
+    vanishes: bool = False
     rounding: float = 0.0
 
 
@@ -62,7 +62,9 @@ class EntryComparison:
         sizes = {name: self.columns[name] / self.lengths[name] for name in self.every}
         self.largest = max(map(root_mean_square, sizes.values()))
         # By tensor: a small element beside large ones is held to itself, or a mistake in it would not show.
-        self.noise = {name: root_mean_square(size) <= NEGLIGIBLE_SHARE * self.largest for name, size in sizes.items()}
+        self.vanishing = {
+            name: root_mean_square(size) <= NEGLIGIBLE_SHARE * self.largest for name, size in sizes.items()
+        }
 
     def findings(self) -> dict[str, Finding]:
         """Judge every gradient: as it stands, then by its rounding, then in more digits, as far as there is doubt."""
@@ -80,14 +82,14 @@ class EntryComparison:
             found[name] = Finding(
                 error=largest_error(error[wrong[name]] if name in wrong else error[right]),
                 zero=not (self.back[name].any() or self.exact[name].any()),
-                noise=self.noise[name],
+                vanishes=self.vanishing[name],
                 rounding=largest_error(error[explained[name]]) if name in explained else 0.0,
             )
         return found | self.in_more_digits({name: mask for name, mask in unsure.items() if mask.any()})
 
     def scale(self, name: str, exact: np.ndarray) -> np.ndarray:
         """Return what the errors of entries are relative to."""
-        if self.noise[name]:
+        if self.vanishing[name]:
             return np.broadcast_to(self.largest * self.lengths[name], exact.shape)
         return np.maximum(np.abs(exact), CANCELLED_SHARE * self.columns[name])
 
@@ -136,7 +138,7 @@ class EntryComparison:
         """Choose, of the entries in doubt, those of elements in none of whose entries a small mistake would show."""
         bound = relative_error(self.difference[name] + MAX_DEVIATIONS * spread, np.abs(self.exact[name]))
         best = np.min(np.where(self.exact[name] == 0, np.inf, bound), axis=0)
-        return doubtful & (best > RESOLVED_ERROR) & (not self.noise[name])
+        return doubtful & (best > RESOLVED_ERROR) & (not self.vanishing[name])
 
     def in_more_digits(self, unsure: dict[str, np.ndarray]) -> dict[str, Finding]:
         """Judge entries in longdouble; what is found wrong there is wrong."""

@@ -27,7 +27,7 @@ class GradcheckReport:
         Inputs and parameters whose gradient was exactly 0, by backward and by complex step, wherever it was looked at.
     allow_zero : bool or frozenset of str
         Which of them may be.
-    noise : tuple of str
+    vanishing : tuple of str
         Those whose gradient is 0 but for rounding, as a bias's is before batch norm: compared with 0, at the size of
         the largest gradient.
     rounding : dict of float
@@ -42,7 +42,7 @@ class GradcheckReport:
     estimator: str | None = None
     zeros: tuple[str, ...] = ()
     allow_zero: bool | frozenset[str] = False
-    noise: tuple[str, ...] = ()
+    vanishing: tuple[str, ...] = ()
     rounding: dict[str, float] = field(default_factory=dict)
     faults: tuple[str, ...] = ()
 
@@ -85,7 +85,7 @@ class GradcheckReport:
             return "exactly 0: allowed"
         if not error <= self.tolerance:
             return f"{error:8.1e}  WRONG"
-        if name in self.noise:
+        if name in self.vanishing:
             return f"{error:8.1e}  ok, 0 but for rounding: relative to the largest gradient"
         if name in self.rounding:
             return f"{error:8.1e}  ok, beside rounding of up to {self.rounding[name]:.1e}"

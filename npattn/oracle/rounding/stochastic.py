@@ -119,12 +119,12 @@ class Rounding:
         small = magnitude < 2.0**self.format.least_exponent
         if small.any():
             small &= magnitude > 0
-        near_zero = self.round_evenly(values[small]) if small.any() else None
+        near_zero = self.round_subnormal(values[small]) if small.any() else None
         within = magnitude.max(initial=0) < self.format.largest / 2  # false for NaN
         return Extremes(None if near_zero is None else small, near_zero, None if within else magnitude < np.inf)
 
-    def round_evenly(self, values: np.ndarray) -> np.ndarray:
-        """Round numbers near 0, where those of the format are evenly spaced."""
+    def round_subnormal(self, values: np.ndarray) -> np.ndarray:
+        """Round to the format's subnormal numbers, which are evenly spaced."""
         steps = values / self.format.smallest
         rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
         return rounded * self.format.smallest

@@ -3,12 +3,12 @@ import pytest
 import scipy
 
 from npattn.oracle.budgets import rms_limit, worst_limit
-from npattn.oracle.budgets.limits import FALSE_ALARM, SLACK
+from npattn.oracle.budgets.limits import FALSE_ALARM_PROBABILITY, SLACK
 
 
 def test_limits_are_those_of_normal_errors_with_the_stated_slack():
     for count in (1, 100, 10**6):
-        quantile = -scipy.special.ndtri(FALSE_ALARM / count / 2)
+        quantile = -scipy.special.ndtri(FALSE_ALARM_PROBABILITY / count / 2)
         assert worst_limit(count) == pytest.approx(SLACK * quantile)
     assert rms_limit(1) == pytest.approx(worst_limit(1))
     assert rms_limit(1e6) == pytest.approx(SLACK, rel=0.01)

@@ -11,7 +11,7 @@ from npattn.oracle.rounding import Rounding
 from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
 
 
-def test_elements_that_all_runs_round_to_the_same_number_get_what_is_foreseen():
+def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance():
     """Near a number of a coarser format eight runs may all stay there; the next one need not."""
     expected = np.random.RandomState(4).uniform(1, 2, 500)
     errors = normal_errors(np.full(500, 0.1))

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 import npattn
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, observe, run_on, worst_limit
-from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, NEAR_TIE, FlippedSelections, RecordedSelections
+from npattn.oracle.budgets.near_ties import (
+    FLIP_GROUPS,
+    FLIP_ROUNDS,
+    NEAR_TIE_DEVIATIONS,
+    FlippedSelections,
+    RecordedSelections,
+)
 from npattn.oracle.formats import FLOAT64, representable
 from npattn.oracle.rounding import Rounding, Selections
 from tests.oracle.budgets.runs import BFLOAT16, measured, near_a_kink, prepared
@@ -56,7 +62,7 @@ def test_a_kernel_that_flips_a_near_tie_is_within_its_budgets():
         def compare(self, left, right, ordering):
             found = super().compare(left, right, ordering)
             near = np.abs(margin) == np.abs(margin).min()
-            assert (np.abs(margin)[near] < NEAR_TIE * observed.noise[0]).all()
+            assert (np.abs(margin)[near] < NEAR_TIE_DEVIATIONS * observed.noise[0]).all()
             return found ^ near
 
     found = run_on(Rounding(FLOAT64, selections=Flipped()), module, values)
@@ -113,7 +119,7 @@ def test_equal_numbers_that_no_rounding_moves_are_never_flipped():
 def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
     observed = near_a_kink(0.0)[2]
     margin, noise = observed.margins[0], observed.noise[0]
-    near = np.abs(margin) < NEAR_TIE * noise
+    near = np.abs(margin) < NEAR_TIE_DEVIATIONS * noise
     assert near.any()
     crossed = np.zeros(margin.shape, int)
     for group in range(FLIP_GROUPS):
@@ -121,5 +127,5 @@ def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
         found = FlippedSelections(observed, 0, group).compare(moved, 0, np.less_equal)
         crossed += found != (margin <= 0)
         np.testing.assert_array_equal(found != (margin <= 0), moved != margin)
-        assert (np.abs(moved - margin)[moved != margin] >= NEAR_TIE * noise).all()
+        assert (np.abs(moved - margin)[moved != margin] >= NEAR_TIE_DEVIATIONS * noise).all()
     np.testing.assert_array_equal(crossed, near)

@@ -47,7 +47,7 @@ def test_a_few_elements_that_err_far_more_than_their_like_keep_their_own_estimat
     assert found[scale < 1].max() < 0.05
 
 
-def test_no_variance_is_foreseen_beyond_what_a_run_has_shown():
+def test_no_prior_variance_is_beyond_what_a_run_has_shown():
     random = np.random.RandomState(3)
     raw = np.exp(30 * random.standard_normal((8, 9)))
     assert shrink_variances(raw, np.ones_like(raw), NUM_RUNS).max() <= raw.max()

@@ -1,4 +1,4 @@
-"""Where pixels look."""
+"""Attention maps: where pixels look."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from npattn.data import photo_features
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import smooth, standardise
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import pixels_a_position, show_weights
+from npattn.pictures.showing import pixels_per_position, show_weights
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["HIGHEST_LOGIT", "draw_branch_looks", "draw_looks", "draw_rows", "positions_of"]
+__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_rows", "positions_of"]
 
 Pixels: TypeAlias = tuple[tuple[int, int], ...]
 """Rows and columns of pixels of the photograph."""
@@ -27,15 +27,15 @@ HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
 
 
-def draw_looks(figure: SubFigure, scene: Scene) -> None:
+def draw_attention_maps(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look, over the photograph; with each head, where there are several.
 
     Untrained queries and keys have nothing to do with each other. Here one projection makes both, and features are
     smooth and of unit length: a product is large where two positions look alike.
     """
-    several = hasattr(scene.part, "heads")
-    changes = {"channels": 14 * scene.part.heads} if several else {"channels": 54, "reduction": 1}
-    module = replace(scene.part, **changes)
+    several = hasattr(scene.inner, "heads")
+    changes = {"channels": 14 * scene.inner.heads} if several else {"channels": 54, "reduction": 1}
+    module = replace(scene.inner, **changes)
     x = standardise(smooth(photo_features(module.channels, *scene.size), 1.5))
     x /= np.sqrt((x**2).sum(axis=1, keepdims=True))
     figure.suptitle(
@@ -58,11 +58,11 @@ def tie_keys(module: Any, params: Params) -> dict[str, Array]:
     return {**params, "key_conv.weight": keys, "query_conv.bias": np.zeros_like(bias)}
 
 
-def draw_branch_looks(figure: SubFigure, scene: Scene) -> None:
+def draw_branch_attention(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look in the position branch."""
     figure.suptitle("where five pixels look in the position branch, with random queries and keys", fontsize=10)
     (reduced, _), _ = layers.conv_norm_act(scene.x, scene.params, "conv5a", training=False)
-    draw_heads(figure, scene.part.position, strip_prefix("sa.", scene.params), reduced, scene.pixels)
+    draw_heads(figure, scene.inner.position, strip_prefix("sa.", scene.params), reduced, scene.pixels)
 
 
 def draw_heads(figure: SubFigure, module: Any, params: Params, x: Array, pixels: Pixels) -> None:
@@ -76,7 +76,7 @@ def draw_heads(figure: SubFigure, module: Any, params: Params, x: Array, pixels:
 
 def positions_of(pixels: Pixels, size: tuple[int, int]) -> list[int]:
     """List the positions of a map, counted row by row, in which some pixels of the photograph lie."""
-    step = pixels_a_position(np.empty(size))
+    step = pixels_per_position(np.empty(size))
     return [row // step * size[1] + column // step for row, column in pixels]
 
 

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import SubFigure
 
 from npattn.data import photo_features
+from npattn.pictures.attention_maps import HIGHEST_LOGIT, draw_rows, positions_of
 from npattn.pictures.features import smooth, standardise
-from npattn.pictures.looks import HIGHEST_LOGIT, draw_rows, positions_of
 from npattn.pictures.scene import Scene
 from npattn.typing import Array
 
-__all__ = ["NUM_VARIANTS", "draw_visible"]
+__all__ = ["NUM_VARIANTS", "draw_variants"]
 
 TOKEN_MAP = 50, 75
 """Positions that are queries and keys, row by row: every fourth pixel of the photograph."""
@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 NUM_VARIANTS = len(VARIANTS)
 
 
-def draw_visible(figure: SubFigure, scene: Scene) -> None:
+def draw_variants(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look, over the photograph, with some options; a row of panels each.
 
     Positions are tokens row by row: a causal query sees what stands above it, one with a window some rows around.
@@ -39,7 +39,7 @@ def draw_visible(figure: SubFigure, scene: Scene) -> None:
         fontsize=10,
     )
     tokens = unit_tokens()
-    plain = type(scene.part)(heads=1, head_dim=tokens.shape[-1], scale=HIGHEST_LOGIT)
+    plain = type(scene.inner)(heads=1, head_dim=tokens.shape[-1], scale=HIGHEST_LOGIT)
     positions = positions_of(scene.pixels, TOKEN_MAP)
     rows = {
         name: replace(plain, **options).attention_map({}, tokens, tokens, rows=positions)[0, 0]

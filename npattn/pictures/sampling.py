@@ -1,4 +1,4 @@
-"""A position that is drawn at random."""
+"""A position that is sampled."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from matplotlib.figure import SubFigure
 
 from npattn.data import photograph
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import LOWERED, RAISED, pixels_a_position, show, show_dimmed, show_weights, signed
+from npattn.pictures.showing import LOWERED, RAISED, pixels_per_position, show, show_dimmed, show_weights, signed
 from npattn.pictures.weights import half_share
 from npattn.typing import Array
 
-__all__ = ["draw_selection"]
+__all__ = ["draw_sampling"]
 
 BLOCK_SIDE = 10
 """Positions along each side of the blocks in which draws are counted."""
 
 
-def draw_selection(figure: SubFigure, scene: Scene) -> None:
+def draw_sampling(figure: SubFigure, scene: Scene) -> None:
     """Draw the probabilities, the position that was selected, many that might have been, and what is like it."""
     probability = scene.run.attention["probability"][0]
     logarithm = np.log(probability)
     draws = sample_positions(logarithm)
     (selected,) = np.argwhere(scene.run.attention["selected"][0])
-    step = pixels_a_position(probability)
+    step = pixels_per_position(probability)
     counts = np.bincount(draws, minlength=logarithm.size).reshape(logarithm.shape)
     drawn, expected = sum_blocks(counts), sum_blocks(len(draws) * probability)
     product = np.tensordot(scene.run.output[0], scene.x[0], 1)
@@ -45,8 +45,8 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
     axes[1, 2].plot([0, highest], [0, highest], color="0.5", linewidth=0.8)
     axes[1, 2].set(xlabel="expected", ylabel="drawn", box_aspect=2 / 3)
     axes[1, 2].set_title("one point for each block", fontsize=10)
-    reach = np.quantile(np.abs(product), 0.995)
-    show(axes[1, 3], product, "product with the selected feature", bar="", **signed(reach))
+    limit = np.quantile(np.abs(product), 0.995)
+    show(axes[1, 3], product, "product with the selected feature", bar="", **signed(limit))
 
 
 def sample_positions(logarithm: Array) -> Array:

@@ -1,0 +1,129 @@
+"""A wrong result that is a multiple of the exact one, off by a constant, or the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npattn.oracle.diagnosis.axes import join
+from npattn.oracle.diagnosis.evidence import Candidate, Evidence
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["known_factors", "read_constant", "read_factor", "read_offset"]
+
+MAX_NAMES = 3
+"""Names of a factor: of more it is none."""
+
+
+def known_factors(case: Case) -> dict[str, float]:
+    """List factors that mistakes make, by name: of the case's sizes, and of logarithms in base 2.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), batch=3, height=2, width=5)
+    >>> factors = known_factors(case)
+    >>> factors["1/(H W)"], factors["sqrt(C)"], factors["B"]
+    (0.1, 2.0, 3.0)
+    """
+    shape = next(iter(case.inputs.values())).shape
+    names = ("B", "heads", "N", "d") if "query" in case.inputs else ("B", "C", "H", "W")
+    sizes = {name: float(n) for name, n in zip(names, shape, strict=False)}
+    if "key" in case.inputs:
+        sizes["keys"] = float(case.inputs["key"].shape[-2])
+    if len(shape) == 4 and "H" in sizes:
+        sizes["H W"] = float(shape[2] * shape[3])
+    for field in ("heads", "head_dim", "head_channels", "groups"):
+        value = getattr(case.module, field, None)
+        if isinstance(value, int):
+            sizes.setdefault({"head_dim": "d", "head_channels": "d"}.get(field, field), float(value))
+    factors = {"2": 2.0, "0.5": 0.5, "ln 2": math.log(2), "1/ln 2": 1 / math.log(2)}
+    for name, n in sizes.items():
+        wrapped = f"({name})" if " " in name else name
+        factors |= {name: n, f"1/{wrapped}": 1 / n}
+        if name in ("C", "d"):
+            factors |= {f"sqrt({name})": n**0.5, f"1/sqrt({name})": n**-0.5}
+    count = math.prod(shape) // shape[1] if len(shape) > 1 else 1
+    if case.module.buffer_shapes() and count > 1:
+        factors |= {"n/(n-1), n = B H W": count / (count - 1), "(n-1)/n, n = B H W": (count - 1) / count}
+    return {name: factor for name, factor in factors.items() if factor != 1}
+
+
+def scaled(evidence: Evidence, factor: float) -> Candidate:
+    """Claim that a result is the exact one times a factor."""
+    return lambda i: (factor * evidence.expected[i], abs(factor) * evidence.budget[i])
+
+
+def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
+    """Say by what the exact result is multiplied."""
+    factor = fit(evidence, evidence.sample)
+    if factor is None or not (evidence.units(scaled(evidence, factor), evidence.sample) <= evidence.limits[0]).all():
+        return
+    factor = fit(evidence, evidence.judged)
+    if factor is None:
+        return
+    if abs(factor + 1) < 0.05 and evidence.supports(scaled(evidence, -1.0)):
+        yield "expected with the other sign"
+        return
+    close = {name: value for name, value in known.items() if abs(value - factor) <= 0.02 * abs(factor)}
+    close = {name: value for name, value in close.items() if evidence.supports(scaled(evidence, value))}
+    if close:
+        nearest = min(close.values(), key=lambda value: abs(value - factor))
+        names = list(dict.fromkeys(name for name in close if name != f"{nearest:.4g}"))
+        told = f" ({join(names, 'or')})" if 0 < len(names) <= MAX_NAMES else ""
+        yield f"{nearest:.4g} times expected{told}"
+    elif evidence.supports(scaled(evidence, factor), fitted=1):
+        yield f"{factor:.{digits(evidence, factor)}g} times expected"
+
+
+def fit(evidence: Evidence, indices: np.ndarray) -> float | None:
+    """Fit a factor by least squares, in units of budget; none where nothing is to be fitted."""
+    expected, got = evidence.expected[indices], evidence.got[indices]
+    with np.errstate(all="ignore"):
+        weights = expected / np.square(evidence.budget[indices])
+        factor = np.sum(weights * got) / np.sum(weights * expected)
+    return float(factor) if np.isfinite(factor) and factor else None
+
+
+def digits(evidence: Evidence, factor: float) -> int:
+    """Count how many digits of a fitted factor are known."""
+    judged = evidence.judged
+    with np.errstate(all="ignore"):
+        signal = np.sqrt(np.sum(np.square(evidence.expected[judged] / evidence.budget[judged])))
+    return int(np.clip(np.log10(abs(factor) * signal / evidence.limits[1]) if signal else 1, 2, 5))
+
+
+def read_offset(evidence: Evidence) -> Iterator[str]:
+    """Say by what constant a result is off."""
+    for indices in (evidence.sample, evidence.judged):
+        with np.errstate(all="ignore"):
+            weights = np.square(1 / evidence.rounded(evidence.got[indices], evidence.budget[indices]))
+            offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
+        if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=1):
+            return
+    known = int(np.clip(np.log10(abs(offset) * np.sqrt(np.sum(weights)) / evidence.limits[1]), 1, 4))
+    yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.{known}g} everywhere"
+
+
+def displaced(evidence: Evidence, offset: float) -> Candidate:
+    """Claim that a result is the exact one plus a number."""
+    return lambda i: (evidence.expected[i] + offset, evidence.budget[i])
+
+
+def read_constant(evidence: Evidence) -> Iterator[str]:
+    """Say that a result is the same everywhere, where it should not be."""
+    if evidence.sample.size < 2:
+        return
+    first, exact = evidence.got[evidence.sample[0]], evidence.expected[evidence.sample[0]]
+    for indices in (evidence.sample, evidence.judged):
+        got, expected = evidence.got[indices], evidence.expected[indices]
+        if not ((got == first) | np.isnan(got) & np.isnan(first)).all() or not (
+            first == 0 or (expected != exact).any()
+        ):
+            return
+    yield f"{'NaN' if np.isnan(first) else f'{first + 0.0:.4g}'} everywhere"

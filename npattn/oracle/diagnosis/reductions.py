@@ -1,0 +1,40 @@
+"""A wrong result that was reduced too far, or not far enough."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from npattn.oracle.diagnosis.axes import join, plural
+from npattn.oracle.diagnosis.evidence import Evidence
+
+__all__ = ["axis_sets", "read_reduction"]
+
+
+def axis_sets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """List the sets of axes that may be reduced, small ones first."""
+    for count in range(1, len(axes) + 1):
+        yield from itertools.combinations(axes, count)
+
+
+def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
+    """Say over which axes the exact result was reduced, where it is the same along them."""
+    shape = evidence.shape
+    coordinates = np.unravel_index(evidence.sample, shape)
+    got, expected, budget = (values.reshape(shape) for values in (evidence.got, evidence.expected, evidence.budget))
+    long = [axis for axis, length in enumerate(shape) if length > 1]
+    for axes in axis_sets(long[-4:]):
+        first = tuple(0 * index if axis in axes else index for axis, index in enumerate(coordinates))
+        count = np.prod([shape[axis] for axis in axes])
+        unit = evidence.rounded(got[coordinates], count * budget[coordinates])
+        alike = np.abs(got[first] - got[coordinates]) <= 2 * evidence.limits[0] * unit
+        if not alike.all() or not np.isfinite(budget).all():
+            continue
+        total = np.broadcast_to(expected.sum(axis=axes, keepdims=True), shape).ravel()
+        unit = np.broadcast_to(budget.sum(axis=axes, keepdims=True), shape).ravel()
+        for what, factor in (("mean", 1 / count), ("sum", 1.0)):
+            values, units = factor * total, factor * unit
+            if evidence.supports(lambda i, values=values, units=units: (values[i], units[i])):
+                yield f"the {what} of expected over its {join([plural(names[axis]) for axis in axes])}, everywhere"

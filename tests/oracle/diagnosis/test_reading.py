@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn.oracle.diagnosis import read_result
+from tests.oracle.diagnosis.distorting import COARSE, DISTORTIONS, PRECISE, made_up, make_case, rounded
+
+seeds = st.integers(0, 2**32 - 2)
+
+
+def read(case, values, seed=0):
+    """What is said of an output, which is checked to be wrong."""
+    got = rounded(case, values, seed)
+    assert not case.compare({"output": got}).passed
+    return read_result(case, "output", got)
+
+
+@pytest.mark.parametrize("text", DISTORTIONS)
+@settings(max_examples=3)
+@given(made_up(PRECISE), seeds)
+def test_every_distortion_is_named(text, made, seed):
+    case = make_case(*made)
+    found = read(case, DISTORTIONS[text](case.expected["output"], case), seed)
+    assert any(words in found for words in text.split("|")), found
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(list(DISTORTIONS)), made_up(COARSE), seeds)
+def test_in_a_coarse_format_it_is_named_or_nothing_is_said(text, made, seed):
+    case = make_case(*made)
+    got = rounded(case, DISTORTIONS[text](case.expected["output"], case), seed)
+    found = read_result(case, "output", got)
+    assert not found or any(words in found for words in text.split("|")), found
+
+
+@settings(max_examples=10)
+@given(made_up(PRECISE + COARSE), seeds)
+def test_nothing_is_said_of_a_correct_result(made, seed):
+    case = make_case(*made)
+    got = rounded(case, case.expected["output"], seed)
+    assert case.compare({"output": got}).passed
+    assert not read_result(case, "output", got)
+
+
+@settings(max_examples=10)
+@given(made_up(PRECISE + COARSE), seeds, st.floats(1, 1e4), st.booleans())
+def test_nothing_is_said_of_a_result_that_is_wrong_at_random(made, seed, units, relative):
+    case = make_case(*made)
+    random = np.random.RandomState(seed)
+    y, unit = case.expected["output"], case.budget["output"]
+    error = random.standard_normal(y.shape)
+    got = y * (1 + units * 1e-2 * error) if relative else y + units * error * unit
+    assert not read_result(case, "output", got)
+    assert not read_result(case, "output", random.permutation(y.ravel()).reshape(y.shape))
+
+
+@settings(max_examples=10)
+@given(made_up(PRECISE), seeds, st.floats(0.02, 0.6))
+def test_nothing_is_said_of_scattered_errors(made, seed, share):
+    case = make_case(*made)
+    random = np.random.RandomState(seed)
+    y = case.expected["output"]
+    wrong = random.random_sample(y.shape) < share
+    if wrong.sum() > 10:
+        assert not read_result(case, "output", np.where(wrong, random.standard_normal(y.shape), y))
+
+
+def test_a_constant_result_proves_no_permutation_and_no_factor():
+    case = make_case((2, 4, 5, 6), "float32")
+    for name in case.expected:
+        case.expected[name][...] = 0.3
+    y = case.expected["output"]
+    assert not read_result(case, "output", 0.8 * y)
+    case.expected["output"][...] = np.random.RandomState(0).standard_normal((1, 4, 1, 1))
+    assert "channels" in read_result(case, "output", y[:, [2, 0, 3, 1]])
+    assert "column" not in read_result(case, "output", y[:, ::-1])
+
+
+def test_what_is_not_judged_says_nothing():
+    case = make_case((2, 4, 5, 6), "float16")
+    y = case.expected["output"]
+    got = 0.8 * y
+    got[0, 0], case.budget["output"][0, 0] = np.nan, np.inf
+    assert read_result(case, "output", got) == "0.8 times expected"
+    case.budget["output"][...] = np.inf
+    assert not read_result(case, "output", got)
+
+
+def test_what_several_readings_say_alike_is_said_once():
+    case = make_case((2, 4, 5, 6), "float32")
+    y = case.expected["output"]
+    assert read_result(case, "output", y[::-1]) == "reversed along its images"
+    assert read_result(case, "output", 2 * y) == "2 times expected (B)"

@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+
+from npattn.oracle.diagnosis import read_result
+from tests.oracle.diagnosis.distorting import make_case, rounded
+
+OTHER_SHAPES = {
+    "right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW": lambda y: y.transpose(0, 2, 3, 1),
+    "right but for the order of its axes: .transpose(1, 0, 2, 3) mends it": lambda y: y.swapaxes(0, 1),
+    "right but for its shape": lambda y: y.reshape(3, 8, 30),
+    "right once its sum over axis 0 is taken, which is missing": lambda y: np.stack([0.25 * y, 0.75 * y]),
+    "right once its mean over axis 4 is taken, which is missing": lambda y: np.stack([0.5 * y, 1.5 * y], -1),
+    "the sum of expected over axis 0: reduced too far": lambda y: y.sum(axis=0),
+    "the mean of expected over axis 2, 3: reduced too far": lambda y: y.mean(axis=(2, 3)),
+}
+
+
+@pytest.mark.parametrize("text", OTHER_SHAPES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_mends_another_shape_is_said(text, dtype):
+    case = make_case((3, 8, 5, 6), dtype)
+    got = rounded(case, OTHER_SHAPES[text](case.expected["output"]))
+    assert read_result(case, "output", got) == text
+    shuffled = np.random.RandomState(0).permutation(got.ravel()).reshape(got.shape)
+    assert not read_result(case, "output", shuffled)
+    assert not read_result(case, "output", got + 1)
