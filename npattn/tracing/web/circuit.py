@@ -1,0 +1,277 @@
+"""The circuit of a system, or of a part of it: its lines as nodes, and on every wire the value and its gradient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from npattn.module import as_tuple
+from npattn.tracing.source import text_of
+from npattn.tracing.steps import Step, is_array
+from npattn.tracing.text import to_numbers
+from npattn.tracing.traces import Trace
+from npattn.tracing.web.flow import Flow, Wire, flow_of
+from npattn.tracing.web.pairs import Pair
+
+__all__ = ["Circuit", "Node", "Port", "circuits_of"]
+
+CALLED = re.compile(r"([\w.]+)\(")
+MAX_PARAMETERS = 3
+"""Of a part that has more the circuit shows none: its own does."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """Where a wire ends.
+
+    Attributes
+    ----------
+    name : str
+    value : array, optional
+    gradient_name : str
+    gradient : array, optional
+        What comes back.
+    source : int, optional
+        The node that the wire is from; -1 of a parameter, None of an input.
+    """
+
+    name: str
+    value: Any = None
+    gradient_name: str = ""
+    gradient: Any = None
+    source: int | None = None
+
+
+@dataclass(eq=False)
+class Node:
+    """A step, or several of one line.
+
+    Attributes
+    ----------
+    pair : Pair
+    label : str
+        The primitive, layer or system at work.
+    ports : list of Port
+        What it reads.
+    """
+
+    pair: Pair
+    label: str
+    ports: list[Port] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Circuit:
+    """The circuit of one function.
+
+    Attributes
+    ----------
+    parts : tuple of str
+    inputs : dict
+        Arguments that hold arrays, by name.
+    nodes : list of Node
+    outputs : list of Port
+    chained : bool
+        Whether nothing is known but the order of the steps.
+    """
+
+    parts: tuple[str, ...]
+    inputs: dict[str, Any]
+    nodes: list[Node]
+    outputs: list[Port]
+    chained: bool = False
+
+
+def circuits_of(trace: Trace, pairs: list[Pair]) -> list[Circuit]:
+    """Draw up the circuit of the whole and that of each part, in the order of the forward pass."""
+    every = dict.fromkeys(pair.parts for pair in pairs if pair.forward)
+    return [circuit_of(trace, [pair for pair in pairs if pair.parts == parts and pair.forward]) for parts in sorted_(every)]
+
+
+def sorted_(every: Mapping[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
+    """Put the whole before its parts."""
+    return sorted(every, key=len)
+
+
+def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
+    """Draw up one circuit."""
+    parts = pairs[0].parts
+    flow, arguments = find_flow(trace, pairs)
+    inputs = {name: only(value) for name, value in arguments.items()} if parts else dict(trace.inputs)
+    if flow is None:
+        return chain(trace, parts, inputs, pairs)
+    places = {(step.tag, step.line): i for i, pair in enumerate(pairs) for step in pair.forward}
+    order = [places[node.tag, node.line] for node in flow.nodes]  # nodes of the flow to pairs
+    nodes = [Node(pair, label_of(pair)) for pair in pairs]
+    for node, wires in zip(order, flow.wires, strict=True):
+        nodes[node].ports = [port_of(wire, order, pairs, arguments) for wire in wires]
+    for node in nodes:
+        attach_gradients(node)
+        node.ports += parameters_of(trace, node.pair)
+    drop_detours(nodes)
+    outputs = [port_of(wire, order, pairs, arguments) for wire in flow.result]
+    return Circuit(parts, inputs, nodes, with_upstream(trace, parts, outputs))
+
+
+def find_flow(trace: Trace, pairs: list[Pair]) -> tuple[Flow | None, dict[str, Any]]:
+    """Follow values through the function that the steps are lines of; None where some are not."""
+    parts = pairs[0].parts
+    function, arguments = trace.scopes.get(parts, (None, {}))
+    given = {name: value for name, value in arguments.items() if holds_array(value)}
+    text = None if function is None else text_of(function)
+    found = None if text is None or function is None else text.find(function)
+    if text is None or found is None:
+        return None, given
+    lines = [{(step.tag, step.line) for step in pair.forward} for pair in pairs]
+    every = set().union(*lines)
+    flow = flow_of(text, found[0], every, given)
+    known = {(node.tag, node.line) for node in flow.nodes}
+    return (flow if known == every and all(len(one) == 1 for one in lines) else None), given
+
+
+def holds_array(value: Any) -> bool:
+    """Whether an argument is an array, or a sequence of arrays."""
+    return is_array(value) or (isinstance(value, (tuple, list)) and any(is_array(one) for one in value))
+
+
+def only(value: Any) -> Any:
+    """Return the array of a sequence of one; of several None, since no one value is theirs."""
+    if is_array(value):
+        return value
+    return value[0] if len(value) == 1 else None
+
+
+def chain(trace: Trace, parts: tuple[str, ...], inputs: dict[str, Any], pairs: list[Pair]) -> Circuit:
+    """Put the steps one below the other, each fed by the one before."""
+    nodes: list[Node] = []
+    for pair in pairs:
+        node = Node(pair, label_of(pair))
+        if nodes:
+            before = nodes[-1].pair.forward[-1]
+            node.ports = [Port(before.name, before.value, source=len(nodes) - 1)]
+        else:
+            node.ports = [Port(name, value) for name, value in inputs.items()]
+        attach_gradients(node)
+        nodes.append(node)
+    last = nodes[-1].pair.forward[-1]
+    outputs = [Port(last.name, last.value, source=len(nodes) - 1)]
+    return Circuit(parts, inputs, nodes, with_upstream(trace, parts, outputs), chained=True)
+
+
+def label_of(pair: Pair) -> str:
+    """Name what a line calls: its last name, of a system's part the part's."""
+    found = CALLED.findall(pair.forward[0].line.partition("=")[2] or pair.forward[0].line)
+    if found and found[0].endswith("submodule"):
+        quoted = re.findall(r'"([^"]+)"', pair.forward[0].line)
+        return quoted[0] if quoted else "part"
+    return found[0].removeprefix("ops.").removeprefix("layers.") if found else "="
+
+
+def port_of(wire: Wire, order: list[int], pairs: list[Pair], arguments: Mapping[str, Any]) -> Port:
+    """Find the value of a wire."""
+    if wire.source is None:
+        return Port(wire.name, only(arguments[wire.name]))
+    node = order[wire.source]
+    steps = pairs[node].forward
+    exact = [step for step in steps if step.name == wire.name]
+    entries = [step for step in steps if step.name.startswith(f"{wire.name}[")]
+    one = exact[-1] if exact else entries[0] if len(entries) == 1 else None
+    return Port(wire.name, None if one is None else one.value, source=node)
+
+
+def attach_gradients(node: Node) -> None:
+    """Give each wire what comes back through it: the gradient of its name, else one of its shape, else of its size."""
+    left = [step for step in node.pair.backward if not step.name.endswith(".grad")]
+    claimed: dict[int, Step] = {}
+    for fits in (of_name, of_start, of_shape, of_size):
+        for i, port in enumerate(node.ports):
+            found = next((step for step in left if i not in claimed and fits(port, step)), None)
+            if found is not None:
+                claimed[i] = found
+                left.remove(found)
+    for i, step in claimed.items():
+        port = node.ports[i]
+        node.ports[i] = Port(port.name, port.value, step.name, step.value, port.source)
+
+
+def of_name(port: Port, step: Step) -> bool:
+    """Whether a step is named as the gradient of a wire."""
+    return step.name == f"d{port.name}"
+
+
+def of_start(port: Port, step: Step) -> bool:
+    """Whether a step is named as a part of the gradient of a wire: dx_skip."""
+    return step.name.startswith(f"d{port.name}_")
+
+
+def of_shape(port: Port, step: Step) -> bool:
+    """Whether a step has the shape of a wire's value."""
+    return port.value is not None and to_numbers(step.value).shape == to_numbers(port.value).shape
+
+
+def of_size(port: Port, step: Step) -> bool:
+    """Whether a step has as many numbers as a wire's value."""
+    return port.value is not None and to_numbers(step.value).size == to_numbers(port.value).size > 1
+
+
+def parameters_of(trace: Trace, pair: Pair) -> list[Port]:
+    """Find the parameters whose gradients a step computes."""
+    grads = [step for step in pair.backward if step.name.endswith(".grad")]
+    ports = []
+    for step in grads:
+        name = step.name.removesuffix(".grad")
+        whole = parameter_named(trace, pair.parts, name)
+        if whole is not None and trace.params[whole].shape == getattr(step.value, "shape", None):
+            ports.append(Port(name, trace.params[whole], step.name, step.value, -1))
+    return ports if len(ports) <= MAX_PARAMETERS and not any(holds_part(trace, pair)) else []
+
+
+def holds_part(trace: Trace, pair: Pair) -> Iterator[bool]:
+    """Say True for every part whose name begins that of a parameter of the step."""
+    for parts in trace.scopes:
+        if len(parts) > len(pair.parts) and parts[: len(pair.parts)] == pair.parts:
+            prefix = f"{parts[len(pair.parts)]}."
+            yield from (True for step in pair.backward if step.name.startswith(prefix))
+
+
+def parameter_named(trace: Trace, parts: tuple[str, ...], name: str) -> str | None:
+    """Find the parameter of the whole that has a name in a part."""
+    ends = [f"{'.'.join(parts[i:])}.{name}" if parts[i:] else name for i in range(len(parts) + 1)]
+    for end in ends:
+        if end in trace.params:
+            return end
+    found = [whole for whole in trace.params if whole.endswith(f".{name}")]
+    return found[0] if len(found) == 1 else None
+
+
+def drop_detours(nodes: list[Node]) -> None:
+    """Drop wires through which nothing comes back, where the same value arrives through another wire as well.
+
+    What a line reads of a value may be its size alone, as a mask is made for so many keys.
+    """
+    for node in nodes:
+        behind = {key for port in node.ports for key in upstream_of(port, nodes)}
+        node.ports = [port for port in node.ports if port.gradient is not None or (port.source, port.name) not in behind]
+
+
+def upstream_of(port: Port, nodes: list[Node]) -> Iterator[tuple[int | None, str]]:
+    """Go through all that a wire's value was made of."""
+    if port.source is not None and port.source >= 0:
+        for inner in nodes[port.source].ports:
+            yield inner.source, inner.name
+            yield from upstream_of(inner, nodes)
+
+
+def with_upstream(trace: Trace, parts: tuple[str, ...], outputs: list[Port]) -> list[Port]:
+    """Give the outputs of the whole the gradients that the way back begins with."""
+    if parts or not trace.backward_passes:
+        return outputs
+    given = as_tuple(trace.backward_passes[-1].dy)
+    names = ["dy"] if len(given) == 1 else [f"dy[{i}]" for i in range(len(given))]
+    if len(given) != len(outputs):
+        return outputs
+    return [
+        Port(port.name, port.value, name, dy, port.source) for port, name, dy in zip(outputs, names, given, strict=True)
+    ]

@@ -1,0 +1,138 @@
+"""What flows into which line of a function, read from its text: the wires of a circuit."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from npattn.tracing.source import Statement, Text, assigned
+
+__all__ = ["Flow", "Wire", "flow_of"]
+
+SIZES = {"shape", "ndim", "size", "dtype"}
+"""Attributes through which a size passes on, not a value."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A value that a line reads.
+
+    Attributes
+    ----------
+    name : str
+        The variable that it was first assigned to.
+    source : int, optional
+        The line that computes it, by its place among the nodes; None for an argument of the function.
+    """
+
+    name: str
+    source: int | None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The lines of a function that are steps, in order, and what each reads.
+
+    Attributes
+    ----------
+    nodes : tuple of Statement
+    wires : tuple of tuple of Wire
+        What each node reads.
+    result : tuple of Wire
+        What the function returns first.
+    """
+
+    nodes: tuple[Statement, ...]
+    wires: tuple[tuple[Wire, ...], ...]
+    result: tuple[Wire, ...]
+
+
+def flow_of(text: Text, definition: ast.FunctionDef, steps: Collection[tuple[str, str]], given: Collection[str]) -> Flow:
+    """Follow values through a function.
+
+    Parameters
+    ----------
+    text : Text
+        The file that it stands in.
+    definition : ast.FunctionDef
+    steps : collection of (str, str)
+        Tag and line of those statements that are steps. Others hand on to what they assign all that they read.
+    given : collection of str
+        Arguments that hold arrays.
+    """
+    follower = Follower(text, steps, given)
+    follower.run(definition.body)
+    return Flow(tuple(follower.nodes), tuple(follower.wires), follower.result)
+
+
+class Follower:
+    """Goes through a function's statements, and knows of each variable where its value is from."""
+
+    def __init__(self, text: Text, steps: Collection[tuple[str, str]], given: Collection[str]) -> None:
+        self.text, self.steps = text, steps
+        self.sources: dict[str, tuple[Wire, ...]] = {name: (Wire(name, None),) for name in given}
+        self.nodes: list[Statement] = []
+        self.wires: list[tuple[Wire, ...]] = []
+        self.result: tuple[Wire, ...] = ()
+
+    def run(self, body: list[ast.stmt]) -> None:
+        """Go through statements, those in blocks included; functions that are defined there are the way back."""
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                continue
+            statement = self.text.statement(node)
+            if (statement.tag, statement.line) in self.steps:
+                self.add(node, statement)
+            elif isinstance(node, ast.Return):
+                self.result = self.read(returned(node))
+            elif hasattr(node, "body"):
+                self.run(node.body)
+                self.run(getattr(node, "orelse", []))
+            elif not statement.tag:  # a tagged line that is no step was not run
+                self.assign(node, self.read(node))
+
+    def add(self, node: ast.stmt, statement: Statement) -> None:
+        """Make a node of a statement."""
+        index = len(self.nodes)
+        self.nodes.append(statement)
+        self.wires.append(self.read(node))
+        for name in assigned(node):
+            self.sources[name] = (Wire(name, index),)
+        if isinstance(node, ast.Return):
+            self.result = (Wire(statement.names[0], index),)
+
+    def assign(self, node: ast.stmt, wires: tuple[Wire, ...]) -> None:
+        """Hand on what a statement reads to all that it assigns."""
+        for name in assigned(node):
+            self.sources[name] = wires
+
+    def read(self, node: ast.AST | None) -> tuple[Wire, ...]:
+        """List what an expression or statement reads, in order, each once."""
+        found = [] if node is None else [wire for name in loaded(node) for wire in self.sources.get(name, ())]
+        return tuple(dict.fromkeys(found))
+
+
+def loaded(node: ast.AST) -> Iterator[str]:
+    """Go through the names whose values an expression reads; of an array's size nothing is read."""
+    sized = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len"
+    if sized or (isinstance(node, ast.Attribute) and node.attr in SIZES):
+        return
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
+        yield from loaded(node.value)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from loaded(child)
+
+
+def returned(node: ast.Return) -> ast.expr | None:
+    """Find the value among what is returned with its way back: the output of a `Pass`, the first of a tuple."""
+    value = node.value
+    if isinstance(value, ast.Call) and value.args:
+        return value.args[0]
+    if isinstance(value, ast.Tuple) and value.elts:
+        return value.elts[0]
+    return value
