@@ -35,11 +35,17 @@ def figure(name: str, value: Any, positions: tuple[int, int]) -> str:
     if numbers.ndim == 0:
         caption, drawn = "", f'<p class="scalar">{minus(f"{numbers[()]:.4g}")}</p>'
     else:
-        caption, drawn = statistics(numbers), "".join(draw(name, numbers, positions))
+        caption = shape_of(numbers) if is_written(numbers) else statistics(numbers)
+        drawn = "".join(draw(name, numbers, positions))
     return (
         f'<figure class="array" data-name="{escape(name)}"><figcaption><b>{escape(name)}</b> '
         f'<span>{caption}</span></figcaption><div class="pictures">{drawn}</div></figure>'
     )
+
+
+def is_written(numbers: np.ndarray) -> bool:
+    """Whether an array is so small that every number is written."""
+    return 0 < numbers.size <= MAX_WRITTEN and numbers.shape[-1] <= MAX_COLUMNS
 
 
 def draw(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator[str]:
@@ -49,7 +55,7 @@ def draw(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator
         lead = lead[0]
     if not numbers.size:
         return
-    if numbers.size <= MAX_WRITTEN and lead.shape[-1] <= MAX_COLUMNS:
+    if is_written(numbers):
         yield from tables(name, lead)
         return
     *first, last = lead.shape
@@ -91,11 +97,15 @@ def canvas(kind: str, label: str, matrix: np.ndarray, edges: tuple[float, float]
     data = base64.b64encode(matrix.astype("<f4").tobytes()).decode()
     rows, columns = matrix.shape
     span = "" if edges is None else f' data-from="{edges[0]:.6g}" data-to="{edges[1]:.6g}"'
-    what = {"bars": f"{columns} numbers as bars", "map": f"map of {rows} by {columns} numbers", "histogram": "histogram"}
+    what = {
+        "bars": f"{columns} numbers as bars",
+        "map": f"map of {rows} by {columns} numbers",
+        "histogram": "histogram",
+    }
     return (
         f'<div class="{kind}"><canvas tabindex="0" role="img" width="{columns}" height="{rows}" data-kind="{kind}" '
         f'data-label="{escape(label)}"{span} data-largest="{scale_of(matrix):.6g}" data-numbers="{data}" '
-        f'aria-label="{escape(label)}: {what[kind]}; arrow keys read them one by one"></canvas>'
+        f'aria-label="{escape(label)}: {size.get(kind, kind)}; arrow keys read them one by one"></canvas>'
         f'<output aria-live="polite">{escape(label)}{" (histogram)" if kind == "histogram" else ""}</output></div>'
     )
 

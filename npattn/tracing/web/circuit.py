@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,11 @@ from npattn.tracing.source import text_of
 from npattn.tracing.steps import Step, is_array
 from npattn.tracing.text import to_numbers
 from npattn.tracing.traces import Trace
-from npattn.tracing.web.flow import Flow, Wire, flow_of
+from npattn.tracing.web.flow import Flow, Wire, flow_of, holds_array
 from npattn.tracing.web.pairs import Pair
 
 __all__ = ["Circuit", "Node", "Port", "circuits_of"]
 
-CALLED = re.compile(r"([\w.]+)\(")
 MAX_PARAMETERS = 3
 """Of a part that has more the circuit shows none: its own does."""
 
@@ -85,9 +85,11 @@ class Circuit:
 
 
 def circuits_of(trace: Trace, pairs: list[Pair]) -> list[Circuit]:
-    """Draw up the circuit of the whole and that of each part, in the order of the forward pass."""
+    """Draw up the circuit of the whole, then that of each part."""
     every = dict.fromkeys(pair.parts for pair in pairs if pair.forward)
-    return [circuit_of(trace, [pair for pair in pairs if pair.parts == parts and pair.forward]) for parts in sorted_(every)]
+    return [
+        circuit_of(trace, [pair for pair in pairs if pair.parts == parts and pair.forward]) for parts in sorted_(every)
+    ]
 
 
 def sorted_(every: Mapping[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
@@ -98,42 +100,36 @@ def sorted_(every: Mapping[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
 def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
     """Draw up one circuit."""
     parts = pairs[0].parts
-    flow, arguments = find_flow(trace, pairs)
-    inputs = {name: only(value) for name, value in arguments.items()} if parts else dict(trace.inputs)
+    flow = find_flow(trace, pairs)
     if flow is None:
-        return chain(trace, parts, inputs, pairs)
+        return chain(trace, parts, pairs)
     places = {(step.tag, step.line): i for i, pair in enumerate(pairs) for step in pair.forward}
     order = [places[node.tag, node.line] for node in flow.nodes]  # nodes of the flow to pairs
     nodes = [Node(pair, label_of(pair)) for pair in pairs]
     for node, wires in zip(order, flow.wires, strict=True):
-        nodes[node].ports = [port_of(wire, order, pairs, arguments) for wire in wires]
+        nodes[node].ports = [port_of(wire, order, pairs, flow.arguments) for wire in wires]
+    known = {*flow.arguments, *(step.name for pair in pairs for step in pair.forward)}
     for node in nodes:
-        attach_gradients(node)
+        attach_gradients(node, known)
         node.ports += parameters_of(trace, node.pair)
     drop_detours(nodes)
-    outputs = [port_of(wire, order, pairs, arguments) for wire in flow.result]
+    outputs = [port_of(wire, order, pairs, flow.arguments) for wire in flow.result]
+    inputs = {name: only(value) for name, value in flow.arguments.items()}
     return Circuit(parts, inputs, nodes, with_upstream(trace, parts, outputs))
 
 
-def find_flow(trace: Trace, pairs: list[Pair]) -> tuple[Flow | None, dict[str, Any]]:
-    """Follow values through the function that the steps are lines of; None where some are not."""
-    parts = pairs[0].parts
-    function, arguments = trace.scopes.get(parts, (None, {}))
-    given = {name: value for name, value in arguments.items() if holds_array(value)}
+def find_flow(trace: Trace, pairs: list[Pair]) -> Flow | None:
+    """Follow values through the function that the steps are lines of; None where some are not, or ran repeatedly."""
+    function, arguments = trace.scopes.get(pairs[0].parts, (None, {}))
     text = None if function is None else text_of(function)
     found = None if text is None or function is None else text.find(function)
     if text is None or found is None:
-        return None, given
-    lines = [{(step.tag, step.line) for step in pair.forward} for pair in pairs]
-    every = set().union(*lines)
-    flow = flow_of(text, found[0], every, given)
-    known = {(node.tag, node.line) for node in flow.nodes}
-    return (flow if known == every and all(len(one) == 1 for one in lines) else None), given
-
-
-def holds_array(value: Any) -> bool:
-    """Whether an argument is an array, or a sequence of arrays."""
-    return is_array(value) or (isinstance(value, (tuple, list)) and any(is_array(one) for one in value))
+        return None
+    lines = [(step.tag, step.line) for pair in pairs for step in pair.forward]
+    flow = flow_of(text, found[0], {*lines}, arguments)
+    known = [(node.tag, node.line) for node in flow.nodes]
+    once = len({*lines}) == len(known) == len(pairs)
+    return flow if once and {*known} == {*lines} else None
 
 
 def only(value: Any) -> Any:
@@ -143,8 +139,11 @@ def only(value: Any) -> Any:
     return value[0] if len(value) == 1 else None
 
 
-def chain(trace: Trace, parts: tuple[str, ...], inputs: dict[str, Any], pairs: list[Pair]) -> Circuit:
+def chain(trace: Trace, parts: tuple[str, ...], pairs: list[Pair]) -> Circuit:
     """Put the steps one below the other, each fed by the one before."""
+    _, arguments = trace.scopes.get(parts, (None, {}))
+    given = arguments.items() if parts else trace.inputs.items()
+    inputs = {name: only(value) for name, value in given if holds_array(value)}
     nodes: list[Node] = []
     for pair in pairs:
         node = Node(pair, label_of(pair))
@@ -153,7 +152,8 @@ def chain(trace: Trace, parts: tuple[str, ...], inputs: dict[str, Any], pairs: l
             node.ports = [Port(before.name, before.value, source=len(nodes) - 1)]
         else:
             node.ports = [Port(name, value) for name, value in inputs.items()]
-        attach_gradients(node)
+        attach_gradients(node, set())
+        node.ports += parameters_of(trace, pair)
         nodes.append(node)
     last = nodes[-1].pair.forward[-1]
     outputs = [Port(last.name, last.value, source=len(nodes) - 1)]
@@ -161,12 +161,21 @@ def chain(trace: Trace, parts: tuple[str, ...], inputs: dict[str, Any], pairs: l
 
 
 def label_of(pair: Pair) -> str:
-    """Name what a line calls: its last name, of a system's part the part's."""
-    found = CALLED.findall(pair.forward[0].line.partition("=")[2] or pair.forward[0].line)
-    if found and found[0].endswith("submodule"):
-        quoted = re.findall(r'"([^"]+)"', pair.forward[0].line)
-        return quoted[0] if quoted else "part"
-    return found[0].removeprefix("ops.").removeprefix("layers.") if found else "="
+    """Name what a line calls, or the part of the system that it runs; where it calls nothing, say what it computes."""
+    line = pair.forward[0].line
+    named = re.search(r'\bname="([^"]+)"|\bsubmodule\(.*?"([^"]+)"', line)
+    if named:
+        return named[1] or named[2]
+    try:
+        statement: Any = ast.parse(line).body[0]
+    except SyntaxError:  # the head of a block
+        return line
+    value = getattr(statement, "value", None)
+    if isinstance(value, (ast.ListComp, ast.GeneratorExp)):
+        value = value.elt
+    if isinstance(value, ast.Call):
+        return ast.unparse(value.func).rpartition(".")[2]
+    return line if value is None else ast.unparse(value)
 
 
 def port_of(wire: Wire, order: list[int], pairs: list[Pair], arguments: Mapping[str, Any]) -> Port:
@@ -181,11 +190,16 @@ def port_of(wire: Wire, order: list[int], pairs: list[Pair], arguments: Mapping[
     return Port(wire.name, None if one is None else one.value, source=node)
 
 
-def attach_gradients(node: Node) -> None:
-    """Give each wire what comes back through it: the gradient of its name, else one of its shape, else of its size."""
+def attach_gradients(node: Node, known: set[str]) -> None:
+    """Give each wire what comes back through it: the gradient of its name, else one of its shape, else of its size.
+
+    The gradient of another value that is `known` by name is none of its own.
+    """
     left = [step for step in node.pair.backward if not step.name.endswith(".grad")]
     claimed: dict[int, Step] = {}
     for fits in (of_name, of_start, of_shape, of_size):
+        if fits is of_shape:
+            left = [step for step in left if step.name.removeprefix("d") not in known]
         for i, port in enumerate(node.ports):
             found = next((step for step in left if i not in claimed and fits(port, step)), None)
             if found is not None:
@@ -253,7 +267,9 @@ def drop_detours(nodes: list[Node]) -> None:
     """
     for node in nodes:
         behind = {key for port in node.ports for key in upstream_of(port, nodes)}
-        node.ports = [port for port in node.ports if port.gradient is not None or (port.source, port.name) not in behind]
+        node.ports = [
+            port for port in node.ports if port.gradient is not None or (port.source, port.name) not in behind
+        ]
 
 
 def upstream_of(port: Port, nodes: list[Node]) -> Iterator[tuple[int | None, str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from npattn.tracing.source import Statement, Text, assigned
+from npattn.tracing.steps import is_array
 
 __all__ = ["Flow", "Wire", "flow_of"]
 
@@ -41,14 +43,19 @@ class Flow:
         What each node reads.
     result : tuple of Wire
         What the function returns first.
+    arguments : dict
+        Those that hold arrays, by name; what is taken out of a sequence of them has a name too.
     """
 
     nodes: tuple[Statement, ...]
     wires: tuple[tuple[Wire, ...], ...]
     result: tuple[Wire, ...]
+    arguments: Mapping[str, Any]
 
 
-def flow_of(text: Text, definition: ast.FunctionDef, steps: Collection[tuple[str, str]], given: Collection[str]) -> Flow:
+def flow_of(
+    text: Text, definition: ast.FunctionDef, steps: Collection[tuple[str, str]], arguments: Mapping[str, Any]
+) -> Flow:
     """Follow values through a function.
 
     Parameters
@@ -58,20 +65,25 @@ def flow_of(text: Text, definition: ast.FunctionDef, steps: Collection[tuple[str
     definition : ast.FunctionDef
     steps : collection of (str, str)
         Tag and line of those statements that are steps. Others hand on to what they assign all that they read.
-    given : collection of str
-        Arguments that hold arrays.
+    arguments : mapping
     """
-    follower = Follower(text, steps, given)
+    follower = Follower(text, steps, arguments)
     follower.run(definition.body)
-    return Flow(tuple(follower.nodes), tuple(follower.wires), follower.result)
+    return Flow(tuple(follower.nodes), tuple(follower.wires), follower.result, follower.arguments)
+
+
+def holds_array(value: Any) -> bool:
+    """Whether an argument is an array, or a sequence of arrays."""
+    return is_array(value) or (isinstance(value, (tuple, list)) and any(is_array(one) for one in value))
 
 
 class Follower:
     """Goes through a function's statements, and knows of each variable where its value is from."""
 
-    def __init__(self, text: Text, steps: Collection[tuple[str, str]], given: Collection[str]) -> None:
+    def __init__(self, text: Text, steps: Collection[tuple[str, str]], arguments: Mapping[str, Any]) -> None:
         self.text, self.steps = text, steps
-        self.sources: dict[str, tuple[Wire, ...]] = {name: (Wire(name, None),) for name in given}
+        self.arguments = {name: value for name, value in arguments.items() if holds_array(value)}
+        self.sources: dict[str, tuple[Wire, ...]] = {name: (Wire(name, None),) for name in self.arguments}
         self.nodes: list[Statement] = []
         self.wires: list[tuple[Wire, ...]] = []
         self.result: tuple[Wire, ...] = ()
@@ -103,14 +115,36 @@ class Follower:
             self.result = (Wire(statement.names[0], index),)
 
     def assign(self, node: ast.stmt, wires: tuple[Wire, ...]) -> None:
-        """Hand on what a statement reads to all that it assigns."""
+        """Hand on what a statement reads to all that it assigns; take a sequence of arguments apart."""
         for name in assigned(node):
             self.sources[name] = wires
+        for name, value in self.taken_apart(node):
+            self.sources[name] = (Wire(name, None),) if holds_array(value) else ()
+            self.arguments[name] = value
+
+    def taken_apart(self, node: Any) -> Iterator[tuple[str, Any]]:
+        """Go through what ``x, *others = inputs`` takes out of an argument."""
+        value = self.arguments.get(node.value.id) if is_unpacking(node) else None
+        if not isinstance(value, (tuple, list)):
+            return
+        targets = node.targets[0].elts
+        starred = next((i for i, one in enumerate(targets) if isinstance(one, ast.Starred)), len(targets))
+        after = len(targets) - starred - 1
+        for i, target in enumerate(targets):
+            if i == starred and isinstance(target.value, ast.Name):
+                yield target.value.id, value[i : len(value) - after]
+            elif i != starred and isinstance(target, ast.Name):
+                yield target.id, value[i if i < starred else i - len(targets)]
 
     def read(self, node: ast.AST | None) -> tuple[Wire, ...]:
         """List what an expression or statement reads, in order, each once."""
         found = [] if node is None else [wire for name in loaded(node) for wire in self.sources.get(name, ())]
         return tuple(dict.fromkeys(found))
+
+
+def is_unpacking(node: Any) -> bool:
+    """Whether a statement assigns the elements of a variable to several."""
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and isinstance(node.targets[0], ast.Tuple)
 
 
 def loaded(node: ast.AST) -> Iterator[str]:

@@ -74,7 +74,7 @@ def about(trace: Trace) -> str:
     """Say in a sentence what the system does, and whose it is."""
     summary = (type(trace.module).__doc__ or "").strip().partition("\n")[0]
     paper = getattr(trace.module, "paper", None)
-    source = f' <cite>{escape(f"{paper.authors}: {paper.title}, {paper.venue} {paper.year}")}</cite>' if paper else ""
+    source = f" <cite>{escape(f'{paper.authors}: {paper.title}, {paper.venue} {paper.year}')}</cite>" if paper else ""
     return f"{escape(summary)}{source}"
 
 
@@ -106,7 +106,7 @@ class Example:
         pairs = "".join(map(self.pair, self.pairs))
         return (
             f'<section class="example" data-example="{self.index}" aria-label="{escape(self.heading)}">'
-            f"<h2>{escape(self.heading)}</h2><p class=\"module\"><code>{escape(str(self.trace.module))}</code></p>"
+            f'<h2>{escape(self.heading)}</h2><p class="module"><code>{escape(str(self.trace.module))}</code></p>'
             f'<div class="columns"><div class="circuits">{circuits}</div>'
             f'<div class="steps">{self.given()}{pairs}{self.result()}</div></div></section>'
         )
@@ -120,7 +120,7 @@ class Example:
         return (
             f'<figure class="circuit" data-parts="{escape(name)}"><figcaption>{caption}{chained}: '
             '<span class="value">values</span> above the arrows, <span class="gradient">gradients</span> below'
-            f"</figcaption><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">"
+            f'</figcaption><div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
             f"{draw_circuit(circuit, self.link_of, ends)}</div></figure>"
         )
 
@@ -146,7 +146,9 @@ class Example:
     def given(self) -> str:
         """Show what the pass was given, beside what comes back for it."""
         values = [*self.trace.inputs.items(), *self.trace.params.items()]
-        back = self.half(self.last, "gradients", "", self.figures(self.gradients())) if self.trace.backward_passes else ""
+        back = (
+            self.half(self.last, "gradients", "", self.figures(self.gradients())) if self.trace.backward_passes else ""
+        )
         forward = self.half(0, "given", "", self.figures(values))
         return article("Inputs and parameters", "", forward + back)
 
@@ -189,25 +191,31 @@ class Example:
             return f'<section class="half none"><p>{missing}</p></section>'
         tag = steps[0].tag
         equation = steps[0].equation
-        shown = "" if equation is None else f'<div class="equation scroll" tabindex="0">{to_mathml(equation)}</div>'
-        body = shown
+        body = "" if equation is None else f'<div class="equation scroll" tabindex="0">{to_mathml(equation)}</div>'
         for line, same in groupby(steps, lambda step: step.line):
             body += f'<pre class="code"><code>{escape(line)}</code></pre>'
             body += self.figures((step.name, step.value) for step in same)
-        return self.half(at, tag, " / ".join(steps[0].parts), body, back=back)
+        names = ", ".join(dict.fromkeys(step.name for step in steps))
+        return self.half(at, tag, " / ".join(steps[0].parts), body, names, back=back)
 
-    def half(self, at: int, title: str, parts: str, body: str, *, back: bool | None = None) -> str:
+    def half(self, at: int, title: str, parts: str, body: str, names: str = "", *, back: bool | None = None) -> str:
         """Write one side of a step."""
         back = at > self.end if back is None else back
         way = "backward" if back else "forward"
         return (
             f'<section class="half {way}" id="e{self.index}-{at}" data-at="{at}" data-parts="{escape(parts)}" '
-            f'data-title="{escape(title)}"><h4><span>{way}</span> {escape(title)}</h4>{body}</section>'
+            f'data-title="{escape(title)}" data-names="{escape(names)}">'
+            f"<h4><span>{way}</span> {escape(f'{title} {without_parameters(names)}')}</h4>{body}</section>"
         )
 
     def figures(self, named: Named) -> str:
         """Draw arrays."""
         return "".join(figure(name, value, self.positions) for name, value in named)
+
+
+def without_parameters(names: str) -> str:
+    """Leave out the gradients of parameters, which have long names."""
+    return ", ".join(name for name in names.split(", ") if not name.endswith(".grad"))
 
 
 def names_gradient(step: Step, name: str) -> bool:

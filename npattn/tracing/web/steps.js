@@ -33,7 +33,7 @@ function show(at) {
   slider.value = position;
   const way = half.classList.contains("backward") ? "backward" : "forward";
   const where = parts ? `${parts} / ` : "";
-  status.textContent = `${position + 1} of ${walk.length}, ${way}: ${where}${half.dataset.title}`;
+  status.textContent = `${position + 1} of ${walk.length}, ${way}: ${where}${half.dataset.title} ${half.dataset.names}`.trim();
   slider.setAttribute("aria-valuetext", status.textContent);
   buttons.first.disabled = buttons.previous.disabled = position === 0;
   buttons.last.disabled = buttons.next.disabled = position === walk.length - 1;
@@ -77,10 +77,9 @@ function mirror() {
 
 // Make an equation that is too wide smaller, as long as it can be read.
 function fit(equation) {
-  const math = equation.querySelector("math");
-  math.style.fontSize = "";
+  equation.style.fontSize = "";
   const share = equation.clientWidth / equation.scrollWidth;
-  if (share < 1) math.style.fontSize = `${Math.max(0.7, share * 0.99) * 1.1}rem`;
+  if (share < 1) equation.style.fontSize = `${Math.max(0.7, share * 0.99)}em`;
 }
 
 // Whether the arrow keys scroll what has the focus.

@@ -1,4 +1,4 @@
-"""A circuit as a picture: lines of code at the right, a wire for each value at the left, as in a diagram of branches."""
+"""A circuit as a picture: lines of code at the right, a wire for each value at the left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["draw_circuit"]
 
 LANE, PORT, OUTPUT, GAP = 13, 38, 9, 14
 """Pixels between wires, between arrows into a box, between wires out of one, and between boxes."""
-ARROW, BOX = 178, 142
+ARROW, BOX = 196, 142
 """Pixels of an arrow and of a box."""
-LONGEST = 29
+LONGEST = 27
 """Characters that fit above an arrow."""
 Key = tuple[int | None, str]
 Link = Callable[[Node], str]
@@ -134,10 +134,10 @@ class Drawing:
         """Write a box, which leads to its step."""
         x = self.left + ARROW
         self.shapes.append(
-            f'<a {attributes}><title>{escape(f"{title}: {label}")}</title>'
+            f"<a {attributes}><title>{escape(f'{title}: {label}')}</title>"
             f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{height:g}" rx="5"/>'
-            f'<text x="{x + 8}" y="{top + height / 2 - 3:g}" class="name">{escape(cut(title, 20))}</text>'
-            f'<text x="{x + 8}" y="{top + height / 2 + 11:g}">{escape(cut(label, 21))}</text></a>'
+            f'<text x="{x + 8}" y="{top + height / 2 - 3:g}" class="name">{escape(cut(title, 19))}</text>'
+            f'<text x="{x + 8}" y="{top + height / 2 + 11:g}">{escape(cut(label, 20))}</text></a>'
         )
 
     def arrow(self, port: Port, y: float) -> None:
@@ -154,9 +154,12 @@ class Drawing:
         self.shapes.append(f'<path class="wire" d="M{x} {y:g}H{end - 5}"/>{dot(x, y)}')
         self.shapes.append(f'<path class="head" d="M{end - 7} {y - 4:g}L{end} {y:g}L{end - 7} {y + 4:g}Z"/>')
         text = self.left + 8
-        self.shapes.append(f'<text class="value" x="{text}" y="{y - 4:g}">{escape(summary(port.name, port.value))}</text>')
+        self.shapes.append(
+            f'<text class="value" x="{text}" y="{y - 4:g}">{escape(summary(port.name, port.value))}</text>'
+        )
         if port.gradient is not None:
-            written = escape(summary(port.gradient_name, port.gradient))
+            name = "grad" if port.source == -1 else port.gradient_name  # a parameter's name stands above
+            written = escape(summary(name, port.gradient))
             self.shapes.append(f'<text class="gradient" x="{text}" y="{y + 12:g}">{written}</text>')
 
     def x(self, lane: int) -> int:
@@ -193,9 +196,9 @@ def summary(name: str, value: Any) -> str:
     if value is None:
         return cut(name, LONGEST)
     numbers = to_numbers(value)
-    if numbers.size <= 3:
-        written = f"{name} = {', '.join(short(number) for number in numbers.ravel())}"
-        return cut(written, LONGEST)
+    written = f"{name} = {', '.join(short(number) for number in numbers.ravel()[:3])}"
+    if numbers.size <= 3 and len(written) <= LONGEST:
+        return written
     with np.errstate(all="ignore"):
         rms = f"rms {short(np.sqrt(np.square(np.abs(numbers.astype(float))).mean()))}"
     shape = shape_of(numbers)
