@@ -45,14 +45,12 @@ def figure(name: str, value: Any, positions: tuple[int, int]) -> str:
 
 def is_written(numbers: np.ndarray) -> bool:
     """Whether an array is so small that every number is written."""
-    return 0 < numbers.size <= MAX_WRITTEN and numbers.shape[-1] <= MAX_COLUMNS
+    return 0 < numbers.size <= MAX_WRITTEN and np.atleast_1d(numbers.squeeze()).shape[-1] <= MAX_COLUMNS
 
 
 def draw(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator[str]:
     """Draw an array in the way that suits its size."""
-    lead = numbers
-    while lead.ndim > 1 and lead.shape[0] == 1:
-        lead = lead[0]
+    lead = np.atleast_1d(numbers.squeeze())
     if not numbers.size:
         return
     if is_written(numbers):
@@ -103,9 +101,10 @@ def canvas(kind: str, label: str, matrix: np.ndarray, edges: tuple[float, float]
         "histogram": "histogram",
     }
     return (
-        f'<div class="{kind}"><canvas tabindex="0" role="img" width="{columns}" height="{rows}" data-kind="{kind}" '
+        f'<div class="{kind}" style="--columns:{columns}">'
+        f'<canvas tabindex="0" role="img" width="{columns}" height="{rows}" data-kind="{kind}" '
         f'data-label="{escape(label)}"{span} data-largest="{scale_of(matrix):.6g}" data-numbers="{data}" '
-        f'aria-label="{escape(label)}: {size.get(kind, kind)}; arrow keys read them one by one"></canvas>'
+        f'aria-label="{escape(label)}: {what[kind]}; arrow keys read them one by one"></canvas>'
         f'<output aria-live="polite">{escape(label)}{" (histogram)" if kind == "histogram" else ""}</output></div>'
     )
 

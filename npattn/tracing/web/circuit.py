@@ -113,7 +113,10 @@ def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
         attach_gradients(node, known)
         node.ports += parameters_of(trace, node.pair)
     drop_detours(nodes)
-    outputs = [port_of(wire, order, pairs, flow.arguments) for wire in flow.result]
+    count = len(as_tuple(trace.run.output)) if not parts else 1
+    result = next((wires for wires in flow.results if len(wires) == count), (*flow.results, ())[0])
+    ports = [port_of(wire, order, pairs, flow.arguments) for wire in result]
+    outputs = [port for port in ports if port.value is not None] or ports  # running statistics may be none
     inputs = {name: only(value) for name, value in flow.arguments.items()}
     return Circuit(parts, inputs, nodes, with_upstream(trace, parts, outputs))
 

@@ -41,15 +41,15 @@ class Flow:
     nodes : tuple of Statement
     wires : tuple of tuple of Wire
         What each node reads.
-    result : tuple of Wire
-        What the function returns first.
+    results : tuple of tuple of Wire
+        What the function returns first; where that depends on a condition, both.
     arguments : dict
         Those that hold arrays, by name; what is taken out of a sequence of them has a name too.
     """
 
     nodes: tuple[Statement, ...]
     wires: tuple[tuple[Wire, ...], ...]
-    result: tuple[Wire, ...]
+    results: tuple[tuple[Wire, ...], ...]
     arguments: Mapping[str, Any]
 
 
@@ -69,7 +69,7 @@ def flow_of(
     """
     follower = Follower(text, steps, arguments)
     follower.run(definition.body)
-    return Flow(tuple(follower.nodes), tuple(follower.wires), follower.result, follower.arguments)
+    return Flow(tuple(follower.nodes), tuple(follower.wires), tuple(follower.results), follower.arguments)
 
 
 def holds_array(value: Any) -> bool:
@@ -86,7 +86,7 @@ class Follower:
         self.sources: dict[str, tuple[Wire, ...]] = {name: (Wire(name, None),) for name in self.arguments}
         self.nodes: list[Statement] = []
         self.wires: list[tuple[Wire, ...]] = []
-        self.result: tuple[Wire, ...] = ()
+        self.results: list[tuple[Wire, ...]] = []
 
     def run(self, body: list[ast.stmt]) -> None:
         """Go through statements, those in blocks included; functions that are defined there are the way back."""
@@ -97,7 +97,7 @@ class Follower:
             if (statement.tag, statement.line) in self.steps:
                 self.add(node, statement)
             elif isinstance(node, ast.Return):
-                self.result = self.read(returned(node))
+                self.results += map(self.read, returned(node))
             elif hasattr(node, "body"):
                 self.run(node.body)
                 self.run(getattr(node, "orelse", []))
@@ -112,7 +112,7 @@ class Follower:
         for name in assigned(node):
             self.sources[name] = (Wire(name, index),)
         if isinstance(node, ast.Return):
-            self.result = (Wire(statement.names[0], index),)
+            self.results.append((Wire(statement.names[0], index),))
 
     def assign(self, node: ast.stmt, wires: tuple[Wire, ...]) -> None:
         """Hand on what a statement reads to all that it assigns; take a sequence of arguments apart."""
@@ -162,11 +162,11 @@ def loaded(node: ast.AST) -> Iterator[str]:
             yield from loaded(child)
 
 
-def returned(node: ast.Return) -> ast.expr | None:
+def returned(node: ast.Return) -> list[ast.expr | None]:
     """Find the value among what is returned with its way back: the output of a `Pass`, the first of a tuple."""
     value = node.value
     if isinstance(value, ast.Call) and value.args:
-        return value.args[0]
-    if isinstance(value, ast.Tuple) and value.elts:
-        return value.elts[0]
-    return value
+        value = value.args[0]
+    elif isinstance(value, ast.Tuple) and value.elts:
+        value = value.elts[0]
+    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]

@@ -141,10 +141,14 @@ function draw(canvas) {
   else drawBars(canvas, picture);
 }
 
+function contextOf(canvas) {
+  return canvas.getContext("2d", {willReadFrequently: true}); // small pictures need no graphics card
+}
+
 function drawMap(canvas, {numbers, columns, rows, largest, marked}) {
   const image = new ImageData(columns, rows);
   numbers.forEach((number, i) => image.data.set(shade(number, largest, i === marked), 4 * i));
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  contextOf(canvas).putImageData(image, 0, 0);
 }
 
 function shade(number, largest, marked) {
@@ -158,7 +162,7 @@ function drawBars(canvas, {numbers, columns, marked}) {
   const [low, high] = [Math.min(0, ...finite), Math.max(0, ...finite)];
   const scale = (BARS_HEIGHT - 2) / (high - low || 1);
   [canvas.width, canvas.height] = [columns * BAR_WIDTH, BARS_HEIGHT];
-  const context = canvas.getContext("2d");
+  const context = contextOf(canvas);
   const from = Number(canvas.dataset.from ?? 0);
   const width = (Number(canvas.dataset.to ?? 0) - from) / columns;
   numbers.forEach((number, i) => {

@@ -13,6 +13,8 @@ OPTIONS = [
     "--headless=new",
     "--no-sandbox",  # which root can't have; the pages are our own
     "--disable-gpu",
+    "--in-process-gpu",
+    "--disable-accelerated-2d-canvas",
     "--disable-dev-shm-usage",
     "--disable-extensions",
     "--no-first-run",
@@ -102,7 +104,7 @@ class Browser:
     def resize(self, width, height=900):
         """Change the size of the window."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
 
     def run(self, expression):
