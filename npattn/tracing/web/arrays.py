@@ -57,7 +57,7 @@ def draw(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator
         yield from tables(name, lead)
         return
     *first, last = lead.shape
-    if first and last == positions[0] * positions[1] and min(positions) > 1:
+    if numbers.ndim > 1 and last == positions[0] * positions[1] and min(positions) > 1:
         lead = lead.reshape(*first, *positions)
     if lead.size == max(lead.shape) and lead.size <= MAX_BARS:
         yield canvas("bars", name, lead.reshape(1, -1))

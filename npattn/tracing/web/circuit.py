@@ -10,38 +10,16 @@ from typing import Any
 
 from npattn.module import as_tuple
 from npattn.tracing.source import text_of
-from npattn.tracing.steps import Step, is_array
-from npattn.tracing.text import to_numbers
+from npattn.tracing.steps import is_array
 from npattn.tracing.traces import Trace
 from npattn.tracing.web.flow import Flow, Wire, flow_of, holds_array
 from npattn.tracing.web.pairs import Pair
+from npattn.tracing.web.ports import Port, with_gradients
 
-__all__ = ["Circuit", "Node", "Port", "circuits_of"]
+__all__ = ["Circuit", "Node", "circuits_of"]
 
 MAX_PARAMETERS = 3
 """Of a part that has more the circuit shows none: its own does."""
-
-
-@dataclass(frozen=True)
-class Port:
-    """Where a wire ends.
-
-    Attributes
-    ----------
-    name : str
-    value : array, optional
-    gradient_name : str
-    gradient : array, optional
-        What comes back.
-    source : int, optional
-        The node that the wire is from; -1 of a parameter, None of an input.
-    """
-
-    name: str
-    value: Any = None
-    gradient_name: str = ""
-    gradient: Any = None
-    source: int | None = None
 
 
 @dataclass(eq=False)
@@ -110,7 +88,7 @@ def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
         nodes[node].ports = [port_of(wire, order, pairs, flow.arguments) for wire in wires]
     known = {*flow.arguments, *(step.name for pair in pairs for step in pair.forward)}
     for node in nodes:
-        attach_gradients(node, known)
+        node.ports = with_gradients(node.ports, node.pair.backward, known)
         node.ports += parameters_of(trace, node.pair)
     drop_detours(nodes)
     count = len(as_tuple(trace.run.output)) if not parts else 1
@@ -155,7 +133,7 @@ def chain(trace: Trace, parts: tuple[str, ...], pairs: list[Pair]) -> Circuit:
             node.ports = [Port(before.name, before.value, source=len(nodes) - 1)]
         else:
             node.ports = [Port(name, value) for name, value in inputs.items()]
-        attach_gradients(node, set())
+        node.ports = with_gradients(node.ports, pair.backward, set())
         node.ports += parameters_of(trace, pair)
         nodes.append(node)
     last = nodes[-1].pair.forward[-1]
@@ -191,46 +169,6 @@ def port_of(wire: Wire, order: list[int], pairs: list[Pair], arguments: Mapping[
     entries = [step for step in steps if step.name.startswith(f"{wire.name}[")]
     one = exact[-1] if exact else entries[0] if len(entries) == 1 else None
     return Port(wire.name, None if one is None else one.value, source=node)
-
-
-def attach_gradients(node: Node, known: set[str]) -> None:
-    """Give each wire what comes back through it: the gradient of its name, else one of its shape, else of its size.
-
-    The gradient of another value that is `known` by name is none of its own.
-    """
-    left = [step for step in node.pair.backward if not step.name.endswith(".grad")]
-    claimed: dict[int, Step] = {}
-    for fits in (of_name, of_start, of_shape, of_size):
-        if fits is of_shape:
-            left = [step for step in left if step.name.removeprefix("d") not in known]
-        for i, port in enumerate(node.ports):
-            found = next((step for step in left if i not in claimed and fits(port, step)), None)
-            if found is not None:
-                claimed[i] = found
-                left.remove(found)
-    for i, step in claimed.items():
-        port = node.ports[i]
-        node.ports[i] = Port(port.name, port.value, step.name, step.value, port.source)
-
-
-def of_name(port: Port, step: Step) -> bool:
-    """Whether a step is named as the gradient of a wire."""
-    return step.name == f"d{port.name}"
-
-
-def of_start(port: Port, step: Step) -> bool:
-    """Whether a step is named as a part of the gradient of a wire: dx_skip."""
-    return step.name.startswith(f"d{port.name}_")
-
-
-def of_shape(port: Port, step: Step) -> bool:
-    """Whether a step has the shape of a wire's value."""
-    return port.value is not None and to_numbers(step.value).shape == to_numbers(port.value).shape
-
-
-def of_size(port: Port, step: Step) -> bool:
-    """Whether a step has as many numbers as a wire's value."""
-    return port.value is not None and to_numbers(step.value).size == to_numbers(port.value).size > 1
 
 
 def parameters_of(trace: Trace, pair: Pair) -> list[Port]:

@@ -6,20 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from npattn.tracing.text import to_numbers, write_number
+from npattn.tracing.text import RESIDUE, to_numbers, write_number
 
 __all__ = ["minus", "shape_of", "short", "statistics"]
 
 
 def short(number: Any) -> str:
-    """Write a number with three digits, and a minus that is as wide as a plus.
+    """Write a number with three digits, whole ones up to a million in full, and a minus that is as wide as a plus.
 
     Examples
     --------
-    >>> short(-1.0), short(0.12345)
-    ('−1', '0.123')
+    >>> short(-1.0), short(0.12345), short(-1234.5)
+    ('−1', '0.123', '−1234')
     """
-    return minus(f"{number:.3g}" if abs(number) > 1e-15 else "0")
+    if abs(number) <= RESIDUE:
+        return "0"
+    return minus(f"{number:.0f}" if 1000 <= abs(number) < 1e6 else f"{number:.3g}")
 
 
 def minus(text: str) -> str:

@@ -20,14 +20,13 @@ function show(at) {
   const parts = half.dataset.parts;
   sections.forEach((section, i) => section.classList.toggle("shown", i === example));
   for (const pair of sections[example].querySelectorAll(".pair")) pair.classList.toggle("shown", pair.contains(half));
+  half.closest(".pair").querySelectorAll("canvas").forEach(open);
   for (const one of walk) {
     one.classList.toggle("current", one === half);
     if (one === half) one.setAttribute("aria-current", "step");
     else one.removeAttribute("aria-current");
   }
-  for (const circuit of sections[example].querySelectorAll(".circuit")) {
-    circuit.classList.toggle("shown", holds(circuit.dataset.parts, parts));
-  }
+  showCircuits(parts);
   highlight(half, parts);
   slider.max = walk.length - 1;
   slider.value = position;
@@ -41,6 +40,17 @@ function show(at) {
   for (const equation of half.closest(".pair").querySelectorAll(".equation")) fit(equation);
 }
 
+// Show the circuit of the whole, and those of the parts around the step.
+function showCircuits(parts) {
+  const circuits = [...sections[example].querySelectorAll(".circuit")];
+  const around = circuits.filter((circuit) => holds(circuit.dataset.parts, parts));
+  for (const circuit of circuits) {
+    circuit.classList.toggle("shown", around.includes(circuit));
+    circuit.classList.toggle("shared", around.length > 1);
+    circuit.classList.toggle("outer", circuit !== around.at(-1));
+  }
+}
+
 // Whether a part of the system is, or holds, another; the whole holds all.
 function holds(outer, inner) {
   return outer === "" || inner === outer || inner.startsWith(`${outer} / `);
@@ -48,6 +58,7 @@ function holds(outer, inner) {
 
 function highlight(half, parts) {
   const returning = half.classList.contains("backward");
+  const active = [];
   for (const link of sections[example].querySelectorAll(".circuit a")) {
     const {forward, backward, part} = link.dataset;
     const inside = part !== undefined && holds(part, parts);
@@ -55,15 +66,18 @@ function highlight(half, parts) {
     link.classList.toggle("backward", backward === half.dataset.at);
     link.classList.toggle("inside", inside);
     link.classList.toggle("returning", inside && returning);
-    if (inside || [forward, backward].includes(half.dataset.at)) centre(link);
+    if (inside || [forward, backward].includes(half.dataset.at)) active.push(link);
   }
+  centre(active.filter((link) => link.closest(".shown.circuit")));
 }
 
-// Scroll a circuit, and nothing around it, to one of its boxes.
-function centre(link) {
-  const frame = link.closest(".scroll");
-  const [box, around] = [link.getBoundingClientRect(), frame.getBoundingClientRect()];
-  frame.scrollTop += box.top + box.height / 2 - around.top - around.height / 2;
+// Scroll circuits, and nothing around them, to one box each.
+function centre(links) {
+  const frames = links.map((link) => link.closest(".scroll"));
+  const [boxes, around] = [links, frames].map((elements) => elements.map((one) => one.getBoundingClientRect()));
+  frames.forEach((frame, i) => {
+    frame.scrollTop += boxes[i].top + boxes[i].height / 2 - around[i].top - around[i].height / 2;
+  });
 }
 
 function mirrorOf(half) {
@@ -121,6 +135,7 @@ document.addEventListener("click", (event) => {
   show(Number(link.dataset.forward));
 });
 window.addEventListener("resize", () => show(position));
+window.addEventListener("beforeprint", () => document.querySelectorAll("canvas").forEach(open));
 
 // Arrays
 
@@ -139,6 +154,12 @@ function draw(canvas) {
   const picture = pictures.get(canvas);
   if (canvas.dataset.kind === "map") drawMap(canvas, picture);
   else drawBars(canvas, picture);
+}
+
+function open(canvas) {
+  if (pictures.has(canvas)) return;
+  pictures.set(canvas, read(canvas));
+  draw(canvas);
 }
 
 function contextOf(canvas) {
@@ -226,8 +247,6 @@ function unmark(canvas) {
 }
 
 for (const canvas of document.querySelectorAll("canvas")) {
-  pictures.set(canvas, read(canvas));
-  draw(canvas);
   canvas.addEventListener("pointermove", (event) => tell(canvas, cellUnder(canvas, event)));
   canvas.addEventListener("pointerdown", (event) => tell(canvas, cellUnder(canvas, event)));
   canvas.addEventListener("pointerleave", () => unmark(canvas));
@@ -236,7 +255,6 @@ for (const canvas of document.querySelectorAll("canvas")) {
   canvas.addEventListener("keydown", (event) => moveCell(canvas, event));
 }
 
-document.documentElement.classList.add("steps-alone");
 const asked = walks.flat().find((half) => `#${half.id}` === location.hash);
 if (asked !== undefined) {
   example = sections.indexOf(asked.closest(".example"));

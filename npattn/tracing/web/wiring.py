@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from npattn.tracing.text import to_numbers
-from npattn.tracing.web.circuit import Circuit, Node, Port
+from npattn.tracing.web.circuit import Circuit, Node
 from npattn.tracing.web.numbers import shape_of, short
+from npattn.tracing.web.ports import Port
 
 __all__ = ["draw_circuit"]
 

@@ -103,9 +103,7 @@ class Browser:
 
     def resize(self, width, height=900):
         """Change the size of the window."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def run(self, expression):
         """Evaluate JavaScript; return its value."""
