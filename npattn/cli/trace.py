@@ -52,9 +52,10 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         "On the photograph each step is a line of code and, of each value that it assigns,\n"
         "the shape, mean, root mean square, least and largest number. With --small the map\n"
         "has 2x2 positions and whole numbers, and every step is written out below its\n"
-        "equation, as one would on paper. With --page both are one web page to step through,\n"
-        "with the circuit, the equations and every array as a picture; it needs no network.\n\n"
-        "--page needs the extra page: pip install 'npattn[page]'.",
+        "equation, as one would on paper.\n\n"
+        "With --page both stand in one web page, without a network: the circuit, and step by\n"
+        "step, each beside its mirror image, the equation, the code and every array as a\n"
+        "picture. Needs the extra page: pip install 'npattn[page]'.",
         "npattn trace eca",
         "npattn trace eca --small",
         "npattn trace eca --page eca.html",

@@ -64,15 +64,11 @@ class Circuit:
 
 def circuits_of(trace: Trace, pairs: list[Pair]) -> list[Circuit]:
     """Draw up the circuit of the whole, then that of each part."""
-    every = dict.fromkeys(pair.parts for pair in pairs if pair.forward)
-    return [
-        circuit_of(trace, [pair for pair in pairs if pair.parts == parts and pair.forward]) for parts in sorted_(every)
-    ]
-
-
-def sorted_(every: Mapping[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
-    """Put the whole before its parts."""
-    return sorted(every, key=len)
+    scopes: dict[tuple[str, ...], list[Pair]] = {}
+    for pair in pairs:
+        if pair.forward:
+            scopes.setdefault(pair.parts, []).append(pair)
+    return [circuit_of(trace, scopes[parts]) for parts in sorted(scopes, key=len)]
 
 
 def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
@@ -84,8 +80,8 @@ def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
     places = {(step.tag, step.line): i for i, pair in enumerate(pairs) for step in pair.forward}
     order = [places[node.tag, node.line] for node in flow.nodes]  # nodes of the flow to pairs
     nodes = [Node(pair, label_of(pair)) for pair in pairs]
-    for node, wires in zip(order, flow.wires, strict=True):
-        nodes[node].ports = [port_of(wire, order, pairs, flow.arguments) for wire in wires]
+    for i, wires in zip(order, flow.wires, strict=True):
+        nodes[i].ports = [port_of(wire, order, pairs, flow.arguments) for wire in wires]
     known = {*flow.arguments, *(step.name for pair in pairs for step in pair.forward)}
     for node in nodes:
         node.ports = with_gradients(node.ports, node.pair.backward, known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib import resources
-from itertools import groupby
+from itertools import groupby, takewhile
 from string import Template
 from typing import Any
 
@@ -125,23 +125,21 @@ class Example:
         )
 
     def link_of(self, node: Node) -> str:
-        """Write a node's link to its step, and which part it runs."""
+        """Write a node's link to its step, and which parts it runs."""
         pair = node.pair
-        inner = self.inner_part(pair)
-        part = f' data-part="{escape(inner)}"' if inner else ""
-        return self.link(self.forward[id(pair)], self.backward.get(id(pair))) + part
+        parts = f' data-runs="{escape("|".join(self.run_by(pair)))}"'
+        return self.link(self.forward[id(pair)], self.backward.get(id(pair))) + parts
 
     def link(self, forward: int, backward: int | None) -> str:
         """Write a link to a position, and the position of its mirror image."""
         return f'href="#e{self.index}-{forward}" data-forward="{forward}" data-backward="{backward or ""}"'
 
-    def inner_part(self, pair: Pair) -> str:
-        """Return the part whose steps come right before a step: what its line runs."""
-        before = self.pairs[: self.pairs.index(pair)]
+    def run_by(self, pair: Pair) -> list[str]:
+        """List the parts whose steps come right before a step: what its line runs."""
         depth = len(pair.parts)
-        if before and len(before[-1].parts) > depth and before[-1].parts[:depth] == pair.parts:
-            return " / ".join(before[-1].parts[: depth + 1])
-        return ""
+        before = reversed(self.pairs[: self.pairs.index(pair)])
+        inner = takewhile(lambda one: len(one.parts) > depth and one.parts[:depth] == pair.parts, before)
+        return list(dict.fromkeys(" / ".join(one.parts[: depth + 1]) for one in inner))
 
     def given(self) -> str:
         """Show what the pass was given, beside what comes back for it."""

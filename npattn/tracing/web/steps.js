@@ -60,8 +60,8 @@ function highlight(half, parts) {
   const returning = half.classList.contains("backward");
   const active = [];
   for (const link of sections[example].querySelectorAll(".circuit a")) {
-    const {forward, backward, part} = link.dataset;
-    const inside = part !== undefined && holds(part, parts);
+    const {forward, backward, runs} = link.dataset;
+    const inside = Boolean(runs) && runs.split("|").some((part) => holds(part, parts));
     link.classList.toggle("forward", forward === half.dataset.at);
     link.classList.toggle("backward", backward === half.dataset.at);
     link.classList.toggle("inside", inside);

@@ -52,7 +52,8 @@ class Drawing:
 
     def __init__(self, circuit: Circuit, attributes: Link, ends: tuple[str, str]) -> None:
         self.circuit, self.attributes, self.ends = circuit, attributes, ends
-        self.lanes, self.shapes, self.top = Lanes(), [], 4.0
+        self.lanes, self.top = Lanes(), 4.0
+        self.shapes: list[str] = []
         self.begun: dict[Key, tuple[int, float]] = {}
         ports = [port for node in circuit.nodes for port in node.ports] + circuit.outputs
         self.uses: dict[Key, int] = {}

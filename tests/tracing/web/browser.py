@@ -17,6 +17,7 @@ OPTIONS = [
     "--disable-accelerated-2d-canvas",
     "--disable-dev-shm-usage",
     "--disable-extensions",
+    "--disable-features=ProactivelySwapBrowsingInstance,BackForwardCache",
     "--no-first-run",
     "--disable-background-networking",
     "--disable-component-update",
