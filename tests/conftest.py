@@ -26,9 +26,10 @@ def patience():
 
 def pytest_configure(config):
     """Leave out the examples of what can't be imported without its extra; anything else has to be imported."""
-    if importlib.util.find_spec("matplotlib") is None:
-        pictures = Path(__file__).parents[1] / "npattn/pictures"
-        config.option.ignore = [*(config.option.ignore or []), str(pictures)]
+    for library, folder in (("matplotlib", "pictures"), ("latex2mathml", "tracing/web")):
+        if importlib.util.find_spec(library) is None:
+            left_out = Path(__file__).parents[1] / "npattn" / folder
+            config.option.ignore = [*(config.option.ignore or []), str(left_out)]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from npattn.cli.arguments import Parser, UsageError, add_command, parse_seed
+from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.check import parse_size
 from npattn.cli.golden import check_sizes, configure
-from npattn.cli.photo import CHECKED_SIZE, checked_size, photo_values
+from npattn.cli.photo import CHECKED_SIZE, PAIRED_SIZE, checked_size, photo_values
 from npattn.cli.show import parse_pixel
 from npattn.cli.systems import find_system
 from npattn.data import photograph
+from npattn.files import whole_file
 from npattn.module import Module
-from npattn.tracing import trace
+from npattn.tracing import Trace, trace
 from npattn.tracing.text import table
 from npattn.typing import Array
 
@@ -51,9 +52,13 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         "On the photograph each step is a line of code and, of each value that it assigns,\n"
         "the shape, mean, root mean square, least and largest number. With --small the map\n"
         "has 2x2 positions and whole numbers, and every step is written out below its\n"
-        "equation, as one would on paper.",
+        "equation, as one would on paper.\n\n"
+        "With --page both stand in one web page, without a network: the circuit, and step by\n"
+        "step, each beside its mirror image, the equation, the code and every array as a\n"
+        "picture. Needs the extra page: pip install 'npattn[page]'.",
         "npattn trace eca",
         "npattn trace eca --small",
+        "npattn trace eca --page eca.html",
         "npattn trace cbam channels=16 --size 28x42 --at 75,115",
     )
     command.add_argument("key", metavar="KEY", help="a system, by its key in npattn list")
@@ -67,7 +72,7 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         "--size",
         type=parse_size,
         metavar="HxW",
-        help="positions of the map (default: 40x60, or 20x30 where every position looks at all others)",
+        help="positions of the map (default: 40x60, or 20x30 on a page and where every position looks at all others)",
     )
     command.add_argument(
         "--at",
@@ -76,12 +81,20 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         help="pixel of the photograph: of what lies on the map, only the numbers there are summarised",
     )
     command.add_argument("--small", action="store_true", help="a map of 2x2 positions, every number written out")
+    command.add_argument(
+        "--page", metavar="FILE", help="web page to write: the photograph's steps and the small example's"
+    )
     command.add_argument("--seed", type=parse_seed, default=0, help="seed of the parameters (default: 0)")
+    command.add_argument("--force", action="store_true", help=FORCE_HELP)
 
 
 def run_trace(arguments: argparse.Namespace) -> int:
-    """Print the steps."""
+    """Print the steps, or write them to a page."""
     example = find_system(arguments.key).example()
+    if arguments.page is not None:
+        return write_page(example, arguments)
+    if arguments.force:
+        raise UsageError("--force replaces a page, and none is written; expected --page FILE too")
     if arguments.small:
         if arguments.at:
             raise UsageError("--at is a pixel of the photograph, which --small leaves out; expected one of the two")
@@ -101,6 +114,40 @@ def run_trace(arguments: argparse.Namespace) -> int:
         else:
             print(steps if select is None else table(steps, select))
     return 0
+
+
+def write_page(example: Module, arguments: argparse.Namespace) -> int:
+    """Write the page with both examples."""
+    for option in ("small", "at"):
+        if getattr(arguments, option):
+            raise UsageError(f"--{option} selects what is printed, and --page shows all; expected one of the two")
+    try:
+        from npattn.tracing.web import web_page
+    except ImportError as error:
+        raise UsageError(f"latex2mathml can't be imported ({error}): pip install 'npattn[page]'") from error
+    with whole_file(arguments.page, force=arguments.force) as temporary:
+        temporary.write_text(web_page(examples(example, arguments.fields, arguments.size, arguments.seed)), "utf-8")
+    print(arguments.page)
+    return 0
+
+
+def examples(example: Module, fields: Sequence[str], size: tuple[int, int] | None, seed: int) -> dict[str, Trace]:
+    """Trace a system on the photograph and on paper, there and back, each by the heading that a page gives it."""
+    module = configure(example, fields)
+    small = configure(shrink(example), [field for field in fields if field.partition("=")[0] not in SMALL])
+    cases = [
+        ("On the photograph", module, size or PAIRED_SIZE, False),
+        ("On paper, a map of 2×2", small, SMALL_SIZE, True),
+    ]
+    traces = {}
+    for heading, one, positions, whole in cases:
+        check_sizes(one, 1, *positions)
+        params, inputs = (small_values if whole else photo_values)(one, positions, seed)
+        with np.errstate(all="ignore"):
+            steps = trace(one, params, *inputs.values())
+            steps.backward(draw_upstream(steps.run.output, seed, whole=whole))
+        traces[heading] = steps
+    return traces
 
 
 def shrink(module: Module) -> Module:

@@ -35,11 +35,14 @@ class Recording:
     backward : bool
         Whether it is on its way back.
     steps : list of Step
+    scopes : dict
+        By their parts, the functions whose lines are steps, each with its arguments.
     """
 
     owner: object
     backward: bool
     steps: list[Step] = field(default_factory=list)
+    scopes: dict[tuple[str, ...], tuple[FunctionType, Mapping[str, Any]]] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
 
 
@@ -48,12 +51,12 @@ RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=N
 
 
 @contextmanager
-def recording(owner: object, *, backward: bool = False) -> Iterator[list[Step]]:
-    """Record what the owner's pass computes in this context; hand out the list of its steps."""
+def recording(owner: object, *, backward: bool = False) -> Iterator[Recording]:
+    """Record what the owner's pass computes in this context; hand out its recording."""
     begun = Recording(owner, backward)
     token = RECORDING.set(begun)
     try:
-        yield begun.steps
+        yield begun
     finally:
         RECORDING.reset(token)
 
@@ -275,6 +278,9 @@ class Call:
             parts = (*caller.parts, name or self.function.__name__)
         else:
             parts = caller.parts
+        now = caller.recording()
+        if now is not None and (tags or self.function.__name__ == "forward"):
+            now.scopes.setdefault(parts, (self.function, dict(arguments)))
         package, _, stem = self.function.__module__.rpartition(".")
         return Place(
             owner=caller.owner,

@@ -47,15 +47,17 @@ class Trace:
     forward_steps : tuple of Step
     backward_passes : list of BackwardPass
         For each call of `backward`.
+    scopes : dict
+        By their parts, the functions whose lines are forward steps, each with its arguments.
     """
 
     def __init__(self, module: Module, params: Params, inputs: Sequence[Array]) -> None:
         self.module = module
         self._place = Place(owner=self)
-        with recording(self) as steps:
+        with recording(self) as recorded:
             self.run: Pass = self._place.follow(module)(params, *inputs)
         self.params, self.inputs = dict(params), dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
-        self.forward_steps = tuple(steps)
+        self.forward_steps, self.scopes = tuple(recorded.steps), recorded.scopes
         self.backward_passes: list[BackwardPass] = []
 
     @property
@@ -81,9 +83,9 @@ class Trace:
         TypeError, ValueError
             If `dy` is refused by ``run.backward``; no step is added then.
         """
-        with recording(self, backward=True) as steps:
+        with recording(self, backward=True) as recorded:
             dx, grads = self._place.follow(self.run.backward)(dy)
-        self.backward_passes.append(BackwardPass(dy, tuple(steps), dx))
+        self.backward_passes.append(BackwardPass(dy, tuple(recorded.steps), dx))
         return dx, grads
 
     def __getitem__(self, path: str) -> Step:

@@ -1,4 +1,6 @@
+import importlib.util
 import re
+import sys
 import unicodedata
 
 import numpy as np
@@ -10,6 +12,7 @@ from tests.cli.running import assert_one_complaint
 from tests.strategies import SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+page = pytest.mark.skipif(importlib.util.find_spec("latex2mathml") is None, reason="the extra page is not installed")
 
 
 def columns(line):
@@ -65,8 +68,41 @@ def test_a_pixel_shows_what_the_map_has_there(command):
         (["eca", "--size", "4x6", "--at", "0,0"], "shows the middle of the photograph"),
         (["eca", "--size", "0x6"], "is no size"),
         (["eca", "channels=99999999"], "expected no more than"),
+        (["eca", "channels=99999999", "--page", "out.html"], "expected no more than"),
+        (["eca", "--small", "--page", "out.html"], "--small selects what is printed"),
+        (["eca", "--at", "75,115", "--page", "out.html"], "--at selects what is printed"),
+        (["eca", "--force"], "expected --page FILE too"),
         (["soft-hard", "--size", "1x1"], "k"),
     ],
 )
-def test_what_cannot_be_traced_is_refused_on_one_line(command, arguments, words):
+def test_what_cannot_be_traced_is_refused_on_one_line(command, folder, arguments, words):
     assert_one_complaint(command("trace", *arguments), words)
+    assert not [*folder.iterdir()]
+
+
+@page
+def test_a_page_holds_both_examples_and_needs_no_network(command, folder):
+    assert command("trace", "eca", "channels=8", "--page", "out.html", "--size", "4x6") == (0, "out.html\n", "")
+    text = (folder / "out.html").read_text("utf-8")
+    assert "EfficientChannelAttention(channels=8, " in text
+    assert "EfficientChannelAttention(channels=2, kernel_size=3, " in text
+    assert "1×8×4×6" in text
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*|url\([^)]*|@import", text) == []
+
+
+@page
+def test_a_page_replaces_a_file_only_when_told_to(command, folder):
+    (folder / "out.html").write_text("mine")
+    assert_one_complaint(command("trace", "eca", "--page", "out.html"), "exists already", "--force")
+    assert (folder / "out.html").read_text() == "mine"
+    assert command("trace", "eca", "--size", "4x6", "--page", "out.html", "--force")[0] == 0
+    assert (folder / "out.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert len([*folder.iterdir()]) == 1
+
+
+def test_without_the_extra_one_line_says_what_to_install(command, folder, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("npattn.tracing.web")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "latex2mathml.converter", None)
+    assert_one_complaint(command("trace", "eca", "--page", "out.html"), "pip install 'npattn[page]'")
+    assert not [*folder.iterdir()]

@@ -1,0 +1,39 @@
+"""Equations as MathML."""
+
+import re
+
+import pytest
+
+from npattn.tracing.pages import equations
+from tests.tracing.test_text import PAGES
+
+pytest.importorskip("latex2mathml", reason="the extra page is not installed")
+from npattn.tracing.web.mathml import split, to_mathml
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_equation_keeps_a_trace_of_latex(page):
+    for tag, latex in equations(page).items():
+        for line in split(latex):
+            written = to_mathml(line)
+            text = re.sub("<[^>]*>", "", written)
+            assert text.strip(), tag
+            assert "\\" not in text, tag
+            assert "&amp;" not in text, tag
+            assert 'aria-label=""' not in written, tag
+        assert to_mathml(latex).count("<math ") == len(split(latex)), tag
+
+
+@pytest.mark.parametrize(
+    ("latex", "lines"),
+    [
+        (r"a = b", ["a = b"]),
+        (r"a = b, \qquad c = d", ["a = b,", "c = d"]),
+        (r"\left( a \qquad b \right)", [r"\left( a \qquad b \right)"]),
+        (r"\begin{gathered} a \\ b \qquad c \end{gathered}", ["a", "b", "c"]),
+        (r"\begin{aligned} a &= b, & c &= d \cr &+ e \end{aligned}", ["a = b,", "c = d", "+ e"]),
+        (r"\begin{cases} a & b \\ c & d \end{cases}", [r"\begin{cases} a & b \\ c & d \end{cases}"]),
+    ],
+)
+def test_what_stands_beside_each_other_has_lines_of_its_own(latex, lines):
+    assert split(latex) == lines
