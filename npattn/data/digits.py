@@ -1,0 +1,150 @@
+"""Handwritten digits, and maps with several of them among clutter: what small networks are trained on."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.checks import require_choice, require_integers
+
+__all__ = ["BACKGROUND", "MAP_SIZE", "NUM_CLASSES", "DigitMaps", "digit_maps", "handwritten_digits"]
+
+NUM_DIGITS = 5
+"""Maps are made of the digits from 0 to 4: so that seconds of training suffice."""
+BACKGROUND = NUM_DIGITS
+"""The class of pixels that belong to no digit; those of a digit have its own number."""
+NUM_CLASSES = NUM_DIGITS + 1
+CELL_SIZE = 10
+"""Side of a quarter of a map, which holds one digit or none."""
+MAP_SIZE = 2 * CELL_SIZE
+"""Rows and columns of a map."""
+DIGIT_SIZES = 6, 11
+"""Sides of a digit in a map, from the first to below the second; in the data it is 8."""
+DIGIT_PROBABILITY = 0.75
+"""How often a quarter holds a digit."""
+NUM_FRAGMENTS, FRAGMENT_SIZE = 4, 3
+"""Pieces of other digits that are strewn over a map, and their side."""
+INK = 0.3
+"""A pixel belongs to a digit where this much of it is ink."""
+NOISE = 0.1
+"""Standard deviation of what is added to every pixel."""
+SPLITS = {"train": slice(0, 1297), "test": slice(1297, 1797)}
+"""Scans that maps of each kind are made of: none is in both."""
+
+
+class DigitMaps(NamedTuple):
+    """Maps and what is to be found in them."""
+
+    x: np.ndarray
+    """(B, 1, 20, 20): ink from 0 to 1, and noise."""
+    labels: np.ndarray
+    """(B, 20, 20), integers: the digit that a pixel belongs to, or `BACKGROUND`."""
+
+
+def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the digits and what each is.
+
+    Returns
+    -------
+    images : numpy.ndarray, (1797, 8, 8), uint8
+        Ink from 0 to 16.
+    labels : numpy.ndarray, (1797,), uint8
+        ``npattn/data/README.md`` says where they are from.
+
+    Examples
+    --------
+    >>> images, labels = handwritten_digits()
+    >>> images.shape, int(images.max()), labels[:5]
+    ((1797, 8, 8), 16, array([0, 1, 2, 3, 4], dtype=uint8))
+    """
+    with resources.files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
+        return arrays["images"], arrays["labels"]
+
+
+def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
+    """Paste digits of several sizes into maps, with pieces of others as clutter, and label every pixel.
+
+    Each quarter of a map holds, three times in four, a digit at a random place, 6 to 10 pixels high. Four pieces of
+    other digits, 3 × 3 pixels, lie anywhere and count as background.
+
+    Parameters
+    ----------
+    count : int
+    seed : int, default 0
+        Of NumPy's frozen `RandomState` stream.
+    split : {"train", "test"}, default "train"
+        Which digits the maps are made of: the first 1,297 of the data or the last 500.
+
+    Returns
+    -------
+    DigitMaps
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `count` is no integer of at least 1, `seed` none of at least 0, or `split` another string.
+
+    Examples
+    --------
+    >>> maps = digit_maps(2, seed=3)
+    >>> maps.x.shape, maps.labels.shape
+    ((2, 1, 20, 20), (2, 20, 20))
+    >>> np.unique(maps.labels[0])
+    array([ 1,  2,  8, 10])
+    """
+    require_integers("digit_maps", count=count)
+    require_integers("digit_maps", least=0, seed=seed)
+    require_choice("digit_maps", SPLITS, split=split)
+    images, classes = (array[SPLITS[split]] for array in handwritten_digits())
+    images, classes = images[classes < NUM_DIGITS], classes[classes < NUM_DIGITS]
+    random = np.random.RandomState([seed, *split.encode()])
+    x = np.empty((count, 1, MAP_SIZE, MAP_SIZE))
+    labels = np.full((count, MAP_SIZE, MAP_SIZE), BACKGROUND)
+    for ink, label in zip(x[:, 0], labels, strict=True):
+        ink[:] = clutter(images, random)
+        for top, left in ((0, 0), (0, CELL_SIZE), (CELL_SIZE, 0), (CELL_SIZE, CELL_SIZE)):
+            if random.uniform() < DIGIT_PROBABILITY:
+                which = random.randint(len(images))
+                place = paste(resized(images[which] / 16, random.randint(*DIGIT_SIZES)), random)
+                cell = np.s_[top : top + CELL_SIZE, left : left + CELL_SIZE]
+                np.maximum(ink[cell], place, out=ink[cell])
+                label[cell][place > INK] = classes[which]
+    return DigitMaps(x + NOISE * random.standard_normal(x.shape), labels)
+
+
+def clutter(images: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Strew pieces of digits over an empty map."""
+    ink = np.zeros((MAP_SIZE, MAP_SIZE))
+    for _ in range(NUM_FRAGMENTS):
+        which = random.randint(len(images))
+        row, column = random.randint(0, 8 - FRAGMENT_SIZE + 1, 2)
+        piece = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
+        top, left = random.randint(0, MAP_SIZE - FRAGMENT_SIZE + 1, 2)
+        there = ink[top : top + FRAGMENT_SIZE, left : left + FRAGMENT_SIZE]
+        np.maximum(there, piece, out=there)
+    return ink
+
+
+def paste(digit: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """Put a digit at a random place of an empty cell."""
+    cell, size = np.zeros((CELL_SIZE, CELL_SIZE)), len(digit)
+    top, left = random.randint(0, CELL_SIZE - size + 1, 2)
+    cell[top : top + size, left : left + size] = digit
+    return cell
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square image linearly along both axes: R image Rᵀ.
+
+    Examples
+    --------
+    >>> resized(np.array([[0.0, 1.0], [0.0, 1.0]]), 3)
+    array([[0. , 0.5, 1. ],
+           [0. , 0.5, 1. ],
+           [0. , 0.5, 1. ]])
+    """
+    where = np.clip((np.arange(size) + 0.5) * len(image) / size - 0.5, 0, len(image) - 1)
+    weights = np.maximum(0, 1 - np.abs(where[:, None] - np.arange(len(image))))
+    return weights @ image @ weights.T
