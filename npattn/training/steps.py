@@ -17,9 +17,9 @@ from npattn.typing import Gradients
 
 __all__ = ["Scores", "Training", "descend", "evaluate", "train"]
 
-NUM_EPOCHS = 6
+NUM_EPOCHS = 8
 """Unless told otherwise."""
-NUM_MAPS = {"train": 1000, "test": 200}
+NUM_MAPS = {"train": 600, "test": 200}
 BATCH_SIZE = 10
 LEARNING_RATE = 0.2
 """Of the first step; it falls to 0 along a cosine."""
@@ -115,7 +115,7 @@ def train(
     key : str
         One of `npattn.training.SYSTEMS`.
     epochs : int, default 8
-        How often each of the 1,000 maps is seen.
+        How often each of the 600 maps is seen.
     seed : int, default 0
         Of parameters, maps and their order.
     change : callable, optional
@@ -137,7 +137,7 @@ def train(
     --------
     >>> run = next(train("eca"))
     >>> len(run.losses), run.total
-    (1, 320)
+    (1, 480)
     """
     require_integers("train", epochs=epochs)
     require_integers("train", least=0, seed=seed)
