@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from importlib import resources
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from npattn.checks import require_choice, require_integers
 
-__all__ = ["BACKGROUND", "MAP_SIZE", "NUM_CLASSES", "DigitMaps", "digit_maps", "handwritten_digits"]
+__all__ = ["BACKGROUND", "NUM_CLASSES", "NUM_DIGITS", "DigitMaps", "digit_maps", "handwritten_digits"]
 
 NUM_DIGITS = 5
 """Maps are made of the digits from 0 to 4: so that seconds of training suffice."""
@@ -17,15 +18,13 @@ BACKGROUND = NUM_DIGITS
 """The class of pixels that belong to no digit; those of a digit have its own number."""
 NUM_CLASSES = NUM_DIGITS + 1
 CELL_SIZE = 10
-"""Side of a quarter of a map, which holds one digit or none."""
-MAP_SIZE = 2 * CELL_SIZE
-"""Rows and columns of a map."""
+"""Side of a cell, which holds one digit or none."""
 DIGIT_SIZES = 6, 11
 """Sides of a digit in a map, from the first to below the second; in the data it is 8."""
 DIGIT_PROBABILITY = 0.75
-"""How often a quarter holds a digit."""
-NUM_FRAGMENTS, FRAGMENT_SIZE = 4, 3
-"""Pieces of other digits that are strewn over a map, and their side."""
+"""How often a cell holds a digit, where there are several."""
+FRAGMENT_SIZE = 3
+"""Side of a piece of another digit."""
 INK = 0.3
 """A pixel belongs to a digit where this much of it is ink."""
 NOISE = 0.1
@@ -38,9 +37,9 @@ class DigitMaps(NamedTuple):
     """Maps and what is to be found in them."""
 
     x: np.ndarray
-    """(B, 1, 20, 20): ink from 0 to 1, and noise."""
+    """(B, 1, H, W): ink from 0 to 1, and noise."""
     labels: np.ndarray
-    """(B, 20, 20), integers: the digit that a pixel belongs to, or `BACKGROUND`."""
+    """(B, H, W), integers: the digit that a pixel belongs to, or `BACKGROUND`."""
 
 
 def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
@@ -63,11 +62,11 @@ def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
         return arrays["images"], arrays["labels"]
 
 
-def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
+def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 2) -> DigitMaps:
     """Paste digits of several sizes into maps, with pieces of others as clutter, and label every pixel.
 
-    Each quarter of a map holds, three times in four, a digit at a random place, 6 to 10 pixels high. Four pieces of
-    other digits, 3 × 3 pixels, lie anywhere and count as background.
+    Each cell of 10 × 10 pixels holds, three times in four, one of the digits 0 to 4 at a random place, 6 to 10 pixels
+    high. As many pieces of digits, 3 × 3 pixels, lie anywhere and count as background.
 
     Parameters
     ----------
@@ -75,7 +74,9 @@ def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
     seed : int, default 0
         Of NumPy's frozen `RandomState` stream.
     split : {"train", "test"}, default "train"
-        Which digits the maps are made of: the first 1,297 of the data or the last 500.
+        Which scans the maps are made of: the first 1,297 of the data or the last 500.
+    cells : int, default 2
+        A map has so many cells along each axis. If it has one alone, a digit is always there.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
     Raises
     ------
     TypeError, ValueError
-        If `count` is no integer of at least 1, `seed` none of at least 0, or `split` another string.
+        If `count` is no integer of at least 1, `seed` none of at least 0 or `split` another string.
 
     Examples
     --------
@@ -92,20 +93,20 @@ def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
     >>> maps.x.shape, maps.labels.shape
     ((2, 1, 20, 20), (2, 20, 20))
     >>> np.unique(maps.labels[0])
-    array([ 1,  2,  8, 10])
+    array([0, 1, 4, 5])
     """
-    require_integers("digit_maps", count=count)
+    require_integers("digit_maps", count=count, cells=cells)
     require_integers("digit_maps", least=0, seed=seed)
     require_choice("digit_maps", SPLITS, split=split)
     images, classes = (array[SPLITS[split]] for array in handwritten_digits())
     images, classes = images[classes < NUM_DIGITS], classes[classes < NUM_DIGITS]
     random = np.random.RandomState([seed, *split.encode()])
-    x = np.empty((count, 1, MAP_SIZE, MAP_SIZE))
-    labels = np.full((count, MAP_SIZE, MAP_SIZE), BACKGROUND)
+    side = cells * CELL_SIZE
+    x, labels = np.empty((count, 1, side, side)), np.full((count, side, side), BACKGROUND)
     for ink, label in zip(x[:, 0], labels, strict=True):
-        ink[:] = clutter(images, random)
-        for top, left in ((0, 0), (0, CELL_SIZE), (CELL_SIZE, 0), (CELL_SIZE, CELL_SIZE)):
-            if random.uniform() < DIGIT_PROBABILITY:
+        ink[:] = clutter(images, cells, random)
+        for top, left in itertools.product(range(0, side, CELL_SIZE), repeat=2):
+            if cells == 1 or random.uniform() < DIGIT_PROBABILITY:
                 which = random.randint(len(images))
                 place = paste(resized(images[which] / 16, random.randint(*DIGIT_SIZES)), random)
                 cell = np.s_[top : top + CELL_SIZE, left : left + CELL_SIZE]
@@ -114,14 +115,15 @@ def digit_maps(count: int, seed: int = 0, split: str = "train") -> DigitMaps:
     return DigitMaps(x + NOISE * random.standard_normal(x.shape), labels)
 
 
-def clutter(images: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """Strew pieces of digits over an empty map."""
-    ink = np.zeros((MAP_SIZE, MAP_SIZE))
-    for _ in range(NUM_FRAGMENTS):
+def clutter(images: np.ndarray, cells: int, random: np.random.RandomState) -> np.ndarray:
+    """Strew pieces of digits over an empty map, as many as it has cells."""
+    side = cells * CELL_SIZE
+    ink = np.zeros((side, side))
+    for _ in range(cells**2):
         which = random.randint(len(images))
         row, column = random.randint(0, 8 - FRAGMENT_SIZE + 1, 2)
         piece = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
-        top, left = random.randint(0, MAP_SIZE - FRAGMENT_SIZE + 1, 2)
+        top, left = random.randint(0, side - FRAGMENT_SIZE + 1, 2)
         there = ink[top : top + FRAGMENT_SIZE, left : left + FRAGMENT_SIZE]
         np.maximum(there, piece, out=there)
     return ink
