@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.streams import progress
-from npattn.files import whole_file
+from npattn.files import check_path, find_target, whole_file
 from npattn.training import SYSTEMS, Training, count_parameters, evaluate, train
 from npattn.training.steps import NUM_EPOCHS
 
@@ -63,7 +63,7 @@ def parse_epochs(text: str) -> int:
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, draw the loss, say how well it went."""
     if arguments.plot is not None:
-        check_plot(arguments.plot)
+        check_plot(arguments.plot, arguments.force)
     try:
         steps = train(arguments.key, arguments.epochs, arguments.seed)
         for run in steps:
@@ -89,14 +89,15 @@ def run_train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check_plot(path: str) -> None:
-    """Refuse a picture that could not be drawn, before minutes of training."""
+def check_plot(path: str, force: bool) -> None:
+    """Refuse a picture that could not be drawn or written, before time is spent on training."""
     try:
         from npattn.pictures import SUFFIXES
     except ImportError as error:
         raise UsageError(f"matplotlib can't be imported ({error}): pip install 'npattn[plot]'") from error
     if Path(path).suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path!r}: unknown kind of picture; expected a name that ends in {', '.join(SUFFIXES)}")
+    find_target(check_path(path), force)
 
 
 def bar(run: Training) -> str:

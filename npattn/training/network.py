@@ -26,8 +26,9 @@ PARAMETER_BUDGET = 12_000
 class SegmentationNetwork(Module):
     """Classify every pixel by three 3×3 convolutions, with an attention system before the last.
 
-    Each convolution is followed by batch norm and ReLU, and a 1×1 convolution turns the last features into logits. What
-    the convolutions see of a map is 7 × 7 pixels, less than a digit: what lies beyond, only attention can bring.
+    Blocks of 2 × 2 pixels are the positions. Each convolution is followed by batch norm and ReLU, and a 1×1 convolution
+    makes of the last features the logits of a block's four pixels. A position sees 7 × 7 blocks through the
+    convolutions: of what lies beyond only attention can tell it.
 
     Parameters
     ----------
@@ -47,8 +48,8 @@ class SegmentationNetwork(Module):
     TypeError
         If `attention` is no system, an integer none, or `training` no bool.
     ValueError
-        If an integer is below 1, or `attention` is of another number of channels; when called in training, if the batch
-        has fewer than two positions.
+        If an integer is below 1, or `attention` is of another number of channels; when called, if a side of the map is
+        odd, or in training if the batch has fewer than two positions.
 
     Notes
     -----
@@ -108,8 +109,13 @@ class SegmentationNetwork(Module):
         }
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """Refuse, besides, a batch whose variance batch norm can't estimate."""
+        """Refuse, besides, a map without whole blocks, and a batch whose variance batch norm can't estimate."""
         super().check_inputs(inputs)
+        if any(side % 2 for side in inputs[0].shape[2:]):
+            raise ValueError(
+                f"{self}: x has shape {inputs[0].shape}; expected an even height and width: its pixels are read in "
+                "blocks of 2 × 2"
+            )
         if self.training:
             check_variance(self, inputs[0])
 
