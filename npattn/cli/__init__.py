@@ -96,7 +96,8 @@ def make_parser(prog: str = "npattn") -> Parser:
         "judge kernels of your own by golden files.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  npattn list\n  npattn check\n  npattn check se eca --size 28x42\n"
-        "  npattn show se -o se.png\n  npattn trace eca --small\n  npattn train se\n  npattn golden eca channels=64 --dtype float16\n"
+        "  npattn show se -o se.png\n  npattn trace eca --small\n  npattn train se\n"
+        "  npattn golden eca channels=64 --dtype float16\n"
         "  npattn verify eca-float16.npz results.npz\n\nnpattn COMMAND --help tells more of each command.",
     )
     parser.add_argument("--version", action="version", version=f"npattn {npattn.__version__}")

@@ -119,11 +119,12 @@ def chart(losses: Sequence[float]) -> str:
     if not (np.isfinite(means) & (means > 0)).all():
         return "  the loss is not finite everywhere"
     top, bottom = np.log(means.max()), np.log(means.min())
-    heights = np.zeros(len(means), int) if top == bottom else np.rint((top - np.log(means)) / (top - bottom) * (rows - 1))
+    span = top - bottom or 1.0
+    heights = np.rint((top - np.log(means)) / span * (rows - 1))
     lines = []
     for row in range(rows):
-        value = np.exp(top - (top - bottom) * row / (rows - 1))
-        label = f"{value:4.2f}" if row in (0, rows // 2, rows - 1) else "    "
+        value = np.exp(top - span * row / (rows - 1))
+        label = f"{value:4.2f}" if row in {0, rows // 2, rows - 1} else "    "
         lines.append(f"{label} |{''.join('*' if height == row else ' ' for height in heights)}".rstrip())
     return "\n".join([*lines, "     +" + "-" * len(means)])
 

@@ -1,4 +1,4 @@
-"""A small network of the project's own primitives, trained on handwritten digits: does attention learn, and does it help?"""
+"""Small networks of the project's own primitives, trained on handwritten digits."""
 
 from npattn.training.glimpses import ESTIMATORS, Glimpses, evaluate_glimpses, glimpse, train_glimpses
 from npattn.training.network import PARAMETER_BUDGET, SegmentationNetwork, count_parameters, matched_network

@@ -53,11 +53,18 @@ def declare() -> tuple[dict[str, Parameter], dict[str, Parameter]]:
         **add_prefix("attention.", HARD.parameters()),
         **layers.linear_parameters("classifier", NUM_DIGITS, CHANNELS),
     }
-    return parameters, {name: one for n in "12" for name, one in layers.conv_norm_act_buffers(f"conv{n}", CHANNELS).items()}
+    return parameters, {
+        name: one for n in "12" for name, one in layers.conv_norm_act_buffers(f"conv{n}", CHANNELS).items()
+    }
 
 
 def glimpse(
-    params: Params, x: Array, labels: Array, noise: Array, estimator: str, baseline: float = 0.0
+    params: Params,
+    x: Array,
+    labels: Array,
+    noise: Array,
+    estimator: str,
+    baseline: float = 0.0,
 ) -> tuple[Array, Gradients, Params]:
     """Look at one position of each map, name the digit, and estimate the gradient of the expected loss.
 
@@ -90,19 +97,22 @@ def glimpse(
     truth = labels[:, None] == np.arange(NUM_DIGITS)
     losses = -np.log(p[truth])
 
-    dy, grads_classifier = back_classifier((p - truth) / len(x))
-    if estimator.startswith("score function"):
-        selected = look.attention["selected"][:, None]
-        ds, rise = HARD.score_function_grad(own, f, noise, reward=-losses, baseline=baseline)
-        df = selected * dy[:, :, None, None] - ds / len(x)  # of the reward, which is to rise: the loss falls
-        grads_look = {name: -gradient / len(x) for name, gradient in rise.items()}
-    elif estimator == "soft":
+    batch = len(x)
+    dy, grads_classifier = back_classifier((p - truth) / batch)
+    if estimator == "soft":
         df, grads_look = look.backward(dy)
-    else:
+    elif estimator == "straight-through":
         (df, _), grads_look = look.backward(dy)
+    else:  # the estimate is of the reward's slope, and the loss is minus the reward
+        rise, rises = HARD.score_function_grad(own, f, noise, -losses, baseline)
+        selected = look.attention["selected"][:, None]
+        df = selected * dy[:, :, None, None] - rise / batch
+        grads_look = {name: -gradient / batch for name, gradient in rises.items()}
     dr, grads_2 = back_2(df)
     _, grads_1 = back_1(dr)
-    grads = grads_1 | grads_2 | add_prefix("attention.", grads_look) | grads_classifier
+
+    grads_attention = add_prefix("attention.", grads_look)
+    grads = grads_1 | grads_2 | grads_attention | grads_classifier
     return losses, grads, running_1 | running_2
 
 

@@ -121,7 +121,8 @@ class SegmentationNetwork(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Filter twice, attend, filter again, classify. The tags are the equation numbers of the page."""
-        layer = functools.partial(layers.conv_norm_act, params=params, training=self.training)
+        options = {"params": params, "training": self.training}
+        layer = functools.partial(layers.conv_norm_act, **options)
         u = blocks_to_channels(x)                                                    # (1)
         (r, running_1), back_1 = layer(u, name="conv1")                              # (2)
         (f, running_2), back_2 = layer(r, name="conv2")                              # (3)
@@ -141,7 +142,7 @@ class SegmentationNetwork(Module):
             return dx, grads_1 | grads_2 | grads_attention | grads_3 | grads_classifier
 
         buffers = running_1 | running_2 | attended.buffers | running_3
-        return Pass(z, backward, attention={**attended.attention, "features": f}, buffers=buffers)
+        return Pass(z, backward, {**attended.attention, "features": f}, buffers)
 
 
 def blocks_to_channels(x: Array) -> Array:

@@ -15,7 +15,7 @@ from npattn.data.digits import NUM_CLASSES, DigitMaps, digit_maps
 from npattn.training.network import SegmentationNetwork, matched_network
 from npattn.typing import Gradients
 
-__all__ = ["Scores", "Training", "descend", "evaluate", "train"]
+__all__ = ["Scores", "Training", "descend", "evaluate", "falling_rate", "learn", "train"]
 
 NUM_EPOCHS = 6
 """Unless told otherwise."""
@@ -74,9 +74,12 @@ class Training:
 
 
 def descend(
-    params: dict[str, np.ndarray], velocity: dict[str, np.ndarray], grads: Gradients, learning_rate: float
+    params: dict[str, np.ndarray],
+    velocity: dict[str, np.ndarray],
+    grads: Gradients,
+    learning_rate: float,
 ) -> None:
-    """Take one step of stochastic gradient descent with momentum, in place: v ← μ v + g, w ← w - η v.
+    """Take one step of gradient descent with momentum: v ← μ v + g, w ← w - η v, new arrays in both dicts.
 
     Parameters
     ----------
@@ -98,6 +101,43 @@ def descend(
     for name, gradient in grads.items():
         velocity[name] = MOMENTUM * velocity.get(name, 0) + gradient
         params[name] = params[name] - learning_rate * velocity[name]
+
+
+def learn(
+    network: SegmentationNetwork,
+    params: dict[str, np.ndarray],
+    velocity: dict[str, np.ndarray],
+    x: np.ndarray,
+    labels: np.ndarray,
+    learning_rate: float,
+    without: tuple[str, ...] = (),
+) -> float:
+    """Go forward, back, and one step down; the new parameters and running statistics are put into `params`.
+
+    Parameters
+    ----------
+    network : SegmentationNetwork
+    params, velocity : dict of numpy.ndarray
+        As of `descend`.
+    x, labels : numpy.ndarray
+        One batch.
+    learning_rate : float
+    without : tuple of str, optional
+        Parameters whose gradient is dropped.
+
+    Returns
+    -------
+    float
+        The loss before the step.
+    """
+    run = network(params, x)
+    loss, back_loss = ops.cross_entropy(run.output, labels)
+    dz = back_loss(1.0)
+    _, grads = run.backward(dz)
+    kept = {name: gradient for name, gradient in grads.items() if name not in without}
+    descend(params, velocity, kept, learning_rate)
+    params.update(run.buffers)
+    return float(loss)
 
 
 def falling_rate(start: float, step: int, total: int) -> float:
@@ -162,16 +202,11 @@ def train(
     for _ in range(epochs):
         for batch in random.permutation(NUM_MAPS["train"]).reshape(-1, BATCH_SIZE):
             x, labels = maps.x[batch].astype(np.float32), maps.labels[batch]
-            step = network(params, x)
-            loss, back_loss = ops.cross_entropy(step.output, labels)
-            _, grads = step.backward(back_loss(np.float32(1)))
             rate = falling_rate(LEARNING_RATE, len(run.losses), run.total)
-            descend(params, velocity, {name: g for name, g in grads.items() if name not in without}, rate)
-            params |= step.buffers
-            run.losses.append(float(loss))
-            for name, value in params.items():
-                if value.size == 1 and name in grads:
-                    run.scalars.setdefault(name, []).append(float(value[0]))
+            run.losses.append(learn(network, params, velocity, x, labels, rate, without))
+            for name in network.parameters():
+                if params[name].size == 1:
+                    run.scalars.setdefault(name, []).append(float(params[name][0]))
             yield run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn import layers, ops
+from npattn import layers
 from npattn.attention import (
     CBAM,
     ChannelAttention,

@@ -78,9 +78,11 @@ def draw_attention(epochs=NUM_EPOCHS):
         if key == "pam+cam":
             for axis in axes[0, :3]:
                 axis.plot([column], [row], "x", color="#c8553d")
-        said = dataclasses.replace(run.network, training=False)(
-            run.params, maps.x[which : which + 1].astype(np.float32)
-        ).output[0].argmax(axis=0)
+        said = (
+            dataclasses.replace(run.network, training=False)(run.params, maps.x[which : which + 1].astype(np.float32))
+            .output[0]
+            .argmax(axis=0)
+        )
         show(axes[line, 3], said, "classes named after training", "tab10")
     return figure
 
@@ -99,7 +101,9 @@ def look(key, network, params, x, position):
     f, size = run.attention["features"], run.attention["features"].shape[2:]
     if key == "cbam":
         return run.attention["spatial"][0, 0]
-    return make_system("pam").attention_map(strip_prefix("attention.sa.", params), f, rows=[position])[0, 0].reshape(size)
+    return (
+        make_system("pam").attention_map(strip_prefix("attention.sa.", params), f, rows=[position])[0, 0].reshape(size)
+    )
 
 
 def show(axes, image, title, colours, size=None):

@@ -25,7 +25,9 @@ def test_training_prints_the_loss_and_how_many_pixels_are_right(command, few):
     assert lines[2:15] == [line for line in lines[2:15] if re.match(r"(\d\.\d\d|    ) \||     \+--------", line)]
     assert sum(line.count("*") for line in lines[2:14]) == 8
     assert [line.partition(":")[0] for line in lines[15:17]] == ["attention.sa.gamma", "attention.sc.gamma"]
-    assert re.fullmatch(r"test maps: [\d.]+% of pixels right, [\d.]+% of the digits' pixels; mean IoU 0\.\d+", lines[17])
+    assert re.fullmatch(
+        r"test maps: [\d.]+% of pixels right, [\d.]+% of the digits' pixels; mean IoU 0\.\d+", lines[17]
+    )
     assert len(lines) == 18
 
 

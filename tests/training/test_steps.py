@@ -80,7 +80,9 @@ def test_an_untrained_network_is_evaluated_with_its_running_statistics():
     assert (params["conv1.1.running_mean"] == 0).all()
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [({"epochs": 0}, "train: epochs=0"), ({"seed": -1}, "train: seed")])
+@pytest.mark.parametrize(
+    ("arguments", "complaint"), [({"epochs": 0}, "train: epochs=0"), ({"seed": -1}, "train: seed")]
+)
 def test_bad_arguments_are_refused(arguments, complaint):
     with pytest.raises(ValueError, match=complaint):
         next(train("none", **arguments))
