@@ -53,9 +53,8 @@ def declare() -> tuple[dict[str, Parameter], dict[str, Parameter]]:
         **add_prefix("attention.", HARD.parameters()),
         **layers.linear_parameters("classifier", NUM_DIGITS, CHANNELS),
     }
-    return parameters, {
-        name: one for n in "12" for name, one in layers.conv_norm_act_buffers(f"conv{n}", CHANNELS).items()
-    }
+    first, second = (layers.conv_norm_act_buffers(name, CHANNELS) for name in ("conv1", "conv2"))
+    return parameters, first | second
 
 
 def glimpse(
@@ -64,6 +63,7 @@ def glimpse(
     labels: Array,
     noise: Array,
     estimator: str,
+    *,
     baseline: float = 0.0,
 ) -> tuple[Array, Gradients, Params]:
     """Look at one position of each map, name the digit, and estimate the gradient of the expected loss.
@@ -154,7 +154,7 @@ def train_glimpses(estimator: str, epochs: int = NUM_EPOCHS, seed: int = 0) -> I
         for batch in random.permutation(NUM_MAPS["train"]).reshape(-1, BATCH_SIZE):
             x = maps.x[batch].astype(np.float32)
             noise = random.gumbel(size=(len(x), x[0].size // 4)).astype(np.float32)
-            losses, grads, running = glimpse(params, x, classes(maps)[batch], noise, estimator, baseline)
+            losses, grads, running = glimpse(params, x, classes(maps)[batch], noise, estimator, baseline=baseline)
             descend(params, velocity, grads, falling_rate(LEARNING_RATE, len(run.losses), total))
             params |= running
             run.losses.append(float(losses.mean()))

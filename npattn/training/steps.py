@@ -107,9 +107,9 @@ def learn(
     network: SegmentationNetwork,
     params: dict[str, np.ndarray],
     velocity: dict[str, np.ndarray],
-    x: np.ndarray,
-    labels: np.ndarray,
+    batch: DigitMaps,
     learning_rate: float,
+    *,
     without: tuple[str, ...] = (),
 ) -> float:
     """Go forward, back, and one step down; the new parameters and running statistics are put into `params`.
@@ -119,8 +119,7 @@ def learn(
     network : SegmentationNetwork
     params, velocity : dict of numpy.ndarray
         As of `descend`.
-    x, labels : numpy.ndarray
-        One batch.
+    batch : DigitMaps
     learning_rate : float
     without : tuple of str, optional
         Parameters whose gradient is dropped.
@@ -130,8 +129,8 @@ def learn(
     float
         The loss before the step.
     """
-    run = network(params, x)
-    loss, back_loss = ops.cross_entropy(run.output, labels)
+    run = network(params, batch.x)
+    loss, back_loss = ops.cross_entropy(run.output, batch.labels)
     dz = back_loss(1.0)
     _, grads = run.backward(dz)
     kept = {name: gradient for name, gradient in grads.items() if name not in without}
@@ -200,10 +199,10 @@ def train(
     run = Training(network, params, dict(params), epochs * (NUM_MAPS["train"] // BATCH_SIZE))
     velocity: dict[str, np.ndarray] = {}
     for _ in range(epochs):
-        for batch in random.permutation(NUM_MAPS["train"]).reshape(-1, BATCH_SIZE):
-            x, labels = maps.x[batch].astype(np.float32), maps.labels[batch]
+        for drawn in random.permutation(NUM_MAPS["train"]).reshape(-1, BATCH_SIZE):
+            batch = DigitMaps(maps.x[drawn].astype(np.float32), maps.labels[drawn])
             rate = falling_rate(LEARNING_RATE, len(run.losses), run.total)
-            run.losses.append(learn(network, params, velocity, x, labels, rate, without))
+            run.losses.append(learn(network, params, velocity, batch, rate, without=without))
             for name in network.parameters():
                 if params[name].size == 1:
                     run.scalars.setdefault(name, []).append(float(params[name][0]))

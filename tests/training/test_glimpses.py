@@ -56,7 +56,7 @@ def test_the_mean_of_all_estimates_by_the_score_function_is_the_gradient_of_the_
 
     def estimate(*positions):
         name = "attention.score.weight"
-        return glimpse(params, x, labels, drawing(*positions), "score function", baseline)[1][name]
+        return glimpse(params, x, labels, drawing(*positions), "score function", baseline=baseline)[1][name]
 
     a = exact.attention["probability"].reshape(2, 25)
     mean = -estimate(0, 0)  # which is counted by both sums
