@@ -26,7 +26,7 @@ BASE = {
 }
 SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
-HOUSE = ORACLE | {"pictures", "cli", "plugin", "__main__", "npattn"}
+HOUSE = ORACLE | {"training", "pictures", "cli", "plugin", "__main__", "npattn"}
 FLOORS = {
     "typing": set(),
     "ops": {"typing", "ops"},
@@ -35,6 +35,7 @@ FLOORS = {
     "transforms": BASE | {"ops"},
     "layers": BASE | {"ops", "layers"},
     "attention": SYSTEMS,
+    "training": SYSTEMS | {"training"},
     **dict.fromkeys(["hyperparameters", "tracing", "oracle"], ORACLE),
     **dict.fromkeys(["pictures", "cli", "plugin", "__main__", "npattn"], HOUSE),
 }

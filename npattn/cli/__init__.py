@@ -16,6 +16,7 @@ from npattn.cli.show import add_show
 from npattn.cli.signals import signals_as_exits
 from npattn.cli.streams import describe_error, drop_unwritable, say, stderr_or_devnull
 from npattn.cli.trace import add_trace
+from npattn.cli.train import add_train
 from npattn.cli.verify import add_verify
 from npattn.oracle import ArchiveError
 
@@ -95,11 +96,12 @@ def make_parser(prog: str = "npattn") -> Parser:
         "judge kernels of your own by golden files.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  npattn list\n  npattn check\n  npattn check se eca --size 28x42\n"
-        "  npattn show se -o se.png\n  npattn trace eca --small\n  npattn golden eca channels=64 --dtype float16\n"
+        "  npattn show se -o se.png\n  npattn trace eca --small\n  npattn train se\n"
+        "  npattn golden eca channels=64 --dtype float16\n"
         "  npattn verify eca-float16.npz results.npz\n\nnpattn COMMAND --help tells more of each command.",
     )
     parser.add_argument("--version", action="version", version=f"npattn {npattn.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_list, add_check, add_show, add_trace, add_golden, add_verify):
+    for add in (add_list, add_check, add_show, add_trace, add_train, add_golden, add_verify):
         add(commands)
     return parser

@@ -1,4 +1,4 @@
-"""A real photograph, and feature maps made from it: what the systems look at when they are checked and shown."""
+"""Real data: a photograph and feature maps made from it, and handwritten digits that networks are trained on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import numpy as np
 import scipy
 
 from npattn.checks import require_integers
+from npattn.data.digits import DigitMaps, digit_maps, handwritten_digits
 
-__all__ = ["Filter", "photo_features", "photo_filters", "photograph"]
+__all__ = [
+    "DigitMaps",
+    "Filter",
+    "digit_maps",
+    "handwritten_digits",
+    "photo_features",
+    "photo_filters",
+    "photograph",
+]
 
 PLANES = {  # opponent colours, orthonormal: what red, green and blue have in common, and two contrasts
     "luminance": np.array([1, 1, 1]) / 3**0.5,
