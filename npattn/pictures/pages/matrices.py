@@ -72,7 +72,10 @@ def draw_softmax_jacobian() -> Figure:
     left.set_title("weights $s$", fontsize=11)
     left.set(ylim=(0, s.max() + 0.06), xticks=[], yticks=[])
     left.spines[["top", "right", "left"]].set_visible(False)
-    title = "$\\mathrm{diag}(s) - s s^\\top$: more of logit n raises its own\nweight and lowers the others, the large ones most"
+    title = (
+        "$\\mathrm{diag}(s) - s s^\\top$: more of logit n raises its own\n"
+        "weight and lowers the others, the large ones most"
+    )
     show_numbers(right, np.diag(s) - np.outer(s, s), title, **signed(0.3))
     right.set_axis_on()
     right.set(xticks=range(5), yticks=range(5), xlabel="logit n", ylabel="weight i")
