@@ -66,10 +66,10 @@ def draw_circuit(
         bulge = 2 * wire.at * (1 - wire.at) * wire.bend  # of a quadratic curve whose control point lies `bend` aside
         x, y = start + wire.at * along + bulge * np.array([along[1], -along[0]])
         name = f"{wire.name} = " if wire.name else ""
-        text = {"ha": "center", "fontsize": 10}
         ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
-        axis.text(x, y + 0.07, name + written(wire.value), va="bottom", color=VALUE, bbox=ground, **text)
-        axis.text(x, y - 0.07, written(wire.gradient), va="top", color=GRADIENT, bbox=ground, **text)
+        text: dict[str, Any] = {"ha": "center", "fontsize": 10, "bbox": ground}
+        axis.text(x, y + 0.07, name + written(wire.value), va="bottom", color=VALUE, **text)
+        axis.text(x, y - 0.07, written(wire.gradient), va="top", color=GRADIENT, **text)
     for name, (x, y) in places.items():
         ground = {"boxstyle": "circle,pad=0.35", "facecolor": "#f3f0e8", "edgecolor": "0.35"}
         axis.text(x, y, labels.get(name, name), ha="center", va="center", fontsize=11, bbox=ground, zorder=3)

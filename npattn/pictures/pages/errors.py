@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -35,13 +37,13 @@ def draw_kernels() -> Figure:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.add_subplot()
-    axis.hist(errors, bins=np.linspace(-5, 5, 41), color=RAISED)
+    axis.hist(errors, bins=list(np.linspace(-5, 5, 41)), color=RAISED)
     limit = case.compare({name: case.expected[name]}).judgements[name].worst_limit
     axis.axvspan(-1, 1, color=LOWERED, alpha=0.15, linewidth=0)
     axis.text(0, 1.01, "± one budget", transform=axis.get_xaxis_transform(), ha="center", color=LOWERED, fontsize=10)
     for edge in (-limit, limit):
         axis.axvline(edge, color=LOWERED)
-        place = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "center"}
+        place: dict[str, Any] = {"transform": axis.get_xaxis_transform(), "rotation": 90, "ha": "right", "va": "center"}
         axis.text(edge, 0.5, "refused beyond", **place)
     axis.set(
         xlabel=f"error in units of the element's budget, {budget:.2g}",

@@ -47,7 +47,7 @@ def draw_jump() -> Figure:
     maps = lifted(np.full(NUM_KERNELS, -0.001))
     maps[:, 0, 0, 1:3] += 0.003  # between 1 and the next number of bfloat16, 1.0078
     found = np.asarray(MODULE(params, rounding.array(maps)).output)[:, 1]
-    right.hist(found, bins=np.linspace(-0.8, 0.8, 81), color=LOWERED)
+    right.hist(found, bins=list(np.linspace(-0.8, 0.8, 81)), color=LOWERED)
     share = np.mean(found < 0)
     right.set_title(
         f"{NUM_KERNELS:,} kernels in bfloat16,\n0.001 below the tie: {share:.0%} choose position 2",

@@ -30,10 +30,10 @@ def draw_panel(key: str) -> Figure:
     scene = make_scene(module, seed=0, at=None, size=COARSE if module.pairs_positions else None)
     function, height = choose_panels(scene)[-1]
     figure = Figure(figsize=(11, 0.92 * height + 0.2), layout="constrained")
-    panel = figure.subfigures(1, 1)
+    panel = figure.add_subfigure(figure.add_gridspec(1, 1)[0])
     function(panel, scene)
     if title := panel.get_suptitle():
         panel.suptitle(textwrap.fill(title, LINE), fontsize=10)
     for axis in figure.axes:
-        axis.title.set_fontsize(0.9 * axis.title.get_fontsize())
+        axis.title.set_fontsize(0.9 * float(axis.title.get_fontsize()))
     return figure
