@@ -1,5 +1,6 @@
 """The oracle: it tells whether a gradient is right, and whether a kernel's results are."""
 
+from npattn.oracle.agreement import same
 from npattn.oracle.case import Case
 from npattn.oracle.cases import cases
 from npattn.oracle.comparison import Comparison, Judgement
@@ -27,6 +28,7 @@ __all__ = [
     "golden",
     "gradcheck",
     "load",
+    "same",
     "suite",
     "worker_processes",
 ]

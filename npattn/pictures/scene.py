@@ -57,8 +57,8 @@ class Scene:
         return height, width
 
 
-def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
-    """Set a system to work, as `draw` says."""
+def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tuple[int, int] | None = None) -> Scene:
+    """Set a system to work, as `draw` says; on a map of another size than `DRAWN_SIZE`, if one is given."""
     large = {
         name: value
         for name, value in LARGE_HYPERPARAMETERS.items()
@@ -68,7 +68,7 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None) -> Scene:
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
         changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
         module = replace(module, **changes)
-    inputs = photo_inputs(module, DRAWN_SIZE, seed)
+    inputs = photo_inputs(module, size or DRAWN_SIZE, seed)
     x = next(iter(inputs.values()))
     params = module.init(seed, generic=True)
     if "score.weight" in params:  # else hardly any position weighs more than another, or one outweighs all

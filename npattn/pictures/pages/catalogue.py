@@ -1,0 +1,92 @@
+"""Every picture by its name, and how it is written small."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from npattn.attention import CATALOGUE
+from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.errors import draw_kernels
+from npattn.pictures.pages.jump import draw_jump
+from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
+from npattn.pictures.pages.panels import draw_panel
+from npattn.pictures.pages.projection import draw_projection
+from npattn.typing import Array
+
+__all__ = ["PICTURES", "WIDTH", "draw_pixels", "write_picture"]
+
+WIDTH = 800
+"""Pixels of every picture from left to right: those of a page."""
+NUMS_COLOURS = 256, 128, 64, 48, 32, 24, 16, 12
+"""Numbers of colours that are tried in turn until a file is small."""
+MOST_BYTES = 58_000
+"""Of a file."""
+Draw: TypeAlias = Callable[[], Figure]
+SHOWN_ELSEWHERE = {"cbam-channel", "cbam-spatial", "flexible-segmentation", "residual"}
+"""Systems whose attention is that of a part of them, or of what they are parts of."""
+
+PICTURES: dict[str, Draw] = {
+    "first_gradient_circuit": draw_first_gradient,
+    "squeeze_excitation_circuit": draw_squeeze_excitation,
+    "efficient_channel_matrix": draw_banded_matrix,
+    "batch_norm_projection": draw_projection,
+    "dot_product_attention_jacobian": draw_softmax_jacobian,
+    "dot_product_attention_tiles": draw_tiles,
+    "soft_hard_jump": draw_jump,
+    "error_budgets_kernels": draw_kernels,
+} | {
+    Path(system.derivation).stem: functools.partial(draw_panel, key)
+    for key, system in CATALOGUE.items()
+    if key not in SHOWN_ELSEWHERE
+}
+"""How each is drawn; a system's own picture bears the name of its page."""
+
+
+def draw_pixels(name: str) -> Array:
+    """Draw a picture, (H, W, 3), uint8."""
+    figure = PICTURES[name]()
+    figure.set_dpi(WIDTH / figure.get_size_inches()[0])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def write_picture(name: str, path: Path) -> None:
+    """Write a picture as PNG, with no more colours than `MOST_BYTES` allow.
+
+    Parameters
+    ----------
+    name : str
+        One of `PICTURES`.
+    path : path
+        File that is written, or overwritten.
+
+    Raises
+    ------
+    KeyError
+        If there is no such picture.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_picture("efficient_channel_matrix", Path(folder, "matrix.png"))
+    ...     Path(folder, "matrix.png").stat().st_size <= MOST_BYTES
+    True
+    """
+    image = Image.fromarray(draw_pixels(name))
+    for colours in NUMS_COLOURS:
+        file = io.BytesIO()
+        image.quantize(colours, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
+        if file.tell() <= MOST_BYTES:
+            break
+    path.write_bytes(file.getvalue())

@@ -1,0 +1,78 @@
+"""The pictures of the pages are what their command draws, and small."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pages = pytest.importorskip("npattn.pictures.pages")
+catalogue = pytest.importorskip("npattn.pictures.pages.catalogue")
+image = pytest.importorskip("matplotlib.image")
+
+DERIVATIONS = Path(__file__).parents[2] / "derivations"
+FILES = sorted((DERIVATIONS / "pictures").glob("*"))
+MOST_BYTES = 60_000
+CELL = 20
+"""Pixels along each side of what is compared: a letter that another version draws otherwise changes it little."""
+ALIKE = 0.07
+"""How far pictures may be apart that two versions of matplotlib draw of the same."""
+
+
+def kept(path):
+    """The pixels of a file, from 0 to 1."""
+    return image.imread(path)[..., :3]
+
+
+def ink(pixels):
+    """How much each cell differs from white paper, by colours."""
+    rows, columns = (length // CELL for length in pixels.shape[:2])
+    cells = pixels[: rows * CELL, : columns * CELL].reshape(rows, CELL, columns, CELL, 3)
+    return 1 - cells.mean(axis=(1, 3))
+
+
+def distance(one, other):
+    """How far two pictures are apart: 0 if they are the same, 1 if nothing of one is in the other."""
+    one, other = ink(one), ink(other)
+    return np.abs(one - other).sum() / (one.sum() + other.sum())
+
+
+def test_every_file_has_a_command_that_draws_it_and_stands_beside_it():
+    assert [path.stem for path in FILES] == sorted(pages.PICTURES)
+    text = "".join(path.read_text(encoding="utf-8") for path in DERIVATIONS.glob("*.md"))
+    for path in FILES:
+        assert f"](pictures/{path.name})" in text, path.name
+        assert re.search(rf"`python -m npattn\.pictures\.pages {path.stem}`", text), path.name
+
+
+def test_pictures_are_small_and_as_wide_as_a_page():
+    assert {path.suffix for path in FILES} == {".png"}
+    assert [path.name for path in FILES if path.stat().st_size >= MOST_BYTES] == []
+    assert {kept(path).shape[1] for path in FILES} == {catalogue.WIDTH}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_pictures_are_what_is_drawn_today(path):
+    drawn, found = catalogue.draw_pixels(path.stem) / 255, kept(path)
+    assert np.abs(np.subtract(drawn.shape, found.shape)).max() <= 2
+    assert distance(drawn[: len(found)], found[: len(drawn)]) < ALIKE
+
+
+def test_pictures_of_different_things_are_told_apart():
+    pictures = [kept(path) for path in FILES]
+    for n, one in enumerate(pictures):
+        assert distance(one, one) == 0
+        for other in pictures[:n]:
+            if one.shape == other.shape and not np.array_equal(one, other):
+                assert distance(one, other) > ALIKE
+
+
+def test_the_command_writes_one_picture_and_refuses_to_replace_it(folder):
+    command = [sys.executable, "-m", "npattn.pictures.pages", "efficient_channel_matrix", "-o", "matrix.png"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2))
+    assert (first.returncode, first.stdout) == (0, "matrix.png\n")
+    assert kept("matrix.png").shape[1] == catalogue.WIDTH
+    assert second.returncode == 2
+    assert "matrix.png" in second.stderr.splitlines()[-1]
