@@ -39,11 +39,13 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         run_golden,
         "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
         "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
-        "judges what the kernel makes of them. derivations/golden_files.md describes the\n"
-        "format.",
+        "judges what the kernel makes of them. With --steps it holds every intermediate too,\n"
+        "by name, and npattn verify tells which is the first that is off.\n"
+        "derivations/golden_files.md describes the format.",
         "npattn golden eca",
         "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
+        "npattn golden eca --steps",
         "npattn golden residual inner=cbam inner.channels=16",
         "npattn golden --suite se eca --dtype float16 --jobs 4 -o cases",
     )
@@ -74,6 +76,11 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
     make.add_argument("--seed", type=parse_seed, default=0, help="seed of the inputs and parameters (default: 0)")
     make.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz), or a suite's folder"
+    )
+    make.add_argument(
+        "--steps",
+        action="store_true",
+        help="also write every step of the pass, forward and backward, with the error allowed in it",
     )
     make.add_argument("--force", action="store_true", help=FORCE_HELP)
     add_suite_options(make)
@@ -107,12 +114,14 @@ def run_golden(arguments: argparse.Namespace) -> int:
     with whole_file(path, force=arguments.force) as temporary:
         progress(f"computing {arguments.key} in {dtype}")
         try:
-            case = golden(module, **sizes, dtype=dtype, seed=arguments.seed, values=values)
+            case = golden(module, **sizes, dtype=dtype, seed=arguments.seed, values=values, steps=arguments.steps)
         finally:
             progress("")
-        write(case, temporary)
+        write(case, temporary, steps=arguments.steps)
     print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
     print_results(case)
+    if arguments.steps:
+        print("\n".join(textwrap.wrap(f"steps: {', '.join(case.steps())}", 80, subsequent_indent="  ")))
     return 0
 
 

@@ -21,7 +21,7 @@ __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
 MAX_JOBS = 1024
 BAR_WIDTH = 20
-OF_ONE_CASE = ("key", "fields", "batch", "height", "width", "values", "force")
+OF_ONE_CASE = ("key", "fields", "batch", "height", "width", "values", "steps", "force")
 """What can't be asked for beside a suite."""
 
 

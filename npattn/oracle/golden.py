@@ -47,6 +47,7 @@ def golden(
     params: Any = None,
     upstream: Any = None,
     certify: bool = True,
+    steps: bool = False,
 ) -> Case:
     """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
 
@@ -76,6 +77,8 @@ def golden(
     certify : bool, default True
         Whether the exact results are computed once more, in longdouble, to say how many of their digits are right. On
         large cases that is much of the time. Without it `Case.digits` are NaN; nothing else changes.
+    steps : bool, default False
+        Whether `Case.steps` are measured at once, and not when they are first asked for.
 
     Returns
     -------
@@ -129,7 +132,7 @@ def golden(
         )
     require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
-    require_booleans("golden", certify=certify)
+    require_booleans("golden", certify=certify, steps=steps)
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     require_choice("golden", LAYOUTS, layout=layout)
@@ -152,7 +155,7 @@ def golden(
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
     exact = more_exact.result() if more_exact else {}
-    return Case(
+    case = Case(
         module=module,
         dtype=format.name,
         seed=seed,
@@ -172,6 +175,9 @@ def golden(
         given=tuple(own.arrays),
         rounded=own.rounded,
     )
+    if steps:
+        case.steps()
+    return case
 
 
 def is_judgeable(budget: Budget) -> bool:

@@ -1,0 +1,133 @@
+"""Where what is wrong begins: the first step that is off, or else the steps that can have spoilt it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from npattn.oracle.golden_files.described import Described
+from npattn.oracle.steps.measuring import given_of
+from npattn.oracle.steps.upstream import feeds_of, find_suspects
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+    from npattn.oracle.comparison import Judgement
+
+__all__ = ["first_wrong", "in_order", "where_it_begins"]
+
+WIDTH = 80
+NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
+"""What a system may raise that does not run on arrays which know what they are made from."""
+
+
+def in_order(case: Case, names: Collection[str]) -> list[str]:
+    """Put results and steps in order of computation: outputs and maps between forward and backward steps.
+
+    Parameters
+    ----------
+    case : Case
+        That has steps.
+    names : collection of str
+    """
+    steps = list(case.steps())
+    back = [name for name in steps if is_backward(name)]
+    gradients = [name for name in case.expected if name.endswith(".grad")]
+    others = [name for name in case.expected if name not in gradients]
+    order = [*(name for name in steps if name not in set(back)), *others, *back, *gradients]
+    return [name for name in order if name in names]
+
+
+def is_backward(name: str) -> bool:
+    """Tell whether a step is one of the way back."""
+    return "'" in name.rpartition(" / ")[2].partition(")")[0]
+
+
+def first_wrong(case: Case, judgements: Mapping[str, Judgement]) -> str | None:
+    """Return the name of the first step, in order of computation, that is off; None where no step is."""
+    steps = [name for name in judgements if name not in case.expected]
+    return next((name for name in in_order(case, steps) if not judgements[name].within), None) if steps else None
+
+
+def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str]:
+    """Say where what is wrong begins.
+
+    Parameters
+    ----------
+    case : Case
+    judgements : mapping of str to Judgement
+        Of results and steps.
+
+    Returns
+    -------
+    list of str
+        Lines; none if nothing is wrong, or nothing is known of how the results are made.
+    """
+    wrong = [name for name, judgement in judgements.items() if not judgement.within]
+    if not wrong:
+        return []
+    steps = [name for name in judgements if name not in case.expected]
+    first = first_wrong(case, judgements)
+    if first is not None:
+        return describe_first(case, first, in_order(case, steps))
+    right = [name for name in judgements if name not in wrong and name in case.expected]
+    feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
+    return describe_suspects(feeds, wrong, right, given=len(steps)) if feeds else []
+
+
+def find_feeds(case: Case) -> dict[str, tuple[str, ...]]:
+    """Find which results are made from what; nothing where the system's code isn't there, or can't be followed."""
+    if isinstance(case.module, Described):
+        return {name: step.feeds for name, step in case.steps().items()} if case.measured_steps else {}
+    try:
+        return feeds_of(case.module, given_of(case))
+    except NOT_RUN:
+        return {}
+
+
+def describe_first(case: Case, first: str, steps: Sequence[str]) -> list[str]:
+    """Name the first step that is off, with its line of code, and say what is known of those before it."""
+    golden = case.steps()
+    before, earlier = steps.index(first), list(golden).index(first)
+    if before == earlier:
+        known = {0: "it is the first of all", 1: "the one before it is right"}
+        text = f"begins at {first}: {known.get(before, f'the {before} before it are right')}"
+    else:
+        known = {0: "none is given", 1: "one is given, and right"}
+        known_before = known.get(before, f"{before} are given, and right")
+        text = f"the first step that is off is {first}; of the {earlier} before it {known_before}"
+    return [*wrapped(text), *wrapped(golden[first].line, indent="  ")]
+
+
+def describe_suspects(
+    feeds: Mapping[str, Sequence[str]], wrong: Sequence[str], right: Sequence[str], *, given: int
+) -> list[str]:
+    """Name the steps that feed all that is wrong: first those that feed nothing that is right."""
+    suspects = find_suspects(feeds, wrong, right)
+    lines = [f"all {given} steps given are right" if given > 1 else "the step given is right"] if given else []
+    # What is written wrongly at the very end is in no step.
+    last = [f"the writing of {wrong[0]}"] if len(wrong) == 1 else []
+    where = "upstream of all that is wrong" + (" and of nothing that is right" if right else "")
+    names = [*map(describe_given, suspects.clear), *last]
+    if names:
+        lines += wrapped(f"begins in {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
+    if suspects.hidden:
+        hidden = ", ".join(map(describe_given, suspects.hidden))
+        either = "or, if what is right hides it, in" if names else "begins, hidden from what is right, in"
+        lines += wrapped(f"{either} {hidden}")
+    if not (names or suspects.hidden):
+        lines.append("no one step is upstream of all that is wrong: more than one mistake")
+    return lines
+
+
+def describe_given(node: str) -> str:
+    """Say of what is given that it may be read wrongly; steps are named by their numbers."""
+    group, slash, name = node.partition("/")
+    if not slash or group not in ("inputs", "params", "upstream"):
+        return node
+    return f"the reading of {'dy of ' if group == 'upstream' else ''}{name}"
+
+
+def wrapped(text: str, indent: str = "") -> list[str]:
+    """Fold a sentence into lines."""
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent="  ")
