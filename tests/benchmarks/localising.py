@@ -106,9 +106,9 @@ def suspects_of(case, feeds, results):
     judgements = case.compare(results).judgements
     wrong = [name for name, judgement in judgements.items() if not judgement.within]
     if not wrong:
-        return False, (), ()
+        return {"failed": False, "clear": (), "hidden": ()}
     found = find_suspects(feeds, wrong, [name for name in judgements if name not in wrong])
-    return True, found.clear, found.hidden
+    return {"failed": True, "clear": found.clear, "hidden": found.hidden}
 
 
 def try_case(case, *, every_place=False, planted=faults.FAULTS, most=None):
@@ -130,13 +130,15 @@ def try_case(case, *, every_place=False, planted=faults.FAULTS, most=None):
             visible = place is not None and not case.compare({place: wrong[place]}).judgements[place].within
             for way, kernel in (("fused", kernels.single), ("plain", kernels.nearest)):
                 found = kernel(case, run)
-                report = case.compare(found)
                 results = {name: value for name, value in found.items() if name in case.expected}
-                judged = place, visible, *suspects_of(case, feeds, results)
-                failed, clear, hidden = judged[2:]
-                named = f"{fault}, call {site}, {way}"
                 yield Trial(
-                    case.module.key, repr(case), named, place, visible, failed, report.first_wrong, clear, hidden
+                    key=getattr(case.module, "key", type(case.module).__name__),
+                    case=repr(case),
+                    fault=f"{fault}, call {site}, {way}",
+                    place=place,
+                    visible=visible,
+                    named=case.compare(found).first_wrong,
+                    **suspects_of(case, feeds, results),
                 )
 
 

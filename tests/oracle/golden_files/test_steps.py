@@ -67,7 +67,9 @@ def test_a_file_names_the_step_of_a_system_whose_code_it_does_not_hold(tmp_path)
     assert described.compare({"output": -described.expected["output"], "q.grad": described.expected["q.grad"]}).begins
     case.save(tmp_path / "plain.npz")
     plain = load(tmp_path / "plain.npz")
-    with pytest.raises(TypeError, match=r"does not hold its code; to call it, load the file with systems=\[CausalHead\]"):
+    with pytest.raises(
+        TypeError, match=r"does not hold its code; to call it, load the file with systems=\[CausalHead\]"
+    ):
         plain.compare(steps)
     assert plain.compare({"output": -described.expected["output"]}).begins == []
     np.savez(tmp_path / "steps.npz", **{first: steps[first]})

@@ -14,11 +14,12 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import feeds_of, find_suspects, number_of
 from tests.benchmarks.localising import run_with_steps, try_case
-from tests.own_systems import OWN_SYSTEMS
+from tests.own_systems import CausalHead, NormGate
 
 SIZES = {"batch": 2, "height": 3, "width": 5}
-MODULES = {key: system.example() for key, system in npattn.CATALOGUE.items()}
-MODULES |= {system.__name__: system.example() for system in OWN_SYSTEMS}
+KEYS = "eca", "residual", "hard", "soft-hard", "sdpa", "cam", "coordinate", "flexible"
+MODULES = {key: npattn.CATALOGUE[key].example() for key in KEYS}
+MODULES |= {system.__name__: system.example() for system in (CausalHead, NormGate)}
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +73,18 @@ def test_what_moves_with_a_step_is_what_is_made_from_it(key, backward):
         return results, dict(steps)
 
     def moved(found, right):
-        return [name for name in right if not np.array_equal(found[name], right[name], equal_nan=True)]
+        return [name for name in found if not np.array_equal(found[name], right[name], equal_nan=True)]
 
     feeds, (right, right_steps) = feeds_of(module, given), run(-1)
     tried = 0
-    for call in range(60):
+    for call in range(30):
         results, found = run(call)
         first = moved(found, right_steps)
         if first:
             tried += 1
             together = [name for name in first if number_of(name) == number_of(first[0])]
+            # What comes back may serve forward as well, as a scatter does; then no step is the first.
+            results = {name: value for name, value in results.items() if name.endswith(".grad") or not backward}
             assert {*moved(results, right)} <= {one for name in together for one in feeds[name]}
     assert tried > 0
 
@@ -123,14 +126,22 @@ def wrong_results(case, names):
         (
             ["x.grad", "conv.weight.grad"],
             [
-                "begins in one of the reading of dy of output, (4'), (3'), (2'): upstream of all that",
-                "  is wrong and of nothing that is right",
-                "or, if what is right hides it, in the reading of x, the reading of conv.weight,",
-                "  (1), (2), (3)",
+                "begins in one of the reading of dy of output, (4'), (3'), (2'): upstream of all",
+                "  that is wrong and of nothing that is right",
+                "or, if what is right hides it, in the reading of conv.weight, the reading of x,",
+                "  (1), (2)",
             ],
         ),
         (["output"], ["begins in one of (4), the writing of output: upstream of all that is wrong and"]),
-        (["output", "conv.weight.grad"], ["begins in (4) with (4'): upstream of all that is wrong and of nothing"]),
+        (
+            ["output", "x.grad", "conv.weight.grad"],
+            [
+                "begins in (4) with (4'): upstream of all that is wrong and of nothing that is",
+                "  right",
+                "or, if what is right hides it, in the reading of conv.weight, the reading of x,",
+                "  (1), (2), (3) with (3')",
+            ],
+        ),
     ],
 )
 def test_results_alone_tell_which_steps_can_have_spoilt_them(eca, names, lines):
@@ -179,10 +190,10 @@ def test_what_cannot_be_followed_is_made_from_all():
     assert "output" in feeds["(2) y"]
 
 
-@pytest.mark.parametrize("key", ["eca", "cbam", "danet", "sdpa", "hard", "residual"])
+@pytest.mark.parametrize("key", ["eca", "sdpa", "hard", "residual", "CausalHead"])
 def test_a_visible_fault_is_named_at_its_step_and_never_pointed_away_from(key):
-    case = golden(MODULES[key], **SIZES, dtype="float16", certify=False)
-    trials = list(try_case(case, most=6))
+    case = golden(MODULES[key], **SIZES, dtype="bfloat16", certify=False)
+    trials = list(try_case(case, most=5))
     assert sum(trial.visible for trial in trials) > 3
     for trial in trials:
         if trial.visible:

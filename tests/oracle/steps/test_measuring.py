@@ -152,7 +152,8 @@ def test_steps_that_memory_would_not_hold_are_measured_group_by_group(eca, monke
     assert list(steps) == list(eca.steps())
     for name, step in steps.items():
         np.testing.assert_array_equal(step.expected, eca.steps()[name].expected)
-        np.testing.assert_allclose(step.budget, eca.steps()[name].budget, rtol=1)  # fused runs round in another order
+        ratio = step.budget / eca.steps()[name].budget  # runs of fused kernels round in another order
+        assert 0.9 < np.median(ratio) < 1.1
 
 
 def test_groups_hold_no_more_than_they_may_but_for_a_single_step(monkeypatch):
