@@ -18,9 +18,9 @@ __all__ = ["FlowingArray", "flow", "new_mark"]
 
 MARKS = itertools.count()
 NONE: frozenset[int] = frozenset()
-OF_SHAPES = {np.empty_like, np.zeros_like, np.ones_like}
+OF_SHAPES: set[Any] = {np.empty_like, np.zeros_like, np.ones_like}
 """Functions whose result has nothing of the numbers that they are given."""
-WRITING = {np.copyto, np.put, np.put_along_axis, np.place, np.putmask, np.fill_diagonal}
+WRITING: set[Any] = {np.copyto, np.put, np.put_along_axis, np.place, np.putmask, np.fill_diagonal}
 """Functions that write to their first argument."""
 
 

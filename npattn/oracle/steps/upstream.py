@@ -49,8 +49,9 @@ def feeds_of(module: Module, given: Given) -> dict[str, tuple[str, ...]]:
     marks: dict[str, int | None] = {}
 
     def take(group: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        marks.update({f"{group}/{name}": new_mark() for name in arrays})
-        return {name: flow(np.array(a), frozenset([marks[f"{group}/{name}"]])) for name, a in arrays.items()}
+        own = {name: new_mark() for name in arrays}
+        marks.update({f"{group}/{name}": mark for name, mark in own.items()})
+        return {name: flow(np.array(a), frozenset([own[name]])) for name, a in arrays.items()}
 
     def list_steps(steps: Sequence[Step]) -> dict[str, Array]:
         marks.update({name: getattr(step.value, "mark", None) for name, step in name_steps(steps).items()})
