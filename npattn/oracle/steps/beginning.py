@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from npattn.oracle.budgets import Given
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.measuring import given_of
 from npattn.oracle.steps.upstream import feeds_of, find_suspects
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["first_wrong", "in_order", "where_it_begins"]
 
 WIDTH = 80
+MOST_LISTED = 12
+NEAR = 0.5
+"""Share of its limit beyond which a step, though it may be right, may be where a mistake begins."""
 NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
 """What a system may raise that does not run on arrays which know what they are made from."""
 
@@ -69,7 +73,7 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
     steps = [name for name in judgements if name not in case.expected]
     first = first_wrong(case, judgements)
     if first is not None:
-        return describe_first(case, first, in_order(case, steps))
+        return describe_first(case, first, judgements)
     right = [name for name in judgements if name not in wrong and name in case.expected]
     feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
     return describe_suspects(feeds, wrong, right, given=len(steps)) if feeds else []
@@ -85,18 +89,27 @@ def find_feeds(case: Case) -> dict[str, tuple[str, ...]]:
         return {}
 
 
-def describe_first(case: Case, first: str, steps: Sequence[str]) -> list[str]:
+def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) -> list[str]:
     """Name the first step that is off, with its line of code, and say what is known of those before it."""
     golden = case.steps()
-    before, earlier = steps.index(first), list(golden).index(first)
-    if before == earlier:
-        known = {0: "it is the first of all", 1: "the one before it is right"}
-        text = f"begins at {first}: {known.get(before, f'the {before} before it are right')}"
-    else:
+    steps = in_order(case, [name for name in judgements if name in golden])
+    before, earlier = steps[: steps.index(first)], list(golden).index(first)
+    near = [name for name in before if share_of_limit(judgements[name]) > NEAR]
+    if len(before) < earlier:
         known = {0: "none is given", 1: "one is given, and right"}
-        known_before = known.get(before, f"{before} are given, and right")
+        known_before = known.get(len(before), f"{len(before)} are given, and right")
         text = f"the first step that is off is {first}; of the {earlier} before it {known_before}"
+    else:
+        known = {0: "it is the first of all", 1: "the one before it is right"}
+        text = f"begins at {first}: {known.get(len(before), f'the {len(before)} before it are right')}"
+    if near:
+        text += f"; or already at {', '.join(near)}, near {'its limit' if len(near) == 1 else 'their limits'}"
     return [*wrapped(text), *wrapped(golden[first].line, indent="  ")]
+
+
+def share_of_limit(judgement: Judgement) -> float:
+    """Return how much of what is allowed a step or result is off."""
+    return max(judgement.worst / judgement.worst_limit, judgement.rms / judgement.rms_limit)
 
 
 def describe_suspects(
@@ -108,24 +121,26 @@ def describe_suspects(
     # What is written wrongly at the very end is in no step.
     last = [f"the writing of {wrong[0]}"] if len(wrong) == 1 else []
     where = "upstream of all that is wrong" + (" and of nothing that is right" if right else "")
-    names = [*map(describe_given, suspects.clear), *last]
+    names = [*listed(suspects.clear), *last]
     if names:
         lines += wrapped(f"begins in {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
     if suspects.hidden:
-        hidden = ", ".join(map(describe_given, suspects.hidden))
         either = "or, if what is right hides it, in" if names else "begins, hidden from what is right, in"
-        lines += wrapped(f"{either} {hidden}")
+        lines += wrapped(f"{either} {', '.join(listed(suspects.hidden))}")
     if not (names or suspects.hidden):
         lines.append("no one step is upstream of all that is wrong: more than one mistake")
     return lines
 
 
-def describe_given(node: str) -> str:
-    """Say of what is given that it may be read wrongly; steps are named by their numbers."""
-    group, slash, name = node.partition("/")
-    if not slash or group not in ("inputs", "params", "upstream"):
-        return node
-    return f"the reading of {'dy of ' if group == 'upstream' else ''}{name}"
+def listed(nodes: Sequence[str]) -> list[str]:
+    """List steps by their numbers, the last ones of many, and what is given, which may be read wrongly."""
+    given = [node for node in nodes if node.partition("/")[0] in Given._fields]
+    steps = [node for node in nodes if node not in given]
+    more = [f"{len(steps) - MOST_LISTED} before these"] if len(steps) > MOST_LISTED else []
+    read = [
+        f"dy of {name}" if group == "upstream" else name for group, _, name in (one.partition("/") for one in given)
+    ]
+    return [*steps[-MOST_LISTED:], *more, *([f"the reading of {', '.join(read[:MOST_LISTED])}"] if read else [])]
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:

@@ -126,10 +126,9 @@ def wrong_results(case, names):
         (
             ["x.grad", "conv.weight.grad"],
             [
-                "begins in one of the reading of dy of output, (4'), (3'), (2'): upstream of all",
+                "begins in one of (4'), (3'), (2'), the reading of dy of output: upstream of all",
                 "  that is wrong and of nothing that is right",
-                "or, if what is right hides it, in the reading of conv.weight, the reading of x,",
-                "  (1), (2)",
+                "or, if what is right hides it, in (1), (2), the reading of conv.weight, x",
             ],
         ),
         (["output"], ["begins in one of (4), the writing of output: upstream of all that is wrong and"]),
@@ -138,8 +137,8 @@ def wrong_results(case, names):
             [
                 "begins in (4) with (4'): upstream of all that is wrong and of nothing that is",
                 "  right",
-                "or, if what is right hides it, in the reading of conv.weight, the reading of x,",
-                "  (1), (2), (3) with (3')",
+                "or, if what is right hides it, in (1), (2), (3) with (3'), the reading of",
+                "  conv.weight, x",
             ],
         ),
     ],
@@ -156,6 +155,18 @@ def test_steps_that_are_right_are_no_suspects(eca):
     assert report.begins[0] == "all 2 steps given are right"
     assert "(3')" not in " ".join(report.begins[1:])
     assert "(2')" in " ".join(report.begins[1:])
+
+
+def test_a_step_that_is_nearly_off_is_named_beside_the_first_that_is(eca):
+    found = {name: step.expected for name, step in eca.steps().items()}
+    sizes = {name: eca.steps()[name].limits[0] * eca.steps()[name].budget.flat[0] for name in ("(2) z", "(3) a")}
+    for name, share in (("(2) z", 0.9), ("(3) a", 1.1)):
+        found[name] = found[name].copy()
+        found[name].flat[0] += share * sizes[name]
+    assert (
+        eca.compare(found).begins[0]
+        == "begins at (3) a: the 2 before it are right; or already at (2) z, near its limit"
+    )
 
 
 def test_right_results_say_nothing(eca):
