@@ -44,7 +44,7 @@ def feeds_of(module: Module, given: Given) -> dict[str, tuple[str, ...]]:
     >>> module = npattn.EfficientChannelAttention(channels=4)
     >>> feeds = feeds_of(module, Given(module.init(), {"x": x}, {"output": x}))
     >>> feeds["upstream/output"], feeds["(3) a"], feeds["(2') dp"]
-    (('x.grad', 'conv.weight.grad'), ('output', 'x.grad', 'conv.weight.grad', 'channel'), ('x.grad',))
+    (('x.grad', 'conv.weight.grad'), ('output', 'x.grad', 'channel'), ('x.grad',))
     """
     marks: dict[str, int | None] = {}
 
@@ -109,7 +109,7 @@ def find_suspects(feeds: Feeds, wrong: Collection[str], right: Collection[str]) 
     >>> find_suspects(feeds, ["x.grad"], ["y"])
     Suspects(clear=("(2')",), hidden=('(1)',))
     >>> find_suspects(feeds, ["y", "x.grad"], [])
-    Suspects(clear=('(1)',), hidden=())
+    Suspects(clear=('(1)', "(2) with (2')"), hidden=())
     """
     fed: dict[str, list[set[str]]] = {}
     for node, results in feeds.items():
