@@ -39,9 +39,9 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         run_golden,
         "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
         "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
-        "judges what the kernel makes of them. With --steps it holds every intermediate too,\n"
-        "by name, and npattn verify tells which is the first that is off.\n"
-        "derivations/golden_files.md describes the format.",
+        "judges what the kernel makes of them. With --steps the file holds every\n"
+        "intermediate too, by name, and npattn verify tells which is the first that is\n"
+        "off. derivations/golden_files.md describes the format.",
         "npattn golden eca",
         "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
