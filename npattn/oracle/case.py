@@ -209,7 +209,7 @@ class Case:
             input without a gradient, noise or a mask, is as it should be.
         least_judged : float, default 0.5
             A result does not pass if a smaller share of its elements can be judged. One of which nothing can be judged
-            never passes.
+            never passes. A step does, as far as it can be judged.
         require : {None, "all"}, optional
             Whether results that are not given make the report fail, but for attention maps, which a kernel may never
             make. It names them in any case.

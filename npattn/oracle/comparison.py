@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -205,6 +205,8 @@ def compare(
             meant = did_you_mean(name, case.expected, 0.6)
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
     found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
+    # Too little of a step may be known to judge it, and its result be right: it tells nothing then.
+    found = [j if j.name in case.expected else replace(j, enough=True) for j in found]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
     missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
     judgements = {judgement.name: judgement for judgement in found}

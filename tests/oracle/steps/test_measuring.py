@@ -14,8 +14,10 @@ from npattn.oracle.budgets import limits_of, measure_budgets, observe
 from npattn.oracle.steps import measuring
 from npattn.oracle.steps.measuring import given_of, measure_steps
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
+from npattn.tracing import Step
 from tests.own_systems import OWN_SYSTEMS
 
+X = np.array([1.0, 2.0])
 SIZES = {"batch": 2, "height": 3, "width": 5, "certify": False}
 MODULES = {key: system.example() for key, system in npattn.CATALOGUE.items()}
 MODULES |= {system.__name__: system.example() for system in OWN_SYSTEMS}
@@ -133,6 +135,11 @@ def test_a_misspelt_name_is_told_the_nearest(eca, name, words):
         eca.compare({name: np.zeros(3)})
 
 
+def test_whether_steps_are_measured_at_once_is_yes_or_no():
+    with pytest.raises(TypeError, match="golden: steps=1 is an int; expected True or False"):
+        golden(MODULES["eca"], steps=1)
+
+
 def test_results_alone_measure_no_step():
     case = golden(MODULES["eca"], **SIZES)
     case.compare(case.expected)
@@ -154,6 +161,27 @@ def test_steps_that_memory_would_not_hold_are_measured_group_by_group(eca, monke
         np.testing.assert_array_equal(step.expected, eca.steps()[name].expected)
         ratio = step.budget / eca.steps()[name].budget  # runs of fused kernels round in another order
         assert 0.9 < np.median(ratio) < 1.1
+
+
+def test_a_step_that_a_run_lacks_or_has_in_another_shape_is_not_judged():
+    read = measuring.reader_of({"(1) x": (2,), "(2) y": (2,), "(3) z": ()})
+    steps = [Step(f"({i})", name, value, "") for i, name, value in ((1, "x", X), (2, "y", X[:1]), (4, "w", X))]
+    found = read(steps)
+    assert list(found) == ["(1) x", "(2) y", "(3) z"]
+    assert found["(1) x"] is X
+    assert np.isnan(found["(2) y"]).all()
+    assert found["(3) z"].shape == ()
+
+
+def test_a_step_of_which_nothing_can_be_judged_fails_no_report(eca):
+    case = replace(eca)
+    steps = eca.steps()
+    beyond = replace(steps["(2) z"], budget=np.full_like(steps["(2) z"].budget, np.inf))
+    case.keep_steps(steps | {"(2) z": beyond})
+    report = case.compare({"(2) z": np.zeros_like(beyond.expected), "(3) a": steps["(3) a"].expected})
+    assert report.passed
+    assert "0.00% of 64 elements can be judged" in str(report)
+    assert not case.compare({"(2) z": np.zeros(3)}).passed
 
 
 def test_groups_hold_no_more_than_they_may_but_for_a_single_step(monkeypatch):
