@@ -119,7 +119,7 @@ def find_suspects(feeds: Feeds, wrong: Collection[str], right: Collection[str]) 
     def explains(sets: Iterable[set[str]]) -> bool:
         return set(wrong) <= set(chain.from_iterable(sets))
 
-    def add(clear: bool) -> tuple[str, ...]:
+    def collect(clear: bool) -> tuple[str, ...]:
         def counted(number: str) -> list[set[str]]:
             return [one for one in fed.get(number, []) if not (clear and one & set(right))]
 
@@ -134,7 +134,7 @@ def find_suspects(feeds: Feeds, wrong: Collection[str], right: Collection[str]) 
                 found.append(pair)
         return tuple(added)
 
-    return Suspects(add(clear=True), add(clear=False))
+    return Suspects(collect(clear=True), collect(clear=False))
 
 
 def found_any(found: Collection[str], *names: str) -> bool:
