@@ -8,7 +8,7 @@ once in float32 and one rounded operation at a time, and judged twice: with all 
     python tests/benchmarks/localising.py --every-place
 
 A fault stands at the first step that it changes in an exact run. It is visible there if that alone, computed exactly,
-is beyond the step's budget. Some change no step: those of lines without a number, whose values reach the results alone.
+is beyond the step's budget. Some change no step: they change nothing, or what reaches the results alone.
 """
 
 import argparse
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import npattn
 from npattn.oracle import golden
-from npattn.oracle.steps.beginning import find_feeds
+from npattn.oracle.steps.beginning import NEAR, find_feeds, share_of_limit
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import find_suspects, number_of
 from tests.benchmarks import faults, kernels
@@ -51,6 +51,8 @@ class Trial:
         Whether the results alone are told from right ones.
     named : str or None
         The first step that is off, where steps are given.
+    near : bool
+        Whether the report names the step at which the fault stands beside that one, as one that is nearly off.
     clear, hidden : tuple of str
         By the results alone: numbers of the steps that can have spoilt them.
     """
@@ -62,6 +64,7 @@ class Trial:
     visible: bool
     failed: bool
     named: str | None
+    near: bool
     clear: tuple
     hidden: tuple
 
@@ -130,6 +133,7 @@ def try_case(case, *, every_place=False, planted=faults.FAULTS, most=None):
             visible = place is not None and not case.compare({place: wrong[place]}).judgements[place].within
             for way, kernel in (("fused", kernels.single), ("plain", kernels.nearest)):
                 found = kernel(case, run)
+                report = case.compare(found)
                 results = {name: value for name, value in found.items() if name in case.expected}
                 yield Trial(
                     key=getattr(case.module, "key", type(case.module).__name__),
@@ -137,7 +141,8 @@ def try_case(case, *, every_place=False, planted=faults.FAULTS, most=None):
                     fault=f"{fault}, call {site}, {way}",
                     place=place,
                     visible=visible,
-                    named=case.compare(found).first_wrong,
+                    named=report.first_wrong,
+                    near=place is not None and share_of_limit(report.judgements[place]) > NEAR,
                     **suspects_of(case, feeds, results),
                 )
 
@@ -180,16 +185,19 @@ def exceptions(trials, most):
     elsewhere = [t for t in trials if t.visible and not t.right]
     missed = [t for t in trials if t.place and t.failed and number_of(t.place) not in set.union(*t.candidates)]
     early = [t for t in trials if t.place and not t.visible and t.named not in (None, t.place)]
-    nowhere = [t for t in trials if t.place is None]
+    unnamed = [t for t in early if not t.near]
+    nowhere = [t for t in trials if t.place is None and t.failed]
     lines = []
     for title, those in (
         ("visible at its step, and named elsewhere", elsewhere),
         ("not among what results point to", missed),
         ("not visible at its step, and another named", early),
-        ("in no step", nowhere),
+        ("of these, its own not named as nearly off", unnamed),
+        ("seen in results, and in no step", nowhere),
     ):
         lines.append(f"{title}: {len(those)}")
         lines += [f"  {t.case}: {t.fault}: at {t.place}, named {t.named}" for t in those[:most]]
+    lines.append(f"changes nothing: {count(trials, lambda t: t.place is None and not t.failed)}")
     return lines
 
 
