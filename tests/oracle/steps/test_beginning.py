@@ -13,7 +13,6 @@ from npattn.oracle import generic_values, golden
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import feeds_of, find_suspects, number_of
-from tests.benchmarks.localising import run_with_steps, try_case
 from tests.own_systems import CausalHead, NormGate
 
 SIZES = {"batch": 2, "height": 3, "width": 5}
@@ -199,20 +198,3 @@ def test_what_cannot_be_followed_is_made_from_all():
     feeds = feeds_of(module, given_of(module))
     assert "output" in feeds["(1) y"]
     assert "output" in feeds["(2) y"]
-
-
-@pytest.mark.parametrize("key", ["eca", "sdpa", "hard", "residual", "CausalHead"])
-def test_a_visible_fault_is_named_at_its_step_and_never_pointed_away_from(key):
-    case = golden(MODULES[key], **SIZES, dtype="bfloat16", certify=False)
-    trials = list(try_case(case, most=5))
-    assert sum(trial.visible for trial in trials) > 3
-    for trial in trials:
-        if trial.visible:
-            assert trial.named == trial.place, trial
-        if trial.failed and trial.place:
-            assert number_of(trial.place) in set.union(*trial.candidates), trial
-
-
-def test_a_run_with_steps_has_all_that_a_case_has(eca):
-    found = run_with_steps(eca.module, *given_of(eca.module))
-    assert found.keys() == {*eca.expected, *eca.steps()} - {*eca.maps}
