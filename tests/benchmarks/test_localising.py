@@ -11,7 +11,7 @@ from tests.benchmarks.localising import Trial, exceptions, run_with_steps, table
 from tests.own_systems import CausalHead
 
 SIZES = {"batch": 2, "height": 3, "width": 5, "certify": False}
-MODULES = {key: npattn.CATALOGUE[key].example() for key in ("eca", "sdpa", "hard", "residual")}
+MODULES = {key: npattn.CATALOGUE[key].example() for key in ("eca", "sdpa", "residual")}
 MODULES["own"] = CausalHead()
 
 
