@@ -87,6 +87,14 @@ def test_golden_writes_steps_and_verify_names_the_first_that_is_off(command, fol
     assert found["begins"].startswith("begins at (3') dz: ")
 
 
+def test_verify_measures_the_steps_that_a_file_lacks(command, small):
+    case, _ = small
+    np.savez("steps.npz", **{"(3) a": 2 * case.expected["channel"]})
+    status, out, _ = command("verify", "eca-float16.npz", "steps.npz")
+    assert status == 1
+    assert "the first step that is off is (3) a; of the 2 before it none is given\n" in out
+
+
 def test_verify_says_by_results_alone_which_steps_are_suspected(command, small):
     case, _ = small
     np.savez("wrong.npz", **case.expected | {"output": 2 * case.expected["output"]})
