@@ -122,13 +122,14 @@ def describe_suspects(
     last = [f"the writing of {wrong[0]}"] if len(wrong) == 1 else []
     where = "upstream of all that is wrong" + (" and of nothing that is right" if right else "")
     names = [*listed(suspects.clear), *last]
+    hidden = ", ".join(listed(suspects.hidden))
     if names:
-        lines += wrapped(f"begins in {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
-    if suspects.hidden:
-        either = "or, if what is right hides it, in" if names else "begins, hidden from what is right, in"
-        lines += wrapped(f"{either} {', '.join(listed(suspects.hidden))}")
-    if not (names or suspects.hidden):
-        lines.append("no one step is upstream of all that is wrong: more than one mistake")
+        begins = "begins in" if len(wrong) == 1 else "if it is one mistake, it begins in"
+        lines += wrapped(f"{begins} {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
+        lines += wrapped(f"or, if what is right hides it, in {hidden}") if hidden else []
+    else:
+        one = f", or one that what is right hides, in {hidden}" if hidden else ""
+        lines += wrapped(f"no one step is {where}: more than one mistake{one}")
     return lines
 
 

@@ -125,8 +125,8 @@ def wrong_results(case, names):
         (
             ["x.grad", "conv.weight.grad"],
             [
-                "begins in one of (4'), (3'), (2'), the reading of dy of output: upstream of all",
-                "  that is wrong and of nothing that is right",
+                "if it is one mistake, it begins in one of (4'), (3'), (2'), the reading of dy of",
+                "  output: upstream of all that is wrong and of nothing that is right",
                 "or, if what is right hides it, in (1), (2), the reading of conv.weight, x",
             ],
         ),
@@ -134,10 +134,18 @@ def wrong_results(case, names):
         (
             ["output", "x.grad", "conv.weight.grad"],
             [
-                "begins in (4) with (4'): upstream of all that is wrong and of nothing that is",
-                "  right",
+                "if it is one mistake, it begins in (4) with (4'): upstream of all that is wrong",
+                "  and of nothing that is right",
                 "or, if what is right hides it, in (1), (2), (3) with (3'), the reading of",
                 "  conv.weight, x",
+            ],
+        ),
+        (
+            ["output", "conv.weight.grad"],
+            [
+                "no one step is upstream of all that is wrong and of nothing that is right: more",
+                "  than one mistake, or one that what is right hides, in (1), (2), (3) with (3'),",
+                "  (4) with (4'), the reading of conv.weight, x",
             ],
         ),
     ],
