@@ -19,6 +19,7 @@ __all__ = ["first_wrong", "in_order", "where_it_begins"]
 
 WIDTH = 80
 MOST_LISTED = 12
+"""Steps of a list; of more the first are only counted."""
 NEAR = 0.5
 """Share of its limit beyond which a step, though it may be right, may be where a mistake begins."""
 NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
@@ -70,13 +71,18 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
     wrong = [name for name, judgement in judgements.items() if not judgement.within]
     if not wrong:
         return []
-    steps = [name for name in judgements if name not in case.expected]
     first = first_wrong(case, judgements)
     if first is not None:
         return describe_first(case, first, judgements)
-    right = [name for name in judgements if name not in wrong and name in case.expected]
+    right = [name for name, judgement in judgements.items() if judgement.passed and name in case.expected]
+    steps = [name for name, judgement in judgements.items() if name not in case.expected and is_known(judgement)]
     feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
     return describe_suspects(feeds, wrong, right, given=len(steps)) if feeds else []
+
+
+def is_known(judgement: Judgement) -> bool:
+    """Tell whether all elements could be judged: only then a step that is not off is right."""
+    return not judgement.unjudged
 
 
 def find_feeds(case: Case) -> dict[str, tuple[str, ...]]:
@@ -93,7 +99,8 @@ def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) 
     """Name the first step that is off, with its line of code, and say what is known of those before it."""
     golden = case.steps()
     steps = in_order(case, [name for name in judgements if name in golden])
-    before, earlier = steps[: steps.index(first)], list(golden).index(first)
+    before = [name for name in steps[: steps.index(first)] if is_known(judgements[name])]
+    earlier = list(golden).index(first)
     near = [name for name in before if share_of_limit(judgements[name]) > NEAR]
     if len(before) < earlier:
         known = {0: "none is given", 1: "one is given, and right"}

@@ -1,6 +1,7 @@
 """Where what is wrong begins: the first step that is off; without steps, those that can have spoilt the results."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,6 +175,22 @@ def test_a_step_that_is_nearly_off_is_named_beside_the_first_that_is(eca):
         eca.compare(found).begins[0]
         == "begins at (3) a: the 2 before it are right; or already at (2) z, near its limit"
     )
+
+
+def test_what_cannot_be_judged_is_not_called_right(eca):
+    case, steps = replace(eca), eca.steps()
+    beyond = replace(steps["(3') dz"], budget=np.full_like(steps["(3') dz"].budget, np.inf))
+    case.keep_steps(steps | {"(3') dz": beyond})
+    given = {name: steps[name].expected for name in steps}
+    assert case.compare(given | {"(2') dp": -given["(2') dp"]}).begins[0] == (
+        "the first step that is off is (2') dp; of the 7 before it 6 are given, and right"
+    )
+    results = wrong_results(case, ["x.grad", "conv.weight.grad"])
+    report = case.compare(results | {"(3') dz": given["(3') dz"], "(4') da": given["(4') da"]})
+    assert report.begins[0] == "the step given is right"
+    assert "one of (3'), (2')" in " ".join(report.begins)
+    unknown = replace(case, budget=case.budget | {"output": np.full_like(case.budget["output"], np.inf)})
+    assert "hides" not in " ".join(unknown.compare({"output": results["output"], "x.grad": results["x.grad"]}).begins)
 
 
 def test_right_results_say_nothing(eca):
