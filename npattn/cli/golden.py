@@ -41,11 +41,13 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         run_golden,
         "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
         "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
-        "judges what the kernel makes of them. derivations/golden_files.md describes the\n"
-        "format.",
+        "judges what the kernel makes of them. With --steps the file holds every\n"
+        "intermediate too, by name, and npattn verify tells which is the first that is\n"
+        "off. derivations/golden_files.md describes the format.",
         "npattn golden eca",
         "npattn golden eca channels=64 kernel_size=5 --dtype bfloat16 -o eca.npz",
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
+        "npattn golden eca --steps",
         "npattn golden residual inner=cbam inner.channels=16",
         "npattn golden --suite se eca --dtype float16 --jobs 4 -o cases",
     )
@@ -82,6 +84,11 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     make.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: KEY-FORMAT.npz), or a suite's folder"
+    )
+    make.add_argument(
+        "--steps",
+        action="store_true",
+        help="also write every step of the pass, forward and backward, with the error allowed in it",
     )
     make.add_argument("--force", action="store_true", help=FORCE_HELP)
     add_suite_options(make)
@@ -122,14 +129,17 @@ def run_golden(arguments: argparse.Namespace) -> int:
                 dtype=dtype,
                 seed=arguments.seed,
                 values=values,
+                steps=arguments.steps,
                 certify=CERTIFY[arguments.certify or "all"],
                 progress=lambda done, expected: progress(f"{bar(done, expected)} passes  {what}"),
             )
         finally:
             progress("")
-        write(case, temporary)
+        write(case, temporary, steps=arguments.steps)
     print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
     print_results(case)
+    if arguments.steps:
+        print("\n".join(textwrap.wrap(f"steps: {', '.join(case.steps())}", 80, subsequent_indent="  ")))
     return 0
 
 

@@ -20,7 +20,7 @@ from npattn.oracle.suites import Progress
 __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
 MAX_JOBS = 1024
-SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
+SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "steps", "force")
 """What can't be asked for beside a suite."""
 
 

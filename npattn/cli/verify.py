@@ -34,6 +34,9 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
         "folder of these .npy files. For bfloat16 and 8-bit floats .npy has no dtype:\n"
         "write them as float32. Where FILE is a suite's folder, RESULTS is a folder with\n"
         "such a file or folder for each case: NAME.npz or NAME/ for NAME.npz of it.\n\n"
+        "Steps are judged too, by the names that they have in npattn trace: '(3) a.npy',\n"
+        "\"(3') dz.npy\", 'sa / (4) o.npy', which in a folder is 'sa - (4) o.npy'. The report\n"
+        "then names the first that is off.\n\n"
         "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
         "the input is bad.",
         "npattn verify eca-float16.npz results.npz",
@@ -180,6 +183,8 @@ def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
         "passed": has_passed(verdict, all_required),
         "error": verdict.error or None,
         "missing": None if report is None else list(report.missing),
+        "first_wrong": None if report is None else report.first_wrong,
+        "begins": None if report is None else " ".join(map(str.strip, report.begins)) or None,
         "judgements": None if report is None else [judgement_to_json(one) for one in report.judgements.values()],
     }
 

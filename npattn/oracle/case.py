@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden_files.writing import save
 from npattn.oracle.layouts import lay_out
+from npattn.oracle.steps import GoldenStep, measure_steps, with_steps
 from npattn.oracle.tensors import Change, describe_changes
 
 __all__ = ["Case"]
@@ -78,6 +79,7 @@ class Case:
     layout: str = "contiguous"
     given: tuple[str, ...] = ()
     rounded: dict[str, Change] = field(default_factory=dict)
+    measured_steps: dict[str, GoldenStep] | None = field(default=None, init=False)
 
     @property
     def format(self) -> Format:
@@ -143,6 +145,56 @@ class Case:
         others = {*self.upstream, *self.params}
         return tuple(name for name in self.expected if not name.endswith(".grad") and name not in others)
 
+    def steps(self) -> dict[str, GoldenStep]:
+        """Return every step of the pass, forward and backward: its exact value and error budget.
+
+        They are measured when they are first asked for, unless `golden` was told to, or the case was read from a file
+        that holds them: by the same runs with stochastic rounding that gave the results their budgets, once more.
+
+        Returns
+        -------
+        dict of GoldenStep
+            By name, ``"(3) a"`` or ``"(3') dz"``, in order of computation; of a part of a system ``"sa / (4) o"``, as
+            `npattn.trace` has it. What a line assigns several times, or several times over, is ``"(4) q #1"``,
+            ``"(4) q #2"``. Where a system has no numbers on its lines, the calls of primitives are its steps. Values
+            that are no floating-point numbers, such as indices, are left out: near ties decide them.
+
+        Raises
+        ------
+        TypeError
+            If the case is from a file without steps, of a system whose code it doesn't hold.
+
+        Examples
+        --------
+        >>> import npattn
+        >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+        >>> steps = case.steps()
+        >>> list(steps)[:4], list(steps)[-2:]
+        (['(1) p', '(2) z', '(3) a', '(4) y'], ["(2') conv.weight.grad", "(1') dx"])
+        >>> steps["(3) a"].expected.shape, steps["(3') dz"].feeds
+        ((1, 4), ('x.grad', 'conv.weight.grad'))
+        """
+        if self.measured_steps is None:
+            self.keep_steps(measure_steps(self))
+        assert self.measured_steps is not None
+        return self.measured_steps
+
+    def keep_steps(self, steps: dict[str, GoldenStep]) -> None:
+        """Take steps that were measured before."""
+        object.__setattr__(self, "measured_steps", steps)
+
+    def with_steps(self, names: Iterable[str]) -> Case:
+        """Return the case with those of its steps among its results that are named; other names are left alone.
+
+        Raises
+        ------
+        TypeError
+            As `steps` raises it.
+        ValueError
+            If a name has the form of a step's and is none; the nearest is named.
+        """
+        return with_steps(self, names)
+
     def compare(
         self, results: Mapping[str, Any], *, least_judged: float = LEAST_JUDGED, require: str | None = None
     ) -> Comparison:
@@ -151,13 +203,13 @@ class Case:
         Parameters
         ----------
         results : mapping of str to array
-            Any of the names in `expected`: NumPy arrays, torch tensors of any device and dtype, CuPy or JAX arrays, or
-            whatever speaks DLPack. What is none of these, or not of real floating-point numbers, fails, and the report
-            says why. So does None, which torch has for the gradient of what none has reached; that of an input without
-            a gradient, noise or a mask, is as it should be.
+            Any of the names in `expected` and of `steps`: NumPy arrays, torch tensors of any device and dtype, CuPy or
+            JAX arrays, or whatever speaks DLPack. What is none of these, or not of real floating-point numbers, fails,
+            and the report says why. So does None, which torch has for the gradient of what none has reached; that of an
+            input without a gradient, noise or a mask, is as it should be.
         least_judged : float, default 0.5
             A result does not pass if a smaller share of its elements can be judged. One of which nothing can be judged
-            never passes.
+            never passes. A step does, as far as it can be judged.
         require : {None, "all"}, optional
             Whether results that are not given make the report fail, but for attention maps, which a kernel may never
             make. It names them in any case.
@@ -165,13 +217,16 @@ class Case:
         Returns
         -------
         Comparison
+            With steps, in order of computation. A failing one says where what is wrong begins: the first step that is
+            off, or else, by the system's own code, which steps can have spoilt it.
 
         Raises
         ------
         TypeError
             If `results` is no mapping.
         ValueError
-            If it is empty, or holds a name that is not in `expected`; if `require` is another string.
+            If it is empty, or holds a name that is neither in `expected` nor in `steps`; if `require` is another
+            string.
 
         Examples
         --------
@@ -218,7 +273,7 @@ class Case:
         if not report.passed:
             raise AssertionError(str(report))
 
-    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+    def save(self, path: str | os.PathLike[str], *, force: bool = False, steps: bool = False) -> None:
         """Write the case to a file that programs in any language can read; `npattn.oracle.load` reads it back.
 
         ``derivations/golden_files.md`` describes the format: plain arrays and a JSON header in an .npz archive.
@@ -229,6 +284,8 @@ class Case:
             Ends in ``.npz``, if NumPy's users are to recognise it.
         force : bool, default False
             Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
+        steps : bool, default False
+            Whether the file holds the steps as well.
 
         Raises
         ------
@@ -248,4 +305,4 @@ class Case:
         ...         print(file["inputs/x"].shape, file["expected/x.grad"].dtype)
         (1, 4, 3, 3) float64
         """
-        save(self, path, force=force)
+        save(self, path, force=force, steps=steps)

@@ -12,6 +12,7 @@ import numpy as np
 
 from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
 from npattn.oracle.diagnosis import read_order, read_result
+from npattn.oracle.steps import first_wrong, in_order, where_it_begins
 from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Comparison:
     title : str
         What was compared.
     judgements : dict of Judgement
-        By name: troubles first, then the largest errors.
+        By name: troubles first, then the largest errors; with steps of the case, in order of computation.
     missing : tuple of str
         Results of the case that were not given, but for attention maps.
     required : bool
@@ -107,7 +108,8 @@ class Comparison:
     def readings(self) -> dict[str, str]:
         """What wrong results look like, by name, where that can be said: ``"0.8 times expected"``."""
         wrong = {name: one.numbers for name, one in self.judgements.items() if one.numbers is not None}
-        found = {name: read_result(self.case, name, numbers) for name, numbers in wrong.items()} if self.case else {}
+        judged_by = self.case.with_steps(wrong) if self.case else None
+        found = {name: read_result(judged_by, name, numbers) for name, numbers in wrong.items()} if judged_by else {}
         return {name: text for name, text in found.items() if text}
 
     @property
@@ -121,6 +123,16 @@ class Comparison:
     def passed(self) -> bool:
         """Whether a correct kernel may have given all the results, and all are given that were to be."""
         return all(judgement.passed for judgement in self.judgements.values()) and not (self.required and self.missing)
+
+    @property
+    def first_wrong(self) -> str | None:
+        """The first of the steps given, in order of computation, that is off; None if none is."""
+        return None if self.case is None else first_wrong(self.case, self.judgements)
+
+    @property
+    def begins(self) -> list[str]:
+        """Lines that say where what is wrong begins; none if nothing is wrong, or nothing is known of it."""
+        return [] if self.case is None else where_it_begins(self.case, self.judgements)
 
     def __bool__(self) -> bool:
         return self.passed
@@ -142,6 +154,7 @@ class Comparison:
             if judgement.name in self.readings:
                 lines += indent(f"reads as: {self.readings[judgement.name]}")
         lines += textwrap.wrap(self.order, 80, subsequent_indent="  ")
+        lines += self.begins
         if self.missing:
             lines += textwrap.wrap(f"not given: {', '.join(self.missing)}", 80, subsequent_indent="  ")
         return "\n".join(lines)
@@ -209,16 +222,20 @@ def compare(
     results = {name: value for name, value in results.items() if value is not None or name not in none}
     if not results:
         raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
+    judged_by = case.with_steps(results)
     for name in results:
-        if name not in case.expected:
+        if name not in judged_by.expected:
             meant = did_you_mean(name, case.expected, 0.6)
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
-    found = [read_and_judge(case, name, value, least_judged) for name, value in results.items()]
+    found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
+    # Too little of a step may be known to judge it, and its result be right: it tells nothing then.
+    found = [j if j.name in case.expected else replace(j, enough=True) for j in found]
     found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
     missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
-    return Comparison(
-        repr(case), {judgement.name: judgement for judgement in found}, missing, require is not None, case
-    )
+    judgements = {judgement.name: judgement for judgement in found}
+    if judged_by is not case:
+        judgements = {name: judgements[name] for name in in_order(case, judgements)}
+    return Comparison(repr(case), judgements, missing, require is not None, case)
 
 
 def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.checks import brief, describe_type, require_choice, require_integers
+from npattn.checks import brief, describe_type, require_booleans, require_choice, require_integers
 from npattn.module import Module
 from npattn.ops.primitive import replacing
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
@@ -51,6 +51,7 @@ def golden(
     params: Any = None,
     upstream: Any = None,
     certify: bool | str = True,
+    steps: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Case:
     """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
@@ -84,6 +85,8 @@ def golden(
         attention of 128 queries or more is computed in longdouble for one query in 16, and for the others in float64 by
         its definition; all else is in longdouble. Results of one query each, the output and queries' gradients, are
         then held to longdouble in these 16ths, and sums over all queries to the sum of both.
+    steps : bool, default False
+        Whether `Case.steps` are measured at once, and not when they are first asked for.
     progress : callable, optional
         Called as ``progress(done, expected)`` whenever one of the passes that a case takes has ended. More may be
         expected as it goes on: where results vanish, or other inputs are drawn.
@@ -142,6 +145,7 @@ def golden(
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
     check_certify(certify)
     check_progress("golden", progress)
+    require_booleans("golden", steps=steps)
     format = find_format(dtype, "golden")
     require_choice("golden", VALUES, values=values)
     require_choice("golden", LAYOUTS, layout=layout)
@@ -163,7 +167,7 @@ def golden(
     assert found is not None  # anything will do at last
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
-    return Case(
+    case = Case(
         module=module,
         dtype=format.name,
         seed=seed,
@@ -183,6 +187,9 @@ def golden(
         given=tuple(own.arrays),
         rounded=own.rounded,
     )
+    if steps:
+        case.steps()
+    return case
 
 
 class Measured(NamedTuple):

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from npattn import oracle
 from tests.cli.running import assert_one_complaint, run_for_no_reader
 
 
@@ -64,3 +67,42 @@ def test_verdict_is_kept_though_its_reader_has_seen_enough(small):
     _, results = small
     np.savez("wrong.npz", output=2 * results["output"])
     assert run_for_no_reader("verify", "eca-float16.npz", "wrong.npz", unbuffered="1") == (1, b"")
+
+
+def test_golden_writes_steps_and_verify_names_the_first_that_is_off(command, folder):
+    status, out, _ = command("golden", "eca", "channels=3", "--height=2", "--width=3", "--steps")
+    assert status == 0
+    assert "steps: (1) p, (2) z, (3) a, (4) y, (4') dx, (4') da, (3') dz, (2') dp," in out
+    case = oracle.load("eca-float16.npz")
+    steps = {name: step.expected for name, step in case.measured_steps.items()}
+    np.savez("right.npz", **case.expected, **steps)
+    assert command("verify", "eca-float16.npz", "right.npz", "--all")[0] == 0
+    wrong = {name: 2 * steps[name] for name in ("(3') dz", "(2') dp")}
+    np.savez("wrong.npz", **case.expected, **steps | wrong)
+    status, out, err = command("verify", "eca-float16.npz", "wrong.npz")
+    assert (status, err) == (1, "")
+    assert "begins at (3') dz: the 6 before it are right\n  dz = back_sigmoid(da)\n" in out
+    found = json.loads(command("verify", "eca-float16.npz", "wrong.npz", "--json")[1])["cases"][0]
+    assert found["first_wrong"] == "(3') dz"
+    assert found["begins"].startswith("begins at (3') dz: ")
+
+
+def test_verify_measures_the_steps_that_a_file_lacks(command, small):
+    case, _ = small
+    np.savez("steps.npz", **{"(3) a": 2 * case.expected["channel"]})
+    status, out, _ = command("verify", "eca-float16.npz", "steps.npz")
+    assert status == 1
+    assert "the first step that is off is (3) a; of the 2 before it none is given\n" in out
+
+
+def test_verify_says_by_results_alone_which_steps_are_suspected(command, small):
+    case, _ = small
+    np.savez("wrong.npz", **case.expected | {"output": 2 * case.expected["output"]})
+    found = json.loads(command("verify", "eca-float16.npz", "wrong.npz", "--json")[1])["cases"][0]
+    assert found["first_wrong"] is None
+    assert found["begins"].startswith("begins in one of (4), the writing of output: upstream of all that is wrong")
+
+
+def test_steps_belong_to_one_file(command, folder):
+    complaint = command("golden", "--suite", "eca", "--steps", "-o", "cases")
+    assert_one_complaint(complaint, "leave --steps out")

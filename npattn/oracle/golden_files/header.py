@@ -18,6 +18,7 @@ from npattn.version import find_version
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
+    from npattn.oracle.steps import GoldenStep
 
 __all__ = [
     "CHECKSUM",
@@ -26,7 +27,11 @@ __all__ = [
     "GROUPS",
     "HEADER",
     "MAX_HEADER_SIZE",
+    "NUMBERS",
+    "OF_STEPS",
     "VERSION",
+    "VERSION_WITH_STEPS",
+    "arrays_of",
     "make_header",
     "member_name",
     "system_from_json",
@@ -34,7 +39,8 @@ __all__ = [
 ]
 
 FORMAT_NAME = "npattn golden case"
-VERSION = 3
+VERSION, VERSION_WITH_STEPS = 3, 4
+"""Of a file without steps, and of one with them."""
 HEADER = "header.json"
 CHECKSUM = "header.sha256"
 """What the header's bytes are checked by, as the arrays' are by the header."""
@@ -46,6 +52,9 @@ MAX_DEPTH = 50
 """Systems in systems."""
 GROUPS = {"inputs": "<f4", "params": "<f4", "upstream": "<f4", "expected": "<f8", "budget": "<f8"}
 """The arrays of a case, by attribute, and their numbers in the file."""
+OF_STEPS = {"steps": "<f8", "step_budgets": "<f8"}
+"""Those of its steps."""
+NUMBERS = GROUPS | OF_STEPS
 FIELDS: dict[str, type] = {
     "format": str,
     "version": int,
@@ -63,7 +72,7 @@ FIELDS: dict[str, type] = {
     "results": list,
     "members": dict,
 }
-"""What the header holds."""
+"""What the header holds; 'steps' too, where the file has them."""
 
 
 def member_name(group: str, name: str) -> str:
@@ -71,7 +80,16 @@ def member_name(group: str, name: str) -> str:
     return f"{group}/{name}.npy"
 
 
-def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
+def arrays_of(case: Case, *, steps: bool) -> dict[str, dict[str, np.ndarray]]:
+    """Return the arrays of a case's file by group and name."""
+    arrays = {group: getattr(case, group) for group in GROUPS}
+    if steps:
+        arrays["steps"] = {name: step.expected for name, step in case.steps().items()}
+        arrays["step_budgets"] = {name: step.budget for name, step in case.steps().items()}
+    return arrays
+
+
+def make_header(case: Case, checksums: Mapping[str, str], *, steps: bool = False) -> dict[str, Any]:
     """Make the header of a case's file.
 
     Parameters
@@ -79,6 +97,8 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
     case : Case
     checksums : mapping of str to str
         Of each array's bytes, by the member's name.
+    steps : bool, default False
+        Whether the file holds the steps too.
 
     Returns
     -------
@@ -91,13 +111,13 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
         If a hyperparameter can't be written as JSON.
     """
     members = {}
-    for group, dtype in GROUPS.items():
-        for name, array in getattr(case, group).items():
+    for group, arrays in arrays_of(case, steps=steps).items():
+        for name, array in arrays.items():
             member = member_name(group, name)
-            members[member] = {"dtype": dtype, "shape": list(array.shape), "sha256": checksums[member]}
+            members[member] = {"dtype": NUMBERS[group], "shape": list(array.shape), "sha256": checksums[member]}
     return {
         "format": FORMAT_NAME,
-        "version": VERSION,
+        "version": VERSION_WITH_STEPS if steps else VERSION,
         "npattn": find_version(),
         "system": system_to_json(case.module),
         "dtype": case.dtype,
@@ -110,6 +130,7 @@ def make_header(case: Case, checksums: Mapping[str, str]) -> dict[str, Any]:
         "params": list(case.params),
         "outputs": list(case.upstream),
         "results": [result_to_json(case, name) for name in case.expected],
+        **({"steps": [step_to_json(step) for step in case.steps().values()]} if steps else {}),
         "members": members,
     }
 
@@ -124,6 +145,20 @@ def result_to_json(case: Case, name: str) -> dict[str, Any]:
         "rms_limit": float(rms_limit),
         "freedom": float(case.freedom[name]),
         "digits": None if math.isnan(case.digits[name]) else float(case.digits[name]),
+    }
+
+
+def step_to_json(step: GoldenStep) -> dict[str, Any]:
+    """Say how one step is judged, and where it stands."""
+    worst_limit, rms_limit = step.limits
+    return {
+        "name": step.name,
+        "line": step.line,
+        "feeds": list(step.feeds),
+        "judged": int(np.isfinite(step.budget).sum()),
+        "worst_limit": float(worst_limit),
+        "rms_limit": float(rms_limit),
+        "freedom": float(step.freedom),
     }
 
 

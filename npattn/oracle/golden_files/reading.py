@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Collection, Mapping
@@ -15,30 +14,23 @@ from npattn.calls import find_sizes
 from npattn.checks import brief
 from npattn.module import Module
 from npattn.oracle.case import Case
-from npattn.oracle.formats import FORMATS
-from npattn.oracle.golden_files.archives import Archive, ArchiveError, decode, open_archive, quote, repeated
+from npattn.oracle.golden_files.archives import Archive, decode, open_archive, quote, repeated
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.golden_files.header import (
     CHECKSUM,
-    FIELDS,
-    FORMAT_NAME,
-    GROUPS,
     HEADER,
-    MAX_HEADER_SIZE,
-    VERSION,
+    NUMBERS,
+    OF_STEPS,
     make_header,
     member_name,
     system_from_json,
 )
-from npattn.oracle.layouts import LAYOUTS, lay_out
-from npattn.oracle.special import VALUES
+from npattn.oracle.golden_files.reading_header import is_number, read_header
+from npattn.oracle.layouts import lay_out
+from npattn.oracle.steps import GoldenStep
 from npattn.oracle.tensors import Change
-from npattn.version import find_version
 
 __all__ = ["load"]
-
-GIVEN = ("inputs", "params", "upstream")
-"""What a caller may have given."""
 
 
 def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()) -> Case:
@@ -91,7 +83,8 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
             raise archive.error(f"{HEADER}: {error}") from None
         names = read_names(archive, header)
         arrays, checksums = read_arrays(archive, header, names)
-        groups = {group: {name: arrays[member_name(group, name)] for name in names[group]} for group in GROUPS}
+        groups = {group: {name: arrays[member_name(group, name)] for name in names[group]} for group in NUMBERS}
+        of_steps = [groups.pop(group) for group in OF_STEPS]
         for group in ("inputs", "upstream"):
             groups[group] = {name: lay_out(a, header["layout"], np.asarray) for name, a in groups[group].items()}
         by_name = {result["name"]: result for result in header["results"]}
@@ -113,9 +106,13 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
             given=tuple(header["given"]),
             rounded={name: Change(**change) for name, change in header["rounded"].items()},
         )
+        has_steps = "steps" in header
+        if has_steps:
+            case.keep_steps(make_steps(header["steps"], *of_steps))
         validate_case(archive, case)
+        validate_steps(archive, case)
         validate_rounded(archive, case)
-        wrong = first_difference(header, make_header(case, checksums) | {"npattn": header["npattn"]})
+        wrong = first_difference(header, make_header(case, checksums, steps=has_steps) | {"npattn": header["npattn"]})
         if wrong:
             raise archive.error(f"{HEADER}: {wrong}")
     return case
@@ -131,133 +128,18 @@ def name_systems(systems: Collection[type[Module]]) -> dict[str, type[Module]]:
     return {system.__name__: system for system in systems}
 
 
-def read_header(archive: Archive) -> dict[str, Any]:
-    """Read a golden file's header, which must be unaltered and hold what version 3 knows."""
-    if archive.sizes[HEADER] > MAX_HEADER_SIZE:
-        raise archive.error(f"{HEADER} has {archive.sizes[HEADER]} bytes; expected no more than {MAX_HEADER_SIZE}")
-    data = archive.read(HEADER)
-    sealed = CHECKSUM in archive.sizes
-    if sealed and archive.read(CHECKSUM, 65) != hashlib.sha256(data).hexdigest().encode("ascii"):
-        raise archive.error(f"{HEADER} is altered: {CHECKSUM} has another sha256")
-    try:
-        header = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=unique_names,
-            parse_float=finite_number,
-            parse_constant=finite_number,
-        )
-        validate_header(header)
-    except ArchiveError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise archive.error(f"{HEADER}: {error}") from None
-    if not sealed:
-        raise archive.error(f"lacks {quote(CHECKSUM)}, the sha256 of {HEADER}")
-    return header
-
-
-def validate_header(header: Any) -> None:
-    """Validate a header: its fields must be those that version 3 knows, each of its kind.
-
-    Raises
-    ------
-    ValueError
-    """
-    if not isinstance(header, dict) or header.get("format") != FORMAT_NAME:
-        raise ValueError(f"its format is not {FORMAT_NAME!r}; expected the header of a golden file")
-    found = header.get("version")
-    if type(found) is not int or found != VERSION:
-        raise ValueError(
-            f"version {brief(found)} of the format; npattn {find_version()} reads version {VERSION}: npattn golden "
-            "makes the case again"
-        )
-    for name in (*FIELDS, *header):
-        if name not in header:
-            raise ValueError(f"{name!r} is missing")
-        if name not in FIELDS:
-            raise ValueError(f"unknown field {brief(name)}; expected {', '.join(FIELDS)}")
-        if type(header[name]) is not FIELDS[name]:
-            raise ValueError(f"{name} is {brief(header[name])}; expected {FIELDS[name].__name__}")
-    validate_choices(header)
-    for result in header["results"]:
-        if not is_result(result):
-            raise ValueError(f"results holds {brief(result)}; expected name, limits, freedom and digits")
-
-
-def validate_choices(header: Mapping[str, Any]) -> None:
-    """Validate the fields of a header that hold one or some of a few words, the seed, and what was rounded.
-
-    Raises
-    ------
-    ValueError
-    """
-    for name, choices in {"dtype": FORMATS, "values": VALUES, "layout": LAYOUTS}.items():
-        if header[name] not in choices:
-            raise ValueError(f"{name} is {brief(header[name])}; expected one of {', '.join(choices)}")
-    if header["given"] != [group for group in GIVEN if group in header["given"]]:
-        raise ValueError(f"given is {brief(header['given'])}; expected some of {', '.join(GIVEN)}, in this order")
-    for name, change in header["rounded"].items():
-        if not is_change(change) or name.partition("/")[0] not in header["given"]:
-            raise ValueError(f"rounded holds {brief(name)}: {brief(change)}; expected changes of what was given")
-    if header["seed"] < 0:
-        raise ValueError(f"seed is {brief(header['seed'])}; expected no negative number")
-
-
-def is_change(change: Any) -> bool:
-    """Tell whether a value of JSON says what rounding has changed of an array."""
-    return (
-        isinstance(change, dict)
-        and list(change) == list(Change._fields)
-        and all(type(change[name]) is int for name in ("changed", "size", "beyond"))
-        and 0 <= change["beyond"] <= change["changed"] <= change["size"]
-        and change["changed"] > 0
-        and is_number(change["largest"])
-        and change["largest"] >= 0
-    )
-
-
-def is_result(result: Any) -> bool:
-    """Tell whether a value of JSON holds what is read of a result; what follows from it is compared later."""
-    return (
-        isinstance(result, dict)
-        and {"name", "worst_limit", "rms_limit", "freedom", "digits"} <= result.keys()
-        and all(is_number(result[name]) and result[name] > 0 for name in ("worst_limit", "rms_limit"))
-        and is_number(result["freedom"])
-        and result["freedom"] >= 1
-        and (result["digits"] is None or is_number(result["digits"]))
-    )
-
-
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of a JSON object's entries, whose names must be different."""
-    twice = repeated(name for name, _ in pairs)
-    if twice:
-        raise ValueError(f"{brief(twice[0])} stands there twice")
-    return dict(pairs)
-
-
-def finite_number(text: str) -> float:
-    """Read a number of JSON, which must be a finite float64."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
-
-
-def is_number(value: Any) -> bool:
-    """Tell whether a value of JSON is a number that float64 holds."""
-    return type(value) is float or (type(value) is int and abs(value) < 2**53)
-
-
 def read_names(archive: Archive, header: dict[str, Any]) -> dict[str, list[str]]:
     """List the arrays' names, group by group, in order; the archive must hold these members and no others."""
     results = [result["name"] for result in header["results"]]
+    steps = [step["name"] for step in header.get("steps", [])]
     names = {
         "inputs": header["inputs"],
         "params": header["params"],
         "upstream": header["outputs"],
         "expected": results,
         "budget": results,
+        "steps": steps,
+        "step_budgets": steps,
     }
     for listed in names.values():
         wrong = [name for name in listed if not isinstance(name, str)] or repeated(listed)
@@ -278,7 +160,7 @@ def read_arrays(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read all arrays, and the checksums of what was read, by the member's name."""
     arrays, checksums = {}, {}
-    for group, dtype in GROUPS.items():
+    for group, dtype in NUMBERS.items():
         for name in names[group]:
             member = f"{group}/{name}.npy"
             layout = archive.read_layout(member)
@@ -317,10 +199,44 @@ def validate_case(archive: Archive, case: Case) -> None:
             if found[name] != tuple(shape):
                 raise archive.error(f"{group}/{name}.npy has shape {found[name]}; expected {tuple(shape)}")
     for name, budget in case.budget.items():
-        if not (budget > 0).all():
-            raise archive.error(f"budget/{name}.npy holds what is not above 0")
-        if np.isnan(case.expected[name][np.isfinite(budget)]).any():
-            raise archive.error(f"expected/{name}.npy is NaN where its budget is finite")
+        validate_budget(archive, f"expected/{name}", case.expected[name], f"budget/{name}", budget)
+
+
+def make_steps(
+    described: list[dict[str, Any]], expected: Mapping[str, np.ndarray], budgets: Mapping[str, np.ndarray]
+) -> dict[str, GoldenStep]:
+    """Make steps of what a header says of each, and of their arrays."""
+    return {
+        step["name"]: GoldenStep(
+            name=step["name"],
+            expected=expected[step["name"]],
+            budget=budgets[step["name"]],
+            limits=(float(step["worst_limit"]), float(step["rms_limit"])),
+            freedom=float(step["freedom"]),
+            line=step["line"],
+            feeds=tuple(step["feeds"]),
+        )
+        for step in described
+    }
+
+
+def validate_steps(archive: Archive, case: Case) -> None:
+    """Validate the steps that a case has: each with a budget for each of its elements, and results that it feeds."""
+    for name, step in (case.measured_steps or {}).items():
+        if step.budget.shape != step.expected.shape:
+            raise archive.error(f"{quote(name)} has shape {step.expected.shape}, and its budget {step.budget.shape}")
+        validate_budget(archive, f"steps/{name}", step.expected, f"step_budgets/{name}", step.budget)
+        unknown = [one for one in step.feeds if one not in case.expected] or repeated(step.feeds)
+        if unknown:
+            raise archive.error(f"{HEADER}: {quote(name)} feeds {brief(unknown[0])}; expected results, each once")
+
+
+def validate_budget(archive: Archive, name: str, expected: np.ndarray, budget_name: str, budget: np.ndarray) -> None:
+    """Validate budgets: above 0, and finite for numbers alone."""
+    if not (budget > 0).all():
+        raise archive.error(f"{budget_name}.npy holds what is not above 0")
+    if np.isnan(expected[np.isfinite(budget)]).any():
+        raise archive.error(f"{name}.npy is NaN where its budget is finite")
 
 
 def find_shapes(archive: Archive, case: Case) -> tuple[dict[str, tuple[int, ...]], ...]:

@@ -26,8 +26,9 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
     Parameters
     ----------
     path : path
-        Holds any subset of the case's results, as members named ``output.npy``, ``x.grad.npy`` and so on, stored or
-        deflated, of any floating dtype and byte order; or a folder that holds them as files.
+        Holds any subset of the case's results and steps, as members named ``output.npy``, ``(3) a.npy`` and so on,
+        stored or deflated, of any floating dtype and byte order; or a folder that holds them as files, in whose names
+        ``" - "`` stands for ``" / "``: ``sa - (4) o.npy``.
     case : Case
 
     Returns
@@ -55,10 +56,16 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
         raise archive.error(f"holds a {HEADER}, as golden files do; expected the results of a kernel")
     if not archive.sizes:
         raise archive.error(f"holds no results; expected {some}")
+    names = {member: result_name(member) for member in archive.sizes}
+    try:
+        case = case.with_steps(names.values())
+    except (TypeError, ValueError) as error:  # a misspelt step, or a system whose steps nobody knows
+        raise archive.error(str(error)) from None
     found = {}
-    for member in archive.sizes:
-        name = member.removesuffix(".npy")
-        if name == member or name not in case.expected:
+    for member, name in names.items():
+        if name in found:
+            raise archive.error(f"holds {quote(name)} twice, under two names; expected one of them")
+        if name not in case.expected or not member.endswith(".npy"):
             meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
             raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
         layout = archive.read_layout(member)
@@ -69,6 +76,12 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
             )
         found[name] = read_result(archive, member, layout, case.expected[name].shape)
     return found
+
+
+def result_name(member: str) -> str:
+    """Return the name of a result or step that a member holds; a file's has no slash, and hyphens for it."""
+    name = member.removesuffix(".npy")
+    return " / ".join(name.split(" - ")) if "(" in name else name
 
 
 def read_result(archive: Members, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:

@@ -13,7 +13,15 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from npattn.files import whole_file
-from npattn.oracle.golden_files.header import CHECKSUM, GROUPS, HEADER, MAX_HEADER_SIZE, make_header, member_name
+from npattn.oracle.golden_files.header import (
+    CHECKSUM,
+    HEADER,
+    MAX_HEADER_SIZE,
+    NUMBERS,
+    arrays_of,
+    make_header,
+    member_name,
+)
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["save", "write"]
 
 
-def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
+def save(case: Case, path: str | os.PathLike[str], force: bool = False, *, steps: bool = False) -> None:
     """Write a case to a file, whole or not at all; the same case always gives the same bytes.
 
     Parameters
@@ -31,6 +39,8 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
         Ends in ``.npz``, if NumPy's users are to recognise it.
     force : bool, default False
         Whether a regular file that is already there may be replaced; a symbolic link is followed, all else refused.
+    steps : bool, default False
+        Whether it holds the steps too.
 
     Raises
     ------
@@ -40,18 +50,18 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False) -> None:
         If the file is there already, or can't be written.
     """
     with whole_file(path, force=force) as temporary:
-        write(case, temporary)
+        write(case, temporary, steps=steps)
 
 
-def write(case: Case, path: Path | IO[bytes]) -> None:
+def write(case: Case, path: Path | IO[bytes], *, steps: bool = False) -> None:
     """Write a case to a file that nobody else looks at yet, open or by its path."""
     contents = {
-        member_name(group, name): npy_bytes(array.astype(dtype, order="C", casting="safe", copy=False))
-        for group, dtype in GROUPS.items()
-        for name, array in getattr(case, group).items()
+        member_name(group, name): npy_bytes(array.astype(NUMBERS[group], order="C", casting="safe", copy=False))
+        for group, arrays in arrays_of(case, steps=steps).items()
+        for name, array in arrays.items()
     }
     checksums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    header = (json.dumps(make_header(case, checksums), indent=1, allow_nan=False) + "\n").encode("ascii")
+    header = (json.dumps(make_header(case, checksums, steps=steps), indent=1, allow_nan=False) + "\n").encode("ascii")
     if len(header) > MAX_HEADER_SIZE:
         raise ValueError(f"{case!r} can't be saved: its header has {len(header)} bytes, of {MAX_HEADER_SIZE} at most")
     seal = hashlib.sha256(header).hexdigest().encode("ascii")

@@ -111,4 +111,5 @@ def test_all_that_a_case_has_is_in_its_file():
         "layout",
         "given",
         "rounded",
+        "measured_steps",
     ]

@@ -1,0 +1,19 @@
+"""Golden steps: every step of a pass judged as the results are, and where what is wrong begins.
+
+`measuring` makes them of a case, of passes that are `recorded`. `upstream` tells which steps can have spoilt results,
+by what `flowing` arrays are made from; `beginning`, which step is the first that is off, or what else is known of it.
+"""
+
+from npattn.oracle.steps.beginning import first_wrong, in_order, where_it_begins
+from npattn.oracle.steps.measuring import GoldenStep, measure_steps, with_steps
+from npattn.oracle.steps.recorded import looks_like_step
+
+__all__ = [
+    "GoldenStep",
+    "first_wrong",
+    "in_order",
+    "looks_like_step",
+    "measure_steps",
+    "where_it_begins",
+    "with_steps",
+]

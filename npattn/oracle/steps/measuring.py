@@ -1,0 +1,158 @@
+"""Steps measured: the runs that set the budgets of a case's results, once more, under a trace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from npattn.checks import did_you_mean
+from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
+from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
+from npattn.oracle.steps.upstream import feeds_of
+from npattn.tracing import Step
+from npattn.typing import Array
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["GoldenStep", "given_of", "measure_steps", "with_steps"]
+
+MAX_RECORDED = 2**24
+"""Elements of the steps that are measured together: more are measured group by group, by the same runs each time."""
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GoldenStep:
+    """A step of a case's pass, and how to judge it.
+
+    Attributes
+    ----------
+    name : str
+        Its path, as in a trace: ``"(3) a"``, ``"(3') dz"``, ``"sa / (4) o"``. Of a name that is assigned several times
+        under one number, ``"(4) q #1"`` and ``"(4) q #2"``, in order of computation.
+    expected, budget : numpy.ndarray, float64
+        The exact value, and the unit of each element's error.
+    limits : tuple of float
+        How many units its worst element, and the root mean square of all, may be off.
+    freedom : float
+        Effective degrees of freedom.
+    line : str
+        The line of code.
+    feeds : tuple of str
+        The results that are made from it.
+    """
+
+    name: str
+    expected: np.ndarray
+    budget: np.ndarray
+    limits: tuple[float, float]
+    freedom: float
+    line: str
+    feeds: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"GoldenStep({self.name}: {'x'.join(map(str, self.expected.shape)) or 'scalar'})"
+
+
+def given_of(case: Case) -> Given:
+    """Return what a case's runs were given: the same numbers in float64, contiguous."""
+    return Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64, order="C"))
+
+
+def measure_steps(case: Case) -> dict[str, GoldenStep]:
+    """Measure every step of a case: its exact value, and its budget by the runs that set those of the results.
+
+    Parameters
+    ----------
+    case : Case
+
+    Returns
+    -------
+    dict of GoldenStep
+        By name, in order of computation: those of floating-point numbers. Indices and masks have no error that could
+        be judged, as a near tie decides them.
+    """
+    given, recorded, steps = given_of(case), {}, {}
+
+    def list_steps(found: Sequence[Step]) -> dict[str, Array]:
+        recorded.update({name: step for name, step in name_steps(found).items() if is_judged(step.value)})
+        return {}
+
+    with np.errstate(all="ignore"):
+        named_results(Recorded(case.module, list_steps), given)
+        feeds = feeds_of(case.module, given)
+    for group in groups_of({name: np.shape(step.value) for name, step in recorded.items()}):
+        system = Recorded(case.module, reader_of(group))
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            observed = observe(system, given, case.format, case.seed)
+            observed = observed._replace(expected={name: observed.expected[name] for name in group})
+            budgets = measure_budgets(observed, system, given, case.format, case.seed, pool=pool)
+        for name, budget in budgets.items():
+            judged = budget.scale, limits_of(budget), budget.freedom
+            steps[name] = GoldenStep(name, observed.expected[name], *judged, recorded[name].line, feeds[name])
+    return steps
+
+
+def reader_of(shapes: Shapes) -> Callable[[Sequence[Step]], dict[str, Array]]:
+    """Return what reads these steps; one that is missing in a run, or of another shape there, is NaN."""
+
+    def read(steps: Sequence[Step]) -> dict[str, Array]:
+        found = {name: step.value for name, step in name_steps(steps).items() if name in shapes}
+        fitting = {
+            name: value if hasattr(value, "dtype") else np.array(value)
+            for name, value in found.items()
+            if is_judged(value) and np.shape(value) == shapes[name]
+        }
+        return {name: fitting[name] if name in fitting else np.full(shape, np.nan) for name, shape in shapes.items()}
+
+    return read
+
+
+def groups_of(shapes: Shapes) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Cut steps into groups that are no larger than memory should hold, the errors of many runs of each."""
+    group: dict[str, tuple[int, ...]] = {}
+    size = 0
+    for name, shape in shapes.items():
+        count = int(np.prod(shape, dtype=np.int64))
+        if group and size + count > MAX_RECORDED:
+            yield group
+            group, size = {}, 0
+        group[name] = shape
+        size += count
+    if group:
+        yield group
+
+
+def with_steps(case: Case, names: Iterable[str]) -> Case:
+    """Return a case that has those of its steps among its results that are named.
+
+    Raises
+    ------
+    TypeError
+        If the case's system can't be run, being known by its name alone, and the case has no steps.
+    ValueError
+        If a name has the form of a step's and is none; the nearest is named.
+    """
+    wanted = [name for name in names if isinstance(name, str) and name not in case.expected and looks_like_step(name)]
+    if not wanted:
+        return case
+    steps = case.steps()
+    for name in wanted:
+        if name not in steps:
+            several = [other for other in steps if other.startswith(f"{name} #")]
+            meant = f"; it is the name of {len(several)}: {', '.join(several)}" if several else ""
+            meant = meant or did_you_mean(name, steps, 0.6) or "; those of floating-point numbers are judged"
+            raise ValueError(f"{case!r}: no step {name!r}{meant} (case.steps() lists all)")
+    chosen = {name: steps[name] for name in wanted}
+    return replace(
+        case,
+        expected=case.expected | {name: step.expected for name, step in chosen.items()},
+        budget=case.budget | {name: step.budget for name, step in chosen.items()},
+        limits=case.limits | {name: step.limits for name, step in chosen.items()},
+    )
