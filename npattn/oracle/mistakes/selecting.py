@@ -1,10 +1,12 @@
-"""Faults of scores, and of positions that are selected by them."""
+"""Mistakes in scores, and of positions that are selected by them."""
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import longer
-from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
-from tests.benchmarks.faults.fault import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.arrays import longer
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def shares_of_selected(dh, dy, x, index):
@@ -29,9 +31,9 @@ TUNED_ON = [
     ROW_TAIL.in_value("score"),
     value("score", "magnitudes", lambda s, *_: np.maximum(s, -s)),
     *(
-        fault
+        mistake
         for name in ("take", "select")
-        for fault in (
+        for mistake in (
             argument(name, 1, "one position on", lambda x, index: (index + 1) % x.shape[2], longer(2)),
             gradient(name, 0, "one position on", lambda g, *_: np.roll(g, 1, axis=2), longer(2)),
         )

@@ -1,4 +1,4 @@
-"""Faults of attention with masks: who sees whom, the softcap, the sink, the logsumexp, and queries that see nothing."""
+"""Mistakes in attention with masks: who sees whom, softcap, sink, logsumexp, and queries that see nothing."""
 
 import functools
 import math
@@ -6,9 +6,11 @@ import math
 import numpy as np
 
 from npattn.ops.masking import keys_seen, sum_to
-from tests.benchmarks.faults import arrays
-from tests.benchmarks.faults.arrays import LOW, TILE, both, longer, transpose
-from tests.benchmarks.faults.fault import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 NAME = "masked_attention"
 WAYS = "forward", "both"

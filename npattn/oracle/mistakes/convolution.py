@@ -1,12 +1,14 @@
-"""Faults of convolutions, and of linear layers."""
+"""Mistakes in convolutions, and of linear layers."""
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults import families
-from tests.benchmarks.faults.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
-from tests.benchmarks.faults.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
-from tests.benchmarks.faults.fault import argument, dropped, fault, gradient, instead, value
+from npattn.oracle.mistakes import families
+from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
+from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 LAYERS = "conv2d", "linear"
 ROWS = 4
@@ -42,7 +44,7 @@ def of_one_position(dbias, dy, *_, **__):
     return dy[-1].reshape(dy.shape[1], -1)[:, -1]
 
 
-def layer_faults(name):
+def layer_mistakes(name):
     return [
         value(name, "lost bias", without_bias, biased),
         ONLY_IMAGE_0.in_upstream(name, 1, 2),
@@ -57,7 +59,7 @@ def kernel(name, change, when, way="forward"):
     return argument("conv2d", 1, name, lambda x, w, b, **_: change(w), lambda x, w, b, **_: when(w), way=way, of=(0,))
 
 
-def kernel_faults(way):
+def kernel_mistakes(way):
     return [
         kernel("flipped kernel", lambda w: w[:, :, ::-1, ::-1].copy(), lambda w: w.shape[2] * w.shape[3] > 1, way),
         kernel("transposed weights", lambda w: w.swapaxes(0, 1).copy(), lambda w: 1 < len(w) == w.shape[1], way),
@@ -132,8 +134,8 @@ def padded_row(name, index):
 
 
 TUNED_ON = [
-    *(mistake for name in LAYERS for mistake in layer_faults(name)),
-    *(mistake for way in ("forward", "backward") for mistake in kernel_faults(way)),
+    *(mistake for name in LAYERS for mistake in layer_mistakes(name)),
+    *(mistake for way in ("forward", "backward") for mistake in kernel_mistakes(way)),
     kernel("transposed kernel", lambda w: w.swapaxes(2, 3).copy(), lambda w: w.shape[2] == w.shape[3] > 1),
     kernel("last input channel forgotten", unwritten(slice(None), -1), lambda w: w.shape[1] > 1),
     *(family.in_value("conv2d") for family in (LAST_TILE, LAST_POSITION, families.TRANSPOSED)),
@@ -155,7 +157,7 @@ HELD_OUT = [
     instead("conv2d", "edges for zeros", with_edges, padded),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size, way="backward", of=(1,)),
-    fault("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
+    mistake("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
     padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
     padded_row("wrapped around", lambda i, length: i % length),
     UNCLEARED.in_upstream("conv1d", 1),

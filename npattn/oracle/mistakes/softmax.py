@@ -1,12 +1,14 @@
-"""Faults of softmax, and of what else adds up exponentials."""
+"""Mistakes in softmax, and of what else adds up exponentials."""
 
 import math
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import HALF, SINGLE, on_map, overflowing, without_last
-from tests.benchmarks.faults.fault import always, argument, gradient, value
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
+from npattn.oracle.mistakes.mistake import always, argument, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 LSE = "global_lse_pool"
 

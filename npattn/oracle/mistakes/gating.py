@@ -1,9 +1,9 @@
-"""Faults of gates."""
+"""Mistakes in gates."""
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import (
+from npattn.oracle.mistakes.arrays import (
     LAST_OF_TILES,
     both,
     filled,
@@ -12,8 +12,10 @@ from tests.benchmarks.faults.arrays import (
     on_wide_map,
     transposed,
 )
-from tests.benchmarks.faults.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
-from tests.benchmarks.faults.fault import dropped, gradient, value
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import dropped, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def broadcast(a, x):

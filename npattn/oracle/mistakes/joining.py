@@ -1,8 +1,10 @@
-"""Faults of what puts arrays together and takes them apart."""
+"""Mistakes in what puts arrays together and takes them apart."""
 
 import numpy as np
 
-from tests.benchmarks.faults.fault import argument, dropped, gradient, upstream, value
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def equal_parts(arrays, axis):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+__all__ = ["HALF", "LAST_OF_TILES", "LOW", "SINGLE", "TILE"]
+
 TILE = 16
 """Positions that a kernel takes at once; what is left over at the end needs a mask."""
 LAST_OF_TILES = slice(TILE - 1, None, TILE)

@@ -1,7 +1,9 @@
-"""Faults of dropout."""
+"""Mistakes in dropout."""
 
-from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL
-from tests.benchmarks.faults.fault import argument, gradient, value
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL
+from npattn.oracle.mistakes.mistake import argument, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 TUNED_ON = [
     value("dropout", "not scaled up", lambda y, x, mask, rate: y * (1 - rate)),

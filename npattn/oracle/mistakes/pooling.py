@@ -1,12 +1,14 @@
-"""Faults of pools."""
+"""Mistakes in pools."""
 
 import math
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import LOW, TILE, filled, on_map, padded, positions, shifted, tail
-from tests.benchmarks.faults.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
-from tests.benchmarks.faults.fault import argument, dropped, gradient, value
+from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, positions, shifted, tail
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 AVERAGES = "global_average_pool", "average_pool"
 MAXIMA = "global_max_pool", "max_pool"
@@ -30,7 +32,7 @@ def several(*pool):
     return count(*pool) > 1
 
 
-def average_faults(name):
+def average_mistakes(name):
     return [
         *wrong_means(name, count),
         value(
@@ -72,7 +74,7 @@ def has_several(x, *_):
     return x.size > x.shape[0] * x.shape[1]
 
 
-def maximum_faults(name):
+def maximum_mistakes(name):
     return [
         gradient(name, 0, "to the last maximum", lambda g, dp, *pool: broadcast(dp) * last_maximum(*pool)),
         gradient(name, 0, "to all", lambda g, dp, *pool: np.zeros_like(g) + broadcast(dp)),
@@ -83,7 +85,7 @@ def maximum_faults(name):
     ]
 
 
-def more_maximum_faults(name):
+def more_maximum_mistakes(name):
     return [
         value(name, "started at 0", lambda p, *_: np.maximum(p, 0), has_negative),
         gradient(name, 0, "to every maximum", lambda g, dp, *pool: every_maximum(*pool) * broadcast(dp), has_ties),
@@ -96,10 +98,10 @@ def masked_tail(x):
 
 
 TUNED_ON = [
-    *(fault for name in AVERAGES for fault in average_faults(name)),
+    *(mistake for name in AVERAGES for mistake in average_mistakes(name)),
     *(family.in_argument("global_average_pool", 0) for family in (LAST_TILE, LAST_POSITION)),
     LAST_TILE.in_gradient("global_average_pool"),
-    *(fault for name in MAXIMA for fault in maximum_faults(name)),
+    *(mistake for name in MAXIMA for mistake in maximum_mistakes(name)),
     argument("global_max_pool", 0, LAST_TILE.name, masked_tail, LAST_TILE.when),
     value(LP, "no root", lambda p, x: p * p),
     value(LP, "mean, not sum", lambda p, x: p / positions(x) ** 0.5, on_map),
@@ -118,5 +120,5 @@ HELD_OUT = [
         lambda x, axis: axis in (2, 3) and x.shape[2] == x.shape[3] > 1,
     ),
     *(ADDED_UP.in_gradient(name) for name in AVERAGES),
-    *(fault for name in MAXIMA for fault in more_maximum_faults(name)),
+    *(mistake for name in MAXIMA for mistake in more_maximum_mistakes(name)),
 ]

@@ -1,10 +1,12 @@
-"""Faults of functions of one number."""
+"""Mistakes in functions of one number."""
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import several_channels, several_images
-from tests.benchmarks.faults.fault import gradient, value
+from npattn.oracle.mistakes.arrays import several_channels, several_images
+from npattn.oracle.mistakes.mistake import gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 LEAK = 0.01
 

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.faults import arrays
-from tests.benchmarks.faults.fault import argument, gradient, upstream, value
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.mistake import Mistake, When, argument, gradient, upstream, value
+
+__all__ = ["Family"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A mistake with an array, and the faults that it is in one of a primitive's arrays.
+    """A mistake with an array, and the mistakes that it is in one of a primitive's arrays.
 
     Attributes
     ----------
@@ -27,19 +29,25 @@ class Family:
     change: Callable[[Any], Any]
     when: Callable[..., bool]
 
-    def in_value(self, primitive, when=None):
+    def in_value(self, primitive: str, when: When | None = None) -> Mistake:
+        """Get a primitive's value wrong."""
         return value(primitive, self.name, lambda y, *_, **__: self.change(y), when or self.when)
 
-    def in_argument(self, primitive, i, name=None, *, when=None, way="forward"):
+    def in_argument(
+        self, primitive: str, i: int, name: str | None = None, *, when: When | None = None, way: str = "forward"
+    ) -> Mistake:
+        """Get wrong what a primitive reads."""
+
         def change(*args, **_):
             return self.change(args[i])
 
         return argument(primitive, i, name or self.name, change, when or self.when, way=way)
 
-    def in_gradient(self, primitive, i=0, when=None):
+    def in_gradient(self, primitive: str, i: int = 0, when: When | None = None) -> Mistake:
+        """Get the gradient of an argument wrong."""
         return gradient(primitive, i, self.name, lambda g, *_, **__: self.change(g), when or self.when)
 
-    def in_upstream(self, primitive, *of, when=None):
+    def in_upstream(self, primitive: str, *of: int, when: When | None = None) -> Mistake:
         """Let gradients of the arguments `of`, or of all, be made from dy that is got wrong."""
         return upstream(primitive, of or None, self.name, lambda dy, *_, **__: self.change(dy), when or self.when)
 

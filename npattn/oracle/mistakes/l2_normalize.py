@@ -1,9 +1,11 @@
-"""Faults of vectors brought to unit length."""
+"""Mistakes in vectors brought to unit length."""
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import longer, several_channels
-from tests.benchmarks.faults.fault import gradient, value
+from npattn.oracle.mistakes.arrays import longer, several_channels
+from npattn.oracle.mistakes.mistake import gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def length(x):

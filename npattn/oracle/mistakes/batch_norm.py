@@ -1,10 +1,12 @@
-"""Faults of batch norm."""
+"""Mistakes in batch norm."""
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import both, on_map, several_images
-from tests.benchmarks.faults.families import ONLY_IMAGE_0
-from tests.benchmarks.faults.fault import always, argument, gradient, value
+from npattn.oracle.mistakes.arrays import both, on_map, several_images
+from npattn.oracle.mistakes.families import ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import always, argument, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 NAME = "batch_norm"
 AXES = (0, 2, 3)

@@ -1,9 +1,11 @@
-"""Faults of bilinear interpolation."""
+"""Mistakes in bilinear interpolation."""
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import positions
-from tests.benchmarks.faults.fault import argument, gradient, value
+from npattn.oracle.mistakes.arrays import positions
+from npattn.oracle.mistakes.mistake import argument, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 NAME = "resize_bilinear"
 

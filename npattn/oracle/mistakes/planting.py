@@ -1,4 +1,4 @@
-"""Planting: a fault stands in one call of its primitive, while the system's own code runs around it.
+"""Planting: a mistake stands in one call of its primitive, while the system's own code runs around it.
 
 The calls that count are those that a system makes itself, or systems within it. What a primitive calls in turn is its
 own affair, forward and backward; but `THROUGH` primitives only hand on to others.
@@ -9,16 +9,24 @@ import contextlib
 import functools
 import inspect
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from npattn import ops
-from npattn.ops.primitive import replacing
+from npattn.module import Module
+from npattn.ops.primitive import Primitive, replacing
+from npattn.oracle.mistakes.mistake import Mistake
 
+__all__ = ["answering", "completed", "faulty", "sites"]
+
+Run = Callable[..., Any]
+"""Takes a module, parameters, inputs and upstream gradients, and returns named results."""
 THROUGH = (ops.global_pools,)
 """Primitives whose calls of others count as the system's own: whether they are answered themselves or not."""
 
 
 @contextlib.contextmanager
-def answering(answer):
+def answering(answer: Callable[..., Any]) -> Iterator[None]:
     """Let ``answer(primitive, arguments, options)`` give the results of a system's own calls, or NotImplemented."""
     inside = False
 
@@ -57,50 +65,52 @@ def signature(primitive):
     return inspect.signature(primitive)
 
 
-def completed(primitive, arguments, options):
+def completed(
+    primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments and options as the primitive's signature has them, with defaults."""
     given = signature(primitive).bind(*arguments, **options)
     given.apply_defaults()
     return given.args, given.kwargs
 
 
-def sites(run, faults, module, *given):
-    """Find where faults can stand: run once, and list for each fault the calls of its primitive that it applies to.
+def sites(run: Run, mistakes: Iterable[Mistake], module: Module, *given: Any) -> dict[Mistake, list[int]]:
+    """Find where mistakes can stand: run once, and list for each mistake the calls of its primitive that it applies to.
 
-    A fault of a whole pass has the one site 0, or none.
+    A mistake of a whole pass has the one site 0, or none.
     """
-    found = {fault: [] for fault in faults}
+    found = {mistake: [] for mistake in mistakes}
     calls = collections.Counter()
 
     def watch(primitive, arguments, options):
         name, (arguments, options) = primitive.__name__, completed(primitive, arguments, options)
-        for fault in faults:
-            if fault.primitive == name and fault.when(*arguments, **options):
-                found[fault].append(calls[name])
+        for mistake in mistakes:
+            if mistake.primitive == name and mistake.when(*arguments, **options):
+                found[mistake].append(calls[name])
         calls[name] += 1
         return NotImplemented
 
     with answering(watch):
         run(module, *given)
-    for fault in faults:
-        if not fault.primitive and fault.when(module, *given):
-            found[fault].append(0)
-    return {fault: places for fault, places in found.items() if places}
+    for mistake in mistakes:
+        if not mistake.primitive and mistake.when(module, *given):
+            found[mistake].append(0)
+    return {mistake: places for mistake, places in found.items() if places}
 
 
-def faulty(run, fault, site):
-    """Return `run` with a fault in the call of that number: ``(module, params, inputs, upstream)`` to results."""
-    if not fault.primitive:
-        return functools.partial(fault.apply, run)
+def faulty(run: Run, mistake: Mistake, site: int) -> Run:
+    """Return `run` with a mistake in the call of that number: ``(module, params, inputs, upstream)`` to results."""
+    if not mistake.primitive:
+        return functools.partial(mistake.apply, run)
 
     def wrong(module, *given):
         calls = itertools.count()
 
         def spoil(primitive, arguments, options):
-            if primitive.__name__ != fault.primitive or next(calls) != site:
+            if primitive.__name__ != mistake.primitive or next(calls) != site:
                 return NotImplemented
             arguments, options = completed(primitive, arguments, options)
-            return fault.apply(primitive, *arguments, **options)
+            return mistake.apply(primitive, *arguments, **options)
 
         with answering(spoil):
             return run(module, *given)

@@ -9,11 +9,11 @@ import npattn
 from npattn import ops
 from npattn.oracle import generic_values
 from npattn.oracle.formats import FORMATS
+from npattn.oracle.mistakes import FAULTS, HELD_OUT, arrays, families, faulty, passes, sites
+from npattn.oracle.mistakes.mistake import argument, gradient, instead, mistake, upstream, value
+from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.rounding import Rounding
 from tests.benchmarks import judge, kernels
-from tests.benchmarks.faults import FAULTS, HELD_OUT, arrays, families, faulty, passes, sites
-from tests.benchmarks.faults.fault import argument, fault, gradient, instead, upstream, value
-from tests.benchmarks.faults.planting import answering, completed
 from tests.strategies import seeds
 
 X = np.array([[-1.0, 2.0, -3.0]])
@@ -31,7 +31,7 @@ def equal(found, expected):
     return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-# Where faults stand
+# Where mistakes stand
 
 
 @settings(max_examples=20)
@@ -219,7 +219,7 @@ def test_a_fault_is_gone_after_an_error():
     assert np.array_equal(ops.relu(X)[0], [[0, 2, 0]])
 
 
-# What faults change
+# What mistakes change
 
 
 def calls_of_systems():
@@ -311,8 +311,8 @@ def test_a_wrong_gradient_is_added_where_it_is_to_be_accumulated():
 
 
 def test_a_backward_fault_says_so_in_its_name():
-    assert str(fault("relu", "left out", "backward", None)) == "relu: gradient: left out"
-    assert str(fault("", "left out", "both", None)) == "pass: left out"
+    assert str(mistake("relu", "left out", "backward", None)) == "relu: gradient: left out"
+    assert str(mistake("", "left out", "both", None)) == "pass: left out"
     assert all(f.name.startswith("gradient: ") == (f.way == "backward") for f in FAULTS)
 
 

@@ -1,11 +1,13 @@
-"""Faults of averages over windows, and of what is put together from windows."""
+"""Mistakes in averages over windows, and of what is put together from windows."""
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import longer, positions
-from tests.benchmarks.faults.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
-from tests.benchmarks.faults.fault import argument, dropped, gradient, upstream, value
+from npattn.oracle.mistakes.arrays import longer, positions
+from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 AVERAGE, OVERLAP = "window_average", "overlap_average"
 

@@ -1,6 +1,6 @@
-"""What a fault is, and the ways to make one of a primitive."""
+"""What a mistake is, and the ways to make one of a primitive."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,9 +8,14 @@ import numpy as np
 
 from npattn.module import as_tuple
 
+__all__ = ["Mistake", "always", "argument", "chosen", "dropped", "gradient", "instead", "mistake", "upstream", "value"]
+
+Apply = Callable[..., Any]
+When = Callable[..., bool]
+
 
 @dataclass(frozen=True)
-class Fault:
+class Mistake:
     """One mistake.
 
     Attributes
@@ -19,7 +24,8 @@ class Fault:
         The primitive it stands in; empty if it concerns a whole pass.
     name : str
     way : str
-        "forward", "backward", or "both".
+        "forward": in forward alone, backward being that of the right forward; "backward"; "both": backward is computed
+        from what forward has read; "carried": backward is the derivative of the wrong forward, as autograd makes it.
     apply : callable
         For a primitive ``apply(primitive, *arguments, **options)``, which returns value and backward as the primitive
         does. For a pass ``apply(run, module, params, inputs, upstream)``, which returns named results; `run` takes the
@@ -35,22 +41,26 @@ class Fault:
     primitive: str
     name: str
     way: str
-    apply: Callable[..., Any]
-    when: Callable[..., bool]
+    apply: Apply
+    when: When
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.primitive or 'pass'}: {self.name}"
 
 
-def always(*_, **__):
+def always(*_: Any, **__: Any) -> bool:
+    """Tell of any arguments that there is something to get wrong."""
     return True
 
 
-def fault(primitive, name, way, apply, when=always):
-    return Fault(primitive, f"gradient: {name}" if way == "backward" else name, way, apply, when)
+def mistake(primitive: str, name: str, way: str, apply: Apply, when: When = always) -> Mistake:
+    """Make a mistake; one in backward alone says so in its name."""
+    return Mistake(primitive, f"gradient: {name}" if way == "backward" else name, way, apply, when)
 
 
-def instead(primitive, name, other, when=always, *, way="forward", of=None):
+def instead(
+    primitive: str, name: str, other: Apply, when: When = always, *, way: str = "forward", of: Any = None
+) -> Mistake:
     """Take another function in the primitive's place: ``other(primitive, *arguments, **options)``.
 
     Its value and backward count by `way`; in backward its gradients of all arguments, or of those with the numbers
@@ -68,14 +78,17 @@ def instead(primitive, name, other, when=always, *, way="forward", of=None):
             return right, back_wrong
         return right, lambda *dy: chosen(of, back_wrong(*dy), back_right(*dy))
 
-    return fault(primitive, name, way, apply, when)
+    return mistake(primitive, name, way, apply, when)
 
 
-def chosen(of, wrong, right):
+def chosen(of: Sequence[int], wrong: Sequence[Any], right: Sequence[Any]) -> tuple[Any, ...]:
+    """Take the wrong gradients of the arguments `of`, the right ones of the others."""
     return tuple(wrong[i] if i in of else gradient for i, gradient in enumerate(right))
 
 
-def argument(primitive, i, name, change, when=always, *, way="forward", of=None):
+def argument(
+    primitive: str, i: int | str, name: str, change: Apply, when: When = always, *, way: str = "forward", of: Any = None
+) -> Mistake:
     """Let a primitive read something else: ``change(*arguments, **options)`` makes the argument of number or name `i`.
 
     In backward, gradients are computed from what was read, as in `instead`.
@@ -90,17 +103,17 @@ def argument(primitive, i, name, change, when=always, *, way="forward", of=None)
     return instead(primitive, name, other, when, way=way, of=of)
 
 
-def value(primitive, name, change, when=always):
+def value(primitive: str, name: str, change: Apply, when: When = always) -> Mistake:
     """Change a primitive's value: ``change(value, *arguments, **options)``."""
 
     def apply(original, *arguments, **options):
         right, backward = original(*arguments, **options)
         return change(right, *arguments, **options), backward
 
-    return fault(primitive, name, "forward", apply, when)
+    return mistake(primitive, name, "forward", apply, when)
 
 
-def gradient(primitive, i, name, change, when=always):
+def gradient(primitive: str, i: int | None, name: str, change: Apply, when: When = always) -> Mistake:
     """Change the gradient of argument `i`, or, if that is None, the tuple of all.
 
     ``change(gradient, dy, *arguments, **options)`` returns what is there instead.
@@ -121,10 +134,10 @@ def gradient(primitive, i, name, change, when=always):
 
         return right, wrong
 
-    return fault(primitive, name, "backward", apply, when)
+    return mistake(primitive, name, "backward", apply, when)
 
 
-def upstream(primitive, of, name, change, when=always):
+def upstream(primitive: str, of: Any, name: str, change: Apply, when: When = always) -> Mistake:
     """Compute the gradients of arguments `of`, None for all, from another dy: ``change(dy, *arguments, **options)``."""
 
     def apply(original, *arguments, **options):
@@ -136,8 +149,9 @@ def upstream(primitive, of, name, change, when=always):
 
         return right, wrong
 
-    return fault(primitive, name, "backward", apply, when)
+    return mistake(primitive, name, "backward", apply, when)
 
 
-def dropped(g, *_, **__):
+def dropped(g: Any, *_: Any, **__: Any) -> Any:
+    """Return zeros: a gradient that is lost."""
     return np.zeros_like(g)

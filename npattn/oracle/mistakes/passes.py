@@ -1,18 +1,20 @@
-"""Faults of whole passes: of their results, or of the inputs, parameters and upstream gradients that they read."""
+"""Mistakes in whole passes: of their results, or of the inputs, parameters and upstream gradients that they read."""
 
 import dataclasses
 
 import numpy as np
 
-from tests.benchmarks.faults import arrays, families
-from tests.benchmarks.faults.arrays import on_map, several_channels, several_images
-from tests.benchmarks.faults.families import Family
-from tests.benchmarks.faults.fault import always, fault
+from npattn.oracle.mistakes import arrays, families
+from npattn.oracle.mistakes.arrays import on_map, several_channels, several_images
+from npattn.oracle.mistakes.families import Family
+from npattn.oracle.mistakes.mistake import always, mistake
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def reads(name, way, change, when=always):
     """Run on something else: ``change(module, params, inputs, upstream)`` returns all four."""
-    return fault("", name, way, lambda run, *given: run(*change(*given)), when)
+    return mistake("", name, way, lambda run, *given: run(*change(*given)), when)
 
 
 def writes(name, way, change, when=always):
@@ -22,7 +24,7 @@ def writes(name, way, change, when=always):
         results = run(*given)
         return results | change(results, *given)
 
-    return fault("", name, way, apply, when)
+    return mistake("", name, way, apply, when)
 
 
 def each(named, change, when=always):
@@ -177,7 +179,7 @@ TUNED_ON = [
     with_noise("noise taken off", -1),
     in_parameter_gradients("averaged over the batch", lambda g, x: g / len(x), several_images),
     in_parameter_gradients("added twice", lambda g, x: 2 * g),
-    fault("", "only image 0", "backward", only_image_0, has_images),
+    mistake("", "only image 0", "backward", only_image_0, has_images),
     in_upstream("dy of ones", np.ones_like),
     reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), pairs),
     writes("parameters confused", "backward", confused_gradients, pairs),

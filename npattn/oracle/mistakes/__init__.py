@@ -1,11 +1,11 @@
-"""Planted faults for the judge to find: mistakes that kernels are known to make, each put into one step of a system.
+"""Planted mistakes for the judge to find: mistakes that kernels are known to make, each put into one step of a system.
 
 Most stand in a primitive, in forward (the value, or what it is computed from) or in backward (a gradient); the rest
 concern the results of a whole pass. A faulty step takes the place of the primitive in one of its calls, so a system's
 own code runs around it on any kind of number.
 """
 
-from tests.benchmarks.faults import (
+from npattn.oracle.mistakes import (
     affinity,
     attention,
     batch_norm,
@@ -24,10 +24,10 @@ from tests.benchmarks.faults import (
     softmax,
     windowing,
 )
-from tests.benchmarks.faults.fault import Fault
-from tests.benchmarks.faults.planting import faulty, sites
+from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.planting import faulty, sites
 
-__all__ = ["FAULTS", "HELD_OUT", "Fault", "faulty", "sites"]
+__all__ = ["FAULTS", "HELD_OUT", "Mistake", "faulty", "sites"]
 
 MAPS = convolution, pooling
 POINTWISE = elementwise, gating, batch_norm
@@ -36,8 +36,8 @@ MOVING = joining, resizing, dropping, selecting, windowing
 IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
 
-FAULTS = [fault for file in IN_ORDER for fault in file.TUNED_ON]
-FAULTS += [fault for file in HELD_OUT_IN_ORDER for fault in file.HELD_OUT]
-HELD_OUT = frozenset(fault for file in HELD_OUT_IN_ORDER for fault in file.HELD_OUT)
-"""Faults that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
+FAULTS = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
+FAULTS += [mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT]
+HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT)
+"""Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""

@@ -1,14 +1,16 @@
-"""Faults of attention: of softmax and its tiles, of scales, and of gradients."""
+"""Mistakes in attention: of softmax and its tiles, of scales, and of gradients."""
 
 import math
 
 import numpy as np
 
-from tests.benchmarks.faults import arrays
-from tests.benchmarks.faults.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
-from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
-from tests.benchmarks.faults.fault import argument, dropped, gradient, instead, value
-from tests.benchmarks.faults.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
@@ -137,7 +139,7 @@ def reversed_heads(a, *_):
 
 
 def read_wrongly(way):
-    """Faults of what is read, in the value alone or in all that is computed from it."""
+    """Mistakes in what is read, in the value alone or in all that is computed from it."""
     found = [argument(NAME, 0, "base 2", lambda q, *_: q * math.log(2), several_keys, way=way)]
     for i, words in ((1, "keys"), (2, "values")):
         found += [
@@ -178,7 +180,7 @@ HELD_OUT = [
     overflow("maximum not subtracted, float16", arrays.HALF),
     weighed("log-sum-exp to base 2", of_base_2, way="backward"),
     differentiated("sum of the next row", sum_of_next_row, lambda q, k, *_: min(q.shape[-1], k.shape[-1]) > 1),
-    *(fault for way in WAYS for fault in read_wrongly(way)),
+    *(mistake for way in WAYS for mistake in read_wrongly(way)),
     value(NAME, "heads in the wrong order", reversed_heads, heads),
     gradient(NAME, 1, "heads in the wrong order", reversed_heads, heads),
     in_tiles(1, "ds for dz in dk", lambda s, ds, dz, do, q, k: q @ ds),

@@ -1,9 +1,9 @@
-"""Faults of products of matrices."""
+"""Mistakes in products of matrices."""
 
 import numpy as np
 
 from npattn import ops
-from tests.benchmarks.faults.arrays import (
+from npattn.oracle.mistakes.arrays import (
     image_0_for_all,
     longer,
     several_images,
@@ -11,8 +11,10 @@ from tests.benchmarks.faults.arrays import (
     without_last,
     without_tail,
 )
-from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
-from tests.benchmarks.faults.fault import argument, dropped, gradient, value
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 
 def square(a, b):

@@ -1,10 +1,12 @@
-"""Faults of affinity sums."""
+"""Mistakes in affinity sums."""
 
 import numpy as np
 
-from tests.benchmarks.faults.arrays import TILE, longer, transpose, without_tail
-from tests.benchmarks.faults.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
-from tests.benchmarks.faults.fault import fault, instead
+from npattn.oracle.mistakes.arrays import TILE, longer, transpose, without_tail
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import instead, mistake
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
 
 NAME = "affinity_sums"
 
@@ -48,7 +50,7 @@ TUNED_ON = [
     spoilt("left out of itself", "forward", rectify=lambda a: rectified(a) * (1 - np.eye(a.shape[-1], dtype=a.dtype))),
     spoilt("slope left out", "backward", slope=lambda a: 1),
     spoilt("one side alone", "backward", both=False),
-    fault(NAME, "totals constant", "backward", constant_totals, several),
+    mistake(NAME, "totals constant", "backward", constant_totals, several),
     spoilt("key tile ignored", "forward", ROW_TAIL.when, keys=lambda u: without_tail(u, 1)),
 ]
 HELD_OUT = [
