@@ -8,7 +8,6 @@ import collections
 import contextlib
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from npattn.module import Module
 from npattn.ops.primitive import Primitive, replacing
 from npattn.oracle.mistakes.mistake import Mistake
 
-__all__ = ["answering", "completed", "faulty", "sites"]
+__all__ = ["Run", "answering", "completed", "faulty", "planted", "sites"]
 
 Run = Callable[..., Any]
 """Takes a module, parameters, inputs and upstream gradients, and returns named results."""
@@ -103,14 +102,23 @@ def faulty(run: Run, mistake: Mistake, site: int) -> Run:
     if not mistake.primitive:
         return functools.partial(mistake.apply, run)
 
-    def wrong(module, *given):
-        calls = itertools.count()
+    return planted(run, [(mistake, site)])
 
-        def spoil(primitive, arguments, options):
-            if primitive.__name__ != mistake.primitive or next(calls) != site:
-                return NotImplemented
-            arguments, options = completed(primitive, arguments, options)
-            return mistake.apply(primitive, *arguments, **options)
+
+def planted(run: Run, places: Sequence[tuple[Mistake, int]]) -> Run:
+    """Return `run` with several mistakes in primitives, each in the call of its number."""
+
+    def wrong(module: Module, *given: Any) -> Any:
+        calls: collections.Counter[str] = collections.Counter()
+
+        def spoil(primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+            name, number = primitive.__name__, calls[primitive.__name__]
+            calls[name] += 1
+            for mistake, site in places:
+                if mistake.primitive == name and site == number:
+                    arguments, options = completed(primitive, arguments, options)
+                    return mistake.apply(primitive, *arguments, **options)
+            return NotImplemented
 
         with answering(spoil):
             return run(module, *given)

@@ -111,7 +111,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
             return changed
 
         key = untape(key)
-        self.become(move(assigned, self, value))
+        self.become(move(assigned, self, value if isinstance(value, Taped) else np.asarray(value, self.dtype)))
 
     def become(self, other: Taped) -> None:
         """Take another's place, as what is written to does."""
@@ -155,6 +155,9 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         if function is np.put_along_axis:
             arguments[0].become(Taped(written_along(*untape(arguments), **options)))
             return None
+        if function is np.where:  # whole numbers among its choices are elements too
+            kind = taped_in(tuple(arguments[1:]))[0].dtype if taped_in(tuple(arguments[1:])) else float
+            arguments = [arguments[0], *(a if isinstance(a, Taped) else np.asarray(a, kind) for a in arguments[1:])]
         if function in MOVING:
             return move(lambda *some: function(*some, **untape(options)), *arguments)
         if function in FUNCTIONS:

@@ -1,0 +1,200 @@
+"""The mistakes whose results a kernel's are: passes with one mistake each, run exactly, the likeliest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.distances import Misfit, Ruler
+from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.planting import faulty, planted, sites
+from npattn.oracle.mistakes.replaying import Memory
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["SECONDS", "Candidate", "Search", "ranked"]
+
+SECONDS = 4.0
+"""Time that a search may take."""
+FAR = 3.0
+"""Distance of what forward gives from which backward is not run any more."""
+
+
+class TooFarError(Exception):
+    """Forward's results are others already."""
+
+    def __init__(self, misfit: Misfit) -> None:
+        super().__init__()
+        self.misfit = misfit
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A mistake, or two, in a place, and how far its results are from the kernel's.
+
+    Attributes
+    ----------
+    mistakes : tuple of pair
+        Each mistake, with the number of the call that it stands in.
+    misfit : Misfit
+    results : dict of numpy.ndarray
+        The exact results of a pass with it; empty where only forward was run.
+    """
+
+    mistakes: tuple[tuple[Mistake, int], ...]
+    misfit: Misfit
+    results: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Watched:
+    """A module that keeps its last pass."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.run: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.run = self.module(*arguments)
+        return self.run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+class Search:
+    """A search for the mistakes whose results a kernel's are.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of numpy.ndarray
+        By name, as the case expects them.
+    seconds : float
+        How long it may take.
+    """
+
+    def __init__(self, case: Case, results: Mapping[str, np.ndarray], seconds: float = SECONDS) -> None:
+        self.case, self.module = case, case.module
+        self.ruler = Ruler(case, results)
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
+        self.right = self.ruler.measure(case.expected)
+        self.memory = Memory()
+        self.deadline = time.perf_counter() + seconds
+        self.tried: list[Candidate] = []
+        self.places: dict[Mistake, list[int]] = {}
+        self.complete = True
+
+    @property
+    def wrong(self) -> set[str]:
+        """Names of the results that are not as they should be."""
+        return set(self.right.distances) - self.right.within()
+
+    @property
+    def forward_wrong(self) -> bool:
+        """Whether what forward gives is wrong already."""
+        return any(not name.endswith(".grad") for name in self.wrong)
+
+    def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
+        """Run a pass; with `stop`, no further than forward where that alone is far off."""
+        watched = Watched(module)
+
+        def between() -> None:
+            misfit = self.ruler.measure(forward_results(watched.run, given[2]))
+            if stop and misfit.worst > FAR:
+                raise TooFarError(misfit)
+
+        return named_results(watched, Given(*given), between)  # type: ignore[arg-type]
+
+    def find_places(self, mistakes: Iterable[Mistake]) -> None:
+        """Find where mistakes can stand; remember what the right pass computes."""
+        with np.errstate(all="ignore"), self.memory.at_work():
+            self.places = sites(self.run, mistakes, self.module, *self.given)
+        self.memory.keeping = False
+
+    def try_mistakes(self, *mistakes: tuple[Mistake, int]) -> Candidate | None:
+        """Run a pass with mistakes; None where it can't be."""
+        stop = all(one.primitive or one.way in ("both", "reads") for one, _ in mistakes)
+
+        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
+            return self.run(module, *given, stop=stop)
+
+        (first, site), *others = mistakes
+        wrong = planted(run, mistakes) if others else faulty(run, first, site)
+        try:
+            with np.errstate(all="ignore"), self.memory.at_work():
+                found = wrong(self.module, *self.given)
+        except TooFarError as far:
+            return Candidate(mistakes, far.misfit)
+        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+            return None  # it does not fit this system's shapes
+        return Candidate(mistakes, self.ruler.measure(found), found)
+
+    def in_order(self) -> Iterator[tuple[Mistake, int]]:
+        """Yield mistakes with their places, the likeliest first."""
+        late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
+        first = ("carried", "both", "forward", "backward")
+        ranked = sorted(self.places, key=lambda one: (one.way in late, first.index(one.way)))
+        for mistake in ranked:
+            if not (self.forward_wrong and mistake.way == "backward"):
+                for site in self.places[mistake]:
+                    yield mistake, site
+
+    def singles(self) -> list[Candidate]:
+        """Try mistakes alone, as long as there is time."""
+        for place in self.in_order():
+            if time.perf_counter() > self.deadline:
+                self.complete = False
+                break
+            found = self.try_mistakes(place)
+            if found is not None:
+                self.tried.append(found)
+        return [one for one in self.tried if one.misfit.fits]
+
+    def pairs(self, most: int = 12) -> list[Candidate]:
+        """Try pairs of mistakes each of which explains some of what is wrong."""
+        partial = [one for one in self.tried if self.explained(one)]
+        partial.sort(key=lambda one: (-len(self.explained(one)), one.misfit.worst))
+        found = []
+        for i, one in enumerate(partial[:most]):
+            for other in partial[i + 1 : most] + self.behind(one):
+                if time.perf_counter() > self.deadline:
+                    self.complete = False
+                    return found
+                if one.mistakes[0][0].primitive and other.mistakes[0][0].primitive:
+                    pair = self.try_mistakes(*one.mistakes, *other.mistakes)
+                    if pair is not None and pair.misfit.fits:
+                        found.append(pair)
+        return found
+
+    def behind(self, one: Candidate) -> list[Candidate]:
+        """List mistakes in backward that may stand beside one whose forward is met."""
+        if not self.forward_wrong or not self.forward_met(one):
+            return []
+        late = [mistake for mistake in self.places if mistake.way == "backward" and mistake.primitive]
+        return [Candidate(((mistake, site),), one.misfit) for mistake in late for site in self.places[mistake]]
+
+    def forward_met(self, one: Candidate) -> bool:
+        """Tell whether all that forward gives is that of a mistake."""
+        return all(name.endswith(".grad") or d <= 1 for name, d in one.misfit.distances.items())
+
+    def explained(self, one: Candidate) -> set[str]:
+        """Name the wrong results that are those of a mistake."""
+        return (self.wrong & one.misfit.within()) if one.results else set()
+
+
+def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Name what forward gives, as `named_results` does."""
+    outputs = run.output if isinstance(run.output, tuple) else (run.output,)
+    return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+
+
+def ranked(ruler: Ruler, fitting: Sequence[Candidate]) -> list[Candidate]:
+    """Sort mistakes whose results fit, the likeliest first; of equals the single ones, and those in one place."""
+    best = sorted(fitting, key=lambda one: sum(one.misfit.squares.values()))
+    return sorted(best, key=lambda one: (-round(ruler.better(one.misfit, best[0].misfit)), len(one.mistakes)))
