@@ -11,6 +11,7 @@ import numpy as np
 
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Misfit, Ruler
+from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
@@ -18,7 +19,7 @@ from npattn.oracle.mistakes.replaying import Memory
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["SECONDS", "Candidate", "Search", "ranked"]
+__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked"]
 
 SECONDS = 4.0
 """Time that a search may take."""
@@ -52,6 +53,27 @@ class Candidate:
     results: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@dataclass
+class Passes:
+    """What searches with several results of one case have in common.
+
+    Attributes
+    ----------
+    places : dict
+        Calls that each mistake can stand in.
+    found : dict
+        Exact results of a pass, by mistakes and their calls; None where there are none.
+    tags : dict
+        As `locate` returns them.
+    memory : Memory
+    """
+
+    places: dict[Mistake, list[int]] = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)
+    tags: dict[tuple[str, int], Place] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+
+
 class Watched:
     """A module that keeps its last pass."""
 
@@ -77,14 +99,23 @@ class Search:
         By name, as the case expects them.
     seconds : float
         How long it may take.
+    passes : Passes, optional
+        Keeps what is computed, for searches with other results of the same case.
     """
 
-    def __init__(self, case: Case, results: Mapping[str, np.ndarray], seconds: float = SECONDS) -> None:
+    def __init__(
+        self,
+        case: Case,
+        results: Mapping[str, np.ndarray],
+        seconds: float = SECONDS,
+        passes: Passes | None = None,
+    ) -> None:
         self.case, self.module = case, case.module
         self.ruler = Ruler(case, results)
         self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
+        self.passes = passes
         self.deadline = time.perf_counter() + seconds
         self.tried: list[Candidate] = []
         self.places: dict[Mistake, list[int]] = {}
@@ -113,13 +144,28 @@ class Search:
 
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
         """Find where mistakes can stand; remember what the right pass computes."""
+        if self.passes is not None and self.passes.places:
+            self.places, self.memory = self.passes.places, self.passes.memory
+            return
         with np.errstate(all="ignore"), self.memory.at_work():
             self.places = sites(self.run, mistakes, self.module, *self.given)
         self.memory.keeping = False
+        if self.passes is not None:
+            self.passes.places, self.passes.memory = self.places, self.memory
+
+    def tags(self) -> dict[tuple[str, int], Place]:
+        """Return the equation numbers of all calls."""
+        if self.passes is None:
+            return locate(self.module, self.given)
+        self.passes.tags = self.passes.tags or locate(self.module, self.given)
+        return self.passes.tags
 
     def try_mistakes(self, *mistakes: tuple[Mistake, int]) -> Candidate | None:
         """Run a pass with mistakes; None where it can't be."""
-        stop = all(one.primitive or one.way in ("both", "reads") for one, _ in mistakes)
+        if self.passes is not None and mistakes in self.passes.found:
+            known = self.passes.found[mistakes]
+            return None if known is None else Candidate(mistakes, self.ruler.measure(known), known)
+        stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run(module, *given, stop=stop)
@@ -132,7 +178,11 @@ class Search:
         except TooFarError as far:
             return Candidate(mistakes, far.misfit)
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
-            return None  # it does not fit this system's shapes
+            found = None  # it does not fit this system's shapes
+        if self.passes is not None:
+            self.passes.found[mistakes] = found
+        if found is None:
+            return None
         return Candidate(mistakes, self.ruler.measure(found), found)
 
     def in_order(self) -> Iterator[tuple[Mistake, int]]:

@@ -12,8 +12,8 @@ import numpy as np
 from npattn.ops.primitive import Primitive
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
-from npattn.oracle.mistakes.locating import Place, locate
-from npattn.oracle.mistakes.matching import SECONDS, Candidate, Search, ranked
+from npattn.oracle.mistakes.locating import Place
+from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.mistakes.rules import rules_of
@@ -142,7 +142,9 @@ def enumerate_names(names: Sequence[str]) -> str:
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
-def diagnose(case: Case, results: Mapping[str, Any], seconds: float = SECONDS) -> Diagnosis:
+def diagnose(
+    case: Case, results: Mapping[str, Any], seconds: float = SECONDS, passes: Passes | None = None
+) -> Diagnosis:
     """Look for the mistakes whose results a kernel's are.
 
     Parameters
@@ -152,15 +154,17 @@ def diagnose(case: Case, results: Mapping[str, Any], seconds: float = SECONDS) -
         As `Case.compare` takes them. A gradient that is None counts as 0; what can't be read is left out.
     seconds : float
         How long the search may take.
+    passes : Passes, optional
+        Keeps what is computed, for the next results of the same case.
 
     Returns
     -------
     Diagnosis
     """
-    search = Search(case, readable(case, results), seconds)
+    search = Search(case, readable(case, results), seconds, passes)
     if not search.wrong:
         return Diagnosis(right=True)
-    search.find_places([*MISTAKES, *by_rule(search)])
+    search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
     fitting = search.singles() or search.pairs()
     if not fitting:
         nearest = min(search.tried, key=lambda one: one.misfit.worst, default=None)
@@ -207,7 +211,7 @@ def by_rule(search: Search) -> list[Mistake]:
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
     """Say where candidates stand and what they explain."""
-    places = locate(search.module, search.given)
+    places = search.tags()
     wrong = [name for name in search.ruler.results if name in search.wrong]
     return tuple(
         Suspect(
