@@ -10,7 +10,7 @@ from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
@@ -160,7 +160,7 @@ TUNED_ON = [
     differentiated("sum left out", sum_left_out),
     differentiated("mean of ds for its weighted sum", lambda s, ds: s * (ds - ds.mean(axis=-1, keepdims=True))),
     weighed("causal mask", causal, way="backward"),
-    instead(NAME, "transposed map", lambda exact, q, k, v, scale: exact(k, q, v, scale), alike),
+    instead(NAME, "queries and keys swapped", lambda exact, q, k, v, scale: exact(k, q, v, scale), alike),
     *(argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled, way=way) for way in ("forward", "backward", "both")),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled, way="both"),
     *(argument(NAME, 3, "scaled by 1/√d", lambda q, *_: q.shape[-2] ** -0.5, unscaled, way=way) for way in WAYS),
@@ -191,4 +191,40 @@ HELD_OUT = [
     ),
     in_tiles(1, "additions lost in dk", lambda s, ds, dz, do, q, k: q @ with_losses(dz)),
     in_tiles(2, "additions lost in dv", lambda s, ds, dz, do, q, k: do @ with_losses(s)),
+]
+
+
+def padded_scale(q, k, v, scale):
+    """Scale by a head dimension that is filled up to whole tiles."""
+    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
+
+
+def transposed_map(_, q, k, v, scale):
+    """Average over queries, by weights that add up over keys."""
+    s = softmax(logits(q, k, v, scale))
+    return v @ s, None
+
+
+def map_detached(original, *qkv):
+    o, backward = original(*qkv)
+    return o, lambda do: (dropped(qkv[0]), dropped(qkv[1]), backward(do)[2])
+
+
+def without_scale(g, do, *qkv):
+    return g / qkv[-1]
+
+
+def scale_twice(g, do, *qkv):
+    return g * qkv[-1]
+
+
+ADDED = [
+    instead(NAME, "map transposed", transposed_map, alike),
+    argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_: q.shape[-2] % TILE > 0),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),
+    instead(NAME, "map detached", map_detached, several_keys, way="backward"),
+    gradient(NAME, 0, "dq dropped", dropped, several_keys),
+    gradient(NAME, 2, "dv dropped", dropped),
+    *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
+    *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
 ]

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import both, on_map, several_images
+from npattn.oracle.mistakes.arrays import both, on_map, several_channels, several_images
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0
 from npattn.oracle.mistakes.mistake import always, argument, gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "batch_norm"
 AXES = (0, 2, 3)
@@ -121,4 +121,35 @@ HELD_OUT = [
         lambda r, x, weight, bias, *_, **__: (r[0] + per_channel((weight - 1) * bias), r[1]),
     ),
     argument(NAME, "training", "with running statistics", frozen, in_training, way="backward"),
+]
+
+
+def over_axes(axes):
+    """Return a function that normalises over other axes, in training."""
+
+    def change(result, x, weight, bias, *_, eps, **__):
+        centred = x - x.mean(axis=axes, keepdims=True)
+        n = centred / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
+        return n * per_channel(weight) + per_channel(bias), result[1]
+
+    return change
+
+
+def biased(result, x, *others, momentum, **_):
+    """Remember the variance of the batch as it is."""
+    old, count = others[3], x.size // x.shape[1]
+    new = result[1][1] - (1 - momentum) * old
+    return result[0], (result[1][0], (1 - momentum) * old + new * ((count - 1) / count))
+
+
+ADDED = [
+    value(NAME, "normalised over each image (layer norm)", over_axes((1, 2, 3)), both(in_training, several)),
+    value(NAME, "normalised over each image and channel (instance norm)", over_axes((2, 3)), both(in_training, on_map)),
+    value(NAME, "normalised over channels", over_axes((1,)), both(in_training, several_channels)),
+    value(NAME, "normalised over the batch alone", over_axes((0,)), both(in_training, several_images)),
+    value(NAME, "biased variance remembered", biased, in_training),
+    argument(NAME, "momentum", "momentum the other way round", lambda *_, momentum, **__: 1 - momentum, in_training),
+    normalised("epsilon lost", lambda v, eps, n: np.sqrt(v)),
+    normalised("epsilon 1e-6", lambda v, eps, n: np.sqrt(v + 1e-6)),
+    normalised("epsilon 0.1", lambda v, eps, n: np.sqrt(v + 0.1)),
 ]

@@ -18,6 +18,7 @@ from npattn.oracle.mistakes import (
     products,
     resizing,
     selecting,
+    several_steps,
     softmax,
     windowing,
 )
@@ -30,7 +31,7 @@ MAPS = convolution, pooling
 POINTWISE = elementwise, gating, batch_norm
 PRODUCTS = products, attention, masking, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
-IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes)
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
 
 FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
@@ -46,10 +47,10 @@ ADDED: list[Mistake] = [mistake for file in IN_ORDER for mistake in getattr(file
 
 def in_both_forms(mistakes: list[Mistake]) -> list[Mistake]:
     """Add what autograd makes of those in a primitive's forward pass."""
-    found = []
+    found, done = list(mistakes), set()
     for one in mistakes:
-        found.append(one)
-        if one.primitive and one.way in ("forward", "both"):
+        if one.primitive and one.way in ("forward", "both") and str(one) not in done:
+            done.add(str(one))
             found.append(carried(one))
     return found
 

@@ -8,7 +8,7 @@ from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_image
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 LAYERS = "conv2d", "linear"
 ROWS = 4
@@ -161,4 +161,61 @@ HELD_OUT = [
     padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
     padded_row("wrapped around", lambda i, length: i % length),
     UNCLEARED.in_upstream("conv1d", 1),
+]
+
+
+def padded_by(index):
+    """Read beyond the edges what stands at ``index(positions, length)``."""
+
+    def convolve(conv2d, x, weight, bias, *, padding, **options):
+        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], both_axes(padding), strict=True))
+        return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
+
+    return convolve
+
+
+def shifted_padding(conv2d, x, weight, bias, *, padding, **options):
+    """Put all padding before the map."""
+    wide = np.zeros_like(
+        x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)))
+    )
+    top, left = both_axes(padding)
+    wide[:, :, 2 * top :, 2 * left :] = x
+    return conv2d(wide, weight, bias, **options)
+
+
+def undilated(conv2d, x, weight, bias, **options):
+    padding = tuple((n - 1) // 2 for n in weight.shape[2:])
+    return conv2d(x, weight, bias, **options | {"dilation": 1, "padding": padding})
+
+
+def dilated(x, weight, *layer, dilation, **options):
+    return max(both_axes(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
+
+
+def one_group(conv2d, x, weight, bias, *, groups, **options):
+    """Let every group read the channels of the first."""
+    own = x[:, : x.shape[1] // groups]
+    return conv2d(np.concatenate([own] * groups, axis=1), weight, bias, groups=groups, **options)
+
+
+def grouped(*_, groups, **__):
+    return groups > 1
+
+
+ADDED = [
+    instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
+    instead(
+        "conv2d", "padding reflected", padded_by(lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i), padded
+    ),
+    instead("conv2d", "padding on one side", shifted_padding, padded),
+    instead("conv2d", "dilation ignored", undilated, dilated),
+    instead("conv2d", "groups ignored", one_group, grouped),
+    *(
+        gradient(name, 1, "of the weights averaged over images", lambda g, dy, *_, **__: g / len(dy), several_images)
+        for name in ("conv2d", "conv1d", "linear")
+    ),
+    *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
+    *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
+    *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),
 ]

@@ -6,7 +6,7 @@ from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
 from npattn.oracle.mistakes.mistake import gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 LEAK = 0.01
 
@@ -50,4 +50,22 @@ HELD_OUT = [
     gradient("relu", 0, "mask of the next channel", lambda g, dy, x: dy * np.roll(x > 0, 1, axis=1), several_channels),
     gradient("relu", 0, "mask of the next image", lambda g, dy, x: dy * np.roll(x > 0, 1, axis=0), several_images),
     gradient("hard_swish", 0, "slope of the gate alone", lambda g, dy, x: dy * np.where((x > -3) & (x < 3), x / 6, 0)),
+]
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+ADDED = [
+    value("relu", "GELU", lambda y, x: gelu(x)),
+    value("relu", "SiLU", lambda y, x: x * logistic(x)),
+    value("relu", "leaky, slope 0.2", lambda y, x: y + 0.2 * (x - y)),
+    value("relu", "bounded by 6", lambda y, x: np.minimum(y, 6)),
+    value("sigmoid", "left out", lambda y, x: x * 1.0),
+    value("sigmoid", "twice", lambda y, x: logistic(y)),
+    value("hard_sigmoid", "logistic sigmoid", lambda y, x: logistic(x)),
+    value("hard_sigmoid", "slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
+    value("hard_swish", "left out", lambda y, x: x * 1.0),
+    value("hard_swish", "ReLU", lambda y, x: np.maximum(x, 0)),
 ]

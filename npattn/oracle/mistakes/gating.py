@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.arrays import (
 from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
 from npattn.oracle.mistakes.mistake import dropped, gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
 def broadcast(a, x):
@@ -74,4 +74,11 @@ HELD_OUT = [
     ),
     LOSSES.in_upstream("gate", 1, when=shared),
     gradient("gate", 1, "of the gate added up over images", lambda g, *_: ADDED_UP.change(g), own_of_images),
+]
+
+
+ADDED = [
+    gradient("gate", 1, "twice", lambda g, *_: 2 * g),
+    value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),
+    value("gate", "1 - gate", lambda y, x, a: x - y),
 ]

@@ -5,7 +5,7 @@ import numpy as np
 from npattn.oracle.mistakes.arrays import longer, several_channels
 from npattn.oracle.mistakes.mistake import gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
 def length(x):
@@ -31,4 +31,15 @@ HELD_OUT = [
         longer(-1),
     ),
     value("l2_normalize", "largest for length", lambda u, x, eps: x / (largest(x) + eps), several_channels),
+]
+
+
+ADDED = [
+    value(
+        "l2_normalize",
+        "over positions, not channels",
+        lambda u, x, eps: x / (np.sqrt((x * x).sum(axis=(2, 3), keepdims=True)) + eps),
+        longer(-1),
+    ),
+    value("l2_normalize", "left out", lambda u, x, eps: x * 1.0),
 ]

@@ -10,7 +10,7 @@ from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "masked_attention"
 WAYS = "forward", "both"
@@ -59,7 +59,7 @@ def has_tail(_, k, *__, **___):
 
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
-    slope=True, delta=True, through_l=True, bias_first=False, padded=False, low=-np.inf,
+    slope=True, delta=True, through_l=True, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask)
@@ -71,19 +71,21 @@ def whole(
         z, bend = softcap * t, 1 - t * t if slope else 1
     if bias is not None and not bias_first:
         z = z + bias
-    z = np.where(seen, z, z.dtype.type(low))
-    none = z.max(axis=-1, keepdims=True) == -np.inf
-    highest = np.where(none, 0, z.max(axis=-1, keepdims=True))
+    if not late:
+        z = np.where(seen, z, z.dtype.type(low))
+    none = z.max(axis=axis, keepdims=True) == -np.inf
+    highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
     e = np.exp(z - highest)
-    total = e.sum(axis=-1, keepdims=True)
+    total = e.sum(axis=axis, keepdims=True)
     if sink is not None:
         total = total + np.where(none, 0, np.exp(sink[..., None, None] - highest))
     if padded:
         total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
-    s = e / total
+    s = np.where(seen, e / total, 0) if late else e / total
     o = v @ transpose(s)
-    log_sum = np.where(none, -np.inf, highest + np.log(total))[..., 0]
+    log_sum = np.where(none, -np.inf, highest + np.log(total))
+    log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
 
     def backward(do, dl=0.0):
         row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
@@ -186,3 +188,55 @@ HELD_OUT = [
     instead(NAME, "bias of the first head alone", not_summed, serves_heads, way="backward"),
     instead("repeat", "heads in turn", in_turn, shared),
 ]  # fmt: skip
+
+
+def padded_scale(q, k, v, scale, **_):
+    """Scale by a head dimension that is filled up to whole tiles."""
+    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
+
+
+def swapped(original, q, k, v, scale, **options):
+    return original(k, q, v, scale, **options)
+
+
+def alike(q, k, *_, **__):
+    return q.shape == k.shape and q.shape[-1] > 1
+
+
+def map_detached(original, q, k, v, scale, **options):
+    """Keep the gradient of values alone."""
+    right, backward = original(q, k, v, scale, **options)
+    return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
+
+
+def scaled(q, k, v, scale, **_):
+    return scale != 1
+
+
+def hides(q, k, *_, band, lengths, mask, **__):
+    """Whether some query sees some keys and not others."""
+    seen = pairs_seen(q, k, band, lengths, mask)
+    return bool((seen.any(axis=-1) & ~seen.all(axis=-1)).any())
+
+
+def sees_all(q, k, *_, band, lengths, mask, sink, **__):
+    return sink is None and bool(pairs_seen(q, k, band, lengths, mask).all())
+
+
+def first_of_group(dx, dy, x, times, axis):
+    return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
+
+
+ADDED = [
+    instead(NAME, "queries and keys swapped", swapped, alike),
+    with_mistake("mask after softmax", hides, late=True),
+    with_mistake("softmax over the wrong axis", both(alike, sees_all), axis=-2),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale, **_: scale**2, scaled),
+    argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_, **__: q.shape[-2] % TILE > 0),
+    argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
+    instead(NAME, "map detached", map_detached, several_keys, way="backward"),
+    gradient("repeat", 0, "first head of a group alone", first_of_group, lambda x, times, axis: times > 1),
+    gradient(
+        "repeat", 0, "averaged over a group", lambda g, dy, x, times, axis: g / times, lambda x, times, axis: times > 1
+    ),
+]

@@ -9,7 +9,7 @@ from npattn.oracle.mistakes.arrays import on_map, several_channels, several_imag
 from npattn.oracle.mistakes.families import Family
 from npattn.oracle.mistakes.mistake import always, mistake
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
 def reads(name, way, change, when=always):
@@ -200,4 +200,33 @@ HELD_OUT = [
     in_upstream("dy of image 0 for all", arrays.image_0_for_all, has_images),
     masked_late("mask begins a position late", 1),
     masked_late("no mask", arrays.TILE**2),
+]
+
+
+def shuffled(a):
+    """Shuffle channels in two groups the wrong way round."""
+    halves = a.reshape(len(a), 2, a.shape[1] // 2, *a.shape[2:]).swapaxes(1, 2)
+    return halves.reshape(a.shape)
+
+
+def even_channels(a, *_):
+    return a.ndim > 1 and a.shape[1] > 3 and a.shape[1] % 2 == 0
+
+
+CHANNELS_SHUFFLED = Family("channels shuffled the wrong way round", shuffled, even_channels)
+READ_AS_NHWC = Family("NHWC read as NCHW", arrays.channels_last, arrays.both(on_map, several_channels))
+
+ADDED = [
+    *(plant(CHANNELS_SHUFFLED) for plant in (in_outputs, in_input_gradients)),
+    *(plant(READ_AS_NHWC) for plant in (in_outputs, in_input_gradients)),
+    in_inputs(CHANNELS_SHUFFLED, "input's channels shuffled the wrong way round"),
+    in_upstream("dy read as NHWC", arrays.channels_last, lambda m, p, i, u: all(map(READ_AS_NHWC.when, u.values()))),
+    in_upstream(
+        "dy with height and width exchanged",
+        arrays.transposed,
+        lambda m, p, i, u: all(map(families.TRANSPOSED.when, u.values())),
+    ),
+    in_input_gradients(Family("of inputs added twice", lambda g: 2 * g, always)),
+    in_input_gradients(Family("of inputs lost", np.zeros_like, always)),
+    in_parameter_gradients("lost", lambda g, x: np.zeros_like(g)),
 ]

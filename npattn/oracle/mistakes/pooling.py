@@ -8,7 +8,7 @@ from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, pos
 from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 AVERAGES = "global_average_pool", "average_pool"
 MAXIMA = "global_max_pool", "max_pool"
@@ -121,4 +121,16 @@ HELD_OUT = [
     ),
     *(ADDED_UP.in_gradient(name) for name in AVERAGES),
     *(mistake for name in MAXIMA for mistake in more_maximum_mistakes(name)),
+]
+
+
+def shared(g, dp, *pool):
+    hits = every_maximum(*pool)
+    return hits / hits.sum(**along(*pool[1:]) | {"keepdims": True}) * broadcast(dp)
+
+
+ADDED = [
+    *(gradient(name, 0, "shared among ties", shared, has_ties) for name in MAXIMA),
+    *(gradient(name, 0, "divided by N", lambda g, dp, *pool: g / count(*pool), several) for name in MAXIMA),
+    *(gradient(name, 0, "divided twice by N", lambda g, dp, *pool: g / count(*pool), several) for name in AVERAGES),
 ]

@@ -6,7 +6,7 @@ from npattn.oracle.mistakes.arrays import longer
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
 def shares_of_selected(dh, dy, x, index):
@@ -49,4 +49,12 @@ HELD_OUT = [
     *(IMAGE_0_FOR_ALL.in_argument(name, 1, "positions of image 0 for all") for name in ("take", "select")),
     UNCLEARED.in_upstream("score", 1, 2),
     value("top", "numbers in reverse order", reversed_top, lambda x, k: k > 1),
+]
+
+
+ADDED = [
+    value("score", "lost bias", lambda s, x, weight, bias: s - bias),
+    value("score", "bias twice", lambda s, x, weight, bias: s + bias),
+    gradient("score", 2, "bias averaged, not summed", lambda g, ds, *_: g / ds.size),
+    gradient("score", 1, "of the weights lost", dropped),
 ]

@@ -8,7 +8,7 @@ from npattn import ops
 from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
 from npattn.oracle.mistakes.mistake import always, argument, gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 LSE = "global_lse_pool"
 
@@ -76,4 +76,22 @@ HELD_OUT = [
     argument("softmax", 0, "base 2", lambda z, axis: z * math.log(2), several),
     argument(LSE, 0, "base 2", lambda x: x * math.log(2), on_map),
     differentiated("sum of the next row", sum_of_next_row, several_rows),
+]
+
+
+def softmin(z, axis=-1):
+    return ops.softmin(z, axis)[0]
+
+
+ADDED = [
+    value(
+        "softmin",
+        "sign lost: softmax of the energies, not of their maximum less them",
+        lambda s, z, axis: softmax(z, axis),
+    ),
+    value("softmax", "maximum less the energies", lambda s, z, axis: softmin(z, axis)),
+    value("softmin", "over the wrong axis", lambda s, z, axis: softmin(z, axis - 1), lambda z, axis: z.size > 1),
+    gradient("softmin", 0, "sign lost", lambda g, *_: -g),
+    *(gradient(name, 0, "map detached", lambda g, *_: np.zeros_like(g)) for name in ("softmax", "softmin")),
+    value("softmax", "divided by the largest, not the sum", lambda s, z, axis: s / s.max(axis=axis, keepdims=True)),
 ]

@@ -170,7 +170,7 @@ def diagnose(
         nearest = min(search.tried, key=lambda one: one.misfit.worst, default=None)
         found = None if nearest is None else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
-    best = ranked(search.ruler, fitting)
+    best = unlike(ranked(search.ruler, fitting))
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
@@ -179,6 +179,22 @@ def diagnose(
         hints=hints(search, alike) if len(alike) > 1 else (),
         complete=search.complete,
     )
+
+
+def unlike(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Leave out what has the name and the place of one before, and the same results."""
+    found: list[Candidate] = []
+    for one in candidates:
+        named = {(str(mistake), site) for mistake, site in one.mistakes}
+        for other in found:
+            if named == {(str(mistake), site) for mistake, site in other.mistakes} and all(
+                np.allclose(one.results[name], value, rtol=1e-9, equal_nan=True)
+                for name, value in other.results.items()
+            ):
+                break
+        else:
+            found.append(one)
+    return found
 
 
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
