@@ -198,7 +198,7 @@ class Case:
         Raises
         ------
         AssertionError
-            With the report as its text, unless it passes.
+            With the report as its text, and what `diagnose` makes of it, unless it passes.
         TypeError, ValueError
             As `compare` raises them.
 
@@ -217,7 +217,8 @@ class Case:
         __tracebackhide__ = True  # pytest then points at the caller's line
         report = self.compare(results, least_judged=least_judged, require=require)
         if not report.passed:
-            raise AssertionError(str(report))
+            wrong = any(not judgement.within for judgement in report.judgements.values())
+            raise AssertionError("\n".join([str(report), *(self.diagnose(results).lines() if wrong else [])]))
 
     def diagnose(self, results: Mapping[str, Any]) -> Diagnosis:
         """Look for the mistakes whose results a wrong kernel's are: known ones, and some made by rule.

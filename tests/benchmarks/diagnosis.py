@@ -169,14 +169,14 @@ def report(trials, most):
     groups = {format: [t for t in trials if t.format == format] for format in FORMATS}
     groups |= {key: [t for t in trials if t.key == key] for key in dict.fromkeys(t.key for t in trials)}
     for name, some in (groups | {"all": trials}).items():
-        first = sum(t.rank == 1 or 0 < t.rank <= t.alike for t in some)
+        first = sum(map(named, some))
         three = sum(0 < t.rank <= max(3, t.alike) for t in some)
         alike = sum(t.alike > 1 for t in some)
         none = sum(not t.said for t in some)
         wrong = sum(surely_wrong(t) for t in some)
         cells = [share(n, len(some)) for n in (first, three, alike, none, wrong)]
         lines.append(f"{name:<24}{len(some):>9}" + "".join(f"{cell:>9}" for cell in cells))
-    missed = [t for t in trials if not (t.rank == 1 or 0 < t.rank <= t.alike)]
+    missed = [t for t in trials if not named(t)]
     lines.append(f"not first: {len(missed)}")
     for t in missed[:most]:
         lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
@@ -185,9 +185,21 @@ def report(trials, most):
     return lines
 
 
+def tell(trials, began):
+    """Say how it goes."""
+    right = sum(named(trial) for trial in trials)
+    text = f"{len(trials)} planted, {right} named first, {time.perf_counter() - began:.0f} s"
+    print(text, file=sys.stderr, flush=True)
+
+
+def named(trial):
+    """Tell whether the right name is first, or among those that can't be told apart from it."""
+    return 0 < trial.rank <= max(1, trial.alike)
+
+
 def surely_wrong(trial):
     """Tell whether a wrong name was given with confidence."""
-    return trial.sure and not (0 < trial.rank <= trial.alike)
+    return trial.sure and not named(trial)
 
 
 def main(argv=None):
@@ -221,11 +233,12 @@ def main(argv=None):
     if arguments.jobs == 1:
         for group in groups:
             trials += group()
-            print(f"{len(trials)} planted, {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+            tell(trials, began)
     else:
         with concurrent.futures.ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
             for future in [pool.submit(group) for group in groups]:
                 trials += future.result()
+                tell(trials, began)
     print("\n".join(report(trials, arguments.list)))
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
 

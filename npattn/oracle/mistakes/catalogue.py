@@ -15,6 +15,7 @@ from npattn.oracle.mistakes import (
     masking,
     passes,
     pooling,
+    precision,
     products,
     resizing,
     selecting,
@@ -31,7 +32,7 @@ MAPS = convolution, pooling
 POINTWISE = elementwise, gating, batch_norm
 PRODUCTS = products, attention, masking, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
-IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps)
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
 
 FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]

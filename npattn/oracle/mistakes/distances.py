@@ -15,6 +15,9 @@ __all__ = ["Misfit", "Ruler"]
 SAME = 1e-2
 """Root mean square, in units of budget, below which errors are as good as none."""
 
+MOVED = 0.5
+"""Least unit of an element that is another number than it should be, in proportion to those of the whole result."""
+
 
 class Misfit:
     """How far results are from some pass's.
@@ -74,7 +77,7 @@ class Ruler:
             return np.inf, np.inf
         if not judged.any():
             return 0.0, 0.0
-        budget = self.case.budget[name][judged] * self.growth(name, exact)
+        budget = self.units(name, exact)[judged]
         with np.errstate(all="ignore"):
             error = np.where(got[judged] == exact[judged], 0, got[judged] - exact[judged])
             error = np.where(np.isnan(got[judged]) & np.isnan(exact[judged]), 0, error)
@@ -84,9 +87,20 @@ class Ruler:
         worst_limit, rms_limit = self.case.limits[name]
         return max(float(units.max()) / worst_limit, np.sqrt(square) / rms_limit), square
 
-    def growth(self, name: str, exact: np.ndarray) -> float:
-        """Tell how many times larger a result is than it should be; 1 if it is smaller."""
-        return max(1.0, size_of(exact) / self.sizes[name]) if self.sizes[name] else 1.0
+    def units(self, name: str, exact: np.ndarray) -> np.ndarray:
+        """Return the unit of each element's error in a mistaken result.
+
+        A mistake that makes a result larger makes its errors larger by as much. Where it puts another number than the
+        right one, the error is in proportion to that number as all are in proportion to the result, and about as large
+        as elsewhere: it may be a number that belongs there.
+        """
+        right, budget, size = self.case.expected[name], self.case.budget[name], self.sizes[name]
+        growth = max(1.0, size_of(exact) / size) if size else 1.0
+        usual = size_of(budget)
+        with np.errstate(all="ignore"):
+            other = np.maximum(np.abs(exact) * (usual / size if size else 0.0), usual * MOVED)
+            other = np.where(np.isfinite(other), other, 0)
+        return np.where(exact == right, budget, np.maximum(budget, other)) * growth
 
     def better(self, one: Misfit, other: Misfit) -> float:
         """Weigh two passes: the logarithm of how much likelier the results are by one than by the other.

@@ -16,6 +16,7 @@ from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.parameters import to_numpy
 
@@ -117,7 +118,7 @@ class Diagnosis(Sequence[Suspect]):
         first = self.suspects[: self.alike]
         lines = ["it looks like:" if self.sure else "it may be, though these results say too little to be sure:"]
         lines += [folded for one in first for folded in fold(str(one), "  ")]
-        if len(first) > 1:
+        if len(first) > 1 and self.hints:
             lines.append(f"these {len(first)} can't be told apart by the results given")
             lines += [folded for hint in self.hints for folded in fold(hint, "  ")]
         return lines + unfinished
@@ -165,7 +166,16 @@ def diagnose(
     if not search.wrong:
         return Diagnosis(right=True)
     search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
-    fitting = search.singles() or search.pairs()
+    fitting = search.singles()
+    arithmetic = [] if fitting else roundings(search)
+    if arithmetic:
+        return Diagnosis(
+            suspects=suspects_of(search, arithmetic),
+            alike=len(arithmetic),
+            sure=len(search.wrong) > 1,
+            complete=search.complete,
+        )
+    fitting = fitting or search.pairs()
     if not fitting:
         nearest = min(search.tried, key=lambda one: one.misfit.worst, default=None)
         found = None if nearest is None else suspects_of(search, [nearest])[0]
@@ -234,7 +244,7 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
             tuple(mistake for mistake, _ in one.mistakes),
             tuple(step_of(places, *pair) for pair in one.mistakes),
             tuple(name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1) or tuple(wrong),
-            one.misfit.worst if one.results else np.inf,
+            one.misfit.worst if one.results or one.misfit.fits else np.inf,
         )
         for one in candidates
     )
