@@ -45,12 +45,15 @@ class Candidate:
         Each mistake, with the number of the call that it stands in.
     misfit : Misfit
     results : dict of numpy.ndarray
-        The exact results of a pass with it; empty where only forward was run.
+        The exact results of a pass with it, if they fit.
+    whole : bool
+        Whether backward was run too.
     """
 
     mistakes: tuple[tuple[Mistake, int], ...]
     misfit: Misfit
     results: dict[str, np.ndarray] = field(default_factory=dict)
+    whole: bool = True
 
 
 @dataclass
@@ -164,7 +167,7 @@ class Search:
         """Run a pass with mistakes; None where it can't be."""
         if self.passes is not None and mistakes in self.passes.found:
             known = self.passes.found[mistakes]
-            return None if known is None else Candidate(mistakes, self.ruler.measure(known), known)
+            return None if known is None else self.candidate(mistakes, known)
         stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
@@ -176,14 +179,19 @@ class Search:
             with np.errstate(all="ignore"), self.memory.at_work():
                 found = wrong(self.module, *self.given)
         except TooFarError as far:
-            return Candidate(mistakes, far.misfit)
+            return Candidate(mistakes, far.misfit, whole=False)
         except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
             found = None  # it does not fit this system's shapes
         if self.passes is not None:
             self.passes.found[mistakes] = found
         if found is None:
             return None
-        return Candidate(mistakes, self.ruler.measure(found), found)
+        return self.candidate(mistakes, found)
+
+    def candidate(self, mistakes: tuple[tuple[Mistake, int], ...], found: dict[str, np.ndarray]) -> Candidate:
+        """Measure results; keep them if they fit."""
+        misfit = self.ruler.measure(found)
+        return Candidate(mistakes, misfit, found if misfit.fits else {})
 
     def in_order(self) -> Iterator[tuple[Mistake, int]]:
         """Yield mistakes with their places, the likeliest first."""
@@ -206,20 +214,23 @@ class Search:
                 self.tried.append(found)
         return [one for one in self.tried if one.misfit.fits]
 
-    def pairs(self, most: int = 12) -> list[Candidate]:
-        """Try pairs of mistakes each of which explains some of what is wrong."""
-        partial = [one for one in self.tried if self.explained(one)]
-        partial.sort(key=lambda one: (-len(self.explained(one)), one.misfit.worst))
-        found = []
+    def pairs(self, most: int = 40) -> list[Candidate]:
+        """Try pairs of mistakes in different places that together explain all that is wrong."""
+        partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
+        partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
+        found: list[Candidate] = []
         for i, one in enumerate(partial[:most]):
-            for other in partial[i + 1 : most] + self.behind(one):
+            beside = [other for other in partial[:i] if self.explained(one) | self.explained(other) == self.wrong]
+            for other in beside + self.behind(one):
                 if time.perf_counter() > self.deadline:
                     self.complete = False
                     return found
-                if one.mistakes[0][0].primitive and other.mistakes[0][0].primitive:
-                    pair = self.try_mistakes(*one.mistakes, *other.mistakes)
+                if place_of(one) != place_of(other):
+                    pair = self.try_mistakes(*other.mistakes, *one.mistakes)
                     if pair is not None and pair.misfit.fits:
                         found.append(pair)
+            if found:
+                break
         return found
 
     def behind(self, one: Candidate) -> list[Candidate]:
@@ -235,7 +246,13 @@ class Search:
 
     def explained(self, one: Candidate) -> set[str]:
         """Name the wrong results that are those of a mistake."""
-        return (self.wrong & one.misfit.within()) if one.results else set()
+        return (self.wrong & one.misfit.within()) if one.whole else set()
+
+
+def place_of(one: Candidate) -> tuple[str, int]:
+    """Return the primitive and the call that a mistake stands in."""
+    mistake, site = one.mistakes[0]
+    return mistake.primitive, site
 
 
 def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:

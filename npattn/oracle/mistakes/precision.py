@@ -22,6 +22,9 @@ def in_format(a, name):
     """Round numbers to a format; leave others alone."""
     if not isinstance(a, np.ndarray) or a.dtype.kind != "f":
         return a
+    if name == "tf32":  # which is the format of what products take
+        mantissa, exponent = np.frexp(a)
+        return np.ldexp(np.rint(np.ldexp(mantissa, 11)), exponent - 11)
     return representable(a, FORMATS[name]).astype(a.dtype)
 
 
@@ -77,7 +80,7 @@ ADDED = [
     *(reads(f"inputs, parameters and dy in {name}", "both", read_in(name)) for name in NARROW),
     *(mistake("", f"products' operands in {name}", "both", products_in(name)) for name in NARROW),
     *(
-        writes(f"flushed to zero below the normal numbers of {n}", "writes", flushed(x))
+        writes(f"flushed to zero below the normal numbers of {n}", "forward", flushed(x))
         for n, x in SMALLEST_NORMAL.items()
     ),
     *(

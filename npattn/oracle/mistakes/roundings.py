@@ -41,7 +41,7 @@ def ways(search: Search) -> Iterator[tuple[str, Rounding]]:
     """Yield the arithmetics that are narrower than the case's."""
     own = search.case.format
     for name in NARROW:
-        if FORMATS[name].precision < own.precision:
+        if FORMATS[name].operand_precision < own.operand_precision:
             yield f"arithmetic in {name}", Rounding(FORMATS[name], [search.case.seed, 7])
     for name in NARROW[1:]:
         yield f"sums accumulated in {name}", NarrowSums(own, FORMATS[name], [search.case.seed, 7])

@@ -244,7 +244,7 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
             tuple(mistake for mistake, _ in one.mistakes),
             tuple(step_of(places, *pair) for pair in one.mistakes),
             tuple(name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1) or tuple(wrong),
-            one.misfit.worst if one.results or one.misfit.fits else np.inf,
+            one.misfit.worst if one.whole else np.inf,
         )
         for one in candidates
     )
