@@ -15,7 +15,7 @@ __all__ = ["Misfit", "Ruler"]
 SAME = 1e-2
 """Root mean square, in units of budget, below which errors are as good as none."""
 
-MOVED = 0.5
+MOVED = 1.0
 """Least unit of an element that is another number than it should be, in proportion to those of the whole result."""
 
 

@@ -177,7 +177,7 @@ def diagnose(
         )
     fitting = fitting or search.pairs()
     if not fitting:
-        nearest = min(search.tried, key=lambda one: one.misfit.worst, default=None)
+        nearest = min((one for one in search.tried if one.whole), key=lambda one: one.misfit.worst, default=None)
         found = None if nearest is None else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting))

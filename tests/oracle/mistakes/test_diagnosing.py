@@ -94,7 +94,7 @@ def test_two_mistakes_are_found_together():
         find("linear: gradient: bias lost", "backward"),
     )
     results = results_with(case, (first, 0), (second, 1))
-    found = case.diagnose(results)
+    found = mistakes.diagnose(case, results, seconds=60)
     assert len(found[0].mistakes) == 2
     assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
 
