@@ -104,13 +104,13 @@ def clipped(a: Any, low: Any, high: Any, **_: Any) -> Any:
     return np.clip(a, low, high), lambda g: np.where((a >= low) & (a <= high), g, 0)
 
 
-def einsum(subscripts: str, *factors: Any, **_: Any) -> Any:
+def einsum(subscripts: str, *factors: Any, **options: Any) -> Any:
     """Sum products; of the gradient as well, which is the product of all the others."""
     given, _, kept = subscripts.partition("->")
     letters = given.split(",")
 
     def back(g: Any) -> Any:
-        found = [None]  # of the subscripts
+        found: list[Any] = [None]  # of the subscripts
         for i, own in enumerate(letters):
             others = [a for j, a in enumerate(factors) if j != i]
             left = [names for j, names in enumerate(letters) if j != i]

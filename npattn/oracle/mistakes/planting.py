@@ -60,7 +60,8 @@ def answering(answer: Callable[..., Any]) -> Iterator[None]:
 
 
 @functools.cache
-def signature(primitive):
+def signature(primitive: Any) -> inspect.Signature:
+    """Look up what a primitive is called with."""
     return inspect.signature(primitive)
 
 
@@ -78,8 +79,8 @@ def sites(run: Run, mistakes: Iterable[Mistake], module: Module, *given: Any) ->
 
     A mistake of a whole pass has the one site 0, or none.
     """
-    found = {mistake: [] for mistake in mistakes}
-    calls = collections.Counter()
+    found: dict[Mistake, list[int]] = {mistake: [] for mistake in mistakes}
+    calls: collections.Counter[str] = collections.Counter()
 
     def watch(primitive, arguments, options):
         name, (arguments, options) = primitive.__name__, completed(primitive, arguments, options)

@@ -6,7 +6,7 @@ from npattn import ops
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.mistakes import attention
 from npattn.oracle.mistakes.arrays import longer
-from npattn.oracle.mistakes.mistake import instead, mistake
+from npattn.oracle.mistakes.mistake import Mistake, instead, mistake
 from npattn.oracle.mistakes.passes import each, reads, writes
 from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.mistakes.softmax import softmax
@@ -74,8 +74,8 @@ def softmax_in(name):
     return compute
 
 
-TUNED_ON = []
-HELD_OUT = []
+TUNED_ON: list[Mistake] = []
+HELD_OUT: list[Mistake] = []
 ADDED = [
     *(reads(f"inputs, parameters and dy in {name}", "both", read_in(name)) for name in NARROW),
     *(mistake("", f"products' operands in {name}", "both", products_in(name)) for name in NARROW),

@@ -118,8 +118,8 @@ def alike(i: int, j: int) -> Callable[..., bool]:
     """Return a function that tells whether two arguments have one shape."""
 
     def when(*arguments: Any, **_: Any) -> bool:
-        both = arguments[i : j + 1]
-        return len(both) == 2 and all(hasattr(a, "ndim") for a in both) and both[0].shape == both[1].shape
+        one, *others = arguments[i : j + 1] or (None,)
+        return hasattr(one, "ndim") and [np.shape(a) for a in others if hasattr(a, "ndim")] == [np.shape(one)]
 
     return when
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.elementwise import logistic
-from npattn.oracle.mistakes.mistake import mistake
+from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.mistakes.planting import answering
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -108,8 +108,8 @@ def residual_scaled(run, *given):
         return run(*given)
 
 
-TUNED_ON = []
-HELD_OUT = []
+TUNED_ON: list[Mistake] = []
+HELD_OUT: list[Mistake] = []
 ADDED = [
     mistake("", "sigmoid before the sum of the pools", "carried", sigmoid_first, pools_networks),
     mistake("", "pools added before the shared layers", "carried", pools_added_first, pools_networks),

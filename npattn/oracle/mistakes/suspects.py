@@ -30,6 +30,9 @@ CLEARLY = 6.0
 BITS = 10.0
 """How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
 
+MOST_SHOWN = 5
+"""Suspects that a report lists."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -117,7 +120,8 @@ class Diagnosis(Sequence[Suspect]):
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]
         lines = ["it looks like:" if self.sure else "it may be, though these results say too little to be sure:"]
-        lines += [folded for one in first for folded in fold(str(one), "  ")]
+        lines += [folded for one in first[:MOST_SHOWN] for folded in fold(str(one), "  ")]
+        lines += [f"  and {len(first) - MOST_SHOWN} more"] if len(first) > MOST_SHOWN else []
         if len(first) > 1 and self.hints:
             lines.append(f"these {len(first)} can't be told apart by the results given")
             lines += [folded for hint in self.hints for folded in fold(hint, "  ")]
@@ -192,19 +196,25 @@ def diagnose(
 
 
 def unlike(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what has the name and the place of one before, and the same results."""
+    """Leave out what stands where another does and has the same results: it is the same by another name."""
     found: list[Candidate] = []
     for one in candidates:
-        named = {(str(mistake), site) for mistake, site in one.mistakes}
-        for other in found:
-            if named == {(str(mistake), site) for mistake, site in other.mistakes} and all(
-                np.allclose(one.results[name], value, rtol=1e-9, equal_nan=True)
-                for name, value in other.results.items()
-            ):
-                break
-        else:
+        if not any(places_of(one) == places_of(other) and same_results(one, other) for other in found):
             found.append(one)
     return found
+
+
+def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
+    """Return where mistakes stand, and whether in backward."""
+    return {(mistake.primitive, site, mistake.way == "backward") for mistake, site in one.mistakes}
+
+
+def same_results(one: Candidate, other: Candidate) -> bool:
+    """Tell whether two passes give the same but for rounding."""
+    return all(
+        np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
+        for name, value in other.results.items()
+    )
 
 
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -75,7 +75,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     @property
-    def T(self) -> Taped:  # noqa: N802  # NumPy's name
+    def T(self) -> Any:  # noqa: N802  # NumPy's name
         """The array with its axes in the other order."""
         return np.transpose(self)
 
@@ -88,11 +88,11 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
     def __float__(self) -> float:
         return float(self.value)
 
-    def reshape(self, *shape: Any) -> Taped:
+    def reshape(self, *shape: Any) -> Any:
         """Lay the elements out in another shape."""
         return np.reshape(self, shape[0] if len(shape) == 1 else shape)
 
-    def transpose(self, *axes: Any) -> Taped:
+    def transpose(self, *axes: Any) -> Any:
         """Put the axes in another order."""
         return np.transpose(self, (axes[0] if len(axes) == 1 else axes) or None)
 
