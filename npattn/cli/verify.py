@@ -15,8 +15,9 @@ from typing import Any
 from npattn.checks import did_you_mean
 from npattn.cli.arguments import Parser, UsageError, add_command
 from npattn.cli.streams import describe_error, progress
-from npattn.oracle import ArchiveError, Comparison, Judgement, load
+from npattn.oracle import ArchiveError, Case, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
+from npattn.oracle.mistakes import Diagnosis
 from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
 
 __all__ = ["add_verify"]
@@ -40,11 +41,13 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
         "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
         "the input is bad.",
         "npattn verify eca-float16.npz results.npz",
+        "npattn verify eca-float16.npz results.npz --explain",
         "npattn verify cases results --all --json",
     )
     verify.add_argument("golden", metavar="FILE", help="golden file, or a suite's folder, as npattn golden writes them")
     verify.add_argument("results", metavar="RESULTS", help="the kernel's results (.npz, or a folder)")
     verify.add_argument("--all", action="store_true", help="every result of every case must be there")
+    verify.add_argument("--explain", action="store_true", help="say which known mistakes wrong results look like")
     verify.add_argument("--json", action="store_true", help="print the verdicts for programs, as one JSON object")
 
 
@@ -62,12 +65,15 @@ class Verdict:
         None where nothing could be compared.
     error : str
         What is wrong with a file; else empty.
+    diagnosis : Diagnosis or None
+        What wrong results look like, where that is asked for.
     """
 
     golden: str
     results: str | None
     report: Comparison | None = None
     error: str = ""
+    diagnosis: Diagnosis | None = None
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
@@ -78,7 +84,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         text = json.dumps({"passed": passed, "cases": [to_json(one, arguments.all) for one in found]}, indent=1)
     else:
-        text = "\n".join(write_suite(found, arguments.all) if suite else write_report(found[0].report))
+        text = "\n".join(write_suite(found, arguments.all) if suite else write_verdict(found[0]))
     with contextlib.suppress(BrokenPipeError):  # a reader that has seen enough does not change the verdict
         print(text)
     return 2 if any(verdict.error for verdict in found) else 0 if passed else 1
@@ -87,8 +93,17 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def judge_file(arguments: argparse.Namespace) -> Verdict:
     """Judge results by one golden file."""
     case = load(arguments.golden)
-    report = case.compare(read_results(arguments.results, case), require="all" if arguments.all else None)
-    return Verdict(arguments.golden, arguments.results, report)
+    return judge(case, arguments, arguments.golden, arguments.results)
+
+
+def judge(case: Case, arguments: argparse.Namespace, golden: str, place: str) -> Verdict:
+    """Judge results by a case; where asked to, say what wrong ones look like."""
+    results = read_results(place, case)
+    report = case.compare(results, require="all" if arguments.all else None)
+    diagnosis = (
+        case.diagnose(results) if arguments.explain and any(not j.within for j in report.judgements.values()) else None
+    )
+    return Verdict(golden, place, report, diagnosis=diagnosis)
 
 
 def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:
@@ -108,11 +123,10 @@ def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:
                 raise ArchiveError(f"{golden / name}: not made yet; npattn golden --suite goes on")
             if hash_file(golden / name) != entry.sha256:
                 raise ArchiveError(f"{golden / name}: missing, or altered: {MANIFEST} has another sha256")
-            report = None
-            if place is not None:
-                case = load(golden / name)
-                report = case.compare(read_results(place, case), require="all" if arguments.all else None)
-            yield Verdict(str(golden / name), None if place is None else str(place), report)
+            if place is None:
+                yield Verdict(str(golden / name), None)
+            else:
+                yield judge(load(golden / name), arguments, str(golden / name), str(place))
         except (ArchiveError, OSError) as error:
             yield Verdict(str(golden / name), None if place is None else str(place), error=describe_error(error))
         finally:
@@ -153,6 +167,11 @@ def write_report(report: Comparison | None) -> list[str]:
     return lines
 
 
+def write_verdict(verdict: Verdict) -> list[str]:
+    """Write the report of one case, and what it looks like."""
+    return [*write_report(verdict.report), *(verdict.diagnosis.lines() if verdict.diagnosis else [])]
+
+
 def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
     """Write what was found of a suite: a line for each case, and the report of those that are wrong."""
     lines: list[str] = []
@@ -165,7 +184,7 @@ def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
         elif verdict.report.passed:
             lines.append(f"{name}  ok")
         else:
-            lines += [f"{name}  WRONG", *(f"  {line}" for line in write_report(verdict.report))]
+            lines += [f"{name}  WRONG", *(f"  {line}" for line in write_verdict(verdict))]
     given = [verdict for verdict in found if verdict.report is not None]
     passed = sum(verdict.report is not None and verdict.report.passed for verdict in found)
     bad = sum(bool(verdict.error) for verdict in found)
@@ -185,6 +204,7 @@ def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
         "missing": None if report is None else list(report.missing),
         "first_wrong": None if report is None else report.first_wrong,
         "begins": None if report is None else " ".join(map(str.strip, report.begins)) or None,
+        **({} if verdict.diagnosis is None else {"suspects": [str(one) for one in verdict.diagnosis]}),
         "judgements": None if report is None else [judgement_to_json(one) for one in report.judgements.values()],
     }
 

@@ -16,6 +16,7 @@ from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden_files.writing import save
 from npattn.oracle.layouts import lay_out
+from npattn.oracle.mistakes import Diagnosis, diagnose
 from npattn.oracle.steps import GoldenStep, measure_steps, with_steps
 from npattn.oracle.tensors import Change, describe_changes
 
@@ -252,7 +253,7 @@ class Case:
         Raises
         ------
         AssertionError
-            With the report as its text, unless it passes.
+            With the report as its text, and what `diagnose` makes of it, unless it passes.
         TypeError, ValueError
             As `compare` raises them.
 
@@ -271,7 +272,33 @@ class Case:
         __tracebackhide__ = True  # pytest then points at the caller's line
         report = self.compare(results, least_judged=least_judged, require=require)
         if not report.passed:
-            raise AssertionError(str(report))
+            wrong = any(not judgement.within for judgement in report.judgements.values())
+            raise AssertionError("\n".join([str(report), *(self.diagnose(results).lines() if wrong else [])]))
+
+    def diagnose(self, results: Mapping[str, Any]) -> Diagnosis:
+        """Look for the mistakes whose results a wrong kernel's are: known ones, and some made by rule.
+
+        Parameters
+        ----------
+        results : mapping of str to array
+            As `compare` takes them. The more of them, the surer.
+
+        Returns
+        -------
+        Diagnosis
+            A sequence of suspects, best first; its text has one a line. It takes some seconds at most.
+
+        Examples
+        --------
+        >>> import npattn
+        >>> module = npattn.EfficientChannelAttention(channels=8)
+        >>> case = npattn.oracle.golden(module, height=3, width=5, dtype="float32")
+        >>> flipped = {"conv.weight": case.params["conv.weight"][..., ::-1]}
+        >>> print(case.diagnose({"output": module(flipped, case.inputs["x"]).output}))
+        it looks like:
+        ...
+        """
+        return diagnose(self, results)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, steps: bool = False) -> None:
         """Write the case to a file that programs in any language can read; `npattn.oracle.load` reads it back.

@@ -38,9 +38,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in
 
 import npattn
 from npattn.oracle import generic_values, golden
+from npattn.oracle import mistakes as faults
 from npattn.oracle.formats import representable, ulp
 from npattn.oracle.rounding import Rounding
-from tests.benchmarks import faults, kernels
+from tests.benchmarks import kernels
 from tests.benchmarks.masked import MASKINGS, MaskedAttention
 
 SYSTEMS = npattn.CATALOGUE | {MaskedAttention.key: MaskedAttention}

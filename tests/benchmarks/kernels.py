@@ -11,9 +11,9 @@ import numpy as np
 import npattn
 from npattn.module import as_tuple
 from npattn.oracle.formats import representable
+from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.rounding import Rounding
 from tests.benchmarks import primitives
-from tests.benchmarks.faults.planting import answering
 
 __all__ = [
     "COMPILED",

@@ -7,7 +7,8 @@ import pytest
 import npattn
 from npattn import ops
 from npattn.oracle import golden
-from tests.benchmarks import faults, judge, kernels
+from npattn.oracle import mistakes as faults
+from tests.benchmarks import judge, kernels
 from tests.benchmarks.kernels import Sums
 
 

@@ -1,0 +1,63 @@
+"""Mistakes in affinity sums."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import TILE, longer, transpose, without_tail
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import instead, mistake
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
+
+NAME = "affinity_sums"
+
+several, tiles = longer(-1), longer(-1, TILE)
+
+
+def same_tile(a):
+    tile = np.arange(a.shape[-1]) // TILE
+    return (tile[:, None] == tile).astype(a.dtype)
+
+
+def rectified(a):
+    return a * (a > 0)
+
+
+def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, both=True, keys=lambda u: u):
+    """Affinity sums with all affinities at once, to be spoilt."""
+    raw = transpose(keys(u)) @ u
+    a = rectify(raw)
+
+    def backward(dt, ds):
+        da = (transpose(v) @ dt + ds) * slope(raw)
+        du = u @ (da + transpose(da)) if both else u @ transpose(da)
+        return du, dt @ transpose(a)
+
+    return (v @ a, a.sum(axis=-2, keepdims=True)), backward
+
+
+def spoilt(name, way, when=several, **steps):
+    return instead(NAME, name, lambda _, u, v: affinity(u, v, **steps), when, way=way)
+
+
+def constant_totals(affinity_sums, u, v):
+    sums, backward = affinity_sums(u, v)
+    return sums, lambda dt, ds: backward(dt, np.zeros_like(ds))
+
+
+TUNED_ON = [
+    spoilt("not rectified", "forward", rectify=lambda a: a),
+    spoilt("magnitudes", "forward", rectify=lambda a: np.maximum(a, -a)),
+    spoilt("left out of itself", "forward", rectify=lambda a: rectified(a) * (1 - np.eye(a.shape[-1], dtype=a.dtype))),
+    spoilt("slope left out", "backward", slope=lambda a: 1),
+    spoilt("one side alone", "backward", both=False),
+    mistake(NAME, "totals constant", "backward", constant_totals, several),
+    spoilt("key tile ignored", "forward", ROW_TAIL.when, keys=lambda u: without_tail(u, 1)),
+]
+HELD_OUT = [
+    spoilt("own tile twice", "forward", rectify=lambda a: rectified(a) * (1 + same_tile(a))),
+    spoilt("own tile alone", "forward", tiles, rectify=lambda a: rectified(a) * same_tile(a)),
+    spoilt("mask of the next position", "backward", slope=lambda a: np.roll(a > 0, 1, axis=-1)),
+    IMAGE_0_FOR_ALL.in_argument(NAME, 0, "features of image 0 for all"),
+    IMAGE_0_FOR_ALL.in_argument(NAME, 1, "values of image 0 for all"),
+    ROW_NEIGHBOUR.in_argument(NAME, 0),
+]

@@ -1,0 +1,162 @@
+"""Ways in which a kernel gets an array wrong, and what an array must have for them to matter."""
+
+import numpy as np
+
+__all__ = ["HALF", "LAST_OF_TILES", "LOW", "SINGLE", "TILE"]
+
+TILE = 16
+"""Positions that a kernel takes at once; what is left over at the end needs a mask."""
+LAST_OF_TILES = slice(TILE - 1, None, TILE)
+LOW = -1e4
+"""What a logit is masked with."""
+SINGLE, HALF = 88.72, 11.09
+"""Logarithms of the largest numbers of float32 and float16."""
+
+
+# When there is anything to get wrong: functions of an array, or of a primitive's arguments
+
+
+def longer(axis, than=1, i=0):
+    """Tell whether argument `i` has such an axis, of more than so many elements."""
+    return lambda *args, **_: args[i].ndim > axis and args[i].shape[axis] > than
+
+
+def larger_map(than=1):
+    """Tell whether the first argument is a map of more than so many positions."""
+    return lambda x, *_, **__: x.ndim == 4 and positions(x) > than
+
+
+def both(one, other):
+    return lambda *args, **options: one(*args, **options) and other(*args, **options)
+
+
+def transpose(a):
+    """Swap the last two axes."""
+    return a.swapaxes(-1, -2)
+
+
+def positions(a):
+    return a.shape[-1] * a.shape[-2]
+
+
+def has_tail(n):
+    """Whether there is a tile that is not full, behind full ones."""
+    return n > TILE and n % TILE > 0
+
+
+def tail(n):
+    """Return where the tile that is not full begins: at the end, if all are full."""
+    return n // TILE * TILE
+
+
+def padded(n):
+    """Round a number of positions up to whole tiles."""
+    return -(-n // TILE) * TILE
+
+
+several_images, several_channels = longer(0), longer(1)
+on_map, on_tile, on_tiles = larger_map(), larger_map(TILE - 1), larger_map(TILE)
+
+
+def on_wide_map(x, *_, **__):
+    return x.ndim == 4 and min(x.shape[2:]) > 1
+
+
+def on_tiles_and_tail(x, *_, **__):
+    return x.ndim == 4 and has_tail(positions(x))
+
+
+def filled(a, at, axes=2, value=0):
+    """Set some of the positions on the last axes, counted through, to a value."""
+    changed = a.reshape(*a.shape[: a.ndim - axes], -1).copy()
+    changed[..., at] = value
+    return changed.reshape(a.shape)
+
+
+def without_last(a, axes=2):
+    return filled(a, slice(-1, None), axes)
+
+
+def without_tail(a, axes=2):
+    return filled(a, slice(tail(np.prod(a.shape[-axes:], dtype=int)), None), axes)
+
+
+def unwritten(*at):
+    """Return a function that sets a part of an array to 0."""
+
+    def change(a):
+        changed = a.copy()
+        changed[at] = 0
+        return changed
+
+    return change
+
+
+def first_image(a):
+    changed = np.zeros_like(a)
+    changed[:1] = a[:1]
+    return changed
+
+
+def with_losses(a):
+    """Leave out one number in a hundred, as additions that race do, and one at least."""
+    random = np.random.RandomState(a.size)
+    lost = random.random_sample(a.shape) < 0.01
+    lost.flat[random.randint(a.size)] = True
+    return np.where(lost, 0, a)
+
+
+def transposed(a):
+    """Write a map as if height and width were the other way round."""
+    return a.swapaxes(2, 3).reshape(a.shape)
+
+
+def shifted(a):
+    """Write every position of a map one further on."""
+    return np.roll(a.reshape(*a.shape[:2], -1), 1, axis=-1).reshape(a.shape)
+
+
+def from_neighbour(a, axes=2):
+    """Let the last of every `TILE` positions be read from its neighbour."""
+    flat = a.reshape(*a.shape[: a.ndim - axes], -1)
+    before = flat[..., TILE - 2 :: TILE][..., : flat.shape[-1] // TILE]
+    return filled(a, LAST_OF_TILES, axes, before)
+
+
+def image_0_for_all(a):
+    changed = a.copy()
+    changed[1:] = a[:1]
+    return changed
+
+
+def channels_swapped(a):
+    changed = a.copy()
+    changed[:, 0], changed[:, 1] = a[:, 1], a[:, 0]
+    return changed
+
+
+def channels_last(x):
+    """Read a map as if its channels stood last."""
+    batch, channels, height, width = x.shape
+    return x.reshape(batch, height, width, channels).transpose(0, 3, 1, 2)
+
+
+def added_to_image_before(a):
+    changed = a.copy()
+    changed[1:] += a[:-1]
+    return changed
+
+
+def uncleared(dy):
+    """Weight images as an accumulator does that is not cleared for the next image: the first counts for all."""
+    return dy * np.arange(len(dy), 0, -1, dtype=dy.dtype).reshape((-1,) + (1,) * (dy.ndim - 1))
+
+
+def in_bfloat16(a):
+    mantissa, exponent = np.frexp(a)
+    return np.ldexp(np.rint(np.ldexp(mantissa, 8)), exponent - 8)
+
+
+def overflowing(x, largest):
+    """Take exponentials as a format with numbers up to e^largest does."""
+    return np.where(x > largest, np.inf, np.exp(np.where(x > largest, 0, x)))

@@ -1,0 +1,230 @@
+"""Mistakes in attention: of softmax and its tiles, of scales, and of gradients."""
+
+import math
+
+import numpy as np
+
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+NAME = "dot_product_attention"
+WAYS = "forward", "both"
+
+several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
+scaled = both(several_keys, lambda q, k, v, scale: scale != 1)
+unscaled = both(several_keys, lambda q, k, v, scale: scale == 1 and q.shape[-2] > 1)
+alike = both(several_keys, lambda q, k, v, scale: q.shape == k.shape)
+
+
+def tail_of_keys(q, k, *_):
+    return ROW_TAIL.when(k)
+
+
+def heads(q, *_):
+    return q.ndim == 4 and q.shape[1] > 1
+
+
+def logits(q, k, v, scale):
+    return scale * (transpose(q) @ k)
+
+
+def slopes(s, ds):
+    return s * (ds - rowsum(s, ds))
+
+
+def attention(*qkv, weigh=softmax, differentiate=slopes):
+    """Attention with all weights at once: `weigh` makes weights s of logits z, and `differentiate` dz of s and ds."""
+    q, k, v, scale = qkv
+    s = weigh(logits(*qkv))
+
+    def backward(do):
+        dz = differentiate(s, transpose(do) @ v)
+        return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
+
+    return v @ transpose(s), backward
+
+
+def weighed(name, weigh, when=several_keys, way="forward"):
+    """Take attention with other weights of logits."""
+    return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when, way=way)
+
+
+def differentiated(name, differentiate, when=several_keys):
+    """Take attention with other gradients of logits."""
+    return instead(NAME, name, lambda _, *qkv: attention(*qkv, differentiate=differentiate), when, way="backward")
+
+
+def in_tiles(i, name, change, when=several_keys):
+    """Make a gradient of weights, and of the gradients of weights and logits: ``change(s, ds, dz, do, q, k)``."""
+
+    def changed(g, do, *qkv):
+        q, k, v, scale = qkv
+        s, ds = softmax(logits(*qkv)), transpose(do) @ v
+        return change(s, ds, scale * slopes(s, ds), do, q, k)
+
+    return gradient(NAME, i, name, changed, when)
+
+
+def overflow(name, largest):
+    """Take no maximum off, in a format whose largest number is e^largest."""
+    return weighed(name, lambda z: unshifted(z, largest), lambda *qkv: bool((logits(*qkv) > largest).any()))
+
+
+def causal(z):
+    later = np.arange(z.shape[-1])[None, :] > np.arange(z.shape[-2])[:, None]
+    return softmax(np.where(later, LOW, z))
+
+
+def with_padding(z):
+    """Keys that are not there, with logit 0, in the sum."""
+    more = arrays.padded(z.shape[-1]) - z.shape[-1]
+    wide = np.concatenate([z, np.zeros_like(z, shape=(*z.shape[:-1], more))], axis=-1)
+    return softmax(wide)[..., : z.shape[-1]]
+
+
+def masked(z, at):
+    return softmax(filled(z, at, 1, LOW))
+
+
+def last_tile(a):
+    """Return where the last tile stands."""
+    return slice((a.shape[-1] - 1) // TILE * TILE, None)
+
+
+def divided(e, summed=None):
+    return e / (e if summed is None else summed).sum(axis=-1, keepdims=True)
+
+
+def exponentials(z):
+    return np.exp(z - z.max(axis=-1, keepdims=True))
+
+
+def last_tile_twice(z):
+    e = exponentials(z)
+    return divided(2 * e - filled(e, last_tile(z), 1))
+
+
+def sum_of_last_tile(z):
+    e = exponentials(z)
+    return divided(e, e[..., last_tile(z)])
+
+
+def stale(z):
+    """Return exponentials, those of the first tile by its own maximum: not brought down when a later one is larger."""
+    return np.concatenate([exponentials(z[..., :TILE]), exponentials(z)[..., TILE:]], axis=-1)
+
+
+def stale_sum(z):
+    e, early = exponentials(z), exponentials(z[..., :TILE])
+    return e / (early.sum(axis=-1, keepdims=True) + e[..., TILE:].sum(axis=-1, keepdims=True))
+
+
+def of_base_2(z):
+    """Take weights from a log-sum-exp to base 2, as if it were to base e."""
+    log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
+    return np.exp(z - log_sum / math.log(2))
+
+
+def only_last(a):
+    return filled(a, slice(last_tile(a).start), 1)
+
+
+def reversed_heads(a, *_):
+    return a[:, ::-1].copy()
+
+
+def read_wrongly(way):
+    """Mistakes in what is read, in the value alone or in all that is computed from it."""
+    found = [argument(NAME, 0, "base 2", lambda q, *_: q * math.log(2), several_keys, way=way)]
+    for i, words in ((1, "keys"), (2, "values")):
+        found += [
+            IMAGE_0_FOR_ALL.in_argument(NAME, i, f"{words} of image 0 for all", way=way),
+            ROW_NEIGHBOUR.in_argument(
+                NAME, i, f"every 16th of the {words} read from its neighbour", when=longer(-1, TILE - 1, 1), way=way
+            ),
+        ]
+    return found
+
+
+TUNED_ON = [
+    *(weighed("softmax over the wrong axis", lambda z: softmax(z, -2), way=way) for way in WAYS),
+    weighed("causal mask", causal),
+    weighed("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
+    weighed("stale maximum", lambda z: divided(stale(z)), tiles_of_keys),
+    weighed("key tile ignored", lambda z: masked(z, slice(tail(z.shape[-1]), None)), tail_of_keys),
+    differentiated("sum left out", sum_left_out),
+    differentiated("mean of ds for its weighted sum", lambda s, ds: s * (ds - ds.mean(axis=-1, keepdims=True))),
+    weighed("causal mask", causal, way="backward"),
+    instead(NAME, "queries and keys swapped", lambda exact, q, k, v, scale: exact(k, q, v, scale), alike),
+    *(argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled, way=way) for way in ("forward", "backward", "both")),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled, way="both"),
+    *(argument(NAME, 3, "scaled by 1/√d", lambda q, *_: q.shape[-2] ** -0.5, unscaled, way=way) for way in WAYS),
+    gradient(NAME, 1, "scale missing in dk", lambda g, do, q, k, v, scale: g / scale, scaled),
+    gradient(NAME, None, "dq and dk swapped", lambda g, *_: (g[1], g[0], g[2]), alike),
+    gradient(NAME, 1, "dk dropped", dropped, several_keys),
+    gradient(NAME, 2, "dv transposed", lambda g, do, q, k, v, scale: attention(q, k, do, scale)[0], alike),
+    ROW_TAIL.in_gradient(NAME, 1, tail_of_keys),
+]
+HELD_OUT = [
+    weighed("first key tile skipped", lambda z: masked(z, slice(TILE)), tiles_of_keys),
+    weighed("last key tile twice", last_tile_twice, tiles_of_keys),
+    weighed("sum of the last tile alone", sum_of_last_tile, tiles_of_keys),
+    weighed("accumulator not rescaled", lambda z: divided(stale(z), exponentials(z)), tiles_of_keys),
+    weighed("sum not rescaled", stale_sum, tiles_of_keys),
+    overflow("maximum not subtracted", arrays.SINGLE),
+    overflow("maximum not subtracted, float16", arrays.HALF),
+    weighed("log-sum-exp to base 2", of_base_2, way="backward"),
+    differentiated("sum of the next row", sum_of_next_row, lambda q, k, *_: min(q.shape[-1], k.shape[-1]) > 1),
+    *(mistake for way in WAYS for mistake in read_wrongly(way)),
+    value(NAME, "heads in the wrong order", reversed_heads, heads),
+    gradient(NAME, 1, "heads in the wrong order", reversed_heads, heads),
+    in_tiles(1, "ds for dz in dk", lambda s, ds, dz, do, q, k: q @ ds),
+    in_tiles(2, "dv of the last query tile alone", lambda s, ds, dz, do, q, k: only_last(do) @ s, tiles_of_queries),
+    in_tiles(1, "dk of the last query tile alone", lambda s, ds, dz, do, q, k: only_last(q) @ dz, tiles_of_queries),
+    in_tiles(
+        0, "dq of the last key tile alone", lambda s, ds, dz, do, q, k: only_last(k) @ transpose(dz), tiles_of_keys
+    ),
+    in_tiles(1, "additions lost in dk", lambda s, ds, dz, do, q, k: q @ with_losses(dz)),
+    in_tiles(2, "additions lost in dv", lambda s, ds, dz, do, q, k: do @ with_losses(s)),
+]
+
+
+def padded_scale(q, k, v, scale):
+    """Scale by a head dimension that is filled up to whole tiles."""
+    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
+
+
+def transposed_map(_, q, k, v, scale):
+    """Average over queries, by weights that add up over keys."""
+    s = softmax(logits(q, k, v, scale))
+    return v @ s, None
+
+
+def map_detached(original, *qkv):
+    o, backward = original(*qkv)
+    return o, lambda do: (dropped(qkv[0]), dropped(qkv[1]), backward(do)[2])
+
+
+def without_scale(g, do, *qkv):
+    return g / qkv[-1]
+
+
+def scale_twice(g, do, *qkv):
+    return g * qkv[-1]
+
+
+ADDED = [
+    instead(NAME, "map transposed", transposed_map, alike),
+    argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_: q.shape[-2] % TILE > 0),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),
+    instead(NAME, "map detached", map_detached, several_keys, way="backward"),
+    gradient(NAME, 0, "dq dropped", dropped, several_keys),
+    gradient(NAME, 2, "dv dropped", dropped),
+    *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
+    *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
+]

@@ -1,0 +1,60 @@
+"""The catalogue: all mistakes by name, those that the judge is measured on first."""
+
+from __future__ import annotations
+
+from npattn.oracle.mistakes import (
+    affinity,
+    attention,
+    batch_norm,
+    convolution,
+    dropping,
+    elementwise,
+    gating,
+    joining,
+    l2_normalize,
+    masking,
+    passes,
+    pooling,
+    precision,
+    products,
+    resizing,
+    selecting,
+    several_steps,
+    softmax,
+    windowing,
+)
+from npattn.oracle.mistakes.carrying import carried
+from npattn.oracle.mistakes.mistake import Mistake
+
+__all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
+
+MAPS = convolution, pooling
+POINTWISE = elementwise, gating, batch_norm
+PRODUCTS = products, attention, masking, affinity
+MOVING = joining, resizing, dropping, selecting, windowing
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
+HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
+
+FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
+FAULTS += [mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT]
+"""Mistakes that the judge is measured on."""
+HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT)
+"""Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
+for another."""
+
+ADDED: list[Mistake] = [mistake for file in IN_ORDER for mistake in getattr(file, "ADDED", ())]
+"""Mistakes that are looked for beside them."""
+
+
+def in_both_forms(mistakes: list[Mistake]) -> list[Mistake]:
+    """Add what autograd makes of those in a primitive's forward pass."""
+    found, done = list(mistakes), set()
+    for one in mistakes:
+        if one.primitive and one.way in ("forward", "both") and str(one) not in done:
+            done.add(str(one))
+            found.append(carried(one))
+    return found
+
+
+MISTAKES = in_both_forms([*FAULTS, *ADDED])
+"""All, each mistake in forward both alone and carried through backward."""

@@ -1,0 +1,221 @@
+"""Mistakes in convolutions, and of linear layers."""
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes import families
+from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
+from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+LAYERS = "conv2d", "linear"
+ROWS = 4
+"""Rows of a map that a kernel takes at once."""
+
+
+def biased(x, weight, bias, **_):
+    return bias is not None
+
+
+def adds_up_bias(x, weight, bias, **_):
+    return bias is not None and x.size > x.shape[1]
+
+
+def without_bias(y, x, weight, bias, **_):
+    return y - bias.reshape(bias.shape + (1,) * (y.ndim - 2))
+
+
+def with_bias_twice(y, *layer, **_):
+    return 2 * y - without_bias(y, *layer)
+
+
+def unbiased_tail(y, *layer, **_):
+    added = y - without_bias(y, *layer)
+    return y - (added - without_tail(added))
+
+
+def average(dbias, dy, *_, **__):
+    return dbias / (dy.size // dy.shape[1])
+
+
+def of_one_position(dbias, dy, *_, **__):
+    return dy[-1].reshape(dy.shape[1], -1)[:, -1]
+
+
+def layer_mistakes(name):
+    return [
+        value(name, "lost bias", without_bias, biased),
+        ONLY_IMAGE_0.in_upstream(name, 1, 2),
+        gradient(name, 0, "dx dropped", dropped),
+        gradient(name, 2, "bias averaged, not summed", average, adds_up_bias),
+        gradient(name, 2, "of the bias from one position of the last image", of_one_position, adds_up_bias),
+    ]
+
+
+def kernel(name, change, when, way="forward"):
+    """Convolve with another kernel, or make dx with it: ``change(weight)``, where ``when(weight)``."""
+    return argument("conv2d", 1, name, lambda x, w, b, **_: change(w), lambda x, w, b, **_: when(w), way=way, of=(0,))
+
+
+def kernel_mistakes(way):
+    return [
+        kernel("flipped kernel", lambda w: w[:, :, ::-1, ::-1].copy(), lambda w: w.shape[2] * w.shape[3] > 1, way),
+        kernel("transposed weights", lambda w: w.swapaxes(0, 1).copy(), lambda w: 1 < len(w) == w.shape[1], way),
+    ]
+
+
+def mirrored(x, weight):
+    return weight[..., ::-1].copy()
+
+
+def several_taps(x, weight):
+    return weight.size > 1
+
+
+def both_axes(number):
+    return number if isinstance(number, tuple) else (number, number)
+
+
+def padded(*_, padding, **__):
+    return max(both_axes(padding)) > 0
+
+
+def with_edges(conv2d, x, weight, bias, *, padding, **options):
+    """Pad with copies of the edges."""
+    rows, columns = (
+        np.clip(np.arange(-p, n + p), 0, n - 1) for n, p in zip(x.shape[2:], both_axes(padding), strict=True)
+    )
+    return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
+
+
+def keeps_size(x, weight, bias, *, padding, dilation, **_):
+    """Whether there are zeros around the map for as far as a kernel reaches."""
+    reach = [d * (n - 1) / 2 for d, n in zip(both_axes(dilation), weight.shape[2:], strict=True)]
+    return list(both_axes(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
+
+
+def too_dilated(conv2d, x, weight, bias, **options):
+    dilation = tuple(d + 1 for d in both_axes(options["dilation"]))
+    padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
+    return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
+
+
+def tiles_of_rows(x, weight, bias, **_):
+    return weight.shape[2] > 1 and x.shape[2] > ROWS
+
+
+def without_halo(conv2d, *arguments, **options):
+    """Sum up dx within tiles of rows alone."""
+    y, backward = conv2d(*arguments, **options)
+
+    def wrong(dy):
+        dx, *rest = backward(dy)
+        own = np.zeros_like(dx)
+        for first in range(0, dx.shape[2], ROWS):
+            at, some = np.s_[:, :, first : first + ROWS], np.zeros_like(dy)
+            some[at] = dy[at]
+            own[at] = backward(some)[0][at]
+        return own, *rest
+
+    return y, wrong
+
+
+def padded_row(name, index):
+    """Read beyond the ends of a row what stands at ``index(positions, length)``."""
+
+    def convolve(z, x, weight):
+        length, half = x.shape[1], weight.size // 2
+        wide = x[:, index(np.arange(-half, length + half), length)]
+        return ops.conv1d(wide, weight)[0][:, half : half + length]
+
+    return value("conv1d", name, convolve, several_taps)
+
+
+TUNED_ON = [
+    *(mistake for name in LAYERS for mistake in layer_mistakes(name)),
+    *(mistake for way in ("forward", "backward") for mistake in kernel_mistakes(way)),
+    kernel("transposed kernel", lambda w: w.swapaxes(2, 3).copy(), lambda w: w.shape[2] == w.shape[3] > 1),
+    kernel("last input channel forgotten", unwritten(slice(None), -1), lambda w: w.shape[1] > 1),
+    *(family.in_value("conv2d") for family in (LAST_TILE, LAST_POSITION, families.TRANSPOSED)),
+    *(family.in_upstream("conv2d", 1) for family in (LAST_TILE, LAST_POSITION)),
+    argument("conv1d", 1, "flipped kernel", mirrored, several_taps),
+    argument("conv1d", 1, "shifted by one", lambda x, w: np.roll(w, 1, axis=-1), several_taps),
+    argument("conv1d", 1, "kernel not flipped", mirrored, several_taps, way="backward", of=(0,)),
+    gradient("conv1d", 0, "dx dropped", dropped),
+    gradient("conv1d", 1, "taps in the wrong order", lambda g, *_: g[..., ::-1]),
+    ONLY_IMAGE_0.in_upstream("conv1d", 1),
+]
+HELD_OUT = [
+    NEIGHBOUR.in_argument("conv2d", 0),
+    *(family.in_upstream("conv2d", 1) for family in (NEIGHBOUR, families.FIRST_TILE, families.LAST_TILE_TWICE)),
+    *(family.in_upstream("conv2d", 1) for family in (LOSSES, UNCLEARED)),
+    *(family.in_upstream("linear", 1, 2, when=several_images) for family in (UNCLEARED, LOSSES)),
+    *(value(name, "bias twice", with_bias_twice, biased) for name in LAYERS),
+    value("conv2d", "bias left out of the last tile", unbiased_tail, both(biased, on_tiles_and_tail)),
+    instead("conv2d", "edges for zeros", with_edges, padded),
+    instead("conv2d", "dilation too large by one", too_dilated, keeps_size),
+    instead("conv2d", "dilation too large by one", too_dilated, keeps_size, way="backward", of=(1,)),
+    mistake("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
+    padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
+    padded_row("wrapped around", lambda i, length: i % length),
+    UNCLEARED.in_upstream("conv1d", 1),
+]
+
+
+def padded_by(index):
+    """Read beyond the edges what stands at ``index(positions, length)``."""
+
+    def convolve(conv2d, x, weight, bias, *, padding, **options):
+        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], both_axes(padding), strict=True))
+        return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
+
+    return convolve
+
+
+def shifted_padding(conv2d, x, weight, bias, *, padding, **options):
+    """Put all padding before the map."""
+    wide = np.zeros_like(
+        x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)))
+    )
+    top, left = both_axes(padding)
+    wide[:, :, 2 * top :, 2 * left :] = x
+    return conv2d(wide, weight, bias, **options)
+
+
+def undilated(conv2d, x, weight, bias, **options):
+    padding = tuple((n - 1) // 2 for n in weight.shape[2:])
+    return conv2d(x, weight, bias, **options | {"dilation": 1, "padding": padding})
+
+
+def dilated(x, weight, *layer, dilation, **options):
+    return max(both_axes(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
+
+
+def one_group(conv2d, x, weight, bias, *, groups, **options):
+    """Let every group read the channels of the first."""
+    own = x[:, : x.shape[1] // groups]
+    return conv2d(np.concatenate([own] * groups, axis=1), weight, bias, groups=groups, **options)
+
+
+def grouped(*_, groups, **__):
+    return groups > 1
+
+
+ADDED = [
+    instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
+    instead(
+        "conv2d", "padding reflected", padded_by(lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i), padded
+    ),
+    instead("conv2d", "padding on one side", shifted_padding, padded),
+    instead("conv2d", "dilation ignored", undilated, dilated),
+    instead("conv2d", "groups ignored", one_group, grouped),
+    *(
+        gradient(name, 1, "of the weights averaged over images", lambda g, dy, *_, **__: g / len(dy), several_images)
+        for name in ("conv2d", "conv1d", "linear")
+    ),
+    *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
+    *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
+    *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),
+]

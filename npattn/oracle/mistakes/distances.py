@@ -1,0 +1,120 @@
+"""How far results are from those of a pass with a mistake, in units of the budget that the mistake leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["Misfit", "Ruler"]
+
+SAME = 1e-2
+"""Root mean square, in units of budget, below which errors are as good as none."""
+
+MOVED = 1.0
+"""Least unit of an element that is another number than it should be, in proportion to those of the whole result."""
+
+
+class Misfit:
+    """How far results are from some pass's.
+
+    Attributes
+    ----------
+    distances : dict of float
+        By result, of the worst of all errors and their root mean square: in units of their limits.
+    squares : dict of float
+        Mean squares, in units of budget.
+    """
+
+    def __init__(self, distances: dict[str, float], squares: dict[str, float]) -> None:
+        self.distances, self.squares = distances, squares
+
+    @property
+    def worst(self) -> float:
+        """The largest of all distances."""
+        return max(self.distances.values(), default=0.0)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a kernel with just this mistake may have given the results."""
+        return self.worst <= 1
+
+    def within(self) -> set[str]:
+        """Name the results that are met."""
+        return {name for name, distance in self.distances.items() if distance <= 1}
+
+
+class Ruler:
+    """Results of a kernel, to be measured against exact results of any pass.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of numpy.ndarray, float64
+        By name, of the shapes that the case expects.
+    """
+
+    def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
+        self.case, self.results = case, results
+        self.sizes = {name: size_of(case.expected[name]) for name in results}
+
+    def measure(self, exact: Mapping[str, np.ndarray]) -> Misfit:
+        """Measure the distances to those of the results that are among `exact`."""
+        distances, squares = {}, {}
+        for name, got in self.results.items():
+            if name in exact:
+                distances[name], squares[name] = self.distance(name, got, np.asarray(exact[name]))
+        return Misfit(distances, squares)
+
+    def distance(self, name: str, got: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
+        """Measure one: a mistake that makes a result larger makes its errors larger by as much."""
+        judged = np.isfinite(self.case.budget[name])
+        if exact.shape != got.shape:
+            return np.inf, np.inf
+        if not judged.any():
+            return 0.0, 0.0
+        budget = self.units(name, exact)[judged]
+        with np.errstate(all="ignore"):
+            error = np.where(got[judged] == exact[judged], 0, got[judged] - exact[judged])
+            error = np.where(np.isnan(got[judged]) & np.isnan(exact[judged]), 0, error)
+            units = np.abs(error) / budget
+        units = np.where(np.isfinite(error), units, np.inf)
+        square = float(np.mean(np.square(units)))
+        worst_limit, rms_limit = self.case.limits[name]
+        return max(float(units.max()) / worst_limit, np.sqrt(square) / rms_limit), square
+
+    def units(self, name: str, exact: np.ndarray) -> np.ndarray:
+        """Return the unit of each element's error in a mistaken result.
+
+        A mistake that makes a result larger makes its errors larger by as much. Where it puts another number than the
+        right one, the error is in proportion to that number as all are in proportion to the result, and about as large
+        as elsewhere: it may be a number that belongs there.
+        """
+        right, budget, size = self.case.expected[name], self.case.budget[name], self.sizes[name]
+        growth = max(1.0, size_of(exact) / size) if size else 1.0
+        usual = size_of(budget)
+        with np.errstate(all="ignore"):
+            other = np.maximum(np.abs(exact) * (usual / size if size else 0.0), usual * MOVED)
+            other = np.where(np.isfinite(other), other, 0)
+        return np.where(exact == right, budget, np.maximum(budget, other)) * growth
+
+    def better(self, one: Misfit, other: Misfit) -> float:
+        """Weigh two passes: the logarithm of how much likelier the results are by one than by the other.
+
+        How large a kernel's own errors are is not known: for each result they are as large as what is left.
+        """
+        total = 0.0
+        for name, square in one.squares.items():
+            freedom = min(self.case.freedom[name], self.case.expected[name].size)
+            total += 0.5 * freedom * np.log((SAME**2 + other.squares[name]) / (SAME**2 + square))
+        return float(total)
+
+
+def size_of(a: np.ndarray) -> float:
+    """Return the root mean square of the finite numbers."""
+    finite = a[np.isfinite(a)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0

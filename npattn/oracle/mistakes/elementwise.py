@@ -1,0 +1,71 @@
+"""Mistakes in functions of one number."""
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes.arrays import several_channels, several_images
+from npattn.oracle.mistakes.mistake import gradient, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+LEAK = 0.01
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def hard_sigmoid(x):
+    return ops.hard_sigmoid(x)[0]
+
+
+def slope_of_next_image(g, dy, x):
+    y = logistic(x)
+    return dy * np.roll(y * (1 - y), 1, axis=0)
+
+
+TUNED_ON = [
+    value("relu", "left out", lambda y, x: x),
+    value("relu", "a slope below zero", lambda y, x: y + LEAK * (x - y)),
+    gradient("relu", 0, "left out", lambda g, dy, x: dy),
+    gradient("relu", 0, "a slope below zero", lambda g, dy, x: g + LEAK * (dy - g)),
+    gradient("relu", 0, "mask of dy", lambda g, dy, x: np.where(dy.real > 0, dy, 0)),
+    value("sigmoid", "hard sigmoid", lambda y, x: hard_sigmoid(x)),
+    value("sigmoid", "hyperbolic tangent", lambda y, x: np.tanh(x)),
+    gradient("sigmoid", 0, "y (1 + y)", lambda g, dy, x: dy * logistic(x) * (1 + logistic(x))),
+    gradient("sigmoid", 0, "left out", lambda g, dy, x: dy),
+    gradient("sigmoid", 0, "x (1 - x)", lambda g, dy, x: dy * x * (1 - x)),
+    gradient("sigmoid", 0, "1 - y", lambda g, dy, x: dy * (1 - logistic(x))),
+    value("hard_swish", "swish", lambda y, x: x * logistic(x)),
+    value("hard_swish", "gate alone", lambda y, x: hard_sigmoid(x)),
+    gradient("hard_swish", 0, "gate constant", lambda g, dy, x: dy * hard_sigmoid(x)),
+    gradient("hard_swish", 0, "no corners", lambda g, dy, x: dy * (2 * x + 3) / 6),
+]
+HELD_OUT = [
+    value("sigmoid", "softsign", lambda y, x: 0.5 + 0.5 * x / (1 + np.maximum(x, -x))),
+    value(
+        "sigmoid", "clamped to ±4", lambda y, x: logistic(np.clip(x, -4, 4)), lambda x: (np.maximum(x, -x) > 4).any()
+    ),
+    gradient("sigmoid", 0, "slope of the next image", slope_of_next_image, several_images),
+    gradient("relu", 0, "mask of the next channel", lambda g, dy, x: dy * np.roll(x > 0, 1, axis=1), several_channels),
+    gradient("relu", 0, "mask of the next image", lambda g, dy, x: dy * np.roll(x > 0, 1, axis=0), several_images),
+    gradient("hard_swish", 0, "slope of the gate alone", lambda g, dy, x: dy * np.where((x > -3) & (x < 3), x / 6, 0)),
+]
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+ADDED = [
+    value("relu", "GELU", lambda y, x: gelu(x)),
+    value("relu", "SiLU", lambda y, x: x * logistic(x)),
+    value("relu", "leaky, slope 0.2", lambda y, x: y + 0.2 * (x - y)),
+    value("relu", "bounded by 6", lambda y, x: np.minimum(y, 6)),
+    value("sigmoid", "left out", lambda y, x: x * 1.0),
+    value("sigmoid", "twice", lambda y, x: logistic(y)),
+    value("hard_sigmoid", "logistic sigmoid", lambda y, x: logistic(x)),
+    value("hard_sigmoid", "slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
+    value("hard_swish", "left out", lambda y, x: x * 1.0),
+    value("hard_swish", "ReLU", lambda y, x: np.maximum(x, 0)),
+]

@@ -1,0 +1,84 @@
+"""Mistakes in gates."""
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes.arrays import (
+    LAST_OF_TILES,
+    both,
+    filled,
+    image_0_for_all,
+    on_tile,
+    on_wide_map,
+    transposed,
+)
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import dropped, gradient, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+
+def broadcast(a, x):
+    return a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
+
+
+def shared(x, a):
+    return a.size < x.size
+
+
+def own_of_images(x, a):
+    return len(x) > 1 and len(a) == len(x)
+
+
+def shared_channel(x, a):
+    return a.size == 1 and x.shape[1] > 1
+
+
+def passed_on(y, x, a):
+    return filled(y, LAST_OF_TILES, value=x.reshape(*x.shape[:2], -1)[..., LAST_OF_TILES])
+
+
+def shifted(a):
+    return np.roll(a.reshape(-1), 1).reshape(a.shape)
+
+
+def of_gated(da, dy, x, a):
+    return ops.gate(x * broadcast(a, x), a)[1](dy)[1]
+
+
+def in_upstream(family, when=shared):
+    return family.in_upstream("gate", 1, when=both(family.when, when))
+
+
+TUNED_ON = [
+    value("gate", "one added", lambda y, x, a: y + x),
+    value("gate", "applied twice", lambda y, x, a: y * broadcast(a, x)),
+    value("gate", "left out", lambda y, x, a: x + np.zeros_like(y)),
+    value("gate", "transposed map", lambda y, x, a: x * broadcast(transposed(a), x), lambda x, a: on_wide_map(a)),
+    value("gate", "shifted by one", lambda y, x, a: x * broadcast(shifted(a), x), lambda x, a: a.size > 1),
+    LAST_TILE.in_value("gate"),
+    gradient("gate", 1, "gate detached", dropped),
+    gradient("gate", 0, "x detached", dropped),
+    gradient("gate", 0, "gate forgotten in dx", lambda g, dy, x, a: dy.copy()),
+    gradient("gate", 1, "of the output, not of x", of_gated),
+    gradient("gate", 1, "mean for sum", lambda g, dy, x, a: g / (x.size // a.size), shared),
+    in_upstream(LAST_POSITION),
+    in_upstream(LAST_TILE),
+    in_upstream(ONLY_IMAGE_0, lambda x, a: len(a) != len(x)),
+]
+HELD_OUT = [
+    value("gate", "gate of image 0 for all", lambda y, x, a: x * image_0_for_all(broadcast(a, x)), own_of_images),
+    value("gate", "every 16th position passed on", passed_on, on_tile),
+    gradient(
+        "gate", 1, "of one channel alone", lambda g, dy, x, a: (dy * x)[:, :1].sum().reshape(a.shape), shared_channel
+    ),
+    LOSSES.in_upstream("gate", 1, when=shared),
+    gradient("gate", 1, "of the gate added up over images", lambda g, *_: ADDED_UP.change(g), own_of_images),
+]
+
+
+ADDED = [
+    gradient("gate", 1, "twice", lambda g, *_: 2 * g),
+    value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),
+    value("gate", "1 - gate", lambda y, x, a: x - y),
+]

@@ -1,0 +1,71 @@
+"""Mistakes in what puts arrays together and takes them apart."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+
+def equal_parts(arrays, axis):
+    return len({a.shape for a in arrays}) == 1 and len(arrays) > 1
+
+
+def equal_sizes(x, sizes, axis):
+    return len(set(sizes)) == 1 and len(sizes) > 1
+
+
+def turned(parts, *_):
+    return tuple(parts)[::-1]
+
+
+def last_dropped(parts, *_):
+    return *parts[:-1], dropped(parts[-1])
+
+
+def one_late(x, *others):
+    return np.roll(x, -1, axis=others[-1])
+
+
+TUNED_ON = [
+    argument("concatenate", 0, "parts in the wrong order", turned, equal_parts),
+    gradient("concatenate", None, "parts in the wrong order", turned, equal_parts),
+    gradient("concatenate", None, "last part dropped", last_dropped),
+    value("split", "parts in the wrong order", turned, equal_sizes),
+    upstream("split", None, "last part dropped", last_dropped, lambda x, sizes, axis: len(sizes) > 1),
+    upstream("split", None, "parts in the wrong order", turned, equal_sizes),
+]
+HELD_OUT = [
+    argument("split", 0, "cut one position late", one_late, lambda x, sizes, axis: x.shape[axis] > 1),
+    upstream("concatenate", None, "cut one position late", one_late, lambda arrays, axis: len(arrays) > 1),
+]
+
+
+def heads_together(x, sizes, axis):
+    """Take channels as query, key and value of the first head, then of the second."""
+    heads = x.reshape(len(x), sizes[0], len(sizes), *x.shape[2:]).swapaxes(1, 2)
+    return heads.reshape(x.shape)
+
+
+def heads_interleaved(x, sizes, axis):
+    """Take every so many-th channel for a head."""
+    parts = x.reshape(len(x), len(sizes), sizes[0], *x.shape[2:])
+    mixed = parts.swapaxes(2, 3)
+    return mixed.reshape(len(x), len(sizes), *mixed.shape[2:]).reshape(parts.shape).reshape(x.shape)
+
+
+def of_heads(x, sizes, axis):
+    return x.ndim == 4 and axis == 1 and len(set(sizes)) == 1 and min(sizes[0], len(sizes)) > 1
+
+
+ADDED = [
+    argument("split", 0, "query, key and value of a head stored together", heads_together, of_heads),
+    argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
+    value("add", "residual lost", lambda y, x, *others: y - x),
+    value("add", "residual twice", lambda y, x, *others: y + x),
+    value("add", "branch lost", lambda y, x, *others: x * 1.0),
+    gradient("add", 0, "residual detached", dropped),
+    gradient("add", 1, "branch detached", dropped),
+    value("add", "mean for sum", lambda y, *terms: y / len(terms)),
+    gradient("add", None, "mean for sum", lambda g, dy, *terms: tuple(d / len(terms) for d in g)),
+]

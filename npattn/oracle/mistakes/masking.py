@@ -1,0 +1,242 @@
+"""Mistakes in attention with masks: who sees whom, softcap, sink, logsumexp, and queries that see nothing."""
+
+import functools
+import math
+
+import numpy as np
+
+from npattn.ops.masking import keys_seen, sum_to
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+NAME = "masked_attention"
+WAYS = "forward", "both"
+
+several_keys = longer(-1, i=1)
+
+
+def given(option):
+    return lambda *_, **options: options[option] is not None
+
+
+def has_last(_, k, *__, band, **___):
+    return band[1] is not None
+
+
+def has_first(_, k, *__, band, **___):
+    return band[0] is not None
+
+
+def may_be_aligned_otherwise(q, k, *_, band, **__):
+    return band[1] in (0, k.shape[-1] - q.shape[-1]) and q.shape[-1] != k.shape[-1]
+
+
+def aligned_otherwise(q, k, *_, band, **__):
+    least, most = band
+    return least, 0 if most else k.shape[-1] - q.shape[-1]
+
+
+def moved(first, last):
+    """Move the ends of the band."""
+    return lambda *_, band, **__: tuple(n if n is None else n + by for n, by in zip(band, (first, last), strict=True))
+
+
+def pairs_seen(q, k, band, lengths, mask):
+    return keys_seen(q, k, slice(0, q.shape[-1]), band=band, lengths=lengths, mask=mask)
+
+
+def has_dead(q, k, *_, band, lengths, mask, **__):
+    seen = pairs_seen(q, k, band, lengths, mask)
+    return bool((~seen.any(axis=-1)).any() and seen.any())
+
+
+def has_tail(_, k, *__, **___):
+    return k.shape[-1] % TILE > 0
+
+
+def whole(
+    q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
+    slope=True, delta=True, through_l=True, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
+):  # fmt: skip
+    """Attention with all weights at once; the last arguments are mistakes."""
+    seen = pairs_seen(q, k, band, lengths, mask)
+    z, bend = scale * (transpose(q) @ k), 1
+    if bias is not None and bias_first:
+        z = z + bias
+    if softcap is not None:
+        t = np.tanh(z / softcap)
+        z, bend = softcap * t, 1 - t * t if slope else 1
+    if bias is not None and not bias_first:
+        z = z + bias
+    if not late:
+        z = np.where(seen, z, z.dtype.type(low))
+    none = z.max(axis=axis, keepdims=True) == -np.inf
+    highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
+    e = np.exp(z - highest)
+    total = e.sum(axis=axis, keepdims=True)
+    if sink is not None:
+        total = total + np.where(none, 0, np.exp(sink[..., None, None] - highest))
+    if padded:
+        total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
+    total = np.where(total == 0, 1, total)
+    s = np.where(seen, e / total, 0) if late else e / total
+    o = v @ transpose(s)
+    log_sum = np.where(none, -np.inf, highest + np.log(total))
+    log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
+
+    def backward(do, dl=0.0):
+        row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
+        row = (row - (dl if through_l else 0))[..., None]
+        dz = s * (transpose(do) @ v - row)
+        dt = bend * dz
+        dbias = None if bias is None else sum_to(dz, bias.shape)
+        weights = None if sink is None else np.exp(sink[..., None] - np.where(none[..., 0], np.inf, log_sum))
+        dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
+        return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
+
+    return (o, log_sum), backward
+
+
+def with_mistake(name, when=several_keys, way="forward", **mistake):
+    """Take attention with one of the mistakes of `whole`."""
+    other = functools.partial(whole, **mistake)
+    return instead(NAME, name, lambda _, *qkv, **options: other(*qkv, **options), when, way=way)
+
+
+def not_summed(original, *qkv, **options):
+    """Let the gradient of a bias that serves all heads be the first head's alone."""
+    right, backward = original(*qkv, **options)
+    first = np.zeros(qkv[0].shape[1], qkv[0].dtype)
+    first[0] = 1
+
+    def wrong(do, dl=0.0):
+        found = [*backward(do, dl)]
+        _, of_first = original(*qkv, **options)
+        weighed = dl if np.ndim(dl) == 0 else dl * first[:, None]
+        found[3] = of_first(do * first[:, None, None], weighed)[3]
+        return tuple(found)
+
+    return right, wrong
+
+
+def serves_heads(q, *_, bias, **__):
+    return bias is not None and bias.ndim == 4 and bias.shape[1] == 1 < q.shape[1]
+
+
+def of_logsumexp(change):
+    return lambda pair, *_, **__: (pair[0], change(pair[1]))
+
+
+def nan_where_dead(pair, *_, **__):
+    return np.where(np.isneginf(pair[1])[..., None, :], np.nan, pair[0]), pair[1]
+
+
+def last_of_group(dx, dy, x, times, axis):
+    return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (-1,)].copy()
+
+
+def in_turn(original, x, times, axis):
+    """Read head h modulo the number of heads of keys."""
+    return np.concatenate([x] * times, axis), original(x, times, axis)[1]
+
+
+def shared(x, times, axis):
+    return times > 1 and x.shape[axis] > 1
+
+
+def no_gradient(of):
+    """Take the gradients of some arguments as 0."""
+
+    def other(original, *qkv, **options):
+        right, backward = original(*qkv, **options)
+        return right, lambda *dy: tuple(dropped(g) if i in of else g for i, g in enumerate(backward(*dy)))
+
+    return other
+
+
+TUNED_ON = [
+    *(argument(NAME, "band", "mask one key late", moved(0, 1), has_last, way=way) for way in WAYS),
+    *(argument(NAME, "band", "mask one key early", moved(0, -1), has_last, way=way) for way in WAYS),
+    argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise, way="both"),
+    argument(NAME, "band", "not causal", lambda *_, **__: (None, None), has_last, way="backward"),
+    argument(NAME, "lengths", "padding read", lambda *_, **__: None, given("lengths"), way="both"),
+    argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="both"),
+    with_mistake("softcap's derivative left out", given("softcap"), "backward", slope=False),
+    with_mistake("δ left out", way="backward", delta=False),
+    with_mistake("last block of keys unmasked", both(several_keys, has_tail), padded=True),
+    value(NAME, "NaN where no key is seen", nan_where_dead, has_dead),
+    value(NAME, "logsumexp to base 2", of_logsumexp(lambda log_sum: log_sum / math.log(2))),
+    instead(NAME, "sink without gradient", no_gradient((4,)), given("sink"), way="backward"),
+    gradient("repeat", 0, "last head of a group alone", last_of_group, lambda x, times, axis: times > 1),
+]
+HELD_OUT = [
+    argument(NAME, "band", "window one key wide", moved(-1, 0), has_first, way="both"),
+    argument(NAME, "band", "window without left end", lambda *_, band, **__: (None, band[1]), has_first, way="both"),
+    argument(
+        NAME, "lengths", "one key of padding read", lambda *_, lengths, **__: lengths + 1, given("lengths"), way="both"
+    ),
+    argument(NAME, "sink", "sink ignored", lambda *_, **__: None, given("sink")),
+    argument(NAME, "softcap", "softcap ignored", lambda *_, **__: None, given("softcap"), way="both"),
+    argument(NAME, 3, "missing scale", lambda *_, **__: 1.0, lambda q, k, v, scale, **_: scale != 1, way="both"),
+    with_mistake("bias before the softcap", both(given("softcap"), given("bias")), "both", bias_first=True),
+    with_mistake("all keys where none is seen", has_dead, low=LOW),
+    with_mistake("gradient of the logsumexp left out", way="backward", through_l=False),
+    instead(NAME, "bias without gradient", no_gradient((3,)), given("bias"), way="backward"),
+    instead(NAME, "bias of the first head alone", not_summed, serves_heads, way="backward"),
+    instead("repeat", "heads in turn", in_turn, shared),
+]  # fmt: skip
+
+
+def padded_scale(q, k, v, scale, **_):
+    """Scale by a head dimension that is filled up to whole tiles."""
+    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
+
+
+def swapped(original, q, k, v, scale, **options):
+    return original(k, q, v, scale, **options)
+
+
+def alike(q, k, *_, **__):
+    return q.shape == k.shape and q.shape[-1] > 1
+
+
+def map_detached(original, q, k, v, scale, **options):
+    """Keep the gradient of values alone."""
+    right, backward = original(q, k, v, scale, **options)
+    return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
+
+
+def scaled(q, k, v, scale, **_):
+    return scale != 1
+
+
+def hides(q, k, *_, band, lengths, mask, **__):
+    """Whether some query sees some keys and not others."""
+    seen = pairs_seen(q, k, band, lengths, mask)
+    return bool((seen.any(axis=-1) & ~seen.all(axis=-1)).any())
+
+
+def sees_all(q, k, *_, band, lengths, mask, sink, **__):
+    return sink is None and bool(pairs_seen(q, k, band, lengths, mask).all())
+
+
+def first_of_group(dx, dy, x, times, axis):
+    return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
+
+
+ADDED = [
+    instead(NAME, "queries and keys swapped", swapped, alike),
+    with_mistake("mask after softmax", hides, late=True),
+    with_mistake("softmax over the wrong axis", both(alike, sees_all), axis=-2),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale, **_: scale**2, scaled),
+    argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_, **__: q.shape[-2] % TILE > 0),
+    argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
+    instead(NAME, "map detached", map_detached, several_keys, way="backward"),
+    gradient("repeat", 0, "first head of a group alone", first_of_group, lambda x, times, axis: times > 1),
+    gradient(
+        "repeat", 0, "averaged over a group", lambda g, dy, x, times, axis: g / times, lambda x, times, axis: times > 1
+    ),
+]

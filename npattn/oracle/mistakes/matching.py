@@ -1,0 +1,267 @@
+"""The mistakes whose results a kernel's are: passes with one mistake each, run exactly, the likeliest first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.distances import Misfit, Ruler
+from npattn.oracle.mistakes.locating import Place, locate
+from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.planting import faulty, planted, sites
+from npattn.oracle.mistakes.replaying import Memory
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked"]
+
+SECONDS = 4.0
+"""Time that a search may take."""
+FAR = 3.0
+"""Distance of what forward gives from which backward is not run any more."""
+
+
+class TooFarError(Exception):
+    """Forward's results are others already."""
+
+    def __init__(self, misfit: Misfit) -> None:
+        super().__init__()
+        self.misfit = misfit
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A mistake, or two, in a place, and how far its results are from the kernel's.
+
+    Attributes
+    ----------
+    mistakes : tuple of pair
+        Each mistake, with the number of the call that it stands in.
+    misfit : Misfit
+    results : dict of numpy.ndarray
+        The exact results of a pass with it, if they fit.
+    whole : bool
+        Whether backward was run too.
+    """
+
+    mistakes: tuple[tuple[Mistake, int], ...]
+    misfit: Misfit
+    results: dict[str, np.ndarray] = field(default_factory=dict)
+    whole: bool = True
+
+
+@dataclass
+class Passes:
+    """What searches with several results of one case have in common.
+
+    Attributes
+    ----------
+    places : dict
+        Calls that each mistake can stand in.
+    found : dict
+        Exact results of a pass, by mistakes and their calls; None where there are none.
+    tags : dict
+        As `locate` returns them.
+    memory : Memory
+    """
+
+    places: dict[Mistake, list[int]] = field(default_factory=dict)
+    found: dict[Any, Any] = field(default_factory=dict)
+    tags: dict[tuple[str, int], Place] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
+
+
+class Watched:
+    """A module that keeps its last pass."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.run: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.run = self.module(*arguments)
+        return self.run
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+class Search:
+    """A search for the mistakes whose results a kernel's are.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of numpy.ndarray
+        By name, as the case expects them.
+    seconds : float
+        How long it may take.
+    passes : Passes, optional
+        Keeps what is computed, for searches with other results of the same case.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        results: Mapping[str, np.ndarray],
+        seconds: float = SECONDS,
+        passes: Passes | None = None,
+    ) -> None:
+        self.case, self.module = case, case.module
+        self.ruler = Ruler(case, results)
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
+        self.right = self.ruler.measure(case.expected)
+        self.memory = Memory()
+        self.passes = passes
+        self.deadline = time.perf_counter() + seconds
+        self.tried: list[Candidate] = []
+        self.places: dict[Mistake, list[int]] = {}
+        self.complete = True
+
+    @property
+    def wrong(self) -> set[str]:
+        """Names of the results that are not as they should be."""
+        return set(self.right.distances) - self.right.within()
+
+    @property
+    def forward_wrong(self) -> bool:
+        """Whether what forward gives is wrong already."""
+        return any(not name.endswith(".grad") for name in self.wrong)
+
+    def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
+        """Run a pass; with `stop`, no further than forward where that alone is far off."""
+        watched = Watched(module)
+
+        def between() -> None:
+            misfit = self.ruler.measure(forward_results(watched.run, given[2]))
+            if stop and misfit.worst > FAR:
+                raise TooFarError(misfit)
+
+        return named_results(watched, Given(*given), between)  # type: ignore[arg-type]
+
+    def find_places(self, mistakes: Iterable[Mistake]) -> None:
+        """Find where mistakes can stand; remember what the right pass computes."""
+        if self.passes is not None and self.passes.places:
+            self.places, self.memory = self.passes.places, self.passes.memory
+            return
+        with np.errstate(all="ignore"), self.memory.at_work():
+            self.places = sites(self.run, mistakes, self.module, *self.given)
+        self.memory.keeping = False
+        if self.passes is not None:
+            self.passes.places, self.passes.memory = self.places, self.memory
+
+    def tags(self) -> dict[tuple[str, int], Place]:
+        """Return the equation numbers of all calls."""
+        if self.passes is None:
+            return locate(self.module, self.given)
+        self.passes.tags = self.passes.tags or locate(self.module, self.given)
+        return self.passes.tags
+
+    def try_mistakes(self, *mistakes: tuple[Mistake, int]) -> Candidate | None:
+        """Run a pass with mistakes; None where it can't be."""
+        if self.passes is not None and mistakes in self.passes.found:
+            known = self.passes.found[mistakes]
+            return None if known is None else self.candidate(mistakes, known)
+        stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
+
+        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
+            return self.run(module, *given, stop=stop)
+
+        (first, site), *others = mistakes
+        wrong = planted(run, mistakes) if others else faulty(run, first, site)
+        try:
+            with np.errstate(all="ignore"), self.memory.at_work():
+                found = wrong(self.module, *self.given)
+        except TooFarError as far:
+            return Candidate(mistakes, far.misfit, whole=False)
+        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+            found = None  # it does not fit this system's shapes
+        if self.passes is not None:
+            self.passes.found[mistakes] = found
+        if found is None:
+            return None
+        return self.candidate(mistakes, found)
+
+    def candidate(self, mistakes: tuple[tuple[Mistake, int], ...], found: dict[str, np.ndarray]) -> Candidate:
+        """Measure results; keep them if they fit."""
+        misfit = self.ruler.measure(found)
+        return Candidate(mistakes, misfit, found if misfit.fits else {})
+
+    def in_order(self) -> Iterator[tuple[Mistake, int]]:
+        """Yield mistakes with their places, the likeliest first."""
+        late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
+        first = ("carried", "both", "forward", "backward")
+        ranked = sorted(self.places, key=lambda one: (one.way in late, first.index(one.way)))
+        for mistake in ranked:
+            if not (self.forward_wrong and mistake.way == "backward"):
+                for site in self.places[mistake]:
+                    yield mistake, site
+
+    def singles(self) -> list[Candidate]:
+        """Try mistakes alone, as long as there is time."""
+        for place in self.in_order():
+            if time.perf_counter() > self.deadline:
+                self.complete = False
+                break
+            found = self.try_mistakes(place)
+            if found is not None:
+                self.tried.append(found)
+        return [one for one in self.tried if one.misfit.fits]
+
+    def pairs(self, most: int = 40) -> list[Candidate]:
+        """Try pairs of mistakes in different places that together explain all that is wrong."""
+        partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
+        partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
+        found: list[Candidate] = []
+        for i, one in enumerate(partial[:most]):
+            beside = [other for other in partial[:i] if self.explained(one) | self.explained(other) == self.wrong]
+            for other in beside + self.behind(one):
+                if time.perf_counter() > self.deadline:
+                    self.complete = False
+                    return found
+                if place_of(one) != place_of(other):
+                    pair = self.try_mistakes(*other.mistakes, *one.mistakes)
+                    if pair is not None and pair.misfit.fits:
+                        found.append(pair)
+            if found:
+                break
+        return found
+
+    def behind(self, one: Candidate) -> list[Candidate]:
+        """List mistakes in backward that may stand beside one whose forward is met."""
+        if not self.forward_wrong or not self.forward_met(one):
+            return []
+        late = [mistake for mistake in self.places if mistake.way == "backward" and mistake.primitive]
+        return [Candidate(((mistake, site),), one.misfit) for mistake in late for site in self.places[mistake]]
+
+    def forward_met(self, one: Candidate) -> bool:
+        """Tell whether all that forward gives is that of a mistake."""
+        return all(name.endswith(".grad") or d <= 1 for name, d in one.misfit.distances.items())
+
+    def explained(self, one: Candidate) -> set[str]:
+        """Name the wrong results that are those of a mistake."""
+        return (self.wrong & one.misfit.within()) if one.whole else set()
+
+
+def place_of(one: Candidate) -> tuple[str, int]:
+    """Return the primitive and the call that a mistake stands in."""
+    mistake, site = one.mistakes[0]
+    return mistake.primitive, site
+
+
+def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Name what forward gives, as `named_results` does."""
+    outputs = run.output if isinstance(run.output, tuple) else (run.output,)
+    return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+
+
+def ranked(ruler: Ruler, fitting: Sequence[Candidate]) -> list[Candidate]:
+    """Sort mistakes whose results fit, the likeliest first; of equals the single ones, and those in one place."""
+    best = sorted(fitting, key=lambda one: sum(one.misfit.squares.values()))
+    return sorted(best, key=lambda one: (-round(ruler.better(one.misfit, best[0].misfit)), len(one.mistakes)))

@@ -1,0 +1,232 @@
+"""Mistakes in whole passes: of their results, or of the inputs, parameters and upstream gradients that they read."""
+
+import dataclasses
+
+import numpy as np
+
+from npattn.oracle.mistakes import arrays, families
+from npattn.oracle.mistakes.arrays import on_map, several_channels, several_images
+from npattn.oracle.mistakes.families import Family
+from npattn.oracle.mistakes.mistake import always, mistake
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+
+def reads(name, way, change, when=always):
+    """Run on something else: ``change(module, params, inputs, upstream)`` returns all four."""
+    return mistake("", name, way, lambda run, *given: run(*change(*given)), when)
+
+
+def writes(name, way, change, when=always):
+    """Change results: ``change(results, module, params, inputs, upstream)`` returns those that are different."""
+
+    def apply(run, *given):
+        results = run(*given)
+        return results | change(results, *given)
+
+    return mistake("", name, way, apply, when)
+
+
+def each(named, change, when=always):
+    return {name: change(a) if when(a) else a for name, a in named.items()}
+
+
+def of(results, names):
+    return {name: results[name] for name in names if name in results}
+
+
+def gradients(results, named):
+    return of(results, [f"{name}.grad" for name in named])
+
+
+def first(named):
+    return next(iter(named.values()))
+
+
+def in_outputs(family):
+    return writes(
+        family.name,
+        "forward",
+        lambda results, m, p, inputs, upstream: each(of(results, upstream), family.change, family.when),
+        lambda m, p, inputs, upstream: any(map(family.when, upstream.values())),
+    )
+
+
+def in_input_gradients(family):
+    return writes(
+        family.name,
+        "backward",
+        lambda results, m, p, inputs, u: each(gradients(results, inputs), family.change, family.when),
+        lambda m, p, inputs, u: any(map(family.when, inputs.values())),
+    )
+
+
+def in_inputs(family, name=None):
+    return reads(
+        name or family.name,
+        "both",
+        lambda m, p, inputs, u: (m, p, each(inputs, family.change, family.when), u),
+        lambda m, p, inputs, u: any(map(family.when, inputs.values())),
+    )
+
+
+def in_parameter_gradients(name, change, when=always):
+    """Get parameters' gradients wrong: ``change(gradient, x)``, where ``when(x)``."""
+    return writes(
+        name,
+        "backward",
+        lambda results, m, params, inputs, u: each(gradients(results, params), lambda g: change(g, first(inputs))),
+        lambda module, p, inputs, u: has_parameters(module) and when(first(inputs)),
+    )
+
+
+def in_upstream(name, change, when=always):
+    return reads(name, "backward", lambda m, p, i, upstream: (m, p, i, each(upstream, change)), when)
+
+
+def has_parameters(module, *_):
+    return bool(module.parameter_shapes())
+
+
+def has_images(module, params, inputs, upstream):
+    return several_images(first(inputs))
+
+
+def is_residual(module, *_):
+    return module.key in {"pam", "cam", "residual"}
+
+
+def only_image_0(run, module, params, inputs, upstream):
+    few = run(module, params, inputs, each(upstream, arrays.first_image))
+    return run(module, params, inputs, upstream) | gradients(few, params)
+
+
+def pairs(module, *_):
+    """List pairs of parameters of one shape."""
+    shapes = module.parameter_shapes()
+    names = list(shapes)
+    return [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if shapes[a] == shapes[b]]
+
+
+def confused(named, a, b):
+    return named | {a: named[b], b: named[a]}
+
+
+def confused_gradients(results, module, *_):
+    return confused(results, *(f"{name}.grad" for name in pairs(module)[-1]))
+
+
+def first_forgotten(results, module, *_):
+    return each(gradients(results, list(module.parameter_shapes())[:1]), np.zeros_like)
+
+
+def unconnected(results, module, params, inputs, upstream):
+    return {"output": results["output"] - first(inputs)}
+
+
+def unconnected_gradient(results, module, params, inputs, upstream):
+    return each(gradients(results, list(inputs)[:1]), lambda g: g - upstream["output"])
+
+
+def square_transposed(weight, _):
+    return weight.swapaxes(0, 1) if weight.ndim > 1 and weight.shape[0] == weight.shape[1] > 1 else weight
+
+
+def with_noise(name, factor):
+    """Add the noise so many times."""
+    return reads(
+        name,
+        "both",
+        lambda m, p, inputs, u: (m, p, inputs | {"noise": factor * inputs["noise"]}, u),
+        lambda m, p, inputs, u: "noise" in inputs,
+    )
+
+
+def masked_late(name, late):
+    """Begin the mask so many positions late."""
+    return reads(
+        name,
+        "both",
+        lambda module, *given: (dataclasses.replace(module, late=late), *given),
+        lambda module, *_: hasattr(module, "late"),
+    )
+
+
+RESULTS = [
+    families.TRANSPOSED,
+    families.SHIFTED,
+    families.LAST_TILE,
+    families.LAST_POSITION,
+    families.IMAGE_0_FOR_ALL,
+    Family("last channel forgotten", arrays.unwritten(slice(None), -1), several_channels),
+]
+RESULTS_HELD_OUT = [
+    Family("last row unwritten", arrays.unwritten(..., -1, slice(None)), arrays.longer(2)),
+    Family("last column unwritten", arrays.unwritten(..., -1), arrays.longer(3)),
+    Family("last image unwritten", arrays.unwritten(-1), several_images),
+    Family("first channels swapped", arrays.channels_swapped, several_channels),
+    Family("every 16th position unwritten", lambda a: arrays.filled(a, arrays.LAST_OF_TILES), arrays.on_tile),
+    Family("added to the image before", arrays.added_to_image_before, several_images),
+]
+
+TUNED_ON = [
+    *(plant(family) for plant in (in_outputs, in_input_gradients) for family in RESULTS),
+    in_inputs(families.TRANSPOSED, "input transposed"),
+    in_inputs(families.SHIFTED, "input shifted by one"),
+    in_inputs(families.LAST_TILE, "input's last tile ignored"),
+    in_inputs(Family("input with channels last", arrays.channels_last, arrays.both(on_map, several_channels))),
+    with_noise("noise left out", 0),
+    with_noise("noise taken off", -1),
+    in_parameter_gradients("averaged over the batch", lambda g, x: g / len(x), several_images),
+    in_parameter_gradients("added twice", lambda g, x: 2 * g),
+    mistake("", "only image 0", "backward", only_image_0, has_images),
+    in_upstream("dy of ones", np.ones_like),
+    reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), pairs),
+    writes("parameters confused", "backward", confused_gradients, pairs),
+    writes("first parameter forgotten", "backward", first_forgotten, has_parameters),
+    writes("missing residual", "forward", unconnected, is_residual),
+    writes("missing residual", "backward", unconnected_gradient, is_residual),
+]
+HELD_OUT = [
+    *(plant(family) for plant in (in_outputs, in_input_gradients) for family in RESULTS_HELD_OUT),
+    in_input_gradients(Family("of inputs averaged over the batch", lambda g: g / len(g), several_images)),
+    in_inputs(Family("input in bfloat16", arrays.in_bfloat16, on_map)),
+    in_inputs(families.NEIGHBOUR),
+    in_inputs(families.IMAGE_0_FOR_ALL),
+    in_parameter_gradients("in bfloat16", lambda g, x: arrays.in_bfloat16(g)),
+    in_parameter_gradients("of square weights transposed", square_transposed),
+    reads("parameters in bfloat16", "both", lambda m, p, *io: (m, each(p, arrays.in_bfloat16), *io), has_parameters),
+    in_upstream("dy in bfloat16", arrays.in_bfloat16),
+    in_upstream("dy of image 0 for all", arrays.image_0_for_all, has_images),
+    masked_late("mask begins a position late", 1),
+    masked_late("no mask", arrays.TILE**2),
+]
+
+
+def shuffled(a):
+    """Shuffle channels in two groups the wrong way round."""
+    halves = a.reshape(len(a), 2, a.shape[1] // 2, *a.shape[2:]).swapaxes(1, 2)
+    return halves.reshape(a.shape)
+
+
+def even_channels(a, *_):
+    return a.ndim > 1 and a.shape[1] > 3 and a.shape[1] % 2 == 0
+
+
+CHANNELS_SHUFFLED = Family("channels shuffled the wrong way round", shuffled, even_channels)
+READ_AS_NHWC = Family("NHWC read as NCHW", arrays.channels_last, arrays.both(on_map, several_channels))
+
+ADDED = [
+    *(plant(CHANNELS_SHUFFLED) for plant in (in_outputs, in_input_gradients)),
+    *(plant(READ_AS_NHWC) for plant in (in_outputs, in_input_gradients)),
+    in_inputs(CHANNELS_SHUFFLED, "input's channels shuffled the wrong way round"),
+    in_upstream("dy read as NHWC", arrays.channels_last, lambda m, p, i, u: all(map(READ_AS_NHWC.when, u.values()))),
+    in_upstream(
+        "dy with height and width exchanged",
+        arrays.transposed,
+        lambda m, p, i, u: all(map(families.TRANSPOSED.when, u.values())),
+    ),
+    in_input_gradients(Family("of inputs added twice", lambda g: 2 * g, always)),
+    in_input_gradients(Family("of inputs lost", np.zeros_like, always)),
+    in_parameter_gradients("lost", lambda g, x: np.zeros_like(g)),
+]

@@ -1,0 +1,136 @@
+"""Mistakes in pools."""
+
+import math
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, positions, shifted, tail
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+AVERAGES = "global_average_pool", "average_pool"
+MAXIMA = "global_max_pool", "max_pool"
+LP, LSE = "global_lp_pool", "global_lse_pool"
+
+
+def along(axis=None):
+    """Return the axes of a pool: along one that it keeps, or of a global one."""
+    return {"axis": (2, 3)} if axis is None else {"axis": axis, "keepdims": True}
+
+
+def broadcast(dp):
+    return dp[:, :, None, None] if dp.ndim == 2 else dp
+
+
+def count(x, axis=(2, 3)):
+    return int(np.prod([x.shape[i] for i in np.atleast_1d(axis)]))
+
+
+def several(*pool):
+    return count(*pool) > 1
+
+
+def average_mistakes(name):
+    return [
+        *wrong_means(name, count),
+        value(
+            name,
+            "divided by the padded size",
+            lambda p, *pool: p * (count(*pool) / padded(count(*pool))),
+            lambda *pool: count(*pool) % TILE > 0,
+        ),
+        gradient(name, 0, "not divided by N", lambda g, dp, *pool: g * count(*pool), several),
+        gradient(name, 0, "divided by N - 1", lambda g, dp, *pool: g * (count(*pool) / (count(*pool) - 1)), several),
+        gradient(name, 0, "dropped", dropped),
+    ]
+
+
+def last_maximum(x, axis=None):
+    """Put 1 where the last maximum stands, else 0."""
+    flat = x.reshape(*x.shape[:2], -1) if axis is None else np.moveaxis(x, axis, -1)
+    hit = np.zeros_like(flat)
+    last = flat.shape[-1] - 1 - flat[..., ::-1].argmax(axis=-1, keepdims=True)
+    np.put_along_axis(hit, last, 1, axis=-1)
+    return hit.reshape(x.shape) if axis is None else np.moveaxis(hit, -1, axis)
+
+
+def every_maximum(x, axis=None):
+    highest = x.max(**along(axis) | {"keepdims": True})
+    return np.where(x >= highest, np.ones_like(x), np.zeros_like(x))
+
+
+def has_ties(x, *axis):
+    hits = every_maximum(x, *axis)
+    return hits.sum() > hits.max(**along(*axis)).sum()
+
+
+def has_negative(x, *axis):
+    return (x.max(**along(*axis)) < 0).any()
+
+
+def has_several(x, *_):
+    return x.size > x.shape[0] * x.shape[1]
+
+
+def maximum_mistakes(name):
+    return [
+        gradient(name, 0, "to the last maximum", lambda g, dp, *pool: broadcast(dp) * last_maximum(*pool)),
+        gradient(name, 0, "to all", lambda g, dp, *pool: np.zeros_like(g) + broadcast(dp)),
+        gradient(name, 0, "dropped", dropped),
+        gradient(name, 0, "one position on", lambda g, *_: shifted(g), has_several),
+        value(name, "mean for maximum", lambda p, x, *axis: x.mean(**along(*axis)), several),
+        value(name, "magnitudes compared", lambda p, x, *axis: np.maximum(x, -x).max(**along(*axis))),
+    ]
+
+
+def more_maximum_mistakes(name):
+    return [
+        value(name, "started at 0", lambda p, *_: np.maximum(p, 0), has_negative),
+        gradient(name, 0, "to every maximum", lambda g, dp, *pool: every_maximum(*pool) * broadcast(dp), has_ties),
+    ]
+
+
+def masked_tail(x):
+    """Put positions of the last tile below all others, so that no maximum stands there."""
+    return filled(x, slice(tail(positions(x)), None), value=LOW)
+
+
+TUNED_ON = [
+    *(mistake for name in AVERAGES for mistake in average_mistakes(name)),
+    *(family.in_argument("global_average_pool", 0) for family in (LAST_TILE, LAST_POSITION)),
+    LAST_TILE.in_gradient("global_average_pool"),
+    *(mistake for name in MAXIMA for mistake in maximum_mistakes(name)),
+    argument("global_max_pool", 0, LAST_TILE.name, masked_tail, LAST_TILE.when),
+    value(LP, "no root", lambda p, x: p * p),
+    value(LP, "mean, not sum", lambda p, x: p / positions(x) ** 0.5, on_map),
+    gradient(LP, 0, "not divided by the norm", lambda g, dp, x: x * broadcast(dp)),
+    gradient(LP, 0, "twice", lambda g, dp, x: 2 * g),
+    value(LSE, "mean, not sum", lambda p, x: p - math.log(positions(x)), on_map),
+    value(LSE, "no logarithm", lambda p, x: np.exp(p)),
+    gradient(LSE, 0, "of the maximum", lambda g, dp, x: broadcast(dp) * last_maximum(x)),
+    gradient(LSE, 0, "not normalised", lambda g, dp, x: np.exp(x) * broadcast(dp)),
+]
+HELD_OUT = [
+    value(
+        "average_pool",
+        "over the wrong axis",
+        lambda p, x, axis: x.mean(axis=5 - axis, keepdims=True).swapaxes(2, 3),
+        lambda x, axis: axis in (2, 3) and x.shape[2] == x.shape[3] > 1,
+    ),
+    *(ADDED_UP.in_gradient(name) for name in AVERAGES),
+    *(mistake for name in MAXIMA for mistake in more_maximum_mistakes(name)),
+]
+
+
+def shared(g, dp, *pool):
+    hits = every_maximum(*pool)
+    return hits / hits.sum(**along(*pool[1:]) | {"keepdims": True}) * broadcast(dp)
+
+
+ADDED = [
+    *(gradient(name, 0, "shared among ties", shared, has_ties) for name in MAXIMA),
+    *(gradient(name, 0, "divided by N", lambda g, dp, *pool: g / count(*pool), several) for name in MAXIMA),
+    *(gradient(name, 0, "divided twice by N", lambda g, dp, *pool: g / count(*pool), several) for name in AVERAGES),
+]

@@ -1,0 +1,57 @@
+"""Mistakes in products of matrices."""
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes.arrays import (
+    image_0_for_all,
+    longer,
+    several_images,
+    transpose,
+    without_last,
+    without_tail,
+)
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
+
+
+def square(a, b):
+    return a.shape[-1] == a.shape[-2] > 1
+
+
+def of_right_0(g, dc, a, b):
+    return dc @ transpose(image_0_for_all(b))
+
+
+def with_diagonal_twice(g, a):
+    return g * (1 + np.eye(a.shape[-2], dtype=a.dtype))
+
+
+def fewer_terms(name, change, when):
+    """Sum up fewer products of each row with each."""
+    return value("gram", name, lambda g, a: ops.matmul(change(a, 1), transpose(a))[0], when)
+
+
+TUNED_ON = [
+    fewer_terms("last tile ignored", without_tail, ROW_TAIL.when),
+    fewer_terms("last position forgotten", without_last, longer(-1)),
+    value("gram", "scaled", lambda g, a: g * a.shape[-1] ** -0.5, longer(-1)),
+    gradient("gram", 0, "one side alone", lambda g, dg, a: dg @ a),
+    gradient("gram", 0, "twice one side", lambda g, dg, a: 2 * (dg @ a)),
+    gradient("gram", 0, "dropped", dropped),
+    argument("matmul", 0, "transposed map", lambda a, b: transpose(a), square),
+    ROW_TAIL.in_value("matmul", when=lambda a, b: ROW_TAIL.when(b)),
+    gradient("matmul", 0, "left side detached", dropped),
+    gradient("matmul", 1, "right side detached", dropped),
+    gradient("matmul", 1, "transpose forgotten", lambda g, dc, a, b: a @ dc, square),
+]
+HELD_OUT = [
+    value("gram", "diagonal twice", with_diagonal_twice, longer(-1, 0)),
+    *(ROW_NEIGHBOUR.in_argument("gram", 0, way=way) for way in ("forward", "both")),
+    gradient("gram", 0, "of the next image", lambda g, *_: np.roll(g, 1, axis=0), several_images),
+    ROW_NEIGHBOUR.in_argument("matmul", 0, "every 16th term read from its neighbour"),
+    IMAGE_0_FOR_ALL.in_argument("matmul", 1, "right side of image 0 for all", when=longer(0, i=1)),
+    gradient("matmul", 0, "right side of image 0 for all", of_right_0, longer(0, i=1)),
+]

@@ -1,0 +1,83 @@
+"""Whether errors are those of arithmetic in a narrower format: of their size in every result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from npattn.oracle.budgets import run_on
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.mistakes.distances import Misfit
+from npattn.oracle.mistakes.matching import Candidate, Search
+from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.rounding import Rounding
+from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
+
+__all__ = ["roundings"]
+
+CLOSE = 2.5
+"""Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
+NARROW = "tf32", "float16", "bfloat16"
+
+
+class NarrowSums(Rounding):
+    """Errors of a format whose sums are accumulated in a narrower one."""
+
+    def __init__(self, format: Any, accumulator: Any, seed: Any) -> None:
+        super().__init__(format, seed)
+        self.factor = 2.0**-accumulator.precision / ACCUMULATOR_ROUNDOFF
+
+    def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
+        """Add to sums the error of the accumulator."""
+        before = total.copy()
+        found = super().accumulate(total, squares, count)
+        found += (self.factor - 1) * (found - before)
+        return found
+
+
+def ways(search: Search) -> Iterator[tuple[str, Rounding]]:
+    """Yield the arithmetics that are narrower than the case's."""
+    own = search.case.format
+    for name in NARROW:
+        if FORMATS[name].operand_precision < own.operand_precision:
+            yield f"arithmetic in {name}", Rounding(FORMATS[name], [search.case.seed, 7])
+    for name in NARROW[1:]:
+        yield f"sums accumulated in {name}", NarrowSums(own, FORMATS[name], [search.case.seed, 7])
+
+
+def roundings(search: Search) -> list[Candidate]:
+    """Look for arithmetic whose errors are of the size of those of the wrong results.
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    list of Candidate
+        Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
+    """
+    found = []
+    for name, rounding in ways(search):
+        try:
+            results = run_on(rounding, search.module, search.given)
+        except TypeError:
+            continue  # a system's own code that no rounding array goes through
+        misfit = compare_sizes(search, results)
+        if misfit.fits:
+            precise: Mistake = mistake("", name, "precision", run_on)
+            found.append(Candidate(((precise, 0),), misfit))
+    return sorted(found, key=lambda one: one.misfit.worst)
+
+
+def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
+    """Compare the sizes of errors, result by result."""
+    distances, squares = {}, {}
+    for name in search.wrong:
+        _, square = search.ruler.distance(name, np.asarray(results[name], np.float64), search.case.expected[name])
+        ratio = np.log((square + 1e-3) / (search.right.squares[name] + 1e-3)) / 2
+        distances[name] = float(np.abs(ratio) / np.log(CLOSE)) if np.isfinite(ratio) else np.inf
+        squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
+    return Misfit(distances, squares)

@@ -1,0 +1,60 @@
+"""Mistakes in scores, and of positions that are selected by them."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import longer
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+
+def shares_of_selected(dh, dy, x, index):
+    changed = np.zeros_like(dh)
+    np.put_along_axis(changed, index[:, None], np.take_along_axis(dh, index[:, None], 1), 1)
+    return changed
+
+
+def lowest(top, x, k):
+    (y, index), backward = top(-x, k)
+    return (-y, index), backward
+
+
+def reversed_top(found, x, k):
+    y, index = found
+    return y[:, ::-1].copy(), index
+
+
+TUNED_ON = [
+    ONLY_IMAGE_0.in_upstream("score", 1, 2),
+    gradient("score", 0, "dx dropped", dropped),
+    ROW_TAIL.in_value("score"),
+    value("score", "magnitudes", lambda s, *_: np.maximum(s, -s)),
+    *(
+        mistake
+        for name in ("take", "select")
+        for mistake in (
+            argument(name, 1, "one position on", lambda x, index: (index + 1) % x.shape[2], longer(2)),
+            gradient(name, 0, "one position on", lambda g, *_: np.roll(g, 1, axis=2), longer(2)),
+        )
+    ),
+    gradient("select", 1, "score's share dropped", dropped),
+    gradient("select", 0, "feature's share dropped", dropped),
+    gradient("select", 1, "share of the selected alone", shares_of_selected, longer(2)),
+    instead("top", "lowest for highest", lowest, lambda x, k: x.shape[1] > k, way="both"),
+    gradient("top", 0, "dropped", dropped),
+    gradient("top", 0, "reversed", lambda g, *_: np.zeros_like(g) + g[:, ::-1]),
+]
+HELD_OUT = [
+    *(IMAGE_0_FOR_ALL.in_argument(name, 1, "positions of image 0 for all") for name in ("take", "select")),
+    UNCLEARED.in_upstream("score", 1, 2),
+    value("top", "numbers in reverse order", reversed_top, lambda x, k: k > 1),
+]
+
+
+ADDED = [
+    value("score", "lost bias", lambda s, x, weight, bias: s - bias),
+    value("score", "bias twice", lambda s, x, weight, bias: s + bias),
+    gradient("score", 2, "bias averaged, not summed", lambda g, ds, *_: g / ds.size),
+    gradient("score", 1, "of the weights lost", dropped),
+]

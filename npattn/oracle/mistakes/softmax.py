@@ -1,0 +1,97 @@
+"""Mistakes in softmax, and of what else adds up exponentials."""
+
+import math
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
+from npattn.oracle.mistakes.mistake import always, argument, gradient, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+LSE = "global_lse_pool"
+
+
+def softmax(z, axis=-1):
+    return ops.softmax(z, axis)[0]
+
+
+def rowsum(s, ds, axis=-1):
+    return (s * ds).sum(axis=axis, keepdims=True)
+
+
+def several(z, axis):
+    return z.shape[axis] > 1
+
+
+def several_rows(z, axis):
+    return axis == -1 and z.shape[-2] > 1 and z.shape[-1] > 1
+
+
+# Weights of logits, and gradients of logits made of weights and theirs; attention has the same mistakes
+
+
+def unshifted(z, largest, axis=-1):
+    """Take no maximum off, in a format whose largest number is e^largest."""
+    e = overflowing(z, largest)
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def sum_left_out(s, ds, axis=-1):
+    return s * ds
+
+
+def sum_of_next_row(s, ds, axis=-1):
+    return s * (ds - np.roll(rowsum(s, ds, axis), 1, axis=-2))
+
+
+def differentiated(name, change, when=always):
+    """Make the gradient of weights s and theirs: ``change(s, ds, axis)``."""
+    return gradient("softmax", 0, name, lambda g, ds, z, axis: change(softmax(z, axis), ds, axis), when)
+
+
+def overflow(name, largest):
+    def overflows(z, *_):
+        return bool((z > largest).any())
+
+    return [
+        value("softmax", name, lambda s, z, axis: unshifted(z, largest, axis), overflows),
+        value(LSE, name, lambda p, x: np.log(overflowing(x, largest).sum(axis=(2, 3))), overflows),
+    ]
+
+
+TUNED_ON = [
+    value("softmax", "over the wrong axis", lambda s, z, axis: softmax(z, axis - 1), lambda z, axis: z.size > 1),
+    argument("softmax", 0, "scaled by 1/√n", lambda z, axis: z * z.shape[axis] ** -0.5, several),
+    argument("softmax", 0, "sign lost", lambda z, axis: -z, several),
+    value("softmax", "last weight forgotten", lambda s, *_: without_last(s, 1)),
+    differentiated("sum left out", sum_left_out),
+    differentiated("diagonal alone", lambda s, ds, axis: ds * s * (1 - s), several),
+    differentiated("weights forgotten", lambda s, ds, axis: ds - rowsum(s, ds, axis)),
+]
+HELD_OUT = [
+    *overflow("maximum not subtracted", SINGLE),
+    *overflow("maximum not subtracted, float16", HALF),
+    argument("softmax", 0, "base 2", lambda z, axis: z * math.log(2), several),
+    argument(LSE, 0, "base 2", lambda x: x * math.log(2), on_map),
+    differentiated("sum of the next row", sum_of_next_row, several_rows),
+]
+
+
+def softmin(z, axis=-1):
+    return ops.softmin(z, axis)[0]
+
+
+ADDED = [
+    value(
+        "softmin",
+        "sign lost: softmax of the energies, not of their maximum less them",
+        lambda s, z, axis: softmax(z, axis),
+    ),
+    value("softmax", "maximum less the energies", lambda s, z, axis: softmin(z, axis)),
+    value("softmin", "over the wrong axis", lambda s, z, axis: softmin(z, axis - 1), lambda z, axis: z.size > 1),
+    gradient("softmin", 0, "sign lost", lambda g, *_: -g),
+    *(gradient(name, 0, "map detached", lambda g, *_: np.zeros_like(g)) for name in ("softmax", "softmin")),
+    value("softmax", "divided by the largest, not the sum", lambda s, z, axis: s / s.max(axis=axis, keepdims=True)),
+]

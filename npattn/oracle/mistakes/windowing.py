@@ -1,0 +1,86 @@
+"""Mistakes in averages over windows, and of what is put together from windows."""
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes.arrays import longer, positions
+from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+
+__all__ = ["HELD_OUT", "TUNED_ON"]
+
+AVERAGE, OVERLAP = "window_average", "overlap_average"
+
+
+def area(x, window, stride):
+    return min(window, x.shape[2]) * min(window, x.shape[3])
+
+
+def several(*windows):
+    return area(*windows) > 1
+
+
+def clipped(x, window, stride):
+    return window > min(x.shape[2:])
+
+
+def of_whole_windows(p, x, window, stride):
+    return p * (area(x, window, stride) / window**2)
+
+
+def tall(x, window, stride):
+    return min(window, x.shape[2]) > 1
+
+
+def without_last_row(p, x, window, stride):
+    windows, _ = ops.unfold_windows(x, window, stride)
+    return windows[..., :-1, :].sum(axis=(4, 5)) / area(x, window, stride)
+
+
+def windows_over(z, size, window, stride):
+    """Count the windows over each position."""
+    over = [
+        [sum(start <= i < start + min(window, n) for start in ops.window_starts(n, window, stride)) for i in range(n)]
+        for n in size
+    ]
+    return np.array(np.outer(*over), dtype=z.dtype)
+
+
+def overlaps(z, *windows):
+    *_, window, stride = windows
+    return stride < window and positions(z) > 1
+
+
+def averaged_over_windows(g, dp, x, window, stride):
+    return g / windows_over(x, x.shape[2:], window, stride)
+
+
+def counted_in_the_middle(y, *windows):
+    count = windows_over(*windows)
+    return y * (count / count.max())
+
+
+def times_count(a, *windows):
+    return a * windows_over(*windows)
+
+
+TUNED_ON = [
+    *wrong_means(AVERAGE, area),
+    value(AVERAGE, "divided by the whole window", of_whole_windows, clipped),
+    TRANSPOSED.in_value(AVERAGE),
+    LAST_POSITION.in_argument(AVERAGE, 0),
+    gradient(AVERAGE, 0, "not divided", lambda g, dp, *windows: g * area(*windows), several),
+    LAST_TILE.in_gradient(AVERAGE),
+    gradient(AVERAGE, 0, "dropped", dropped),
+    value(OVERLAP, "sum for mean", times_count, overlaps),
+    LAST_POSITION.in_argument(OVERLAP, 0, "last window forgotten"),
+    TRANSPOSED.in_value(OVERLAP, lambda z, size, *_: min(size) > 1),
+    upstream(OVERLAP, None, "not divided by the windows", times_count, overlaps),
+    LAST_POSITION.in_upstream(OVERLAP, when=lambda z, size, *_: size[0] * size[1] > 1),
+]
+HELD_OUT = [
+    argument(AVERAGE, 0, "one row late", lambda x, *_: np.roll(x, -1, axis=2), longer(2)),
+    value(AVERAGE, "last row left out", without_last_row, tall),
+    gradient(AVERAGE, 0, "averaged over windows, not summed", averaged_over_windows, overlaps),
+    value(OVERLAP, "counts of the middle at the edges", counted_in_the_middle, overlaps),
+]

@@ -1,0 +1,247 @@
+"""How often a failing report names the mistake: every mistake of the catalogue is planted, and looked for.
+
+A mistake stands in one call of its primitive, in the system's own code on float32, whose results are rounded to the
+format; or in the pass with every operation rounded. What the golden case refuses is diagnosed. Mistakes whose
+exact results differ by less than the case's budgets can't be told apart: any of them is the right name.
+
+    python tests/benchmarks/diagnosis.py
+    python tests/benchmarks/diagnosis.py se eca --seeds 3
+    python tests/benchmarks/diagnosis.py --quick
+    python tests/benchmarks/diagnosis.py --foreign mine.py
+
+A file of foreign mistakes has a list MISTAKES of tuples: the system's key, its hyperparameters as a dict, a function of
+torch tensors ``(params, *inputs)`` that returns the output, or a tuple of them, and the right names, one of which must
+be among the first suspect's.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.util
+import multiprocessing
+import os
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
+
+from npattn.oracle import golden, mistakes
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.distances import Ruler
+from npattn.oracle.mistakes.matching import Passes
+from tests.benchmarks import kernels
+from tests.benchmarks.judge import FORMATS, SYSTEMS, modules_of
+
+SHAPES = (2, 7, 5), (1, 9, 9), (3, 5, 12)
+"""Images, height and width."""
+SECONDS = 60.0
+"""What a search may take here, where passes are kept from one to the next."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One planted mistake, and what was said of it.
+
+    Attributes
+    ----------
+    key, case, format, name : str
+    rank : int
+        Place of the right name among the suspects, from 1 on; 0 where it is none of them.
+    sure : bool
+        Whether the first was named surely.
+    alike : int
+        How many could not be told apart.
+    said : str
+        The first suspect.
+    """
+
+    key: str
+    case: str
+    format: str
+    name: str
+    rank: int
+    sure: bool
+    alike: int
+    said: str
+
+
+def run(module, *given):
+    return named_results(module, Given(*given))
+
+
+def plant(case, only=(), most=None):
+    """Plant every mistake once, or so many at most, and diagnose what is refused."""
+    exact = kernels.given(case, np.float64)
+    passes, trials = Passes(), []
+    with np.errstate(all="ignore"):
+        places = mistakes.sites(run, [m for m in mistakes.MISTAKES if not only or str(m) in only], case.module, *exact)
+    chosen = sorted(places, key=lambda m: zlib.crc32(f"{m} {m.way} {case} which".encode()))[:most]
+    for mistake in chosen:
+        where = places[mistake]
+        site = where[zlib.crc32(f"{mistake} {mistake.way} {case}".encode()) % len(where)]
+        wrong = mistakes.faulty(run, mistake, site)
+        with np.errstate(all="ignore"):
+            results = kernels.rounded(wrong(case.module, *kernels.given(case)), case.format)
+        results = {name: a for name, a in results.items() if name not in case.maps}
+        if case.compare(results).passed:
+            continue
+        with np.errstate(all="ignore"):
+            true = wrong(case.module, *exact)
+        found = mistakes.diagnose(case, results, SECONDS, passes)
+        trials.append(judge(case, f"{mistake}, {mistake.way}, call {site}", true, found, passes))
+    return trials
+
+
+def judge(case, name, true, found, passes):
+    """Find the place of the right name: of a mistake whose exact results are those of the planted one."""
+    ruler = Ruler(case, {n: np.asarray(true[n]) for n in true if n not in case.maps})
+    right = {tuple(m for m, _ in at) for at, known in passes.found.items() if close(ruler, known)}
+    rank = next((i for i, suspect in enumerate(found, 1) if suspect.mistakes in right), 0)
+    said = found[0].name if found else ""
+    return Trial(case.module.key, repr(case), case.dtype, name, rank, found.sure, found.alike, said)
+
+
+def close(ruler, known):
+    """Tell whether exact results are the same but for what a kernel may err."""
+    return known is not None and ruler.measure(known).worst <= 0.5
+
+
+def measure(module, shape, format, seed, *, only=(), most=None):
+    """Plant mistakes in one case."""
+    batch, height, width = shape
+    try:
+        case = golden(module, batch=batch, height=height, width=width, dtype=format, seed=seed)
+    except ValueError:
+        return []
+    return plant(case, only, most)
+
+
+def foreign(path, seeds):
+    """Try mistakes that others have written in PyTorch."""
+    import torch
+
+    spec = importlib.util.spec_from_file_location("foreign", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    trials = []
+    for key, hyperparameters, function, names in module.MISTAKES:
+        system = SYSTEMS[key](**hyperparameters) if hyperparameters else SYSTEMS[key].example()
+        for shape in SHAPES:
+            for format in FORMATS:
+                for seed in seeds:
+                    batch, height, width = shape
+                    case = golden(system, batch=batch, height=height, width=width, dtype=format, seed=seed)
+                    params, inputs, upstream = case.arrays(lambda a: torch.tensor(a, requires_grad=True))
+                    outputs = function(params, *inputs.values())
+                    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+                    torch.autograd.backward(outputs, list(upstream.values()))
+                    leaves = {f"{name}.grad": a.grad for name, a in (inputs | params).items()}
+                    results = dict(zip(upstream, (y.detach() for y in outputs), strict=True)) | leaves
+                    results = {
+                        name: a.numpy() for name, a in results.items() if name in case.expected and a is not None
+                    }
+                    results = kernels.rounded(results, case.format)
+                    if case.compare(results).passed:
+                        continue
+                    found = mistakes.diagnose(case, results)
+                    ranks = [i for i, one in enumerate(found, 1) if any(name in one.name for name in names)]
+                    said = found[0].name if found else ""
+                    label = f"{function.__name__}: {names[0]}"
+                    trials.append(
+                        Trial(key, repr(case), format, label, min(ranks, default=0), found.sure, found.alike, said)
+                    )
+    return trials
+
+
+def share(count, total):
+    return f"{100 * count / total:.1f} %" if total else "-"
+
+
+def report(trials, most):
+    """Write how often the right name was first, among three, and a wrong one sure."""
+    lines = [f"{'':<24}{'planted':>9}{'first':>9}{'of 3':>9}{'alike':>9}{'none':>9}{'wrong':>9}"]
+    groups = {format: [t for t in trials if t.format == format] for format in FORMATS}
+    groups |= {key: [t for t in trials if t.key == key] for key in dict.fromkeys(t.key for t in trials)}
+    for name, some in (groups | {"all": trials}).items():
+        first = sum(map(named, some))
+        three = sum(0 < t.rank <= max(3, t.alike) for t in some)
+        alike = sum(t.alike > 1 for t in some)
+        none = sum(not t.said for t in some)
+        wrong = sum(surely_wrong(t) for t in some)
+        cells = [share(n, len(some)) for n in (first, three, alike, none, wrong)]
+        lines.append(f"{name:<24}{len(some):>9}" + "".join(f"{cell:>9}" for cell in cells))
+    missed = [t for t in trials if not named(t)]
+    lines.append(f"not first: {len(missed)}")
+    for t in missed[:most]:
+        lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
+    counts = collections.Counter(t.name.rpartition(", call")[0] for t in missed)
+    lines += [f"  {count} times {name}" for name, count in counts.most_common(most)]
+    return lines
+
+
+def tell(trials, began):
+    """Say how it goes."""
+    right = sum(named(trial) for trial in trials)
+    text = f"{len(trials)} planted, {right} named first, {time.perf_counter() - began:.0f} s"
+    print(text, file=sys.stderr, flush=True)
+
+
+def named(trial):
+    """Tell whether the right name is first, or among those that can't be told apart from it."""
+    return 0 < trial.rank <= max(1, trial.alike)
+
+
+def surely_wrong(trial):
+    """Tell whether a wrong name was given with confidence."""
+    return trial.sure and not named(trial)
+
+
+def main(argv=None):
+    """Print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
+    parser.add_argument("--quick", action="store_true", help="the examples alone, on one shape")
+    parser.add_argument("--foreign", metavar="FILE", help="mistakes that others have written in PyTorch")
+    parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="plant these mistakes alone")
+    parser.add_argument("--most", type=int, metavar="N", help="plant so many in each case, chosen by its name")
+    parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--list", type=int, default=10, metavar="N", help="list so many that were not first")
+    arguments = parser.parse_args(argv)
+    for key in arguments.keys:
+        if key not in SYSTEMS:
+            parser.error(f"unknown system {key!r} (expected some of {', '.join(SYSTEMS)})")
+    seeds = range(arguments.seeds)
+    if arguments.foreign:
+        print("\n".join(report(foreign(arguments.foreign, seeds), arguments.list)))
+        return
+    groups = [
+        functools.partial(measure, module, shape, format, seed, only=tuple(arguments.only), most=arguments.most)
+        for key in arguments.keys or SYSTEMS
+        for module in modules_of(key)[: 1 if arguments.quick else None]
+        for shape in (SHAPES[:1] if arguments.quick else SHAPES)
+        for format in FORMATS
+        for seed in seeds
+    ]
+    began, trials = time.perf_counter(), []
+    if arguments.jobs == 1:
+        for group in groups:
+            trials += group()
+            tell(trials, began)
+    else:
+        with concurrent.futures.ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
+            for future in [pool.submit(group) for group in groups]:
+                trials += future.result()
+                tell(trials, began)
+    print("\n".join(report(trials, arguments.list)))
+    print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+import functools
+import time
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import ops
+from npattn.oracle import golden, mistakes
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.matching import Search
+from npattn.oracle.mistakes.planting import planted
+from tests.benchmarks import kernels
+
+
+def run(module, *given):
+    return named_results(module, Given(*given))
+
+
+def find(name, way):
+    return next(one for one in MISTAKES if str(one) == name and one.way == way)
+
+
+@functools.cache
+def case_of(key, dtype="float32"):
+    return golden(npattn.CATALOGUE[key].example(), batch=2, height=7, width=5, dtype=dtype, certify=False)
+
+
+def results_with(case, *places):
+    """The results of a kernel in float32 with mistakes, each in the call of its number."""
+    one, site = places[0]
+    wrong = planted(run, places) if one.primitive else mistakes.faulty(run, one, site)
+    with np.errstate(all="ignore"):
+        return kernels.rounded(wrong(case.module, *kernels.given(case)), case.format)
+
+
+KNOWN = [
+    ("eca", "conv1d: flipped kernel", "carried", 0, "(2)"),
+    ("eca", "conv1d: flipped kernel", "forward", 0, "(2)"),
+    ("eca", "gate: gradient: gate detached", "backward", 0, "(4')"),
+    ("se", "relu: GELU", "carried", 0, "(3)"),
+    ("pam", "dot_product_attention: queries and keys swapped", "carried", 0, "(4)"),
+    ("cbam-channel", "pass: sigmoid before the sum of the pools", "carried", 0, ""),
+    ("cbam-channel", "pass: pools added before the shared layers", "carried", 0, ""),
+    ("pam", "pass: γ on the residual as well", "carried", 0, ""),
+]
+
+
+@pytest.mark.parametrize(("key", "name", "way", "site", "step"), KNOWN)
+def test_a_mistake_is_named_with_its_step(key, name, way, site, step):
+    case = case_of(key)
+    found = case.diagnose(results_with(case, (find(name, way), site)))
+    assert (str(found[0].mistakes[0]), found[0].steps) == (name, (step,))
+    assert found.sure
+    assert name.partition(": ")[2] in " ".join(str(found).split())
+
+
+def test_a_kernel_without_a_mistake_has_no_suspects():
+    case = case_of("eca")
+    found = case.diagnose(case.expected)
+    assert found.right
+    assert list(found) == []
+
+
+def test_a_gradient_that_never_came_is_one_of_zeros():
+    case = case_of("eca")
+    found = case.diagnose(case.expected | {"conv.weight.grad": None})
+    assert any("lost" in one.name or "forgotten" in one.name for one in found)
+
+
+def test_none_is_named_where_none_fits_but_the_nearest():
+    case = case_of("eca")
+    noise = np.random.RandomState(0).standard_normal(case.expected["x.grad"].shape)
+    found = case.diagnose(case.expected | {"x.grad": noise})
+    assert list(found) == []
+    assert not found.sure
+    assert "no known mistake" in str(found)
+
+
+def test_mistakes_that_the_results_do_not_tell_apart_are_all_named_and_what_would_is_said():
+    case = case_of("eca")
+    both = [find("conv1d: flipped kernel", way) for way in ("forward", "carried")]
+    found = case.diagnose({"output": results_with(case, (both[0], 0))["output"]})
+    assert found.alike >= 2
+    assert {one.way for suspect in found for one in suspect.mistakes} >= {"forward", "carried"}
+    assert "x.grad" in str(found)
+
+
+def test_two_mistakes_are_found_together():
+    case = case_of("se")
+    first, second = (
+        find("gate: gradient: gate forgotten in dx", "backward"),
+        find("linear: gradient: bias lost", "backward"),
+    )
+    results = results_with(case, (first, 0), (second, 1))
+    found = mistakes.diagnose(case, results, seconds=60)
+    assert len(found[0].mistakes) == 2
+    assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "tf32"])
+def test_arithmetic_in_a_narrower_format_is_told_from_mistakes_of_mathematics(name):
+    case = case_of("se")
+    results = npattn.oracle.budgets.run_on(
+        npattn.oracle.rounding.Rounding(npattn.oracle.FORMATS[name]),
+        case.module,
+        Given(case.params, case.inputs, case.upstream),
+    )
+    found = case.diagnose(results)
+    assert {mistake.way for one in found for mistake in one.mistakes} == {"precision"}
+    assert any(name in one.name for one in found)
+
+
+def test_a_failing_report_ends_with_what_it_looks_like():
+    case = case_of("eca")
+    with pytest.raises(AssertionError, match=r"(?s)it looks like:.*conv1d: flipped\s+kernel"):
+        case.assert_matches(results_with(case, (find("conv1d: flipped kernel", "carried"), 0)))
+
+
+def test_a_step_is_left_out_by_rule_in_a_system_that_nobody_has_seen():
+    class Own(npattn.SqueezeExcitation):
+        def forward(self, params, x):
+            p, back_pool = ops.global_average_pool(x)
+            h, back_norm = ops.softmax(p)
+            y, back_gate = ops.gate(x, h)
+
+            def backward(dy):
+                dx, dh = back_gate(dy)
+                return back_pool(back_norm(dh), accumulate_into=dx), {}
+
+            return npattn.Pass(y, backward)
+
+        def parameters(self):
+            return {}
+
+    case = golden(Own(channels=4), batch=2, height=3, width=4, dtype="float32", certify=False)
+    wrong = ops.gate(case.inputs["x"], ops.global_average_pool(case.inputs["x"])[0])[0]
+    found = case.diagnose({"output": wrong})
+    assert any(one.name.startswith("softmax: step left out") or "step left out" in one.name for one in found)
+
+
+def test_a_search_ends_in_time():
+    case = case_of("pam")
+    began = time.perf_counter()
+    found = mistakes.diagnose(case, case.expected | {"output": -case.expected["output"]}, seconds=0.0)
+    assert not found.complete
+    assert time.perf_counter() - began < 30
+
+
+def test_passes_run_again_compute_the_same_bits_as_passes_from_the_start():
+    case = case_of("pam")
+    search = Search(case, dict(case.expected))
+    search.find_places(MISTAKES)
+    with np.errstate(all="ignore"):
+        for mistake, sites in list(search.places.items())[::25]:
+            again = search.try_mistakes((mistake, sites[0]))
+            with npattn.definitions():
+                anew = mistakes.faulty(run, mistake, sites[0])(case.module, *search.given)
+            if again is not None and again.results:
+                for name, value in anew.items():
+                    assert np.array_equal(again.results[name], value, equal_nan=True), mistake
