@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
 
 
-def special(values: str, module: Module, given: Given, format: Format) -> Given:
+def special(values: str, module: Module, given: Given, format: Format, *, blank_image: bool = True) -> Given:
     """Make special inputs of generic ones. What is no feature map (a mask, noise) stays as it is.
 
     Parameters
@@ -33,6 +34,8 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
     module : Module
     given : Given
     format : Format
+    blank_image : bool, default True
+        Whether "zeros" have an image of them.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def special(values: str, module: Module, given: Given, format: Format) -> Given:
     if values == "ties":
         return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
     if values == "zeros":
-        return with_maps(module, given, blank)
+        return with_maps(module, given, functools.partial(blank, image=blank_image))
     if values == "ones":
         return given._replace(upstream={name: np.ones_like(dy) for name, dy in given.upstream.items()})
     return given
@@ -69,13 +72,14 @@ def with_maps(module: Module, given: Given, change: Callable[[Array], Array]) ->
     return given._replace(inputs={name: change(x) if is_map(name, x) else x for name, x in given.inputs.items()})
 
 
-def blank(x: Array) -> Array:
-    """Set every other channel to 0, and the last image if there are several."""
+def blank(x: Array, *, image: bool = True) -> Array:
+    """Set every other channel to 0, and the last image, if asked to and there are several."""
     if not x.ndim:
         return 0 * x
     x = x.copy()
     x[(slice(None),) * (x.ndim > 1) + (slice(1, None, 2),)] = 0
-    x[max(1, len(x) - 1) :] = 0
+    if image:
+        x[max(1, len(x) - 1) :] = 0
     return x
 
 
