@@ -116,7 +116,7 @@ class Drawing:
             self.arrow(port, self.top + PORT / 2)
             self.top += PORT
         self.top = start
-        names = dict.fromkeys(step.name for step in node.pair.forward)
+        names = dict.fromkeys(step.name.partition("[")[0] for step in node.pair.forward)
         title = f"({node.pair.number}) {', '.join(names)}"
         self.box(attributes, title, node.label, len(node.ports) * PORT, keys)
 
