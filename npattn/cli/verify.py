@@ -36,8 +36,8 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
         "write them as float32. Where FILE is a suite's folder, RESULTS is a folder with\n"
         "such a file or folder for each case: NAME.npz or NAME/ for NAME.npz of it.\n\n"
         "Steps are judged too, by the names that they have in npattn trace: '(3) a.npy',\n"
-        "\"(3') dz.npy\", 'sa / (4) o.npy', which in a folder is 'sa - (4) o.npy'. The report\n"
-        "then names the first that is off.\n\n"
+        "\"(3') dz.npy\", 'sa / (4) o.npy', which in a folder is 'sa - (4) o.npy'. The\n"
+        "report then names the first that is off.\n\n"
         "Exit status: 0 if a correct kernel may have given all of them, 1 if not, 2 if\n"
         "the input is bad.",
         "npattn verify eca-float16.npz results.npz",
