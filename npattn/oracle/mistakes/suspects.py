@@ -30,6 +30,8 @@ CLEARLY = 6.0
 BITS = 10.0
 """How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
 
+NEARER = 0.5
+"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 MOST_SHOWN = 5
 """Suspects that a report lists."""
 
@@ -182,7 +184,8 @@ def diagnose(
     fitting = fitting or search.pairs()
     if not fitting:
         nearest = min((one for one in search.tried if one.whole), key=lambda one: one.misfit.worst, default=None)
-        found = None if nearest is None else suspects_of(search, [nearest])[0]
+        far = nearest is None or nearest.misfit.worst > NEARER * search.right.worst
+        found = None if nearest is None or far else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting))
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
