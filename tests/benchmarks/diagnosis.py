@@ -122,7 +122,7 @@ def measure(module, shape, format, seed, *, only=(), most=None):
     return plant(case, only, most)
 
 
-def foreign(path, seeds):
+def foreign(path, seeds, shapes=SHAPES, formats=FORMATS):
     """Try mistakes that others have written in PyTorch."""
     import torch
 
@@ -132,8 +132,8 @@ def foreign(path, seeds):
     trials = []
     for key, hyperparameters, function, names in module.MISTAKES:
         system = SYSTEMS[key](**hyperparameters) if hyperparameters else SYSTEMS[key].example()
-        for shape in SHAPES:
-            for format in FORMATS:
+        for shape in shapes:
+            for format in formats:
                 for seed in seeds:
                     batch, height, width = shape
                     case = golden(system, batch=batch, height=height, width=width, dtype=format, seed=seed)

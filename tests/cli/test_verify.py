@@ -106,3 +106,14 @@ def test_verify_says_by_results_alone_which_steps_are_suspected(command, small):
 def test_steps_belong_to_one_file(command, folder):
     complaint = command("golden", "--suite", "eca", "--steps", "-o", "cases")
     assert_one_complaint(complaint, "leave --steps out")
+
+
+def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(command, small):
+    _, results = small
+    np.savez("results.npz", **results | {"conv.weight.grad": 2 * results["conv.weight.grad"]})
+    status, out, err = command("verify", "eca-float16.npz", "results.npz", "--explain")
+    assert (status, err) == (1, "")
+    assert "conv.weight.grad is that of (2') conv1d: gradient: of weight twice" in " ".join(out.split())
+    assert "twice" not in command("verify", "eca-float16.npz", "results.npz")[1]
+    suspects = json.loads(command("verify", "eca-float16.npz", "results.npz", "--explain", "--json")[1])
+    assert any("twice" in one for one in suspects["cases"][0]["suspects"])

@@ -261,7 +261,9 @@ def test_elements_that_the_format_cannot_hold_are_left_out_and_counted(case):
 def test_assert_matches_raises_with_the_report(case):
     with pytest.raises(AssertionError) as caught:
         case.assert_matches({"output": case.expected["output"] * 1.5})
-    assert str(caught.value) == str(case.compare({"output": case.expected["output"] * 1.5}))
+    report = str(case.compare({"output": case.expected["output"] * 1.5}))
+    assert str(caught.value).startswith(report)
+    assert str(caught.value)[len(report) :].split() == ["no", "known", "mistake", "gives", "these", "results"]
     assert "1 of 1 results WRONG" in str(caught.value)
 
 

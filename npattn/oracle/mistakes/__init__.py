@@ -6,10 +6,11 @@ system's own code runs around it on any kind of number.
 """
 
 from npattn.oracle.mistakes.catalogue import ADDED, FAULTS, HELD_OUT, MISTAKES
+from npattn.oracle.mistakes.diagnosing import diagnose
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import faulty, planted, sites
 from npattn.oracle.mistakes.rules import rules_of
-from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, diagnose
+from npattn.oracle.mistakes.suspects import Diagnosis, Suspect
 
 __all__ = [
     "ADDED",

@@ -69,7 +69,7 @@ def completed(
     primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return arguments and options as the primitive's signature has them, with defaults."""
-    given = signature(primitive).bind(*arguments, **options)
+    given = signature(primitive.definition).bind(*arguments, **options)
     given.apply_defaults()
     return given.args, given.kwargs
 

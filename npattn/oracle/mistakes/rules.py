@@ -108,7 +108,7 @@ def square(i: int) -> Callable[..., bool]:
     """Return a function that tells whether an argument is square."""
 
     def when(*arguments: Any, **_: Any) -> bool:
-        shape = np.shape(arguments[i]) if i < len(arguments) and hasattr(arguments[i], "ndim") else ()
+        shape: tuple[int, ...] = np.shape(arguments[i]) if i < len(arguments) and hasattr(arguments[i], "ndim") else ()
         return len(shape) > 1 and shape[-1] == shape[-2] > 1
 
     return when
@@ -118,8 +118,8 @@ def alike(i: int, j: int) -> Callable[..., bool]:
     """Return a function that tells whether two arguments have one shape."""
 
     def when(*arguments: Any, **_: Any) -> bool:
-        one, *others = arguments[i : j + 1] or (None,)
-        return hasattr(one, "ndim") and [np.shape(a) for a in others if hasattr(a, "ndim")] == [np.shape(one)]
+        shapes = [a.shape for a in arguments[i : j + 1] if hasattr(a, "ndim")]
+        return len(shapes) == 2 and shapes[0] == shapes[1]
 
     return when
 

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from npattn.ops.primitive import Primitive
-from npattn.oracle.mistakes.catalogue import MISTAKES
-from npattn.oracle.mistakes.distances import Ruler
-from npattn.oracle.mistakes.locating import Place
-from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import answering
-from npattn.oracle.mistakes.roundings import roundings
-from npattn.oracle.mistakes.rules import rules_of
-from npattn.parameters import to_numpy
 
-if TYPE_CHECKING:
-    from npattn.oracle.case import Case
-
-__all__ = ["Diagnosis", "Suspect", "diagnose"]
-
-CLEARLY = 6.0
-"""Logarithm of how much likelier the first suspect must be than another for the two to be told apart."""
-BITS = 10.0
-"""How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
+__all__ = ["Diagnosis", "Suspect", "enumerate_names"]
 
 MOST_SHOWN = 5
 """Suspects that a report lists."""
@@ -145,155 +128,3 @@ def enumerate_names(names: Sequence[str]) -> str:
     """List names, as in a sentence; many of them in part."""
     shown = [*names[:4], f"{len(names) - 4} other results"] if len(names) > 5 else list(names)
     return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
-
-
-def diagnose(
-    case: Case, results: Mapping[str, Any], seconds: float = SECONDS, passes: Passes | None = None
-) -> Diagnosis:
-    """Look for the mistakes whose results a kernel's are.
-
-    Parameters
-    ----------
-    case : Case
-    results : mapping of str to array
-        As `Case.compare` takes them. A gradient that is None counts as 0; what can't be read is left out.
-    seconds : float
-        How long the search may take.
-    passes : Passes, optional
-        Keeps what is computed, for the next results of the same case.
-
-    Returns
-    -------
-    Diagnosis
-    """
-    search = Search(case, readable(case, results), seconds, passes)
-    if not search.wrong:
-        return Diagnosis(right=True)
-    search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
-    fitting = search.singles()
-    arithmetic = [] if fitting else roundings(search)
-    if arithmetic:
-        return Diagnosis(
-            suspects=suspects_of(search, arithmetic),
-            alike=len(arithmetic),
-            sure=len(search.wrong) > 1,
-            complete=search.complete,
-        )
-    fitting = fitting or search.pairs()
-    if not fitting:
-        nearest = min((one for one in search.tried if one.whole), key=lambda one: one.misfit.worst, default=None)
-        found = None if nearest is None else suspects_of(search, [nearest])[0]
-        return Diagnosis(nearest=found, complete=search.complete)
-    best = unlike(ranked(search.ruler, fitting))
-    alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
-    return Diagnosis(
-        suspects=suspects_of(search, best[:8]),
-        alike=min(8, len(alike)),
-        sure=says_enough(search, best[0]),
-        hints=hints(search, alike) if len(alike) > 1 else (),
-        complete=search.complete,
-    )
-
-
-def unlike(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what stands where another does and has the same results: it is the same by another name."""
-    found: list[Candidate] = []
-    for one in candidates:
-        if not any(places_of(one) == places_of(other) and same_results(one, other) for other in found):
-            found.append(one)
-    return found
-
-
-def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
-    """Return where mistakes stand, and whether in backward."""
-    return {(mistake.primitive, site, mistake.way == "backward") for mistake, site in one.mistakes}
-
-
-def same_results(one: Candidate, other: Candidate) -> bool:
-    """Tell whether two passes give the same but for rounding."""
-    return all(
-        np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
-        for name, value in other.results.items()
-    )
-
-
-def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Take results as plain arrays in float64; None for a gradient as zeros."""
-    found = {}
-    for name, value in results.items():
-        if name in case.expected:
-            expected = case.expected[name]
-            try:
-                array = np.zeros(expected.shape) if value is None else to_numpy(value, "it")
-            except TypeError:
-                continue
-            if array.shape == expected.shape and not np.iscomplexobj(array):
-                found[name] = array.astype(np.float64)
-    return found
-
-
-def by_rule(search: Search) -> list[Mistake]:
-    """List mistakes made by rule, of every primitive that the system calls."""
-    called: dict[Primitive, None] = {}
-
-    def watch(primitive: Primitive, *_: Any) -> Any:
-        called.setdefault(primitive)
-        return NotImplemented
-
-    with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
-        search.run(search.module, *search.given)
-    return [rule for primitive in called for rule in rules_of(primitive)]
-
-
-def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
-    """Say where candidates stand and what they explain."""
-    places = search.tags()
-    wrong = [name for name in search.ruler.results if name in search.wrong]
-    return tuple(
-        Suspect(
-            tuple(mistake for mistake, _ in one.mistakes),
-            tuple(step_of(places, *pair) for pair in one.mistakes),
-            tuple(name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1) or tuple(wrong),
-            one.misfit.worst if one.whole else np.inf,
-        )
-        for one in candidates
-    )
-
-
-def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: int) -> str:
-    """Return the tag of the line that a mistake stands in."""
-    place = places.get((mistake.primitive, site))
-    if place is None:
-        return ""
-    return (place.back_tag or place.tag) if mistake.way == "backward" else place.tag
-
-
-def says_enough(search: Search, best: Candidate) -> bool:
-    """Tell whether the results say enough to name one mistake of all that were tried."""
-    ruler, bits = search.ruler, 0.0
-    for name in search.wrong:
-        freedom = min(search.case.freedom[name], search.case.expected[name].size)
-        moved = search.right.squares[name] / (best.misfit.squares.get(name, np.inf) + 1)
-        bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), 1e12))
-    return bool(bits > np.log2(max(len(search.tried), 2)) + BITS and ruler.results)
-
-
-def hints(search: Search, alike: Sequence[Candidate]) -> tuple[str, ...]:
-    """Say what would tell apart mistakes that the results given do not."""
-    case, first = search.case, alike[0]
-    others = {name: value for name, value in first.results.items() if name not in search.ruler.results}
-    ruler = Ruler(case, {name: np.asarray(value) for name, value in others.items()})
-    apart = [ruler.measure(one.results).distances for one in alike[1:]]
-    telling = [name for name in others if any(distances.get(name, 0) > 1 for distances in apart)]
-    if telling:
-        return (f"{enumerate_names(telling)} would tell them apart: give {'it' if len(telling) == 1 else 'them'} too",)
-    shape = next(iter(case.inputs.values())).shape
-    ways = []
-    if len({shape[-1], shape[-2:][0]}) == 1:
-        ways.append("a map that is not square")
-    if shape[0] == 1:
-        ways.append("several images")
-    if any("maximum" in mistake.name for one in alike for mistake, _ in one.mistakes):
-        ways.append('the case with ties (values="ties")')
-    steps = "steps in between"
-    return (f"{', '.join([*ways, 'another seed'])} or {steps} may tell them apart",)
