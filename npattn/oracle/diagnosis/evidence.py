@@ -14,6 +14,8 @@ __all__ = ["Candidate", "Evidence"]
 
 SAMPLE_SIZE = 2048
 """Elements on which a claim is tried before all are looked at."""
+FEW = 32
+"""Elements on which most claims fail."""
 BLOCK_SIZE = 2**18
 """Elements that are looked at at once."""
 MIN_BITS = 24.0
@@ -101,7 +103,10 @@ class Evidence:
         -------
         bool
         """
-        if not self.sample.size or not (self.units(candidate, self.sample) <= self.limits[0]).all():
+        few = self.sample[:: max(1, self.sample.size // FEW)]
+        if not self.sample.size or not all(
+            (self.units(candidate, i) <= self.limits[0]).all() for i in (few, self.sample)
+        ):
             return False
         if self.bits(candidate, fitted) < MIN_BITS + chances:
             return False
