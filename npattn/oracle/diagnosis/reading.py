@@ -101,7 +101,7 @@ def read_place(evidence: Evidence, names: tuple[str, ...]) -> str:
     if found is None:
         return ""
     text, place = found
-    if not evidence.right(~place):
+    if not evidence.right(~place) or not evidence.would_show(~place):
         return ""
     there = evidence.within(place)
     if np.isnan(there.got[there.judged]).all():

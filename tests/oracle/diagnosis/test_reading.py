@@ -87,6 +87,17 @@ def test_what_is_not_judged_says_nothing():
     assert not read_result(case, "output", got)
 
 
+def test_slices_that_are_0_are_not_found_right():
+    """A factor, of which each element has its own, leaves 0 as it is: that says nothing of where it is."""
+    case = make_case((2, 4, 5, 6), "float32")
+    y = case.expected["output"]
+    y[:, 2] = 0
+    error = np.random.RandomState(0).uniform(0.2, 0.8, y.shape)
+    assert not read_result(case, "output", y * error)
+    y[:, 2] = 1
+    assert "channel" in read_result(case, "output", np.where(y == 1, y, y * error))
+
+
 def test_what_several_readings_say_alike_is_said_once():
     case = make_case((2, 3, 5, 6), "float32")
     y = case.expected["output"]
