@@ -247,7 +247,10 @@ def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Ju
     try:
         got = to_numpy(value, "it")
         found = judge(case, name, got, least_judged)
-        return found if found.within or np.iscomplexobj(got) else replace(found, numbers=got.astype(np.float64))
+        if found.within or np.iscomplexobj(got):
+            return found
+        with np.errstate(all="ignore"):
+            return replace(found, numbers=got.astype(np.float64))
     except TypeError as error:
         return Judgement(name, str(error))
 

@@ -14,8 +14,12 @@ __all__ = ["Candidate", "Evidence"]
 
 SAMPLE_SIZE = 2048
 """Elements on which a claim is tried before all are looked at."""
+FEW = 32
+"""Elements on which most claims fail."""
 BLOCK_SIZE = 2**18
 """Elements that are looked at at once."""
+LIVE_SHARE = 0.3
+"""Share of the elements that are found right in which a mistake must show."""
 MIN_BITS = 24.0
 """How many bits a claim must explain: one that holds by chance would need a luck of 2 to minus that."""
 MAX_BITS = 24.0
@@ -101,7 +105,10 @@ class Evidence:
         -------
         bool
         """
-        if not self.sample.size or not (self.units(candidate, self.sample) <= self.limits[0]).all():
+        few = self.sample[:: max(1, self.sample.size // FEW)]
+        if not self.sample.size or not all(
+            (self.units(candidate, i) <= self.limits[0]).all() for i in (few, self.sample)
+        ):
             return False
         if self.bits(candidate, fitted) < MIN_BITS + chances:
             return False
@@ -128,3 +135,11 @@ class Evidence:
         """Tell whether the elements of a mask are within their limits."""
         errors = self.errors[mask.ravel()]
         return bool(errors.max(initial=0) <= self.limits[0] and np.mean(np.square(errors)) <= self.limits[1] ** 2)
+
+    def would_show(self, mask: np.ndarray) -> bool:
+        """Tell whether mistakes would show in elements of a mask, in all slices of it: not if they are 0, or nearly."""
+        live = mask & (np.abs(self.expected) > self.limits[0] * self.budget).reshape(self.shape)
+        slices = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
+        # A slice that the mask holds whole is one of which it is said that it is right.
+        whole = all((live.any(axis=others) | ~mask.all(axis=others)).all() for others in slices)
+        return bool(whole and live.sum() >= LIVE_SHARE * mask.sum())

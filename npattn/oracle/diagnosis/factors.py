@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["known_factors", "read_constant", "read_factor", "read_offset"]
 
+MAX_DIGITS = 5
+"""Digits of a fitted number that are told at most."""
 MAX_NAMES = 3
 """Names of a factor: of more it is none."""
 
@@ -77,8 +79,16 @@ def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
         names = list(dict.fromkeys(name for name in close if name != f"{nearest:.4g}"))
         told = f" ({join(names, 'or')})" if 0 < len(names) <= MAX_NAMES else ""
         yield f"{nearest:.4g} times expected{told}"
-    elif evidence.supports(scaled(evidence, factor), fitted=1):
-        yield f"{factor:.{digits(evidence, factor)}g} times expected"
+    else:
+        shortest = find_shortest(factor, lambda value: evidence.supports(scaled(evidence, value), fitted=1))
+        if shortest:
+            yield f"{shortest} times expected"
+
+
+def find_shortest(number: float, supported: Callable[[float], bool]) -> str:
+    """Write a fitted number with as few digits as still fit; nothing if none do."""
+    texts = [f"{number:.{digits}g}" for digits in range(1, MAX_DIGITS + 1)]
+    return next((text for text in texts if supported(float(text))), "")
 
 
 def fit(evidence: Evidence, indices: np.ndarray) -> float | None:
@@ -90,24 +100,15 @@ def fit(evidence: Evidence, indices: np.ndarray) -> float | None:
     return float(factor) if np.isfinite(factor) and factor else None
 
 
-def digits(evidence: Evidence, factor: float) -> int:
-    """Count how many digits of a fitted factor are known."""
-    judged = evidence.judged
-    with np.errstate(all="ignore"):
-        signal = np.sqrt(np.sum(np.square(evidence.expected[judged] / evidence.budget[judged])))
-    return int(np.clip(np.log10(abs(factor) * signal / evidence.limits[1]) if signal else 1, 2, 5))
-
-
 def read_offset(evidence: Evidence) -> Iterator[str]:
     """Say by what constant a result is off."""
     for indices in (evidence.sample, evidence.judged):
-        with np.errstate(all="ignore"):
-            weights = np.square(1 / evidence.rounded(evidence.got[indices], evidence.budget[indices]))
-            offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
+        weights = np.square(1 / evidence.rounded(evidence.got[indices], evidence.budget[indices]))
+        offset = float(np.sum(weights * (evidence.got[indices] - evidence.expected[indices])) / np.sum(weights))
         if not np.isfinite(offset) or not evidence.supports(displaced(evidence, offset), fitted=1):
             return
-    known = int(np.clip(np.log10(abs(offset) * np.sqrt(np.sum(weights)) / evidence.limits[1]), 1, 4))
-    yield f"expected {'plus' if offset > 0 else 'minus'} {abs(offset):.{known}g} everywhere"
+    shortest = find_shortest(abs(offset), lambda v: evidence.supports(displaced(evidence, np.copysign(v, offset))))
+    yield f"expected {'plus' if offset > 0 else 'minus'} {shortest or f'{abs(offset):.4g}'} everywhere"
 
 
 def displaced(evidence: Evidence, offset: float) -> Candidate:

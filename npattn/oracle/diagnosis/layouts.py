@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -148,14 +149,16 @@ def shifts(axes: Sequence[int], shape: tuple[int, ...], what: str) -> Iterator[R
             continue
         for by in (distance, -distance):
             told = f"shifted by {abs(by)} along its {what}, towards the {'end' if by > 0 else 'start'}"
-            yield Rearrangement(f"{told}, circularly", along(axes, lambda i, n, by=by: (i - by) % n, shape))
-            yield Rearrangement(
-                f"{told}, with 0 at the edge",
-                along(axes, lambda i, n, by=by: np.where((i - by >= 0) & (i - by < n), i - by, -1), shape),
-            )
-            yield Rearrangement(
-                f"{told}, with the edge repeated", along(axes, lambda i, n, by=by: np.clip(i - by, 0, n - 1), shape)
-            )
+            for edge, move in EDGES.items():
+                yield Rearrangement(f"{told}, {edge}", along(axes, functools.partial(move, by=by), shape))
+
+
+EDGES: dict[str, Callable[..., np.ndarray]] = {
+    "circularly": lambda index, length, by: (index - by) % length,
+    "with 0 at the edge": lambda index, length, by: np.where((index >= by) & (index - by < length), index - by, -1),
+    "with the edge repeated": lambda index, length, by: np.clip(index - by, 0, length - 1),
+}
+"""Where an element comes from that was shifted, by what becomes of the edge."""
 
 
 def groupings(axis: int, shape: tuple[int, ...], name: str) -> Iterator[Rearrangement]:
@@ -164,4 +167,9 @@ def groupings(axis: int, shape: tuple[int, ...], name: str) -> Iterator[Rearrang
     for groups in range(2, length // 2 + 1):
         if length % groups == 0 and (groups <= 64 or math.log2(groups).is_integer()):
             text = f"{plural(name)} shuffled: {groups} x {length // groups} read as {length // groups} x {groups}"
-            yield Rearrangement(text, along([axis], lambda i, n, g=groups: i % g * (n // g) + i // g, shape))
+            yield Rearrangement(text, along([axis], functools.partial(regroup, groups=groups), shape))
+
+
+def regroup(index: np.ndarray, length: int, *, groups: int) -> np.ndarray:
+    """Exchange groups with places in a group."""
+    return index % groups * (length // groups) + index // groups

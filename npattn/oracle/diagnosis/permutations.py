@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -29,9 +30,14 @@ def read_permutation(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
         order = find_order(evidence, axis)
         if order is None or (order == np.arange(length)).all():
             continue
-        moved = Rearrangement("", along([axis], lambda i, n, order=order: order[i], evidence.shape))
+        moved = Rearrangement("", along([axis], functools.partial(reorder, order=order), evidence.shape))
         if evidence.supports(claim(evidence, moved), chances=math.lgamma(length + 1) / math.log(2)):
             yield describe(order, names[axis])
+
+
+def reorder(index: np.ndarray, _: int, *, order: np.ndarray) -> np.ndarray:
+    """Take slices in another order."""
+    return order[index]
 
 
 def find_order(evidence: Evidence, axis: int) -> np.ndarray | None:
@@ -57,8 +63,7 @@ def take_slices(values: np.ndarray, axis: int) -> np.ndarray:
     slices = np.moveaxis(values, axis, 0)
     count = math.prod(slices.shape[1:])
     chosen = np.unique(np.linspace(0, count - 1, SLICE_SAMPLE_SIZE).astype(int))
-    places = np.unravel_index(chosen, slices.shape[1:]) if slices.ndim > 1 else ()
-    return slices[(slice(None), *places)].reshape(len(slices), -1)
+    return np.stack([one.flat[chosen] for one in slices])
 
 
 def describe(order: np.ndarray, name: str) -> str:

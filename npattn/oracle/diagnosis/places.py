@@ -74,7 +74,7 @@ def describe_by_pair(
     axes = range(wrong.ndim)
     for pair in itertools.combinations(axes, 2):
         others = [axis for axis in axes if axis not in pair]
-        found = describe_pair(wrong.any(axis=tuple(others)), [names[axis] for axis in pair])
+        found = describe_pair(np.asarray(wrong.any(axis=tuple(others))), [names[axis] for axis in pair])
         if found is None or any(told[axis] is None for axis in others):
             continue
         text, pattern = found

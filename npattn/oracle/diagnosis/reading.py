@@ -56,6 +56,8 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
     """
     expected, budget, limits = case.expected[name], case.budget[name], case.limits[name]
     got = np.asarray(got).astype(np.float64)
+    if not got.size or not expected.size:
+        return ""
     with np.errstate(all="ignore"):
         if got.shape != expected.shape:
             return read_shape(got, expected, budget, limits, case.format)
@@ -99,7 +101,7 @@ def read_place(evidence: Evidence, names: tuple[str, ...]) -> str:
     if found is None:
         return ""
     text, place = found
-    if not evidence.right(~place):
+    if not evidence.right(~place) or not evidence.would_show(~place):
         return ""
     there = evidence.within(place)
     if np.isnan(there.got[there.judged]).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -36,5 +37,10 @@ def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
         unit = np.broadcast_to(budget.sum(axis=axes, keepdims=True), shape).ravel()
         for what, factor in (("mean", 1 / count), ("sum", 1.0)):
             values, units = factor * total, factor * unit
-            if evidence.supports(lambda i, values=values, units=units: (values[i], units[i])):
+            if evidence.supports(functools.partial(take, values, units)):
                 yield f"the {what} of expected over its {join([plural(names[axis]) for axis in axes])}, everywhere"
+
+
+def take(values: np.ndarray, units: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take the claimed values of some elements, and their budget."""
+    return values[indices], units[indices]

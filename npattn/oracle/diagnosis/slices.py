@@ -25,7 +25,7 @@ def read_slices(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
     long = [axis for axis, length in enumerate(shape) if length > 1][-4:]
     arrays = [values.reshape(shape) for values in (evidence.got, evidence.expected, evidence.budget)]
     tried = [values[np.ix_(*(np.arange(min(length, NUM_TRIED)) for length in shape))] for values in arrays]
-    some = Evidence(*tried, evidence.limits, evidence.format)
+    some = Evidence(tried[0], tried[1], tried[2], evidence.limits, evidence.format)
     for axes, multiplied in itertools.product(reversed(list(axis_sets(long))[:-1]), (False, True)):
         if not (some.units(fitted(tried, axes, multiplied=multiplied), some.judged) <= evidence.limits[0]).all():
             continue
