@@ -241,7 +241,12 @@ def check_map(call: Any, name: str, value: Any) -> None:
     if value.ndim != 4:
         raise ValueError(
             f"{call}: {name} has shape {value.shape}; expected 4 axes, (batch, channels, height, width)"
-            + (f"; a single image needs a batch axis: {name}[None]" if value.ndim == 3 else "")
+            + (
+                f"; a single image needs a batch axis: {name}[None]; tokens (batch, positions, channels) become one by "
+                f"{name}.transpose(0, 2, 1).reshape(batch, channels, height, width)"
+                if value.ndim == 3
+                else ""
+            )
         )
     if value.shape[2] == 0 or value.shape[3] == 0:
         raise ValueError(f"{call}: {name} has shape {value.shape}; expected at least one position")

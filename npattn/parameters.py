@@ -214,7 +214,7 @@ def fan_in(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:])
 
 
-def to_numpy(value: Any, name: str) -> np.ndarray:
+def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
     """Bring an array of any library to the host as a NumPy array of floating-point numbers.
 
     No library is imported for it: torch, CuPy and JAX arrays are known by what they can do. bfloat16 and 8-bit floats,
@@ -226,6 +226,8 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         NumPy, CuPy or JAX array, torch tensor, or whatever speaks DLPack or ``__array__``.
     name : str
         What to call it in an error message.
+    counts : bool, default False
+        Whether integers and Booleans will do as well, as those of a mask; they become float64.
 
     Returns
     -------
@@ -249,6 +251,8 @@ def to_numpy(value: Any, name: str) -> np.ndarray:
         raise TypeError(f"{name} is {describe_type(value)} that can't be read as a NumPy array: {reason}") from error
     if str(array.dtype).startswith(("bfloat16", "float8")):
         array = array.astype(np.float32)
+    if counts and array.dtype.kind in "biu":
+        array = array.astype(np.float64)
     if not np.issubdtype(array.dtype, np.inexact):
         raise TypeError(f"{name} has dtype {array.dtype}; expected floating point")
     return array

@@ -16,6 +16,7 @@ from npattn.files import one_line
 from npattn.oracle import Recipe, cases, suite, worker_processes
 from npattn.oracle.cases import FORMATS_SWEPT, KINDS
 from npattn.oracle.suites import Progress
+from npattn.oracle.systems import SYSTEMS
 
 __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
@@ -66,7 +67,7 @@ def run_suite(arguments: argparse.Namespace) -> int:
     recipes: list[Recipe] = []
     for key in dict.fromkeys(arguments.suite):
         recipes += cases(
-            find_system(key),
+            find_system(key, SYSTEMS),
             [arguments.dtype] if arguments.dtype else FORMATS_SWEPT,
             kinds=arguments.kinds,
             limit=arguments.limit,

@@ -19,7 +19,7 @@ from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
-from npattn.oracle.own import Own, read_own
+from npattn.oracle.own import Own, exact_names, read_own
 from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
@@ -89,8 +89,8 @@ def golden(
     steps : bool, default False
         Whether `Case.steps` are measured at once, and not when they are first asked for.
     progress : callable, optional
-        Called as ``progress(done, expected)`` whenever one of the passes that a case takes has ended. More may be
-        expected as it goes on: where results vanish, or other inputs are drawn.
+        Called as ``progress(done, expected)`` whenever one of the passes that tell a case's budgets and digits has
+        ended. More may be expected as it goes on: where results vanish, or other inputs are drawn.
 
     Returns
     -------
@@ -230,7 +230,7 @@ def measure(
     large; where `anything` will do, they are not. The certificate is begun as soon as that is known.
     """
     certificate: list[Future[dict[str, np.ndarray]]] = []
-    passes.expect(1 + bool(certify))
+    passes.expect(int(bool(certify)))
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
         swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
@@ -246,7 +246,6 @@ def measure(
 
     with pass_threads() as pool:
         observed = observe(module, given, format, seed)
-        passes.end()
         validate_expected(module, observed.expected)
         if anything or not observed.near_ties:
             begin_certificate()
@@ -335,9 +334,7 @@ def draw_case(
         upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
     given = special(values, module, Given(params, inputs, upstream), format, blank_image=draw == 0)
     held = given.each(lambda a: representable(a, format))
-    # Labels and the like are no numbers of the format: rounded they would be others.
-    exact = {name: x for name, x in given.inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()}
-    return held._replace(inputs=held.inputs | exact)
+    return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
 
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from npattn.module import Module, as_tuple
 from npattn.oracle.formats import Format
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 
-__all__ = ["SIZES", "Own", "read_own"]
+__all__ = ["SIZES", "Own", "exact_names", "read_own"]
 
 SIZES = {"batch": 1, "height": 16, "width": 16}
 """Those of a case for which nothing else is said."""
@@ -48,12 +48,21 @@ def read_own(module: Module, format: Format, asked: Mapping[str, int | None], gi
     if given["upstream"] is not None:
         arrays["upstream"] = read_upstream(given["upstream"], outputs)
     rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
+    # Labels, lengths and the like are no numbers of the format: rounded they would be others.
+    for name in exact_names(module, arrays.get("inputs", {})):
+        rounded["inputs"][0][name] = arrays["inputs"][name]
+        rounded["inputs"][1].pop(name, None)
     return Own(
         {group: named for group, (named, _) in rounded.items()},
         {f"{group}/{name}": change for group, (_, changes) in rounded.items() for name, change in changes.items()},
         sizes,
         outputs,
     )
+
+
+def exact_names(module: Module, inputs: Mapping[str, np.ndarray]) -> list[str]:
+    """List the inputs without a gradient that hold whole numbers."""
+    return [name for name, x in inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()]
 
 
 def find_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +84,7 @@ def read_inputs(module: Module, given: Any) -> Arrays:
     Traceback (most recent call last):
     ValueError: EfficientChannelAttention(...): x has shape (1, 5, 2, 2); expected (1, 4, 2, 2); the map has 5 ...
     """
-    inputs = read_named("inputs", given, list(module.input_shapes(1, 1, 1)))
+    inputs = read_named("inputs", given, list(module.input_shapes(1, 1, 1)), counts=module.without_gradient)
     module.check_inputs(tuple(inputs.values()))
     return inputs
 
@@ -125,8 +125,8 @@ def read_upstream(given: Any, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
     return upstream
 
 
-def read_named(group: str, given: Any, names: list[str]) -> Arrays:
-    """Read arrays under the names that are expected, in their order."""
+def read_named(group: str, given: Any, names: list[str], counts: Collection[str] = ()) -> Arrays:
+    """Read arrays under the names that are expected, in their order; some may be of integers or Booleans."""
     if isinstance(given, Mapping):
         for name in given:
             if name not in names:
@@ -142,12 +142,12 @@ def read_named(group: str, given: Any, names: list[str]) -> Arrays:
             what = f"a tuple of {len(several)}" if isinstance(given, tuple) else describe_type(given)
             raise TypeError(f"golden: {group} is {what}; expected a dict or tuple of {len(names)}: {', '.join(names)}")
         values = dict(zip(names, several, strict=True))
-    return {name: as_float64(f"{group}[{name!r}]", value) for name, value in values.items()}
+    return {name: as_float64(f"{group}[{name!r}]", value, counts=name in counts) for name, value in values.items()}
 
 
-def as_float64(name: str, value: Any) -> np.ndarray:
+def as_float64(name: str, value: Any, *, counts: bool = False) -> np.ndarray:
     """Bring an array of any library to the host, in float64."""
-    array = to_numpy(value, f"golden: {name}")
+    array = to_numpy(value, f"golden: {name}", counts=counts)
     if np.iscomplexobj(array):
         raise TypeError(f"golden: {name} has dtype {array.dtype}; expected real numbers")
     with np.errstate(over="ignore"):

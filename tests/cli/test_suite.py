@@ -25,6 +25,12 @@ def test_golden_makes_a_suite_and_goes_on_with_it(command, folder):
     assert set(read_manifest(folder / "cases")) == {p.name for p in (folder / "cases").iterdir()} - {"manifest.json"}
 
 
+def test_primitives_are_systems_of_a_suite(command, folder):
+    asked = "--suite", "ops.relu", "--dtype", "float16", "--kinds", "ties", "-o", "cases"
+    assert command("golden", *asked)[1] == "cases: 1 made, 0 kept, 0 failed\n"
+    assert set(read_manifest(folder / "cases")) == {"ops.relu-float16-3x16x7x9-ties.npz"}
+
+
 def test_a_suite_on_processes_is_the_same(command, folder):
     assert command("golden", *FEW, "--jobs", "2")[:2] == (0, "cases: 3 made, 0 kept, 0 failed\n")
     assert command("golden", *FEW)[1] == "cases: 0 made, 3 kept, 0 failed\n"

@@ -317,3 +317,17 @@ def test_upstream_gradients_of_several_outputs_are_given_in_order_or_by_name():
 def test_a_system_of_ones_own_takes_ones_own_tensors():
     case = golden(Doubled(), inputs=X, params={}, upstream=DY)
     case.assert_matches({"output": 2 * case.inputs["x"], "x.grad": 2 * case.upstream["output"]}, require="all")
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8, np.float32])
+def test_masks_and_lengths_may_be_of_any_dtype_and_are_never_rounded(dtype):
+    query, key = np.ones((2, 1, 1, 4)), np.random.RandomState(0).standard_normal((2, 1, 301, 4))
+    mask = np.random.RandomState(1).randint(0, 2, (1, 1, 1, 301)).astype(dtype)
+    module = npattn.ScaledDotProductAttention(1, head_dim=4, causal=None, mask=True, lengths=True)
+    inputs = {"query": query, "key": key, "value": key, "mask": mask, "lengths": np.array([301, 299])}
+    case = golden(module, inputs=inputs, dtype="bfloat16", certify=False)
+    np.testing.assert_array_equal(case.inputs["lengths"], [301, 299])  # neither is a number of bfloat16
+    np.testing.assert_array_equal(case.inputs["mask"], mask)
+    assert not {"inputs/lengths", "inputs/mask"} & case.rounded.keys()
+    with pytest.raises(TypeError, match=r"inputs\['query'\] has dtype int64; expected floating point"):
+        golden(module, inputs=inputs | {"query": query.astype(int)}, dtype="bfloat16")

@@ -17,7 +17,7 @@ class Top(PrimitiveSystem):
     """`ops.top`: the k largest numbers of rows (batch, height * width); where they stood is no result."""
 
     key: ClassVar = "ops.top"
-    options: ClassVar = ({"k": 1}, {"k": 63})
+    options: ClassVar = ({"k": 1}, {"k": 30})
 
     k: int = integer(least=1, default=5)
 
