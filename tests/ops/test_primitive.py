@@ -147,6 +147,11 @@ def test_an_error_of_a_handler_is_raised_and_leaves_all_as_it_was(double):
         with pytest.raises(RuntimeError, match="not today"), replacing(fail):
             double(X)
         assert CONTEXT.get() == before
+    with replacing(pass_on), replacing(fail):
+        before = CONTEXT.get()
+        with pytest.raises(RuntimeError, match="not today"):
+            double(X)
+        assert CONTEXT.get() == before
 
 
 def test_definitions_put_faster_ways_aside_and_bring_them_back(double):
