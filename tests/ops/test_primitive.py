@@ -147,14 +147,22 @@ def test_an_error_of_a_handler_is_raised_and_leaves_all_as_it_was(double):
         with pytest.raises(RuntimeError, match="not today"), replacing(fail):
             double(X)
         assert CONTEXT.get() == before
+    with replacing(pass_on), replacing(fail):
+        before = CONTEXT.get()
+        with pytest.raises(RuntimeError, match="not today"):
+            double(X)
+        assert CONTEXT.get() == before
 
 
 def test_definitions_put_faster_ways_aside_and_bring_them_back(double):
     with npattn.definitions():
         assert double(100 * X)[0].tolist() == [200.0, -400.0]
-        with pytest.raises(ZeroDivisionError), definitions():
-            raise ZeroDivisionError
+        with definitions():
+            assert double(100 * X)[0].tolist() == [200.0, -400.0]
         assert double(100 * X)[0].tolist() == [200.0, -400.0]
+    assert double(100 * X)[0].tolist() == [200.25, -399.75]
+    with pytest.raises(ZeroDivisionError), definitions():
+        raise ZeroDivisionError
     assert double(100 * X)[0].tolist() == [200.25, -399.75]
 
 
