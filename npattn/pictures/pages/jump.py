@@ -38,7 +38,7 @@ def draw_jump() -> Figure:
         left.plot(lifts[side], y[side], color=RAISED, linewidth=2)
     left.axvline(0, color="0.6", linestyle=":")
     left.set_title("second channel of the output", fontsize=11)
-    left.set(xlabel="score of position 2 less that of position 1", ylabel="$y_2$")
+    left.set(xlabel="score of position 2 less that of position 1", ylabel="$y_2$", xticks=[-1, -0.5, 0, 0.5, 1])
     left.text(-0.95, 0.05, "positions 0 and 1\nare chosen", fontsize=9)
     left.text(0.4, 0.05, "positions 0 and 2\nare chosen", fontsize=9)
 
