@@ -148,7 +148,8 @@ def train_glimpses(estimator: str, epochs: int = NUM_EPOCHS, seed: int = 0) -> I
     declared = {name: one for part in declare() for name, one in part.items()}
     params = {name: one.draw(random).astype(np.float32) for name, one in declared.items()}
     maps = digit_maps(NUM_MAPS["train"], seed, cells=1)
-    run, velocity, baseline = Glimpses(params, estimator), {}, 0.0
+    run, baseline = Glimpses(params, estimator), 0.0
+    velocity: dict[str, np.ndarray] = {}
     total = epochs * (NUM_MAPS["train"] // BATCH_SIZE)
     for _ in range(epochs):
         for batch in random.permutation(NUM_MAPS["train"]).reshape(-1, BATCH_SIZE):

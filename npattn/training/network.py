@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from npattn import layers
 from npattn.checks import check_variance
@@ -79,7 +79,8 @@ class SegmentationNetwork(Module):
         if channels != self.channels:
             raise ValueError(f"{type(self).__name__}: attention has channels={channels}; expected {self.channels}")
         if hasattr(self.attention, "training"):
-            object.__setattr__(self, "attention", dataclasses.replace(self.attention, training=self.training))
+            attention = dataclasses.replace(cast(Any, self.attention), training=self.training)
+            object.__setattr__(self, "attention", attention)
 
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the map, which has one channel."""
@@ -121,8 +122,8 @@ class SegmentationNetwork(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Filter twice, attend, filter again, classify. The tags are the equation numbers of the page."""
-        options = {"params": params, "training": self.training}
-        layer = functools.partial(layers.conv_norm_act, **options)
+        training = self.training
+        layer = functools.partial(layers.conv_norm_act, params=params, training=training)
         u = blocks_to_channels(x)                                                    # (1)
         (r, running_1), back_1 = layer(u, name="conv1")                              # (2)
         (f, running_2), back_2 = layer(r, name="conv2")                              # (3)

@@ -130,13 +130,15 @@ def table(found, cases, fields):
         if runs:
             params = f"{runs[0]['parameters']:,}" if "parameters" in runs[0] else ""
             cells = [spread([run[field] for run in runs]) for field in fields]
-            lines.append(f"{name:<{width}}  {len(runs):>5}  {params:>6}" + "".join(f"{cell:>19}" for cell in cells))
+            row = f"{name:<{width}}  {len(runs):>5}  {params:>6}" + "".join(f"{cell:>19}" for cell in cells)
+            lines.append(row.rstrip())
     return "\n".join(lines)
 
 
 def spread(values):
-    """Write a mean and the standard deviation of one run, in percent."""
-    return f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=len(values) > 1):>4.1f}"
+    """Write a mean and the standard deviation of one run, in percent; one run alone has none."""
+    deviation = f" ± {100 * np.std(values, ddof=1):>4.1f}" if len(values) > 1 else " " * 7
+    return f"{100 * np.mean(values):.1f}{deviation}"
 
 
 def main(argv=None):
@@ -151,9 +153,9 @@ def main(argv=None):
         from tests.benchmarks import training_drawing
 
         if arguments.plot:
-            training_drawing.draw_runs(read(arguments.results)).savefig(arguments.plot)
+            training_drawing.save(training_drawing.draw_runs(read(arguments.results)), arguments.plot)
         if arguments.attention:
-            training_drawing.draw_attention().savefig(arguments.attention)
+            training_drawing.save(training_drawing.draw_attention(), arguments.attention)
         return
     print(tables(complete(arguments.results, arguments.seeds)))
 

@@ -3,14 +3,16 @@
 import dataclasses
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from npattn.data import digit_maps
 from npattn.parameters import strip_prefix
 from npattn.training import ESTIMATORS, make_system, train
 from npattn.training.steps import BATCH_SIZE, NUM_EPOCHS, NUM_MAPS
 
-__all__ = ["draw_attention", "draw_runs"]
+__all__ = ["draw_attention", "draw_runs", "save"]
 
 COLOURS = ["0.35", "#c8553d", "#e9a23b", "#3d7a5a", "#4a6fa5", "#6d597a"]
 STEPS = NUM_EPOCHS * (NUM_MAPS["train"] // BATCH_SIZE)
@@ -43,8 +45,16 @@ def draw_runs(found):
     for axes in (losses, scales, glimpses):
         axes.set_xlabel("step", fontsize=8)
     for axes in figure.axes:
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     return figure
+
+
+def save(figure, path):
+    """Write a picture with a palette, in less than half of the bytes that full colours take."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image.quantize(128, Image.Quantize.MAXCOVERAGE).save(path, format="PNG", optimize=True)
 
 
 def draw_losses(axes, found, names, title):

@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,16 @@ from npattn.training import (
     count_parameters,
     make_system,
     matched_network,
+    network,
 )
+
+
+def test_equations_of_code_and_page_have_the_same_numbers_and_backward_mirrors_forward():
+    code = Path(network.__file__).read_text(encoding="utf-8")
+    page = Path(__file__).parents[2] / "derivations/training.md"
+    tags = re.findall(r"# \((\d+'?)\)$", code, flags=re.MULTILINE)
+    assert tags == [*"1234567", *(f"{n}'" for n in "7654321")]
+    assert sorted(tags) == sorted(re.findall(r"^\\tag\{(\d+'?)\}$", page.read_text("utf-8"), flags=re.MULTILINE))
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["running", "training"])
