@@ -93,6 +93,7 @@ def measure_steps(case: Case) -> dict[str, GoldenStep]:
             observed = observe(system, given, case.format, case.seed)
             observed = observed._replace(expected={name: observed.expected[name] for name in group})
             budgets = measure_budgets(observed, system, given, case.format, case.seed, pool=pool)
+        assert budgets is not None  # all are accepted
         for name, budget in budgets.items():
             judged = budget.scale, limits_of(budget), budget.freedom
             steps[name] = GoldenStep(name, observed.expected[name], *judged, recorded[name].line, feeds[name])
