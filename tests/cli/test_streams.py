@@ -63,12 +63,10 @@ def test_complaint_that_cannot_be_written_goes_nowhere_and_the_status_stays(fold
 TERMINAL = """
 import sys
 from npattn import cli
-from npattn.cli import gradients
 class Terminal:
     closed = False
     def isatty(self): return True
     def __getattr__(self, name): return getattr(self.stream, name)
-gradients.CROP_SIZE = 2, 2
 terminal = Terminal()
 terminal.stream = sys.stderr
 if sys.stderr: sys.stderr = terminal
