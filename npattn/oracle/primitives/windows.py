@@ -14,7 +14,11 @@ from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 class Windows(PrimitiveSystem):
     """Of windows of a map, which may overlap."""
 
-    options: ClassVar[tuple[dict[str, Any], ...]] = ({"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100})
+    options: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"window": 1, "stride": 1},
+        {"window": 4, "stride": 4},
+        {"window": 100},
+    )
 
     channels: int = integer(least=1, default=16)
     window: int = integer(least=1, default=3)
