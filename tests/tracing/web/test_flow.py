@@ -1,13 +1,16 @@
 """What flows into which line: the wires of circuits."""
 
+import numpy as np
 import pytest
 
 import npattn
 from npattn.cli.photo import photo_values
 from npattn.tracing import trace
+from npattn.tracing.source import Text
 
 web = pytest.importorskip("npattn.tracing.web", reason="the extra page is not installed")
 from npattn.tracing.web.circuit import circuits_of  # noqa: E402
+from npattn.tracing.web.flow import flow_of  # noqa: E402
 from npattn.tracing.web.pairs import pairs_of  # noqa: E402
 from tests.strategies import SYSTEMS  # noqa: E402
 
@@ -81,3 +84,11 @@ def test_every_circuit_is_read_from_the_text_and_every_node_is_fed(system):
             for port in node.ports:
                 if port.gradient is not None and port.value is not None:
                     assert port.gradient.size == port.value.size, (circuit.parts, node.pair.number, port.name)
+
+
+def test_of_what_is_read_for_its_size_alone_nothing_flows():
+    text = Text("def f(x, m):\n    n = m.shape[0] + len(m)\n    y = x * n  # (1)\n    return y\n")
+    x = np.ones(2)
+    flow = flow_of(text, text.tree.body[0], {("(1)", "y = x * n")}, {"x": x, "m": x})
+    assert [[wire.name for wire in wires] for wires in flow.wires] == [["x"]]
+    assert [[wire.name for wire in wires] for wires in flow.results] == [["y"]]
