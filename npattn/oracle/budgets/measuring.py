@@ -95,8 +95,8 @@ def measure_budgets(
         return {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
 
     def estimate_of(name: str, errors: Errors, jumps: Errors, *, pop: bool = False) -> Budget:
-        found = (take(runs, name, pop=pop) for runs in (errors, jumps))
-        return estimate(*found, observed.expected[name], format)
+        spread, flips = (take(runs, name, pop=pop) for runs in (errors, jumps))
+        return estimate(spread, flips, observed.expected[name], format)
 
     flipped = functools.partial(FlippedSelections, observed, seed)
     errors, jumps = runs(1, NUM_RUNS), []

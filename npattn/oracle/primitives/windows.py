@@ -14,7 +14,11 @@ from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 class Windows(PrimitiveSystem):
     """Of windows of a map, which may overlap."""
 
-    options: ClassVar = ({"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100})
+    options: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"window": 1, "stride": 1},
+        {"window": 4, "stride": 4},
+        {"window": 100},
+    )
 
     channels: int = integer(least=1, default=16)
     window: int = integer(least=1, default=3)
@@ -60,7 +64,7 @@ class UnfoldWindows(Windows):
 class Laid(Windows):
     """Of windows that are laid over a map whose size is a hyperparameter, whatever height and width are asked for."""
 
-    options: ClassVar = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
+    options: ClassVar[tuple[dict[str, Any], ...]] = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
 
     size: tuple[int, int] = pair(default=(7, 9))
 
