@@ -64,7 +64,7 @@ class UnfoldWindows(Windows):
 class Laid(Windows):
     """Of windows that are laid over a map whose size is a hyperparameter, whatever height and width are asked for."""
 
-    options: ClassVar = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
+    options: ClassVar[tuple[dict[str, Any], ...]] = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
 
     size: tuple[int, int] = pair(default=(7, 9))
 

@@ -90,3 +90,13 @@ def test_rows_that_do_not_follow_each_other_are_rounded_in_the_order_of_their_in
 )
 def test_the_largest_finite_magnitude_leaves_out_what_is_none(values, largest):
     assert largest_finite(np.array(values)) == largest
+
+
+@every_format
+def test_an_infinity_stays_one_where_what_is_too_large_becomes_the_largest_number(format):
+    with np.errstate(over="ignore"):
+        beyond = np.tile(np.array([np.inf, -np.inf, 4 * format.largest, -4 * format.largest]), 3).astype(format.storage)
+    largest = format.largest if format.saturates else np.inf
+    for size in (2**16, 4):
+        found = in_blocks(size, lambda: Rounding(format, [0, 1]).round(beyond.copy()))
+        np.testing.assert_array_equal(found, 3 * [np.inf, -np.inf, largest, -largest])
