@@ -117,20 +117,20 @@ def read(path):
 def tables(found):
     """Write mean and standard deviation over the seeds of each case."""
     fields = {"accuracy": "pixels", "digit_accuracy": "digits' pixels", "mean_iou": "mean IoU"}
-    glimpsed = {"right": "digits named", "hit": "looks at the digit"}
+    glimpsed = {"right": "digits named", "hit": "digits seen"}
     return table(found, CASES, fields) + "\n\n" + table(found, ESTIMATORS, glimpsed)
 
 
 def table(found, cases, fields):
     """Write one table: a row for each case, a column for each field."""
     width = max(map(len, CASES))
-    lines = [" " * width + "  seeds  params" + "".join(f"{heading:>19}" for heading in fields.values())]
+    lines = [" " * width + "  seeds  params" + "".join(f"{heading:>15}" for heading in fields.values())]
     for name in cases:
         runs = [run for run in found if run["case"] == name]
         if runs:
             params = f"{runs[0]['parameters']:,}" if "parameters" in runs[0] else ""
             cells = [spread([run[field] for run in runs]) for field in fields]
-            row = f"{name:<{width}}  {len(runs):>5}  {params:>6}" + "".join(f"{cell:>19}" for cell in cells)
+            row = f"{name:<{width}}  {len(runs):>5}  {params:>6}" + "".join(f"{cell:>15}" for cell in cells)
             lines.append(row.rstrip())
     return "\n".join(lines)
 
