@@ -93,7 +93,7 @@ def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 
     >>> maps.x.shape, maps.labels.shape
     ((2, 1, 20, 20), (2, 20, 20))
     >>> np.unique(maps.labels[0])
-    array([0, 1, 4, 5])
+    array([1, 4, 5])
     """
     require_integers("digit_maps", count=count, cells=cells)
     require_integers("digit_maps", least=0, seed=seed)

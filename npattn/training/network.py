@@ -63,7 +63,7 @@ class SegmentationNetwork(Module):
     >>> module = SegmentationNetwork(make_system("se"))
     >>> run = module(module.init(seed=0), np.ones((2, 1, 20, 20)))
     >>> run
-    Pass(output: float64 (2, 11, 20, 20); channel (2, 16); features (2, 16, 20, 20))
+    Pass(output: float64 (2, 6, 20, 20); channel (2, 24); features (2, 24, 10, 10))
     """
 
     attention: Module = checked(check_attention, default=Identity(channels=24))
@@ -181,7 +181,7 @@ def count_parameters(module: Module) -> int:
     Examples
     --------
     >>> count_parameters(SegmentationNetwork())
-    5035
+    11976
     """
     return sum(math.prod(shape) for shape in module.parameter_shapes().values())
 
@@ -206,7 +206,7 @@ def matched_network(key: str, training: bool = False) -> SegmentationNetwork:
     Examples
     --------
     >>> [matched_network(key).width for key in ("none", "se", "pam+cam")]
-    [16, 15, 13]
+    [24, 23, 21]
     """
     attention = make_system(key)
 
