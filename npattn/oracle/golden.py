@@ -160,9 +160,7 @@ def golden(
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
         require_constant(layout, given)
         last = not drawn_anew or draw == MAX_DRAWS - 1
-        found = measure(
-            module, given, format, seed, certify=certify, passes=passes, anything=last, large=values == "large"
-        )
+        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last)
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
         if found is not None and not beyond:
@@ -222,19 +220,18 @@ def measure(
     certify: bool | str,
     passes: Passes,
     anything: bool,
-    large: bool,
 ) -> Measured | None:
     """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
 
-    They are if near ties sway too much of an output, or too little can be judged of a result of inputs that are not
-    large; where `anything` will do, they are not. The certificate is begun as soon as that is known.
+    They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
+    they are not. The certificate is begun as soon as that is known.
     """
     certificate: list[Future[dict[str, np.ndarray]]] = []
     passes.expect(int(bool(certify)))
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
         swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
-        if not anything and (swayed or not (large or are_judgeable(budgets))):
+        if not anything and (swayed or not are_judgeable(budgets)):
             return False
         if budgets.keys() == observed.expected.keys():
             begin_certificate()
@@ -332,7 +329,7 @@ def draw_case(
     if upstream is None:
         random = np.random.RandomState([seed, 2])
         upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
-    given = special(values, module, Given(params, inputs, upstream), format, blank_image=draw == 0)
+    given = special(values, module, Given(params, inputs, upstream), format, draw)
     held = given.each(lambda a: representable(a, format))
     return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
 

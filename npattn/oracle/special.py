@@ -21,7 +21,7 @@ MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
 
 
-def special(values: str, module: Module, given: Given, format: Format, *, blank_image: bool = True) -> Given:
+def special(values: str, module: Module, given: Given, format: Format, draw: int = 0) -> Given:
     """Make special inputs of generic ones. What is no feature map (a mask, noise) stays as it is.
 
     Parameters
@@ -34,8 +34,9 @@ def special(values: str, module: Module, given: Given, format: Format, *, blank_
     module : Module
     given : Given
     format : Format
-    blank_image : bool, default True
-        Whether "zeros" have an image of them.
+    draw : int, default 0
+        How often inputs were drawn that would not do: with each, large ones are a quarter as large; from the first on,
+        "zeros" have no image of them.
 
     Returns
     -------
@@ -52,11 +53,11 @@ def special(values: str, module: Module, given: Given, format: Format, *, blank_
     array([ True, False,  True, False])
     """
     if values == "large":
-        return enlarged(module, given, large_scale(module, given, format))
+        return enlarged(module, given, max(1.0, large_scale(module, given, format) / 4**draw))
     if values == "ties":
         return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
     if values == "zeros":
-        return with_maps(module, given, functools.partial(blank, image=blank_image))
+        return with_maps(module, given, functools.partial(blank, image=draw == 0))
     if values == "ones":
         return given._replace(upstream={name: np.ones_like(dy) for name, dy in given.upstream.items()})
     return given
