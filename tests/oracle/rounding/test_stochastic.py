@@ -37,30 +37,39 @@ def in_blocks(size, work):
 
 @every_format
 @given(
-    seed=seeds, shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7), (64, 2)]), nearest=st.booleans()
+    seed=seeds,
+    shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7), (64, 2)]),
+    way=st.sampled_from(["nearest", "random", "alike"]),
 )
 @settings(max_examples=25)
-def test_blocks_change_no_bit_of_what_is_rounded(format, seed, shape, nearest):
+def test_blocks_change_no_bit_of_what_is_rounded(format, seed, shape, way):
+    nearest = way == "nearest"
+
     def work():
-        rounding = Rounding(format, None if nearest else [seed, 3])
+        rounding = Rounding(format, None if nearest else [seed, 3], alike=way == "alike")
         values = mixed(seed, (2, *shape), format)
         found = [rounding.round(values[0].copy()), rounding.round(values[1].copy(), 3)]
-        return [*map(bits, found), np.zeros(0) if nearest else rounding.draw_bits((3,), 16)]
+        return [*map(bits, found), np.zeros(0) if nearest else rounding.draw_bits(np.arange(3.0), 16)]
 
     for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
         np.testing.assert_array_equal(cut, whole)
 
 
 @every_format
-@given(seed=seeds, shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7)]), count=st.integers(1, 9))
+@given(
+    seed=seeds,
+    shape=st.sampled_from([(), (0,), (1,), (8,), (9,), (67,), (3, 5, 7)]),
+    count=st.integers(1, 9),
+    alike=st.booleans(),
+)
 @settings(max_examples=25)
-def test_blocks_change_no_bit_of_an_accumulators_errors(format, seed, shape, count):
+def test_blocks_change_no_bit_of_an_accumulators_errors(format, seed, shape, count, alike):
     def work():
-        rounding = Rounding(format, [seed, 3])
+        rounding = Rounding(format, [seed, 3], alike=alike)
         total, squares = mixed(seed, (2, *shape), format)
         total = np.asarray(total)
         rounding.accumulate(total, np.square(squares), count)
-        return bits(total), rounding.draw_bits((3,), 16)
+        return bits(total), rounding.draw_bits(np.arange(3.0), 16)
 
     for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
         np.testing.assert_array_equal(cut, whole)
