@@ -24,11 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import npattn
 from npattn.oracle import golden
+from npattn.oracle import mistakes as faults
+from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.steps.beginning import NEAR, find_feeds, share_of_limit
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import find_suspects, number_of
-from tests.benchmarks import faults, kernels
-from tests.benchmarks.faults.planting import answering
+from tests.benchmarks import kernels
 from tests.benchmarks.judge import modules_of
 
 FORMATS = "bfloat16", "float16", "float32"

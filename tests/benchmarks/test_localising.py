@@ -4,9 +4,9 @@ import pytest
 
 import npattn
 from npattn.oracle import golden
+from npattn.oracle import mistakes as faults
 from npattn.oracle.steps.measuring import given_of
 from npattn.oracle.steps.upstream import number_of
-from tests.benchmarks import faults
 from tests.benchmarks.localising import Trial, exceptions, run_with_steps, table, try_case
 from tests.own_systems import CausalHead
 

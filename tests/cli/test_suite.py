@@ -103,6 +103,7 @@ def start_suite(folder, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored, as in a shell's background
     )
     while process.poll() is None and len(list(folder.glob("cases/[!.]*.npz"))) < 2:
         time.sleep(0.05)
