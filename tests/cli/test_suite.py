@@ -97,14 +97,13 @@ def test_the_bar_counts(monkeypatch):
 
 def start_suite(folder, *options):
     """Start a suite that takes long, and wait until two of its files are there."""
-    process = subprocess.Popen(
-        [*COMMAND, "golden", "--suite", "eca", "se", "pam", "-o", "cases", *options],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # else ignored, as in a shell's background
-    )
+    command = [*COMMAND, "golden", "--suite", "eca", "se", "pam", "-o", "cases", *options]
+    pipe = subprocess.PIPE
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else ignored where a shell put the tests behind
+    try:
+        process = subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while process.poll() is None and len(list(folder.glob("cases/[!.]*.npz"))) < 2:
         time.sleep(0.05)
     return process
