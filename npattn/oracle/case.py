@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from npattn.checks import describe_type
+from npattn.files import one_line
 from npattn.module import Module
 from npattn.oracle.budgets import Given
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
@@ -273,7 +275,14 @@ class Case:
         report = self.compare(results, least_judged=least_judged, require=require)
         if not report.passed:
             wrong = any(not judgement.within for judgement in report.judgements.values())
-            raise AssertionError("\n".join([str(report), *(self.diagnose(results).lines() if wrong else [])]))
+            raise AssertionError("\n".join([str(report), *(self.explain(results) if wrong else [])]))
+
+    def explain(self, results: Mapping[str, Any]) -> list[str]:
+        """Write what a failing report ends with; a system that a planted mistake breaks does not hide the report."""
+        try:
+            return self.diagnose(results).lines()
+        except Exception as error:  # whatever the caller's own system raises
+            return textwrap.wrap(f"no mistake could be tried: {one_line(str(error))}", 80, subsequent_indent="  ")
 
     def diagnose(self, results: Mapping[str, Any]) -> Diagnosis:
         """Look for the mistakes whose results a wrong kernel's are: known ones, and some made by rule.

@@ -30,7 +30,10 @@ def test_values_of_inputs_without_a_gradient_are_left_as_they_are():
         (recipe,) = cases(LogitLoss, ["float16"], kinds=[kind])
         case = golden(recipe.module, batch=3, height=7, width=9, values="generic")
         made = recipe.make()
-        np.testing.assert_array_equal(made.inputs["labels"], case.inputs["labels"])
+        if kind == "large":  # drawn anew until float16 holds what they lead to
+            assert np.isin(made.inputs["labels"], np.arange(made.inputs["logits"].shape[-1])).all()
+        else:
+            np.testing.assert_array_equal(made.inputs["labels"], case.inputs["labels"])
         assert (made.inputs["logits"] != case.inputs["logits"]).any()
 
 

@@ -37,7 +37,8 @@ def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
         unit = np.broadcast_to(budget.sum(axis=axes, keepdims=True), shape).ravel()
         for what, factor in (("mean", 1 / count), ("sum", 1.0)):
             values, units = factor * total, factor * unit
-            if evidence.supports(functools.partial(take, values, units)):
+            told = np.abs(values) > evidence.limits[0] * units  # else it is as good as 0
+            if told.any() and evidence.supports(functools.partial(take, values, units)):
                 yield f"the {what} of expected over its {join([plural(names[axis]) for axis in axes])}, everywhere"
 
 

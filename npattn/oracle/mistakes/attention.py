@@ -218,7 +218,19 @@ def scale_twice(g, do, *qkv):
     return g * qkv[-1]
 
 
+def scale_left_out(original, q, k, v, scale):
+    """Leave the scale out of the gradients of queries and keys."""
+    right, backward = original(q, k, v, scale)
+
+    def unscaled_backward(*dy):
+        dq, dk, *rest = backward(*dy)
+        return dq / scale, dk / scale, *rest
+
+    return right, unscaled_backward
+
+
 ADDED = [
+    instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "map transposed", transposed_map, alike),
     argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_: q.shape[-2] % TILE > 0),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),

@@ -227,7 +227,19 @@ def first_of_group(dx, dy, x, times, axis):
     return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
 
 
+def scale_left_out(original, q, k, v, scale, **options):
+    """Leave the scale out of the gradients of queries and keys."""
+    right, backward = original(q, k, v, scale, **options)
+
+    def unscaled_backward(*dy):
+        dq, dk, *rest = backward(*dy)
+        return dq / scale, dk / scale, *rest
+
+    return right, unscaled_backward
+
+
 ADDED = [
+    instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),
     with_mistake("mask after softmax", hides, late=True),
     with_mistake("softmax over the wrong axis", both(alike, sees_all), axis=-2),

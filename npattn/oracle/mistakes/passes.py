@@ -93,7 +93,7 @@ def has_images(module, params, inputs, upstream):
 
 
 def is_residual(module, *_):
-    return module.key in {"pam", "cam", "residual"}
+    return getattr(module, "key", None) in {"pam", "cam", "residual"}
 
 
 def only_image_0(run, module, params, inputs, upstream):

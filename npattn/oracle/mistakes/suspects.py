@@ -99,7 +99,7 @@ class Diagnosis(Sequence[Suspect]):
             near = self.nearest
             lines = ["no known mistake gives these results"]
             if near is not None and np.isfinite(near.distance):
-                lines.append(f"the nearest, {near.distance:.2g} times as far as a fit would be: {near.name}")
+                lines.append(f"the nearest, {near.distance:.3g} times as far as a fit would be: {near.name}")
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]
         lines = ["it looks like:" if self.sure else "it may be, though these results say too little to be sure:"]

@@ -12,6 +12,7 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import planted
 from tests.benchmarks import kernels
+from tests.own_systems import CausalHead
 
 
 def run(module, *given):
@@ -39,6 +40,8 @@ KNOWN = [
     ("eca", "conv1d: flipped kernel", "carried", 0, "(2)"),
     ("eca", "conv1d: flipped kernel", "forward", 0, "(2)"),
     ("eca", "gate: gradient: gate detached", "backward", 0, "(4')"),
+    ("mhsa", "dot_product_attention: gradient: scale missing in dq and dk", "backward", 0, "(3')"),
+    ("sdpa", "masked_attention: gradient: scale missing in dq and dk", "backward", 0, "(3')"),
     ("se", "relu: GELU", "carried", 0, "(3)"),
     ("pam", "dot_product_attention: queries and keys swapped", "carried", 0, "(4)"),
     ("cbam-channel", "pass: sigmoid before the sum of the pools", "carried", 0, ""),
@@ -160,3 +163,22 @@ def test_passes_run_again_compute_the_same_bits_as_passes_from_the_start():
             if again is not None and again.results:
                 for name, value in anew.items():
                     assert np.array_equal(again.results[name], value, equal_nan=True), mistake
+
+
+def test_a_wrong_result_of_an_own_system_is_reported_with_what_it_looks_like():
+    module = CausalHead(channels=4)
+    case = npattn.oracle.golden(module, batch=1, height=3, width=4, dtype="float32")
+    names = ["x.grad"] if "x.grad" in case.expected else [next(n for n in case.expected if n.endswith(".grad"))]
+    with pytest.raises(AssertionError, match=r"results WRONG[\s\S]*(looks like|it may be|no known mistake)"):
+        case.assert_matches({name: 3 * case.expected[name] + 1 for name in names})
+
+
+def test_a_system_that_mistakes_break_keeps_its_report(monkeypatch):
+    case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=2, width=3)
+
+    def fails(*_):
+        raise RuntimeError("no room\nfor that")
+
+    monkeypatch.setattr("npattn.oracle.case.diagnose", fails)
+    with pytest.raises(AssertionError, match=r"1 of 1 results WRONG[\s\S]*no mistake could be tried: no room for that"):
+        case.assert_matches({"output": 2 * case.expected["output"]})
