@@ -12,7 +12,8 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 def pools_networks(module, *_):
     """Whether the sum of a network's answers for several pools goes through a sigmoid."""
-    return getattr(module, "key", None) in {"cbam", "cbam-channel", "flexible"} and len(getattr(module, "pools", "ab")) > 1
+    gated = getattr(module, "key", None) in {"cbam", "cbam-channel", "flexible"}
+    return gated and len(getattr(module, "pools", "ab")) > 1
 
 
 def is_scaled(module, *_):
