@@ -65,6 +65,24 @@ def test_the_mean_of_all_estimates_by_the_score_function_is_the_gradient_of_the_
     np.testing.assert_allclose(mean, slopes["score.weight"], rtol=1e-9, atol=1e-12)
 
 
+def test_what_the_features_get_is_on_average_the_gradient_of_the_expected_loss(given):
+    params, x, labels = given
+    name = "conv2.0.weight"
+    direction = np.random.RandomState(1).standard_normal(params[name].shape)
+    moved = {key: value + (1e-200j * direction if key == name else 0j) for key, value in params.items()}
+    draws = [drawing(n, n) + 0j for n in range(25)]
+    losses = np.array([glimpse(moved, x + 0j, labels, noise, "straight-through")[0] for noise in draws]).T
+    expected = HARD.expected_reward(strip_prefix("attention.", moved), features(moved, x + 0j), losses)
+
+    def estimate(*positions):
+        grads = glimpse(params, x, labels, drawing(*positions), "score function", baseline=-1.0)[1]
+        return (grads[name] * direction).sum()
+
+    a = expected.attention["probability"].real.reshape(2, 25)
+    sums = (a[0, n] * estimate(n, 0) + a[1, n] * estimate(0, n) for n in range(25))
+    assert sum(sums) - estimate(0, 0) == pytest.approx(expected.output.mean().imag / 1e-200, rel=1e-8)
+
+
 def test_behind_the_score_the_gradient_is_exact_whatever_the_estimator(given):
     params, x, labels = given
     noise = drawing(7, 12)
