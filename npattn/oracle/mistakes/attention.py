@@ -194,7 +194,7 @@ HELD_OUT = [
 ]
 
 
-def padded_scale(q, k, v, scale):
+def padded_scale(q, k, v, scale, **_):
     """Scale by a head dimension that is filled up to whole tiles."""
     return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
 
@@ -205,9 +205,10 @@ def transposed_map(_, q, k, v, scale):
     return v @ s, None
 
 
-def map_detached(original, *qkv):
-    o, backward = original(*qkv)
-    return o, lambda do: (dropped(qkv[0]), dropped(qkv[1]), backward(do)[2])
+def map_detached(original, q, k, v, scale, **options):
+    """Keep the gradient of values alone."""
+    right, backward = original(q, k, v, scale, **options)
+    return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
 
 
 def without_scale(g, do, *qkv):
@@ -218,9 +219,9 @@ def scale_twice(g, do, *qkv):
     return g * qkv[-1]
 
 
-def scale_left_out(original, q, k, v, scale):
+def scale_left_out(original, q, k, v, scale, **options):
     """Leave the scale out of the gradients of queries and keys."""
-    right, backward = original(q, k, v, scale)
+    right, backward = original(q, k, v, scale, **options)
 
     def unscaled_backward(*dy):
         dq, dk, *rest = backward(*dy)

@@ -8,6 +8,7 @@ import numpy as np
 from npattn.ops.masking import keys_seen, sum_to
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
+from npattn.oracle.mistakes.attention import map_detached, padded_scale, scale_left_out
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -190,23 +191,12 @@ HELD_OUT = [
 ]  # fmt: skip
 
 
-def padded_scale(q, k, v, scale, **_):
-    """Scale by a head dimension that is filled up to whole tiles."""
-    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
-
-
 def swapped(original, q, k, v, scale, **options):
     return original(k, q, v, scale, **options)
 
 
 def alike(q, k, *_, **__):
     return q.shape == k.shape and q.shape[-1] > 1
-
-
-def map_detached(original, q, k, v, scale, **options):
-    """Keep the gradient of values alone."""
-    right, backward = original(q, k, v, scale, **options)
-    return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
 
 
 def scaled(q, k, v, scale, **_):
@@ -225,17 +215,6 @@ def sees_all(q, k, *_, band, lengths, mask, sink, **__):
 
 def first_of_group(dx, dy, x, times, axis):
     return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
-
-
-def scale_left_out(original, q, k, v, scale, **options):
-    """Leave the scale out of the gradients of queries and keys."""
-    right, backward = original(q, k, v, scale, **options)
-
-    def unscaled_backward(*dy):
-        dq, dk, *rest = backward(*dy)
-        return dq / scale, dk / scale, *rest
-
-    return right, unscaled_backward
 
 
 ADDED = [

@@ -136,14 +136,14 @@ class Search:
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
         """Run a pass; with `stop`, no further than forward where that alone is far off."""
-        watched = Watched(module)
+        watched: Any = Watched(module)
 
         def between() -> None:
             misfit = self.ruler.measure(forward_results(watched.run, given[2]))
             if stop and misfit.worst > FAR:
                 raise TooFarError(misfit)
 
-        return named_results(watched, Given(*given), between)  # type: ignore[arg-type]
+        return named_results(watched, Given(*given), between)
 
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
         """Find where mistakes can stand; remember what the right pass computes."""

@@ -180,7 +180,7 @@ def flatten(value: Any) -> Iterator[Any]:
     if isinstance(value, (tuple, list)):
         for one in value:
             yield from flatten(one)
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         yield from flatten(tuple(value.values()))
     else:
         yield value

@@ -7,11 +7,12 @@ of a step gives the step a mark of its own: what bears it later is made from the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from npattn.oracle.rounding.arrays import flatten
 from npattn.typing import Array
 
 __all__ = ["FlowingArray", "flow", "new_mark"]
@@ -150,14 +151,3 @@ def flow(value: Any, marks: frozenset[int]) -> Any:
 def marks_in(value: Any) -> frozenset[int]:
     """Return the marks of all arrays in nested tuples, lists and dicts."""
     return NONE.union(*(one.marks for one in flatten(value) if isinstance(one, FlowingArray)))
-
-
-def flatten(value: Any) -> Iterator[Any]:
-    """Go through all that stands in nested tuples, lists and dicts."""
-    if isinstance(value, (tuple, list)):
-        for one in value:
-            yield from flatten(one)
-    elif isinstance(value, Mapping):
-        yield from flatten(tuple(value.values()))
-    else:
-        yield value
