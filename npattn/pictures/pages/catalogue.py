@@ -31,7 +31,7 @@ NUMS_COLOURS = 256, 128, 64, 48, 32, 24, 16, 12
 MOST_BYTES = 58_000
 """Of a file."""
 Draw: TypeAlias = Callable[[], Figure]
-SHOWN_ELSEWHERE = {"cbam-channel", "cbam-spatial", "flexible-segmentation", "residual"}
+SHOWN_ELSEWHERE = {"cbam-channel", "cbam-spatial", "residual"}
 """Systems whose attention is that of a part of them, or of what they are parts of."""
 
 PICTURES: dict[str, Draw] = {
