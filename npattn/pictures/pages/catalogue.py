@@ -18,7 +18,7 @@ from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_exci
 from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
-from npattn.pictures.pages.panels import draw_panel
+from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.typing import Array
 
@@ -33,6 +33,8 @@ MOST_BYTES = 58_000
 Draw: TypeAlias = Callable[[], Figure]
 SHOWN_ELSEWHERE = {"cbam-channel", "cbam-spatial", "residual"}
 """Systems whose attention is that of a part of them, or of what they are parts of."""
+NUMS_PANELS = {"flexible-segmentation": 2}
+"""How many panels show a system whose last one is that of a part of it."""
 
 PICTURES: dict[str, Draw] = {
     "first_gradient_circuit": draw_first_gradient,
@@ -44,7 +46,7 @@ PICTURES: dict[str, Draw] = {
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
 } | {
-    Path(system.derivation).stem: functools.partial(draw_panel, key)
+    Path(system.derivation).stem: functools.partial(draw_panels, key, NUMS_PANELS.get(key, 1))
     for key, system in CATALOGUE.items()
     if key not in SHOWN_ELSEWHERE
 }
