@@ -32,9 +32,8 @@ def draw_panels(key: str, shown: int = 1) -> Figure:
     scene = make_scene(module, seed=0, at=None, size=COARSE if module.pairs_positions else None)
     functions, heights = zip(*choose_panels(scene)[-shown:], strict=True)
     figure = Figure(figsize=(11, 0.92 * sum(heights) + 0.2), layout="constrained")
-    rows = figure.add_gridspec(shown, 1, height_ratios=heights)
-    for row, function in zip(rows, functions, strict=True):
-        panel = figure.add_subfigure(row)
+    panels = figure.subfigures(shown, 1, squeeze=False, height_ratios=heights)
+    for panel, function in zip(panels.flat, functions, strict=True):
         function(panel, scene)
         if title := panel.get_suptitle():
             panel.suptitle(textwrap.fill(title, LINE), fontsize=10)
