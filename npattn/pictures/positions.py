@@ -20,5 +20,5 @@ def draw_positions(figure: SubFigure, scene: Scene) -> None:
     axes = figure.subplots(1, 4)
     show(axes[0], scene.x[0].max(axis=0), "maximum over the channels", cmap="magma")
     show(axes[1], scene.x[0].mean(axis=0), "mean over the channels", cmap="magma")
-    show(axes[2], gate, "gate a", bar="", cmap="viridis")
+    show(axes[2], gate, "gate s", bar="", cmap="viridis")
     show(axes[3], (photograph() * light[:, :, None]).astype(np.uint8), "photograph, lit by the gate")
