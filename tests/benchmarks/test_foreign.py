@@ -19,9 +19,10 @@ def module_of(key, hyperparameters):
 
 
 def drawn(module):
-    """Values with ties among the inputs, and upstream gradients, by the outputs' names."""
+    """Values with ties among the inputs, and on both sides of corners, and upstream gradients by the outputs' names."""
     params, inputs = generic_values(module, batch=3, height=5, width=4)
-    ties = {name: a if name in module.without_gradient else a.round(1) for name, a in inputs.items()}
+    factor = 3 if module.key in ("coordinate", "cbam-spatial") else 1
+    ties = {name: a if name in module.without_gradient else (factor * a).round(1) for name, a in inputs.items()}
     random = np.random.RandomState(0)
     run = module(params, *ties.values())
     return params, ties, {name: random.standard_normal(y.shape) for name, y in named_outputs(run).items()}
@@ -62,7 +63,7 @@ def test_the_form_agrees_and_every_mistake_in_it_differs(system):
         return foreign.FORMS[key](params, *inputs, **options)
 
     def found(function):
-        return foreign.results(function, *given, without_gradient=module.without_gradient)
+        return foreign.results(module, function, *given)
 
     assert differences(found(form), right) == []
     mistakes = [function for *of, function, _ in foreign.MISTAKES if of == [key, hyper]]

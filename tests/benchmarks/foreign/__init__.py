@@ -5,30 +5,40 @@ it was not made for. Each is a function `(params, *inputs)` of tensors which ret
 autograd gives the gradients that go with it. In training, new running statistics are written to the tensors of the old.
 """
 
-from tests.benchmarks.foreign import efficient_channel, several_pools, squeeze_excitation
+from tests.benchmarks.foreign import (
+    cbam,
+    coordinate,
+    efficient_channel,
+    several_pools,
+    spatial_gate,
+    squeeze_excitation,
+)
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
 FORMS = {
     "se": squeeze_excitation.se,
     "eca": efficient_channel.eca,
     "flexible": several_pools.flexible,
+    "cbam": cbam.cbam,
     "cbam-channel": several_pools.cbam_channel,
+    "cbam-spatial": spatial_gate.cbam_spatial,
+    "coordinate": coordinate.coordinate,
 }
 """The systems without a mistake: functions as those, with the hyperparameters that change the computation by name."""
 
 
-def results(function, params, inputs, upstream, *, without_gradient=()):
+def results(module, function, params, inputs, upstream):
     """Call a function on NumPy arrays: outputs, gradients and new running statistics, by the names that reports use.
 
     `upstream` holds the outputs' gradients by the outputs' names.
     """
-    buffers = {name for name in params if name.endswith(("running_mean", "running_var"))}
+    buffers = module.buffers()
     p = {name: torch.tensor(a, requires_grad=name not in buffers) for name, a in params.items()}
-    given = {name: torch.tensor(a, requires_grad=name not in without_gradient) for name, a in inputs.items()}
+    given = {name: torch.tensor(a, requires_grad=name not in module.without_gradient) for name, a in inputs.items()}
     outputs = function(p, *given.values())
     outputs = dict(zip(upstream, outputs if isinstance(outputs, tuple) else [outputs], strict=True))
     torch.autograd.backward(list(outputs.values()), [torch.tensor(upstream[name]) for name in outputs])
-    found = outputs | {name: p[name] for name in buffers if not p[name].equal(torch.tensor(params[name]))}
+    found = outputs | {name: p[name] for name in buffers if getattr(module, "training", False)}
     for name, leaf in (p | given).items():
         if leaf.requires_grad:
             found[f"{name}.grad"] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
