@@ -7,8 +7,11 @@ autograd gives the gradients that go with it. In training, new running statistic
 
 from tests.benchmarks.foreign import (
     cbam,
+    channel,
     coordinate,
+    dual,
     efficient_channel,
+    position,
     several_pools,
     spatial_gate,
     squeeze_excitation,
@@ -23,6 +26,9 @@ FORMS = {
     "cbam-channel": several_pools.cbam_channel,
     "cbam-spatial": spatial_gate.cbam_spatial,
     "coordinate": coordinate.coordinate,
+    "pam": position.pam,
+    "cam": channel.cam,
+    "danet": dual.danet,
 }
 """The systems without a mistake: functions as those, with the hyperparameters that change the computation by name."""
 

@@ -92,6 +92,10 @@ def norm(x, p, name, training=False, *, momentum=0.1, eps=1e-5):
     return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
 
 
+def scaled_residual(x, o, gamma):
+    return x + gamma * o
+
+
 def weights(z):
     return torch.softmax(z, -1)
 
