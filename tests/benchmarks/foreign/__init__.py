@@ -11,7 +11,9 @@ from tests.benchmarks.foreign import (
     coordinate,
     dual,
     efficient_channel,
+    heads,
     position,
+    products,
     several_pools,
     spatial_gate,
     squeeze_excitation,
@@ -29,6 +31,8 @@ FORMS = {
     "pam": position.pam,
     "cam": channel.cam,
     "danet": dual.danet,
+    "mhsa": heads.mhsa,
+    "sdpa": products.sdpa,
 }
 """The systems without a mistake: functions as those, with the hyperparameters that change the computation by name."""
 
