@@ -6,17 +6,24 @@ autograd gives the gradients that go with it. In training, new running statistic
 """
 
 from tests.benchmarks.foreign import (
+    affinities,
+    branches,
     cbam,
     channel,
+    choices,
     coordinate,
     dual,
     efficient_channel,
     heads,
+    masked_heads,  # noqa: F401 (its mistakes are listed)
+    masked_products,  # noqa: F401 (its mistakes are listed)
     position,
     products,
     several_pools,
+    skipping,
     spatial_gate,
     squeeze_excitation,
+    windows,
 )
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
@@ -33,6 +40,13 @@ FORMS = {
     "danet": dual.danet,
     "mhsa": heads.mhsa,
     "sdpa": products.sdpa,
+    "sliding-window": windows.sliding_window,
+    "flexible-segmentation": windows.flexible_segmentation,
+    "multi-scale": branches.multi_scale,
+    "residual": skipping.residual,
+    "hard": choices.hard,
+    "soft-hard": choices.soft_hard,
+    "pcm": affinities.pcm,
 }
 """The systems without a mistake: functions as those, with the hyperparameters that change the computation by name."""
 
