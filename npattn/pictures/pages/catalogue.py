@@ -15,6 +15,7 @@ from PIL import Image
 
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
@@ -43,6 +44,7 @@ PICTURES: dict[str, Draw] = {
     "dot_product_attention_tiles": draw_tiles,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
+    "diversity": draw_diversity,
 } | {
     Path(system.derivation).stem: functools.partial(draw_panel, key)
     for key, system in CATALOGUE.items()
