@@ -18,6 +18,7 @@ from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_exci
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
+from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
 from npattn.pictures.pages.panels import draw_panel
 from npattn.pictures.pages.projection import draw_projection
@@ -45,6 +46,7 @@ PICTURES: dict[str, Draw] = {
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
     "diversity": draw_diversity,
+    "layers": draw_layers,
 } | {
     Path(system.derivation).stem: functools.partial(draw_panel, key)
     for key, system in CATALOGUE.items()
