@@ -15,8 +15,10 @@ from PIL import Image
 
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
+from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
@@ -45,6 +47,8 @@ PICTURES: dict[str, Draw] = {
     "dot_product_attention_tiles": draw_tiles,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
+    "diversity": draw_diversity,
+    "layers": draw_layers,
 } | {
     Path(system.derivation).stem: functools.partial(draw_panels, key, NUMS_PANELS.get(key, 1))
     for key, system in CATALOGUE.items()
