@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.synonyms import is_synonym
+from npattn.synonyms import is_synonym, same_value
 
 __all__ = [
     "brief",
@@ -95,7 +95,8 @@ def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
         if not isinstance(value, str):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")
         if value not in choices:
-            raise ValueError(f"{call}: {name}={brief(value)}{did_you_mean(value, choices)} (expected {listed})")
+            meant = suggest(same_value(value, choices)) or did_you_mean(value, choices)
+            raise ValueError(f"{call}: {name}={brief(value)}{meant} (expected {listed})")
 
 
 def require_selection(call: str, choices: Collection[str], **values: Any) -> None:

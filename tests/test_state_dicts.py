@@ -26,8 +26,8 @@ from tests.strategies import NAMESPACE, modules
 
 SE = SqueezeExcitation(64)
 pytestmark = pytest.mark.usefixtures("patience")
-TIMM = ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")
-"""What timm calls the parameters of squeeze-and-excitation."""
+OTHERS = ("se_reduce.weight", "se_reduce.bias", "se_expand.weight", "se_expand.bias")
+"""What some code calls the parameters of squeeze-and-excitation; these names are not known."""
 
 
 def under_names(module, names):
@@ -62,19 +62,19 @@ def follow(message, mapping):
 @pytest.mark.parametrize("reduction", [16, 1])  # the second weight has another shape, or the same
 def test_names_of_another_library_are_told_by_shape_and_order(reduction):
     module = SqueezeExcitation(64, reduction)
-    mapping = under_names(module, TIMM)
+    mapping = under_names(module, OTHERS)
     message = complaint(module, mapping)
-    assert "unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'? " in message
+    assert "unknown parameter 'se_reduce.weight'; did you mean 'fc1.weight'? " in message
     assert (
-        "rename conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, conv_expand.weight to fc2.weight, "
-        "conv_expand.bias to fc2.bias (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
+        "rename se_reduce.weight to fc1.weight, se_reduce.bias to fc1.bias, se_expand.weight to fc2.weight, "
+        "se_expand.bias to fc2.bias (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
     )
     np.testing.assert_equal(module.from_state_dict(follow(message, mapping)), module.init())
 
 
 def test_a_call_is_told_the_names_as_loading_is():
-    with pytest.raises(ValueError, match=r"unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'\? rename"):
-        SE(under_names(SE, TIMM), np.ones((1, 64, 2, 2)))
+    with pytest.raises(ValueError, match=r"unknown parameter 'se_reduce.weight'; did you mean 'fc1.weight'\? rename"):
+        SE(under_names(SE, OTHERS), np.ones((1, 64, 2, 2)))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0)])
@@ -230,10 +230,10 @@ def test_a_prefix_under_which_something_almost_fits_is_told_with_what_is_missing
     assert "; prefix='layer1.0.se.' would bring these names and others (expected" in complaint(without, whole_model(1))
     some = {name: value for name, value in whole_model(1).items() if not name.endswith("bias")}
     assert "; prefix='layer1.0.se.' would bring some of these names (expected" in complaint(SE, some)
-    timm = {f"blocks.0.se.{name}": value for name, value in under_names(SE, TIMM).items()} | {"head.weight": np.ones(5)}
+    others = {f"blocks.0.se.{name}": value for name, value in under_names(SE, OTHERS).items()} | {"head.weight": np.ones(5)}
     assert (
-        "; prefix='blocks.0.se.' would fit, renamed: conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, "
-        "conv_expand.weight to fc2.weight, conv_expand.bias to fc2.bias (expected" in complaint(SE, timm)
+        "; prefix='blocks.0.se.' would fit, renamed: se_reduce.weight to fc1.weight, se_reduce.bias to fc1.bias, "
+        "se_expand.weight to fc2.weight, se_expand.bias to fc2.bias (expected" in complaint(SE, others)
     )
 
 
@@ -361,20 +361,20 @@ def test_the_call_that_fits_leaves_defaults_out_and_a_call_is_told_it_as_loading
 
 
 def test_other_names_and_other_hyperparameters_are_told_together():
-    mapping = under_names(SqueezeExcitation(64, 8), TIMM)
+    mapping = under_names(SqueezeExcitation(64, 8), OTHERS)
     message = complaint(SE, mapping)
     assert (
-        "unknown parameter 'conv_reduce.weight'; reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8), "
-        "with a renaming: conv_reduce.weight to fc1.weight, " in message
+        "unknown parameter 'se_reduce.weight'; reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8), "
+        "with a renaming: se_reduce.weight to fc1.weight, " in message
     )
     SqueezeExcitation(64, 8).from_state_dict(follow(message, mapping))
 
 
 def test_fewer_arrays_under_other_names_are_told_the_hyperparameter_before_the_names():
-    message = complaint(SE, {"fc.0.weight": np.ones((4, 64)), "fc.2.weight": np.ones((64, 4))})
+    message = complaint(SE, {"se.0.weight": np.ones((4, 64)), "se.2.weight": np.ones((64, 4))})
     assert (
-        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: fc.0.weight to fc1.weight"
-        " (with .reshape(4, 64, 1, 1)), fc.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
+        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: se.0.weight to fc1.weight"
+        " (with .reshape(4, 64, 1, 1)), se.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
     )
 
 
