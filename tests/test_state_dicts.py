@@ -230,7 +230,9 @@ def test_a_prefix_under_which_something_almost_fits_is_told_with_what_is_missing
     assert "; prefix='layer1.0.se.' would bring these names and others (expected" in complaint(without, whole_model(1))
     some = {name: value for name, value in whole_model(1).items() if not name.endswith("bias")}
     assert "; prefix='layer1.0.se.' would bring some of these names (expected" in complaint(SE, some)
-    others = {f"blocks.0.se.{name}": value for name, value in under_names(SE, OTHERS).items()} | {"head.weight": np.ones(5)}
+    others = {f"blocks.0.se.{name}": value for name, value in under_names(SE, OTHERS).items()} | {
+        "head.weight": np.ones(5)
+    }
     assert (
         "; prefix='blocks.0.se.' would fit, renamed: se_reduce.weight to fc1.weight, se_reduce.bias to fc1.bias, "
         "se_expand.weight to fc2.weight, se_expand.bias to fc2.bias (expected" in complaint(SE, others)
