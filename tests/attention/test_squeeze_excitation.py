@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import SqueezeExcitation
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.attention.parity import assert_parity, assert_state_dict_loads, in_pytorch
 from tests.strategies import cases, se_modules, seeds
 
 
@@ -16,13 +16,13 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            hidden = max(1, module.channels // module.reduction)
+            hidden = module.hidden or max(1, module.channels // module.reduction)
             self.fc1 = torch.nn.Conv2d(module.channels, hidden, 1, bias=module.bias)
             self.fc2 = torch.nn.Conv2d(hidden, module.channels, 1, bias=module.bias)
 
         def forward(self, x):
             p = torch.nn.functional.adaptive_avg_pool2d(x, 1)
-            return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(p))))
+            return x * in_pytorch(module.gate)(self.fc2(in_pytorch(module.activation)(self.fc1(p))))
 
     return Reference()
 
