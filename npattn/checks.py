@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.synonyms import is_synonym, same_value
+from npattn.synonyms import STAND_INS, is_synonym, same_value
 
 __all__ = [
     "brief",
@@ -168,7 +168,10 @@ def check_hyperparameters(
     """
     for name in given:
         if name not in expected:
-            known = [field for field in (*expected, *nested) if is_synonym(name, field.rpartition(".")[2])]
+            fields = {field: field.rpartition(".")[2] for field in (*expected, *nested)}
+            known = [field for field, bare in fields.items() if is_synonym(name, bare)]
+            others = [other for lacking, other in STAND_INS.items() if is_synonym(name, lacking)]
+            known = known or [field for field, bare in fields.items() if bare in others]
             free = [field for field in known if field not in given]
             meant = suggest(free or known) or did_you_mean(name, (*expected, *nested))
             raise TypeError(

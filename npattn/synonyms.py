@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["SYNONYMS", "VALUES", "Naming", "is_synonym", "same_value", "solid"]
+__all__ = ["STAND_INS", "SYNONYMS", "VALUES", "Naming", "is_synonym", "same_value", "solid"]
 
 SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
@@ -39,6 +39,8 @@ SYNONYMS = {
 }
 SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"
 """What else published code calls a hyperparameter, by the name that it has here."""
+STAND_INS = {"hidden": "reduction"}
+"""The hyperparameter that a synonym of another one may mean where a system lacks that."""
 VALUES = {
     "silu": "swish silu_",
     "relu": "relu_ rectifier",

@@ -149,6 +149,69 @@ def test_a_name_like_no_other_is_told_none(name):
     assert f"unknown parameter {name!r} (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
 
 
+# Published names
+
+
+PUBLISHED = [
+    (SE, ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")),
+    (SqueezeExcitation(64, bias=False), ("fc.0.weight", "fc.2.weight")),
+    (CBAMChannelGate(64, bias=False), ("fc1.weight", "fc2.weight")),
+    (CBAM(8, spatial=False), ("channel.fc1.weight", "channel.fc1.bias", "channel.fc2.weight", "channel.fc2.bias")),
+]
+
+
+@pytest.mark.parametrize("prefix", ["", "blocks.0.se."])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("module", "names"), PUBLISHED, ids=lambda value: type(value).__name__)
+def test_published_names_are_read_in_whatever_layout_has_the_same_order(module, names, prefix, flat):
+    expected = module.init(3)
+    given = dict(zip((prefix + name for name in names), expected.values(), strict=True))
+    unit_axes = () if flat else (1, 1)
+    given = {n: v.reshape(*v.shape[:2], *unit_axes) if v.ndim > 1 else v for n, v in given.items()}
+    others = {"conv_stem.weight": np.ones(3)} if prefix else {}
+    np.testing.assert_equal(module.from_state_dict(given | others, prefix), expected)
+
+
+def timms_gate(module):
+    """A spatial gate's parameters under timm's names, the mean's plane of the kernel first."""
+    of_norm = ("weight", "bias", "running_mean", "running_var")
+    names = ["conv.conv.weight", *(f"conv.bn.{name}" for name in of_norm)]
+    state = under_names(module, names)
+    return state | {names[0]: state[names[0]][:, ::-1], "conv.bn.num_batches_tracked": np.array(3)}
+
+
+def test_a_kernel_whose_planes_stand_in_the_opposite_order_is_turned_round():
+    module = CBAMSpatialGate(16)
+    assert module.init()["spatial.conv.weight"][0, 0].any()
+    np.testing.assert_equal(module.from_state_dict(timms_gate(module)), module.init())
+
+
+def test_other_hyperparameters_are_told_under_published_names_by_these():
+    other = under_names(SqueezeExcitation(64, hidden=24), PUBLISHED[0][1])
+    mapping = {f"se.{name}": value for name, value in other.items()}
+    assert complaint(SE, mapping, "se.").endswith(
+        "parameter 'se.conv_reduce.weight' has shape (24, 64, 1, 1); expected (4, 64, 1, 1); "
+        "hidden=24 would fit: SqueezeExcitation(channels=64, hidden=24)"
+    )
+    mapping = {name: value for name, value in mapping.items() if name.endswith("weight")}
+    assert "missing parameter 'se.conv_reduce.bias' of shape (4,); " in complaint(SE, mapping, "se.")
+
+
+def test_a_whole_model_of_published_names_is_told_the_prefix():
+    whole = {f"blocks.0.se.{name}": value for name, value in under_names(SE, PUBLISHED[0][1]).items()}
+    assert "; prefix='blocks.0.se.' would fit (expected" in complaint(SE, whole | {"head.weight": np.ones(5)})
+
+
+def test_names_of_two_sources_are_not_mixed():
+    names = ("conv_reduce.weight", "conv_reduce.bias", "fc.2.weight", "fc.2.bias")
+    assert "unknown parameter 'conv_reduce.weight'" in complaint(SE, under_names(SE, names))
+
+
+def test_a_call_with_published_names_is_told_who_reads_them():
+    with pytest.raises(ValueError, match=r"'conv\.conv\.weight'; these names are read by from_state_dict"):
+        CBAMSpatialGate(16)(timms_gate(CBAMSpatialGate(16)), np.ones((1, 16, 2, 2)))
+
+
 # Prefixes
 
 

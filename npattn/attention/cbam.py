@@ -271,8 +271,10 @@ class CBAM(Module):
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C); ``attention["spatial"]``:
-    (B, 1, H, W). Parameters and running statistics, named as in the authors' code, are those of the two under
-    ``ChannelGate.`` and ``SpatialGate.``; timm's ``channel.`` and ``spatial.`` are read too.
+    (B, 1, H, W). Parameters, named as in the authors' code: ``ChannelGate.mlp.1.weight``, ``ChannelGate.mlp.1.bias``,
+    ``ChannelGate.mlp.3.weight``, ``ChannelGate.mlp.3.bias``, ``SpatialGate.spatial.conv.weight``,
+    ``SpatialGate.spatial.bn.weight``, ``SpatialGate.spatial.bn.bias``, shaped as in the two; the running statistics
+    stand beside the last two. timm's names, ``channel.fc1.weight`` and so on, are read too.
 
     References
     ----------

@@ -63,6 +63,20 @@ def test_renaming_channels_renames_the_output(case, random):
     np.testing.assert_allclose(module(renamed, inputs["x"][:, order]).output, output[:, order], rtol=1e-10, atol=1e-12)
 
 
+def test_a_number_of_hidden_channels_stands_in_place_of_the_reduction():
+    shapes = SqueezeExcitation(64, reduction=2, hidden=5).parameter_shapes()
+    assert (shapes["fc1.weight"], shapes["fc2.weight"]) == ((5, 64, 1, 1), (64, 5, 1, 1))
+
+
+def test_a_hard_gate_beyond_its_corners_is_exact_and_sends_nothing_back():
+    module = SqueezeExcitation(channels=2, hidden=1, gate="hard_sigmoid")
+    params, inputs = generic_values(module)
+    run = module(params | {"fc2.bias": np.array([90.0, -90.0])}, inputs["x"])
+    np.testing.assert_array_equal(run.attention["channel"], np.broadcast_to([1.0, 0.0], (len(inputs["x"]), 2)))
+    _, grads = run.backward(inputs["x"])
+    assert not any(gradient.any() for gradient in grads.values())
+
+
 def test_training_starts_from_he_weights_and_zero_biases():
     params = SqueezeExcitation(channels=512, reduction=2).init(seed=3)
     assert not params["fc1.bias"].any()
