@@ -75,6 +75,14 @@ class Naming:
     layers: Mapping[str, str] | None = None
     reversed_inputs: Collection[str] = ()
 
+    @classmethod
+    def join(cls, *parts: tuple[str, str, Naming]) -> Naming:
+        """Join those of a system's parts, each with the prefix that it has in published code and the one here."""
+        layers = {
+            theirs + name: ours + layer for theirs, ours, part in parts for name, layer in (part.layers or {}).items()
+        }
+        return cls(layers, [ours + name for _, ours, part in parts for name in part.reversed_inputs])
+
     def knows(self, name: str) -> bool:
         """Tell whether a name is that of one of the layers' arrays."""
         return self.layers is None or name.rpartition(".")[0] in self.layers

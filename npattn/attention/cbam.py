@@ -295,14 +295,9 @@ class CBAM(Module):
     key: ClassVar = "cbam"
     paper: ClassVar = PAPER
     published: ClassVar = (
-        Naming(
-            {
-                "channel.fc1": "ChannelGate.mlp.1",
-                "channel.fc2": "ChannelGate.mlp.3",
-                "spatial.conv.conv": "SpatialGate.spatial.conv",
-                "spatial.conv.bn": "SpatialGate.spatial.bn",
-            },
-            reversed_inputs=["SpatialGate.spatial.conv.weight"],
+        Naming.join(
+            ("channel.", "ChannelGate.", CBAMChannelGate.published[0]),
+            ("spatial.", "SpatialGate.", CBAMSpatialGate.published[0]),
         ),
     )
 
@@ -326,8 +321,8 @@ class CBAM(Module):
     @property
     def channel_gate(self) -> CBAMChannelGate:
         """The first gate."""
-        excitation = self.hidden, self.bias, self.activation, self.gate
-        return CBAMChannelGate(self.channels, self.reduction, self.pools, *excitation)
+        of_layers = self.hidden, self.bias, self.activation, self.gate
+        return CBAMChannelGate(self.channels, self.reduction, self.pools, *of_layers)
 
     @property
     def spatial_gate(self) -> CBAMSpatialGate:
