@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.synonyms import is_synonym
+from npattn.synonyms import STAND_INS, is_synonym, same_value
 
 __all__ = [
     "brief",
@@ -95,7 +95,8 @@ def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
         if not isinstance(value, str):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")
         if value not in choices:
-            raise ValueError(f"{call}: {name}={brief(value)}{did_you_mean(value, choices)} (expected {listed})")
+            meant = suggest(same_value(value, choices)) or did_you_mean(value, choices)
+            raise ValueError(f"{call}: {name}={brief(value)}{meant} (expected {listed})")
 
 
 def require_selection(call: str, choices: Collection[str], **values: Any) -> None:
@@ -167,7 +168,10 @@ def check_hyperparameters(
     """
     for name in given:
         if name not in expected:
-            known = [field for field in (*expected, *nested) if is_synonym(name, field.rpartition(".")[2])]
+            fields = {field: field.rpartition(".")[2] for field in (*expected, *nested)}
+            known = [field for field, bare in fields.items() if is_synonym(name, bare)]
+            others = [other for lacking, other in STAND_INS.items() if is_synonym(name, lacking)]
+            known = known or [field for field, bare in fields.items() if bare in others]
             free = [field for field in known if field not in given]
             meant = suggest(free or known) or did_you_mean(name, (*expected, *nested))
             raise TypeError(

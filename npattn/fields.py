@@ -50,8 +50,8 @@ def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED) -> A
     return dataclasses.field(default=default, metadata={"check": check})
 
 
-def integer(least: int, default: Any = REQUIRED) -> Any:
-    """Declare an integer that is at least so large.
+def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
+    """Declare an integer that is at least so large; if it is to be odd, one that is.
 
     Examples
     --------
@@ -63,6 +63,11 @@ def integer(least: int, default: Any = REQUIRED) -> Any:
 
     def check(system: str, name: str, value: Any) -> Any:
         require_integers(system, least, **{name: value})
+        if odd and value % 2 == 0:
+            raise ValueError(
+                f"{system}: {name}={value}; expected an odd number, which has as many neighbours on either side: "
+                f"{value - 1} or {value + 1}"
+            )
         return value
 
     return checked(check, default)

@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from npattn.synonyms import solid
+
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["Change", "Shape", "declared", "default_of", "search", "solid"]
+__all__ = ["Change", "Shape", "declared", "default_of", "search"]
 
 Shape = tuple[int, ...]
 
@@ -56,11 +58,6 @@ class Change:
 def declared(module: Module) -> dict[str, Shape]:
     """List the shapes of a system's parameters and buffers."""
     return module.parameter_shapes() | module.buffer_shapes()
-
-
-def solid(shape: Shape) -> Shape:
-    """Leave out the axes of length 1: shapes that agree in the others hold the same numbers in the same order."""
-    return tuple(size for size in shape if size != 1)
 
 
 def search(
@@ -114,11 +111,12 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
                     score = agreement(shapes, wanted)
                     if score > max(least, -len(shapes.keys() ^ wanted.keys())):
                         scores.append((score, change))
-                better += sorted(scores, key=lambda each: -each[0])[:MAX_KEPT]
+                scores = sorted(scores, key=lambda each: -each[0])[:MAX_KEPT]
+                better += [(default_of(field) is None, -score, change) for score, change in scores]
             if renamed:
                 return renamed
-            better.sort(key=lambda each: -each[0])
-            starts = [change for _, change in better[:MAX_STARTS]]
+            better.sort(key=lambda each: each[:2])  # what overrides a rule that others are made by comes last
+            starts = [change for *_, change in better[:MAX_STARTS]]
     return None
 
 

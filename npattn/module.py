@@ -27,7 +27,8 @@ from npattn.calls import (
 from npattn.checks import check_hyperparameters, describe_type
 from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
-from npattn.state_dicts import check_parameter_names, check_parameter_shapes
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming
+from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
@@ -134,6 +135,8 @@ class Module(metaclass=Constructor):
     """Inputs for which backward returns None: masks, noise, labels. They may be of integers or booleans as well."""
     options: ClassVar[Sequence[Mapping[str, Any]]] = ()
     """Hyperparameters that `npattn.oracle.cases` tries: in each case, what differs from the example's."""
+    published: ClassVar[Sequence[Naming]] = ()
+    """Other names that published code has for its layers: `from_state_dict` reads them as well."""
     pairs_positions: ClassVar[bool] = False
     """Whether every position looks at all others, so that the work grows as the square of their number."""
     derivation: ClassVar[str]
@@ -290,6 +293,9 @@ class Module(metaclass=Constructor):
     def from_state_dict(self, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
         """Take parameters and buffers from a published checkpoint.
 
+        Names are those of `parameter_shapes` or, all of them, those that one of `published` has for the same layers;
+        arrays under the latter are laid out as they are here.
+
         Parameters
         ----------
         mapping : mapping of str to array
@@ -316,12 +322,17 @@ class Module(metaclass=Constructor):
             raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
         whole = {str(name): value for name, value in mapping.items()}
         arrays = strip_prefix(prefix, whole)
+        naming = find_naming(self, arrays)
+        arrays = {naming.translate(name): value for name, value in arrays.items()}
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
         arrays = {name: value for name, value in arrays.items() if name not in counters}
-        check_parameter_names(call, self, arrays, prefix, whole)
-        names = self.parameter_shapes() | self.buffer_shapes()
-        params = {name: to_numpy(arrays[name], f"{call}: {prefix}{name}") for name in names}
-        check_parameter_shapes(call, self, params, prefix)
+        check_parameter_names(call, self, arrays, prefix, whole, naming=naming)
+        shapes = self.parameter_shapes() | self.buffer_shapes()
+        params = {
+            name: naming.lay_out(name, to_numpy(arrays[name], f"{call}: {prefix}{naming.restore(name)}"), shape)
+            for name, shape in shapes.items()
+        }
+        check_parameter_shapes(call, self, params, prefix, naming=naming)
         return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
     def __call__(self, params: Params, *inputs: Array) -> Pass:

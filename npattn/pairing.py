@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from npattn.fitting import Shape, solid
+from npattn.fitting import Shape
+from npattn.synonyms import solid
 
 __all__ = ["ending", "pair_all", "pair_names", "stem"]
 

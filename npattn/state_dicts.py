@@ -5,20 +5,30 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from npattn.checks import nearest, suggest
-from npattn.fitting import Shape, declared, default_of, search, solid
+from npattn.fitting import Shape, declared, default_of, search
 from npattn.pairing import ending, pair_all, pair_names, stem
+from npattn.synonyms import Naming, solid
 
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["check_parameter_names", "check_parameter_shapes"]
+__all__ = ["check_parameter_names", "check_parameter_shapes", "find_naming"]
 
 LISTED = 3
 """Prefixes that a message lists before it counts the others."""
+OURS = Naming()
+"""The names that stand here."""
+
+
+def find_naming(module: Module, names: Collection[str]) -> Naming:
+    """Return the published naming that knows all of some names, if they are not those that stand here."""
+    expected = declared(module)
+    known = (naming for naming in module.published if all(map(naming.knows, names)))
+    return OURS if not names or any(name in expected for name in names) else next(known, OURS)
 
 
 def check_parameter_names(
@@ -27,6 +37,8 @@ def check_parameter_names(
     given: Mapping[Any, Any],
     prefix: str | None = None,
     whole: Mapping[str, Any] | None = None,
+    *,
+    naming: Naming = OURS,
 ) -> None:
     """Refuse missing and unknown names, and say what would make them fit.
 
@@ -41,6 +53,8 @@ def check_parameter_names(
         Where in `whole` they stand; None where the caller can't be given one.
     whole : mapping of str to array, optional
         Where other prefixes are looked for; `given` by default.
+    naming : Naming, optional
+        Whose names, translated, are given.
 
     Raises
     ------
@@ -53,18 +67,21 @@ def check_parameter_names(
     unknown = [name for name in shapes if name not in expected]
     missing = [name for name in expected if name not in shapes]
     before = prefix or ""
-    found = f"missing parameter {before + missing[0]!r} of shape {expected[missing[0]]}" if missing else ""
+    found = ""
+    if missing:
+        found = f"missing parameter {before + naming.restore(missing[0])!r} of shape {expected[missing[0]]}"
     if unknown:
-        found = f"unknown parameter {(before + unknown[0] if before else unknown[0])!r}"
+        found = f"unknown parameter {(before + naming.restore(unknown[0]) if before else unknown[0])!r}"
     texts = {str(name): shape for name, shape in shapes.items()}
     whole = given if whole is None else whole
     pairs = pair_all(texts, expected)
     hint = (
         entry_hint(expected, whole)
-        or prefix_hint(expected, whole, prefix)
+        or published_hint(module, given, prefix)
+        or prefix_hint(module, whole, prefix)
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
         or change_hint(module, texts, before)
-        or (missing and prefix_hint(expected, whole, prefix, renamed=True))
+        or (missing and prefix_hint(module, whole, prefix, renamed=True))
         or renaming_hint(pairs, texts, expected, before)
         or name_hint(expected, texts, before)
     )
@@ -74,7 +91,9 @@ def check_parameter_names(
     raise ValueError(f"{call}: {found}{hint}" + (f" (expected {names})" if unknown else ""))
 
 
-def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any], prefix: str = "") -> None:
+def check_parameter_shapes(
+    call: Any, module: Module, arrays: Mapping[str, Any], prefix: str = "", *, naming: Naming = OURS
+) -> None:
     """Refuse an array whose shape is not the one declared under its name, and say what would make it fit.
 
     Raises
@@ -86,9 +105,10 @@ def check_parameter_shapes(call: Any, module: Module, arrays: Mapping[str, Any],
     if given == expected:
         return
     wrong = [name for name in expected if given[name] != expected[name]]
-    hint = layout_hint(wrong, given, expected, prefix) or change_hint(module, given, prefix)
+    names = {name: prefix + naming.restore(name) for name in wrong}
+    hint = layout_hint(names, given, expected) or change_hint(module, given, prefix)
     first = wrong[0]
-    raise ValueError(f"{call}: parameter {prefix + first!r} has shape {given[first]}; expected {expected[first]}{hint}")
+    raise ValueError(f"{call}: parameter {names[first]!r} has shape {given[first]}; expected {expected[first]}{hint}")
 
 
 def shape_of(value: Any) -> Shape | None:
@@ -150,11 +170,17 @@ def entry_hint(expected: Mapping[str, Shape], whole: Mapping[Any, Any]) -> str:
     return f"; the entry {most!r} is a mapping of names to arrays: pass that one"
 
 
-def prefix_hint(
-    expected: Mapping[str, Shape], whole: Mapping[Any, Any], prefix: str | None, *, renamed: bool = False
-) -> str:
+def published_hint(module: Module, given: Mapping[Any, Any], prefix: str | None) -> str:
+    """Say, where a call is given published names, who reads them."""
+    known = prefix is None and find_naming(module, list(map(str, given))) is not OURS
+    return "; these names are read by from_state_dict" if known else ""
+
+
+def prefix_hint(module: Module, whole: Mapping[Any, Any], prefix: str | None, *, renamed: bool = False) -> str:
     """Say under which prefixes of a whole model's state dict all that is expected stands; `renamed`: what may be it."""
+    expected = declared(module)
     groups = part_shapes(whole, max_size=largest_part(expected))
+    groups = {start: translate(module, shapes) for start, shapes in groups.items()}
     groups.pop(prefix or "", None)
     named = [start for start, shapes in groups.items() if shapes.keys() == expected.keys()]
     fits = [
@@ -204,6 +230,16 @@ def part_shapes(whole: Mapping[Any, Any], max_size: int) -> dict[str, dict[str, 
     }
 
 
+def translate(module: Module, shapes: Mapping[str, Shape | None]) -> dict[str, Shape | None]:
+    """Give published names the ones that stand here, and shapes that can be laid out so the ones that stand here."""
+    naming, expected = find_naming(module, shapes), declared(module)
+    if naming is OURS:
+        return dict(shapes)
+    found = {naming.translate(name): shape for name, shape in shapes.items()}
+    alike = [name for name in found.keys() & expected.keys() if solid(found[name] or ()) == solid(expected[name])]
+    return found | {name: expected[name] for name in alike}
+
+
 def largest_part(expected: Mapping[str, Shape]) -> int:
     """Return how many arrays a part may hold that could be the system with other hyperparameters."""
     return 2 * len(expected) + 4
@@ -243,12 +279,12 @@ def conversion(given: Shape | None, expected: Shape) -> str:
     return ""
 
 
-def layout_hint(wrong: list[str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape], prefix: str) -> str:
-    """Say how to lay out all arrays of a wrong shape, if each can be."""
-    calls = {name: conversion(given[name], expected[name]) for name in wrong}
+def layout_hint(names: Mapping[str, str], given: Mapping[str, Shape | None], expected: Mapping[str, Shape]) -> str:
+    """Say how to lay out all arrays of a wrong shape, if each can be; `names` has the names to be written."""
+    calls = {written: conversion(given[name], expected[name]) for name, written in names.items()}
     if not all(calls.values()):
         return ""
-    listed = ", ".join(prefix + name + call for name, call in calls.items())
+    listed = ", ".join(name + call for name, call in calls.items())
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
 
 
@@ -269,9 +305,10 @@ def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) 
 
 
 def fits_renamed(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bool:
-    """Tell whether two lists of shapes agree but for the names."""
+    """Tell whether two lists of shapes agree but for the names, which are others."""
     return (
-        len(shapes) == len(wanted) > 1
+        shapes.keys() != wanted.keys()
+        and len(shapes) == len(wanted) > 1
         and Counter(shapes.values()) == Counter(wanted.values())
         and len(pair_names(dict(wanted), dict(shapes))) == len(wanted)
     )

@@ -1,17 +1,24 @@
-"""What published code calls the hyperparameters that have other names here."""
+"""What published code calls the hyperparameters, their values and the parameters that have other names here."""
 
 from __future__ import annotations
 
-__all__ = ["SYNONYMS", "is_synonym"]
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["STAND_INS", "SYNONYMS", "VALUES", "Naming", "is_synonym", "same_value", "solid"]
 
 SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
     "in_dim embed_dim d_model hidden_size width inp inc c ch chs c1 cin c_in",
     "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
-    "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor squeeze_channels reduction_ratio "
-    "reduction_rate reduction_factor reduce rd_channels",
-    "kernel_size": "k k_size ksize kernel ks window",
-    "bias": "qkv_bias conv_bias",
+    "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor reduction_ratio "
+    "reduction_rate reduction_factor reduce",
+    "hidden": "hidden_channels hidden_dim rd_channels squeeze_channels mid_channels mid bottleneck",
+    "activation": "act act_layer act_fn act1 nonlinearity delta",
+    "gate": "gate_layer gate_fn scale_activation sigmoid",
+    "kernel_size": "k k_size ksize kernel ks window spatial_kernel_size",
+    "bias": "qkv_bias conv_bias mlp_bias",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",
     "rates": "dilations dilation atrous_rates atrous dilation_rates",
@@ -32,6 +39,89 @@ SYNONYMS = {
 }
 SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"
 """What else published code calls a hyperparameter, by the name that it has here."""
+STAND_INS = {"hidden": "reduction"}
+"""The hyperparameter that a synonym of another one may mean where a system lacks that."""
+VALUES = {
+    "silu": "swish silu_",
+    "relu": "relu_ rectifier",
+    "hard_swish": "hswish h_swish hardswish",
+    "sigmoid": "logistic sigm",
+    "hard_sigmoid": "hsigmoid h_sigmoid hardsigmoid",
+}
+"""What else published code calls a hyperparameter's value, by the name that it has here."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What published code calls a system's layers, and how it lays their arrays out.
+
+    Attributes
+    ----------
+    layers : mapping of str to str, optional
+        The names that layers have here, by their published ones: what stands before ``.weight`` and the like. Without
+        it all names are those that stand here.
+    reversed_inputs : collection of str
+        Kernels, by their names here, whose input channels stand in the opposite order.
+
+    Examples
+    --------
+    >>> timm = Naming({"conv_reduce": "fc1", "conv_expand": "fc2"})
+    >>> timm.knows("conv_expand.bias"), timm.knows("conv_stem.weight")
+    (True, False)
+    >>> timm.translate("conv_expand.bias"), timm.restore("fc2.bias")
+    ('fc2.bias', 'conv_expand.bias')
+    """
+
+    layers: Mapping[str, str] | None = None
+    reversed_inputs: Collection[str] = ()
+
+    @classmethod
+    def join(cls, *parts: tuple[str, str, Naming]) -> Naming:
+        """Join those of a system's parts, each with the prefix that it has in published code and the one here."""
+        layers = {
+            theirs + name: ours + layer for theirs, ours, part in parts for name, layer in (part.layers or {}).items()
+        }
+        return cls(layers, [ours + name for _, ours, part in parts for name in part.reversed_inputs])
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a name is that of one of the layers' arrays."""
+        return self.layers is None or name.rpartition(".")[0] in self.layers
+
+    def translate(self, name: str) -> str:
+        """Return the name that a published one has here."""
+        return name if self.layers is None else rename_layer(name, self.layers)
+
+    def restore(self, name: str) -> str:
+        """Return the published name of what has a name here."""
+        return rename_layer(name, {ours: theirs for theirs, ours in (self.layers or {}).items()})
+
+    def lay_out(self, name: str, array: Any, shape: tuple[int, ...]) -> Any:
+        """Lay an array out as that of a name here, as far as axes of length 1 and the order of its inputs go."""
+        if self.layers is not None and solid(array.shape) == solid(shape):
+            array = array.reshape(shape)
+        return array[:, ::-1] if name in self.reversed_inputs and array.ndim > 1 else array
+
+
+def rename_layer(name: str, layers: Mapping[str, str]) -> str:
+    """Give a layer's array the name that the layer has in a mapping, if it has one there."""
+    layer, dot, array = name.rpartition(".")
+    return f"{layers.get(layer, layer)}{dot}{array}"
+
+
+def solid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave out the axes of length 1: shapes that agree in the others hold the same numbers in the same order."""
+    return tuple(size for size in shape if size != 1)
+
+
+def same_value(given: str, choices: Collection[str]) -> list[str]:
+    """List the choices that published code calls by a name.
+
+    Examples
+    --------
+    >>> same_value("Swish", ["relu", "silu", "hard_swish"])
+    ['silu']
+    """
+    return [choice for choice in choices if given.lower() in VALUES.get(choice, "").split()]
 
 
 def is_synonym(name: str, field: str) -> bool:

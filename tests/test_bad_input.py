@@ -547,7 +547,10 @@ MEANT = {
     "channels": "in_channels in_planes inplanes planes dim in_dim embed_dim num_channels gate_channels c inp channel",
     "in_channels": "channels in_planes inplanes dim num_channels inp",
     "out_channels": "out out_planes oup",
-    "reduction": "ratio r rd_ratio squeeze squeeze_channels reduction_ratio reduction_rate Ratio",
+    "reduction": "ratio r rd_ratio squeeze reduction_ratio reduction_rate Ratio",
+    "hidden": "rd_channels squeeze_channels hidden_channels mid_channels",
+    "activation": "act_layer act nonlinearity",
+    "gate": "gate_layer scale_activation",
     "kernel_size": "k k_size kernel ks",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
@@ -579,6 +582,34 @@ def test_hyperparameter_under_a_name_of_published_code_is_told_the_one_it_stands
                     TypeError, f"{system.__name__}: unknown hyperparameter {other!r}; did you mean {field!r}? (expected"
                 ):
                     system(**{other: 2})
+
+
+@pytest.mark.parametrize("system", [SqueezeExcitation, npattn.CBAM])
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("activation", "swish", "silu"),
+        ("activation", "hardswish", "hard_swish"),
+        ("activation", "ReLU", "relu"),
+        ("gate", "hsigmoid", "hard_sigmoid"),
+        ("gate", "logistic", "sigmoid"),
+    ],
+)
+def test_an_activation_under_another_name_is_told_the_one_it_stands_for(system, name, value, meant):
+    with refused(ValueError, f"{system.__name__}: {name}={value!r}; did you mean {meant!r}? (expected "):
+        system(8, **{name: value})
+
+
+def test_a_number_of_hidden_channels_is_told_the_reduction_where_no_number_is_taken():
+    with refused(TypeError, "unknown hyperparameter 'squeeze_channels'; did you mean 'reduction'?"):
+        npattn.FlexibleAttention(8, squeeze_channels=2)
+
+
+@pytest.mark.parametrize("system", [npattn.CBAM, npattn.CBAMSpatialGate])
+@pytest.mark.parametrize("value", [2, 8])
+def test_an_even_kernel_of_a_map_is_told_its_odd_neighbours(system, value):
+    with refused(ValueError, f"{system.__name__}: kernel_size={value}; expected an odd number", f": {value - 1} or"):
+        system(8, kernel_size=value)
 
 
 def test_hyperparameter_that_is_given_already_is_meant_last():

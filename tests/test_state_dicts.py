@@ -26,8 +26,8 @@ from tests.strategies import NAMESPACE, modules
 
 SE = SqueezeExcitation(64)
 pytestmark = pytest.mark.usefixtures("patience")
-TIMM = ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")
-"""What timm calls the parameters of squeeze-and-excitation."""
+OTHERS = ("se_reduce.weight", "se_reduce.bias", "se_expand.weight", "se_expand.bias")
+"""What some code calls the parameters of squeeze-and-excitation; these names are not known."""
 
 
 def under_names(module, names):
@@ -62,19 +62,19 @@ def follow(message, mapping):
 @pytest.mark.parametrize("reduction", [16, 1])  # the second weight has another shape, or the same
 def test_names_of_another_library_are_told_by_shape_and_order(reduction):
     module = SqueezeExcitation(64, reduction)
-    mapping = under_names(module, TIMM)
+    mapping = under_names(module, OTHERS)
     message = complaint(module, mapping)
-    assert "unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'? " in message
+    assert "unknown parameter 'se_reduce.weight'; did you mean 'fc1.weight'? " in message
     assert (
-        "rename conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, conv_expand.weight to fc2.weight, "
-        "conv_expand.bias to fc2.bias (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
+        "rename se_reduce.weight to fc1.weight, se_reduce.bias to fc1.bias, se_expand.weight to fc2.weight, "
+        "se_expand.bias to fc2.bias (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
     )
     np.testing.assert_equal(module.from_state_dict(follow(message, mapping)), module.init())
 
 
 def test_a_call_is_told_the_names_as_loading_is():
-    with pytest.raises(ValueError, match=r"unknown parameter 'conv_reduce.weight'; did you mean 'fc1.weight'\? rename"):
-        SE(under_names(SE, TIMM), np.ones((1, 64, 2, 2)))
+    with pytest.raises(ValueError, match=r"unknown parameter 'se_reduce.weight'; did you mean 'fc1.weight'\? rename"):
+        SE(under_names(SE, OTHERS), np.ones((1, 64, 2, 2)))
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0)])
@@ -147,6 +147,69 @@ def test_a_name_that_fits_by_spelling_alone_is_told_with_the_shape_that_is_expec
 def test_a_name_like_no_other_is_told_none(name):
     message = complaint(SqueezeExcitation(8), SqueezeExcitation(8).init() | {name: np.ones((3, 5, 7))})
     assert f"unknown parameter {name!r} (expected fc1.weight, fc1.bias, fc2.weight, fc2.bias)" in message
+
+
+# Published names
+
+
+PUBLISHED = [
+    (SE, ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")),
+    (SqueezeExcitation(64, bias=False), ("fc.0.weight", "fc.2.weight")),
+    (CBAMChannelGate(64, bias=False), ("fc1.weight", "fc2.weight")),
+    (CBAM(8, spatial=False), ("channel.fc1.weight", "channel.fc1.bias", "channel.fc2.weight", "channel.fc2.bias")),
+]
+
+
+@pytest.mark.parametrize("prefix", ["", "blocks.0.se."])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize(("module", "names"), PUBLISHED, ids=lambda value: type(value).__name__)
+def test_published_names_are_read_in_whatever_layout_has_the_same_order(module, names, prefix, flat):
+    expected = module.init(3)
+    given = dict(zip((prefix + name for name in names), expected.values(), strict=True))
+    unit_axes = () if flat else (1, 1)
+    given = {n: v.reshape(*v.shape[:2], *unit_axes) if v.ndim > 1 else v for n, v in given.items()}
+    others = {"conv_stem.weight": np.ones(3)} if prefix else {}
+    np.testing.assert_equal(module.from_state_dict(given | others, prefix), expected)
+
+
+def timms_gate(module):
+    """A spatial gate's parameters under timm's names, the mean's plane of the kernel first."""
+    of_norm = ("weight", "bias", "running_mean", "running_var")
+    names = ["conv.conv.weight", *(f"conv.bn.{name}" for name in of_norm)]
+    state = under_names(module, names)
+    return state | {names[0]: state[names[0]][:, ::-1], "conv.bn.num_batches_tracked": np.array(3)}
+
+
+def test_a_kernel_whose_planes_stand_in_the_opposite_order_is_turned_round():
+    module = CBAMSpatialGate(16)
+    assert module.init()["spatial.conv.weight"][0, 0].any()
+    np.testing.assert_equal(module.from_state_dict(timms_gate(module)), module.init())
+
+
+def test_other_hyperparameters_are_told_under_published_names_by_these():
+    other = under_names(SqueezeExcitation(64, hidden=24), PUBLISHED[0][1])
+    mapping = {f"se.{name}": value for name, value in other.items()}
+    assert complaint(SE, mapping, "se.").endswith(
+        "parameter 'se.conv_reduce.weight' has shape (24, 64, 1, 1); expected (4, 64, 1, 1); "
+        "hidden=24 would fit: SqueezeExcitation(channels=64, hidden=24)"
+    )
+    mapping = {name: value for name, value in mapping.items() if name.endswith("weight")}
+    assert "missing parameter 'se.conv_reduce.bias' of shape (4,); " in complaint(SE, mapping, "se.")
+
+
+def test_a_whole_model_of_published_names_is_told_the_prefix():
+    whole = {f"blocks.0.se.{name}": value for name, value in under_names(SE, PUBLISHED[0][1]).items()}
+    assert "; prefix='blocks.0.se.' would fit (expected" in complaint(SE, whole | {"head.weight": np.ones(5)})
+
+
+def test_names_of_two_sources_are_not_mixed():
+    names = ("conv_reduce.weight", "conv_reduce.bias", "fc.2.weight", "fc.2.bias")
+    assert "unknown parameter 'conv_reduce.weight'" in complaint(SE, under_names(SE, names))
+
+
+def test_a_call_with_published_names_is_told_who_reads_them():
+    with pytest.raises(ValueError, match=r"'conv\.conv\.weight'; these names are read by from_state_dict"):
+        CBAMSpatialGate(16)(timms_gate(CBAMSpatialGate(16)), np.ones((1, 16, 2, 2)))
 
 
 # Prefixes
@@ -230,10 +293,12 @@ def test_a_prefix_under_which_something_almost_fits_is_told_with_what_is_missing
     assert "; prefix='layer1.0.se.' would bring these names and others (expected" in complaint(without, whole_model(1))
     some = {name: value for name, value in whole_model(1).items() if not name.endswith("bias")}
     assert "; prefix='layer1.0.se.' would bring some of these names (expected" in complaint(SE, some)
-    timm = {f"blocks.0.se.{name}": value for name, value in under_names(SE, TIMM).items()} | {"head.weight": np.ones(5)}
+    others = {f"blocks.0.se.{name}": value for name, value in under_names(SE, OTHERS).items()} | {
+        "head.weight": np.ones(5)
+    }
     assert (
-        "; prefix='blocks.0.se.' would fit, renamed: conv_reduce.weight to fc1.weight, conv_reduce.bias to fc1.bias, "
-        "conv_expand.weight to fc2.weight, conv_expand.bias to fc2.bias (expected" in complaint(SE, timm)
+        "; prefix='blocks.0.se.' would fit, renamed: se_reduce.weight to fc1.weight, se_reduce.bias to fc1.bias, "
+        "se_expand.weight to fc2.weight, se_expand.bias to fc2.bias (expected" in complaint(SE, others)
     )
 
 
@@ -361,20 +426,20 @@ def test_the_call_that_fits_leaves_defaults_out_and_a_call_is_told_it_as_loading
 
 
 def test_other_names_and_other_hyperparameters_are_told_together():
-    mapping = under_names(SqueezeExcitation(64, 8), TIMM)
+    mapping = under_names(SqueezeExcitation(64, 8), OTHERS)
     message = complaint(SE, mapping)
     assert (
-        "unknown parameter 'conv_reduce.weight'; reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8), "
-        "with a renaming: conv_reduce.weight to fc1.weight, " in message
+        "unknown parameter 'se_reduce.weight'; reduction=8 would fit: SqueezeExcitation(channels=64, reduction=8), "
+        "with a renaming: se_reduce.weight to fc1.weight, " in message
     )
     SqueezeExcitation(64, 8).from_state_dict(follow(message, mapping))
 
 
 def test_fewer_arrays_under_other_names_are_told_the_hyperparameter_before_the_names():
-    message = complaint(SE, {"fc.0.weight": np.ones((4, 64)), "fc.2.weight": np.ones((64, 4))})
+    message = complaint(SE, {"se.0.weight": np.ones((4, 64)), "se.2.weight": np.ones((64, 4))})
     assert (
-        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: fc.0.weight to fc1.weight"
-        " (with .reshape(4, 64, 1, 1)), fc.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
+        "; bias=False would fit: SqueezeExcitation(channels=64, bias=False), with a renaming: se.0.weight to fc1.weight"
+        " (with .reshape(4, 64, 1, 1)), se.2.weight to fc2.weight (with .reshape(64, 4, 1, 1)) (expected" in message
     )
 
 

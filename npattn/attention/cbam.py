@@ -9,10 +9,12 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.checks import check_variance
-from npattn.fields import boolean, choices, integer
+from npattn.fields import boolean, choice, choices, integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.ops.global_pooling import GLOBAL_POOLS
 from npattn.parameters import Parameter, add_prefix, norm_buffers, norm_parameters
+from npattn.synonyms import Naming
 from npattn.typing import Array, Params
 
 PAPER = Paper(
@@ -29,7 +31,8 @@ class CBAMChannelGate(Module):
     """Gate each channel by a two-layer network that several summaries of the channels share.
 
     Each pool makes one number of every channel. One network of two layers, the same for all pools, takes each
-    pool's numbers to logits; the logits are added: a = σ(Σ_pool W₂ relu(W₁ pool(x) + b₁) + b₂), y = x ⊙ a.
+    pool's numbers to logits; the logits are added: a = σ(Σ_pool W₂ φ(W₁ pool(x) + b₁) + b₂), y = x ⊙ a, where φ is
+    relu and σ the logistic sigmoid unless said otherwise.
 
     Parameters
     ----------
@@ -39,20 +42,26 @@ class CBAMChannelGate(Module):
         r; the hidden layer has max(1, C // r) channels.
     pools : tuple of str, default ("avg", "max")
         Some of ``"avg"``, ``"max"``, ``"lp"`` (the Euclidean norm) and ``"lse"`` (log-sum-exp), each at most once.
+    hidden : int, optional
+        Channels of the hidden layer, in place of C // r.
+    bias : bool, default True
+        Whether the two layers have biases, as in the authors' code; timm's have none.
+    activation : {"relu", "silu", "hard_swish"}, default "relu"
+        φ, between the layers.
+    gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
+        σ, which makes the gates.
 
     Raises
     ------
-    TypeError
-        If `channels` or `reduction` is no integer, or `pools` no tuple or list.
-    ValueError
-        If `channels` or `reduction` is below 1, or `pools` is empty, repeats a pool or holds an unknown one.
+    TypeError, ValueError
+        If a hyperparameter is none of these, or `pools` is empty or repeats a pool.
 
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C). Parameters, named as in the
     authors' code: ``mlp.1.weight`` (C/r, C), ``mlp.1.bias`` (C/r,), ``mlp.3.weight`` (C, C/r), ``mlp.3.bias`` (C,),
-    which start as that code's `Linear` layers do, uniform in ±1/√inputs. A maximum's gradient goes to its first
-    position; that of a Euclidean norm is 0 where the whole channel is 0.
+    which start as that code's `Linear` layers do, uniform in ±1/√inputs; timm's ``fc1`` and ``fc2`` are read too. A
+    maximum's gradient goes to its first position; that of a Euclidean norm is 0 where the whole channel is 0.
 
     References
     ----------
@@ -72,10 +81,15 @@ class CBAMChannelGate(Module):
 
     key: ClassVar = "cbam-channel"
     paper: ClassVar = PAPER
+    published: ClassVar = (Naming({"fc1": "mlp.1", "fc2": "mlp.3"}),)
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=16)
     pools: tuple[str, ...] = choices(GLOBAL_POOLS, default=("avg", "max"))
+    hidden: int | None = integer(least=1, default=None)
+    bias: bool = boolean(default=True)
+    activation: str = choice(ACTIVATIONS, default="relu")
+    gate: str = choice(GATES, default="sigmoid")
 
     @classmethod
     def example(cls) -> CBAMChannelGate:
@@ -84,13 +98,14 @@ class CBAMChannelGate(Module):
 
     @property
     def hidden_channels(self) -> int:
-        """C/r, channels of the hidden layer."""
-        return max(1, self.channels // self.reduction)
+        """Channels of the hidden layer: `hidden`, or C/r."""
+        return self.hidden or max(1, self.channels // self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the two layers: C to C/r and back."""
+        """Declare the two layers, to the hidden channels and back."""
         channels, hidden = self.channels, self.hidden_channels
-        return layers.linear_parameters("mlp.1", hidden, channels) | layers.linear_parameters("mlp.3", channels, hidden)
+        first = layers.linear_parameters("mlp.1", hidden, channels, bias=self.bias)
+        return first | layers.linear_parameters("mlp.3", channels, hidden, bias=self.bias)
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Pool, excite, add, scale. The tags are the equation numbers of the derivation."""
@@ -98,10 +113,10 @@ class CBAMChannelGate(Module):
         pooled, back_pools = ops.global_pools(x, self.pools)                     # (1)
         p = np.concatenate(pooled)  # k B rows: to the shared layers, pools are so many more images
         h, back_fc1 = layers.linear(p, params, "mlp.1")                          # (2)
-        r, back_relu = ops.relu(h)                                               # (3)
+        r, back_activation = ACTIVATIONS[self.activation](h)                     # (3)
         u, back_fc2 = layers.linear(r, params, "mlp.3")                          # (4)
         z = u.reshape(k, batch, channels).sum(axis=0)                            # (5)
-        a, back_sigmoid = ops.sigmoid(z)                                         # (6)
+        a, back_sigmoid = GATES[self.gate](z)                                    # (6)
         y, back_gate = ops.gate(x, a)                                            # (7)
 
         def backward(dy):
@@ -109,7 +124,7 @@ class CBAMChannelGate(Module):
             dz = back_sigmoid(da)                                                # (6')
             du = np.concatenate([dz] * k)                                        # (5')
             dr, grads_fc2 = back_fc2(du)                                         # (4')
-            dh = back_relu(dr)                                                   # (3')
+            dh = back_activation(dr)                                             # (3')
             dp, grads_fc1 = back_fc1(dh)                                         # (2')
             dx = back_pools(dp.reshape(k, batch, channels), accumulate_into=dx)  # (1')
             return dx, grads_fc1 | grads_fc2
@@ -121,8 +136,8 @@ class CBAMChannelGate(Module):
 class CBAMSpatialGate(Module):
     """Gate each position by a convolution over what the channels have there at most and on average.
 
-    The maximum and the mean over the channels, in this order, make a map of two channels; a 7×7 convolution with zeros
-    beyond the edges makes one of it: a = σ(BN(conv₇ₓ₇([max_C x; mean_C x]))), y = x ⊙ a.
+    The maximum and the mean over the channels, in this order, make a map of two channels; a k×k convolution with zeros
+    beyond the edges makes one of it: a = σ(BN(conv([max_C x; mean_C x]))), y = x ⊙ a.
 
     Parameters
     ----------
@@ -132,20 +147,24 @@ class CBAMSpatialGate(Module):
         Whether batch norm stands between convolution and sigmoid, as in the authors' code; the paper's eq. 3 has none.
     training : bool, default False
         Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
+    kernel_size : int, default 7
+        k, odd.
+    gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
+        σ, which makes the gates.
 
     Raises
     ------
-    TypeError
-        If `channels` is no integer, or `batch_norm` or `training` no bool.
-    ValueError
-        If `channels` is below 1; when called in training with batch norm, if the batch has fewer than two positions.
+    TypeError, ValueError
+        If a hyperparameter is none of these; when called in training with batch norm, if the batch has fewer than two
+        positions.
 
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["spatial"]``: (B, 1, H, W). Parameters, named as in the
-    authors' code: ``spatial.conv.weight`` (1, 2, 7, 7), without bias, which starts as that code's `Conv2d` does,
-    uniform in ±1/√98; ``spatial.bn.weight`` (1,) from 1 and ``spatial.bn.bias`` (1,) from 0. Running statistics:
-    ``spatial.bn.running_mean`` (1,), ``spatial.bn.running_var`` (1,), in which a batch has weight 0.01.
+    authors' code: ``spatial.conv.weight`` (1, 2, k, k), without bias, which starts as that code's `Conv2d` does,
+    uniform in ±1/√(2k²); ``spatial.bn.weight`` (1,) from 1 and ``spatial.bn.bias`` (1,) from 0. Running statistics:
+    ``spatial.bn.running_mean`` (1,), ``spatial.bn.running_var`` (1,), in which a batch has weight 0.01. timm's
+    ``conv.conv`` and ``conv.bn`` are read too; its kernel has the mean first, and is turned round.
 
     References
     ----------
@@ -165,9 +184,15 @@ class CBAMSpatialGate(Module):
     key: ClassVar = "cbam-spatial"
     paper: ClassVar = PAPER
 
+    published: ClassVar = (
+        Naming({"conv.conv": "spatial.conv", "conv.bn": "spatial.bn"}, reversed_inputs=["spatial.conv.weight"]),
+    )
+
     channels: int = integer(least=1)
     batch_norm: bool = boolean(default=True)
     training: bool = boolean(default=False)
+    kernel_size: int = integer(least=1, default=7, odd=True)
+    gate: str = choice(GATES, default="sigmoid")
 
     @classmethod
     def example(cls) -> CBAMSpatialGate:
@@ -176,7 +201,7 @@ class CBAMSpatialGate(Module):
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the kernel, and batch norm's scale and shift."""
-        kernel = layers.conv_parameters("spatial.conv", 1, 2, 7, bias=False)
+        kernel = layers.conv_parameters("spatial.conv", 1, 2, self.kernel_size, bias=False)
         return kernel | norm_parameters("spatial.bn", 1) if self.batch_norm else kernel
 
     def buffers(self) -> dict[str, Parameter]:
@@ -191,27 +216,28 @@ class CBAMSpatialGate(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Pool over the channels, convolve, normalise, scale. The tags are the equation numbers of the derivation."""
-        m, back_max = ops.max_pool(x, axis=1)                             # (8)
-        q, back_mean = ops.average_pool(x, axis=1)                        # (9)
-        t, back_join = ops.concatenate((m, q), axis=1)                    # (10)
-        z, back_conv = layers.conv(t, params, "spatial.conv", padding=3)  # (11)
+        margin = self.kernel_size // 2
+        m, back_max = ops.max_pool(x, axis=1)                                  # (8)
+        q, back_mean = ops.average_pool(x, axis=1)                             # (9)
+        t, back_join = ops.concatenate((m, q), axis=1)                         # (10)
+        z, back_conv = layers.conv(t, params, "spatial.conv", padding=margin)  # (11)
         running: dict[str, Array] = {}
         if self.batch_norm:
             normalised = layers.batch_norm(z, params, "spatial.bn", training=self.training, momentum=0.01)
-            (z, running), back_norm = normalised                          # (12)
-        a, back_sigmoid = ops.sigmoid(z)                                  # (13)
-        y, back_gate = ops.gate(x, a)                                     # (14)
+            (z, running), back_norm = normalised                               # (12)
+        a, back_sigmoid = GATES[self.gate](z)                                  # (13)
+        y, back_gate = ops.gate(x, a)                                          # (14)
 
         def backward(dy):
             grads_norm = {}
-            dx, da = back_gate(dy)                                        # (14')
-            dz = back_sigmoid(da)                                         # (13')
+            dx, da = back_gate(dy)                                             # (14')
+            dz = back_sigmoid(da)                                              # (13')
             if self.batch_norm:
-                dz, grads_norm = back_norm(dz)                            # (12')
-            dt, grads_conv = back_conv(dz)                                # (11')
-            dm, dq = back_join(dt)                                        # (10')
-            dx = back_mean(dq, accumulate_into=dx)                        # (9')
-            dx = back_max(dm, accumulate_into=dx)                         # (8')
+                dz, grads_norm = back_norm(dz)                                 # (12')
+            dt, grads_conv = back_conv(dz)                                     # (11')
+            dm, dq = back_join(dt)                                             # (10')
+            dx = back_mean(dq, accumulate_into=dx)                             # (9')
+            dx = back_max(dm, accumulate_into=dx)                              # (8')
             return dx, grads_conv | grads_norm
 
         return Pass(y, backward, attention={"spatial": a}, buffers=running)
@@ -228,32 +254,27 @@ class CBAM(Module):
     ----------
     channels : int
         C, channels of the map.
-    reduction : int, default 16
-        r; the channel gate's hidden layer has max(1, C // r) channels.
-    pools : tuple of str, default ("avg", "max")
-        The channel gate's: some of ``"avg"``, ``"max"``, ``"lp"`` and ``"lse"``, each at most once.
     spatial : bool, default True
         Whether there is a spatial gate.
-    batch_norm : bool, default True
-        Whether the spatial gate has batch norm, as in the authors' code; the paper has none.
-    training : bool, default False
-        Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
+    reduction, pools, hidden, bias, activation
+        Those of `CBAMChannelGate`.
+    batch_norm, training, kernel_size
+        Those of `CBAMSpatialGate`.
+    gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
+        σ of both.
 
     Raises
     ------
-    TypeError
-        If `channels` or `reduction` is no integer, `pools` no tuple or list, or another no bool.
-    ValueError
-        If `channels` or `reduction` is below 1, or `pools` is empty, repeats a pool or holds an unknown one; when
-        called in training with batch norm, if the batch has fewer than two positions.
+    TypeError, ValueError
+        What the two raise.
 
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C); ``attention["spatial"]``:
-    (B, 1, H, W). Parameters, named as in the authors' code: ``ChannelGate.mlp.1.weight`` (C/r, C),
-    ``ChannelGate.mlp.1.bias`` (C/r,), ``ChannelGate.mlp.3.weight`` (C, C/r), ``ChannelGate.mlp.3.bias`` (C,),
-    ``SpatialGate.spatial.conv.weight`` (1, 2, 7, 7), ``SpatialGate.spatial.bn.weight`` (1,),
-    ``SpatialGate.spatial.bn.bias`` (1,); the running statistics stand beside the last two.
+    (B, 1, H, W). Parameters, named as in the authors' code: ``ChannelGate.mlp.1.weight``, ``ChannelGate.mlp.1.bias``,
+    ``ChannelGate.mlp.3.weight``, ``ChannelGate.mlp.3.bias``, ``SpatialGate.spatial.conv.weight``,
+    ``SpatialGate.spatial.bn.weight``, ``SpatialGate.spatial.bn.bias``, shaped as in the two; the running statistics
+    stand beside the last two. timm's names, ``channel.fc1.weight`` and so on, are read too.
 
     References
     ----------
@@ -273,6 +294,12 @@ class CBAM(Module):
 
     key: ClassVar = "cbam"
     paper: ClassVar = PAPER
+    published: ClassVar = (
+        Naming.join(
+            ("channel.", "ChannelGate.", CBAMChannelGate.published[0]),
+            ("spatial.", "SpatialGate.", CBAMSpatialGate.published[0]),
+        ),
+    )
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=16)
@@ -280,6 +307,11 @@ class CBAM(Module):
     spatial: bool = boolean(default=True)
     batch_norm: bool = boolean(default=True)
     training: bool = boolean(default=False)
+    hidden: int | None = integer(least=1, default=None)
+    bias: bool = boolean(default=True)
+    activation: str = choice(ACTIVATIONS, default="relu")
+    gate: str = choice(GATES, default="sigmoid")
+    kernel_size: int = integer(least=1, default=7, odd=True)
 
     @classmethod
     def example(cls) -> CBAM:
@@ -289,12 +321,13 @@ class CBAM(Module):
     @property
     def channel_gate(self) -> CBAMChannelGate:
         """The first gate."""
-        return CBAMChannelGate(self.channels, self.reduction, self.pools)
+        of_layers = self.hidden, self.bias, self.activation, self.gate
+        return CBAMChannelGate(self.channels, self.reduction, self.pools, *of_layers)
 
     @property
     def spatial_gate(self) -> CBAMSpatialGate:
         """The second gate, in use if `spatial` is true."""
-        return CBAMSpatialGate(self.channels, self.batch_norm, self.training)
+        return CBAMSpatialGate(self.channels, self.batch_norm, self.training, self.kernel_size, self.gate)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare those of the channel gate, then those of the spatial gate."""

@@ -70,23 +70,18 @@ class EfficientChannelAttention(Module):
     )
 
     channels: int = integer(least=1)
-    kernel_size: int | None = integer(least=1, default=None)
+    kernel_size: int | None = integer(least=1, default=None, odd=True)
     gamma: float = number(default=2)
     b: float = number(default=1)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, an even kernel, and a slope and offset that no kernel belongs to."""
+        """Refuse, besides, a slope and offset that no kernel belongs to."""
         super().__post_init__()
         name = type(self).__name__
         if self.gamma == 0:
             raise ValueError(f"{name}: gamma=0; expected a slope other than 0, such as 2")
         if abs(math.log2(self.channels) + self.b) > 1e6 * abs(self.gamma):
             raise ValueError(f"{name}: gamma={self.gamma}, b={self.b}; expected a kernel of at most a million taps")
-        if self.kernel_size is not None and self.kernel_size % 2 == 0:
-            raise ValueError(
-                f"{name}: kernel_size={self.kernel_size}; expected an odd number, which has as many neighbours on "
-                f"either side: {self.kernel_size - 1} or {self.kernel_size + 1}"
-            )
 
     @classmethod
     def example(cls) -> EfficientChannelAttention:

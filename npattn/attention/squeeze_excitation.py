@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import layers, ops
-from npattn.fields import boolean, integer
+from npattn.fields import boolean, choice, integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.parameters import Parameter, he_normal
+from npattn.synonyms import Naming
 from npattn.typing import Array, Params
 
 
@@ -18,7 +20,8 @@ class SqueezeExcitation(Module):
 
     The squeeze averages every channel over its positions. The excitation, two fully connected layers with fewer
     channels between them, turns the averages into one gate in (0, 1) per channel, and the map is multiplied by the
-    gates: p = mean x, a = σ(W₂ relu(W₁ p + b₁) + b₂), y = x ⊙ a.
+    gates: p = mean x, a = σ(W₂ φ(W₁ p + b₁) + b₂), y = x ⊙ a, where φ is relu and σ the logistic sigmoid unless said
+    otherwise.
 
     Parameters
     ----------
@@ -28,19 +31,27 @@ class SqueezeExcitation(Module):
         r; the hidden layer has max(1, C // r) channels.
     bias : bool, default True
         Whether the two layers have biases, as in torchvision; the authors' own code has none in some models.
+    hidden : int, optional
+        Channels of the hidden layer, in place of C // r: what torchvision and timm round in ways of their own.
+    activation : {"relu", "silu", "hard_swish"}, default "relu"
+        φ, between the layers; ``"silu"``, also called swish, in EfficientNet.
+    gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
+        σ, which makes the gates; ``"hard_sigmoid"`` in MobileNetV3.
 
     Raises
     ------
     TypeError
-        If `channels` or `reduction` is no integer, or `bias` no bool.
+        If `channels`, `reduction` or `hidden` is no integer, `bias` no bool, or `activation` or `gate` no string.
     ValueError
-        If `channels` or `reduction` is below 1.
+        If `channels`, `reduction` or `hidden` is below 1, or `activation` or `gate` unknown.
 
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C). Parameters, named as in
     torchvision's `SqueezeExcitation`: ``fc1.weight`` (C/r, C, 1, 1), ``fc1.bias`` (C/r,), ``fc2.weight``
     (C, C/r, 1, 1), ``fc2.bias`` (C,). Weights start from He's normal distribution, as in the paper; biases at 0.
+    `from_state_dict` reads the layers' other published names as well: timm's ``conv_reduce`` and ``conv_expand``, and
+    ``fc.0`` and ``fc.2``, which are linear.
 
     References
     ----------
@@ -67,9 +78,17 @@ class SqueezeExcitation(Module):
         url="https://arxiv.org/abs/1709.01507",
     )
 
+    published: ClassVar = (
+        Naming({"conv_reduce": "fc1", "conv_expand": "fc2"}),
+        Naming({"fc.0": "fc1", "fc.2": "fc2"}),
+    )
+
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=16)
     bias: bool = boolean(default=True)
+    hidden: int | None = integer(least=1, default=None)
+    activation: str = choice(ACTIVATIONS, default="relu")
+    gate: str = choice(GATES, default="sigmoid")
 
     @classmethod
     def example(cls) -> SqueezeExcitation:
@@ -78,31 +97,31 @@ class SqueezeExcitation(Module):
 
     @property
     def hidden_channels(self) -> int:
-        """C/r, channels of the hidden layer."""
-        return max(1, self.channels // self.reduction)
+        """Channels of the hidden layer: `hidden`, or C/r."""
+        return self.hidden or max(1, self.channels // self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the two layers: C to C/r and back."""
+        """Declare the two layers, to the hidden channels and back."""
         channels, hidden = self.channels, self.hidden_channels
         first = layers.conv_parameters("fc1", hidden, channels, initial=he_normal, bias=self.bias)
         return first | layers.conv_parameters("fc2", channels, hidden, initial=he_normal, bias=self.bias)
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Squeeze, excite, scale. The tags are the equation numbers of the derivation."""
-        p, back_pool = ops.global_average_pool(x)      # (1)
-        h, back_fc1 = layers.linear(p, params, "fc1")  # (2)
-        r, back_relu = ops.relu(h)                     # (3)
-        z, back_fc2 = layers.linear(r, params, "fc2")  # (4)
-        a, back_sigmoid = ops.sigmoid(z)               # (5)
-        y, back_gate = ops.gate(x, a)                  # (6)
+        p, back_pool = ops.global_average_pool(x)             # (1)
+        h, back_fc1 = layers.linear(p, params, "fc1")         # (2)
+        r, back_activation = ACTIVATIONS[self.activation](h)  # (3)
+        z, back_fc2 = layers.linear(r, params, "fc2")         # (4)
+        a, back_sigmoid = GATES[self.gate](z)                 # (5)
+        y, back_gate = ops.gate(x, a)                         # (6)
 
         def backward(dy):
-            dx, da = back_gate(dy)                     # (6')
-            dz = back_sigmoid(da)                      # (5')
-            dr, grads_fc2 = back_fc2(dz)               # (4')
-            dh = back_relu(dr)                         # (3')
-            dp, grads_fc1 = back_fc1(dh)               # (2')
-            dx = back_pool(dp, accumulate_into=dx)     # (1')
+            dx, da = back_gate(dy)                            # (6')
+            dz = back_sigmoid(da)                             # (5')
+            dr, grads_fc2 = back_fc2(dz)                      # (4')
+            dh = back_activation(dr)                          # (3')
+            dp, grads_fc1 = back_fc1(dh)                      # (2')
+            dx = back_pool(dp, accumulate_into=dx)            # (1')
             return dx, grads_fc1 | grads_fc2
 
         return Pass(y, backward, attention={"channel": a})

@@ -15,7 +15,7 @@ from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
-from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid
+from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
 from npattn.ops.gating import gate
 from npattn.ops.global_pooling import (
     global_average_pool,
@@ -70,6 +70,7 @@ __all__ = [
     "score",
     "select",
     "sigmoid",
+    "silu",
     "softmax",
     "softmin",
     "split",

@@ -7,7 +7,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["hard_sigmoid", "hard_swish", "relu", "sigmoid"]
+__all__ = ["ACTIVATIONS", "GATES", "hard_sigmoid", "hard_swish", "relu", "sigmoid", "silu"]
 
 
 @primitive
@@ -138,3 +138,43 @@ def hard_swish(x: Array) -> tuple[Array, Backward]:
         return dy * s + back_sigmoid(dy * x)
 
     return x * s, backward
+
+
+@primitive
+def silu(x: Array) -> tuple[Array, Backward]:
+    """Gate x by its own sigmoid, as a sigmoid linear unit or swish: y = x / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Notes
+    -----
+    Ramachandran, Zoph, Le: Searching for Activation Functions, arXiv:1710.05941, with β = 1.
+
+    Examples
+    --------
+    >>> y, backward = silu(np.array([-40.0, 0.0, 40.0]))
+    >>> y
+    array([-1.6993417e-16,  0.0000000e+00,  4.0000000e+01])
+    >>> backward(np.ones(3)).round(3)
+    array([-0. ,  0.5,  1. ])
+    """
+    s, back_sigmoid = sigmoid(x)
+
+    def backward(dy):
+        return dy * s + back_sigmoid(dy * x)
+
+    return x * s, backward
+
+
+ACTIVATIONS = {"relu": relu, "silu": silu, "hard_swish": hard_swish}
+"""What may stand between two layers, by name."""
+GATES = {"sigmoid": sigmoid, "hard_sigmoid": hard_sigmoid}
+"""What may make a gate of a logit, by name."""

@@ -51,10 +51,20 @@ seeds = st.integers(0, 2**31 - 1)
 channels = st.integers(1, 9)
 reductions = st.integers(1, 12)
 pools = st.lists(st.sampled_from(["avg", "max", "lp", "lse"]), min_size=1, unique=True).map(tuple)
+gates = st.sampled_from(["sigmoid", "hard_sigmoid"])
+excitation: dict[str, st.SearchStrategy[Any]] = {
+    "channels": channels,
+    "reduction": reductions,
+    "bias": st.booleans(),
+    "hidden": st.none() | st.integers(1, 5),
+    "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
+    "gate": gates,
+}
+kernel_sizes = st.sampled_from([7, 1, 3])
 
 
 def se_modules() -> Modules:
-    return st.builds(SqueezeExcitation, channels=channels, reduction=reductions, bias=st.booleans())
+    return st.builds(SqueezeExcitation, **excitation)
 
 
 def eca_modules() -> Modules:
@@ -133,21 +143,21 @@ def sdpa_modules(draw: st.DrawFn) -> ScaledDotProductAttention:
 def cbam_modules(training: bool = False) -> Modules:
     return st.builds(
         CBAM,
-        channels=channels,
-        reduction=reductions,
+        **excitation,
         pools=pools,
         spatial=st.booleans(),
         batch_norm=st.booleans(),
         training=st.just(training),
+        kernel_size=kernel_sizes,
     )
 
 
 def cbam_channel_modules() -> Modules:
-    return st.builds(CBAMChannelGate, channels, reductions, pools)
+    return st.builds(CBAMChannelGate, **excitation, pools=pools)
 
 
 def cbam_spatial_modules(training: bool = False) -> Modules:
-    return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training))
+    return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training), kernel_sizes, gates)
 
 
 def cam_modules() -> Modules:

@@ -43,14 +43,25 @@ FEW, FEW_LARGE = (3, 1, 1), (2, 1, 2)
 second, of large numbers, beside a running variance of which a batch has a hundredth, and on kernels with many taps."""
 POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "se": [{"reduction": 1}, {"reduction": 100}, {"bias": False}],
+    "se": [
+        *({"reduction": 1}, {"reduction": 100}, {"bias": False}, {"hidden": 5}),
+        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
+    ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
     "flexible": [{"reduction": 1}, {"reduction": 100}],
     "sliding-window": [{"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100}, {"classes": 2}],
     "flexible-segmentation": [{"window": 1, "stride": 1}, {"window": 100}, {"reduction": 1}],
-    "cbam": [*({"pools": (p,)} for p in POOLS), {"pools": POOLS}, {"spatial": False}, {"batch_norm": False}],
-    "cbam-channel": [*({"pools": (p,)} for p in POOLS), {"pools": POOLS}, {"reduction": 100}],
-    "cbam-spatial": [{"batch_norm": False}],
+    "cbam": [
+        *({"pools": (p,)} for p in POOLS),
+        *({"pools": POOLS}, {"spatial": False}, {"batch_norm": False}, {"kernel_size": 3}),
+        {"hidden": 5, "bias": False, "activation": "silu", "gate": "hard_sigmoid"},
+    ],
+    "cbam-channel": [
+        *({"pools": (p,)} for p in POOLS),
+        *({"pools": POOLS}, {"reduction": 100}, {"hidden": 5}, {"bias": False}),
+        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
+    ],
+    "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
     "coordinate": [{"reduction": 1}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],

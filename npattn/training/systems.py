@@ -177,7 +177,7 @@ def make_system(key: str) -> Module:
     Examples
     --------
     >>> make_system("se")
-    SqueezeExcitation(channels=24, reduction=4, bias=True)
+    SqueezeExcitation(channels=24, reduction=4, bias=True, hidden=None, activation='relu', gate='sigmoid')
     """
     if key not in SYSTEMS:
         meant = did_you_mean(key, SYSTEMS, 0.4) or ";"

@@ -3,6 +3,17 @@
 import numpy as np
 
 
+def in_pytorch(name):
+    """The published form of an activation or gate, in PyTorch."""
+    import torch
+
+    return {
+        "hard_sigmoid": lambda z: torch.nn.functional.relu6(z + 3) / 6,
+        "hard_swish": lambda z: z * torch.nn.functional.relu6(z + 3) / 6,
+        "silu": lambda z: z * torch.sigmoid(z),
+    }.get(name) or getattr(torch, name)
+
+
 def assert_parity(module, reference, params, x, dy, *, floor=0, constants=()):
     """Hold output and every gradient against those that autograd finds for a PyTorch module with the same parameters.
 

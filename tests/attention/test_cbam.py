@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from npattn import CBAM, CBAMChannelGate, CBAMSpatialGate, ops
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import add_prefix, strip_prefix
-from tests.attention.parity import assert_parity
+from tests.attention.parity import assert_parity, in_pytorch
 from tests.strategies import cases, cbam_channel_modules, cbam_modules, cbam_spatial_modules, seeds
 
 ALL_POOLS = ("avg", "max", "lp", "lse")
@@ -35,24 +35,27 @@ def published(module):
     class ChannelGate(nn.Module):
         def __init__(self):
             super().__init__()
-            channels, hidden = module.channels, max(1, module.channels // module.reduction)
-            self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+            channels, hidden = module.channels, module.hidden or max(1, module.channels // module.reduction)
+            layers = (nn.Linear(*sizes, bias=module.bias) for sizes in ((channels, hidden), (hidden, channels)))
+            self.mlp = nn.ModuleDict(zip(("1", "3"), layers, strict=True))
 
         def forward(self, x):
-            z = sum(self.mlp(pools[pool](x)) for pool in module.pools)
-            return x * torch.sigmoid(z)[:, :, None, None]
+            hidden = (in_pytorch(module.activation)(self.mlp["1"](pools[pool](x))) for pool in module.pools)
+            return x * in_pytorch(module.gate)(sum(map(self.mlp["3"], hidden)))[:, :, None, None]
 
     class SpatialGate(nn.Module):
         def __init__(self):
             super().__init__()
             self.spatial = nn.Sequential()
-            self.spatial.add_module("conv", nn.Conv2d(2, 1, 7, padding=3, bias=False))
+            self.spatial.add_module(
+                "conv", nn.Conv2d(2, 1, module.kernel_size, padding=module.kernel_size // 2, bias=False)
+            )
             if module.batch_norm:
                 self.spatial.add_module("bn", nn.BatchNorm2d(1, eps=1e-5, momentum=0.01))
 
         def forward(self, x):
             pooled = torch.stack([x.max(dim=1)[0], x.mean(dim=1)], dim=1)
-            return x * torch.sigmoid(self.spatial(pooled))
+            return x * in_pytorch(module.gate)(self.spatial(pooled))
 
     if isinstance(module, CBAMChannelGate):
         reference = ChannelGate()
@@ -68,6 +71,11 @@ def published(module):
 
 def upstream(x, seed=0):
     return np.random.RandomState(seed).standard_normal(x.shape).astype(x.dtype)
+
+
+def with_sigmoid(modules):
+    """Modules whose gates tell their logits."""
+    return modules.map(lambda module: replace(module, gate="sigmoid"))
 
 
 def logits(a):
@@ -194,7 +202,7 @@ def test_training_starts_from_uniform_layers_and_a_norm_that_changes_nothing():
 # The channel gate
 
 
-@given(cases(cbam_channel_modules()))
+@given(cases(with_sigmoid(cbam_channel_modules())))
 @settings(max_examples=30)
 def test_logits_of_several_pools_are_the_sum_of_those_of_each(case):
     module, params, inputs = case
@@ -307,16 +315,17 @@ def test_a_maximum_over_channels_sends_its_gradient_to_the_first_channel_alone()
     np.testing.assert_array_equal(np.flatnonzero(through_the_pool), [1])
 
 
-@given(cases(cbam_spatial_modules()))
+@given(cases(with_sigmoid(cbam_spatial_modules())))
 @settings(max_examples=20)
-def test_a_gate_sees_three_positions_to_each_side(case):
+def test_a_gate_sees_half_a_kernel_to_each_side(case):
     module, params, _ = case
     x = np.zeros((1, module.channels, 11, 12))
     before = module(params, x).attention["spatial"]
     x[0, :, 5, 6] = 10
     changed = module(params, x).attention["spatial"] != before
     expected = np.zeros_like(changed)
-    expected[0, 0, 2:9, 3:10] = True
+    reach = module.kernel_size // 2
+    expected[0, 0, 5 - reach : 6 + reach, 6 - reach : 7 + reach] = True
     np.testing.assert_array_equal(changed, expected)
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import SqueezeExcitation
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.attention.parity import assert_parity, assert_state_dict_loads, in_pytorch
 from tests.strategies import cases, se_modules, seeds
 
 
@@ -16,13 +16,13 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            hidden = max(1, module.channels // module.reduction)
+            hidden = module.hidden or max(1, module.channels // module.reduction)
             self.fc1 = torch.nn.Conv2d(module.channels, hidden, 1, bias=module.bias)
             self.fc2 = torch.nn.Conv2d(hidden, module.channels, 1, bias=module.bias)
 
         def forward(self, x):
             p = torch.nn.functional.adaptive_avg_pool2d(x, 1)
-            return x * torch.sigmoid(self.fc2(torch.relu(self.fc1(p))))
+            return x * in_pytorch(module.gate)(self.fc2(in_pytorch(module.activation)(self.fc1(p))))
 
     return Reference()
 
@@ -61,6 +61,20 @@ def test_renaming_channels_renames_the_output(case, random):
         renamed["fc2.bias"] = params["fc2.bias"][order]
     output = module(params, inputs["x"]).output
     np.testing.assert_allclose(module(renamed, inputs["x"][:, order]).output, output[:, order], rtol=1e-10, atol=1e-12)
+
+
+def test_a_number_of_hidden_channels_stands_in_place_of_the_reduction():
+    shapes = SqueezeExcitation(64, reduction=2, hidden=5).parameter_shapes()
+    assert (shapes["fc1.weight"], shapes["fc2.weight"]) == ((5, 64, 1, 1), (64, 5, 1, 1))
+
+
+def test_a_hard_gate_beyond_its_corners_is_exact_and_sends_nothing_back():
+    module = SqueezeExcitation(channels=2, hidden=1, gate="hard_sigmoid")
+    params, inputs = generic_values(module)
+    run = module(params | {"fc2.bias": np.array([90.0, -90.0])}, inputs["x"])
+    np.testing.assert_array_equal(run.attention["channel"], np.broadcast_to([1.0, 0.0], (len(inputs["x"]), 2)))
+    _, grads = run.backward(inputs["x"])
+    assert not any(gradient.any() for gradient in grads.values())
 
 
 def test_training_starts_from_he_weights_and_zero_biases():

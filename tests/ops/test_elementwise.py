@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from npattn import ops
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from tests.ops.primitives import normal, torch_gradients
 
 finite = hnp.arrays(np.float64, hnp.array_shapes(max_dims=4, max_side=4), elements=st.floats(-1e3, 1e3))
@@ -69,6 +70,21 @@ def test_hard_functions_and_their_corners_agree_with_the_published_code(name):
     value, backward = getattr(ops, name)(x)
     np.testing.assert_allclose(value, y, rtol=1e-15)
     np.testing.assert_allclose(backward(dy), dx, rtol=1e-14)
+
+
+def test_silu_agrees_with_pytorch_and_keeps_its_digits_far_out():
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([normal(50) * 4, [-700.0, -40.0, -0.0, 0.0, 40.0, 700.0]])
+    dy = normal(56, seed=1)
+    y, (dx,) = torch_gradients(torch.nn.functional.silu, dy, x)
+    value, backward = ops.silu(x)
+    np.testing.assert_allclose(value, y, rtol=1e-15)
+    np.testing.assert_allclose(backward(dy), dx, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *GATES])
+def test_functions_that_are_chosen_by_name_are_the_primitives_of_that_name(name):
+    assert (ACTIVATIONS | GATES)[name] is getattr(ops, name)
 
 
 @pytest.mark.parametrize("primitive", [ops.hard_sigmoid, ops.hard_swish])

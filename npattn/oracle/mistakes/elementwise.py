@@ -68,4 +68,13 @@ ADDED = [
     value("hard_sigmoid", "slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
     value("hard_swish", "left out", lambda y, x: x * 1.0),
     value("hard_swish", "ReLU", lambda y, x: np.maximum(x, 0)),
+    value("silu", "left out", lambda y, x: x * 1.0),
+    value("silu", "ReLU", lambda y, x: np.maximum(x, 0)),
+    value("silu", "hard swish", lambda y, x: x * hard_sigmoid(x)),
+    value("silu", "GELU", lambda y, x: gelu(x)),
+    value("silu", "gate alone", lambda y, x: logistic(x)),
+    value("silu", "slope 1.702", lambda y, x: x * logistic(1.702 * x)),
+    gradient("silu", 0, "gate constant", lambda g, dy, x: dy * logistic(x)),
+    gradient("silu", 0, "slope of the gate alone", lambda g, dy, x: g - dy * logistic(x)),
+    gradient("silu", 0, "left out", lambda g, dy, x: dy),
 ]

@@ -17,8 +17,8 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         *(products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate, maps.GlobalAveragePool),
         *(maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram, maps.HardSigmoid, maps.HardSwish),
         *(maps.L2Normalize, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
-        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Sigmoid, products.Softmax, products.Softmin),
-        *(selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
+        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Sigmoid, maps.Silu, products.Softmax),
+        *(products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
     )
 }
 """By key: ``"ops.softmax"``."""

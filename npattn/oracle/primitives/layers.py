@@ -135,13 +135,7 @@ class Conv1d(PrimitiveSystem):
     options: ClassVar = ({"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65})
 
     channels: int = integer(least=1, default=16)
-    kernel_size: int = integer(least=1, default=3)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, an even kernel."""
-        super().__post_init__()
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"{type(self).__name__}: kernel_size={self.kernel_size}; expected an odd number")
+    kernel_size: int = integer(least=1, default=3, odd=True)
 
     def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """Shape of the rows."""

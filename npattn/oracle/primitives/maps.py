@@ -49,6 +49,13 @@ class HardSwish(Elementwise):
     primitive = staticmethod(ops.hard_swish)
 
 
+class Silu(Elementwise):
+    """`ops.silu`."""
+
+    key: ClassVar = "ops.silu"
+    primitive = staticmethod(ops.silu)
+
+
 @dataclass(frozen=True)
 class L2Normalize(Elementwise):
     """`ops.l2_normalize`."""

@@ -1,0 +1,125 @@
+"""Squeeze-and-excitation, ECA and CBAM beside timm's and torchvision's: state dicts as they are, values, gradients."""
+
+import contextlib
+import importlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npattn import CBAM, EfficientChannelAttention, SqueezeExcitation
+from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
+from tests.strategies import seeds
+
+TIMM = {
+    "legacy_seresnet18": ({}, 8),
+    "seresnet50": ({}, 16),
+    "efficientnet_b0": ({}, 16),
+    "mobilenetv3_large_100": ({}, 8),
+    "ghostnet_100": ({}, 7),
+    "regnety_002": ({}, 13),
+    "eca_resnet33ts": ({}, 10),
+    "ecaresnet50t": ({}, 16),
+    "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
+}
+"""Models by name, how they are made, and how many attention modules they have."""
+TORCHVISION = {"mobilenet_v3_large": 8, "efficientnet_b0": 16, "regnet_y_400mf": 16}
+OPTIONS = {
+    "channels": st.sampled_from([1, 3, 8, 20]),
+    "hidden": st.integers(1, 5),
+    "bias": st.booleans(),
+    "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
+    "gate": st.sampled_from(["sigmoid", "hard_sigmoid"]),
+}
+excitations = st.fixed_dictionaries(OPTIONS)
+cbams = st.fixed_dictionaries(OPTIONS | {"kernel_size": st.sampled_from([1, 3, 7]), "training": st.booleans()})
+
+
+def timm_layers():
+    installed("timm")
+    return importlib.import_module("timm.layers")
+
+
+def attentions(model):
+    """The attention modules of a model, by where they stand."""
+    return {name: block for name, block in model.named_modules() if is_attention(block)}
+
+
+def assert_all_witnessed(model, count):
+    found = attentions(model)
+    assert len(found) == count
+    distinct = {}
+    for name, block in found.items():  # those that differ in nothing but their numbers stand for one another
+        width = eca_channels(block)
+        distinct.setdefault(str(counterpart(block, width)), (name, block, width))
+    for name, block, width in distinct.values():
+        draw(block)
+        assert_witnessed(counterpart(block, width), block, model.state_dict(), f"{name}.")
+
+
+def eca_channels(block):
+    """A number of channels for what is made for any."""
+    return 12 if type(block).__name__ == "EcaModule" else None
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_every_attention_of_timms_models_loads_and_gives_its_values_and_gradients(name):
+    timm, torch = installed("timm"), importlib.import_module("torch")
+    options, count = TIMM[name]
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    assert_all_witnessed(model, count)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_every_attention_of_torchvisions_models_loads_and_gives_its_values_and_gradients(name):
+    models, torch = installed("torchvision").models, importlib.import_module("torch")
+    with contextlib.nullcontext() if name.startswith("regnet") else torch.device("meta"):
+        model = getattr(models, name)(num_classes=2)
+    assert_all_witnessed(model, TORCHVISION[name])
+
+
+@given(excitations, seeds)
+@settings(max_examples=20)
+def test_squeeze_and_excitation_is_timms(options, seed):
+    block = timm_layers().SEModule(
+        options["channels"],
+        rd_channels=options["hidden"],
+        bias=options["bias"],
+        act_layer=options["activation"],
+        gate_layer=options["gate"],
+    )
+    assert_witnessed(SqueezeExcitation(**options), draw(block, seed), block.state_dict(), seed=seed)
+
+
+@pytest.mark.parametrize(("channels", "ratio", "reduction"), [(64, 1 / 16, 16), (48, 1 / 4, 4), (20, 1, 1)])
+def test_timms_ratio_is_one_over_the_reduction_where_nothing_is_rounded(channels, ratio, reduction):
+    block = timm_layers().SEModule(channels, ratio, rd_divisor=1)
+    assert_witnessed(SqueezeExcitation(channels, reduction), draw(block), block.state_dict())
+
+
+@given(st.sampled_from([1, 2, 8, 64, 300]), st.none() | st.sampled_from([3, 5, 9]), seeds)
+@settings(max_examples=15)
+def test_efficient_channel_attention_is_timms_with_three_taps_at_least(channels, kernel_size, seed):
+    block = timm_layers().EcaModule(channels if kernel_size is None else None, kernel_size or 3)
+    module = EfficientChannelAttention(channels, kernel_size or max(3, EfficientChannelAttention(channels).width))
+    assert_witnessed(module, draw(block, seed), block.state_dict(), seed=seed)
+
+
+@given(cbams, seeds)
+@settings(max_examples=25)
+def test_cbam_and_each_of_its_gates_is_timms(options, seed):
+    layers = timm_layers()
+    block = importlib.import_module("timm.layers.cbam").CbamModule(
+        options["channels"],
+        rd_channels=options["hidden"],
+        spatial_kernel_size=options["kernel_size"],
+        act_layer=layers.get_act_layer(options["activation"]),
+        gate_layer=options["gate"],
+        mlp_bias=options["bias"],
+    )
+    module, state = CBAM(**options), draw(block, seed).state_dict()
+    assert_witnessed(module, block, state, seed=seed)
+    for part, gate in (("channel", module.channel_gate), ("spatial", module.spatial_gate)):
+        block.zero_grad()
+        assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed)

@@ -1,0 +1,110 @@
+"""timm and torchvision as witnesses: their attention modules, and ours with the hyperparameters that these have."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from npattn import CBAM, EfficientChannelAttention, SqueezeExcitation
+
+ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu", "Hardswish": "hard_swish", "HardSwish": "hard_swish"}
+GATES = {"Sigmoid": "sigmoid", "Hardsigmoid": "hard_sigmoid", "HardSigmoid": "hard_sigmoid"}
+OPERATORS = ("nms", "qnms")
+"""Of torchvision, which it declares in compiled code."""
+
+
+def installed(library):
+    """Import timm or torchvision, or skip the test.
+
+    Beside a PyTorch for CPUs alone a torchvision that was built for GPUs can't load its compiled code, and stops where
+    it names the operators in it. None of the modules here needs any: they are declared, without anything to run.
+    """
+    torch = pytest.importorskip("torch")
+    try:
+        return pytest.importorskip(library)
+    except RuntimeError:
+        for operator in OPERATORS:
+            torch.library.define(f"torchvision::{operator}", "(Tensor boxes, Tensor scores, float limit) -> Tensor")
+        return importlib.import_module(library)
+
+
+def is_attention(block):
+    """Tell whether a module of timm or torchvision is one that has a counterpart here."""
+    kinds = {"SEModule", "SqueezeExcite", "SqueezeExcitation", "EcaModule", "CbamModule"}
+    return type(block).__name__ in kinds
+
+
+def counterpart(block, channels, training=False):
+    """Our module with the hyperparameters of one of theirs; `channels` where that doesn't tell them."""
+    if type(block).__name__ == "EcaModule":
+        return EfficientChannelAttention(channels, block.conv.kernel_size[0])
+    if type(block).__name__ == "CbamModule":
+        return CBAM(
+            **excitation(block.channel),
+            kernel_size=block.spatial.conv.conv.kernel_size[0],
+            training=training,
+        )
+    return SqueezeExcitation(**excitation(block))
+
+
+def excitation(block):
+    """The hyperparameters of two layers, whatever they are called."""
+    first = layer_of(block, "fc1", "conv_reduce")
+    return {
+        "channels": first.in_channels,
+        "hidden": first.out_channels,
+        "bias": first.bias is not None,
+        "activation": ACTIVATIONS[type(layer_of(block, "act", "act1", "activation", "relu")).__name__],
+        "gate": GATES[type(layer_of(block, "gate", "scale_activation", "sigmoid")).__name__],
+    }
+
+
+def layer_of(block, *names):
+    return next(getattr(block, name) for name in names if hasattr(block, name))
+
+
+def draw(block, seed=0):
+    """Give a module double precision throughout, and generic values in place of its parameters and statistics."""
+    import torch
+
+    block.to_empty(device="cpu").double()
+    for layer in block.modules():
+        if isinstance(layer, torch.nn.Hardsigmoid):  # its own way back multiplies by a sixth in single precision
+            layer.forward = lambda z: torch.nn.functional.relu6(z + 3) / 6
+    random = np.random.RandomState(seed)
+    with torch.no_grad():
+        for name, value in block.state_dict().items():
+            values = random.standard_normal(tuple(value.shape)) / 2
+            value.copy_(torch.tensor(np.abs(values) + 0.5 if name.endswith("running_var") else values))
+    return block
+
+
+def assert_witnessed(module, block, state, prefix="", seed=0):
+    """Hold output, gradients and running statistics to those of theirs, whose state dict is loaded as it is."""
+    import torch
+
+    params = module.from_state_dict(state, prefix)
+    before = {name: value.copy() for name, value in params.items()}
+    random = np.random.RandomState(seed)
+    x, dy = random.standard_normal((2, 3, module.channels, 4, 5))
+    leaf = torch.tensor(x, requires_grad=True)
+    block.train(getattr(module, "training", False))
+    expected = block(leaf * 1.0)  # a copy: some write to what they are given
+    expected.backward(torch.tensor(dy))
+    run = module(params, x)
+    dx, grads = run.backward(dy)
+    agree(run.output, expected.detach().numpy())
+    agree(dx, leaf.grad.numpy())
+    gradients = {name: parameter.grad for name, parameter in block.named_parameters()}
+    after = module.from_state_dict(block.state_dict())  # a gradient is laid out as its parameter is
+    theirs = module.from_state_dict(gradients | dict(block.named_buffers()))
+    assert grads.keys() == module.parameter_shapes().keys()
+    for name, gradient in grads.items():
+        agree(gradient, theirs[name], name)
+    for name, value in run.buffers.items():  # a batch has ten times the weight in timm
+        agree(10 * (value - before[name]), after[name] - before[name], name)
+
+
+def agree(ours, theirs, name=""):
+    """Compare to 1e-10 of the largest number."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10 * np.abs(theirs).max() + 1e-300, err_msg=name)
