@@ -13,7 +13,7 @@ from npattn.oracle.mistakes.distances import Ruler
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.planting import EVERY, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
@@ -148,11 +148,10 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
 
 
 def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: int) -> str:
-    """Return the tag of the line that a mistake stands in."""
-    place = places.get((mistake.primitive, site))
-    if place is None:
-        return ""
-    return (place.back_tag or place.tag) if mistake.way == "backward" else place.tag
+    """Return the tag of the line that a mistake stands in, or of all such lines."""
+    own = [place for (name, number), place in places.items() if name == mistake.primitive and site in (number, EVERY)]
+    tags = [(place.back_tag or place.tag) if mistake.way == "backward" else place.tag for place in own]
+    return f"every {', '.join(dict.fromkeys(filter(None, tags)))}" if site == EVERY else tags[0] if tags else ""
 
 
 def says_enough(search: Search, best: Candidate) -> bool:
