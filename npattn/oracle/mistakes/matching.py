@@ -15,11 +15,12 @@ from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
+from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked"]
+__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked", "run_with", "with_every"]
 
 SECONDS = 4.0
 """Time that a search may take."""
@@ -110,7 +111,7 @@ class Search:
     ----------
     case : Case
     results : mapping of numpy.ndarray
-        By name, as the case expects them.
+        By name, as the case expects them; of steps that it has among its results too.
     seconds : float
         How long it may take.
     passes : Passes, optional
@@ -125,6 +126,8 @@ class Search:
         passes: Passes | None = None,
     ) -> None:
         self.case, self.module = case, case.module
+        steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
+        self.read = reader_of(steps) if steps else None
         self.ruler = Ruler(case, results)
         self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
         self.right = self.ruler.measure(case.expected)
@@ -144,11 +147,15 @@ class Search:
     @property
     def forward_wrong(self) -> bool:
         """Whether what forward gives is wrong already."""
-        return any(not name.endswith(".grad") for name in self.wrong)
+        return any(map(is_forward, self.wrong))
+
+    def recorded(self, module: Any) -> Any:
+        """Return a module whose pass has the steps that are given among its results."""
+        return module if self.read is None else Recorded(module, self.read)
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
         """Run a pass; with `stop`, no further than forward where that alone is far off."""
-        watched: Any = Watched(module)
+        watched: Any = Watched(self.recorded(module))
 
         def between() -> None:
             misfit = self.ruler.measure(forward_results(watched.run, given[2]))
@@ -289,11 +296,16 @@ class Search:
 
     def forward_met(self, one: Candidate) -> bool:
         """Tell whether all that forward gives is that of a mistake."""
-        return all(name.endswith(".grad") or d <= 1 for name, d in one.misfit.distances.items())
+        return all(d <= 1 for name, d in one.misfit.distances.items() if is_forward(name))
 
     def explained(self, one: Candidate) -> set[str]:
         """Name the wrong results that are those of a mistake."""
         return (self.wrong & one.misfit.within()) if one.whole else set()
+
+
+def is_forward(name: str) -> bool:
+    """Tell whether a result, or a step, is one of the way forward."""
+    return not (is_backward(name) if looks_like_step(name) else name.endswith(".grad"))
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, int], ...]) -> Run:
