@@ -11,6 +11,7 @@ from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
+from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked, run_with
 from npattn.oracle.mistakes.mistake import Mistake
@@ -129,7 +130,7 @@ def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def by_rule(search: Search) -> list[Mistake]:
-    """List mistakes made by rule, of every primitive that the system calls."""
+    """List mistakes made by rule, of every primitive that the system calls and of its own lines."""
     called: dict[Primitive, None] = {}
 
     def watch(primitive: Primitive, *_: Any) -> Any:
@@ -138,7 +139,8 @@ def by_rule(search: Search) -> list[Mistake]:
 
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
-    return [rule for primitive in called for rule in rules_of(primitive)]
+    of_calls = [rule for primitive in called for rule in rules_of(primitive)]
+    return [*of_calls, *rules_of_lines(search.module)]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
