@@ -147,15 +147,14 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
     """Say where candidates stand and what they explain."""
     places = search.tags()
     wrong = [name for name in search.ruler.results if name in search.wrong]
-    return tuple(
-        Suspect(
-            tuple(mistake for mistake, _ in one.mistakes),
-            tuple(step_of(places, *pair) for pair in one.mistakes),
-            tuple(name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1) or tuple(wrong),
-            one.misfit.worst if one.whole else np.inf,
-        )
-        for one in candidates
-    )
+
+    def suspect(one: Candidate) -> Suspect:
+        mistakes = tuple(mistake for mistake, _ in one.mistakes)
+        steps = tuple(step_of(places, *pair) for pair in one.mistakes)
+        met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
+        return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
+
+    return tuple(map(suspect, candidates))
 
 
 def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: int) -> str:
