@@ -17,7 +17,7 @@ from npattn.cli.arguments import Parser, UsageError, add_command
 from npattn.cli.streams import describe_error, progress
 from npattn.oracle import ArchiveError, Case, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
-from npattn.oracle.mistakes import Diagnosis
+from npattn.oracle.mistakes import Diagnosis, Suspect
 from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
 
 __all__ = ["add_verify"]
@@ -204,9 +204,38 @@ def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
         "missing": None if report is None else list(report.missing),
         "first_wrong": None if report is None else report.first_wrong,
         "begins": None if report is None else " ".join(map(str.strip, report.begins)) or None,
-        **({} if verdict.diagnosis is None else {"suspects": [str(one) for one in verdict.diagnosis]}),
-        "judgements": None if report is None else [judgement_to_json(one) for one in report.judgements.values()],
+        "order": None if report is None else report.order or None,
+        **({} if verdict.diagnosis is None else diagnosis_to_json(verdict.diagnosis)),
+        "judgements": None if report is None else judgements_to_json(report),
     }
+
+
+def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Say in JSON's terms which mistakes wrong results look like."""
+    near = diagnosis.nearest
+    return {
+        "suspects": [suspect_to_json(one) for one in diagnosis],
+        "alike": diagnosis.alike,
+        "sure": diagnosis.sure,
+        "nearest": None if near is None else suspect_to_json(near),
+        "hints": list(diagnosis.hints),
+        "complete": diagnosis.complete,
+    }
+
+
+def suspect_to_json(suspect: Suspect) -> dict[str, Any]:
+    """Say in JSON's terms what a suspect is: each of its mistakes, and the results that it explains."""
+    mistakes = [
+        {"primitive": one.primitive or None, "mistake": one.name, "way": one.way, "step": step or None}
+        for one, step in zip(suspect.mistakes, suspect.steps, strict=True)
+    ]
+    distance = suspect.distance if math.isfinite(suspect.distance) else None
+    return {"name": suspect.name, "mistakes": mistakes, "results": list(suspect.results), "distance": distance}
+
+
+def judgements_to_json(report: Comparison) -> list[dict[str, Any]]:
+    """Say in JSON's terms what was found of each result, and how a wrong one reads."""
+    return [judgement_to_json(one) | {"reading": report.readings.get(name)} for name, one in report.judgements.items()]
 
 
 def judgement_to_json(judgement: Judgement) -> dict[str, Any]:

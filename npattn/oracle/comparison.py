@@ -89,7 +89,8 @@ class Comparison:
     title : str
         What was compared.
     judgements : dict of Judgement
-        By name: troubles first, then the largest errors; with steps of the case, in order of computation.
+        By name: what is wrong first, of it what forward gives, as gradients follow from it; then troubles, then the
+        largest errors. With steps of the case, in order of computation.
     missing : tuple of str
         Results of the case that were not given, but for attention maps.
     required : bool
@@ -230,12 +231,18 @@ def compare(
     found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
     # Too little of a step may be known to judge it, and its result be right: it tells nothing then.
     found = [j if j.name in case.expected else replace(j, enough=True) for j in found]
-    found.sort(key=lambda j: (not j.trouble, j.passed, -max(j.worst / j.worst_limit, j.rms / j.rms_limit)))
+    found.sort(key=order_of)
     missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
     judgements = {judgement.name: judgement for judgement in found}
     if judged_by is not case:
         judgements = {name: judgements[name] for name in in_order(case, judgements)}
     return Comparison(repr(case), judgements, missing, require is not None, case)
+
+
+def order_of(judgement: Judgement) -> tuple[bool, bool, bool, float]:
+    """Return by what results are sorted in a report."""
+    far = max(judgement.worst / judgement.worst_limit, judgement.rms / judgement.rms_limit)
+    return judgement.passed, judgement.name.endswith(".grad"), not judgement.trouble, -far
 
 
 def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:

@@ -1,8 +1,8 @@
 """How often a failing report names the mistake: every mistake of the catalogue is planted, and looked for.
 
-A mistake stands in one call of its primitive, in the system's own code on float32, whose results are rounded to the
-format; or in the pass with every operation rounded. What the golden case refuses is diagnosed. Mistakes whose
-exact results differ by less than the case's budgets can't be told apart: any of them is the right name.
+A mistake stands in one call of its primitive, or in every one, in the system's own code on float32, whose results are
+rounded to the format; or in the pass with every operation rounded. What the golden case refuses is diagnosed. Mistakes
+whose exact results differ by less than the case's budgets can't be told apart: any of them is the right name.
 
     python tests/benchmarks/diagnosis.py
     python tests/benchmarks/diagnosis.py se eca --seeds 3
@@ -34,7 +34,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Ruler
-from npattn.oracle.mistakes.matching import Passes
+from npattn.oracle.mistakes.matching import Passes, with_every
+from npattn.oracle.mistakes.planting import EVERY
+from npattn.oracle.mistakes.roundings import NARROW
 from tests.benchmarks import kernels
 from tests.benchmarks.judge import FORMATS, SYSTEMS, modules_of
 
@@ -83,7 +85,7 @@ def plant(case, only=(), most=None):
         places = mistakes.sites(run, [m for m in mistakes.MISTAKES if not only or str(m) in only], case.module, *exact)
     chosen = sorted(places, key=lambda m: zlib.crc32(f"{m} {m.way} {case} which".encode()))[:most]
     for mistake in chosen:
-        where = places[mistake]
+        where = with_every(places)[mistake]
         site = where[zlib.crc32(f"{mistake} {mistake.way} {case}".encode()) % len(where)]
         wrong = mistakes.faulty(run, mistake, site)
         with np.errstate(all="ignore"):
@@ -94,15 +96,28 @@ def plant(case, only=(), most=None):
         with np.errstate(all="ignore"):
             true = wrong(case.module, *exact)
         found = mistakes.diagnose(case, results, SECONDS, passes)
-        trials.append(judge(case, f"{mistake}, {mistake.way}, call {site}", true, found, passes))
+        trials.append(judge(case, (mistake, site), true, found, passes))
     return trials
 
 
-def judge(case, name, true, found, passes):
-    """Find the place of the right name: of a mistake whose exact results are those of the planted one."""
+def judge(case, planted, true, found, passes):
+    """Find the place of the right name: of a mistake whose exact results are those of the planted one.
+
+    Of operands in a narrower format it is that format too: their roundings can't be told from those of other steps.
+    """
     ruler = Ruler(case, {n: np.asarray(true[n]) for n in true if n not in case.maps})
     right = {tuple(m for m, _ in at) for at, known in passes.found.items() if close(ruler, known)}
-    rank = next((i for i, suspect in enumerate(found, 1) if suspect.mistakes in right), 0)
+    mistake, site = planted
+    narrow = next((format for format in NARROW if mistake.name.endswith(f" in {format}")), None)
+    rank = next(
+        (
+            i
+            for i, suspect in enumerate(found, 1)
+            if suspect.mistakes in right or (narrow and suspect.name == f"arithmetic in {narrow}")
+        ),
+        0,
+    )
+    name = f"{mistake}, {mistake.way}, {'every call' if site == EVERY else f'call {site}'}"
     said = found[0].name if found else ""
     return Trial(case.module.key, repr(case), case.dtype, name, rank, found.sure, found.alike, said)
 
@@ -180,7 +195,7 @@ def report(trials, most):
     lines.append(f"not first: {len(missed)}")
     for t in missed[:most]:
         lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
-    counts = collections.Counter(t.name.rpartition(", call")[0] for t in missed)
+    counts = collections.Counter(t.name.rpartition(", ")[0] for t in missed)
     lines += [f"  {count} times {name}" for name, count in counts.most_common(most)]
     return lines
 

@@ -230,7 +230,15 @@ def scale_left_out(original, q, k, v, scale, **options):
     return right, unscaled_backward
 
 
+def scaled_late(_, q, k, v, scale):
+    """Scale weights, not logits."""
+    return attention(q, k, v * scale, 1.0)
+
+
 ADDED = [
+    weighed("softmax left out", lambda z: z),
+    weighed("sigmoid for softmax", lambda z: 1 / (1 + np.exp(-z))),
+    instead(NAME, "scaled after softmax", scaled_late, scaled),
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "map transposed", transposed_map, alike),
     argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_: q.shape[-2] % TILE > 0),

@@ -4,7 +4,7 @@ import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, on_map, several_channels, several_images
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0
-from npattn.oracle.mistakes.mistake import always, argument, gradient, value
+from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -20,7 +20,7 @@ def in_training(*_, training, **__):
     return training
 
 
-def several(x):
+def several(x, *_, **__):
     """Whether the variance of a channel says anything."""
     return x.size > 2 * x.shape[1]
 
@@ -142,14 +142,49 @@ def biased(result, x, *others, momentum, **_):
     return result[0], (result[1][0], (1 - momentum) * old + new * ((count - 1) / count))
 
 
+def kept(result, x, weight, bias, *running, **_):
+    """Remember nothing."""
+    return result[0], running
+
+
+def of_batch_alone(result, x, *others, momentum, **_):
+    """Remember the batch's statistics as they are."""
+    old = others[2:]
+    return result[0], tuple((new - (1 - momentum) * a) / momentum for new, a in zip(result[1], old, strict=True))
+
+
+def left_out(norm, x, *others, **options):
+    (_, running), backward = norm(x, *others, **options)
+    return (x * 1.0, running), lambda dy: (dy, *(np.zeros_like(g) for g in backward(dy)[1:]))
+
+
+def averaged(g, dy, x, *_, **__):
+    return g / (x.size // x.shape[1])
+
+
 ADDED = [
-    value(NAME, "normalised over each image (layer norm)", over_axes((1, 2, 3)), both(in_training, several)),
-    value(NAME, "normalised over each image and channel (instance norm)", over_axes((2, 3)), both(in_training, on_map)),
-    value(NAME, "normalised over channels", over_axes((1,)), both(in_training, several_channels)),
+    value(NAME, "normalised over each image (layer norm)", over_axes((1, 2, 3)), several),
+    value(NAME, "normalised over each image and channel (instance norm)", over_axes((2, 3)), on_map),
+    value(NAME, "normalised over channels", over_axes((1,)), several_channels),
     value(NAME, "normalised over the batch alone", over_axes((0,)), both(in_training, several_images)),
+    value(NAME, "running statistics not updated", kept, in_training),
+    value(NAME, "running statistics replaced", of_batch_alone, in_training),
+    value(NAME, "bias twice", lambda r, x, weight, bias, *_, **__: (r[0] + per_channel(bias), r[1])),
+    argument(NAME, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
+    argument(NAME, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),
+    instead(NAME, "weight and bias exchanged", lambda norm, x, w, b, *o, **options: norm(x, b, w, *o, **options)),
+    instead(NAME, "left out", left_out),
+    gradient(NAME, 0, "weight lost", lambda g, dy, x, weight, *_, **__: g / per_channel(weight)),
+    *(
+        gradient(NAME, i, f"of the {a} averaged, not summed", averaged, several)
+        for i, a in ((1, "weight"), (2, "bias"))
+    ),
     value(NAME, "biased variance remembered", biased, in_training),
     argument(NAME, "momentum", "momentum the other way round", lambda *_, momentum, **__: 1 - momentum, in_training),
     normalised("epsilon lost", lambda v, eps, n: np.sqrt(v)),
     normalised("epsilon 1e-6", lambda v, eps, n: np.sqrt(v + 1e-6)),
+    normalised("epsilon 1e-5", lambda v, eps, n: np.sqrt(v + 1e-5), lambda *_, eps, **__: eps != 1e-5),
+    normalised("epsilon 1e-2", lambda v, eps, n: np.sqrt(v + 1e-2)),
     normalised("epsilon 0.1", lambda v, eps, n: np.sqrt(v + 0.1)),
+    normalised("epsilon 1", lambda v, eps, n: np.sqrt(v + 1)),
 ]

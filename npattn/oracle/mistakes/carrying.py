@@ -12,7 +12,7 @@ from npattn.module import as_tuple
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.taping import OF_OPTIONS, Taped, flat, pull, untape
 
-__all__ = ["carried"]
+__all__ = ["carried", "in_forward_alone"]
 
 NUM_GRADIENTS = {
     "affinity_sums": 2,
@@ -71,6 +71,16 @@ def carried(mistake: Mistake) -> Mistake:
         return untape(wrong), backward
 
     return dataclasses.replace(mistake, way="carried", apply=apply)
+
+
+def in_forward_alone(mistake: Mistake) -> Mistake:
+    """Leave backward as it is without a mistake."""
+
+    def apply(original: Any, *arguments: Any, **options: Any) -> Any:
+        wrong, _ = mistake.apply(original, *arguments, **options)
+        return wrong, original(*arguments, **options)[1]
+
+    return dataclasses.replace(mistake, way="forward", apply=apply)
 
 
 def tape(value: Any, sources: list[Taped]) -> Any:

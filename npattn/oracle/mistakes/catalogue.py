@@ -23,7 +23,7 @@ from npattn.oracle.mistakes import (
     softmax,
     windowing,
 )
-from npattn.oracle.mistakes.carrying import carried
+from npattn.oracle.mistakes.carrying import carried, in_forward_alone
 from npattn.oracle.mistakes.mistake import Mistake
 
 __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
@@ -47,12 +47,13 @@ ADDED: list[Mistake] = [mistake for file in IN_ORDER for mistake in getattr(file
 
 
 def in_both_forms(mistakes: list[Mistake]) -> list[Mistake]:
-    """Add what autograd makes of those in a primitive's forward pass."""
-    found, done = list(mistakes), set()
+    """Add what is missing of those in a primitive's forward pass: it alone wrong, and what autograd makes of it."""
+    found, done = list(mistakes), {(str(one), one.way) for one in mistakes}
     for one in mistakes:
-        if one.primitive and one.way in ("forward", "both") and str(one) not in done:
-            done.add(str(one))
-            found.append(carried(one))
+        if one.primitive and one.way in ("forward", "both") and (str(one), "carried") not in done:
+            others = [carried(one), in_forward_alone(one)]
+            found += [other for other in others if (str(other), other.way) not in done]
+            done |= {(str(other), other.way) for other in others}
     return found
 
 

@@ -203,7 +203,20 @@ def grouped(*_, groups, **__):
     return groups > 1
 
 
+def has_taps(x, weight, *_, **__):
+    return weight.shape[2] * weight.shape[3] > 1
+
+
+def square_taps(x, weight, *_, **__):
+    return weight.shape[2] == weight.shape[3] > 1
+
+
+def square_layer(x, weight, *_, **__):
+    return weight.shape[0] == weight.shape[1] > 1
+
+
 ADDED = [
+    padded_row("padding reflected", lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i),
     instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
     instead(
         "conv2d", "padding reflected", padded_by(lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i), padded
@@ -211,6 +224,14 @@ ADDED = [
     instead("conv2d", "padding on one side", shifted_padding, padded),
     instead("conv2d", "dilation ignored", undilated, dilated),
     instead("conv2d", "groups ignored", one_group, grouped),
+    *(
+        instead("conv2d", f"{words} in {d}", other, when, way="backward", of=(i,))
+        for words, other, when in (("dilation ignored", undilated, dilated), ("groups ignored", one_group, grouped))
+        for i, d in enumerate(("dx", "the weights' gradient"))
+    ),
+    gradient("conv2d", 1, "of the weights flipped", lambda g, *_, **__: g[:, :, ::-1, ::-1], has_taps),
+    gradient("conv2d", 1, "of the weights with kernels transposed", lambda g, *_, **__: g.swapaxes(2, 3), square_taps),
+    gradient("conv2d", 1, "of the weights, in and out exchanged", lambda g, *_, **__: g.swapaxes(0, 1), square_layer),
     *(
         gradient(name, 1, "of the weights averaged over images", lambda g, dy, *_, **__: g / len(dy), several_images)
         for name in ("conv2d", "conv1d", "linear")

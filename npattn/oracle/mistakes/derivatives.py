@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.special import erf
 
 __all__ = ["FUNCTIONS", "MOVING", "UFUNCS"]
 
@@ -28,6 +29,7 @@ UFUNCS: dict[Any, Callable[..., Any]] = {
     np.sqrt: lambda y, a: (0.5 / y,),
     np.square: lambda y, a: (2 * a,),
     np.tanh: lambda y, a: (1 - y * y,),
+    erf: lambda y, a: (2 / np.pi**0.5 * np.exp(-a * a),),
     np.power: lambda y, a, b: (b * a ** (b - 1), np.log(a) * y),
     np.absolute: lambda y, a: (np.sign(a),),
     np.maximum: lambda y, a, b: (a >= b, a < b),

@@ -8,16 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.ops.primitive import Primitive
+from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
+from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
-from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked
+from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked, run_with
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.planting import EVERY, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
+from npattn.oracle.steps import Recorded
+from npattn.oracle.steps.recorded import is_judged, name_steps
 from npattn.parameters import to_numpy
+from npattn.tracing import Step
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -29,6 +34,10 @@ CLEARLY = 6.0
 BITS = 10.0
 """How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
 
+MOST_COMPARED = 4
+"""Mistakes whose steps are compared."""
+UNLIKE = 0.05
+"""Difference of a step's values, in proportion to them, that every format shows."""
 NEARER = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 
@@ -42,7 +51,7 @@ def diagnose(
     ----------
     case : Case
     results : mapping of str to array
-        As `Case.compare` takes them. A gradient that is None counts as 0; what can't be read is left out.
+        As `Case.compare` takes them, steps too. A gradient that is None counts as 0; what can't be read is left out.
     seconds : float
         How long the search may take.
     passes : Passes, optional
@@ -52,7 +61,8 @@ def diagnose(
     -------
     Diagnosis
     """
-    search = Search(case, readable(case, results), seconds, passes)
+    judged_by = case.with_steps(results)
+    search = Search(judged_by, readable(judged_by, results), seconds, passes)
     if not search.wrong:
         return Diagnosis(right=True)
     search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
@@ -120,7 +130,7 @@ def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def by_rule(search: Search) -> list[Mistake]:
-    """List mistakes made by rule, of every primitive that the system calls."""
+    """List mistakes made by rule, of every primitive that the system calls and of its own lines."""
     called: dict[Primitive, None] = {}
 
     def watch(primitive: Primitive, *_: Any) -> Any:
@@ -129,30 +139,29 @@ def by_rule(search: Search) -> list[Mistake]:
 
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
-    return [rule for primitive in called for rule in rules_of(primitive)]
+    of_calls = [rule for primitive in called for rule in rules_of(primitive)]
+    return [*of_calls, *rules_of_lines(search.module)]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
     """Say where candidates stand and what they explain."""
     places = search.tags()
     wrong = [name for name in search.ruler.results if name in search.wrong]
-    return tuple(
-        Suspect(
-            tuple(mistake for mistake, _ in one.mistakes),
-            tuple(step_of(places, *pair) for pair in one.mistakes),
-            tuple(name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1) or tuple(wrong),
-            one.misfit.worst if one.whole else np.inf,
-        )
-        for one in candidates
-    )
+
+    def suspect(one: Candidate) -> Suspect:
+        mistakes = tuple(mistake for mistake, _ in one.mistakes)
+        steps = tuple(step_of(places, *pair) for pair in one.mistakes)
+        met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
+        return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
+
+    return tuple(map(suspect, candidates))
 
 
 def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: int) -> str:
-    """Return the tag of the line that a mistake stands in."""
-    place = places.get((mistake.primitive, site))
-    if place is None:
-        return ""
-    return (place.back_tag or place.tag) if mistake.way == "backward" else place.tag
+    """Return the tag of the line that a mistake stands in, or of all such lines."""
+    own = [place for (name, number), place in places.items() if name == mistake.primitive and site in (number, EVERY)]
+    tags = [(place.back_tag or place.tag) if mistake.way == "backward" else place.tag for place in own]
+    return f"every {', '.join(dict.fromkeys(filter(None, tags)))}" if site == EVERY else tags[0] if tags else ""
 
 
 def says_enough(search: Search, best: Candidate) -> bool:
@@ -182,5 +191,41 @@ def hints(search: Search, alike: Sequence[Candidate]) -> tuple[str, ...]:
         ways.append("several images")
     if any("maximum" in mistake.name for one in alike for mistake, _ in one.mistakes):
         ways.append('the case with ties (values="ties")')
-    steps = "steps in between"
-    return (f"{', '.join([*ways, 'another seed'])} or {steps} may tell them apart",)
+    step = telling_step(search, alike)
+    if step:
+        return (f"the step {step} would tell them apart: give it too, by that name",)
+    return (f"{', '.join(ways) + ' or ' if ways else ''}another seed may tell them apart",)
+
+
+def telling_step(search: Search, alike: Sequence[Candidate]) -> str:
+    """Name the first step whose value is not the same in mistakes that the results do not tell apart."""
+    seen: list[dict[str, np.ndarray]] = []
+
+    def read(steps: Sequence[Step]) -> dict[str, np.ndarray]:
+        named = name_steps(steps).items()
+        seen[-1].update({name: np.array(step.value, np.float64) for name, step in named if is_judged(step.value)})
+        return {}
+
+    def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
+        return named_results(Recorded(module, read), Given(*given))
+
+    for one in alike[:MOST_COMPARED]:
+        seen.append({})
+        try:
+            with np.errstate(all="ignore"):
+                run_with(run, one.mistakes)(search.module, *search.given)
+        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+            return ""
+    first, *others = seen
+    for name, value in first.items():
+        if name not in search.ruler.results and any(are_unlike(value, other.get(name)) for other in others):
+            return name
+    return ""
+
+
+def are_unlike(one: np.ndarray, other: np.ndarray | None) -> bool:
+    """Tell whether two values of a step are clearly not the same."""
+    if other is None or one.shape != other.shape:
+        return other is not None
+    with np.errstate(all="ignore"):
+        return bool(np.nanmax(np.abs(one - other), initial=0) > UNLIKE * np.nanmax(np.abs(one), initial=0))

@@ -43,6 +43,10 @@ class Misfit:
         """Whether a kernel with just this mistake may have given the results."""
         return self.worst <= 1
 
+    def relative_to(self, growth: Mapping[str, float]) -> Misfit:
+        """Measure in units so many times as large, result by result; what is left stays as large as it is."""
+        return Misfit({name: d / growth.get(name, 1.0) for name, d in self.distances.items()}, self.squares)
+
     def within(self) -> set[str]:
         """Name the results that are met."""
         return {name for name, distance in self.distances.items() if distance <= 1}
@@ -72,20 +76,29 @@ class Ruler:
 
     def distance(self, name: str, got: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
         """Measure one: a mistake that makes a result larger makes its errors larger by as much."""
-        judged = np.isfinite(self.case.budget[name])
         if exact.shape != got.shape:
             return np.inf, np.inf
-        if not judged.any():
+        units = self.errors(name, got, exact)
+        if not units.size:
             return 0.0, 0.0
+        square = float(np.mean(np.square(units)))
+        worst_limit, rms_limit = self.case.limits[name]
+        return max(float(units.max()) / worst_limit, np.sqrt(square) / rms_limit), square
+
+    def error(self, name: str, got: np.ndarray, exact: np.ndarray) -> float:
+        """Return the root mean square of errors, in units of budget."""
+        units = self.errors(name, got, exact)
+        return float(np.sqrt(np.mean(np.square(units)))) if units.size else 0.0
+
+    def errors(self, name: str, got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+        """Return errors of the elements that are judged, in units of budget."""
+        judged = np.isfinite(self.case.budget[name])
         budget = self.units(name, exact)[judged]
         with np.errstate(all="ignore"):
             error = np.where(got[judged] == exact[judged], 0, got[judged] - exact[judged])
             error = np.where(np.isnan(got[judged]) & np.isnan(exact[judged]), 0, error)
             units = np.abs(error) / budget
-        units = np.where(np.isfinite(error), units, np.inf)
-        square = float(np.mean(np.square(units)))
-        worst_limit, rms_limit = self.case.limits[name]
-        return max(float(units.max()) / worst_limit, np.sqrt(square) / rms_limit), square
+        return np.where(np.isfinite(error), units, np.inf)
 
     def units(self, name: str, exact: np.ndarray) -> np.ndarray:
         """Return the unit of each element's error in a mistaken result.

@@ -1,6 +1,7 @@
 """Mistakes in functions of one number."""
 
 import numpy as np
+from scipy.special import erf
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
@@ -54,14 +55,35 @@ HELD_OUT = [
 
 
 def gelu(x):
+    return 0.5 * x * (1 + erf(x / 2**0.5))
+
+
+def gelu_by_tanh(x):
     return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+def softmax_over_channels(y, x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
 
 
 ADDED = [
     value("relu", "GELU", lambda y, x: gelu(x)),
+    value("relu", "GELU by tanh", lambda y, x: gelu_by_tanh(x)),
+    value("relu", "ELU", lambda y, x: np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)),
+    value("relu", "softplus", lambda y, x: y + np.log1p(np.exp(-np.maximum(x, -x)))),
+    value("relu", "hyperbolic tangent", lambda y, x: np.tanh(x)),
+    value("relu", "sigmoid", lambda y, x: logistic(x)),
+    value("relu", "magnitude", lambda y, x: np.maximum(x, -x)),
+    value("relu", "leaky, slope 0.1", lambda y, x: y + 0.1 * (x - y)),
     value("relu", "SiLU", lambda y, x: x * logistic(x)),
     value("relu", "leaky, slope 0.2", lambda y, x: y + 0.2 * (x - y)),
     value("relu", "bounded by 6", lambda y, x: np.minimum(y, 6)),
+    value("sigmoid", "softmax over channels", softmax_over_channels, several_channels),
+    value("sigmoid", "hard sigmoid, slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
+    value("sigmoid", "ReLU", lambda y, x: np.maximum(x, 0)),
+    value("sigmoid", "sign of x turned", lambda y, x: logistic(-x)),
+    gradient("sigmoid", 0, "y", lambda g, dy, x: dy * logistic(x)),
     value("sigmoid", "left out", lambda y, x: x * 1.0),
     value("sigmoid", "twice", lambda y, x: logistic(y)),
     value("hard_sigmoid", "logistic sigmoid", lambda y, x: logistic(x)),

@@ -12,7 +12,7 @@ from npattn.oracle.mistakes.arrays import (
     on_wide_map,
     transposed,
 )
-from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0, TRANSPOSED
 from npattn.oracle.mistakes.mistake import dropped, gradient, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -78,6 +78,7 @@ HELD_OUT = [
 
 
 ADDED = [
+    TRANSPOSED.in_argument("gate", 0, "map with height and width exchanged"),
     gradient("gate", 1, "twice", lambda g, *_: 2 * g),
     value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),
     value("gate", "1 - gate", lambda y, x, a: x - y),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from npattn.oracle.mistakes.families import TRANSPOSED
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -58,6 +59,16 @@ def of_heads(x, sizes, axis):
     return x.ndim == 4 and axis == 1 and len(set(sizes)) == 1 and min(sizes[0], len(sizes)) > 1
 
 
+def product_of(y, x, *others):
+    for other in others:
+        x = x * other
+    return x
+
+
+def term_on_map(i):
+    return lambda *terms: len(terms) == 2 and terms[i].ndim == 4 and min(terms[i].shape[2:]) > 1
+
+
 ADDED = [
     argument("split", 0, "query, key and value of a head stored together", heads_together, of_heads),
     argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
@@ -66,6 +77,13 @@ ADDED = [
     value("add", "branch lost", lambda y, x, *others: x * 1.0),
     gradient("add", 0, "residual detached", dropped),
     gradient("add", 1, "branch detached", dropped),
+    value("add", "branch twice", lambda y, x, *others: 2 * y - x),
+    value("add", "branch taken off", lambda y, x, *others: 2 * x - y),
+    value("add", "product for sum", product_of),
+    *(
+        TRANSPOSED.in_argument("add", i, f"{which} with height and width exchanged", when=term_on_map(i))
+        for i, which in enumerate(("map", "branch"))
+    ),
     value("add", "mean for sum", lambda y, *terms: y / len(terms)),
     gradient("add", None, "mean for sum", lambda g, dy, *terms: tuple(d / len(terms) for d in g)),
 ]

@@ -41,5 +41,17 @@ ADDED = [
         lambda u, x, eps: x / (np.sqrt((x * x).sum(axis=(2, 3), keepdims=True)) + eps),
         longer(-1),
     ),
+    value(
+        "l2_normalize",
+        "epsilon inside the root",
+        lambda u, x, eps: x / np.sqrt((x * x).sum(axis=1, keepdims=True) + eps),
+    ),
+    value("l2_normalize", "epsilon 1e-3", lambda u, x, eps: x / (length(x) + 1e-3)),
+    value("l2_normalize", "epsilon lost", lambda u, x, eps: x / length(x)),
+    value(
+        "l2_normalize",
+        "sum of magnitudes for length",
+        lambda u, x, eps: x / (np.maximum(x, -x).sum(axis=1, keepdims=True) + eps),
+    ),
     value("l2_normalize", "left out", lambda u, x, eps: x * 1.0),
 ]

@@ -61,6 +61,7 @@ def has_tail(_, k, *__, **___):
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     slope=True, delta=True, through_l=True, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
+    turned=False,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask)
@@ -84,7 +85,7 @@ def whole(
         total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
     s = np.where(seen, e / total, 0) if late else e / total
-    o = v @ transpose(s)
+    o = v @ (s if turned else transpose(s))
     log_sum = np.where(none, -np.inf, highest + np.log(total))
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
 
@@ -203,14 +204,31 @@ def scaled(q, k, v, scale, **_):
     return scale != 1
 
 
+def without_scale(g, dy, *qkv, **_):
+    return g / qkv[3]
+
+
+def scale_twice(g, dy, *qkv, **_):
+    return g * qkv[3]
+
+
+def is_boolean(*_, mask, **__):
+    return mask is not None and mask.dtype == bool
+
+
 def hides(q, k, *_, band, lengths, mask, **__):
     """Whether some query sees some keys and not others."""
     seen = pairs_seen(q, k, band, lengths, mask)
     return bool((seen.any(axis=-1) & ~seen.all(axis=-1)).any())
 
 
-def sees_all(q, k, *_, band, lengths, mask, sink, **__):
-    return sink is None and bool(pairs_seen(q, k, band, lengths, mask).all())
+def without_sink(*_, sink, **__):
+    return sink is None
+
+
+def turned_band(*_, band, **__):
+    """See what comes after, not what came before."""
+    return band[1], None
 
 
 def first_of_group(dx, dy, x, times, axis):
@@ -221,7 +239,16 @@ ADDED = [
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),
     with_mistake("mask after softmax", hides, late=True),
-    with_mistake("softmax over the wrong axis", both(alike, sees_all), axis=-2),
+    with_mistake("softmax over the wrong axis", both(alike, without_sink), axis=-2),
+    with_mistake("map transposed", alike, turned=True),
+    with_mistake("masked logits 0, not -∞", hides, low=0.0),
+    argument(NAME, "band", "causal mask turned over", turned_band, has_last, way="both"),
+    argument(NAME, "mask", "mask turned over", lambda *_, mask, **__: ~mask, is_boolean, way="both"),
+    argument(NAME, "bias", "bias lost", lambda *_, **__: None, given("bias")),
+    argument(NAME, "bias", "bias twice", lambda *_, bias, **__: 2 * bias, given("bias"), way="both"),
+    argument(NAME, "bias", "bias taken off", lambda *_, bias, **__: -bias, given("bias"), way="both"),
+    *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"), (1, "dk"))),
+    *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale, **_: scale**2, scaled),
     argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_, **__: q.shape[-2] % TILE > 0),
     argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),

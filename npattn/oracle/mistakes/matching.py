@@ -13,18 +13,27 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import faulty, planted, sites
+from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
+from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked"]
+__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked", "run_with", "with_every"]
 
 SECONDS = 4.0
 """Time that a search may take."""
-FAR = 3.0
-"""Distance of what forward gives from which backward is not run any more."""
+FAR = 30.0
+"""Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
+NEAR = 0.1
+"""How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
+LEAST_ERROR = 0.1
+"""Root mean square, in units of budget, that a pass's own errors have at least."""
+MOST_GROWTH = 100.0
+"""Factor by which a mistake makes errors larger at most."""
+SUMS = "add", "accumulate", "concatenate", "split"
+"""Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
 
 class TooFarError(Exception):
@@ -66,6 +75,8 @@ class Passes:
         Calls that each mistake can stand in.
     found : dict
         Exact results of a pass, by mistakes and their calls; None where there are none.
+    growths : dict
+        By what they make errors larger, by the same.
     tags : dict
         As `locate` returns them.
     memory : Memory
@@ -73,6 +84,7 @@ class Passes:
 
     places: dict[Mistake, list[int]] = field(default_factory=dict)
     found: dict[Any, Any] = field(default_factory=dict)
+    growths: dict[Any, dict[str, float]] = field(default_factory=dict)
     tags: dict[tuple[str, int], Place] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
 
@@ -99,7 +111,7 @@ class Search:
     ----------
     case : Case
     results : mapping of numpy.ndarray
-        By name, as the case expects them.
+        By name, as the case expects them; of steps that it has among its results too.
     seconds : float
         How long it may take.
     passes : Passes, optional
@@ -114,6 +126,8 @@ class Search:
         passes: Passes | None = None,
     ) -> None:
         self.case, self.module = case, case.module
+        steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
+        self.read = reader_of(steps) if steps else None
         self.ruler = Ruler(case, results)
         self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
         self.right = self.ruler.measure(case.expected)
@@ -123,6 +137,7 @@ class Search:
         self.tried: list[Candidate] = []
         self.places: dict[Mistake, list[int]] = {}
         self.complete = True
+        self.errors: dict[str, float] = {}
 
     @property
     def wrong(self) -> set[str]:
@@ -132,26 +147,30 @@ class Search:
     @property
     def forward_wrong(self) -> bool:
         """Whether what forward gives is wrong already."""
-        return any(not name.endswith(".grad") for name in self.wrong)
+        return any(map(is_forward, self.wrong))
+
+    def recorded(self, module: Any) -> Any:
+        """Return a module whose pass has the steps that are given among its results."""
+        return module if self.read is None else Recorded(module, self.read)
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
         """Run a pass; with `stop`, no further than forward where that alone is far off."""
-        watched: Any = Watched(module)
+        watched: Any = Watched(self.recorded(module))
 
         def between() -> None:
             misfit = self.ruler.measure(forward_results(watched.run, given[2]))
-            if stop and misfit.worst > FAR:
+            if stop and not self.is_near(misfit):
                 raise TooFarError(misfit)
 
         return named_results(watched, Given(*given), between)
 
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
-        """Find where mistakes can stand; remember what the right pass computes."""
+        """Find where mistakes can stand, alone or in every call; remember what the right pass computes."""
         if self.passes is not None and self.passes.places:
             self.places, self.memory = self.passes.places, self.passes.memory
             return
         with np.errstate(all="ignore"), self.memory.at_work():
-            self.places = sites(self.run, mistakes, self.module, *self.given)
+            self.places = with_every(sites(self.run, mistakes, self.module, *self.given))
         self.memory.keeping = False
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
@@ -173,8 +192,7 @@ class Search:
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run(module, *given, stop=stop)
 
-        (first, site), *others = mistakes
-        wrong = planted(run, mistakes) if others else faulty(run, first, site)
+        wrong = run_with(run, mistakes)
         try:
             with np.errstate(all="ignore"), self.memory.at_work():
                 found = wrong(self.module, *self.given)
@@ -191,7 +209,43 @@ class Search:
     def candidate(self, mistakes: tuple[tuple[Mistake, int], ...], found: dict[str, np.ndarray]) -> Candidate:
         """Measure results; keep them if they fit."""
         misfit = self.ruler.measure(found)
+        if not misfit.fits and self.is_near(misfit):
+            misfit = misfit.relative_to(self.growth(mistakes, found))
         return Candidate(mistakes, misfit, found if misfit.fits else {})
+
+    def is_near(self, misfit: Misfit) -> bool:
+        """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
+        right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
+        return misfit.worst <= max(1.0, min(FAR, NEAR * right))
+
+    def growth(self, mistakes: tuple[tuple[Mistake, int], ...], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Measure by what factor a mistake makes the errors of results larger: by one pass in float32."""
+        if self.passes is not None and mistakes in self.passes.growths:
+            return self.passes.growths[mistakes]
+        if not self.errors:
+            self.errors = self.errors_in_float32((), self.case.expected)
+        mistaken = self.errors_in_float32(mistakes, exact)
+        # A pass whose float32 results are exact by luck has errors of some size in a format.
+        least = LEAST_ERROR * 2.0 ** (self.case.format.operand_precision - 24)
+        found = {
+            name: float(np.clip(mistaken[name] / max(right, least), 1, MOST_GROWTH))
+            for name, right in self.errors.items()
+            if np.isfinite(mistaken.get(name, np.nan))
+        }
+        if self.passes is not None:
+            self.passes.growths[mistakes] = found
+        return found
+
+    def errors_in_float32(
+        self, mistakes: tuple[tuple[Mistake, int], ...], exact: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Return the root mean square of the errors of a pass in float32, in units of budget."""
+        given = self.given.each(lambda a: a.astype(np.float32))
+        run = run_with(self.run, mistakes)
+        with np.errstate(all="ignore"):
+            results = run(self.module, *given)
+        measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
+        return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
 
     def in_order(self) -> Iterator[tuple[Mistake, int]]:
         """Yield mistakes with their places, the likeliest first."""
@@ -225,7 +279,7 @@ class Search:
                 if time.perf_counter() > self.deadline:
                     self.complete = False
                     return found
-                if place_of(one) != place_of(other):
+                if are_apart(one, other):
                     pair = self.try_mistakes(*other.mistakes, *one.mistakes)
                     if pair is not None and pair.misfit.fits:
                         found.append(pair)
@@ -242,17 +296,35 @@ class Search:
 
     def forward_met(self, one: Candidate) -> bool:
         """Tell whether all that forward gives is that of a mistake."""
-        return all(name.endswith(".grad") or d <= 1 for name, d in one.misfit.distances.items())
+        return all(d <= 1 for name, d in one.misfit.distances.items() if is_forward(name))
 
     def explained(self, one: Candidate) -> set[str]:
         """Name the wrong results that are those of a mistake."""
         return (self.wrong & one.misfit.within()) if one.whole else set()
 
 
-def place_of(one: Candidate) -> tuple[str, int]:
-    """Return the primitive and the call that a mistake stands in."""
-    mistake, site = one.mistakes[0]
-    return mistake.primitive, site
+def is_forward(name: str) -> bool:
+    """Tell whether a result, or a step, is one of the way forward."""
+    return not (is_backward(name) if looks_like_step(name) else name.endswith(".grad"))
+
+
+def run_with(run: Run, mistakes: tuple[tuple[Mistake, int], ...]) -> Run:
+    """Return `run` with mistakes; as it is without."""
+    return faulty(run, *mistakes[0]) if len(mistakes) == 1 else planted(run, mistakes)
+
+
+def with_every(places: Mapping[Mistake, list[int]]) -> dict[Mistake, list[int]]:
+    """Let mistakes that can stand in several calls stand in all of them at once too."""
+    return {
+        one: [*numbers, EVERY] if len(numbers) > 1 and one.primitive not in SUMS else numbers
+        for one, numbers in places.items()
+    }
+
+
+def are_apart(one: Candidate, other: Candidate) -> bool:
+    """Tell whether two mistakes stand in different calls."""
+    (first, site), (second, other_site) = one.mistakes[0], other.mistakes[0]
+    return first.primitive != second.primitive or (site != other_site and EVERY not in (site, other_site))
 
 
 def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:

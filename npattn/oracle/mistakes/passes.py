@@ -216,6 +216,11 @@ def even_channels(a, *_):
 CHANNELS_SHUFFLED = Family("channels shuffled the wrong way round", shuffled, even_channels)
 READ_AS_NHWC = Family("NHWC read as NCHW", arrays.channels_last, arrays.both(on_map, several_channels))
 
+
+def all_twice(results, *_):
+    return {name: 2 * g for name, g in results.items() if name.endswith(".grad")}
+
+
 ADDED = [
     *(plant(CHANNELS_SHUFFLED) for plant in (in_outputs, in_input_gradients)),
     *(plant(READ_AS_NHWC) for plant in (in_outputs, in_input_gradients)),
@@ -228,5 +233,7 @@ ADDED = [
     ),
     in_input_gradients(Family("of inputs added twice", lambda g: 2 * g, always)),
     in_input_gradients(Family("of inputs lost", np.zeros_like, always)),
+    writes("all added twice, as if accumulated over two calls", "backward", all_twice),
+    in_upstream("dy averaged over the batch", lambda dy: dy / len(dy), has_images),
     in_parameter_gradients("lost", lambda g, x: np.zeros_like(g)),
 ]

@@ -16,10 +16,12 @@ from npattn.module import Module
 from npattn.ops.primitive import Primitive, replacing
 from npattn.oracle.mistakes.mistake import Mistake
 
-__all__ = ["Run", "answering", "completed", "faulty", "planted", "sites"]
+__all__ = ["EVERY", "Run", "answering", "completed", "faulty", "planted", "sites"]
 
 Run = Callable[..., Any]
 """Takes a module, parameters, inputs and upstream gradients, and returns named results."""
+EVERY = -1
+"""In place of a call's number: every call that a mistake applies to."""
 THROUGH = (ops.global_pools,)
 """Primitives whose calls of others count as the system's own: whether they are answered themselves or not."""
 
@@ -107,7 +109,7 @@ def faulty(run: Run, mistake: Mistake, site: int) -> Run:
 
 
 def planted(run: Run, places: Sequence[tuple[Mistake, int]]) -> Run:
-    """Return `run` with several mistakes in primitives, each in the call of its number."""
+    """Return `run` with several mistakes in primitives, each in the call of its number, or in `EVERY`."""
 
     def wrong(module: Module, *given: Any) -> Any:
         calls: collections.Counter[str] = collections.Counter()
@@ -115,9 +117,12 @@ def planted(run: Run, places: Sequence[tuple[Mistake, int]]) -> Run:
         def spoil(primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
             name, number = primitive.__name__, calls[primitive.__name__]
             calls[name] += 1
-            for mistake, site in places:
-                if mistake.primitive == name and site == number:
-                    arguments, options = completed(primitive, arguments, options)
+            here = [(mistake, site) for mistake, site in places if mistake.primitive == name]
+            for mistake, site in here:
+                if site not in (number, EVERY):
+                    continue
+                arguments, options = completed(primitive, arguments, options)
+                if site == number or mistake.when(*arguments, **options):
                     return mistake.apply(primitive, *arguments, **options)
             return NotImplemented
 

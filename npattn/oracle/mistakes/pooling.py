@@ -129,7 +129,15 @@ def shared(g, dp, *pool):
     return hits / hits.sum(**along(*pool[1:]) | {"keepdims": True}) * broadcast(dp)
 
 
+def as_average(g, dp, *pool):
+    return np.zeros_like(g) + broadcast(dp) / count(*pool)
+
+
 ADDED = [
+    *(value(name, "maximum for mean", lambda p, x, *axis: x.max(**along(*axis)), several) for name in AVERAGES),
+    *(value(name, "divided by √N", lambda p, *pool: p * count(*pool) ** 0.5, several) for name in AVERAGES),
+    *(value(name, "minimum for maximum", lambda p, x, *axis: x.min(**along(*axis)), several) for name in MAXIMA),
+    *(gradient(name, 0, "that of a mean", as_average, several) for name in MAXIMA),
     *(gradient(name, 0, "shared among ties", shared, has_ties) for name in MAXIMA),
     *(gradient(name, 0, "divided by N", lambda g, dp, *pool: g / count(*pool), several) for name in MAXIMA),
     *(gradient(name, 0, "divided twice by N", lambda g, dp, *pool: g / count(*pool), several) for name in AVERAGES),

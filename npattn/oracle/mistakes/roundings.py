@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
 
-__all__ = ["roundings"]
+__all__ = ["NARROW", "roundings"]
 
 CLOSE = 2.5
 """Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
@@ -62,7 +62,7 @@ def roundings(search: Search) -> list[Candidate]:
     found = []
     for name, rounding in ways(search):
         try:
-            results = run_on(rounding, search.module, search.given)
+            results = run_on(rounding, search.recorded(search.module), search.given)
         except TypeError:
             continue  # a system's own code that no rounding array goes through
         misfit = compare_sizes(search, results)

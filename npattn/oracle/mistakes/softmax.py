@@ -89,6 +89,8 @@ ADDED = [
         "sign lost: softmax of the energies, not of their maximum less them",
         lambda s, z, axis: softmax(z, axis),
     ),
+    value("softmax", "sigmoid", lambda s, z, axis: 1 / (1 + np.exp(-z))),
+    value("softmax", "logarithm taken", lambda s, z, axis: np.log(s)),
     value("softmax", "maximum less the energies", lambda s, z, axis: softmin(z, axis)),
     value("softmin", "over the wrong axis", lambda s, z, axis: softmin(z, axis - 1), lambda z, axis: z.size > 1),
     gradient("softmin", 0, "sign lost", lambda g, *_: -g),

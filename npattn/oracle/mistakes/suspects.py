@@ -15,6 +15,10 @@ __all__ = ["Diagnosis", "Suspect", "enumerate_names"]
 
 MOST_SHOWN = 5
 """Suspects that a report lists."""
+JUST = 1.05
+"""Distance up to which a mistake is told to be just too far off."""
+MOST_NAMED = 3
+"""Wrong results that are named where they are all that are wrong."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,15 @@ class Suspect:
         The wrong results that it explains.
     distance : float
         How far the results are from those of a pass with it, in units of their limits: up to 1 they are the same.
+    all : bool
+        Whether these are all that are wrong.
     """
 
     mistakes: tuple[Mistake, ...]
     steps: tuple[str, ...]
     results: tuple[str, ...]
     distance: float
+    all: bool = False
 
     @property
     def name(self) -> str:
@@ -44,8 +51,9 @@ class Suspect:
         return " and ".join(map(describe, self.mistakes, self.steps))
 
     def __str__(self) -> str:
-        verb = "is that of" if len(self.results) == 1 else "are those of"
-        return f"{enumerate_names(self.results)} {verb} {self.name}"
+        count = len(self.results)
+        results = f"all {count} wrong results" if self.all and count > MOST_NAMED else enumerate_names(self.results)
+        return f"{results} {'is that of' if count == 1 else 'are those of'} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,8 @@ class Diagnosis(Sequence[Suspect]):
             near = self.nearest
             lines = ["no known mistake gives these results"]
             if near is not None and np.isfinite(near.distance):
-                lines.append(f"the nearest, {near.distance:.3g} times as far as a fit would be: {near.name}")
+                far = f"{near.distance:.2g} times" if near.distance >= JUST else "just beyond"
+                lines.append(f"the nearest is {near.name}: its results are {far} what errors of rounding explain")
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]
         lines = ["it looks like:" if self.sure else "it may be, though these results say too little to be sure:"]

@@ -4,16 +4,19 @@
 by what `flowing` arrays are made from; `beginning`, which step is the first that is off, or what else is known of it.
 """
 
-from npattn.oracle.steps.beginning import first_wrong, in_order, where_it_begins
-from npattn.oracle.steps.measuring import GoldenStep, measure_steps, with_steps
-from npattn.oracle.steps.recorded import looks_like_step
+from npattn.oracle.steps.beginning import first_wrong, in_order, is_backward, where_it_begins
+from npattn.oracle.steps.measuring import GoldenStep, measure_steps, reader_of, with_steps
+from npattn.oracle.steps.recorded import Recorded, looks_like_step
 
 __all__ = [
     "GoldenStep",
+    "Recorded",
     "first_wrong",
     "in_order",
+    "is_backward",
     "looks_like_step",
     "measure_steps",
+    "reader_of",
     "where_it_begins",
     "with_steps",
 ]

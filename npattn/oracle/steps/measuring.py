@@ -156,4 +156,5 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
         expected=case.expected | {name: step.expected for name, step in chosen.items()},
         budget=case.budget | {name: step.budget for name, step in chosen.items()},
         limits=case.limits | {name: step.limits for name, step in chosen.items()},
+        freedom=case.freedom | {name: step.freedom for name, step in chosen.items()},
     )

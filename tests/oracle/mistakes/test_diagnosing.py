@@ -10,7 +10,7 @@ from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.matching import Search
-from npattn.oracle.mistakes.planting import planted
+from npattn.oracle.mistakes.planting import EVERY, planted
 from tests.benchmarks import kernels
 from tests.own_systems import CausalHead
 
@@ -182,3 +182,40 @@ def test_a_system_that_mistakes_break_keeps_its_report(monkeypatch):
     monkeypatch.setattr("npattn.oracle.case.diagnose", fails)
     with pytest.raises(AssertionError, match=r"1 of 1 results WRONG[\s\S]*no mistake could be tried: no room for that"):
         case.assert_matches({"output": 2 * case.expected["output"]})
+
+
+def test_a_mistake_in_every_call_is_named_as_one():
+    case = case_of("pam")
+    found = case.diagnose(results_with(case, (find("conv2d: lost bias", "carried"), EVERY)))
+    assert found[0].steps == ("every (1), (2), (3)",)
+    assert found.sure
+
+
+def test_a_mistake_that_makes_errors_larger_is_found():
+    """Sums over 35 positions in place of means: a step between has errors 35 times as large."""
+    case = case_of("flexible")
+    sums = find("global_average_pool: sum for mean", "forward")
+    found = case.diagnose(results_with(case, (sums, 0)))
+    assert str(found[0].mistakes[0]) == str(sums)
+
+
+def test_steps_that_are_given_tell_mistakes_apart():
+    case = case_of("eca")
+    flipped = find("conv1d: flipped kernel", "carried")
+    z = case.steps()["(2) z"].expected
+    results = results_with(case, (flipped, 0))
+    given = {"output": results["output"], "x.grad": results["x.grad"]}
+    assert "flipped kernel" in case.diagnose(given)[0].name
+    found = case.diagnose(given | {"(2) z": z})
+    assert not any("flipped kernel" in one.name for one in found)
+    wrong = ops.conv1d(case.steps()["(1) p"].expected, case.params["conv.weight"][..., ::-1].astype(float))[0]
+    found = case.diagnose(given | {"(2) z": wrong})
+    assert "flipped kernel" in found[0].name
+    assert "(2) z" in found[0].results
+
+
+def test_a_step_is_named_that_would_tell_mistakes_apart():
+    case = case_of("hard")
+    found = case.diagnose({name: np.zeros_like(a) for name, a in case.expected.items() if name == "score.weight.grad"})
+    assert found.alike > 1
+    assert "would tell them apart" in str(found)

@@ -1,0 +1,166 @@
+"""Mistakes made by rule in a system's own lines of NumPy: each line read wrongly, in forward or in backward."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from npattn.module import Module, as_tuple
+from npattn.oracle.mistakes.mistake import Mistake, always, mistake
+from npattn.oracle.mistakes.taping import Taped, pull, untape
+from npattn.oracle.mistakes.variants import variants
+from npattn.tracing.rewriting import compile_definition
+from npattn.tracing.source import text_of
+
+__all__ = ["rules_of_lines"]
+
+MOST = 300
+"""Wrong readings that are made of one system."""
+
+
+def rules_of_lines(module: Module) -> list[Mistake]:
+    """List wrong readings of the lines of a system's forward pass, and of the backward pass defined in it.
+
+    Parameters
+    ----------
+    module : Module
+
+    Returns
+    -------
+    list of Mistake
+        Of whole passes; the line's tag stands before the name. None where the code is not at hand.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> [one.name for one in rules_of_lines(npattn.FlexibleAttention(channels=4, reduction=2))][:2]
+    ['(6) v[batch:] not added: `v[:batch]` for `v[:batch] + v[batch:]`, in forward alone', \
+'(6) v[batch:] not added: `v[:batch]` for `v[:batch] + v[batch:]`']
+    """
+    function: Any = type(module).forward
+    text = text_of(function) if isinstance(function, FunctionType) else None
+    found = text.find(function) if text else None
+    if text is None or found is None:
+        return []
+    definition, around = found
+    numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
+    mistakes: list[Mistake] = []
+    for statement, inner in statements(definition):
+        tag = text.statement(statement).tag
+        for node in ast.walk(statement):
+            for words, make in variants(node, function.__globals__):
+                new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
+                name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
+                replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
+                compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
+                mistakes += in_pass(name, compiled, backward=inner)
+    return mistakes[:MOST]
+
+
+def statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.stmt, bool]]:
+    """Go through the statements that hold no others, each with whether it stands in a function within."""
+
+    def within(body: list[ast.stmt], inner: bool) -> Iterator[tuple[ast.stmt, bool]]:
+        for node in body:
+            blocks = [getattr(node, name) for name in ("body", "orelse") if getattr(node, name, None)]
+            if not blocks:
+                yield node, inner
+            for block in blocks:
+                yield from within(block, inner or isinstance(node, ast.FunctionDef))
+
+    return within(definition.body, False)
+
+
+def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any], ast.expr]) -> ast.FunctionDef:
+    """Copy a function's text with another expression in the place of that of a number."""
+    copied = copy.deepcopy(definition)
+    old = list(ast.walk(copied))[number]
+
+    class Replace(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            return ast.copy_location(make(node), node) if node is old else self.generic_visit(node)
+
+    return ast.fix_missing_locations(Replace().visit(copied))
+
+
+def compile_wrong(replaced: Callable[[], ast.FunctionDef], around: str, function: FunctionType) -> CodeType:
+    """Compile a function's wrong text."""
+    return compile_definition(replaced(), around, function.__code__)
+
+
+class Wrong:
+    """A system's forward pass with one line read wrongly; compiled when it is first run."""
+
+    def __init__(self, compiled: Callable[[], CodeType], function: FunctionType) -> None:
+        self.compiled, self.function = functools.cache(compiled), function
+
+    def of(self, module: Module) -> Any:
+        """Return a module that runs it."""
+        return Misread(module, self)
+
+    def forward(self, module: Module, *arguments: Any) -> Any:
+        """Run forward."""
+        code, right = self.compiled(), self.function
+        cells = dict(zip(right.__code__.co_freevars, right.__closure__ or (), strict=True))
+        closure = tuple(cells[name] for name in code.co_freevars)
+        return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)(module, *arguments)
+
+
+class Misread:
+    """A module whose forward pass is another."""
+
+    def __init__(self, module: Module, wrong: Wrong) -> None:
+        self.module, self.wrong = module, wrong
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.wrong.forward(self.module, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+
+def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
+    """Make the mistakes that a wrong line is: in backward; in forward alone; carried through backward."""
+
+    def misread(run: Any, module: Module, *given: Any) -> Any:
+        return run(wrong.of(module), *given)
+
+    if backward:
+        return [Mistake("", name, "backward", misread, always)]  # the tag, or the line, says that it is in backward
+
+    def alone(run: Any, module: Module, params: Any, inputs: Any, upstream: Any) -> Any:
+        right = run(module, params, inputs, upstream)
+        return right | forward_of(wrong.forward(module, params, *inputs.values()), right, upstream)
+
+    def carried(run: Any, module: Module, params: Any, inputs: Any, upstream: Any) -> Any:
+        right = run(module, params, inputs, upstream)
+        taped = [{name: tape(a) for name, a in group.items()} for group in (params, inputs)]
+        passed = wrong.forward(module, taped[0], *taped[1].values())
+        outputs = [y for y in as_tuple(passed.output) if isinstance(y, Taped)]
+        sources = {f"{name}.grad": a for group in taped for name, a in group.items() if f"{name}.grad" in right}
+        known = zip(outputs, upstream.values(), strict=True)
+        gradients = dict(zip(sources, pull(known, list(sources.values())), strict=True))
+        return right | gradients | forward_of(passed, right, upstream)
+
+    return [
+        mistake("", f"{name}, in forward alone", "forward", alone),
+        mistake("", name, "carried", carried),
+        mistake("", f"{name}, and what backward reads of it", "both", misread),
+    ]
+
+
+def tape(a: Any) -> Any:
+    """Tape floating-point arrays."""
+    return Taped(a) if getattr(a, "dtype", np.dtype(int)).kind == "f" else a
+
+
+def forward_of(passed: Any, right: dict[str, Any], upstream: dict[str, Any]) -> dict[str, Any]:
+    """Name what a forward pass gives, as far as the right pass has it."""
+    found = dict(zip(upstream, as_tuple(passed.output), strict=True)) | dict(passed.buffers) | dict(passed.attention)
+    return {name: np.asarray(untape(a)) for name, a in found.items() if name in right}

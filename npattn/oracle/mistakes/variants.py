@@ -1,0 +1,153 @@
+"""Wrong readings of an expression: a sign, a term or a factor left out, arguments exchanged, another axis."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Variant", "variants"]
+
+Variant = tuple[str, Callable[[Any], ast.expr]]
+"""What is wrong, and a function that makes the wrong expression of the right one."""
+EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",)}
+"""Reductions, and what may be taken in their place."""
+TRANSPOSITIONS = "swapaxes", "transpose", "conj"
+
+
+def variants(node: ast.AST, names: dict[str, Any]) -> Iterator[Variant]:
+    """List wrong readings of an expression.
+
+    Parameters
+    ----------
+    node : ast.AST
+    names : dict
+        Global names of the function that it stands in. Primitives have mistakes of their own.
+
+    Examples
+    --------
+    >>> expression = ast.parse("a - b", mode="eval").body
+    >>> for words, make in variants(expression, {}):
+    ...     print(words, ast.unparse(make(expression)))
+    sign turned a + b
+    exchanged b - a
+    b not taken off a
+    """
+    if isinstance(node, ast.BinOp):
+        yield from of_operator(node)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield "sign turned", lambda minus: minus.operand
+    elif isinstance(node, ast.Attribute) and node.attr in ("T", "mT") and isinstance(node.ctx, ast.Load):
+        yield "transposition left out", lambda attribute: attribute.value
+    elif isinstance(node, ast.Call) and not is_primitive(node.func, names):
+        yield from of_call(node, names)
+
+
+def of_operator(node: ast.BinOp) -> Iterator[Variant]:
+    """List wrong readings of a sum, a difference, a product or a quotient."""
+    left, right = ast.unparse(node.left), ast.unparse(node.right)
+    if isinstance(node.op, ast.Add):
+        yield f"{right} not added", lambda sum_: sum_.left
+        yield f"{left} not added", lambda sum_: sum_.right
+        yield "sign turned", with_operator(ast.Sub())
+    elif isinstance(node.op, ast.Sub):
+        yield "sign turned", with_operator(ast.Add())
+        yield "exchanged", exchanged_operands
+        yield f"{right} not taken off", lambda difference: difference.left
+    elif isinstance(node.op, ast.Mult):
+        yield f"{right} left out", lambda product: product.left
+        yield f"{left} left out", lambda product: product.right
+    elif isinstance(node.op, ast.Div):
+        yield f"not divided by {right}", lambda quotient: quotient.left
+        yield "multiplied, not divided", with_operator(ast.Mult())
+        yield "turned over", exchanged_operands
+    elif isinstance(node.op, ast.MatMult):
+        yield "exchanged", exchanged_operands
+        if not is_transposed(node.left):
+            yield f"{left} transposed", lambda product: ast.BinOp(transposed(product.left), product.op, product.right)
+        if not is_transposed(node.right):
+            yield f"{right} transposed", lambda product: ast.BinOp(product.left, product.op, transposed(product.right))
+    elif isinstance(node.op, ast.Pow):
+        yield "power left out", lambda power: power.left
+
+
+def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
+    """List wrong readings of a call: another reduction, another axis, left out, arguments exchanged."""
+    method = isinstance(node.func, ast.Attribute)
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    for other in EXCHANGED.get(name, ()):
+        yield f"{other} for {name}", with_attribute(other)
+    for keyword in node.keywords:
+        own = constant_of(keyword.value) if keyword.arg == "axis" else None
+        for axis in (-1, -2, 0, 1, 2):
+            if own is not None and axis != own:
+                yield f"over axis {axis}", with_axis(axis)
+    of_numpy = method and isinstance(node.func.value, ast.Name) and names.get(node.func.value.id) is np  # type: ignore[attr-defined]
+    if of_numpy and len(node.args) == 1 and name not in EXCHANGED:
+        yield f"{name} left out", lambda call: call.args[0]
+    if method and not of_numpy and name in TRANSPOSITIONS:
+        yield "transposition left out", lambda call: call.func.value
+    if len(node.args) > 1 and not (method and name in TRANSPOSITIONS):
+        last = len(node.args) - 1 if name == "where" else 1
+        yield "arguments exchanged", exchanged_arguments(last - 1, last)
+
+
+def is_primitive(function: ast.expr, names: dict[str, Any]) -> bool:
+    """Tell whether a called expression is a primitive, or a layer made of one."""
+    parts = ast.unparse(function).split(".")
+    found = names.get(parts[0])
+    for part in parts[1:]:
+        found = getattr(found, part, None)
+    return hasattr(found, "definition") or getattr(found, "__module__", "") == "npattn.layers"
+
+
+def constant_of(node: ast.expr) -> int | None:
+    """Return the whole number that an expression is; None if it is none."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value if type(value) is int else None
+
+
+def is_transposed(node: ast.expr) -> bool:
+    """Tell whether an expression is a transposition: another one of it is said to be left out."""
+    return ast.unparse(node).endswith((".T", ".mT")) or (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in TRANSPOSITIONS
+    )
+
+
+def with_operator(operator: ast.operator) -> Callable[[Any], ast.expr]:
+    return lambda node: ast.BinOp(node.left, operator, node.right)
+
+
+def exchanged_operands(node: Any) -> ast.expr:
+    return ast.BinOp(node.right, node.op, node.left)
+
+
+def transposed(node: ast.expr) -> ast.expr:
+    return ast.Call(ast.Attribute(node, "swapaxes", ast.Load()), [ast.Constant(-1), ast.Constant(-2)], [])
+
+
+def with_attribute(name: str) -> Callable[[Any], ast.expr]:
+    return lambda call: ast.Call(ast.Attribute(call.func.value, name, ast.Load()), call.args, call.keywords)
+
+
+def with_axis(axis: int) -> Callable[[Any], ast.expr]:
+    def make(call: Any) -> ast.expr:
+        others = [one for one in call.keywords if one.arg != "axis"]
+        return ast.Call(call.func, call.args, [ast.keyword("axis", ast.Constant(axis)), *others])
+
+    return make
+
+
+def exchanged_arguments(i: int, j: int) -> Callable[[Any], ast.expr]:
+    def make(call: Any) -> ast.expr:
+        arguments = copy.copy(call.args)
+        arguments[i], arguments[j] = arguments[j], arguments[i]
+        return ast.Call(call.func, arguments, call.keywords)
+
+    return make

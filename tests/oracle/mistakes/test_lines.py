@@ -1,0 +1,120 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from npattn import Module, Pass, ops
+from npattn.fields import integer
+from npattn.oracle import golden
+from npattn.oracle.mistakes.lines import rules_of_lines
+from npattn.parameters import ones
+
+
+@dataclass(frozen=True)
+class Centred(Module):
+    """Tokens less their mean, by a learnt scale, beside what attention with one weight each makes of them."""
+
+    channels: int = integer(least=1, default=4)
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, height, width)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, height, width)}
+
+    def parameters(self):
+        return {"weight": ones(1)}
+
+    def forward(self, params, x):
+        m = x.mean(axis=-1, keepdims=True)  # (1)
+        c = x - m  # (2)
+        s, back_softmax = ops.softmax(c)  # (3)
+        g = s @ x.swapaxes(-1, -2)  # (4)
+        y = params["weight"] * (g @ c) + np.tanh(c)  # (5)
+
+        def backward(dy):
+            dc = dy * (1 - np.tanh(c) ** 2)  # (5')
+            dproduct = params["weight"] * dy
+            dg = dproduct @ c.swapaxes(-1, -2)
+            dc = dc + g.swapaxes(-1, -2) @ dproduct
+            dx = dg.swapaxes(-1, -2) @ s  # (4')
+            dc = dc + back_softmax(dg @ x)  # (3')
+            dx = dx + dc  # (2')
+            dx = dx - dc.mean(axis=-1, keepdims=True)  # (1')
+            return dx, {"weight": np.array([(dy * (g @ c)).sum()])}
+
+        return Pass(y, backward)
+
+
+WRONG = {
+    "tanh left out": ("(5)", lambda x, w, s, c: w * (s(c) @ x.swapaxes(1, 2) @ c) + c),
+    "sign turned": ("(2)", lambda x, w, s, c: forward(x, w, s, 2 * x - c)),
+    "sum for mean": ("(1)", lambda x, w, s, c: forward(x, w, s, x - x.sum(-1, keepdims=True))),
+    "over axis -2": ("(1)", lambda x, w, s, c: forward(x, w, s, x - x.mean(-2, keepdims=True))),
+    "transposition left out": ("(4)", lambda x, w, s, c: w * (s(c) @ x @ c) + np.tanh(c)),
+    "exchanged": ("(5)", lambda x, w, s, c: w * (c @ (s(c) @ x.swapaxes(1, 2))) + np.tanh(c)),
+    "params['weight'] left out": ("(5)", lambda x, w, s, c: forward(x, 1, s, c)),
+    "over the wrong axis": ("(3)", lambda x, w, s, c: forward(x, w, lambda z: ops.softmax(z, 1)[0], c)),
+}
+
+
+def forward(x, w, s, c):
+    return w * (s(c) @ x.swapaxes(1, 2) @ c) + np.tanh(c)
+
+
+@pytest.fixture(scope="module")
+def case():
+    return golden(Centred(), batch=3, height=4, width=4, dtype="float32", certify=False)
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_line_read_wrongly_is_named_with_its_tag(case, words):
+    tag, wrong = WRONG[words]
+    x, w = (np.array(a, np.float64) for a in (case.inputs["x"], case.params["weight"]))
+    y = wrong(x, w, lambda z: ops.softmax(z)[0], x - x.mean(-1, keepdims=True))
+    found = case.diagnose({"output": y})
+    names = [one.name for one in found.suspects[: found.alike]]
+    assert any(name.startswith(tag) and words in name for name in names), names
+
+
+def test_a_term_of_a_gradient_that_is_not_added_is_named(case):
+    x = np.array(case.inputs["x"], np.float64)
+    dx = case.expected["x.grad"] - dx_of_mean(case, x)
+    found = case.diagnose({"output": case.expected["output"], "x.grad": dx})
+    assert found[0].name.startswith("(1') dc.mean(axis=-1, keepdims=True) not taken off")
+    assert found.sure
+
+
+def dx_of_mean(case, x):
+    step = case.steps()["(3') dc"].expected
+    return -step.mean(axis=-1, keepdims=True)
+
+
+def test_wrong_lines_are_carried_through_backward_as_their_derivative(case):
+    """What stands in no primitive is differentiated as well."""
+    x, dy = (np.array(a, np.float64) for a in (case.inputs["x"], case.upstream["output"]))
+    one = next(m for m in rules_of_lines(case.module) if m.name.startswith("(5) tanh left out") and m.way == "carried")
+
+    def run(module, params, inputs, upstream):
+        passed = module(params, *inputs.values())
+        dx, grads = passed.backward(upstream["output"])
+        return {"output": passed.output, "x.grad": dx, "weight.grad": grads["weight"]}
+
+    def output(x):
+        return one.apply(run, case.module, params, {"x": x}, {"output": dy})["output"]
+
+    params = {"weight": np.array(case.params["weight"], np.float64)}
+    found = one.apply(run, case.module, params, {"x": x}, {"output": dy})
+    v = np.random.RandomState(0).standard_normal(x.shape)
+    slope = ((output(x + 1e-6 * v) - output(x - 1e-6 * v)) * dy).sum() / 2e-6
+    assert np.isclose((found["x.grad"] * v).sum(), slope, rtol=1e-6)
+    assert not np.allclose(found["x.grad"], run(case.module, params, {"x": x}, {"output": dy})["x.grad"])
+
+
+def test_code_that_is_not_at_hand_has_no_lines():
+    space = dict(globals())
+    exec(
+        "class Unseen(Centred):\n    def forward(self, params, x):\n        return Pass(x + x, None)",
+        space,
+    )
+    assert rules_of_lines(space["Unseen"]()) == []
