@@ -53,8 +53,8 @@ def draw_layers() -> Figure:
     names = "inference: the nine taps", "training: everywhere"
     for axis, gradient, name in zip(below.subplots(1, 2), gradients, names, strict=True):
         largest = gradient.max()
-        shown = show(axis, gradient, name, bar="", cmap="magma", norm=LogNorm(LEAST * largest, largest))
-        shown.cmap.set_bad("black")
+        shown = np.maximum(gradient, LEAST * largest)  # a logarithm of 0 would leave a hole
+        show(axis, shown, name, bar="", cmap="magma", norm=LogNorm(LEAST * largest, largest))
     below.suptitle(
         "size of the gradient at every position of t, if that of s is 1 where s is largest, and else 0", fontsize=10
     )
