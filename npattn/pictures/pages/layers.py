@@ -43,7 +43,7 @@ def draw_layers() -> Figure:
         ds[np.unravel_index(s.argmax(), s.shape)] = 1
         gradients.append(np.abs(backward(ds)[0][0, 0]))
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2)).flat
     axes = above.subplots(1, 4)
     h = (z - z.mean()) / z.std()
     show(axes[0], t[0, 0], "map in t", cmap="gray")
