@@ -16,6 +16,7 @@ from PIL import Image
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
 from npattn.pictures.pages.diversity import draw_diversity
+from npattn.pictures.pages.equivariance import draw_equivariance
 from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.layers import draw_layers
@@ -48,6 +49,7 @@ PICTURES: dict[str, Draw] = {
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
     "diversity": draw_diversity,
+    "equivariance": draw_equivariance,
     "layers": draw_layers,
 } | {
     Path(system.derivation).stem: functools.partial(draw_panels, key, NUMS_PANELS.get(key, 1))

@@ -39,7 +39,7 @@ def draw_diversity() -> Figure:
     """Draw the weights of some heads before, on the way and after descending their penalty by the logits alone."""
     weights = head_weights()
     figure = Figure(figsize=(9, 5.6), layout="constrained")
-    rows = figure.subfigures(1 + len(PENALTIES), 1)
+    rows = figure.subfigures(1 + len(PENALTIES), 1, squeeze=False).ravel()
     draw_heads(rows[0], weights)
     z = np.log(weights)
     for row, enough in zip(rows[1:], PENALTIES, strict=True):

@@ -43,7 +43,7 @@ def draw_layers() -> Figure:
         ds[np.unravel_index(s.argmax(), s.shape)] = 1
         gradients.append(np.abs(backward(ds)[0][0, 0]))
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.2)).flat
     axes = above.subplots(1, 4)
     h = (z - z.mean()) / z.std()
     show(axes[0], t[0, 0], "map in t", cmap="gray")
@@ -53,8 +53,8 @@ def draw_layers() -> Figure:
     names = "inference: the nine taps", "training: everywhere"
     for axis, gradient, name in zip(below.subplots(1, 2), gradients, names, strict=True):
         largest = gradient.max()
-        shown = show(axis, gradient, name, bar="", cmap="magma", norm=LogNorm(LEAST * largest, largest))
-        shown.cmap.set_bad("black")
+        shown = np.maximum(gradient, LEAST * largest)  # a logarithm of 0 would leave a hole
+        show(axis, shown, name, bar="", cmap="magma", norm=LogNorm(LEAST * largest, largest))
     below.suptitle(
         "size of the gradient at every position of t, if that of s is 1 where s is largest, and else 0", fontsize=10
     )

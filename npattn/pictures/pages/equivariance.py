@@ -1,0 +1,51 @@
+"""Training by equivariance alone: small steps make a kernel symmetric, large ones make it large."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from npattn.attention import equivariance_loss
+from npattn.data import photo_features
+from npattn.ops import conv2d, sigmoid
+from npattn.pictures.showing import show, signed
+from npattn.transforms import Flip
+from npattn.typing import Array
+
+__all__ = ["draw_equivariance"]
+
+FLIP = Flip("horizontal")
+TRAININGS = {"before": (0.0, 1), "steps of 0.04": (0.04, 600), "steps of 1": (1.0, 300)}
+"""Learning rate, which falls to 0, and number of steps."""
+
+
+def train(pooled: Array, rate: float, steps: int) -> tuple[Array, Array, Array]:
+    """Descend the loss: the kernel that comes of it, and the attention of the flipped maps and of the maps."""
+    flipped, _ = FLIP(pooled)
+    w = np.random.RandomState(0).uniform(-1, 1, (1, 2, 7, 7)) / 98**0.5
+    for step in range(steps):
+        (z, back), (z_flipped, back_flipped) = (conv2d(x, w, padding=3) for x in (pooled, flipped))
+        (a, back_a), (a_flipped, back_a_flipped) = sigmoid(z), sigmoid(z_flipped)
+        _, backward = equivariance_loss(a_flipped, a, FLIP)
+        d_flipped, d = backward()
+        dw = back_flipped(back_a_flipped(d_flipped))[1] + back(back_a(d))[1]
+        w = w - rate * (1 - step / steps) * dw
+    return w, sigmoid(conv2d(flipped, w, padding=3)[0])[0], sigmoid(conv2d(pooled, w, padding=3)[0])[0]
+
+
+def draw_equivariance() -> Figure:
+    """Draw, for each training, the kernel, both attentions and their difference."""
+    x = photo_features(8, 20, 30)
+    pooled = np.concatenate([x.max(axis=1, keepdims=True), x.mean(axis=1, keepdims=True)], axis=1)
+    pooled -= pooled.mean(axis=(2, 3), keepdims=True)
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
+    for row, (name, (rate, steps)) in zip(figure.subplots(len(TRAININGS), 4), TRAININGS.items(), strict=True):
+        w, of_flipped, of_original = train(pooled, rate, steps)
+        moved, _ = FLIP(of_original)
+        off = (of_flipped - moved)[0, 0]
+        show(row[0], w[0, 0], f"{name}:\nkernel", bar="", **signed(float(np.abs(w[0, 0]).max())))
+        show(row[1], of_flipped[0, 0], "attention\nof the flipped map", cmap="viridis", vmin=0, vmax=1)
+        show(row[2], moved[0, 0], "attention of the map,\nflipped", cmap="viridis", vmin=0, vmax=1, bar="")
+        title = f"difference,\nmean of its size {np.abs(off).mean():.4f}"
+        show(row[3], off, title, bar="", **signed(0.2))
+    return figure
