@@ -11,7 +11,7 @@ import functools
 import os
 from typing import Any
 
-__all__ = ["NUM_CORES", "keep_freed_memory", "other_cores"]
+__all__ = ["NUM_CORES", "keep_freed_memory", "keep_more_freed_memory", "other_cores"]
 
 NUM_CORES = os.cpu_count() or 1
 """Cores of the machine, however many of them this process may use."""
@@ -20,6 +20,10 @@ AVOID_CALLERS_CORE = True
 """Whether helpers keep off the core that their caller runs on (`other_cores`)."""
 KEEP_FREED_MEMORY = True
 """Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
+MAX_FREED_MEMORY = 2**29
+"""Bytes of freed memory that are kept for the next trace: twenty maps of (8, 256, 56, 56) in float32."""
+TRIM_THRESHOLD = -1
+"""What mallopt(3) calls M_TRIM_THRESHOLD."""
 
 
 def other_cores() -> set[int]:
@@ -53,3 +57,15 @@ def keep_freed_memory() -> None:
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
         library.free(library.malloc(2**25 - 2**16))
+
+
+@functools.cache
+def keep_more_freed_memory() -> None:
+    """Have the C library keep more of it than a pass frees: a trace is freed with the copies of all its maps.
+
+    Once set, the limit holds for the process, which returns nothing below it (mallopt(3), M_TRIM_THRESHOLD).
+    """
+    keep_freed_memory()
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if KEEP_FREED_MEMORY and set_option is not None:
+        set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)

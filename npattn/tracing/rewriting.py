@@ -127,7 +127,8 @@ class Rewriter(ast.NodeTransformer):
         opened = changed(node)
         for field, value in ast.iter_fields(node):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
-                setattr(opened, field, [one for inner in value for one in self.open_statement(inner)])
+                body = [one for inner in value for one in self.open_statement(inner)]
+                setattr(opened, field, [touch(value[0]), *body] if writes(node) else body)
             elif isinstance(value, list):
                 setattr(opened, field, [self.visit(inner) if isinstance(inner, ast.AST) else inner for inner in value])
             elif isinstance(value, ast.AST):
@@ -138,7 +139,7 @@ class Rewriter(ast.NodeTransformer):
             opened.value = report("result", opened.value, ast.Constant(index), like=node)
         yield opened
         if writes(node):
-            yield ast.copy_location(ast.Expr(report("touch", like=node)), node)
+            yield touch(node)
         if statement.tag and not computes:
             values = report("locals", like=node)
             yield ast.copy_location(ast.Expr(report("record", values, ast.Constant(index), like=node)), node)
@@ -167,12 +168,34 @@ def report(method: str, *arguments: ast.expr, like: ast.AST) -> ast.Call:
     return ast.copy_location(ast.Call(function, list(arguments), []), like)
 
 
+def touch(like: ast.stmt) -> ast.Expr:
+    """Write that an array may have changed."""
+    return ast.copy_location(ast.Expr(report("touch", like=like)), like)
+
+
+RUNNING = ast.For, ast.With, ast.Match, ast.comprehension, ast.Starred, ast.Yield, ast.YieldFrom
+"""What runs code of iterators and contexts, which may write to whatever it knows of."""
+
+
 def writes(node: ast.stmt) -> bool:
-    """Whether a statement by itself may write to an array, or to what holds one."""
-    targets = [node.target] if isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For)) else []
-    targets += node.targets if isinstance(node, (ast.Assign, ast.Delete)) else []
-    parts = (part for target in targets for part in ast.walk(target))
-    return isinstance(node, ast.AugAssign) or any(isinstance(part, (ast.Subscript, ast.Attribute)) for part in parts)
+    """Whether a statement by itself, without those in it, may write to an array, or to what holds one."""
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):  # to unpack an iterator runs it
+        unpacked = any(isinstance(target, (ast.Tuple, ast.List)) for target in node.targets)
+    else:
+        unpacked = False
+    return unpacked or any(
+        isinstance(part, (ast.AugAssign, *RUNNING))
+        or (isinstance(part, (ast.Subscript, ast.Attribute)) and not isinstance(part.ctx, ast.Load))
+        for part in own_parts(node)
+    )
+
+
+def own_parts(node: ast.AST) -> Iterator[ast.AST]:
+    """Go through a statement, and the parts of it that are in no other."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.stmt, ast.Lambda)):
+            yield from own_parts(child)
 
 
 def changed(node: Any, *, copy_lists: bool = False, **fields: Any) -> Any:

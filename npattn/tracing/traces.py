@@ -53,8 +53,8 @@ class Trace:
 
     def __init__(self, module: Module, params: Params, inputs: Sequence[Array]) -> None:
         self.module = module
-        self._place = Place(owner=self)
-        with recording(self) as recorded:
+        self._place = Place(owner=object())
+        with recording(self._place.owner) as recorded:
             self.run: Pass = self._place.follow(module)(params, *inputs)
         self.params, self.inputs = dict(params), dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
         self.forward_steps, self.scopes = tuple(recorded.steps), recorded.scopes
@@ -83,7 +83,7 @@ class Trace:
         TypeError, ValueError
             If `dy` is refused by ``run.backward``; no step is added then.
         """
-        with recording(self, backward=True) as recorded:
+        with recording(self._place.owner, backward=True) as recorded:
             dx, grads = self._place.follow(self.run.backward)(dy)
         self.backward_passes.append(BackwardPass(dy, tuple(recorded.steps), dx))
         return dx, grads

@@ -40,12 +40,15 @@ def test_helpers_may_run_on_all_cores_but_the_callers(core, monkeypatch):
 MEMORY = """
 import resource, sys, numpy as np
 from npattn.fast import machine, threads
-machine.KEEP_FREED_MEMORY = sys.argv[1] == "keep"
+how, times, count = sys.argv[1], *map(int, sys.argv[2:])
+machine.KEEP_FREED_MEMORY = how != "return"
 threads.parallel_for(lambda block: None, range(2))
+if how == "keep more":
+    machine.keep_more_freed_memory()
 
 def fresh():
-    for _ in range(20):
-        arrays = [np.ones(2**20, np.float32) for _ in range(5)]
+    for _ in range(times):
+        arrays = [np.ones(2**20, np.float32) for _ in range(count)]
         del arrays
 
 fresh()
@@ -55,14 +58,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def run(how):
+def count_new_pages(how, times=20, count=5):
     # What others set for the C library in the environment, as Dask does, decides by itself what is kept.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    command = [sys.executable, "-c", MEMORY, how]
-    return subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment).stdout
+    command = [sys.executable, "-c", MEMORY, how, str(times), str(count)]
+    return int(subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
 def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
-    keep, give_back = (int(run(how)) for how in ("keep", "return"))
-    assert 10 * keep < give_back
+    assert 10 * count_new_pages("keep") < count_new_pages("return")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
+def test_so_is_what_a_trace_frees_which_is_more():
+    assert 10 * count_new_pages("keep more", 2, 30) < count_new_pages("keep", 2, 30)

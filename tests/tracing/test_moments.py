@@ -1,0 +1,159 @@
+"""A step keeps what its value was at its moment, whoever writes to the array later, and goes when its trace goes."""
+
+import gc
+import importlib.util
+import weakref
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn.oracle import generic_values
+from npattn.tracing import trace
+
+X = np.random.RandomState(0).standard_normal((2, 4, 3, 5))
+LARGE = np.random.RandomState(1).standard_normal((2, 64, 32, 32))  # copied on all cores
+
+SOURCE = """
+import functools
+from contextlib import contextmanager
+
+import numpy as np
+from npattn import ops
+from npattn.module import Module, Pass
+
+
+@contextmanager
+def within(y):
+    y += 1
+    yield
+    y += 1
+
+
+def helper(y):
+    y += 2
+
+
+class Writing(Module):
+    channels = 1
+
+    def input_shapes(self, batch, height, width):
+        return {"x": X}
+
+    def forward(self, params, x):
+        y = x * 1.0
+        same, flat, rows, it = y, y.reshape(-1), y[:, ::-1], map(np.add, [y, y], [1, 1], [y, y])
+        context = within(y)
+        y = y  # (1)
+        WRITE
+        z = same  # (2)
+
+        def backward(dy):
+            y = dy * 1.0
+            same, flat, rows, it = y, y.reshape(-1), y[:, ::-1], map(np.add, [y, y], [1, 1], [y, y])
+            context = within(y)
+            y = y  # (2')
+            WRITE
+            z = same  # (1')
+            return z, {}
+
+        return Pass(z, backward)
+"""
+
+WAYS = {
+    "in place": "y += 2",
+    "to a part": "y[...] = y + 2",
+    "to another name of it": "same[...] += 2",
+    "to a view of another shape": "flat += 2",
+    "to a part of a view": "rows[:, :, ::-1] += 2",
+    "to an attribute": "y.flat = flat + 2",
+    "as out=": "np.add(y, 2, out=y)",
+    "as the third argument": "np.add(y, 2, y)",
+    "as out= of a view": "np.add(rows, 2, out=rows)",
+    "at indices": "np.add.at(flat, np.arange(flat.size), 2)",
+    "by a function of NumPy's": "np.copyto(rows, rows + 2)",
+    "by a method": "y.__iadd__(2)",
+    "by a function": "helper(flat)",
+    "by a partial call": "functools.partial(helper, rows)()",
+    "by a function that no text shows": "[*map(helper, [rows])]",
+    "by an iterator in a loop": "for _ in it: pass",
+    "by an iterator that is unpacked": "one, two = it",
+    "by an iterator in a list": "ones = [1 for _ in it]",
+    "by an iterator in a call's arguments": "ops.add(*it, 3)",
+    "by a context": "with context: pass",
+    "by a primitive that may": "ops.accumulate(y, np.full_like(y, 2)) is y or helper(y)",
+}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    def make(write):
+        path = tmp_path / "writing.py"
+        path.write_text(SOURCE.replace("WRITE", write), encoding="utf-8")
+        spec = importlib.util.spec_from_file_location("writing", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(__import__("sys").modules, "writing", module)
+        spec.loader.exec_module(module)
+        module.X = X.shape
+        return module.Writing()
+
+    return make
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_step_is_not_written_to_after_its_moment(way, make):
+    module = make(WAYS[way])
+    steps = trace(module, {}, X)
+    steps.backward(2 * X)
+    assert [step.path for step in steps.steps] == ["(1) y", "(2) z", "(2') y", "(1') z"]
+    expected = [X, X + 2, 2 * X, 2 * X + 2]
+    for step, value in zip(steps.steps, expected, strict=True):
+        np.testing.assert_allclose(step.value, value, rtol=1e-12, err_msg=step.path)
+
+
+@pytest.mark.parametrize("key", ["cbam", "residual"])
+def test_large_steps_are_what_definitions_make_of_them(key):
+    module = npattn.CATALOGUE[key].example()
+    params, inputs = generic_values(module, batch=2, height=48, width=48, dtype=np.float32)
+
+    def values():
+        steps = trace(module, params, *inputs.values())
+        steps.backward(steps.run.output)
+        return [(step.path, step.value) for step in steps.steps]
+
+    found = values()
+    with npattn.definitions():
+        expected = values()
+    assert max(np.size(value) for _, value in found) >= 2**17
+    for (path, value), (there, right) in zip(found, expected, strict=True):
+        assert path == there
+        np.testing.assert_allclose(value, right, rtol=1e-3, atol=1e-4 * np.abs(right).max(), err_msg=path)
+
+
+def test_what_is_returned_is_the_callers_and_no_steps():
+    module = npattn.EfficientChannelAttention(64)
+    params, dy = module.init(), LARGE.copy()
+    x = LARGE.copy()
+    steps = trace(module, params, x)
+    dx, grads = steps.backward(dy)
+    before = [np.array(step.value) for step in steps.steps]
+    for array in (x, dy, dx, steps.run.output, *params.values(), *grads.values(), *steps.run.attention.values()):
+        np.add(array, 1, out=array)
+    for step, value in zip(steps.steps, before, strict=True):
+        np.testing.assert_array_equal(step.value, value)
+
+
+@pytest.mark.parametrize("key", ["eca", "danet", "residual", "sdpa"])
+def test_a_trace_goes_when_nobody_holds_it(key):
+    module = npattn.CATALOGUE[key].example()
+    params, inputs = generic_values(module)
+    gc.disable()  # which would find it all the same, but late: large copies would pile up until then
+    try:
+        steps = trace(module, params, *inputs.values())
+        steps.backward(steps.run.output)
+        arrays = [weakref.ref(step.value) for step in steps.steps if isinstance(step.value, np.ndarray)]
+        del steps
+        assert len(arrays) > 5
+        assert [array() for array in arrays if array() is not None] == []
+    finally:
+        gc.enable()
