@@ -134,6 +134,7 @@ def check_call(function, name, args, kwargs):
 def check_loop(function, name, operands):
     """Refuse dtypes for which CuPy's ufunc has no loop; Python's numbers take the dtype of the arrays."""
     loops = [loop.partition("->")[0] for loop in getattr(function, "types", ())]
+    loops = [loop for loop in loops if set(loop) <= set(np.typecodes["All"])]
     dtypes = [None if isinstance(x, SCALARS) and not isinstance(x, np.generic) else x.dtype for x in operands]
     fits = (all(d is None or np.can_cast(d, c) for d, c in zip(dtypes, loop, strict=True)) for loop in loops)
     if loops and not any(fits):

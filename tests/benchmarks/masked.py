@@ -99,7 +99,7 @@ class MaskedAttention(Module):
 
         return Pass(o.swapaxes(1, 2).reshape(x.shape), backward)
 
-    def published(self):
+    def in_pytorch(self):
         """Return the PyTorch form."""
         import torch
 
