@@ -40,8 +40,8 @@ def fused(module):
     reference = published(module)
 
     def attend(q, k, v):
-        rows = (a.transpose(1, 2) for a in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(*rows, scale=1.0).transpose(1, 2)
+        rows = (a.transpose(1, 2)[:, None] for a in (q, k, v))  # of one head: without it no kernel is a fused one
+        return torch.nn.functional.scaled_dot_product_attention(*rows, scale=1.0)[:, 0].transpose(1, 2)
 
     reference.attend = attend
     return reference

@@ -9,6 +9,7 @@ low-precision computation is.
     python tests/benchmarks/judge.py se eca --seeds 5
     python tests/benchmarks/judge.py --quick
     python tests/benchmarks/judge.py --faults pam
+    python tests/benchmarks/judge.py --cuda
 
 A fault can be seen in a format if, computed exactly, it moves some result by at least `VISIBLE` times the errors that
 plain correct kernels themselves make there: in root mean square over the tensor, or in its largest error. The errors
@@ -57,7 +58,7 @@ VISIBLE = 4.0
 """How many times the errors of correct kernels a fault must move a result to be seen."""
 UPSTREAM = 6
 """Upstream gradients, besides the case's own, with which the errors of plain correct kernels are measured."""
-TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5), "float32": (1.3e-6, 1e-5)}
+TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5), "float32": (1.3e-6, 1e-5), "tf32": (1.3e-6, 1e-5)}
 """Relative and absolute tolerance of PyTorch's assert_close: its defaults."""
 RULES = {
     "golden case": "this judge",
@@ -214,6 +215,38 @@ def measure(module, shape, format, seeds, *, values="generic", held=False, more_
             moved = visibility(case, results, noise)
             trials.append(try_results(case, "narrow", "sums in the format", results, plain, visible=moved))
     return [dataclasses.replace(trial, held=trial.held or held) for trial in trials]
+
+
+def measure_cuda(module, shape, format, seeds, *, values="generic", more_kernels=()):
+    """Judge PyTorch's kernels on a GPU on all cases of one shape, nothing planted: a list of trials."""
+    batch, height, width = shape
+    found = []
+    for seed in seeds:
+        try:
+            case = golden(module, batch=batch, height=height, width=width, dtype=format, seed=seed, values=values)
+        except ValueError:
+            return []
+        for name, kernel in (kernels.CUDA | {name: kernels.CUDA_COMPILED[name] for name in more_kernels}).items():
+            try:
+                found.append(try_results(case, "kernel", name, kernel(case), None))
+            except kernels.SkippedError:
+                continue
+    return found
+
+
+def report_cuda(trials, most):
+    """Write what is refused of each kernel in each format, and how near they come to the limits."""
+    formats = [*FORMATS, "tf32"]
+    lines = [f"{'refused of, worst, rms':<32}" + "".join(f"{format:>24}" for format in formats)]
+    for name in dict.fromkeys(trial.name for trial in trials):
+        cells = []
+        for format in formats:
+            own = [t for t in trials if t.name == name and t.format == format]
+            refused = sum(t.refused["golden case"] for t in own)
+            pair = [max((getattr(t, of) for t in own), default=np.nan) for of in ("worst", "rms")]
+            cells.append(f"{refused} of {len(own)}, {pair[0]:.2f}, {pair[1]:.2f}" if own else "-")
+        lines.append(f"  {name:<30}" + "".join(f"{cell:>24}" for cell in cells))
+    return lines + listed("correct kernels refused", [t for t in trials if t.refused["golden case"]], most)
 
 
 def run_kernels(case, more=()):
@@ -454,6 +487,7 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="the examples alone, on one shape")
     parser.add_argument("--faults", action="store_true", help="list what faults are planted in each system, no more")
     parser.add_argument("--compile", action="store_true", help="try torch.compile on held-out cases, which takes long")
+    parser.add_argument("--cuda", action="store_true", help="PyTorch's kernels on a GPU, and no others; in tf32 too")
     parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first of the seeds (default: 0)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
@@ -467,6 +501,22 @@ def main(argv=None):
             print("\n".join(list_faults(key)))
         return
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    if arguments.cuda:
+        more = tuple(kernels.CUDA_COMPILED) if arguments.compile else ()
+        groups = []
+        for key in arguments.keys or SYSTEMS:
+            example, *variants = modules_of(key)
+            generic = [(example, shape) for shape in SHAPES] + [
+                (v, shape) for v in variants for shape in VARIANT_SHAPES
+            ]
+            cases = [(module, shape, "generic") for module, shape in generic] + held_out_cases(key)
+            groups += [
+                functools.partial(measure_cuda, module, shape, format, seeds, values=values, more_kernels=more)
+                for module, shape, values in (cases[:1] if arguments.quick else cases)
+                for format in (*FORMATS, "tf32")
+            ]
+        print("\n".join(report_cuda(run_all(groups, arguments.jobs), arguments.list)))
+        return
     groups = []
     for key in arguments.keys or SYSTEMS:
         example, *variants = modules_of(key)

@@ -17,6 +17,8 @@ from tests.benchmarks import primitives
 
 __all__ = [
     "COMPILED",
+    "CUDA",
+    "CUDA_COMPILED",
     "HELD_OUT",
     "KERNELS",
     "PLAIN",
@@ -396,32 +398,51 @@ def form_of(name):
     return make
 
 
-def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_last=False, threads=1, compiler=None):
+def in_pytorch(
+    case,
+    make=published,
+    *,
+    wide=False,
+    autocast=False,
+    channels_last=False,
+    threads=1,
+    compiler=None,
+    device="cpu",
+    backend=None,
+):
     """Run a PyTorch form with autograd: in the format throughout, with autocast, or in float32 and then rounded.
 
-    `compiler` names a backend of `torch.compile`.
+    `compiler` names a backend of `torch.compile`, and `backend` one of `torch.nn.attention.SDPBackend`. On a GPU
+    products of tf32 are those of its tensor cores.
     """
     try:
         import torch
     except ImportError as error:
         raise SkippedError("PyTorch is not installed") from error
 
-    native = getattr(torch, case.dtype, None)
+    native = torch.float32 if case.dtype == "tf32" and device != "cpu" else getattr(torch, case.dtype, None)
     if native is None:
         raise SkippedError(f"PyTorch has no {case.dtype}")
-    if case.dtype == "float32" and (wide or autocast):
+    if native is torch.float32 and (wide or autocast):
         raise SkippedError("the same in float32 as without it")
     dtype = torch.float32 if wide or autocast else native
     reference = make(case.module)
-    params, inputs, upstream = ({n: torch.tensor(a).to(dtype) for n, a in v.items()} for v in given(case))
-    reference = reference.to(dtype)
+    params, inputs, upstream = ({n: torch.tensor(a).to(device, dtype) for n, a in v.items()} for v in given(case))
+    reference = reference.to(device, dtype)
     reference.load_state_dict(reference.state_dict() | params)
     reference.train(getattr(case.module, "training", False))
     if channels_last:
         reference = reference.to(memory_format=torch.channels_last)
         inputs = {n: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for n, a in inputs.items()}
     leaves = {name: a.requires_grad_() for name, a in inputs.items()}
-    context = torch.autocast("cpu", native) if autocast else contextlib.nullcontext()
+    context = contextlib.ExitStack()
+    if autocast:
+        context.enter_context(torch.autocast(device, native))
+    if device != "cpu":
+        context.enter_context(torch.device(device))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = case.dtype == "tf32"
+    if backend:
+        context.enter_context(torch.nn.attention.sdpa_kernel(getattr(torch.nn.attention.SDPBackend, backend)))
     call = reference
     if compiler:
         torch.compiler.reset()
@@ -434,13 +455,15 @@ def in_pytorch(case, make=published, *, wide=False, autocast=False, channels_las
             outputs = dict(zip(upstream, as_tuple(call(*leaves.values())), strict=True))
         torch.autograd.backward(list(outputs.values()), [upstream[n].to(y.dtype) for n, y in outputs.items()])
     except RuntimeError as error:
-        if "not implemented for" in str(error):
+        if any(words in str(error) for words in ("not implemented for", "No available kernel", "No viable backend")):
             raise SkippedError(f"{error}") from error
         raise
     finally:
         torch.set_num_threads(before)
     found = {f"{name}.grad": a.grad for name, a in (leaves | dict(reference.named_parameters())).items()} | outputs
-    results = {name: found[name].detach().double().numpy() for name in case.expected if found.get(name) is not None}
+    results = {
+        name: found[name].detach().cpu().double().numpy() for name in case.expected if found.get(name) is not None
+    }
     return rounded(results, case.format) if wide else results
 
 
@@ -471,6 +494,24 @@ KERNELS = {
     "sums split in 4": functools.partial(in_order, SplitSums(4)),
 }
 """Correct kernels, by name: each takes a case and returns its results."""
+on_cuda = functools.partial(in_pytorch, device="cuda")
+CUDA = {
+    "CUDA": on_cuda,
+    "CUDA, autocast": functools.partial(on_cuda, autocast=True),
+    "CUDA, float32": functools.partial(on_cuda, wide=True),
+    "CUDA, channels last": functools.partial(on_cuda, channels_last=True),
+    "CUDA, fast": functools.partial(on_cuda, make=form_of("fast")),
+} | {
+    f"CUDA, {name}": functools.partial(on_cuda, make=form_of("fused"), backend=backend)
+    for name, backend in [
+        ("flash attention", "FLASH_ATTENTION"),
+        ("memory-efficient attention", "EFFICIENT_ATTENTION"),
+        ("cuDNN's attention", "CUDNN_ATTENTION"),
+        ("attention by products", "MATH"),
+    ]
+}
+"""PyTorch's kernels on a GPU, the fused ones of attention each by itself: correct ones, in tf32 too."""
+CUDA_COMPILED = {"CUDA, compiled": functools.partial(on_cuda, compiler="inductor")}
 COMPILED = {
     "PyTorch, decomposed": functools.partial(in_pytorch, compiler="aot_eager_decomp_partition"),
     "PyTorch, compiled": functools.partial(in_pytorch, compiler="inductor"),
