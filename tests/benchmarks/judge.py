@@ -58,7 +58,7 @@ VISIBLE = 4.0
 """How many times the errors of correct kernels a fault must move a result to be seen."""
 UPSTREAM = 6
 """Upstream gradients, besides the case's own, with which the errors of plain correct kernels are measured."""
-TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5), "float32": (1.3e-6, 1e-5), "tf32": (1.3e-6, 1e-5)}
+TOLERANCES = {"bfloat16": (1.6e-2, 1e-5), "float16": (1e-3, 1e-5), "float32": (1.3e-6, 1e-5)}
 """Relative and absolute tolerance of PyTorch's assert_close: its defaults."""
 RULES = {
     "golden case": "this judge",
@@ -333,7 +333,8 @@ def try_results(case, kind, name, results, plain, *, held=False, visible=np.nan)
     """Judge results by every rule; `plain` holds the plain low-precision results, None if these are they."""
     report = case.compare(results)
     worst = max(report.judgements.values(), key=lambda j: badness(j).max())
-    refused = {"golden case": not report.passed, "assert_close": beyond(case, results, *TOLERANCES[case.dtype])}
+    stored = "float32" if case.dtype == "tf32" else case.dtype
+    refused = {"golden case": not report.passed, "assert_close": beyond(case, results, *TOLERANCES[stored])}
     refused |= {rule: beyond(case, results, float(rule), float(rule)) for rule in ("1e-2", "5e-2")}
     if plain is not None:
         refused["plain"] = any(

@@ -365,7 +365,7 @@ def published(module):
 
 
 def windows(module):
-    """Sliding windows in PyTorch, by products with the matrices that say which positions a window holds."""
+    """Sliding windows in PyTorch, all at once, by sums: as products they would round what they sum in tf32."""
     import torch
 
     class Reference(torch.nn.Module):
@@ -376,14 +376,18 @@ def windows(module):
         def forward(self, x):
             rows, columns = (membership(x, length, module) for length in x.shape[2:])
             positions = rows[0].sum() * columns[0].sum()
-            scores = self.classifier((rows @ x @ columns.T / positions).movedim(1, 3)).movedim(3, 1)
+            sums = chosen(columns, chosen(rows, x.transpose(2, 3)).transpose(2, 3))
+            scores = self.classifier((sums / positions).movedim(1, 3)).movedim(3, 1)
             count = torch.outer(rows.sum(dim=0), columns.sum(dim=0))
-            return rows.T @ scores @ columns / count
+            return chosen(columns.T, chosen(rows.T, scores.transpose(2, 3)).transpose(2, 3)) / count
 
     def membership(x, length, module):
         starts = npattn.ops.window_starts(length, module.window, module.stride)
         at = torch.arange(length)
         return torch.stack([((start <= at) & (at < start + module.window)).to(x) for start in starts])
+
+    def chosen(of, x):
+        return (of * x[..., None, :]).sum(dim=-1)
 
     return Reference()
 
