@@ -236,16 +236,13 @@ def measure_cuda(module, shape, format, seeds, *, values="generic", more_kernels
 
 def report_cuda(trials, most):
     """Write what is refused of each kernel in each format, and how near they come to the limits."""
-    formats = [*FORMATS, "tf32"]
-    lines = [f"{'refused of, worst, rms':<32}" + "".join(f"{format:>24}" for format in formats)]
-    for name in dict.fromkeys(trial.name for trial in trials):
-        cells = []
-        for format in formats:
-            own = [t for t in trials if t.name == name and t.format == format]
+    lines = [f"{'':<42}{'refused':>8}{'of':>6}{'worst':>10}{'rms':>10}"]
+    for format in (*FORMATS, "tf32"):
+        for name in dict.fromkeys(trial.name for trial in trials if trial.format == format):
+            own = [t for t in trials if (t.name, t.format) == (name, format)]
             refused = sum(t.refused["golden case"] for t in own)
-            pair = [max((getattr(t, of) for t in own), default=np.nan) for of in ("worst", "rms")]
-            cells.append(f"{refused} of {len(own)}, {pair[0]:.2f}, {pair[1]:.2f}" if own else "-")
-        lines.append(f"  {name:<30}" + "".join(f"{cell:>24}" for cell in cells))
+            worst, rms = (max(getattr(t, of) for t in own) for of in ("worst", "rms"))
+            lines.append(f"{format:<10}{name:<32}{refused:>8}{len(own):>6}{worst:>10.2f}{rms:>10.2f}")
     return lines + listed("correct kernels refused", [t for t in trials if t.refused["golden case"]], most)
 
 

@@ -258,3 +258,25 @@ def test_no_order_of_summation_is_refused_where_equal_weights_err_by_the_same(se
     module = npattn.ChannelAttention(channels=32)
     case = npattn.oracle.golden(module, batch=2, height=7, width=5, dtype="float32", seed=seed, values="ties")
     case.assert_matches(kernels.KERNELS["sums backwards"](case))
+
+
+def test_kernels_of_a_gpu_are_judged_in_each_format_and_counted_by_name(monkeypatch):
+    def doubled(case):
+        return {name: 2 * value for name, value in case.expected.items()}
+
+    def skipped(case):
+        raise kernels.SkippedError("no GPU")
+
+    tried = {"right": lambda case: case.expected, "doubled": doubled, "skipped": skipped}
+    monkeypatch.setattr(kernels, "CUDA", tried)
+    example = judge.SYSTEMS["eca"].example()
+    trials = [t for format in ("bfloat16", "tf32") for t in judge.measure_cuda(example, (2, 3, 3), format, range(2))]
+    lines = judge.report_cuda(trials, most=1)
+    assert [line.split()[:4] for line in lines[1:5]] == [
+        ["bfloat16", "right", "0", "2"],
+        ["bfloat16", "doubled", "2", "2"],
+        ["tf32", "right", "0", "2"],
+        ["tf32", "doubled", "2", "2"],
+    ]
+    assert lines[5] == "correct kernels refused: 4"
+    assert max(map(len, lines[:6])) < 80

@@ -111,7 +111,10 @@ def branches_image_first(p, x):
 @mistake("multi-scale", "interleave", "concatenat", "channels", "order", "layout")
 def branches_interleaved(p, x):
     """Concatenation: channel by channel, the first of every branch, then the second."""
-    join = lambda near, far, image: torch.stack([near, *far, image], 2).flatten(1, 2)  # noqa: E731
+
+    def join(near, far, image):
+        return torch.stack([near, *far, image], 2).flatten(1, 2)
+
     return multi_scale(p, x, join=join)
 
 
