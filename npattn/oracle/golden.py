@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -226,7 +225,8 @@ def measure(
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
     they are not. The certificate is begun as soon as that is known.
     """
-    certificate: list[Future[dict[str, np.ndarray]]] = []
+    certificate: list[dict[str, np.ndarray]] = []
+    begun = not certify
     passes.expect(int(bool(certify)))
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
@@ -238,25 +238,27 @@ def measure(
         return True
 
     def begin_certificate() -> None:
-        if certify and not certificate:
-            certificate.append(pool.submit(run_in_longdouble, module, given, certify == "sample"))
+        nonlocal begun
+        if not begun:
+            begun = True
+            threads.add(lambda: certificate.append(run_in_longdouble(module, given, certify == "sample")))
 
-    with pass_threads() as pool:
+    with pass_threads() as threads:
         observed = observe(module, given, format, seed)
         validate_expected(module, observed.expected)
         if anything or not observed.near_ties:
             begin_certificate()
         budgets = measure_budgets(
-            observed, module, given, format, seed, pool=pool, passes=passes, accept=None if anything else accept
+            observed, module, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
         )
         if budgets is None:
             passes.drop()
             return None
         begin_certificate()
-        exact = certificate[0].result() if certificate else {}
+        threads.end()
     if certificate:
         passes.end()
-    return Measured(observed.expected, exact, budgets)
+    return Measured(observed.expected, certificate[0] if certificate else {}, budgets)
 
 
 def are_judgeable(budgets: Mapping[str, Budget]) -> bool:

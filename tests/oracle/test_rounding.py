@@ -458,3 +458,13 @@ def test_within_a_fused_backward_pass_only_results_are_rounded():
         errors = [np.sqrt(np.mean([(run[name] - value) ** 2 for run in runs])) for runs in (plain, fused)]
         assert errors[1] < 1.1 * errors[0], name
         assert not name.endswith(".grad") or errors[1] < 0.97 * errors[0], name
+
+
+def test_half_of_eight_runs_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
+    x, dy = np.array([0.0, -16.66]), np.array([-1.0, 70.0])
+    found = []
+    for number in range(1, 9):
+        rounding = Rounding(FORMATS["float32"], [3, number])
+        _, backward = ops.softmax(rounding.array(x))
+        found.append(abs(float(np.sum(backward(rounding.array(dy))))))
+    assert sum(error > 1e-9 for error in found) == 4  # the others take off the largest weight's dy, and err by less

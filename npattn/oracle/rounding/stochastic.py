@@ -21,6 +21,9 @@ BLOCK = 2**16
 """Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
 bits is shared by two blocks, and the errors are those of a whole array."""
 
+NUM_DEALT_CHOICES = 3
+"""Choices of a run that its number decides."""
+
 
 class Extremes(NamedTuple):
     """Numbers of a block that are not rounded by their bits alone.
@@ -47,7 +50,8 @@ class Rounding:
     ----------
     format : Format
     seed : int or list of int, optional
-        Of the errors. Without one, all results are rounded to nearest, as one plain kernel rounds them.
+        Of the errors; the last of several is the run's number. Without one, all results are rounded to nearest, as one
+        plain kernel rounds them.
     selections : Selections, optional
         What decides comparisons and maxima; by default the numbers as they are.
     alike : bool, default False
@@ -80,10 +84,22 @@ class Rounding:
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
+        number = seed[-1] if isinstance(seed, Sequence) else seed or 0
+        self.choices = [bool(number >> place & 1) for place in range(NUM_DEALT_CHOICES)]
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
         return wrap(np.array(values, self.format.storage), self)
+
+    def choose(self) -> bool:
+        """Choose between two ways in which kernels compute the same; without a seed, the first.
+
+        The first choices of a run are the digits of its number: of eight runs in a row half take either way, in every
+        combination. Were they drawn, all runs might take the way that errs by less.
+        """
+        if self.random is None:
+            return False
+        return self.choices.pop(0) if self.choices else bool(self.random.random() < 0.5)
 
     def round(self, values: Array, precision: int | None = None) -> np.ndarray:
         """Round stochastically, in place: to one of the format's two neighbours, to the nearer one more often.

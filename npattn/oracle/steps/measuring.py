@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +12,7 @@ from npattn.checks import did_you_mean
 from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
 from npattn.oracle.steps.upstream import feeds_of
+from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
 
@@ -89,10 +88,10 @@ def measure_steps(case: Case) -> dict[str, GoldenStep]:
         feeds = feeds_of(case.module, given)
     for group in groups_of({name: np.shape(step.value) for name, step in recorded.items()}):
         system = Recorded(case.module, reader_of(group))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with pass_threads() as threads:
             observed = observe(system, given, case.format, case.seed)
             observed = observed._replace(expected={name: observed.expected[name] for name in group})
-            budgets = measure_budgets(observed, system, given, case.format, case.seed, pool=pool)
+            budgets = measure_budgets(observed, system, given, case.format, case.seed, threads=threads)
         assert budgets is not None  # all are accepted
         for name, budget in budgets.items():
             judged = budget.scale, limits_of(budget), budget.freedom

@@ -109,3 +109,11 @@ def test_an_infinity_stays_one_where_what_is_too_large_becomes_the_largest_numbe
     for size in (2**16, 4):
         found = in_blocks(size, lambda: Rounding(format, [0, 1]).round(beyond.copy()))
         np.testing.assert_array_equal(found, 3 * [np.inf, -np.inf, largest, -largest])
+
+
+def test_of_eight_runs_in_a_row_choices_fall_in_every_combination():
+    runs = [Rounding(FORMATS["float32"], [5, number]) for number in range(1, 9)]
+    found = {tuple(run.choose() for _ in range(3)) for run in runs}
+    assert len(found) == 8
+    assert 0 < sum(run.choose() for run in runs * 8) < 64
+    assert not Rounding(FORMATS["float32"]).choose()

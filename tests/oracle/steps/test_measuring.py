@@ -14,6 +14,7 @@ from npattn.oracle.budgets import limits_of, measure_budgets, observe
 from npattn.oracle.steps import measuring
 from npattn.oracle.steps.measuring import given_of, measure_steps
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
+from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from tests.own_systems import OWN_SYSTEMS
 
@@ -64,9 +65,9 @@ def steps_of(module, given):
 def test_runs_under_a_trace_give_the_results_the_same_budgets_to_the_last_bit(key, dtype):
     case = golden(MODULES[key], **SIZES, dtype=dtype, seed=3)
     given, traced = given_of(case), Recorded(case.module, lambda steps: {})
-    with ThreadPoolExecutor(2) as pool:
+    with pass_threads() as threads:
         observed = observe(traced, given, case.format, case.seed)
-        budgets = measure_budgets(observed, traced, given, case.format, case.seed, pool=pool)
+        budgets = measure_budgets(observed, traced, given, case.format, case.seed, threads=threads)
     assert budgets.keys() == case.budget.keys()
     for name, budget in budgets.items():
         np.testing.assert_array_equal(observed.expected[name], case.expected[name])
