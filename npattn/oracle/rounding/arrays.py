@@ -191,7 +191,7 @@ def round_operand(a: np.ndarray, rounding: Rounding) -> np.ndarray:
     format = rounding.format
     if format.operand_precision == format.precision:
         return a
-    return rounding.round(np.array(a), format.operand_precision)
+    return rounding.shorten(np.array(a))
 
 
 @implements(np.einsum)

@@ -23,6 +23,10 @@ bits is shared by two blocks, and the errors are those of a whole array."""
 
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
+SHORT = 10
+"""An operand counts as short if it loses no more than a unit in the last place over two to this power."""
+FLUSHED_BELOW = -126
+"""Exponent of the smallest numbers that all of a GPU's units compute with."""
 
 
 class Extremes(NamedTuple):
@@ -129,6 +133,25 @@ class Rounding:
             self.restore(block, found)
         return values
 
+    def shorten(self, values: np.ndarray) -> np.ndarray:
+        """Blur operands of a product, in place, by what they lose in being shortened to what its units take.
+
+        Some kernels shorten them to the nearest number, some cut digits off, and some, where little is to be computed,
+        take them as they are. Rounded to one of two numbers, of which one is near, nearly all runs would lose the same,
+        and miss the others. Operands that are short already lose nothing.
+        """
+        drop = np.finfo(self.format.storage).nmant + 1 - self.format.operand_precision
+        if self.random is None:
+            return self.round(values, self.format.operand_precision)
+        word, signed = (np.uint32, np.int32) if self.format.storage is np.float32 else (np.uint64, np.int64)
+        unit = 1 << drop
+        bits: Array = values.view(word)
+        lost = bits & word(unit - 1)
+        short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
+        blur = 1.5 * self.draw_bits(values, drop) - 0.75 * unit
+        bits += np.where(short, 0, blur).astype(signed).view(word)
+        return values
+
     def round_extremes(self, values: np.ndarray) -> Extremes:
         """Round numbers near 0 apart, and see which may leave the range."""
         magnitude = np.abs(values)
@@ -140,10 +163,13 @@ class Rounding:
         return Extremes(None if near_zero is None else small, near_zero, None if within else magnitude < np.inf)
 
     def round_subnormal(self, values: np.ndarray) -> np.ndarray:
-        """Round to the format's subnormal numbers, which are evenly spaced."""
+        """Round to the format's subnormal numbers, which are evenly spaced; half of float32's to 0, as GPUs may."""
         steps = values / self.format.smallest
-        rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
-        return rounded * self.format.smallest
+        if self.random is None:
+            return np.rint(steps) * self.format.smallest
+        flushes = self.format.least_exponent == FLUSHED_BELOW
+        drawn = self.random.random(steps.shape) * (2 if flushes else 1)
+        return np.where(drawn < 1, np.floor(steps + drawn), 0) * self.format.smallest
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
