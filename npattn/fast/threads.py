@@ -24,7 +24,7 @@ from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -119,7 +119,7 @@ class Loop:
 
     def __init__(self, work: Callable[[Any], Any], blocks: Iterable[Any]) -> None:
         self.work: Callable[[Any], Any] | None = work
-        self.left, self.pool = deque(blocks), POOL
+        self.left, self.pool = deque(blocks), Pool.current
         self.inside: deque[None] = deque()
         self.failures: deque[BaseException] = deque()
         self.someone_left: SimpleQueue[None] = SimpleQueue()
@@ -164,7 +164,7 @@ class Loop:
         self.left.clear()
         interrupt = None
         while self.inside:
-            if self.pool is not POOL:
+            if self.pool is not Pool.current:
                 raise RuntimeError("work forked this process: helpers that had begun are in its parent alone")
             try:
                 self.someone_left.get(timeout=0.1)  # a wake-up call, no more: an interrupt may lose it
@@ -178,7 +178,9 @@ class Loop:
 
 
 class Pool:
-    """Threads that wait for tasks, started when they are first needed."""
+    """Threads that wait for tasks, started when they are first needed; a process has one pool, `current`."""
+
+    current: ClassVar[Pool]
 
     def __init__(self) -> None:
         self.tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
@@ -194,6 +196,16 @@ class Pool:
                 # Not threading.Thread, whose start() takes locks, which an interrupt may leave locked.
                 self.threads.append(start_new_thread(serve, (self.tasks,)))
         return min(count, len(self.threads))
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget threads that a forked process does not have."""
+        cls.current = cls()
+
+
+Pool.renew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Pool.renew)
 
 
 def serve(tasks: SimpleQueue[Callable[[], Any]]) -> None:
@@ -235,13 +247,4 @@ def read_limit(environment: Mapping[str, str]) -> int:
     return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
 
 
-def renew_pool() -> None:
-    """Forget threads that a forked process does not have."""
-    global POOL  # noqa: PLW0603, it is the one pool of the process
-    POOL = Pool()
-
-
-POOL = Pool()
 LIMIT = read_limit(os.environ)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=renew_pool)
