@@ -34,7 +34,8 @@ class Repeating(Module):
     def forward(self, params, x):
         for _ in range(2):
             x = 2 * x  # (1)
-        i = x.real.argmax(axis=1)  # (2)  # noqa: F841
+        i = x.real.argmax(axis=1)  # (2)
+        del i
         half = x.shape[0] / 4  # (3)
         y, back = ops.relu(half * x)  # (4)
 
@@ -97,7 +98,8 @@ class Counting(Module):
     def forward(self, params, x):
         if type(x) is not np.ndarray:
             self.counted.append(type(x))
-        n = np.log(x - 100)  # (1)  # noqa: F841
+        n = np.log(x - 100)  # (1)
+        del n
         y, back = ops.relu(x)  # (2)
 
         def backward(dy):
