@@ -23,6 +23,7 @@ from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
+from npattn.oracle.steps import Recorded, first_steps, measure_steps, reader_of
 from npattn.oracle.threads import pass_threads
 from npattn.oracle.values import generic_values
 
@@ -159,7 +160,8 @@ def golden(
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
         require_constant(layout, given)
         last = not drawn_anew or draw == MAX_DRAWS - 1
-        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last)
+        shapes = first_steps(module, given) if steps else {}
+        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last, steps=shapes)
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
         if found is not None and not beyond:
@@ -188,7 +190,7 @@ def golden(
         rounded=own.rounded,
     )
     if steps:
-        case.steps()
+        case.keep_steps(measure_steps(case, found.steps))
     return case
 
 
@@ -203,11 +205,14 @@ class Measured(NamedTuple):
         The same in longdouble; nothing where they aren't asked for.
     budgets : dict of Budget
         By the result's name.
+    steps : dict of (numpy.ndarray, Budget)
+        Those that the same runs tell of.
     """
 
     expected: dict[str, np.ndarray]
     exact: dict[str, np.ndarray]
     budgets: dict[str, Budget]
+    steps: dict[str, tuple[np.ndarray, Budget]]
 
 
 def measure(
@@ -219,19 +224,25 @@ def measure(
     certify: bool | str,
     passes: Passes,
     anything: bool,
+    steps: Mapping[str, tuple[int, ...]],
 ) -> Measured | None:
     """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
-    they are not. The certificate is begun as soon as that is known.
+    they are not. The certificate is begun as soon as that is known. The `steps`, with their shapes, are measured by the
+    same runs, and have no say in what is drawn.
     """
+    system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
     begun = not certify
     passes.expect(int(bool(certify)))
 
+    def results_in(found: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in found.items() if name not in steps}
+
     def accept(budgets: Mapping[str, Budget]) -> bool:
         swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
-        if not anything and (swayed or not are_judgeable(budgets)):
+        if not anything and (swayed or not are_judgeable(results_in(budgets))):
             return False
         if budgets.keys() == observed.expected.keys():
             begin_certificate()
@@ -244,12 +255,13 @@ def measure(
             threads.add(lambda: certificate.append(run_in_longdouble(module, given, certify == "sample")))
 
     with pass_threads() as threads:
-        observed = observe(module, given, format, seed)
-        validate_expected(module, observed.expected)
+        observed = observe(system, given, format, seed)
+        expected = results_in(observed.expected)
+        validate_expected(module, expected)
         if anything or not observed.near_ties:
             begin_certificate()
         budgets = measure_budgets(
-            observed, module, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
+            observed, system, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
         )
         if budgets is None:
             passes.drop()
@@ -258,7 +270,8 @@ def measure(
         threads.end()
     if certificate:
         passes.end()
-    return Measured(observed.expected, certificate[0] if certificate else {}, budgets)
+    found = {name: (observed.expected[name], budgets[name]) for name in steps}
+    return Measured(expected, certificate[0] if certificate else {}, results_in(budgets), found)
 
 
 def are_judgeable(budgets: Mapping[str, Budget]) -> bool:
