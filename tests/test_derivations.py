@@ -16,6 +16,7 @@ PAGES = sorted((REPOSITORY / "derivations").glob("*.md"))
 SYSTEM_FILES = sorted(
     path for path in Path(npattn.attention.__file__).parent.glob("*.py") if path.name != "__init__.py"
 )
+COURSE = [path for path in PAGES if path.name != "README.md"]
 TAGGED_FILES = [*SYSTEM_FILES, Path(npattn.layers.__file__)]
 SECTIONS = [
     "A case by hand",
@@ -31,7 +32,7 @@ SECTIONS = [
     "The same in PyTorch",
     "Reference",
 ]
-OPTIONAL = {"A case by hand", "Pictures", "Exercises", "The same in PyTorch"}
+ON_EVERY_PAGE = ["A case by hand", "Notation", "Common mistakes", "Exercises", "The same in PyTorch", "Reference"]
 
 
 def page_of(path):
@@ -122,9 +123,23 @@ def test_every_system_has_its_place_in_the_article():
 @pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
 def test_page_has_all_its_sections_in_order(path):
     headings = re.findall(r"^## (.*)$", page_of(path), flags=re.MULTILINE)
-    assert headings == [section for section in SECTIONS if section in headings or section not in OPTIONAL]
+    assert headings == SECTIONS
     assert f"({path.stem}.md)" in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
     assert "```mermaid" in page_of(path)
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+def test_every_page_begins_with_a_case_by_hand_and_ends_with_exercises(path):
+    headings = re.findall(r"^## ([^:\n]*)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [heading for heading in headings if heading in ON_EVERY_PAGE] == ON_EVERY_PAGE
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+def test_every_exercise_has_an_answer_that_is_computed(path):
+    exercises = path.read_text(encoding="utf-8").partition("\n## Exercises\n")[2].partition("\n## ")[0]
+    answers = re.split(r"^\*\*\d\.\*\* ", exercises, flags=re.MULTILINE)[1:]
+    assert len(answers) >= 2
+    assert all("<details><summary>Answer</summary>" in answer and "\n>>> " in answer for answer in answers)
 
 
 @pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.depth import draw_depth
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.equivariance import draw_equivariance
 from npattn.pictures.pages.errors import draw_kernels
@@ -35,7 +36,7 @@ MOST_BYTES = 58_000
 """Of a file."""
 Draw: TypeAlias = Callable[[], Figure]
 SHOWN_ELSEWHERE = {"cbam-channel", "cbam-spatial", "residual"}
-"""Systems whose attention is that of a part of them, or of what they are parts of."""
+"""Systems whose attention is that of a part of them, or of what they are parts of: no panels of their own."""
 NUMS_PANELS = {"flexible-segmentation": 2}
 """How many panels show a system whose last one is that of a part of it."""
 
@@ -51,6 +52,7 @@ PICTURES: dict[str, Draw] = {
     "diversity": draw_diversity,
     "equivariance": draw_equivariance,
     "layers": draw_layers,
+    "residual": draw_depth,
 } | {
     Path(system.derivation).stem: functools.partial(draw_panels, key, NUMS_PANELS.get(key, 1))
     for key, system in CATALOGUE.items()
