@@ -6,7 +6,7 @@ from npattn.oracle.mistakes.arrays import TILE, longer, transpose, without_tail
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import instead, mistake
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "affinity_sums"
 
@@ -44,6 +44,16 @@ def constant_totals(affinity_sums, u, v):
     return sums, lambda dt, ds: backward(dt, np.zeros_like(ds))
 
 
+def turned_totals(affinity_sums, u, v):
+    sums, backward = affinity_sums(u, v)
+    return sums, lambda dt, ds: backward(dt, -ds)
+
+
+def affinities_constant(affinity_sums, u, v):
+    sums, backward = affinity_sums(u, v)
+    return sums, lambda dt, ds: (np.zeros_like(u), backward(dt, ds)[1])
+
+
 TUNED_ON = [
     spoilt("not rectified", "forward", rectify=lambda a: a),
     spoilt("magnitudes", "forward", rectify=lambda a: np.maximum(a, -a)),
@@ -60,4 +70,32 @@ HELD_OUT = [
     IMAGE_0_FOR_ALL.in_argument(NAME, 0, "features of image 0 for all"),
     IMAGE_0_FOR_ALL.in_argument(NAME, 1, "values of image 0 for all"),
     ROW_NEIGHBOUR.in_argument(NAME, 0),
+]
+
+
+def changed_totals(change):
+    """Return other totals: ``change(totals, affinities)``; the sums stay what they are."""
+
+    def other(_, u, v):
+        a = rectified(transpose(u) @ u)
+        (t, s), backward = affinity(u, v)
+        return (t, change(s, a)), backward
+
+    return other
+
+
+def divided_by_own_total(_, u, v):
+    """Divide each affinity by the total of the position that it comes from."""
+    a = rectified(transpose(u) @ u)
+    return (v @ (a / a.sum(axis=-1, keepdims=True)), np.ones_like(a[..., :1, :])), None
+
+
+ADDED = [
+    spoilt("squared", "forward", rectify=lambda a: rectified(a) * a),
+    spoilt("exponentials (softmax)", "forward", rectify=np.exp),
+    instead(NAME, "divided by the totals of the other axis", divided_by_own_total, several),
+    instead(NAME, "totals left out", changed_totals(lambda s, a: np.ones_like(s)), several),
+    instead(NAME, "number of positions for totals", changed_totals(lambda s, a: np.full_like(s, a.shape[-1])), several),
+    mistake(NAME, "gradient of the totals with its sign turned", "backward", turned_totals, several),
+    instead(NAME, "sums detached from their affinities", affinities_constant, several, way="backward"),
 ]

@@ -236,6 +236,7 @@ ADDED = [
         gradient(name, 1, "of the weights averaged over images", lambda g, dy, *_, **__: g / len(dy), several_images)
         for name in ("conv2d", "conv1d", "linear")
     ),
+    *(value(name, "followed by a ReLU", lambda y, *_, **__: np.maximum(y, 0)) for name in (*LAYERS, "conv1d")),
     *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
     *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
     *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),

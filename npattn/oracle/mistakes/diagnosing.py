@@ -13,7 +13,7 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
-from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked, run_with
+from npattn.oracle.mistakes.matching import SECONDS, UNFIT, Candidate, Passes, Search, ranked, run_with
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, answering
 from npattn.oracle.mistakes.roundings import roundings
@@ -214,7 +214,7 @@ def telling_step(search: Search, alike: Sequence[Candidate]) -> str:
         try:
             with np.errstate(all="ignore"):
                 run_with(run, one.mistakes)(search.module, *search.given)
-        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+        except UNFIT:
             return ""
     first, *others = seen
     for name, value in first.items():

@@ -221,7 +221,58 @@ def all_twice(results, *_):
     return {name: 2 * g for name, g in results.items() if name.endswith(".grad")}
 
 
+def nchw(a, shape):
+    """Write a map with its channels last, and read it as if they stood second."""
+    return a.transpose(0, 2, 3, 1).reshape(shape)
+
+
+def through_nhwc(run, module, params, inputs, upstream):
+    """Read and write all maps, gradients too, with channels last."""
+    maps = [
+        {n: arrays.channels_last(a) if a.ndim == 4 else a for n, a in group.items()} for group in (inputs, upstream)
+    ]
+    results = run(module, params, *maps)
+    named = upstream | {f"{name}.grad": a for name, a in inputs.items()}
+    return results | {n: nchw(results[n], a.shape) for n, a in named.items() if a.ndim == 4 and n in results}
+
+
+def reads_maps(module, params, inputs, upstream):
+    return READ_AS_NHWC.when(first(inputs))
+
+
+def changed_input(i, name, change, back, when):
+    """Read one of several inputs otherwise, and carry its gradient back accordingly."""
+
+    def apply(run, module, params, inputs, upstream):
+        key = list(inputs)[i]
+        results = run(module, params, inputs | {key: change(inputs[key])}, upstream)
+        if f"{key}.grad" not in results:
+            return results
+        return results | {f"{key}.grad": back(results[f"{key}.grad"], inputs[key].shape)}
+
+    def applies(module, params, inputs, upstream):
+        return len(inputs) > max(i, 1) and when(list(inputs.values())[i])
+
+    return mistake("", name, "carried", apply, applies)
+
+
+def untransposed(g, shape):
+    """Carry a gradient back through `arrays.transposed`."""
+    return g.reshape(*shape[:2], shape[3], shape[2]).swapaxes(2, 3)
+
+
 ADDED = [
+    mistake(
+        "", "NHWC read and written as NCHW", "carried", through_nhwc, lambda m, p, i, u: READ_AS_NHWC.when(first(i))
+    ),
+    *(
+        changed_input(i, f"{which} input with {words}", change, back, when)
+        for i, which in enumerate(("first", "second", "third"))
+        for words, change, back, when in (
+            ("height and width exchanged", arrays.transposed, untransposed, arrays.on_wide_map),
+            ("NHWC read as NCHW", arrays.channels_last, nchw, READ_AS_NHWC.when),
+        )
+    ),
     *(plant(CHANNELS_SHUFFLED) for plant in (in_outputs, in_input_gradients)),
     *(plant(READ_AS_NHWC) for plant in (in_outputs, in_input_gradients)),
     in_inputs(CHANNELS_SHUFFLED, "input's channels shuffled the wrong way round"),
