@@ -22,14 +22,18 @@ def rectified(a):
     return a * (a > 0)
 
 
-def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, both=True, keys=lambda u: u):
+SIDES = {"left": transpose, "right": lambda da: da}
+"""Gradients of affinities that go back to either side of their product."""
+
+
+def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, of=("left", "right"), keys=lambda u: u):
     """Affinity sums with all affinities at once, to be spoilt."""
     raw = transpose(keys(u)) @ u
     a = rectify(raw)
 
     def backward(dt, ds):
         da = (transpose(v) @ dt + ds) * slope(raw)
-        du = u @ (da + transpose(da)) if both else u @ transpose(da)
+        du = sum(u @ SIDES[side](da) for side in of)
         return du, dt @ transpose(a)
 
     return (v @ a, a.sum(axis=-2, keepdims=True)), backward
@@ -59,7 +63,7 @@ TUNED_ON = [
     spoilt("magnitudes", "forward", rectify=lambda a: np.maximum(a, -a)),
     spoilt("left out of itself", "forward", rectify=lambda a: rectified(a) * (1 - np.eye(a.shape[-1], dtype=a.dtype))),
     spoilt("slope left out", "backward", slope=lambda a: 1),
-    spoilt("one side alone", "backward", both=False),
+    spoilt("one side alone", "backward", of=("left",)),
     mistake(NAME, "totals constant", "backward", constant_totals, several),
     spoilt("key tile ignored", "forward", ROW_TAIL.when, keys=lambda u: without_tail(u, 1)),
 ]
@@ -91,6 +95,7 @@ def divided_by_own_total(_, u, v):
 
 
 ADDED = [
+    spoilt("the other side alone", "backward", of=("right",)),
     spoilt("squared", "forward", rectify=lambda a: rectified(a) * a),
     spoilt("exponentials (softmax)", "forward", rectify=np.exp),
     instead(NAME, "divided by the totals of the other axis", divided_by_own_total, several),

@@ -226,14 +226,21 @@ def nchw(a, shape):
     return a.transpose(0, 2, 3, 1).reshape(shape)
 
 
-def through_nhwc(run, module, params, inputs, upstream):
-    """Read and write all maps, gradients too, with channels last."""
-    maps = [
-        {n: arrays.channels_last(a) if a.ndim == 4 else a for n, a in group.items()} for group in (inputs, upstream)
-    ]
-    results = run(module, params, *maps)
-    named = upstream | {f"{name}.grad": a for name, a in inputs.items()}
+def through_nhwc(run, module, params, inputs, upstream, *, most=None):
+    """Read and write maps, so many of the inputs and all outputs, gradients too, with channels last."""
+    read = {name: a for name, a in list(inputs.items())[:most] if a.ndim == 4}
+    turned = [each(group, arrays.channels_last, lambda a: a.ndim == 4) for group in (read, upstream)]
+    results = run(module, params, inputs | turned[0], turned[1])
+    named = upstream | {f"{name}.grad": a for name, a in read.items()}
     return results | {n: nchw(results[n], a.shape) for n, a in named.items() if a.ndim == 4 and n in results}
+
+
+def first_through_nhwc(run, *given):
+    return through_nhwc(run, *given, most=1)
+
+
+def reads_several_maps(module, params, inputs, upstream):
+    return len(inputs) > 1 and READ_AS_NHWC.when(first(inputs))
 
 
 def reads_maps(module, params, inputs, upstream):
@@ -262,9 +269,8 @@ def untransposed(g, shape):
 
 
 ADDED = [
-    mistake(
-        "", "NHWC read and written as NCHW", "carried", through_nhwc, lambda m, p, i, u: READ_AS_NHWC.when(first(i))
-    ),
+    mistake("", "NHWC read and written as NCHW", "carried", through_nhwc, reads_maps),
+    mistake("", "first input and output: NHWC read as NCHW", "carried", first_through_nhwc, reads_several_maps),
     *(
         changed_input(i, f"{which} input with {words}", change, back, when)
         for i, which in enumerate(("first", "second", "third"))

@@ -64,6 +64,7 @@ def averaged(g, a):
 
 
 ADDED = [
+    gradient("gram", 0, "the other side alone", lambda g, dg, a: transpose(dg) @ a),
     value("gram", "of rows of unit length (cosines)", unit_rows, longer(-1)),
     value("gram", "of rows less their mean (covariance)", centred_rows, longer(-1)),
     value("gram", "divided by the number of positions", lambda g, a: g / a.shape[-1], longer(-1)),
