@@ -214,6 +214,7 @@ def even_channels(a, *_):
 
 
 CHANNELS_SHUFFLED = Family("channels shuffled the wrong way round", shuffled, even_channels)
+ROWS_REVERSED = Family("rows in reverse", lambda a: a[:, :, ::-1].copy(), arrays.longer(2))
 READ_AS_NHWC = Family("NHWC read as NCHW", arrays.channels_last, arrays.both(on_map, several_channels))
 
 
@@ -263,6 +264,53 @@ def changed_input(i, name, change, back, when):
     return mistake("", name, "carried", apply, applies)
 
 
+def planes_exchanged(a):
+    """Read memory as if the second and the third axis stood in each other's place."""
+    return a.reshape(a.shape[0], a.shape[2], a.shape[1], *a.shape[3:]).swapaxes(1, 2)
+
+
+def planes_back(g, shape):
+    return g.swapaxes(1, 2).reshape(shape)
+
+
+def on_planes(a):
+    return a.ndim == 4 and min(a.shape[1:3]) > 1 and a.dtype.kind == "f"
+
+
+def outputs_exchanged(i, j):
+    """Return two outputs in each other's place."""
+
+    def apply(run, module, params, inputs, upstream):
+        a, b = (list(upstream)[n] for n in (i, j))
+        return confused(run(module, params, inputs, confused(upstream, a, b)), a, b)
+
+    return apply
+
+
+def has_outputs(i, j):
+    def when(module, params, inputs, upstream):
+        shapes = [a.shape for a in upstream.values()]
+        return len(shapes) > 1 and shapes[i] == shapes[j]
+
+    return when
+
+
+def masks_of(module, inputs):
+    """Name the inputs that have no gradient and the shape of the first such."""
+    names = [name for name in inputs if name in module.without_gradient]
+    return [name for name in names if inputs[name].shape == inputs[names[0]].shape]
+
+
+def has_masks(module, params, inputs, upstream):
+    return len(masks_of(module, inputs)) > 1
+
+
+def first_mask_for_all(run, module, params, inputs, upstream):
+    """Read the first of several masks in the place of all."""
+    names = masks_of(module, inputs)
+    return run(module, params, inputs | dict.fromkeys(names, inputs[names[0]]), upstream)
+
+
 def untransposed(g, shape):
     """Carry a gradient back through `arrays.transposed`."""
     return g.reshape(*shape[:2], shape[3], shape[2]).swapaxes(2, 3)
@@ -275,10 +323,22 @@ ADDED = [
         changed_input(i, f"{which} input with {words}", change, back, when)
         for i, which in enumerate(("first", "second", "third"))
         for words, change, back, when in (
-            ("height and width exchanged", arrays.transposed, untransposed, arrays.on_wide_map),
+            ("rows and columns exchanged (height and width)", arrays.transposed, untransposed, arrays.on_wide_map),
             ("NHWC read as NCHW", arrays.channels_last, nchw, READ_AS_NHWC.when),
         )
     ),
+    *(
+        changed_input(
+            i, f"{which} input with its second and third axis exchanged in memory", exchanged, back, on_planes
+        )
+        for i, which in enumerate(("first", "second", "third"))
+        for exchanged, back in ((planes_exchanged, planes_back),)
+    ),
+    mistake("", "outputs exchanged", "carried", outputs_exchanged(0, 1), has_outputs(0, 1)),
+    mistake("", "last two outputs exchanged", "carried", outputs_exchanged(-1, -2), has_outputs(-1, -2)),
+    mistake("", "first of several masks for all", "carried", first_mask_for_all, has_masks),
+    *(plant(ROWS_REVERSED) for plant in (in_outputs, in_input_gradients)),
+    in_inputs(ROWS_REVERSED, "input with rows in reverse"),
     *(plant(CHANNELS_SHUFFLED) for plant in (in_outputs, in_input_gradients)),
     *(plant(READ_AS_NHWC) for plant in (in_outputs, in_input_gradients)),
     in_inputs(CHANNELS_SHUFFLED, "input's channels shuffled the wrong way round"),

@@ -90,6 +90,9 @@ def softmin(z, axis=-1):
 
 
 ADDED = [
+    value("softmax", "equal weights", lambda s, z, axis: 0 * z + 1 / z.shape[axis], several),
+    argument("softmax", 0, "logits doubled (temperature 1/2)", lambda z, axis: 2 * z, several),
+    argument("softmax", 0, "logits halved (temperature 2)", lambda z, axis: z / 2, several),
     value(
         "softmin",
         "sign lost: softmax of the energies, not of their maximum less them",
