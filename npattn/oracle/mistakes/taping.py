@@ -79,6 +79,10 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self.value)
 
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Refuse: NumPy would take it apart, number by number."""
+        raise TypeError("a taped array is not a plain one")
+
     def __bool__(self) -> bool:
         return bool(self.value)
 
