@@ -56,6 +56,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     for j in blocks:
         c = transpose(u[..., j]) @ u
         sums[..., j] = values @ transpose(c * (c.real > 0))
+        del c  # or it would stand beside the next block's
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
@@ -67,6 +68,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
             dvalues[..., j] = dsums @ transpose(c * (c > 0))
             da = transpose(left[..., j]) @ right
             du[..., j] = u @ transpose(da * (c > 0))
+            del c, da
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
