@@ -6,15 +6,19 @@ import contextlib
 import functools
 import os
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Generic, TypeVar
 
 from threadpoolctl import LibController, ThreadpoolController
 
 from npattn.fast.threads import parallel_for
 
-__all__ = ["PassThreads", "pass_threads"]
+__all__ = ["Follower", "PassThreads", "pass_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -58,6 +62,72 @@ class PassThreads:
     def end(self) -> None:
         """Do what is still waiting."""
         self.map(lambda _: None, ())
+
+
+class Follower(Generic[Item]):
+    """Work in a thread of its own that takes what its maker hands over, one item at a time; the first begins it.
+
+    Parameters
+    ----------
+    work : callable
+        Called with an iterator of the items, in a copy of the maker's context.
+
+    Examples
+    --------
+    >>> found = []
+    >>> with Follower(found.extend) as follower:
+    ...     follower.hand_over(1)
+    ...     follower.hand_over(2)
+    >>> found
+    [1, 2]
+    """
+
+    def __init__(self, work: Callable[[Iterator[Item]], object]) -> None:
+        self.work = work
+        self.items: SimpleQueue[Item | None] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.room.put(None)
+        self.ended: SimpleQueue[None] = SimpleQueue()
+        self.failures: deque[BaseException] = deque()
+        self.begun = self.over = False
+
+    def hand_over(self, item: Item) -> None:
+        """Wait until the item before was taken, and hand over this one."""
+        if not self.begun:
+            start_new_thread(copy_context().run, (self.run,))
+            self.begun = True
+        while not self.over:
+            with contextlib.suppress(Empty):
+                self.room.get(timeout=0.1)
+                self.items.put(item)
+                return
+
+    def run(self) -> None:
+        """Do the work; note what it raises."""
+        try:
+            self.work(self.take())
+        except BaseException as error:
+            self.failures.append(error)
+        finally:
+            self.over = True
+            self.ended.put(None)
+
+    def take(self) -> Iterator[Item]:
+        """Yield what is handed over until that ends."""
+        while (item := self.items.get()) is not None:
+            self.room.put(None)
+            yield item
+
+    def __enter__(self) -> Follower[Item]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Hand over no more, wait until the work has ended, and raise what it raised."""
+        self.items.put(None)
+        if self.begun:
+            self.ended.get()
+        if self.failures and kind is None:
+            raise self.failures[0]
 
 
 def call(work: Callable[[], object]) -> None:

@@ -77,7 +77,7 @@ class RoundingArray(np.ndarray):
                 operands = [round_operand(a, rounding) for a in operands]
                 result = ufunc(*operands, **options)
                 if rounding.random is not None:
-                    rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
+                    rounding.accumulate_product(result, *operands)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
                 if ufunc is np.add and method == "reduce" and rounding.random is not None:

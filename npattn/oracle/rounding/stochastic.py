@@ -238,6 +238,26 @@ class Rounding:
                     self.add_noise(sums, terms, factor, spare=sums is blocks[-1])
         return total
 
+    def accumulate_product(self, total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        """Add to the product of two arrays the error that its accumulators may make, in place.
+
+        Of large products the squares are made some rows at a time: never all, nor those of a whole operand.
+        """
+        inner, columns = a.shape[-1], b.shape[-1]
+        rows = BLOCK // (4 * columns) * 4
+        if max(total.size, a.size, b.size) <= BLOCK or not rows or total.ndim < 2 or not total.flags.c_contiguous:
+            self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
+        elif self.random is not None and inner > 1:
+            a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
+            blocks = [
+                (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
+            ]
+            with np.errstate(invalid="ignore", over="ignore"):
+                for block in blocks:
+                    squares = square_product(a[block], b[block[:-1]])
+                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
+                    self.add_noise(total[block], squares, factor, spare=block is blocks[-1])
+
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
         assert self.random is not None
@@ -257,6 +277,15 @@ class Rounding:
         size *= np.asarray(factor / 2**16, size.dtype)
         size *= noise
         total += size.astype(total.dtype, copy=False)
+
+
+def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multiply the squares of two matrices, some columns at a time."""
+    squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
+    step = max(1, BLOCK // max(1, b.shape[0]))
+    for j in range(0, b.shape[1], step):
+        np.matmul(squares, np.square(b[:, j : j + step]), out=found[:, j : j + step])
+    return found
 
 
 def blocks_of(values: np.ndarray) -> list[np.ndarray]:
