@@ -60,7 +60,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     ['a.txt']
     """
     given = check_path(path)
-    if os.path.basename(os.fspath(path)) in ("", os.curdir, os.pardir):  # noqa: PTH119, Path drops a slash at the end
+    _, name = os.path.split(os.fspath(path))  # Path drops a slash at the end
+    if name in ("", os.curdir, os.pardir):
         verb = "is" if given.is_dir() else "names"
         raise IsADirectoryError(f"{os.fspath(path)} {verb} a folder; expected the name of a file")
     target = find_target(given, force)

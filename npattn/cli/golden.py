@@ -49,7 +49,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden cam variant=code --height 28 --width 42 --seed 7",
         "npattn golden eca --steps",
         "npattn golden residual inner=cbam inner.channels=16",
-        "npattn golden --suite se eca --dtype float16 --jobs 4 -o cases",
+        "npattn golden --suite se eca --dtype float16 --steps --jobs 4 -o cases",
     )
     make.add_argument(
         "key", nargs="?", metavar="KEY", help="a system, by its key in npattn list, or a primitive such as ops.softmax"

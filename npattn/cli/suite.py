@@ -21,7 +21,7 @@ from npattn.oracle.systems import SYSTEMS
 __all__ = ["add_suite_options", "parse_jobs", "run_suite"]
 
 MAX_JOBS = 1024
-SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "steps", "force")
+SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
 """What can't be asked for beside a suite."""
 
 
@@ -75,7 +75,7 @@ def run_suite(arguments: argparse.Namespace) -> int:
         )
     with find_executor(arguments) as executor:
         try:
-            report = suite(recipes, arguments.output, executor, progress=show_progress)
+            report = suite(recipes, arguments.output, executor, steps=arguments.steps, progress=show_progress)
         finally:
             progress("")
     print(report)

@@ -8,6 +8,7 @@ import numpy as np
 
 from npattn.fast.blas import serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, cut_axis
+from npattn.fast.elementwise import keep_where
 from npattn.fast.threads import parallel_for
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import transpose
@@ -40,7 +41,7 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
 
     def sum_block(at: slice, m: slice, n: slice) -> Parts:
         a = serial_product(transpose(u[at][..., m]), u[at][..., n])
-        a *= a > 0
+        np.maximum(a, 0, out=a)
         parts: Parts = [(m, (serial_product(values[at][..., n], transpose(a)),))]
         if n != m:
             parts.append((n, (serial_product(values[at][..., m], a),)))
@@ -55,10 +56,9 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
 
         def differentiate_block(at: slice, m: slice, n: slice) -> Parts:
             a = serial_product(transpose(u[at][..., m]), u[at][..., n])
-            positive = a > 0
-            a *= positive
+            np.maximum(a, 0, out=a)
             da = serial_product(transpose(left[at][..., m]), right[at][..., n])
-            da *= positive
+            da = keep_where(a != 0, da)
             rows = serial_product(u[at][..., n], transpose(da)), serial_product(dsums[at][..., n], transpose(a))
             if n == m:
                 return [(m, rows)]

@@ -13,14 +13,19 @@ from npattn.typing import Array, Backward
 def relu_without_selection(x: Array) -> tuple[Array, Backward]:
     """Rectify without a selection, whose outcome no processor can foresee: it takes ten times as long.
 
-    The maximum passes NaN on. A gradient is kept or dropped by its bits: a product with 0 would make NaN of infinity.
+    The maximum passes NaN on.
     """
     on = ~(x <= 0)
 
     def backward(dy):
-        bits = f"i{dy.itemsize}"
-        kept = -on.view(np.int8).astype(bits)  # all bits set, or none
-        kept &= dy.view(bits)
-        return kept.view(dy.dtype)
+        return keep_where(on, dy)
 
     return np.maximum(x, 0), backward
+
+
+def keep_where(on: Array, a: Array) -> Array:
+    """Keep or drop each number of contiguous ones by its bits: a product with 0 would make NaN of infinity."""
+    bits = f"i{a.itemsize}"
+    kept = -on.view(np.int8).astype(bits)  # all bits set, or none
+    kept &= a.view(bits)
+    return kept.view(a.dtype)

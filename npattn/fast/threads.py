@@ -24,7 +24,7 @@ from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -40,7 +40,9 @@ IN_PARALLEL: ContextVar[bool] = ContextVar("npattn.in_parallel", default=False)
 """Whether this is work of a loop that has helpers: a loop within it has none."""
 
 
-def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False) -> None:
+def parallel_for(
+    work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False, threads: int | None = None
+) -> None:
     """Call ``work(block)`` for every block, on as many threads as may compute.
 
     The caller works too, and waits for no thread that has not begun, so loops within loops and loops of many callers
@@ -54,6 +56,8 @@ def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, produ
     products : bool, default False
         Whether the work multiplies matrices, by `npattn.fast.blas.multiply`. Where it can't be kept to one thread, the
         blocks come one after the other, and BLAS has the cores.
+    threads : int, optional
+        How many may work, the caller's among them; by default `num_threads`.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, produ
         loop.run()
         return
     alone = len(loop.left) < 2 or (products and not blas.multiplies_on_one_thread())
-    helpers = 0 if alone else min(num_threads(), len(loop.left)) - 1
+    helpers = 0 if alone else min(threads or num_threads(), len(loop.left)) - 1
     machine.keep_freed_memory()
     context = copy_context()
     heard = context.run(log_warnings)
@@ -115,7 +119,7 @@ class Loop:
 
     def __init__(self, work: Callable[[Any], Any], blocks: Iterable[Any]) -> None:
         self.work: Callable[[Any], Any] | None = work
-        self.left, self.pool = deque(blocks), POOL
+        self.left, self.pool = deque(blocks), Pool.current
         self.inside: deque[None] = deque()
         self.failures: deque[BaseException] = deque()
         self.someone_left: SimpleQueue[None] = SimpleQueue()
@@ -160,7 +164,7 @@ class Loop:
         self.left.clear()
         interrupt = None
         while self.inside:
-            if self.pool is not POOL:
+            if self.pool is not Pool.current:
                 raise RuntimeError("work forked this process: helpers that had begun are in its parent alone")
             try:
                 self.someone_left.get(timeout=0.1)  # a wake-up call, no more: an interrupt may lose it
@@ -174,7 +178,9 @@ class Loop:
 
 
 class Pool:
-    """Threads that wait for tasks, started when they are first needed."""
+    """Threads that wait for tasks, started when they are first needed; a process has one pool, `current`."""
+
+    current: ClassVar[Pool]
 
     def __init__(self) -> None:
         self.tasks: SimpleQueue[Callable[[], Any]] = SimpleQueue()
@@ -190,6 +196,16 @@ class Pool:
                 # Not threading.Thread, whose start() takes locks, which an interrupt may leave locked.
                 self.threads.append(start_new_thread(serve, (self.tasks,)))
         return min(count, len(self.threads))
+
+    @classmethod
+    def renew(cls) -> None:
+        """Forget threads that a forked process does not have."""
+        cls.current = cls()
+
+
+Pool.renew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Pool.renew)
 
 
 def serve(tasks: SimpleQueue[Callable[[], Any]]) -> None:
@@ -231,13 +247,4 @@ def read_limit(environment: Mapping[str, str]) -> int:
     return min((int(text) for text in found if text.isdecimal() and int(text)), default=sys.maxsize)
 
 
-def renew_pool() -> None:
-    """Forget threads that a forked process does not have."""
-    global POOL  # noqa: PLW0603, it is the one pool of the process
-    POOL = Pool()
-
-
-POOL = Pool()
 LIMIT = read_limit(os.environ)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=renew_pool)

@@ -33,7 +33,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     (t, s) : array, (B, K, N), and array, (B, 1, N)
         Sums t_kj = Σ_i a_ij v_ki, and totals s_j = Σ_i a_ij.
     backward : callable
-        ``backward(dt, ds)`` returns ``(du, dv)``. An affinity of exactly 0 has slope 0, as in `relu`.
+        ``backward(dt, ds)`` returns ``(du, dv)``. An affinity of exactly 0 has slope 0, and NaN passes, as in `relu`.
 
     Notes
     -----
@@ -55,7 +55,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     sums = np.empty_like(values)
     for j in blocks:
         c = transpose(u[..., j]) @ u
-        sums[..., j] = values @ transpose(c * (c.real > 0))
+        sums[..., j] = values @ transpose(np.where(c.real <= 0, 0, c))
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
@@ -64,9 +64,9 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
         for j in blocks:
             c = transpose(u[..., j]) @ u
-            dvalues[..., j] = dsums @ transpose(c * (c > 0))
+            dvalues[..., j] = dsums @ transpose(np.where(c <= 0, 0, c))
             da = transpose(left[..., j]) @ right
-            du[..., j] = u @ transpose(da * (c > 0))
+            du[..., j] = u @ transpose(np.where(c <= 0, 0, da))
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward

@@ -98,18 +98,21 @@ def conv2d(
              [1., 2., 1.]]]])
     """
     batch, (out, _, *kernel) = len(x), weight.shape
-    columns, back_columns = im2col(x, tuple(kernel), pair(stride), pair(padding), pair(dilation))
+    taps = tuple(kernel), pair(stride), pair(padding), pair(dilation)
+    columns, back_columns = im2col(x, *taps)
     size = columns.shape[-2:]
     matrix = weight.reshape(groups, out // groups, -1)
     columns = columns.reshape(batch, groups, matrix.shape[2], size[0] * size[1])
     y = product(matrix, columns).reshape(batch, out, *size)
+    shape = columns.shape
+    del columns  # kh kw times as large as x: backward lays them out anew
     if bias is not None:
         y = y + bias[:, None, None]
 
     def backward(dy):
         dz = dy.reshape(batch, groups, out // groups, size[0] * size[1])
-        dcolumns = product(matrix.swapaxes(1, 2), dz)
-        dx = back_columns(dcolumns.reshape(batch, x.shape[1], kernel[0] * kernel[1], *size))
+        dx = back_columns(product(matrix.swapaxes(1, 2), dz).reshape(batch, x.shape[1], kernel[0] * kernel[1], *size))
+        columns = im2col(x, *taps)[0].reshape(shape)
         dweight = product(dz, columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
         return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
 
@@ -124,13 +127,14 @@ def im2col(
     Its adjoint, col2im, adds every tap back to where it was read.
     """
     (batch, channels, height, width), (top, left) = x.shape, padding
-    padded = np.zeros_like(x, shape=(batch, channels, height + 2 * top, width + 2 * left))
+    shape = batch, channels, height + 2 * top, width + 2 * left
+    padded = np.zeros_like(x, shape=shape)
     padded[:, :, top : top + height, left : left + width] = x
-    taps = list(itertools.product(*map(reads, padded.shape[2:], kernel, stride, dilation)))
+    taps = list(itertools.product(*map(reads, shape[2:], kernel, stride, dilation)))
     columns = np.stack([padded[:, :, rows, across] for rows, across in taps], axis=2)
 
     def col2im(dcolumns):
-        dpadded = np.zeros_like(dcolumns, shape=padded.shape)
+        dpadded = np.zeros_like(dcolumns, shape=shape)
         for t, (rows, across) in enumerate(taps):
             dpadded[:, :, rows, across] += dcolumns[:, :, t]
         return dpadded[:, :, top : top + height, left : left + width]

@@ -152,7 +152,8 @@ class Case:
         """Return every step of the pass, forward and backward: its exact value and error budget.
 
         They are measured when they are first asked for, unless `golden` was told to, or the case was read from a file
-        that holds them: by the same runs with stochastic rounding that gave the results their budgets, once more.
+        that holds them: by the same runs with stochastic rounding that give the results their budgets, once more if
+        these have been made.
 
         Returns
         -------

@@ -11,6 +11,8 @@ __all__ = ["ExtendedArray", "extend", "multiply"]
 
 MIN_REUSE = 8
 """Multiplications for each number read or written, below which NumPy's own product is as quick."""
+BLOCK = 2**15
+"""Numbers of an operand that are cut at once."""
 LARGEST_EXPONENT = 400
 """Operands beyond 2 to this power, or with rows all below 2 to its opposite, are multiplied as they stand."""
 
@@ -100,18 +102,30 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if min(a.ndim, b.ndim) < 2 or not is_worth_cutting(a.shape[-2], a.shape[-1], b.shape[-1]):
         return np.matmul(a, b)
-    widths = [
-        np.max(np.abs(a), axis=-1, keepdims=True, initial=0),
-        np.max(np.abs(b), axis=-2, keepdims=True, initial=0),
-    ]
+    widths = [largest(a, -1), largest(b, -2)]
     exponents = [np.frexp(width)[1] for width in widths]
     if not all(np.isfinite(width).all() and fits(e[width > 0]) for width, e in zip(widths, exponents, strict=True)):
         return np.matmul(a, b)
     bits = (53 - (a.shape[-1] - 1).bit_length()) // 2
-    (head_a, rest_a), (head_b, rest_b) = (cut(m, e, bits) for m, e in zip((a, b), exponents, strict=True))
-    rest = head_a @ rest_b
-    rest += rest_a @ b.astype(np.float64)
-    return (head_a @ head_b).astype(np.longdouble) + rest
+    head_a, rest_a = cut(a, exponents[0], bits)
+    found = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.longdouble)
+    for j in blocks_of(b):
+        head_b, rest_b = cut(b[..., j], exponents[1][..., j], bits)
+        found[..., j] = head_a @ head_b
+        found[..., j] += head_a @ rest_b + rest_a @ b[..., j].astype(np.float64)
+    return found
+
+
+def largest(values: np.ndarray, axis: int) -> np.ndarray:
+    """Return the largest magnitudes along an axis, which stays; no array of all magnitudes is made."""
+    highest, lowest = (reduce(values, axis=axis, keepdims=True, initial=0) for reduce in (np.max, np.min))
+    return np.maximum(highest, -lowest)
+
+
+def blocks_of(b: np.ndarray) -> list[slice]:
+    """Cut the columns of a matrix into so many at a time as stay in a core's cache."""
+    step = max(1, BLOCK // max(1, b[..., 0].size))
+    return [slice(j, j + step) for j in range(0, b.shape[-1], step)]
 
 
 def is_worth_cutting(rows: int, inner: int, columns: int) -> bool:

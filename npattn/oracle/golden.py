@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES, special
+from npattn.oracle.steps import Recorded, first_steps, measure_steps, reader_of
 from npattn.oracle.threads import pass_threads
 from npattn.oracle.values import generic_values
 
@@ -160,7 +160,8 @@ def golden(
         given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
         require_constant(layout, given)
         last = not drawn_anew or draw == MAX_DRAWS - 1
-        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last)
+        shapes = first_steps(module, given) if steps else {}
+        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last, steps=shapes)
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
         if found is not None and not beyond:
@@ -189,7 +190,7 @@ def golden(
         rounded=own.rounded,
     )
     if steps:
-        case.steps()
+        case.keep_steps(measure_steps(case, found.steps))
     return case
 
 
@@ -204,11 +205,14 @@ class Measured(NamedTuple):
         The same in longdouble; nothing where they aren't asked for.
     budgets : dict of Budget
         By the result's name.
+    steps : dict of (numpy.ndarray, Budget)
+        Those that the same runs tell of.
     """
 
     expected: dict[str, np.ndarray]
     exact: dict[str, np.ndarray]
     budgets: dict[str, Budget]
+    steps: dict[str, tuple[np.ndarray, Budget]]
 
 
 def measure(
@@ -220,43 +224,54 @@ def measure(
     certify: bool | str,
     passes: Passes,
     anything: bool,
+    steps: Mapping[str, tuple[int, ...]],
 ) -> Measured | None:
     """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
-    they are not. The certificate is begun as soon as that is known.
+    they are not. The certificate is begun as soon as that is known. The `steps`, with their shapes, are measured by the
+    same runs, and have no say in what is drawn.
     """
-    certificate: list[Future[dict[str, np.ndarray]]] = []
+    system = Recorded(module, reader_of(steps)) if steps else module
+    certificate: list[dict[str, np.ndarray]] = []
+    begun = not certify
     passes.expect(int(bool(certify)))
+
+    def results_in(found: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: one for name, one in found.items() if name not in steps}
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
         swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
-        if not anything and (swayed or not are_judgeable(budgets)):
+        if not anything and (swayed or not are_judgeable(results_in(budgets))):
             return False
         if budgets.keys() == observed.expected.keys():
             begin_certificate()
         return True
 
     def begin_certificate() -> None:
-        if certify and not certificate:
-            certificate.append(pool.submit(run_in_longdouble, module, given, certify == "sample"))
+        nonlocal begun
+        if not begun:
+            begun = True
+            threads.add(lambda: certificate.append(run_in_longdouble(module, given, certify == "sample")))
 
-    with pass_threads() as pool:
-        observed = observe(module, given, format, seed)
-        validate_expected(module, observed.expected)
+    with pass_threads() as threads:
+        observed = observe(system, given, format, seed)
+        expected = results_in(observed.expected)
+        validate_expected(module, expected)
         if anything or not observed.near_ties:
             begin_certificate()
         budgets = measure_budgets(
-            observed, module, given, format, seed, pool=pool, passes=passes, accept=None if anything else accept
+            observed, system, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
         )
         if budgets is None:
             passes.drop()
             return None
         begin_certificate()
-        exact = certificate[0].result() if certificate else {}
+        threads.end()
     if certificate:
         passes.end()
-    return Measured(observed.expected, exact, budgets)
+    found = {name: (observed.expected[name], budgets[name]) for name in steps}
+    return Measured(expected, certificate[0] if certificate else {}, results_in(budgets), found)
 
 
 def are_judgeable(budgets: Mapping[str, Budget]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ class Passes:
     def __init__(self, tell: Callable[[int, int], object] | None = None) -> None:
         self.tell = tell
         self.done = self.expected = 0
+        self.lock = threading.Lock()
 
     def expect(self, count: int) -> None:
         """Count passes that are to come."""
@@ -39,10 +41,11 @@ class Passes:
         self.expected = self.done
 
     def end(self) -> None:
-        """Count a pass that has ended."""
-        self.done += 1
-        if self.tell is not None:
-            self.tell(self.done, self.expected)
+        """Count a pass that has ended, in whichever thread."""
+        with self.lock:
+            self.done += 1
+            if self.tell is not None:
+                self.tell(self.done, self.expected)
 
 
 def check_progress(call: str, progress: Any) -> None:

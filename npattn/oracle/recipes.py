@@ -59,7 +59,7 @@ class Recipe:
 
 
 @functools.lru_cache(maxsize=64)
-def make(recipe: Recipe) -> Case:
+def make(recipe: Recipe, *, steps: bool = False) -> Case:
     """Make the case of a recipe."""
     return golden(
         recipe.module,
@@ -70,4 +70,5 @@ def make(recipe: Recipe) -> Case:
         seed=recipe.seed,
         values=recipe.values,
         layout=recipe.layout,
+        steps=steps,
     )

@@ -6,22 +6,138 @@ import contextlib
 import functools
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from _thread import start_new_thread
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Generic, TypeVar
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
-__all__ = ["pass_threads"]
+from npattn.fast.threads import parallel_for
+
+__all__ = ["Follower", "PassThreads", "pass_threads"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 LOCK = threading.Lock()
-USERS: list[Any] = []
-"""For each block of `pass_threads` that is entered, in any thread, what the first has limited."""
+USERS: set[object] = set()
+"""One for each block of `pass_threads` that is entered, in any thread."""
+BEFORE: list[tuple[LibController, int]] = []
+"""Libraries of matrix products, and the threads that each took before the first of them."""
+
+
+class PassThreads:
+    """So many threads, on which passes run; of an executor's, an interrupt may leave one waiting for ever.
+
+    Parameters
+    ----------
+    count : int
+        The caller's among them.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.waiting: deque[Callable[[], object]] = deque()
+
+    def add(self, work: Callable[[], object]) -> None:
+        """Have some work done beside the next passes, or at the end."""
+        self.waiting.append(work)
+
+    def map(self, run: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Call ``run(item)`` for every item, several at once; return what they return, in order."""
+        found: dict[int, Result] = {}
+
+        def keep(place: int, item: Item) -> None:
+            found[place] = run(item)
+
+        added = [self.waiting.popleft() for _ in range(len(self.waiting))]
+        tasks: list[Callable[[], object]] = [functools.partial(keep, *pair) for pair in enumerate(items)]
+        parallel_for(call, added + tasks, threads=self.count)
+        return [found[place] for place in range(len(tasks))]
+
+    def end(self) -> None:
+        """Do what is still waiting."""
+        self.map(lambda _: None, ())
+
+
+class Follower(Generic[Item]):
+    """Work in a thread of its own that takes what its maker hands over, one item at a time; the first begins it.
+
+    Parameters
+    ----------
+    work : callable
+        Called with an iterator of the items, in a copy of the maker's context.
+
+    Examples
+    --------
+    >>> found = []
+    >>> with Follower(found.extend) as follower:
+    ...     follower.hand_over(1)
+    ...     follower.hand_over(2)
+    >>> found
+    [1, 2]
+    """
+
+    def __init__(self, work: Callable[[Iterator[Item]], object]) -> None:
+        self.work = work
+        self.items: SimpleQueue[Item | None] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.room.put(None)
+        self.ended: SimpleQueue[None] = SimpleQueue()
+        self.failures: deque[BaseException] = deque()
+        self.begun = self.over = False
+
+    def hand_over(self, item: Item) -> None:
+        """Wait until the item before was taken, and hand over this one."""
+        if not self.begun:
+            start_new_thread(copy_context().run, (self.run,))
+            self.begun = True
+        while not self.over:
+            with contextlib.suppress(Empty):
+                self.room.get(timeout=0.1)
+                self.items.put(item)
+                return
+
+    def run(self) -> None:
+        """Do the work; note what it raises."""
+        try:
+            self.work(self.take())
+        except BaseException as error:
+            self.failures.append(error)
+        finally:
+            self.over = True
+            self.ended.put(None)
+
+    def take(self) -> Iterator[Item]:
+        """Yield what is handed over until that ends."""
+        while (item := self.items.get()) is not None:
+            self.room.put(None)
+            yield item
+
+    def __enter__(self) -> Follower[Item]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        """Hand over no more, wait until the work has ended, and raise what it raised."""
+        self.items.put(None)
+        if self.begun:
+            self.ended.get()
+        if self.failures and kind is None:
+            raise self.failures[0]
+
+
+def call(work: Callable[[], object]) -> None:
+    """Do some work."""
+    work()
 
 
 @contextlib.contextmanager
-def pass_threads() -> Iterator[ThreadPoolExecutor]:
-    """Start as many threads as there are cores that may compute: no more than BLAS may take.
+def pass_threads() -> Iterator[PassThreads]:
+    """Take as many threads as there are cores that may compute: no more than BLAS may take.
 
     Meanwhile BLAS multiplies on one thread, in the whole process. Its own threads would wait for each other and for
     these; and where they share a product its last bits depend on how many there are. So a case is the same on any
@@ -29,27 +145,42 @@ def pass_threads() -> Iterator[ThreadPoolExecutor]:
 
     Examples
     --------
-    >>> with pass_threads() as pool:
-    ...     list(pool.map(abs, [-1, 2]))
+    >>> with pass_threads() as threads:
+    ...     threads.map(abs, [-1, 2])
     [1, 2]
     """
-    threads = max((library.num_threads for library in blas().lib_controllers), default=1)
-    with one_thread(), ThreadPoolExecutor(max(1, min(count_cores(), threads))) as pool:
-        yield pool
+    count = max((library.num_threads for library in blas().lib_controllers), default=1)
+    with one_thread():
+        yield PassThreads(max(1, min(count_cores(), count)))
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit BLAS to one thread until the last of all who ask for it at once has ended."""
-    with LOCK:
-        USERS.append(USERS[0] if USERS else blas().limit(limits=1))
+    """Limit BLAS to one thread until the last of all who ask for it at once has ended, or was interrupted."""
+    user = object()
     try:
+        with LOCK:
+            if not USERS:
+                BEFORE[:] = [(library, library.num_threads) for library in blas().lib_controllers]
+            USERS.add(user)
+            for library, _ in BEFORE:
+                library.set_num_threads(1)
         yield
     finally:
-        with LOCK:
-            limit = USERS.pop()
-            if not USERS:
-                limit.restore_original_limits()
+        try:
+            leave(user)
+        finally:  # for an interrupt that met the first
+            leave(user)
+
+
+def leave(user: object) -> None:
+    """Count one user less, and restore what was limited if there is no other; may be called again."""
+    with LOCK:
+        USERS.discard(user)
+        if not USERS:
+            for library, threads in BEFORE:
+                library.set_num_threads(threads)
+            BEFORE.clear()
 
 
 @functools.cache

@@ -34,6 +34,8 @@ class Recording:
         Whose pass it is.
     backward : bool
         Whether it is on its way back.
+    copies : Copies
+        The steps' values.
     steps : list of Step
     scopes : dict
         By their parts, the functions whose lines are steps, each with its arguments.
@@ -41,9 +43,9 @@ class Recording:
 
     owner: object
     backward: bool
+    copies: Copies
     steps: list[Step] = field(default_factory=list)
     scopes: dict[tuple[str, ...], tuple[FunctionType, Mapping[str, Any]]] = field(default_factory=dict)
-    copies: Copies = field(default_factory=Copies)
 
 
 RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=None)
@@ -51,9 +53,9 @@ RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=N
 
 
 @contextmanager
-def recording(owner: object, *, backward: bool = False) -> Iterator[Recording]:
+def recording(owner: object, copies: Copies, *, backward: bool = False) -> Iterator[Recording]:
     """Record what the owner's pass computes in this context; hand out its recording."""
-    begun = Recording(owner, backward)
+    begun = Recording(owner, backward, copies)
     token = RECORDING.set(begun)
     try:
         yield begun

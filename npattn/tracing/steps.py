@@ -28,7 +28,7 @@ class Step:
         The variable that the value is assigned to: ``"a"``. An entry of a list is ``"a[0]"``; one of a dict of
         gradients has the parameter's name, ``"conv.weight.grad"``.
     value : array
-        A copy of what it was at that moment; a number where it is one.
+        What it was at that moment, not to be written to; a number where it is one.
     line : str
         The line of code, without its tag.
     parts : tuple of str

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from npattn.checks import describe_type, did_you_mean
-from npattn.module import Module, Pass
+from npattn.module import Module, Pass, as_tuple
+from npattn.tracing.copies import Copies, writes_nowhere
 from npattn.tracing.places import Place, recording
 from npattn.tracing.steps import Step
 from npattn.tracing.text import table, written_out
@@ -23,7 +25,7 @@ class BackwardPass:
     Attributes
     ----------
     dy, dx : array or tuple of array
-        What it was given and what it returned for the inputs: the arrays themselves.
+        What it was given, the arrays themselves, and what it found for the inputs, not to be written to.
     steps : tuple of Step
     """
 
@@ -42,8 +44,6 @@ class Trace:
     module : Module
     params, inputs : dict of array
         What was passed, by name: the arrays themselves, not copies.
-    run : Pass
-        The forward pass, as ``module(params, *inputs)`` returns it. Its ``backward`` records nothing.
     forward_steps : tuple of Step
     backward_passes : list of BackwardPass
         For each call of `backward`.
@@ -54,11 +54,18 @@ class Trace:
     def __init__(self, module: Module, params: Params, inputs: Sequence[Array]) -> None:
         self.module = module
         self._place = Place(owner=object())
-        with recording(self._place.owner) as recorded:
-            self.run: Pass = self._place.follow(module)(params, *inputs)
+        given = (*inputs, *(params.values() if isinstance(params, Mapping) else ()))
+        self._copies = Copies(writes_nowhere(module), given)
+        with recording(self._place.owner, self._copies) as recorded:
+            self._run: Pass = self._place.follow(module)(params, *inputs)
         self.params, self.inputs = dict(params), dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
         self.forward_steps, self.scopes = tuple(recorded.steps), recorded.scopes
         self.backward_passes: list[BackwardPass] = []
+
+    @functools.cached_property
+    def run(self) -> Pass:
+        """The forward pass, as ``module(params, *inputs)`` returns it. Its ``backward`` records nothing."""
+        return self._copies.hand_over(self._run)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -83,10 +90,11 @@ class Trace:
         TypeError, ValueError
             If `dy` is refused by ``run.backward``; no step is added then.
         """
-        with recording(self._place.owner, backward=True) as recorded:
-            dx, grads = self._place.follow(self.run.backward)(dy)
+        copies = Copies(self._copies.shares, (*self._copies.given, *as_tuple(dy)))
+        with recording(self._place.owner, copies, backward=True) as recorded:
+            dx, grads = self._place.follow(self._run.backward)(dy)
         self.backward_passes.append(BackwardPass(dy, tuple(recorded.steps), dx))
-        return dx, grads
+        return copies.hand_over(dx), copies.hand_over(grads)
 
     def __getitem__(self, path: str) -> Step:
         """Look up a step by its path, ``"(3) a"`` or ``"sa / (4) o"``.

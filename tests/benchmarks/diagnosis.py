@@ -20,6 +20,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import sys
@@ -31,6 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
 
+from npattn.module import as_tuple
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Ruler
@@ -138,40 +140,104 @@ def measure(module, shape, format, seed, *, only=(), most=None):
 
 
 def foreign(path, seeds, shapes=SHAPES, formats=FORMATS):
-    """Try mistakes that others have written in PyTorch."""
-    import torch
+    """Try mistakes that others have written in PyTorch, each in every case."""
+    count = range(len(read_foreign(path)))
+    cases = itertools.product(count, shapes, formats, seeds)
+    return [trial for case in cases if (trial := try_foreign(path, *case))]
 
+
+@functools.cache
+def read_foreign(path):
+    """Read the list of mistakes in a file."""
     spec = importlib.util.spec_from_file_location("foreign", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    trials = []
-    for key, hyperparameters, function, names in module.MISTAKES:
-        system = SYSTEMS[key](**hyperparameters) if hyperparameters else SYSTEMS[key].example()
-        for shape in shapes:
-            for format in formats:
-                for seed in seeds:
-                    batch, height, width = shape
-                    case = golden(system, batch=batch, height=height, width=width, dtype=format, seed=seed)
-                    params, inputs, upstream = case.arrays(lambda a: torch.tensor(a, requires_grad=True))
-                    outputs = function(params, *inputs.values())
-                    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-                    torch.autograd.backward(outputs, list(upstream.values()))
-                    leaves = {f"{name}.grad": a.grad for name, a in (inputs | params).items()}
-                    results = dict(zip(upstream, (y.detach() for y in outputs), strict=True)) | leaves
-                    results = {
-                        name: a.numpy() for name, a in results.items() if name in case.expected and a is not None
-                    }
-                    results = kernels.rounded(results, case.format)
-                    if case.compare(results).passed:
-                        continue
-                    found = mistakes.diagnose(case, results)
-                    ranks = [i for i, one in enumerate(found, 1) if any(name in one.name for name in names)]
-                    said = found[0].name if found else ""
-                    label = f"{function.__name__}: {names[0]}"
-                    trials.append(
-                        Trial(key, repr(case), format, label, min(ranks, default=0), found.sure, found.alike, said)
-                    )
-    return trials
+    return module.MISTAKES
+
+
+@functools.lru_cache(maxsize=50)
+def case_of(module, shape, format, seed):
+    """Make a golden case; None where there is none of that size."""
+    batch, height, width = shape
+    try:
+        return golden(module, batch=batch, height=height, width=width, dtype=format, seed=seed)
+    except ValueError:
+        return None
+
+
+def try_foreign(path, number, shape, format, seed):
+    """Try one mistake of a file in one case; None where it makes no difference there."""
+    import torch
+
+    key, hyperparameters, function, names = read_foreign(path)[number]
+    module = SYSTEMS[key](**hyperparameters) if hyperparameters else SYSTEMS[key].example()
+    case = case_of(module, shape, format, seed)
+    if case is None:
+        return None
+    params, inputs, upstream = case.arrays(torch.tensor)
+    leaves = {f"{name}.grad": a for name, a in (inputs | params).items() if f"{name}.grad" in case.expected}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    outputs = as_tuple(function(params, *inputs.values()))
+    torch.autograd.backward(outputs, list(upstream.values()))
+    results = dict(zip(upstream, (y.detach() for y in outputs), strict=True))
+    results |= {name: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for name, leaf in leaves.items()}
+    results |= {name: params[name] for name in params if name in case.expected}  # new running statistics
+    results = kernels.rounded({name: a.numpy() for name, a in results.items()}, case.format)
+    if case.compare(results).passed:
+        return None
+    found = mistakes.diagnose(case, results, SECONDS)
+    ranks = [i for i, one in enumerate(found, 1) if any(name in one.name for name in names)]
+    said = found[0].name if found else ""
+    label = f"{function.__name__}: {names[0]}"
+    return Trial(key, repr(case), format, label, min(ranks, default=0), found.sure, found.alike, said)
+
+
+def try_cases(path, number, cases):
+    """Try one mistake of a file in several cases."""
+    return [trial for case in cases if (trial := try_foreign(path, number, *case))]
+
+
+def foreign_groups(arguments):
+    """List what is to be done with mistakes of a file: one after the other, in so many cases each."""
+    cases = list(itertools.product(SHAPES, FORMATS, range(arguments.seeds)))
+    groups = []
+    for number, (key, _, function, _) in enumerate(read_foreign(arguments.foreign)):
+        name = function.__name__
+        if (arguments.keys and key not in arguments.keys) or (arguments.only and name not in arguments.only):
+            continue
+        if arguments.half and half_of(name) != arguments.half:
+            continue
+        chosen = sorted(cases, key=lambda case: zlib.crc32(f"{name} {case}".encode()))[: arguments.most]
+        groups.append(functools.partial(try_cases, arguments.foreign, number, chosen))
+    return groups
+
+
+def half_of(name):
+    """Tell which half of the mistakes one belongs to: the search was made better on the first alone."""
+    return "second" if zlib.crc32(name.encode()) % 2 else "first"
+
+
+def groups_of(arguments):
+    """List the cases in which mistakes of the catalogue are planted."""
+    return [
+        functools.partial(measure, module, shape, format, seed, only=tuple(arguments.only), most=arguments.most)
+        for key in arguments.keys or SYSTEMS
+        for module in modules_of(key)[: 1 if arguments.quick else None]
+        for shape in (SHAPES[:1] if arguments.quick else SHAPES)
+        for format in FORMATS
+        for seed in range(arguments.seeds)
+    ]
+
+
+def results_of(groups, jobs):
+    """Call functions, in so many processes; yield what they return, in order."""
+    if jobs == 1:
+        yield from (group() for group in groups)
+        return
+    with concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        for future in [pool.submit(group) for group in groups]:
+            yield future.result()
 
 
 def share(count, total):
@@ -224,7 +290,13 @@ def main(argv=None):
     parser.add_argument("--quick", action="store_true", help="the examples alone, on one shape")
     parser.add_argument("--foreign", metavar="FILE", help="mistakes that others have written in PyTorch")
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME", help="plant these mistakes alone")
-    parser.add_argument("--most", type=int, metavar="N", help="plant so many in each case, chosen by its name")
+    parser.add_argument("--half", choices=["first", "second"], help="of the mistakes in the file, those of one half")
+    parser.add_argument(
+        "--most",
+        type=int,
+        metavar="N",
+        help="plant so many in each case, or try each of the file in so many cases, chosen by name",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--list", type=int, default=10, metavar="N", help="list so many that were not first")
@@ -232,28 +304,11 @@ def main(argv=None):
     for key in arguments.keys:
         if key not in SYSTEMS:
             parser.error(f"unknown system {key!r} (expected some of {', '.join(SYSTEMS)})")
-    seeds = range(arguments.seeds)
-    if arguments.foreign:
-        print("\n".join(report(foreign(arguments.foreign, seeds), arguments.list)))
-        return
-    groups = [
-        functools.partial(measure, module, shape, format, seed, only=tuple(arguments.only), most=arguments.most)
-        for key in arguments.keys or SYSTEMS
-        for module in modules_of(key)[: 1 if arguments.quick else None]
-        for shape in (SHAPES[:1] if arguments.quick else SHAPES)
-        for format in FORMATS
-        for seed in seeds
-    ]
     began, trials = time.perf_counter(), []
-    if arguments.jobs == 1:
-        for group in groups:
-            trials += group()
+    for found in results_of(foreign_groups(arguments) if arguments.foreign else groups_of(arguments), arguments.jobs):
+        trials += found
+        if found:
             tell(trials, began)
-    else:
-        with concurrent.futures.ProcessPoolExecutor(arguments.jobs, multiprocessing.get_context("spawn")) as pool:
-            for future in [pool.submit(group) for group in groups]:
-                trials += future.result()
-                tell(trials, began)
     print("\n".join(report(trials, arguments.list)))
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
 

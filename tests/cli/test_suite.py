@@ -36,6 +36,25 @@ def test_a_suite_on_processes_is_the_same(command, folder):
     assert command("golden", *FEW)[1] == "cases: 0 made, 3 kept, 0 failed\n"
 
 
+def test_a_suite_holds_steps_and_verify_names_the_first_that_is_off(command, folder):
+    assert command("golden", *FEW, "--limit", "1")[0] == 0
+    assert command("golden", *FEW, "--steps")[1] == "cases: 3 made, 0 kept, 0 failed\n"
+    assert command("golden", *FEW)[1] == "cases: 0 made, 3 kept, 0 failed\n"
+    case = oracle.load(folder / "cases" / f"{TIES}.npz")
+    steps = {name: step.expected for name, step in case.measured_steps.items()}
+    wrong = {name: 2 * steps[name] for name in ("(3') dz", "(2') dp")}
+    place = folder / "results" / TIES
+    place.mkdir(parents=True)
+    for name, y in (case.expected | steps | wrong).items():
+        np.save(place / f"{name}.npy", y)
+    status, out, err = command("verify", "cases", "results")
+    assert (status, err) == (1, "")
+    assert "begins at (3') dz: the 6 before it are right\n" in out
+    for name in wrong:
+        np.save(place / f"{name}.npy", steps[name])
+    assert command("verify", "cases", "results")[0] == 0
+
+
 def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
     (folder / "cases").mkdir()
     (folder / "cases/eca-float16-3x32x7x9-ties.npz").write_text("mine")

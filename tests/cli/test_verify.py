@@ -104,11 +104,6 @@ def test_verify_says_by_results_alone_which_steps_are_suspected(command, small):
     assert {one["name"]: one["reading"] for one in found["judgements"]}["output"].startswith("2 times expected")
 
 
-def test_steps_belong_to_one_file(command, folder):
-    complaint = command("golden", "--suite", "eca", "--steps", "-o", "cases")
-    assert_one_complaint(complaint, "leave --steps out")
-
-
 def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(command, small):
     _, results = small
     np.savez("results.npz", **results | {"conv.weight.grad": 2 * results["conv.weight.grad"]})

@@ -38,12 +38,12 @@ def fresh_pool(monkeypatch):
     """Threads of the test's own, renewed by a call."""
 
     def renew():
-        end(threads.POOL)
-        threads.POOL = threads.Pool()
+        end(threads.Pool.current)
+        threads.Pool.renew()
 
-    monkeypatch.setattr(threads, "POOL", threads.Pool())
+    monkeypatch.setattr(threads.Pool, "current", threads.Pool())
     yield renew
-    end(threads.POOL)
+    end(threads.Pool.current)
 
 
 def assert_two_threads_work_at_once():
@@ -149,7 +149,7 @@ def test_loops_within_loops_run_on_the_thread_that_meets_them(monkeypatch, fresh
         assert sorted(entry[:3] for entry in done) == [(i, j, k) for i in range(3) for j in (0, 1) for k in (0, 1)]
         assert all(outside == inside for *_, outside, inside in done)
         assert len({entry[-1] for entry in done}) == 3
-        threads.POOL.grow(3)
+        threads.Pool.current.grow(3)
 
 
 def test_a_loop_within_a_loop_of_one_block_has_helpers(two_threads):
@@ -169,7 +169,7 @@ def test_many_callers_at_once_come_to_an_end_with_few_threads(monkeypatch, fresh
     with ThreadPoolExecutor(callers) as executor:
         list(executor.map(call, range(callers)))
     assert all(sorted(blocks) == sorted(list(range(5)) * rounds) for blocks in done)
-    assert len(threads.POOL.threads) <= 2 * callers  # several may start one at the same time, once
+    assert len(threads.Pool.current.threads) <= 2 * callers  # several may start one at the same time, once
 
 
 def test_a_caller_waits_for_no_helper_that_is_busy_elsewhere(two_threads, fresh_pool):
@@ -193,7 +193,9 @@ def test_a_caller_waits_for_no_helper_that_is_busy_elsewhere(two_threads, fresh_
 
 
 def test_threads_are_made_when_they_are_first_needed():
-    assert run("import threading, npattn.fast.threads as t; print(len(t.POOL.threads), threading.active_count())") == [
+    assert run(
+        "import threading, npattn.fast.threads as t; print(len(t.Pool.current.threads), threading.active_count())"
+    ) == [
         "0",
         "1",
     ]
@@ -207,7 +209,7 @@ def test_where_no_thread_can_be_started_the_caller_does_it_all(two_threads, fres
     done = []
     parallel_for(lambda block: done.append((block, threading.get_ident())), range(4))
     assert done == [(block, threading.get_ident()) for block in range(4)]
-    assert threads.POOL.tasks.empty()
+    assert threads.Pool.current.tasks.empty()
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -439,8 +441,8 @@ while time.monotonic() < started + seconds:
         try:
             if fresh:
                 for _ in range(9):
-                    threads.POOL.tasks.put(sys.exit)
-                threads.POOL = threads.Pool()  # so that threads are started under fire as well
+                    threads.Pool.current.tasks.put(sys.exit)
+                threads.Pool.renew()  # so that threads are started under fire as well
             delay = rng.uniform(1e-5, 1.3 * usual)
             if way == "storm":
                 signal.setitimer(signal.ITIMER_REAL, delay, 0.0003)
@@ -469,7 +471,7 @@ while time.monotonic() < started + seconds:
         both = threading.Barrier(2, timeout=20)
         threads.parallel_for(lambda _: both.wait(), range(2))
 assert not blas.MULTIPLYING
-assert len(threads.POOL.threads) <= 2
+assert len(threads.Pool.current.threads) <= 2
 print(rounds, interrupts, escapes)
 """
 
@@ -527,7 +529,7 @@ def test_an_interrupt_before_any_instruction_leaves_everything_as_it_was(two_thr
         assert np.geterr() == settings
         assert threads.IN_PARALLEL.get() is False
         assert not blas.FORKING
-        assert len(threads.POOL.threads) == 1
+        assert len(threads.Pool.current.threads) == 1
         if step % 50 == 0 or not interrupted:
             assert blas_threads() == limits
             assert_two_threads_work_at_once()
@@ -627,7 +629,7 @@ while time.monotonic() < until:
         child = os.fork()
         if not child:
             signal.alarm(20)  # ends a child that waits for what its parent alone has
-            as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.POOL.threads
+            as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.Pool.current.threads
             both = threading.Barrier(2, timeout=10)
             threads.parallel_for(lambda _: both.wait(), range(2))
             right = (product(a, b) == expected).all() and np.allclose(a @ b, expected, atol=1e-3)

@@ -105,6 +105,16 @@ def test_nan_in_a_feature_reaches_everything_and_in_a_value_its_own_map(small_bl
     np.testing.assert_array_equal(np.isnan(both(u, spoilt)[0])[0].any(axis=1), [False, True, False])
 
 
+def test_an_affinity_of_minus_infinity_counts_for_nothing_forward_and_backward(small_blocks):
+    u, v = np.array([[[2.0**700, -(2.0**400), 0.0]]]), np.array([[[3.0, 5.0, 7.0]]])
+    with np.errstate(over="ignore"):
+        value, backward = both(u, v)
+        du, dv = backward(np.ones((1, 2, 3)))
+    np.testing.assert_array_equal(value, [[[np.inf, 5 * 2.0**800, 0], [np.inf, 2.0**800, 0]]])
+    np.testing.assert_array_equal(du, [[[2.0**703, -12 * 2.0**400, 0]]])
+    np.testing.assert_array_equal(dv, [[[np.inf, 2.0**800, 0]]])
+
+
 def test_memory_grows_as_the_positions_and_not_as_their_square():
     small, large = (peak_of_both(both, *features_and_maps(positions)) for positions in (1024, 4096))
     assert large < 4.5 * small  # 16 times, if the affinities were held

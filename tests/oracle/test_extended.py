@@ -56,7 +56,9 @@ def test_what_is_made_of_extended_arrays_multiplies_quickly_too(monkeypatch):
 @more_than_float64
 def test_digits_are_counted_in_more_than_float64():
     case = golden(npattn.PositionAttention(8), height=24, width=24)
-    assert all(digits >= 13 for digits in case.digits.values())
+    digits = dict(case.digits)
+    assert digits.pop("key_conv.bias.grad") > 11  # 0 but for the rounding of a sum over all pairs of positions
+    assert min(digits.values()) > 13
 
 
 def test_a_case_without_its_certificate_is_the_same_otherwise(tmp_path):

@@ -48,8 +48,11 @@ def test_rounding_runs_give_every_result_its_shape_and_come_near_the_exact_one(c
     assert {name: a.shape for name, a in found.items()} == {name: a.shape for name, a in exact.items()}
     for key, a in exact.items():
         if key.startswith("output"):
-            near = np.abs(found[key] - a) <= 2000 * 2.0**-format.operand_precision * np.max(np.abs(a), initial=1)
-            assert near.all(), key
+            finite = np.isfinite(a)
+            np.testing.assert_array_equal(found[key][~finite], a[~finite], err_msg=key)
+            largest = np.max(np.abs(a[finite]), initial=1)
+            atol = 2000 * 2.0**-format.operand_precision * largest
+            np.testing.assert_allclose(found[key][finite], a[finite], rtol=0, atol=atol, err_msg=key)
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -188,12 +191,14 @@ def test_functions_that_would_compute_without_rounding_are_refused_by_name():
 
 
 def test_operands_of_products_alone_are_shortened_in_tf32():
-    rounding = Rounding(FORMATS["tf32"], 0)
-    x = rounding.array(np.array([[1 + 2.0**-15]]))
-    assert float((x + 0)[0, 0]) == 1 + 2.0**-15
-    one = rounding.array(np.ones((1, 1)))
-    assert float((x @ one)[0, 0]) in (1, 1 + 2.0**-10)
-    assert float(np.einsum("ij,jk->ik", x, one)[0, 0]) in (1, 1 + 2.0**-10)
+    for seed in (None, 0):
+        rounding = Rounding(FORMATS["tf32"], seed)
+        x = rounding.array(np.array([[1 + 2.0**-15]]))
+        assert float((x + 0)[0, 0]) == 1 + 2.0**-15
+        one = rounding.array(np.ones((1, 1)))
+        for product in (x @ one, np.einsum("ij,jk->ik", x, one)):
+            error = float(product[0, 0]) - float(x[0, 0])
+            assert 2.0**-20 < abs(error) < 2.0**-10
 
 
 def test_selections_and_copies_make_no_error():
@@ -458,3 +463,13 @@ def test_within_a_fused_backward_pass_only_results_are_rounded():
         errors = [np.sqrt(np.mean([(run[name] - value) ** 2 for run in runs])) for runs in (plain, fused)]
         assert errors[1] < 1.1 * errors[0], name
         assert not name.endswith(".grad") or errors[1] < 0.97 * errors[0], name
+
+
+def test_half_of_eight_runs_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
+    x, dy = np.array([0.0, -16.66]), np.array([-1.0, 70.0])
+    found = []
+    for number in range(1, 9):
+        rounding = Rounding(FORMATS["float32"], [3, number])
+        _, backward = ops.softmax(rounding.array(x))
+        found.append(abs(float(np.sum(backward(rounding.array(dy))))))
+    assert sum(error > 1e-9 for error in found) == 4  # the others take off the largest weight's dy, and err by less

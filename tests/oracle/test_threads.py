@@ -1,4 +1,6 @@
+import functools
 import os
+import signal
 import threading
 
 import numpy as np
@@ -31,10 +33,9 @@ def test_there_are_no_more_threads_than_blas_may_take_nor_than_cores(monkeypatch
     monkeypatch.setattr(threads, "count_cores", lambda: 2)
     for limit, expected in ((1, 1), (2, 2), (3, 2)):
         with threadpool_limits(limit, user_api="blas"), pass_threads() as pool:
-            barrier = threading.Barrier(expected, timeout=20)
-            for future in [pool.submit(barrier.wait) for _ in range(expected)]:
-                future.result()
-            assert pool._max_workers == expected
+            barriers = [threading.Barrier(expected, timeout=20)] * expected
+            assert sorted(pool.map(threading.Barrier.wait, barriers)) == list(range(expected))
+            assert pool.count == expected
 
 
 def test_products_take_one_thread_until_the_last_has_ended_and_then_as_many_as_before():
@@ -54,6 +55,30 @@ def test_what_is_raised_leaves_no_limit():
         with pytest.raises(KeyboardInterrupt), pass_threads():
             raise KeyboardInterrupt
         assert blas_threads() == {3}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interrupts by a timer")
+def test_interrupts_at_any_moment_leave_threads_that_go_on():
+    module = npattn.EfficientChannelAttention(channels=4)
+    make = functools.partial(golden, module, height=3, width=3, dtype="float16")
+    before, interrupts, random = make().budget, 0, np.random.RandomState(0)
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with threadpool_limits(3, user_api="blas"):
+            for _ in range(100):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 0.03))
+                    make()
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupts += 1
+                assert blas_threads() == {3}
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert interrupts > 10
+    for name, budget in make().budget.items():
+        np.testing.assert_array_equal(budget, before[name])
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no cores to be kept to")

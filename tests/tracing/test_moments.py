@@ -1,5 +1,6 @@
 """A step keeps what its value was at its moment, whoever writes to the array later, and goes when its trace goes."""
 
+import copy
 import gc
 import importlib.util
 import weakref
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 
 import npattn
+from npattn.module import as_tuple
+from npattn.ops.primitive import replacing
 from npattn.oracle import generic_values
-from npattn.tracing import trace
+from npattn.tracing import copies, trace, traces
 
 X = np.random.RandomState(0).standard_normal((2, 4, 3, 5))
 LARGE = np.random.RandomState(1).standard_normal((2, 64, 32, 32))  # copied on all cores
@@ -130,17 +133,75 @@ def test_large_steps_are_what_definitions_make_of_them(key):
         np.testing.assert_allclose(value, right, rtol=1e-3, atol=1e-4 * np.abs(right).max(), err_msg=path)
 
 
-def test_what_is_returned_is_the_callers_and_no_steps():
-    module = npattn.EfficientChannelAttention(64)
-    params, dy = module.init(), LARGE.copy()
-    x = LARGE.copy()
-    steps = trace(module, params, x)
-    dx, grads = steps.backward(dy)
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("key", npattn.CATALOGUE)
+def test_what_is_given_and_returned_is_the_callers_and_no_step(key, size):
+    steps, given, returned = there_and_back(key, size)
     before = [np.array(step.value) for step in steps.steps]
-    for array in (x, dy, dx, steps.run.output, *params.values(), *grads.values(), *steps.run.attention.values()):
+    for array in returned:
         np.add(array, 1, out=array)
+    for array in given:
+        np.add(array, 1, out=array, casting="unsafe")
     for step, value in zip(steps.steps, before, strict=True):
-        np.testing.assert_array_equal(step.value, value)
+        np.testing.assert_array_equal(step.value, value, err_msg=step.path)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("key", npattn.CATALOGUE)
+def test_steps_of_systems_that_write_nowhere_are_what_copies_would_be(key, size, monkeypatch):
+    found = there_and_back(key, size)[0].steps
+    monkeypatch.setattr(traces, "writes_nowhere", lambda module: False)
+    for step, copied in zip(found, there_and_back(key, size)[0].steps, strict=True):
+        np.testing.assert_array_equal(step.value, copied.value, err_msg=step.path)
+
+
+def there_and_back(key, size):
+    """Trace a system on a map of its own; return the trace, the arrays that it was given, and what it returned."""
+    module = npattn.CATALOGUE[key].example()
+    params, inputs = generic_values(module, batch=2, height=size, width=size, dtype=np.float32)
+    steps = trace(module, params, *inputs.values())
+    dy = copy.deepcopy(steps.run.output)
+    dx, grads = steps.backward(dy)
+    run = steps.run
+    returned = (*as_tuple(dx), *grads.values(), *as_tuple(run.output), *run.attention.values(), *run.buffers.values())
+    return steps, [*params.values(), *inputs.values(), *as_tuple(dy)], [a for a in returned if a is not None]
+
+
+def test_a_map_is_no_copy_where_nothing_can_write_to_it(monkeypatch):
+    copy_of = copies.copy_of
+
+    def copy_small(array):
+        assert array.size < LARGE.size, "copied a map"
+        return copy_of(array)
+
+    monkeypatch.setattr(copies, "copy_of", copy_small)
+    module = npattn.EfficientChannelAttention(64)
+    steps = trace(module, module.init(), LARGE)
+    assert not steps["(4) y"].value.flags.writeable
+
+
+def test_a_system_of_the_users_own_in_one_of_ours_is_not_taken_to_write_nowhere(make):
+    assert copies.writes_nowhere(npattn.Residual(npattn.CBAM(channels=16)))
+    module = npattn.Residual(make(WAYS["in place"]))
+    assert not copies.writes_nowhere(module)
+    steps = trace(module, {}, X)
+    written, after = (step.value for step in steps.steps if step.parts == ("inner",))
+    np.testing.assert_array_equal(after, written + 2)
+
+
+def test_a_primitive_that_is_replaced_may_write():
+    def relu_in_place(primitive, arguments, options):
+        if primitive is not npattn.ops.relu:
+            return NotImplemented
+        np.maximum(arguments[0], 0, out=arguments[0])
+        return arguments[0], lambda dy: dy * (arguments[0] > 0)
+
+    module = npattn.SqueezeExcitation.example()
+    params, inputs = generic_values(module)
+    expected = trace(module, params, inputs["x"])["(2) h"].value
+    with replacing(relu_in_place):
+        np.testing.assert_array_equal(trace(module, params, inputs["x"])["(2) h"].value, expected)
+    assert (expected < 0).any()
 
 
 @pytest.mark.parametrize("key", ["eca", "danet", "residual", "sdpa"])

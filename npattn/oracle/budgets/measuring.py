@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink
 from npattn.oracle.formats import FORMATS, Format, ulp
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding, Selections
+from npattn.oracle.threads import PassThreads
 
 __all__ = ["measure_budgets"]
 
@@ -48,7 +48,7 @@ def measure_budgets(
     format: Format,
     seed: int,
     *,
-    pool: Executor,
+    threads: PassThreads,
     passes: Passes | None = None,
     accept: Callable[[Mapping[str, Budget]], bool] | None = None,
 ) -> dict[str, Budget] | None:
@@ -62,8 +62,8 @@ def measure_budgets(
     given : Given
     format : Format
     seed : int
-    pool : concurrent.futures.Executor
-        In whose threads the runs take place.
+    threads : PassThreads
+        On which the runs take place.
     passes : Passes, optional
         Where the runs are counted.
     accept : callable, optional
@@ -83,11 +83,7 @@ def measure_budgets(
 
     def runs(first: int, count: int, **options: Any) -> Errors:
         """Make the errors of some runs, by the result's name."""
-        found = []
-        for errors in pool.map(functools.partial(run, **options), range(first, first + count)):
-            found.append(errors)
-            passes.end()
-        return found
+        return threads.map(functools.partial(run, **options), range(first, first + count))
 
     def run(
         number: int,
@@ -101,7 +97,9 @@ def measure_budgets(
         chosen = selections and selections(number - NUM_RUNS - 1)
         rounding = Rounding(format, [seed, number], chosen, alike=alike)
         found = run_on(rounding, module, given, fused=fused)
-        return {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
+        errors = {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
+        passes.end()
+        return errors
 
     def estimate_of(name: str, errors: Errors, jumps: Errors, *, pop: bool = False) -> Budget:
         return estimate(take(errors, name, pop=pop), take(jumps, name, pop=pop), observed.expected[name], format)

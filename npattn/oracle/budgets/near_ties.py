@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,10 @@ from npattn.module import Module
 from npattn.oracle.budgets.passes import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
 from npattn.oracle.rounding import Rounding, Selections
+from npattn.oracle.rounding.stochastic import blocks_of
+from npattn.oracle.threads import Follower
 
-__all__ = ["FLIP_GROUPS", "FLIP_ROUNDS", "FlippedSelections", "Observed", "observe"]
+__all__ = ["FLIP_GROUPS", "FLIP_ROUNDS", "Event", "FlippedSelections", "Observed", "observe"]
 
 FLIP_GROUPS = 4
 """Into so many groups near ties are dealt, each of which is flipped in a run of its own."""
@@ -25,6 +28,27 @@ Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
 
 
+class Event(NamedTuple):
+    """What is known of one comparison of arrays, or of maxima or an order along an axis.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of what is compared.
+    noise : float
+        How far rounding moves it, root mean square.
+    near : numpy.ndarray of int
+        Indices, into the flattened array, of near ties and of a maximum's rivals; none of an order.
+    margins : numpy.ndarray
+        How near the ties are: what is compared there, in the exact run.
+    """
+
+    shape: tuple[int, ...]
+    noise: float
+    near: np.ndarray
+    margins: np.ndarray
+
+
 class Observed(NamedTuple):
     """What one exact run and one with stochastic rounding tell.
 
@@ -32,17 +56,14 @@ class Observed(NamedTuple):
     ----------
     expected : dict of numpy.ndarray
         The exact results, in float64.
-    margins : list of numpy.ndarray
-        What was compared, in the order of the comparisons.
-    noise : list of float
-        How far rounding moves it, root mean square.
+    events : list of Event
+        In the order of the comparisons.
     near_ties : int
         Decisions that rounding may flip.
     """
 
     expected: dict[str, np.ndarray]
-    margins: list[np.ndarray]
-    noise: list[float]
+    events: list[Event]
     near_ties: int
 
 
@@ -63,71 +84,95 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
     """
     with np.errstate(all="ignore"):
         expected = named_results(module, given)
-    recorded = RecordedSelections()
-    run_on(Rounding(FLOAT64, selections=recorded), module, given)
-    compared = ComparedSelections(recorded.margins)
-    if recorded.margins:
-        run_on(Rounding(format, [seed, 0], compared), module, given)
-    return Observed(expected, recorded.margins, compared.noise, compared.near_ties)
+    found: list[ComparedSelections] = []
+
+    def follow(margins: Iterator[np.ndarray]) -> None:
+        found.append(ComparedSelections(margins))
+        run_on(Rounding(format, [seed, 0], found[0]), module, given)
+
+    # The two run side by side, so that margins, which may be all pairs of positions, are never held all at once.
+    with Follower(follow) as follower:
+        run_on(Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over)), module, given)
+    compared = found[0] if found else ComparedSelections(iter(()))
+    return Observed(expected, compared.events, compared.near_ties)
 
 
 class RecordedSelections(Selections):
-    """Remember what was compared, and how, in the exact run."""
+    """Tell what is compared, in the exact run.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    record : callable
+        Called with each difference, or with the numbers of which the largest, or the order, is asked for.
+    """
+
+    def __init__(self, record: Callable[[np.ndarray], object]) -> None:
         super().__init__()
-        self.margins: list[np.ndarray] = []
+        self.record = record
 
     def compare(self, left: np.ndarray, right: np.ndarray, ordering: Ordering) -> np.ndarray:
-        self.margins.append(np.subtract(left, right))
+        self.record(np.subtract(left, right, order="C"))
         return super().compare(left, right, ordering)
 
     def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
-        self.margins.append(np.array(values))
+        self.record(np.array(values, order="C"))
         return super().winners(values, axis)
 
     def order(self, values: np.ndarray, axis: int) -> np.ndarray:
-        self.margins.append(np.array(values))
+        self.record(np.array(values, order="C"))
         return super().order(values, axis)
 
 
 class ComparedSelections(Selections):
-    """Measure, in a run with stochastic rounding, the noise of what is compared; count near ties.
+    """Measure, in a run with stochastic rounding, the noise of what is compared; find near ties.
 
     Parameters
     ----------
-    margins : list of numpy.ndarray
+    margins : iterator of numpy.ndarray
         Of the exact run.
     """
 
-    def __init__(self, margins: list[np.ndarray]) -> None:
+    def __init__(self, margins: Iterator[np.ndarray]) -> None:
         super().__init__()
-        self.margins = iter(margins)
-        self.noise: list[float] = []
+        self.margins = margins
+        self.events: list[Event] = []
         self.near_ties = 0
 
     def compare(self, left: np.ndarray, right: np.ndarray, ordering: Ordering) -> np.ndarray:
-        margin = self.add_noise(np.subtract(left, right))
-        self.near_ties += int((np.abs(margin) < NEAR_TIE_DEVIATIONS * self.noise[-1]).sum())
+        margin, noise = self.compare_runs(np.subtract(left, right, order="C"))
+        near = np.abs(margin) < NEAR_TIE_DEVIATIONS * noise
+        self.near_ties += self.keep(margin, noise, near)
         return super().compare(left, right, ordering)
 
     def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
-        margin = self.add_noise(values)
-        rivals = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE_DEVIATIONS * self.noise[-1]
-        self.near_ties += int((rivals.sum(axis=axis) > 1).sum())
+        margin, noise = self.compare_runs(np.asarray(values, order="C"))
+        rivals = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE_DEVIATIONS * noise
+        contested = rivals.sum(axis=axis, keepdims=True) > 1
+        self.near_ties += int(contested.sum())
+        # Where rounding moves nothing, equal numbers stay equal in every kernel, and the first of them wins.
+        self.keep(margin, noise, rivals & contested if noise else np.zeros_like(rivals))
         return super().winners(values, axis)
 
     def order(self, values: np.ndarray, axis: int) -> np.ndarray:
-        gaps = np.diff(np.sort(self.add_noise(values), axis=axis), axis=axis)
-        self.near_ties += int((gaps < 2**0.5 * NEAR_TIE_DEVIATIONS * self.noise[-1]).sum())
+        margin, noise = self.compare_runs(np.asarray(values, order="C"))
+        gaps = np.diff(np.sort(margin, axis=axis), axis=axis)
+        self.near_ties += int((gaps < 2**0.5 * NEAR_TIE_DEVIATIONS * noise).sum())
+        self.keep(margin, noise, np.zeros(margin.shape, bool))
         return super().order(values, axis)
 
-    def add_noise(self, values: np.ndarray) -> np.ndarray:
-        """Note how far what is compared next is from the exact run's, which is returned."""
+    def compare_runs(self, values: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return the exact run's numbers that are compared next, and how far these are from them."""
         margin = next(self.margins)
-        error = (values - margin)[np.isfinite(margin) & np.isfinite(values)]
-        self.noise.append(float(np.sqrt(np.mean(np.square(error)))) if error.size else 0.0)
-        return margin
+        total, count = 0.0, 0
+        for some, exact in zip(blocks_of(values), blocks_of(margin), strict=True):
+            error = (some - exact)[np.isfinite(exact) & np.isfinite(some)]
+            total, count = total + float(np.sum(np.square(error))), count + error.size
+        return margin, math.sqrt(total / count) if count else 0.0
+
+    def keep(self, margin: np.ndarray, noise: float, near: np.ndarray) -> int:
+        """Keep what flips need of a comparison; count the elements that are near."""
+        self.events.append(Event(margin.shape, noise, np.flatnonzero(near), margin[near]))
+        return self.events[-1].near.size
 
 
 class FlippedSelections(Selections):
@@ -143,7 +188,7 @@ class FlippedSelections(Selections):
 
     def __init__(self, observed: Observed, seed: int, number: int) -> None:
         super().__init__()
-        self.events = iter(zip(observed.margins, observed.noise, strict=True))
+        self.events = iter(observed.events)
         self.round, self.group = divmod(number, FLIP_GROUPS)
         # All rounds and runs share the random numbers by which near ties are dealt out.
         self.random = np.random.Generator(np.random.SFC64([seed, 1]))
@@ -173,33 +218,31 @@ class FlippedSelections(Selections):
 
     def compare(self, left: np.ndarray, right: np.ndarray, ordering: Ordering) -> np.ndarray:
         """Compare numbers, of which those of this run's near ties have crossed over."""
-        margin, noise = next(self.events)
-        near = np.flatnonzero(np.abs(margin) < NEAR_TIE_DEVIATIONS * noise)
-        mine = near[self.deal(near.size)]
-        if left.shape == margin.shape and left.flags.writeable:
+        event = next(self.events)
+        dealt = self.deal(event.near.size)
+        mine, margins = event.near[dealt], event.margins[dealt]
+        if left.shape == event.shape and left.flags.writeable:
             # The number itself crosses over, as far as noise may take it, so that what is computed from it does too.
-            left.flat[mine] -= margin.flat[mine] + np.copysign(NEAR_TIE_DEVIATIONS * noise, margin.flat[mine])
+            left.flat[mine] -= margins + np.copysign(NEAR_TIE_DEVIATIONS * event.noise, margins)
             return super().compare(left, right, ordering)
         found = super().compare(left, right, ordering)
-        found.flat[mine] = ~ordering(margin.flat[mine], 0)
+        found.flat[mine] = ~ordering(margins, 0)
         return found
 
     def winners(self, values: np.ndarray, axis: int) -> np.ndarray:
         """Return the index of a maximum, or of one of its rivals if the tie is one of this run's."""
-        margin, noise = next(self.events)
+        event = next(self.events)
         found = super().winners(values, axis)
-        if not noise:  # equal numbers stay equal in every kernel, and the first of them wins
+        if not event.noise:
             return found
-        near = margin >= margin.max(axis=axis, keepdims=True) - 2**0.5 * NEAR_TIE_DEVIATIONS * noise
-        near &= near.sum(axis=axis, keepdims=True) > 1
-        mine = np.zeros(near.shape, bool)
-        mine[near] = self.deal(int(near.sum()))
-        lot = np.where(mine, self.random.random(near.shape), 0)
+        mine = np.zeros(event.shape, bool)
+        mine.flat[event.near] = self.deal(event.near.size)
+        lot = np.where(mine, self.random.random(event.shape), 0)
         return np.where(mine.any(axis=axis, keepdims=True), lot.argmax(axis=axis, keepdims=True), found)
 
     def order(self, values: np.ndarray, axis: int) -> np.ndarray:
         """Return the indices that sort after all numbers were moved, near ones past each other."""
-        _, noise = next(self.events)
+        noise = next(self.events).noise
         moves = self.random.standard_normal((FLIP_ROUNDS * FLIP_GROUPS, *values.shape))
         return super().order(
             values + moves[self.round * FLIP_GROUPS + self.group] * (NEAR_TIE_DEVIATIONS / 2 * noise), axis

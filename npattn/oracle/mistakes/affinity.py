@@ -6,7 +6,7 @@ from npattn.oracle.mistakes.arrays import TILE, longer, transpose, without_tail
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import instead, mistake
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "affinity_sums"
 
@@ -22,14 +22,18 @@ def rectified(a):
     return a * (a > 0)
 
 
-def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, both=True, keys=lambda u: u):
+SIDES = {"left": transpose, "right": lambda da: da}
+"""Gradients of affinities that go back to either side of their product."""
+
+
+def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, of=("left", "right"), keys=lambda u: u):
     """Affinity sums with all affinities at once, to be spoilt."""
     raw = transpose(keys(u)) @ u
     a = rectify(raw)
 
     def backward(dt, ds):
         da = (transpose(v) @ dt + ds) * slope(raw)
-        du = u @ (da + transpose(da)) if both else u @ transpose(da)
+        du = sum(u @ SIDES[side](da) for side in of)
         return du, dt @ transpose(a)
 
     return (v @ a, a.sum(axis=-2, keepdims=True)), backward
@@ -44,12 +48,22 @@ def constant_totals(affinity_sums, u, v):
     return sums, lambda dt, ds: backward(dt, np.zeros_like(ds))
 
 
+def turned_totals(affinity_sums, u, v):
+    sums, backward = affinity_sums(u, v)
+    return sums, lambda dt, ds: backward(dt, -ds)
+
+
+def affinities_constant(affinity_sums, u, v):
+    sums, backward = affinity_sums(u, v)
+    return sums, lambda dt, ds: (np.zeros_like(u), backward(dt, ds)[1])
+
+
 TUNED_ON = [
     spoilt("not rectified", "forward", rectify=lambda a: a),
     spoilt("magnitudes", "forward", rectify=lambda a: np.maximum(a, -a)),
     spoilt("left out of itself", "forward", rectify=lambda a: rectified(a) * (1 - np.eye(a.shape[-1], dtype=a.dtype))),
     spoilt("slope left out", "backward", slope=lambda a: 1),
-    spoilt("one side alone", "backward", both=False),
+    spoilt("one side alone", "backward", of=("left",)),
     mistake(NAME, "totals constant", "backward", constant_totals, several),
     spoilt("key tile ignored", "forward", ROW_TAIL.when, keys=lambda u: without_tail(u, 1)),
 ]
@@ -60,4 +74,33 @@ HELD_OUT = [
     IMAGE_0_FOR_ALL.in_argument(NAME, 0, "features of image 0 for all"),
     IMAGE_0_FOR_ALL.in_argument(NAME, 1, "values of image 0 for all"),
     ROW_NEIGHBOUR.in_argument(NAME, 0),
+]
+
+
+def changed_totals(change):
+    """Return other totals: ``change(totals, affinities)``; the sums stay what they are."""
+
+    def other(_, u, v):
+        a = rectified(transpose(u) @ u)
+        (t, s), backward = affinity(u, v)
+        return (t, change(s, a)), backward
+
+    return other
+
+
+def divided_by_own_total(_, u, v):
+    """Divide each affinity by the total of the position that it comes from."""
+    a = rectified(transpose(u) @ u)
+    return (v @ (a / a.sum(axis=-1, keepdims=True)), np.ones_like(a[..., :1, :])), None
+
+
+ADDED = [
+    spoilt("the other side alone", "backward", of=("right",)),
+    spoilt("squared", "forward", rectify=lambda a: rectified(a) * a),
+    spoilt("exponentials (softmax)", "forward", rectify=np.exp),
+    instead(NAME, "divided by the totals of the other axis", divided_by_own_total, several),
+    instead(NAME, "totals left out", changed_totals(lambda s, a: np.ones_like(s)), several),
+    instead(NAME, "number of positions for totals", changed_totals(lambda s, a: np.full_like(s, a.shape[-1])), several),
+    mistake(NAME, "gradient of the totals with its sign turned", "backward", turned_totals, several),
+    instead(NAME, "sums detached from their affinities", affinities_constant, several, way="backward"),
 ]

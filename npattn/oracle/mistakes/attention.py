@@ -9,6 +9,7 @@ from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail,
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+from npattn.oracle.mistakes.taping import untape
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -230,6 +231,38 @@ def scale_left_out(original, q, k, v, scale, **options):
     return right, unscaled_backward
 
 
+def not_divided(z):
+    """Take exponentials, not brought to a sum of 1; the maximum that is taken off is a constant."""
+    return np.exp(z - untape(z).max(axis=-1, keepdims=True))
+
+
+def without_self(z):
+    """Let no position see itself."""
+    return softmax(np.where(np.eye(z.shape[-1], dtype=bool), LOW, z))
+
+
+def unit_length(a):
+    return a / np.sqrt((a * a).sum(axis=-2, keepdims=True))
+
+
+def cosines(original, q, k, v, scale):
+    """Compare directions of queries and keys."""
+    return original(unit_length(q), unit_length(k), v, scale)
+
+
+def of_head_0(a):
+    """Let all heads read the first one's."""
+    return np.concatenate([a[:, :1]] * a.shape[1], axis=1)
+
+
+def one_head_of_keys(original, q, k, v, scale):
+    return original(q, of_head_0(k), of_head_0(v), scale)
+
+
+def square(q, k, *_):
+    return q.shape[-1] == k.shape[-1] > 1
+
+
 def scaled_late(_, q, k, v, scale):
     """Scale weights, not logits."""
     return attention(q, k, v * scale, 1.0)
@@ -248,4 +281,15 @@ ADDED = [
     gradient(NAME, 2, "dv dropped", dropped),
     *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
     *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
+    weighed("weights not divided by their sum", not_divided),
+    weighed("divided by the number of keys, no softmax", lambda z: z / z.shape[-1]),
+    weighed("diagonal masked: no position sees itself", without_self, square),
+    weighed("softmax over heads", lambda z: softmax(z, 1), heads),
+    instead(NAME, "queries and keys brought to unit length", cosines, several_keys),
+    instead(NAME, "keys and values of the first head for all heads", one_head_of_keys, heads),
+    argument(NAME, 3, "scaled by the channels of all heads", lambda q, *_: (q.shape[1] * q.shape[2]) ** -0.5, heads),
+    argument(NAME, 3, "multiplied by √d, not divided", lambda q, k, v, scale: 1 / scale, scaled),
+    differentiated("sum over queries, not over keys", lambda s, ds: s * (ds - (s * ds).sum(axis=-2, keepdims=True))),
+    in_tiles(0, "dq by the map's transposed gradient", lambda s, ds, dz, do, q, k: k @ dz, square),
+    in_tiles(1, "dk by the map's transposed gradient", lambda s, ds, dz, do, q, k: q @ transpose(dz), square),
 ]

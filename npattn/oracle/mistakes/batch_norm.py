@@ -181,6 +181,10 @@ ADDED = [
     ),
     value(NAME, "biased variance remembered", biased, in_training),
     argument(NAME, "momentum", "momentum the other way round", lambda *_, momentum, **__: 1 - momentum, in_training),
+    *(
+        argument(NAME, "momentum", f"momentum {number}", lambda *_, number=number, **__: number, in_training)
+        for number in (0.1, 0.01)
+    ),
     normalised("epsilon lost", lambda v, eps, n: np.sqrt(v)),
     normalised("epsilon 1e-6", lambda v, eps, n: np.sqrt(v + 1e-6)),
     normalised("epsilon 1e-5", lambda v, eps, n: np.sqrt(v + 1e-5), lambda *_, eps, **__: eps != 1e-5),

@@ -6,7 +6,7 @@ from npattn import ops
 from npattn.oracle.mistakes import families
 from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -215,7 +215,75 @@ def square_layer(x, weight, *_, **__):
     return weight.shape[0] == weight.shape[1] > 1
 
 
+def moved(by):
+    """Read so many rows and columns further on."""
+
+    def convolve(conv2d, x, weight, bias, *, padding, **options):
+        sizes = [n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)]
+        top, left = (max(p - by, 0) for p in both_axes(padding))
+        wide = np.zeros_like(x, shape=(*x.shape[:2], *sizes))
+        wide[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+        return conv2d(wide, weight, bias, **options)
+
+    return convolve
+
+
+def dilated_along(axis):
+    """Let taps be apart along one axis alone."""
+
+    def convolve(conv2d, x, weight, bias, **options):
+        dilation = tuple(d if i == axis else 1 for i, d in enumerate(both_axes(options["dilation"])))
+        padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
+        return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
+
+    return convolve
+
+
+def channels_moved(by):
+    """Read so many channels further on, zeros beyond the ends."""
+
+    def convolve(z, x, weight):
+        half = weight.size // 2
+        wide = np.zeros_like(x, shape=(len(x), x.shape[1] + 2 * half + 2 * abs(by)))
+        wide[:, half + abs(by) : half + abs(by) + x.shape[1]] = x
+        first = half + abs(by) + by
+        return ops.conv1d(wide, weight)[0][:, first : first + x.shape[1]]
+
+    return convolve
+
+
+def of_last_rows(dy, *_, **__):
+    """Leave the first half of the rows out."""
+    return dy * (np.arange(len(dy)) >= len(dy) // 2).astype(dy.dtype)[:, None]
+
+
+def even_rows(x, *_, **__):
+    return len(x) > 1 and len(x) % 2 == 0
+
+
 ADDED = [
+    *(
+        value("conv1d", f"reads one channel further {words}", channels_moved(by), several_taps)
+        for by, words in ((1, "on"), (-1, "back"))
+    ),
+    *(
+        value(
+            "conv1d",
+            f"all padding {words}",
+            lambda y, x, w, by=by: channels_moved(by * (w.size // 2))(y, x, w),
+            several_taps,
+        )
+        for by, words in ((1, "behind"), (-1, "in front"))
+    ),
+    *(
+        instead("conv2d", f"padding shifted by one: reads a row and column further {words}", moved(by), padded)
+        for by, words in ((1, "on"), (-1, "back"))
+    ),
+    *(
+        instead("conv2d", f"dilation along the {which} alone", dilated_along(axis), dilated)
+        for axis, which in enumerate(("height", "width"))
+    ),
+    upstream("linear", (1, 2), "of the weights from the second half of the rows alone", of_last_rows, even_rows),
     padded_row("padding reflected", lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i),
     instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
     instead(
@@ -236,6 +304,7 @@ ADDED = [
         gradient(name, 1, "of the weights averaged over images", lambda g, dy, *_, **__: g / len(dy), several_images)
         for name in ("conv2d", "conv1d", "linear")
     ),
+    *(value(name, "followed by a ReLU", lambda y, *_, **__: np.maximum(y, 0)) for name in (*LAYERS, "conv1d")),
     *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
     *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
     *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),

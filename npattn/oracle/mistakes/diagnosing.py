@@ -13,11 +13,12 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
-from npattn.oracle.mistakes.matching import SECONDS, Candidate, Passes, Search, ranked, run_with
+from npattn.oracle.mistakes.matching import SECONDS, UNFIT, Candidate, Passes, Search, ranked, run_with
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
+from npattn.oracle.mistakes.settings import rules_of_settings
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
@@ -140,7 +141,7 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    return [*of_calls, *rules_of_lines(search.module)]
+    return [*of_calls, *rules_of_settings(search.module), *rules_of_lines(search.module)]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
@@ -214,7 +215,7 @@ def telling_step(search: Search, alike: Sequence[Candidate]) -> str:
         try:
             with np.errstate(all="ignore"):
                 run_with(run, one.mistakes)(search.module, *search.given)
-        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
+        except UNFIT:
             return ""
     first, *others = seen
     for name, value in first.items():

@@ -15,6 +15,8 @@ __all__ = ["Misfit", "Ruler"]
 SAME = 1e-2
 """Root mean square, in units of budget, below which errors are as good as none."""
 
+JUST_BEYOND = 1.01
+"""A distance that is one of no fit."""
 MOVED = 1.0
 """Least unit of an element that is another number than it should be, in proportion to those of the whole result."""
 
@@ -47,6 +49,10 @@ class Misfit:
         """Measure in units so many times as large, result by result; what is left stays as large as it is."""
         return Misfit({name: d / growth.get(name, 1.0) for name, d in self.distances.items()}, self.squares)
 
+    def too_far(self) -> Misfit:
+        """Measure as what does not fit."""
+        return Misfit({name: max(d, JUST_BEYOND) for name, d in self.distances.items()}, self.squares)
+
     def within(self) -> set[str]:
         """Name the results that are met."""
         return {name for name, distance in self.distances.items() if distance <= 1}
@@ -66,19 +72,23 @@ class Ruler:
         self.case, self.results = case, results
         self.sizes = {name: size_of(case.expected[name]) for name in results}
 
-    def measure(self, exact: Mapping[str, np.ndarray]) -> Misfit:
-        """Measure the distances to those of the results that are among `exact`."""
+    def measure(self, exact: Mapping[str, np.ndarray], *, grown: bool = True) -> Misfit:
+        """Measure the distances to those of the results that are among `exact`.
+
+        A mistake that makes a result larger makes its errors larger by as much; unless `grown`, units are those of the
+        right results.
+        """
         distances, squares = {}, {}
         for name, got in self.results.items():
             if name in exact:
-                distances[name], squares[name] = self.distance(name, got, np.asarray(exact[name]))
+                distances[name], squares[name] = self.distance(name, got, np.asarray(exact[name]), grown=grown)
         return Misfit(distances, squares)
 
-    def distance(self, name: str, got: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-        """Measure one: a mistake that makes a result larger makes its errors larger by as much."""
+    def distance(self, name: str, got: np.ndarray, exact: np.ndarray, *, grown: bool = True) -> tuple[float, float]:
+        """Measure one: the distance, and the mean square in units of budget."""
         if exact.shape != got.shape:
             return np.inf, np.inf
-        units = self.errors(name, got, exact)
+        units = self.errors(name, got, exact, grown=grown)
         if not units.size:
             return 0.0, 0.0
         square = float(np.mean(np.square(units)))
@@ -90,10 +100,10 @@ class Ruler:
         units = self.errors(name, got, exact)
         return float(np.sqrt(np.mean(np.square(units)))) if units.size else 0.0
 
-    def errors(self, name: str, got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    def errors(self, name: str, got: np.ndarray, exact: np.ndarray, *, grown: bool = True) -> np.ndarray:
         """Return errors of the elements that are judged, in units of budget."""
         judged = np.isfinite(self.case.budget[name])
-        budget = self.units(name, exact)[judged]
+        budget = (self.units(name, exact) if grown else self.case.budget[name])[judged]
         with np.errstate(all="ignore"):
             error = np.where(got[judged] == exact[judged], 0, got[judged] - exact[judged])
             error = np.where(np.isnan(got[judged]) & np.isnan(exact[judged]), 0, error)

@@ -79,6 +79,7 @@ ADDED = [
     value("relu", "SiLU", lambda y, x: x * logistic(x)),
     value("relu", "leaky, slope 0.2", lambda y, x: y + 0.2 * (x - y)),
     value("relu", "bounded by 6", lambda y, x: np.minimum(y, 6)),
+    value("relu", "bounded by 1", lambda y, x: np.minimum(y, 1)),
     value("sigmoid", "softmax over channels", softmax_over_channels, several_channels),
     value("sigmoid", "hard sigmoid, slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
     value("sigmoid", "ReLU", lambda y, x: np.maximum(x, 0)),

@@ -69,7 +69,26 @@ def term_on_map(i):
     return lambda *terms: len(terms) == 2 and terms[i].ndim == 4 and min(terms[i].shape[2:]) > 1
 
 
+def rotated(by):
+    """Put parts in an order that begins elsewhere."""
+    return lambda parts, axis: parts[by:] + parts[:by]
+
+
+def several_parts(parts, axis):
+    return len(parts) > 2
+
+
+def rows_reversed(i):
+    return lambda *terms: terms[i][:, :, ::-1]
+
+
 ADDED = [
+    argument("concatenate", 0, "last part first", rotated(-1), several_parts),
+    argument("concatenate", 0, "first part last", rotated(1), several_parts),
+    *(
+        argument("add", i, f"{which} with rows in reverse", rows_reversed(i), term_on_map(i))
+        for i, which in enumerate(("map", "branch"))
+    ),
     argument("split", 0, "query, key and value of a head stored together", heads_together, of_heads),
     argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
     value("add", "residual lost", lambda y, x, *others: y - x),

@@ -60,11 +60,11 @@ def has_tail(_, k, *__, **___):
 
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
-    slope=True, delta=True, through_l=True, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False,
+    slope=True, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
+    turned=False, see=None, added=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
-    seen = pairs_seen(q, k, band, lengths, mask)
+    seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
     z, bend = scale * (transpose(q) @ k), 1
     if bias is not None and bias_first:
         z = z + bias
@@ -73,8 +73,10 @@ def whole(
         z, bend = softcap * t, 1 - t * t if slope else 1
     if bias is not None and not bias_first:
         z = z + bias
+    if added is not None:
+        z = z + added(mask)
     if not late:
-        z = np.where(seen, z, z.dtype.type(low))
+        z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
     none = z.max(axis=axis, keepdims=True) == -np.inf
     highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
     e = np.exp(z - highest)
@@ -91,7 +93,7 @@ def whole(
 
     def backward(do, dl=0.0):
         row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
-        row = (row - (dl if through_l else 0))[..., None]
+        row = (row - through_l * dl)[..., None]
         dz = s * (transpose(do) @ v - row)
         dt = bend * dz
         dbias = None if bias is None else sum_to(dz, bias.shape)
@@ -185,7 +187,7 @@ HELD_OUT = [
     argument(NAME, 3, "missing scale", lambda *_, **__: 1.0, lambda q, k, v, scale, **_: scale != 1, way="both"),
     with_mistake("bias before the softcap", both(given("softcap"), given("bias")), "both", bias_first=True),
     with_mistake("all keys where none is seen", has_dead, low=LOW),
-    with_mistake("gradient of the logsumexp left out", way="backward", through_l=False),
+    with_mistake("gradient of the logsumexp left out", way="backward", through_l=0),
     instead(NAME, "bias without gradient", no_gradient((3,)), given("bias"), way="backward"),
     instead(NAME, "bias of the first head alone", not_summed, serves_heads, way="backward"),
     instead("repeat", "heads in turn", in_turn, shared),
@@ -235,7 +237,69 @@ def first_of_group(dx, dy, x, times, axis):
     return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
 
 
+def aligned_band(q, k, *_, band, **__):
+    """Let a window that ends at the last key begin at the first one, or the reverse."""
+    offset = k.shape[-1] - q.shape[-1]
+    return tuple(n if n is None else n - offset for n in band)
+
+
+def shifted_band(q, k, *_, band, **__):
+    return has_first(q, k, band=band) and q.shape[-1] != k.shape[-1]
+
+
+def transposed_pairs(q, k, band, lengths, mask):
+    """Hide queries where keys should be."""
+    seen = pairs_seen(q, k, band, lengths, mask)
+    whole_map = np.broadcast_to(seen, (*seen.shape[:-2], q.shape[-1], k.shape[-1]))
+    return whole_map.swapaxes(-1, -2)
+
+
+def padding_alone(q, k, band, lengths, mask):
+    """See padding, and nothing else."""
+    return pairs_seen(q, k, band, None, mask) & ~pairs_seen(q, k, (None, None), lengths, None)
+
+
+def mask_ignored(q, k, band, lengths, mask):
+    return pairs_seen(q, k, band, lengths, None)
+
+
+def lengths_of_image_0(*_, lengths, **__):
+    return np.broadcast_to(lengths[:1], lengths.shape).copy()
+
+
+def several_lengths(*_, lengths, **__):
+    return lengths is not None and len(lengths) > 1
+
+
+def of_head_0(y, x, times, axis):
+    return np.concatenate([x[:, :1]] * y.shape[axis], axis)
+
+
+def heads_served(g, dy, q, *_, **__):
+    return g / q.shape[1]
+
+
 ADDED = [
+    argument(NAME, "band", "window not aligned with the last key", aligned_band, shifted_band, way="both"),
+    with_mistake("mask transposed: queries hidden for keys", both(alike, hides), see=transposed_pairs),
+    with_mistake("padding alone seen", given("lengths"), see=padding_alone),
+    with_mistake("softcap behind the mask", both(given("softcap"), hides), low="cap"),
+    with_mistake("mask added to the logits", is_boolean, see=mask_ignored, added=lambda mask: mask * 1.0),
+    argument(NAME, "lengths", "lengths of the first image for all", lengths_of_image_0, several_lengths, way="both"),
+    argument(
+        NAME,
+        "lengths",
+        "last key of each image hidden",
+        lambda *_, lengths, **__: lengths - 1,
+        given("lengths"),
+        way="both",
+    ),
+    with_mistake("gradient of the logsumexp with its sign turned", way="backward", through_l=-1),
+    gradient(NAME, 4, "of the sink with its sign turned", lambda g, *_, **__: -g, given("sink")),
+    gradient(NAME, 3, "of the bias with its sign turned", lambda g, *_, **__: -g, given("bias")),
+    gradient(NAME, 3, "of the bias averaged over heads", heads_served, serves_heads),
+    argument(NAME, "bias", "bias in base 2", lambda *_, bias, **__: bias * math.log(2), given("bias")),
+    value("repeat", "first head for all", of_head_0, shared),
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),
     with_mistake("mask after softmax", hides, late=True),

@@ -20,7 +20,7 @@ from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_o
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["SECONDS", "Candidate", "Passes", "Search", "ranked", "run_with", "with_every"]
+__all__ = ["SECONDS", "UNFIT", "Candidate", "Passes", "Search", "ranked", "run_with", "with_every"]
 
 SECONDS = 4.0
 """Time that a search may take."""
@@ -28,12 +28,18 @@ FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
+MOST_LEFT = 0.25
+"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
+
+
+UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError
+"""What a pass raises whose mistake does not fit a system's shapes."""
 
 
 class TooFarError(Exception):
@@ -198,8 +204,8 @@ class Search:
                 found = wrong(self.module, *self.given)
         except TooFarError as far:
             return Candidate(mistakes, far.misfit, whole=False)
-        except (ValueError, TypeError, IndexError, AttributeError, ZeroDivisionError):
-            found = None  # it does not fit this system's shapes
+        except UNFIT:
+            found = None
         if self.passes is not None:
             self.passes.found[mistakes] = found
         if found is None:
@@ -211,12 +217,19 @@ class Search:
         misfit = self.ruler.measure(found)
         if not misfit.fits and self.is_near(misfit):
             misfit = misfit.relative_to(self.growth(mistakes, found))
+        if misfit.fits and not self.explains(found):
+            misfit = misfit.too_far()
         return Candidate(mistakes, misfit, found if misfit.fits else {})
 
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
         return misfit.worst <= max(1.0, min(FAR, NEAR * right))
+
+    def explains(self, exact: Mapping[str, np.ndarray]) -> bool:
+        """Tell whether a mistake leaves but little of what is wrong, however large its own errors may be."""
+        left = self.ruler.measure(exact, grown=False).distances
+        return all(left[name] <= max(1.0, MOST_LEFT * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def growth(self, mistakes: tuple[tuple[Mistake, int], ...], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Measure by what factor a mistake makes the errors of results larger: by one pass in float32."""

@@ -116,18 +116,18 @@ def value(primitive: str, name: str, change: Apply, when: When = always) -> Mist
 def gradient(primitive: str, i: int | None, name: str, change: Apply, when: When = always) -> Mistake:
     """Change the gradient of argument `i`, or, if that is None, the tuple of all.
 
-    ``change(gradient, dy, *arguments, **options)`` returns what is there instead.
+    ``change(gradient, dy, *arguments, **options)`` returns what is there instead; of several dy it is given the first.
     """
 
     def apply(original, *arguments, **options):
         right, backward = original(*arguments, **options)
 
-        def wrong(dy, accumulate_into=None):
-            found = backward(dy)
+        def wrong(*dy, accumulate_into=None):
+            found = backward(*dy)
             if i is None:
-                return change(found, dy, *arguments, **options)
+                return change(found, dy[0], *arguments, **options)
             gradients = list(as_tuple(found))
-            gradients[i] = change(gradients[i], dy, *arguments, **options)
+            gradients[i] = change(gradients[i], dy[0], *arguments, **options)
             if isinstance(found, tuple):
                 return tuple(gradients)
             return gradients[0] if accumulate_into is None else accumulate_into + gradients[0]
@@ -143,9 +143,9 @@ def upstream(primitive: str, of: Any, name: str, change: Apply, when: When = alw
     def apply(original, *arguments, **options):
         right, backward = original(*arguments, **options)
 
-        def wrong(dy):
-            found = backward(change(dy, *arguments, **options))
-            return found if of is None else chosen(of, found, backward(dy))
+        def wrong(dy, *others):
+            found = backward(change(dy, *arguments, **options), *others)
+            return found if of is None else chosen(of, found, backward(dy, *others))
 
         return right, wrong
 

@@ -133,7 +133,19 @@ def as_average(g, dp, *pool):
     return np.zeros_like(g) + broadcast(dp) / count(*pool)
 
 
+def of_other_length(p, x, axis):
+    return p * (x.shape[axis] / x.shape[5 - axis])
+
+
+def not_square(x, axis):
+    return axis in (2, 3) and x.shape[2] != x.shape[3]
+
+
 ADDED = [
+    value("average_pool", "divided by the length of the other axis", of_other_length, not_square),
+    value(
+        LSE, "base 2 throughout", lambda p, x: np.log(np.exp(x * math.log(2)).sum(axis=(2, 3))) / math.log(2), on_map
+    ),
     *(value(name, "maximum for mean", lambda p, x, *axis: x.max(**along(*axis)), several) for name in AVERAGES),
     *(value(name, "divided by √N", lambda p, *pool: p * count(*pool) ** 0.5, several) for name in AVERAGES),
     *(value(name, "minimum for maximum", lambda p, x, *axis: x.min(**along(*axis)), several) for name in MAXIMA),

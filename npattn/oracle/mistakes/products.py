@@ -14,7 +14,7 @@ from npattn.oracle.mistakes.arrays import (
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
 def square(a, b):
@@ -46,6 +46,29 @@ TUNED_ON = [
     gradient("matmul", 0, "left side detached", dropped),
     gradient("matmul", 1, "right side detached", dropped),
     gradient("matmul", 1, "transpose forgotten", lambda g, dc, a, b: a @ dc, square),
+]
+
+
+def unit_rows(g, a):
+    b = a / np.sqrt((a * a).sum(axis=-1, keepdims=True))
+    return b @ transpose(b)
+
+
+def centred_rows(g, a):
+    b = a - a.mean(axis=-1, keepdims=True)
+    return b @ transpose(b)
+
+
+def averaged(g, a):
+    return g.mean(axis=0, keepdims=True) + np.zeros_like(g)
+
+
+ADDED = [
+    gradient("gram", 0, "the other side alone", lambda g, dg, a: transpose(dg) @ a),
+    value("gram", "of rows of unit length (cosines)", unit_rows, longer(-1)),
+    value("gram", "of rows less their mean (covariance)", centred_rows, longer(-1)),
+    value("gram", "divided by the number of positions", lambda g, a: g / a.shape[-1], longer(-1)),
+    value("gram", "averaged over the batch", averaged, several_images),
 ]
 HELD_OUT = [
     value("gram", "diagonal twice", with_diagonal_twice, longer(-1, 0)),

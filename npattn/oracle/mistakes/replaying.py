@@ -86,6 +86,14 @@ def copied(value: Any) -> Any:
     return {name: copied(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
+def differ_at_sight(a: np.ndarray, b: np.ndarray) -> bool:
+    """Compare the first, the middle and the last number: arrays that are not the same mostly differ there."""
+    if a.dtype.kind != "f" or not a.size:
+        return False
+    seen = ((a.item(i), b.item(i)) for i in (0, a.size // 2, a.size - 1))
+    return any(x != y and (x == x or y == y) for x, y in seen)  # noqa: PLR0124 (NaN is not itself)
+
+
 def same(a: Any, b: Any) -> bool:
     """Tell whether nested tuples, lists and dicts hold the same numbers."""
     if a is b:
@@ -93,7 +101,8 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):
-        return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        alike = a.shape == b.shape and a.dtype == b.dtype and not differ_at_sight(a, b)
+        return alike and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if isinstance(a, (tuple, list)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):

@@ -73,11 +73,13 @@ def roundings(search: Search) -> list[Candidate]:
 
 
 def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
-    """Compare the sizes of errors, result by result."""
+    """Compare the sizes of errors, result by result; those of results that are right may be smaller alone."""
     distances, squares = {}, {}
-    for name in search.wrong:
+    for name, found in search.right.squares.items():
         _, square = search.ruler.distance(name, np.asarray(results[name], np.float64), search.case.expected[name])
-        ratio = np.log((square + 1e-3) / (search.right.squares[name] + 1e-3)) / 2
+        ratio = np.log((square + 1e-3) / (found + 1e-3)) / 2
+        if name not in search.wrong:
+            ratio = max(0.0, ratio)
         distances[name] = float(np.abs(ratio) / np.log(CLOSE)) if np.isfinite(ratio) else np.inf
         squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
     return Misfit(distances, squares)

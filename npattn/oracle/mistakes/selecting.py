@@ -53,6 +53,7 @@ HELD_OUT = [
 
 
 ADDED = [
+    value("score", "divided by √C", lambda s, x, *_: s / x.shape[1] ** 0.5),
     value("score", "lost bias", lambda s, x, weight, bias: s - bias),
     value("score", "bias twice", lambda s, x, weight, bias: s + bias),
     gradient("score", 2, "bias averaged, not summed", lambda g, ds, *_: g / ds.size),

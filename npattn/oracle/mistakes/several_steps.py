@@ -80,8 +80,8 @@ def pools_added_first(run, module, params, inputs, upstream):
         return run(module, params, inputs, upstream)
 
 
-def residual_scaled(run, *given):
-    """Scale the map that is added as well."""
+def residual_scaled(run, *given, scale=lambda gamma: gamma, slope=1):
+    """Scale the map that is added as well, by a function of γ."""
     left = {}
 
     def spoil(primitive, arguments, options):
@@ -100,13 +100,58 @@ def residual_scaled(run, *given):
         gamma = left.pop("gamma")
 
         def back_add(dy):
-            left["more"] = (dy * x).sum()
-            return dy * gamma, dy
+            left["more"] = slope * (dy * x).sum()
+            return dy * scale(gamma), dy
 
-        return gamma * x + e, back_add
+        return scale(gamma) * x + e, back_add
 
     with answering(spoil):
         return run(*given)
+
+
+def convex(run, *given):
+    """Scale the map that is added by what is left of 1."""
+    return residual_scaled(run, *given, scale=lambda gamma: 1 - gamma, slope=-1)
+
+
+def norms_and_rectifies(module, *_):
+    """Whether batch norm stands before a ReLU."""
+    return any(name.endswith("running_mean") for name in module.buffer_shapes())
+
+
+def relu_before_norm(run, *given):
+    """Let the ReLU that follows a batch norm stand before it."""
+    waiting = []
+
+    def spoil(primitive, arguments, options):
+        if primitive is ops.batch_norm:
+            x, *others = arguments
+            value, back = primitive(np.maximum(x, 0), *others, **options)
+            waiting.append(value[0])
+
+            def back_norm(dy):
+                dx, *rest = back(dy)
+                return dx * (x > 0), *rest
+
+            return value, back_norm
+        if primitive is ops.relu and any(arguments[0] is y for y in waiting):
+            return arguments[0] * 1.0, lambda dy: dy
+        return NotImplemented
+
+    with answering(spoil):
+        return run(*given)
+
+
+def fits_output(module, params, inputs, upstream):
+    """Whether the output has the shape of the first input."""
+    return len(upstream) == 1 and next(iter(inputs.values())).shape == next(iter(upstream.values())).shape
+
+
+def input_added(run, module, params, inputs, upstream):
+    """Add the input to the output, as a block around the system does."""
+    (name, x), (output, dy) = next(iter(inputs.items())), next(iter(upstream.items()))
+    results = run(module, params, inputs, upstream)
+    return results | {output: results[output] + x, f"{name}.grad": results[f"{name}.grad"] + dy}
 
 
 TUNED_ON: list[Mistake] = []
@@ -115,4 +160,7 @@ ADDED = [
     mistake("", "sigmoid before the sum of the pools", "carried", sigmoid_first, pools_networks),
     mistake("", "pools added before the shared layers", "carried", pools_added_first, pools_networks),
     mistake("", "γ on the residual as well", "carried", residual_scaled, is_scaled),
+    mistake("", "1 - γ on the residual", "carried", convex, is_scaled),
+    mistake("", "ReLU before batch norm", "carried", relu_before_norm, norms_and_rectifies),
+    mistake("", "input added to the output", "carried", input_added, fits_output),
 ]

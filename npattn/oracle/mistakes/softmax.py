@@ -7,6 +7,7 @@ import numpy as np
 from npattn import ops
 from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
 from npattn.oracle.mistakes.mistake import always, argument, gradient, value
+from npattn.oracle.mistakes.taping import untape
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -79,11 +80,19 @@ HELD_OUT = [
 ]
 
 
+def not_divided(z, axis):
+    """Take exponentials; the maximum that is taken off is a constant."""
+    return np.exp(z - untape(z).max(axis=axis, keepdims=True))
+
+
 def softmin(z, axis=-1):
     return ops.softmin(z, axis)[0]
 
 
 ADDED = [
+    value("softmax", "equal weights", lambda s, z, axis: 0 * z + 1 / z.shape[axis], several),
+    argument("softmax", 0, "logits doubled (temperature 1/2)", lambda z, axis: 2 * z, several),
+    argument("softmax", 0, "logits halved (temperature 2)", lambda z, axis: z / 2, several),
     value(
         "softmin",
         "sign lost: softmax of the energies, not of their maximum less them",
@@ -95,5 +104,13 @@ ADDED = [
     value("softmin", "over the wrong axis", lambda s, z, axis: softmin(z, axis - 1), lambda z, axis: z.size > 1),
     gradient("softmin", 0, "sign lost", lambda g, *_: -g),
     *(gradient(name, 0, "map detached", lambda g, *_: np.zeros_like(g)) for name in ("softmax", "softmin")),
+    value(
+        "softmin",
+        "maximum of the column, which does not cancel",
+        lambda s, z, axis: softmax(z.max(axis=-2, keepdims=True) - z, axis),
+        several_rows,
+    ),
+    value("softmax", "not divided by the sum", lambda s, z, axis: not_divided(z, axis), several),
+    differentiated("sum over the wrong axis", lambda s, ds, axis: s * (ds - rowsum(s, ds, -2)), several_rows),
     value("softmax", "divided by the largest, not the sum", lambda s, z, axis: s / s.max(axis=axis, keepdims=True)),
 ]

@@ -64,6 +64,8 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         """Look at the value, or call a method as NumPy's function of that name."""
         if name in ("shape", "ndim", "dtype", "size", "flags", "strides"):
             return getattr(self.value, name)
+        if name == "T":
+            return np.transpose(self)
         function = {"max": np.max, "min": np.min}.get(name) or getattr(np, name, None)
         if name.startswith("__") or function is None or not hasattr(np.ndarray, name):
             raise AttributeError(f"a taped array has no {name}")
@@ -74,13 +76,12 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         """The array itself: taped arrays are of real numbers."""
         return self
 
-    @property
-    def T(self) -> Any:  # noqa: N802  # NumPy's name
-        """The array with its axes in the other order."""
-        return np.transpose(self)
-
     def __len__(self) -> int:
         return len(self.value)
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        """Refuse: NumPy would take it apart, number by number."""
+        raise TypeError("a taped array is not a plain one")
 
     def __bool__(self) -> bool:
         return bool(self.value)

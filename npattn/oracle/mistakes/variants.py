@@ -76,8 +76,10 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
 
 def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
     """List wrong readings of a call: another reduction, another axis, left out, arguments exchanged."""
-    method = isinstance(node.func, ast.Attribute)
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    function = node.func
+    method = isinstance(function, ast.Attribute)
+    name = function.attr if isinstance(function, ast.Attribute) else ""
+    owner = function.value if isinstance(function, ast.Attribute) else None
     for other in EXCHANGED.get(name, ()):
         yield f"{other} for {name}", with_attribute(other)
     for keyword in node.keywords:
@@ -85,7 +87,7 @@ def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
         for axis in (-1, -2, 0, 1, 2):
             if own is not None and axis != own:
                 yield f"over axis {axis}", with_axis(axis)
-    of_numpy = method and isinstance(node.func.value, ast.Name) and names.get(node.func.value.id) is np  # type: ignore[attr-defined]
+    of_numpy = isinstance(owner, ast.Name) and names.get(owner.id) is np
     if of_numpy and len(node.args) == 1 and name not in EXCHANGED:
         yield f"{name} left out", lambda call: call.args[0]
     if method and not of_numpy and name in TRANSPOSITIONS:

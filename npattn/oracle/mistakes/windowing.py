@@ -7,7 +7,7 @@ from npattn.oracle.mistakes.arrays import longer, positions
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
 
-__all__ = ["HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 AVERAGE, OVERLAP = "window_average", "overlap_average"
 
@@ -83,4 +83,19 @@ HELD_OUT = [
     value(AVERAGE, "last row left out", without_last_row, tall),
     gradient(AVERAGE, 0, "averaged over windows, not summed", averaged_over_windows, overlaps),
     value(OVERLAP, "counts of the middle at the edges", counted_in_the_middle, overlaps),
+]
+
+
+def at_centre(p, x, window, stride):
+    windows, _ = ops.unfold_windows(x, window, stride)
+    return windows[..., windows.shape[4] // 2, windows.shape[5] // 2]
+
+
+def by_all_windows(y, z, *windows):
+    return y * windows_over(z, *windows) / positions(z)
+
+
+ADDED = [
+    value(AVERAGE, "the centre for the mean", at_centre, several),
+    value(OVERLAP, "divided by the number of all windows", by_all_windows, overlaps),
 ]

@@ -77,7 +77,7 @@ class RoundingArray(np.ndarray):
                 operands = [round_operand(a, rounding) for a in operands]
                 result = ufunc(*operands, **options)
                 if rounding.random is not None:
-                    rounding.accumulate(result, np.matmul(*map(np.square, operands)), operands[0].shape[-1])
+                    rounding.accumulate_product(result, *operands)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
                 if ufunc is np.add and method == "reduce" and rounding.random is not None:
@@ -191,7 +191,7 @@ def round_operand(a: np.ndarray, rounding: Rounding) -> np.ndarray:
     format = rounding.format
     if format.operand_precision == format.precision:
         return a
-    return rounding.round(np.array(a), format.operand_precision)
+    return rounding.shorten(np.array(a))
 
 
 @implements(np.einsum)

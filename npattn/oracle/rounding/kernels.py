@@ -29,13 +29,13 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     rounding = rounding_of(x)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y: Array = e / e.sum(axis=axis, keepdims=True)
+    # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
+    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding. Where that weight
+    # is nearly 1, the others err by far more.
+    shifted = rounding.format.precision == 24 and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
     # then it is y's own error that does not cancel.
-    random = rounding.random
-    fused = random is not None and random.random() < 0.5
-    # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
-    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
-    shifted = random is not None and rounding.format.precision == 24 and random.random() < 0.5
+    fused = rounding.choose()
     first = unwrap(y).argmax(axis=axis, keepdims=True)
 
     def backward(dy: Array) -> Array:

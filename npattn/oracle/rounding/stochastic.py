@@ -21,6 +21,13 @@ BLOCK = 2**16
 """Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
 bits is shared by two blocks, and the errors are those of a whole array."""
 
+NUM_DEALT_CHOICES = 3
+"""Choices of a run that its number decides."""
+SHORT = 10
+"""An operand counts as short if it loses no more than a unit in the last place over two to this power."""
+FLUSHED_BELOW = -126
+"""Exponent of the smallest numbers that all of a GPU's units compute with."""
+
 
 class Extremes(NamedTuple):
     """Numbers of a block that are not rounded by their bits alone.
@@ -47,7 +54,8 @@ class Rounding:
     ----------
     format : Format
     seed : int or list of int, optional
-        Of the errors. Without one, all results are rounded to nearest, as one plain kernel rounds them.
+        Of the errors; the last of several is the run's number. Without one, all results are rounded to nearest, as one
+        plain kernel rounds them.
     selections : Selections, optional
         What decides comparisons and maxima; by default the numbers as they are.
     alike : bool, default False
@@ -80,10 +88,22 @@ class Rounding:
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
+        number = seed[-1] if isinstance(seed, Sequence) else seed or 0
+        self.choices = [bool(number >> place & 1) for place in range(NUM_DEALT_CHOICES)]
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
         return wrap(np.array(values, self.format.storage), self)
+
+    def choose(self) -> bool:
+        """Choose between two ways in which kernels compute the same; without a seed, the first.
+
+        The first choices of a run are the digits of its number: of eight runs in a row half take either way, in every
+        combination. Were they drawn, all runs might take the way that errs by less.
+        """
+        if self.random is None:
+            return False
+        return self.choices.pop(0) if self.choices else bool(self.random.random() < 0.5)
 
     def round(self, values: Array, precision: int | None = None) -> np.ndarray:
         """Round stochastically, in place: to one of the format's two neighbours, to the nearer one more often.
@@ -113,6 +133,25 @@ class Rounding:
             self.restore(block, found)
         return values
 
+    def shorten(self, values: np.ndarray) -> np.ndarray:
+        """Blur operands of a product, in place, by what they lose in being shortened to what its units take.
+
+        Some kernels shorten them to the nearest number, some cut digits off, and some, where little is to be computed,
+        take them as they are. Rounded to one of two numbers, of which one is near, nearly all runs would lose the same,
+        and miss the others. Operands that are short already lose nothing.
+        """
+        drop = np.finfo(self.format.storage).nmant + 1 - self.format.operand_precision
+        if self.random is None:
+            return self.round(values, self.format.operand_precision)
+        word, signed = (np.uint32, np.int32) if self.format.storage is np.float32 else (np.uint64, np.int64)
+        unit = 1 << drop
+        bits: Array = values.view(word)
+        lost = bits & word(unit - 1)
+        short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
+        blur = 1.5 * self.draw_bits(values, drop) - 0.75 * unit
+        bits += np.where(short, 0, blur).astype(signed).view(word)
+        return values
+
     def round_extremes(self, values: np.ndarray) -> Extremes:
         """Round numbers near 0 apart, and see which may leave the range."""
         magnitude = np.abs(values)
@@ -124,10 +163,13 @@ class Rounding:
         return Extremes(None if near_zero is None else small, near_zero, None if within else magnitude < np.inf)
 
     def round_subnormal(self, values: np.ndarray) -> np.ndarray:
-        """Round to the format's subnormal numbers, which are evenly spaced."""
+        """Round to the format's subnormal numbers, which are evenly spaced; half of float32's to 0, as GPUs may."""
         steps = values / self.format.smallest
-        rounded = np.rint(steps) if self.random is None else np.floor(steps + self.random.random(steps.shape))
-        return rounded * self.format.smallest
+        if self.random is None:
+            return np.rint(steps) * self.format.smallest
+        flushes = self.format.least_exponent == FLUSHED_BELOW
+        drawn = self.random.random(steps.shape) * (2 if flushes else 1)
+        return np.where(drawn < 1, np.floor(steps + drawn), 0) * self.format.smallest
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
@@ -196,6 +238,26 @@ class Rounding:
                     self.add_noise(sums, terms, factor, spare=sums is blocks[-1])
         return total
 
+    def accumulate_product(self, total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        """Add to the product of two arrays the error that its accumulators may make, in place.
+
+        Of large products the squares are made some rows at a time: never all, nor those of a whole operand.
+        """
+        inner, columns = a.shape[-1], b.shape[-1]
+        rows = BLOCK // (4 * columns) * 4
+        if max(total.size, a.size, b.size) <= BLOCK or not rows or total.ndim < 2 or not total.flags.c_contiguous:
+            self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
+        elif self.random is not None and inner > 1:
+            a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
+            blocks = [
+                (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
+            ]
+            with np.errstate(invalid="ignore", over="ignore"):
+                for block in blocks:
+                    squares = square_product(a[block], b[block[:-1]])
+                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
+                    self.add_noise(total[block], squares, factor, spare=block is blocks[-1])
+
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
         assert self.random is not None
@@ -215,6 +277,15 @@ class Rounding:
         size *= np.asarray(factor / 2**16, size.dtype)
         size *= noise
         total += size.astype(total.dtype, copy=False)
+
+
+def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Multiply the squares of two matrices, some columns at a time."""
+    squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
+    step = max(1, BLOCK // max(1, b.shape[0]))
+    for j in range(0, b.shape[1], step):
+        np.matmul(squares, np.square(b[:, j : j + step]), out=found[:, j : j + step])
+    return found
 
 
 def blocks_of(values: np.ndarray) -> list[np.ndarray]:

@@ -5,12 +5,13 @@ by what `flowing` arrays are made from; `beginning`, which step is the first tha
 """
 
 from npattn.oracle.steps.beginning import first_wrong, in_order, is_backward, where_it_begins
-from npattn.oracle.steps.measuring import GoldenStep, measure_steps, reader_of, with_steps
+from npattn.oracle.steps.measuring import GoldenStep, first_steps, measure_steps, reader_of, with_steps
 from npattn.oracle.steps.recorded import Recorded, looks_like_step
 
 __all__ = [
     "GoldenStep",
     "Recorded",
+    "first_steps",
     "first_wrong",
     "in_order",
     "is_backward",

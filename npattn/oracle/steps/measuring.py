@@ -1,30 +1,31 @@
-"""Steps measured: the runs that set the budgets of a case's results, once more, under a trace."""
+"""Steps measured: by the runs that set the budgets of a case's results, under a trace."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npattn.checks import did_you_mean
-from npattn.oracle.budgets import Given, limits_of, measure_budgets, named_results, observe
+from npattn.module import Module
+from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
 from npattn.oracle.steps.upstream import feeds_of
+from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["GoldenStep", "given_of", "measure_steps", "with_steps"]
+__all__ = ["GoldenStep", "first_steps", "given_of", "measure_steps", "reader_of", "with_steps"]
 
 MAX_RECORDED = 2**24
 """Elements of the steps that are measured together: more are measured group by group, by the same runs each time."""
 Shapes = Mapping[str, tuple[int, ...]]
+Measured = Mapping[str, tuple[np.ndarray, Budget]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,12 +66,33 @@ def given_of(case: Case) -> Given:
     return Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64, order="C"))
 
 
-def measure_steps(case: Case) -> dict[str, GoldenStep]:
+def first_steps(module: Module, given: Given) -> dict[str, tuple[int, ...]]:
+    """List the steps of a pass, with their shapes, that can be measured together: all, unless they are too large."""
+    shapes = {name: np.shape(step.value) for name, step in list_steps(module, given).items()}
+    return next(groups_of(shapes), {})
+
+
+def list_steps(module: Module, given: Given) -> dict[str, Step]:
+    """List the steps of a pass that are judged, by name."""
+    found: dict[str, Step] = {}
+
+    def read(steps: Sequence[Step]) -> dict[str, Array]:
+        found.update({name: step for name, step in name_steps(steps).items() if is_judged(step.value)})
+        return {}
+
+    with np.errstate(all="ignore"):
+        named_results(Recorded(module, read), given)
+    return found
+
+
+def measure_steps(case: Case, measured: Measured | None = None) -> dict[str, GoldenStep]:
     """Measure every step of a case: its exact value, and its budget by the runs that set those of the results.
 
     Parameters
     ----------
     case : Case
+    measured : mapping of str to (numpy.ndarray, Budget), optional
+        Those that were measured with the results. For the others the runs are made once more.
 
     Returns
     -------
@@ -78,26 +100,22 @@ def measure_steps(case: Case) -> dict[str, GoldenStep]:
         By name, in order of computation: those of floating-point numbers. Indices and masks have no error that could
         be judged, as a near tie decides them.
     """
-    given, recorded, steps = given_of(case), {}, {}
-
-    def list_steps(found: Sequence[Step]) -> dict[str, Array]:
-        recorded.update({name: step for name, step in name_steps(found).items() if is_judged(step.value)})
-        return {}
-
-    with np.errstate(all="ignore"):
-        named_results(Recorded(case.module, list_steps), given)
-        feeds = feeds_of(case.module, given)
-    for group in groups_of({name: np.shape(step.value) for name, step in recorded.items()}):
+    given, known = given_of(case), dict(measured or {})
+    recorded, feeds = list_steps(case.module, given), feeds_of(case.module, given)
+    for group in groups_of({name: np.shape(step.value) for name, step in recorded.items() if name not in known}):
         system = Recorded(case.module, reader_of(group))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with pass_threads() as threads:
             observed = observe(system, given, case.format, case.seed)
             observed = observed._replace(expected={name: observed.expected[name] for name in group})
-            budgets = measure_budgets(observed, system, given, case.format, case.seed, pool=pool)
+            budgets = measure_budgets(observed, system, given, case.format, case.seed, threads=threads)
         assert budgets is not None  # all are accepted
-        for name, budget in budgets.items():
-            judged = budget.scale, limits_of(budget), budget.freedom
-            steps[name] = GoldenStep(name, observed.expected[name], *judged, recorded[name].line, feeds[name])
-    return steps
+        known |= {name: (observed.expected[name], budget) for name, budget in budgets.items()}
+
+    def make(name: str, step: Step) -> GoldenStep:
+        expected, budget = known[name]
+        return GoldenStep(name, expected, budget.scale, limits_of(budget), budget.freedom, step.line, feeds[name])
+
+    return {name: make(name, step) for name, step in recorded.items()}
 
 
 def reader_of(shapes: Shapes) -> Callable[[Sequence[Step]], dict[str, Array]]:

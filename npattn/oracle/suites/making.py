@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from npattn.checks import brief, describe_type
+from npattn.checks import brief, describe_type, require_booleans
 from npattn.files import check_path, one_line, whole_file
 from npattn.oracle.golden_files import write
 from npattn.oracle.recipes import Recipe, make
@@ -35,6 +35,8 @@ IN_FLIGHT = 256
 MANIFEST_SECONDS = 1.0
 """How often the manifest is written. What was made since is made again after a crash."""
 MAX_NAME_LENGTH = 120
+STEPS = "steps"
+"""What the manifest's recipe says of a file that holds steps."""
 MAX_ERROR_LENGTH = 500
 
 
@@ -98,6 +100,7 @@ def suite(
     folder: str | os.PathLike[str],
     executor: Executor | None = None,
     *,
+    steps: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> SuiteReport:
     """Make golden files of many recipes in a folder, with a manifest: names, recipes, hashes and versions.
@@ -115,6 +118,9 @@ def suite(
     executor : concurrent.futures.Executor, optional
         Where cases are made: processes, Dask's ``client.get_executor()``, … Files are written here, by the caller's
         process. By default cases are made here as well, one after the other.
+    steps : bool, default False
+        Whether the files hold the steps as well. One that is there without them is made again; one that is there with
+        them is kept in any case.
     progress : callable, optional
         Called with a `Progress` after each recipe.
 
@@ -146,16 +152,17 @@ def suite(
     listed = read_recipes(recipes)
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"suite: executor is {describe_type(executor)}; expected a concurrent.futures.Executor")
+    require_booleans("suite", steps=steps)
     target = check_path(folder)
     target.mkdir(parents=True, exist_ok=True)
     entries = read_manifest(target) if (target / MANIFEST).exists() else {}
-    run = Run(target, entries, SuiteReport(target), len(listed), progress)
+    run = Run(target, entries, SuiteReport(target), len(listed), steps, progress)
     open_recipes = run.plan(listed)
     try:
         write_manifest(target, entries)
         if executor is None:
             for name, recipe in open_recipes.items():
-                run.finish(name, functools.partial(make_file, recipe))
+                run.finish(name, functools.partial(make_file, recipe, steps=steps))
         else:
             run.make_on(executor, open_recipes)
     finally:
@@ -175,10 +182,12 @@ def read_recipes(recipes: Any) -> list[Recipe]:
     return list(dict.fromkeys(listed))
 
 
-def make_file(recipe: Recipe) -> Made:
+def make_file(recipe: Recipe, *, steps: bool) -> Made:
     """Make a case and its file's bytes, wherever this runs."""
     file = io.BytesIO()
-    write(make.__wrapped__(recipe), file)  # the cache of those made last would hold large ones
+    write(
+        make.__wrapped__(recipe, steps=steps), file, steps=steps
+    )  # the cache of those made last would hold large ones
     return Made(file.getvalue(), find_versions())
 
 
@@ -190,6 +199,7 @@ class Run:
     entries: dict[str, Entry]
     report: SuiteReport
     total: int
+    steps: bool
     progress: Callable[[Progress], None] | None
     written: float = field(default_factory=time.monotonic)
 
@@ -205,17 +215,23 @@ class Run:
                 self.fail(f"{type(recipe.module).__name__}.npz", describe_failure(error))
                 continue
             name = self.name_file(id, described)
+            holding = described | ({STEPS: True} if self.steps else {})
             known = self.entries.get(name)
             path = self.folder / name
             if known is None and os.path.lexists(path):
                 self.fail(name, f"{path} is there already, and {MANIFEST} says nothing of it: move it away")
-            elif known is not None and known.versions == versions and known.sha256 and known.sha256 == hash_file(path):
+            elif known is not None and self.holds(known, versions) and known.sha256 == hash_file(path):
                 self.report.kept.append(name)
                 self.tell(name)
             else:
-                self.entries[name] = Entry(name, id, described, None, None, versions, None)
+                self.entries[name] = Entry(name, id, holding, None, None, versions, None)
                 found[name] = recipe
         return found
+
+    def holds(self, known: Entry, versions: dict[str, str]) -> bool:
+        """Tell whether the manifest says of a file that it was made by these versions, and with what is asked for."""
+        enough = STEPS in known.recipe or not self.steps
+        return known.versions == versions and known.sha256 is not None and enough
 
     def name_file(self, id: str, described: dict[str, Any]) -> str:
         """Return the name of a recipe's file: its id, with some of its hash where another recipe's has that name."""
@@ -223,7 +239,8 @@ class Run:
         names = [f"{cleaned}.npz", f"{cleaned}-{identify(described)[:12]}.npz"]
         taken = {name.casefold(): entry for name, entry in self.entries.items()}
         other = taken.get(names[0].casefold())
-        return names[0] if other is None or other.recipe == described else names[1]
+        same = other is None or {name: value for name, value in other.recipe.items() if name != STEPS} == described
+        return names[0] if same else names[1]
 
     def make_on(self, executor: Executor, recipes: dict[str, Recipe]) -> None:
         """Make files on an executor, a number of them at a time."""
@@ -234,7 +251,7 @@ class Run:
                 while waiting and len(flying) < IN_FLIGHT:
                     name, recipe = waiting.pop()
                     try:
-                        flying[executor.submit(make_file, recipe)] = name
+                        flying[executor.submit(functools.partial(make_file, steps=self.steps), recipe)] = name
                     except Exception as error:  # a pool that has broken, or a recipe that can't be sent
                         self.fail(name, describe_failure(error))
                 done, _ = wait(flying, return_when=FIRST_COMPLETED)

@@ -52,7 +52,7 @@ def layer_eigenvalues() -> Array:
 
 
 def draw_depth() -> Figure:
-    """Draw the length of a gradient through ten gates, and the eigenvalues of a layer, with the connection and without."""
+    """Draw a gradient's length through ten gates, and a layer's eigenvalues, with the connection and without."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     gate = EfficientChannelAttention(CHANNELS)

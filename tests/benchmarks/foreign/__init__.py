@@ -15,8 +15,8 @@ from tests.benchmarks.foreign import (
     dual,
     efficient_channel,
     heads,
-    masked_heads,  # noqa: F401 (its mistakes are listed)
-    masked_products,  # noqa: F401 (its mistakes are listed)
+    masked_heads,
+    masked_products,
     position,
     products,
     several_pools,
@@ -69,4 +69,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "MISTAKES", "results"]
+__all__ = ["FORMS", "MISTAKES", "masked_heads", "masked_products", "results"]

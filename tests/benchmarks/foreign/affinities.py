@@ -126,7 +126,7 @@ def pcm_maps_detached(p, *inputs):
     return pcm(p, *inputs, mix=lambda m, a: constant(m) @ a + 0 * m)
 
 
-@mistake("pcm", "relu", "activation", "embedding")
+@mistake("pcm", "relu", "activation", "embedding", "(1) conv2d: followed by a ReLU")
 def pcm_relu_behind_the_embedding(p, *inputs):
     """Embedding: a ReLU follows the layer."""
     return pcm(p, *inputs, layer=lambda f, p: torch.relu(embed(f, p)))

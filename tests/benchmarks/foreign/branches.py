@@ -142,7 +142,9 @@ def branches_image_gradient_lost(p, x):
     return multi_scale(p, x, pool=lambda x: image_mean(constant(x)))
 
 
-@mistake("multi-scale", "branch", "last", "overwritten", "lost", "detach")
+@mistake(
+    "multi-scale", "branch", "last", "overwritten", "lost", "detach", "convs.0 / (1') conv2d: gradient: dx dropped"
+)
 def branches_gradient_of_the_first_lost(p, x):
     """1×1 branch, backward: the gradient that it sends to the map is overwritten by the next branch's."""
     layer = lambda x, p, name, *of, **o: conv_norm_act(constant(x) if name == "convs.0" else x, p, name, *of, **o)  # noqa: E731

@@ -128,7 +128,7 @@ def mhsa_map_transposed(p, x):
     return mhsa(p, x, attention=partial(attend, weigh=lambda z: weights(z).transpose(-1, -2)))
 
 
-@mistake("mhsa", "rowsum", "row sum", "delta", "softmax")
+@mistake("mhsa", "rowsum", "row sum", "delta", "softmax", "sum left out")
 def mhsa_softmax_backward_without_the_rowsum(p, x):
     """Softmax's backward: δ = rowsum(dO ∘ O) is left out."""
     return mhsa(p, x, attention=partial(attend, weigh=without_rowsum))
@@ -186,7 +186,7 @@ def mhsa_output_written_by_columns(p, x):
     return mhsa(p, x, merge=merge)
 
 
-@mistake("mhsa", "cosine", "normalis", "norm")
+@mistake("mhsa", "cosine", "normalis", "norm", "unit length")
 def mhsa_queries_and_keys_normalised(p, x):
     """Logits: queries and keys are first divided by their lengths, as with QK-norm."""
     unit = partial(F.normalize, dim=-1)

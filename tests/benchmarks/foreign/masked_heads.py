@@ -9,7 +9,7 @@ CAUSAL = {"channels": 16, "heads": 2, "causal": True}
 causally = partial(mhsa, causal=True)
 
 
-@mistake("mhsa", "off by one", "strict", "shift", "diagonal", **CAUSAL)
+@mistake("mhsa", "off by one", "strict", "shift", "diagonal", "mask one key late", **CAUSAL)
 def mhsa_sees_one_key_too_many(p, x):
     """Causal mask: query m also sees key m + 1."""
     return causally(p, x, triangle=partial(seen_causally, shift=1))
@@ -40,7 +40,7 @@ def mhsa_mask_after_softmax(p, x):
     return causally(p, x, attention=attention)
 
 
-@mistake("mhsa", "zero", "multiplied", "-inf", "infinity", **CAUSAL)
+@mistake("mhsa", "zero", "multiplied", "-inf", "infinity", "masked logits 0", **CAUSAL)
 def mhsa_logits_multiplied_by_the_mask(p, x):
     """Causal mask: logits that are not seen become 0, not minus infinity."""
     attention = lambda q, k, v, seen, bias: attend(q, k, v, None, None, weigh=lambda z: weights(z * seen))  # noqa: E731
@@ -68,7 +68,7 @@ def mhsa_bias_scaled(p, x, bias):
     return biased(p, x, bias * (x.shape[1] / 2) ** -0.5)
 
 
-@mistake("mhsa", "bias", "transpose", **BIASED)
+@mistake("mhsa", "bias", "transpose", "rows and columns exchanged", **BIASED)
 def mhsa_bias_transposed(p, x, bias):
     """Bias: its rows are read as keys and its columns as queries."""
     return biased(p, x, bias.transpose(-1, -2))

@@ -95,7 +95,7 @@ def pam_softmax_backward_without_the_rowsum(p, x):
     return pam(p, x, weigh=without_rowsum)
 
 
-@mistake("pam", "rowsum", "row sum", "delta", "softmax", "axis")
+@mistake("pam", "rowsum", "row sum", "delta", "softmax", "axis", "sum over queries")
 def pam_softmax_backward_with_the_columns_sum(p, x):
     """Softmax's backward: the sum that is taken off goes over the queries, not over the keys."""
     gradient = lambda dy, z, s: s * (dy - (s * dy).sum(1, keepdim=True))  # noqa: E731
@@ -114,7 +114,7 @@ def pam_values_detached(p, x):
     return pam(p, x, gather=lambda v, s: mix(constant(v), s))
 
 
-@mistake("pam", "key", "detach", "query")
+@mistake("pam", "key", "detach", "query", "dk dropped")
 def pam_keys_detached(p, x):
     """Logits' backward: the keys get no gradient."""
     return pam(p, x, logits=lambda q, k: products(q, constant(k)))
@@ -143,7 +143,7 @@ def pam_query_bias_lost(p, x):
     return pam({**p, "query_conv.bias": 0 * p["query_conv.bias"]}, x)
 
 
-@mistake("pam", "value", "layer left out", "projection")
+@mistake("pam", "value", "layer left out", "projection", "(3) conv2d: step left out")
 def pam_values_are_the_map(p, x):
     """Values: the map itself; their layer is left out."""
 

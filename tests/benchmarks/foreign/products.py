@@ -171,7 +171,7 @@ def sdpa_sinks_of_the_wrong_heads(p, *qkv):
     return example({"sink": p["sink"].reshape(2, 2).T.flatten()}, *qkv)
 
 
-@mistake("sdpa", "rowsum", "row sum", "delta", "softmax")
+@mistake("sdpa", "rowsum", "row sum", "delta", "softmax", "δ left out")
 def sdpa_without_the_rowsum(p, *qkv):
     """Softmax's backward: δ = rowsum(dO ∘ O) is left out."""
     sinks = lambda z, sink: torch.cat([z, sink.reshape(-1, 1, 1).expand(*z.shape[:-1], 1)], -1)  # noqa: E731

@@ -60,7 +60,7 @@ def flexible_logits_averaged(p, x):
     return flexible(p, x, join=lambda logits: torch.sigmoid(sum(logits) / 2))
 
 
-@mistake("flexible", "max pool left out", "average alone", "max", "pool")
+@mistake("flexible", "max pool left out", "average alone", "max", "pool", "(6) v[batch:] not added")
 def flexible_without_the_maximum(p, x):
     """Pools: the branch of the maximum is left out."""
     return flexible(p, x, ("avg",))
@@ -171,7 +171,7 @@ def cbam_channel_hard_sigmoid(p, x):
     return cbam_channel(p, x, join=lambda logits: F.hardsigmoid(sum(logits)))
 
 
-@mistake("cbam-channel", "relu", "last layer", "activation")
+@mistake("cbam-channel", "relu", "last layer", "activation", "(4) linear: followed by a ReLU")
 def cbam_channel_relu_behind_the_second_layer(p, x):
     """Second layer: a ReLU stands behind it too, so that no gate is below 1/2."""
     return cbam_channel(p, x, join=lambda logits: added([torch.relu(z) for z in logits]))

@@ -178,7 +178,7 @@ def flexible_segmentation_of_the_input(p, x):
     return flexible_segmentation(p, x, first=lambda p, x: x + 0 * flexible(p, x))
 
 
-@mistake("flexible-segmentation", "residual", "input added", "skip")
+@mistake("flexible-segmentation", "residual", "input added", "skip", "gate: one added")
 def flexible_segmentation_of_the_sum(p, x):
     """First half: the input is added to the weighed map."""
     return flexible_segmentation(p, x, first=lambda p, x: x + flexible(p, x))

@@ -1,7 +1,5 @@
 """What budgets are measured of in tests: errors of known sizes, and modules with what is observed of them."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 import npattn
@@ -9,6 +7,7 @@ from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, measure_budgets, observe
 from npattn.oracle.budgets.measuring import NUM_RUNS
 from npattn.oracle.formats import FORMATS, representable
+from npattn.oracle.threads import pass_threads
 
 BFLOAT16 = FORMATS["bfloat16"]
 
@@ -28,8 +27,8 @@ def prepared(module, seed=0, format=BFLOAT16, **sizes):
 
 
 def measured(observed, module, values, format):
-    with ThreadPoolExecutor(2) as pool:
-        return measure_budgets(observed, module, values, format, 0, pool=pool)
+    with pass_threads() as threads:
+        return measure_budgets(observed, module, values, format, 0, threads=threads)
 
 
 def near_a_kink(threshold):

@@ -109,3 +109,39 @@ def test_an_infinity_stays_one_where_what_is_too_large_becomes_the_largest_numbe
     for size in (2**16, 4):
         found = in_blocks(size, lambda: Rounding(format, [0, 1]).round(beyond.copy()))
         np.testing.assert_array_equal(found, 3 * [np.inf, -np.inf, largest, -largest])
+
+
+def test_of_eight_runs_in_a_row_choices_fall_in_every_combination():
+    runs = [Rounding(FORMATS["float32"], [5, number]) for number in range(1, 9)]
+    found = {tuple(run.choose() for _ in range(3)) for run in runs}
+    assert len(found) == 8
+    assert 0 < sum(run.choose() for run in runs * 8) < 64
+    assert not Rounding(FORMATS["float32"]).choose()
+
+
+def test_operands_of_tf32_lose_as_much_wherever_between_two_numbers_they_lie():
+    format = FORMATS["tf32"]
+    unit = 2.0**-10
+    for fraction in (0.02, 0.3, 0.5, 0.98):
+        values = np.full(10_000, 1.5 + fraction * unit)
+        errors = (Rounding(format, [0, 1]).shorten(values.copy()) - values) / unit
+        assert abs(errors.mean()) < 0.02
+        assert np.abs(errors).max() <= 0.75
+        assert 0.4 < errors.std() < 0.46
+        rounded = Rounding(format).shorten(values.copy())
+        np.testing.assert_array_equal(rounded, 1.5 + round(fraction) * unit)
+
+
+def test_operands_that_are_short_already_lose_nothing():
+    values = np.array([0.0, -1.0, 1 + 2.0**-10, 3.0, np.inf, -(2.0**-140), 1 + 2.0**-24])
+    np.testing.assert_array_equal(Rounding(FORMATS["tf32"], [0, 1]).shorten(values.copy()), values)
+    assert np.isnan(Rounding(FORMATS["tf32"], [0, 1]).shorten(np.array([np.nan]))).all()
+
+
+def test_half_of_float32_s_subnormal_numbers_are_taken_for_zero():
+    values = np.full(10_000, 1e-40)
+    found = Rounding(FORMATS["float32"], [0, 1]).round(values.copy())
+    assert 0.45 < (found == 0).mean() < 0.55
+    assert np.abs(found[found != 0] - 1e-40).max() < 2.0**-149
+    kept = Rounding(FORMATS["float32"]).round(values.copy())
+    np.testing.assert_array_equal(kept, np.float32(1e-40).astype(np.float64))

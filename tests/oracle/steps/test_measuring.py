@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from npattn.oracle.budgets import limits_of, measure_budgets, observe
 from npattn.oracle.steps import measuring
 from npattn.oracle.steps.measuring import given_of, measure_steps
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
+from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from tests.own_systems import OWN_SYSTEMS
 
@@ -33,7 +35,8 @@ class Repeating(Module):
     def forward(self, params, x):
         for _ in range(2):
             x = 2 * x  # (1)
-        i = x.real.argmax(axis=1)  # (2)  # noqa: F841
+        i = x.real.argmax(axis=1)  # (2)
+        del i
         half = x.shape[0] / 4  # (3)
         y, back = ops.relu(half * x)  # (4)
 
@@ -64,9 +67,9 @@ def steps_of(module, given):
 def test_runs_under_a_trace_give_the_results_the_same_budgets_to_the_last_bit(key, dtype):
     case = golden(MODULES[key], **SIZES, dtype=dtype, seed=3)
     given, traced = given_of(case), Recorded(case.module, lambda steps: {})
-    with ThreadPoolExecutor(2) as pool:
+    with pass_threads() as threads:
         observed = observe(traced, given, case.format, case.seed)
-        budgets = measure_budgets(observed, traced, given, case.format, case.seed, pool=pool)
+        budgets = measure_budgets(observed, traced, given, case.format, case.seed, threads=threads)
     assert budgets.keys() == case.budget.keys()
     for name, budget in budgets.items():
         np.testing.assert_array_equal(observed.expected[name], case.expected[name])
@@ -84,6 +87,44 @@ def test_to_ask_for_steps_changes_nothing_else(eca):
     for name, step in eca.steps().items():
         np.testing.assert_array_equal(asked.steps()[name].budget, step.budget)
         assert asked.steps()[name].limits == step.limits
+
+
+@dataclass(frozen=True)
+class Counting(Module):
+    """Counts its passes on other than plain arrays; its first step is no number."""
+
+    channels: int = 3
+    counted: ClassVar[list[type]] = []
+
+    def forward(self, params, x):
+        if type(x) is not np.ndarray:
+            self.counted.append(type(x))
+        n = np.log(x - 100)  # (1)
+        del n
+        y, back = ops.relu(x)  # (2)
+
+        def backward(dy):
+            return back(dy), {}  # (2')
+
+        return Pass(y, backward)
+
+
+def test_the_runs_that_set_the_budgets_of_results_measure_steps_as_well():
+    counts = []
+    for steps in (False, True):
+        Counting.counted.clear()
+        case = golden(Counting(), **SIZES, steps=steps)
+        counts.append(len(Counting.counted))
+    assert list(case.measured_steps)[:2] == ["(1) n", "(2) y"]
+    assert counts[0] > 8
+    assert counts[1] <= counts[0] + 1  # one that tells which results are made from what
+
+
+def test_a_step_that_is_no_number_is_no_reason_to_refuse_a_case_or_to_draw_other_inputs():
+    plain, asked = (golden(Counting(), **SIZES, steps=steps) for steps in (False, True))
+    np.testing.assert_array_equal(asked.inputs["x"], plain.inputs["x"])
+    assert np.isinf(asked.measured_steps["(1) n"].budget).all()
+    assert asked.compare({"(2) y": plain.expected["output"]}).passed
 
 
 @pytest.mark.parametrize("key", ["residual", "hard", "cam", "CausalHead", "LogitLoss"])

@@ -82,6 +82,28 @@ def test_a_suite_goes_on_where_it_was(recipes, tmp_path):
     assert unused.made == []
 
 
+def test_files_hold_steps_where_they_are_asked_for_and_are_kept_where_they_are_not(recipes, tmp_path):
+    plain, whole = recipes[:1], recipes[:2]
+    names = [f"{recipe.id}.npz" for recipe in whole]
+    suite(plain, tmp_path)
+    assert suite(whole, tmp_path, steps=True).made == names
+    for name in names:
+        steps = load(tmp_path / name).measured_steps
+        assert list(steps) == list(recipes[0].make().steps())
+    for asked in (True, False):
+        assert suite(whole, tmp_path, unused := Counted(), steps=asked).kept == names
+        assert unused.made == []
+    assert sorted(read_manifest(tmp_path)) == sorted(names)
+    assert [entry.recipe["steps"] for entry in read_manifest(tmp_path).values()] == [True, True]
+
+
+def test_steps_are_the_same_on_processes(recipes, tmp_path):
+    suite(recipes, tmp_path / "here", steps=True)
+    with worker_processes(2) as pool:
+        suite(recipes, tmp_path / "there", pool, steps=True)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
 def test_an_interruption_keeps_what_was_made(recipes, tmp_path):
     def interrupt(progress):
         if progress.done == 2:
@@ -139,10 +161,10 @@ def test_a_failed_recipe_is_named_and_stops_no_other(recipes, tmp_path):
 def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
     golden = making.make.__wrapped__
 
-    def fail_once(recipe):
+    def fail_once(recipe, **options):
         if recipe == recipes[0]:
             raise MemoryError("too large")
-        return golden(recipe)
+        return golden(recipe, **options)
 
     monkeypatch.setattr(making.make, "__wrapped__", fail_once)
     assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large"}
@@ -156,7 +178,7 @@ def test_a_broken_pool_fails_all_that_it_was_to_make(recipes, tmp_path):
 
 def test_results_of_another_npattn_are_refused(recipes, tmp_path, monkeypatch):
     other = making.Made(b"", find_versions() | {"npattn": "9"})
-    monkeypatch.setattr(making, "make_file", lambda recipe: other)
+    monkeypatch.setattr(making, "make_file", lambda recipe, steps: other)
     (why, *_) = suite(recipes, tmp_path).failed.values()
     assert "install the same" in why
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
