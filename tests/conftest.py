@@ -32,6 +32,11 @@ def pytest_configure(config):
             config.option.ignore = [*(config.option.ignore or []), str(left_out)]
 
 
+def pytest_ignore_collect(collection_path):
+    """Leave the tests' helpers to the tests: one that skips, for want of a library, would stay behind half-imported."""
+    return True if collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give each process tests that stand together, so that what several of them look at is made once."""
