@@ -94,9 +94,7 @@ def divide_channels(arguments: tuple[Any, ...], options: Mapping[str, Any], step
         return NotImplemented
     named = {name: value for name, value in options.items() if name != "bias"}
     bias = bias or [options.get("bias")]
-    parts = [
-        ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named) for c in blocks
-    ]
+    parts = [ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named) for c in blocks]
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dx, dweight, (dbias, *_) = zip(*(back(dy) for _, back in parts), strict=True)
