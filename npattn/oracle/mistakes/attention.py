@@ -255,8 +255,23 @@ def of_head_0(a):
     return np.concatenate([a[:, :1]] * a.shape[1], axis=1)
 
 
+def viewed(o):
+    """Read positions by channels in memory as channels by positions."""
+    return transpose(o).reshape(o.shape)
+
+
+def viewed_across_heads(o):
+    """Read heads by positions by channels in memory as positions by channels of all heads."""
+    batch, heads, channels, positions = o.shape
+    return transpose(transpose(o).reshape(batch, positions, heads * channels)).reshape(o.shape)
+
+
 def one_head_of_keys(original, q, k, v, scale):
     return original(q, of_head_0(k), of_head_0(v), scale)
+
+
+def several_rows(q, *_):
+    return min(q.shape[-2:]) > 1
 
 
 def square(q, k, *_):
@@ -282,6 +297,8 @@ ADDED = [
     *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
     *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
     weighed("weights not divided by their sum", not_divided),
+    value(NAME, "output viewed without a transpose", lambda o, *_: viewed(o), several_rows),
+    value(NAME, "heads merged without a transpose", lambda o, *_: viewed_across_heads(o), heads),
     weighed("divided by the number of keys, no softmax", lambda z: z / z.shape[-1]),
     weighed("diagonal masked: no position sees itself", without_self, square),
     weighed("softmax over heads", lambda z: softmax(z, 1), heads),

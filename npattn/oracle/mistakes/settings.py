@@ -74,10 +74,9 @@ def layers_alike(module: Module) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield pairs of layers whose parameters have the same names and shapes, with these names."""
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, shape in (module.parameter_shapes() | module.buffer_shapes()).items():
-        layer, _, last = name.rpartition(".")
-        if layer:
-            layers.setdefault(layer, {})[last] = shape
-    for one, other in itertools.combinations(layers, 2):
+        for place in (i for i, letter in enumerate(name) if letter == "."):
+            layers.setdefault(name[:place], {})[name[place + 1 :]] = shape
+    for one, other in itertools.combinations(sorted(layers, key=lambda layer: layer.count(".")), 2):
         if layers[one] == layers[other]:
             yield one, other, tuple(layers[one])
 
