@@ -19,7 +19,13 @@ __all__ = ["NARROW", "roundings"]
 
 CLOSE = 2.5
 """Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
+FEW = 8
+"""Numbers whose errors are along them by chance."""
 NARROW = "tf32", "float16", "bfloat16"
+
+
+ALONG = 0.8
+"""Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
 
 
 class NarrowSums(Rounding):
@@ -59,7 +65,9 @@ def roundings(search: Search) -> list[Candidate]:
     list of Candidate
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
-    found = []
+    found: list[Candidate] = []
+    if any(abs(along(search, name)) > ALONG for name in search.wrong):
+        return found
     for name, rounding in ways(search):
         try:
             results = run_on(rounding, search.recorded(search.module), search.given)
@@ -70,6 +78,17 @@ def roundings(search: Search) -> list[Candidate]:
             precise: Mistake = mistake("", name, "precision", run_on)
             found.append(Candidate(((precise, 0),), misfit))
     return sorted(found, key=lambda one: one.misfit.worst)
+
+
+def along(search: Search, name: str) -> float:
+    """Return the cosine between a result's errors and what it should be; 0 of few numbers, which say nothing."""
+    judged = np.isfinite(search.case.budget[name])
+    right = search.case.expected[name][judged].astype(np.float64)
+    error = search.ruler.results[name][judged] - right
+    if right.size < FEW or not np.isfinite(error).all():
+        return 0.0
+    lengths = float(np.linalg.norm(error) * np.linalg.norm(right))
+    return float(np.vdot(error, right)) / lengths if lengths else 0.0
 
 
 def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
