@@ -382,4 +382,9 @@ def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarr
 def ranked(ruler: Ruler, fitting: Sequence[Candidate]) -> list[Candidate]:
     """Sort mistakes whose results fit, the likeliest first; of equals the single ones, and those in one place."""
     best = sorted(fitting, key=lambda one: sum(one.misfit.squares.values()))
-    return sorted(best, key=lambda one: (-round(ruler.better(one.misfit, best[0].misfit)), len(one.mistakes)))
+
+    def place(one: Candidate) -> tuple[int, int, bool]:
+        likelihood = round(ruler.better(one.misfit, best[0].misfit))
+        return -likelihood, len(one.mistakes), not one.mistakes[0][0].primitive
+
+    return sorted(best, key=place)

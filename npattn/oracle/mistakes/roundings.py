@@ -21,6 +21,8 @@ CLOSE = 2.5
 """Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
 FEW = 8
 """Numbers whose errors are along them by chance."""
+BY_CHANCE = 2.0
+"""How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
 
 
@@ -99,6 +101,8 @@ def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
         ratio = np.log((square + 1e-3) / (found + 1e-3)) / 2
         if name not in search.wrong:
             ratio = max(0.0, ratio)
-        distances[name] = float(np.abs(ratio) / np.log(CLOSE)) if np.isfinite(ratio) else np.inf
+        count = min(search.case.freedom[name], search.case.expected[name].size)
+        most = np.log(CLOSE) + BY_CHANCE / np.sqrt(max(count, 1.0))
+        distances[name] = float(np.abs(ratio) / most) if np.isfinite(ratio) else np.inf
         squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
     return Misfit(distances, squares)
