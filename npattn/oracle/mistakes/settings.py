@@ -33,8 +33,8 @@ def rules_of_settings(module: Module) -> list[Mistake]:
     Examples
     --------
     >>> import npattn
-    >>> [one.name for one in rules_of_settings(npattn.MultiScaleConcat(8, 4, rates=(1, 2)))][:3]
-    ['rates=(2, 1) for (1, 2)', 'rates=(2, 3) for (1, 2)', 'rates=(0, 1) for (1, 2)']
+    >>> [one.name for one in rules_of_settings(npattn.MultiScaleConcat(8, 4, rates=(1, 2))) if "rates" in one.name][:2]
+    ['rates=(2, 1) for (1, 2)', 'rates=(2, 3) for (1, 2)']
     """
     found = []
     for field in dataclasses.fields(module):
