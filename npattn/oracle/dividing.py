@@ -79,6 +79,7 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
             dqs.append(dq)
             dbiases += others[:1]
             sums = add(sums, (dk, dv, *others[1:]))
+        assert sums is not None  # there are two blocks at least
         dk, dv, *dsink = sums
         dbias = [join(dbiases, -2) if dbiases[0] is not None else None] if dbiases else []
         return join(dqs, -1), dk, dv, *dbias, *dsink
