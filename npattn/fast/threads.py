@@ -40,9 +40,7 @@ IN_PARALLEL: ContextVar[bool] = ContextVar("npattn.in_parallel", default=False)
 """Whether this is work of a loop that has helpers: a loop within it has none."""
 
 
-def parallel_for(
-    work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False, threads: int | None = None
-) -> None:
+def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, products: bool = False) -> None:
     """Call ``work(block)`` for every block, on as many threads as may compute.
 
     The caller works too, and waits for no thread that has not begun, so loops within loops and loops of many callers
@@ -56,8 +54,6 @@ def parallel_for(
     products : bool, default False
         Whether the work multiplies matrices, by `npattn.fast.blas.multiply`. Where it can't be kept to one thread, the
         blocks come one after the other, and BLAS has the cores.
-    threads : int, optional
-        How many may work, the caller's among them; by default `num_threads`.
 
     Raises
     ------
@@ -81,7 +77,7 @@ def parallel_for(
         loop.run()
         return
     alone = len(loop.left) < 2 or (products and not blas.multiplies_on_one_thread())
-    helpers = 0 if alone else min(threads or num_threads(), len(loop.left)) - 1
+    helpers = 0 if alone else min(num_threads(), len(loop.left)) - 1
     machine.keep_freed_memory()
     context = copy_context()
     heard = context.run(log_warnings)

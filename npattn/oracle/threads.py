@@ -16,8 +16,6 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import LibController, ThreadpoolController
 
-from npattn.fast.threads import parallel_for
-
 __all__ = ["Follower", "PassThreads", "pass_threads"]
 
 Item = TypeVar("Item")
@@ -31,7 +29,7 @@ BEFORE: list[tuple[LibController, int]] = []
 
 
 class PassThreads:
-    """So many threads, on which passes run; of an executor's, an interrupt may leave one waiting for ever.
+    """So many threads, on which passes run.
 
     Parameters
     ----------
@@ -56,8 +54,36 @@ class PassThreads:
 
         added = [self.waiting.popleft() for _ in range(len(self.waiting))]
         tasks: list[Callable[[], object]] = [functools.partial(keep, *pair) for pair in enumerate(items)]
-        parallel_for(call, added + tasks, threads=self.count)
+        self.share(deque(added + tasks))
         return [found[place] for place in range(len(tasks))]
+
+    def share(self, left: deque[Callable[[], object]]) -> None:
+        """Do some work on all threads; once any of it fails, leave out what nobody has begun, and raise the failure."""
+        failures: deque[BaseException] = deque()
+        ended: SimpleQueue[None] = SimpleQueue()
+
+        def help() -> None:
+            try:
+                do_all(left)
+            except BaseException as error:
+                left.clear()
+                failures.append(error)
+            finally:
+                ended.put(None)
+
+        helpers = 0
+        try:
+            for _ in range(min(self.count, len(left)) - 1):
+                # Not threading.Thread, nor an executor's: an interrupt may leave locked what they lock.
+                start_new_thread(copy_context().run, (help,))
+                helpers += 1
+            do_all(left)
+        finally:
+            left.clear()
+            for _ in range(helpers):
+                ended.get()
+        if failures:
+            raise failures[0]
 
     def end(self) -> None:
         """Do what is still waiting."""
@@ -130,9 +156,14 @@ class Follower(Generic[Item]):
             raise self.failures[0]
 
 
-def call(work: Callable[[], object]) -> None:
-    """Do some work."""
-    work()
+def do_all(left: deque[Callable[[], object]]) -> None:
+    """Do what is left until nothing is, whoever does the rest."""
+    while True:
+        try:
+            work = left.popleft()
+        except IndexError:
+            return
+        work()
 
 
 @contextlib.contextmanager
