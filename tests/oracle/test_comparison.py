@@ -263,7 +263,9 @@ def test_assert_matches_raises_with_the_report(case):
         case.assert_matches({"output": case.expected["output"] * 1.5})
     report = str(case.compare({"output": case.expected["output"] * 1.5}))
     assert str(caught.value).startswith(report)
-    assert str(caught.value)[len(report) :].split() == ["no", "known", "mistake", "gives", "these", "results"]
+    diagnosis = str(caught.value)[len(report) :].split("\n")
+    assert diagnosis[1] == "no known mistake gives these results"
+    assert diagnosis[2].startswith("the nearest is ")
     assert "1 of 1 results WRONG" in str(caught.value)
 
 
