@@ -93,6 +93,12 @@ def test_every_system_leads_to_its_paper_and_its_page(system):
     assert Path(system.derivation).name in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("system", npattn.CATALOGUE.values(), ids=npattn.CATALOGUE)
+def test_every_page_of_a_system_names_the_command_that_steps_through_it(system):
+    head = (REPOSITORY / system.derivation).read_text(encoding="utf-8").partition("\n## ")[0]
+    assert f"`npattn trace {system.key} --page {system.key}.html`" in head
+
+
 def rows_of_the_article():
     """The table that maps the article's terms to pages and names: the cells of each row."""
     readme = (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 
 import numpy as np
 
-from npattn.fast.blas import serial_product
+from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, cut_axis
 from npattn.fast.elementwise import keep_where
 from npattn.fast.threads import parallel_for
@@ -16,8 +17,6 @@ from npattn.typing import Array, Backward
 
 BLOCK_ROWS, BLOCK_COLUMNS = 512, 768
 """Rows and columns in a block at most: its pairs stay in the cache from one pass over them to the next."""
-MIN_BLOCKS_AT_ONCE = 12
-"""Blocks, at least, that are computed before their parts are added up: enough to keep the cores alike busy."""
 Block = tuple[slice, slice, slice]
 """Images, rows and columns of a block of affinities."""
 Parts = list[tuple[slice, tuple[Array, ...]]]
@@ -33,11 +32,11 @@ def is_worth_blocks(u: Array, v: Array) -> bool:
 def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """Compute but one of a_ij = a_ji, in blocks of the upper half, which their mirror image serves as well.
 
-    Several blocks are computed at the same time; what they add to rows and columns is summed behind them, in order.
+    Several blocks are computed at the same time; what they add to rows and columns is added in their order.
     """
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.zeros_like(values)
-    rounds = cut(u.shape[0], u.shape[2])
+    blocks = cut(u.shape[0], u.shape[2])
 
     def sum_block(at: slice, m: slice, n: slice) -> Parts:
         a = serial_product(transpose(u[at][..., m]), u[at][..., n])
@@ -47,7 +46,7 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
             parts.append((n, (serial_product(values[at][..., m], a),)))
         return parts
 
-    add_up(sum_block, rounds, sums)
+    add_up(sum_block, blocks, sums)
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
@@ -57,36 +56,49 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
         def differentiate_block(at: slice, m: slice, n: slice) -> Parts:
             a = serial_product(transpose(u[at][..., m]), u[at][..., n])
             np.maximum(a, 0, out=a)
-            da = serial_product(transpose(left[at][..., m]), right[at][..., n])
-            da = keep_where(a != 0, da)
-            rows = serial_product(u[at][..., n], transpose(da)), serial_product(dsums[at][..., n], transpose(a))
-            if n == m:
-                return [(m, rows)]
-            return [(m, rows), (n, (serial_product(u[at][..., m], da), serial_product(dsums[at][..., m], a)))]
+            kept = a != 0
+            dvalues_m = serial_product(dsums[at][..., n], transpose(a))
+            dvalues_n = serial_product(dsums[at][..., m], a) if n != m else None
+            da = keep_where(kept, multiply(transpose(left[at][..., m]), right[at][..., n], out=a))
+            parts: Parts = [(m, (serial_product(u[at][..., n], transpose(da)), dvalues_m))]
+            if n != m:
+                parts.append((n, (serial_product(u[at][..., m], da), dvalues_n)))
+            return parts
 
-        add_up(differentiate_block, rounds, du, dvalues)
+        add_up(differentiate_block, blocks, du, dvalues)
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
 
 
-def add_up(compute: Callable[[slice, slice, slice], Parts], rounds: list[list[Block]], *totals: Array) -> None:
-    """Compute the blocks of each round on all cores, and add what they give to the totals."""
-    for blocks in rounds:
-        found: dict[int, Parts] = {}
+def add_up(compute: Callable[[slice, slice, slice], Parts], blocks: list[Block], *totals: Array) -> None:
+    """Compute blocks on all cores, and add what they give to the totals, in their order.
 
-        def work(number: int, blocks: list[Block] = blocks, found: dict[int, Parts] = found) -> None:
-            found[number] = compute(*blocks[number])
+    The calling thread adds whenever it has computed a block: so little waits to be added, and the others compute on.
+    """
+    caller, found = get_ident(), dict[int, Parts]()
+    added = 0
 
-        parallel_for(work, range(len(blocks)), products=True)
-        for number, (at, _, _) in enumerate(blocks):
-            for positions, parts in found.pop(number):
+    def add():
+        nonlocal added
+        while added in found:
+            at = blocks[added][0]
+            for positions, parts in found.pop(added):
                 for total, part in zip(totals, parts, strict=True):
                     total[at, :, positions] += part
+            added += 1
+
+    def work(number):
+        found[number] = compute(*blocks[number])
+        if get_ident() == caller:
+            add()
+
+    parallel_for(work, range(len(blocks)), products=True)
+    add()
 
 
-def cut(images: int, positions: int) -> list[list[Block]]:
-    """Cut the upper half of the affinities into blocks of some images, rows and columns, in rounds of several blocks.
+def cut(images: int, positions: int) -> list[Block]:
+    """Cut the upper half of the affinities into blocks of some images, rows and columns.
 
     Of each block of rows the rows' own columns come first; those behind them are served by the mirror image too.
     """
@@ -94,12 +106,7 @@ def cut(images: int, positions: int) -> list[list[Block]]:
     largest = rows[0].stop * min(positions, BLOCK_COLUMNS)
     several = max(1, BLOCK_ROWS * BLOCK_COLUMNS // largest)
     at = [slice(i, i + several) for i in range(0, images, several)]
-    rounds: list[list[Block]] = []
-    for m in rows:
-        if not rounds or len(rounds[-1]) >= MIN_BLOCKS_AT_ONCE:
-            rounds.append([])
-        rounds[-1] += [(some, m, n) for n in [m, *cut_range(m.stop, positions)] for some in at]
-    return rounds
+    return [(some, m, n) for m in rows for n in [m, *cut_range(m.stop, positions)] for some in at]
 
 
 def cut_range(start: int, stop: int) -> list[slice]:

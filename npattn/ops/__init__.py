@@ -28,7 +28,7 @@ from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
-from npattn.ops.normalisation import batch_norm, l2_normalize
+from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
@@ -56,9 +56,11 @@ __all__ = [
     "global_max_pool",
     "global_pools",
     "gram",
+    "group_norm",
     "hard_sigmoid",
     "hard_swish",
     "l2_normalize",
+    "layer_norm",
     "linear",
     "masked_attention",
     "matmul",

@@ -10,7 +10,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["affinity_sums"]
 
-ROWS = 256
+ROWS = 64
 """Rows in a block: no more affinities than theirs are ever materialised."""
 
 

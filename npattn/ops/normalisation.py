@@ -1,4 +1,4 @@
-"""Normalisation: by statistics of the batch, and to unit length."""
+"""Normalisation: by statistics of the batch, of a position or of groups of channels, and to unit length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "l2_normalize"]
+__all__ = ["batch_norm", "group_norm", "l2_normalize", "layer_norm"]
 
 
 @primitive
@@ -86,6 +86,99 @@ def batch_norm(
 def channel_products(a: Array, b: Array) -> Array:
     """Add up products by channel: (B, C, H, W) twice to (C,)."""
     return np.einsum("bchw,bchw->c", a, b)
+
+
+@primitive
+def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> tuple[Array, Backward]:
+    """Give the channels of every position mean 0 and variance 1, then a learnt scale and shift: y = w x̂ + b.
+
+    Parameters
+    ----------
+    x : array, (..., C)
+        Channels last, as tokens have them.
+    weight, bias : array, (C,)
+        w and b.
+    eps : float, default 1e-5
+        ε, added to the (biased) variance: x̂ = (x - μ) / √(v + ε).
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``(dx, dweight, dbias)``.
+
+    Notes
+    -----
+    Ba, Kiros, Hinton: Layer Normalization, 2016, eq. 3 and 4. ``derivations/layer_norm.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> y, backward = layer_norm(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=0.0)
+    >>> y
+    array([[-1.,  1.]])
+    """
+    normal, back_standardize = standardize(x, (-1,), eps)
+    others = tuple(range(x.ndim - 1))
+
+    def backward(dy):
+        return back_standardize(dy * weight), (dy * normal).sum(axis=others), dy.sum(axis=others)
+
+    return normal * weight + bias, backward
+
+
+@primitive
+def group_norm(x: Array, weight: Array, bias: Array, groups: int, *, eps: float = 1e-5) -> tuple[Array, Backward]:
+    """Give every group of channels of every image mean 0 and variance 1, then each channel a learnt scale and shift.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    weight, bias : array, (C,)
+    groups : int
+        How many groups there are, of C / groups channels that follow each other. With one it is layer norm over the
+        whole map; with C it is instance norm.
+    eps : float, default 1e-5
+        ε, added to the (biased) variance.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``(dx, dweight, dbias)``.
+
+    Notes
+    -----
+    Wu, He: Group Normalization, ECCV 2018, eq. 1, 2 and 7. ``derivations/layer_norm.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 3.0, 10.0, 10.0]).reshape(1, 4, 1, 1)
+    >>> y, backward = group_norm(x, np.ones(4), np.zeros(4), groups=2)
+    >>> y.ravel().round(3)
+    array([-1.,  1.,  0.,  0.])
+    """
+    grouped = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    normal, back_standardize = standardize(grouped, (2, 3, 4), eps)
+    normal, scale = normal.reshape(x.shape), weight[:, None, None]
+
+    def backward(dy):
+        dx = back_standardize((dy * scale).reshape(grouped.shape)).reshape(x.shape)
+        return dx, channel_products(dy, normal), dy.sum(axis=(0, 2, 3))
+
+    return normal * scale + bias[:, None, None], backward
+
+
+def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Backward]:
+    """Bring what stands along some axes to mean 0 and variance 1: x̂ = (x - μ) / √(v + ε)."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    scale = 1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
+    normal = centred * scale
+
+    def backward(dnormal):  # without its parts that shift and that stretch x, to which x̂ is blind
+        along = (dnormal * normal).mean(axis=axes, keepdims=True)
+        return scale * (dnormal - dnormal.mean(axis=axes, keepdims=True) - normal * along)
+
+    return normal, backward
 
 
 @primitive

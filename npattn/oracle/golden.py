@@ -15,6 +15,7 @@ from npattn.ops.primitive import replacing
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
+from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format, representable
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
@@ -351,7 +352,7 @@ def draw_case(
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:
     """Compute the results with more digits than float64 has, where the machine can; of attention, a sample of them."""
-    with np.errstate(all="ignore"), replacing(sample_queries) if sampled else nullcontext():
+    with np.errstate(all="ignore"), replacing(divide), replacing(sample_queries) if sampled else nullcontext():
         return {name: np.asarray(y) for name, y in named_results(module, given.each(extend)).items()}
 
 

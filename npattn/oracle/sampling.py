@@ -10,8 +10,8 @@ import numpy as np
 from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.attention import transpose
-from npattn.ops.masking import keys_seen
 from npattn.ops.primitive import Primitive
+from npattn.oracle.dividing import ATTENTION, options_of_queries
 from npattn.oracle.extended import extend
 from npattn.typing import Array
 
@@ -53,13 +53,13 @@ def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     >>> bool(error[:, SAMPLE].max() == 0), bool(error.max() < 1e-14)
     (True, True)
     """
-    if called not in (ops.dot_product_attention, ops.masked_attention) or arguments[0].shape[-1] < MIN_QUERIES:
+    if called not in ATTENTION or arguments[0].shape[-1] < MIN_QUERIES:
         return NotImplemented
     q, k, v, *scale = arguments
     others, back_others = called.definition(
         *map(single, (q, k, v)), *scale, **{n: single(a) for n, a in options.items()}
     )
-    few = sampled_options(q, k, options) if called is ops.masked_attention else options
+    few = options_of_queries(q, k, SAMPLE, options) if called is ops.masked_attention else options
     sample, back_sample = called.definition(q[..., SAMPLE], k, v, *scale, **few)
     outputs = tuple(join(a, b) for a, b in zip(as_tuple(others), as_tuple(sample), strict=True))
 
@@ -100,13 +100,3 @@ def without_sample(dy: Any) -> Any:
     rest = dy.copy()
     rest[..., SAMPLE] = 0
     return rest
-
-
-def sampled_options(q: Array, k: Array, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the options of a masked attention those of the sample: a band, which counts queries, becomes a mask."""
-    found = dict(options)
-    if found.get("bias") is not None:
-        found["bias"] = found["bias"][..., SAMPLE, :]
-    band, mask = found.pop("band", (None, None)), found.pop("mask", None)
-    rows = list(range(q.shape[-1]))[SAMPLE]
-    return found | {"mask": keys_seen(q, k, rows, band=band, lengths=None, mask=mask)}

@@ -35,8 +35,16 @@ SIZES = {
     "biggr",
     "displaystyle",
 }
+LISTS = {"aligned", "gathered"}
+"""Surroundings of equations below each other, which need no brackets."""
 RAISED = str.maketrans("0123456789+-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻")
-TIDIED = [(r"\s{3,}", "   "), (r"(?<=[(\[⟨]) +| +(?=[,;)\]⟩])", ""), (r"\b(exp|log|max|min) (?=\()", r"\1")]
+TIDIED = [
+    (r"(?<=[(\[⟨]) +| +(?=[,;)\]⟩])", ""),
+    (r",;", ",   "),
+    (r"\s+(?==)", " "),
+    (r"\s{3,}", "   "),
+    (r"\b(exp|log|max|min) (?=\()", r"\1"),
+]
 """Spaces that LaTeX doesn't show, or shows narrower."""
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", flags=re.DOTALL)
 
@@ -59,6 +67,8 @@ def to_plain(latex: str) -> str:
     'p_bc = 1/N Σ_n x_bcn'
     >>> to_plain(r"\sigma(z) = \frac{1}{1 + e^{-z}}, \qquad d^{-1/2} \le \sqrt{u^2 + 1}")
     'σ(z) = 1/(1 + e^(-z)),   d^(-1/2) ≤ √(u² + 1)'
+    >>> to_plain(r"\begin{aligned} u & = 2 v, \\ w & = \begin{bmatrix} 1 \cr 2 \end{bmatrix} \end{aligned}")
+    'u = 2 v,   w = [1; 2]'
     """
     tokens = Tokens(TOKEN.findall(latex))
     text = "".join(write(tokens))
@@ -112,8 +122,8 @@ def write_one(token: str, tokens: Tokens) -> Iterator[str]:
     elif name in STYLES:
         yield argument(tokens)
     elif name in ("begin", "end"):
-        argument(tokens)
-        yield "[" if name == "begin" else "]"
+        listed = argument(tokens) in LISTS
+        yield "" if listed else "[" if name == "begin" else "]"
         tokens.skip_space()
     elif name in SIZES:
         tokens.skip_space()

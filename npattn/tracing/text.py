@@ -24,7 +24,7 @@ WIDTH = 80
 """Columns of a terminal."""
 NUMBER = 11
 """Columns of a number in the table."""
-RESIDUE = 1e-15
+RESIDUE = 1e-14
 """What is smaller is written as 0 where all numbers are written."""
 Named = tuple[str, Any]
 

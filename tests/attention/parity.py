@@ -1,6 +1,7 @@
 """What several systems are held to: the published PyTorch form, and the order of positions."""
 
 import numpy as np
+import pytest
 
 
 def in_pytorch(name):
@@ -56,6 +57,19 @@ def assert_state_dict_loads(module, reference, inputs=None, *, atol=1e-6):
         inputs = [np.random.RandomState(0).standard_normal((2, module.channels, 6, 5)).astype(np.float32)]
     expected = reference(*map(torch.tensor, inputs)).detach().numpy()
     np.testing.assert_allclose(module(params, *inputs).output, expected, rtol=1e-5, atol=atol)
+
+
+def assert_starts_as(module, published):
+    """Hold initial values to those that PyTorch draws for `published(module)`: as spread out, and as far from 0.
+
+    They are uniform or constant, so the largest of n comes within a few n-ths of its bound.
+    """
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    theirs = {name: tensor.numpy() for name, tensor in published(module).state_dict().items()}
+    for name, ours in module.init(seed=1).items():
+        assert ours.std() == pytest.approx(theirs[name].std(), rel=2 / ours.size**0.5), name
+        assert np.abs(ours).max() == pytest.approx(np.abs(theirs[name]).max(), rel=10 / ours.size), name
 
 
 def rearranged(x, order):

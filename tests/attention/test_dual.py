@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import ChannelAttention, DualAttentionHead, PositionAttention
 from npattn.oracle import generic_values, gradcheck
+from tests.attention.parity import assert_starts_as
 from tests.attention.test_channel import published as published_channel
 from tests.attention.test_position import published as published_position
 from tests.strategies import danet_modules, seeds
@@ -105,6 +106,10 @@ def test_gradients_agree_with_the_complex_step_in_training(module):
     params, inputs = values(module)
     report = gradcheck(module, params, inputs, method="adjoint")
     assert report.passed, report
+
+
+def test_training_starts_where_pytorch_starts():
+    assert_starts_as(DualAttentionHead(in_channels=1024, classes=150), published)
 
 
 def test_without_dropout_fused_scores_are_those_of_the_sum():

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import MultiScaleConcat
 from npattn.oracle import generic_values, gradcheck
+from tests.attention.parity import assert_starts_as
 from tests.strategies import multi_scale_modules, seeds
 
 
@@ -89,6 +90,10 @@ def test_a_published_state_dict_loads_unchanged(rates):
 def test_gradients_agree_with_the_complex_step_in_training(module, seed):
     report = gradcheck(module, *generic_values(module, batch=4, seed=seed), method="adjoint")
     assert report.passed, report
+
+
+def test_training_starts_where_pytorch_starts():
+    assert_starts_as(MultiScaleConcat(in_channels=64, out_channels=32, rates=(2, 3)), published)
 
 
 def test_a_rate_beyond_the_map_reads_its_own_position_alone():

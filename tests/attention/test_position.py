@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import PositionAttention
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_state_dict_loads
+from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_starts_as, assert_state_dict_loads
 from tests.memory import peak_memory, peak_of_pass
 from tests.strategies import cases, pam_modules, seeds
 
@@ -72,6 +72,10 @@ def test_queries_and_keys_have_a_fraction_of_the_channels_and_at_least_one(chann
     assert key_channels == max(1, channels // reduction) == module.key_channels
     assert shapes["query_conv.weight"] == shapes["key_conv.weight"] == (key_channels, channels, 1, 1)
     assert shapes["value_conv.weight"] == (channels, channels, 1, 1)
+
+
+def test_training_starts_where_pytorch_starts():
+    assert_starts_as(PositionAttention(channels=512, reduction=4), published)
 
 
 def test_at_the_start_the_map_passes_as_it_is_and_only_the_scale_learns():

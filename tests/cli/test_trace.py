@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import npattn
+from npattn.cli.trace import SMALL_SIZE, draw_upstream, shrink, small_values
 from npattn.tracing.pages import equations
 from tests.cli.running import assert_one_complaint
 from tests.strategies import SYSTEMS
@@ -46,6 +47,16 @@ def test_the_small_example_can_be_checked_with_a_pencil(command):
     assert z == [w[1] * p[0] + w[2] * p[1], w[0] * p[0] + w[1] * p[1]]
     assert "(1)  p_bc = 1/N Σ_n x_bcn\n     p, back_pool = ops.global_average_pool(x)\n     p = [" in out
     assert all(f"\n{tag}  " in out for tag in equations("efficient_channel"))
+
+
+@pytest.mark.parametrize("key", ["se", "eca", "cbam-channel", "mhsa", "sdpa"])
+def test_on_paper_gates_differ_and_every_parameter_has_a_gradient(key):
+    module = shrink(npattn.CATALOGUE[key].example())
+    params, inputs = small_values(module, SMALL_SIZE, seed=0)
+    run = module(params, *inputs.values())
+    _, grads = run.backward(draw_upstream(run.output, 0, whole=True))
+    assert all(np.unique(a.round(3)).size == a.size for name, a in run.attention.items() if name == "channel")
+    assert all(np.abs(gradient).max() > 1e-3 for gradient in grads.values())
 
 
 def test_a_pixel_shows_what_the_map_has_there(command):

@@ -1,4 +1,4 @@
-import itertools
+import time
 
 import numpy as np
 import pytest
@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.fast.affinity import cut
+from npattn.fast import threads
+from npattn.fast.affinity import add_up, cut
 from tests.memory import peak_of_both
 from tests.ops.primitives import normal, patched, way_taken
 from tests.ops.test_affinity import both, features_and_maps
@@ -33,13 +34,27 @@ def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
 @given(st.integers(0, 5), st.integers(1, 20), tilings)
 def test_blocks_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
     with patched("BLOCK_ROWS", tiling[0]), patched("BLOCK_COLUMNS", tiling[1]):
-        rounds = cut(images, positions)
+        blocks = cut(images, positions)
     visits = np.zeros((images, positions, positions))
-    for at, rows, columns in itertools.chain(*rounds):
+    for at, rows, columns in blocks:
         visits[at, rows, columns] += 1
         if columns != rows:
             visits[at, columns, rows] += 1
     np.testing.assert_array_equal(visits, 1)
+
+
+def test_parts_are_added_in_their_order_whoever_computes_them(monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: 4)
+    blocks = [(slice(0, 1), slice(0, 1), slice(i, i + 1)) for i in range(40)]
+    random, total = np.random.RandomState(0), np.zeros((1, 1, 1), np.float32)
+    values, pauses = random.standard_normal(40).astype(np.float32), random.uniform(0, 2e-3, 40)
+
+    def compute(at, m, n):
+        time.sleep(pauses[n.start])
+        return [(m, (values[n.start].reshape(1, 1, 1),))]
+
+    add_up(compute, blocks, total)
+    assert total[0, 0, 0] == np.add.accumulate(values)[-1]
 
 
 @pytest.mark.parametrize(("positions", "large"), [(255, False), (256, True), (257, True)])

@@ -127,6 +127,12 @@ CASES = [
         for training in (True, False)
     ),
     (ops.l2_normalize, shaped((2, 3, 2, 2)), {}, 1e-12),
+    (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
+    (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
+    *(
+        (ops.group_norm, shaped((2, 4, 2, 3), (4,), (4,)), {"groups": groups, "eps": eps}, 1e-12)
+        for groups, eps in [(1, 1e-5), (2, 0.3), (4, 1e-5)]
+    ),
     (ops.l2_normalize, [9 * normal(2, 3, 2, 2)], {"eps": 0.3}, 1e-12),
     *((ops.average_pool, shaped((2, 3, 4, 5)), {"axis": axis}, 1e-13) for axis in (1, 2, 3, (2, 3))),
     *((ops.max_pool, shaped((2, 3, 4, 5)), {"axis": axis}, 1e-13) for axis in (1, 2, 3)),

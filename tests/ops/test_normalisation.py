@@ -66,6 +66,60 @@ def test_inference_remembers_nothing_and_writes_to_nothing():
 
 
 @settings(max_examples=20)
+@given(st.lists(sizes, min_size=1, max_size=3), st.sampled_from([1e-5, 1.0]), seeds)
+def test_layer_norm_and_its_gradients_agree_with_pytorch(shape, eps, seed):
+    torch = pytest.importorskip("torch")
+    x, dy = normal(*shape, seed=seed), normal(*shape, seed=seed + 1)
+    weight, bias = normal(2, shape[-1], seed=seed + 2)
+
+    def published(x, weight, bias):
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+    expected, gradients = torch_gradients(published, dy, x, weight, bias)
+    y, backward = ops.layer_norm(x, weight, bias, eps=eps)
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-11)
+    for ours, theirs in zip(backward(dy), gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10 * max(1, np.abs(theirs).max()))
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([(1, 3), (4, 1), (2, 2), (3, 2)]), st.tuples(sizes, sizes), st.sampled_from([1e-5, 1.0]), seeds)
+def test_group_norm_and_its_gradients_agree_with_pytorch(grouping, size, eps, seed):
+    torch = pytest.importorskip("torch")
+    groups, channels = grouping[0], grouping[0] * grouping[1]
+    x, dy = normal(2, 2, channels, *size, seed=seed)
+    weight, bias = normal(2, channels, seed=seed + 2)
+
+    def published(x, weight, bias):
+        return torch.nn.functional.group_norm(x, groups, weight, bias, eps)
+
+    expected, gradients = torch_gradients(published, dy, x, weight, bias)
+    y, backward = ops.group_norm(x, weight, bias, groups, eps=eps)
+    np.testing.assert_allclose(y, expected, rtol=1e-9, atol=1e-11)
+    for ours, theirs in zip(backward(dy), gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10 * max(1, np.abs(theirs).max()))
+
+
+def test_one_group_normalises_an_image_and_as_many_as_channels_each_channel():
+    x = 3 * normal(2, 4, 3, 5) + 1
+    one, zero = np.ones(4), np.zeros(4)
+    whole, _ = ops.group_norm(x, one, zero, 1, eps=0.0)
+    np.testing.assert_allclose(whole.mean(axis=(1, 2, 3)), 0, atol=1e-15)
+    np.testing.assert_allclose(whole.var(axis=(1, 2, 3)), 1, rtol=1e-14)
+    apart, _ = ops.group_norm(x, one, zero, 4, eps=0.0)
+    np.testing.assert_allclose(apart.mean(axis=(2, 3)), 0, atol=1e-15)
+    np.testing.assert_allclose(apart.var(axis=(2, 3)), 1, rtol=1e-14)
+
+
+def test_a_group_of_one_number_leaves_nothing_but_the_bias():
+    y, backward = ops.layer_norm(np.array([[3.0], [7.0]]), np.array([2.0]), np.array([5.0]))
+    np.testing.assert_array_equal(y, 5)
+    dx, dweight, dbias = backward(np.ones((2, 1)))
+    np.testing.assert_array_equal(dx, 0)
+    assert (dweight, dbias) == (0, 2)
+
+
+@settings(max_examples=20)
 @given(st.tuples(sizes, st.integers(1, 6), sizes, sizes), st.sampled_from([1e-12, 1e-5, 0.1]), seeds)
 def test_unit_length_and_its_gradient_agree_with_pytorch(shape, eps, seed):
     torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 import npattn
 from npattn.oracle import golden, threads
-from npattn.oracle.threads import pass_threads
+from npattn.oracle.threads import Follower, pass_threads
 
 
 def blas_threads():
@@ -85,3 +85,45 @@ def test_interrupts_at_any_moment_leave_threads_that_go_on():
 def test_cores_are_those_that_the_process_may_use(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7})
     assert threads.count_cores() == 3
+
+
+def test_a_follower_has_one_item_at_most_in_hand_and_one_before_it():
+    made, taken, most = [], [], []
+
+    def follow(items):
+        for item in items:
+            most.append(len(made) - len(taken))
+            taken.append(item)
+
+    with Follower(follow) as follower:
+        for item in range(50):
+            made.append(item)
+            follower.hand_over(item)
+    assert taken == made
+    assert max(most) <= 3
+
+
+def test_what_a_follower_raises_is_raised_at_the_end_and_keeps_nobody_waiting():
+    def fail(items):
+        next(items)
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"), Follower(fail) as follower:
+        for item in range(5):
+            follower.hand_over(item)
+
+
+def test_a_follower_ends_with_its_maker_and_is_not_begun_for_nothing():
+    begun, ended = [], []
+
+    def follow(items):
+        begun.append(None)
+        ended.extend(items)
+
+    with Follower(follow):
+        pass
+    assert not begun
+    with pytest.raises(KeyError), Follower(follow) as follower:
+        follower.hand_over(1)
+        raise KeyError
+    assert ended == [1]

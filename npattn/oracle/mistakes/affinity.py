@@ -99,6 +99,10 @@ ADDED = [
     spoilt("squared", "forward", rectify=lambda a: rectified(a) * a),
     spoilt("exponentials (softmax)", "forward", rectify=np.exp),
     instead(NAME, "divided by the totals of the other axis", divided_by_own_total, several),
+    *(
+        instead(NAME, f"epsilon {eps} added to the totals", changed_totals(lambda s, a, eps=eps: s + eps), several)
+        for eps in (0.1, 1e-2, 1e-3)
+    ),
     instead(NAME, "totals left out", changed_totals(lambda s, a: np.ones_like(s)), several),
     instead(NAME, "number of positions for totals", changed_totals(lambda s, a: np.full_like(s, a.shape[-1])), several),
     mistake(NAME, "gradient of the totals with its sign turned", "backward", turned_totals, several),

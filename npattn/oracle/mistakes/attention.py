@@ -9,7 +9,6 @@ from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail,
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
-from npattn.oracle.mistakes.taping import untape
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -231,9 +230,9 @@ def scale_left_out(original, q, k, v, scale, **options):
     return right, unscaled_backward
 
 
-def not_divided(z):
-    """Take exponentials, not brought to a sum of 1; the maximum that is taken off is a constant."""
-    return np.exp(z - untape(z).max(axis=-1, keepdims=True))
+def not_divided(_, *qkv):
+    """Take exponentials, not brought to a sum of 1, from which a constant maximum was taken off."""
+    return attention(*qkv, weigh=exponentials, differentiate=sum_left_out)
 
 
 def without_self(z):
@@ -255,8 +254,23 @@ def of_head_0(a):
     return np.concatenate([a[:, :1]] * a.shape[1], axis=1)
 
 
+def viewed(o):
+    """Read positions by channels in memory as channels by positions."""
+    return transpose(o).reshape(o.shape)
+
+
+def viewed_across_heads(o):
+    """Read heads by positions by channels in memory as positions by channels of all heads."""
+    batch, heads, channels, positions = o.shape
+    return transpose(transpose(o).reshape(batch, positions, heads * channels)).reshape(o.shape)
+
+
 def one_head_of_keys(original, q, k, v, scale):
     return original(q, of_head_0(k), of_head_0(v), scale)
+
+
+def several_rows(q, *_):
+    return min(q.shape[-2:]) > 1
 
 
 def square(q, k, *_):
@@ -281,7 +295,9 @@ ADDED = [
     gradient(NAME, 2, "dv dropped", dropped),
     *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
     *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
-    weighed("weights not divided by their sum", not_divided),
+    instead(NAME, "weights not divided by their sum", not_divided, several_keys, way="both"),
+    value(NAME, "output viewed without a transpose", lambda o, *_: viewed(o), several_rows),
+    value(NAME, "heads merged without a transpose", lambda o, *_: viewed_across_heads(o), heads),
     weighed("divided by the number of keys, no softmax", lambda z: z / z.shape[-1]),
     weighed("diagonal masked: no position sees itself", without_self, square),
     weighed("softmax over heads", lambda z: softmax(z, 1), heads),

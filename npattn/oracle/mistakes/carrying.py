@@ -21,6 +21,8 @@ NUM_GRADIENTS = {
     "conv2d": 3,
     "dot_product_attention": 3,
     "gate": 2,
+    "group_norm": 3,
+    "layer_norm": 3,
     "linear": 3,
     "masked_attention": 5,
     "matmul": 2,

@@ -21,6 +21,7 @@ from npattn.oracle.mistakes import (
     selecting,
     several_steps,
     softmax,
+    standardizing,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -29,11 +30,23 @@ from npattn.oracle.mistakes.mistake import Mistake
 __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
 
 MAPS = convolution, pooling
+NORMS = standardizing, l2_normalize
 POINTWISE = elementwise, gating, batch_norm
 PRODUCTS = products, attention, masking, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
-IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
-HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
+IN_ORDER = (
+    *MAPS,
+    *POINTWISE,
+    standardizing,
+    l2_normalize,
+    softmax,
+    *PRODUCTS,
+    *MOVING,
+    passes,
+    several_steps,
+    precision,
+)
+HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, *NORMS, *PRODUCTS, passes)
 
 FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
 FAULTS += [mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT]

@@ -50,9 +50,14 @@ def heads_together(x, sizes, axis):
 
 def heads_interleaved(x, sizes, axis):
     """Take every so many-th channel for a head."""
-    parts = x.reshape(len(x), len(sizes), sizes[0], *x.shape[2:])
-    mixed = parts.swapaxes(2, 3)
-    return mixed.reshape(len(x), len(sizes), *mixed.shape[2:]).reshape(parts.shape).reshape(x.shape)
+    mixed = x.reshape(len(x), len(sizes), x.shape[2], sizes[0], *x.shape[3:]).swapaxes(2, 3)
+    return mixed.reshape(x.shape)
+
+
+def channels_interleaved(x, sizes, axis):
+    """Write heads side by side that stand one behind the other."""
+    mixed = x.reshape(len(x), len(sizes), sizes[0], *x.shape[2:]).swapaxes(2, 3)
+    return mixed.reshape(x.shape)
 
 
 def of_heads(x, sizes, axis):
@@ -91,6 +96,8 @@ ADDED = [
     ),
     argument("split", 0, "query, key and value of a head stored together", heads_together, of_heads),
     argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
+    argument("split", 0, "heads interleaved, the other way round", channels_interleaved, of_heads),
+    value("add", "followed by a ReLU", lambda y, *terms: np.maximum(y, 0), lambda *terms: terms[0].ndim == 4),
     value("add", "residual lost", lambda y, x, *others: y - x),
     value("add", "residual twice", lambda y, x, *others: y + x),
     value("add", "branch lost", lambda y, x, *others: x * 1.0),

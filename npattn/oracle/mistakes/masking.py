@@ -8,7 +8,7 @@ import numpy as np
 from npattn.ops.masking import keys_seen, sum_to
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
-from npattn.oracle.mistakes.attention import map_detached, padded_scale, scale_left_out
+from npattn.oracle.mistakes.attention import map_detached, padded_scale, scale_left_out, viewed
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -214,8 +214,8 @@ def scale_twice(g, dy, *qkv, **_):
     return g * qkv[3]
 
 
-def is_boolean(*_, mask, **__):
-    return mask is not None and mask.dtype == bool
+def turned_over(*_, mask, **__):
+    return (mask == 0).astype(mask.dtype)
 
 
 def hides(q, k, *_, band, lengths, mask, **__):
@@ -275,6 +275,18 @@ def of_head_0(y, x, times, axis):
     return np.concatenate([x[:, :1]] * y.shape[axis], axis)
 
 
+def by_all_channels(q, *_, **__):
+    return (q.shape[1] * q.shape[2]) ** -0.5
+
+
+def with_heads(q, *_, **__):
+    return q.ndim == 4 and q.shape[1] > 1
+
+
+def several_rows(q, *_, **__):
+    return min(q.shape[-2:]) > 1
+
+
 def heads_served(g, dy, q, *_, **__):
     return g / q.shape[1]
 
@@ -284,7 +296,7 @@ ADDED = [
     with_mistake("mask transposed: queries hidden for keys", both(alike, hides), see=transposed_pairs),
     with_mistake("padding alone seen", given("lengths"), see=padding_alone),
     with_mistake("softcap behind the mask", both(given("softcap"), hides), low="cap"),
-    with_mistake("mask added to the logits", is_boolean, see=mask_ignored, added=lambda mask: mask * 1.0),
+    with_mistake("mask added to the logits", given("mask"), see=mask_ignored, added=lambda mask: mask * 1.0),
     argument(NAME, "lengths", "lengths of the first image for all", lengths_of_image_0, several_lengths, way="both"),
     argument(
         NAME,
@@ -300,6 +312,9 @@ ADDED = [
     gradient(NAME, 3, "of the bias averaged over heads", heads_served, serves_heads),
     argument(NAME, "bias", "bias in base 2", lambda *_, bias, **__: bias * math.log(2), given("bias")),
     value("repeat", "first head for all", of_head_0, shared),
+    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
+    argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, with_heads),
+    value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),
     with_mistake("mask after softmax", hides, late=True),
@@ -307,7 +322,7 @@ ADDED = [
     with_mistake("map transposed", alike, turned=True),
     with_mistake("masked logits 0, not -∞", hides, low=0.0),
     argument(NAME, "band", "causal mask turned over", turned_band, has_last, way="both"),
-    argument(NAME, "mask", "mask turned over", lambda *_, mask, **__: ~mask, is_boolean, way="both"),
+    argument(NAME, "mask", "mask turned over", turned_over, given("mask"), way="both"),
     argument(NAME, "bias", "bias lost", lambda *_, **__: None, given("bias")),
     argument(NAME, "bias", "bias twice", lambda *_, bias, **__: 2 * bias, given("bias"), way="both"),
     argument(NAME, "bias", "bias taken off", lambda *_, bias, **__: -bias, given("bias"), way="both"),

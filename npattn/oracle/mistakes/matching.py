@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
-from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
+from npattn.oracle.steps import Recorded, feeds_of, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -260,6 +260,33 @@ class Search:
         measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
         return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
 
+    def fed_from(self) -> dict[tuple[str, int], tuple[set[str], set[str]]]:
+        """Name the results that are made from what each call's line computes: forward and back, and back alone."""
+        try:
+            feeds = feeds_of(self.module, self.given)
+        except UNFIT:
+            return {}  # a system's own code that no such array goes through
+
+        def fed(tag: str) -> set[str]:
+            return {name for node, names in feeds.items() if node.startswith(f"{tag} ") for name in names}
+
+        calls = self.tags().items()
+        return {
+            call: (fed(place.tag) | fed(place.back_tag), fed(place.back_tag))
+            for call, place in calls
+            if place.tag and place.back_tag
+        }
+
+    def can_explain(
+        self, mistake: Mistake, site: int, fed: Mapping[tuple[str, int], tuple[set[str], set[str]]]
+    ) -> bool:
+        """Tell whether all that is wrong is made from what the lines compute that a mistake stands in."""
+        numbers = self.places[mistake][:-1] if site == EVERY else [site]
+        if not mistake.primitive or any((mistake.primitive, number) not in fed for number in numbers):
+            return True
+        back = mistake.way == "backward"
+        return self.wrong <= set().union(*(fed[mistake.primitive, number][back] for number in numbers))
+
     def in_order(self) -> Iterator[tuple[Mistake, int]]:
         """Yield mistakes with their places, the likeliest first."""
         late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
@@ -272,14 +299,20 @@ class Search:
 
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
-        for place in self.in_order():
-            if time.perf_counter() > self.deadline:
-                self.complete = False
-                break
-            found = self.try_mistakes(place)
-            if found is not None:
-                self.tried.append(found)
-        return [one for one in self.tried if one.misfit.fits]
+        fed, order = self.fed_from(), list(self.in_order())
+        likely = [place for place in order if self.can_explain(*place, fed)]
+        for group in likely, [place for place in order if place not in set(likely)]:
+            for place in group:
+                if time.perf_counter() > self.deadline:
+                    self.complete = False
+                    break
+                found = self.try_mistakes(place)
+                if found is not None:
+                    self.tried.append(found)
+            fitting = [one for one in self.tried if one.misfit.fits]
+            if fitting:
+                return fitting
+        return []
 
     def pairs(self, most: int = 40) -> list[Candidate]:
         """Try pairs of mistakes in different places that together explain all that is wrong."""
@@ -349,4 +382,9 @@ def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarr
 def ranked(ruler: Ruler, fitting: Sequence[Candidate]) -> list[Candidate]:
     """Sort mistakes whose results fit, the likeliest first; of equals the single ones, and those in one place."""
     best = sorted(fitting, key=lambda one: sum(one.misfit.squares.values()))
-    return sorted(best, key=lambda one: (-round(ruler.better(one.misfit, best[0].misfit)), len(one.mistakes)))
+
+    def place(one: Candidate) -> tuple[int, int, bool]:
+        likelihood = round(ruler.better(one.misfit, best[0].misfit))
+        return -likelihood, len(one.mistakes), not one.mistakes[0][0].primitive
+
+    return sorted(best, key=place)

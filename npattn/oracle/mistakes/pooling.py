@@ -137,11 +137,24 @@ def of_other_length(p, x, axis):
     return p * (x.shape[axis] / x.shape[5 - axis])
 
 
+def by_padded(tile):
+    return lambda p, *pool: p * (count(*pool) / (-(-count(*pool) // tile) * tile))
+
+
+def unpadded(tile):
+    return lambda *pool: count(*pool) % tile > 0
+
+
 def not_square(x, axis):
     return axis in (2, 3) and x.shape[2] != x.shape[3]
 
 
 ADDED = [
+    *(
+        value(name, f"divided by the size padded to {tile}", by_padded(tile), unpadded(tile))
+        for name in AVERAGES
+        for tile in (4, 8, 32)
+    ),
     value("average_pool", "divided by the length of the other axis", of_other_length, not_square),
     value(
         LSE, "base 2 throughout", lambda p, x: np.log(np.exp(x * math.log(2)).sum(axis=(2, 3))) / math.log(2), on_map

@@ -19,7 +19,15 @@ __all__ = ["NARROW", "roundings"]
 
 CLOSE = 2.5
 """Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
+FEW = 8
+"""Numbers whose errors are along them by chance."""
+BY_CHANCE = 2.0
+"""How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
+
+
+ALONG = 0.8
+"""Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
 
 
 class NarrowSums(Rounding):
@@ -59,7 +67,9 @@ def roundings(search: Search) -> list[Candidate]:
     list of Candidate
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
-    found = []
+    found: list[Candidate] = []
+    if any(abs(along(search, name)) > ALONG for name in search.wrong):
+        return found
     for name, rounding in ways(search):
         try:
             results = run_on(rounding, search.recorded(search.module), search.given)
@@ -72,6 +82,17 @@ def roundings(search: Search) -> list[Candidate]:
     return sorted(found, key=lambda one: one.misfit.worst)
 
 
+def along(search: Search, name: str) -> float:
+    """Return the cosine between a result's errors and what it should be; 0 of few numbers, which say nothing."""
+    judged = np.isfinite(search.case.budget[name])
+    right = search.case.expected[name][judged].astype(np.float64)
+    error = search.ruler.results[name][judged] - right
+    if right.size < FEW or not np.isfinite(error).all():
+        return 0.0
+    lengths = float(np.linalg.norm(error) * np.linalg.norm(right))
+    return float(np.vdot(error, right)) / lengths if lengths else 0.0
+
+
 def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
     """Compare the sizes of errors, result by result; those of results that are right may be smaller alone."""
     distances, squares = {}, {}
@@ -80,6 +101,8 @@ def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
         ratio = np.log((square + 1e-3) / (found + 1e-3)) / 2
         if name not in search.wrong:
             ratio = max(0.0, ratio)
-        distances[name] = float(np.abs(ratio) / np.log(CLOSE)) if np.isfinite(ratio) else np.inf
+        count = min(search.case.freedom[name], search.case.expected[name].size)
+        most = np.log(CLOSE) + BY_CHANCE / np.sqrt(max(count, 1.0))
+        distances[name] = float(np.abs(ratio) / most) if np.isfinite(ratio) else np.inf
         squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
     return Misfit(distances, squares)

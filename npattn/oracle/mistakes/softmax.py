@@ -6,8 +6,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
-from npattn.oracle.mistakes.mistake import always, argument, gradient, value
-from npattn.oracle.mistakes.taping import untape
+from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -80,9 +79,10 @@ HELD_OUT = [
 ]
 
 
-def not_divided(z, axis):
-    """Take exponentials; the maximum that is taken off is a constant."""
-    return np.exp(z - untape(z).max(axis=axis, keepdims=True))
+def not_divided(_, z, axis):
+    """Take exponentials, from which a constant maximum was taken off."""
+    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    return e, lambda ds: e * ds
 
 
 def softmin(z, axis=-1):
@@ -110,7 +110,7 @@ ADDED = [
         lambda s, z, axis: softmax(z.max(axis=-2, keepdims=True) - z, axis),
         several_rows,
     ),
-    value("softmax", "not divided by the sum", lambda s, z, axis: not_divided(z, axis), several),
+    instead("softmax", "not divided by the sum", not_divided, several, way="both"),
     differentiated("sum over the wrong axis", lambda s, ds, axis: s * (ds - rowsum(s, ds, -2)), several_rows),
     value("softmax", "divided by the largest, not the sum", lambda s, z, axis: s / s.max(axis=axis, keepdims=True)),
 ]

@@ -15,6 +15,15 @@ from npattn.parameters import Parameter, ones, uniform_fan_in, zeros
 from npattn.typing import Array, Params
 
 
+def require_groups(module: GroupNorm | Conv2d, *names: str) -> None:
+    """Refuse groups that can't share these numbers of channels equally."""
+    for name in names:
+        if getattr(module, name) % module.groups:
+            raise ValueError(
+                f"{type(module).__name__}: groups={module.groups}; expected a divisor of {name}={getattr(module, name)}"
+            )
+
+
 @dataclass(frozen=True)
 class BatchNorm(PrimitiveSystem):
     """`ops.batch_norm`; in training the new running statistics are results."""
@@ -55,6 +64,60 @@ class BatchNorm(PrimitiveSystem):
 
 
 @dataclass(frozen=True)
+class LayerNorm(PrimitiveSystem):
+    """`ops.layer_norm` of tokens, (B, N, C)."""
+
+    key: ClassVar = "ops.layer_norm"
+    primitive = staticmethod(ops.layer_norm)
+    options: ClassVar = ({"eps": 1.0}, {"channels": 1}, {"channels": 96})
+
+    channels: int = integer(least=1, default=16)
+    eps: float = number(default=1e-5)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the tokens."""
+        return {"x": (batch, height * width, self.channels)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the tokens."""
+        return {"output": (batch, height * width, self.channels)}
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare scale and shift."""
+        return {"weight": ones(self.channels), "bias": zeros(self.channels)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return epsilon."""
+        return {"eps": self.eps}
+
+
+@dataclass(frozen=True)
+class GroupNorm(PrimitiveSystem):
+    """`ops.group_norm`."""
+
+    key: ClassVar = "ops.group_norm"
+    primitive = staticmethod(ops.group_norm)
+    options: ClassVar = ({"groups": 1}, {"groups": 16}, {"eps": 1.0})
+
+    channels: int = integer(least=1, default=16)
+    groups: int = integer(least=1, default=4)
+    eps: float = number(default=1e-5)
+
+    def __post_init__(self) -> None:
+        """Refuse, besides, groups that can't share the channels equally."""
+        super().__post_init__()
+        require_groups(self, "channels")
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare scale and shift."""
+        return {"weight": ones(self.channels), "bias": zeros(self.channels)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return groups and epsilon."""
+        return {"groups": self.groups, "eps": self.eps}
+
+
+@dataclass(frozen=True)
 class Conv2d(PrimitiveSystem):
     """`ops.conv2d`, with square kernels; without `padding` the map keeps its size, but for the stride."""
 
@@ -86,11 +149,7 @@ class Conv2d(PrimitiveSystem):
     def __post_init__(self) -> None:
         """Refuse, besides, groups that can't share the channels equally."""
         super().__post_init__()
-        for name in ("channels", "out_channels"):
-            if getattr(self, name) % self.groups:
-                raise ValueError(
-                    f"{type(self).__name__}: groups={self.groups}; expected a divisor of {name}={getattr(self, name)}"
-                )
+        require_groups(self, "channels", "out_channels")
 
     @property
     def margin(self) -> int:

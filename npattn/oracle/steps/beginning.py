@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["first_wrong", "in_order", "where_it_begins"]
 
 WIDTH = 80
-MOST_LISTED = 12
-"""Steps of a list; of more the first are only counted."""
+MOST_LISTED, MOST_HIDDEN, MOST_READ = 12, 6, 4
+"""Steps of a list, steps that what is right hides, and parameters; of more the first, or all, are only counted."""
 NEAR = 0.5
 """Share of its limit beyond which a step, though it may be right, may be where a mistake begins."""
 NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
@@ -129,26 +129,29 @@ def describe_suspects(
     last = [f"the writing of {wrong[0]}"] if len(wrong) == 1 else []
     where = "upstream of all that is wrong" + (" and of nothing that is right" if right else "")
     names = [*listed(suspects.clear), *last]
-    hidden = ", ".join(listed(suspects.hidden))
+    hidden = ", ".join(listed(suspects.hidden, MOST_HIDDEN))
     if names:
         begins = "begins in" if len(wrong) == 1 else "if it is one mistake, it begins in"
         lines += wrapped(f"{begins} {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
-        lines += wrapped(f"or, if what is right hides it, in {hidden}") if hidden else []
+        lines += wrapped(f"or, if what is right hides it or recomputes it, in {hidden}") if hidden else []
     else:
-        one = f", or one that what is right hides, in {hidden}" if hidden else ""
+        one = f", or one that what is right hides or recomputes, in {hidden}" if hidden else ""
         lines += wrapped(f"no one step is {where}: more than one mistake{one}")
     return lines
 
 
-def listed(nodes: Sequence[str]) -> list[str]:
+def listed(nodes: Sequence[str], most: int = MOST_LISTED) -> list[str]:
     """List steps by their numbers, the last ones of many, and what is given, which may be read wrongly."""
     given = [node for node in nodes if node.partition("/")[0] in Given._fields]
     steps = [node for node in nodes if node not in given]
-    more = [f"{len(steps) - MOST_LISTED} before these"] if len(steps) > MOST_LISTED else []
-    read = [
-        f"dy of {name}" if group == "upstream" else name for group, _, name in (one.partition("/") for one in given)
-    ]
-    return [*steps[-MOST_LISTED:], *more, *([f"the reading of {', '.join(read[:MOST_LISTED])}"] if read else [])]
+    more = [f"{len(steps) - most} before these"] if len(steps) > most else []
+    read = {
+        group: [name for first, _, name in (one.partition("/") for one in given) if first == group]
+        for group in Given._fields
+    }
+    params = read["params"] if len(read["params"]) <= MOST_READ else [f"{len(read['params'])} parameters"]
+    names = [*params, *read["inputs"], *(f"dy of {name}" for name in read["upstream"])]
+    return [*steps[-most:], *more, *([f"the reading of {', '.join(names)}"] if names else [])]
 
 
 def wrapped(text: str, indent: str = "") -> list[str]:

@@ -86,8 +86,9 @@ def tables(name: str, numbers: np.ndarray) -> Iterator[str]:
 
 def cell(number: float, largest: float) -> str:
     """Write one number."""
-    share = round(100 * min(1, abs(number) / largest)) if np.isfinite(number) else 0
-    return f'<td class="{"minus" if number < 0 else "plus"}" style="--share:{share}%">{short(number)}</td>'
+    written = short(number)
+    share = round(100 * min(1, abs(number) / largest)) if np.isfinite(number) and written != "0" else 0
+    return f'<td class="{"minus" if number < 0 else "plus"}" style="--share:{share}%">{written}</td>'
 
 
 def canvas(kind: str, label: str, matrix: np.ndarray, edges: tuple[float, float] | None = None) -> str:
@@ -105,8 +106,13 @@ def canvas(kind: str, label: str, matrix: np.ndarray, edges: tuple[float, float]
         f'<canvas tabindex="0" role="img" width="{columns}" height="{rows}" data-kind="{kind}" '
         f'data-label="{escape(label)}"{span} data-largest="{scale_of(matrix):.6g}" data-numbers="{data}" '
         f'aria-label="{escape(label)}: {what[kind]}; arrow keys read them one by one"></canvas>'
-        f'<output aria-live="polite">{escape(label)}{" (histogram)" if kind == "histogram" else ""}</output></div>'
+        f'<output aria-live="polite">{breakable(label)}{" (histogram)" if kind == "histogram" else ""}</output></div>'
     )
+
+
+def breakable(name: str) -> str:
+    """Let a name that is too long for its line go on after a dot, and not within a word."""
+    return escape(name).replace(".", ".<wbr>")
 
 
 def histogram(name: str, numbers: np.ndarray) -> str:

@@ -79,7 +79,7 @@ def circuit_of(trace: Trace, pairs: list[Pair]) -> Circuit:
         return chain(trace, parts, pairs)
     places = {(step.tag, step.line): i for i, pair in enumerate(pairs) for step in pair.forward}
     order = [places[node.tag, node.line] for node in flow.nodes]  # nodes of the flow to pairs
-    nodes = [Node(pair, label_of(pair)) for pair in pairs]
+    nodes = [Node(pair, label_of(trace, pair)) for pair in pairs]
     for i, wires in zip(order, flow.wires, strict=True):
         nodes[i].ports = [port_of(wire, order, pairs, flow.arguments) for wire in wires]
     known = {*flow.arguments, *(step.name for pair in pairs for step in pair.forward)}
@@ -123,7 +123,7 @@ def chain(trace: Trace, parts: tuple[str, ...], pairs: list[Pair]) -> Circuit:
     inputs = {name: only(value) for name, value in given if holds_array(value)}
     nodes: list[Node] = []
     for pair in pairs:
-        node = Node(pair, label_of(pair))
+        node = Node(pair, label_of(trace, pair))
         if nodes:
             before = nodes[-1].pair.forward[-1]
             node.ports = [Port(before.name, before.value, source=len(nodes) - 1)]
@@ -137,7 +137,7 @@ def chain(trace: Trace, parts: tuple[str, ...], pairs: list[Pair]) -> Circuit:
     return Circuit(parts, inputs, nodes, with_upstream(trace, parts, outputs), chained=True)
 
 
-def label_of(pair: Pair) -> str:
+def label_of(trace: Trace, pair: Pair) -> str:
     """Name what a line calls, or the part of the system that it runs; where it calls nothing, say what it computes."""
     line = pair.forward[0].line
     named = re.search(r'\bname="([^"]+)"|\bsubmodule\(.*?"([^"]+)"', line)
@@ -150,9 +150,19 @@ def label_of(pair: Pair) -> str:
     value = getattr(statement, "value", None)
     if isinstance(value, (ast.ListComp, ast.GeneratorExp)):
         value = value.elt
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Subscript):
+        return chosen(trace, pair, value.func.slice)
     if isinstance(value, ast.Call):
         return ast.unparse(value.func).rpartition(".")[2]
     return line if value is None else ast.unparse(value)
+
+
+def chosen(trace: Trace, pair: Pair, key: ast.expr) -> str:
+    """Name what a line takes from a table by a hyperparameter, ``ACTIVATIONS[self.activation]``: its value."""
+    _, arguments = trace.scopes.get(pair.parts, (None, {}))
+    if isinstance(key, ast.Attribute) and isinstance(key.value, ast.Name):
+        return str(getattr(arguments.get(key.value.id), key.attr, key.attr))
+    return ast.unparse(key)
 
 
 def port_of(wire: Wire, order: list[int], pairs: list[Pair], arguments: Mapping[str, Any]) -> Port:

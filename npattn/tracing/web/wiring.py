@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ __all__ = ["draw_circuit"]
 
 LANE, PORT, OUTPUT, GAP = 13, 38, 9, 14
 """Pixels between wires, between arrows into a box, between wires out of one, and between boxes."""
-ARROW, BOX = 196, 142
-"""Pixels of an arrow and of a box."""
-LONGEST = 27
-"""Characters that fit above an arrow."""
+ARROW, BOX, CHARACTER, MARGIN = 196, 142, 6.63, 8
+"""Pixels of an arrow, of a box at least, of a character, and beside the text in a box."""
+LONGEST, LONGEST_IN_BOX = 27, 24
+"""Characters that fit above an arrow, and in the widest box."""
 Key = tuple[int | None, str]
 Link = Callable[[Node], str]
 
@@ -60,6 +61,8 @@ class Drawing:
         for port in ports:
             self.uses[port.source, port.name] = self.uses.get((port.source, port.name), 0) + 1
         self.left = LANE * max(1, self.most()) + 6
+        longest = max([0, *(len(node.label) for node in circuit.nodes)])
+        self.box_width = max(BOX, ceil(CHARACTER * min(longest, LONGEST_IN_BOX)) + 2 * MARGIN)
 
     def most(self) -> int:
         """Count the wires that are beside each other at most."""
@@ -102,7 +105,7 @@ class Drawing:
             self.arrow(port, middle)
             self.label(f'class="end" {last}', self.top + 4, PORT - 8, port.name, "output")
             self.top += PORT + GAP
-        width = self.left + ARROW + BOX + 2
+        width = self.left + ARROW + self.box_width + 2
         name = " / ".join(self.circuit.parts) or "the whole"
         return (
             f'<svg viewBox="0 0 {width} {self.top:g}" width="{width}" role="group" '
@@ -135,11 +138,12 @@ class Drawing:
     def label(self, attributes: str, top: float, height: float, title: str, label: str) -> None:
         """Write a box, which leads to its step."""
         x = self.left + ARROW
+        room = int((self.box_width - 2 * MARGIN) / CHARACTER)
         self.shapes.append(
             f"<a {attributes}><title>{escape(f'{title}: {label}')}</title>"
-            f'<rect x="{x}" y="{top:g}" width="{BOX}" height="{height:g}" rx="5"/>'
-            f'<text x="{x + 8}" y="{top + height / 2 - 3:g}" class="name">{escape(cut(title, 19))}</text>'
-            f'<text x="{x + 8}" y="{top + height / 2 + 11:g}">{escape(cut(label, 20))}</text></a>'
+            f'<rect x="{x}" y="{top:g}" width="{self.box_width}" height="{height:g}" rx="5"/>'
+            f'<text x="{x + MARGIN}" y="{top + height / 2 - 3:g}" class="name">{escape(cut(title, room))}</text>'
+            f'<text x="{x + MARGIN}" y="{top + height / 2 + 11:g}">{escape(cut(label, room))}</text></a>'
         )
 
     def arrow(self, port: Port, y: float) -> None:

@@ -42,7 +42,7 @@ def pcm_absolute_cosines(p, *inputs):
     return pcm(p, *inputs, affinity=lambda u: (u.transpose(1, 2) @ u).abs())
 
 
-@mistake("pcm", "normalis", "length", "norm left out")
+@mistake("pcm", "normalis", "length", "norm left out", "l2_normalize: left out")
 def pcm_not_normalised(p, *inputs):
     """Affinity: of features as they are, not divided by their lengths."""
     return pcm(p, *inputs, normalise=lambda f: f)
@@ -72,7 +72,7 @@ def pcm_divided_by_the_other_total(p, *inputs):
     return pcm(p, *inputs, divide=lambda a: a.sum(2, keepdim=True) + EPSILON)
 
 
-@mistake("pcm", "total", "not divided", "sum")
+@mistake("pcm", "total", "not divided", "sum", "(5) gate: left out")
 def pcm_not_divided(p, *inputs):
     """Total: left out; affinities are added up."""
     return pcm(p, *inputs, divide=lambda a: 1)

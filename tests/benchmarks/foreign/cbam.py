@@ -49,7 +49,7 @@ def cbam_spatial_gate_multiplies_the_input(p, x):
     return cbam_spatial(under(p, "SpatialGate."), gated) / gated * x
 
 
-@mistake("cbam", "detach", "constant", "cut", "descriptor")
+@mistake("cbam", "detach", "constant", "cut", "descriptor", "SpatialGate / (11') conv2d: gradient: dx dropped")
 def cbam_descriptor_detached(p, x):
     """Spatial gate's backward: nothing comes back through its convolution to the weighed map."""
     return cbam(p, x, second=partial(cbam_spatial, describe=lambda f: described(constant(f))))

@@ -120,7 +120,7 @@ def hard_index_counted_by_columns(p, x, noise):
     return hard(p, x, noise, gather=lambda v, w: mixed(v.unflatten(2, x.shape[2:]).transpose(2, 3).flatten(2), w))
 
 
-@mistake("hard", "off by one", "index", "shift")
+@mistake("hard", "off by one", "index", "shift", "one position on")
 def hard_takes_the_next_position(p, x, noise):
     """Selection: indices from 1 are read as if they counted from 0."""
     return hard(p, x, noise, estimate=lambda h, a: straight_through(h.roll(1, 1), a))
@@ -205,7 +205,7 @@ def soft_hard_features_in_another_order(p, x):
     return soft_hard(p, x, take=lambda v, axis, index: v.gather(axis, index.sort(-1).values))
 
 
-@mistake("soft-hard", "batch", "first image", "index")
+@mistake("soft-hard", "batch", "first image", "index", "positions of image 0")
 def soft_hard_positions_of_the_first_image(p, x):
     """Features: taken of every image at the positions that the first image chose."""
     return soft_hard(p, x, take=lambda v, axis, index: v.gather(axis, index[:1].expand_as(index)))

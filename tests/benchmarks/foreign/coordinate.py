@@ -192,7 +192,7 @@ def coordinate_running_statistics_in_training(p, x):
     return coordinate(p, x)
 
 
-@mistake("coordinate", "axes", "layer norm", "each image", **TRAINED)
+@mistake("coordinate", "axes", "layer norm", "each image", "normalised over channels", **TRAINED)
 def coordinate_layer_norm(p, x):
     """Batch norm in training: normalises every position over its channels, a layer norm."""
 

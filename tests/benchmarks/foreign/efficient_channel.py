@@ -46,7 +46,7 @@ def eca_input_gradient_by_the_unflipped_kernel(p, x):
     return eca(p, x, conv=conv)
 
 
-@mistake("eca", "first image", "batch")
+@mistake("eca", "first image", "batch", "only image 0")
 def eca_weight_gradient_of_the_first_image(p, x):
     """Convolution's backward: the weight's gradient is that of the first image alone."""
     conv = lambda u, w: torch.cat([across(u[:1], w), across(u[1:], constant(w))])  # noqa: E731

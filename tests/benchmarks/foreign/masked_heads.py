@@ -15,19 +15,19 @@ def mhsa_sees_one_key_too_many(p, x):
     return causally(p, x, triangle=partial(seen_causally, shift=1))
 
 
-@mistake("mhsa", "off by one", "strict", "shift", "diagonal", "itself", **CAUSAL)
+@mistake("mhsa", "off by one", "strict", "shift", "diagonal", "itself", "mask one key early", **CAUSAL)
 def mhsa_does_not_see_itself(p, x):
     """Causal mask: query m sees the keys below m alone, not its own."""
     return causally(p, x, triangle=partial(seen_causally, shift=-1))
 
 
-@mistake("mhsa", "other way", "upper", "transpose", "future", "reversed", "anti", **CAUSAL)
+@mistake("mhsa", "other way", "upper", "transpose", "future", "reversed", "anti", "turned over", **CAUSAL)
 def mhsa_sees_the_future(p, x):
     """Causal mask: query m sees the keys n ≥ m; the triangle is the upper one."""
     return causally(p, x, triangle=lambda n: seen_causally(n).T)
 
 
-@mistake("mhsa", "mask left out", "ignored", "not masked", "mask", **CAUSAL)
+@mistake("mhsa", "mask left out", "ignored", "not masked", "mask", "causal=False for True", **CAUSAL)
 def mhsa_mask_ignored(p, x):
     """Causal mask: ignored."""
     return mhsa(p, x)

@@ -59,7 +59,7 @@ def pam_gamma_on_the_residual_too(p, x):
     return pam(p, x, add=lambda x, o, gamma: gamma * (x + o))
 
 
-@mistake("pam", "gamma", "scale left out", "missing")
+@mistake("pam", "gamma", "scale left out", "missing", "(5) gate: left out")
 def pam_without_gamma(p, x):
     """Output: x + o; γ is left out."""
     return pam(p, x, add=lambda x, o, gamma: x + o + 0 * gamma)
@@ -89,7 +89,7 @@ def pam_gamma_gradient_averaged(p, x):
     return pam(changed(p, lambda g: g / x.numel(), ["gamma"]), x)
 
 
-@mistake("pam", "rowsum", "row sum", "delta", "softmax", "δ")
+@mistake("pam", "rowsum", "row sum", "delta", "softmax", "δ", "sum left out")
 def pam_softmax_backward_without_the_rowsum(p, x):
     """Softmax's backward: s dy, without the sum Σ s dy over the row."""
     return pam(p, x, weigh=without_rowsum)
@@ -108,7 +108,7 @@ def pam_map_detached(p, x):
     return pam(p, x, gather=lambda v, s: mix(v, constant(s)))
 
 
-@mistake("pam", "value", "detach")
+@mistake("pam", "value", "detach", "dv dropped")
 def pam_values_detached(p, x):
     """Mixture's backward: no gradient reaches the values."""
     return pam(p, x, gather=lambda v, s: mix(constant(v), s))

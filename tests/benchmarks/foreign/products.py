@@ -112,7 +112,7 @@ def sdpa_key_gradients_averaged(p, *qkv):
     return example(p, *qkv, repeat=lambda a, times: repeated(backwards(a, lambda g: g / times), times))
 
 
-@mistake("sdpa", "off by one", "strict", "shift", "diagonal")
+@mistake("sdpa", "off by one", "strict", "shift", "diagonal", "mask one key late")
 def sdpa_sees_one_key_too_many(p, *qkv):
     """Causal mask: query m also sees key m + 1."""
     return example(p, *qkv, seen=lambda m, n, *of: torch.ones(m, n, dtype=torch.bool).tril(1))

@@ -66,7 +66,7 @@ def flexible_without_the_maximum(p, x):
     return flexible(p, x, ("avg",))
 
 
-@mistake("flexible", "average pool left out", "maximum alone", "average", "pool")
+@mistake("flexible", "average pool left out", "maximum alone", "average", "pool", "(6) v[:batch] not added")
 def flexible_without_the_average(p, x):
     """Pools: the branch of the average is left out."""
     return flexible(p, x, ("max",))
@@ -231,7 +231,7 @@ def cbam_channel_norm_without_the_root(p, x):
     return cbam_channel(p, x, ("avg", lambda x: (x * x).sum((2, 3))))
 
 
-@mistake("cbam-channel", "mean square", "divided", "number of positions", "norm", **LP)
+@mistake("cbam-channel", "mean square", "divided", "number of positions", "norm", "mean, not sum", **LP)
 def cbam_channel_norm_is_a_root_mean_square(p, x):
     """Norm pool: the root of the mean square, as an average pool of power 2 gives."""
     return cbam_channel(p, x, ("avg", lambda x: (x * x).mean((2, 3)).sqrt()))

@@ -174,7 +174,7 @@ def norm_by(mean_of, momentum=0.01, correction=1):
     return bn
 
 
-@mistake("cbam-spatial", "running", "inference statistics", "statistics", **TRAINED)
+@mistake("cbam-spatial", "running", "inference statistics", "statistics", "training=False for True", **TRAINED)
 def spatial_running_statistics_in_training(p, x):
     """Batch norm in training: normalises by the running statistics."""
 

@@ -202,7 +202,7 @@ def se_squeezes_by_standard_deviation(p, x):
     return se(p, x, pool=lambda x: x.flatten(2).std(2))
 
 
-@mistake("se", "clipped", "clamp")
+@mistake("se", "clipped", "clamp", "(4) linear: followed by a ReLU")
 def se_gates_clipped(p, x):
     """Gate: clipped to at least 0.5."""
     return se(p, x, squash=lambda z: torch.sigmoid(z).clamp(min=0.5))

@@ -214,6 +214,35 @@ def test_steps_that_are_given_tell_mistakes_apart():
     assert "(2) z" in found[0].results
 
 
+def test_a_mistake_that_makes_results_huge_does_not_explain_others():
+    """Affinities multiplied by their total, not divided by it: errors grow so much that anything would fit."""
+    case = case_of("pcm", "bfloat16")
+    found = case.diagnose(case.expected | {"maps.grad": 0 * case.expected["maps.grad"]})
+    assert not any("multiplied, not divided" in one.name for one in found)
+    assert "of v lost" in found[0].name
+
+
+def test_a_factor_is_not_taken_for_arithmetic_in_a_narrow_format():
+    case = case_of("se")
+    found = case.diagnose({name: 1.003 * a for name, a in case.expected.items() if name not in case.maps})
+    assert not any(mistake.way == "precision" for one in found for mistake in one.mistakes)
+
+
+def test_what_a_wrong_line_feeds_is_known():
+    case = case_of("pam")
+    search = Search(case, {name: case.expected[name] for name in ("output", "x.grad")})
+    forward, backward = search.fed_from()["conv2d", 2]
+    assert "output" in forward
+    assert backward == {"x.grad", "value_conv.weight.grad", "value_conv.bias.grad"}
+
+
+def test_a_mistake_that_does_not_fit_a_systems_lines_is_passed_over():
+    """A wrong line of DANet's head returns one output, where there are three."""
+    case = golden(npattn.CATALOGUE["danet"].example(), batch=1, height=3, width=3, dtype="float32", certify=False)
+    noise = np.random.RandomState(0).standard_normal(case.expected["output.0"].shape)
+    assert mistakes.diagnose(case, {"output.0": noise}, seconds=600).complete
+
+
 def test_a_step_is_named_that_would_tell_mistakes_apart():
     case = case_of("hard")
     found = case.diagnose({name: np.zeros_like(a) for name, a in case.expected.items() if name == "score.weight.grad"})

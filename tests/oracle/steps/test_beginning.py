@@ -128,7 +128,8 @@ def wrong_results(case, names):
             [
                 "if it is one mistake, it begins in one of (4'), (3'), (2'), the reading of dy of",
                 "  output: upstream of all that is wrong and of nothing that is right",
-                "or, if what is right hides it, in (1), (2), the reading of conv.weight, x",
+                "or, if what is right hides it or recomputes it, in (1), (2), the reading of",
+                "  conv.weight, x",
             ],
         ),
         (["output"], ["begins in one of (4), the writing of output: upstream of all that is wrong and"]),
@@ -137,16 +138,16 @@ def wrong_results(case, names):
             [
                 "if it is one mistake, it begins in (4) with (4'): upstream of all that is wrong",
                 "  and of nothing that is right",
-                "or, if what is right hides it, in (1), (2), (3) with (3'), the reading of",
-                "  conv.weight, x",
+                "or, if what is right hides it or recomputes it, in (1), (2), (3) with (3'), the",
+                "  reading of conv.weight, x",
             ],
         ),
         (
             ["output", "conv.weight.grad"],
             [
                 "no one step is upstream of all that is wrong and of nothing that is right: more",
-                "  than one mistake, or one that what is right hides, in (1), (2), (3) with (3'),",
-                "  (4) with (4'), the reading of conv.weight, x",
+                "  than one mistake, or one that what is right hides or recomputes, in (1), (2),",
+                "  (3) with (3'), (4) with (4'), the reading of conv.weight, x",
             ],
         ),
     ],
@@ -155,6 +156,16 @@ def test_results_alone_tell_which_steps_can_have_spoilt_them(eca, names, lines):
     report = eca.compare(wrong_results(eca, names))
     assert report.begins[: len(lines)] == lines
     assert report.first_wrong is None
+
+
+def test_of_many_suspects_the_last_are_named_and_the_others_counted():
+    case = golden(npattn.CBAM.example(), batch=1, height=4, width=4, certify=False)
+    wrong = [name for name in case.expected if name.startswith("SpatialGate") and name.endswith(".grad")]
+    clear, hidden = " ".join(line.strip() for line in case.compare(wrong_results(case, wrong)).begins).split(" or, ")
+    assert clear.startswith("if it is one mistake, it begins in (16'): ")
+    listed = hidden.partition("in ")[2].split(", ")
+    assert listed[6:] == ["10 before these", "the reading of 9 parameters", "x", "dy of output"]
+    assert listed[5] == "SpatialGate / (12')"
 
 
 def test_steps_that_are_right_are_no_suspects(eca):

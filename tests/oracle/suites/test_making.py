@@ -3,6 +3,7 @@ import json
 import re
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,81 @@ def test_an_interruption_keeps_what_was_made(recipes, tmp_path):
     executor = Counted()
     assert len(suite(recipes, tmp_path, executor).kept) == 2
     assert len(executor.made) == len(recipes) - 2
+
+
+def test_what_was_made_is_in_the_manifest_before_the_end(recipes, tmp_path, monkeypatch):
+    """A process that is killed has no end."""
+    monkeypatch.setattr(making, "MANIFEST_SECONDS", 0.0)
+    listed = []
+
+    def look(progress):
+        listed.append(sum(entry.sha256 is not None for entry in read_manifest(tmp_path).values()))
+
+    suite(recipes, tmp_path, progress=look)
+    assert listed == [1, 2, 3]
+
+
+def test_files_are_whole_or_absent(recipes, tmp_path, monkeypatch):
+    def fill_the_disk(path, data):
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill_the_disk)
+        with pytest.raises(OSError, match="no space left"):
+            suite(recipes, tmp_path)
+    assert list(contents(tmp_path)) == ["manifest.json"]
+    suite(recipes[:1], tmp_path)
+    before = contents(tmp_path)
+
+    def fill_it_sooner(path, text, encoding):
+        fill_the_disk(path, text.encode())
+
+    monkeypatch.setattr(Path, "write_text", fill_it_sooner)
+    with pytest.raises(OSError, match="no space left"):
+        suite(recipes, tmp_path)
+    assert contents(tmp_path) == before
+
+
+class Watched(ThreadPoolExecutor):
+    """A thread, and how many recipes it was given at once; those that it began."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.given = self.most = 0
+        self.begun = []
+
+    def submit(self, function, recipe):
+        def begin():
+            self.begun.append(recipe.id)
+            return function(recipe)
+
+        self.given += 1
+        self.most = max(self.most, self.given)
+        future = super().submit(begin)
+        future.add_done_callback(self.end)
+        return future
+
+    def end(self, future):
+        self.given -= 1
+
+
+def test_an_executor_is_given_no_more_at_once_than_memory_holds(recipes, tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "IN_FLIGHT", 2)
+    with Watched() as pool:
+        assert suite(recipes, tmp_path, pool)
+    assert pool.most == 2
+
+
+def test_an_interruption_begins_nothing_more(recipes, tmp_path):
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    more = recipes + cases("eca", ["bfloat16"], kinds=["ties", "zeros", "empty", "layouts"])
+    with Watched() as pool, pytest.raises(KeyboardInterrupt):
+        suite(more, tmp_path, pool, progress=interrupt)
+    assert len(pool.begun) < len(more)
 
 
 @pytest.mark.parametrize("spoil", ["altered", "missing", "other recipe", "other npattn", "never made"])

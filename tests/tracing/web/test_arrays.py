@@ -54,3 +54,12 @@ def test_no_number_is_too_strange_to_be_drawn(numbers, shape):
     assert kinds(np.reshape(numbers, shape))
     shares = [int(share) for share in re.findall(r"--share:(\d+)%", drawn)]
     assert all(0 <= share <= 100 for share in shares)
+
+
+def test_what_is_written_as_nothing_has_no_colour():
+    drawn = figure("x", np.array([1e-17, -2e-16]), (0, 0))
+    assert re.findall(r"--share:(\d+)%", drawn) == ["0", "0"]
+
+
+def test_long_names_go_on_in_another_line_after_a_dot():
+    assert "a.<wbr>b&lt;.<wbr>weight</output>" in figure("a.b<.weight", np.zeros((4, 32)), (0, 0))

@@ -1,5 +1,7 @@
 """What flows into which line: the wires of circuits."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ web = pytest.importorskip("npattn.tracing.web", reason="the extra page is not in
 from npattn.tracing.web.circuit import circuits_of  # noqa: E402
 from npattn.tracing.web.flow import flow_of  # noqa: E402
 from npattn.tracing.web.pairs import pairs_of  # noqa: E402
+from npattn.tracing.web.wiring import draw_circuit  # noqa: E402
 from tests.strategies import SYSTEMS  # noqa: E402
 
 
@@ -92,3 +95,16 @@ def test_of_what_is_read_for_its_size_alone_nothing_flows():
     flow = flow_of(text, text.tree.body[0], {("(1)", "y = x * n")}, {"x": x, "m": x})
     assert [[wire.name for wire in wires] for wires in flow.wires] == [["x"]]
     assert [[wire.name for wire in wires] for wires in flow.results] == [["y"]]
+
+
+def test_a_node_is_named_by_what_its_line_calls_out_of_a_table_too():
+    [circuit] = circuits(npattn.SqueezeExcitation.example()).values()
+    labels = [node.label for node in circuit.nodes]
+    assert labels == ["global_average_pool", "linear", "relu", "linear", "sigmoid", "gate"]
+
+
+@pytest.mark.parametrize("key", npattn.CATALOGUE)
+def test_every_node_has_room_for_its_name(key):
+    for circuit in circuits(npattn.CATALOGUE[key].example()).values():
+        drawn = draw_circuit(circuit, lambda node: "", ("", ""))
+        assert "…" not in re.sub('<text class="(?:value|gradient)".*?</text>', "", drawn)

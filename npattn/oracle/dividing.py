@@ -1,0 +1,133 @@
+"""Attention and convolution in longdouble, some queries or channels at a time: all at once would take much memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npattn import ops
+from npattn.module import as_tuple
+from npattn.ops.masking import keys_seen
+from npattn.ops.primitive import Primitive
+from npattn.typing import Array
+
+__all__ = ["ATTENTION", "divide", "options_of_queries"]
+
+ATTENTION: tuple[Any, ...] = ops.dot_product_attention, ops.masked_attention
+BLOCK = 2**16
+"""Weights of an attention, or taps of a convolution, that are computed at once."""
+MIN_QUERIES = 16
+
+
+def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Compute attention for some queries at a time, and a convolution for some channels, by their definitions.
+
+    For `npattn.ops.primitive.replacing`.
+
+    Parameters
+    ----------
+    called : Primitive
+    arguments : tuple
+        Of arrays, and what else the primitive takes.
+    options : mapping of str
+
+    Returns
+    -------
+    result
+        NotImplemented of another primitive, or where all is done at once.
+
+    Examples
+    --------
+    >>> from npattn.ops.primitive import replacing
+    >>> q, k, v = (np.random.RandomState(seed).standard_normal((4, 1024)) for seed in range(3))
+    >>> o, _ = ops.dot_product_attention.definition(q, k, v)
+    >>> with replacing(divide):
+    ...     found, _ = ops.dot_product_attention(q, k, v)
+    >>> bool(np.abs(found - o).max() < 1e-14)
+    True
+    """
+    if called in ATTENTION:
+        q, k = arguments[:2]
+        weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
+        return divide_queries(called, arguments, options, max(MIN_QUERIES, BLOCK // weights))
+    if called is ops.conv2d and options.get("groups", 1) == 1:
+        x, weight = arguments[:2]
+        taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
+        return divide_channels(arguments, options, max(1, BLOCK // taps))
+    return NotImplemented
+
+
+def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], step: int) -> Any:
+    """Compute attention for so many queries at a time."""
+    q, k, v, *scale = arguments
+    blocks = cut(q.shape[-1], step)
+    if len(blocks) < 2:
+        return NotImplemented
+    parts = [
+        called.definition(q[..., m], k, v, *scale, **(options_of_queries(q, k, m, options) if options else {}))
+        for m in blocks
+    ]
+    outputs = tuple(join(ys, -1) for ys in zip(*(as_tuple(y) for y, _ in parts), strict=True))
+
+    def backward(*upstream: Any) -> tuple[Array | None, ...]:
+        dqs, sums, dbiases = [], None, []
+        for m, (_, back) in zip(blocks, parts, strict=True):
+            dq, dk, dv, *others = back(*(dy[..., m] if np.ndim(dy) else dy for dy in upstream))
+            dqs.append(dq)
+            dbiases += others[:1]
+            sums = add(sums, (dk, dv, *others[1:]))
+        assert sums is not None  # there are two blocks at least
+        dk, dv, *dsink = sums
+        dbias = [join(dbiases, -2) if dbiases[0] is not None else None] if dbiases else []
+        return join(dqs, -1), dk, dv, *dbias, *dsink
+
+    return outputs if isinstance(parts[0][0], tuple) else outputs[0], backward
+
+
+def divide_channels(arguments: tuple[Any, ...], options: Mapping[str, Any], step: int) -> Any:
+    """Compute a convolution for so many input channels at a time."""
+    x, weight, *bias = arguments
+    blocks = cut(x.shape[1], step)
+    if len(blocks) < 2:
+        return NotImplemented
+    named = {name: value for name, value in options.items() if name != "bias"}
+    bias = bias or [options.get("bias")]
+    parts = [ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named) for c in blocks]
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dx, dweight, (dbias, *_) = zip(*(back(dy) for _, back in parts), strict=True)
+        return join(dx, 1), join(dweight, 1), dbias
+
+    return functools.reduce(np.add, (y for y, _ in parts)), backward
+
+
+def options_of_queries(q: Array, k: Array, which: slice, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the options of a masked attention those of some queries: a band, which counts them all, becomes a mask."""
+    found = dict(options)
+    if found.get("bias") is not None:
+        found["bias"] = found["bias"][..., which, :]
+    band, mask = found.pop("band", (None, None)), found.pop("mask", None)
+    rows = list(range(q.shape[-1]))[which]
+    return found | {"mask": keys_seen(q, k, rows, band=band, lengths=None, mask=mask)}
+
+
+def cut(length: int, step: int) -> list[slice]:
+    """Cut an axis into blocks."""
+    return [slice(i, i + step) for i in range(0, length, step)]
+
+
+def join(parts: Sequence[Array], axis: int) -> Array:
+    """Lay arrays beside each other, in an array of their kind."""
+    shape = list(parts[0].shape)
+    shape[axis] = sum(a.shape[axis] for a in parts)
+    return np.concatenate(parts, axis=axis, out=np.empty_like(parts[0], shape=tuple(shape)))
+
+
+def add(sums: tuple[Array | None, ...] | None, terms: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    """Add arrays, one by one, to those that there are."""
+    if sums is None:
+        return terms
+    return tuple(None if a is None or b is None else a + b for a, b in zip(sums, terms, strict=True))

@@ -1,0 +1,149 @@
+"""Mistakes in layer norm and group norm."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import both, longer, several_channels
+from npattn.oracle.mistakes.families import ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+LAYER, GROUP = "layer_norm", "group_norm"
+EPSILONS = {"epsilon lost": 0.0, "epsilon 1e-6": 1e-6, "epsilon 1e-3": 1e-3, "epsilon 1e-2": 1e-2, "epsilon 1": 1.0}
+
+
+def blocks(x, groups):
+    """Lay what is normalised together along the last axis: (B, groups, ...)."""
+    return x.reshape(x.shape[0], groups, -1)
+
+
+def parts(x, weight, bias, groups=None, **options):
+    """Return what is normalised together along the last axis, scale and shift of the same shape, and what undoes it."""
+    if groups is None:
+        return x, weight, bias, lambda a: a
+    per_channel = (np.broadcast_to(a[:, None, None], x.shape[1:]) for a in (weight, bias))
+    scale, shift = (a.reshape(groups, -1) for a in per_channel)
+    return blocks(x, groups), scale, shift, lambda a: a.reshape(x.shape)
+
+
+def several(x, weight, bias, groups=None, **_):
+    """Whether a variance says anything."""
+    return (x if groups is None else blocks(x, groups)).shape[-1] > 2
+
+
+def normalised(primitive, name, deviation, when=several):
+    """Normalise by another deviation: ``deviation(variance, eps, count)``."""
+
+    def change(result, x, weight, bias, *groups, eps, **options):
+        rows, scale, shift, undo = parts(x, weight, bias, *groups, **options)
+        centred = rows - rows.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        return undo(centred / deviation(variance, eps, rows.shape[-1]) * scale + shift)
+
+    return value(primitive, name, change, when)
+
+
+def differentiated(primitive, name, change):
+    """Differentiate otherwise through the statistics: ``change(dn, n, mean, along)``, n being what is normal."""
+
+    def changed(gradients, dy, x, weight, bias, *groups, eps, **options):
+        rows, scale, _, undo = parts(x, weight, bias, *groups, **options)
+        centred = rows - rows.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
+        n, dn = centred / deviation, dy.reshape(rows.shape) * scale
+        mean, along = (a.mean(axis=-1, keepdims=True) for a in (dn, dn * n))
+        return undo(change(dn, n, mean, along) / deviation), *gradients[1:]
+
+    return gradient(primitive, None, name, changed, several)
+
+
+def scale_of(x, weight):
+    """Return the weight as it stands beside a map of channels first, or last."""
+    return weight if x.shape[-1] == len(weight) and x.ndim != 4 else weight[:, None, None]
+
+
+def left_out(norm, x, weight, bias, *others, **options):
+    _, backward = norm(x, weight, bias, *others, **options)
+    return x * 1.0, lambda dy: (dy, *(np.zeros_like(g) for g in backward(dy)[1:]))
+
+
+def exchanged(norm, x, weight, bias, *others, **options):
+    return norm(x, bias, weight, *others, **options)
+
+
+def of_both(primitive):
+    """List the mistakes that both norms know."""
+    return [
+        normalised(primitive, "unbiased variance", lambda v, eps, n: np.sqrt(v * (n / (n - 1)) + eps)),
+        normalised(primitive, "epsilon beside the root", lambda v, eps, n: np.sqrt(v) + eps),
+        normalised(primitive, "no root", lambda v, eps, n: v + eps),
+        differentiated(primitive, "mean constant", lambda dn, n, mean, along: dn - n * along),
+        differentiated(primitive, "variance constant", lambda dn, n, mean, along: dn - mean),
+        differentiated(primitive, "statistics constant", lambda dn, n, mean, along: dn),
+        ONLY_IMAGE_0.in_upstream(primitive, 1, 2),
+    ]
+
+
+def added_to(primitive):
+    """List further mistakes that both norms know."""
+    return [
+        *(
+            normalised(primitive, name, lambda v, eps, n, other=other: np.sqrt(v + other))
+            for name, other in EPSILONS.items()
+        ),
+        argument(primitive, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
+        argument(primitive, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),
+        argument(primitive, 2, "lost bias", lambda x, weight, bias, *_, **__: np.zeros_like(bias)),
+        argument(primitive, 2, "bias twice", lambda x, weight, bias, *_, **__: 2 * bias),
+        instead(primitive, "weight and bias exchanged", exchanged),
+        instead(primitive, "left out", left_out),
+        gradient(primitive, 0, "weight lost", lambda g, dy, x, weight, *_, **__: g / scale_of(x, weight)),
+    ]
+
+
+def without_mean(x, weight, bias, *groups, eps, **options):
+    rows, scale, shift, undo = parts(x, weight, bias, *groups, **options)
+    return undo(rows / np.sqrt((rows * rows).mean(axis=-1, keepdims=True) + eps) * scale + shift)
+
+
+def over_tokens(result, x, weight, bias, *, eps):
+    centred = x - x.mean(axis=-2, keepdims=True)
+    return centred / np.sqrt((centred * centred).mean(axis=-2, keepdims=True) + eps) * weight + bias
+
+
+def interleaved(norm, x, weight, bias, groups, **options):
+    """Group channels that stand `groups` apart."""
+    order = np.arange(x.shape[1]).reshape(-1, groups).T.ravel()
+    back = np.argsort(order)
+    y, backward = norm(x[:, order], weight[order], bias[order], groups, **options)
+
+    def backward_too(dy):
+        dx, dweight, dbias = backward(dy[:, order])
+        return dx[:, back], dweight[back], dbias[back]
+
+    return y[:, back], backward_too
+
+
+def several_groups(x, weight, bias, groups, **_):
+    return 1 < groups < x.shape[1]
+
+
+TUNED_ON = [*of_both(LAYER), *of_both(GROUP)]
+HELD_OUT = [
+    value(LAYER, "mean not subtracted (RMS norm)", lambda y, *a, **o: without_mean(*a, **o), several),
+    value(GROUP, "mean not subtracted", lambda y, *a, **o: without_mean(*a, **o), several),
+    value(LAYER, "over tokens, not channels", over_tokens, both(lambda x, *_, **__: x.ndim > 1, longer(-2))),
+    instead(GROUP, "channels of a group interleaved", interleaved, several_groups),
+]
+ADDED = [
+    *added_to(LAYER),
+    *added_to(GROUP),
+    argument(GROUP, 3, "one group (layer norm)", lambda *_, **__: 1, lambda x, w, b, groups, **_: groups > 1),
+    argument(
+        GROUP,
+        3,
+        "a group a channel (instance norm)",
+        lambda x, *_, **__: x.shape[1],
+        both(several_channels, lambda x, w, b, groups, **_: groups < x.shape[1] and x.shape[2] * x.shape[3] > 2),
+    ),
+]
