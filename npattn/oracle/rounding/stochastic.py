@@ -207,7 +207,9 @@ class Rounding:
             self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
         elif self.random is not None and inner > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
-            blocks = [(*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)]
+            blocks = [
+                (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
+            ]
             with np.errstate(invalid="ignore", over="ignore"):
                 for block in blocks:
                     squares = square_product(a[block], b[block[:-1]])

@@ -6,9 +6,11 @@ import numpy as np
 
 import npattn
 from npattn.oracle import generic_values
-from npattn.oracle.budgets import Given, measure_budgets, observe
+from npattn.oracle.budgets import Given, measure_budgets, observe, run_on
 from npattn.oracle.budgets.measuring import NUM_RUNS
-from npattn.oracle.formats import FORMATS, representable
+from npattn.oracle.budgets.near_ties import RecordedSelections
+from npattn.oracle.formats import FLOAT64, FORMATS, representable
+from npattn.oracle.rounding import Rounding
 
 BFLOAT16 = FORMATS["bfloat16"]
 
@@ -32,12 +34,19 @@ def measured(observed, module, values, format):
         return measure_budgets(observed, module, values, format, 0, pool=pool)
 
 
+def exact_margins(module, values):
+    """What is compared in the exact run, in order."""
+    margins = []
+    run_on(Rounding(FLOAT64, selections=RecordedSelections(margins.append)), module, values)
+    return margins
+
+
 def near_a_kink(threshold):
     """A squeeze and excitation whose first hidden unit stands by so much above the rectifier's corner."""
     module = npattn.SqueezeExcitation(8, 2)
-    values, observed = prepared(module)
+    values, _ = prepared(module)
     bias = values.params["fc1.bias"].copy()
-    bias[0] -= observed.margins[0][0, 0] - threshold
+    bias[0] -= exact_margins(module, values)[0][0, 0] - threshold
     params = values.params | {"fc1.bias": representable(bias, BFLOAT16)}
     values = Given(params, values.inputs, values.upstream)
     return module, values, observe(module, values, BFLOAT16, 0)

@@ -11,11 +11,10 @@ from npattn.oracle.budgets.near_ties import (
     FLIP_ROUNDS,
     NEAR_TIE_DEVIATIONS,
     FlippedSelections,
-    RecordedSelections,
 )
 from npattn.oracle.formats import FLOAT64, representable
-from npattn.oracle.rounding import Rounding, Selections
-from tests.oracle.budgets.runs import BFLOAT16, measured, near_a_kink, prepared
+from npattn.oracle.rounding import Rounding, RoundingArray, Selections
+from tests.oracle.budgets.runs import BFLOAT16, exact_margins, measured, near_a_kink, prepared
 
 
 def test_exact_results_are_those_of_float64():
@@ -27,11 +26,9 @@ def test_exact_results_are_those_of_float64():
 
 
 def test_what_is_compared_is_recorded_in_order():
-    recorded = RecordedSelections()
     module = npattn.SqueezeExcitation(8, 2)
     values, _ = prepared(module)
-    run_on(Rounding(FLOAT64, selections=recorded), module, values)
-    (margin,) = recorded.margins
+    (margin,) = exact_margins(module, values)
     p = values.inputs["x"].mean(axis=(2, 3))
     hidden = p @ values.params["fc1.weight"][:, :, 0, 0].T + values.params["fc1.bias"]
     np.testing.assert_allclose(margin, hidden, rtol=1e-9)
@@ -41,10 +38,10 @@ def test_what_is_compared_is_recorded_in_order():
 @settings(max_examples=10)
 def test_noise_of_what_is_compared_is_of_the_size_of_its_rounding(seed):
     module = npattn.SqueezeExcitation(8, 2)
-    _, observed = prepared(module, seed)
-    (noise,) = observed.noise
-    size = np.sqrt(np.mean(observed.margins[0] ** 2))
-    assert BFLOAT16.unit_roundoff / 8 < noise / size < 16 * BFLOAT16.unit_roundoff
+    values, observed = prepared(module, seed)
+    (event,), (margin,) = observed.events, exact_margins(module, values)
+    size = np.sqrt(np.mean(margin**2))
+    assert BFLOAT16.unit_roundoff / 8 < event.noise / size < 16 * BFLOAT16.unit_roundoff
 
 
 def test_a_tie_within_the_noise_is_near_and_one_far_off_is_not():
@@ -55,14 +52,14 @@ def test_a_tie_within_the_noise_is_near_and_one_far_off_is_not():
 
 def test_a_kernel_that_flips_a_near_tie_is_within_its_budgets():
     module, values, observed = near_a_kink(0.0)
-    margin = observed.margins[0]
+    (margin,) = exact_margins(module, values)
     budget = measured(observed, module, values, BFLOAT16)
 
     class Flipped(Selections):
         def compare(self, left, right, ordering):
             found = super().compare(left, right, ordering)
             near = np.abs(margin) == np.abs(margin).min()
-            assert (np.abs(margin)[near] < NEAR_TIE_DEVIATIONS * observed.noise[0]).all()
+            assert (np.abs(margin)[near] < NEAR_TIE_DEVIATIONS * observed.events[0].noise).all()
             return found ^ near
 
     found = run_on(Rounding(FLOAT64, selections=Flipped()), module, values)
@@ -109,7 +106,7 @@ def test_equal_numbers_that_no_rounding_moves_are_never_flipped():
     values = Given(params, inputs, {"output": np.ones(inputs["x"].shape)}).each(lambda a: representable(a, BFLOAT16))
     observed = observe(module, values, BFLOAT16, 0)
     flipped = FlippedSelections(observed, 0, 0)
-    position = next(i for i, margin in enumerate(observed.margins) if margin.ndim == 3)
+    position = next(i for i, event in enumerate(observed.events) if len(event.shape) == 3)
     for _ in range(position):
         next(flipped.events)
     flat = inputs["x"].reshape(2, 4, -1)
@@ -117,8 +114,8 @@ def test_equal_numbers_that_no_rounding_moves_are_never_flipped():
 
 
 def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
-    observed = near_a_kink(0.0)[2]
-    margin, noise = observed.margins[0], observed.noise[0]
+    module, values, observed = near_a_kink(0.0)
+    (margin,), noise = exact_margins(module, values), observed.events[0].noise
     near = np.abs(margin) < NEAR_TIE_DEVIATIONS * noise
     assert near.any()
     crossed = np.zeros(margin.shape, int)
@@ -129,3 +126,33 @@ def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
         np.testing.assert_array_equal(found != (margin <= 0), moved != margin)
         assert (np.abs(moved - margin)[moved != margin] >= NEAR_TIE_DEVIATIONS * noise).all()
     np.testing.assert_array_equal(crossed, near)
+
+
+class Fragile(npattn.SqueezeExcitation):
+    """A system that fails in one of its runs, after something was compared."""
+
+    def forward(self, params, x):
+        run = super().forward(params, x)
+        if (x.dtype == np.float32) == self.in_format and isinstance(x, RoundingArray):
+            raise RuntimeError("out of luck")
+        return run
+
+
+@pytest.mark.parametrize("in_format", [True, False])
+def test_a_run_that_fails_ends_the_one_beside_it(in_format, monkeypatch):
+    monkeypatch.setattr(Fragile, "in_format", in_format, raising=False)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        prepared(Fragile(8, 2))
+
+
+def test_of_what_is_compared_near_ties_alone_are_kept():
+    module = npattn.PixelCorrelation(channels=3, embedding=8)
+    values, observed = prepared(module, height=20, width=20)
+    kept = sum(event.near.nbytes + event.margins.nbytes for event in observed.events)
+    margins = exact_margins(module, values)
+    assert observed.near_ties == sum(event.near.size for event in observed.events) > 0
+    assert [event.shape for event in observed.events] == [margin.shape for margin in margins]
+    for event, margin in zip(observed.events, margins, strict=True):
+        np.testing.assert_array_equal(event.near, np.flatnonzero(np.abs(margin) < NEAR_TIE_DEVIATIONS * event.noise))
+        np.testing.assert_array_equal(event.margins, margin.flat[event.near])
+    assert kept < sum(margin.nbytes for margin in margins) / 2
