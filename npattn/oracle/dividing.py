@@ -73,7 +73,8 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     outputs = tuple(join(ys, -1) for ys in zip(*(as_tuple(y) for y, _ in parts), strict=True))
 
     def backward(*upstream: Any) -> tuple[Array | None, ...]:
-        dqs, sums, dbiases = [], None, []
+        dqs, dbiases = [], []
+        sums: tuple[Array | None, ...] = ()
         for m, (_, back) in zip(blocks, parts, strict=True):
             dq, dk, dv, *others = back(*(dy[..., m] if np.ndim(dy) else dy for dy in upstream))
             dqs.append(dq)
@@ -126,8 +127,8 @@ def join(parts: Sequence[Array], axis: int) -> Array:
     return np.concatenate(parts, axis=axis, out=np.empty_like(parts[0], shape=tuple(shape)))
 
 
-def add(sums: tuple[Array | None, ...] | None, terms: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
-    """Add arrays, one by one, to those that there are."""
-    if sums is None:
+def add(sums: tuple[Array | None, ...], terms: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+    """Add arrays to the sums that there are, if any."""
+    if not sums:
         return terms
     return tuple(None if a is None or b is None else a + b for a, b in zip(sums, terms, strict=True))

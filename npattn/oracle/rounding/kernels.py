@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from npattn import ops
@@ -10,7 +12,10 @@ from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, i
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["resize_bilinear", "sigmoid", "softmax", "softmin"]
+__all__ = ["dot_product_attention", "resize_bilinear", "sigmoid", "softmax", "softmin"]
+
+MANY_WEIGHTS = 2**16
+"""Weights of one head from which heads are computed one after the other."""
 
 
 @implements(ops.sigmoid)
@@ -65,6 +70,25 @@ def softmin(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
         return np.where(unwrap(x) == highest, dz.sum(axis=axis, keepdims=True), 0) - dz
 
     return y, backward
+
+
+@implements(ops.dot_product_attention)
+def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[Array, Backward]:
+    """Attend as the primitive does, but of many weights only those of one image and head at a time fill the memory."""
+    lead, definition = q.shape[:-2], ops.dot_product_attention.definition
+    if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
+        return definition(q, k, v, scale)
+    heads = list(np.ndindex(lead))
+    parts = [definition(q[at], k[at], v[at], scale) for at in heads]
+
+    def join(each: tuple[Array, ...]) -> Array:
+        return np.stack(each).reshape(*lead, *each[0].shape)
+
+    def backward(do: Array) -> tuple[Array, ...]:
+        gradients = [back(do[at]) for at, (_, back) in zip(heads, parts, strict=True)]
+        return tuple(join(each) for each in zip(*gradients, strict=True))
+
+    return join(tuple(o for o, _ in parts)), backward
 
 
 @implements(ops.resize_bilinear)

@@ -33,7 +33,7 @@ def measured(observed, module, values, format):
         return measure_budgets(observed, module, values, format, 0, threads=threads)
 
 
-def margins_of(module, values):
+def exact_margins(module, values):
     """What the exact run compares, in order."""
     margins = []
     run_on(Rounding(FLOAT64, selections=RecordedSelections(margins.append)), module, values)
@@ -45,7 +45,7 @@ def near_a_kink(threshold):
     module = npattn.SqueezeExcitation(8, 2)
     values, _ = prepared(module)
     bias = values.params["fc1.bias"].copy()
-    bias[0] -= margins_of(module, values)[0][0, 0] - threshold
+    bias[0] -= exact_margins(module, values)[0][0, 0] - threshold
     params = values.params | {"fc1.bias": representable(bias, BFLOAT16)}
     values = Given(params, values.inputs, values.upstream)
     return module, values, observe(module, values, BFLOAT16, 0)

@@ -13,8 +13,8 @@ from npattn.oracle.budgets.near_ties import (
     FlippedSelections,
 )
 from npattn.oracle.formats import FLOAT64, representable
-from npattn.oracle.rounding import Rounding, Selections
-from tests.oracle.budgets.runs import BFLOAT16, margins_of, measured, near_a_kink, prepared
+from npattn.oracle.rounding import Rounding, RoundingArray, Selections
+from tests.oracle.budgets.runs import BFLOAT16, exact_margins, measured, near_a_kink, prepared
 
 
 def test_exact_results_are_those_of_float64():
@@ -28,7 +28,7 @@ def test_exact_results_are_those_of_float64():
 def test_what_is_compared_is_recorded_in_order():
     module = npattn.SqueezeExcitation(8, 2)
     values, _ = prepared(module)
-    (margin,) = margins_of(module, values)
+    (margin,) = exact_margins(module, values)
     p = values.inputs["x"].mean(axis=(2, 3))
     hidden = p @ values.params["fc1.weight"][:, :, 0, 0].T + values.params["fc1.bias"]
     np.testing.assert_allclose(margin, hidden, rtol=1e-9)
@@ -39,8 +39,8 @@ def test_what_is_compared_is_recorded_in_order():
 def test_noise_of_what_is_compared_is_of_the_size_of_its_rounding(seed):
     module = npattn.SqueezeExcitation(8, 2)
     values, observed = prepared(module, seed)
-    (event,) = observed.events
-    size = np.sqrt(np.mean(margins_of(module, values)[0] ** 2))
+    (event,), (margin,) = observed.events, exact_margins(module, values)
+    size = np.sqrt(np.mean(margin**2))
     assert BFLOAT16.unit_roundoff / 8 < event.noise / size < 16 * BFLOAT16.unit_roundoff
 
 
@@ -52,7 +52,7 @@ def test_a_tie_within_the_noise_is_near_and_one_far_off_is_not():
 
 def test_a_kernel_that_flips_a_near_tie_is_within_its_budgets():
     module, values, observed = near_a_kink(0.0)
-    (margin,) = margins_of(module, values)
+    (margin,) = exact_margins(module, values)
     budget = measured(observed, module, values, BFLOAT16)
 
     class Flipped(Selections):
@@ -115,7 +115,7 @@ def test_equal_numbers_that_no_rounding_moves_are_never_flipped():
 
 def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
     module, values, observed = near_a_kink(0.0)
-    (margin,), noise = margins_of(module, values), observed.events[0].noise
+    (margin,), noise = exact_margins(module, values), observed.events[0].noise
     near = np.abs(margin) < NEAR_TIE_DEVIATIONS * noise
     assert near.any()
     crossed = np.zeros(margin.shape, int)
@@ -126,3 +126,33 @@ def test_the_numbers_of_near_ties_cross_over_in_their_run_and_no_others_move():
         np.testing.assert_array_equal(found != (margin <= 0), moved != margin)
         assert (np.abs(moved - margin)[moved != margin] >= NEAR_TIE_DEVIATIONS * noise).all()
     np.testing.assert_array_equal(crossed, near)
+
+
+class Fragile(npattn.SqueezeExcitation):
+    """A system that fails in one of its runs, after something was compared."""
+
+    def forward(self, params, x):
+        run = super().forward(params, x)
+        if (x.dtype == np.float32) == self.in_format and isinstance(x, RoundingArray):
+            raise RuntimeError("out of luck")
+        return run
+
+
+@pytest.mark.parametrize("in_format", [True, False])
+def test_a_run_that_fails_ends_the_one_beside_it(in_format, monkeypatch):
+    monkeypatch.setattr(Fragile, "in_format", in_format, raising=False)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        prepared(Fragile(8, 2))
+
+
+def test_of_what_is_compared_near_ties_alone_are_kept():
+    module = npattn.PixelCorrelation(channels=3, embedding=8)
+    values, observed = prepared(module, height=20, width=20)
+    kept = sum(event.near.nbytes + event.margins.nbytes for event in observed.events)
+    margins = exact_margins(module, values)
+    assert observed.near_ties == sum(event.near.size for event in observed.events) > 0
+    assert [event.shape for event in observed.events] == [margin.shape for margin in margins]
+    for event, margin in zip(observed.events, margins, strict=True):
+        np.testing.assert_array_equal(event.near, np.flatnonzero(np.abs(margin) < NEAR_TIE_DEVIATIONS * event.noise))
+        np.testing.assert_array_equal(event.margins, margin.flat[event.near])
+    assert kept < sum(margin.nbytes for margin in margins) / 2

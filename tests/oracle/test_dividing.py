@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from npattn import ops
+from npattn.module import as_tuple
+from npattn.ops.primitive import replacing
+from npattn.oracle import dividing
+from npattn.oracle.dividing import divide
+from npattn.oracle.extended import extend
+from tests.memory import peak_of_both
+
+
+def normal(*shape, seed=0):
+    return extend(np.random.RandomState(seed).standard_normal(shape))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make blocks so small that small arrays have many."""
+    monkeypatch.setattr(dividing, "BLOCK", 2**9)
+    monkeypatch.setattr(dividing, "MIN_QUERIES", 4)
+
+
+def assert_same(primitive, arguments, options, uses):
+    """Hold results and gradients to those of the definition; each of `uses` is how many outputs have a gradient."""
+    whole, back_whole = primitive(*arguments, **options)
+    with replacing(divide):
+        parts, back_parts = primitive(*arguments, **options)
+    pairs = list(zip(as_tuple(parts), as_tuple(whole), strict=True))
+    for count in uses:
+        upstream = [normal(*y.shape, seed=i) for i, y in enumerate(as_tuple(whole)[:count])]
+        pairs += zip(back_parts(*upstream), back_whole(*upstream), strict=True)
+    for found, expected in pairs:
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            assert found.dtype == np.longdouble
+            np.testing.assert_allclose(found.astype(float), expected.astype(float), rtol=1e-12, atol=1e-13)
+
+
+QKV = normal(2, 3, 5, 37), normal(2, 3, 5, 40, seed=1), normal(2, 3, 4, 40, seed=2)
+
+
+@pytest.mark.usefixtures("small")
+def test_attention_for_some_queries_at_a_time_is_the_same():
+    assert_same(ops.dot_product_attention, (*QKV, 0.3), {}, [1])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"band": (-3, 0)},
+        {"bias": normal(1, 3, 37, 40), "sink": normal(3), "softcap": 2.0},
+        {"lengths": extend(np.array([[30.0], [10.0]])), "mask": (normal(2, 1, 37, 40) > 0).astype(np.longdouble)},
+    ],
+)
+def test_so_it_is_with_masks_biases_and_sinks(options):
+    assert_same(ops.masked_attention, (*QKV, 0.3), options, [1, 2])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [(6, {}), (6, {"stride": 2, "padding": 1, "dilation": 2}), (6, {"bias": normal(4, seed=2)}), (3, {"groups": 2})],
+)
+def test_a_convolution_of_some_channels_at_a_time_is_the_same(channels, options):
+    weight = normal(4, channels, 3, 3, seed=1)
+    assert_same(ops.conv2d, (normal(2, 6, 9, 8), weight), options, [1])
+    if "bias" not in options and channels == 6:
+        assert_same(ops.conv2d, (normal(2, 6, 9, 8), weight, normal(4, seed=2)), options, [1])
+
+
+@pytest.mark.parametrize(
+    ("primitive", "arguments", "share"),
+    [
+        (ops.dot_product_attention, [normal(2, 4, 512, seed=seed) for seed in range(3)], 1 / 3),
+        (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 64, 3, 3)], 1 / 2),
+    ],
+)
+def test_it_takes_a_fraction_of_the_memory(primitive, arguments, share):
+    def divided(*arguments):
+        with replacing(divide):
+            return primitive(*arguments)
+
+    assert peak_of_both(divided, *arguments) < share * peak_of_both(primitive, *arguments)
