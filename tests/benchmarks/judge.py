@@ -30,6 +30,7 @@ import os
 import sys
 import textwrap
 import time
+import traceback
 import zlib
 from pathlib import Path
 
@@ -461,6 +462,14 @@ def list_faults(key):
     return lines
 
 
+def run_group(group):
+    """Measure one group; what it raises, such as a compiler's error, may hold what can't pass between processes."""
+    try:
+        return group()
+    except Exception as error:
+        raise RuntimeError("".join(traceback.format_exception(error))) from None
+
+
 def run_all(groups, jobs):
     """Measure all groups, in several processes or this one alone, and tell how far it is."""
     began, trials = time.perf_counter(), []
@@ -468,7 +477,7 @@ def run_all(groups, jobs):
         return [trial for group in groups for trial in group()]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
-        futures = [pool.submit(group) for group in groups]
+        futures = [pool.submit(run_group, group) for group in groups]
         for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
             future.result()
             if done % max(1, len(groups) // 20) == 0:

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -280,3 +281,14 @@ def test_kernels_of_a_gpu_are_judged_in_each_format_and_counted_by_name(monkeypa
     ]
     assert lines[5] == "correct kernels refused: 4"
     assert max(map(len, lines[:6])) < 80
+
+
+def test_an_error_passes_between_processes_whatever_it_holds():
+    def group():
+        error = ValueError("of a compiler")
+        error.held = lambda: None
+        raise error
+
+    with pytest.raises(RuntimeError, match="of a compiler") as caught:
+        judge.run_group(group)
+    pickle.dumps(caught.value)
