@@ -132,6 +132,8 @@ class Ruler:
         """
         total = 0.0
         for name, square in one.squares.items():
+            if name not in other.squares:
+                continue
             freedom = min(self.case.freedom[name], self.case.expected[name].size)
             total += 0.5 * freedom * np.log((SAME**2 + other.squares[name]) / (SAME**2 + square))
         return float(total)

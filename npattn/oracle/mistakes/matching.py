@@ -24,6 +24,8 @@ __all__ = ["SECONDS", "UNFIT", "Candidate", "Passes", "Search", "ranked", "run_w
 
 SECONDS = 4.0
 """Time that a search may take."""
+FOR_ROUNDINGS = 0.4
+"""Share of the time that is kept for passes in narrower arithmetic, which are slow."""
 FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
@@ -139,7 +141,8 @@ class Search:
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
         self.passes = passes
-        self.deadline = time.perf_counter() + seconds
+        self.end = time.perf_counter() + seconds
+        self.deadline = self.end - FOR_ROUNDINGS * seconds
         self.tried: list[Candidate] = []
         self.places: dict[Mistake, list[int]] = {}
         self.complete = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,9 @@ def roundings(search: Search) -> list[Candidate]:
     if any(abs(along(search, name)) > ALONG for name in search.wrong):
         return found
     for name, rounding in ways(search):
+        if time.perf_counter() > search.end:
+            search.complete = False
+            break
         try:
             results = run_on(rounding, search.recorded(search.module), search.given)
         except TypeError:

@@ -61,11 +61,12 @@ def readings(own: Any) -> Iterator[Any]:
 def misread(name: str, own: Any, other: Any) -> Mistake:
     """Run a system with another hyperparameter."""
 
-    def apply(run: Any, module: Any, *given: Any) -> Any:
+    def apply(run: Any, module: Any, params: Any, *given: Any) -> Any:
         wrong = dataclasses.replace(module, **{name: other})
         if wrong.parameter_shapes() != module.parameter_shapes():
             raise ValueError("parameters would have other shapes")
-        return run(wrong, *given)
+        kept = {name: params[name] for name in module.buffer_shapes()}  # by a pass that remembers nothing
+        return kept | run(wrong, params, *given)
 
     return mistake("", f"{name}={other!r} for {own!r}", "both", apply)
 

@@ -108,7 +108,7 @@ def pcm_positions_do_not_see_themselves(p, *inputs):
     return pcm(p, *inputs, affinity=lambda u: cosines(u) * (1 - torch.eye(u.shape[2])))
 
 
-@mistake("pcm", "one factor", "half", "once", "detach", "gram")
+@mistake("pcm", "one factor", "half", "once", "detach", "gram", "the other side alone")
 def pcm_backward_through_one_factor(p, *inputs):
     """Affinity's backward: the gradient through one of the two factors is left out."""
     return pcm(p, *inputs, affinity=lambda u: torch.relu(constant(u).transpose(1, 2) @ u))
@@ -120,7 +120,7 @@ def pcm_affinities_detached(p, *inputs):
     return pcm(p, *inputs, mix=lambda m, a: m @ (constant(a) + 0 * a))
 
 
-@mistake("pcm", "detach", "maps", "constant")
+@mistake("pcm", "detach", "maps", "constant", "of v lost")
 def pcm_maps_detached(p, *inputs):
     """Mixture's backward: no gradient reaches the maps, as in code that refines them under `no_grad`."""
     return pcm(p, *inputs, mix=lambda m, a: constant(m) @ a + 0 * m)

@@ -167,7 +167,7 @@ def branches_without_relu(p, x):
     return multi_scale(p, x, layer=layer)
 
 
-@mistake("multi-scale", "relu6", "clipped", "activation")
+@mistake("multi-scale", "relu6", "clipped", "activation", "bounded by 1")
 def branches_relu_capped(p, x):
     """Branches: ReLU6 with a bound of 1 for ReLU."""
     return multi_scale(p, x, layer=partial(conv_norm_act, act=lambda n: n.clamp(0, 1)))

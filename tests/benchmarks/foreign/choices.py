@@ -237,7 +237,7 @@ def soft_hard_others_at_zero(p, x):
 tempered = partial(soft_hard, weigh=lambda t: softmax(t * 32**-0.5))
 
 
-@mistake("soft-hard", "scale", "square root", "temperature")
+@mistake("soft-hard", "scale", "square root", "temperature", "divided by √C")
 def soft_hard_scaled(p, x):
     """Softmax: scores are divided by √C first."""
     return tempered(p, x)

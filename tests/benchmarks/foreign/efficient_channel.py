@@ -29,7 +29,7 @@ def eca_replicate_padding(p, x):
     return eca(p, x, conv=lambda u, w: F.conv1d(F.pad(u[:, None], (1, 1), "replicate"), w)[:, 0])
 
 
-@mistake("eca", "shift", "off by one", "causal")
+@mistake("eca", "shift", "off by one", "causal", "one channel further back")
 def eca_shifted_by_one(p, x):
     """Convolution across channels: all padding stands in front, so that every window ends at its channel."""
     return eca(p, x, conv=lambda u, w: F.conv1d(F.pad(u[:, None], (2, 0)), w)[:, 0])

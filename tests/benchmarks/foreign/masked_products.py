@@ -222,7 +222,7 @@ def sdpa_padding_seen(p, q, k, v, lengths):
     return sdpa(p, q, k, v)
 
 
-@mistake("sdpa", "lengths", "off by one", "padding", **PADDED)
+@mistake("sdpa", "lengths", "off by one", "padding", "last key of each image hidden", **PADDED)
 def sdpa_last_key_of_each_image_hidden(p, q, k, v, lengths):
     """Lengths: n < length - 1; the last key of each image is hidden."""
     return padded(p, q, k, v, lengths - 1)

@@ -134,7 +134,7 @@ def flexible_maximum_starts_at_zero(p, x):
     return flexible(p, x, ("avg", lambda x: largest(x).clamp(min=2)))
 
 
-@mistake("flexible", "one branch", "last", "overwritten", "gradient of the weights")
+@mistake("flexible", "one branch", "last", "overwritten", "gradient of the weights", "second half of the rows")
 def flexible_weight_gradient_of_one_branch(p, x):
     """Shared layers' backward: the gradient of the second branch overwrites that of the first."""
     fixed = {name: constant(a) for name, a in p.items()}

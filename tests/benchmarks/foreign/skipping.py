@@ -32,7 +32,7 @@ def skip_added_twice(p, x):
     return residual(p, x, add=lambda x, f: 2 * x + f)
 
 
-@mistake("residual", "relu", "activation")
+@mistake("residual", "relu", "activation", "followed by a ReLU")
 def skip_rectified(p, x):
     """Sum: a ReLU follows, as in the block of ResNet."""
     return torch.relu(residual(p, x))
@@ -80,7 +80,7 @@ def skip_inner_without_relu(p, x):
     return residual(p, x, f=lambda p, x: se(p, x, act=lambda h: h))
 
 
-@mistake("residual", "layout", "transpose", "height and width", "H and W", "broadcast")
+@mistake("residual", "layout", "transpose", "height and width", "H and W", "broadcast", "map with rows in reverse")
 def skip_of_the_turned_map(p, x):
     """Sum: the skip's rows are read in reverse, by a flip that was meant for augmentation."""
     return residual(p, x, add=lambda x, f: x.flip(2) + f)

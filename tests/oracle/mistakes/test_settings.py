@@ -55,3 +55,15 @@ def test_layers_of_several_parts_are_exchanged_as_one():
     names = named(npattn.CATALOGUE["danet"].example())
     assert "layers conv51 and conv52 exchanged" in names
     assert "layers conv51.0 and conv52.0 exchanged" in names
+
+
+def test_a_pass_that_is_not_in_training_leaves_the_running_statistics_as_they_are():
+    module = npattn.CATALOGUE["coordinate"].example()
+    case = golden(
+        dataclasses.replace(module, training=True), batch=2, height=5, width=4, dtype="float32", certify=False
+    )
+    params, *others = kernels.given(case)
+    wrong = named(case.module)["training=False for True"].apply(run, case.module, params, *others)
+    assert np.array_equal(wrong["bn1.running_var"], params["bn1.running_var"])
+    found = case.diagnose({name: a for name, a in wrong.items() if name not in case.maps})
+    assert "running statistics in training" in found[0].name or "training=False" in found[0].name
