@@ -49,11 +49,11 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     >>> bool(np.abs(found - o).max() < 1e-14)
     True
     """
-    if called in ATTENTION:
-        q, k = arguments[:2]
+    if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
+        q, k, *_ = arguments
         weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
         return divide_queries(called, arguments, options, max(MIN_QUERIES, BLOCK // weights))
-    if called is ops.conv2d and options.get("groups", 1) == 1:
+    if called is ops.conv2d and len(arguments) >= 2 and options.get("groups", 1) == 1:
         x, weight = arguments[:2]
         taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
         return divide_channels(arguments, options, max(1, BLOCK // taps))
@@ -80,7 +80,6 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
             dqs.append(dq)
             dbiases += others[:1]
             sums = add(sums, (dk, dv, *others[1:]))
-        assert sums is not None  # there are two blocks at least
         dk, dv, *dsink = sums
         dbias = [join(dbiases, -2) if dbiases[0] is not None else None] if dbiases else []
         return join(dqs, -1), dk, dv, *dbias, *dsink

@@ -53,7 +53,7 @@ def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     >>> bool(error[:, SAMPLE].max() == 0), bool(error.max() < 1e-14)
     (True, True)
     """
-    if called not in ATTENTION or arguments[0].shape[-1] < MIN_QUERIES:
+    if called not in ATTENTION or len(arguments) < 3 or arguments[0].shape[-1] < MIN_QUERIES:
         return NotImplemented
     q, k, v, *scale = arguments
     others, back_others = called.definition(

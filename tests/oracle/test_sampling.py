@@ -8,6 +8,7 @@ from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.primitive import replacing
 from npattn.oracle import golden, sampling
+from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend
 from npattn.oracle.sampling import MIN_QUERIES, SAMPLE, sample_queries
 
@@ -116,3 +117,11 @@ def test_a_sampled_certificate_sees_what_is_wrong_of_single_queries(query):
 def test_other_words_are_refused(certify, error):
     with pytest.raises(error, match=r"golden: certify=.*expected True, False, or 'sample'"):
         golden(npattn.EfficientChannelAttention(4), certify=certify)
+
+
+@pytest.mark.parametrize("way", [sample_queries, divide])
+def test_arrays_that_are_given_by_name_are_left_to_the_definition(way):
+    expected, _ = ops.dot_product_attention.definition(*QKV)
+    with replacing(way):
+        found, _ = ops.dot_product_attention(**dict(zip("qkv", QKV, strict=True)))
+    np.testing.assert_array_equal(found, expected)

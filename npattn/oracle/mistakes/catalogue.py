@@ -30,23 +30,11 @@ from npattn.oracle.mistakes.mistake import Mistake
 __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
 
 MAPS = convolution, pooling
-NORMS = standardizing, l2_normalize
 POINTWISE = elementwise, gating, batch_norm
 PRODUCTS = products, attention, masking, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
-IN_ORDER = (
-    *MAPS,
-    *POINTWISE,
-    standardizing,
-    l2_normalize,
-    softmax,
-    *PRODUCTS,
-    *MOVING,
-    passes,
-    several_steps,
-    precision,
-)
-HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, *NORMS, *PRODUCTS, passes)
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
+HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
 
 FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
 FAULTS += [mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT]
@@ -55,7 +43,7 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 """Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
 
-ADDED: list[Mistake] = [mistake for file in IN_ORDER for mistake in getattr(file, "ADDED", ())]
+ADDED: list[Mistake] = [mistake for file in (*IN_ORDER, standardizing) for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
 
 

@@ -6,7 +6,7 @@ from npattn.oracle.mistakes.arrays import both, longer, several_channels
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
 
-__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+__all__ = ["ADDED"]
 
 LAYER, GROUP = "layer_norm", "group_norm"
 EPSILONS = {"epsilon lost": 0.0, "epsilon 1e-6": 1e-6, "epsilon 1e-3": 1e-3, "epsilon 1e-2": 1e-2, "epsilon 1": 1.0}
@@ -128,14 +128,13 @@ def several_groups(x, weight, bias, groups, **_):
     return 1 < groups < x.shape[1]
 
 
-TUNED_ON = [*of_both(LAYER), *of_both(GROUP)]
-HELD_OUT = [
+ADDED = [
+    *of_both(LAYER),
+    *of_both(GROUP),
     value(LAYER, "mean not subtracted (RMS norm)", lambda y, *a, **o: without_mean(*a, **o), several),
     value(GROUP, "mean not subtracted", lambda y, *a, **o: without_mean(*a, **o), several),
     value(LAYER, "over tokens, not channels", over_tokens, both(lambda x, *_, **__: x.ndim > 1, longer(-2))),
     instead(GROUP, "channels of a group interleaved", interleaved, several_groups),
-]
-ADDED = [
     *added_to(LAYER),
     *added_to(GROUP),
     argument(GROUP, 3, "one group (layer norm)", lambda *_, **__: 1, lambda x, w, b, groups, **_: groups > 1),
