@@ -27,6 +27,13 @@ every_system_of_one_output = pytest.mark.parametrize(
     "system", [system for system in SYSTEMS if system is not npattn.DualAttentionHead], ids=lambda system: system.key
 )
 
+# A checkpoint is read alike for all systems; of these the arrays have every number of axes, and there are buffers.
+systems_of_all_ranks = pytest.mark.parametrize(
+    "system",
+    [EfficientChannelAttention, npattn.MultiHeadSelfAttention, npattn.DualAttentionHead],
+    ids=lambda system: system.key,
+)
+
 
 @contextlib.contextmanager
 def refused(error, *words):
@@ -412,7 +419,7 @@ def test_upstream_gradients_of_several_outputs_are_checked_one_by_one():
 ANY_ARRAY = st.builds(
     lambda shape, dtype: np.ones(shape, "int8").astype(dtype),
     st.sampled_from([(2, 32, 5, 4), (1, 1, 3), (4, 32, 1, 1)])
-    | st.lists(st.sampled_from([0, 1, 3, 4, 32]), max_size=6).map(tuple),
+    | st.lists(st.sampled_from([0, 1, 3, 4]), max_size=6).map(tuple),
     st.sampled_from(["?", "i8", "f2", ">f4", "f8", "g", "F", "D", "O", "U4", "S3", "M8[s]", "m8[s]", "i4,f8"]),
 )
 ANYTHING = ANY_ARRAY | st.none() | st.booleans() | st.floats() | st.text() | st.binary() | st.lists(st.floats())
@@ -716,7 +723,7 @@ def test_misshapen_entry_of_a_checkpoint_is_told_with_both_shapes(system, prefix
             module.from_state_dict(checkpoint, prefix)
 
 
-@every_system
+@systems_of_all_ranks
 @pytest.mark.parametrize("prefix", ["", "layer1.0."])
 @pytest.mark.parametrize(
     ("make", "words"),
@@ -788,7 +795,7 @@ def assert_taken(module, checkpoint, expected, dtype):
         np.testing.assert_array_equal(array, expected[name])
 
 
-@every_system
+@systems_of_all_ranks
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
 @pytest.mark.parametrize(
     "make",
@@ -826,14 +833,14 @@ def test_entries_of_a_checkpoint_may_stand_in_any_order(system):
     assert_taken(module, dict(reversed(params.items())), params, np.float64)
 
 
-@every_system
+@systems_of_all_ranks
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_arrays_that_speak_dlpack_alone_are_copied(system, dtype):
     module, params, _, _ = arguments(system, dtype=dtype)
     assert_taken(module, {name: OnlyDLPack(value) for name, value in params.items()}, params, dtype)
 
 
-@every_system
+@systems_of_all_ranks
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("layout", ["parameter", "strided", "transposed"])
 def test_tensors_of_torch_are_copied_and_bfloat16_is_widened_exactly(system, kind, layout):

@@ -1,5 +1,6 @@
 """The pictures of the pages are what their command draws, and small."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -70,10 +71,14 @@ def test_pictures_of_different_things_are_told_apart():
                 assert distance(one, other) > ALIKE
 
 
-def test_the_command_writes_one_picture_and_refuses_to_replace_it(folder):
-    command = [sys.executable, "-m", "npattn.pictures.pages", "efficient_channel_matrix", "-o", "matrix.png"]
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(2))
-    assert (first.returncode, first.stdout) == (0, "matrix.png\n")
+def test_the_command_writes_one_picture_and_refuses_to_replace_it(folder, monkeypatch, capsys):
+    arguments = ["efficient_channel_matrix", "-o", "matrix.png"]
+    command = [sys.executable, "-m", "npattn.pictures.pages", *arguments]
+    written = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (written.returncode, written.stdout) == (0, "matrix.png\n")
     assert kept("matrix.png").shape[1] == catalogue.WIDTH
-    assert second.returncode == 2
-    assert "matrix.png" in second.stderr.splitlines()[-1]
+    monkeypatch.setattr(sys, "argv", ["pages", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("npattn.pictures.pages.__main__").main()
+    assert ended.value.code == 2
+    assert "matrix.png" in capsys.readouterr().err.splitlines()[-1]
