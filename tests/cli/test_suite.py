@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -55,6 +56,20 @@ def test_a_suite_holds_steps_and_verify_names_the_first_that_is_off(command, fol
     assert command("verify", "cases", "results")[0] == 0
 
 
+@pytest.mark.parametrize(("options", "jobs"), [([], []), (["--jobs", "1"], []), (["--jobs", "3"], [3])])
+def test_as_many_processes_start_as_are_asked_for(command, folder, monkeypatch, options, jobs):
+    started = []
+
+    @contextlib.contextmanager
+    def start(count):
+        started.append(count)
+        yield None
+
+    monkeypatch.setattr(suite_command, "worker_processes", start)
+    assert command("golden", *FEW, *options)[0] == 0
+    assert started == jobs
+
+
 def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
     (folder / "cases").mkdir()
     (folder / "cases/eca-float16-3x32x7x9-ties.npz").write_text("mine")
@@ -92,14 +107,22 @@ def test_a_folder_with_another_manifest_is_left_alone(command, folder):
     assert (folder / "cases/manifest.json").read_text() == "{}"
 
 
-def test_dask_makes_a_suite(command, folder):
+def test_dask_makes_a_suite(command, folder, monkeypatch):
     distributed = pytest.importorskip("distributed")
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0"}  # what it sends is serialised
+    addresses = []
+
+    def watched(recipes, folder, executor, progress):
+        addresses.append(executor._client.scheduler.address)
+        return oracle.suite(recipes, folder, executor, progress=progress)
+
+    monkeypatch.setattr(suite_command, "suite", watched)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         assert command("golden", *FEW, "--dask", cluster.scheduler_address)[:2] == (
             0,
             "cases: 3 made, 0 kept, 0 failed\n",
         )
+        assert addresses == [cluster.scheduler_address]
 
 
 def test_a_missing_extra_is_told(command, folder, monkeypatch):

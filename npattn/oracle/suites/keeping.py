@@ -10,7 +10,6 @@ from pathlib import Path
 from npattn.oracle.case import Case
 from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.reading import load
-from npattn.oracle.layouts import lay_all
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites.manifest import describe_recipe, identify
 from npattn.oracle.systems import is_known
@@ -51,9 +50,7 @@ def keep_case(recipe: Recipe, folder: Path) -> Case:
     shelf = folder / f"{find_version()}-{find_source()[:16]}"
     path = shelf / f"{identify(describe_recipe(recipe))}.npz"
     with contextlib.suppress(ArchiveError, OSError):
-        found = load(path)
-        inputs, upstream = (lay_all(arrays, recipe.layout) for arrays in (found.inputs, found.upstream))
-        return replace(found, module=recipe.module, inputs=inputs, upstream=upstream, layout=recipe.layout)
+        return replace(load(path), module=recipe.module)
     case = recipe.make()
     with contextlib.suppress(OSError):  # no room, no right, or another process has just emptied the folder
         if not shelf.is_dir():
