@@ -112,9 +112,9 @@ def test_dask_makes_a_suite(command, folder, monkeypatch):
     options = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0"}  # what it sends is serialised
     addresses = []
 
-    def watched(recipes, folder, executor, progress):
+    def watched(recipes, folder, executor, **options):
         addresses.append(executor._client.scheduler.address)
-        return oracle.suite(recipes, folder, executor, progress=progress)
+        return oracle.suite(recipes, folder, executor, **options)
 
     monkeypatch.setattr(suite_command, "suite", watched)
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
