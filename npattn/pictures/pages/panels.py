@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from npattn.attention import CATALOGUE
 from npattn.pictures.figure import choose_panels
@@ -16,6 +17,8 @@ COARSE = 50, 75
 """Positions of the map where all look at all: every fourth pixel of the photograph."""
 LINE = 110
 """Characters of a line of a title."""
+MOST_LABELS = 12
+"""Of one axis."""
 
 
 def draw_panels(key: str, shown: int = 1) -> Figure:
@@ -39,4 +42,15 @@ def draw_panels(key: str, shown: int = 1) -> Figure:
             panel.suptitle(textwrap.fill(title, LINE), fontsize=10)
     for axis in figure.axes:
         axis.title.set_fontsize(0.9 * float(axis.title.get_fontsize()))
+        for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+            if len(labels) > MOST_LABELS:
+                thin_out(labels)
     return figure
+
+
+def thin_out(labels: list[Text]) -> None:
+    """Show as many labels of an axis as can be read beside each other."""
+    step = -(-len(labels) // MOST_LABELS)
+    for number, label in enumerate(labels):
+        label.set_visible(number % step == 0)
+        label.set_fontsize(8)
