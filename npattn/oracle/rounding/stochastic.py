@@ -205,7 +205,8 @@ class Rounding:
                 self.factor = self.draw_factor()
             return (hashed >> np.uint64(64 - count)).astype(word)
         shape, size = values.shape, values.size
-        raw: Array = self.random.bit_generator.random_raw(size * bits // 64 + spare).view(word)[:size].reshape(shape)
+        words = size * bits // 64 + 1 if spare else -(-size * bits // 64)
+        raw: Array = self.random.bit_generator.random_raw(words).view(word)[:size].reshape(shape)
         return raw if bits == count else raw >> word(bits - count)
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:

@@ -145,3 +145,21 @@ def test_half_of_float32_s_subnormal_numbers_are_taken_for_zero():
     assert np.abs(found[found != 0] - 1e-40).max() < 2.0**-149
     kept = Rounding(FORMATS["float32"]).round(values.copy())
     np.testing.assert_array_equal(kept, np.float32(1e-40).astype(np.float64))
+
+
+@pytest.mark.parametrize("shapes", [((3, 5, 7), (3, 7, 9)), ((2, 3, 1, 4), (4, 63)), ((1, 70), (70, 1))])
+@pytest.mark.parametrize("alike", [False, True])
+def test_squares_in_blocks_err_by_as_much_as_all_at_once(shapes, alike, monkeypatch):
+    a, b = (np.random.RandomState(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes))
+    exact, spread = a @ b, []
+    for block in (2**16, 16):
+        monkeypatch.setattr(stochastic, "BLOCK", block)
+        errors = []
+        for number in range(200):
+            total = exact.astype(np.float64)
+            rounding = Rounding(FORMATS["float32"], [0, number], alike=alike)
+            rounding.accumulate_product(total, a.astype(np.float64), b.astype(np.float64))
+            errors.append(total - exact)
+        spread.append(np.sqrt(np.mean(np.square(errors))))
+    assert 0.9 < spread[1] / spread[0] < 1.1
+    assert spread[0] > 0
