@@ -181,3 +181,14 @@ def test_digits_can_be_counted_on_a_sample_or_not_at_all(command, folder):
     assert command("golden", "pam", "channels=3", "--height=12", "--certify=sample", "-o", "some.npz")[0] == 0
     assert not all(np.isnan(digits) for digits in npattn.oracle.load("some.npz").digits.values())
     assert_one_complaint(command("golden", "eca", "--certify", "some"), "--certify", "invalid choice: 'some'")
+
+
+def test_values_and_steps_are_those_asked_for(command, folder):
+    small = "golden", "eca", "channels=3", *SMALL
+    assert command(*small, "--values", "ties", "--steps", "-o", "steps.npz")[0] == 0
+    assert command(*small, "-o", "plain.npz")[0] == 0
+    cases = [npattn.oracle.load(name) for name in ("steps.npz", "plain.npz")]
+    assert [case.values for case in cases] == ["ties", "generic"]
+    with np.load("steps.npz") as file, np.load("plain.npz") as plain:
+        more = {name.partition("/")[0] for name in set(file.files) - set(plain.files)}
+    assert any(group.startswith("steps") for group in more), more

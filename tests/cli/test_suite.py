@@ -26,6 +26,14 @@ def test_golden_makes_a_suite_and_goes_on_with_it(command, folder):
     assert set(read_manifest(folder / "cases")) == {p.name for p in (folder / "cases").iterdir()} - {"manifest.json"}
 
 
+def test_a_suites_recipes_have_its_seed_and_its_progress_is_shown(command, folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(suite_command, "show_progress", seen.append)
+    assert command("golden", *FEW, "--seed", "3")[0] == 0
+    assert {entry.recipe["seed"] for entry in read_manifest(folder / "cases").values()} == {3}
+    assert [state.done for state in seen] == [1, 2, 3]
+
+
 def test_primitives_are_systems_of_a_suite(command, folder):
     asked = "--suite", "ops.relu", "--dtype", "float16", "--kinds", "ties", "-o", "cases"
     assert command("golden", *asked)[1] == "cases: 1 made, 0 kept, 0 failed\n"

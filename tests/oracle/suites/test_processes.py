@@ -2,6 +2,10 @@ import subprocess
 import sys
 import textwrap
 
+from threadpoolctl import threadpool_info
+
+from npattn.oracle import worker_processes
+
 ABORTED = """
     from npattn.oracle.suites.processes import worker_processes
 
@@ -45,3 +49,12 @@ def test_results_on_their_way_keep_no_process_from_its_end(tmp_path):
 
 def test_workers_that_compute_keep_no_process_from_its_end(tmp_path):
     run(BUSY, tmp_path)
+
+
+def test_a_worker_multiplies_on_one_thread(monkeypatch):
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    with worker_processes(1) as pool:
+        libraries = pool.submit(threadpool_info).result()
+    assert [library["num_threads"] for library in libraries if library["user_api"] == "blas"]
+    assert {library["num_threads"] for library in libraries} == {1}
