@@ -41,7 +41,7 @@ class CBAMChannelGate(Module):
     reduction : int, default 16
         r; the hidden layer has max(1, C // r) channels.
     pools : tuple of str, default ("avg", "max")
-        Some of ``"avg"``, ``"max"``, ``"lp"`` (the Euclidean norm) and ``"lse"`` (log-sum-exp), each at most once.
+        Some of ``"avg"``, ``"max"``, ``"lp"`` (the Euclidean norm) and ``"lse"`` (logsumexp), each at most once.
     hidden : int, optional
         Channels of the hidden layer, in place of C // r.
     bias : bool, default True

@@ -128,7 +128,7 @@ def global_lp_pool(x: Array) -> tuple[Array, Backward]:
 
 @primitive
 def global_lse_pool(x: Array) -> tuple[Array, Backward]:
-    """Take each channel's log-sum-exp over its positions, a soft maximum: p_bc = log Σ_n exp x_bcn.
+    """Take each channel's logsumexp over its positions, a soft maximum: p_bc = log Σ_n exp x_bcn.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ GLOBAL_POOLS = {
     "lp": global_lp_pool,
     "lse": global_lse_pool,
 }
-"""What a channel may be summarised by: its mean, maximum, Euclidean norm, and log-sum-exp."""
+"""What a channel may be summarised by: its mean, maximum, Euclidean norm, and logsumexp."""
 
 
 @primitive

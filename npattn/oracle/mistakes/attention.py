@@ -125,7 +125,7 @@ def stale_sum(z):
 
 
 def of_base_2(z):
-    """Take weights from a log-sum-exp to base 2, as if it were to base e."""
+    """Take weights from a logsumexp to base 2, as if it were to base e."""
     log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
     return np.exp(z - log_sum / math.log(2))
 
@@ -178,7 +178,7 @@ HELD_OUT = [
     weighed("sum not rescaled", stale_sum, tiles_of_keys),
     overflow("maximum not subtracted", arrays.SINGLE),
     overflow("maximum not subtracted, float16", arrays.HALF),
-    weighed("log-sum-exp to base 2", of_base_2, way="backward"),
+    weighed("logsumexp to base 2", of_base_2, way="backward"),
     differentiated("sum of the next row", sum_of_next_row, lambda q, k, *_: min(q.shape[-1], k.shape[-1]) > 1),
     *(mistake for way in WAYS for mistake in read_wrongly(way)),
     value(NAME, "heads in the wrong order", reversed_heads, heads),

@@ -63,7 +63,7 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
     elif isinstance(node.op, ast.Div):
         yield f"not divided by {right}", lambda quotient: quotient.left
         yield "multiplied, not divided", with_operator(ast.Mult())
-        yield "turned over", exchanged_operands
+        yield "quotient inverted", exchanged_operands
     elif isinstance(node.op, ast.MatMult):
         yield "exchanged", exchanged_operands
         if not is_transposed(node.left):

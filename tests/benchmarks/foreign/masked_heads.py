@@ -21,7 +21,7 @@ def mhsa_does_not_see_itself(p, x):
     return causally(p, x, triangle=partial(seen_causally, shift=-1))
 
 
-@mistake("mhsa", "other way", "upper", "transpose", "future", "reversed", "anti", "turned over", **CAUSAL)
+@mistake("mhsa", "other way", "upper", "transpose", "future", "reversed", "anti", "inverted", **CAUSAL)
 def mhsa_sees_the_future(p, x):
     """Causal mask: query m sees the keys n ≥ m; the triangle is the upper one."""
     return causally(p, x, triangle=lambda n: seen_causally(n).T)

@@ -204,21 +204,21 @@ def cbam_channel_gates_detached(p, x):
 LSE = {"channels": 16, "reduction": 4, "pools": ("avg", "max", "lse")}
 
 
-@mistake("cbam-channel", "log-mean-exp", "mean", "logsumexp", "log-sum-exp", **LSE)
+@mistake("cbam-channel", "log-mean-exp", "mean", "logsumexp", **LSE)
 def cbam_channel_log_mean_exp(p, x):
-    """Log-sum-exp pool: the log of the mean of exponentials, not of their sum."""
+    """Logsumexp pool: the log of the mean of exponentials, not of their sum."""
     return cbam_channel(p, x, ("avg", "max", lambda x: x.exp().mean((2, 3)).log()))
 
 
-@mistake("cbam-channel", "log", "maximum", "logsumexp", "log-sum-exp", **LSE)
+@mistake("cbam-channel", "log", "maximum", "logsumexp", **LSE)
 def cbam_channel_log_sum_exp_loses_the_maximum(p, x):
-    """Log-sum-exp pool: the maximum that was taken off before the exponential is not added again."""
+    """Logsumexp pool: the maximum that was taken off before the exponential is not added again."""
     return cbam_channel(p, x, ("avg", "max", lambda x: POOLS["lse"](x) - largest(x)))
 
 
-@mistake("cbam-channel", "base", "log2", "logsumexp", "log-sum-exp", **LSE)
+@mistake("cbam-channel", "base", "log2", "logsumexp", **LSE)
 def cbam_channel_log_sum_exp_to_the_base_of_two(p, x):
-    """Log-sum-exp pool: made with exp2 and log2 without the factors between the bases."""
+    """Logsumexp pool: made with exp2 and log2 without the factors between the bases."""
     return cbam_channel(p, x, ("avg", "max", lambda x: torch.exp2(x).sum((2, 3)).log2()))
 
 

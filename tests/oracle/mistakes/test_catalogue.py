@@ -46,7 +46,7 @@ REPORTED = {
     "softcap's derivative left out": ("masked_attention: gradient: softcap's derivative left out",),
     "logsumexp in base 2": (
         "masked_attention: logsumexp to base 2",
-        "dot_product_attention: gradient: log-sum-exp to base 2",
+        "dot_product_attention: gradient: logsumexp to base 2",
     ),
     "biased for unbiased variance": ("batch_norm: unbiased variance", "batch_norm: biased variance remembered"),
     "momentum the other way round": ("batch_norm: momentum the other way round",),
