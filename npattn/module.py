@@ -6,11 +6,10 @@ the forward pass and hands back a `Pass`, whose ``backward`` is a closure over w
 
 from __future__ import annotations
 
-import inspect
-from abc import ABCMeta, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,7 +23,8 @@ from npattn.calls import (
     find_sizes,
     leading_input,
 )
-from npattn.checks import check_hyperparameters, describe_type
+from npattn.checks import describe_type
+from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming
@@ -32,8 +32,6 @@ from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 
 __all__ = ["Module", "Paper", "Pass", "as_tuple"]
-
-System = TypeVar("System")
 
 
 @dataclass(frozen=True)
@@ -94,26 +92,6 @@ class Pass:
         outputs = ", ".join(f"{y.dtype} {y.shape}" for y in as_tuple(self.output))
         named = [f"{name} {a.shape}" for arrays in (self.attention, self.buffers) for name, a in arrays.items()]
         return f"Pass(output: {'; '.join([outputs, *named])})"
-
-
-class Constructor(ABCMeta):
-    """The type of `Module`: a call that doesn't fit a system's hyperparameters is told which one is meant."""
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """The hyperparameters, for `help` and editors."""
-        of_init = inspect.signature(inspect.getattr_static(cls, "__init__"))
-        return inspect.Signature(list(of_init.parameters.values())[1:])
-
-    def __call__(cls: type[System], *args: Any, **kwargs: Any) -> System:
-        """Make a module."""
-        try:
-            return type.__call__(cls, *args, **kwargs)
-        except TypeError:
-            complaint = misfit(cls, args, kwargs)
-            if complaint is None:
-                raise
-        raise complaint from None
 
 
 @dataclass(frozen=True)
@@ -389,36 +367,3 @@ class Module(metaclass=Constructor):
     def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have: those of `input_shapes` for the sizes that most of the axes speak of."""
         return self.input_shapes(*find_sizes(self, inputs))
-
-
-def misfit(system: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:
-    """Say what is wrong with the arguments that a system is made from; None if they fit its constructor."""
-    signature = inspect.signature(system)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        pass
-    else:
-        return None
-    name = system.__name__
-    fields = {name: p for name, p in signature.parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    positional = [field for field, p in fields.items() if p.kind != p.KEYWORD_ONLY]
-    filled = positional[: len(args)]
-    missing = [field for field, p in fields.items() if p.default is p.empty and field not in {*filled, *kwargs}]
-    twice = [field for field in kwargs if field in filled]
-    bare = [field for field in kwargs if field not in fields and field in inspect.get_annotations(system)]
-    if bare:
-        return TypeError(
-            f"{name}: {bare[0]} is declared, but {name} is no dataclass; put @dataclass(frozen=True) on it"
-        )
-    try:
-        check_hyperparameters(name, [*filled, *kwargs], fields)
-    except TypeError as error:
-        return error
-    if len(args) > len(positional):
-        expected = f"at most {len(positional)}: {', '.join(positional)}" if positional else "none"
-        return TypeError(f"{name}: got {len(args)} hyperparameters by position; expected {expected}")
-    if twice:
-        return TypeError(f"{name}: got {twice[0]!r} twice, by position and by name; expected it once")
-    noun = "hyperparameter" if len(missing) == 1 else "hyperparameters"
-    return TypeError(f"{name}: missing {noun} {', '.join(map(repr, missing))} (expected {', '.join(fields)})")

@@ -14,6 +14,7 @@ from npattn import EfficientChannelAttention, Module, Pass, SqueezeExcitation
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.parameters import ones
+from tests.foreign_arrays import OnlyDLPack
 from tests.strategies import SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -71,19 +72,6 @@ class Swap(Module):
             return (dx, d_guide * scale), {"scale": (d_guide * guide).sum(axis=0)}
 
         return Pass((guide * scale, x * 1), backward)
-
-
-class OnlyDLPack:
-    """An array of a library that shares nothing with NumPy but the exchange protocol."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
 
 
 def arguments(system, **options):

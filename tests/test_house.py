@@ -14,6 +14,7 @@ BASE = {
     "version",
     "calls",
     "checks",
+    "construction",
     "files",
     "data",
     "parameters",

@@ -10,6 +10,7 @@ import npattn
 from npattn import oracle
 from npattn.oracle import golden
 from npattn.oracle.budgets import rms_limit, worst_limit
+from tests.foreign_arrays import OnlyDLPack
 from tests.strategies import SYSTEMS
 
 
@@ -291,17 +292,7 @@ def test_torch_tensors_of_any_dtype_are_taken_as_they_come(case, dtype):
 
 
 def test_whatever_speaks_dlpack_is_taken(case):
-    class Foreign:
-        def __init__(self, array):
-            self.array = array
-
-        def __dlpack__(self, **options):
-            return self.array.__dlpack__(**options)
-
-        def __dlpack_device__(self):
-            return self.array.__dlpack_device__()
-
-    assert case.compare({"output": Foreign(case.expected["output"])}).passed
+    assert case.compare({"output": OnlyDLPack(case.expected["output"])}).passed
 
 
 @pytest.mark.parametrize(

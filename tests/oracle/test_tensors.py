@@ -15,6 +15,7 @@ from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.tensors import Change, round_arrays
+from tests.foreign_arrays import OnlyDLPack
 from tests.strategies import arrange, layouts
 
 MODULE = npattn.EfficientChannelAttention(channels=4, kernel_size=3)
@@ -94,10 +95,6 @@ def test_every_system_takes_tensors_and_makes_of_them_what_it_makes_of_drawn_one
 def test_arrays_of_any_library_and_layout_are_taken_as_they_come():
     torch = pytest.importorskip("torch")
     x, w, dy = np.float16(normal(*SHAPE)), np.float16(normal(1, 1, 3)), np.float16(normal(*SHAPE, seed=1))
-
-    class OnlyDLPack:
-        def __init__(self, a):
-            self.__dlpack__, self.__dlpack_device__ = a.__dlpack__, a.__dlpack_device__
 
     expected = golden(MODULE, inputs=x, params={"conv.weight": w}, upstream=dy)
     weights = torch.nn.Conv1d(1, 1, 3, bias=False).half().requires_grad_()
