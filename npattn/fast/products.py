@@ -18,12 +18,6 @@ MIN_MULTIPLICATIONS = 2**22
 """Multiplications of a whole batch from which several cores bring more than they cost."""
 
 
-@product.faster(suits=lambda a, b: are_machine_floats(a, b) and a.shape[-1] == 1)
-def product_over_nothing(a: Array, b: Array) -> Array:
-    """Broadcast, where nothing is summed over: BLAS takes ten times as long."""
-    return a * b
-
-
 def is_worth_blocks(a: Array, b: Array) -> bool:
     """Tell whether BLAS would use several cores, or should."""
     if not are_machine_floats(a, b):

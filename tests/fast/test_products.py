@@ -77,12 +77,3 @@ def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_
     with patched("parallel_for", watch), patched("MAX_PRODUCT_BLOCKS", 8):
         np.testing.assert_array_equal(product(a, b), 32)
     assert counts == [blocks]
-
-
-@pytest.mark.parametrize("inner", [0, 1, 2])
-def test_where_nothing_is_summed_over_factors_are_broadcast(inner):
-    a, b = normal(4, 1, 3, inner), normal(5, inner, 2, seed=1)
-    assert (way_taken(product, a, b) == "product_over_nothing") is (inner == 1)
-    np.testing.assert_allclose(product(a, b), a @ b, rtol=1e-14)
-    mixed = a.astype(np.float32), b
-    assert way_taken(product, *mixed) == "definition"

@@ -44,7 +44,6 @@ WAYS = {
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
-    "product_over_nothing": cases(lambda b, c, h, w: [(b, c, 1), (b, 1, w)], bound=1),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
@@ -274,7 +273,7 @@ def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
 def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(primitive, way, beyond):
     name, dtype = way.compute.__name__, np.float32
-    if name in ("conv_pointwise", "product_over_nothing"):  # which gain at every size
+    if name == "conv_pointwise":  # which gains at every size
         return
     arrays, options = draw(name, (2, 3, 4, 5), dtype, 0)
     constant, size = measure(primitive, arrays, options)
@@ -298,7 +297,7 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
 )
 def test_small_arrays_take_the_definition(primitive):
     for way in primitive.ways:
-        if way.compute.__name__ in ("conv_pointwise", "product_over_nothing"):  # which gain at every size
+        if way.compute.__name__ == "conv_pointwise":  # which gains at every size
             continue
         arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
         assert not way.suits(*arrays, **options)
