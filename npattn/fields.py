@@ -73,11 +73,21 @@ def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
     return checked(check, default)
 
 
-def number(default: Any = REQUIRED) -> Any:
-    """Declare a finite real number."""
+def number(default: Any = REQUIRED, *, positive: bool = False) -> Any:
+    """Declare a finite real number; if it is to be positive, one above 0.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.SimAM(channels=8, e_lambda=0)
+    Traceback (most recent call last):
+    ValueError: SimAM: e_lambda=0; expected a number above 0
+    """
 
     def check(system: str, name: str, value: Any) -> Any:
         require_numbers(system, **{name: value})
+        if positive and value <= 0:
+            raise ValueError(f"{system}: {name}={value}; expected a number above 0")
         return value
 
     return checked(check, default)

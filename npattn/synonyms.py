@@ -35,6 +35,7 @@ SYNONYMS = {
     "inner": "module block layer fn body wrapped system attention",
     "gamma": "slope",
     "b": "beta offset intercept",
+    "e_lambda": "lambda lam lambd lmbda eps epsilon",
     "k": "topk top_k n num samples num_samples points",
 }
 SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"

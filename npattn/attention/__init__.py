@@ -16,6 +16,7 @@ from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
+from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
@@ -33,6 +34,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAMChannelGate,
         CBAMSpatialGate,
         CoordinateAttention,
+        SimAM,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -64,6 +66,7 @@ __all__ = [
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
+    "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
     "SqueezeExcitation",

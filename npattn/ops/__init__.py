@@ -16,6 +16,7 @@ from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
+from npattn.ops.energy import inverse_energy
 from npattn.ops.gating import gate
 from npattn.ops.global_pooling import (
     global_average_pool,
@@ -59,6 +60,7 @@ __all__ = [
     "group_norm",
     "hard_sigmoid",
     "hard_swish",
+    "inverse_energy",
     "l2_normalize",
     "layer_norm",
     "linear",

@@ -28,6 +28,7 @@ from npattn.attention import (
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
+    SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
     SqueezeExcitation,
@@ -104,6 +105,10 @@ def coordinate_modules(training: bool = False) -> Modules:
         explicit=st.booleans(),
         reduction=st.sampled_from([1, 2, 32]),
     )
+
+
+def simam_modules() -> Modules:
+    return st.builds(SimAM, channels, st.sampled_from([1e-4, 1e-2, 1.0]), st.sampled_from(["code", "paper"]))
 
 
 def pam_modules() -> Modules:
@@ -219,6 +224,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cbam-channel": cbam_channel_modules,
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
+    "simam": simam_modules,
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,

@@ -13,6 +13,7 @@ from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
 from npattn.pictures.directions import draw_directions
+from npattn.pictures.elements import draw_elements
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.sampling import draw_sampling
@@ -31,6 +32,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "channel": (draw_channels, 4.2),
     "spatial": (draw_positions, 2.6),
     "height": (draw_directions, 4.2),
+    "gate": (draw_elements, 4.2),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),

@@ -39,6 +39,8 @@ WAYS = {
     "add_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)] * 3),
     "accumulate_in_place": cases(lambda b, c, h, w: [(b, c, h, w), (b, 1, h, w)]),
     "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
+    "sigmoid_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
+    "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),

@@ -16,8 +16,8 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         *(maps.Add, maps.AveragePool, layers.BatchNorm, layers.Conv1d, layers.Conv2d),
         *(products.CrossEntropy, products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate),
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
-        *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.L2Normalize, layers.LayerNorm),
-        *(layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
+        *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
+        *(layers.LayerNorm, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Sigmoid, maps.Silu),
         *(products.Softmax, products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
     )

@@ -72,6 +72,22 @@ class L2Normalize(Elementwise):
 
 
 @dataclass(frozen=True)
+class InverseEnergy(Elementwise):
+    """`ops.inverse_energy`."""
+
+    key: ClassVar = "ops.inverse_energy"
+    primitive = staticmethod(ops.inverse_energy)
+    options: ClassVar = ({"e_lambda": 1.0}, {"correction": 0})
+
+    e_lambda: float = number(default=1e-4, positive=True)
+    correction: int = integer(least=0, default=1)
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return λ and what the number of positions is lowered by."""
+        return {"e_lambda": self.e_lambda, "correction": self.correction}
+
+
+@dataclass(frozen=True)
 class GlobalPool(PrimitiveSystem):
     """Of maps, one number a channel."""
 
