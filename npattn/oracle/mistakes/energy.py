@@ -1,5 +1,7 @@
 """Mistakes in inverse energies."""
 
+import math
+
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, several_channels, several_images
@@ -20,7 +22,7 @@ def several(x, *_, **__):
 def parts(x, correction, axes=MAP):
     """Return deviations from the mean along axes, and their variance."""
     centred = x - x.mean(axis=axes, keepdims=True)
-    count = np.prod([x.shape[axis] for axis in axes], dtype=int)
+    count = math.prod(x.shape[axis] for axis in axes)
     return centred, (centred * centred).sum(axis=axes, keepdims=True) / max(count - correction, 1)
 
 
