@@ -20,6 +20,7 @@ from npattn.oracle.mistakes import (
     resizing,
     selecting,
     several_steps,
+    shifting,
     softmax,
     standardizing,
     windowing,
@@ -43,7 +44,9 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 """Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
 
-ADDED: list[Mistake] = [mistake for file in (*IN_ORDER, standardizing) for mistake in getattr(file, "ADDED", ())]
+ADDED: list[Mistake] = [
+    mistake for file in (*IN_ORDER, standardizing, shifting) for mistake in getattr(file, "ADDED", ())
+]
 """Mistakes that are looked for beside them."""
 
 
