@@ -12,7 +12,18 @@ from typing import Any
 
 from npattn.checks import require_booleans, require_choice, require_integers, require_numbers, require_selection
 
-__all__ = ["boolean", "check_fields", "checked", "choice", "choices", "integer", "number", "pair", "probability"]
+__all__ = [
+    "boolean",
+    "check_fields",
+    "checked",
+    "choice",
+    "choices",
+    "integer",
+    "number",
+    "pair",
+    "positive",
+    "probability",
+]
 
 REQUIRED = dataclasses.MISSING
 """The default of what has none."""
@@ -87,6 +98,18 @@ def number(default: Any = REQUIRED, *, positive: bool = False) -> Any:
     def check(system: str, name: str, value: Any) -> Any:
         require_numbers(system, **{name: value})
         if positive and value <= 0:
+            raise ValueError(f"{system}: {name}={value}; expected a number above 0")
+        return value
+
+    return checked(check, default)
+
+
+def positive(default: Any = REQUIRED) -> Any:
+    """Declare a finite real number above 0."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_numbers(system, **{name: value})
+        if value <= 0:
             raise ValueError(f"{system}: {name}={value}; expected a number above 0")
         return value
 

@@ -16,6 +16,7 @@ The functions that end in ``_parameters`` and ``_buffers``, from `npattn.paramet
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ __all__ = [
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "layer_norm",
     "linear",
     "linear_parameters",
     "scale",
@@ -116,6 +118,30 @@ def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     {'fc1.weight': array([[7., 7.]])}
     """
     return named(ops.linear, x, params, [f"{name}.weight", f"{name}.bias"])
+
+
+def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tuple[Array, Backward]:
+    """Give the channels of every row, (..., C), a learnt mean and variance, as `ops.layer_norm`.
+
+    Parameters
+    ----------
+    x, params, name
+        ``name.weight`` and ``name.bias`` are (C,).
+    eps : float, default 1e-5
+        What is added to the variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"norm.weight": np.array([1.0, 2.0]), "norm.bias": np.zeros(2)}
+    >>> n, backward = layer_norm(np.array([[1.0, 3.0]]), params, "norm", eps=0.0)
+    >>> n
+    array([[-1.,  2.]])
+    >>> dx, grads = backward(n)
+    >>> grads
+    {'norm.weight': array([1., 2.]), 'norm.bias': array([-1.,  2.])}
+    """
+    return named(functools.partial(ops.layer_norm, eps=eps), x, params, [f"{name}.weight", f"{name}.bias"])
 
 
 def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:

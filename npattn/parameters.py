@@ -147,7 +147,7 @@ def linear_parameters(
 
 
 def norm_parameters(name: str, channels: int) -> dict[str, Parameter]:
-    """Declare a batch norm's scale and shift, which start at 1 and 0."""
+    """Declare a norm's scale and shift, which start at 1 and 0."""
     return {f"{name}.weight": ones(channels), f"{name}.bias": zeros(channels)}
 
 

@@ -18,6 +18,7 @@ SYSTEM_FILES = sorted(
 )
 COURSE = [path for path in PAGES if path.name != "README.md"]
 TAGGED_FILES = [*SYSTEM_FILES, Path(npattn.layers.__file__)]
+ARTICLE, BEYOND = "The article, term by term", "Beyond the article"
 SECTIONS = [
     "A case by hand",
     "Notation",
@@ -99,23 +100,18 @@ def test_every_page_of_a_system_names_the_command_that_steps_through_it(system):
     assert f"`npattn trace {system.key} --page {system.key}.html`" in head
 
 
-def rows_of_the_article():
-    """The table that maps the article's terms to pages and names: the cells of each row."""
-    return rows_of("The article, term by term")
-
-
-def rows_of(title):
-    """The table of a section: the cells of each row."""
+def rows_of(heading):
+    """The table of a section that maps terms to pages and names: the cells of each row."""
     readme = (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
-    section = readme.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    section = readme.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*) \|$", section, flags=re.MULTILINE)
     return [row.split(" | ") for row in rows[1:]]
 
 
 def test_every_term_of_the_article_leads_to_its_page_and_to_what_is_exported():
-    rows = rows_of_the_article()
+    rows = rows_of(ARTICLE)
     assert len(rows) >= 9
-    for term, english, pages, names in rows:
+    for term, english, pages, names in [*rows, *([term, term, *rest] for term, *rest in rows_of(BEYOND))]:
         assert term, english
         targets = re.findall(r"\]\((.*?)\)", pages)
         assert targets
@@ -126,9 +122,8 @@ def test_every_term_of_the_article_leads_to_its_page_and_to_what_is_exported():
             functools.reduce(getattr, name.split("."), npattn)
 
 
-def test_every_system_has_its_place_in_the_article_or_among_the_further_ones():
-    rows = rows_of_the_article() + rows_of("More systems of the literature")
-    named = " ".join(names for *_, names in rows)
+def test_every_system_has_its_place_in_the_article_or_beyond():
+    named = " ".join(names for *_, names in rows_of(ARTICLE) + rows_of(BEYOND))
     assert [system.__name__ for system in npattn.CATALOGUE.values() if f"`{system.__name__}`" not in named] == []
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from npattn import Module, Pass
-from npattn.fields import boolean, checked, choice, choices, integer, number, pair, probability
+from npattn.fields import boolean, checked, choice, choices, integer, number, pair, positive, probability
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,7 @@ class Kept(Module):
     channels: int = integer(least=2)
     groups: int | None = integer(least=1, default=None)
     slope: float = number(default=0.5)
+    eps: float = positive(default=1e-5)
     rate: float = probability(default=0.0)
     flag: bool = boolean(default=False)
     mode: str = choice(("one", "two"), default="one")
@@ -39,6 +40,8 @@ class Kept(Module):
         ({"groups": True}, TypeError, "Kept: groups=True is a bool; expected an int"),
         ({"slope": float("nan")}, ValueError, "Kept: slope=nan; expected a finite number"),
         ({"slope": None}, TypeError, "Kept: slope=None is a NoneType; expected a number"),
+        ({"eps": 0}, ValueError, "Kept: eps=0; expected a number above 0"),
+        ({"eps": float("inf")}, ValueError, "Kept: eps=inf; expected a finite number"),
         ({"rate": 1}, ValueError, "Kept: rate=1; expected a probability of at least 0 and below 1"),
         ({"rate": -0.1}, ValueError, "Kept: rate=-0.1; expected a probability of at least 0 and below 1"),
         ({"rate": "0"}, TypeError, "Kept: rate='0' is a str; expected a number"),
@@ -62,8 +65,8 @@ def test_what_a_field_does_not_allow_is_refused(options, error, message):
 
 
 def test_what_a_field_allows_is_kept_and_lists_become_tuples():
-    assert Kept(3, 1, 2, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
-        3, 1, 2, 0.5, True, "two", ("b", "a"), (7, 5), None
+    assert Kept(3, 1, 2, 0.1, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
+        3, 1, 2, 0.1, 0.5, True, "two", ("b", "a"), (7, 5), None
     )
     assert Kept(2, groups=None, shape=None) == Kept(channels=2)
     assert hash(Kept(2, names=["a"], shape=[1, 2])) == hash(Kept(2, shape=(1, 2)))

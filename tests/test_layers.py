@@ -62,6 +62,7 @@ CASES = {
     "linear without bias": Case(
         lambda x, p: layers.linear(x, p, "fc1"), (4, 3), layers.conv_parameters("fc1", 2, 3, bias=False)
     ),
+    "layer norm": Case(lambda x, p: layers.layer_norm(x, p, "norm"), (4, 3), norm_parameters("norm", 3)),
     "score": Case(lambda x, p: layers.score(x, p, "score"), (2, 3, 6), layers.conv_parameters("score", 1, 3)),
     "scale": Case(lambda x, p: layers.scale(x, p, "gamma"), MAP, {"gamma": zeros(1)}),
     "batch norm": Case(lambda x, p: batch_norm(x, p, "bn", training=False), MAP, *NORM),
@@ -147,6 +148,9 @@ def test_layers_have_the_values_of_their_primitives():
     rows, matrix = normal(4, 3), CASES["linear"].params()
     expected = ops.linear(rows, matrix["mlp.1.weight"], matrix["mlp.1.bias"])[0]
     np.testing.assert_array_equal(layers.linear(rows, matrix, "mlp.1")[0], expected)
+    norm = CASES["layer norm"].params()
+    expected = ops.layer_norm(rows, norm["norm.weight"], norm["norm.bias"], eps=0.5)[0]
+    np.testing.assert_array_equal(layers.layer_norm(rows, norm, "norm", eps=0.5)[0], expected)
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.01])

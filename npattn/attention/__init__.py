@@ -9,6 +9,7 @@ from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
+from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
@@ -38,6 +39,7 @@ CATALOGUE: dict[str, type[Module]] = {
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
+        GlobalContext,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
@@ -59,6 +61,7 @@ __all__ = [
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "GlobalContext",
     "HardAttention",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",

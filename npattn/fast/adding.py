@@ -6,7 +6,7 @@ import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
-from npattn.ops.adding import accumulate, add
+from npattn.ops.adding import accumulate, add, shift
 from npattn.typing import Array, Backward
 
 
@@ -42,3 +42,33 @@ def accumulate_in_place(total: Array, gradient: Array) -> Array:
     # From the end: what the pass before came to last is still in the cache.
     parallel_for(compute, blocks(total, axis=min(1, total.ndim - 1))[::-1])
     return total
+
+
+@shift.faster(suits=is_large)
+def shift_block_by_block(x: Array, t: Array) -> tuple[Array, Backward]:
+    """Add to blocks, and add up the gradients of blocks, on all cores."""
+    term = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+    y = np.empty_like(x)
+
+    def compute(block):
+        np.add(x[block], term[broadcast_block(term, block)], out=y[block])
+
+    # From the end: what the pass before came to last is still in the cache.
+    parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1))[::-1])
+    every = "abcdefgh"[: x.ndim]
+    own = "".join(letter for letter, n, m in zip(every, term.shape, x.shape, strict=True) if n == m)
+
+    def backward(dy):
+        if not own.startswith("a") or not is_large(dy, x, term):
+            return shift.definition(x, t)[1](dy)
+        # All that one element of t serves is in one block.
+        sums = np.empty_like(dy, shape=[n for n, m in zip(term.shape, x.shape, strict=True) if n == m])
+
+        def add_up(block):
+            to = tuple(part for part, letter in zip(block, every, strict=False) if letter in own)
+            np.einsum(f"{every}->{own}", dy[block], out=sums[to])
+
+        parallel_for(add_up, blocks(dy, axis=1 if own.startswith("ab") else 0))
+        return dy, sums.reshape(t.shape)
+
+    return y, backward

@@ -10,7 +10,7 @@ These are definitions. Faster ways to the same numbers stand in `npattn.fast`, a
 from importlib import import_module
 from importlib.util import find_spec
 
-from npattn.ops.adding import accumulate, add
+from npattn.ops.adding import accumulate, add, shift
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
@@ -73,6 +73,7 @@ __all__ = [
     "resize_bilinear",
     "score",
     "select",
+    "shift",
     "sigmoid",
     "silu",
     "softmax",

@@ -8,7 +8,7 @@ import operator
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["accumulate", "add"]
+__all__ = ["accumulate", "add", "shift"]
 
 
 @primitive
@@ -67,3 +67,41 @@ def accumulate(total: Array | None, gradient: Array) -> Array:
     array([3.])
     """
     return gradient if total is None else total + gradient
+
+
+@primitive
+def shift(x: Array, t: Array) -> tuple[Array, Backward]:
+    """Add to a map what is broadcast to it: y = x + t.
+
+    Parameters
+    ----------
+    x : array
+        Such as (B, C, H, W).
+    t : array
+        The leading axes of `x`; an axis that is missing at the end, or of length 1, is broadcast to that of `x`:
+        (B, C) shifts channels.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``(dx, dt)``: dx is dy itself, which is not to be written to.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, backward = shift(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([10.0, 20.0]))
+    >>> y
+    array([[11., 12.],
+           [23., 24.]])
+    >>> dx, dt = backward(y)
+    >>> dt
+    array([23., 47.])
+    """
+    broadcast = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+    axes = tuple(axis for axis, length in enumerate(broadcast.shape) if length == 1)
+
+    def backward(dy):
+        return dy, dy.sum(axis=axes).reshape(t.shape)  # one element of t serves all that it was broadcast to
+
+    return x + broadcast, backward

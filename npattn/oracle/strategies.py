@@ -21,6 +21,7 @@ from npattn.attention import (
     EfficientChannelAttention,
     FlexibleAttention,
     FlexibleSegmentation,
+    GlobalContext,
     HardAttention,
     MultiHeadSelfAttention,
     MultiScaleConcat,
@@ -113,6 +114,23 @@ def simam_modules() -> Modules:
 
 def pam_modules() -> Modules:
     return st.builds(PositionAttention, channels=channels, reduction=reductions)
+
+
+def gc_modules() -> Modules:
+    """Draw transforms with three numbers inside at least: layer norm makes ±1 of two, and 0 of one, whatever they are.
+
+    The gradient of what is inside is then all but 0.
+    """
+    return st.builds(
+        GlobalContext,
+        channels=channels,
+        fuse=st.sampled_from([("scale",), ("add",), ("scale", "add"), ("add", "scale")]),
+        attention=st.booleans(),
+        hidden=st.integers(3, 6),
+        activation=excitation["activation"],
+        gate=gates,
+        eps=st.sampled_from([1e-6, 1e-5, 0.5]),
+    )
 
 
 def mhsa_modules(masked: bool = False) -> Modules:
@@ -228,6 +246,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
+    "gc": gc_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),

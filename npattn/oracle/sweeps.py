@@ -67,6 +67,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
+    "gc": [
+        *({"fuse": ("add",)}, {"fuse": ("scale",)}, {"attention": False}, {"reduction": 1}, {"hidden": 5}),
+        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}, {"eps": 1e-5}),
+    ],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},

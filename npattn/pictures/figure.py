@@ -12,6 +12,7 @@ from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_atte
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
+from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.positions import draw_positions
@@ -30,6 +31,7 @@ SUFFIXES = (".png", ".pdf", ".svg", ".jpg", ".jpeg")
 PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "branch": (draw_scores, 3.0),
     "channel": (draw_channels, 4.2),
+    "position": (draw_context, 3.0),
     "spatial": (draw_positions, 2.6),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),

@@ -10,7 +10,7 @@ import numpy as np
 from npattn.module import Module, Pass
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import EYE, OTHER_PIXELS, photo_inputs
-from npattn.pictures.weights import score_map, sharpness
+from npattn.pictures.weights import score_layer, score_map, sharpness
 from npattn.typing import Array, Params
 
 __all__ = ["DRAWN_SIZE", "LARGE_HYPERPARAMETERS", "NUM_TOP", "Scene", "make_scene", "with_photo_statistics"]
@@ -71,8 +71,8 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     inputs = photo_inputs(module, size or DRAWN_SIZE, seed)
     x = next(iter(inputs.values()))
     params = module.init(seed, generic=True)
-    if "score.weight" in params:  # else hardly any position weighs more than another, or one outweighs all
-        params["score.weight"] *= sharpness(score_map(params, x))
+    if layer := score_layer(params):  # else hardly any position weighs more than another, or one outweighs all
+        params[f"{layer}.weight"] *= sharpness(score_map(params, x))
     if hasattr(module, "branch_channels"):
         params |= {f"{name}.1.weight": params["conv8.1.weight"] for name in ("conv6", "conv7")}
         params = with_photo_statistics(module, params, x)

@@ -7,15 +7,25 @@ import scipy
 
 from npattn.typing import Array, Params
 
-__all__ = ["HALF_SHARE", "half_share", "score_map", "sharpness"]
+__all__ = ["HALF_SHARE", "half_share", "score_layer", "score_map", "sharpness"]
 
 HALF_SHARE = 0.01
 """Share of the map on which half of the weight lies."""
 
 
+SCORE_LAYERS = "score", "conv_attn"
+"""What systems call the layer that gives every position one score."""
+
+
+def score_layer(params: Params) -> str | None:
+    """Return what a system calls the layer that gives every position one score, if it has one."""
+    return next((name for name in SCORE_LAYERS if f"{name}.weight" in params), None)
+
+
 def score_map(params: Params, x: Array) -> Array:
     """Score every position."""
-    return np.tensordot(params["score.weight"][0, :, 0, 0], x[0], 1) + params["score.bias"]
+    name = score_layer(params)
+    return np.tensordot(params[f"{name}.weight"][0, :, 0, 0], x[0], 1) + params[f"{name}.bias"]
 
 
 def sharpness(scores: Array) -> float:

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation, ECA and CBAM beside timm's and torchvision's: state dicts as they are, values, gradients."""
+"""SE, ECA, CBAM and global context beside timm's and torchvision's: state dicts as they are, values, gradients."""
 
 import contextlib
 import importlib
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn import CBAM, EfficientChannelAttention, SqueezeExcitation
+from npattn import CBAM, EfficientChannelAttention, GlobalContext, SqueezeExcitation
 from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
 from tests.strategies import seeds
 
@@ -20,6 +20,8 @@ TIMM = {
     "regnety_002": ({}, 13),
     "eca_resnet33ts": ({}, 10),
     "ecaresnet50t": ({}, 16),
+    "gcresnet33ts": ({}, 10),
+    "gc_efficientnetv2_rw_t": ({}, 29),
     "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
 }
 """Models by name, how they are made, and how many attention modules they have."""
@@ -32,6 +34,14 @@ OPTIONS = {
     "gate": st.sampled_from(["sigmoid", "hard_sigmoid"]),
 }
 excitations = st.fixed_dictionaries(OPTIONS)
+contexts = st.fixed_dictionaries(
+    {name: OPTIONS[name] for name in ("channels", "activation", "gate")}
+    | {
+        "hidden": st.integers(3, 6),  # of one or two numbers layer norm leaves nothing to differentiate
+        "fuse": st.sampled_from([("scale",), ("add",), ("scale", "add")]),
+        "attention": st.booleans(),
+    }
+)
 cbams = st.fixed_dictionaries(OPTIONS | {"kernel_size": st.sampled_from([1, 3, 7]), "training": st.booleans()})
 
 
@@ -123,3 +133,27 @@ def test_cbam_and_each_of_its_gates_is_timms(options, seed):
     for part, gate in (("channel", module.channel_gate), ("spatial", module.spatial_gate)):
         block.zero_grad()
         assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed)
+
+
+@given(contexts, seeds)
+@settings(max_examples=25)
+def test_global_context_is_timms(options, seed):
+    layers = timm_layers()
+    block = layers.GlobalContext(
+        options["channels"],
+        use_attn=options["attention"],
+        fuse_add="add" in options["fuse"],
+        fuse_scale="scale" in options["fuse"],
+        rd_channels=options["hidden"],
+        act_layer=layers.get_act_layer(options["activation"]),
+        gate_layer=options["gate"],
+    )
+    module, state = GlobalContext(**options), draw(block, seed).state_dict()
+    assert list(module.parameter_shapes()) == list(state)
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24])
+def test_timms_global_context_is_ours_by_default_where_nothing_is_rounded(channels):
+    block = timm_layers().GlobalContext(channels)
+    assert_witnessed(GlobalContext(channels), draw(block), block.state_dict())

@@ -121,6 +121,10 @@ def modules_of(key):
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
+        "gc": lambda: [
+            npattn.GlobalContext(channels=20, reduction=4, fuse=("add",)),
+            npattn.GlobalContext(channels=20, reduction=4, attention=False),
+        ],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
         "sdpa": lambda: [
@@ -166,6 +170,10 @@ def held_out_cases(key):
         "danet": lambda: [
             npattn.DualAttentionHead(in_channels=24, classes=3),
             npattn.DualAttentionHead(in_channels=40, classes=3, training=True, size=(13, 7)),
+        ],
+        "gc": lambda: [
+            npattn.GlobalContext(channels=24, reduction=4, gate="hard_sigmoid"),
+            npattn.GlobalContext(channels=40, fuse=("add",), activation="silu", eps=1e-5),
         ],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),

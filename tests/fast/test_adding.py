@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from tests.ops.primitives import in_blocks, normal, way_taken
+from npattn.ops.primitive import definitions
+from tests.fast.test_gating import spreads
+from tests.ops.primitives import in_blocks, normal, run_both, ulps, way_taken
 from tests.ops.test_adding import summands
-from tests.strategies import arrange
+from tests.strategies import arrange, layouts, seeds, sizes
 
 
 @settings(max_examples=20)
@@ -48,3 +50,42 @@ def test_one_map_is_its_own_sum():
     x = normal(3, 4)
     with in_blocks():
         assert ops.add(x)[0] is x
+
+
+@spreads
+@settings(max_examples=12)
+@given(st.tuples(sizes, sizes, sizes, sizes), st.tuples(layouts, layouts, layouts), seeds)
+def test_shifts_in_blocks_are_those_of_the_definition_for_every_spread(spread, shape, laid_out, seed):
+    of_x, of_t, of_dy = laid_out
+    x, dy = (arrange(normal(*shape, seed=seed + i), layout) for i, layout in ((0, of_x), (1, of_dy)))
+    t = np.asarray(normal(*spread(*shape), seed=seed + 2))
+    t = arrange(t, of_t) if t.ndim else t
+    (y, dx, dt), (plain_y, plain_dx, plain_dt) = run_both(ops.shift, x, t, dy=dy)
+    np.testing.assert_array_equal(y, plain_y)
+    np.testing.assert_array_equal(dx, plain_dx)
+    assert dt.shape == t.shape
+    np.testing.assert_allclose(dt, plain_dt, rtol=1e-12, atol=1e-13)
+
+
+@spreads
+@settings(max_examples=6)
+@given(st.tuples(sizes, sizes, st.integers(1, 40), st.integers(1, 40)), seeds)
+def test_shifts_in_single_precision_are_within_4_ulps_of_the_largest_by_definition(spread, shape, seed):
+    # Sums that do not cancel.
+    x, dy = (np.abs(normal(*shape, seed=seed + i)).astype(np.float32) for i in (0, 1))
+    t = np.asarray(normal(*spread(*shape), seed=seed + 2)).astype(np.float32)
+    (y, _, dt), (plain_y, _, plain_dt) = run_both(ops.shift, x, t, dy=dy)
+    assert ulps(y, plain_y) == 0
+    assert ulps(dt, plain_dt) <= 4
+
+
+def test_a_shifts_gradient_of_other_numbers_goes_back_by_definition():
+    x, t, dy = normal(6, 3, 5), normal(6, 3, seed=1), normal(6, 3, 5, seed=2).astype(np.float32)
+    with in_blocks():
+        _, backward = ops.shift(x, t)
+        found = backward(dy)
+    with definitions():
+        expected = ops.shift(x, t)[1](dy)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from tests.ops.primitives import normal
+from tests.ops.test_gating import gates
 from tests.strategies import arrange, layouts, seeds, sizes
 
 shapes = st.lists(sizes, min_size=1, max_size=4).map(tuple)
@@ -46,3 +47,21 @@ def test_a_sum_of_several_arrays_is_fresh_memory(arrays):
     if len(arrays) > 1:
         assert y.flags.writeable
         assert not any(np.shares_memory(y, a) for a in arrays)
+
+
+@settings(max_examples=20)
+@given(gates())
+def test_shift_adds_one_number_wherever_it_is_broadcast_to_and_collects_their_gradients(case):
+    x, t = case
+    kept = t.shape + (1,) * (x.ndim - t.ndim)
+    dy = normal(*x.shape, seed=5)
+    y, backward = ops.shift(x, t)
+    dx, dt = backward(dy)
+    np.testing.assert_array_equal(y, x + np.broadcast_to(t.reshape(kept), x.shape))
+    assert dx is dy
+    expected = dy
+    for axis, length in enumerate(kept):
+        if length == 1:
+            expected = expected.sum(axis=axis, keepdims=True)
+    assert dt.shape == t.shape
+    np.testing.assert_allclose(dt, expected.reshape(t.shape), rtol=1e-12, atol=1e-13)

@@ -109,7 +109,8 @@ CASES = [
         for arrays in (shaped((3, 4)), [CORNERS])
     ),
     *(
-        (ops.gate, shaped((2, 3, 4, 2), shape), {}, 1e-12)
+        (primitive, shaped((2, 3, 4, 2), shape), {}, 1e-12)
+        for primitive in (ops.gate, ops.shift)
         for shape in ((2,), (2, 3), (2, 1, 4, 2), (2, 3, 4, 1), (1, 3, 1, 1), (1,), (2, 3, 4, 2))
     ),
     *((ops.concatenate, shaped((2, 1, 2), (2, 3, 2)), {"axis": axis}, 0, "sequence") for axis in (1, -2)),

@@ -28,6 +28,7 @@ NUM_GRADIENTS = {
     "matmul": 2,
     "score": 3,
     "select": 2,
+    "shift": 2,
 }
 """Gradients that backward returns, of primitives that return several; of `add` and `concatenate` as many as arrays."""
 

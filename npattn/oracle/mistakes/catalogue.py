@@ -21,6 +21,7 @@ from npattn.oracle.mistakes import (
     resizing,
     selecting,
     several_steps,
+    shifting,
     softmax,
     standardizing,
     windowing,
@@ -45,7 +46,7 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 for another."""
 
 ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, energy) for mistake in getattr(file, "ADDED", ())
+    mistake for file in (*IN_ORDER, standardizing, shifting, energy) for mistake in getattr(file, "ADDED", ())
 ]
 """Mistakes that are looked for beside them."""
 

@@ -18,7 +18,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
         *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
         *(layers.LayerNorm, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
-        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Sigmoid, maps.Silu),
+        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
         *(products.Softmax, products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
     )
 }

@@ -191,6 +191,23 @@ class Gate(PrimitiveSystem):
 
 
 @dataclass(frozen=True)
+class Shift(PrimitiveSystem):
+    """`ops.shift`, of channels or of positions."""
+
+    key: ClassVar = "ops.shift"
+    primitive = staticmethod(ops.shift)
+    options: ClassVar = ({"by": "positions"},)
+
+    channels: int = integer(least=1, default=16)
+    by: str = choice(("channels", "positions"), default="channels")
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of map and term."""
+        term = (batch, self.channels) if self.by == "channels" else (batch, 1, height, width)
+        return {"x": (batch, self.channels, height, width), "t": term}
+
+
+@dataclass(frozen=True)
 class Dropout(PrimitiveSystem):
     """`ops.dropout`, of whole channels."""
 
