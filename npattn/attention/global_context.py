@@ -74,11 +74,12 @@ class GlobalContext(Module):
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["position"]``: (B, H, W), a; with "scale"
     ``attention["channel"]``: (B, C), the gates. Parameters, named as in timm: with attention ``conv_attn.weight``
-    (1, C, 1, 1) and ``conv_attn.bias`` (1,); for each transform, ``mlp_scale`` or ``mlp_add``, ``.fc1.weight``
-    (C/r, C, 1, 1), ``.fc1.bias`` (C/r,), ``.norm.weight`` (C/r,), ``.norm.bias`` (C/r,), ``.fc2.weight``
-    (C, C/r, 1, 1), ``.fc2.bias`` (C,). They start as in the authors' code: scores from He's normal distribution, the
-    last layers at 0. The names of that code, ``conv_mask``, ``channel_mul_conv`` and ``channel_add_conv``, are read
-    too.
+    (1, C, 1, 1) and ``conv_attn.bias`` (1,); for gates ``mlp_scale.fc1.weight`` (C/r, C, 1, 1), ``mlp_scale.fc1.bias``,
+    ``mlp_scale.norm.weight`` and ``mlp_scale.norm.bias`` (C/r,), ``mlp_scale.fc2.weight`` (C, C/r, 1, 1) and
+    ``mlp_scale.fc2.bias`` (C,); for summands, of the same shapes, ``mlp_add.fc1.weight``, ``mlp_add.fc1.bias``,
+    ``mlp_add.norm.weight``, ``mlp_add.norm.bias``, ``mlp_add.fc2.weight`` and ``mlp_add.fc2.bias``. They start as in
+    the authors' code: scores from He's normal distribution, the last layers at 0. The names of that code,
+    ``conv_mask``, ``channel_mul_conv`` and ``channel_add_conv``, are read too.
 
     References
     ----------
