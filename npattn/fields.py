@@ -84,8 +84,18 @@ def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
     return checked(check, default)
 
 
-def number(default: Any = REQUIRED, *, positive: bool = False) -> Any:
-    """Declare a finite real number; if it is to be positive, one above 0.
+def number(default: Any = REQUIRED) -> Any:
+    """Declare a finite real number."""
+
+    def check(system: str, name: str, value: Any) -> Any:
+        require_numbers(system, **{name: value})
+        return value
+
+    return checked(check, default)
+
+
+def positive(default: Any = REQUIRED) -> Any:
+    """Declare a finite real number above 0.
 
     Examples
     --------
@@ -94,18 +104,6 @@ def number(default: Any = REQUIRED, *, positive: bool = False) -> Any:
     Traceback (most recent call last):
     ValueError: SimAM: e_lambda=0; expected a number above 0
     """
-
-    def check(system: str, name: str, value: Any) -> Any:
-        require_numbers(system, **{name: value})
-        if positive and value <= 0:
-            raise ValueError(f"{system}: {name}={value}; expected a number above 0")
-        return value
-
-    return checked(check, default)
-
-
-def positive(default: Any = REQUIRED) -> Any:
-    """Declare a finite real number above 0."""
 
     def check(system: str, name: str, value: Any) -> Any:
         require_numbers(system, **{name: value})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import ops
-from npattn.fields import choice, integer, number
+from npattn.fields import choice, integer, positive
 from npattn.module import Module, Paper, Pass
 from npattn.typing import Array, Params
 
@@ -67,7 +67,7 @@ class SimAM(Module):
     )
 
     channels: int = integer(least=1)
-    e_lambda: float = number(default=1e-4, positive=True)
+    e_lambda: float = positive(default=1e-4)
     variant: str = choice(("code", "paper"), default="code")
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.fields import boolean, choice, integer, number, pair, probability
+from npattn.fields import boolean, choice, integer, number, pair, positive, probability
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 from npattn.typing import Array, Params
@@ -79,7 +79,7 @@ class InverseEnergy(Elementwise):
     primitive = staticmethod(ops.inverse_energy)
     options: ClassVar = ({"e_lambda": 1.0}, {"correction": 0})
 
-    e_lambda: float = number(default=1e-4, positive=True)
+    e_lambda: float = positive(default=1e-4)
     correction: int = integer(least=0, default=1)
 
     def options_of_call(self) -> dict[str, Any]:
