@@ -480,7 +480,7 @@ print(rounds, interrupts, escapes)
 @pytest.mark.parametrize("way", ["timer", "thread", "storm"])
 def test_interrupts_at_any_moment_leave_everything_as_it_was(way):
     rounds, interrupts, escapes = map(int, run(INTERRUPTS, 1, way, random.randrange(1000)))
-    assert interrupts > rounds / 4 > 1
+    assert interrupts > min(rounds / 4, 20) > 1  # however soon rounds end beside what else the machine does
     assert escapes == 0 or way == "storm"  # no helper works on when the exception leaves
 
 
