@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -91,7 +92,7 @@ def differ_at_sight(a: np.ndarray, b: np.ndarray) -> bool:
     if a.dtype.kind != "f" or not a.size:
         return False
     seen = ((a.item(i), b.item(i)) for i in (0, a.size // 2, a.size - 1))
-    return any(x != y and (x == x or y == y) for x, y in seen)  # noqa: PLR0124 (NaN is not itself)
+    return any(x != y and not (math.isnan(x) and math.isnan(y)) for x, y in seen)
 
 
 def same(a: Any, b: Any) -> bool:

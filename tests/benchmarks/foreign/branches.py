@@ -147,7 +147,10 @@ def branches_image_gradient_lost(p, x):
 )
 def branches_gradient_of_the_first_lost(p, x):
     """1×1 branch, backward: the gradient that it sends to the map is overwritten by the next branch's."""
-    layer = lambda x, p, name, *of, **o: conv_norm_act(constant(x) if name == "convs.0" else x, p, name, *of, **o)  # noqa: E731
+
+    def layer(x, p, name, *of, **o):
+        return conv_norm_act(constant(x) if name == "convs.0" else x, p, name, *of, **o)
+
     return multi_scale(p, x, layer=layer)
 
 

@@ -70,7 +70,10 @@ def cbam_mean_before_maximum(p, x):
 @mistake("cbam", "transpose", "height and width", "H and W")
 def cbam_spatial_gate_of_the_transposed_map(p, x):
     """Spatial gate: rows and columns of the map are exchanged in its convolution."""
-    conv = lambda t, w: same(t.transpose(2, 3), w).transpose(2, 3)  # noqa: E731
+
+    def conv(t, w):
+        return same(t.transpose(2, 3), w).transpose(2, 3)
+
     return cbam(p, x, second=partial(cbam_spatial, conv=conv))
 
 

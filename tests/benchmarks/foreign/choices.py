@@ -80,7 +80,10 @@ def hard_gradient_passed_by_the_softmax(p, x, noise):
 @mistake("hard", "rowsum", "row sum", "delta", "softmax")
 def hard_softmax_backward_without_the_rowsum(p, x, noise):
     """Softmax's backward: without the sum over the positions."""
-    soft = lambda s, g: by_hand(s, lambda s: torch.softmax(s, 1), lambda dy, s, a: a * dy)  # noqa: E731
+
+    def soft(s, g):
+        return by_hand(s, lambda s: torch.softmax(s, 1), lambda dy, s, a: a * dy)
+
     return hard(p, x, noise, soft=soft)
 
 

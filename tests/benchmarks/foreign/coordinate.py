@@ -110,14 +110,20 @@ def coordinate_hard_swish_not_clipped_above(p, x):
 @mistake("coordinate", "swish", "slope", "derivative")
 def coordinate_hard_swish_slope_of_the_sigmoid_alone(p, x):
     """H-swish's backward: relu6(v + 3) / 6 alone, without the term v/6 of the product rule."""
-    act = lambda v: by_hand(v, F.hardswish, lambda dy, v, y: dy * F.hardsigmoid(v))  # noqa: E731
+
+    def act(v):
+        return by_hand(v, F.hardswish, lambda dy, v, y: dy * F.hardsigmoid(v))
+
     return coordinate(p, x, act=act)
 
 
 @mistake("coordinate", "swish", "slope", "derivative")
 def coordinate_hard_swish_slope_everywhere(p, x):
     """H-swish's backward: (2 v + 3) / 6 at every v, also where the function is 0 or v."""
-    act = lambda v: by_hand(v, F.hardswish, lambda dy, v, y: dy * (2 * v + 3) / 6)  # noqa: E731
+
+    def act(v):
+        return by_hand(v, F.hardswish, lambda dy, v, y: dy * (2 * v + 3) / 6)
+
     return coordinate(p, x, act=act)
 
 

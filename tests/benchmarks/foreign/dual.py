@@ -52,7 +52,10 @@ def danet_channel_attention_of_the_released_code(p, x):
 @mistake("danet", "scale", "square root")
 def danet_position_attention_scaled(p, x):
     """Position attention: logits divided by √D."""
-    scaled = lambda q, k: products(q, k) / max(q.shape[1], 2) ** 0.5  # noqa: E731
+
+    def scaled(q, k):
+        return products(q, k) / max(q.shape[1], 2) ** 0.5
+
     return danet(p, x, position=partial(pam, logits=scaled))
 
 
@@ -139,7 +142,10 @@ def danet_dilated_kernels(p, x):
 @mistake("danet", "bias", "conv7.1.bias", "conv8.1.bias")
 def danet_classifiers_without_bias(p, x):
     """Classifiers: their biases are left out."""
-    score = lambda t, p, name: F.conv2d(t, p[f"{name}.weight"]) + 0 * p[f"{name}.bias"].view(-1, 1, 1)  # noqa: E731
+
+    def score(t, p, name):
+        return F.conv2d(t, p[f"{name}.weight"]) + 0 * p[f"{name}.bias"].view(-1, 1, 1)
+
     return danet(p, x, score=score)
 
 

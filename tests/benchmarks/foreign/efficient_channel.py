@@ -49,7 +49,10 @@ def eca_input_gradient_by_the_unflipped_kernel(p, x):
 @mistake("eca", "first image", "batch", "only image 0")
 def eca_weight_gradient_of_the_first_image(p, x):
     """Convolution's backward: the weight's gradient is that of the first image alone."""
-    conv = lambda u, w: torch.cat([across(u[:1], w), across(u[1:], constant(w))])  # noqa: E731
+
+    def conv(u, w):
+        return torch.cat([across(u[:1], w), across(u[1:], constant(w))])
+
     return eca(p, x, conv=conv)
 
 

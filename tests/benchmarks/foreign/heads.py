@@ -88,7 +88,10 @@ def mhsa_heads_interleaved(p, x):
 @mistake("mhsa", "packed", "head by head", "interleave", "split", "heads")
 def mhsa_projection_packed_head_by_head(p, x):
     """Split: the projection's rows are read as query, key and value of head 1, then those of head 2."""
-    split = lambda u, heads: u.reshape(len(u), heads, 3, -1, u.shape[2]).permute(2, 0, 1, 4, 3)  # noqa: E731
+
+    def split(u, heads):
+        return u.reshape(len(u), heads, 3, -1, u.shape[2]).permute(2, 0, 1, 4, 3)
+
     return mhsa(p, x, split=split)
 
 
@@ -168,7 +171,10 @@ def mhsa_residual_added(p, x):
 @mistake("mhsa", "shared", "first head", "heads", "multi-query", "broadcast")
 def mhsa_keys_of_the_first_head_for_all(p, x):
     """Heads: all read the keys and values of the first, as in multi-query attention."""
-    shared = lambda q, k, v, *of: attend(q, k[:, :1].expand_as(k), v[:, :1].expand_as(v), *of)  # noqa: E731
+
+    def shared(q, k, v, *of):
+        return attend(q, k[:, :1].expand_as(k), v[:, :1].expand_as(v), *of)
+
     return mhsa(p, x, attention=shared)
 
 
@@ -182,7 +188,10 @@ def mhsa_scale_forgotten_in_dk(p, x):
 def mhsa_output_written_by_columns(p, x):
     """Layout: positions of the result are written column by column."""
     size = x.shape[2], x.shape[3]
-    merge = lambda o: merge_heads(o).unflatten(2, size[::-1]).transpose(2, 3).flatten(2)  # noqa: E731
+
+    def merge(o):
+        return merge_heads(o).unflatten(2, size[::-1]).transpose(2, 3).flatten(2)
+
     return mhsa(p, x, merge=merge)
 
 

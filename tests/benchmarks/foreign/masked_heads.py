@@ -36,14 +36,20 @@ def mhsa_mask_ignored(p, x):
 @mistake("mhsa", "after softmax", "after the softmax", "renormalis", **CAUSAL)
 def mhsa_mask_after_softmax(p, x):
     """Causal mask: weights that are not seen are set to 0 after the softmax, and the rest does not add up to 1."""
-    attention = lambda q, k, v, seen, bias: attend(q, k, v, None, None, weigh=lambda z: weights(z) * seen)  # noqa: E731
+
+    def attention(q, k, v, seen, bias):
+        return attend(q, k, v, None, None, weigh=lambda z: weights(z) * seen)
+
     return causally(p, x, attention=attention)
 
 
 @mistake("mhsa", "zero", "multiplied", "-inf", "infinity", "masked logits 0", **CAUSAL)
 def mhsa_logits_multiplied_by_the_mask(p, x):
     """Causal mask: logits that are not seen become 0, not minus infinity."""
-    attention = lambda q, k, v, seen, bias: attend(q, k, v, None, None, weigh=lambda z: weights(z * seen))  # noqa: E731
+
+    def attention(q, k, v, seen, bias):
+        return attend(q, k, v, None, None, weigh=lambda z: weights(z * seen))
+
     return causally(p, x, attention=attention)
 
 
@@ -105,7 +111,10 @@ def mhsa_one_padding_key_seen(p, x, lengths):
 @mistake("mhsa", "padding", "queries", "rows", "transpose", **PADDED)
 def mhsa_queries_masked_for_keys(p, x, lengths):
     """Padding: the mask lies along the queries, so that padded queries see nothing and all others see padding."""
-    within = lambda lengths, n: keys_within(lengths, n).transpose(-1, -2).expand(-1, -1, -1, n)  # noqa: E731
+
+    def within(lengths, n):
+        return keys_within(lengths, n).transpose(-1, -2).expand(-1, -1, -1, n)
+
     return padded(p, x, lengths, within=within)
 
 

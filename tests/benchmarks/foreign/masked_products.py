@@ -42,7 +42,10 @@ def sdpa_logsumexp_without_the_maximum(p, *qkv):
 @mistake("sdpa", "logsumexp", "scale", **CORNER)
 def sdpa_logsumexp_of_unscaled_logits(p, query, *kv):
     """Logsumexp: of the products before the scale."""
-    weigh = lambda z, sink: (weights(z), (z * query.shape[-1] ** 0.5).logsumexp(-1))  # noqa: E731
+
+    def weigh(z, sink):
+        return (weights(z), (z * query.shape[-1] ** 0.5).logsumexp(-1))
+
     return corner(p, query, *kv, weigh=weigh)
 
 
@@ -103,7 +106,10 @@ def sdpa_cap_without_its_derivative(p, *qkv):
 @mistake("sdpa", "cap", "tanh", "derivative", "slope", **CAPPED)
 def sdpa_cap_derivative_by_the_capped_logit(p, *qkv):
     """Cap's backward: 1 - z² with the capped logit z, which was never divided by c again."""
-    cap = lambda z, c: by_hand(z, lambda z: capped(z, c), lambda dy, z, y: dy * (1 - y * y))  # noqa: E731
+
+    def cap(z, c):
+        return by_hand(z, lambda z: capped(z, c), lambda dy, z, y: dy * (1 - y * y))
+
     return with_cap(p, *qkv, cap=cap)
 
 
@@ -123,7 +129,10 @@ def sdpa_cap_before_the_scale(p, query, *kv):
 @mistake("sdpa", "cap", "mask", "order", "after", "leak", **CAPPED)
 def sdpa_cap_behind_the_mask(p, *qkv):
     """Cap: behind the mask, so that logits of minus infinity become -c."""
-    hide = lambda z, hidden: z.masked_fill(hidden, -1.5)  # noqa: E731
+
+    def hide(z, hidden):
+        return z.masked_fill(hidden, -1.5)
+
     return with_cap(p, *qkv, hide=hide)
 
 
@@ -268,5 +277,8 @@ SINKING = {**BASE, "sink": True, "logsumexp": True}
 @mistake("sdpa", "sink", "logsumexp", **SINKING)
 def sdpa_logsumexp_without_the_sink(p, *qkv):
     """Logsumexp: over the keys alone; the sink is left out of it, though it takes weight."""
-    weigh = lambda z, sink: (with_sink(z, sink)[0], z.logsumexp(-1))  # noqa: E731
+
+    def weigh(z, sink):
+        return (with_sink(z, sink)[0], z.logsumexp(-1))
+
     return sdpa(p, *qkv, logsumexp=True, weigh=weigh)

@@ -98,7 +98,10 @@ def pam_softmax_backward_without_the_rowsum(p, x):
 @mistake("pam", "rowsum", "row sum", "delta", "softmax", "axis", "sum over queries")
 def pam_softmax_backward_with_the_columns_sum(p, x):
     """Softmax's backward: the sum that is taken off goes over the queries, not over the keys."""
-    gradient = lambda dy, z, s: s * (dy - (s * dy).sum(1, keepdim=True))  # noqa: E731
+
+    def gradient(dy, z, s):
+        return s * (dy - (s * dy).sum(1, keepdim=True))
+
     return pam(p, x, weigh=lambda z: by_hand(z, weights, gradient))
 
 

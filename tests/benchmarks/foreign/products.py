@@ -96,7 +96,10 @@ def sdpa_first_key_head_for_all(p, *qkv):
 
 def of_last_in_group(a, times):
     """Repeat heads; the gradient is that of each group's last head."""
-    gradients = lambda dy, a, y: dy[:, times - 1 :: times]  # noqa: E731
+
+    def gradients(dy, a, y):
+        return dy[:, times - 1 :: times]
+
     return by_hand(a, lambda a: repeated(a, times), gradients)
 
 
@@ -174,7 +177,10 @@ def sdpa_sinks_of_the_wrong_heads(p, *qkv):
 @mistake("sdpa", "rowsum", "row sum", "delta", "softmax", "δ left out")
 def sdpa_without_the_rowsum(p, *qkv):
     """Softmax's backward: δ = rowsum(dO ∘ O) is left out."""
-    sinks = lambda z, sink: torch.cat([z, sink.reshape(-1, 1, 1).expand(*z.shape[:-1], 1)], -1)  # noqa: E731
+
+    def sinks(z, sink):
+        return torch.cat([z, sink.reshape(-1, 1, 1).expand(*z.shape[:-1], 1)], -1)
+
     return example(p, *qkv, weigh=lambda z, sink: (without_rowsum(sinks(z, sink))[..., :-1], z.logsumexp(-1)))
 
 

@@ -236,5 +236,8 @@ def spatial_variance_as_a_constant(p, x):
 @mistake("cbam-spatial", "axes", "each image", "instance", **TRAINED)
 def spatial_statistics_of_each_image(p, x):
     """Batch norm in training: every image is normalised by itself, an instance norm."""
-    own = lambda z: (z.mean((2, 3), keepdim=True), z.var((2, 3), correction=0, keepdim=True))  # noqa: E731
+
+    def own(z):
+        return (z.mean((2, 3), keepdim=True), z.var((2, 3), correction=0, keepdim=True))
+
     return trained(p, x, bn=norm_by(own))

@@ -74,21 +74,30 @@ def windows_divided_by_their_number(p, x):
 @mistake("sliding-window", "last window", "edge", "dropped", "left out", "inward")
 def windows_at_the_far_edge_left_out(p, x):
     """Windows: the last, which does not lie on the stride's grid, is left out; what no window covers is 0."""
-    begin = lambda length, window, stride: range(0, length - window + 1, stride)  # noqa: E731
+
+    def begin(length, window, stride):
+        return range(0, length - window + 1, stride)
+
     return sliding_window(p, x, begin=begin, join=lambda total, count: total / count.clamp(min=1))
 
 
 @mistake("sliding-window", "last window", "edge", "inward", "cut", "clipped")
 def windows_at_the_far_edge_cut(p, x):
     """Windows: the last stays on the stride's grid and is cut by the edge, not moved inward."""
-    begin = lambda length, window, stride: range(0, length - window + stride, stride)  # noqa: E731
+
+    def begin(length, window, stride):
+        return range(0, length - window + stride, stride)
+
     return sliding_window(p, x, begin=begin)
 
 
 @mistake("sliding-window", "padd", "area", "zeros", "edge", "last window")
 def windows_at_the_far_edge_padded(p, x):
     """Windows: the last reaches beyond the edge, over zeros, and is divided by its whole area."""
-    begin = lambda length, window, stride: range(0, length - window + stride, stride)  # noqa: E731
+
+    def begin(length, window, stride):
+        return range(0, length - window + stride, stride)
+
     return sliding_window(p, x, begin=begin, pool=lambda u: u.sum((2, 3)) / 9)
 
 
@@ -155,7 +164,10 @@ def windows_read_at_their_centre(p, x):
 @mistake("sliding-window", "area", "divided", "backward", "mean")
 def windows_mean_backward_not_divided(p, x):
     """Window's mean, backward: 1/area is left out."""
-    gradient = lambda dy, u, y: dy[:, :, None, None].expand(u.shape)  # noqa: E731
+
+    def gradient(dy, u, y):
+        return dy[:, :, None, None].expand(u.shape)
+
     return sliding_window(p, x, pool=lambda u: by_hand(u, mean, gradient))
 
 
@@ -187,7 +199,10 @@ def flexible_segmentation_of_the_sum(p, x):
 @mistake("flexible-segmentation", "sigmoid before", "sum of sigmoids", "before the sum")
 def flexible_segmentation_sigmoid_before_the_sum(p, x):
     """First half: each pool's logits pass the sigmoid, and the gates are added."""
-    join = lambda logits: sum(map(torch.sigmoid, logits))  # noqa: E731
+
+    def join(logits):
+        return sum(map(torch.sigmoid, logits))
+
     return flexible_segmentation(p, x, first=partial(flexible, join=join))
 
 
