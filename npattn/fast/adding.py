@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
+from npattn.fast.elementwise import combine_in_blocks
 from npattn.fast.threads import parallel_for
 from npattn.ops.adding import accumulate, add, shift
 from npattn.typing import Array, Backward
@@ -48,15 +49,7 @@ def accumulate_in_place(total: Array, gradient: Array) -> Array:
 def shift_block_by_block(x: Array, t: Array) -> tuple[Array, Backward]:
     """Add to blocks, and add up the gradients of blocks, on all cores."""
     term = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
-    y = np.empty_like(x)
-
-    def compute(block):
-        np.add(x[block], term[broadcast_block(term, block)], out=y[block])
-
-    # From the end: what the pass before came to last is still in the cache.
-    parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1))[::-1])
-    every = "abcdefgh"[: x.ndim]
-    own = "".join(letter for letter, n, m in zip(every, term.shape, x.shape, strict=True) if n == m)
+    y, every, own = combine_in_blocks(np.add, x, term)
 
     def backward(dy):
         if not own.startswith("a") or not is_large(dy, x, term):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.elementwise import relu, sigmoid
 from npattn.typing import Array, Backward
@@ -64,3 +64,24 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
         return dx
 
     return y, backward
+
+
+def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, str, str]:
+    """Combine a map with what is broadcast to it, on all cores.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    every, own : str
+        A letter for each axis, as einsum has them: of the map, and of those along which `term` is as long.
+    """
+    y = np.empty_like(x)
+
+    def compute(block):
+        combine(x[block], term[broadcast_block(term, block)], out=y[block])
+
+    # From the end: what the pass before came to last is still in the cache.
+    parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1))[::-1])
+    every = "abcdefgh"[: x.ndim]
+    own = "".join(letter for letter, n, m in zip(every, term.shape, x.shape, strict=True) if n == m)
+    return y, every, own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
+from npattn.fast.elementwise import combine_in_blocks
 from npattn.fast.threads import parallel_for
 from npattn.ops.gating import gate
 from npattn.typing import Array, Backward
@@ -14,15 +15,7 @@ from npattn.typing import Array, Backward
 def gate_block_by_block(x: Array, a: Array) -> tuple[Array, Backward]:
     """Take both gradients of a block while it is in the cache, so that dy comes from memory once."""
     factor = a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
-    y = np.empty_like(x)
-
-    def multiply(block):
-        np.multiply(x[block], factor[broadcast_block(factor, block)], out=y[block])
-
-    # From the end: what the pass before came to last is still in the cache.
-    parallel_for(multiply, blocks(y, axis=min(1, y.ndim - 1))[::-1])
-    every = "abcdefgh"[: x.ndim]
-    own = "".join(letter for letter, n, m in zip(every, factor.shape, x.shape, strict=True) if n == m)
+    y, every, own = combine_in_blocks(np.multiply, x, factor)
 
     def backward(dy):
         if not own.startswith("a") or not is_large(dy, x, factor):
