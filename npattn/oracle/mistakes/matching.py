@@ -180,7 +180,7 @@ class Search:
             return
         with np.errstate(all="ignore"), self.memory.at_work():
             self.places = with_every(sites(self.run, mistakes, self.module, *self.given))
-        self.memory.keeping = False
+        self.memory.settle()
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
 
@@ -303,8 +303,10 @@ class Search:
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
         fed, order = self.fed_from(), list(self.in_order())
-        likely = [place for place in order if self.can_explain(*place, fed)]
-        for group in likely, [place for place in order if place not in set(likely)]:
+        groups: dict[bool, list[tuple[Mistake, int]]] = {True: [], False: []}
+        for place in order:
+            groups[self.can_explain(*place, fed)].append(place)
+        for group in groups.values():
             for place in group:
                 if time.perf_counter() > self.deadline:
                     self.complete = False
