@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npattn.module import Module, as_tuple
-from npattn.oracle.mistakes.mistake import Mistake, always, mistake
+from npattn.oracle.mistakes.mistake import Mistake, always
 from npattn.oracle.mistakes.taping import Taped, pull, untape
 from npattn.oracle.mistakes.variants import variants
 from npattn.tracing.rewriting import compile_definition
@@ -149,9 +149,9 @@ def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
         return right | gradients | forward_of(passed, right, upstream)
 
     return [
-        mistake("", f"{name}, in forward alone", "forward", alone),
-        mistake("", name, "carried", carried),
-        mistake("", f"{name}, and what backward reads of it", "both", misread),
+        Mistake("", f"{name}, in forward alone", "forward", alone, always, misread),
+        Mistake("", name, "carried", carried, always, misread),
+        Mistake("", f"{name}, and what backward reads of it", "both", misread, always, misread),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
+from npattn.oracle.mistakes.returning import Returned, results_among, watching
 from npattn.oracle.steps import Recorded, feeds_of, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
@@ -45,11 +47,11 @@ UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 
 
 class TooFarError(Exception):
-    """Forward's results are others already."""
+    """What is known already is too far off, or all that is to be known: the pass need not go on."""
 
-    def __init__(self, misfit: Misfit) -> None:
+    def __init__(self, misfit: Misfit, *, going_back: bool = False) -> None:
         super().__init__()
-        self.misfit = misfit
+        self.misfit, self.going_back = misfit, going_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +67,15 @@ class Candidate:
         The exact results of a pass with it, if they fit.
     whole : bool
         Whether backward was run too.
+    cut : bool
+        Whether backward was run in part.
     """
 
     mistakes: tuple[tuple[Mistake, int], ...]
     misfit: Misfit
     results: dict[str, np.ndarray] = field(default_factory=dict)
     whole: bool = True
+    cut: bool = False
 
 
 @dataclass
@@ -147,6 +152,8 @@ class Search:
         self.places: dict[Mistake, list[int]] = {}
         self.complete = True
         self.errors: dict[str, float] = {}
+        self.forward: dict[Any, Misfit | None] = {}
+        self.returned: Returned = {}
 
     @property
     def wrong(self) -> set[str]:
@@ -163,7 +170,7 @@ class Search:
         return module if self.read is None else Recorded(module, self.read)
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
-        """Run a pass; with `stop`, no further than forward where that alone is far off."""
+        """Run a pass; with `stop`, no further than forward where that is far off."""
         watched: Any = Watched(self.recorded(module))
 
         def between() -> None:
@@ -173,13 +180,41 @@ class Search:
 
         return named_results(watched, Given(*given), between)
 
+    def run_watched(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass, and remember which results are gradients as a primitive returns them."""
+        returned: list[tuple[int, tuple[Any, ...]]] = []
+        with watching(lambda *pair: returned.append(pair)):
+            results = self.run(module, *given)
+        self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
+        return results
+
+    def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass no further than to the first result that is too far off."""
+        farthest = max(1.0, min(FAR, NEAR * self.right.worst))
+
+        def check(number: int, gradients: tuple[Any, ...]) -> None:
+            for i, name in self.returned.get(number, ()):
+                if name in self.ruler.results:
+                    misfit = self.ruler.measure({name: gradients[i].reshape(self.case.expected[name].shape)})
+                    if misfit.worst > farthest:
+                        raise TooFarError(misfit, going_back=True)
+
+        with watching(check):
+            return self.run(module, *given, stop=True)
+
+    def run_forward(self, module: Any, *given: Any) -> None:
+        """Run forward, and raise how far off it is."""
+        params, inputs, upstream = given
+        found = self.recorded(module)(params, *inputs.values())
+        raise TooFarError(self.ruler.measure(forward_results(found, upstream)))
+
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
         """Find where mistakes can stand, alone or in every call; remember what the right pass computes."""
         if self.passes is not None and self.passes.places:
             self.places, self.memory = self.passes.places, self.passes.memory
             return
         with np.errstate(all="ignore"), self.memory.at_work():
-            self.places = with_every(sites(self.run, mistakes, self.module, *self.given))
+            self.places = with_every(sites(self.run_watched, mistakes, self.module, *self.given))
         self.memory.settle()
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
@@ -191,22 +226,27 @@ class Search:
         self.passes.tags = self.passes.tags or locate(self.module, self.given)
         return self.passes.tags
 
-    def try_mistakes(self, *mistakes: tuple[Mistake, int]) -> Candidate | None:
-        """Run a pass with mistakes; None where it can't be."""
+    def try_mistakes(self, *mistakes: tuple[Mistake, int], whole: bool = False) -> Candidate | None:
+        """Run a pass with mistakes, the whole of it or until it is too far off; None where it can't be."""
         if self.passes is not None and mistakes in self.passes.found:
             known = self.passes.found[mistakes]
             return None if known is None else self.candidate(mistakes, known)
         stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
+        checked = stop and not whole and all(one.primitive for one, _ in mistakes)
+        if self.passes is None and len(mistakes) == 1 and changes_forward(mistakes[0][0]):
+            misfit = self.forward_misfit(*mistakes[0])
+            if misfit is None or not self.is_near(misfit):
+                return misfit and Candidate(mistakes, misfit, whole=False)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
-            return self.run(module, *given, stop=stop)
+            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
 
         wrong = run_with(run, mistakes)
         try:
             with np.errstate(all="ignore"), self.memory.at_work():
                 found = wrong(self.module, *self.given)
         except TooFarError as far:
-            return Candidate(mistakes, far.misfit, whole=False)
+            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
         except UNFIT:
             found = None
         if self.passes is not None:
@@ -214,6 +254,20 @@ class Search:
         if found is None:
             return None
         return self.candidate(mistakes, found)
+
+    def forward_misfit(self, mistake: Mistake, site: int) -> Misfit | None:
+        """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
+        key = (str(mistake), site) if mistake.primitive else mistake.plain
+        if key not in self.forward:
+            plain = dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
+            try:
+                with np.errstate(all="ignore"), self.memory.at_work():
+                    run_with(self.run_forward, ((plain, site),))(self.module, *self.given)
+            except TooFarError as far:
+                self.forward[key] = far.misfit
+            except UNFIT:
+                self.forward[key] = None
+        return self.forward[key]
 
     def candidate(self, mistakes: tuple[tuple[Mistake, int], ...], found: dict[str, np.ndarray]) -> Candidate:
         """Measure results; keep them if they fit."""
@@ -321,6 +375,7 @@ class Search:
 
     def pairs(self, most: int = 40) -> list[Candidate]:
         """Try pairs of mistakes in different places that together explain all that is wrong."""
+        self.finish()
         partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
         partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
         found: list[Candidate] = []
@@ -338,6 +393,15 @@ class Search:
                 break
         return found
 
+    def finish(self) -> None:
+        """Run to the end what was left where the first result was off: it may explain others."""
+        for i, one in enumerate(self.tried):
+            if time.perf_counter() > self.deadline:
+                self.complete = False
+                break
+            if one.cut:
+                self.tried[i] = self.try_mistakes(*one.mistakes, whole=True) or one
+
     def behind(self, one: Candidate) -> list[Candidate]:
         """List mistakes in backward that may stand beside one whose forward is met."""
         if not self.forward_wrong or not self.forward_met(one):
@@ -352,6 +416,11 @@ class Search:
     def explained(self, one: Candidate) -> set[str]:
         """Name the wrong results that are those of a mistake."""
         return (self.wrong & one.misfit.within()) if one.whole else set()
+
+
+def changes_forward(mistake: Mistake) -> bool:
+    """Tell whether forward's results are those of `plain`, or of the mistake itself."""
+    return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
 
 
 def is_forward(name: str) -> bool:
