@@ -38,10 +38,14 @@ LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
+AT_ONCE = 6
+"""Mistakes of one call that are tried before those of another."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
 
+Fed = Mapping[tuple[str, int], tuple[set[str], set[str]]]
+"""Results that are made from what each call's line computes: forward and back, and back alone."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 """What a pass raises whose mistake does not fit a system's shapes."""
 
@@ -317,7 +321,7 @@ class Search:
         measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
         return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
 
-    def fed_from(self) -> dict[tuple[str, int], tuple[set[str], set[str]]]:
+    def fed_from(self) -> Fed:
         """Name the results that are made from what each call's line computes: forward and back, and back alone."""
         try:
             feeds = feeds_of(self.module, self.given)
@@ -334,18 +338,16 @@ class Search:
             if place.tag and place.back_tag
         }
 
-    def can_explain(
-        self, mistake: Mistake, site: int, fed: Mapping[tuple[str, int], tuple[set[str], set[str]]]
-    ) -> bool:
-        """Tell whether all that is wrong is made from what the lines compute that a mistake stands in."""
+    def feeds_of_place(self, mistake: Mistake, site: int, fed: Fed) -> set[str] | None:
+        """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
         numbers = self.places[mistake][:-1] if site == EVERY else [site]
         if not mistake.primitive or any((mistake.primitive, number) not in fed for number in numbers):
-            return True
+            return None
         back = mistake.way == "backward"
-        return self.wrong <= set().union(*(fed[mistake.primitive, number][back] for number in numbers))
+        return set().union(*(fed[mistake.primitive, number][back] for number in numbers))
 
     def in_order(self) -> Iterator[tuple[Mistake, int]]:
-        """Yield mistakes with their places, the likeliest first."""
+        """Yield mistakes with their places, those carried through backward first, and last what is unlikely."""
         late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
         first = ("carried", "both", "forward", "backward")
         ranked = sorted(self.places, key=lambda one: (one.way in late, first.index(one.way)))
@@ -354,23 +356,42 @@ class Search:
                 for site in self.places[mistake]:
                     yield mistake, site
 
+    def in_turn(self, places: Sequence[tuple[Mistake, int]], fed: Fed) -> tuple[list[Any], list[Any]]:
+        """Sort mistakes by when they are tried, and part them by whether they may explain all that is wrong.
+
+        Some of every call in turn, those of calls that little else is made from first: were such a mistake anywhere
+        else, more would be wrong.
+        """
+        turns: dict[Any, list[str]] = {}
+        likely, unlikely = [], []
+        for place in places:
+            mistake, site = place
+            feeds = self.feeds_of_place(mistake, site, fed)
+            names = turns.setdefault((mistake.primitive, site, bool(mistake.plain)), [])
+            if mistake.name not in names:
+                names.append(mistake.name)
+            known = 0 if feeds is None else len(feeds)
+            back = mistake.way == "backward"
+            key = back == self.forward_wrong, names.index(mistake.name) // AT_ONCE, known
+            (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
+        return tuple([place for _, place in sorted(group, key=lambda pair: pair[0])] for group in (likely, unlikely))
+
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
-        fed, order = self.fed_from(), list(self.in_order())
-        groups: dict[bool, list[tuple[Mistake, int]]] = {True: [], False: []}
-        for place in order:
-            groups[self.can_explain(*place, fed)].append(place)
-        for group in groups.values():
+        order = list(self.in_order())
+        numbers = {place: number for number, place in enumerate(order)}
+        for group in self.in_turn(order, self.fed_from()):
+            fitting: list[Candidate] = []
             for place in group:
-                if time.perf_counter() > self.deadline:
+                if time.perf_counter() > (self.end if fitting else self.deadline):
                     self.complete = False
                     break
                 found = self.try_mistakes(place)
                 if found is not None:
                     self.tried.append(found)
-            fitting = [one for one in self.tried if one.misfit.fits]
+                    fitting += [found] if found.misfit.fits else []
             if fitting:
-                return fitting
+                return sorted(fitting, key=lambda one: numbers[one.mistakes[0]])
         return []
 
     def pairs(self, most: int = 40) -> list[Candidate]:
