@@ -81,5 +81,6 @@ ADDED = [
     TRANSPOSED.in_argument("gate", 0, "map with height and width exchanged"),
     gradient("gate", 1, "twice", lambda g, *_: 2 * g),
     value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),
+    value("gate", "gate alone, without x", lambda y, x, a: broadcast(a, x) + np.zeros_like(y)),
     value("gate", "1 - gate", lambda y, x, a: x - y),
 ]

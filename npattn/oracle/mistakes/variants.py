@@ -13,7 +13,7 @@ __all__ = ["Variant", "variants"]
 
 Variant = tuple[str, Callable[[Any], ast.expr]]
 """What is wrong, and a function that makes the wrong expression of the right one."""
-EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",)}
+EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",), "argmax": ("argmin",)}
 """Reductions, and what may be taken in their place."""
 TRANSPOSITIONS = "swapaxes", "transpose", "conj"
 
