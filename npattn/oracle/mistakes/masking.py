@@ -127,7 +127,8 @@ def whole(
         dz = s * (transpose(do) @ v - row)
         dt = bend * dz
         dbias = None if bias is None else sum_to(dz, bias.shape)
-        weights = None if sink is None else np.exp(sink[..., None] - np.where(none[..., 0], np.inf, log_sum))
+        shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
+        weights = None if sink is None else np.exp(sink[..., None] - shift)
         dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
         return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
 
@@ -400,7 +401,7 @@ ADDED = [
         low=LOW,
         log=lambda highest, total, *_: highest + np.log(total),
     ),
-    with_mistake("sink added without the maximum taken off", given("sink"), shift_sink=False),
+    *(with_mistake("sink added without the maximum taken off", given("sink"), w, shift_sink=False) for w in WAYS),
     argument(NAME, "sink", "sink of 0, whatever was learnt", lambda *_, sink, **__: 0 * sink, given("sink")),
     argument(
         NAME, "sink", "sink scaled as the logits are", lambda q, k, v, scale, sink, **_: scale * sink, given("sink")

@@ -53,6 +53,8 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
         yield f"{right} not added", lambda sum_: sum_.left
         yield f"{left} not added", lambda sum_: sum_.right
         yield "sign turned", with_operator(ast.Sub())
+        yield "averaged, not added", lambda sum_: ast.BinOp(sum_, ast.Div(), ast.Constant(2))
+        yield "multiplied, not added", with_operator(ast.Mult())
     elif isinstance(node.op, ast.Sub):
         yield "sign turned", with_operator(ast.Add())
         yield "exchanged", exchanged_operands
