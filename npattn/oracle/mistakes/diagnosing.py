@@ -123,7 +123,8 @@ def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
 def same_results(one: Candidate, other: Candidate) -> bool:
     """Tell whether two passes give the same but for rounding."""
     return all(
-        np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
+        one.results[name].shape == value.shape
+        and np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
         for name, value in other.results.items()
     )
 

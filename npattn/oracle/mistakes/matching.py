@@ -240,7 +240,7 @@ class Search:
         if self.passes is None and len(mistakes) == 1 and changes_forward(mistakes[0][0]):
             misfit = self.forward_misfit(*mistakes[0])
             if misfit is None or not self.is_near(misfit):
-                return misfit and Candidate(mistakes, misfit, whole=False)
+                return None if misfit is None else Candidate(mistakes, misfit, whole=False)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
@@ -363,7 +363,8 @@ class Search:
         else, more would be wrong.
         """
         turns: dict[Any, list[str]] = {}
-        likely, unlikely = [], []
+        likely: list[Any] = []
+        unlikely: list[Any] = []
         for place in places:
             mistake, site = place
             feeds = self.feeds_of_place(mistake, site, fed)
@@ -374,7 +375,9 @@ class Search:
             back = mistake.way == "backward"
             key = back == self.forward_wrong, names.index(mistake.name) // AT_ONCE, known
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
-        return tuple([place for _, place in sorted(group, key=lambda pair: pair[0])] for group in (likely, unlikely))
+        for group in likely, unlikely:
+            group.sort(key=lambda pair: pair[0])
+        return [place for _, place in likely], [place for _, place in unlikely]
 
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
