@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
+from npattn.oracle.mistakes.planting import EVERY, Run, answering, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
 from npattn.oracle.mistakes.returning import Returned, results_among, watching
 from npattn.oracle.steps import Recorded, feeds_of, is_backward, looks_like_step, reader_of
@@ -106,16 +107,14 @@ class Passes:
     memory: Memory = field(default_factory=Memory)
 
 
-class Watched:
-    """A module that keeps its last pass."""
+class Instead:
+    """A module that another function runs."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.run: Any = None
+    def __init__(self, module: Any, run: Callable[..., Any]) -> None:
+        self.module, self.run = module, run
 
     def __call__(self, *arguments: Any) -> Any:
-        self.run = self.module(*arguments)
-        return self.run
+        return self.run(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
@@ -158,6 +157,7 @@ class Search:
         self.errors: dict[str, float] = {}
         self.forward: dict[Any, Misfit | None] = {}
         self.returned: Returned = {}
+        self.calls: dict[str, int] = {}
 
     @property
     def wrong(self) -> set[str]:
@@ -175,10 +175,16 @@ class Search:
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
         """Run a pass; with `stop`, no further than forward where that is far off."""
-        watched: Any = Watched(self.recorded(module))
+        recorded, passed = self.recorded(module), []
+
+        def run_kept(*arguments: Any) -> Any:
+            passed.append(recorded(*arguments))
+            return passed[-1]
+
+        watched: Any = Instead(recorded, run_kept)
 
         def between() -> None:
-            misfit = self.ruler.measure(forward_results(watched.run, given[2]))
+            misfit = self.ruler.measure(forward_results(passed[-1], given[2]))
             if stop and not self.is_near(misfit):
                 raise TooFarError(misfit)
 
@@ -187,8 +193,20 @@ class Search:
     def run_watched(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass, and remember which results are gradients as a primitive returns them."""
         returned: list[tuple[int, tuple[Any, ...]]] = []
-        with watching(lambda *pair: returned.append(pair)):
-            results = self.run(module, *given)
+        calls: collections.Counter[str] = collections.Counter()
+
+        def count(primitive: Any, *_: Any) -> Any:
+            calls[primitive.__name__] += 1
+            return NotImplemented
+
+        def run_counted(params: Any, *inputs: Any) -> Any:
+            found = module(params, *inputs)
+            self.calls = dict(calls)
+            return found
+
+        counted: Any = Instead(module, run_counted) if self.read is None else module
+        with watching(lambda *pair: returned.append(pair)), answering(count):
+            results = self.run(counted, *given)
         self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
         return results
 
@@ -372,7 +390,7 @@ class Search:
             if mistake.name not in names:
                 names.append(mistake.name)
             known = 0 if feeds is None else len(feeds)
-            back = mistake.way == "backward"
+            back = mistake.way == "backward" or site >= self.calls.get(mistake.primitive, site + 1)
             key = back == self.forward_wrong, names.index(mistake.name) // AT_ONCE, known
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
