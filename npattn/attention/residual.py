@@ -85,6 +85,7 @@ class Residual(Module):
     """
 
     key: ClassVar = "residual"
+    family: ClassVar = "other"
     paper: ClassVar = Paper(
         title="Deep Residual Learning for Image Recognition",
         authors="He, Zhang, Ren, Sun",
