@@ -17,6 +17,7 @@ from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
+from npattn.attention.selective_kernel import SelectiveKernel
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
@@ -43,6 +44,7 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
+        SelectiveKernel,
         Residual,
         HardAttention,
         SoftHardAttention,
@@ -69,6 +71,7 @@ __all__ = [
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
+    "SelectiveKernel",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",

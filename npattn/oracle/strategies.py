@@ -29,6 +29,7 @@ from npattn.attention import (
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
+    SelectiveKernel,
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
@@ -209,6 +210,25 @@ def multi_scale_modules(training: bool = False) -> Modules:
     )
 
 
+@st.composite
+def sk_modules(draw: st.DrawFn, training: bool = False) -> SelectiveKernel:
+    kernel_sizes = tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=2, max_size=3)))
+    split, groups = draw(st.booleans()), draw(st.sampled_from([1, 1, 2]))
+    parts = groups * (len(kernel_sizes) if split else 1)
+    return SelectiveKernel(
+        in_channels=parts * draw(st.integers(1, 3)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel_sizes=kernel_sizes,
+        dilated=draw(st.booleans()),
+        split_input=split,
+        stride=draw(st.sampled_from([1, 1, 2])),
+        groups=groups,
+        hidden=draw(st.none() | st.integers(1, 4)),
+        activation=draw(excitation["activation"]),
+        training=training,
+    )
+
+
 def hard_modules() -> Modules:
     return st.builds(HardAttention, channels)
 
@@ -250,6 +270,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
+    "sk": lambda: sk_modules() | sk_modules(training=True),
     "residual": residual_modules,
     "hard": hard_modules,
     "soft-hard": soft_hard_modules,
@@ -334,7 +355,7 @@ def map_sizes(
     b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
-        if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
+        if isinstance(module, (MultiScaleConcat, SelectiveKernel)):  # one of their norms sees a value an image
             b = max(b, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))

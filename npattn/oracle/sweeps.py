@@ -102,6 +102,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "sk": [
+        *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
+        *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
+    ],
     "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
     "residual": [
         {"inner": Residual(SqueezeExcitation(16))},
