@@ -62,9 +62,10 @@ class SelectiveKernel(Module):
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, O, ⌈H/stride⌉, ⌈W/stride⌉). ``attention["branch_weights"]``: (B, M, O), for
-    M branches. Parameters, named as in timm: ``paths.0.conv.weight``, ``paths.0.bn.weight`` and ``paths.0.bn.bias``,
-    with its running statistics, the same for ``paths.1`` and so on; ``attn.fc_reduce.weight`` (hidden, O, 1, 1),
-    ``attn.bn.weight``, ``attn.bn.bias`` and running statistics, ``attn.fc_select.weight`` (M O, hidden, 1, 1).
+    M branches. Parameters, named as in timm: those of the branches, ``paths.0.conv.weight``, ``paths.0.bn.weight``,
+    ``paths.0.bn.bias``, ``paths.1.conv.weight``, ``paths.1.bn.weight``, ``paths.1.bn.bias`` and so on, with the norms'
+    running statistics; ``attn.fc_reduce.weight`` (hidden, O, 1, 1), ``attn.bn.weight`` and ``attn.bn.bias`` (hidden,)
+    with running statistics, ``attn.fc_select.weight`` (M O, hidden, 1, 1).
 
     References
     ----------
@@ -193,10 +194,11 @@ class SelectiveKernel(Module):
             stride=self.stride,
             groups=self.groups,
         )
-        count, v = len(self.kernels), [x] * len(self.kernels)
+        spread = [apart for _, apart in self.kernels]
+        count, v = len(spread), [x] * len(spread)
         if self.split_input:
-            v, back_split = ops.split(x, [self.read_channels] * count, axis=1)                   # (1)
-        results = [branch(v[m], name=f"paths.{m}", dilation=d) for m, (_, d) in enumerate(self.kernels)]  # (2)
+            v, back_split = ops.split(x, [self.read_channels] * count, axis=1)                     # (1)
+        results = [branch(v[m], name=f"paths.{m}", dilation=d) for m, d in enumerate(spread)]      # (2)
         maps, backs_branch = zip(*results, strict=True)
         u, runnings = zip(*maps, strict=True)
         t, back_sum = ops.add(*u)                                                                  # (3)

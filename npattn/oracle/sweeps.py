@@ -287,6 +287,8 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
         if "heads" in given:
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
+        if "split_input" in given and channels % len(given["kernel_sizes"]):
+            changes["split_input"] = False
     if "k" in given:
         changes["k"] = min(given["k"], positions)
     return replace(module, **{**changes, **fixed})

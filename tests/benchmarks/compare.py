@@ -61,6 +61,7 @@ OPTIONS = {"window": 14, "stride": 7, "classes": 21, "heads": 8, "training": Tru
 OWN_OPTIONS = {
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
+    "sk": {"stride": 1},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""
