@@ -22,6 +22,7 @@ __all__ = [
     "norm_buffers",
     "norm_parameters",
     "ones",
+    "round_channels",
     "strip_prefix",
     "to_numpy",
     "uniform_fan_in",
@@ -184,6 +185,18 @@ def conv_norm_act_buffers(
 ) -> dict[str, Parameter]:
     """Declare the running statistics of `layers.conv_norm_act`."""
     return norm_buffers(f"{name}.{parts[1]}", out_channels)
+
+
+def round_channels(wanted: float, least: int = 8) -> int:
+    """Round a number of channels to a multiple of 8, as MobileNet's authors do, but not down by more than a tenth.
+
+    Examples
+    --------
+    >>> [round_channels(wanted) for wanted in (3, 11, 12, 20, 84)]
+    [8, 16, 16, 24, 88]
+    """
+    rounded = max(least, 8 * int(wanted / 8 + 0.5))
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def weight_and_bias(

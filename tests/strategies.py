@@ -32,6 +32,7 @@ from npattn.oracle.strategies import (
     sk_modules,
     sliding_window_modules,
     soft_hard_modules,
+    split_modules,
 )
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "sk_modules",
     "sliding_window_modules",
     "soft_hard_modules",
+    "split_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
@@ -82,6 +84,7 @@ SMALL_MODULES = {
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
+    "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])

@@ -21,6 +21,7 @@ from npattn.attention.selective_kernel import SelectiveKernel
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
+from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.module import Module
 
@@ -45,6 +46,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ScaledDotProductAttention,
         MultiScaleConcat,
         SelectiveKernel,
+        SplitAttention,
         Residual,
         HardAttention,
         SoftHardAttention,
@@ -75,6 +77,7 @@ __all__ = [
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SplitAttention",
     "SqueezeExcitation",
     "diversity_penalty",
     "equivariance_loss",

@@ -13,7 +13,7 @@ from npattn.calls import require_several_images
 from npattn.fields import boolean, choice, integer, integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS
-from npattn.parameters import Parameter, norm_buffers, norm_parameters
+from npattn.parameters import Parameter, norm_buffers, norm_parameters, round_channels
 from npattn.typing import Array, Params
 
 CONV_AND_NORM = "conv", "bn"
@@ -146,10 +146,8 @@ class SelectiveKernel(Module):
 
     @property
     def hidden_channels(self) -> int:
-        """Channels between the two layers: `hidden`, or O/r rounded to eights, but not down by more than a tenth."""
-        wanted = self.width / self.reduction
-        rounded = max(8, 8 * int(wanted / 8 + 0.5))
-        return self.hidden or (rounded if rounded >= 0.9 * wanted else rounded + 8)
+        """Channels between the two layers."""
+        return self.hidden or round_channels(self.width / self.reduction)
 
     @property
     def kernels(self) -> list[tuple[int, int]]:

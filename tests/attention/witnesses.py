@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from npattn import CBAM, EfficientChannelAttention, GlobalContext, SelectiveKernel, SqueezeExcitation
+from npattn import CBAM, EfficientChannelAttention, GlobalContext, SelectiveKernel, SplitAttention, SqueezeExcitation
 
 ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu", "Hardswish": "hard_swish", "HardSwish": "hard_swish"}
 GATES = {"Sigmoid": "sigmoid", "Hardsigmoid": "hard_sigmoid", "HardSigmoid": "hard_sigmoid"}
@@ -38,6 +38,7 @@ def is_attention(block):
         "CbamModule",
         "GlobalContext",
         "SelectiveKernel",
+        "SplitAttn",
     }
     return type(block).__name__ in kinds
 
@@ -56,6 +57,8 @@ def counterpart(block, channels, training=False):
         return global_context(block)
     if type(block).__name__ == "SelectiveKernel":
         return selective_kernel(block, training)
+    if type(block).__name__ == "SplitAttn":
+        return split_attention(block, training)
     return SqueezeExcitation(**excitation(block))
 
 
@@ -88,6 +91,25 @@ def selective_kernel(block, training=False):
         groups=convs[0].groups,
         hidden=block.attn.fc_reduce.out_channels,
         activation=ACTIVATIONS[type(block.paths[0].bn.act).__name__],
+        training=training,
+    )
+
+
+def split_attention(block, training=False):
+    """Ours with what timm's block has."""
+    conv = block.conv
+    return SplitAttention(
+        conv.in_channels,
+        block.fc1.in_channels,
+        conv.kernel_size[0],
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        groups=block.fc1.groups,
+        radix=block.radix,
+        hidden=block.fc1.out_channels // block.radix,
+        activation=ACTIVATIONS[type(block.act0).__name__],
+        batch_norm=type(block.bn0).__name__ == "BatchNorm2d",
+        bias=conv.bias is not None,
         training=training,
     )
 

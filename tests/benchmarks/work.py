@@ -99,6 +99,13 @@ def selective_kernel(module, _, height, width):
     return forward, 2 * forward
 
 
+def split_attention(module, channels, height, width):
+    """Count the grouped convolution, whose taps lie on the map, at stride 1."""
+    read = channels // (module.groups * module.radix)
+    forward = 2 * module.radix * module.width * read * taps_inside((height, width), module.dilation)
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -119,6 +126,7 @@ PRODUCTS = {
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
     "sk": selective_kernel,
+    "split": split_attention,
     "pcm": pixel_correlation,
 }
 """Systems whose products decide: flops for one image, forward and backward."""
