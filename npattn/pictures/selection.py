@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from matplotlib.figure import SubFigure
 
@@ -17,8 +19,8 @@ __all__ = ["draw_selection"]
 def draw_selection(figure: SubFigure, scene: Scene) -> None:
     """Draw each channel's weights of the branches, and the channels that choose most decidedly, branch by branch."""
     weights, y = scene.run.attention["branch_weights"][0], scene.run.output[0]
-    count, names = len(weights), [f"{k}×{k}" for k in scene.inner.kernel_sizes]
-    u = read(scene)
+    names, u = zip(*read(scene), strict=True)
+    count = len(names)
     passed = np.min([(branch > 0).mean(axis=(1, 2)) for branch in u], axis=0)  # by all branches' rectifiers
     chosen = [np.where(passed >= np.quantile(passed, 0.7), share, -1).argmax() for share in weights]
     bars, maps = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 0.75 + 0.5 * count)).flat
@@ -45,15 +47,17 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
         show(axes[-1], y[channel], f"{channel}: their sum", fontsize=8, **bright(y[channel]))
 
 
-def read(scene: Scene) -> list[Array]:
-    """Return what each branch gives of the image."""
-    module, parts = scene.inner, [scene.x] * len(scene.inner.kernels)
-    if module.split_input:
-        parts = np.split(scene.x, len(parts), axis=1)
-    found = []
-    for m, (part, (_, apart)) in enumerate(zip(parts, module.kernels, strict=True)):
-        (u, _), _ = layers.conv_norm_act(
-            part, scene.params, f"paths.{m}", training=False, parts=CONV_AND_NORM, dilation=apart
-        )
-        found.append(u[0])
-    return found
+def read(scene: Scene) -> list[tuple[str, Array]]:
+    """Name the branches, and return what each gives of the image."""
+    module, params = scene.inner, scene.params
+    if hasattr(module, "radix"):  # one convolution, whose result is cut
+        padding = module.dilation * (module.kernel_size // 2)
+        u, _ = layers.conv(scene.x, params, "conv", padding=padding, groups=module.groups * module.radix)
+        (n, _), _ = layers.batch_norm(u, params, "bn0", training=False)
+        splits = np.split(np.maximum(n[0], 0), module.radix)
+        return [(f"split {r}", v) for r, v in enumerate(splits, start=1)]
+    count = len(module.kernels)
+    parts = np.split(scene.x, count, axis=1) if module.split_input else [scene.x] * count
+    layer = functools.partial(layers.conv_norm_act, params=params, training=False, parts=CONV_AND_NORM)
+    results = [layer(parts[m], name=f"paths.{m}", dilation=apart) for m, (_, apart) in enumerate(module.kernels)]
+    return [(f"{k}×{k}", u[0]) for k, ((u, _), _) in zip(module.kernel_sizes, results, strict=True)]

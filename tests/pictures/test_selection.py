@@ -6,10 +6,11 @@ from tests.pictures.drawing import results, shown, size_of
 pytest.importorskip("npattn.pictures.selection")
 
 
-def test_every_channels_bar_is_cut_as_it_chooses():
-    figure = shown("sk")[0]
+@pytest.mark.parametrize("key", ["sk", "split"])
+def test_every_channels_bar_is_cut_as_it_chooses(key):
+    figure = shown(key)[0]
     [axes] = [axes for axes in figure.axes if axes.get_title().startswith("how much of each branch")]
-    _, run = results("sk", *size_of("sk"))
+    _, run = results(key, *size_of(key))
     order = [int(label.get_text()) for label in axes.get_xticklabels()]
     weights = run.attention["branch_weights"][0]
     for bars, share in zip(axes.containers, weights, strict=True):
@@ -17,9 +18,10 @@ def test_every_channels_bar_is_cut_as_it_chooses():
     assert (np.diff(weights[0][order]) <= 0).all()
 
 
-def test_branches_of_a_channel_times_their_weights_add_up_to_the_sum_beside_them():
-    figure = shown("sk")[0]
-    _, run = results("sk", *size_of("sk"))
+@pytest.mark.parametrize("key", ["sk", "split"])
+def test_branches_of_a_channel_times_their_weights_add_up_to_the_sum_beside_them(key):
+    figure = shown(key)[0]
+    _, run = results(key, *size_of(key))
     images = [axes for axes in figure.axes if axes.images]
     sums = [axes for axes in images if axes.get_title().endswith("their sum")]
     assert len(sums) == 2
