@@ -18,6 +18,7 @@ from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
 from npattn.attention.selective_kernel import SelectiveKernel
+from npattn.attention.shuffle import ShuffleAttention
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
@@ -38,6 +39,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAMSpatialGate,
         CoordinateAttention,
         SimAM,
+        ShuffleAttention,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -74,6 +76,7 @@ __all__ = [
     "Residual",
     "ScaledDotProductAttention",
     "SelectiveKernel",
+    "ShuffleAttention",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
