@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from npattn import layers, ops
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
@@ -37,10 +39,9 @@ class ShuffleAttention(Module):
 
     Notes
     -----
-    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel"]``: (B, C / 2), the gates of the groups'
-    first halves, group by group; ``attention["gate"]``: (B, C / 2, H, W), those of the second halves. Parameters, named
-    as in the authors' code, with c = C / (2 G): ``cweight``, ``cbias``, ``sweight``, ``sbias`` (1, c, 1, 1), which
-    start at 0, 1, 0, 1, and ``gn.weight``, ``gn.bias`` (c,).
+    Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["gate"]``: (B, C, H, W), before the shuffle.
+    Parameters, named as in the authors' code, with c = C / (2 G): ``cweight``, ``cbias``, ``sweight``, ``sbias``
+    (1, c, 1, 1), which start at 0, 1, 0, 1, and ``gn.weight``, ``gn.bias`` (c,).
 
     References
     ----------
@@ -51,7 +52,7 @@ class ShuffleAttention(Module):
     >>> module = ShuffleAttention(channels=16, groups=4)
     >>> run = module(module.init(seed=0), np.ones((2, 16, 7, 5)))
     >>> run
-    Pass(output: float64 (2, 16, 7, 5); channel (2, 8); gate (2, 8, 7, 5))
+    Pass(output: float64 (2, 16, 7, 5); gate (2, 16, 7, 5))
     >>> dx, grads = run.backward(np.ones((2, 16, 7, 5)))
     >>> {name: gradient.shape for name, gradient in grads.items()}["cweight"]
     (1, 2, 1, 1)
@@ -122,6 +123,5 @@ class ShuffleAttention(Module):
             dx = back_cut((dv, du))                                                      # (1')
             return dx.reshape(x.shape), layers.merge(grads, grads_map, grads_norm)
 
-        half = channels // 2
-        maps = {"channel": a.reshape(batch, half), "gate": e.reshape(batch, half, *size)}
-        return Pass(y, backward, attention=maps)
+        gates = np.concatenate((np.zeros_like(v) + a[:, :, None, None], e), axis=1)
+        return Pass(y, backward, attention={"gate": gates.reshape(x.shape)})

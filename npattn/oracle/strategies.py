@@ -30,6 +30,7 @@ from npattn.attention import (
     Residual,
     ScaledDotProductAttention,
     SelectiveKernel,
+    ShuffleAttention,
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
@@ -110,6 +111,13 @@ def coordinate_modules(training: bool = False) -> Modules:
         explicit=st.booleans(),
         reduction=st.sampled_from([1, 2, 32]),
     )
+
+
+def shuffle_modules() -> Modules:
+    def cut(groups: int, each: int) -> ShuffleAttention:
+        return ShuffleAttention(2 * groups * each, groups)
+
+    return st.builds(cut, groups=st.integers(1, 3), each=st.integers(1, 3))
 
 
 def simam_modules() -> Modules:
@@ -285,6 +293,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
+    "shuffle": shuffle_modules,
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,

@@ -102,6 +102,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
         *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
         *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
@@ -287,16 +288,19 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
     channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
         changes["inner"] = fit(given["inner"], channels, positions, {})
-    if channels:
-        changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
-        if "heads" in given:
-            changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
-        if "split_input" in given and channels % len(given["kernel_sizes"]):
-            changes["split_input"] = False
-        if "radix" in given and channels % given["radix"]:
-            changes["radix"] = 1
     if "k" in given:
         changes["k"] = min(given["k"], positions)
+    if not channels:
+        return replace(module, **{**changes, **fixed})
+    changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
+    if "split_input" in given and channels % len(given["kernel_sizes"]):
+        changes["split_input"] = False
+    if "radix" in given and channels % given["radix"]:
+        changes["radix"] = 1
+    for name in given.keys() & {"heads", "groups"}:
+        for parts in range(given[name], 0, -1):  # the most that share the channels out evenly
+            with contextlib.suppress(ValueError):
+                return replace(module, **{**changes, name: parts, **fixed})
     return replace(module, **{**changes, **fixed})
 
 

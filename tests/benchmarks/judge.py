@@ -130,6 +130,7 @@ def modules_of(key):
             npattn.SelectiveKernel(in_channels=12, out_channels=8, split_input=False, hidden=5),
             npattn.SelectiveKernel(in_channels=12, kernel_sizes=(3, 5, 7), groups=2, hidden=5, training=True),
         ],
+        "shuffle": lambda: [npattn.ShuffleAttention(channels=12, groups=2)],
         "split": lambda: [
             npattn.SplitAttention(in_channels=12, out_channels=8, groups=2, hidden=4),
             npattn.SplitAttention(in_channels=12, radix=3, hidden=3, training=True),
@@ -201,6 +202,10 @@ def held_out_cases(key):
         "sk": lambda: [
             npattn.SelectiveKernel(in_channels=24, dilated=False, hidden=7),
             npattn.SelectiveKernel(in_channels=10, out_channels=16, stride=2, activation="silu", training=True),
+        ],
+        "shuffle": lambda: [
+            npattn.ShuffleAttention(channels=24, groups=3),
+            npattn.ShuffleAttention(channels=40, groups=2),
         ],
         "split": lambda: [
             npattn.SplitAttention(in_channels=24, hidden=5, stride=2),
