@@ -105,11 +105,11 @@ ADDED = [
     instead("channel_shuffle", "the wrong way round", dealt(lambda channels, groups: channels // groups), has_inverse),
     instead("channel_shuffle", "left out", dealt(lambda *_: 1), is_dealt),
     instead(
-        *("channel_shuffle", "gradient: shuffled again", dealt(lambda channels, groups: channels // groups)),
+        *("channel_shuffle", "shuffled again", dealt(lambda channels, groups: channels // groups)),
         *(has_inverse,),
         way="backward",
     ),
-    instead("channel_shuffle", "gradient: not undone", dealt(lambda *_: 1), is_dealt, way="backward"),
+    instead("channel_shuffle", "not undone", dealt(lambda *_: 1), is_dealt, way="backward"),
     argument("concatenate", 0, "last part first", rotated(-1), several_parts),
     argument("concatenate", 0, "first part last", rotated(1), several_parts),
     *(
