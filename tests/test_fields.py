@@ -74,8 +74,8 @@ def test_what_a_field_does_not_allow_is_refused(options, error, message):
 
 
 def test_what_a_field_allows_is_kept_and_lists_become_tuples():
-    assert Kept(3, 1, 2, 0.1, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
-        3, 1, 2, 0.1, 0.5, True, "two", ("b", "a"), (7, 5), None
+    assert Kept(3, 1, [7, 1], 2, 0.1, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
+        3, 1, (7, 1), 2, 0.1, 0.5, True, "two", ("b", "a"), (7, 5), None
     )
     assert Kept(2, groups=None, shape=None) == Kept(channels=2)
     assert hash(Kept(2, names=["a"], shape=[1, 2])) == hash(Kept(2, shape=(1, 2)))
