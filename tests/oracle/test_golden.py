@@ -15,7 +15,7 @@ from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
 from tests.naming import for_each
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters
+from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
 
 GOLDEN = importlib.import_module("npattn.oracle.golden")  # the function of this name hides the module
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -29,7 +29,7 @@ def case_of(system, dtype="float16"):
 
 @functools.cache  # which tells arguments by position from those by name
 def make_case(system, dtype):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     return golden(module, batch=2, height=6, width=7, dtype=dtype)
 
 
@@ -236,7 +236,7 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
 
 @every_system
 def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     case = golden(module, batch=0, height=4, width=5)
     shapes = named_results(module, given_to(case))
     assert {name: y.shape for name, y in case.expected.items()} == {name: y.shape for name, y in shapes.items()}
