@@ -29,8 +29,10 @@ from npattn.oracle.strategies import (
     seeds,
     simam_modules,
     sizes,
+    sk_modules,
     sliding_window_modules,
     soft_hard_modules,
+    split_modules,
 )
 
 __all__ = [
@@ -64,9 +66,11 @@ __all__ = [
     "seeds",
     "simam_modules",
     "sizes",
+    "sk_modules",
     "sliding_window_modules",
     "small_example",
     "soft_hard_modules",
+    "split_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
@@ -81,6 +85,8 @@ SMALL_MODULES = {
     "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+    "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
+    "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])
