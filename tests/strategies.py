@@ -70,6 +70,7 @@ __all__ = [
     "sizes",
     "sk_modules",
     "sliding_window_modules",
+    "small_example",
     "soft_hard_modules",
     "split_modules",
 ]
@@ -83,6 +84,7 @@ SMALL_MODULES = {
     "coordinate": npattn.CoordinateAttention(channels=8),
     "pam": npattn.PositionAttention(channels=4, reduction=2),
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
+    "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
@@ -90,6 +92,11 @@ SMALL_MODULES = {
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])
+
+
+def small_example(system):
+    """A system's example, or a module with fewer parameters and all of its layers."""
+    return SMALL_MODULES.get(system.key) or system.example()
 
 
 def has_few_parameters(case):

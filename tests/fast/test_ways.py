@@ -14,6 +14,7 @@ from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import PRIMITIVES, definitions
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_sums
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched
 from tests.strategies import arrange, layouts, seeds
 
@@ -199,7 +200,7 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
 
 
 @all_ways
-@pytest.mark.parametrize("value", [-np.inf, np.nan])
+@for_each("value", [-np.inf, np.nan])
 def test_a_way_passes_infinity_and_nan_as_its_definition_does(primitive, way, value):
     arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float32, 0)
     spoilt = [(arrays, value)]
@@ -259,7 +260,7 @@ def frozen(array):
 
 
 @all_ways
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@for_each("dtype", [np.float32, np.float64])
 def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_again(primitive, way, dtype):
     arrays, options = draw(way.compute.__name__, (4, 3, 4, 5), dtype, 2)
     given = [frozen(a) if isinstance(a, np.ndarray) else a for a in arrays]
@@ -273,7 +274,7 @@ def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_
 
 
 @all_ways
-@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@for_each("beyond", [-1, 0, 1])
 def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(primitive, way, beyond):
     name, dtype = way.compute.__name__, np.float32
     if name == "conv_pointwise":  # which gains at every size

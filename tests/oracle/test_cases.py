@@ -280,7 +280,10 @@ def test_layouts_and_an_empty_batch_are_swept(system):
     assert [r.label for r in recipes if not r.batch] == ["empty"]
 
 
-@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.key not in SMALL_MODULES], ids=lambda system: system.key)
+QUICK = [system for system in SYSTEMS if system.key == "gc" or system.key not in SMALL_MODULES]
+
+
+@pytest.mark.parametrize("system", QUICK, ids=lambda system: system.key)
 def test_a_correct_kernel_passes_where_inputs_and_a_sums_gradient_are_broadcast(system):
     (recipe,) = [r for r in oracle.cases(system, ["bfloat16"], kinds=["layouts"]) if r.layout == "broadcast"]
     case = replace(recipe, height=5, width=4).make()
