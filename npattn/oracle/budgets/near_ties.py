@@ -11,7 +11,7 @@ import numpy as np
 from npattn.module import Module
 from npattn.oracle.budgets.passes import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
-from npattn.oracle.rounding import Rounding, Selections
+from npattn.oracle.rounding import Footprint, Rounding, Selections
 from npattn.oracle.rounding.stochastic import blocks_of
 from npattn.oracle.threads import Follower
 
@@ -60,11 +60,14 @@ class Observed(NamedTuple):
         In the order of the comparisons.
     near_ties : int
         Decisions that rounding may flip.
+    footprint : int
+        Bytes of all arrays that an exact run on rounding arrays holds at once.
     """
 
     expected: dict[str, np.ndarray]
     events: list[Event]
     near_ties: int
+    footprint: int
 
 
 def observe(module: Module, given: Given, format: Format, seed: int) -> Observed:
@@ -92,9 +95,11 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
 
     # The two run side by side, so that margins, which may be all pairs of positions, are never held all at once.
     with Follower(follow) as follower:
-        run_on(Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over)), module, given)
+        exact = Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over))
+        exact.footprint = Footprint()
+        run_on(exact, module, given)
     compared = found[0] if found else ComparedSelections(iter(()))
-    return Observed(expected, compared.events, compared.near_ties)
+    return Observed(expected, compared.events, compared.near_ties, exact.footprint.peak)
 
 
 class RecordedSelections(Selections):

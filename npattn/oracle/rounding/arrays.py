@@ -160,6 +160,8 @@ def wrap(a: Any, rounding: Rounding) -> Any:
         return unwrap(a)
     array = np.asarray(a).view(RoundingArray)
     array.rounding = rounding
+    if rounding.footprint is not None:
+        rounding.footprint.add(array)
     return array
 
 
