@@ -18,10 +18,11 @@ __all__ = ["Rounding"]
 
 WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
-BLOCK = 2**16
-"""Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
-bits is shared by two blocks, and the errors are those of a whole array."""
-
+BLOCK_BYTES = 2**19
+"""Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word of
+64 random bits is shared by two blocks, and the errors are those of a whole array."""
+MIN_ROWS, MIN_COLUMNS = 128, 256
+"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
@@ -255,19 +256,22 @@ class Rounding:
         Of large products the squares are made some rows at a time: never all, nor those of a whole operand.
         """
         inner, columns = a.shape[-1], b.shape[-1]
-        rows = BLOCK // (4 * columns) * 4
-        if max(total.size, a.size, b.size) <= BLOCK or not rows or total.ndim < 2 or not total.flags.c_contiguous:
+        rows = max(MIN_ROWS, BLOCK_BYTES // (4 * columns * total.itemsize) * 4)
+        small = max(total.nbytes, a.nbytes, b.nbytes) <= BLOCK_BYTES
+        if small or total.ndim < 2 or not total.flags.c_contiguous:
             self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
         elif self.random is not None and inner > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
             blocks = [
                 (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
             ]
+            factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
             with np.errstate(invalid="ignore", over="ignore"):
                 for block in blocks:
-                    squares = square_product(a[block], b[block[:-1]])
-                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
-                    self.add_noise(total[block], squares, factor, spare=block is blocks[-1])
+                    parts = [blocks_of(m) for m in (total[block], square_product(a[block], b[block[:-1]]))]
+                    for sums, terms in zip(*parts, strict=True):
+                        spare = block is blocks[-1] and sums is parts[0][-1]
+                        self.add_noise(sums, terms, factor, spare=spare)
 
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
@@ -293,7 +297,7 @@ class Rounding:
 def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Multiply the squares of two matrices, some columns at a time."""
     squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
-    step = max(1, BLOCK // max(1, b.shape[0]))
+    step = max(MIN_COLUMNS, BLOCK_BYTES // max(1, b[:, :1].nbytes))
     for j in range(0, b.shape[1], step):
         np.matmul(squares, np.square(b[:, j : j + step]), out=found[:, j : j + step])
     return found
@@ -301,7 +305,7 @@ def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def blocks_of(values: np.ndarray) -> list[np.ndarray]:
     """Cut an array whose rows follow each other into parts of its numbers in a row; leave another whole."""
-    if values.size <= BLOCK or not values.flags.c_contiguous:
+    if values.nbytes <= BLOCK_BYTES or not values.flags.c_contiguous:
         return [values]
-    row = values.reshape(-1)
-    return [row[start : start + BLOCK] for start in range(0, row.size, BLOCK)]
+    row, step = values.reshape(-1), BLOCK_BYTES // values.itemsize
+    return [row[start : start + step] for start in range(0, row.size, step)]
