@@ -19,8 +19,8 @@ __all__ = ["Rounding"]
 WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
 BLOCK_BYTES = 2**19
-"""Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word of
-64 random bits is shared by two blocks, and the errors are those of a whole array."""
+"""Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
+of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
 MIN_ROWS, MIN_COLUMNS = 128, 256
 """Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones."""
 NUM_DEALT_CHOICES = 3
