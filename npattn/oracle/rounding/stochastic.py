@@ -65,6 +65,8 @@ class Rounding:
 
     Attributes
     ----------
+    dtype : numpy.dtype
+        The storage's.
     fused : bool
         Whether results are left in the storage's own precision for now, as within a fused kernel.
     footprint : Footprint or None
@@ -87,6 +89,9 @@ class Rounding:
         alike: bool = False,
     ) -> None:
         self.format = format
+        self.dtype = np.dtype(format.storage)
+        self.digits = np.finfo(self.dtype).nmant + 1
+        self.limited = format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64  # less than the storage is
         self.alike = alike
         self.fused = False
         self.footprint: Footprint | None = None
@@ -98,7 +103,7 @@ class Rounding:
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
-        return wrap(np.array(values, self.format.storage), self)
+        return wrap(np.array(values, self.dtype), self)
 
     def choose(self) -> bool:
         """Choose between two ways in which kernels compute the same; without a seed, the first.
@@ -126,14 +131,13 @@ class Rounding:
             `values`.
         """
         values = np.asarray(values)
-        drop = np.finfo(self.format.storage).nmant + 1 - (precision or self.format.precision)
-        if self.fused or values.dtype != self.format.storage or drop == 0:  # integers and Booleans too
+        drop = self.digits - (precision or self.format.precision)
+        if self.fused or values.dtype != self.dtype or drop == 0:  # integers and Booleans too
             return values
         # Where rows don't follow each other, a copy is: a dozen passes over it take less than over the array.
         row = values.reshape(-1)
         blocks = blocks_of(row)
-        limited = self.format.least_exponent > -126 or self.format.storage is np.float64
-        extremes = [self.round_extremes(block) for block in blocks] if limited else []
+        extremes = [self.round_extremes(block) for block in blocks] if self.limited else []
         for block in blocks:
             self.round_bits(block, drop, spare=block is blocks[-1])
         for block, found in zip(blocks, extremes, strict=False):
@@ -149,10 +153,10 @@ class Rounding:
         take them as they are. Rounded to one of two numbers, of which one is near, nearly all runs would lose the same,
         and miss the others. Operands that are short already lose nothing.
         """
-        drop = np.finfo(self.format.storage).nmant + 1 - self.format.operand_precision
+        drop = self.digits - self.format.operand_precision
         if self.random is None:
             return self.round(values, self.format.operand_precision)
-        word, signed = (np.uint32, np.int32) if self.format.storage is np.float32 else (np.uint64, np.int64)
+        word, signed = (np.uint32, np.int32) if self.dtype == np.float32 else (np.uint64, np.int64)
         unit = 1 << drop
         bits: Array = values.view(word)
         lost = bits & word(unit - 1)
@@ -165,11 +169,11 @@ class Rounding:
         """Round those numbers of a row that are near 0 apart, and see which may leave the range."""
         magnitude = np.abs(values)
         near = magnitude < 2.0**self.format.least_exponent
-        if near.any():
+        if np.count_nonzero(near):
             near &= magnitude > 0
         small = np.flatnonzero(near)  # an index takes a tenth as long as a mask
         near_zero = self.round_subnormal(values[small]) if small.size else values[:0]
-        within = magnitude.max(initial=0) < self.format.largest / 2  # false for NaN
+        within = np.maximum.reduce(magnitude, initial=0) < self.format.largest / 2  # false for NaN
         return Extremes(small, near_zero, None if within else magnitude < np.inf)
 
     def round_subnormal(self, values: np.ndarray) -> np.ndarray:
@@ -184,7 +188,7 @@ class Rounding:
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
-        word = np.uint32 if self.format.storage is np.float32 else np.uint64
+        word = np.uint32 if self.dtype == np.float32 else np.uint64
         bits: Array = values.view(word)
         if self.random is None:
             bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
