@@ -6,6 +6,7 @@ from npattn.oracle.mistakes import (
     affinity,
     attention,
     batch_norm,
+    choosing,
     convolution,
     dropping,
     elementwise,
@@ -46,7 +47,7 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 for another."""
 
 ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, shifting, energy) for mistake in getattr(file, "ADDED", ())
+    mistake for file in (*IN_ORDER, standardizing, shifting, energy, choosing) for mistake in getattr(file, "ADDED", ())
 ]
 """Mistakes that are looked for beside them."""
 

@@ -120,6 +120,7 @@ ADDED = [
     argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
     argument("split", 0, "heads interleaved, the other way round", channels_interleaved, of_heads),
     value("add", "followed by a ReLU", lambda y, *terms: np.maximum(y, 0), lambda *terms: terms[0].ndim == 4),
+    argument("add", 0, "residual rectified", lambda *terms: np.maximum(terms[0], 0), term_on_map(0)),
     value("add", "residual lost", lambda y, x, *others: y - x),
     value("add", "residual twice", lambda y, x, *others: y + x),
     value("add", "branch lost", lambda y, x, *others: x * 1.0),
