@@ -21,6 +21,8 @@ SYNONYMS = {
     "fuse": "fusion fusion_types fusion_type fuse_add fuse_scale",
     "attention": "attn pooling_type",
     "eps": "epsilon",
+    "subsample": "sub_sample subsampling",
+    "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",

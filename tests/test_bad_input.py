@@ -555,6 +555,8 @@ MEANT = {
     "fuse": "fusion_types fuse_add",
     "attention": "use_attn pooling_type",
     "eps": "epsilon",
+    "subsample": "sub_sample",
+    "scale": "use_scale",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",

@@ -13,6 +13,7 @@ from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
+from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
@@ -40,6 +41,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
+        NonLocal,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
@@ -65,6 +67,7 @@ __all__ = [
     "HardAttention",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",
+    "NonLocal",
     "PixelCorrelation",
     "PositionAttention",
     "Residual",

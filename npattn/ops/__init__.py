@@ -27,6 +27,7 @@ from npattn.ops.global_pooling import (
 )
 from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
+from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
 from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
@@ -64,6 +65,7 @@ __all__ = [
     "l2_normalize",
     "layer_norm",
     "linear",
+    "linear_attention",
     "masked_attention",
     "matmul",
     "max_pool",

@@ -25,6 +25,7 @@ from npattn.attention import (
     HardAttention,
     MultiHeadSelfAttention,
     MultiScaleConcat,
+    NonLocal,
     PixelCorrelation,
     PositionAttention,
     Residual,
@@ -130,6 +131,19 @@ def gc_modules() -> Modules:
         activation=excitation["activation"],
         gate=gates,
         eps=st.sampled_from([1e-6, 1e-5, 0.5]),
+    )
+
+
+def non_local_modules(training: bool = False) -> Modules:
+    return st.builds(
+        NonLocal,
+        channels=channels,
+        variant=st.sampled_from(["embedded_gaussian", "dot_product"]),
+        subsample=st.booleans(),
+        scale=st.sampled_from([None, 1.0, -0.5]),
+        hidden=st.none() | st.integers(1, 5),
+        batch_norm=st.booleans(),
+        training=st.just(training),
     )
 
 
@@ -247,6 +261,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,
+    "non-local": lambda: non_local_modules() | non_local_modules(training=True),
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
@@ -336,6 +351,8 @@ def map_sizes(
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
         if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
             b = max(b, 3)
+    if getattr(module, "subsample", False):  # a pool needs two rows and two columns
+        h, w = max(h, 2), max(w, 2)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

@@ -71,6 +71,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"fuse": ("add",)}, {"fuse": ("scale",)}, {"attention": False}, {"reduction": 1}, {"hidden": 5}),
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}, {"eps": 1e-5}),
     ],
+    "non-local": [
+        *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
+        *({"scale": 0.5}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
+    ],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},

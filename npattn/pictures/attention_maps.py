@@ -25,6 +25,8 @@ Pixels: TypeAlias = tuple[tuple[int, int], ...]
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
+LAYERS = ("query_conv", "key_conv"), ("t", "p")
+"""What systems call the layers that make queries and keys."""
 
 
 def draw_attention_maps(figure: SubFigure, scene: Scene) -> None:
@@ -53,9 +55,11 @@ def tie_keys(module: Any, params: Params) -> dict[str, Array]:
         queries, keys, _ = np.split(weight, 3)
         keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
         return {**params, "in_proj_weight": weight}
-    weight, bias = params["query_conv.weight"], params["query_conv.bias"]
-    keys = weight * (HIGHEST_LOGIT / (len(weight) * weight.var()))
-    return {**params, "key_conv.weight": keys, "query_conv.bias": np.zeros_like(bias)}
+    query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
+    weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
+    scale = module.product_scale(1) if hasattr(module, "product_scale") else 1
+    keys = weight * (HIGHEST_LOGIT / (scale * len(weight) * weight.var()))
+    return {**params, f"{key}.weight": keys, f"{query}.bias": np.zeros_like(bias)}
 
 
 def draw_branch_attention(figure: SubFigure, scene: Scene) -> None:

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from npattn import CBAM, EfficientChannelAttention, GlobalContext, SqueezeExcitation
+from npattn import CBAM, EfficientChannelAttention, GlobalContext, NonLocal, SqueezeExcitation
 
 ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu", "Hardswish": "hard_swish", "HardSwish": "hard_swish"}
 GATES = {"Sigmoid": "sigmoid", "Hardsigmoid": "hard_sigmoid", "HardSigmoid": "hard_sigmoid"}
@@ -30,7 +30,15 @@ def installed(library):
 
 def is_attention(block):
     """Tell whether a module of timm or torchvision is one that has a counterpart here."""
-    kinds = {"SEModule", "SqueezeExcite", "SqueezeExcitation", "EcaModule", "CbamModule", "GlobalContext"}
+    kinds = {
+        "SEModule",
+        "SqueezeExcite",
+        "SqueezeExcitation",
+        "EcaModule",
+        "CbamModule",
+        "GlobalContext",
+        "NonLocalAttn",
+    }
     return type(block).__name__ in kinds
 
 
@@ -46,6 +54,8 @@ def counterpart(block, channels, training=False):
         )
     if type(block).__name__ == "GlobalContext":
         return global_context(block)
+    if type(block).__name__ == "NonLocalAttn":
+        return NonLocal(block.t.in_channels, hidden=block.t.out_channels, scale=block.scale, training=training)
     return SqueezeExcitation(**excitation(block))
 
 
@@ -119,8 +129,9 @@ def assert_witnessed(module, block, state, prefix="", seed=0):
     smallest = 1e-3 * max(np.abs(theirs[name]).max() for name in grads)  # that of a score's bias is rounding alone
     for name, gradient in grads.items():
         agree(gradient, theirs[name], name, smallest)
-    for name, value in run.buffers.items():  # a batch has ten times the weight in timm
-        agree(10 * (value - before[name]), after[name] - before[name], name)
+    times = 1 if isinstance(module, NonLocal) else 10  # the weight of a batch in timm's CBAM, by that in ours
+    for name, value in run.buffers.items():
+        agree(times * (value - before[name]), after[name] - before[name], name)
 
 
 def agree(ours, theirs, name="", smallest=1e-290):

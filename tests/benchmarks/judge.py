@@ -125,6 +125,10 @@ def modules_of(key):
             npattn.GlobalContext(channels=20, reduction=4, fuse=("add",)),
             npattn.GlobalContext(channels=20, reduction=4, attention=False),
         ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=20, reduction=4, variant="dot_product"),
+            npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
+        ],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
         "sdpa": lambda: [
@@ -174,6 +178,10 @@ def held_out_cases(key):
         "gc": lambda: [
             npattn.GlobalContext(channels=24, reduction=4, gate="hard_sigmoid"),
             npattn.GlobalContext(channels=40, fuse=("add",), activation="silu", eps=1e-5),
+        ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=24, reduction=2, scale=0.5),
+            npattn.NonLocal(channels=40, variant="dot_product", subsample=True),
         ],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),

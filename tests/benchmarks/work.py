@@ -70,6 +70,16 @@ def channel(_, channels, height, width):
     return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
 
 
+def non_local(module, channels, height, width):
+    n, narrow = height * width, module.hidden_channels
+    keys = (height // 2) * (width // 2) if module.subsample else n
+    layers, product = 8 * n * channels * narrow, 2 * n * keys * narrow
+    if module.variant == "dot_product":
+        forward = 2 * (n + keys) * narrow**2
+        return layers + forward, 2 * layers + 2 * forward
+    return layers + 2 * product, 2 * layers + 5 * product
+
+
 def multi_head(_, channels, height, width):
     n = height * width
     layers, product = 8 * n * channels**2, 2 * n * n * channels  # of all heads together
@@ -107,6 +117,7 @@ PRODUCTS = {
     "pam": position,
     "cam": channel,
     "danet": dual,
+    "non-local": non_local,
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,

@@ -89,6 +89,8 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
+    (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
     *(
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED

@@ -13,6 +13,7 @@ from npattn.oracle.mistakes import (
     gating,
     joining,
     l2_normalize,
+    linear_attention,
     masking,
     passes,
     pooling,
@@ -46,7 +47,9 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 for another."""
 
 ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, shifting, energy) for mistake in getattr(file, "ADDED", ())
+    mistake
+    for file in (*IN_ORDER, standardizing, shifting, energy, linear_attention)
+    for mistake in getattr(file, "ADDED", ())
 ]
 """Mistakes that are looked for beside them."""
 
