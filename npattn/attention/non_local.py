@@ -26,13 +26,13 @@ OTHER_NAMES = {"t": ("theta",), "p": ("phi", "phi.0"), "g": ("g", "g.0"), "z": (
 def pool(x: Array) -> tuple[Array, Backward]:
     """Keep the maximum of every block of 2×2 positions; a last row or column without a second is left out."""
     height, width = (length - length % 2 for length in x.shape[2:])
-    windows, back_cut = ops.unfold_windows(x[:, :, :height, :width], 2, 2)      # (1)
-    p, back_max = ops.max_pool(windows.reshape(*windows.shape[:4], 4), axis=4)  # (2)
+    windows, back_cut = ops.unfold_windows(x[:, :, :height, :width], 2, 2)
+    p, back_max = ops.max_pool(windows.reshape(*windows.shape[:4], 4), axis=4)
 
     def backward(dp):
-        dwindows = back_max(dp[..., None])                                      # (2')
+        dwindows = back_max(dp[..., None])
         dx = np.zeros_like(x)
-        dx[:, :, :height, :width] = back_cut(dwindows.reshape(windows.shape))   # (1')
+        dx[:, :, :height, :width] = back_cut(dwindows.reshape(windows.shape))
         return dx
 
     return p[..., 0], backward
@@ -168,35 +168,35 @@ class NonLocal(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Make queries, keys and values, gather, lead back, normalise, add. The tags are the derivation's."""
-        q, back_query = layers.conv(x, params, "t")                                                  # (3)
-        k, back_key = layers.conv(x, params, "p")                                                    # (4)
-        v, back_value = layers.conv(x, params, "g")                                                  # (5)
+        q, back_query = layers.conv(x, params, "t")                                                  # (1)
+        k, back_key = layers.conv(x, params, "p")                                                    # (2)
+        v, back_value = layers.conv(x, params, "g")                                                  # (3)
         if self.subsample:
-            k, back_pool_key = pool(k)                                                               # (6)
-            v, back_pool_value = pool(v)                                                             # (7)
+            k, back_pool_key = pool(k)                                                               # (4)
+            v, back_pool_value = pool(v)                                                             # (5)
         attend, scale = VARIANTS[self.variant], self.product_scale(k.shape[2] * k.shape[3])
         rows = (a.reshape(*a.shape[:2], a.shape[2] * a.shape[3]) for a in (q, k, v))
-        o, back_attention = attend(*rows, scale)                                                     # (8)
-        z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                     # (9)
-        running: dict[str, Array] = {}
+        o, back_attention = attend(*rows, scale)                                                     # (6)
+        z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                     # (7)
+        n, running = z, {}
         if self.batch_norm:
-            (z, running), back_norm = layers.batch_norm(z, params, "norm", training=self.training)   # (10)
-        y, back_add = ops.add(x, z)                                                                  # (11)
+            (n, running), back_norm = layers.batch_norm(z, params, "norm", training=self.training)   # (8)
+        y, back_add = ops.add(x, n)                                                                  # (9)
 
         def backward(dy):
-            grads_norm = {}
-            dx, dz = back_add(dy)                                                                    # (11')
+            dx, dn = back_add(dy)                                                                    # (9')
+            dz, grads_norm = dn, {}
             if self.batch_norm:
-                dz, grads_norm = back_norm(dz)                                                       # (10')
-            do, grads_z = back_z(dz)                                                                 # (9')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                                         # (8')
+                dz, grads_norm = back_norm(dn)                                                       # (8')
+            do, grads_z = back_z(dz)                                                                 # (7')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                                         # (6')
             dk, dv = dk.reshape(k.shape), dv.reshape(v.shape)
             if self.subsample:
-                dv = back_pool_value(dv)                                                             # (7')
-                dk = back_pool_key(dk)                                                               # (6')
-            dx, grads_value = back_value(dv, accumulate_into=dx)                                     # (5')
-            dx, grads_key = back_key(dk, accumulate_into=dx)                                         # (4')
-            dx, grads_query = back_query(dq.reshape(q.shape), accumulate_into=dx)                    # (3')
+                dv = back_pool_value(dv)                                                             # (5')
+                dk = back_pool_key(dk)                                                               # (4')
+            dx, grads_value = back_value(dv, accumulate_into=dx)                                     # (3')
+            dx, grads_key = back_key(dk, accumulate_into=dx)                                         # (2')
+            dx, grads_query = back_query(dq.reshape(q.shape), accumulate_into=dx)                    # (1')
             return dx, grads_query | grads_key | grads_value | grads_z | grads_norm
 
         return Pass(y, backward, buffers=running)

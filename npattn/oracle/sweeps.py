@@ -73,7 +73,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "non-local": [
         *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
-        *({"scale": 0.5}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
+        *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
     ],
     "mhsa": [
         {"heads": 1},

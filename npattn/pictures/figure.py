@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
+from npattn.attention import NonLocal
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
-from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention
+from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
@@ -99,6 +100,8 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_branch_attention, 2.6))
     if hasattr(inner, "key_heads"):  # what its inputs are of is another's affair: they are no maps
         panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
+    elif isinstance(inner, NonLocal):
+        panels.append((draw_forms, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):
