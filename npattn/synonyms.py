@@ -21,6 +21,8 @@ SYNONYMS = {
     "fuse": "fusion fusion_types fusion_type fuse_add fuse_scale",
     "attention": "attn pooling_type",
     "eps": "epsilon",
+    "memory": "s k units memory_units num_memory",
+    "block": "projections",
     "subsample": "sub_sample subsampling",
     "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",

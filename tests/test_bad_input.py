@@ -556,6 +556,7 @@ MEANT = {
     "attention": "use_attn pooling_type",
     "eps": "epsilon",
     "subsample": "sub_sample",
+    "memory": "memory_units s",
     "scale": "use_scale",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",

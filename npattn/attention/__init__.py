@@ -7,6 +7,7 @@ from npattn.attention.diversity import diversity_penalty
 from npattn.attention.dual import DualAttentionHead
 from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.equivariance import equivariance_loss
+from npattn.attention.external import ExternalAttention
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.global_context import GlobalContext
@@ -42,6 +43,7 @@ CATALOGUE: dict[str, type[Module]] = {
         DualAttentionHead,
         GlobalContext,
         NonLocal,
+        ExternalAttention,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
@@ -61,6 +63,7 @@ __all__ = [
     "CoordinateAttention",
     "DualAttentionHead",
     "EfficientChannelAttention",
+    "ExternalAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
     "GlobalContext",

@@ -168,35 +168,35 @@ class NonLocal(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Make queries, keys and values, gather, lead back, normalise, add. The tags are the derivation's."""
-        q, back_query = layers.conv(x, params, "t")                                                  # (1)
-        k, back_key = layers.conv(x, params, "p")                                                    # (2)
-        v, back_value = layers.conv(x, params, "g")                                                  # (3)
+        q, back_query = layers.conv(x, params, "t")                                                 # (1)
+        k, back_key = layers.conv(x, params, "p")                                                   # (2)
+        v, back_value = layers.conv(x, params, "g")                                                 # (3)
         if self.subsample:
-            k, back_pool_key = pool(k)                                                               # (4)
-            v, back_pool_value = pool(v)                                                             # (5)
+            k, back_pool_key = pool(k)                                                              # (4)
+            v, back_pool_value = pool(v)                                                            # (5)
         attend, scale = VARIANTS[self.variant], self.product_scale(k.shape[2] * k.shape[3])
         rows = (a.reshape(*a.shape[:2], a.shape[2] * a.shape[3]) for a in (q, k, v))
-        o, back_attention = attend(*rows, scale)                                                     # (6)
-        z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                     # (7)
+        o, back_attention = attend(*rows, scale)                                                    # (6)
+        z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                    # (7)
         n, running = z, {}
         if self.batch_norm:
-            (n, running), back_norm = layers.batch_norm(z, params, "norm", training=self.training)   # (8)
-        y, back_add = ops.add(x, n)                                                                  # (9)
+            (n, running), back_norm = layers.batch_norm(z, params, "norm", training=self.training)  # (8)
+        y, back_add = ops.add(x, n)                                                                 # (9)
 
         def backward(dy):
-            dx, dn = back_add(dy)                                                                    # (9')
+            dx, dn = back_add(dy)                                                                   # (9')
             dz, grads_norm = dn, {}
             if self.batch_norm:
-                dz, grads_norm = back_norm(dn)                                                       # (8')
-            do, grads_z = back_z(dz)                                                                 # (7')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                                         # (6')
+                dz, grads_norm = back_norm(dn)                                                      # (8')
+            do, grads_z = back_z(dz)                                                                # (7')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                                        # (6')
             dk, dv = dk.reshape(k.shape), dv.reshape(v.shape)
             if self.subsample:
-                dv = back_pool_value(dv)                                                             # (5')
-                dk = back_pool_key(dk)                                                               # (4')
-            dx, grads_value = back_value(dv, accumulate_into=dx)                                     # (3')
-            dx, grads_key = back_key(dk, accumulate_into=dx)                                         # (2')
-            dx, grads_query = back_query(dq.reshape(q.shape), accumulate_into=dx)                    # (1')
+                dv = back_pool_value(dv)                                                            # (5')
+                dk = back_pool_key(dk)                                                              # (4')
+            dx, grads_value = back_value(dv, accumulate_into=dx)                                    # (3')
+            dx, grads_key = back_key(dk, accumulate_into=dx)                                        # (2')
+            dx, grads_query = back_query(dq.reshape(q.shape), accumulate_into=dx)                   # (1')
             return dx, grads_query | grads_key | grads_value | grads_z | grads_norm
 
         return Pass(y, backward, buffers=running)

@@ -30,7 +30,7 @@ from npattn.ops.linear import linear
 from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
-from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
+from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
@@ -81,6 +81,7 @@ __all__ = [
     "softmax",
     "softmin",
     "split",
+    "sum_normalize",
     "take",
     "top",
     "unfold_windows",

@@ -19,6 +19,7 @@ from npattn.attention import (
     CoordinateAttention,
     DualAttentionHead,
     EfficientChannelAttention,
+    ExternalAttention,
     FlexibleAttention,
     FlexibleSegmentation,
     GlobalContext,
@@ -147,6 +148,10 @@ def non_local_modules(training: bool = False) -> Modules:
     )
 
 
+def external_modules(training: bool = False) -> Modules:
+    return st.builds(ExternalAttention, channels, st.integers(1, 7), st.booleans(), st.just(training))
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -262,6 +267,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "danet": danet_modules,
     "gc": gc_modules,
     "non-local": lambda: non_local_modules() | non_local_modules(training=True),
+    "external": lambda: external_modules() | external_modules(training=True),
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),

@@ -75,6 +75,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
         *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
     ],
+    "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},

@@ -129,6 +129,7 @@ def modules_of(key):
             npattn.NonLocal(channels=20, reduction=4, variant="dot_product"),
             npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
         ],
+        "external": lambda: [npattn.ExternalAttention(channels=20, memory=9, block=False)],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
         "sdpa": lambda: [
@@ -182,6 +183,10 @@ def held_out_cases(key):
         "non-local": lambda: [
             npattn.NonLocal(channels=24, reduction=2, scale=0.5),
             npattn.NonLocal(channels=40, variant="dot_product", subsample=True),
+        ],
+        "external": lambda: [
+            npattn.ExternalAttention(channels=24, memory=16),
+            npattn.ExternalAttention(channels=40, memory=5, block=False),
         ],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),

@@ -80,6 +80,12 @@ def non_local(module, channels, height, width):
     return layers + 2 * product, 2 * layers + 5 * product
 
 
+def external(module, channels, height, width):
+    n = height * width
+    layers = 2 * n * channels * (2 * module.memory + (2 * channels if module.block else 0))
+    return layers, 2 * layers
+
+
 def multi_head(_, channels, height, width):
     n = height * width
     layers, product = 8 * n * channels**2, 2 * n * n * channels  # of all heads together
@@ -118,6 +124,7 @@ PRODUCTS = {
     "cam": channel,
     "danet": dual,
     "non-local": non_local,
+    "external": external,
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,

@@ -135,6 +135,8 @@ CASES = [
         for shape in ((2, 3, 4, 2), (1, 2, 1, 3), (2, 2, 1, 1))
         for e_lambda, correction in ((1e-4, 1), (1.0, 0))
     ),
+    *((ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": axis}, 1e-13) for axis in (0, 1, -1)),
+    (ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": 1, "eps": 0.3}, 1e-13),
     (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
     (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
     *(

@@ -19,6 +19,7 @@ WHOLE = {
     "cbam-spatial": {"training": True},
     "coordinate": {"training": True},
     "danet": {"training": True, "size": (7, 6)},
+    "external": {"training": True},
     "multi-scale": {"training": True},
     "non-local": {"training": True, "subsample": True},
 }

@@ -25,6 +25,7 @@ from npattn.oracle.mistakes import (
     shifting,
     softmax,
     standardizing,
+    sum_normalize,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -48,7 +49,7 @@ for another."""
 
 ADDED: list[Mistake] = [
     mistake
-    for file in (*IN_ORDER, standardizing, shifting, energy, linear_attention)
+    for file in (*IN_ORDER, standardizing, shifting, energy, linear_attention, sum_normalize)
     for mistake in getattr(file, "ADDED", ())
 ]
 """Mistakes that are looked for beside them."""
