@@ -14,7 +14,7 @@ SYNONYMS = {
     "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
     "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor reduction_ratio "
     "reduction_rate reduction_factor reduce",
-    "hidden": "hidden_channels hidden_dim rd_channels squeeze_channels mid_channels mid bottleneck",
+    "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck",
     "activation": "act act_layer act_fn act1 nonlinearity delta",
     "gate": "gate_layer gate_fn scale_activation sigmoid",
     "kernel_size": "k k_size ksize kernel ks window spatial_kernel_size",
@@ -23,6 +23,9 @@ SYNONYMS = {
     "eps": "epsilon",
     "memory": "s k units memory_units num_memory",
     "block": "projections",
+    "maps": "c_n n",
+    "key_channels": "d_k k_channels",
+    "value_channels": "d_v v_channels",
     "subsample": "sub_sample subsampling",
     "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",

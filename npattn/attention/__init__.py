@@ -4,7 +4,9 @@ from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
 from npattn.attention.diversity import diversity_penalty
+from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
+from npattn.attention.efficient import EfficientAttention
 from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.external import ExternalAttention
@@ -44,6 +46,8 @@ CATALOGUE: dict[str, type[Module]] = {
         GlobalContext,
         NonLocal,
         ExternalAttention,
+        DoubleAttention,
+        EfficientAttention,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
@@ -61,7 +65,9 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "DoubleAttention",
     "DualAttentionHead",
+    "EfficientAttention",
     "EfficientChannelAttention",
     "ExternalAttention",
     "FlexibleAttention",

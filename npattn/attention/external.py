@@ -118,7 +118,7 @@ class ExternalAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Score, normalise twice, put together; and the layers around. The tags are the derivation's."""
-        u, running = x, {}
+        u, running = x, dict[str, Array]()
         if self.block:
             u, back_conv1 = layers.conv(x, params, "conv1")                                            # (1)
         z, back_keys = layers.conv(u, params, "linear_0")                                              # (2)

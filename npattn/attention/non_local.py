@@ -178,7 +178,7 @@ class NonLocal(Module):
         rows = (a.reshape(*a.shape[:2], a.shape[2] * a.shape[3]) for a in (q, k, v))
         o, back_attention = attend(*rows, scale)                                                    # (6)
         z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                    # (7)
-        n, running = z, {}
+        n, running = z, dict[str, Array]()
         if self.batch_norm:
             (n, running), back_norm = layers.batch_norm(z, params, "norm", training=self.training)  # (8)
         y, back_add = ops.add(x, n)                                                                 # (9)

@@ -17,7 +17,9 @@ from npattn.attention import (
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    DoubleAttention,
     DualAttentionHead,
+    EfficientAttention,
     EfficientChannelAttention,
     ExternalAttention,
     FlexibleAttention,
@@ -152,6 +154,17 @@ def external_modules(training: bool = False) -> Modules:
     return st.builds(ExternalAttention, channels, st.integers(1, 7), st.booleans(), st.just(training))
 
 
+def double_modules() -> Modules:
+    return st.builds(DoubleAttention, channels, reductions, st.none() | st.integers(1, 5), st.none() | sizes)
+
+
+@st.composite
+def linear_modules(draw: st.DrawFn) -> EfficientAttention:
+    heads = draw(st.integers(1, 3))
+    several = st.none() | st.integers(1, 3).map(lambda each: each * heads)
+    return EfficientAttention(draw(channels), heads, draw(several), draw(several))
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -268,6 +281,8 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "gc": gc_modules,
     "non-local": lambda: non_local_modules() | non_local_modules(training=True),
     "external": lambda: external_modules() | external_modules(training=True),
+    "double": double_modules,
+    "linear": linear_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),

@@ -76,6 +76,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
     ],
     "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
+    "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
+    "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},

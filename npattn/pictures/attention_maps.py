@@ -56,7 +56,7 @@ def draw_forms(figure: SubFigure, scene: Scene) -> None:
         "made by one random projection of smooth features of unit length",
         fontsize=10,
     )
-    above, below = figure.subfigures(2, 1)
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
     draw_heads(above, module, params, x, scene.pixels)
     products = replace(module, variant="dot_product", scale=module.product_scale(1))
     rows = products.attention_map(params, x, positions_of(scene.pixels, scene.size))[0]

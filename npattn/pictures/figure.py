@@ -16,6 +16,7 @@ from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
+from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.memories import draw_memories
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
@@ -37,6 +38,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "spatial": (draw_positions, 2.6),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),
+    "gather": (draw_gathering, 4.6),
     "memory": (draw_memories, 2.8),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),

@@ -130,6 +130,8 @@ def modules_of(key):
             npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
         ],
         "external": lambda: [npattn.ExternalAttention(channels=20, memory=9, block=False)],
+        "double": lambda: [npattn.DoubleAttention(channels=20, reduction=5)],
+        "linear": lambda: [npattn.EfficientAttention(channels=20)],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
         "sdpa": lambda: [
@@ -188,6 +190,8 @@ def held_out_cases(key):
             npattn.ExternalAttention(channels=24, memory=16),
             npattn.ExternalAttention(channels=40, memory=5, block=False),
         ],
+        "double": lambda: [npattn.DoubleAttention(channels=24), npattn.DoubleAttention(channels=40, hidden=7, maps=3)],
+        "linear": lambda: [npattn.EfficientAttention(24, heads=4), npattn.EfficientAttention(40, heads=5)],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),

@@ -86,6 +86,16 @@ def external(module, channels, height, width):
     return layers, 2 * layers
 
 
+def distributing(module, channels, height, width):
+    n = height * width
+    shapes = module.parameter_shapes()
+    layers = sum(2 * n * shape[0] * shape[1] for shape in shapes.values() if len(shape) == 4)
+    names = ("keys", "values") if module.key == "linear" else ("convB", "convA")
+    maps, features = (shapes[f"{name}.weight"][0] for name in names)
+    products = 4 * n * maps * features // getattr(module, "heads", 1)
+    return layers + products, 2 * (layers + products)
+
+
 def multi_head(_, channels, height, width):
     n = height * width
     layers, product = 8 * n * channels**2, 2 * n * n * channels  # of all heads together
@@ -125,6 +135,8 @@ PRODUCTS = {
     "danet": dual,
     "non-local": non_local,
     "external": external,
+    "double": distributing,
+    "linear": distributing,
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
