@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         SlidingWindowSegmentation,
         SoftHardAttention,
         SqueezeExcitation,
+        TripletAttention,
         diversity_penalty,
         equivariance_loss,
     )
@@ -80,6 +81,7 @@ __all__ = [
     "SqueezeExcitation",
     "Transform",
     "Translate",
+    "TripletAttention",
     "attention",
     "data",
     "definitions",

@@ -35,6 +35,7 @@ from npattn.oracle.strategies import (
     sizes,
     sliding_window_modules,
     soft_hard_modules,
+    triplet_modules,
 )
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "sizes",
     "sliding_window_modules",
     "soft_hard_modules",
+    "triplet_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())

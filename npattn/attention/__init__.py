@@ -25,6 +25,7 @@ from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
+from npattn.attention.triplet import TripletAttention
 from npattn.module import Module
 
 CATALOGUE: dict[str, type[Module]] = {
@@ -40,6 +41,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAMSpatialGate,
         CoordinateAttention,
         SimAM,
+        TripletAttention,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -85,6 +87,7 @@ __all__ = [
     "SlidingWindowSegmentation",
     "SoftHardAttention",
     "SqueezeExcitation",
+    "TripletAttention",
     "diversity_penalty",
     "equivariance_loss",
 ]

@@ -37,6 +37,7 @@ from npattn.attention import (
     SlidingWindowSegmentation,
     SoftHardAttention,
     SqueezeExcitation,
+    TripletAttention,
 )
 from npattn.checks import require_choice
 from npattn.module import Module
@@ -165,6 +166,10 @@ def linear_modules(draw: st.DrawFn) -> EfficientAttention:
     return EfficientAttention(draw(channels), heads, draw(several), draw(several))
 
 
+def triplet_modules(training: bool = False) -> Modules:
+    return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -275,6 +280,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
+    "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,

@@ -18,6 +18,7 @@ from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.memories import draw_memories
+from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.sampling import draw_sampling
@@ -36,6 +37,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "channel": (draw_channels, 4.2),
     "position": (draw_context, 3.0),
     "spatial": (draw_positions, 2.6),
+    "cw": (draw_planes, 2.8),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),
     "gather": (draw_gathering, 4.6),

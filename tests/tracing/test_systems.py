@@ -21,6 +21,7 @@ WHOLE = {
     "danet": {"training": True, "size": (7, 6)},
     "external": {"training": True},
     "multi-scale": {"training": True},
+    "triplet": {"training": True},
     "non-local": {"training": True, "subsample": True},
 }
 """Hyperparameters under which every step of a system is taken."""
