@@ -33,8 +33,10 @@ from npattn.oracle.strategies import (
     seeds,
     simam_modules,
     sizes,
+    sk_modules,
     sliding_window_modules,
     soft_hard_modules,
+    split_modules,
     triplet_modules,
 )
 
@@ -73,8 +75,10 @@ __all__ = [
     "seeds",
     "simam_modules",
     "sizes",
+    "sk_modules",
     "sliding_window_modules",
     "soft_hard_modules",
+    "split_modules",
     "triplet_modules",
 ]
 
@@ -89,6 +93,8 @@ SMALL_MODULES = {
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+    "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
+    "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])

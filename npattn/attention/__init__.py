@@ -21,9 +21,11 @@ from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
+from npattn.attention.selective_kernel import SelectiveKernel
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
+from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.attention.triplet import TripletAttention
 from npattn.module import Module
@@ -53,6 +55,8 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
+        SelectiveKernel,
+        SplitAttention,
         Residual,
         HardAttention,
         SoftHardAttention,
@@ -83,9 +87,11 @@ __all__ = [
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
+    "SelectiveKernel",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SplitAttention",
     "SqueezeExcitation",
     "TripletAttention",
     "diversity_penalty",

@@ -34,13 +34,13 @@ def gate_along(x: Array, params: Params, name: str, *, training: bool) -> tuple[
     y, back_gate = ops.gate(x, a.swapaxes(1, axis))                                     # (7)
 
     def backward(dy, accumulate_into=None):
-        dx, da = back_gate(dy)                                    # (7')
-        dn = back_sigmoid(da.swapaxes(1, axis))                   # (6')
-        dz, grads_norm = back_norm(dn)                            # (5')
-        dt, grads_conv = back_conv(dz)                            # (4')
-        dm, dp = back_join(dt)                                    # (3')
-        dx = back_mean(dp.swapaxes(1, axis), accumulate_into=dx)  # (2')
-        dx = back_max(dm.swapaxes(1, axis), accumulate_into=dx)   # (1')
+        dx, da = back_gate(dy)                                                          # (7')
+        dn = back_sigmoid(da.swapaxes(1, axis))                                         # (6')
+        dz, grads_norm = back_norm(dn)                                                  # (5')
+        dt, grads_conv = back_conv(dz)                                                  # (4')
+        dm, dp = back_join(dt)                                                          # (3')
+        dx = back_mean(dp.swapaxes(1, axis), accumulate_into=dx)                        # (2')
+        dx = back_max(dm.swapaxes(1, axis), accumulate_into=dx)                         # (1')
         return ops.accumulate(accumulate_into, dx), grads_conv | grads_norm
 
     return (y, a.swapaxes(1, axis), running), backward

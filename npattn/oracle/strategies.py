@@ -33,9 +33,11 @@ from npattn.attention import (
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
+    SelectiveKernel,
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
+    SplitAttention,
     SqueezeExcitation,
     TripletAttention,
 )
@@ -53,6 +55,8 @@ __all__ = ["cases", "inputs", "modules", "parameters"]
 Modules = st.SearchStrategy[Module]
 Sizes = st.SearchStrategy[int]
 
+NORMS_BEHIND_POOLS = MultiScaleConcat, SelectiveKernel, SplitAttention
+"""Systems in which batch norm stands behind a pool."""
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 2**31 - 1)
 channels = st.integers(1, 9)
@@ -246,6 +250,44 @@ def multi_scale_modules(training: bool = False) -> Modules:
     )
 
 
+@st.composite
+def sk_modules(draw: st.DrawFn, training: bool = False) -> SelectiveKernel:
+    kernel_sizes = tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=2, max_size=3)))
+    split, groups = draw(st.booleans()), draw(st.sampled_from([1, 1, 2]))
+    parts = groups * (len(kernel_sizes) if split else 1)
+    return SelectiveKernel(
+        in_channels=parts * draw(st.integers(1, 3)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel_sizes=kernel_sizes,
+        dilated=draw(st.booleans()),
+        split_input=split,
+        stride=draw(st.sampled_from([1, 1, 2])),
+        groups=groups,
+        hidden=draw(st.none() | st.integers(3, 5)),  # of one or two a rectifier may let none pass
+        activation=draw(excitation["activation"]),
+        training=training,
+    )
+
+
+@st.composite
+def split_modules(draw: st.DrawFn, training: bool = False) -> SplitAttention:
+    groups, radix = draw(st.sampled_from([1, 1, 2])), draw(st.integers(1, 3))
+    return SplitAttention(
+        in_channels=groups * radix * draw(st.integers(1, 2)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel_size=draw(st.sampled_from([3, 1])),
+        stride=draw(st.sampled_from([1, 1, 2])),
+        dilation=draw(st.sampled_from([1, 2])),
+        groups=groups,
+        radix=radix,
+        hidden=groups * draw(st.integers(3, 4)),  # of one or two a rectifier may let none pass
+        activation=draw(excitation["activation"]),
+        batch_norm=draw(st.booleans()) or training,
+        bias=draw(st.booleans()) and not training,  # which a norm takes away again
+        training=training,
+    )
+
+
 def hard_modules() -> Modules:
     return st.builds(HardAttention, channels)
 
@@ -292,6 +334,8 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
+    "sk": lambda: sk_modules() | sk_modules(training=True),
+    "split": lambda: split_modules() | split_modules(training=True),
     "residual": residual_modules,
     "hard": hard_modules,
     "soft-hard": soft_hard_modules,
@@ -376,9 +420,14 @@ def map_sizes(
     b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
-        if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
+        if isinstance(
+            module, (MultiScaleConcat, SelectiveKernel, SplitAttention)
+        ):  # one of their norms sees a value an image
             b = max(b, 3)
-    if getattr(module, "subsample", False):  # a pool needs two rows and two columns
+    inner: Any = module
+    while hasattr(inner, "inner"):
+        inner = inner.inner
+    if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
         h, w = max(h, 2), max(w, 2)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))

@@ -110,6 +110,14 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "sk": [
+        *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
+        *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
+    ],
+    "split": [
+        *({"radix": 1}, {"radix": 4}, {"groups": 2}, {"stride": 2}, {"dilation": 2}, {"kernel_size": 1}),
+        *({"out_channels": 2}, {"batch_norm": False}, {"bias": True}, {"activation": "silu"}),
+    ],
     "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
     "residual": [
         {"inner": Residual(SqueezeExcitation(16))},
@@ -291,6 +299,10 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
         if "heads" in given:
             changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
+        if "split_input" in given and channels % len(given["kernel_sizes"]):
+            changes["split_input"] = False
+        if "radix" in given and channels % given["radix"]:
+            changes["radix"] = 1
     if "k" in given:
         changes["k"] = min(given["k"], positions)
     return replace(module, **{**changes, **fixed})

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from npattn.data import photograph
 from npattn.pictures.scene import Scene
@@ -26,6 +27,8 @@ def draw_planes(figure: SubFigure, scene: Scene) -> None:
     ):
         show(axis, gate, title, ticks=True, **options)
         axis.set(xlabel=across, ylabel=down)
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_locator(MaxNLocator(integer=True))
     show(axes[2], attention["hw"][0], "gate of position", bar="", cmap="viridis")
     light = enlarge(attention["hw"][0])
     light = (light - light.min()) / max(np.ptp(light), 1e-9)

@@ -120,6 +120,21 @@ def multi_scale(module, channels, height, width):
     return forward, 2 * forward
 
 
+def selective_kernel(module, _, height, width):
+    """Count the branches' convolutions, whose taps lie on the map, at stride 1."""
+    read = module.read_channels // module.groups
+    taps = [taps_inside((height, width), apart) if size == 3 else height * width for size, apart in module.kernels]
+    forward = 2 * module.width * read * sum(taps)
+    return forward, 2 * forward
+
+
+def split_attention(module, channels, height, width):
+    """Count the grouped convolution, whose taps lie on the map, at stride 1."""
+    read = channels // (module.groups * module.radix)
+    forward = 2 * module.radix * module.width * read * taps_inside((height, width), module.dilation)
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -143,6 +158,8 @@ PRODUCTS = {
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
+    "sk": selective_kernel,
+    "split": split_attention,
     "pcm": pixel_correlation,
 }
 """Systems whose products decide: flops for one image, forward and backward."""

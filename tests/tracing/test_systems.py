@@ -23,6 +23,8 @@ WHOLE = {
     "multi-scale": {"training": True},
     "triplet": {"training": True},
     "non-local": {"training": True, "subsample": True},
+    "sk": {"training": True},
+    "split": {"training": True},
 }
 """Hyperparameters under which every step of a system is taken."""
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
