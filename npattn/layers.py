@@ -72,7 +72,8 @@ def conv(
     Parameters
     ----------
     x, params, name
-        The kernels are ``name.weight``, (O, C / groups, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
+        The kernels are ``name.weight``, (O, C / groups, k, k), (O, C, 1) or (O, C), and, if there is one, ``name.bias``
+        is (O,).
     separator : str, default "."
         What stands between the two words of their names.
     stride, padding, dilation, groups : int
@@ -92,7 +93,7 @@ def conv(
     """
 
     def conv2d(x, weight, bias=None):
-        kernel = weight if weight.ndim == 4 else weight[:, :, None, None]  # a linear layer of every position
+        kernel = weight if weight.ndim == 4 else weight.reshape(*weight.shape[:2], 1, 1)  # linear in every position
         return ops.conv2d(x, kernel, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])

@@ -4,15 +4,19 @@ from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
 from npattn.attention.diversity import diversity_penalty
+from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
+from npattn.attention.efficient import EfficientAttention
 from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.equivariance import equivariance_loss
+from npattn.attention.external import ExternalAttention
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
+from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
@@ -24,6 +28,7 @@ from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
+from npattn.attention.triplet import TripletAttention
 from npattn.module import Module
 
 CATALOGUE: dict[str, type[Module]] = {
@@ -40,10 +45,15 @@ CATALOGUE: dict[str, type[Module]] = {
         CoordinateAttention,
         SimAM,
         ShuffleAttention,
+        TripletAttention,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
+        NonLocal,
+        ExternalAttention,
+        DoubleAttention,
+        EfficientAttention,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
@@ -63,14 +73,18 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "DoubleAttention",
     "DualAttentionHead",
+    "EfficientAttention",
     "EfficientChannelAttention",
+    "ExternalAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
     "GlobalContext",
     "HardAttention",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",
+    "NonLocal",
     "PixelCorrelation",
     "PositionAttention",
     "Residual",
@@ -82,6 +96,7 @@ __all__ = [
     "SoftHardAttention",
     "SplitAttention",
     "SqueezeExcitation",
+    "TripletAttention",
     "diversity_penalty",
     "equivariance_loss",
 ]

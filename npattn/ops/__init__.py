@@ -27,9 +27,10 @@ from npattn.ops.global_pooling import (
 )
 from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
 from npattn.ops.linear import linear
+from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
-from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
+from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
@@ -65,6 +66,7 @@ __all__ = [
     "l2_normalize",
     "layer_norm",
     "linear",
+    "linear_attention",
     "masked_attention",
     "matmul",
     "max_pool",
@@ -80,6 +82,7 @@ __all__ = [
     "softmax",
     "softmin",
     "split",
+    "sum_normalize",
     "take",
     "top",
     "unfold_windows",

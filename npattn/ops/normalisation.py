@@ -7,7 +7,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "group_norm", "l2_normalize", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "l2_normalize", "layer_norm", "sum_normalize"]
 
 
 @primitive
@@ -225,3 +225,42 @@ def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
         return dx
 
     return scaled / length, backward
+
+
+@primitive
+def sum_normalize(x: Array, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
+    """Divide by the sum along an axis, nearly: y_i = x_i / (Σ_k x_k + ε).
+
+    Parameters
+    ----------
+    x : array, any shape
+        Weights, which are not negative: those of a softmax over another axis, say.
+    axis : int, default -1
+    eps : float, default 1e-9
+        ε, which keeps the quotient finite where all are 0.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``: (dy - Σ_k y_k dy_k) / (Σ_k x_k + ε).
+
+    Notes
+    -----
+    ``derivations/external.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> y, backward = sum_normalize(np.array([0.0, 1.0, 3.0]))
+    >>> y.round(8)
+    array([0.  , 0.25, 0.75])
+    >>> backward(np.array([1.0, 0.0, 0.0])).round(8)
+    array([0.25, 0.  , 0.  ])
+    """
+    total = x.sum(axis=axis, keepdims=True) + eps
+    y = x / total
+
+    def backward(dy):
+        return (dy - (y * dy).sum(axis=axis, keepdims=True)) / total
+
+    return y, backward

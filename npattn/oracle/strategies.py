@@ -17,14 +17,18 @@ from npattn.attention import (
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    DoubleAttention,
     DualAttentionHead,
+    EfficientAttention,
     EfficientChannelAttention,
+    ExternalAttention,
     FlexibleAttention,
     FlexibleSegmentation,
     GlobalContext,
     HardAttention,
     MultiHeadSelfAttention,
     MultiScaleConcat,
+    NonLocal,
     PixelCorrelation,
     PositionAttention,
     Residual,
@@ -36,6 +40,7 @@ from npattn.attention import (
     SoftHardAttention,
     SplitAttention,
     SqueezeExcitation,
+    TripletAttention,
 )
 from npattn.checks import require_choice
 from npattn.module import Module
@@ -143,6 +148,38 @@ def gc_modules() -> Modules:
         gate=gates,
         eps=st.sampled_from([1e-6, 1e-5, 0.5]),
     )
+
+
+def non_local_modules(training: bool = False) -> Modules:
+    return st.builds(
+        NonLocal,
+        channels=channels,
+        variant=st.sampled_from(["embedded_gaussian", "dot_product"]),
+        subsample=st.booleans(),
+        scale=st.sampled_from([None, 1.0, -0.5]),
+        hidden=st.none() | st.integers(1, 5),
+        batch_norm=st.booleans(),
+        training=st.just(training),
+    )
+
+
+def external_modules(training: bool = False) -> Modules:
+    return st.builds(ExternalAttention, channels, st.integers(1, 7), st.booleans(), st.just(training))
+
+
+def double_modules() -> Modules:
+    return st.builds(DoubleAttention, channels, reductions, st.none() | st.integers(1, 5), st.none() | sizes)
+
+
+@st.composite
+def linear_modules(draw: st.DrawFn) -> EfficientAttention:
+    heads = draw(st.integers(1, 3))
+    several = st.none() | st.integers(1, 3).map(lambda each: each * heads)
+    return EfficientAttention(draw(channels), heads, draw(several), draw(several))
+
+
+def triplet_modules(training: bool = False) -> Modules:
+    return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
 
 
 def mhsa_modules(masked: bool = False) -> Modules:
@@ -294,10 +331,15 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
     "shuffle": shuffle_modules,
+    "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,
+    "non-local": lambda: non_local_modules() | non_local_modules(training=True),
+    "external": lambda: external_modules() | external_modules(training=True),
+    "double": double_modules,
+    "linear": linear_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
@@ -391,6 +433,11 @@ def map_sizes(
             module, (MultiScaleConcat, SelectiveKernel, SplitAttention)
         ):  # one of their norms sees a value an image
             b = max(b, 3)
+    inner: Any = module
+    while hasattr(inner, "inner"):
+        inner = inner.inner
+    if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
+        h, w = max(h, 2), max(w, 2)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

@@ -64,6 +64,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
     "coordinate": [{"reduction": 1}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
+    "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
@@ -71,6 +72,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"fuse": ("add",)}, {"fuse": ("scale",)}, {"attention": False}, {"reduction": 1}, {"hidden": 5}),
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}, {"eps": 1e-5}),
     ],
+    "non-local": [
+        *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
+        *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
+    ],
+    "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
+    "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
+    "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},

@@ -118,6 +118,7 @@ def modules_of(key):
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
         "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
+        "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -125,6 +126,13 @@ def modules_of(key):
             npattn.GlobalContext(channels=20, reduction=4, fuse=("add",)),
             npattn.GlobalContext(channels=20, reduction=4, attention=False),
         ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=20, reduction=4, variant="dot_product"),
+            npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
+        ],
+        "external": lambda: [npattn.ExternalAttention(channels=20, memory=9, block=False)],
+        "double": lambda: [npattn.DoubleAttention(channels=20, reduction=5)],
+        "linear": lambda: [npattn.EfficientAttention(channels=20)],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "sk": lambda: [
             npattn.SelectiveKernel(in_channels=12, out_channels=8, split_input=False, hidden=5),
@@ -174,6 +182,7 @@ def held_out_cases(key):
             npattn.CoordinateAttention(channels=24, reduction=4, training=True),
         ],
         "simam": lambda: [npattn.SimAM(channels=24), npattn.SimAM(channels=40, e_lambda=0.01, variant="paper")],
+        "triplet": lambda: [npattn.TripletAttention(channels=24), npattn.TripletAttention(channels=40, training=True)],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
@@ -184,6 +193,16 @@ def held_out_cases(key):
             npattn.GlobalContext(channels=24, reduction=4, gate="hard_sigmoid"),
             npattn.GlobalContext(channels=40, fuse=("add",), activation="silu", eps=1e-5),
         ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=24, reduction=2, scale=0.5),
+            npattn.NonLocal(channels=40, variant="dot_product", subsample=True),
+        ],
+        "external": lambda: [
+            npattn.ExternalAttention(channels=24, memory=16),
+            npattn.ExternalAttention(channels=40, memory=5, block=False),
+        ],
+        "double": lambda: [npattn.DoubleAttention(channels=24), npattn.DoubleAttention(channels=40, hidden=7, maps=3)],
+        "linear": lambda: [npattn.EfficientAttention(24, heads=4), npattn.EfficientAttention(40, heads=5)],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),

@@ -89,6 +89,8 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
+    (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
     *(
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED
@@ -134,6 +136,8 @@ CASES = [
         for shape in ((2, 3, 4, 2), (1, 2, 1, 3), (2, 2, 1, 1))
         for e_lambda, correction in ((1e-4, 1), (1.0, 0))
     ),
+    *((ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": axis}, 1e-13) for axis in (0, 1, -1)),
+    (ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": 1, "eps": 0.3}, 1e-13),
     (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
     (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
     *(

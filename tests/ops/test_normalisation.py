@@ -185,3 +185,20 @@ def test_unit_length_runs_on_a_device_array():
     u, backward = ops.l2_normalize(DeviceArray(x))
     assert u.get().tobytes() == expected.tobytes()
     assert backward(u).get().tobytes() == back_host(expected).tobytes()
+
+
+@given(st.tuples(sizes, sizes, sizes), st.integers(-3, 2), st.sampled_from([1e-9, 0.5]), seeds)
+@settings(max_examples=30)
+def test_quotients_by_a_sum_and_their_gradient_agree_with_pytorch(shape, axis, eps, seed):
+    pytest.importorskip("torch")
+    x, dy = np.exp(normal(*shape, seed=seed)), normal(*shape, seed=seed + 1)
+    y, backward = ops.sum_normalize(x, axis, eps)
+    expected, (theirs,) = torch_gradients(lambda x: x / (x.sum(dim=axis, keepdim=True) + eps), dy, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+    np.testing.assert_allclose(backward(dy), theirs, rtol=0, atol=1e-12 * np.abs(dy).max() / x.min())
+
+
+def test_weights_that_are_all_0_stay_0():
+    y, backward = ops.sum_normalize(np.zeros((2, 3)))
+    assert not y.any()
+    np.testing.assert_allclose(backward(np.ones((2, 3))), 1e9)

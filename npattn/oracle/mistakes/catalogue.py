@@ -14,6 +14,7 @@ from npattn.oracle.mistakes import (
     gating,
     joining,
     l2_normalize,
+    linear_attention,
     masking,
     passes,
     pooling,
@@ -25,6 +26,7 @@ from npattn.oracle.mistakes import (
     shifting,
     softmax,
     standardizing,
+    sum_normalize,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -47,7 +49,9 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 for another."""
 
 ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, shifting, energy, choosing) for mistake in getattr(file, "ADDED", ())
+    mistake
+    for file in (*IN_ORDER, standardizing, shifting, energy, choosing, linear_attention, sum_normalize)
+    for mistake in getattr(file, "ADDED", ())
 ]
 """Mistakes that are looked for beside them."""
 

@@ -17,9 +17,24 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         *(products.CrossEntropy, products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate),
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
         *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
-        *(layers.LayerNorm, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
+        *(
+            layers.LayerNorm,
+            layers.Linear,
+            products.LinearAttention,
+            products.Matmul,
+            maps.MaxPool,
+            windows.OverlapAverage,
+            maps.Relu,
+        ),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
-        *(products.Softmax, products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
+        *(
+            products.Softmax,
+            products.Softmin,
+            maps.SumNormalize,
+            selecting.Top,
+            windows.UnfoldWindows,
+            windows.WindowAverage,
+        ),
     )
 }
 """By key: ``"ops.softmax"``."""

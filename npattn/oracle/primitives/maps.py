@@ -72,6 +72,26 @@ class L2Normalize(Elementwise):
 
 
 @dataclass(frozen=True)
+class SumNormalize(Elementwise):
+    """`ops.sum_normalize` of positive numbers, over the channels or over the columns."""
+
+    key: ClassVar = "ops.sum_normalize"
+    primitive = staticmethod(ops.sum_normalize)
+    options: ClassVar = ({"axis": 3}, {"eps": 1.0})
+
+    axis: int = integer(least=1, default=1)
+    eps: float = number(default=1e-9)
+
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
+        """Draw positive numbers."""
+        return np.exp(super().draw_input(name, shape, random))
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return axis and ε."""
+        return {"axis": self.axis, "eps": self.eps}
+
+
+@dataclass(frozen=True)
 class InverseEnergy(Elementwise):
     """`ops.inverse_energy`."""
 
