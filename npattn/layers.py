@@ -46,6 +46,7 @@ __all__ = [
     "linear_parameters",
     "scale",
     "score",
+    "shift",
     "submodule",
 ]
 
@@ -164,12 +165,12 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Multiply by one learnt number, as `ops.gate`.
+    """Multiply by learnt numbers, as `ops.gate`.
 
     Parameters
     ----------
     x, params, name
-        ``name`` is the number's own, (1,).
+        ``name`` is the numbers' own: (1,) for one, or as many as stand along an axis of `x`, (1, C, 1, 1).
 
     Examples
     --------
@@ -179,6 +180,25 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     array([[10., 20.]])
     """
     return named(ops.gate, x, params, [name])
+
+
+def shift(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Add learnt numbers, as `ops.shift`.
+
+    Parameters
+    ----------
+    x, params, name
+        As `scale`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, backward = shift(np.array([[1.0, 2.0]]), {"bias": np.array([10.0])}, "bias")
+    >>> dx, grads = backward(y)
+    >>> grads
+    {'bias': array([23.])}
+    """
+    return named(ops.shift, x, params, [name])
 
 
 def batch_norm(

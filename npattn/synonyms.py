@@ -22,6 +22,7 @@ SYNONYMS = {
     "attention": "attn pooling_type",
     "eps": "epsilon",
     "bias": "qkv_bias conv_bias mlp_bias",
+    "groups": "g group num_group splits",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",
     "rates": "dilations dilation atrous_rates atrous dilation_rates",

@@ -555,6 +555,7 @@ MEANT = {
     "fuse": "fusion_types fuse_add",
     "attention": "use_attn pooling_type",
     "eps": "epsilon",
+    "groups": "num_groups n_groups g",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",

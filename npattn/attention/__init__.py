@@ -20,6 +20,7 @@ from npattn.attention.scaled_dot_product import ScaledDotProductAttention
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
+from npattn.attention.spatial_group import SpatialGroupEnhance
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.module import Module
 
@@ -36,6 +37,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAMSpatialGate,
         CoordinateAttention,
         SimAM,
+        SpatialGroupEnhance,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -72,6 +74,7 @@ __all__ = [
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SpatialGroupEnhance",
     "SqueezeExcitation",
     "diversity_penalty",
     "equivariance_loss",

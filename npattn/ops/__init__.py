@@ -29,7 +29,7 @@ from npattn.ops.joining import concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
-from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
+from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, z_score
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear
@@ -84,6 +84,7 @@ __all__ = [
     "unfold_windows",
     "window_average",
     "window_starts",
+    "z_score",
 ]
 
 # They register themselves, once all primitives are there. Without that folder everything is computed as defined.

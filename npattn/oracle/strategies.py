@@ -32,6 +32,7 @@ from npattn.attention import (
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
+    SpatialGroupEnhance,
     SqueezeExcitation,
 )
 from npattn.checks import require_choice
@@ -110,6 +111,15 @@ def coordinate_modules(training: bool = False) -> Modules:
 
 def simam_modules() -> Modules:
     return st.builds(SimAM, channels, st.sampled_from([1e-4, 1e-2, 1.0]), st.sampled_from(["code", "paper"]))
+
+
+def sge_modules() -> Modules:
+    return st.builds(
+        lambda groups, each, variant: SpatialGroupEnhance(groups * each, groups, variant),
+        st.integers(1, 4),
+        st.integers(1, 3),
+        st.sampled_from(["code", "paper"]),
+    )
 
 
 def pam_modules() -> Modules:
@@ -243,6 +253,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
+    "sge": sge_modules,
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,

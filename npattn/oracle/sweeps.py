@@ -64,6 +64,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
     "coordinate": [{"reduction": 1}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
+    "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],

@@ -118,6 +118,7 @@ def modules_of(key):
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
         "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
+        "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -165,6 +166,10 @@ def held_out_cases(key):
             npattn.CoordinateAttention(channels=24, reduction=4, training=True),
         ],
         "simam": lambda: [npattn.SimAM(channels=24), npattn.SimAM(channels=40, e_lambda=0.01, variant="paper")],
+        "sge": lambda: [
+            npattn.SpatialGroupEnhance(channels=24, groups=4),
+            npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [

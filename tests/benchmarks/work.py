@@ -23,6 +23,7 @@ SWEEPS = {
     "cbam-spatial": ((3, 3), (4, 4)),
     "coordinate": ((4, 3), (8, 4)),
     "simam": ((8, 3), (16, 5)),
+    "sge": ((4, 4), (8, 5)),
     "gc": ((6, 4), (11, 5)),
     "residual": ((3, 3), (5, 4)),
     "sliding-window": ((1, 1), (1, 1)),
@@ -36,6 +37,8 @@ A gate, forward: read x to pool, read x to gate, write y. Backward: read x and d
 for dx, which needs that of the pool too, write dx. `cbam` forward reads x for the channel gate, again for what the
 spatial gate pools, again for y; backward it reads x and dy for either gate's gradient, then dy again, and writes dx.
 `simam` reads x for a channel's statistics, again for y; backward x and dy for two sums over the channel, again for dx.
+`sge` reads x for its averages, again to compare it with them, again to gate it, and writes y; backward x and dy for the
+gate's gradient, x again for the averages', dy again, and writes dx.
 `gc` forward reads x for the scores, again for what they weigh, again to gate and shift, and writes y; backward it reads
 x and dy for the gate's gradient and the shift's, x again for that of the weights, dy again, and writes dx.
 `flexible-segmentation` writes the gated map, as it hands it out; backward needs the windows' averages of it, no map.

@@ -133,6 +133,11 @@ CASES = [
         for shape in ((2, 3, 4, 2), (1, 2, 1, 3), (2, 2, 1, 1))
         for e_lambda, correction in ((1e-4, 1), (1.0, 0))
     ),
+    *(
+        (ops.z_score, shaped(shape), {"eps": eps, "correction": correction}, 1e-12)
+        for shape in ((2, 3, 5), (4,), (2, 1, 1))
+        for eps, correction in ((1e-5, 1), (0.3, 0))
+    ),
     (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
     (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
     *(

@@ -72,6 +72,22 @@ class L2Normalize(Elementwise):
 
 
 @dataclass(frozen=True)
+class ZScore(Elementwise):
+    """`ops.z_score`, of the rows of maps."""
+
+    key: ClassVar = "ops.z_score"
+    primitive = staticmethod(ops.z_score)
+    options: ClassVar = ({"eps": 1.0}, {"correction": 0})
+
+    eps: float = positive(default=1e-5)
+    correction: int = integer(least=0, default=1)
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return ε and what the length of a row is lowered by."""
+        return {"eps": self.eps, "correction": self.correction}
+
+
+@dataclass(frozen=True)
 class InverseEnergy(Elementwise):
     """`ops.inverse_energy`."""
 

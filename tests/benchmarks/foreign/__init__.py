@@ -24,6 +24,7 @@ from tests.benchmarks.foreign import (
     several_pools,
     skipping,
     spatial_gate,
+    spatial_group,
     squeeze_excitation,
     windows,
 )
@@ -38,6 +39,7 @@ FORMS = {
     "cbam-spatial": spatial_gate.cbam_spatial,
     "coordinate": coordinate.coordinate,
     "simam": energies.simam,
+    "sge": spatial_group.sge,
     "pam": position.pam,
     "cam": channel.cam,
     "danet": dual.danet,
