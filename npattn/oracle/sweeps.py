@@ -282,8 +282,9 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes["inner"] = fit(given["inner"], channels, positions, {})
     if channels:
         changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
-        if "heads" in given:
-            changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
+        for name in ("heads", "groups"):
+            if name in given:
+                changes[name] = max(parts for parts in range(1, given[name] + 1) if channels % parts == 0)
     if "k" in given:
         changes["k"] = min(given["k"], positions)
     return replace(module, **{**changes, **fixed})
