@@ -21,7 +21,7 @@ class SpatialGroupEnhance(Module):
     The channels are cut into groups that follow each other, and each group is a map of its own. A position's likeness
     is the scalar product of its channels with their average over all positions; over the positions of an image it is
     brought to mean 0 and standard deviation 1, and scaled and shifted by two numbers that each group learns:
-    y = x ⊙ σ(w n + b).
+    y = x ⊙ σ(w t + b).
 
     Parameters
     ----------
@@ -93,9 +93,9 @@ class SpatialGroupEnhance(Module):
         v = x.reshape(batch * self.groups, channels // self.groups, *size)  # every group as an image of its own
         p, back_pool = ops.global_average_pool(v)                                       # (1)
         s, back_compare = ops.matmul(p[:, None], v.reshape(*p.shape, math.prod(size)))  # (2)
-        n, back_z_score = ops.z_score(s, correction=correction)                         # (3)
-        n = n.reshape(batch, self.groups, *size)
-        u, back_scale = layers.scale(n, params, "weight")                               # (4)
+        t, back_z_score = ops.z_score(s, correction=correction)                         # (3)
+        t = t.reshape(batch, self.groups, *size)
+        u, back_scale = layers.scale(t, params, "weight")                               # (4)
         z, back_shift = layers.shift(u, params, "bias")                                 # (5)
         a, back_sigmoid = ops.sigmoid(z)                                                # (6)
         y, back_gate = ops.gate(v, a.reshape(len(v), 1, *size))                         # (7)
@@ -104,8 +104,8 @@ class SpatialGroupEnhance(Module):
             dv, da = back_gate(dy.reshape(v.shape))                                     # (7')
             dz = back_sigmoid(da.reshape(a.shape))                                      # (6')
             du, grads_shift = back_shift(dz)                                            # (5')
-            dn, grads_scale = back_scale(du)                                            # (4')
-            ds = back_z_score(dn.reshape(s.shape))                                      # (3')
+            dt, grads_scale = back_scale(du)                                            # (4')
+            ds = back_z_score(dt.reshape(s.shape))                                      # (3')
             dp, dv_compared = back_compare(ds)                                          # (2')
             dv = ops.accumulate(dv_compared.reshape(v.shape), dv)
             dv = back_pool(dp[:, 0], accumulate_into=dv)                                # (1')
