@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npattn import attention, data, layers, ops, oracle, tracing
     from npattn.attention import (
+        BAM,
         CATALOGUE,
         CBAM,
         CBAMChannelGate,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BAM",
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",

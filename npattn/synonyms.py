@@ -25,6 +25,7 @@ SYNONYMS = {
     "groups": "g group num_group splits",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",
+    "dilation": "rate dilation_rate dilation_val atrous_rate",
     "rates": "dilations dilation atrous_rates atrous dilation_rates",
     "batch_norm": "bn norm batchnorm norm_layer",
     "spatial": "spatial_gate spatial_attention",

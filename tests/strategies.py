@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle.strategies import (
+    bam_modules,
     cam_modules,
     cases,
     cbam_channel_modules,
@@ -39,6 +40,7 @@ __all__ = [
     "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
+    "bam_modules",
     "cam_modules",
     "cases",
     "cbam_channel_modules",

@@ -1,5 +1,6 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
+from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
@@ -35,6 +36,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CBAM,
         CBAMChannelGate,
         CBAMSpatialGate,
+        BAM,
         CoordinateAttention,
         SimAM,
         SpatialGroupEnhance,
@@ -53,6 +55,7 @@ CATALOGUE: dict[str, type[Module]] = {
 }
 
 __all__ = [
+    "BAM",
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import brief, describe_type, require_integers
+from npattn.checks import brief, check_images, describe_type, require_integers
 from npattn.fields import boolean, checked, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter
@@ -145,11 +145,8 @@ class MultiScaleConcat(Module):
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the norm behind the pool sees one value a channel."""
         super().check_inputs(inputs)
-        if self.training and inputs[0].shape[0] < 2:
-            raise ValueError(
-                f"{self}: x has shape {inputs[0].shape}; expected at least two images: in training batch norm behind "
-                "the pool takes the variance of one value for each image; give more images, or set training=False"
-            )
+        if self.training:
+            check_images(self, inputs[0])
 
     def forward(self, params: Params, x: Array, drop: Array | None = None) -> Pass:
         """Read at every distance, join, mix, drop. The tags are the equation numbers of the derivation."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from npattn.attention import (
+    BAM,
     CBAM,
     CBAMChannelGate,
     CBAMSpatialGate,
@@ -193,6 +194,12 @@ def cbam_spatial_modules(training: bool = False) -> Modules:
     return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training), kernel_sizes, gates)
 
 
+def bam_modules(training: bool = False) -> Modules:
+    return st.builds(
+        BAM, channels, reductions, st.integers(1, 4), st.sampled_from(["code", "paper"]), st.just(training)
+    )
+
+
 def cam_modules() -> Modules:
     return st.builds(ChannelAttention, channels, st.sampled_from(["paper", "code"]))
 
@@ -251,6 +258,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "cbam": lambda: cbam_modules() | cbam_modules(training=True),
     "cbam-channel": cbam_channel_modules,
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
+    "bam": lambda: bam_modules() | bam_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
     "sge": sge_modules,
@@ -345,7 +353,7 @@ def map_sizes(
     b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
-        if isinstance(module, MultiScaleConcat):  # one of its norms sees a value an image
+        if isinstance(module, (MultiScaleConcat, BAM)):  # one of its norms sees a value an image
             b = max(b, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))

@@ -62,6 +62,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
     ],
     "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
+    "bam": [{"variant": "paper"}, {"dilation": 1}, {"dilation": 16}, {"reduction": 1}, {"reduction": 100}],
     "coordinate": [{"reduction": 1}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],

@@ -16,6 +16,7 @@ from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.groups import draw_groups
+from npattn.pictures.joint import draw_joint
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.sampling import draw_sampling
@@ -37,6 +38,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),
     "group": (draw_groups, 4.2),
+    "gates": (draw_joint, 4.2),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),

@@ -76,6 +76,8 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     if hasattr(module, "branch_channels"):
         params |= {f"{name}.1.weight": params["conv8.1.weight"] for name in ("conv6", "conv7")}
         params = with_photo_statistics(module, params, x)
+    if module.key == "bam":  # two halves, as it has a norm of averages, which takes a variance of images
+        params = with_photo_statistics(module, params, np.concatenate(np.split(x, 2, axis=3)))
     run = module(params, *inputs.values())
     for name in params:
         if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
@@ -92,6 +94,6 @@ def with_photo_statistics(module: Module, params: Params, x: Array) -> dict[str,
     """Put the features' own mean and variance in the place of running statistics that have nothing to do with them."""
     changes: dict[str, Any] = {"training": True}
     training = replace(module, **changes)
-    masks = [np.ones(shape) for shape in list(training.input_shapes(1, *x.shape[2:]).values())[1:]]
+    masks = [np.ones(shape) for shape in list(training.input_shapes(len(x), *x.shape[2:]).values())[1:]]
     running = training(params, x, *masks).buffers  # a tenth of the way from the old to those of the batch
     return {**params, **{name: params[name] + 10 * (value - params[name]) for name, value in running.items()}}

@@ -117,6 +117,7 @@ def modules_of(key):
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
         "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
+        "bam": lambda: [npattn.BAM(channels=20, reduction=4, dilation=2, variant="paper")],
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
@@ -164,6 +165,10 @@ def held_out_cases(key):
         "coordinate": lambda: [
             npattn.CoordinateAttention(channels=40, reduction=4),
             npattn.CoordinateAttention(channels=24, reduction=4, training=True),
+        ],
+        "bam": lambda: [
+            npattn.BAM(channels=24, reduction=4, dilation=3),
+            npattn.BAM(channels=40, dilation=2, variant="paper", training=True),
         ],
         "simam": lambda: [npattn.SimAM(channels=24), npattn.SimAM(channels=40, e_lambda=0.01, variant="paper")],
         "sge": lambda: [

@@ -94,6 +94,12 @@ def multi_scale(module, channels, height, width):
     return forward, 2 * forward
 
 
+def bottleneck(module, channels, height, width):
+    hidden = module.hidden_channels
+    forward = 2 * hidden * (channels * height * width + 2 * hidden * taps_inside((height, width), module.dilation))
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -107,6 +113,7 @@ def scaled_dot_product(module, _, queries, keys):
 
 
 PRODUCTS = {
+    "bam": bottleneck,
     "pam": position,
     "cam": channel,
     "danet": dual,

@@ -7,6 +7,7 @@ autograd gives the gradients that go with it. In training, new running statistic
 
 from tests.benchmarks.foreign import (
     affinities,
+    bottleneck,
     branches,
     cbam,
     channel,
@@ -37,6 +38,7 @@ FORMS = {
     "cbam": cbam.cbam,
     "cbam-channel": several_pools.cbam_channel,
     "cbam-spatial": spatial_gate.cbam_spatial,
+    "bam": bottleneck.bam,
     "coordinate": coordinate.coordinate,
     "simam": energies.simam,
     "sge": spatial_group.sge,
