@@ -24,14 +24,14 @@ def level(
     """Convolve, normalise and rectify on one level of the spatial branch; the map keeps its size."""
     conv, norm = f"{SPATIAL}_conv_{name}", f"{SPATIAL}_bn_{name}"
     padding = dilation * (params[f"{conv}.weight"].shape[2] // 2)
-    z, back_conv = layers.conv(x, params, conv, padding=padding, dilation=dilation)  # (1)
-    (n, running), back_norm = layers.batch_norm(z, params, norm, training=training)  # (2)
+    q, back_conv = layers.conv(x, params, conv, padding=padding, dilation=dilation)  # (1)
+    (n, running), back_norm = layers.batch_norm(q, params, norm, training=training)  # (2)
     r, back_relu = ops.relu(n)                                                       # (3)
 
     def backward(dr):
         dn = back_relu(dr)                                                           # (3')
-        dz, grads_norm = back_norm(dn)                                               # (2')
-        dx, grads_conv = back_conv(dz)                                               # (1')
+        dq, grads_norm = back_norm(dn)                                               # (2')
+        dx, grads_conv = back_conv(dq)                                               # (1')
         return dx, grads_conv | grads_norm
 
     return (r, running), backward
@@ -67,10 +67,18 @@ class BAM(Module):
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["channel_branch"]``: (B, C), c;
     ``attention["spatial_branch"]``: (B, 1, H, W), s; ``attention["gates"]``: (B, C, H, W), M. Parameters, named as in
-    the authors' code, with h = max(1, C // r): ``channel_att.gate_c.gate_c_fc_0`` (h, C), ``…fc_final`` (C, h) and, at
-    ``…bn_1``, a norm; ``spatial_att.gate_s.gate_s_conv_reduce0`` (h, C, 1, 1), ``…conv_di_0`` and ``…conv_di_1``
-    (h, h, 3, 3), with the norms ``…bn_reduce0``, ``…bn_di_0`` and ``…bn_di_1``, and ``…conv_final`` (1, h, 1, 1). All
-    have a ``.weight`` and a ``.bias``, and the norms running statistics besides. They start as PyTorch's layers do.
+    the authors' code, with h = max(1, C // r), of the channel branch ``channel_att.gate_c.gate_c_fc_0.weight`` (h, C),
+    ``channel_att.gate_c.gate_c_fc_0.bias`` (h,), ``channel_att.gate_c.gate_c_bn_1.weight`` (h,),
+    ``channel_att.gate_c.gate_c_bn_1.bias`` (h,), ``channel_att.gate_c.gate_c_fc_final.weight`` (C, h),
+    ``channel_att.gate_c.gate_c_fc_final.bias`` (C,), and of the spatial one
+    ``spatial_att.gate_s.gate_s_conv_reduce0.weight`` (h, C, 1, 1), ``spatial_att.gate_s.gate_s_conv_reduce0.bias``
+    (h,), ``spatial_att.gate_s.gate_s_bn_reduce0.weight`` (h,), ``spatial_att.gate_s.gate_s_bn_reduce0.bias`` (h,),
+    ``spatial_att.gate_s.gate_s_conv_di_0.weight`` (h, h, 3, 3), ``spatial_att.gate_s.gate_s_conv_di_0.bias`` (h,),
+    ``spatial_att.gate_s.gate_s_bn_di_0.weight`` (h,), ``spatial_att.gate_s.gate_s_bn_di_0.bias`` (h,),
+    ``spatial_att.gate_s.gate_s_conv_di_1.weight`` (h, h, 3, 3), ``spatial_att.gate_s.gate_s_conv_di_1.bias`` (h,),
+    ``spatial_att.gate_s.gate_s_bn_di_1.weight`` (h,), ``spatial_att.gate_s.gate_s_bn_di_1.bias`` (h,),
+    ``spatial_att.gate_s.gate_s_conv_final.weight`` (1, h, 1, 1), ``spatial_att.gate_s.gate_s_conv_final.bias`` (1,).
+    The norms' running statistics stand beside their parameters. All start as PyTorch's layers do.
 
     References
     ----------

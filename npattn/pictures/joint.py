@@ -13,7 +13,7 @@ __all__ = ["draw_joint"]
 
 
 def draw_joint(figure: SubFigure, scene: Scene) -> None:
-    """Draw what either branch says, and the gates of the channels at both ends and in the middle of the first."""
+    """Draw what either branch says, and the gates of three channels from the first to the last in that order."""
     attention = {name: maps[0] for name, maps in scene.run.attention.items()}
     channel, spatial, gates = attention["channel_branch"], attention["spatial_branch"][0], attention["gates"]
     order = np.argsort(-channel)
@@ -28,9 +28,9 @@ def draw_joint(figure: SubFigure, scene: Scene) -> None:
     bars.spines[["top", "right"]].set_visible(False)
     show(position, spatial, "spatial branch s", bar="", **signed(np.abs(spatial).max()))
 
-    chosen = order[[0, len(order) // 2, -1]]
+    chosen = order[[0, len(order) // 4, -1]]
     for column, each in enumerate(chosen):
         before, gated = (maps.add_subplot(2, 3, row * 3 + column + 1) for row in (0, 1))
         show_feature(before, scene.x[0, each], f"{each}: {filters[each]}")
         extent = f"{1 + gates[each].min():.2f} to {1 + gates[each].max():.2f}"
-        show(gated, gates[each], f"{each}: times {extent}", fontsize=8, cmap="viridis", vmin=0, vmax=1)
+        show(gated, gates[each], f"{each}: times {extent}", fontsize=8, cmap="viridis")

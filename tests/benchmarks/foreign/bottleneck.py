@@ -100,10 +100,10 @@ def bam_maximum(p, x):
     return bam(p, x, channel=lambda *given: of_channels(*given, pool=largest))
 
 
-@mistake("bam", "relu", "activation")
-def bam_channel_without_relu(p, x):
-    """Channel branch: no ReLU."""
-    return bam(p, x, channel=lambda *given: of_channels(*given, act=lambda h: h))
+@mistake("bam", "silu", "relu", "activation")
+def bam_channel_silu(p, x):
+    """Channel branch: SiLU for ReLU."""
+    return bam(p, x, channel=lambda *given: of_channels(*given, act=F.silu))
 
 
 @mistake("bam", "norm", "left out")
