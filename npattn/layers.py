@@ -52,18 +52,27 @@ __all__ = [
 
 
 def conv(
-    x: Array, params: Params, name: str, *, separator: str = ".", padding: int = 0, dilation: int = 1
+    x: Array,
+    params: Params,
+    name: str,
+    *,
+    separator: str = ".",
+    padding: int = 0,
+    dilation: int = 1,
+    stride: int = 1,
+    groups: int = 1,
 ) -> tuple[Array, Backward]:
     """Slide kernels over a map, (B, C, H, W) to (B, O, H', W'), as `ops.conv2d`.
 
     Parameters
     ----------
     x, params, name
-        The kernels are ``name.weight``, (O, C, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
+        The kernels are ``name.weight``, (O, C / groups, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
     separator : str, default "."
         What stands between the two words of their names.
-    padding, dilation : int
-        Zeros added on every side, step between the kernel's taps.
+    padding, dilation, stride, groups : int
+        Zeros added on every side, step between the kernel's taps, step between outputs, groups of channels that do not
+        see each other.
 
     Examples
     --------
@@ -76,10 +85,11 @@ def conv(
     >>> grads
     {'query.weight': array([[7., 7.]]), 'query.bias': array([7.])}
     """
+    options = {"padding": padding, "dilation": dilation, "stride": stride, "groups": groups}
 
     def conv2d(x, weight, bias=None):
         kernel = weight if weight.ndim == 4 else weight[:, :, None, None]  # a linear layer of every position
-        return ops.conv2d(x, kernel, bias, padding=padding, dilation=dilation)
+        return ops.conv2d(x, kernel, bias, **options)
 
     return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])
 

@@ -559,6 +559,7 @@ MEANT = {
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",
+    "mlp": "use_mlp",
     "dilation": "rate dilation_val",
     "bias": "use_bias with_bias has_bias qkv_bias",
     "batch_norm": "bn norm use_bn norm_layer batchnorm",

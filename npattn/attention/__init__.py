@@ -10,6 +10,7 @@ from npattn.attention.efficient_channel import EfficientChannelAttention
 from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
+from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
@@ -30,6 +31,7 @@ CATALOGUE: dict[str, type[Module]] = {
     for system in (
         SqueezeExcitation,
         EfficientChannelAttention,
+        GatherExcite,
         FlexibleAttention,
         SlidingWindowSegmentation,
         FlexibleSegmentation,
@@ -66,6 +68,7 @@ __all__ = [
     "EfficientChannelAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "GatherExcite",
     "GlobalContext",
     "HardAttention",
     "MultiHeadSelfAttention",

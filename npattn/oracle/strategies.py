@@ -22,6 +22,7 @@ from npattn.attention import (
     EfficientChannelAttention,
     FlexibleAttention,
     FlexibleSegmentation,
+    GatherExcite,
     GlobalContext,
     HardAttention,
     MultiHeadSelfAttention,
@@ -79,6 +80,22 @@ def eca_modules() -> Modules:
         gamma=st.sampled_from([1, 2, 3.5, -2]),
         b=st.sampled_from([0, 1, 2.5, -4]),
     )
+
+
+def ge_modules(training: bool = False) -> Modules:
+    options: dict[str, Any] = {
+        "channels": channels,
+        "mlp": st.booleans(),
+        "hidden": st.integers(1, 5),
+        "batch_norm": st.booleans(),
+        "activation": excitation["activation"],
+        "gate": gates,
+        "training": st.just(training),
+    }
+    averages = st.builds(GatherExcite, extent=st.sampled_from([0, 2, 4, 6]), **options)
+    kernels = st.builds(GatherExcite, extra_params=st.just(True), extent=st.sampled_from([2, 4]), **options)
+    whole = st.builds(GatherExcite, extra_params=st.just(True), feat_size=st.sampled_from([1, 3, 5]), **options)
+    return averages | kernels | whole
 
 
 def flexible_modules() -> Modules:
@@ -252,6 +269,7 @@ def pcm_modules() -> Modules:
 MODULES: dict[str, Callable[[], Modules]] = {
     "se": se_modules,
     "eca": eca_modules,
+    "ge": lambda: ge_modules() | ge_modules(training=True),
     "flexible": flexible_modules,
     "sliding-window": sliding_window_modules,
     "flexible-segmentation": flexible_segmentation_modules,
@@ -353,6 +371,8 @@ def map_sizes(
     b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
+        if isinstance(module, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
+            b, h, w = max(b, 3), max(h, module.extent + 1), max(w, module.extent + 1)
         if isinstance(module, (MultiScaleConcat, BAM)):  # one of its norms sees a value an image
             b = max(b, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions

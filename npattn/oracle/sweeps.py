@@ -48,6 +48,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
     ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
+    "ge": [
+        *({"extent": 0}, {"extent": 8}, {"mlp": False}, {"extra_params": True}, {"extra_params": True, "extent": 4}),
+        *({"extra_params": True, "extent": 0, "feat_size": 7}, {"extra_params": True, "batch_norm": False}),
+        *({"activation": "silu"}, {"gate": "hard_sigmoid"}, {"reduction": 1}, {"hidden": 5}),
+    ],
     "flexible": [{"reduction": 1}, {"reduction": 100}],
     "sliding-window": [{"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100}, {"classes": 2}],
     "flexible-segmentation": [{"window": 1, "stride": 1}, {"window": 100}, {"reduction": 1}],

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
 from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention
+from npattn.pictures.blocks import draw_blocks
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
@@ -39,6 +40,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "gate": (draw_elements, 4.2),
     "group": (draw_groups, 4.2),
     "gates": (draw_joint, 4.2),
+    "blocks": (draw_blocks, 4.2),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),

@@ -114,6 +114,10 @@ def modules_of(key):
     more = {
         "se": lambda: [npattn.SqueezeExcitation(channels=20, reduction=4, bias=False)],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
+        "ge": lambda: [
+            npattn.GatherExcite(channels=20, reduction=4),
+            npattn.GatherExcite(channels=20, reduction=4, extent=4, extra_params=True),
+        ],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
         "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
@@ -153,6 +157,10 @@ def held_out_cases(key):
     more = {
         "se": lambda: [npattn.SqueezeExcitation(channels=24, reduction=4), npattn.SqueezeExcitation(channels=40)],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=24, kernel_size=7)],
+        "ge": lambda: [
+            npattn.GatherExcite(channels=24, reduction=4, extent=4, gate="hard_sigmoid"),
+            npattn.GatherExcite(channels=40, extent=2, extra_params=True, training=True),
+        ],
         "flexible": lambda: [npattn.FlexibleAttention(channels=24, reduction=4)],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=24, classes=4, window=4, stride=3)],
         "flexible-segmentation": lambda: [npattn.FlexibleSegmentation(channels=24, classes=2, window=5, stride=2)],

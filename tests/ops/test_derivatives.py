@@ -159,6 +159,8 @@ CASES = [
     ),
     (ops.matmul, shaped((2, 3, 4), (2, 4, 5)), {}, 1e-14),
     (ops.gram, shaped((2, 3, 4)), {}, 1e-14),
+    *((ops.gather_average, shaped((1, 2, 5, 4)), {"extent": extent}, 1e-13) for extent in (1, 2, 3, 7)),
+    *((ops.resize_nearest, shaped((1, 2, 3, 4)), {"size": size}, 1e-13) for size in ((3, 4), (1, 1), (7, 9), (2, 8))),
     *(
         (ops.resize_bilinear, shaped((1, 2, 3, 4)), {"size": size, "align_corners": corners}, 1e-13)
         for size in ((3, 4), (1, 1), (7, 9), (2, 8), (5, 1))

@@ -10,6 +10,7 @@ from npattn.oracle.mistakes import (
     dropping,
     elementwise,
     energy,
+    gathering,
     gating,
     joining,
     l2_normalize,
@@ -45,9 +46,8 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 """Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
 
-ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, shifting, energy) for mistake in getattr(file, "ADDED", ())
-]
+ADDED_IN_ORDER = (*IN_ORDER, standardizing, shifting, energy, gathering)
+ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
 
 

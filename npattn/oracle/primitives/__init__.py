@@ -20,7 +20,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         *(layers.LayerNorm, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
         *(products.Softmax, products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
-        maps.ZScore,
+        *(maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""

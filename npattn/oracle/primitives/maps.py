@@ -190,6 +190,46 @@ class Add(PrimitiveSystem):
 
 
 @dataclass(frozen=True)
+class GatherAverage(PrimitiveSystem):
+    """`ops.gather_average`."""
+
+    key: ClassVar = "ops.gather_average"
+    primitive = staticmethod(ops.gather_average)
+    options: ClassVar = ({"extent": 1}, {"extent": 3}, {"extent": 40})
+
+    channels: int = integer(least=1, default=16)
+    extent: int = integer(least=1, default=2)
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the averages."""
+        return {"output": (batch, self.channels, *(-(-n // self.extent) for n in (height, width)))}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the extent."""
+        return {"extent": self.extent}
+
+
+@dataclass(frozen=True)
+class ResizeNearest(PrimitiveSystem):
+    """`ops.resize_nearest`."""
+
+    key: ClassVar = "ops.resize_nearest"
+    primitive = staticmethod(ops.resize_nearest)
+    options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)})
+
+    channels: int = integer(least=1, default=16)
+    size: tuple[int, int] = pair(default=(15, 11))
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the resized map."""
+        return {"output": (batch, self.channels, *self.size)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the size."""
+        return {"size": self.size}
+
+
+@dataclass(frozen=True)
 class Gate(PrimitiveSystem):
     """`ops.gate`, of channels or of positions."""
 

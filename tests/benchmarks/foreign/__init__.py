@@ -16,6 +16,7 @@ from tests.benchmarks.foreign import (
     dual,
     efficient_channel,
     energies,
+    gathering,
     global_context,
     heads,
     masked_heads,
@@ -34,6 +35,7 @@ from tests.benchmarks.foreign.pieces import MISTAKES, torch
 FORMS = {
     "se": squeeze_excitation.se,
     "eca": efficient_channel.eca,
+    "ge": gathering.ge,
     "flexible": several_pools.flexible,
     "cbam": cbam.cbam,
     "cbam-channel": several_pools.cbam_channel,
