@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,11 +16,12 @@ from npattn.parameters import Parameter, norm_buffers, norm_parameters
 from npattn.typing import Array, Backward, Params
 
 
-def gather(
+def slide(
     x: Array, params: Params, number: int, *, stride: int, norm: bool, training: bool, activation: str | None
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Slide one kernel over each channel, with a norm and an activation behind if there are any."""
-    conv, running, grads_norm = f"gather.conv{number}", {}, {}
+    conv = f"gather.conv{number}"
+    running: dict[str, Array] = {}
     padding = params[f"{conv}.weight"].shape[2] // 2
     q, back_conv = layers.conv(x, params, conv, stride=stride, padding=padding, groups=x.shape[1])         # (1)
     if norm:
@@ -27,15 +30,25 @@ def gather(
         q, back_activation = ACTIVATIONS[activation](q)                                                    # (3)
 
     def backward(dq):
-        grads = grads_norm
+        grads_norm = {}
         if activation:
             dq = back_activation(dq)                                                                       # (3')
         if norm:
-            dq, grads = back_norm(dq)                                                                      # (2')
+            dq, grads_norm = back_norm(dq)                                                                 # (2')
         dx, grads_conv = back_conv(dq)                                                                     # (1')
-        return dx, grads_conv | grads
+        return dx, grads_conv | grads_norm
 
     return (q, running), backward
+
+
+def average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+    """Average neighbourhoods, or the whole map, in the form of a kernel: without statistics and parameters."""
+    p, back_average = ops.gather_average(x, extent) if extent else ops.average_pool(x, axis=(2, 3))
+
+    def backward(dp):
+        return back_average(dp), {}
+
+    return (p, {}), backward
 
 
 @dataclass(frozen=True)
@@ -144,8 +157,8 @@ class GatherExcite(Module):
 
     @classmethod
     def example(cls) -> GatherExcite:
-        """Return a small instance: 32 channels, 4 in the hidden layer, averages of 3 × 3 positions."""
-        return cls(channels=32, extent=2, reduction=8)
+        """Return a small instance: 32 channels, 4 in the hidden layer, two kernels."""
+        return cls(channels=32, extent=4, extra_params=True, reduction=8)
 
     @property
     def hidden_channels(self) -> int:
@@ -158,17 +171,25 @@ class GatherExcite(Module):
         return not self.extra_params and not self.extent
 
     @property
-    def kernel_sizes(self) -> list[int]:
-        """Sides of the kernels that gather, in their order."""
+    def num_kernels(self) -> int:
+        """How many kernels gather, one behind the other."""
+        return (self.extent.bit_length() - 1 if self.extent else 1) if self.extra_params else 0
+
+    def links(self, params: Params) -> list[Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backward]]]:
+        """List what gathers, one behind the other: one average, or the kernels."""
         if not self.extra_params:
-            return []
-        return [3] * (self.extent.bit_length() - 1) if self.extent else [self.feat_size or 1]
+            return [functools.partial(average, extent=self.extent)]
+        options: dict[str, Any] = {"stride": 2 if self.extent else 1, "norm": self.batch_norm, "training": self.training}
+        link: Any = functools.partial(slide, params=params, **options)
+        inner = [functools.partial(link, number=i, activation=self.activation) for i in range(1, self.num_kernels)]
+        return [*inner, functools.partial(link, number=self.num_kernels, activation=None)]
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the kernels with their norms, and the two layers."""
-        channels, hidden, declared = self.channels, self.hidden_channels, {}
-        for i, side in enumerate(self.kernel_sizes, start=1):
-            declared |= layers.conv_parameters(f"gather.conv{i}", channels, 1, side, bias=False)
+        channels, hidden, side = self.channels, self.hidden_channels, 3 if self.extent else self.feat_size
+        declared: dict[str, Parameter] = {}
+        for i in range(1, self.num_kernels + 1):
+            declared |= layers.conv_parameters(f"gather.conv{i}", channels, 1, side or 1, bias=False)
             declared |= norm_parameters(f"gather.norm{i}", channels) if self.batch_norm else {}
         if self.mlp:
             declared |= layers.conv_parameters("mlp.fc1", hidden, channels)
@@ -178,54 +199,48 @@ class GatherExcite(Module):
     def buffers(self) -> dict[str, Parameter]:
         """Declare the norms' running statistics."""
         declared: dict[str, Parameter] = {}
-        for i, _ in enumerate(self.kernel_sizes if self.batch_norm else [], start=1):
-            declared |= norm_buffers(f"gather.norm{i}", self.channels)
+        for i in range(1, self.num_kernels + 1):
+            declared |= norm_buffers(f"gather.norm{i}", self.channels) if self.batch_norm else {}
         return declared
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a batch of which what is gathered has no variance."""
         super().check_inputs(inputs)
-        if self.training and self.batch_norm and self.kernel_sizes:
+        if self.training and self.batch_norm and self.num_kernels:
             check_variance(self, inputs[0][:, :, :: max(1, self.extent), :: max(1, self.extent)])
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Gather, excite, gate. The tags are the equation numbers of the derivation."""
-        p, backs, running = x, [], {}
-        options = {"stride": 2 if self.extent else 1, "norm": self.batch_norm, "training": self.training}
-        for i, _ in enumerate(self.kernel_sizes, start=1):
-            act = self.activation if i < len(self.kernel_sizes) else None
-            (p, new), back_level = gather(p, params, i, activation=act, **options)  # (4)
-            backs, running = [back_level, *backs], running | new
-        if not self.extra_params:
-            average = ops.gather_average(x, self.extent) if self.extent else ops.average_pool(x, axis=(2, 3))
-            p, back_gather = average                                                # (5)
+        p, backs = x, list[Backward]()
+        running: dict[str, Array] = {}
+        for link in self.links(params):
+            (p, new), back_link = link(p)                         # (4)
+            backs, running = [back_link, *backs], running | new
         z = p
         if self.mlp:
-            h, back_fc1 = layers.conv(p, params, "mlp.fc1")                         # (6)
-            r, back_activation = ACTIVATIONS[self.activation](h)                    # (7)
-            z, back_fc2 = layers.conv(r, params, "mlp.fc2")                         # (8)
-        a, back_sigmoid = GATES[self.gate](z)                                       # (9)
+            h, back_fc1 = layers.conv(p, params, "mlp.fc1")       # (5)
+            r, back_activation = ACTIVATIONS[self.activation](h)  # (6)
+            z, back_fc2 = layers.conv(r, params, "mlp.fc2")       # (7)
+        a, back_sigmoid = GATES[self.gate](z)                     # (8)
         e = a
         if not self.averages_all:
-            e, back_resize = ops.resize_nearest(a, x.shape[2:])                     # (10)
-        y, back_gate = ops.gate(x, e)                                               # (11)
+            e, back_resize = ops.resize_nearest(a, x.shape[2:])   # (9)
+        y, back_gate = ops.gate(x, e)                             # (10)
 
         def backward(dy):
-            grads: dict[str, Array] = {}
-            dx, de = back_gate(dy)                                                  # (11')
+            grads = {}
+            dx, de = back_gate(dy)                                # (10')
             if not self.averages_all:
-                de = back_resize(de)                                                # (10')
-            dp = back_sigmoid(de)                                                   # (9')
+                de = back_resize(de)                              # (9')
+            dp = back_sigmoid(de)                                 # (8')
             if self.mlp:
-                dr, grads_fc2 = back_fc2(dp)                                        # (8')
-                dh = back_activation(dr)                                            # (7')
-                dp, grads_fc1 = back_fc1(dh)                                        # (6')
+                dr, grads_fc2 = back_fc2(dp)                      # (7')
+                dh = back_activation(dr)                          # (6')
+                dp, grads_fc1 = back_fc1(dh)                      # (5')
                 grads = grads_fc1 | grads_fc2
-            if not self.extra_params:
-                dp = back_gather(dp)                                                # (5')
-            for back_level in backs:
-                dp, grads_level = back_level(dp)                                    # (4')
-                grads = grads_level | grads
+            for back_link in backs:
+                dp, grads_link = back_link(dp)                    # (4')
+                grads = grads_link | grads
             return ops.accumulate(dx, dp), grads
 
         maps = {"channel": a[:, :, 0, 0]} if self.averages_all else {"blocks": a}

@@ -43,11 +43,14 @@ def gather_average(x: Array, extent: int) -> tuple[Array, Backward]:
     array([[[[1., 2., 1., 1.]]]])
     """
     side, margin = 2 * extent - 1, extent - 1
-    taps = (side, side), (extent, extent), (margin, margin), (1, 1)
-    columns, back_columns = im2col(x, *taps)
-    count = im2col(np.ones_like(x.real[:1, :1]), *taps)[0].sum(axis=2)
+    down, back_down = im2col(x, (side, 1), (extent, 1), (margin, 0), (1, 1))
+    sums = down.sum(axis=2)
+    across, back_across = im2col(sums, (1, side), (1, extent), (0, margin), (1, 1))
+    ones, _ = im2col(np.ones_like(x.real[:1, :1]), (side, side), (extent, extent), (margin, margin), (1, 1))
+    count = ones.sum(axis=2)
 
     def backward(dp):
-        return back_columns(np.broadcast_to((dp / count)[:, :, None], columns.shape))
+        dsums = back_across(np.broadcast_to((dp / count)[:, :, None], across.shape))
+        return back_down(np.broadcast_to(dsums[:, :, None], down.shape))
 
-    return columns.sum(axis=2) / count, backward
+    return across.sum(axis=2) / count, backward

@@ -31,7 +31,8 @@ def published(module):
             super().__init__()
             if module.extra_params:
                 self.gather = nn.Sequential()
-                for i, side in enumerate(module.kernel_sizes, start=1):
+                side = 3 if module.extent else module.feat_size
+                for i in range(1, module.num_kernels + 1):
                     options = {"stride": 2 if module.extent else 1, "padding": side // 2}
                     kernel = nn.Conv2d(
                         module.channels, module.channels, side, groups=module.channels, bias=False, **options
@@ -39,7 +40,7 @@ def published(module):
                     self.gather.add_module(f"conv{i}", kernel)
                     if module.batch_norm:
                         self.gather.add_module(f"norm{i}", nn.BatchNorm2d(module.channels))
-                    if i < len(module.kernel_sizes):
+                    if i < module.num_kernels:
                         self.gather.add_module(f"act{i}", Activation())
             if module.mlp:
                 self.mlp = Layers()
@@ -87,20 +88,18 @@ def test_gather_excite_is_timms(options, seed):
     """Layers are put in place by hand where the installed timm's own constructor can't (1.0.31 stops at them)."""
     installed("timm")
     layers, torch = importlib.import_module("timm.layers"), importlib.import_module("torch")
-    module = GatherExcite(
-        6, feat_size=3 if options["extra_params"] and not options["extent"] else None, hidden=4, **options
-    )
-    act = layers.get_act_layer(options["activation"])
-    extent = options["extent"]
+    extent, act = options["extent"], layers.get_act_layer(options["activation"])
+    feat_size = 3 if options["extra_params"] and not extent else None
+    module = GatherExcite(6, feat_size=feat_size, hidden=4, **options)
     block = layers.GatherExcite(6, extent=extent, use_mlp=False, act_layer=act, gate_layer=options["gate"])
     if options["extra_params"]:
         block.gather = torch.nn.Sequential()
-        for i, side in enumerate(module.kernel_sizes, start=1):
-            kernel = layers.create_conv2d(6, 6, kernel_size=side, stride=2 if extent else 1, depthwise=True)
+        for i in range(1, module.num_kernels + 1):
+            kernel = layers.create_conv2d(6, 6, kernel_size=3, stride=2 if extent else 1, depthwise=True)
             block.gather.add_module(f"conv{i}", kernel)
             if options["batch_norm"]:
                 block.gather.add_module(f"norm{i}", torch.nn.BatchNorm2d(6))
-            if i < len(module.kernel_sizes):
+            if i < module.num_kernels:
                 block.gather.add_module(f"act{i}", act(inplace=True))
     if options["mlp"]:
         block.mlp = layers.ConvMlp(6, 4, act_layer=act)

@@ -1,12 +1,11 @@
 import numpy as np
 
-from tests.pictures.drawing import CATALOGUE, SEED, scene, shown, size_of
+from tests.pictures.drawing import results, shown, size_of
 
 
 def test_gates_of_blocks_stand_below_the_channels_that_they_vary_most_in():
-    made = scene.make_scene(CATALOGUE["ge"].example(), SEED, None, size_of("ge"))
-    gates = made.run.attention["blocks"][0]
-    assert gates.shape == (32, 10, 15)
+    x, run = results("ge", *size_of("ge"))
+    gates = run.attention["blocks"][0]
     titled = {axes.get_title(): axes for axes in shown("ge")[0].axes if axes.images}
     drawn = {title: axes for title, axes in titled.items() if "times" in title}
     channels = [int(title.partition(":")[0]) for title in drawn]
@@ -14,4 +13,4 @@ def test_gates_of_blocks_stand_below_the_channels_that_they_vary_most_in():
     for channel, axes in zip(channels, drawn.values(), strict=True):
         np.testing.assert_allclose(axes.images[0].get_array(), gates[channel])
         (feature,) = (a for title, a in titled.items() if title.startswith(f"{channel}: ") and "times" not in title)
-        np.testing.assert_allclose(feature.images[0].get_array(), made.x[0, channel])
+        np.testing.assert_allclose(feature.images[0].get_array(), x[0, channel])
