@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from npattn import layers, ops
 from npattn.checks import check_variance
@@ -15,27 +16,30 @@ from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.parameters import Parameter, norm_buffers, norm_parameters
 from npattn.typing import Array, Backward, Params
 
+Link: TypeAlias = Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backward]]
+"""What gathers: it returns what is gathered, with new running statistics, and the way back."""
+
 
 def slide(
-    x: Array, params: Params, number: int, *, stride: int, norm: bool, training: bool, activation: str | None
+    x: Array, params: Params, name: str, *, stride: int, norm: bool, training: bool, activation: str | None
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Slide one kernel over each channel, with a norm and an activation behind if there are any."""
-    conv = f"gather.conv{number}"
+    conv, scaled = f"gather.{name}", f"gather.{name}".replace("conv", "norm")
     running: dict[str, Array] = {}
     padding = params[f"{conv}.weight"].shape[2] // 2
-    q, back_conv = layers.conv(x, params, conv, stride=stride, padding=padding, groups=x.shape[1])         # (1)
+    q, back_conv = layers.conv(x, params, conv, stride=stride, padding=padding, groups=x.shape[1])  # (1)
     if norm:
-        (q, running), back_norm = layers.batch_norm(q, params, f"gather.norm{number}", training=training)  # (2)
+        (q, running), back_norm = layers.batch_norm(q, params, scaled, training=training)           # (2)
     if activation:
-        q, back_activation = ACTIVATIONS[activation](q)                                                    # (3)
+        q, back_activation = ACTIVATIONS[activation](q)                                             # (3)
 
     def backward(dq):
         grads_norm = {}
         if activation:
-            dq = back_activation(dq)                                                                       # (3')
+            dq = back_activation(dq)                                                                # (3')
         if norm:
-            dq, grads_norm = back_norm(dq)                                                                 # (2')
-        dx, grads_conv = back_conv(dq)                                                                     # (1')
+            dq, grads_norm = back_norm(dq)                                                          # (2')
+        dx, grads_conv = back_conv(dq)                                                              # (1')
         return dx, grads_conv | grads_norm
 
     return (q, running), backward
@@ -49,6 +53,24 @@ def average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Back
         return back_average(dp), {}
 
     return (p, {}), backward
+
+
+def gather(x: Array, links: list[Link]) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+    """Go through the links of a chain, and back through them."""
+    backs: list[Backward] = []
+    running: dict[str, Array] = {}
+    for link in links:
+        (x, new), back_link = link(x)
+        backs, running = [back_link, *backs], running | new
+
+    def backward(dp):
+        grads = {}
+        for back_link in backs:
+            dp, grads_link = back_link(dp)
+            grads = grads_link | grads
+        return dp, grads
+
+    return (x, running), backward
 
 
 @dataclass(frozen=True)
@@ -96,10 +118,10 @@ class GatherExcite(Module):
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["blocks"]``: (B, C, H', W'), the gates, with
     H' = ⌈H / e⌉; where all of the map is averaged ``attention["channel"]``: (B, C). Parameters, named as in timm: with
-    kernels, for i from 1 on, ``gather.conv{i}.weight`` (C, 1, 3, 3) and, with norms, ``gather.norm{i}.weight`` (C,) and
-    ``gather.norm{i}.bias`` (C,), beside which the running statistics stand; with the layers ``mlp.fc1.weight``
-    (C/r, C, 1, 1), ``mlp.fc1.bias`` (C/r,), ``mlp.fc2.weight`` (C, C/r, 1, 1), ``mlp.fc2.bias`` (C,). They start as
-    PyTorch's layers do.
+    kernels ``gather.conv1.weight`` (C, 1, 3, 3) and, with norms, ``gather.norm1.weight`` (C,) and ``gather.norm1.bias``
+    (C,), beside which the running statistics stand, then ``gather.conv2.weight``, ``gather.norm2.weight`` and
+    ``gather.norm2.bias`` and so on; with the layers ``mlp.fc1.weight`` (C/r, C, 1, 1), ``mlp.fc1.bias`` (C/r,),
+    ``mlp.fc2.weight`` (C, C/r, 1, 1), ``mlp.fc2.bias`` (C,). They start as PyTorch's layers do.
 
     References
     ----------
@@ -173,16 +195,19 @@ class GatherExcite(Module):
     @property
     def num_kernels(self) -> int:
         """How many kernels gather, one behind the other."""
-        return (self.extent.bit_length() - 1 if self.extent else 1) if self.extra_params else 0
+        if not self.extra_params:
+            return 0
+        return round(math.log2(self.extent)) if self.extent else 1
 
-    def links(self, params: Params) -> list[Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backward]]]:
+    def links(self, params: Params) -> list[Link]:
         """List what gathers, one behind the other: one average, or the kernels."""
         if not self.extra_params:
             return [functools.partial(average, extent=self.extent)]
-        options: dict[str, Any] = {"stride": 2 if self.extent else 1, "norm": self.batch_norm, "training": self.training}
-        link: Any = functools.partial(slide, params=params, **options)
-        inner = [functools.partial(link, number=i, activation=self.activation) for i in range(1, self.num_kernels)]
-        return [*inner, functools.partial(link, number=self.num_kernels, activation=None)]
+        stride, norm, training = 2 if self.extent else 1, self.batch_norm, self.training
+        link: Any = functools.partial(slide, params=params, stride=stride, norm=norm, training=training)
+        *inner, last = [functools.partial(link, name=f"conv{i}") for i in range(1, self.num_kernels + 1)]
+        activated = [functools.partial(each, activation=self.activation) for each in inner]
+        return [*activated, functools.partial(last, activation=None)]
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the kernels with their norms, and the two layers."""
@@ -211,37 +236,31 @@ class GatherExcite(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Gather, excite, gate. The tags are the equation numbers of the derivation."""
-        p, backs = x, list[Backward]()
-        running: dict[str, Array] = {}
-        for link in self.links(params):
-            (p, new), back_link = link(p)                         # (4)
-            backs, running = [back_link, *backs], running | new
+        (p, running), back_gather = gather(x, self.links(params))  # (4)
         z = p
         if self.mlp:
-            h, back_fc1 = layers.conv(p, params, "mlp.fc1")       # (5)
-            r, back_activation = ACTIVATIONS[self.activation](h)  # (6)
-            z, back_fc2 = layers.conv(r, params, "mlp.fc2")       # (7)
-        a, back_sigmoid = GATES[self.gate](z)                     # (8)
+            h, back_fc1 = layers.conv(p, params, "mlp.fc1")        # (5)
+            r, back_activation = ACTIVATIONS[self.activation](h)   # (6)
+            z, back_fc2 = layers.conv(r, params, "mlp.fc2")        # (7)
+        a, back_sigmoid = GATES[self.gate](z)                      # (8)
         e = a
         if not self.averages_all:
-            e, back_resize = ops.resize_nearest(a, x.shape[2:])   # (9)
-        y, back_gate = ops.gate(x, e)                             # (10)
+            e, back_resize = ops.resize_nearest(a, x.shape[2:])    # (9)
+        y, back_gate = ops.gate(x, e)                              # (10)
 
         def backward(dy):
             grads = {}
-            dx, de = back_gate(dy)                                # (10')
+            dx, de = back_gate(dy)                                 # (10')
             if not self.averages_all:
-                de = back_resize(de)                              # (9')
-            dp = back_sigmoid(de)                                 # (8')
+                de = back_resize(de)                               # (9')
+            dp = back_sigmoid(de)                                  # (8')
             if self.mlp:
-                dr, grads_fc2 = back_fc2(dp)                      # (7')
-                dh = back_activation(dr)                          # (6')
-                dp, grads_fc1 = back_fc1(dh)                      # (5')
+                dr, grads_fc2 = back_fc2(dp)                       # (7')
+                dh = back_activation(dr)                           # (6')
+                dp, grads_fc1 = back_fc1(dh)                       # (5')
                 grads = grads_fc1 | grads_fc2
-            for back_link in backs:
-                dp, grads_link = back_link(dp)                    # (4')
-                grads = grads_link | grads
-            return ops.accumulate(dx, dp), grads
+            dp, grads_gather = back_gather(dp)                     # (4')
+            return ops.accumulate(dx, dp), grads_gather | grads
 
         maps = {"channel": a[:, :, 0, 0]} if self.averages_all else {"blocks": a}
         return Pass(y, backward, maps, running)

@@ -49,8 +49,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
     "ge": [
-        *({"extent": 0}, {"extent": 8}, {"mlp": False}, {"extra_params": True}, {"extra_params": True, "extent": 4}),
-        *({"extra_params": True, "extent": 0, "feat_size": 7}, {"extra_params": True, "batch_norm": False}),
+        *({"extra_params": False, "extent": extent} for extent in (0, 2, 8)),
+        *({"extra_params": False, "mlp": False}, {"extent": 2}, {"extent": 0, "feat_size": 7}, {"batch_norm": False}),
         *({"activation": "silu"}, {"gate": "hard_sigmoid"}, {"reduction": 1}, {"hidden": 5}),
     ],
     "flexible": [{"reduction": 1}, {"reduction": 100}],
