@@ -15,6 +15,7 @@ from npattn.fast import (
     masking,
     pooling,
     products,
+    resizing,
     windowing,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "masking",
     "pooling",
     "products",
+    "resizing",
     "windowing",
 ]

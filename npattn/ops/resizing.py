@@ -93,8 +93,12 @@ def resize_nearest(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
     rows, columns = ([k * n // m for k in range(m)] for n, m in zip(x.shape[2:], size, strict=True))
 
     def backward(dy):
-        height, width = (identity(dy, n) for n in x.shape[2:])
-        return (height[:, rows] @ dy) @ width[columns]
+        sums, dx = np.zeros_like(dy, shape=(*x.shape[:3], size[1])), np.zeros_like(dy, shape=x.shape)
+        for k, row in enumerate(rows):
+            sums[:, :, row] += dy[:, :, k]
+        for k, column in enumerate(columns):
+            dx[..., column] += sums[..., k]
+        return dx
 
     return x[:, :, rows][..., columns], backward
 
