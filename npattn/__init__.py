@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npattn import attention, data, layers, ops, oracle, tracing
     from npattn.attention import (
+        BAM,
         CATALOGUE,
         CBAM,
         CBAMChannelGate,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         ExternalAttention,
         FlexibleAttention,
         FlexibleSegmentation,
+        GatherExcite,
         GlobalContext,
         HardAttention,
         MultiHeadSelfAttention,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         SimAM,
         SlidingWindowSegmentation,
         SoftHardAttention,
+        SpatialGroupEnhance,
         SplitAttention,
         SqueezeExcitation,
         TripletAttention,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BAM",
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",
@@ -64,6 +68,7 @@ __all__ = [
     "FlexibleAttention",
     "FlexibleSegmentation",
     "Flip",
+    "GatherExcite",
     "GlobalContext",
     "HardAttention",
     "Module",
@@ -83,6 +88,7 @@ __all__ = [
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SpatialGroupEnhance",
     "SplitAttention",
     "SqueezeExcitation",
     "Transform",

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle.strategies import (
+    bam_modules,
     cam_modules,
     cases,
     cbam_channel_modules,
@@ -18,6 +19,7 @@ from npattn.oracle.strategies import (
     flexible_modules,
     flexible_segmentation_modules,
     gc_modules,
+    ge_modules,
     hard_modules,
     linear_modules,
     mhsa_modules,
@@ -31,6 +33,7 @@ from npattn.oracle.strategies import (
     sdpa_modules,
     se_modules,
     seeds,
+    sge_modules,
     shuffle_modules,
     simam_modules,
     sizes,
@@ -46,6 +49,7 @@ __all__ = [
     "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
+    "bam_modules",
     "cam_modules",
     "cases",
     "cbam_channel_modules",
@@ -59,6 +63,7 @@ __all__ = [
     "flexible_modules",
     "flexible_segmentation_modules",
     "gc_modules",
+    "ge_modules",
     "hard_modules",
     "has_few_parameters",
     "layouts",
@@ -74,6 +79,7 @@ __all__ = [
     "sdpa_modules",
     "se_modules",
     "seeds",
+    "sge_modules",
     "shuffle_modules",
     "simam_modules",
     "sizes",

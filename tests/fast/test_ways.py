@@ -49,6 +49,7 @@ WAYS = {
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
+    "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
@@ -146,7 +147,7 @@ def measure(primitive, arrays, options):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
-    if primitive is add_windows:
+    if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
         return "MIN_PARALLEL_SIZE", arrays[0].size * np.prod(arrays[1].shape[2:])

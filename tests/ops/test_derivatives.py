@@ -138,6 +138,11 @@ CASES = [
     ),
     *((ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": axis}, 1e-13) for axis in (0, 1, -1)),
     (ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": 1, "eps": 0.3}, 1e-13),
+    *(
+        (ops.z_score, shaped(shape), {"eps": eps, "correction": correction}, 1e-12)
+        for shape in ((2, 3, 5), (4,), (2, 1, 1))
+        for eps, correction in ((1e-5, 1), (0.3, 0))
+    ),
     (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
     (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
     *(
@@ -159,6 +164,8 @@ CASES = [
     ),
     (ops.matmul, shaped((2, 3, 4), (2, 4, 5)), {}, 1e-14),
     (ops.gram, shaped((2, 3, 4)), {}, 1e-14),
+    *((ops.gather_average, shaped((1, 2, 5, 4)), {"extent": extent}, 1e-13) for extent in (1, 2, 3, 7)),
+    *((ops.resize_nearest, shaped((1, 2, 3, 4)), {"size": size}, 1e-13) for size in ((3, 4), (1, 1), (7, 9), (2, 8))),
     *(
         (ops.resize_bilinear, shaped((1, 2, 3, 4)), {"size": size, "align_corners": corners}, 1e-13)
         for size in ((3, 4), (1, 1), (7, 9), (2, 8), (5, 1))

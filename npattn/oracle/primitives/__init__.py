@@ -27,14 +27,8 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
             maps.Relu,
         ),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
-        *(
-            products.Softmax,
-            products.Softmin,
-            maps.SumNormalize,
-            selecting.Top,
-            windows.UnfoldWindows,
-            windows.WindowAverage,
-        ),
+        *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
+        *(windows.WindowAverage, maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""
