@@ -22,12 +22,16 @@ __all__ = [
     "norm_buffers",
     "norm_parameters",
     "ones",
+    "round_channels",
     "strip_prefix",
     "to_numpy",
     "uniform_fan_in",
     "xavier_uniform",
     "zeros",
 ]
+
+CONV_AND_NORM = "0", "1"
+"""What PyTorch's `Sequential` calls a convolution and the norm behind it."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,22 @@ class Parameter:
         return (self.generic if generic else self.initial)(random, self.shape)
 
 
-def he_normal(*shape: int) -> Parameter:
-    """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10)."""
+def he_normal(*shape: int, fan: str = "in") -> Parameter:
+    """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10).
+
+    With ``fan="out"`` it is 2 / fan-out (eq. 14), by which gradients keep their size, not values; generic values do.
+    """
 
     def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
         return random.standard_normal(shape) * math.sqrt(2 / fan_in(shape))
 
-    return Parameter(shape, draw, draw)
+    def draw_backward(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) * math.sqrt(2 / fan_out(shape))
+
+    def generic(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw_backward, generic) if fan == "out" else Parameter(shape, draw, draw)
 
 
 def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
@@ -77,8 +90,7 @@ def xavier_uniform(*shape: int, gain: float = 1.0) -> Parameter:
     """Weights uniform in ± gain √(6 / (fan-in + fan-out)) (Glorot, Bengio: AISTATS 2010, eq. 16)."""
 
     def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-        fan_out = shape[0] * math.prod(shape[2:])
-        return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out)))
+        return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out(shape))))
 
     return Parameter(shape, draw, draw)
 
@@ -157,7 +169,12 @@ def norm_buffers(name: str, channels: int) -> dict[str, Parameter]:
 
 
 def conv_norm_act_parameters(
-    name: str, out_channels: int, in_channels: int, kernel_size: int = 1, *, index: int = 0
+    name: str,
+    out_channels: int,
+    in_channels: int,
+    kernel_size: int = 1,
+    *,
+    parts: tuple[str, str] = CONV_AND_NORM,
 ) -> dict[str, Parameter]:
     """Declare the parameters of `layers.conv_norm_act`: a norm, and a kernel without bias, which the norm would undo.
 
@@ -166,13 +183,28 @@ def conv_norm_act_parameters(
     >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
     ['conv5a.0.weight', 'conv5a.1.weight', 'conv5a.1.bias']
     """
-    kernel = conv_parameters(f"{name}.{index}", out_channels, in_channels, kernel_size, bias=False)
-    return kernel | norm_parameters(f"{name}.{index + 1}", out_channels)
+    kernel, norm = (f"{name}.{part}" for part in parts)
+    weight = conv_parameters(kernel, out_channels, in_channels, kernel_size, bias=False)
+    return weight | norm_parameters(norm, out_channels)
 
 
-def conv_norm_act_buffers(name: str, out_channels: int, *, index: int = 0) -> dict[str, Parameter]:
+def conv_norm_act_buffers(
+    name: str, out_channels: int, *, parts: tuple[str, str] = CONV_AND_NORM
+) -> dict[str, Parameter]:
     """Declare the running statistics of `layers.conv_norm_act`."""
-    return norm_buffers(f"{name}.{index + 1}", out_channels)
+    return norm_buffers(f"{name}.{parts[1]}", out_channels)
+
+
+def round_channels(wanted: float, least: int = 8) -> int:
+    """Round a number of channels to a multiple of 8, as MobileNet's authors do, but not down by more than a tenth.
+
+    Examples
+    --------
+    >>> [round_channels(wanted) for wanted in (3, 11, 12, 20, 84)]
+    [8, 16, 16, 24, 88]
+    """
+    rounded = max(least, 8 * int(wanted / 8 + 0.5))
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def weight_and_bias(
@@ -212,6 +244,11 @@ def add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def fan_in(shape: tuple[int, ...]) -> int:
     """Count the inputs that one output of a weight (out, in, *kernel) sums over."""
     return math.prod(shape[1:])
+
+
+def fan_out(shape: tuple[int, ...]) -> int:
+    """Count the outputs that one input of a weight (out, in, *kernel) is summed in."""
+    return shape[0] * math.prod(shape[2:])
 
 
 def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:

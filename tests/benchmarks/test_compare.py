@@ -1,6 +1,7 @@
 import importlib.util
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,24 @@ def test_a_form_that_is_missing_leaves_its_cell_empty(tiny, monkeypatch, capsys)
     assert (eca[at - 4 : at].strip(), pam[at - 4 : at]) == ("", of_pam[1])
 
 
+def test_the_same_is_printed_as_the_table_of_the_readme(tiny, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: False)
+    compare.main(["eca", "pam", "--repeats", "1", "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    empty, headings, rule, eca, pam, mean = lines[-6:]
+    assert empty == ""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{headings}\n{rule}\n" in readme
+    for row, line in zip((eca, pam), (line for line in lines if line.startswith("  both")), strict=True):
+        key, shape, share, *ratios, memory = [cell.strip() for cell in row.strip("|").split("|")]
+        assert f"{key} {shape}" in ("eca 2×16×6×5", "pam 2×16×6×5")
+        _, _, *expected, _, expected_memory = cells(line)
+        assert [share, *filter(None, ratios), memory] == [*expected, expected_memory]
+    assert mean.startswith("| geometric mean |  |  | ")
+    assert mean.endswith(" | 0.50 |")
+
+
 def test_without_a_compiler_one_line_says_so(monkeypatch, capsys):
     torch = pytest.importorskip("torch")
 
@@ -153,7 +172,7 @@ def test_work_of_a_batch_is_that_of_its_images(key):
     assert np.all(np.array(one)[:, 1] > size * 0.9)
 
 
-@pytest.mark.parametrize("key", ["pam", "cam", "danet", "mhsa", "pcm", "multi-scale"])
+@pytest.mark.parametrize("key", ["pam", "cam", "danet", "mhsa", "pcm", "multi-scale", "sk", "split"])
 def test_flops_forward_are_those_that_pytorch_counts(key, tiny, monkeypatch):
     """But for products that are symmetric, of which half are needed, and taps of kernels beyond the map."""
     torch = pytest.importorskip("torch")
@@ -175,7 +194,7 @@ def test_flops_forward_are_those_that_pytorch_counts(key, tiny, monkeypatch):
     whole = work_module.count_work(module, shape)[0][0]
     assert whole == pytest.approx(counted, rel=0.03)
     assert found <= whole
-    assert (found < 0.9 * whole) == (key in ("danet", "multi-scale"))
+    assert (found < 0.9 * whole) == (key in ("danet", "multi-scale", "sk", "split"))
 
 
 def test_a_residual_gives_channels_and_options_to_what_it_wraps():

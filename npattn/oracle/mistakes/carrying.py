@@ -24,6 +24,7 @@ NUM_GRADIENTS = {
     "group_norm": 3,
     "layer_norm": 3,
     "linear": 3,
+    "linear_attention": 3,
     "masked_attention": 5,
     "matmul": 2,
     "score": 3,

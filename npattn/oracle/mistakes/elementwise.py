@@ -1,7 +1,7 @@
 """Mistakes in functions of one number."""
 
 import numpy as np
-from scipy.special import erf
+import scipy
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
@@ -55,7 +55,7 @@ HELD_OUT = [
 
 
 def gelu(x):
-    return 0.5 * x * (1 + erf(x / 2**0.5))
+    return 0.5 * x * (1 + scipy.special.erf(x / 2**0.5))
 
 
 def gelu_by_tanh(x):
