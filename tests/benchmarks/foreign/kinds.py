@@ -1,4 +1,4 @@
-"""Whether the catalogue has the kind of each foreign mistake, set by reading both: which no search looks at."""
+"""Whether the catalogue has the kind of each foreign mistake, set by reading both; no search looks at it."""
 
 KINDS = {
     "pcm_without_relu": "affinity_sums: not rectified",
@@ -86,7 +86,7 @@ KINDS = {
     "danet_replicate_padding": "conv2d: edges for zeros",
     "danet_kernels_flipped": "conv2d: flipped kernel",
     "danet_dilated_kernels": "conv2d: dilation too large by one",
-    "danet_classifiers_without_bias": None,
+    "danet_classifiers_without_bias": "conv2d: lost bias",
     "danet_attention_without_residual": "add: residual lost",
     "danet_corners_not_aligned": "resize_bilinear: other corners",
     "danet_nearest_neighbour": "resize_bilinear: nearest read",
@@ -95,9 +95,9 @@ KINDS = {
     "danet_dropout_scaled_by_the_rate": None,
     "danet_dropout_mask_inverted": "dropout: mask inverted",
     "danet_dropout_forgotten_in_backward": "by rule",
-    "danet_one_mask_for_all": None,
+    "danet_one_mask_for_all": "pass: first of several masks for all",
     "danet_running_statistics_in_training": "batch_norm: running statistics in training",
-    "danet_other_epsilon": None,
+    "danet_other_epsilon": "batch_norm: epsilon 1e-3",
     "branches_without_dilation": "conv2d: dilation ignored",
     "branches_rates_in_another_order": "by rule",
     "branches_rates_too_large_by_one": "conv2d: dilation too large by one",
