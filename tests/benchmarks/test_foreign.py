@@ -71,8 +71,8 @@ def test_the_form_agrees_and_every_mistake_in_it_differs(system):
     assert [f.__name__ for f in mistakes if not differences(found(f), right)] == []
 
 
-def test_every_mistake_says_whether_the_catalogue_has_its_kind():
-    assert foreign.KINDS.keys() == {function.__name__ for *_, function, _ in foreign.MISTAKES}
+def test_kinds_of_mistakes_are_names_of_the_catalogue():
+    assert foreign.KINDS.keys() <= {function.__name__ for *_, function, _ in foreign.MISTAKES}
     assert {kind for kind in foreign.KINDS.values() if kind} <= {"by rule", *map(str, MISTAKES)}
 
 

@@ -375,7 +375,9 @@ KINDS = {
     "sdpa_logsumexp_without_the_maximum": "masked_attention: logsumexp without the maximum",
     "sdpa_logsumexp_of_unscaled_logits": "masked_attention: logsumexp of logits before the scale",
     "sdpa_logsumexp_detached": "masked_attention: gradient: gradient of the logsumexp left out",
-    "sdpa_logsumexp_gradient_of_the_wrong_sign": "masked_attention: gradient: gradient of the logsumexp with its sign turned",
+    "sdpa_logsumexp_gradient_of_the_wrong_sign": (
+        "masked_attention: gradient: gradient of the logsumexp with its sign turned"
+    ),
     "sdpa_window_turned_round": "by rule",
     "sdpa_window_too_narrow": "masked_attention: window one key narrow",
     "sdpa_window_from_the_top_left": "masked_attention: window not aligned with the last key",
@@ -475,4 +477,7 @@ KINDS = {
     "flexible_segmentation_windows_added": "overlap_average: sum for mean",
     "flexible_segmentation_without_the_maximum": None,
 }
-"""By the function's name: the catalogue's own name of the mistake; "by rule"; None where it has no such kind."""
+"""By the function's name: the catalogue's own name of the mistake; "by rule"; None where it has no such kind.
+
+Those that nobody has read are missing.
+"""
