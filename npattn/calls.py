@@ -26,6 +26,7 @@ __all__ = [
     "check_upstream",
     "find_sizes",
     "leading_input",
+    "require_several_images",
 ]
 
 PROBE = 1009, 1013, 1019
@@ -82,6 +83,20 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
                 f"{module}: {name} has shape {x.shape}; expected {expected[name]}"
                 + (channel_hint(name, x.shape, expected[name]) if is_map(declared[name]) else "")
             )
+
+
+def require_several_images(module: Module, x: Array) -> None:
+    """Refuse a single image in training, where batch norm stands behind a pool.
+
+    Raises
+    ------
+    ValueError
+    """
+    if getattr(module, "training", False) and x.shape[0] < 2:
+        raise ValueError(
+            f"{module}: x has shape {x.shape}; expected at least two images: in training batch norm behind the pool "
+            "takes the variance of one value for each image; give more images, or set training=False"
+        )
 
 
 def is_map(declared: Sequence[int]) -> bool:

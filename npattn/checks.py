@@ -18,7 +18,6 @@ __all__ = [
     "channel_hint",
     "check_array",
     "check_hyperparameters",
-    "check_images",
     "check_map",
     "check_names",
     "check_positions",
@@ -287,15 +286,6 @@ def check_variance(call: Any, x: Any) -> None:
         raise ValueError(
             f"{call}: x has shape {x.shape}; expected at least two values in each channel for the variance that batch "
             "norm takes in training: give more images or positions, or set training=False"
-        )
-
-
-def check_images(call: Any, x: Any) -> None:
-    """Refuse a single image in training, where batch norm behind a global average sees one value for each."""
-    if x.shape[0] < 2:
-        raise ValueError(
-            f"{call}: x has shape {x.shape}; expected at least two images: in training batch norm behind "
-            "the pool takes the variance of one value for each image; give more images, or set training=False"
         )
 
 

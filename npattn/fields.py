@@ -10,7 +10,15 @@ import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
 
-from npattn.checks import require_booleans, require_choice, require_integers, require_numbers, require_selection
+from npattn.checks import (
+    brief,
+    describe_type,
+    require_booleans,
+    require_choice,
+    require_integers,
+    require_numbers,
+    require_selection,
+)
 
 __all__ = [
     "boolean",
@@ -19,6 +27,7 @@ __all__ = [
     "choice",
     "choices",
     "integer",
+    "integers",
     "number",
     "pair",
     "positive",
@@ -73,15 +82,43 @@ def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
     """
 
     def check(system: str, name: str, value: Any) -> Any:
-        require_integers(system, least, **{name: value})
-        if odd and value % 2 == 0:
-            raise ValueError(
-                f"{system}: {name}={value}; expected an odd number, which has as many neighbours on either side: "
-                f"{value - 1} or {value + 1}"
-            )
+        check_integer(system, name, value, least, odd)
         return value
 
     return checked(check, default)
+
+
+def integers(least: int, default: tuple[int, ...], *, odd: bool = False) -> Any:
+    """Declare a tuple of at least one integer, each as `integer` would have it; a list is kept as a tuple.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.MultiScaleConcat(8, 4, rates=())
+    Traceback (most recent call last):
+    ValueError: MultiScaleConcat: rates=(); expected at least one integer, such as (12, 24, 36)
+    """
+
+    def check(system: str, name: str, value: Any) -> tuple[int, ...]:
+        if not isinstance(value, (tuple, list)):
+            raise TypeError(f"{system}: {name}={brief(value)} is {describe_type(value)}; expected a tuple of ints")
+        if not value:
+            raise ValueError(f"{system}: {name}={value}; expected at least one integer, such as {default}")
+        for i, one in enumerate(value):
+            check_integer(system, f"{name}[{i}]", one, least, odd)
+        return tuple(value)
+
+    return checked(check, default)
+
+
+def check_integer(system: str, name: str, value: Any, least: int, odd: bool) -> None:
+    """Refuse what is no integer, too small or, where it is to be odd, even."""
+    require_integers(system, least, **{name: value})
+    if odd and value % 2 == 0:
+        raise ValueError(
+            f"{system}: {name}={value}; expected an odd number, which has as many neighbours on either side: "
+            f"{value - 1} or {value + 1}"
+        )
 
 
 def number(default: Any = REQUIRED) -> Any:

@@ -17,13 +17,16 @@ The functions that end in ``_parameters`` and ``_buffers``, from `npattn.paramet
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from npattn import ops
 from npattn.module import Pass
+from npattn.ops.elementwise import ACTIVATIONS
 from npattn.parameters import (
+    CONV_AND_NORM,
     add_prefix,
     conv_norm_act_buffers,
     conv_norm_act_parameters,
@@ -34,6 +37,7 @@ from npattn.parameters import (
 from npattn.typing import Array, Backward, Params
 
 __all__ = [
+    "affine",
     "batch_norm",
     "conv",
     "conv1d",
@@ -41,12 +45,13 @@ __all__ = [
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "group_norm",
     "layer_norm",
     "linear",
     "linear_parameters",
+    "merge",
     "scale",
     "score",
-    "shift",
     "submodule",
 ]
 
@@ -57,9 +62,9 @@ def conv(
     name: str,
     *,
     separator: str = ".",
+    stride: int = 1,
     padding: int = 0,
     dilation: int = 1,
-    stride: int = 1,
     groups: int = 1,
 ) -> tuple[Array, Backward]:
     """Slide kernels over a map, (B, C, H, W) to (B, O, H', W'), as `ops.conv2d`.
@@ -70,9 +75,9 @@ def conv(
         The kernels are ``name.weight``, (O, C / groups, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
     separator : str, default "."
         What stands between the two words of their names.
-    padding, dilation, stride, groups : int
-        Zeros added on every side, step between the kernel's taps, step between outputs, groups of channels that do not
-        see each other.
+    stride, padding, dilation, groups : int
+        Step between outputs, zeros added on every side, step between the kernel's taps, and into how many groups that
+        don't see each other the channels are cut.
 
     Examples
     --------
@@ -85,11 +90,10 @@ def conv(
     >>> grads
     {'query.weight': array([[7., 7.]]), 'query.bias': array([7.])}
     """
-    options = {"padding": padding, "dilation": dilation, "stride": stride, "groups": groups}
 
     def conv2d(x, weight, bias=None):
         kernel = weight if weight.ndim == 4 else weight[:, :, None, None]  # a linear layer of every position
-        return ops.conv2d(x, kernel, bias, **options)
+        return ops.conv2d(x, kernel, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])
 
@@ -155,6 +159,29 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
     return named(functools.partial(ops.layer_norm, eps=eps), x, params, [f"{name}.weight", f"{name}.bias"])
 
 
+def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array, Backward]:
+    """Give groups of channels of a map, (B, C, H, W), a learnt mean and variance, as `ops.group_norm`.
+
+    Parameters
+    ----------
+    x, params, name
+        ``name.weight`` and ``name.bias`` are (C,).
+    groups : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"gn.weight": np.array([1.0, 2.0]), "gn.bias": np.zeros(2)}
+    >>> n, backward = group_norm(np.array([[[[1.0]], [[3.0]]]]), params, "gn", 1)
+    >>> n.ravel().round(3)
+    array([-1.,  2.])
+    >>> dx, grads = backward(n)
+    >>> {name: gradient.round(3) for name, gradient in grads.items()}
+    {'gn.weight': array([1., 2.]), 'gn.bias': array([-1.,  2.])}
+    """
+    return named(functools.partial(ops.group_norm, groups=groups), x, params, [f"{name}.weight", f"{name}.bias"])
+
+
 def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
     """Score every position of a map laid out in a row, (B, C, N) to (B, N), as `ops.score`.
 
@@ -175,12 +202,12 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Multiply by learnt numbers, as `ops.gate`.
+    """Multiply by one learnt number, as `ops.gate`.
 
     Parameters
     ----------
     x, params, name
-        ``name`` is the numbers' own: (1,) for one, or as many as stand along an axis of `x`, (1, C, 1, 1).
+        ``name`` is the number's own, (1,).
 
     Examples
     --------
@@ -192,23 +219,39 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     return named(ops.gate, x, params, [name])
 
 
-def shift(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Add learnt numbers, as `ops.shift`.
+def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Backward]:
+    """Give every channel a learnt scale and shift: y = w x + b.
 
     Parameters
     ----------
-    x, params, name
-        As `scale`.
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    weight, bias : str
+        The names of the two, (1, C, 1, 1) each.
 
     Examples
     --------
     >>> import numpy as np
-    >>> y, backward = shift(np.array([[1.0, 2.0]]), {"bias": np.array([10.0])}, "bias")
-    >>> dx, grads = backward(y)
-    >>> grads
-    {'bias': array([23.])}
+    >>> params = {"scale": np.full((1, 1, 1, 1), 2.0), "shift": np.ones((1, 1, 1, 1))}
+    >>> y, backward = affine(np.array([[[[3.0, 4.0]]]]), params, "scale", "shift")
+    >>> y
+    array([[[[7., 9.]]]])
+    >>> dx, grads = backward(np.ones_like(y))
+    >>> {name: gradient.ravel() for name, gradient in grads.items()}
+    {'scale': array([7.]), 'shift': array([2.])}
     """
-    return named(ops.shift, x, params, [name])
+
+    def scale_and_shift(x, weight, bias):
+        scaled, back_scale = ops.gate(x, weight)
+        y, back_shift = ops.shift(scaled, bias)
+
+        def backward(dy):
+            dscaled, dbias = back_shift(dy)
+            return *back_scale(dscaled), dbias
+
+        return y, backward
+
+    return named(scale_and_shift, x, params, [weight, bias])
 
 
 def batch_norm(
@@ -251,9 +294,18 @@ def batch_norm(
 
 
 def conv_norm_act(
-    x: Array, params: Params, name: str, *, training: bool, index: int = 0, dilation: int = 1
+    x: Array,
+    params: Params,
+    name: str,
+    *,
+    training: bool,
+    parts: tuple[str, str] = CONV_AND_NORM,
+    activation: str = "relu",
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Convolve without bias, normalise by batch norm, rectify: (B, C, H, W) to (B, O, H, W).
+    """Convolve without bias, normalise by batch norm, rectify: (B, C, H, W) to (B, O, H', W').
 
     Parameters
     ----------
@@ -262,14 +314,17 @@ def conv_norm_act(
         ``name.0.weight``, and the norm's parameters and buffers are ``name.1.weight``, ``name.1.bias`` and so on.
     training : bool
         As `batch_norm`.
-    index : int, default 0
-        The convolution's number, if another; the norm's is the next.
-    dilation : int, default 1
-        Step between the kernel's taps.
+    parts : pair of str, default ("0", "1")
+        What convolution and norm are called in the layer, if otherwise.
+    activation : {"relu", "silu", "hard_swish"}, default "relu"
+        What is done last.
+    stride, dilation, groups : int
+        As `conv`. There are as many zeros on every side as keep the size of the map where `stride` is 1.
 
     Returns
     -------
-    (r, running) : array, (B, O, H, W), and dict of array
+    (r, running) : array, (B, O, H', W'), and dict of array
+        H' is H / stride, rounded up, and W' likewise.
         As `batch_norm`.
     backward : callable
         ``backward(dr)`` returns ``(dx, grads)``.
@@ -288,19 +343,31 @@ def conv_norm_act(
     >>> {name: grad.shape for name, grad in grads.items()}
     {'conv5a.0.weight': (4, 8, 3, 3), 'conv5a.1.weight': (4,), 'conv5a.1.bias': (4,)}
     """
-    kernel, norm = f"{name}.{index}", f"{name}.{index + 1}"
+    kernel, norm = (f"{name}.{part}" for part in parts)
     padding = dilation * (params[f"{kernel}.weight"].shape[2] // 2)
-    z, back_conv = conv(x, params, kernel, padding=padding, dilation=dilation)  # (1)
-    (n, running), back_norm = batch_norm(z, params, norm, training=training)    # (2)
-    r, back_relu = ops.relu(n)                                                  # (3)
+    taps = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    z, back_conv = conv(x, params, kernel, **taps)                            # (1)
+    (n, running), back_norm = batch_norm(z, params, norm, training=training)  # (2)
+    r, back_activation = ACTIVATIONS[activation](n)                           # (3)
 
     def backward(dr):
-        dn = back_relu(dr)                                                      # (3')
-        dz, grads_norm = back_norm(dn)                                          # (2')
-        dx, grads_conv = back_conv(dz)                                          # (1')
+        dn = back_activation(dr)                                              # (3')
+        dz, grads_norm = back_norm(dn)                                        # (2')
+        dx, grads_conv = back_conv(dz)                                        # (1')
         return dx, grads_conv | grads_norm
 
     return (r, running), backward
+
+
+def merge(*named: dict[str, Array]) -> dict[str, Array]:
+    """Put what several layers name into one dict.
+
+    Examples
+    --------
+    >>> merge({"fc1.weight": 1}, {"fc2.weight": 2})
+    {'fc1.weight': 1, 'fc2.weight': 2}
+    """
+    return functools.reduce(operator.or_, named)
 
 
 def submodule(forward: Callable[..., Pass], params: Params, name: str, *inputs: Array) -> Pass:

@@ -22,12 +22,16 @@ __all__ = [
     "norm_buffers",
     "norm_parameters",
     "ones",
+    "round_channels",
     "strip_prefix",
     "to_numpy",
     "uniform_fan_in",
     "xavier_uniform",
     "zeros",
 ]
+
+CONV_AND_NORM = "0", "1"
+"""What PyTorch's `Sequential` calls a convolution and the norm behind it."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,12 @@ def norm_buffers(name: str, channels: int) -> dict[str, Parameter]:
 
 
 def conv_norm_act_parameters(
-    name: str, out_channels: int, in_channels: int, kernel_size: int = 1, *, index: int = 0
+    name: str,
+    out_channels: int,
+    in_channels: int,
+    kernel_size: int = 1,
+    *,
+    parts: tuple[str, str] = CONV_AND_NORM,
 ) -> dict[str, Parameter]:
     """Declare the parameters of `layers.conv_norm_act`: a norm, and a kernel without bias, which the norm would undo.
 
@@ -166,13 +175,28 @@ def conv_norm_act_parameters(
     >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
     ['conv5a.0.weight', 'conv5a.1.weight', 'conv5a.1.bias']
     """
-    kernel = conv_parameters(f"{name}.{index}", out_channels, in_channels, kernel_size, bias=False)
-    return kernel | norm_parameters(f"{name}.{index + 1}", out_channels)
+    kernel, norm = (f"{name}.{part}" for part in parts)
+    weight = conv_parameters(kernel, out_channels, in_channels, kernel_size, bias=False)
+    return weight | norm_parameters(norm, out_channels)
 
 
-def conv_norm_act_buffers(name: str, out_channels: int, *, index: int = 0) -> dict[str, Parameter]:
+def conv_norm_act_buffers(
+    name: str, out_channels: int, *, parts: tuple[str, str] = CONV_AND_NORM
+) -> dict[str, Parameter]:
     """Declare the running statistics of `layers.conv_norm_act`."""
-    return norm_buffers(f"{name}.{index + 1}", out_channels)
+    return norm_buffers(f"{name}.{parts[1]}", out_channels)
+
+
+def round_channels(wanted: float, least: int = 8) -> int:
+    """Round a number of channels to a multiple of 8, as MobileNet's authors do, but not down by more than a tenth.
+
+    Examples
+    --------
+    >>> [round_channels(wanted) for wanted in (3, 11, 12, 20, 84)]
+    [8, 16, 16, 24, 88]
+    """
+    rounded = max(least, 8 * int(wanted / 8 + 0.5))
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
 
 
 def weight_and_bias(

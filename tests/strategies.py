@@ -30,10 +30,13 @@ from npattn.oracle.strategies import (
     se_modules,
     seeds,
     sge_modules,
+    shuffle_modules,
     simam_modules,
     sizes,
+    sk_modules,
     sliding_window_modules,
     soft_hard_modules,
+    split_modules,
 )
 
 __all__ = [
@@ -68,10 +71,13 @@ __all__ = [
     "se_modules",
     "seeds",
     "sge_modules",
+    "shuffle_modules",
     "simam_modules",
     "sizes",
+    "sk_modules",
     "sliding_window_modules",
     "soft_hard_modules",
+    "split_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
@@ -85,6 +91,8 @@ SMALL_MODULES = {
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+    "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
+    "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])

@@ -421,7 +421,7 @@ ANYTHING = ANY_ARRAY | st.none() | st.booleans() | st.floats() | st.text() | st.
 @given(st.sampled_from(SYSTEMS), ANYTHING, st.sampled_from(["x", "params", "a parameter", "dy", "checkpoint"]))
 def test_nothing_that_is_passed_fails_in_more_than_one_line(system, value, place):
     module, params, x, call = arguments(system)
-    name = next(iter(params))
+    name = next(iter(params), "weight")
     calls = {
         "x": lambda: call(value),
         "params": lambda: call(x, value),
@@ -746,7 +746,7 @@ def test_entry_of_a_checkpoint_that_holds_no_floating_point_is_named(system, pre
 def test_integer_tensor_in_a_checkpoint_is_named(system):
     torch = pytest.importorskip("torch")
     module, params, _, _ = arguments(system)
-    name = next(iter(params))
+    name = next(iter(params), "weight")
     with refused(TypeError, f"{module}.from_state_dict: ", name, "has dtype int64; expected floating point"):
         module.from_state_dict(params | {name: torch.ones(params[name].shape, dtype=torch.int64)})
 

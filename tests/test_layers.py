@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import gc
 import weakref
 
@@ -43,8 +44,8 @@ MAP = 2, 3, 4, 5
 CONV = layers.conv_parameters("conv", 2, 3, 3)
 NORM = norm_parameters("bn", 3), norm_buffers("bn", 3)
 BRANCH = (
-    layers.conv_norm_act_parameters("convs.4", 2, 3, 3, index=1),
-    layers.conv_norm_act_buffers("convs.4", 2, index=1),
+    layers.conv_norm_act_parameters("convs.4", 2, 3, 3, parts=("1", "2")),
+    layers.conv_norm_act_buffers("convs.4", 2, parts=("1", "2")),
 )
 CASES = {
     "conv": Case(lambda x, p: layers.conv(x, p, "conv", padding=2, dilation=2), MAP, CONV),
@@ -65,16 +66,13 @@ CASES = {
     "layer norm": Case(lambda x, p: layers.layer_norm(x, p, "norm"), (4, 3), norm_parameters("norm", 3)),
     "score": Case(lambda x, p: layers.score(x, p, "score"), (2, 3, 6), layers.conv_parameters("score", 1, 3)),
     "scale": Case(lambda x, p: layers.scale(x, p, "gamma"), MAP, {"gamma": zeros(1)}),
-    "scale by channels": Case(lambda x, p: layers.scale(x, p, "weight"), MAP, {"weight": zeros(1, MAP[1], 1, 1)}),
-    "shift": Case(lambda x, p: layers.shift(x, p, "bias"), MAP, {"bias": zeros(1)}),
-    "shift by channels": Case(lambda x, p: layers.shift(x, p, "bias"), MAP, {"bias": zeros(1, MAP[1], 1, 1)}),
     "batch norm": Case(lambda x, p: batch_norm(x, p, "bn", training=False), MAP, *NORM),
     "batch norm in training": Case(lambda x, p: batch_norm(x, p, "bn", training=True), MAP, *NORM),
     "conv, norm, act": Case(
-        lambda x, p: conv_norm_act(x, p, "convs.4", training=False, index=1, dilation=2), MAP, *BRANCH
+        lambda x, p: conv_norm_act(x, p, "convs.4", training=False, parts=("1", "2"), dilation=2), MAP, *BRANCH
     ),
     "conv, norm, act in training": Case(
-        lambda x, p: conv_norm_act(x, p, "convs.4", training=True, index=1), MAP, *BRANCH
+        lambda x, p: conv_norm_act(x, p, "convs.4", training=True, parts=("1", "2")), MAP, *BRANCH
     ),
 }
 every_layer = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -167,6 +165,23 @@ def test_batch_norm_names_its_new_running_statistics_and_has_none_outside_of_tra
         np.testing.assert_array_equal(found, new)
     (_, running), _ = layers.batch_norm(x, params, "bn", training=False)
     assert running == {}
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_conv_norm_act_with_a_stride_has_every_so_manieth_position_of_the_whole(kernel_size, stride):
+    parts = "conv", "bn"
+    declared = layers.conv_norm_act_parameters("a", 6, 1, kernel_size, parts=parts)
+    declared |= layers.conv_norm_act_buffers("a", 6, parts=parts)
+    assert list(declared)[:2] == ["a.conv.weight", "a.bn.weight"]
+    params = {name: parameter.draw(np.random.RandomState(2), generic=True) for name, parameter in declared.items()}
+    layer = functools.partial(layers.conv_norm_act, normal(*MAP), params, "a", training=False, parts=parts, groups=3)
+    (whole, _), _ = layer(activation="silu")
+    (some, _), _ = layer(activation="silu", stride=stride)
+    np.testing.assert_allclose(some, whole[:, :, ::stride, ::stride], rtol=1e-12)
+    (rectified, _), _ = layer()
+    assert (rectified >= 0).all()
+    assert (whole < 0).any()
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 3])

@@ -19,10 +19,13 @@ from npattn.attention.pixel_correlation import PixelCorrelation
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
+from npattn.attention.selective_kernel import SelectiveKernel
+from npattn.attention.shuffle import ShuffleAttention
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
 from npattn.attention.spatial_group import SpatialGroupEnhance
+from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.module import Module
 
@@ -42,6 +45,7 @@ CATALOGUE: dict[str, type[Module]] = {
         CoordinateAttention,
         SimAM,
         SpatialGroupEnhance,
+        ShuffleAttention,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -49,6 +53,8 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
+        SelectiveKernel,
+        SplitAttention,
         Residual,
         HardAttention,
         SoftHardAttention,
@@ -77,10 +83,13 @@ __all__ = [
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
+    "SelectiveKernel",
+    "ShuffleAttention",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
     "SpatialGroupEnhance",
+    "SplitAttention",
     "SqueezeExcitation",
     "diversity_penalty",
     "equivariance_loss",

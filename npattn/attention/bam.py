@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npattn import layers, ops
-from npattn.checks import check_images
+from npattn.calls import require_several_images
 from npattn.fields import boolean, choice, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters
@@ -97,6 +97,7 @@ class BAM(Module):
     """
 
     key: ClassVar = "bam"
+    family: ClassVar = "both"
     paper: ClassVar = Paper(
         title="BAM: Bottleneck Attention Module",
         authors="Park, Woo, Lee, Kweon",
@@ -143,8 +144,7 @@ class BAM(Module):
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the channel branch's norm sees one value a channel."""
         super().check_inputs(inputs)
-        if self.training:
-            check_images(self, inputs[0])
+        require_several_images(self, inputs[0])
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Ask channels and positions, join what they say, gate. The tags are the derivation's equation numbers."""

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import functools
-import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import brief, check_images, describe_type, require_integers
-from npattn.fields import boolean, checked, integer
+from npattn.calls import require_several_images
+from npattn.fields import boolean, integer, integers
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter
 from npattn.typing import Array, Params
 
-
-def check_rates(system: str, name: str, rates: Any) -> tuple[int, ...]:
-    """Refuse what is no tuple of at least one rate; a list is kept as a tuple."""
-    if not isinstance(rates, (tuple, list)):
-        raise TypeError(f"{system}: {name}={brief(rates)} is {describe_type(rates)}; expected a tuple of ints")
-    if not rates:
-        raise ValueError(f"{system}: {name}={rates}; expected at least one rate, such as (12, 24, 36)")
-    require_integers(system, **{f"{name}[{i}]": rate for i, rate in enumerate(rates)})
-    return tuple(rates)
+BEHIND_POOL = "1", "2"
+"""What torchvision calls convolution and norm of the branch that begins with a pool."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +75,7 @@ class MultiScaleConcat(Module):
     """
 
     key: ClassVar = "multi-scale"
+    family: ClassVar = "other"
     paper: ClassVar = Paper(
         title="Rethinking Atrous Convolution for Semantic Image Segmentation",
         authors="Chen, Papandreou, Schroff, Adam",
@@ -94,7 +87,7 @@ class MultiScaleConcat(Module):
 
     in_channels: int = integer(least=1)
     out_channels: int = integer(least=1)
-    rates: tuple[int, ...] = checked(check_rates, default=(12, 24, 36))
+    rates: tuple[int, ...] = integers(least=1, default=(12, 24, 36))
     training: bool = boolean(default=False)
 
     @classmethod
@@ -131,7 +124,7 @@ class MultiScaleConcat(Module):
         declared = layers.conv_norm_act_parameters("convs.0", out_channels, in_channels)
         for i, _ in enumerate(self.rates, start=1):
             declared |= layers.conv_norm_act_parameters(f"convs.{i}", out_channels, in_channels, kernel_size=3)
-        declared |= layers.conv_norm_act_parameters(self.image_branch, out_channels, in_channels, index=1)
+        declared |= layers.conv_norm_act_parameters(self.image_branch, out_channels, in_channels, parts=BEHIND_POOL)
         return declared | layers.conv_norm_act_parameters("project", out_channels, (len(self.rates) + 2) * out_channels)
 
     def buffers(self) -> dict[str, Parameter]:
@@ -139,14 +132,13 @@ class MultiScaleConcat(Module):
         declared = layers.conv_norm_act_buffers("convs.0", self.out_channels)
         for i, _ in enumerate(self.rates, start=1):
             declared |= layers.conv_norm_act_buffers(f"convs.{i}", self.out_channels)
-        declared |= layers.conv_norm_act_buffers(self.image_branch, self.out_channels, index=1)
+        declared |= layers.conv_norm_act_buffers(self.image_branch, self.out_channels, parts=BEHIND_POOL)
         return declared | layers.conv_norm_act_buffers("project", self.out_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the norm behind the pool sees one value a channel."""
         super().check_inputs(inputs)
-        if self.training:
-            check_images(self, inputs[0])
+        require_several_images(self, inputs[0])
 
     def forward(self, params: Params, x: Array, drop: Array | None = None) -> Pass:
         """Read at every distance, join, mix, drop. The tags are the equation numbers of the derivation."""
@@ -155,7 +147,7 @@ class MultiScaleConcat(Module):
         results = [layer(x, name=f"convs.{i}", dilation=r) for i, r in enumerate(self.rates, 1)]  # (2)
         far, backs_far = zip(*results, strict=True)
         p, back_pool = ops.average_pool(x, axis=(2, 3))                                           # (3)
-        (q, running_image), back_image = layer(p, name=self.image_branch, index=1)                # (4)
+        (q, running_image), back_image = layer(p, name=self.image_branch, parts=BEHIND_POOL)      # (4)
         g, back_resize = ops.resize_bilinear(q, x.shape[2:])                                      # (5)
         v, back_join = ops.concatenate((near, *(u for u, _ in far), g), axis=1)                   # (6)
         (y, running_mix), back_mix = layer(v, name="project")                                     # (7)
@@ -174,14 +166,9 @@ class MultiScaleConcat(Module):
             dx_far, grads_far = zip(*gradients, strict=True)
             dx_near, grads_near = back_near(dnear)                                                # (1')
             dx, _ = ops.add(dx_image, *dx_far, dx_near)
-            grads = merge(grads_near, *grads_far, grads_image, grads_mix)
+            grads = layers.merge(grads_near, *grads_far, grads_image, grads_mix)
             return (dx, None) if drop is not None else dx, grads
 
         means = v.reshape(len(x), len(self.rates) + 2, self.out_channels, *x.shape[2:]).mean(axis=2)
-        running = merge(running_near, *(new for _, new in far), running_image, running_mix)
+        running = layers.merge(running_near, *(new for _, new in far), running_image, running_mix)
         return Pass(y, backward, attention={"branches": means}, buffers=running)
-
-
-def merge(*named: dict[str, Array]) -> dict[str, Array]:
-    """Put what several layers name into one dict."""
-    return functools.reduce(operator.or_, named)

@@ -26,7 +26,7 @@ from npattn.ops.global_pooling import (
     global_max_pool,
     global_pools,
 )
-from npattn.ops.joining import concatenate, repeat, split
+from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
 from npattn.ops.linear import linear
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
@@ -44,6 +44,7 @@ __all__ = [
     "affinity_sums",
     "average_pool",
     "batch_norm",
+    "channel_shuffle",
     "concatenate",
     "conv1d",
     "conv2d",

@@ -31,10 +31,13 @@ from npattn.attention import (
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
+    SelectiveKernel,
+    ShuffleAttention,
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
     SpatialGroupEnhance,
+    SplitAttention,
     SqueezeExcitation,
 )
 from npattn.checks import require_choice
@@ -51,6 +54,8 @@ __all__ = ["cases", "inputs", "modules", "parameters"]
 Modules = st.SearchStrategy[Module]
 Sizes = st.SearchStrategy[int]
 
+NORMS_BEHIND_POOLS = MultiScaleConcat, SelectiveKernel, SplitAttention
+"""Systems in which batch norm stands behind a pool."""
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 2**31 - 1)
 channels = st.integers(1, 9)
@@ -125,6 +130,13 @@ def coordinate_modules(training: bool = False) -> Modules:
         explicit=st.booleans(),
         reduction=st.sampled_from([1, 2, 32]),
     )
+
+
+def shuffle_modules() -> Modules:
+    def cut(groups: int, each: int) -> ShuffleAttention:
+        return ShuffleAttention(2 * groups * each, groups)
+
+    return st.builds(cut, groups=st.integers(1, 3), each=st.integers(1, 3))
 
 
 def simam_modules() -> Modules:
@@ -243,6 +255,44 @@ def multi_scale_modules(training: bool = False) -> Modules:
     )
 
 
+@st.composite
+def sk_modules(draw: st.DrawFn, training: bool = False) -> SelectiveKernel:
+    kernel_sizes = tuple(draw(st.lists(st.sampled_from([1, 3, 5, 7]), min_size=2, max_size=3)))
+    split, groups = draw(st.booleans()), draw(st.sampled_from([1, 1, 2]))
+    parts = groups * (len(kernel_sizes) if split else 1)
+    return SelectiveKernel(
+        in_channels=parts * draw(st.integers(1, 3)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel_sizes=kernel_sizes,
+        dilated=draw(st.booleans()),
+        split_input=split,
+        stride=draw(st.sampled_from([1, 1, 2])),
+        groups=groups,
+        hidden=draw(st.none() | st.integers(3, 5)),  # of one or two a rectifier may let none pass
+        activation=draw(excitation["activation"]),
+        training=training,
+    )
+
+
+@st.composite
+def split_modules(draw: st.DrawFn, training: bool = False) -> SplitAttention:
+    groups, radix = draw(st.sampled_from([1, 1, 2])), draw(st.integers(1, 3))
+    return SplitAttention(
+        in_channels=groups * radix * draw(st.integers(1, 2)),
+        out_channels=groups * draw(st.integers(1, 3)),
+        kernel_size=draw(st.sampled_from([3, 1])),
+        stride=draw(st.sampled_from([1, 1, 2])),
+        dilation=draw(st.sampled_from([1, 2])),
+        groups=groups,
+        radix=radix,
+        hidden=groups * draw(st.integers(3, 4)),  # of one or two a rectifier may let none pass
+        activation=draw(excitation["activation"]),
+        batch_norm=draw(st.booleans()) or training,
+        bias=draw(st.booleans()) and not training,  # which a norm takes away again
+        training=training,
+    )
+
+
 def hard_modules() -> Modules:
     return st.builds(HardAttention, channels)
 
@@ -280,6 +330,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
     "sge": sge_modules,
+    "shuffle": shuffle_modules,
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
@@ -287,6 +338,8 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
+    "sk": lambda: sk_modules() | sk_modules(training=True),
+    "split": lambda: split_modules() | split_modules(training=True),
     "residual": residual_modules,
     "hard": hard_modules,
     "soft-hard": soft_hard_modules,
@@ -373,7 +426,7 @@ def map_sizes(
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
         if isinstance(module, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
             b, h, w = max(b, 3), max(h, module.extent + 1), max(w, module.extent + 1)
-        if isinstance(module, (MultiScaleConcat, BAM)):  # one of its norms sees a value an image
+        if isinstance(module, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM)):  # a norm sees a value an image
             b = max(b, 3)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))

@@ -109,6 +109,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "shuffle": [{"groups": 1}, {"groups": 16}],
+    "sk": [
+        *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
+        *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
+    ],
+    "split": [
+        *({"radix": 1}, {"radix": 4}, {"groups": 2}, {"stride": 2}, {"dilation": 2}, {"kernel_size": 1}),
+        *({"out_channels": 2}, {"batch_norm": False}, {"bias": True}, {"activation": "silu"}),
+    ],
     "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
     "residual": [
         {"inner": Residual(SqueezeExcitation(16))},
@@ -286,13 +295,19 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
     channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
         changes["inner"] = fit(given["inner"], channels, positions, {})
-    if channels:
-        changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
-        for name in ("heads", "groups"):
-            if name in given:
-                changes[name] = max(parts for parts in range(1, given[name] + 1) if channels % parts == 0)
     if "k" in given:
         changes["k"] = min(given["k"], positions)
+    if not channels:
+        return replace(module, **{**changes, **fixed})
+    changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
+    if "split_input" in given and channels % len(given["kernel_sizes"]):
+        changes["split_input"] = False
+    if "radix" in given and channels % given["radix"]:
+        changes["radix"] = 1
+    for name in given.keys() & {"heads", "groups"}:
+        for parts in range(given[name], 0, -1):  # the most that share the channels out evenly
+            with contextlib.suppress(ValueError):
+                return replace(module, **{**changes, name: parts, **fixed})
     return replace(module, **{**changes, **fixed})
 
 

@@ -23,6 +23,7 @@ from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.sampling import draw_sampling
 from npattn.pictures.scene import Scene, make_scene
 from npattn.pictures.scores import draw_scores
+from npattn.pictures.selection import draw_selection
 from npattn.pictures.top_k import draw_top_k
 from npattn.pictures.variants import NUM_VARIANTS, draw_variants
 from npattn.pictures.windows import draw_windows
@@ -44,6 +45,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),
+    "branch_weights": (draw_selection, 4.2),
     "similarity": (draw_refinement, 4.4),
     "selected": (draw_sampling, 4.8),
 }

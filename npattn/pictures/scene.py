@@ -70,7 +70,7 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     large = {
         name: value
         for name, value in LARGE_HYPERPARAMETERS.items()
-        if isinstance(getattr(module, name, None), type(value))
+        if isinstance(getattr(module, name, None), type(value)) and (name != "stride" or hasattr(module, "window"))
     }
     module = replace(module, **large)
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps

@@ -183,7 +183,7 @@ def test_the_mask_is_asked_for_in_training_alone():
         ({"in_channels": 0}, ValueError, "in_channels=0; expected an integer of at least 1"),
         ({"out_channels": 2.0}, TypeError, "out_channels=2.0 is a float; expected an int"),
         ({"rates": 12}, TypeError, "rates=12 is an int; expected a tuple of ints"),
-        ({"rates": ()}, ValueError, "expected at least one rate"),
+        ({"rates": ()}, ValueError, "expected at least one integer, such as"),
         ({"rates": (6, 0)}, ValueError, "rates\\[1\\]=0; expected an integer of at least 1"),
         ({"rates": (6.0,)}, TypeError, "rates\\[0\\]=6.0 is a float; expected an int"),
         ({"training": 1}, TypeError, "training=1 is an int; expected True or False"),

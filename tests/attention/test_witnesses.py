@@ -1,4 +1,4 @@
-"""SE, ECA, CBAM and global context beside timm's and torchvision's: state dicts as they are, values, gradients."""
+"""Systems beside timm's and torchvision's: state dicts as they are, values, gradients."""
 
 import contextlib
 import importlib
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn import CBAM, EfficientChannelAttention, GlobalContext, SqueezeExcitation
+from npattn import CBAM, EfficientChannelAttention, GlobalContext, SelectiveKernel, SplitAttention, SqueezeExcitation
 from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
 from tests.strategies import seeds
 
@@ -22,6 +22,11 @@ TIMM = {
     "ecaresnet50t": ({}, 16),
     "gcresnet33ts": ({}, 10),
     "gc_efficientnetv2_rw_t": ({}, 29),
+    "skresnet18": ({}, 8),
+    "skresnet50": ({}, 16),
+    "skresnext50_32x4d": ({}, 16),
+    "resnest14d": ({}, 4),
+    "resnest50d_4s2x40d": ({}, 16),
     "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
 }
 """Models by name, how they are made, and how many attention modules they have."""
@@ -129,10 +134,10 @@ def test_cbam_and_each_of_its_gates_is_timms(options, seed):
         mlp_bias=options["bias"],
     )
     module, state = CBAM(**options), draw(block, seed).state_dict()
-    assert_witnessed(module, block, state, seed=seed, times=10)
+    assert_witnessed(module, block, state, seed=seed)
     for part, gate in (("channel", module.channel_gate), ("spatial", module.spatial_gate)):
         block.zero_grad()
-        assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed, times=10)
+        assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed)
 
 
 @given(contexts, seeds)
@@ -157,3 +162,87 @@ def test_global_context_is_timms(options, seed):
 def test_timms_global_context_is_ours_by_default_where_nothing_is_rounded(channels):
     block = timm_layers().GlobalContext(channels)
     assert_witnessed(GlobalContext(channels), draw(block), block.state_dict())
+
+
+selections = st.fixed_dictionaries(
+    {
+        "in_channels": st.sampled_from([12, 24]),
+        "out_channels": st.sampled_from([6, 12]),
+        "kernel_sizes": st.sampled_from([(3, 5), (3, 3), (3, 5, 7), (5, 3)]),
+        "dilated": st.booleans(),
+        "split_input": st.booleans(),
+        "stride": st.sampled_from([1, 2]),
+        "groups": st.sampled_from([1, 2]),
+        "hidden": st.integers(1, 5),
+        "activation": OPTIONS["activation"],
+        "training": st.booleans(),
+    }
+)
+
+
+@given(selections, seeds)
+@settings(max_examples=20)
+def test_selective_kernels_are_timms(options, seed):
+    layers = timm_layers()
+    block = layers.SelectiveKernel(
+        options["in_channels"],
+        options["out_channels"],
+        list(options["kernel_sizes"]),
+        stride=options["stride"],
+        groups=options["groups"],
+        rd_channels=options["hidden"],
+        keep_3x3=options["dilated"],
+        split_input=options["split_input"],
+        act_layer=layers.get_act_layer(options["activation"]),
+    )
+    module, state = SelectiveKernel(**options), draw(block, seed).state_dict()
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24, 312])
+def test_timms_selective_kernels_are_ours_by_default(channels):
+    block = timm_layers().SelectiveKernel(channels)
+    assert_witnessed(SelectiveKernel(channels), draw(block), block.state_dict())
+
+
+mixtures = st.fixed_dictionaries(
+    {
+        "in_channels": st.sampled_from([12, 24]),
+        "out_channels": st.sampled_from([6, 12]),
+        "kernel_size": st.sampled_from([1, 3]),
+        "stride": st.sampled_from([1, 2]),
+        "groups": st.sampled_from([1, 2]),
+        "radix": st.integers(1, 3),
+        "hidden": st.sampled_from([2, 4]),
+        "activation": OPTIONS["activation"],
+        "batch_norm": st.booleans(),
+        "bias": st.booleans(),
+        "training": st.booleans(),
+    }
+)
+
+
+@given(mixtures, seeds)
+@settings(max_examples=20)
+def test_split_attention_is_timms(options, seed):
+    layers, torch = timm_layers(), importlib.import_module("torch")
+    block = layers.SplitAttn(
+        options["in_channels"],
+        options["out_channels"],
+        options["kernel_size"],
+        stride=options["stride"],
+        groups=options["groups"],
+        bias=options["bias"],
+        radix=options["radix"],
+        rd_channels=options["hidden"],
+        act_layer=layers.get_act_layer(options["activation"]),
+        norm_layer=torch.nn.BatchNorm2d if options["batch_norm"] else None,
+    )
+    module, state = SplitAttention(**options), draw(block, seed).state_dict()
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24, 312])
+def test_timms_split_attention_is_ours_by_default_but_for_the_norms(channels):
+    block = timm_layers().SplitAttn(channels)
+    assert_witnessed(SplitAttention(channels, batch_norm=False), draw(block), block.state_dict())

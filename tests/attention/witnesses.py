@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from npattn import CBAM, EfficientChannelAttention, GlobalContext, SqueezeExcitation
+from npattn import CBAM, EfficientChannelAttention, GlobalContext, SelectiveKernel, SplitAttention, SqueezeExcitation
 
 ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu", "Hardswish": "hard_swish", "HardSwish": "hard_swish"}
 GATES = {"Sigmoid": "sigmoid", "Hardsigmoid": "hard_sigmoid", "HardSigmoid": "hard_sigmoid"}
@@ -30,7 +30,16 @@ def installed(library):
 
 def is_attention(block):
     """Tell whether a module of timm or torchvision is one that has a counterpart here."""
-    kinds = {"SEModule", "SqueezeExcite", "SqueezeExcitation", "EcaModule", "CbamModule", "GlobalContext"}
+    kinds = {
+        "SEModule",
+        "SqueezeExcite",
+        "SqueezeExcitation",
+        "EcaModule",
+        "CbamModule",
+        "GlobalContext",
+        "SelectiveKernel",
+        "SplitAttn",
+    }
     return type(block).__name__ in kinds
 
 
@@ -46,6 +55,10 @@ def counterpart(block, channels, training=False):
         )
     if type(block).__name__ == "GlobalContext":
         return global_context(block)
+    if type(block).__name__ == "SelectiveKernel":
+        return selective_kernel(block, training)
+    if type(block).__name__ == "SplitAttn":
+        return split_attention(block, training)
     return SqueezeExcitation(**excitation(block))
 
 
@@ -61,6 +74,43 @@ def global_context(block):
         activation=ACTIVATIONS[type(some.act).__name__],
         gate=GATES[type(block.gate).__name__],
         eps=some.norm.eps,
+    )
+
+
+def selective_kernel(block, training=False):
+    """Ours with what timm's block has."""
+    convs = [path.conv for path in block.paths]
+    spans = tuple(conv.dilation[0] * (conv.kernel_size[0] - 1) + 1 for conv in convs)
+    return SelectiveKernel(
+        block.in_channels,
+        block.out_channels,
+        spans,
+        dilated=any(conv.dilation[0] > 1 for conv in convs),
+        split_input=block.split_input,
+        stride=convs[0].stride[0],
+        groups=convs[0].groups,
+        hidden=block.attn.fc_reduce.out_channels,
+        activation=ACTIVATIONS[type(block.paths[0].bn.act).__name__],
+        training=training,
+    )
+
+
+def split_attention(block, training=False):
+    """Ours with what timm's block has."""
+    conv = block.conv
+    return SplitAttention(
+        conv.in_channels,
+        block.fc1.in_channels,
+        conv.kernel_size[0],
+        stride=conv.stride[0],
+        dilation=conv.dilation[0],
+        groups=block.fc1.groups,
+        radix=block.radix,
+        hidden=block.fc1.out_channels // block.radix,
+        activation=ACTIVATIONS[type(block.act0).__name__],
+        batch_norm=type(block.bn0).__name__ == "BatchNorm2d",
+        bias=conv.bias is not None,
+        training=training,
     )
 
 
@@ -96,17 +146,16 @@ def draw(block, seed=0):
     return block
 
 
-def assert_witnessed(module, block, state, prefix="", *, seed=0, times=1):
-    """Hold output, gradients and running statistics to those of theirs, whose state dict is loaded as it is.
-
-    In their running statistics a batch has `times` the weight that it has in ours.
-    """
+def assert_witnessed(module, block, state, prefix="", seed=0):
+    """Hold output, gradients and running statistics to those of theirs, whose state dict is loaded as it is."""
     import torch
 
     params = module.from_state_dict(state, prefix)
     before = {name: value.copy() for name, value in params.items()}
     random = np.random.RandomState(seed)
-    x, dy = random.standard_normal((2, 3, module.channels, 4, 5))
+    x = random.standard_normal((3, module.channels, 4, 5))
+    [shape] = module.output_shapes(3, 4, 5).values()
+    dy = random.standard_normal(shape)
     leaf = torch.tensor(x, requires_grad=True)
     block.train(getattr(module, "training", False))
     expected = block(leaf * 1.0)  # a copy: some write to what they are given
@@ -119,11 +168,13 @@ def assert_witnessed(module, block, state, prefix="", *, seed=0, times=1):
     after = module.from_state_dict(block.state_dict())  # a gradient is laid out as its parameter is
     theirs = module.from_state_dict(gradients | dict(block.named_buffers()))
     assert grads.keys() == module.parameter_shapes().keys()
-    largest = max((np.abs(theirs[name]).max() for name in grads), default=0)
-    for name, gradient in grads.items():  # that of a score's bias is rounding alone
-        agree(gradient, theirs[name], name, 1e-3 * largest)
+    # That of a score's bias is rounding alone.
+    smallest = 1e-3 * max((np.abs(theirs[name]).max() for name in grads), default=0)
+    for name, gradient in grads.items():
+        agree(gradient, theirs[name], name, smallest)
+    weight = 10 if module.key.startswith("cbam") else 1  # that of a batch in timm, in units of that here
     for name, value in run.buffers.items():
-        agree(times * (value - before[name]), after[name] - before[name], name)
+        agree(weight * (value - before[name]), after[name] - before[name], name)
 
 
 def agree(ours, theirs, name="", smallest=1e-290):

@@ -48,6 +48,8 @@ SHAPES = {
     "mhsa": (1, 256, 48, 48),
     "sdpa": (1, 64, 2048, 2048),
     "multi-scale": (2, 512, 33, 33),
+    "sk": (8, 256, 28, 28),
+    "split": (8, 256, 28, 28),
     "hard": (8, 512, 14, 14),
     "soft-hard": (8, 512, 14, 14),
     "pcm": (1, 192, 48, 48),
@@ -61,6 +63,8 @@ OWN_OPTIONS = {
     "ge": {"extra_params": False, "extent": 2},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
+    "sk": {"stride": 1},
+    "split": {"stride": 1, "hidden": None},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""

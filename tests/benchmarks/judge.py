@@ -116,7 +116,7 @@ def modules_of(key):
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
         "ge": lambda: [
             npattn.GatherExcite(channels=20, reduction=4),
-            npattn.GatherExcite(channels=20, reduction=4, extent=4, extra_params=True),
+            npattn.GatherExcite(channels=20, reduction=4, extent=2),
         ],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
@@ -132,6 +132,15 @@ def modules_of(key):
             npattn.GlobalContext(channels=20, reduction=4, attention=False),
         ],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
+        "sk": lambda: [
+            npattn.SelectiveKernel(in_channels=12, out_channels=8, split_input=False, hidden=5),
+            npattn.SelectiveKernel(in_channels=12, kernel_sizes=(3, 5, 7), groups=2, hidden=5, training=True),
+        ],
+        "shuffle": lambda: [npattn.ShuffleAttention(channels=12, groups=2)],
+        "split": lambda: [
+            npattn.SplitAttention(in_channels=12, out_channels=8, groups=2, hidden=4),
+            npattn.SplitAttention(in_channels=12, radix=3, hidden=3, training=True),
+        ],
         "residual": lambda: [npattn.Residual(npattn.CBAM.example()), npattn.Residual(npattn.PositionAttention(8))],
         "sdpa": lambda: [
             npattn.ScaledDotProductAttention(**options)
@@ -207,6 +216,18 @@ def held_out_cases(key):
         "multi-scale": lambda: [
             npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),
             npattn.MultiScaleConcat(in_channels=10, out_channels=8, rates=(2, 5), training=True),
+        ],
+        "sk": lambda: [
+            npattn.SelectiveKernel(in_channels=24, dilated=False, hidden=7),
+            npattn.SelectiveKernel(in_channels=10, out_channels=16, stride=2, activation="silu", training=True),
+        ],
+        "shuffle": lambda: [
+            npattn.ShuffleAttention(channels=24, groups=3),
+            npattn.ShuffleAttention(channels=40, groups=2),
+        ],
+        "split": lambda: [
+            npattn.SplitAttention(in_channels=24, hidden=5, stride=2),
+            npattn.SplitAttention(in_channels=16, out_channels=10, radix=4, hidden=3, activation="silu", training=True),
         ],
         "residual": lambda: [
             npattn.Residual(npattn.MultiHeadSelfAttention(channels=24, heads=4)),

@@ -26,6 +26,7 @@ SWEEPS = {
     "simam": ((8, 3), (16, 5)),
     "sge": ((4, 4), (8, 5)),
     "gc": ((6, 4), (11, 5)),
+    "shuffle": ((5, 3), (10, 4)),
     "residual": ((3, 3), (5, 4)),
     "sliding-window": ((1, 1), (1, 1)),
     "flexible-segmentation": ((4, 3), (4, 1)),
@@ -40,6 +41,8 @@ spatial gate pools, again for y; backward it reads x and dy for either gate's gr
 `simam` reads x for a channel's statistics, again for y; backward x and dy for two sums over the channel, again for dx.
 `sge` reads x for its averages, again to compare it with them, again to gate it, and writes y; backward x and dy for the
 gate's gradient, x again for the averages', dy again, and writes dx.
+`shuffle` reads x for a half's averages and the other's statistics, again for y; backward x and dy for the gates', dy
+again for dx.
 `gc` forward reads x for the scores, again for what they weigh, again to gate and shift, and writes y; backward it reads
 x and dy for the gate's gradient and the shift's, x again for that of the weights, dy again, and writes dx.
 `flexible-segmentation` writes the gated map, as it hands it out; backward needs the windows' averages of it, no map.
@@ -101,6 +104,21 @@ def bottleneck(module, channels, height, width):
     return forward, 2 * forward
 
 
+def selective_kernel(module, _, height, width):
+    """Count the branches' convolutions, whose taps lie on the map, at stride 1."""
+    read = module.read_channels // module.groups
+    taps = [taps_inside((height, width), apart) if size == 3 else height * width for size, apart in module.kernels]
+    forward = 2 * module.width * read * sum(taps)
+    return forward, 2 * forward
+
+
+def split_attention(module, channels, height, width):
+    """Count the grouped convolution, whose taps lie on the map, at stride 1."""
+    read = channels // (module.groups * module.radix)
+    forward = 2 * module.radix * module.width * read * taps_inside((height, width), module.dilation)
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -121,6 +139,8 @@ PRODUCTS = {
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
+    "sk": selective_kernel,
+    "split": split_attention,
     "pcm": pixel_correlation,
 }
 """Systems whose products decide: flops for one image, forward and backward."""

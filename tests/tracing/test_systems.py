@@ -20,6 +20,8 @@ WHOLE = {
     "coordinate": {"training": True},
     "danet": {"training": True, "size": (7, 6)},
     "multi-scale": {"training": True},
+    "sk": {"training": True},
+    "split": {"training": True},
 }
 """Hyperparameters under which every step of a system is taken."""
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
