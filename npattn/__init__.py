@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from npattn import attention, data, layers, ops, oracle, tracing
     from npattn.attention import (
+        BAM,
         CATALOGUE,
         CBAM,
         CBAMChannelGate,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         ExternalAttention,
         FlexibleAttention,
         FlexibleSegmentation,
+        GatherExcite,
         GlobalContext,
         HardAttention,
         MultiHeadSelfAttention,
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
         Residual,
         ScaledDotProductAttention,
         SelectiveKernel,
+        ShuffleAttention,
         SimAM,
         SlidingWindowSegmentation,
         SoftHardAttention,
+        SpatialGroupEnhance,
         SplitAttention,
         SqueezeExcitation,
         TripletAttention,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "BAM",
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",
@@ -63,6 +68,7 @@ __all__ = [
     "FlexibleAttention",
     "FlexibleSegmentation",
     "Flip",
+    "GatherExcite",
     "GlobalContext",
     "HardAttention",
     "Module",
@@ -78,9 +84,11 @@ __all__ = [
     "Residual",
     "ScaledDotProductAttention",
     "SelectiveKernel",
+    "ShuffleAttention",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SpatialGroupEnhance",
     "SplitAttention",
     "SqueezeExcitation",
     "Transform",

@@ -37,6 +37,7 @@ from npattn.parameters import (
 from npattn.typing import Array, Backward, Params
 
 __all__ = [
+    "affine",
     "batch_norm",
     "conv",
     "conv1d",
@@ -44,12 +45,14 @@ __all__ = [
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "group_norm",
     "layer_norm",
     "linear",
     "linear_parameters",
     "merge",
     "scale",
     "score",
+    "shift",
     "submodule",
 ]
 
@@ -158,6 +161,29 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
     return named(functools.partial(ops.layer_norm, eps=eps), x, params, [f"{name}.weight", f"{name}.bias"])
 
 
+def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array, Backward]:
+    """Give groups of channels of a map, (B, C, H, W), a learnt mean and variance, as `ops.group_norm`.
+
+    Parameters
+    ----------
+    x, params, name
+        ``name.weight`` and ``name.bias`` are (C,).
+    groups : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"gn.weight": np.array([1.0, 2.0]), "gn.bias": np.zeros(2)}
+    >>> n, backward = group_norm(np.array([[[[1.0]], [[3.0]]]]), params, "gn", 1)
+    >>> n.ravel().round(3)
+    array([-1.,  2.])
+    >>> dx, grads = backward(n)
+    >>> {name: gradient.round(3) for name, gradient in grads.items()}
+    {'gn.weight': array([1., 2.]), 'gn.bias': array([-1.,  2.])}
+    """
+    return named(functools.partial(ops.group_norm, groups=groups), x, params, [f"{name}.weight", f"{name}.bias"])
+
+
 def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
     """Score every position of a map laid out in a row, (B, C, N) to (B, N), as `ops.score`.
 
@@ -178,12 +204,12 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Multiply by one learnt number, as `ops.gate`.
+    """Multiply by learnt numbers, as `ops.gate`.
 
     Parameters
     ----------
     x, params, name
-        ``name`` is the number's own, (1,).
+        ``name`` is the numbers' own: (1,) for one, or as many as stand along an axis of `x`, (1, C, 1, 1).
 
     Examples
     --------
@@ -193,6 +219,57 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     array([[10., 20.]])
     """
     return named(ops.gate, x, params, [name])
+
+
+def shift(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
+    """Add learnt numbers, as `ops.shift`.
+
+    Parameters
+    ----------
+    x, params, name
+        As `scale`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, backward = shift(np.array([[1.0, 2.0]]), {"bias": np.array([10.0])}, "bias")
+    >>> dx, grads = backward(y)
+    >>> grads
+    {'bias': array([23.])}
+    """
+    return named(ops.shift, x, params, [name])
+
+
+def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Backward]:
+    """Give every channel a learnt scale and shift: y = w x + b.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    weight, bias : str
+        The names of the two, (1, C, 1, 1) each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"scale": np.full((1, 1, 1, 1), 2.0), "shift": np.ones((1, 1, 1, 1))}
+    >>> y, backward = affine(np.array([[[[3.0, 4.0]]]]), params, "scale", "shift")
+    >>> y
+    array([[[[7., 9.]]]])
+    >>> dx, grads = backward(np.ones_like(y))
+    >>> {name: gradient.ravel() for name, gradient in grads.items()}
+    {'scale': array([7.]), 'shift': array([2.])}
+    """
+    scaled, back_scale = scale(x, params, weight)
+    y, back_shift = shift(scaled, params, bias)
+
+    def backward(dy):
+        dscaled, grads_shift = back_shift(dy)
+        dx, grads_scale = back_scale(dscaled)
+        return dx, grads_scale | grads_shift
+
+    return y, backward
 
 
 def batch_norm(

@@ -1,5 +1,6 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
+from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
@@ -12,6 +13,7 @@ from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.external import ExternalAttention
 from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
+from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
@@ -22,9 +24,11 @@ from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
 from npattn.attention.selective_kernel import SelectiveKernel
+from npattn.attention.shuffle import ShuffleAttention
 from npattn.attention.simam import SimAM
 from npattn.attention.sliding_window import SlidingWindowSegmentation
 from npattn.attention.soft_hard import SoftHardAttention
+from npattn.attention.spatial_group import SpatialGroupEnhance
 from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.attention.triplet import TripletAttention
@@ -35,15 +39,19 @@ CATALOGUE: dict[str, type[Module]] = {
     for system in (
         SqueezeExcitation,
         EfficientChannelAttention,
+        GatherExcite,
         FlexibleAttention,
         SlidingWindowSegmentation,
         FlexibleSegmentation,
         CBAM,
         CBAMChannelGate,
         CBAMSpatialGate,
+        BAM,
         CoordinateAttention,
         SimAM,
+        ShuffleAttention,
         TripletAttention,
+        SpatialGroupEnhance,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -65,6 +73,7 @@ CATALOGUE: dict[str, type[Module]] = {
 }
 
 __all__ = [
+    "BAM",
     "CATALOGUE",
     "CBAM",
     "CBAMChannelGate",
@@ -78,6 +87,7 @@ __all__ = [
     "ExternalAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",
+    "GatherExcite",
     "GlobalContext",
     "HardAttention",
     "MultiHeadSelfAttention",
@@ -88,9 +98,11 @@ __all__ = [
     "Residual",
     "ScaledDotProductAttention",
     "SelectiveKernel",
+    "ShuffleAttention",
     "SimAM",
     "SlidingWindowSegmentation",
     "SoftHardAttention",
+    "SpatialGroupEnhance",
     "SplitAttention",
     "SqueezeExcitation",
     "TripletAttention",

@@ -15,6 +15,8 @@ from npattn.fast import (
     masking,
     pooling,
     products,
+    resizing,
+    selecting,
     windowing,
 )
 
@@ -29,5 +31,7 @@ __all__ = [
     "masking",
     "pooling",
     "products",
+    "resizing",
+    "selecting",
     "windowing",
 ]

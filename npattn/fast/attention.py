@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from npattn.fast.blas import serial_product
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats
-from npattn.fast.threads import parallel_for
+from npattn.fast.blas import multiply, serial_product
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats, cut_axis
+from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import dot_product_attention, transpose
 from npattn.typing import Array, Backward
 
 BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 """Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
-BLOCK_QUERIES, BLOCK_KEYS = 512, 768
+BLOCK_QUERIES, BLOCK_KEYS = 576, 768
 """Queries and keys in a block of the backward pass at most."""
 MAX_NARROW = 128
 """Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
@@ -51,9 +52,9 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     ones = np.ones_like(v[..., :1, :])
     summing = np.concatenate([v, ones], axis=-2) if v.shape[-2] <= MAX_NARROW else None
 
-    def attend(block):
+    def attend(block, memory):
         at, m = block
-        e = serial_product(transpose(scaled[at][..., m]), k[at])
+        e = product_in(memory, transpose(scaled[at][..., m]), k[at])
         highest = 0 if safe else e.max(axis=-1, keepdims=True)
         if not safe:
             e -= highest
@@ -67,7 +68,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
         log_sum_exp[at][..., m] = np.log(total) if safe else highest[..., 0] + np.log(total)
 
     forward_blocks, backward_blocks = cut(lead, queries, keys)
-    parallel_for(attend, forward_blocks, products=True)
+    parallel_for(reusing_memory(attend, q, 1), forward_blocks, products=True)
 
     def backward(do):
         do = do.reshape(o.shape)
@@ -76,21 +77,23 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
         shifted_logits = product_less(scaled, k, log_sum_exp)
         shifted_ds = product_less(do, v, delta)
 
-        def differentiate(block):
+        def differentiate(block, first, second):
             at, m, n, part = block
-            s = shifted_logits(at, m, n)
+            s = shifted_logits(at, m, n, first)
             np.exp(s, out=s)
-            dv[at][..., n] += serial_product(do[at][..., m], s)
-            dz = shifted_ds(at, m, n)
+            dv[at][..., n] += product_in(second, do[at][..., m], s)
+            dz = shifted_ds(at, m, n, second)
             dz *= s
-            part[at] = sum_columns(k[at][..., n], dz)
-            dk[at][..., n] += serial_product(scaled[at][..., m], dz)
+            part[at] = sum_columns(k[at][..., n], dz, first)
+            dk[at][..., n] += product_in(first, scaled[at][..., m], dz)
 
+        compute = reusing_memory(differentiate, q, 2)
         for m, columns in backward_blocks:
             parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
             each = [(at, m, n, part) for (n, ats), part in zip(columns, parts, strict=True) for at in ats]
-            parallel_for(differentiate, each, products=True)
-            dq[..., m] = scale * functools.reduce(np.add, parts)
+            parallel_for(compute, each, products=True)
+            dq[..., m] = functools.reduce(operator.iadd, parts)
+            dq[..., m] *= scale
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
@@ -114,7 +117,8 @@ def cut(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list
         return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:-1]) for i in range(0, lead[-1], step)]
 
     forward = [(at, m) for m in rows for at in of_several(m, slice(0, keys))]
-    backward = [(m, [(n, of_several(m, n)) for n in columns]) for m in cut_evenly(queries, BLOCK_QUERIES)]
+    one_by_one = cut_axis(queries, -(-queries // BLOCK_QUERIES))
+    backward = [(m, [(n, of_several(m, n)) for n in columns]) for m in one_by_one]
     return forward, backward
 
 
@@ -126,29 +130,35 @@ def cut_evenly(length: int, most: int) -> list[slice]:
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
+def product_in(memory: Memory, a: Array, b: Array) -> Array:
+    """Multiply matrices as `serial_product` does, into memory that is used again and again."""
+    return multiply(a, b, out=memory((*a.shape[:-1], b.shape[-1])))
+
+
 def product_less(a: Array, b: Array, c: Array) -> Callable[..., Array]:
-    """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n)``.
+    """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n, memory)``.
 
     Where that is quicker, an extra channel, -c in a and 1 in b, takes c off within the product.
     """
     if a.shape[-2] <= MAX_NARROW:
         a = np.concatenate([a, -c[..., None, :]], axis=-2)
         b = np.concatenate([b, np.ones_like(b[..., :1, :])], axis=-2)
-        return lambda at, m, n: serial_product(transpose(a[at][..., m]), b[at][..., n])
+        return lambda at, m, n, memory: product_in(memory, transpose(a[at][..., m]), b[at][..., n])
 
-    def compute(at, m, n):
-        block = serial_product(transpose(a[at][..., m]), b[at][..., n])
+    def compute(at, m, n, memory):
+        block = product_in(memory, transpose(a[at][..., m]), b[at][..., n])
         block -= c[at][..., m][..., None]
         return block
 
     return compute
 
 
-def sum_columns(a: Array, weights: Array) -> Array:
+def sum_columns(a: Array, weights: Array, memory: Memory | None = None) -> Array:
     """Add up columns by weights: Σ_n a_n w_mn, (..., e, N) and (..., M, N) to (..., e, M).
 
     BLAS is quicker, up to twice, at many rows and few columns than at few rows and many columns.
     """
+    product = serial_product if memory is None else functools.partial(product_in, memory)
     if a.shape[-2] > MAX_NARROW:
-        return serial_product(a, transpose(weights))
-    return transpose(serial_product(weights, transpose(a)))
+        return product(a, transpose(weights))
+    return transpose(product(weights, transpose(a)))

@@ -95,13 +95,13 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     multiplications, vector = rows * inner * columns, min(rows, columns) == 1
     bound = MAX_SERIAL_VECTOR_PRODUCT if vector else MAX_SERIAL_PRODUCT
-    if inner == 1 or (multiplications <= bound and not np.may_share_memory(a, b)):
+    if multiplications <= bound and not np.may_share_memory(a, b):
         return np.matmul(a, b, out=out)
     gemm, flags = find_gemm(out.dtype), (a.flags, b.flags, out.flags)
     suitable = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
     if gemm is None or not suitable:
         return np.matmul(a, b, out=out)
-    if vector:
+    if vector or inner == 1:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
     if multiplications <= MAX_SMALL_BATCH:
         return multiply_in_parts(a, b, out)

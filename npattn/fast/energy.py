@@ -44,8 +44,8 @@ def inverse_energy_channel_by_channel(
         dx = np.empty_like(rows)
 
         def differentiate(block):
-            centred = rows[block] - mean[block]
-            some = centred * given[block]
+            centred, some = rows[block] - mean[block], dx[block]
+            np.multiply(centred, given[block], out=some)
             along = np.einsum("bcn,bcn->bc", some, centred)[:, :, None]
             some *= 2 * scale[block]
             centred *= 8 / degrees * scale[block] ** 2 * along
@@ -53,7 +53,6 @@ def inverse_energy_channel_by_channel(
             some -= some.mean(axis=2, keepdims=True)
             if added is not None:
                 some += added[block]
-            dx[block] = some
 
         parallel_for(differentiate, cut)
         return dx.reshape(x.shape)

@@ -14,6 +14,7 @@ What it promises, and why it can:
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 import warnings
@@ -30,7 +31,7 @@ import numpy as np
 
 from npattn.fast import blas, machine
 
-__all__ = ["num_threads", "parallel_for"]
+__all__ = ["Memory", "num_threads", "parallel_for", "reusing_memory"]
 
 Block = TypeVar("Block")
 
@@ -95,6 +96,61 @@ def parallel_for(work: Callable[[Block], Any], blocks: Iterable[Block], *, produ
         raise loop.failures[0]
     for message in sorted(set(heard)):
         warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def reusing_memory(work: Callable[..., Any], like: np.ndarray, count: int) -> Callable[[Any], None]:
+    """Give work on a block memory that blocks before it have used, which is still in the core's cache.
+
+    Parameters
+    ----------
+    work : callable
+        ``work(block, *memories)``. A memory gives an array: ``memory(shape)``, with any content, which holds until the
+        next is taken from it, or the block is done.
+    like : numpy.ndarray
+        Has the dtype of the arrays.
+    count : int
+        Memories for each block.
+
+    Returns
+    -------
+    callable
+        What `parallel_for` is given for `work`; there are as many memories as blocks are computed at the same time.
+
+    Examples
+    --------
+    >>> squares = []
+    >>> work = reusing_memory(lambda n, memory: squares.append(np.square(n, out=memory(()))[()]), np.empty(1), 1)
+    >>> parallel_for(work, [3, 4])
+    >>> sorted(squares)
+    [np.float64(9.0), np.float64(16.0)]
+    """
+    unused: deque[list[Memory]] = deque()
+
+    def work_in_memory(block):
+        try:
+            memories = unused.pop()
+        except IndexError:
+            memories = [Memory(np.empty_like(like, shape=0)) for _ in range(count)]
+        work(block, *memories)
+        unused.append(memories)
+
+    return work_in_memory
+
+
+class Memory:
+    """Memory for one array after the other."""
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self.numbers = numbers
+
+    def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array with any content; the one before must not be used any more."""
+        size = math.prod(shape)
+        if self.numbers.size < size:
+            self.numbers = np.empty_like(self.numbers, shape=size)
+        return self.numbers[:size].reshape(shape)
 
 
 class Loop:

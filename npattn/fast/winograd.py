@@ -22,8 +22,8 @@ MIRRORED = [3, 1, 2, 0]
 """Where G has the four numbers of the mirrored kernel."""
 INPUT = (np.subtract, 0, 2), (np.add, 1, 2), (np.subtract, 2, 1), (np.subtract, 1, 3)
 """Bᵀ: four numbers of four inputs, each from two of them."""
-OUTPUT = (np.add, None), (np.add, np.add), (np.add, np.subtract), (None, np.subtract)
-"""Aᵀ, column by column: how each of four products goes into two outputs."""
+OUTPUT = (None, None), (np.add, None), (np.add, np.subtract), (None, np.subtract)
+"""Aᵀ, column by column: how each of four products goes into two outputs, of which the first two are the beginning."""
 
 
 def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, Backward]:
@@ -69,118 +69,147 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
     result = [n + 2 * p - 2 for n, p in zip(size, padding, strict=True)]
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
     kernels = product(transform, weight.reshape(-1, 9).T).reshape(4, 4, out, channels)
-    planes = deal(x, padding, result)
+    planes = deal(x, padding, result, out)
     y = slide(planes, kernels, result)
 
     def backward(dy):
         # An input is read by the outputs around it through the kernel's mirror image.
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
-        dx = slide(deal(dy, [2 - p for p in padding], size), mirrored, size)
+        dx = slide(deal(dy, [2 - p for p in padding], size, channels), mirrored, size)
         dkernels = correlate(planes, dy).reshape(16, -1)
-        return dx, product(transform.T, dkernels).T.reshape(weight.shape)
+        return dx, product(dkernels.T, transform).reshape(weight.shape)
 
     return y, backward
 
 
-def deal(x, padding, result):
-    """Deal the padded map out by even and odd rows and columns: (B, C, H, W) to (2, 2, B, C, (h + 1)(w + 1) + 1).
+def deal(x, padding, result, channels=0):
+    """Deal the padded map out by even and odd rows and columns: (B, C, H, W) to (2, 2, S B, C, (h + 1)(w + 1)).
 
-    There are h × w tiles. Neighbours of a plane are two apart in the map, as tiles are; so what all tiles read with
+    A map of h × w tiles is cut into S strips of rows of tiles, few enough that a strip of so many channels stays in a
+    core's cache. Neighbours of a plane are two apart in the map, as tiles are; so what all tiles of a strip read with
     one of their 4×4 inputs lies in a row, from t = r (w + 1) + c on for the tile in row r and column c. Tiles in column
-    w are none: what comes of them is left out, and the last number is there for them to read.
+    w are none, nor those in row h: what comes of them is left out.
     """
-    height, width = (n // 2 + n % 2 + 1 for n in result)
-    planes = np.zeros_like(x, shape=(2, 2, *x.shape[:2], height * width + 1), order="C")
-    maps = planes[..., :-1].reshape(*planes.shape[:-1], height, width)
-    rows, columns = (list(lines(n, p)) for n, p in zip(x.shape[2:], padding, strict=True))
-    # One core is as quick at strided copies as two.
-    for (i, (to, own)), (j, (beside, read)) in itertools.product(enumerate(rows), enumerate(columns)):
-        maps[i, j][..., to, beside] = x[..., own, read]
-    return planes
+    batch, own, *size = x.shape
+    height, across = (n // 2 + n % 2 for n in result)
+    parts = cut(height, max(own, channels) * height * (across + 1))
+    tall = parts[0].stop + 1
+    planes = np.zeros_like(x, shape=(2, 2, len(parts), batch, own, tall, across + 1), order="C")
+    columns = list(lines(size[1], padding[1], 0, across + 1))
+
+    def fill(strip):
+        first = parts[strip].start
+        rows = lines(size[0], padding[0], first, first + tall)
+        for (i, (to, read)), (j, (beside, along)) in itertools.product(enumerate(rows), enumerate(columns)):
+            planes[i, j, strip][..., to, beside] = x[..., read, along]
+
+    parallel_for(fill, range(len(parts)))
+    return planes.reshape(2, 2, len(parts) * batch, own, tall * (across + 1))
 
 
-def lines(size, padding):
-    """Name, for even and for odd lines of a padded map, those that lie on the map: where in the plane, where in x."""
+def lines(size, padding, first, end):
+    """Name, for even and for odd lines of a padded map, those from one to another that lie on the map: which, where."""
     for parity in range(2):
-        first = (parity - padding) % 2
-        start = (first + padding) // 2
-        yield slice(start, start + len(range(first, size, 2))), slice(first, size, 2)
+        shift = parity - padding
+        start = max(first, -(shift // 2))
+        stop = max(start, min(end, (size - shift + 1) // 2))
+        yield slice(start - first, stop - first), slice(2 * start + shift, 2 * stop + shift, 2)
 
 
 def slide(planes, kernels, result):
     """Make the outputs of all tiles: transform tiles, multiply, transform back."""
-    (_, _, batch, channels, _), out = planes.shape, len(kernels[0][0])
-    height, across = -(-result[0] // 2), -(-result[1] // 2) + 1
-    y = np.empty_like(planes, shape=(batch, out, *result), order="C")
+    (_, _, strips, channels, length), out = planes.shape, len(kernels[0][0])
+    across = -(-result[1] // 2) + 1
+    height, count = length // across - 1, length - across
+    y = np.empty_like(planes, shape=(strips // -(-result[0] // (2 * height)), out, *result), order="C")
 
-    def compute(block):
-        image, some = block
-        first, count = some.start * across, (some.stop - some.start) * across
-        rows, tiles, products, halves, quarters = (
+    def compute(strip):
+        rows, tiles, other_products, other_halves, quarters = (
             np.empty_like(planes, shape=shape, order="C")
             for shape in (
-                (2, channels, count + 1),
-                (channels, count),
+                (2, channels, length),
+                (channels, length),
                 (out, count),
                 (2, out, count),
                 (2, 2, out, count),
             )
         )
-        quarters[:] = 0
-        for i in range(4):
-            combine(planes[:, :, image], i, across, first, rows)
-            halves[:] = 0
-            for j in range(4):
-                combine(rows, j, 1, 0, tiles)
-                multiply(kernels[i][j], tiles, out=products)
+        for i, halves in enumerate([*quarters, other_halves, other_halves]):
+            combine(planes[:, :, strip], i, across, rows)
+            for j, products in enumerate([*halves, other_products, other_products]):
+                combine(rows, j, 1, tiles)
+                multiply(kernels[i][j], tiles[:, :count], out=products)
                 add(products, j, halves)
             add(halves, i, quarters)
-        quarters = quarters.reshape(2, 2, out, -1, across)
+        quarters = quarters.reshape(2, 2, out, height, across)
         for i, j in np.ndindex(2, 2):
-            every_second = y[image, :, 2 * some.start + i : 2 * some.stop : 2, j::2]
+            every_second = outputs(y, strip, height)[:, i::2, j::2]
             every_second[:] = quarters[i, j][:, : every_second.shape[1], : every_second.shape[2]]
 
-    parts = cut(height, max(out, channels) * height * across)
-    parallel_for(compute, list(itertools.product(range(batch), parts)), products=True)
+    parallel_for(compute, range(strips), products=True)
     return y
 
 
 def correlate(planes, dy):
     """Make the gradients of the transformed kernels: (4, 4, O, C)."""
-    (_, _, batch, channels, _), (_, out, *size) = planes.shape, dy.shape
-    height, across = -(-size[0] // 2), -(-size[1] // 2) + 1
-    dproducts = np.empty_like(planes, shape=(4, 4, batch, out, height * across), order="C")
-    dkernels = np.zeros_like(planes, shape=(4, 4, channels, out), order="C")
+    (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
+    across = -(-dy.shape[3] // 2) + 1
+    dproducts = spread(dy, strips, length // across - 1)
+    dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
 
-    quarters = np.zeros_like(planes, shape=(2, 2, batch, out, height, across), order="C")
-    for i, j in np.ndindex(2, 2):
-        every_second = dy[..., i::2, j::2]
-        quarters[i, j, ..., : every_second.shape[2], : every_second.shape[3]] = every_second
-    halves = np.empty_like(planes, shape=(4, 2, *dproducts.shape[2:]), order="C")
-    distribute(quarters.reshape(halves[:2].shape), halves)
-    for half, dproduct in zip(halves, dproducts, strict=True):
-        distribute(half, dproduct)
+    def compute(block):
+        i, some = block
+        rows, tiles = (
+            np.empty_like(planes, shape=(*lead, some.stop - some.start, length), order="C") for lead in ((2,), ())
+        )
+        for strip in range(strips):
+            combine(planes[:, :, strip, some], i, across, rows)
+            for j in range(4):
+                combine(rows, j, 1, tiles)
+                dkernels[i, j][:, some] += serial_product(dproducts[i, j, strip], tiles[:, :-across].T)
 
-    def compute(some):
-        rows = np.empty_like(planes, shape=(2, some.stop - some.start, height * across + 1), order="C")
-        tiles = np.empty_like(rows[0, :, 1:], order="C")
-        for image in range(batch):
-            for i in range(4):
-                combine(planes[:, :, image, some], i, across, 0, rows)
-                for j in range(4):
-                    combine(rows, j, 1, 0, tiles)
-                    dkernels[i, j, some] += serial_product(tiles, dproducts[i, j, image].T)
-
-    parallel_for(compute, cut(channels, channels * height * across), products=True)
-    return dkernels.swapaxes(2, 3)
+    parts = cut_axis(channels, -(-channels * length // CACHED))
+    parallel_for(compute, list(itertools.product(range(4), parts)), products=True)
+    return dkernels
 
 
-def combine(pair, number, apart, first, out):
-    """Make one of the four numbers of all tiles along an axis, from even and odd lines: two rows of Bᵀ x."""
+def spread(dy, strips, height):
+    """Make the gradients of all products, A dy Aᵀ, in strips of so many rows of tiles: (4, 4, S B, O, h (w + 1))."""
+    out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
+    dproducts = np.empty_like(dy, shape=(4, 4, strips, out, height * across), order="C")
+
+    def compute(strip):
+        quarters = np.zeros_like(dy, shape=(2, 2, out, height, across), order="C")
+        for i, j in np.ndindex(2, 2):
+            every_second = outputs(dy, strip, height)[:, i::2, j::2]
+            quarters[i, j, :, : every_second.shape[1], : every_second.shape[2]] = every_second
+        halves = np.empty_like(dy, shape=(4, 2, out, height * across), order="C")
+        distribute(quarters.reshape(halves[:2].shape), halves)
+        for half, dproduct in zip(halves, dproducts[:, :, strip], strict=True):
+            distribute(half, dproduct)
+
+    parallel_for(compute, range(strips))
+    return dproducts
+
+
+def outputs(y, strip, height):
+    """Take what the tiles of a strip make of a map."""
+    part, image = divmod(strip, len(y))
+    return y[image, :, 2 * height * part : 2 * height * (part + 1)]
+
+
+def combine(pair, number, apart, out):
+    """Make one of the four numbers of all tiles along an axis, from even and odd lines: two rows of Bᵀ x.
+
+    Channels lie one behind the other, so that it is one long sum. What lies behind the last, of tiles that are none, is
+    set to 0.
+    """
     ufunc, *inputs = INPUT[number]
-    starts = [first + k // 2 * apart for k in inputs]
-    one, other = (pair[k % 2][..., start : start + out.shape[-1]] for k, start in zip(inputs, starts, strict=True))
-    ufunc(one, other, out=out)
+    pair, out = pair.reshape(*pair.shape[:-2], -1), out.reshape(*out.shape[:-2], -1)
+    starts, count = [k // 2 * apart for k in inputs], out.shape[-1] - apart
+    one, other = (pair[k % 2][..., start : start + count] for k, start in zip(inputs, starts, strict=True))
+    ufunc(one, other, out=out[..., :count])
+    out[..., count:] = 0
 
 
 def add(product, number, pair):

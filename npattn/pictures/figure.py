@@ -10,6 +10,7 @@ from npattn.attention import NonLocal
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
 from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
+from npattn.pictures.blocks import draw_blocks
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
@@ -17,6 +18,8 @@ from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
+from npattn.pictures.groups import draw_groups
+from npattn.pictures.joint import draw_joint
 from npattn.pictures.memories import draw_memories
 from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
@@ -43,6 +46,9 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "gate": (draw_elements, 4.2),
     "gather": (draw_gathering, 4.6),
     "memory": (draw_memories, 2.8),
+    "group": (draw_groups, 4.2),
+    "gates": (draw_joint, 4.2),
+    "blocks": (draw_blocks, 4.2),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),

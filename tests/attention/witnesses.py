@@ -153,8 +153,11 @@ def draw(block, seed=0):
     return block
 
 
-def assert_witnessed(module, block, state, prefix="", seed=0):
-    """Hold output, gradients and running statistics to those of theirs, whose state dict is loaded as it is."""
+def assert_witnessed(module, block, state, prefix="", *, seed=0, times=1):
+    """Hold output, gradients and running statistics to those of theirs, whose state dict is loaded as it is.
+
+    In their running statistics a batch has `times` the weight that it has in ours.
+    """
     import torch
 
     params = module.from_state_dict(state, prefix)
@@ -175,12 +178,11 @@ def assert_witnessed(module, block, state, prefix="", seed=0):
     after = module.from_state_dict(block.state_dict())  # a gradient is laid out as its parameter is
     theirs = module.from_state_dict(gradients | dict(block.named_buffers()))
     assert grads.keys() == module.parameter_shapes().keys()
-    smallest = 0.1 * max(np.abs(theirs[name]).max() for name in grads)  # some are rounding alone
+    largest = max((np.abs(theirs[name]).max() for name in grads), default=0)
     for name, gradient in grads.items():
-        agree(gradient, theirs[name], name, smallest)
-    weight = 10 if module.key.startswith("cbam") else 1  # that of a batch in timm, in units of that here
+        agree(gradient, theirs[name], name, 0.1 * largest)  # some are rounding alone
     for name, value in run.buffers.items():
-        agree(weight * (value - before[name]), after[name] - before[name], name)
+        agree(times * (value - before[name]), after[name] - before[name], name)
 
 
 def agree(ours, theirs, name="", smallest=1e-290):

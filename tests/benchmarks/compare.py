@@ -13,6 +13,8 @@ and the same as a picture, ratios as bars and each system under the machine's ro
 
     python tests/benchmarks/compare.py --plot table.png
 
+`--markdown` prints below it the table that stands in the README.
+
 How position attention's time and memory grow with the number of positions, and a picture of that, with lines that grow
 as N and as N² for comparison:
 
@@ -64,6 +66,7 @@ OWN_OPTIONS = {
     "external": {"memory": 64},
     "double": {"hidden": 64, "maps": 64},
     "linear": {"key_channels": 64, "value_channels": 64},
+    "ge": {"extra_params": False, "extent": 2},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
@@ -297,6 +300,22 @@ def print_table(keys, dtype, repeats):
     return rows, (flop_rate, byte_rate)
 
 
+def print_markdown(rows):
+    """Print the passes forward and backward as the README's table has them."""
+    both = [row for row in rows if row.way == "both"]
+    headings = "system", "input", "share of bound", *FORMS.values(), "memory"
+    lines = [headings]
+    for row in both:
+        shape = "×".join(map(str, shape_of(row.key)))
+        ratios = [f"{row.ratios[name]:.2f}" if name in row.ratios else "" for name in FORMS]
+        memory = [f"{value:.2f}" for value in row.memory[1:]] or [""]
+        lines.append([row.key, shape, f"{100 * row.share:.0f} % {row.bound}", *ratios, *memory])
+    means = [mean([row.ratios[name] for row in both if name in row.ratios]) for name in ("pytorch", "compiled")]
+    lines.append(["geometric mean", "", "", *means, "", mean([row.memory[1] for row in both if len(row.memory) > 1])])
+    first, *others = (f"| {' | '.join(cells)} |" for cells in lines)
+    print("", first, "|---" * len(headings) + "|", *others, sep="\n")
+
+
 def aligned(cells):
     """Lay the cells of a row in columns."""
     widths = 12, 16, 8, 10, 8, 9, 7
@@ -349,6 +368,7 @@ def main(argv=None):
     parser.add_argument("--repeats", type=int, default=15, help="passes of each, in turns (default: 15)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--scaling", action="store_true", help="print how pam's time and memory grow, and nothing else")
+    parser.add_argument("--markdown", action="store_true", help="also print the table as it stands in the README")
     parser.add_argument("--plot", metavar="FILE", help="also draw what is printed, as .png, .pdf or .svg")
     parser.add_argument("--peak", choices=IMPLEMENTATIONS, help=argparse.SUPPRESS)
     parser.add_argument("--shape", type=int, nargs=4, help=argparse.SUPPRESS)
@@ -366,6 +386,8 @@ def main(argv=None):
         rows = print_scaling(arguments.repeats)
     else:
         rows, rates = print_table(arguments.keys or npattn.CATALOGUE, arguments.dtype, arguments.repeats)
+        if arguments.markdown:
+            print_markdown(rows)
     if arguments.plot:
         from tests.benchmarks.drawing import draw_scaling, draw_table
 

@@ -1,6 +1,7 @@
 import importlib.util
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -77,6 +78,24 @@ def test_a_form_that_is_missing_leaves_its_cell_empty(tiny, monkeypatch, capsys)
     at = lines[2].index("fused") + len("fused")
     eca, pam = (line for line in lines if line.startswith("  both"))
     assert (eca[at - 4 : at].strip(), pam[at - 4 : at]) == ("", of_pam[1])
+
+
+def test_the_same_is_printed_as_the_table_of_the_readme(tiny, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: False)
+    compare.main(["eca", "pam", "--repeats", "1", "--markdown"])
+    lines = capsys.readouterr().out.splitlines()
+    empty, headings, rule, eca, pam, mean = lines[-6:]
+    assert empty == ""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"{headings}\n{rule}\n" in readme
+    for row, line in zip((eca, pam), (line for line in lines if line.startswith("  both")), strict=True):
+        key, shape, share, *ratios, memory = [cell.strip() for cell in row.strip("|").split("|")]
+        assert f"{key} {shape}" in ("eca 2×16×6×5", "pam 2×16×6×5")
+        _, _, *expected, _, expected_memory = cells(line)
+        assert [share, *filter(None, ratios), memory] == [*expected, expected_memory]
+    assert mean.startswith("| geometric mean |  |  | ")
+    assert mean.endswith(" | 0.50 |")
 
 
 def test_without_a_compiler_one_line_says_so(monkeypatch, capsys):

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from npattn.fast import machine, threads
@@ -36,6 +37,16 @@ def test_threads_and_all_ways_can_be_put_aside(monkeypatch):
     with tricks.tricks()["all ways"]():
         assert CONTEXT.get().definitions_only
     assert not CONTEXT.get().definitions_only
+
+
+def test_memory_of_blocks_can_be_taken_anew():
+    memory = threads.Memory(np.empty(0, np.float32))
+    first, again = memory((3, 2)), memory((2,))
+    with tricks.tricks()["memory used again by blocks"]():
+        anew = memory((3, 2))
+    assert np.shares_memory(first, again)
+    assert not np.shares_memory(first, anew)
+    assert (anew.shape, anew.dtype) == ((3, 2), np.float32)
 
 
 def test_ways_that_a_system_takes_are_noted(monkeypatch):
@@ -96,7 +107,8 @@ def test_the_table_names_what_each_trick_brings_to_the_system_that_it_brings_mos
     monkeypatch.setattr(tricks, "WORTH", 1.3)
     tricks.main(["se", "eca"])
     out = capsys.readouterr().out
-    assert "eca: threads 1.01, all ways 1.01, helpers off the caller's core 1.20, freed memory kept 1.20\n" in out
+    ways = "threads 1.01, memory used again by blocks 1.01, all ways 1.01"
+    assert f"eca: {ways}, helpers off the caller's core 1.20, freed memory kept 1.20\n" in out
     assert "freed memory kept                 1.50  se\n" in out
     assert "threads                           1.01  se  LITTLE\n" in out
     assert "attention_in_blocks                  -  taken by none of these systems" in out

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import npattn
@@ -28,6 +30,8 @@ from tests.benchmarks import compare
 
 WORTH = 1.03
 """The ratio that a trick should reach in some system."""
+ANYWHERE = "threads", "memory used again by blocks", "all ways"
+"""Tricks that are no way of a primitive's own, by name."""
 PROCESS = {"helpers off the caller's core": "AVOID_CALLERS_CORE", "freed memory kept": "KEEP_FREED_MEMORY"}
 """Tricks of a whole process, and their switches in `npattn.fast.machine`."""
 
@@ -38,7 +42,13 @@ def tricks():
     for primitive in PRIMITIVES:
         for way in primitive.ways:
             found[way.compute.__name__] = lambda primitive=primitive, way=way: without(primitive, way)
+    found["memory used again by blocks"] = lambda: mock.patch.object(threads.Memory, "__call__", fresh)
     return found | {"all ways": npattn.definitions}
+
+
+def fresh(memory, shape):
+    """Return an array of its own, as a memory would that keeps none."""
+    return np.empty_like(memory.numbers, shape=shape)
 
 
 @contextlib.contextmanager
@@ -120,7 +130,7 @@ def print_table(keys, repeats):
         found = {
             name: ratio_without(seconds, trick, repeats)
             for name, trick in tricks().items()
-            if name in taken or name in ("threads", "all ways")
+            if name in taken or name in ANYWHERE
         }
         found |= {name: ratio_of_processes(key, switch, max(3, repeats // 2)) for name, switch in PROCESS.items()}
         print(f"{key}: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()), flush=True)

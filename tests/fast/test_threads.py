@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import npattn
 from npattn.fast import blas, machine, threads
-from npattn.fast.threads import num_threads, parallel_for
+from npattn.fast.threads import num_threads, parallel_for, reusing_memory
 from npattn.ops.primitive import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
 
@@ -832,3 +832,48 @@ def test_the_caller_may_run_wherever_it_could(two_threads):
     allowed = os.sched_getaffinity(0)
     assert_two_threads_work_at_once()
     assert os.sched_getaffinity(0) == allowed
+
+
+# Memory of blocks
+
+
+def test_blocks_one_after_the_other_use_the_same_memory_which_grows():
+    taken = []
+
+    def work(shape, one, other):
+        taken.append((one(shape), other(shape)))
+
+    compute = reusing_memory(work, np.ones(1, np.float32), 2)
+    for shape in [(2, 3), (4,), (5, 2), (10,)]:
+        compute(shape)
+        for array in taken[-1]:
+            assert (array.shape, array.dtype) == (shape, np.float32)
+            assert array.flags.c_contiguous
+        assert not np.shares_memory(*taken[-1])
+    for first, second in [(0, 1), (2, 3)]:
+        assert all(map(np.shares_memory, taken[first], taken[second]))
+
+
+def test_blocks_at_the_same_time_have_memory_of_their_own(two_threads):
+    both, taken = threading.Barrier(2, timeout=30), []
+
+    def work(value, memory):
+        array = memory((1000,))
+        array[:] = value
+        both.wait()
+        taken.append((array, bool((array == value).all())))
+        both.wait()
+
+    parallel_for(reusing_memory(work, np.ones(1), 1), [1.0, 2.0, 3.0, 4.0])
+    assert all(kept for _, kept in taken)
+    assert len({array.ctypes.data for array, _ in taken}) == 2  # used again
+
+
+def test_a_block_that_fails_takes_its_memory_with_it():
+    def work(value, memory):
+        memory((3,))[:] = 1 / value
+
+    compute = reusing_memory(work, np.ones(1), 1)
+    with pytest.raises(ZeroDivisionError):
+        compute(0)
+    compute(1)

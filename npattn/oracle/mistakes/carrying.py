@@ -74,7 +74,7 @@ def carried(mistake: Mistake) -> Mistake:
 
         return untape(wrong), backward
 
-    return dataclasses.replace(mistake, way="carried", apply=apply)
+    return dataclasses.replace(mistake, way="carried", apply=apply, plain=mistake.apply)
 
 
 def in_forward_alone(mistake: Mistake) -> Mistake:

@@ -6,10 +6,12 @@ from npattn.oracle.mistakes import (
     affinity,
     attention,
     batch_norm,
+    choosing,
     convolution,
     dropping,
     elementwise,
     energy,
+    gathering,
     gating,
     joining,
     l2_normalize,
@@ -47,11 +49,11 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 """Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
 
-ADDED: list[Mistake] = [
-    mistake
-    for file in (*IN_ORDER, standardizing, shifting, energy, linear_attention, sum_normalize)
-    for mistake in getattr(file, "ADDED", ())
-]
+ADDED_IN_ORDER = (
+    *(*IN_ORDER, standardizing, shifting, energy, choosing),
+    *(linear_attention, sum_normalize, gathering),
+)
+ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
 
 
