@@ -29,6 +29,10 @@ SECONDS = 4.0
 """Time that a search may take."""
 FOR_ROUNDINGS = 0.4
 """Share of the time that is kept for passes in narrower arithmetic, which are slow."""
+FOR_LITTLE = 0.1
+"""Share of it where an output is off by more than such arithmetic makes."""
+MOST_ROUNDED = 0.3
+"""Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
 FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
@@ -39,8 +43,10 @@ LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
-AT_ONCE = 6
-"""Mistakes of one call that are tried before those of another."""
+TURNS = 8
+"""Parts of the mistakes of each call that are tried before the next part of another's."""
+LATE = 3
+"""Turns by which mistakes are late where results speak against them: of forward where its own are right, or the reverse."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
@@ -150,7 +156,7 @@ class Search:
         self.memory = Memory()
         self.passes = passes
         self.end = time.perf_counter() + seconds
-        self.deadline = self.end - FOR_ROUNDINGS * seconds
+        self.deadline = self.end - (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
         self.tried: list[Candidate] = []
         self.places: dict[Mistake, list[int]] = {}
         self.complete = True
@@ -168,6 +174,15 @@ class Search:
     def forward_wrong(self) -> bool:
         """Whether what forward gives is wrong already."""
         return any(map(is_forward, self.wrong))
+
+    def is_far_off(self) -> bool:
+        """Tell whether an output is off by more than rounding."""
+        return any(
+            float(np.linalg.norm(np.nan_to_num(self.ruler.results[name] - self.case.expected[name])))
+            > MOST_ROUNDED * float(np.linalg.norm(np.nan_to_num(self.case.expected[name])))
+            for name in self.case.upstream
+            if name in self.wrong
+        )
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
@@ -377,21 +392,23 @@ class Search:
     def in_turn(self, places: Sequence[tuple[Mistake, int]], fed: Fed) -> tuple[list[Any], list[Any]]:
         """Sort mistakes by when they are tried, and part them by whether they may explain all that is wrong.
 
-        Some of every call in turn, those of calls that little else is made from first: were such a mistake anywhere
+        A part of every call's in turn, those of calls that little else is made from first: were such a mistake anywhere
         else, more would be wrong.
         """
-        turns: dict[Any, list[str]] = {}
+        calls: dict[Any, dict[str, int]] = {}
+        for mistake, site in places:
+            names = calls.setdefault(call_of(mistake, site), {})
+            names.setdefault(mistake.name, len(names))
         likely: list[Any] = []
         unlikely: list[Any] = []
         for place in places:
             mistake, site = place
             feeds = self.feeds_of_place(mistake, site, fed)
-            names = turns.setdefault((mistake.primitive, site, bool(mistake.plain)), [])
-            if mistake.name not in names:
-                names.append(mistake.name)
+            names = calls[call_of(mistake, site)]
             known = 0 if feeds is None else len(feeds)
             back = mistake.way == "backward" or site >= self.calls.get(mistake.primitive, site + 1)
-            key = back == self.forward_wrong, names.index(mistake.name) // AT_ONCE, known
+            late = LATE if back == self.forward_wrong else 0
+            key = late + TURNS * names[mistake.name] // len(names), known
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
             group.sort(key=lambda pair: pair[0])
@@ -463,6 +480,11 @@ class Search:
 def changes_forward(mistake: Mistake) -> bool:
     """Tell whether forward's results are those of `plain`, or of the mistake itself."""
     return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
+
+
+def call_of(mistake: Mistake, site: int) -> tuple[str, int, bool]:
+    """Name the call that a mistake stands in; of whole passes those that are read wrongly are apart."""
+    return mistake.primitive, site, not mistake.primitive and mistake.plain is not None
 
 
 def is_forward(name: str) -> bool:
