@@ -46,7 +46,7 @@ MOST_GROWTH = 100.0
 TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
-"""Turns by which mistakes are late where results speak against them: of forward where its own are right, or the reverse."""
+"""Turns by which mistakes of forward are late where its results are right, and those of backward where they are not."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
