@@ -37,7 +37,7 @@ BLOCK_SIZE = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
-MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 14, 2**24, 2
+MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 14, 2**22, 2
 """Runs take place on fewer threads where all at once would take more memory than so many times the case's own arrays,
 or so many bytes if these are more; on two at least."""
 Errors: TypeAlias = list[dict[str, np.ndarray]]
