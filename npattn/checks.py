@@ -27,6 +27,7 @@ __all__ = [
     "nearest",
     "require_booleans",
     "require_choice",
+    "require_equal_shares",
     "require_integers",
     "require_numbers",
     "require_selection",
@@ -123,6 +124,29 @@ def require_selection(call: str, choices: Collection[str], **values: Any) -> Non
                 raise ValueError(f"{call}: {name}={brief(value)} holds {chosen!r} twice; expected each at most once")
         if not value:
             raise ValueError(f"{call}: {name}={brief(value)}; expected at least one of {listed}")
+
+
+def require_equal_shares(call: str, name: str, parts: int, of: str, total: int) -> None:
+    """Refuse a number of parts that can't share a total equally, and say which totals would do.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> require_equal_shares("MHSA", "heads", 3, "channels", 16)
+    Traceback (most recent call last):
+    ValueError: MHSA: heads=3; expected a divisor of channels=16, an equal share for each: with 3 heads, 15 or 18 \
+channels would do
+    """
+    if total % parts:
+        below = total - total % parts
+        fitting = " or ".join(str(fit) for fit in (below, below + parts) if fit)
+        raise ValueError(
+            f"{call}: {name}={parts}; expected a divisor of {of}={total}, an equal share for each: with {parts} "
+            f"{name}, {fitting} {of} would do"
+        )
 
 
 def check_names(

@@ -37,6 +37,7 @@ from npattn.parameters import (
 from npattn.typing import Array, Backward, Params
 
 __all__ = [
+    "affine",
     "batch_norm",
     "conv",
     "conv1d",
@@ -44,6 +45,7 @@ __all__ = [
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "group_norm",
     "layer_norm",
     "linear",
     "linear_parameters",
@@ -70,7 +72,8 @@ def conv(
     Parameters
     ----------
     x, params, name
-        The kernels are ``name.weight``, (O, C / groups, k, k) or (O, C), and, if there is one, ``name.bias`` is (O,).
+        The kernels are ``name.weight``, (O, C / groups, k, k), (O, C, 1) or (O, C), and, if there is one, ``name.bias``
+        is (O,).
     separator : str, default "."
         What stands between the two words of their names.
     stride, padding, dilation, groups : int
@@ -90,7 +93,7 @@ def conv(
     """
 
     def conv2d(x, weight, bias=None):
-        kernel = weight if weight.ndim == 4 else weight[:, :, None, None]  # a linear layer of every position
+        kernel = weight if weight.ndim == 4 else weight.reshape(*weight.shape[:2], 1, 1)  # linear in every position
         return ops.conv2d(x, kernel, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])
@@ -157,6 +160,29 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
     return named(functools.partial(ops.layer_norm, eps=eps), x, params, [f"{name}.weight", f"{name}.bias"])
 
 
+def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array, Backward]:
+    """Give groups of channels of a map, (B, C, H, W), a learnt mean and variance, as `ops.group_norm`.
+
+    Parameters
+    ----------
+    x, params, name
+        ``name.weight`` and ``name.bias`` are (C,).
+    groups : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"gn.weight": np.array([1.0, 2.0]), "gn.bias": np.zeros(2)}
+    >>> n, backward = group_norm(np.array([[[[1.0]], [[3.0]]]]), params, "gn", 1)
+    >>> n.ravel().round(3)
+    array([-1.,  2.])
+    >>> dx, grads = backward(n)
+    >>> {name: gradient.round(3) for name, gradient in grads.items()}
+    {'gn.weight': array([1., 2.]), 'gn.bias': array([-1.,  2.])}
+    """
+    return named(functools.partial(ops.group_norm, groups=groups), x, params, [f"{name}.weight", f"{name}.bias"])
+
+
 def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
     """Score every position of a map laid out in a row, (B, C, N) to (B, N), as `ops.score`.
 
@@ -192,6 +218,40 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     array([[10., 20.]])
     """
     return named(ops.gate, x, params, [name])
+
+
+def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Backward]:
+    """Give every channel a learnt scale and shift: y = w x + b.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    weight, bias : str
+        The names of the two, (1, C, 1, 1) each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"scale": np.full((1, 1, 1, 1), 2.0), "shift": np.ones((1, 1, 1, 1))}
+    >>> y, backward = affine(np.array([[[[3.0, 4.0]]]]), params, "scale", "shift")
+    >>> y
+    array([[[[7., 9.]]]])
+    >>> dx, grads = backward(np.ones_like(y))
+    >>> {name: gradient.ravel() for name, gradient in grads.items()}
+    {'scale': array([7.]), 'shift': array([2.])}
+    """
+    def scale_and_shift(x, weight, bias):
+        scaled, back_scale = ops.gate(x, weight)
+        y, back_shift = ops.shift(scaled, bias)
+
+        def backward(dy):
+            dscaled, dbias = back_shift(dy)
+            return *back_scale(dscaled), dbias
+
+        return y, backward
+
+    return named(scale_and_shift, x, params, [weight, bias])
 
 
 def batch_norm(

@@ -56,13 +56,22 @@ class Parameter:
         return (self.generic if generic else self.initial)(random, self.shape)
 
 
-def he_normal(*shape: int) -> Parameter:
-    """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10)."""
+def he_normal(*shape: int, fan: str = "in") -> Parameter:
+    """Weights from a normal distribution of variance 2 / fan-in (He et al., ICCV 2015, eq. 10).
+
+    With ``fan="out"`` it is 2 / fan-out (eq. 14), by which gradients keep their size, not values; generic values do.
+    """
 
     def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
         return random.standard_normal(shape) * math.sqrt(2 / fan_in(shape))
 
-    return Parameter(shape, draw, draw)
+    def draw_backward(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) * math.sqrt(2 / fan_out(shape))
+
+    def generic(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw_backward, generic) if fan == "out" else Parameter(shape, draw, draw)
 
 
 def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:
@@ -81,8 +90,7 @@ def xavier_uniform(*shape: int, gain: float = 1.0) -> Parameter:
     """Weights uniform in ± gain √(6 / (fan-in + fan-out)) (Glorot, Bengio: AISTATS 2010, eq. 16)."""
 
     def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
-        fan_out = shape[0] * math.prod(shape[2:])
-        return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out)))
+        return random.uniform(-1, 1, shape) * (gain * math.sqrt(6 / (fan_in(shape) + fan_out(shape))))
 
     return Parameter(shape, draw, draw)
 
@@ -236,6 +244,11 @@ def add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def fan_in(shape: tuple[int, ...]) -> int:
     """Count the inputs that one output of a weight (out, in, *kernel) sums over."""
     return math.prod(shape[1:])
+
+
+def fan_out(shape: tuple[int, ...]) -> int:
+    """Count the outputs that one input of a weight (out, in, *kernel) is summed in."""
+    return shape[0] * math.prod(shape[2:])
 
 
 def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:

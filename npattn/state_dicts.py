@@ -28,7 +28,7 @@ def find_naming(module: Module, names: Collection[str]) -> Naming:
     """Return the published naming that knows all of some names, if they are not those that stand here."""
     expected = declared(module)
     known = (naming for naming in module.published if all(map(naming.knows, names)))
-    return OURS if not names or any(name in expected for name in names) else next(known, OURS)
+    return OURS if all(name in expected for name in names) else next(known, OURS)
 
 
 def check_parameter_names(

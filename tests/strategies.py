@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle.strategies import (
+    bam_modules,
     cam_modules,
     cases,
     cbam_channel_modules,
@@ -12,14 +13,19 @@ from npattn.oracle.strategies import (
     cbam_spatial_modules,
     coordinate_modules,
     danet_modules,
+    double_modules,
     eca_modules,
+    external_modules,
     flexible_modules,
     flexible_segmentation_modules,
     gc_modules,
+    ge_modules,
     hard_modules,
+    linear_modules,
     mhsa_modules,
     modules,
     multi_scale_modules,
+    non_local_modules,
     pam_modules,
     pcm_modules,
     pools,
@@ -27,12 +33,15 @@ from npattn.oracle.strategies import (
     sdpa_modules,
     se_modules,
     seeds,
+    sge_modules,
+    shuffle_modules,
     simam_modules,
     sizes,
     sk_modules,
     sliding_window_modules,
     soft_hard_modules,
     split_modules,
+    triplet_modules,
 )
 
 __all__ = [
@@ -40,6 +49,7 @@ __all__ = [
     "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
+    "bam_modules",
     "cam_modules",
     "cases",
     "cbam_channel_modules",
@@ -47,16 +57,21 @@ __all__ = [
     "cbam_spatial_modules",
     "coordinate_modules",
     "danet_modules",
+    "double_modules",
     "eca_modules",
+    "external_modules",
     "flexible_modules",
     "flexible_segmentation_modules",
     "gc_modules",
+    "ge_modules",
     "hard_modules",
     "has_few_parameters",
     "layouts",
+    "linear_modules",
     "mhsa_modules",
     "modules",
     "multi_scale_modules",
+    "non_local_modules",
     "pam_modules",
     "pcm_modules",
     "pools",
@@ -64,12 +79,16 @@ __all__ = [
     "sdpa_modules",
     "se_modules",
     "seeds",
+    "sge_modules",
+    "shuffle_modules",
     "simam_modules",
     "sizes",
     "sk_modules",
     "sliding_window_modules",
+    "small_example",
     "soft_hard_modules",
     "split_modules",
+    "triplet_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
@@ -81,6 +100,7 @@ SMALL_MODULES = {
     "coordinate": npattn.CoordinateAttention(channels=8),
     "pam": npattn.PositionAttention(channels=4, reduction=2),
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
+    "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
@@ -88,6 +108,11 @@ SMALL_MODULES = {
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])
+
+
+def small_example(system):
+    """A system's example, or a module with fewer parameters and all of its layers."""
+    return SMALL_MODULES.get(system.key) or system.example()
 
 
 def has_few_parameters(case):

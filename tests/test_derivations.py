@@ -7,9 +7,8 @@ import re
 import textwrap
 from pathlib import Path
 
-import pytest
-
 import npattn
+from tests.naming import for_each
 
 REPOSITORY = Path(__file__).parent.parent
 PAGES = sorted((REPOSITORY / "derivations").glob("*.md"))
@@ -18,6 +17,8 @@ SYSTEM_FILES = sorted(
 )
 COURSE = [path for path in PAGES if path.name != "README.md"]
 TAGGED_FILES = [*SYSTEM_FILES, Path(npattn.layers.__file__)]
+every_tagged_file = for_each("path", TAGGED_FILES)
+every_page = for_each("path", COURSE)
 ARTICLE, BEYOND = "The article, term by term", "Beyond the article"
 SECTIONS = [
     "A case by hand",
@@ -40,7 +41,7 @@ def page_of(path):
     return (REPOSITORY / "derivations" / f"{path.stem}.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+@every_tagged_file
 def test_equations_of_code_and_page_have_the_same_numbers(path):
     in_code = re.findall(r"# \((\d+'?)\)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     on_page = re.findall(r"^\\tag\{(\d+'?)\}$", page_of(path), flags=re.MULTILINE)
@@ -48,7 +49,7 @@ def test_equations_of_code_and_page_have_the_same_numbers(path):
     assert sorted(in_code) == sorted(on_page)
 
 
-@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+@every_tagged_file
 def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
     source = path.read_text(encoding="utf-8")
     for forward in re.split(r"\n    def forward|\ndef ", source)[1:]:
@@ -58,7 +59,7 @@ def test_forward_steps_are_numbered_in_order_and_backward_mirrors_them(path):
         assert mirrored == steps[::-1]
 
 
-@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+@every_tagged_file
 def test_equation_numbers_stand_in_one_column(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     for function in functions_with_tags(path):
@@ -69,10 +70,10 @@ def test_equation_numbers_stand_in_one_column(path):
 def functions_with_tags(path):
     """The outermost functions and methods of a file that hold tagged lines."""
     source = path.read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    tree, lines = ast.parse(source), source.splitlines(keepends=True)
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
     functions = [node for body in bodies for node in body if isinstance(node, ast.FunctionDef)]
-    return [node for node in functions if re.search(r"# \(\d+\)\n", ast.get_source_segment(source, node))]
+    return [node for node in functions if re.search(r"# \(\d+\)\n", "".join(lines[node.lineno - 1 : node.end_lineno]))]
 
 
 def test_readme_quotes_the_code_as_it_is():
@@ -84,7 +85,7 @@ def test_readme_quotes_the_code_as_it_is():
     assert quoted == ["".join([signature, *steps])]
 
 
-@pytest.mark.parametrize("system", npattn.CATALOGUE.values(), ids=npattn.CATALOGUE)
+@for_each("system", npattn.CATALOGUE.values())
 def test_every_system_leads_to_its_paper_and_its_page(system):
     assert (REPOSITORY / system.derivation).is_file()
     assert 1990 < system.paper.year < 2100
@@ -94,7 +95,7 @@ def test_every_system_leads_to_its_paper_and_its_page(system):
     assert Path(system.derivation).name in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("system", npattn.CATALOGUE.values(), ids=npattn.CATALOGUE)
+@for_each("system", npattn.CATALOGUE.values())
 def test_every_page_of_a_system_names_the_command_that_steps_through_it(system):
     head = (REPOSITORY / system.derivation).read_text(encoding="utf-8").partition("\n## ")[0]
     assert f"`npattn trace {system.key} --page {system.key}.html`" in head
@@ -127,7 +128,7 @@ def test_every_system_has_its_place_in_the_article_or_beyond():
     assert [system.__name__ for system in npattn.CATALOGUE.values() if f"`{system.__name__}`" not in named] == []
 
 
-@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+@every_tagged_file
 def test_page_has_all_its_sections_in_order(path):
     headings = re.findall(r"^## (.*)$", page_of(path), flags=re.MULTILINE)
     assert headings == SECTIONS
@@ -135,13 +136,13 @@ def test_page_has_all_its_sections_in_order(path):
     assert "```mermaid" in page_of(path)
 
 
-@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+@every_page
 def test_every_page_begins_with_a_case_by_hand_and_ends_with_exercises(path):
     headings = re.findall(r"^## ([^:\n]*)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert [heading for heading in headings if heading in ON_EVERY_PAGE] == ON_EVERY_PAGE
 
 
-@pytest.mark.parametrize("path", COURSE, ids=lambda path: path.stem)
+@every_page
 def test_every_exercise_has_an_answer_that_is_computed(path):
     exercises = path.read_text(encoding="utf-8").partition("\n## Exercises\n")[2].partition("\n## ")[0]
     answers = re.split(r"^\*\*\d\.\*\* ", exercises, flags=re.MULTILINE)[1:]
@@ -149,7 +150,7 @@ def test_every_exercise_has_an_answer_that_is_computed(path):
     assert all("<details><summary>Answer</summary>" in answer and "\n>>> " in answer for answer in answers)
 
 
-@pytest.mark.parametrize("path", TAGGED_FILES, ids=lambda path: path.stem)
+@every_tagged_file
 def test_every_backward_equation_is_followed_by_a_check(path):
     blocks = re.split(r"^```math\n(.*?)^```\n", page_of(path), flags=re.MULTILINE | re.DOTALL)
     for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):
@@ -158,7 +159,7 @@ def test_every_backward_equation_is_followed_by_a_check(path):
             assert re.search(r"^>>> same\(|^\.\.\. +same\(|True", check, flags=re.MULTILINE), formula
 
 
-@pytest.mark.parametrize("path", [*PAGES, REPOSITORY / "README.md"], ids=lambda path: path.stem)
+@for_each("path", [*PAGES, REPOSITORY / "README.md"])
 def test_links_lead_somewhere(path):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
         page = path.parent / target if target else path

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from npattn import definitions
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.strategies import SYSTEMS, arrange, cases, layouts
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 # Where a tolerance meets a kink (of ReLU, of a maximum), the branch taken may differ; fixed seeds keep away from that.
-every_seed = pytest.mark.parametrize("seed", range(3))
+every_seed = for_each("seed", range(3))
 more_digits = pytest.mark.skipif(
     np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="longdouble has no more digits than float64 here"
 )
@@ -267,7 +268,7 @@ def test_kinds_of_array_that_are_mixed_are_refused_by_name(to_device, system):
 
 
 @every_system
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+@for_each("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
 @pytest.mark.filterwarnings("default")  # what CuPy says about its machine is no fault of the mathematics
 def test_every_system_runs_on_a_gpu(gpu, system, dtype, tolerance):
     module, *host = example(system, dtype)
@@ -345,7 +346,7 @@ def test_nan_in_the_input_shows_in_the_output_where_it_stood(data):
 
 
 @every_system
-@pytest.mark.parametrize("index", [(0, 0, 0, 0), (1, -1, -1, -1)])
+@for_each("index", [(0, 0, 0, 0), (1, -1, -1, -1)])
 def test_infinity_passes_without_an_exception_and_leaves_its_mark(system, index):
     module, params, inputs, _ = example(system)
     x = next(iter(inputs.values()))

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from tests.naming import for_each
+
 REPOSITORY = Path(__file__).parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "derivations").glob("*.md"))]
+every_page = for_each("page", PAGES)
 GITHUB = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 MARKUP = "\N{OBJECT REPLACEMENT CHARACTER}"  # stands for whatever Markdown made of a part of the text
 EVALUATE = """
@@ -55,14 +58,14 @@ def displays(text):
     return [block.content for block in GITHUB.parse(text) if block.type == "fence" and block.info == "math"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_markdown_leaves_every_formula_as_it_is_written(page):
     text = page.read_text(encoding="utf-8")
     assert "$$" not in text, "a display stands in a ```math fence, where Markdown changes nothing"
     assert inline_formulas(text) == written_formulas(text)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_formulas_keep_to_what_github_allows(page):
     text = page.read_text(encoding="utf-8")
     for formula in inline_formulas(text) + displays(text):
@@ -123,13 +126,13 @@ def blocks(page, *, of=None, but=()):
     return [block.content for block in fences if of in (None, block.info) and block.info not in but]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_code_fits_the_page(page):
     lines = "".join(blocks(page, but=("math", "mermaid"))).splitlines()
     assert [line for line in lines if len(line) > 88] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_shapes_in_tables_stay_on_one_line(page):
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     shapes = [formula for row in rows for formula in between_dollars(row) if "\\times" in formula]
@@ -140,7 +143,7 @@ def longest_path(edges, box):
     return 1 + max((longest_path(edges, head) for tail, head in edges if tail == box), default=0)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@every_page
 def test_long_diagrams_run_down_the_page(page):
     for diagram in blocks(page, of="mermaid"):
         edges = re.findall(r"^ *(\w+)\W.*?--> (\w+)", diagram, flags=re.MULTILINE)

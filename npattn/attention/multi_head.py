@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
-from npattn.checks import check_positions
+from npattn.checks import check_positions, require_equal_shares
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.masking import exponentials_of_seen, masked_logits
@@ -98,13 +98,7 @@ class MultiHeadSelfAttention(Module):
     def __post_init__(self) -> None:
         """Refuse, besides, heads that can't share the channels equally."""
         super().__post_init__()
-        if self.channels % self.heads:
-            below = self.channels - self.channels % self.heads
-            fitting = " or ".join(str(channels) for channels in (below, below + self.heads) if channels)
-            raise ValueError(
-                f"{type(self).__name__}: heads={self.heads}; expected a divisor of channels={self.channels}, "
-                f"an equal share for each: with {self.heads} heads, {fitting} channels would do"
-            )
+        require_equal_shares(type(self).__name__, "heads", self.heads, "channels", self.channels)
 
     @classmethod
     def example(cls) -> MultiHeadSelfAttention:

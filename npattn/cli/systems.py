@@ -54,8 +54,9 @@ def group_by_family(families: Collection[Family] | None = None) -> dict[Family, 
 
     Examples
     --------
-    >>> group_by_family(["spatial"])
-    {'spatial': ['sliding-window', 'hard', 'cbam-spatial', 'soft-hard']}
+    >>> groups = group_by_family(["spatial", "channel"])
+    >>> list(groups), groups["spatial"][:2]
+    (['channel', 'spatial'], ['sliding-window', 'hard'])
     """
     groups = {
         family: sorted(

@@ -34,6 +34,7 @@ SMALL = {
     "kernel_size": 3,
     "classes": 2,
     "window": 2,
+    "groups": 1,
     "heads": 2,
     "key_heads": 1,
     "head_dim": 2,

@@ -15,6 +15,7 @@ from npattn.fast import (
     masking,
     pooling,
     products,
+    resizing,
     selecting,
     windowing,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "masking",
     "pooling",
     "products",
+    "resizing",
     "selecting",
     "windowing",
 ]

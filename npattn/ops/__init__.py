@@ -17,6 +17,7 @@ from npattn.ops.convolution import conv1d, conv2d
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
 from npattn.ops.energy import inverse_energy
+from npattn.ops.gathering import gather_average
 from npattn.ops.gating import gate
 from npattn.ops.global_pooling import (
     global_average_pool,
@@ -25,14 +26,15 @@ from npattn.ops.global_pooling import (
     global_max_pool,
     global_pools,
 )
-from npattn.ops.joining import concatenate, repeat, split
+from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
 from npattn.ops.linear import linear
+from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
-from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm
+from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize, z_score
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
-from npattn.ops.resizing import resize_bilinear
+from npattn.ops.resizing import resize_bilinear, resize_nearest
 from npattn.ops.selecting import score, select, take, top
 from npattn.ops.weighting import softmax, softmin
 from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
@@ -43,6 +45,7 @@ __all__ = [
     "affinity_sums",
     "average_pool",
     "batch_norm",
+    "channel_shuffle",
     "concatenate",
     "conv1d",
     "conv2d",
@@ -51,6 +54,7 @@ __all__ = [
     "dropout",
     "fold_windows",
     "gate",
+    "gather_average",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
@@ -64,6 +68,7 @@ __all__ = [
     "l2_normalize",
     "layer_norm",
     "linear",
+    "linear_attention",
     "masked_attention",
     "matmul",
     "max_pool",
@@ -71,6 +76,7 @@ __all__ = [
     "relu",
     "repeat",
     "resize_bilinear",
+    "resize_nearest",
     "score",
     "select",
     "shift",
@@ -79,11 +85,13 @@ __all__ = [
     "softmax",
     "softmin",
     "split",
+    "sum_normalize",
     "take",
     "top",
     "unfold_windows",
     "window_average",
     "window_starts",
+    "z_score",
 ]
 
 # They register themselves, once all primitives are there. Without that folder everything is computed as defined.

@@ -1,4 +1,4 @@
-"""Joining arrays end to end, and cutting one into parts, each the other's adjoint; repeating parts of one."""
+"""Joining arrays end to end, and cutting one into parts, each the other's adjoint; repeating and shuffling parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["concatenate", "repeat", "split"]
+__all__ = ["channel_shuffle", "concatenate", "repeat", "split"]
 
 
 @primitive
@@ -110,3 +110,40 @@ def repeat(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
         return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :]).sum(axis=axis + 1)
 
     return np.repeat(x, times, axis=axis), backward
+
+
+@primitive
+def channel_shuffle(x: Array, groups: int) -> tuple[Array, Backward]:
+    """Deal the channels of groups out in turn: y_{b, c G + g} = x_{b, g C/G + c}.
+
+    Parameters
+    ----------
+    x : array, (B, C, ...)
+    groups : int
+        G, which divides C.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``: what each channel gets where it has gone to.
+
+    Notes
+    -----
+    Zhang et al.: ShuffleNet, CVPR 2018, section 3.1. Dealing out C/G groups undoes it.
+
+    Examples
+    --------
+    >>> y, backward = channel_shuffle(np.array([[1, 2, 3, 10, 20, 30]]), 2)
+    >>> y
+    array([[ 1, 10,  2, 20,  3, 30]])
+    >>> backward(y)
+    array([[ 1,  2,  3, 10, 20, 30]])
+    """
+    batch, channels, *size = x.shape
+    y = x.reshape(batch, groups, channels // groups, *size).swapaxes(1, 2).reshape(x.shape)
+
+    def backward(dy):
+        return dy.reshape(batch, channels // groups, groups, *size).swapaxes(1, 2).reshape(dy.shape)
+
+    return y, backward

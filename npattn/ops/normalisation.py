@@ -1,4 +1,4 @@
-"""Normalisation: by statistics of the batch, of a position or of groups of channels, and to unit length."""
+"""Normalisation: by statistics of the batch, of a position, of groups of channels or of a row, and to unit length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "group_norm", "l2_normalize", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "l2_normalize", "layer_norm", "sum_normalize", "z_score"]
 
 
 @primitive
@@ -225,3 +225,88 @@ def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
         return dx
 
     return scaled / length, backward
+
+
+@primitive
+def sum_normalize(x: Array, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
+    """Divide by the sum along an axis, nearly: y_i = x_i / (Σ_k x_k + ε).
+
+    Parameters
+    ----------
+    x : array, any shape
+        Weights, which are not negative: those of a softmax over another axis, say.
+    axis : int, default -1
+    eps : float, default 1e-9
+        ε, which keeps the quotient finite where all are 0.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``: (dy - Σ_k y_k dy_k) / (Σ_k x_k + ε).
+
+    Notes
+    -----
+    ``derivations/external.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> y, backward = sum_normalize(np.array([0.0, 1.0, 3.0]))
+    >>> y.round(8)
+    array([0.  , 0.25, 0.75])
+    >>> backward(np.array([1.0, 0.0, 0.0])).round(8)
+    array([0.25, 0.  , 0.  ])
+    """
+    total = x.sum(axis=axis, keepdims=True) + eps
+    y = x / total
+
+    def backward(dy):
+        return (dy - (y * dy).sum(axis=axis, keepdims=True)) / total
+
+    return y, backward
+
+
+@primitive
+def z_score(x: Array, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array, Backward]:
+    """Measure every number of a row by its distance from the mean, in standard deviations: z = (x - μ) / (s + ε).
+
+    Parameters
+    ----------
+    x : array, (..., N)
+    eps : float, default 1e-5
+        ε, added to the standard deviation, where norms add theirs to the variance.
+    correction : int, default 1
+        s² = Σ_n (x_n - μ)² / (N - correction): 1 for a sample's variance, 0 for the mean of the squares.
+
+    Returns
+    -------
+    z : array, shape of `x`
+        0 in a row of one number, and where all numbers are the same.
+    backward : callable
+        ``backward(dz)`` returns ``dx``. The deviation has slope 0 where it is 0, as in PyTorch.
+
+    Notes
+    -----
+    ``derivations/spatial_group.md`` derives the gradient.
+
+    Examples
+    --------
+    >>> z, backward = z_score(np.array([1.0, 2.0, 3.0]), eps=0.0)
+    >>> z
+    array([-1.,  0.,  1.])
+    >>> backward(np.array([0.0, 3.0, 0.0]))
+    array([-1.,  2., -1.])
+    """
+    degrees = max(x.shape[-1] - correction, 1)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees)
+    scale = 1 / (deviation + eps)
+
+    def backward(dz):
+        # What a number does to the deviation, and the deviation to all.
+        slope = centred / (degrees * np.where(deviation == 0, 1, deviation))
+        ddeviation = -scale * scale * (dz * centred).sum(axis=-1, keepdims=True)
+        dcentred = dz * scale + slope * ddeviation
+        return dcentred - dcentred.mean(axis=-1, keepdims=True)
+
+    return centred * scale, backward

@@ -42,6 +42,11 @@ class Context:
     handlers: tuple[Handler, ...] = ()
     definitions_only: bool = False
 
+    @functools.cached_property
+    def around(self) -> tuple[Context, ...]:
+        """What holds for the calls that each handler makes in turn: those around it are asked alone."""
+        return tuple(replace(self, handlers=self.handlers[:i]) for i in range(len(self.handlers)))
+
 
 ORDINARY = Context(definitions_only=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0"))
 """What holds where nothing else is said."""
@@ -176,7 +181,7 @@ def ask_handlers(called: Primitive, arguments: tuple[Any, ...], options: Mapping
     context = CONTEXT.get()
     for i, handler in reversed(list(enumerate(context.handlers))):
         # What a handler calls in turn is shown to those around it, not to itself.
-        token = CONTEXT.set(replace(context, handlers=context.handlers[:i]))
+        token = CONTEXT.set(context.around[i])
         try:
             result = handler(called, arguments, options)
         finally:

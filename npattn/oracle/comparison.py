@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_JUDGED", "Comparison", "Judgement", "compare"]
 
+MOST_NAME_WIDTH = 36
+"""Columns of a table of 80 that a result's name may take; a longer one has a line of its own."""
 LEAST_JUDGED = 0.5
 """Share of a result's elements that must have a finite budget, or it does not pass."""
 
@@ -146,7 +148,7 @@ class Comparison:
         if self.required and self.missing:
             faults.append(f"{len(self.missing)} {'result' if len(self.missing) == 1 else 'results'} NOT GIVEN")
         verdict = ", ".join(faults) or right
-        width = max(6, *map(len, self.judgements))
+        width = max(6, min(MOST_NAME_WIDTH, max(map(len, self.judgements))))
         lines = textwrap.wrap(self.title, 80)
         lines += [f"{verdict}; errors in units of each element's budget:"]
         lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
@@ -163,13 +165,14 @@ class Comparison:
 
 def table_lines(judgement: Judgement, width: int) -> list[str]:
     """Write one result's lines of the table."""
+    above, name = ([], judgement.name) if len(judgement.name) <= width else ([judgement.name], "")
     if judgement.trouble:
-        return [f"{judgement.name:<{width}}  WRONG", *indent(judgement.trouble)]
+        return [*above, f"{name:<{width}}  WRONG", *indent(judgement.trouble)]
     line = (
-        f"{judgement.name:<{width}}  {seven_characters(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
+        f"{name:<{width}}  {seven_characters(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
         f"{seven_characters(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
-    lines = [line + ("" if judgement.passed else " WRONG")]
+    lines = [*above, line + ("" if judgement.passed else " WRONG")]
     if not judgement.within:
         at = ", ".join(map(str, judgement.where))
         lines.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ ATTENTION: tuple[Any, ...] = ops.dot_product_attention, ops.masked_attention
 BLOCK = 2**16
 """Weights of an attention, or taps of a convolution, that are computed at once."""
 MIN_QUERIES = 16
+CHANNELS_A_QUERY = 4
+"""Keys and values are read, and their gradients added up, once for a block. That is to take no longer than its queries:
+a block has at least one for so many channels of both."""
 
 
 def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -50,13 +54,15 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     True
     """
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
-        q, k, *_ = arguments
+        q, k, v, *_ = arguments
         weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
-        return divide_queries(called, arguments, options, max(MIN_QUERIES, BLOCK // weights))
+        least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
+        return divide_queries(called, arguments, options, max(least, BLOCK // weights))
     if called is ops.conv2d and len(arguments) >= 2 and options.get("groups", 1) == 1:
         x, weight = arguments[:2]
         taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
-        return divide_channels(arguments, options, max(1, BLOCK // taps))
+        least = len(weight) // weight[0, 0].size  # then they take as much memory as the outputs that they are added to
+        return divide_channels(arguments, options, max(1, least, BLOCK // taps))
     return NotImplemented
 
 
@@ -127,7 +133,7 @@ def join(parts: Sequence[Array], axis: int) -> Array:
 
 
 def add(sums: tuple[Array | None, ...], terms: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
-    """Add arrays to the sums that there are, if any."""
+    """Add arrays to the sums that there are, if any, in place."""
     if not sums:
         return terms
-    return tuple(None if a is None or b is None else a + b for a, b in zip(sums, terms, strict=True))
+    return tuple(None if a is None or b is None else operator.iadd(a, b) for a, b in zip(sums, terms, strict=True))

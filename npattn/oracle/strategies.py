@@ -12,29 +12,38 @@ from typing import Any
 import numpy as np
 
 from npattn.attention import (
+    BAM,
     CBAM,
     CBAMChannelGate,
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    DoubleAttention,
     DualAttentionHead,
+    EfficientAttention,
     EfficientChannelAttention,
+    ExternalAttention,
     FlexibleAttention,
     FlexibleSegmentation,
+    GatherExcite,
     GlobalContext,
     HardAttention,
     MultiHeadSelfAttention,
     MultiScaleConcat,
+    NonLocal,
     PixelCorrelation,
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
     SelectiveKernel,
+    ShuffleAttention,
     SimAM,
     SlidingWindowSegmentation,
     SoftHardAttention,
+    SpatialGroupEnhance,
     SplitAttention,
     SqueezeExcitation,
+    TripletAttention,
 )
 from npattn.checks import require_choice
 from npattn.module import Module
@@ -83,6 +92,22 @@ def eca_modules() -> Modules:
     )
 
 
+def ge_modules(training: bool = False) -> Modules:
+    options: dict[str, Any] = {
+        "channels": channels,
+        "mlp": st.booleans(),
+        "hidden": st.integers(1, 5),
+        "batch_norm": st.booleans(),
+        "activation": excitation["activation"],
+        "gate": gates,
+        "training": st.just(training),
+    }
+    averages = st.builds(GatherExcite, extent=st.sampled_from([0, 2, 4, 6]), **options)
+    kernels = st.builds(GatherExcite, extra_params=st.just(True), extent=st.sampled_from([2, 4]), **options)
+    whole = st.builds(GatherExcite, extra_params=st.just(True), feat_size=st.sampled_from([1, 3, 5]), **options)
+    return averages | kernels | whole
+
+
 def flexible_modules() -> Modules:
     return st.builds(FlexibleAttention, channels=channels, reduction=reductions)
 
@@ -112,8 +137,24 @@ def coordinate_modules(training: bool = False) -> Modules:
     )
 
 
+def shuffle_modules() -> Modules:
+    def cut(groups: int, each: int) -> ShuffleAttention:
+        return ShuffleAttention(2 * groups * each, groups)
+
+    return st.builds(cut, groups=st.integers(1, 3), each=st.integers(1, 3))
+
+
 def simam_modules() -> Modules:
     return st.builds(SimAM, channels, st.sampled_from([1e-4, 1e-2, 1.0]), st.sampled_from(["code", "paper"]))
+
+
+def sge_modules() -> Modules:
+    return st.builds(
+        lambda groups, each, variant: SpatialGroupEnhance(groups * each, groups, variant),
+        st.integers(1, 4),
+        st.integers(1, 3),
+        st.sampled_from(["code", "paper"]),
+    )
 
 
 def pam_modules() -> Modules:
@@ -135,6 +176,38 @@ def gc_modules() -> Modules:
         gate=gates,
         eps=st.sampled_from([1e-6, 1e-5, 0.5]),
     )
+
+
+def non_local_modules(training: bool = False) -> Modules:
+    return st.builds(
+        NonLocal,
+        channels=channels,
+        variant=st.sampled_from(["embedded_gaussian", "dot_product"]),
+        subsample=st.booleans(),
+        scale=st.sampled_from([None, 1.0, -0.5]),
+        hidden=st.none() | st.integers(1, 5),
+        batch_norm=st.booleans(),
+        training=st.just(training),
+    )
+
+
+def external_modules(training: bool = False) -> Modules:
+    return st.builds(ExternalAttention, channels, st.integers(1, 7), st.booleans(), st.just(training))
+
+
+def double_modules() -> Modules:
+    return st.builds(DoubleAttention, channels, reductions, st.none() | st.integers(1, 5), st.none() | sizes)
+
+
+@st.composite
+def linear_modules(draw: st.DrawFn) -> EfficientAttention:
+    heads = draw(st.integers(1, 3))
+    several = st.none() | st.integers(1, 3).map(lambda each: each * heads)
+    return EfficientAttention(draw(channels), heads, draw(several), draw(several))
+
+
+def triplet_modules(training: bool = False) -> Modules:
+    return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
 
 
 def mhsa_modules(masked: bool = False) -> Modules:
@@ -185,6 +258,12 @@ def cbam_channel_modules() -> Modules:
 
 def cbam_spatial_modules(training: bool = False) -> Modules:
     return st.builds(CBAMSpatialGate, channels, st.booleans(), st.just(training), kernel_sizes, gates)
+
+
+def bam_modules(training: bool = False) -> Modules:
+    return st.builds(
+        BAM, channels, reductions, st.integers(1, 4), st.sampled_from(["code", "paper"]), st.just(training)
+    )
 
 
 def cam_modules() -> Modules:
@@ -277,18 +356,27 @@ def pcm_modules() -> Modules:
 MODULES: dict[str, Callable[[], Modules]] = {
     "se": se_modules,
     "eca": eca_modules,
+    "ge": lambda: ge_modules() | ge_modules(training=True),
     "flexible": flexible_modules,
     "sliding-window": sliding_window_modules,
     "flexible-segmentation": flexible_segmentation_modules,
     "cbam": lambda: cbam_modules() | cbam_modules(training=True),
     "cbam-channel": cbam_channel_modules,
     "cbam-spatial": lambda: cbam_spatial_modules() | cbam_spatial_modules(training=True),
+    "bam": lambda: bam_modules() | bam_modules(training=True),
     "coordinate": lambda: coordinate_modules() | coordinate_modules(training=True),
     "simam": simam_modules,
+    "shuffle": shuffle_modules,
+    "triplet": lambda: triplet_modules() | triplet_modules(training=True),
+    "sge": sge_modules,
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,
+    "non-local": lambda: non_local_modules() | non_local_modules(training=True),
+    "external": lambda: external_modules() | external_modules(training=True),
+    "double": double_modules,
+    "linear": linear_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
@@ -378,10 +466,15 @@ def map_sizes(
     b, h, w = draw(batch), draw(height), draw(width)
     if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
-        if isinstance(
-            module, (MultiScaleConcat, SelectiveKernel, SplitAttention)
-        ):  # one of their norms sees a value an image
-            b = max(b, 3)
+        if isinstance(module, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
+            b, h, w = max(b, 3), max(h, module.extent + 1), max(w, module.extent + 1)
+        if isinstance(module, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM)):
+            b = max(b, 3)  # one of their norms sees a value an image
+    inner: Any = module
+    while hasattr(inner, "inner"):
+        inner = inner.inner
+    if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
+        h, w = max(h, 2), max(w, 2)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

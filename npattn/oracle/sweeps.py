@@ -48,6 +48,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
     ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
+    "ge": [
+        *({"extra_params": False, "extent": extent} for extent in (0, 2, 8)),
+        *({"extra_params": False, "mlp": False}, {"extent": 2}, {"extent": 0, "feat_size": 7}, {"batch_norm": False}),
+        *({"activation": "silu"}, {"gate": "hard_sigmoid"}, {"reduction": 1}, {"hidden": 5}),
+    ],
     "flexible": [{"reduction": 1}, {"reduction": 100}],
     "sliding-window": [{"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100}, {"classes": 2}],
     "flexible-segmentation": [{"window": 1, "stride": 1}, {"window": 100}, {"reduction": 1}],
@@ -62,8 +67,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
     ],
     "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
+    "bam": [{"variant": "paper"}, {"dilation": 1}, {"dilation": 16}, {"reduction": 1}, {"reduction": 100}],
     "coordinate": [{"reduction": 1}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
+    "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
+    "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
@@ -71,6 +79,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"fuse": ("add",)}, {"fuse": ("scale",)}, {"attention": False}, {"reduction": 1}, {"hidden": 5}),
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}, {"eps": 1e-5}),
     ],
+    "non-local": [
+        *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
+        *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
+    ],
+    "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
+    "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
+    "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},
@@ -102,6 +117,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
         *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
         *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
@@ -287,16 +303,19 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
     channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
         changes["inner"] = fit(given["inner"], channels, positions, {})
-    if channels:
-        changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
-        if "heads" in given:
-            changes["heads"] = max(heads for heads in range(1, given["heads"] + 1) if channels % heads == 0)
-        if "split_input" in given and channels % len(given["kernel_sizes"]):
-            changes["split_input"] = False
-        if "radix" in given and channels % given["radix"]:
-            changes["radix"] = 1
     if "k" in given:
         changes["k"] = min(given["k"], positions)
+    if not channels:
+        return replace(module, **{**changes, **fixed})
+    changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
+    if "split_input" in given and channels % len(given["kernel_sizes"]):
+        changes["split_input"] = False
+    if "radix" in given and channels % given["radix"]:
+        changes["radix"] = 1
+    for name in given.keys() & {"heads", "groups"}:
+        for parts in range(given[name], 0, -1):  # the most that share the channels out evenly
+            with contextlib.suppress(ValueError):
+                return replace(module, **{**changes, name: parts, **fixed})
     return replace(module, **{**changes, **fixed})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import threading
 from _thread import start_new_thread
@@ -45,8 +46,8 @@ class PassThreads:
         """Have some work done beside the next passes, or at the end."""
         self.waiting.append(work)
 
-    def map(self, run: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-        """Call ``run(item)`` for every item, several at once; return what they return, in order."""
+    def map(self, run: Callable[[Item], Result], items: Iterable[Item], at_once: float = math.inf) -> list[Result]:
+        """Call ``run(item)`` for every item, several at once, but no more than asked; return what they return."""
         found: dict[int, Result] = {}
 
         def keep(place: int, item: Item) -> None:
@@ -54,10 +55,10 @@ class PassThreads:
 
         added = [self.waiting.popleft() for _ in range(len(self.waiting))]
         tasks: list[Callable[[], object]] = [functools.partial(keep, *pair) for pair in enumerate(items)]
-        self.share(deque(added + tasks))
+        self.share(deque(added + tasks), at_once)
         return [found[place] for place in range(len(tasks))]
 
-    def share(self, left: deque[Callable[[], object]]) -> None:
+    def share(self, left: deque[Callable[[], object]], at_once: float) -> None:
         """Do some work on all threads; once any of it fails, leave out what nobody has begun, and raise the failure."""
         failures: deque[BaseException] = deque()
         ended: SimpleQueue[None] = SimpleQueue()
@@ -73,7 +74,7 @@ class PassThreads:
 
         helpers = 0
         try:
-            for _ in range(min(self.count, len(left)) - 1):
+            for _ in range(int(min(self.count, at_once, len(left))) - 1):
                 # Not threading.Thread, nor an executor's: an interrupt may leave locked what they lock.
                 start_new_thread(copy_context().run, (help,))
                 helpers += 1

@@ -14,17 +14,19 @@ from npattn.data import photo_features
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import smooth, standardise
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import pixels_per_position, show_weights
+from npattn.pictures.showing import enlarge, pixels_per_position, show, show_weights, signed
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_rows", "positions_of"]
+__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_forms", "draw_rows", "positions_of"]
 
 Pixels: TypeAlias = tuple[tuple[int, int], ...]
 """Rows and columns of pixels of the photograph."""
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
+LAYERS = ("query_conv", "key_conv"), ("t", "p")
+"""What systems call the layers that make queries and keys."""
 
 
 def draw_attention_maps(figure: SubFigure, scene: Scene) -> None:
@@ -36,14 +38,39 @@ def draw_attention_maps(figure: SubFigure, scene: Scene) -> None:
     several = hasattr(scene.inner, "heads")
     changes = {"channels": 14 * scene.inner.heads} if several else {"channels": 54, "reduction": 1}
     module = replace(scene.inner, **changes)
-    x = standardise(smooth(photo_features(module.channels, *scene.size), 1.5))
-    x /= np.sqrt((x**2).sum(axis=1, keepdims=True))
     figure.suptitle(
         f"where five pixels look{' with each head' if several else ''}, with queries and keys made by one random "
         f"projection{' a head' if several else ''} of smooth features of unit length: like looks at like",
         fontsize=10,
     )
-    draw_heads(figure, module, tie_keys(module, module.init(scene.seed)), x, scene.pixels)
+    params = tie_keys(module, module.init(scene.seed))
+    draw_heads(figure, module, params, unit_features(module.channels, scene.size), scene.pixels)
+
+
+def draw_forms(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look by the softmax of products, and by the products themselves, which have signs."""
+    module = replace(scene.inner, channels=54, reduction=1, subsample=False)
+    params, x = tie_keys(module, module.init(scene.seed)), unit_features(54, scene.size)
+    figure.suptitle(
+        "where five pixels look by a softmax (above), and products without one (below); queries and keys "
+        "made by one random projection of smooth features of unit length",
+        fontsize=10,
+    )
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    draw_heads(above, module, params, x, scene.pixels)
+    products = replace(module, variant="dot_product", scale=module.product_scale(1))
+    rows = products.attention_map(params, x, positions_of(scene.pixels, scene.size))[0]
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    for (row, column), weights, axis in zip(scene.pixels, rows, below.subplots(1, len(rows)), strict=True):
+        title = f"from row {row}, column {column}:\n{np.mean(weights < 0):.0%} of the map taken off"
+        show(axis, enlarge(weights.reshape(scene.size)), title, fontsize=9, **signed(1))
+        axis.plot(column, row, "+", color="black", markersize=11, markeredgewidth=2)
+
+
+def unit_features(channels: int, size: tuple[int, int]) -> Array:
+    """Make features of the photograph that are smooth and of unit length."""
+    x = standardise(smooth(photo_features(channels, *size), 1.5))
+    return x / np.sqrt((x**2).sum(axis=1, keepdims=True))
 
 
 def tie_keys(module: Any, params: Params) -> dict[str, Array]:
@@ -53,9 +80,11 @@ def tie_keys(module: Any, params: Params) -> dict[str, Array]:
         queries, keys, _ = np.split(weight, 3)
         keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
         return {**params, "in_proj_weight": weight}
-    weight, bias = params["query_conv.weight"], params["query_conv.bias"]
-    keys = weight * (HIGHEST_LOGIT / (len(weight) * weight.var()))
-    return {**params, "key_conv.weight": keys, "query_conv.bias": np.zeros_like(bias)}
+    query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
+    weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
+    scale = module.product_scale(1) if hasattr(module, "product_scale") else 1
+    keys = weight * (HIGHEST_LOGIT / (scale * len(weight) * weight.var()))
+    return {**params, f"{key}.weight": keys, f"{query}.bias": np.zeros_like(bias)}
 
 
 def draw_branch_attention(figure: SubFigure, scene: Scene) -> None:

@@ -6,15 +6,22 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
+from npattn.attention import NonLocal
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
-from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention
+from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
+from npattn.pictures.blocks import draw_blocks
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
+from npattn.pictures.gathering import draw_gathering
+from npattn.pictures.groups import draw_groups
+from npattn.pictures.joint import draw_joint
+from npattn.pictures.memories import draw_memories
+from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
 from npattn.pictures.sampling import draw_sampling
@@ -34,8 +41,14 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "channel": (draw_channels, 4.2),
     "position": (draw_context, 3.0),
     "spatial": (draw_positions, 2.6),
+    "cw": (draw_planes, 2.8),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),
+    "gather": (draw_gathering, 4.6),
+    "memory": (draw_memories, 2.8),
+    "group": (draw_groups, 4.2),
+    "gates": (draw_joint, 4.2),
+    "blocks": (draw_blocks, 4.2),
     "affinity": (draw_affinity, 4.2),
     "windows": (draw_windows, 2.6),
     "branches": (draw_branches, 4.6),
@@ -101,6 +114,8 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_branch_attention, 2.6))
     if hasattr(inner, "key_heads"):  # what its inputs are of is another's affair: they are no maps
         panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
+    elif isinstance(inner, NonLocal):
+        panels.append((draw_forms, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

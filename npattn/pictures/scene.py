@@ -13,7 +13,15 @@ from npattn.pictures.features import EYE, OTHER_PIXELS, photo_inputs
 from npattn.pictures.weights import score_layer, score_map, sharpness
 from npattn.typing import Array, Params
 
-__all__ = ["DRAWN_SIZE", "LARGE_HYPERPARAMETERS", "NUM_TOP", "Scene", "make_scene", "with_photo_statistics"]
+__all__ = [
+    "DRAWN_SIZE",
+    "LARGE_HYPERPARAMETERS",
+    "NUM_TOP",
+    "Scene",
+    "make_scene",
+    "telling_parameters",
+    "with_photo_statistics",
+]
 
 DRAWN_SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
@@ -71,11 +79,7 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     inputs = photo_inputs(module, size or DRAWN_SIZE, seed)
     x = next(iter(inputs.values()))
     params = module.init(seed, generic=True)
-    if layer := score_layer(params):  # else hardly any position weighs more than another, or one outweighs all
-        params[f"{layer}.weight"] *= sharpness(score_map(params, x))
-    if hasattr(module, "branch_channels"):
-        params |= {f"{name}.1.weight": params["conv8.1.weight"] for name in ("conv6", "conv7")}
-        params = with_photo_statistics(module, params, x)
+    params = telling_parameters(module, params, x)
     run = module(params, *inputs.values())
     for name in params:
         if name.endswith("classifier.bias"):  # else a random classifier gives every window one class
@@ -88,10 +92,23 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     return Scene(module, inner, inner_params, x, run, (at or EYE, *OTHER_PIXELS), seed)
 
 
+def telling_parameters(module: Module, params: Params, x: Array) -> dict[str, Array]:
+    """Change random parameters and statistics of which nothing could be seen."""
+    params = dict(params)
+    if layer := score_layer(params):  # else hardly any position weighs more than another, or one outweighs all
+        params[f"{layer}.weight"] = params[f"{layer}.weight"] * sharpness(score_map(params, x))
+    if hasattr(module, "branch_channels"):
+        params |= {f"{name}.1.weight": params["conv8.1.weight"] for name in ("conv6", "conv7")}
+        params = with_photo_statistics(module, params, x)
+    if module.key == "bam":  # two halves, as it has a norm of averages, which takes a variance of images
+        params = with_photo_statistics(module, params, np.concatenate(np.split(x, 2, axis=3)))
+    return params
+
+
 def with_photo_statistics(module: Module, params: Params, x: Array) -> dict[str, Array]:
     """Put the features' own mean and variance in the place of running statistics that have nothing to do with them."""
     changes: dict[str, Any] = {"training": True}
     training = replace(module, **changes)
-    masks = [np.ones(shape) for shape in list(training.input_shapes(1, *x.shape[2:]).values())[1:]]
+    masks = [np.ones(shape) for shape in list(training.input_shapes(len(x), *x.shape[2:]).values())[1:]]
     running = training(params, x, *masks).buffers  # a tenth of the way from the old to those of the batch
     return {**params, **{name: params[name] + 10 * (value - params[name]) for name, value in running.items()}}

@@ -25,7 +25,7 @@ def assert_parity(module, reference, params, x, dy, *, floor=0, constants=()):
     import torch
 
     reference = reference.double()
-    reference.load_state_dict({name: torch.tensor(value) for name, value in params.items()})
+    reference.load_state_dict({name: torch.as_tensor(value) for name, value in (params | counters(reference)).items()})
     leaf = torch.tensor(x, requires_grad=True)
     expected = reference(leaf, *map(torch.tensor, constants))
     expected.backward(torch.tensor(dy))
@@ -45,13 +45,19 @@ def assert_parity(module, reference, params, x, dy, *, floor=0, constants=()):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * scale + 1e-300, err_msg=name)
 
 
+def counters(reference):
+    """The numbers of batches that PyTorch's batch norms have counted, which have no counterpart here."""
+    return {name: value for name, value in reference.state_dict().items() if name.endswith("num_batches_tracked")}
+
+
 def assert_state_dict_loads(module, reference, inputs=None, *, atol=1e-6):
     """Load a PyTorch module's `state_dict` as it is: names, order, dtype, and the output on a map or these inputs."""
     import torch
 
     state = reference.state_dict()
     params = module.from_state_dict(state)
-    assert list(params) == list(state)
+    buffers = [name for name, _ in reference.named_buffers() if name not in counters(reference)]
+    assert list(params) == [name for name, _ in reference.named_parameters()] + buffers
     assert all(value.dtype == np.float32 for value in params.values())
     if inputs is None:
         inputs = [np.random.RandomState(0).standard_normal((2, module.channels, 6, 5)).astype(np.float32)]

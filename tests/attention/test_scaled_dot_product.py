@@ -9,6 +9,7 @@ from npattn import ScaledDotProductAttention
 from npattn.module import as_tuple
 from npattn.ops import attention
 from npattn.oracle import generic_values, gradcheck
+from tests.naming import for_each
 from tests.strategies import cases, sdpa_modules, seeds, sizes
 
 SHAPES = [(2, 5, 7), (3, 7, 4), (1, 1, 6), (2, 6, 1), (1, 4, 4)]
@@ -147,7 +148,7 @@ def test_outputs_and_gradients_agree_with_pytorch_by_hand(case, queries):
         assert_agrees_with_pytorch(published(module), module, params, inputs)
 
 
-@pytest.mark.parametrize("option", [{}, {"causal": "top-left"}, {"mask": True}, {"bias": True}, {"scale": 0.3}])
+@for_each("option", [{}, {"causal": "top-left"}, {"mask": True}, {"bias": True}, {"scale": 0.3}])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_outputs_and_gradients_agree_with_pytorchs_own_function(option, groups, shape):

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn import CBAM, EfficientChannelAttention, GlobalContext, SelectiveKernel, SplitAttention, SqueezeExcitation
+from npattn import (
+    CBAM,
+    EfficientChannelAttention,
+    GlobalContext,
+    NonLocal,
+    SelectiveKernel,
+    SplitAttention,
+    SqueezeExcitation,
+)
 from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
 from tests.strategies import seeds
 
@@ -22,6 +30,7 @@ TIMM = {
     "ecaresnet50t": ({}, 16),
     "gcresnet33ts": ({}, 10),
     "gc_efficientnetv2_rw_t": ({}, 29),
+    "resnet34": ({"block_args": {"attn_layer": "nl"}}, 16),
     "skresnet18": ({}, 8),
     "skresnet50": ({}, 16),
     "skresnext50_32x4d": ({}, 16),
@@ -162,6 +171,25 @@ def test_global_context_is_timms(options, seed):
 def test_timms_global_context_is_ours_by_default_where_nothing_is_rounded(channels):
     block = timm_layers().GlobalContext(channels)
     assert_witnessed(GlobalContext(channels), draw(block), block.state_dict())
+
+
+@given(st.sampled_from([1, 3, 8, 20]), st.integers(1, 5), st.booleans(), st.booleans(), seeds)
+@settings(max_examples=25)
+def test_non_local_is_timms(channels, hidden, scaled, training, seed):
+    timm_layers()
+    block = importlib.import_module("timm.layers.non_local_attn").NonLocalAttn(channels, scaled, rd_channels=hidden)
+    module = NonLocal(channels, hidden=hidden, scale=None if scaled else 1.0, training=training)
+    state = draw(block, seed).state_dict()
+    names = [name for name in state if not name.endswith("num_batches_tracked")]
+    assert list(module.parameter_shapes() | module.buffer_shapes()) == names
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_timms_non_local_is_ours_by_default_where_nothing_is_rounded(channels):
+    timm_layers()
+    block = importlib.import_module("timm.layers.non_local_attn").NonLocalAttn(channels)
+    assert_witnessed(NonLocal(channels), draw(block), block.state_dict())
 
 
 selections = st.fixed_dictionaries(

@@ -1,17 +1,20 @@
 """Time what a test waits for when it asks for a golden case, and what a user waits for: import and check.
 
     python tests/benchmarks/golden.py
-    python tests/benchmarks/golden.py mhsa danet --formats bfloat16 --cores 1 2
+    python tests/benchmarks/golden.py mhsa danet --formats bfloat16 --cores 1 2 16
     python tests/benchmarks/golden.py --sweeps
 
-The first prints, by system and format, the seconds that one image of 64 channels and 32 × 32 positions takes, and the
-memory, as a multiple of what the case's own arrays take; then the same of a few large cases; then how long `import
-npattn` with its catalogue takes in a fresh process that has imported NumPy and SciPy, and `npattn check`. Each case is
-made in a fresh process, on all cores or on as many as are asked for, once for its time and once more for its memory.
-With --sweeps every case of every sweep is made, and those that take longer than two seconds are named.
+The first prints, by system and format, the seconds that one image of 64 channels and 32 × 32 positions takes, the share
+of them that the certificate in longdouble takes, and the memory, as a multiple of what the case's own arrays take; then
+the same of a few large cases; then how long `import npattn` with its catalogue takes in a fresh process that has
+imported NumPy and SciPy, and `npattn check`. Each case is made in a fresh process, on all cores or on as many threads
+as are asked for, with and without its certificate for the time, and once more for the memory. More threads than there
+are cores tell what memory such a machine would need, not how long it would take. With --sweeps every case of every
+sweep is made, and those that take longer than two seconds are named.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -20,15 +23,19 @@ import sys
 import time
 import tracemalloc
 from pathlib import Path
+from unittest import mock
+
+from threadpoolctl import threadpool_limits
 
 import npattn
 from npattn import oracle
+from npattn.oracle import threads
 from npattn.oracle.cases import FORMATS_SWEPT
 from npattn.oracle.recipes import make
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (1, 64, 32, 32)
-LARGE = {"se": (2, 256, 56, 56), "pam": (1, 512, 64, 64)}
+LARGE = {"se": (2, 256, 56, 56), "pam": (1, 512, 64, 64), "sdpa": (1, 64, 1024, 1024)}
 MOST_SECONDS = 2.0
 """That a case of a sweep should take."""
 MEASURE = """
@@ -36,8 +43,9 @@ import json, os, sys
 *case, cores = json.loads(sys.argv[1])
 if cores and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
-from tests.benchmarks.golden import measure
-print(json.dumps(measure(*case)))
+from tests.benchmarks.golden import measure, on_threads
+with on_threads(cores):
+    print(json.dumps(measure(*case)))
 """
 IMPORT = """
 import time, numpy, scipy
@@ -57,20 +65,38 @@ def widened(module, channels):
     return dataclasses.replace(module, **{name: channels})
 
 
+@contextlib.contextmanager
+def on_threads(count):
+    """Take so many threads, more than there are cores if need be; None for as many as there are."""
+    if count is None:
+        yield
+        return
+    with threadpool_limits(count, user_api="blas"), mock.patch.object(threads, "count_cores", lambda: count):
+        yield
+
+
 def measure(key, shape, dtype):
-    """Make a golden case of a system at its usual settings twice: its seconds, and its memory against its arrays'."""
+    """Make a golden case of a system at its usual settings.
+
+    Returns its seconds, the share of the certificate, and the memory against its arrays'.
+    """
     batch, channels, height, width = shape
     module = widened(npattn.CATALOGUE[key].example(), channels)
     sizes = {"batch": batch, "height": height, "width": width, "dtype": dtype}
     oracle.golden(module, **sizes | {"batch": 1, "height": 4, "width": 4})  # what is done once in a process
-    start = time.perf_counter()
-    oracle.golden(module, **sizes)
-    seconds = time.perf_counter() - start
+    seconds, without = (time_making(module, certify=certify, **sizes) for certify in (True, False))
     tracemalloc.start()
     case = oracle.golden(module, **sizes)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return seconds, peak / bytes_of(case)
+    return seconds, max(0, 1 - without / seconds), peak / bytes_of(case)
+
+
+def time_making(module, **options):
+    """Return the seconds that a golden case takes."""
+    start = time.perf_counter()
+    oracle.golden(module, **options)
+    return time.perf_counter() - start
 
 
 def bytes_of(case):
@@ -87,11 +113,11 @@ def measure_apart(key, shape, dtype, cores):
 
 
 def print_row(name, key, shape, formats, cores):
-    """Print the seconds and the memory of a case in each format."""
+    """Print a case's seconds, the certificate's share of them, and the memory in each format."""
     print(f"{name:<24}", end="")
     for dtype in formats:
-        seconds, memory = measure_apart(key, shape, dtype, cores)
-        print(f"{seconds:>8.2f} s {memory:>5.1f}×", end="", flush=True)
+        seconds, share, memory = measure_apart(key, shape, dtype, cores)
+        print(f"{seconds:>8.2f} s {share:>4.0%} {memory:>5.1f}×", end="", flush=True)
     print()
 
 
@@ -149,7 +175,7 @@ def main(argv=None):
                 print_sweep(key, dtype)
         return
     for cores in arguments.cores:
-        print(f"{f'on {cores} cores' if cores else '':<24}" + "".join(f"{name:>17}" for name in arguments.formats))
+        print(f"{f'on {cores} cores' if cores else '':<24}" + "".join(f"{name:>22}" for name in arguments.formats))
         for key in keys:
             print_row(key, key, SHAPE, arguments.formats, cores)
         for key, shape in LARGE.items():

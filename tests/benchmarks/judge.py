@@ -114,10 +114,17 @@ def modules_of(key):
     more = {
         "se": lambda: [npattn.SqueezeExcitation(channels=20, reduction=4, bias=False)],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
+        "ge": lambda: [
+            npattn.GatherExcite(channels=20, reduction=4),
+            npattn.GatherExcite(channels=20, reduction=4, extent=2),
+        ],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
         "cbam-channel": lambda: [npattn.CBAMChannelGate(channels=20, reduction=4, pools=("lp", "lse"))],
+        "bam": lambda: [npattn.BAM(channels=20, reduction=4, dilation=2, variant="paper")],
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
+        "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
+        "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -125,11 +132,19 @@ def modules_of(key):
             npattn.GlobalContext(channels=20, reduction=4, fuse=("add",)),
             npattn.GlobalContext(channels=20, reduction=4, attention=False),
         ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=20, reduction=4, variant="dot_product"),
+            npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
+        ],
+        "external": lambda: [npattn.ExternalAttention(channels=20, memory=9, block=False)],
+        "double": lambda: [npattn.DoubleAttention(channels=20, reduction=5)],
+        "linear": lambda: [npattn.EfficientAttention(channels=20)],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
         "sk": lambda: [
             npattn.SelectiveKernel(in_channels=12, out_channels=8, split_input=False, hidden=5),
             npattn.SelectiveKernel(in_channels=12, kernel_sizes=(3, 5, 7), groups=2, hidden=5, training=True),
         ],
+        "shuffle": lambda: [npattn.ShuffleAttention(channels=12, groups=2)],
         "split": lambda: [
             npattn.SplitAttention(in_channels=12, out_channels=8, groups=2, hidden=4),
             npattn.SplitAttention(in_channels=12, radix=3, hidden=3, training=True),
@@ -159,6 +174,10 @@ def held_out_cases(key):
     more = {
         "se": lambda: [npattn.SqueezeExcitation(channels=24, reduction=4), npattn.SqueezeExcitation(channels=40)],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=24, kernel_size=7)],
+        "ge": lambda: [
+            npattn.GatherExcite(channels=24, reduction=4, extent=4, gate="hard_sigmoid"),
+            npattn.GatherExcite(channels=40, extent=2, extra_params=True, training=True),
+        ],
         "flexible": lambda: [npattn.FlexibleAttention(channels=24, reduction=4)],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=24, classes=4, window=4, stride=3)],
         "flexible-segmentation": lambda: [npattn.FlexibleSegmentation(channels=24, classes=2, window=5, stride=2)],
@@ -172,7 +191,16 @@ def held_out_cases(key):
             npattn.CoordinateAttention(channels=40, reduction=4),
             npattn.CoordinateAttention(channels=24, reduction=4, training=True),
         ],
+        "bam": lambda: [
+            npattn.BAM(channels=24, reduction=4, dilation=3),
+            npattn.BAM(channels=40, dilation=2, variant="paper", training=True),
+        ],
         "simam": lambda: [npattn.SimAM(channels=24), npattn.SimAM(channels=40, e_lambda=0.01, variant="paper")],
+        "triplet": lambda: [npattn.TripletAttention(channels=24), npattn.TripletAttention(channels=40, training=True)],
+        "sge": lambda: [
+            npattn.SpatialGroupEnhance(channels=24, groups=4),
+            npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
@@ -183,6 +211,16 @@ def held_out_cases(key):
             npattn.GlobalContext(channels=24, reduction=4, gate="hard_sigmoid"),
             npattn.GlobalContext(channels=40, fuse=("add",), activation="silu", eps=1e-5),
         ],
+        "non-local": lambda: [
+            npattn.NonLocal(channels=24, reduction=2, scale=0.5),
+            npattn.NonLocal(channels=40, variant="dot_product", subsample=True),
+        ],
+        "external": lambda: [
+            npattn.ExternalAttention(channels=24, memory=16),
+            npattn.ExternalAttention(channels=40, memory=5, block=False),
+        ],
+        "double": lambda: [npattn.DoubleAttention(channels=24), npattn.DoubleAttention(channels=40, hidden=7, maps=3)],
+        "linear": lambda: [npattn.EfficientAttention(24, heads=4), npattn.EfficientAttention(40, heads=5)],
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),
@@ -201,6 +239,10 @@ def held_out_cases(key):
         "sk": lambda: [
             npattn.SelectiveKernel(in_channels=24, dilated=False, hidden=7),
             npattn.SelectiveKernel(in_channels=10, out_channels=16, stride=2, activation="silu", training=True),
+        ],
+        "shuffle": lambda: [
+            npattn.ShuffleAttention(channels=24, groups=3),
+            npattn.ShuffleAttention(channels=40, groups=2),
         ],
         "split": lambda: [
             npattn.SplitAttention(in_channels=24, hidden=5, stride=2),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.oracle import cases
+from npattn.oracle import cases, threads
 from tests.benchmarks import golden
 
 
@@ -16,7 +16,7 @@ def tiny(monkeypatch):
 
 def test_every_system_is_measured_in_every_format_on_as_many_cores_as_are_asked_for(tiny, monkeypatch, capsys):
     def made_up(key, shape, dtype, cores):
-        return len(key) + shape[0] + {"bfloat16": 0.5, "float16": 0.25}[dtype], cores
+        return len(key) + shape[0] + {"bfloat16": 0.5, "float16": 0.25}[dtype], 0.125 * cores, cores
 
     monkeypatch.setattr(golden, "measure_apart", made_up)
     monkeypatch.setattr(golden, "time_import", lambda: 0.0625)
@@ -29,7 +29,7 @@ def test_every_system_is_measured_in_every_format_on_as_many_cores_as_are_asked_
         assert headings.split() == ["on", str(cores), "cores", "float16", "bfloat16"]
         *systems, large = [row.split() for row in rows]
         assert systems == [
-            [key, f"{len(key) + 1.25:.2f}", "s", f"{cores:.1f}×", f"{len(key) + 1.5:.2f}", "s", f"{cores:.1f}×"]
+            [key, *(x for n in (1.25, 1.5) for x in (f"{len(key) + n:.2f}", "s", f"{cores / 8:.0%}", f"{cores:.1f}×"))]
             for key in npattn.CATALOGUE
         ]
         assert large[:3] == ["eca", "2x8x3x4", "5.25"]
@@ -44,13 +44,14 @@ def test_the_module_that_is_timed_is_of_the_size_that_is_said(key, monkeypatch):
         return cases("eca", ["float16"], kinds=["ties"])[0].make()
 
     monkeypatch.setattr(golden.oracle, "golden", note)
-    seconds, memory = golden.measure(key, (2, 16, 15, 14), "float16")
+    seconds, share, memory = golden.measure(key, (2, 16, 15, 14), "float16")
     assert seconds >= 0
+    assert 0 <= share <= 1
     assert memory < 1
-    assert [module.channels for module, _ in made] == [16] * 3
+    assert [module.channels for module, _ in made] == [16] * 4
     assert {module.key for module, _ in made} == {key}
     asked = {"batch": 2, "height": 15, "width": 14, "dtype": "float16"}
-    assert [options for _, options in made[1:]] == [asked] * 2
+    assert [options for _, options in made[1:]] == [asked | {"certify": True}, asked | {"certify": False}, asked]
 
 
 def test_one_system_alone_is_made_and_measured_apart(tiny, capsys):
@@ -58,7 +59,13 @@ def test_one_system_alone_is_made_and_measured_apart(tiny, capsys):
     heading, *rows = capsys.readouterr().out.splitlines()
     assert heading.split() == ["on", "1", "cores", "float32"]
     assert len(rows) == 2
-    assert all(re.fullmatch(r"eca( 2x8x3x4)? +\d+\.\d\d s +\d+\.\d×", row) for row in rows)
+    assert all(re.fullmatch(r"eca( 2x8x3x4)? +\d+\.\d\d s +\d+% +\d+\.\d×", row) for row in rows)
+
+
+def test_as_many_threads_as_are_asked_for_make_a_case_be_there_cores_or_not():
+    for count in (1, 5):
+        with golden.on_threads(count), threads.pass_threads() as pool:
+            assert pool.count == count
 
 
 def test_cases_of_sweeps_that_take_too_long_are_named(monkeypatch, capsys):

@@ -11,6 +11,7 @@ from npattn.oracle import golden
 from npattn.oracle import mistakes as faults
 from tests.benchmarks import judge, kernels
 from tests.benchmarks.kernels import Sums
+from tests.strategies import small_example
 
 
 def moves(fault, places, module, *values):
@@ -137,7 +138,8 @@ def test_a_fault_stands_in_one_call_and_is_gone_afterwards():
 
 @pytest.mark.parametrize("key", judge.SYSTEMS)
 def test_all_correct_kernels_agree_in_float32(key):
-    case = golden(judge.SYSTEMS[key].example(), batch=2, height=4, width=5, dtype="float32")
+    module = small_example(judge.SYSTEMS[key])
+    case = golden(module, batch=2, height=4, width=5, dtype="float32", certify=False)
     found = judge.run_kernels(case)
     assert len(found) >= 5
     largest = max(np.abs(expected).max() for expected in case.expected.values())

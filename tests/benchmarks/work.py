@@ -17,13 +17,17 @@ __all__ = ["PRODUCTS", "count_work"]
 SWEEPS = {
     "se": ((2, 3), (4, 4)),
     "eca": ((2, 3), (4, 4)),
+    "ge": ((4, 3), (7, 4)),
     "flexible": ((3, 3), (4, 4)),
     "cbam": ((6, 4), (9, 6)),
     "cbam-channel": ((3, 3), (5, 4)),
     "cbam-spatial": ((3, 3), (4, 4)),
     "coordinate": ((4, 3), (8, 4)),
     "simam": ((8, 3), (16, 5)),
+    "triplet": ((12, 3), (16, 4)),
+    "sge": ((4, 4), (8, 5)),
     "gc": ((6, 4), (11, 5)),
+    "shuffle": ((5, 3), (10, 4)),
     "residual": ((3, 3), (5, 4)),
     "sliding-window": ((1, 1), (1, 1)),
     "flexible-segmentation": ((4, 3), (4, 1)),
@@ -36,6 +40,12 @@ A gate, forward: read x to pool, read x to gate, write y. Backward: read x and d
 for dx, which needs that of the pool too, write dx. `cbam` forward reads x for the channel gate, again for what the
 spatial gate pools, again for y; backward it reads x and dy for either gate's gradient, then dy again, and writes dx.
 `simam` reads x for a channel's statistics, again for y; backward x and dy for two sums over the channel, again for dx.
+`shuffle` reads x for a half's averages and the other's statistics, again for y; backward x and dy for the gates', dy
+again for dx.
+`triplet` reads x to pool along all axes, again to gate, and writes y; backward it reads x and dy for the gates'
+gradients, dy again, and writes dx.
+`sge` reads x for its averages, again to compare it with them, again to gate it, and writes y; backward x and dy for the
+gate's gradient, x again for the averages', dy again, and writes dx.
 `gc` forward reads x for the scores, again for what they weigh, again to gate and shift, and writes y; backward it reads
 x and dy for the gate's gradient and the shift's, x again for that of the weights, dy again, and writes dx.
 `flexible-segmentation` writes the gated map, as it hands it out; backward needs the windows' averages of it, no map.
@@ -68,6 +78,32 @@ def position(module, channels, height, width):
 def channel(_, channels, height, width):
     product = 2 * channels**2 * height * width
     return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
+
+
+def non_local(module, channels, height, width):
+    n, narrow = height * width, module.hidden_channels
+    keys = (height // 2) * (width // 2) if module.subsample else n
+    layers, product = 8 * n * channels * narrow, 2 * n * keys * narrow
+    if module.variant == "dot_product":
+        forward = 2 * (n + keys) * narrow**2
+        return layers + forward, 2 * layers + 2 * forward
+    return layers + 2 * product, 2 * layers + 5 * product
+
+
+def external(module, channels, height, width):
+    n = height * width
+    layers = 2 * n * channels * (2 * module.memory + (2 * channels if module.block else 0))
+    return layers, 2 * layers
+
+
+def distributing(module, channels, height, width):
+    n = height * width
+    shapes = module.parameter_shapes()
+    layers = sum(2 * n * shape[0] * shape[1] for shape in shapes.values() if len(shape) == 4)
+    names = ("keys", "values") if module.key == "linear" else ("convB", "convA")
+    maps, features = (shapes[f"{name}.weight"][0] for name in names)
+    products = 4 * n * maps * features // getattr(module, "heads", 1)
+    return layers + products, 2 * (layers + products)
 
 
 def multi_head(_, channels, height, width):
@@ -106,6 +142,12 @@ def split_attention(module, channels, height, width):
     return forward, 2 * forward
 
 
+def bottleneck(module, channels, height, width):
+    hidden = module.hidden_channels
+    forward = 2 * hidden * (channels * height * width + 2 * hidden * taps_inside((height, width), module.dilation))
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -119,9 +161,14 @@ def scaled_dot_product(module, _, queries, keys):
 
 
 PRODUCTS = {
+    "bam": bottleneck,
     "pam": position,
     "cam": channel,
     "danet": dual,
+    "non-local": non_local,
+    "external": external,
+    "double": distributing,
+    "linear": distributing,
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,

@@ -9,6 +9,7 @@ from npattn.cli import golden
 from npattn.cli.results import print_results
 from tests.cli.running import SMALL
 from tests.oracle.made_up import made_up
+from tests.strategies import small_example
 
 
 def test_golden_prints_a_row_for_each_result(command, folder):
@@ -42,7 +43,7 @@ def test_golden_tells_what_the_format_cannot_hold(capsys):
 
 @pytest.mark.parametrize("key", CATALOGUE)
 def test_golden_and_verify_fit_80_columns(command, folder, monkeypatch, key):
-    case = made_up(CATALOGUE[key].example())
+    case = made_up(small_example(CATALOGUE[key]))
     monkeypatch.setattr(golden, "golden", lambda *_, **__: case)
     status, out, err = command("golden", key)
     assert (status, err) == (0, "")

@@ -10,6 +10,7 @@ import npattn
 from npattn.cli.trace import SMALL_SIZE, draw_upstream, shrink, small_values
 from npattn.tracing.pages import equations
 from tests.cli.running import assert_one_complaint
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -21,7 +22,7 @@ def columns(line):
 
 
 @every_system
-@pytest.mark.parametrize("options", [["--small"], ["--size", "4x6"]])
+@for_each("options", [["--small"], ["--size", "4x6"]])
 def test_every_system_is_printed_on_80_columns_with_all_its_tags(command, system, options):
     status, out, err = command("trace", system.key, *options)
     assert (status, err) == (0, "")

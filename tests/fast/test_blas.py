@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from npattn.fast import blas
+from tests.naming import for_each
 
 on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
 
@@ -68,7 +69,7 @@ def judge(found, a, b):
 
 
 @shapes
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@for_each("dtype", [np.float32, np.float64])
 def test_a_product_is_the_product(shape, dtype):
     a, b = draw(shape, dtype)
     if a.size * b.shape[-1] < 2 * 10**6:
@@ -90,7 +91,7 @@ def test_a_product_does_not_mind_layouts(shape, first):
 
 @on_one_thread
 @shapes
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@for_each("dtype", [np.float32, np.float64])
 def test_bits_do_not_depend_on_the_threads_of_blas(shape, dtype):
     a, b = draw(shape, dtype)
     found = []

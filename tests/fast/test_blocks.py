@@ -13,6 +13,7 @@ from npattn.fast.blocks import (
     cut_axis,
     is_large,
 )
+from tests.naming import for_each
 from tests.ops.primitives import normal, patched
 from tests.strategies import sizes
 
@@ -93,8 +94,8 @@ def test_blocks_of_a_product_cover_it_once_and_are_worth_a_thread(batch, rows, i
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 8])
-@pytest.mark.parametrize("batch", [(), (1,), (3,), (7,), (2, 3)])
-@pytest.mark.parametrize(("rows", "columns"), [(512, 512), (64, 3136), (3136, 64), (256, 784)])
+@for_each("batch", [(), (1,), (3,), (7,), (2, 3)])
+@for_each("rows, columns", [(512, 512), (64, 3136), (3136, 64), (256, 784)])
 def test_large_products_have_as_much_work_for_every_core(cores, batch, rows, columns):
     with patched("MAX_PRODUCT_BLOCKS", cores):
         found = blocks_of_product(batch, rows, 1024, columns)

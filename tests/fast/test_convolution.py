@@ -8,6 +8,7 @@ from npattn.fast import convolution
 from npattn.ops.primitive import definitions
 from tests.fast.test_im2col import deep_planes
 from tests.memory import peak_memory
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, warned, way_taken
 from tests.ops.test_convolution import planes
 from tests.strategies import arrange
@@ -257,8 +258,8 @@ def made(padding=1):
 
 
 @in_either_way
-@pytest.mark.parametrize("value", [-np.inf, np.nan])
-@pytest.mark.parametrize("name", ["x", "weight", "dy"])
+@for_each("value", [-np.inf, np.nan])
+@for_each("name", ["x", "weight", "dy"])
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_what_is_not_finite_is_left_to_the_definition(wide, value, name, padding, tiles):
     arrays = made(padding)

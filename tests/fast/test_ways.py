@@ -14,6 +14,7 @@ from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import PRIMITIVES, definitions
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_sums
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched
 from tests.strategies import arrange, layouts, seeds
 
@@ -48,6 +49,7 @@ WAYS = {
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
+    "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
@@ -145,7 +147,7 @@ def measure(primitive, arrays, options):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
-    if primitive is add_windows:
+    if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
         return "MIN_PARALLEL_SIZE", arrays[0].size * np.prod(arrays[1].shape[2:])
@@ -201,7 +203,7 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
 
 
 @all_ways
-@pytest.mark.parametrize("value", [-np.inf, np.nan])
+@for_each("value", [-np.inf, np.nan])
 def test_a_way_passes_infinity_and_nan_as_its_definition_does(primitive, way, value):
     arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float32, 0)
     spoilt = [(arrays, value)]
@@ -261,7 +263,7 @@ def frozen(array):
 
 
 @all_ways
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@for_each("dtype", [np.float32, np.float64])
 def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_again(primitive, way, dtype):
     arrays, options = draw(way.compute.__name__, (4, 3, 4, 5), dtype, 2)
     given = [frozen(a) if isinstance(a, np.ndarray) else a for a in arrays]
@@ -275,7 +277,7 @@ def test_a_way_writes_to_nothing_it_was_given_and_its_gradient_may_be_asked_for_
 
 
 @all_ways
-@pytest.mark.parametrize("beyond", [-1, 0, 1])
+@for_each("beyond", [-1, 0, 1])
 def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(primitive, way, beyond):
     name, dtype = way.compute.__name__, np.float32
     if name == "conv_pointwise":  # which gains at every size

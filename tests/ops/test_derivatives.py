@@ -89,10 +89,13 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
+    (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
     *(
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED
     ),
+    (ops.channel_shuffle, shaped((2, 6, 2)), {"groups": 3}, 0),
     (ops.repeat, shaped((2, 3, 4)), {"times": 3, "axis": 1}, 1e-14),
     *((ops.conv1d, shaped((2, length), (1, 1, k)), {}, 1e-12) for length in (1, 2, 8) for k in (1, 3, 7)),
     convolution((2, 4, 3, 2)),
@@ -133,6 +136,13 @@ CASES = [
         for shape in ((2, 3, 4, 2), (1, 2, 1, 3), (2, 2, 1, 1))
         for e_lambda, correction in ((1e-4, 1), (1.0, 0))
     ),
+    *((ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": axis}, 1e-13) for axis in (0, 1, -1)),
+    (ops.sum_normalize, [abs(normal(2, 3, 4))], {"axis": 1, "eps": 0.3}, 1e-13),
+    *(
+        (ops.z_score, shaped(shape), {"eps": eps, "correction": correction}, 1e-12)
+        for shape in ((2, 3, 5), (4,), (2, 1, 1))
+        for eps, correction in ((1e-5, 1), (0.3, 0))
+    ),
     (ops.layer_norm, shaped((2, 3, 5), (5,), (5,)), {}, 1e-12),
     (ops.layer_norm, shaped((4,), (4,), (4,)), {"eps": 0.3}, 1e-12),
     *(
@@ -154,6 +164,8 @@ CASES = [
     ),
     (ops.matmul, shaped((2, 3, 4), (2, 4, 5)), {}, 1e-14),
     (ops.gram, shaped((2, 3, 4)), {}, 1e-14),
+    *((ops.gather_average, shaped((1, 2, 5, 4)), {"extent": extent}, 1e-13) for extent in (1, 2, 3, 7)),
+    *((ops.resize_nearest, shaped((1, 2, 3, 4)), {"size": size}, 1e-13) for size in ((3, 4), (1, 1), (7, 9), (2, 8))),
     *(
         (ops.resize_bilinear, shaped((1, 2, 3, 4)), {"size": size, "align_corners": corners}, 1e-13)
         for size in ((3, 4), (1, 1), (7, 9), (2, 8), (5, 1))

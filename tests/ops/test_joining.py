@@ -53,3 +53,14 @@ def test_neither_takes_a_part_twice_or_leaves_one_out():
     np.testing.assert_array_equal(first, [[0], [3]])
     np.testing.assert_array_equal(second, [[1, 2], [4, 5]])
     np.testing.assert_array_equal(backward((second, first)), [[1, 2, 0], [4, 5, 3]])
+
+
+@given(sizes, sizes, st.integers(0, 3), seeds)
+def test_channels_of_groups_are_dealt_out_in_turn_and_the_other_number_of_groups_undoes_it(groups, each, batch, seed):
+    x = normal(batch, groups * each, 2, seed=seed)
+    y, backward = ops.channel_shuffle(x, groups)
+    for place in range(groups * each):
+        turn, group = divmod(place, groups)
+        np.testing.assert_array_equal(y[:, place], x[:, group * each + turn])
+    np.testing.assert_array_equal(ops.channel_shuffle(y, each)[0], x)
+    np.testing.assert_array_equal(backward(y), x)

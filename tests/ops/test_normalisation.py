@@ -185,3 +185,44 @@ def test_unit_length_runs_on_a_device_array():
     u, backward = ops.l2_normalize(DeviceArray(x))
     assert u.get().tobytes() == expected.tobytes()
     assert backward(u).get().tobytes() == back_host(expected).tobytes()
+
+
+@given(st.tuples(sizes, sizes, sizes), st.integers(-3, 2), st.sampled_from([1e-9, 0.5]), seeds)
+@settings(max_examples=30)
+def test_quotients_by_a_sum_and_their_gradient_agree_with_pytorch(shape, axis, eps, seed):
+    pytest.importorskip("torch")
+    x, dy = np.exp(normal(*shape, seed=seed)), normal(*shape, seed=seed + 1)
+    y, backward = ops.sum_normalize(x, axis, eps)
+    expected, (theirs,) = torch_gradients(lambda x: x / (x.sum(dim=axis, keepdim=True) + eps), dy, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+    np.testing.assert_allclose(backward(dy), theirs, rtol=0, atol=1e-12 * np.abs(dy).max() / x.min())
+
+
+def test_weights_that_are_all_0_stay_0():
+    y, backward = ops.sum_normalize(np.zeros((2, 3)))
+    assert not y.any()
+    np.testing.assert_allclose(backward(np.ones((2, 3))), 1e9)
+
+
+@settings(max_examples=20)
+@given(st.lists(sizes, max_size=2), st.integers(2, 9), st.sampled_from([1e-5, 1.0]), st.sampled_from([0, 1]), seeds)
+def test_z_scores_and_their_gradients_agree_with_pytorch(batch, length, eps, correction, seed):
+    pytest.importorskip("torch")
+    x, dz = normal(*batch, length, seed=seed), normal(*batch, length, seed=seed + 1)
+
+    def published(x):
+        deviation = x.std(-1, correction=correction, keepdim=True)
+        return (x - x.mean(-1, keepdim=True)) / (deviation + eps)
+
+    expected, [gradient] = torch_gradients(published, dz, x)
+    z, backward = ops.z_score(x, eps, correction=correction)
+    np.testing.assert_allclose(z, expected, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(backward(dz), gradient, rtol=1e-8, atol=1e-10 * max(1, np.abs(gradient).max()))
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (2, 4)])
+def test_numbers_that_are_all_the_same_have_the_score_0_and_a_deviation_without_slope(shape):
+    z, backward = ops.z_score(np.full(shape, 0.5))
+    assert not z.any()
+    dz = normal(*shape)
+    np.testing.assert_allclose(backward(dz), (dz - dz.mean(axis=-1, keepdims=True)) / 1e-5, rtol=1e-12)

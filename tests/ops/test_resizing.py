@@ -126,3 +126,20 @@ def test_resizing_runs_on_a_device_array(align_corners):
     y, backward = ops.resize_bilinear(DeviceArray(x), (3, 8), align_corners)
     assert y.get().tobytes() == expected.tobytes()
     assert backward(y).get().tobytes() == back_host(expected).tobytes()
+
+
+@settings(max_examples=20)
+@given(lengths, lengths, st.tuples(lengths, lengths), seeds)
+def test_nearest_value_and_gradient_agree_with_pytorch(height, width, size, seed):
+    torch = pytest.importorskip("torch")
+    x, dy = normal(2, 3, height, width, seed=seed), normal(2, 3, *size, seed=seed + 1)
+    y, (dx,) = torch_gradients(lambda t: torch.nn.functional.interpolate(t, size), dy, x)
+    value, backward = ops.resize_nearest(x, size)
+    np.testing.assert_array_equal(value, y)
+    np.testing.assert_allclose(backward(dy), dx, rtol=0, atol=1e-13)
+
+
+@given(st.integers(1, 9), st.integers(1, 300))
+def test_nearest_reads_every_position_where_it_falls_exactly(n, m):
+    y, _ = ops.resize_nearest(np.arange(float(n)).reshape(1, 1, 1, n), (1, m))
+    assert y.ravel().tolist() == [int(Fraction(k * n, m)) for k in range(m)]

@@ -75,7 +75,8 @@ def test_sizes_lie_at_one_and_around_powers_of_two(system):
     positions = {recipe.height * recipe.width for recipe in recipes}
     assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == positions
     channels = {getattr(recipe.module, "channels", None) or recipe.module.inner.channels for recipe in recipes}
-    assert {1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129} == channels
+    multiple = 2 if system.key == "shuffle" else 1  # it cuts them into halves
+    assert {-(-n // multiple) * multiple for n in positions} == channels
 
 
 def test_softmax_attention_is_swept_over_head_dims_and_numbers_of_queries_and_keys():
@@ -279,7 +280,10 @@ def test_layouts_and_an_empty_batch_are_swept(system):
     assert [r.label for r in recipes if not r.batch] == ["empty"]
 
 
-@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.key not in SMALL_MODULES], ids=lambda system: system.key)
+QUICK = [system for system in SYSTEMS if system.key == "gc" or system.key not in SMALL_MODULES]
+
+
+@pytest.mark.parametrize("system", QUICK, ids=lambda system: system.key)
 def test_a_correct_kernel_passes_where_inputs_and_a_sums_gradient_are_broadcast(system):
     (recipe,) = [r for r in oracle.cases(system, ["bfloat16"], kinds=["layouts"]) if r.layout == "broadcast"]
     case = replace(recipe, height=5, width=4).make()

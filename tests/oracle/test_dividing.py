@@ -84,3 +84,14 @@ def test_it_takes_a_fraction_of_the_memory(primitive, arguments, share):
             return primitive(*arguments)
 
     assert peak_of_both(divided, *arguments) < share * peak_of_both(primitive, *arguments)
+
+
+@pytest.mark.parametrize(("channels", "divided"), [(2, True), (8, False)])
+def test_what_every_block_has_to_read_or_to_add_up_is_no_more_than_what_it_computes(channels, divided, monkeypatch):
+    monkeypatch.setattr(dividing, "BLOCK", 1)
+    monkeypatch.setattr(dividing, "MIN_QUERIES", 1)
+    calls = [
+        (ops.conv2d, (normal(1, 8, 3, 3), normal(channels, 8, 1, 1))),
+        (ops.dot_product_attention, (normal(4, 4), normal(4, 9), normal(2 * channels, 9))),
+    ]
+    assert [divide(called, arguments, {}) is not NotImplemented for called, arguments in calls] == [divided] * 2

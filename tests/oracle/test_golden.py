@@ -14,11 +14,12 @@ from npattn.oracle import golden
 from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters
+from tests.naming import for_each
+from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
 
 GOLDEN = importlib.import_module("npattn.oracle.golden")  # the function of this name hides the module
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
-common_formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+common_formats = for_each("dtype", ["float32", "bfloat16", "float16"])
 
 
 def case_of(system, dtype="float16"):
@@ -28,7 +29,7 @@ def case_of(system, dtype="float16"):
 
 @functools.cache  # which tells arguments by position from those by name
 def make_case(system, dtype):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     return golden(module, batch=2, height=6, width=7, dtype=dtype)
 
 
@@ -38,7 +39,7 @@ def given_to(case):
 
 
 @every_system
-@pytest.mark.parametrize("dtype", FORMATS)
+@for_each("dtype", FORMATS)
 def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype, monkeypatch):
     def unit(observed, *_, **__):  # budgets, which take most of the time, are not the matter here
         return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
@@ -124,7 +125,7 @@ FAULTS = {
 
 
 @every_system
-@pytest.mark.parametrize("fault", FAULTS)
+@for_each("fault", FAULTS)
 def test_wrong_results_are_refused_by_name(system, fault):
     case = case_of(system)
     judged = 0
@@ -235,7 +236,7 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
 
 @every_system
 def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     case = golden(module, batch=0, height=4, width=5)
     shapes = named_results(module, given_to(case))
     assert {name: y.shape for name, y in case.expected.items()} == {name: y.shape for name, y in shapes.items()}

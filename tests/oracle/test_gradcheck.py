@@ -12,7 +12,7 @@ from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, 
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
-from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters, seeds
+from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters, seeds, small_example
 
 METHODS = ["jacobian", "adjoint"]
 # Systems that multiply the map by what they attend to, and do nothing else with it.
@@ -133,7 +133,7 @@ def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits_and_no_fau
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     values = generic_values(module, batch=1, height=2, width=3)
     gradients = gradients_of(module, *values)
     changes = a_billionth_off_in_one_element(gradients, np.random.RandomState(0))
@@ -149,7 +149,7 @@ def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_adjoint_identity(system):
-    module = SMALL_MODULES.get(system.key, system.example())
+    module = small_example(system)
     values = generic_values(module, batch=1, height=3, width=4)
     vanishing = gradcheck(module, *values, method="adjoint").vanishing
     names = [name for name in gradients_of(module, *values) if name not in vanishing]

@@ -15,6 +15,7 @@ from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.primitives.layers import Conv2d
 from npattn.oracle.primitives.selecting import Top
 from npattn.oracle.rounding import Rounding
+from tests.naming import for_each
 
 every_primitive = pytest.mark.parametrize("key", PRIMITIVE_SYSTEMS)
 NO_SYSTEMS = {
@@ -53,7 +54,7 @@ def test_gradients_agree_with_the_complex_step_whatever_the_options(key):
 
 @every_primitive
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
     for module in variants(key):
         if getattr(module, "training", False) and batch * height * width == 1:
@@ -70,7 +71,7 @@ def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
 
 
 @every_primitive
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@for_each("dtype", ["float32", "bfloat16"])
 def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
     recipes = [recipe for recipe in cases(key, [dtype]) if "x1x" not in recipe.id and recipe.batch][-4:]
     refused = 0

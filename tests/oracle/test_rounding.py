@@ -12,11 +12,11 @@ from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp
 from npattn.oracle.rounding import Rounding, RoundingArray, Selections
+from tests.naming import for_each
 from tests.strategies import SYSTEMS, cases, seeds
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
-STORED = {name: format for name, format in FORMATS.items() if name != "tf32"}  # whose operands are no shorter
-stored_format = pytest.mark.parametrize("format", STORED.values(), ids=STORED)
+STORED = [format for name, format in FORMATS.items() if name != "tf32"]  # whose operands are no shorter
 
 
 def given_values(module, params, inputs, format, seed=0):
@@ -27,7 +27,7 @@ def given_values(module, params, inputs, format, seed=0):
     return Given(params, inputs, upstream).each(lambda a: representable(a, format))
 
 
-@stored_format
+@for_each("format", STORED)
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
 def test_every_result_of_every_system_is_a_number_of_the_format(system, format):
     module = system.example()
@@ -360,8 +360,8 @@ def masked_softmax_runs(format, low, by_hand):
 
 
 @pytest.mark.parametrize("format", ["bfloat16", "float16", "float32", "tf32", "float8_e4m3"])
-@pytest.mark.parametrize("low", [-np.inf, -65504.0, -1e4, -1e9, LEAST])
-@pytest.mark.parametrize("by_hand", [False, True])
+@for_each("low", [-np.inf, -65504.0, -1e4, -1e9, LEAST])
+@for_each("by_hand", [False, True])
 def test_what_masks_logits_before_a_softmax_makes_no_error(by_hand, low, format):
     """Every way to hide positions gives the errors of a kernel that selects, forward and backward."""
     found, selected = (masked_softmax_runs(format, value, by_hand) for value in (low, -np.inf))

@@ -38,6 +38,23 @@ def test_there_are_no_more_threads_than_blas_may_take_nor_than_cores(monkeypatch
             assert pool.count == expected
 
 
+def test_no_more_is_done_at_once_than_asked():
+    lock, meeting, running, most = threading.Lock(), threading.Barrier(2, timeout=20), 0, 0
+
+    def run(item):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        meeting.wait()
+        with lock:
+            running -= 1
+        return item
+
+    assert threads.PassThreads(5).map(run, range(12), at_once=2) == list(range(12))
+    assert most == 2
+
+
 def test_products_take_one_thread_until_the_last_has_ended_and_then_as_many_as_before():
     with threadpool_limits(3, user_api="blas"):
         first, second = pass_threads(), pass_threads()

@@ -11,7 +11,6 @@ from npattn import CATALOGUE, cli
 
 pictures = pytest.importorskip("npattn.pictures")
 features = pytest.importorskip("npattn.pictures.features")
-weights = pytest.importorskip("npattn.pictures.weights")
 scene = pytest.importorskip("npattn.pictures.scene")
 image = pytest.importorskip("matplotlib.image")
 
@@ -29,9 +28,8 @@ def results(key, height, width):
     """Run a system as the picture does: the features, and the pass."""
     module = CATALOGUE[key].example()
     inputs = features.photo_inputs(module, (height, width), SEED)
-    x, params = next(iter(inputs.values())), module.init(SEED, generic=True)
-    if layer := weights.score_layer(params):
-        params[f"{layer}.weight"] *= weights.sharpness(weights.score_map(params, x))
+    x = next(iter(inputs.values()))
+    params = scene.telling_parameters(module, module.init(SEED, generic=True), x)
     return x, module(params, *inputs.values())
 
 

@@ -13,6 +13,7 @@ from npattn.module import as_tuple
 from npattn.ops.primitive import replacing
 from npattn.oracle import generic_values
 from npattn.tracing import copies, trace, traces
+from tests.naming import for_each
 
 X = np.random.RandomState(0).standard_normal((2, 4, 3, 5))
 LARGE = np.random.RandomState(1).standard_normal((2, 64, 32, 32))  # copied on all cores
@@ -133,7 +134,7 @@ def test_large_steps_are_what_definitions_make_of_them(key):
         np.testing.assert_allclose(value, right, rtol=1e-3, atol=1e-4 * np.abs(right).max(), err_msg=path)
 
 
-@pytest.mark.parametrize("size", [8, 64])
+@for_each("size", [8, 64])
 @pytest.mark.parametrize("key", npattn.CATALOGUE)
 def test_what_is_given_and_returned_is_the_callers_and_no_step(key, size):
     steps, given, returned = there_and_back(key, size)

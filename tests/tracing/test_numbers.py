@@ -9,6 +9,7 @@ from npattn.oracle import generic_values
 from npattn.oracle.formats import find_format
 from npattn.oracle.rounding import Rounding, RoundingArray
 from npattn.tracing import trace
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
@@ -23,7 +24,7 @@ def run(module, params, inputs, *, traced):
 
 
 @every_system
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "g", "D"])
+@for_each("dtype", ["f2", "f4", "f8", "g", "D"])
 def test_steps_are_of_the_dtype_that_is_computed_in(system, dtype):
     module = system.example()
     params, inputs = generic_values(module, dtype=dtype)

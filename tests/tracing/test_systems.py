@@ -19,7 +19,10 @@ WHOLE = {
     "cbam-spatial": {"training": True},
     "coordinate": {"training": True},
     "danet": {"training": True, "size": (7, 6)},
+    "external": {"training": True},
     "multi-scale": {"training": True},
+    "triplet": {"training": True},
+    "non-local": {"training": True, "subsample": True},
     "sk": {"training": True},
     "split": {"training": True},
 }

@@ -37,6 +37,9 @@ BLOCK_SIZE = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
+MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 14, 2**24, 2
+"""Runs take place on fewer threads where all at once would take more memory than so many times the case's own arrays,
+or so many bytes if these are more; on two at least."""
 Errors: TypeAlias = list[dict[str, np.ndarray]]
 """Of some runs, by the result's name."""
 
@@ -80,10 +83,13 @@ def measure_budgets(
     num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
     num_alike = NUM_ALIKE_RUNS if repeats(given) else 0
     passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
+    free = free_memory(given, observed.expected, NUM_RUNS + num_alike + num_flipped)
 
     def runs(first: int, count: int, **options: Any) -> Errors:
         """Make the errors of some runs, by the result's name."""
-        return threads.map(functools.partial(run, **options), range(first, first + count))
+        held = observed.footprint * np.dtype(options.get("format", format).storage).itemsize / 8  # that was in float64
+        at_once = max(MIN_AT_ONCE, free // max(held, 1))
+        return threads.map(functools.partial(run, **options), range(first, first + count), at_once)
 
     def run(
         number: int,
@@ -111,7 +117,10 @@ def measure_budgets(
         # A round can only widen what those before it have shown: where that is too much, others are of no use.
         if accept and not accept({name: estimate_of(name, errors, jumps) for name in given.upstream}):
             return None
-    budgets = {name: estimate_of(name, errors, jumps, pop=True) for name in observed.expected}
+    names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
+    estimates = threads.map(functools.partial(estimate_of, errors=errors, jumps=jumps, pop=True), names)
+    found = dict(zip(names, estimates, strict=True))
+    budgets = {name: found[name] for name in observed.expected}
     if accept and not accept(budgets):
         return None
     if single_precision:
@@ -127,6 +136,15 @@ def measure_budgets(
             single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
         budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
     return budgets
+
+
+def free_memory(given: Given, expected: Mapping[str, np.ndarray], num_runs: int) -> int:
+    """Return how many bytes passes may hold at once, beside what is given and expected and the errors of many runs."""
+    num_given = sum(a.size for values in given for a in values.values())
+    num_results = sum(a.size for a in expected.values())
+    case = 4 * num_given + 16 * num_results  # in float32; expected and budget in float64
+    kept = 8 * num_given + (8 + 4 * num_runs) * num_results
+    return max(MIN_MEMORY, MAX_MEMORY * case - kept)
 
 
 def is_rare(errors: list[np.ndarray]) -> bool:

@@ -11,8 +11,7 @@ import numpy as np
 from npattn.module import Module
 from npattn.oracle.budgets.passes import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
-from npattn.oracle.rounding import Rounding, Selections
-from npattn.oracle.rounding.stochastic import blocks_of
+from npattn.oracle.rounding import Footprint, Rounding, Selections
 from npattn.oracle.threads import Follower
 
 __all__ = ["FLIP_GROUPS", "FLIP_ROUNDS", "Event", "FlippedSelections", "Observed", "observe"]
@@ -23,6 +22,8 @@ FLIP_ROUNDS = 3
 """How often they are dealt."""
 NEAR_TIE_DEVIATIONS = 6.0
 """A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
+BLOCK = 2**16
+"""Numbers that are compared with the exact run's at once."""
 
 Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
@@ -60,11 +61,14 @@ class Observed(NamedTuple):
         In the order of the comparisons.
     near_ties : int
         Decisions that rounding may flip.
+    footprint : int
+        Bytes of all arrays that an exact run on rounding arrays holds at once.
     """
 
     expected: dict[str, np.ndarray]
     events: list[Event]
     near_ties: int
+    footprint: int
 
 
 def observe(module: Module, given: Given, format: Format, seed: int) -> Observed:
@@ -92,9 +96,11 @@ def observe(module: Module, given: Given, format: Format, seed: int) -> Observed
 
     # The two run side by side, so that margins, which may be all pairs of positions, are never held all at once.
     with Follower(follow) as follower:
-        run_on(Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over)), module, given)
+        exact = Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over))
+        exact.footprint = Footprint()
+        run_on(exact, module, given)
     compared = found[0] if found else ComparedSelections(iter(()))
-    return Observed(expected, compared.events, compared.near_ties)
+    return Observed(expected, compared.events, compared.near_ties, exact.footprint.peak)
 
 
 class RecordedSelections(Selections):
@@ -164,7 +170,8 @@ class ComparedSelections(Selections):
         """Return the exact run's numbers that are compared next, and how far these are from them."""
         margin = next(self.margins)
         total, count = 0.0, 0
-        for some, exact in zip(blocks_of(values), blocks_of(margin), strict=True):
+        for start in range(0, margin.size, BLOCK):
+            some, exact = (a.reshape(-1)[start : start + BLOCK] for a in (values, margin))
             error = (some - exact)[np.isfinite(exact) & np.isfinite(some)]
             total, count = total + float(np.sum(np.square(error))), count + error.size
         return margin, math.sqrt(total / count) if count else 0.0

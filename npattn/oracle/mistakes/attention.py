@@ -282,7 +282,16 @@ def scaled_late(_, q, k, v, scale):
     return attention(q, k, v * scale, 1.0)
 
 
+def of_alike_values(q, k, v, *_):
+    return k.shape == v.shape
+
+
 ADDED = [
+    instead(NAME, "keys taken for values", lambda original, q, k, v, scale: original(q, k, k, scale), of_alike_values),
+    instead(NAME, "values taken for keys", lambda original, q, k, v, scale: original(q, v, v, scale), of_alike_values),
+    instead(NAME, "queries taken for keys", lambda original, q, k, v, scale: original(q, q, v, scale), alike),
+    argument(NAME, 3, "logits doubled (temperature 1/2)", lambda q, k, v, scale: 2 * scale, several_keys),
+    argument(NAME, 3, "logits halved (temperature 2)", lambda q, k, v, scale: scale / 2, several_keys),
     weighed("softmax left out", lambda z: z),
     weighed("sigmoid for softmax", lambda z: 1 / (1 + np.exp(-z))),
     instead(NAME, "scaled after softmax", scaled_late, scaled),

@@ -153,6 +153,12 @@ def of_batch_alone(result, x, *others, momentum, **_):
     return result[0], tuple((new - (1 - momentum) * a) / momentum for new, a in zip(result[1], old, strict=True))
 
 
+def by_running(result, x, weight, bias, *running, eps, **_):
+    """Normalise by the running statistics."""
+    mean, variance = map(per_channel, running)
+    return (x - mean) / np.sqrt(variance + eps) * per_channel(weight) + per_channel(bias), result[1]
+
+
 def left_out(norm, x, *others, **options):
     (_, running), backward = norm(x, *others, **options)
     return (x * 1.0, running), lambda dy: (dy, *(np.zeros_like(g) for g in backward(dy)[1:]))
@@ -167,6 +173,7 @@ ADDED = [
     value(NAME, "normalised over each image and channel (instance norm)", over_axes((2, 3)), on_map),
     value(NAME, "normalised over channels", over_axes((1,)), several_channels),
     value(NAME, "normalised over the batch alone", over_axes((0,)), both(in_training, several_images)),
+    value(NAME, "running statistics in training, while they are updated", by_running, in_training),
     value(NAME, "running statistics not updated", kept, in_training),
     value(NAME, "running statistics replaced", of_batch_alone, in_training),
     value(NAME, "bias twice", lambda r, x, weight, bias, *_, **__: (r[0] + per_channel(bias), r[1])),

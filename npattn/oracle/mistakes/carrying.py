@@ -24,6 +24,7 @@ NUM_GRADIENTS = {
     "group_norm": 3,
     "layer_norm": 3,
     "linear": 3,
+    "linear_attention": 3,
     "masked_attention": 5,
     "matmul": 2,
     "score": 3,
@@ -73,7 +74,7 @@ def carried(mistake: Mistake) -> Mistake:
 
         return untape(wrong), backward
 
-    return dataclasses.replace(mistake, way="carried", apply=apply)
+    return dataclasses.replace(mistake, way="carried", apply=apply, plain=mistake.apply)
 
 
 def in_forward_alone(mistake: Mistake) -> Mistake:

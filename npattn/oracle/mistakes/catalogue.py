@@ -6,13 +6,16 @@ from npattn.oracle.mistakes import (
     affinity,
     attention,
     batch_norm,
+    choosing,
     convolution,
     dropping,
     elementwise,
     energy,
+    gathering,
     gating,
     joining,
     l2_normalize,
+    linear_attention,
     masking,
     passes,
     pooling,
@@ -24,6 +27,7 @@ from npattn.oracle.mistakes import (
     shifting,
     softmax,
     standardizing,
+    sum_normalize,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -45,9 +49,11 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 """Mistakes that no limit was tuned on: mistakes of tiles, accumulators and buffers, of geometry, and of one image taken
 for another."""
 
-ADDED: list[Mistake] = [
-    mistake for file in (*IN_ORDER, standardizing, shifting, energy) for mistake in getattr(file, "ADDED", ())
-]
+ADDED_IN_ORDER = (
+    *(*IN_ORDER, standardizing, shifting, energy, choosing),
+    *(linear_attention, sum_normalize, gathering),
+)
+ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
 
 

@@ -261,7 +261,23 @@ def even_rows(x, *_, **__):
     return len(x) > 1 and len(x) % 2 == 0
 
 
+def read_transposed(x, weight, *_, **__):
+    """Read the memory of a weight as (in, out)."""
+    return weight.reshape(weight.shape[1], weight.shape[0]).T.reshape(weight.shape)
+
+
+def without_border(x, weight, *_, **__):
+    """Ignore the outermost ring of a kernel."""
+    inner = np.zeros_like(weight)
+    inner[:, :, 1:-1, 1:-1] = weight[:, :, 1:-1, 1:-1]
+    return inner
+
+
 ADDED = [
+    argument("linear", 1, "weight's memory read as (in, out)", read_transposed, lambda x, w, *_: min(w.shape[:2]) > 1),
+    argument(
+        "conv2d", 1, "outermost ring of the kernel ignored", without_border, lambda x, w, *_, **__: min(w.shape[2:]) > 2
+    ),
     *(
         value("conv1d", f"reads one channel further {words}", channels_moved(by), several_taps)
         for by, words in ((1, "on"), (-1, "back"))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import erf
 
 __all__ = ["FUNCTIONS", "MOVING", "UFUNCS"]
 
@@ -16,27 +15,28 @@ def transpose(a: Any) -> Any:
     return a.swapaxes(-1, -2)
 
 
-UFUNCS: dict[Any, Callable[..., Any]] = {
-    np.add: lambda y, a, b: (1, 1),
-    np.subtract: lambda y, a, b: (1, -1),
-    np.multiply: lambda y, a, b: (b, a),
-    np.divide: lambda y, a, b: (1 / b, -y / b),
-    np.negative: lambda y, a: (-1,),
-    np.positive: lambda y, a: (1,),
-    np.exp: lambda y, a: (y,),
-    np.log: lambda y, a: (1 / a,),
-    np.log1p: lambda y, a: (1 / (1 + a),),
-    np.sqrt: lambda y, a: (0.5 / y,),
-    np.square: lambda y, a: (2 * a,),
-    np.tanh: lambda y, a: (1 - y * y,),
-    erf: lambda y, a: (2 / np.pi**0.5 * np.exp(-a * a),),
-    np.power: lambda y, a, b: (b * a ** (b - 1), np.log(a) * y),
-    np.absolute: lambda y, a: (np.sign(a),),
-    np.maximum: lambda y, a, b: (a >= b, a < b),
-    np.minimum: lambda y, a, b: (a <= b, a > b),
-    np.matmul: lambda g, y, a, b: (g @ transpose(b), transpose(a) @ g),
+UFUNCS: dict[str, Callable[..., Any]] = {
+    "add": lambda y, a, b: (1, 1),
+    "subtract": lambda y, a, b: (1, -1),
+    "multiply": lambda y, a, b: (b, a),
+    "divide": lambda y, a, b: (1 / b, -y / b),
+    "negative": lambda y, a: (-1,),
+    "positive": lambda y, a: (1,),
+    "exp": lambda y, a: (y,),
+    "log": lambda y, a: (1 / a,),
+    "log1p": lambda y, a: (1 / (1 + a),),
+    "sqrt": lambda y, a: (0.5 / y,),
+    "square": lambda y, a: (2 * a,),
+    "tanh": lambda y, a: (1 - y * y,),
+    "erf": lambda y, a: (2 / np.pi**0.5 * np.exp(-a * a),),
+    "power": lambda y, a, b: (b * a ** (b - 1), np.log(a) * y),
+    "absolute": lambda y, a: (np.sign(a),),
+    "maximum": lambda y, a, b: (a >= b, a < b),
+    "minimum": lambda y, a, b: (a <= b, a > b),
+    "matmul": lambda g, y, a, b: (g @ transpose(b), transpose(a) @ g),
 }
-"""Slopes by each argument, of the value and the arguments; of matmul the gradients."""
+"""Slopes by each argument, of the value and the arguments; of matmul the gradients. By names, for erf is SciPy's, which
+takes long to load."""
 
 MOVING = {
     np.reshape,

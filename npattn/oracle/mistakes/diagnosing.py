@@ -94,12 +94,25 @@ def diagnose(
 
 
 def unlike(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what stands where another does and has the same results: it is the same by another name."""
+    """Leave out what stands where another does and has the same results, by the name that stands first."""
     found: list[Candidate] = []
     for one in candidates:
-        if not any(places_of(one) == places_of(other) and same_results(one, other) for other in found):
+        alike = (i for i, other in enumerate(found) if places_of(one) == places_of(other) and same_results(one, other))
+        twin = next(alike, None)
+        if twin is None:
             found.append(one)
+        elif rank_in_catalogue(one) < rank_in_catalogue(found[twin]):
+            found[twin] = one
     return found
+
+
+RANKS = {str(one): -i for i, one in enumerate(reversed(MISTAKES))}
+"""By the name of a mistake: how far to the front of the catalogue it stands."""
+
+
+def rank_in_catalogue(one: Candidate) -> int:
+    """Return where the first of a candidate's mistakes stands in the catalogue: 1 where it is made by rule."""
+    return RANKS.get(str(one.mistakes[0][0]), 1)
 
 
 def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
@@ -110,7 +123,8 @@ def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
 def same_results(one: Candidate, other: Candidate) -> bool:
     """Tell whether two passes give the same but for rounding."""
     return all(
-        np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
+        one.results[name].shape == value.shape
+        and np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
         for name, value in other.results.items()
     )
 

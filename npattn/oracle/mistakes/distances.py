@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,9 @@ class Ruler:
     def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
         self.case, self.results = case, results
         self.sizes = {name: size_of(case.expected[name]) for name in results}
+        self.usual = {name: size_of(case.budget[name]) for name in results}
+        finite = {name: np.isfinite(case.budget[name]) for name in results}
+        self.judged = {name: None if judged.all() else judged for name, judged in finite.items()}
 
     def measure(self, exact: Mapping[str, np.ndarray], *, grown: bool = True) -> Misfit:
         """Measure the distances to those of the results that are among `exact`.
@@ -93,7 +97,7 @@ class Ruler:
             return 0.0, 0.0
         square = float(np.mean(np.square(units)))
         worst_limit, rms_limit = self.case.limits[name]
-        return max(float(units.max()) / worst_limit, np.sqrt(square) / rms_limit), square
+        return max(float(units.max()) / worst_limit, math.sqrt(square) / rms_limit), square
 
     def error(self, name: str, got: np.ndarray, exact: np.ndarray) -> float:
         """Return the root mean square of errors, in units of budget."""
@@ -102,13 +106,16 @@ class Ruler:
 
     def errors(self, name: str, got: np.ndarray, exact: np.ndarray, *, grown: bool = True) -> np.ndarray:
         """Return errors of the elements that are judged, in units of budget."""
-        judged = np.isfinite(self.case.budget[name])
-        budget = (self.units(name, exact) if grown else self.case.budget[name])[judged]
+        judged = self.judged[name]
+        budget = self.units(name, exact) if grown else self.case.budget[name]
+        if judged is not None:
+            got, exact, budget = got[judged], exact[judged], budget[judged]
         with np.errstate(all="ignore"):
-            error = np.where(got[judged] == exact[judged], 0, got[judged] - exact[judged])
-            error = np.where(np.isnan(got[judged]) & np.isnan(exact[judged]), 0, error)
-            units = np.abs(error) / budget
-        return np.where(np.isfinite(error), units, np.inf)
+            error = got - exact
+            if np.isfinite(error).all():
+                return np.abs(error) / budget
+            error = np.where((got == exact) | (np.isnan(got) & np.isnan(exact)), 0, error)
+            return np.where(np.isfinite(error), np.abs(error) / budget, np.inf)
 
     def units(self, name: str, exact: np.ndarray) -> np.ndarray:
         """Return the unit of each element's error in a mistaken result.
@@ -119,7 +126,7 @@ class Ruler:
         """
         right, budget, size = self.case.expected[name], self.case.budget[name], self.sizes[name]
         growth = max(1.0, size_of(exact) / size) if size else 1.0
-        usual = size_of(budget)
+        usual = self.usual[name]
         with np.errstate(all="ignore"):
             other = np.maximum(np.abs(exact) * (usual / size if size else 0.0), usual * MOVED)
             other = np.where(np.isfinite(other), other, 0)
@@ -141,5 +148,9 @@ class Ruler:
 
 def size_of(a: np.ndarray) -> float:
     """Return the root mean square of the finite numbers."""
+    with np.errstate(all="ignore"):
+        square = float(np.mean(np.square(a))) if a.size else 0.0
+    if math.isfinite(square):
+        return math.sqrt(square)
     finite = a[np.isfinite(a)]
     return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0

@@ -1,11 +1,11 @@
 """Mistakes in functions of one number."""
 
 import numpy as np
-from scipy.special import erf
+import scipy
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
-from npattn.oracle.mistakes.mistake import gradient, value
+from npattn.oracle.mistakes.mistake import argument, gradient, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -55,7 +55,7 @@ HELD_OUT = [
 
 
 def gelu(x):
-    return 0.5 * x * (1 + erf(x / 2**0.5))
+    return 0.5 * x * (1 + scipy.special.erf(x / 2**0.5))
 
 
 def gelu_by_tanh(x):
@@ -83,6 +83,8 @@ ADDED = [
     value("sigmoid", "softmax over channels", softmax_over_channels, several_channels),
     value("sigmoid", "hard sigmoid, slope 0.2", lambda y, x: np.clip(0.2 * x + 0.5, 0, 1)),
     value("sigmoid", "ReLU", lambda y, x: np.maximum(x, 0)),
+    argument("sigmoid", 0, "logits doubled (temperature 1/2)", lambda x: 2 * x),
+    argument("sigmoid", 0, "logits halved (temperature 2)", lambda x: x / 2),
     value("sigmoid", "sign of x turned", lambda y, x: logistic(-x)),
     gradient("sigmoid", 0, "y", lambda g, dy, x: dy * logistic(x)),
     value("sigmoid", "left out", lambda y, x: x * 1.0),

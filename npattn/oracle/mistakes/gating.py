@@ -30,6 +30,15 @@ def own_of_images(x, a):
     return len(x) > 1 and len(a) == len(x)
 
 
+def own_of_channels(x, a):
+    return x.shape[1] > 1 and a.ndim > 1 and a.shape[1] == x.shape[1]
+
+
+def of_image(by):
+    """Gate each image as another one in the batch."""
+    return lambda y, x, a: x * np.roll(broadcast(a, x), by, axis=0)
+
+
 def shared_channel(x, a):
     return a.size == 1 and x.shape[1] > 1
 
@@ -81,5 +90,9 @@ ADDED = [
     TRANSPOSED.in_argument("gate", 0, "map with height and width exchanged"),
     gradient("gate", 1, "twice", lambda g, *_: 2 * g),
     value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),
+    value("gate", "gate alone, without x", lambda y, x, a: broadcast(a, x) + np.zeros_like(y)),
+    value("gate", "gates of the next image", of_image(-1), own_of_images),
+    value("gate", "gates of the image before", of_image(1), own_of_images),
+    value("gate", "gate of the first channel for all", lambda y, x, a: x * broadcast(a, x)[:, :1], own_of_channels),
     value("gate", "1 - gate", lambda y, x, a: x - y),
 ]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn.oracle.mistakes.families import TRANSPOSED
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -87,7 +87,29 @@ def rows_reversed(i):
     return lambda *terms: terms[i][:, :, ::-1]
 
 
+def dealt(groups_of):
+    """Shuffle by another number of groups."""
+    return lambda original, x, groups: original(x, groups_of(x.shape[1], groups))
+
+
+def has_inverse(x, groups):
+    """Tell whether shuffling the wrong way round is another order."""
+    return 1 < groups < x.shape[1] and groups**2 != x.shape[1]
+
+
+def is_dealt(x, groups):
+    return 1 < groups < x.shape[1]
+
+
 ADDED = [
+    instead("channel_shuffle", "the wrong way round", dealt(lambda channels, groups: channels // groups), has_inverse),
+    instead("channel_shuffle", "left out", dealt(lambda *_: 1), is_dealt),
+    instead(
+        *("channel_shuffle", "shuffled again", dealt(lambda channels, groups: channels // groups)),
+        *(has_inverse,),
+        way="backward",
+    ),
+    instead("channel_shuffle", "not undone", dealt(lambda *_: 1), is_dealt, way="backward"),
     argument("concatenate", 0, "last part first", rotated(-1), several_parts),
     argument("concatenate", 0, "first part last", rotated(1), several_parts),
     *(
@@ -98,6 +120,7 @@ ADDED = [
     argument("split", 0, "heads interleaved", heads_interleaved, of_heads),
     argument("split", 0, "heads interleaved, the other way round", channels_interleaved, of_heads),
     value("add", "followed by a ReLU", lambda y, *terms: np.maximum(y, 0), lambda *terms: terms[0].ndim == 4),
+    argument("add", 0, "residual rectified", lambda *terms: np.maximum(terms[0], 0), term_on_map(0)),
     value("add", "residual lost", lambda y, x, *others: y - x),
     value("add", "residual twice", lambda y, x, *others: y + x),
     value("add", "branch lost", lambda y, x, *others: x * 1.0),

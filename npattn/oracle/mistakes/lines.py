@@ -5,16 +5,16 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from npattn.module import Module, as_tuple
-from npattn.oracle.mistakes.mistake import Mistake, always, mistake
+from npattn.oracle.mistakes.mistake import Mistake, always
 from npattn.oracle.mistakes.taping import Taped, pull, untape
-from npattn.oracle.mistakes.variants import variants
+from npattn.oracle.mistakes.variants import Variant, variants
 from npattn.tracing.rewriting import compile_definition
 from npattn.tracing.source import text_of
 
@@ -22,6 +22,8 @@ __all__ = ["rules_of_lines"]
 
 MOST = 300
 """Wrong readings that are made of one system."""
+MOST_READ = 4
+"""Tensors, of those computed last, that may be read in another's place."""
 
 
 def rules_of_lines(module: Module) -> list[Mistake]:
@@ -51,16 +53,44 @@ def rules_of_lines(module: Module) -> list[Mistake]:
     definition, around = found
     numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
     mistakes: list[Mistake] = []
+    seen = [argument.arg for argument in definition.args.args[2:]]
     for statement, inner in statements(definition):
         tag = text.statement(statement).tag
         for node in ast.walk(statement):
-            for words, make in variants(node, function.__globals__):
+            others = [] if inner else readings_of_others(node, seen)
+            for words, make in [*variants(node, function.__globals__), *others]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
                 name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
                 compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
                 mistakes += in_pass(name, compiled, backward=inner)
+        seen += [] if inner else assigned(statement)
     return mistakes[:MOST]
+
+
+def assigned(statement: ast.stmt) -> list[str]:
+    """Name the tensor that a statement computes together with its backward."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    pairs = [target.elts for target in targets if isinstance(target, ast.Tuple) and len(target.elts) == 2]
+    return [y.id for y, back in pairs if isinstance(y, ast.Name) and getattr(back, "id", "").startswith("back")]
+
+
+def readings_of_others(node: ast.AST, seen: Sequence[str]) -> Iterator[Variant]:
+    """List calls that read another tensor than they should: one of those computed last, or an input."""
+    for i, argument in enumerate(node.args if isinstance(node, ast.Call) else ()):
+        name = argument.id if isinstance(argument, ast.Name) else ""
+        if name in seen or getattr(argument, "attr", "") == "output":
+            for other in dict.fromkeys([*seen[:1], *seen[-MOST_READ:]]):
+                if other != name:
+                    yield f"{other} read, not {ast.unparse(argument)}", with_argument(i, other)
+
+
+def with_argument(i: int, name: str) -> Callable[[Any], ast.expr]:
+    def make(call: Any) -> ast.expr:
+        arguments = [*call.args[:i], ast.Name(name, ast.Load()), *call.args[i + 1 :]]
+        return ast.Call(call.func, arguments, call.keywords)
+
+    return make
 
 
 def statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.stmt, bool]]:
@@ -149,9 +179,9 @@ def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
         return right | gradients | forward_of(passed, right, upstream)
 
     return [
-        mistake("", f"{name}, in forward alone", "forward", alone),
-        mistake("", name, "carried", carried),
-        mistake("", f"{name}, and what backward reads of it", "both", misread),
+        Mistake("", f"{name}, in forward alone", "forward", alone, always, misread),
+        Mistake("", name, "carried", carried, always, misread),
+        Mistake("", f"{name}, and what backward reads of it", "both", misread, always, misread),
     ]
 
 

@@ -58,10 +58,38 @@ def has_tail(_, k, *__, **___):
     return k.shape[-1] % TILE > 0
 
 
+def capped(z, softcap, scale, *, slope=True, factor=True):
+    """Return capped logits and their slope."""
+    t = np.tanh(z / softcap)
+    c = softcap if factor else 1
+    return c * t, (1 - t * t) * (c / softcap) if slope else 1
+
+
+def capped_before_scale(z, softcap, scale):
+    t = np.tanh(z / (scale * softcap))
+    return scale * softcap * t, 1 - t * t
+
+
+def slope_of_capped(z, softcap, scale):
+    """Differentiate as if what was capped had not been multiplied by the cap again."""
+    y = softcap * np.tanh(z / softcap)
+    return y, 1 - y * y
+
+
+def clipped(z, softcap, scale):
+    return np.clip(z, -softcap, softcap), (z >= -softcap) & (z <= softcap)
+
+
+def unscaled_logs(highest, total, of_keys, z, scale):
+    """Return the logsumexp of logits before the scale."""
+    most = z.max(axis=-1, keepdims=True) / scale
+    return most + np.log(np.exp(z / scale - most).sum(axis=-1, keepdims=True))
+
+
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
-    slope=True, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False, see=None, added=None,
+    cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
+    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
@@ -69,26 +97,28 @@ def whole(
     if bias is not None and bias_first:
         z = z + bias
     if softcap is not None:
-        t = np.tanh(z / softcap)
-        z, bend = softcap * t, 1 - t * t if slope else 1
+        z, bend = (cap or capped)(z, softcap, scale)
     if bias is not None and not bias_first:
         z = z + bias
     if added is not None:
         z = z + added(mask)
+    if base != 1:
+        z, sink = z * math.log(base), None if sink is None else sink * math.log(base)
     if not late:
         z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
     none = z.max(axis=axis, keepdims=True) == -np.inf
     highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
     e = np.exp(z - highest)
-    total = e.sum(axis=axis, keepdims=True)
+    total = of_keys = e.sum(axis=axis, keepdims=True)
     if sink is not None:
-        total = total + np.where(none, 0, np.exp(sink[..., None, None] - highest))
+        total = total + np.where(none, 0, np.exp(sink[..., None, None] - (highest if shift_sink else 0)))
     if padded:
         total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
-    s = np.where(seen, e / total, 0) if late else e / total
+    s = np.where(seen, e / total, 0) if late or not keep else e / total
     o = v @ (s if turned else transpose(s))
-    log_sum = np.where(none, -np.inf, highest + np.log(total))
+    log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
+    log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
 
     def backward(do, dl=0.0):
@@ -97,7 +127,8 @@ def whole(
         dz = s * (transpose(do) @ v - row)
         dt = bend * dz
         dbias = None if bias is None else sum_to(dz, bias.shape)
-        weights = None if sink is None else np.exp(sink[..., None] - np.where(none[..., 0], np.inf, log_sum))
+        shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
+        weights = None if sink is None else np.exp(sink[..., None] - shift)
         dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
         return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
 
@@ -168,7 +199,9 @@ TUNED_ON = [
     argument(NAME, "band", "not causal", lambda *_, **__: (None, None), has_last, way="backward"),
     argument(NAME, "lengths", "padding read", lambda *_, **__: None, given("lengths"), way="both"),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="both"),
-    with_mistake("softcap's derivative left out", given("softcap"), "backward", slope=False),
+    with_mistake(
+        "softcap's derivative left out", given("softcap"), "backward", cap=functools.partial(capped, slope=False)
+    ),
     with_mistake("δ left out", way="backward", delta=False),
     with_mistake("last block of keys unmasked", both(several_keys, has_tail), padded=True),
     value(NAME, "NaN where no key is seen", nan_where_dead, has_dead),
@@ -291,7 +324,106 @@ def heads_served(g, dy, q, *_, **__):
     return g / q.shape[1]
 
 
+def last_unseen(q, k, band, lengths, mask):
+    """See all keys but the last."""
+    return pairs_seen(q, k, band, lengths, mask) & (np.arange(k.shape[-1]) < k.shape[-1] - 1)
+
+
+def padding_zeroed(original, q, k, v, scale, *, lengths, **options):
+    """Set padded keys and values to 0, and let them take part."""
+    real = keys_seen(q, k, slice(0, 1), band=(None, None), lengths=lengths, mask=None) * np.ones_like(k[..., :1, :1])
+    return original(q, k * real, v * real, scale, lengths=None, **options)
+
+
+def mask_of_image_0(*_, mask, **__):
+    return np.broadcast_to(mask[:1], mask.shape).copy()
+
+
+def several_masks(*_, mask, **__):
+    return mask is not None and len(mask) > 1
+
+
+def lengths_of_neighbour(*_, lengths, **__):
+    return np.roll(lengths, 1, axis=0)
+
+
+def in_pairs(first):
+    """Take sinks in another order: heads in pairs are numbered the other way."""
+    shape = (2, -1) if first else (-1, 2)
+    return lambda *_, sink, **__: sink.reshape(*sink.shape[:-1], *shape).swapaxes(-1, -2).reshape(sink.shape)
+
+
+def several_pairs(*_, sink, **__):
+    return sink is not None and sink.shape[-1] > 2 and sink.shape[-1] % 2 == 0
+
+
+def sink_forgotten(original, *qkv, sink, **options):
+    """Make the weights again without the sink, which gets no gradient."""
+    right, _ = original(*qkv, sink=sink, **options)
+    _, backward = original(*qkv, sink=None, **options)
+    return right, lambda *dy: (*backward(*dy)[:4], np.zeros_like(sink))
+
+
+def scaled_otherwise(q, k, v, scale, **_):
+    return not math.isclose(scale, q.shape[-2] ** -0.5)
+
+
+def turned_window(*_, band, **__):
+    """Exchange the two sides of a window."""
+    return tuple(None if n is None else -n for n in band[::-1])
+
+
+def of_alike_values(q, k, v, *_, **__):
+    return k.shape == v.shape
+
+
 ADDED = [
+    with_mistake("last key never read", see=last_unseen),
+    instead(
+        NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values
+    ),
+    instead(
+        NAME, "values taken for keys", lambda original, q, k, v, *a, **o: original(q, v, v, *a, **o), of_alike_values
+    ),
+    instead(NAME, "queries taken for keys", lambda original, q, k, *a, **o: original(q, q, *a, **o), alike),
+    argument(NAME, "band", "window's sides exchanged", turned_window, has_first, way="both"),
+    argument(NAME, "band", "window one key narrow", moved(1, 0), has_first, way="both"),
+    argument(NAME, 3, "scaled by 1/√d", lambda q, *_, **__: q.shape[-2] ** -0.5, scaled_otherwise),
+    with_mistake("base 2, in bias and sink too", base=2),
+    with_mistake("logsumexp without the maximum", log=lambda highest, total, *_: np.log(total)),
+    with_mistake("logsumexp of logits before the scale", scaled, log=unscaled_logs),
+    with_mistake(
+        "logsumexp without the sink", given("sink"), log=lambda highest, total, keys, *_: highest + np.log(keys)
+    ),
+    with_mistake(
+        "all values averaged where no key is seen",
+        has_dead,
+        low=LOW,
+        log=lambda highest, total, *_: highest + np.log(total),
+    ),
+    *(with_mistake("sink added without the maximum taken off", given("sink"), w, shift_sink=False) for w in WAYS),
+    argument(NAME, "sink", "sink of 0, whatever was learnt", lambda *_, sink, **__: 0 * sink, given("sink")),
+    argument(
+        NAME, "sink", "sink scaled as the logits are", lambda q, k, v, scale, sink, **_: scale * sink, given("sink")
+    ),
+    argument(NAME, "sink", "sinks in the order of key heads first", in_pairs(True), several_pairs),
+    argument(NAME, "sink", "sinks in the order of groups first", in_pairs(False), several_pairs),
+    gradient(NAME, 4, "of the sink averaged over images", lambda g, dy, q, *_, **__: g / len(q), given("sink")),
+    instead(NAME, "weights made again without the sink", sink_forgotten, given("sink"), way="backward"),
+    with_mistake("softcap's derivative by the capped logit", given("softcap"), "backward", cap=slope_of_capped),
+    with_mistake("softcap not multiplied again", given("softcap"), cap=functools.partial(capped, factor=False)),
+    with_mistake("softcap before the scale", both(given("softcap"), scaled), cap=capped_before_scale),
+    with_mistake("clipped, not capped by tanh", given("softcap"), cap=clipped),
+    with_mistake(
+        "softcap behind the mask, hidden keys in the sum alone", both(given("softcap"), hides), low="cap", keep=False
+    ),
+    argument(NAME, "mask", "mask of the first image for all", mask_of_image_0, several_masks, way="both"),
+    argument(
+        NAME, "bias", "bias scaled as the logits are", lambda q, k, v, scale, bias, **_: scale * bias, given("bias")
+    ),
+    gradient(NAME, 3, "of the bias scaled as dq is", lambda g, dy, q, k, v, scale, **_: scale * g, given("bias")),
+    instead(NAME, "padded keys and values set to 0, not hidden", padding_zeroed, given("lengths")),
+    argument(NAME, "lengths", "lengths of the image before", lengths_of_neighbour, several_lengths, way="both"),
     argument(NAME, "band", "window not aligned with the last key", aligned_band, shifted_band, way="both"),
     with_mistake("mask transposed: queries hidden for keys", both(alike, hides), see=transposed_pairs),
     with_mistake("padding alone seen", given("lengths"), see=padding_alone),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,9 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import EVERY, Run, faulty, planted, sites
+from npattn.oracle.mistakes.planting import EVERY, Run, answering, faulty, planted, sites
 from npattn.oracle.mistakes.replaying import Memory
+from npattn.oracle.mistakes.returning import Returned, results_among, watching
 from npattn.oracle.steps import Recorded, feeds_of, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
@@ -36,20 +39,24 @@ LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
+AT_ONCE = 6
+"""Mistakes of one call that are tried before those of another."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
 
+Fed = Mapping[tuple[str, int], tuple[set[str], set[str]]]
+"""Results that are made from what each call's line computes: forward and back, and back alone."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError
 """What a pass raises whose mistake does not fit a system's shapes."""
 
 
 class TooFarError(Exception):
-    """Forward's results are others already."""
+    """What is known already is too far off, or all that is to be known: the pass need not go on."""
 
-    def __init__(self, misfit: Misfit) -> None:
+    def __init__(self, misfit: Misfit, *, going_back: bool = False) -> None:
         super().__init__()
-        self.misfit = misfit
+        self.misfit, self.going_back = misfit, going_back
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +72,15 @@ class Candidate:
         The exact results of a pass with it, if they fit.
     whole : bool
         Whether backward was run too.
+    cut : bool
+        Whether backward was run in part.
     """
 
     mistakes: tuple[tuple[Mistake, int], ...]
     misfit: Misfit
     results: dict[str, np.ndarray] = field(default_factory=dict)
     whole: bool = True
+    cut: bool = False
 
 
 @dataclass
@@ -97,16 +107,14 @@ class Passes:
     memory: Memory = field(default_factory=Memory)
 
 
-class Watched:
-    """A module that keeps its last pass."""
+class Instead:
+    """A module that another function runs."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.run: Any = None
+    def __init__(self, module: Any, run: Callable[..., Any]) -> None:
+        self.module, self.run = module, run
 
     def __call__(self, *arguments: Any) -> Any:
-        self.run = self.module(*arguments)
-        return self.run
+        return self.run(*arguments)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
@@ -147,6 +155,9 @@ class Search:
         self.places: dict[Mistake, list[int]] = {}
         self.complete = True
         self.errors: dict[str, float] = {}
+        self.forward: dict[Any, Misfit | None] = {}
+        self.returned: Returned = {}
+        self.calls: dict[str, int] = {}
 
     @property
     def wrong(self) -> set[str]:
@@ -163,15 +174,61 @@ class Search:
         return module if self.read is None else Recorded(module, self.read)
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
-        """Run a pass; with `stop`, no further than forward where that alone is far off."""
-        watched: Any = Watched(self.recorded(module))
+        """Run a pass; with `stop`, no further than forward where that is far off."""
+        recorded, passed = self.recorded(module), []
+
+        def run_kept(*arguments: Any) -> Any:
+            passed.append(recorded(*arguments))
+            return passed[-1]
+
+        watched: Any = Instead(recorded, run_kept)
 
         def between() -> None:
-            misfit = self.ruler.measure(forward_results(watched.run, given[2]))
+            misfit = self.ruler.measure(forward_results(passed[-1], given[2]))
             if stop and not self.is_near(misfit):
                 raise TooFarError(misfit)
 
         return named_results(watched, Given(*given), between)
+
+    def run_watched(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass, and remember which results are gradients as a primitive returns them."""
+        returned: list[tuple[int, tuple[Any, ...]]] = []
+        calls: collections.Counter[str] = collections.Counter()
+
+        def count(primitive: Any, *_: Any) -> Any:
+            calls[primitive.__name__] += 1
+            return NotImplemented
+
+        def run_counted(params: Any, *inputs: Any) -> Any:
+            found = module(params, *inputs)
+            self.calls = dict(calls)
+            return found
+
+        counted: Any = Instead(module, run_counted) if self.read is None else module
+        with watching(lambda *pair: returned.append(pair)), answering(count):
+            results = self.run(counted, *given)
+        self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
+        return results
+
+    def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass no further than to the first result that is too far off."""
+        farthest = max(1.0, min(FAR, NEAR * self.right.worst))
+
+        def check(number: int, gradients: tuple[Any, ...]) -> None:
+            for i, name in self.returned.get(number, ()):
+                if name in self.ruler.results:
+                    misfit = self.ruler.measure({name: gradients[i].reshape(self.case.expected[name].shape)})
+                    if misfit.worst > farthest:
+                        raise TooFarError(misfit, going_back=True)
+
+        with watching(check):
+            return self.run(module, *given, stop=True)
+
+    def run_forward(self, module: Any, *given: Any) -> None:
+        """Run forward, and raise how far off it is."""
+        params, inputs, upstream = given
+        found = self.recorded(module)(params, *inputs.values())
+        raise TooFarError(self.ruler.measure(forward_results(found, upstream)))
 
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
         """Find where mistakes can stand, alone or in every call; remember what the right pass computes."""
@@ -179,8 +236,8 @@ class Search:
             self.places, self.memory = self.passes.places, self.passes.memory
             return
         with np.errstate(all="ignore"), self.memory.at_work():
-            self.places = with_every(sites(self.run, mistakes, self.module, *self.given))
-        self.memory.keeping = False
+            self.places = with_every(sites(self.run_watched, mistakes, self.module, *self.given))
+        self.memory.settle()
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
 
@@ -191,22 +248,27 @@ class Search:
         self.passes.tags = self.passes.tags or locate(self.module, self.given)
         return self.passes.tags
 
-    def try_mistakes(self, *mistakes: tuple[Mistake, int]) -> Candidate | None:
-        """Run a pass with mistakes; None where it can't be."""
+    def try_mistakes(self, *mistakes: tuple[Mistake, int], whole: bool = False) -> Candidate | None:
+        """Run a pass with mistakes, the whole of it or until it is too far off; None where it can't be."""
         if self.passes is not None and mistakes in self.passes.found:
             known = self.passes.found[mistakes]
             return None if known is None else self.candidate(mistakes, known)
         stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
+        checked = stop and not whole and all(one.primitive for one, _ in mistakes)
+        if self.passes is None and len(mistakes) == 1 and changes_forward(mistakes[0][0]):
+            misfit = self.forward_misfit(*mistakes[0])
+            if misfit is None or not self.is_near(misfit):
+                return None if misfit is None else Candidate(mistakes, misfit, whole=False)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
-            return self.run(module, *given, stop=stop)
+            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
 
         wrong = run_with(run, mistakes)
         try:
             with np.errstate(all="ignore"), self.memory.at_work():
                 found = wrong(self.module, *self.given)
         except TooFarError as far:
-            return Candidate(mistakes, far.misfit, whole=False)
+            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
         except UNFIT:
             found = None
         if self.passes is not None:
@@ -214,6 +276,20 @@ class Search:
         if found is None:
             return None
         return self.candidate(mistakes, found)
+
+    def forward_misfit(self, mistake: Mistake, site: int) -> Misfit | None:
+        """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
+        key = (str(mistake), site) if mistake.primitive else mistake.plain
+        if key not in self.forward:
+            plain = dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
+            try:
+                with np.errstate(all="ignore"), self.memory.at_work():
+                    run_with(self.run_forward, ((plain, site),))(self.module, *self.given)
+            except TooFarError as far:
+                self.forward[key] = far.misfit
+            except UNFIT:
+                self.forward[key] = None
+        return self.forward[key]
 
     def candidate(self, mistakes: tuple[tuple[Mistake, int], ...], found: dict[str, np.ndarray]) -> Candidate:
         """Measure results; keep them if they fit."""
@@ -263,7 +339,7 @@ class Search:
         measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
         return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
 
-    def fed_from(self) -> dict[tuple[str, int], tuple[set[str], set[str]]]:
+    def fed_from(self) -> Fed:
         """Name the results that are made from what each call's line computes: forward and back, and back alone."""
         try:
             feeds = feeds_of(self.module, self.given)
@@ -280,18 +356,16 @@ class Search:
             if place.tag and place.back_tag
         }
 
-    def can_explain(
-        self, mistake: Mistake, site: int, fed: Mapping[tuple[str, int], tuple[set[str], set[str]]]
-    ) -> bool:
-        """Tell whether all that is wrong is made from what the lines compute that a mistake stands in."""
+    def feeds_of_place(self, mistake: Mistake, site: int, fed: Fed) -> set[str] | None:
+        """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
         numbers = self.places[mistake][:-1] if site == EVERY else [site]
         if not mistake.primitive or any((mistake.primitive, number) not in fed for number in numbers):
-            return True
+            return None
         back = mistake.way == "backward"
-        return self.wrong <= set().union(*(fed[mistake.primitive, number][back] for number in numbers))
+        return set().union(*(fed[mistake.primitive, number][back] for number in numbers))
 
     def in_order(self) -> Iterator[tuple[Mistake, int]]:
-        """Yield mistakes with their places, the likeliest first."""
+        """Yield mistakes with their places, those carried through backward first, and last what is unlikely."""
         late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
         first = ("carried", "both", "forward", "backward")
         ranked = sorted(self.places, key=lambda one: (one.way in late, first.index(one.way)))
@@ -300,25 +374,50 @@ class Search:
                 for site in self.places[mistake]:
                     yield mistake, site
 
+    def in_turn(self, places: Sequence[tuple[Mistake, int]], fed: Fed) -> tuple[list[Any], list[Any]]:
+        """Sort mistakes by when they are tried, and part them by whether they may explain all that is wrong.
+
+        Some of every call in turn, those of calls that little else is made from first: were such a mistake anywhere
+        else, more would be wrong.
+        """
+        turns: dict[Any, list[str]] = {}
+        likely: list[Any] = []
+        unlikely: list[Any] = []
+        for place in places:
+            mistake, site = place
+            feeds = self.feeds_of_place(mistake, site, fed)
+            names = turns.setdefault((mistake.primitive, site, bool(mistake.plain)), [])
+            if mistake.name not in names:
+                names.append(mistake.name)
+            known = 0 if feeds is None else len(feeds)
+            back = mistake.way == "backward" or site >= self.calls.get(mistake.primitive, site + 1)
+            key = back == self.forward_wrong, names.index(mistake.name) // AT_ONCE, known
+            (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
+        for group in likely, unlikely:
+            group.sort(key=lambda pair: pair[0])
+        return [place for _, place in likely], [place for _, place in unlikely]
+
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
-        fed, order = self.fed_from(), list(self.in_order())
-        likely = [place for place in order if self.can_explain(*place, fed)]
-        for group in likely, [place for place in order if place not in set(likely)]:
+        order = list(self.in_order())
+        numbers = {place: number for number, place in enumerate(order)}
+        for group in self.in_turn(order, self.fed_from()):
+            fitting: list[Candidate] = []
             for place in group:
-                if time.perf_counter() > self.deadline:
+                if time.perf_counter() > (self.end if fitting else self.deadline):
                     self.complete = False
                     break
                 found = self.try_mistakes(place)
                 if found is not None:
                     self.tried.append(found)
-            fitting = [one for one in self.tried if one.misfit.fits]
+                    fitting += [found] if found.misfit.fits else []
             if fitting:
-                return fitting
+                return sorted(fitting, key=lambda one: numbers[one.mistakes[0]])
         return []
 
     def pairs(self, most: int = 40) -> list[Candidate]:
         """Try pairs of mistakes in different places that together explain all that is wrong."""
+        self.finish()
         partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
         partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
         found: list[Candidate] = []
@@ -336,6 +435,15 @@ class Search:
                 break
         return found
 
+    def finish(self) -> None:
+        """Run to the end what was left where the first result was off: it may explain others."""
+        for i, one in enumerate(self.tried):
+            if time.perf_counter() > self.deadline:
+                self.complete = False
+                break
+            if one.cut:
+                self.tried[i] = self.try_mistakes(*one.mistakes, whole=True) or one
+
     def behind(self, one: Candidate) -> list[Candidate]:
         """List mistakes in backward that may stand beside one whose forward is met."""
         if not self.forward_wrong or not self.forward_met(one):
@@ -350,6 +458,11 @@ class Search:
     def explained(self, one: Candidate) -> set[str]:
         """Name the wrong results that are those of a mistake."""
         return (self.wrong & one.misfit.within()) if one.whole else set()
+
+
+def changes_forward(mistake: Mistake) -> bool:
+    """Tell whether forward's results are those of `plain`, or of the mistake itself."""
+    return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
 
 
 def is_forward(name: str) -> bool:

@@ -1,7 +1,7 @@
 """What a mistake is, and the ways to make one of a primitive."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class Mistake:
         same from `module` on and runs the pass as it should be.
     when : callable
         Takes the same arguments without the first: whether there is anything to get wrong.
+    plain : callable, optional
+        As `apply`, where another gives the same values forward at less cost.
 
     Notes
     -----
@@ -43,6 +45,7 @@ class Mistake:
     way: str
     apply: Apply
     when: When
+    plain: Apply | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.primitive or 'pass'}: {self.name}"

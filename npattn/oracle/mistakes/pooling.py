@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, positions, shifted, tail
+from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, positions, several_images, shifted, tail
 from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
 
@@ -149,7 +149,37 @@ def not_square(x, axis):
     return axis in (2, 3) and x.shape[2] != x.shape[3]
 
 
+def over_batch(p, *_):
+    return p.mean(axis=0, keepdims=True) + np.zeros_like(p)
+
+
+def last_row_twice(p, x):
+    return p + x[:, :, -1].sum(axis=2) / positions(x)
+
+
+def by_padded_sides(p, x):
+    height, width = (-(-n // 8) * 8 for n in x.shape[2:])
+    return p * (positions(x) / (height * width))
+
+
+def deviation(degrees):
+    def change(p, x):
+        centred = x - x.mean(axis=(2, 3), keepdims=True)
+        return np.sqrt((centred * centred).sum(axis=(2, 3)) / max(positions(x) - degrees, 1))
+
+    return change
+
+
 ADDED = [
+    value("global_average_pool", "over the batch as well", over_batch, several_images),
+    value("global_average_pool", "last row twice", last_row_twice, on_map),
+    value("global_average_pool", "divided by height and width padded to 8", by_padded_sides, on_map),
+    *(
+        value("global_average_pool", f"standard deviation for mean, {words}", deviation(degrees), on_map)
+        for degrees, words in ((1, "unbiased"), (0, "biased"))
+    ),
+    value(LSE, "maximum not added again", lambda p, x: p - x.max(axis=(2, 3)), on_map),
+    value(LP, "magnitudes added up (power 1)", lambda p, x: np.maximum(x, -x).sum(axis=(2, 3)), on_map),
     *(
         value(name, f"divided by the size padded to {tile}", by_padded(tile), unpadded(tile))
         for name in AVERAGES

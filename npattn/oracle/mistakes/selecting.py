@@ -52,7 +52,39 @@ HELD_OUT = [
 ]
 
 
+def by_magnitude(top, x, k):
+    """Rank by magnitude; take the numbers themselves."""
+    (_, index), _ = top(np.maximum(x, -x), k)
+
+    def backward(dy):
+        dx = np.zeros_like(x)
+        np.put_along_axis(dx, index, dy, 1)
+        return dx
+
+    return (np.take_along_axis(x, index, 1), index), backward
+
+
+def zeros_for_others(top, x, k):
+    """Keep all positions: those that are not among the highest with a score of 0."""
+    (_, index), _ = top(x, k)
+    chosen = np.zeros_like(x)
+    np.put_along_axis(chosen, index, 1, 1)
+    return (x * chosen, np.broadcast_to(np.arange(x.shape[1]), x.shape)), lambda dy: dy * chosen
+
+
+def all_taken(top, x, k):
+    return top(x, x.shape[1])
+
+
+def leaves_some(x, k):
+    return x.shape[1] > k
+
+
 ADDED = [
+    instead("top", "ranked by magnitude", by_magnitude, leaves_some, way="both"),
+    instead("top", "scores that are not chosen become 0", zeros_for_others, leaves_some, way="both"),
+    instead("top", "all positions taken", all_taken, leaves_some, way="both"),
+    argument("take", 1, "positions in ascending order", lambda x, index: np.sort(index, 1), longer(-1, i=1)),
     value("score", "divided by √C", lambda s, x, *_: s / x.shape[1] ** 0.5),
     value("score", "lost bias", lambda s, x, weight, bias: s - bias),
     value("score", "bias twice", lambda s, x, weight, bias: s + bias),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from npattn.module import Module
-from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.mistakes.mistake import Mistake, always, mistake
 
 __all__ = ["rules_of_settings"]
 
@@ -42,7 +42,8 @@ def rules_of_settings(module: Module) -> list[Mistake]:
         for other in readings(own):
             found.append(misread(field.name, own, other))
     pairs = itertools.islice(layers_alike(module), MOST_LAYERS)
-    return found + [one for pair in pairs for one in (exchanged(*pair), shared(*pair))]
+    training = getattr(module, "training", False)
+    return found + [one for pair in pairs for one in (exchanged(*pair, training), shared(*pair, training))]
 
 
 def readings(own: Any) -> Iterator[Any]:
@@ -82,27 +83,38 @@ def layers_alike(module: Module) -> Iterator[tuple[str, str, tuple[str, ...]]]:
             yield one, other, tuple(layers[one])
 
 
-def exchanged(one: str, other: str, names: tuple[str, ...]) -> Mistake:
+def exchanged(one: str, other: str, names: tuple[str, ...], training: bool) -> Mistake:
     """Let two layers stand in each other's place."""
     partner = {f"{a}.{name}": f"{b}.{name}" for a, b in ((one, other), (other, one)) for name in names}
 
-    def apply(run: Any, module: Any, params: Any, *given: Any) -> Any:
-        results = run(module, {name: params[partner.get(name, name)] for name in params}, *given)
+    def plain(run: Any, module: Any, params: Any, *given: Any) -> Any:
+        return run(module, {name: params[partner.get(name, name)] for name in params}, *given)
+
+    def apply(run: Any, *given: Any) -> Any:
+        results = plain(run, *given)
         ends = "", ".grad"
         swapped = {a + end: results[b + end] for a, b in partner.items() for end in ends if b + end in results}
         return results | swapped
 
-    return mistake("", f"layers {one} and {other} exchanged", "carried", apply)
+    return carried(f"layers {one} and {other} exchanged", apply, plain, training)
 
 
-def shared(one: str, other: str, names: tuple[str, ...]) -> Mistake:
+def shared(one: str, other: str, names: tuple[str, ...], training: bool) -> Mistake:
     """Let one layer stand in another's place too."""
 
-    def apply(run: Any, module: Any, params: Any, *given: Any) -> Any:
-        results = run(module, params | {f"{other}.{name}": params[f"{one}.{name}"] for name in names}, *given)
+    def plain(run: Any, module: Any, params: Any, *given: Any) -> Any:
+        return run(module, params | {f"{other}.{name}": params[f"{one}.{name}"] for name in names}, *given)
+
+    def apply(run: Any, *given: Any) -> Any:
+        results = plain(run, *given)
         of_one, of_other = ([f"{layer}.{name}.grad" for name in names] for layer in (one, other))
         pairs = [(a, b) for a, b in zip(of_one, of_other, strict=True) if a in results]
         summed = {a: results[a] + results[b] for a, b in pairs}
         return results | summed | {b: 0 * results[b] for _, b in pairs}
 
-    return mistake("", f"layer {one} in the place of {other} too", "carried", apply)
+    return carried(f"layer {one} in the place of {other} too", apply, plain, training)
+
+
+def carried(name: str, apply: Any, plain: Any, training: bool) -> Mistake:
+    """Make a mistake carried through backward; in training running statistics have other names in `plain`."""
+    return Mistake("", name, "carried", apply, always, None if training else plain)

@@ -1,5 +1,7 @@
 """Mistakes that stand in several steps at once: steps in the wrong order, a factor in the wrong place."""
 
+import functools
+
 import numpy as np
 
 from npattn import ops
@@ -12,7 +14,7 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 def pools_networks(module, *_):
     """Whether the sum of a network's answers for several pools goes through a sigmoid."""
-    gated = getattr(module, "key", None) in {"cbam", "cbam-channel", "flexible"}
+    gated = getattr(module, "key", None) in {"cbam", "cbam-channel", "flexible", "flexible-segmentation"}
     return gated and len(getattr(module, "pools", "ab")) > 1
 
 
@@ -26,8 +28,8 @@ def blocks_of(z, u):
     return u.reshape(-1, *z.shape) if z.ndim == 2 and len(u) > len(z) and len(u) % len(z) == 0 else None
 
 
-def sigmoid_first(run, *given):
-    """Take the sigmoid of each pool's answer, and add up the gates."""
+def sigmoid_first(run, *given, mean=False):
+    """Take the sigmoid of each pool's answer, and add up the gates, or average them."""
     left = {}
 
     def spoil(primitive, arguments, options):
@@ -41,20 +43,20 @@ def sigmoid_first(run, *given):
         blocks = blocks_of(arguments[0], left["u"]) if primitive is ops.sigmoid and "u" in left else None
         if blocks is None:
             return NotImplemented
-        s = logistic(blocks)
+        s, factor = logistic(blocks), 1 / len(blocks) if mean else 1
 
         def back_sigmoid(da):
-            left["du"] = (s * (1 - s) * da).reshape(-1, s.shape[-1])
+            left["du"] = (s * (1 - s) * da * factor).reshape(-1, s.shape[-1])
             return np.zeros_like(da)
 
-        return s.sum(axis=0), back_sigmoid
+        return s.sum(axis=0) * factor, back_sigmoid
 
     with answering(spoil):
         return run(*given)
 
 
-def pools_added_first(run, module, params, inputs, upstream):
-    """Send the sum of the pools through the network, once."""
+def pools_added_first(run, module, params, inputs, upstream, *, mean=False):
+    """Send the sum of the pools, or their mean, through the network, once."""
     batch = len(next(iter(inputs.values())))
     first = []
 
@@ -64,12 +66,14 @@ def pools_added_first(run, module, params, inputs, upstream):
             return NotImplemented
         if not first:
             first.append(True)
-            summed = np.concatenate([x.reshape(-1, batch, x.shape[1]).sum(axis=0)] * (len(x) // batch))
+            factor = batch / len(x) if mean else 1
+            summed = np.concatenate([factor * x.reshape(-1, batch, x.shape[1]).sum(axis=0)] * (len(x) // batch))
             y, back = primitive(summed, *arguments[1:], **options)
 
             def back_first(dz):
                 dx, *rest = back(dz)
-                return np.concatenate([dx.reshape(-1, batch, dx.shape[1]).sum(axis=0)] * (len(x) // batch)), *rest
+                total = factor * dx.reshape(-1, batch, dx.shape[1]).sum(axis=0)
+                return np.concatenate([total] * (len(x) // batch)), *rest
 
             return y, back_first
         y, back = primitive(*arguments, **options)
@@ -78,6 +82,9 @@ def pools_added_first(run, module, params, inputs, upstream):
 
     with answering(spoil):
         return run(module, params, inputs, upstream)
+
+
+pools_averaged_first = functools.partial(pools_added_first, mean=True)
 
 
 def residual_scaled(run, *given, scale=lambda gamma: gamma, slope=1):
@@ -119,22 +126,23 @@ def norms_and_rectifies(module, *_):
     return any(name.endswith("running_mean") for name in module.buffer_shapes())
 
 
-def relu_before_norm(run, *given):
-    """Let the ReLU that follows a batch norm stand before it."""
+def activation_before_norm(run, *given, activation=ops.relu):
+    """Let the activation that follows a batch norm stand before it."""
     waiting = []
 
     def spoil(primitive, arguments, options):
         if primitive is ops.batch_norm:
             x, *others = arguments
-            value, back = primitive(np.maximum(x, 0), *others, **options)
+            active, back_activation = activation(x)
+            value, back = primitive(active, *others, **options)
             waiting.append(value[0])
 
             def back_norm(dy):
                 dx, *rest = back(dy)
-                return dx * (x > 0), *rest
+                return back_activation(dx), *rest
 
             return value, back_norm
-        if primitive is ops.relu and any(arguments[0] is y for y in waiting):
+        if primitive is activation and any(arguments[0] is y for y in waiting):
             return arguments[0] * 1.0, lambda dy: dy
         return NotImplemented
 
@@ -159,8 +167,17 @@ HELD_OUT: list[Mistake] = []
 ADDED = [
     mistake("", "sigmoid before the sum of the pools", "carried", sigmoid_first, pools_networks),
     mistake("", "pools added before the shared layers", "carried", pools_added_first, pools_networks),
+    mistake("", "mean of the pools' sigmoids", "carried", functools.partial(sigmoid_first, mean=True), pools_networks),
+    mistake("", "pools averaged before the shared layers", "carried", pools_averaged_first, pools_networks),
     mistake("", "γ on the residual as well", "carried", residual_scaled, is_scaled),
     mistake("", "1 - γ on the residual", "carried", convex, is_scaled),
-    mistake("", "ReLU before batch norm", "carried", relu_before_norm, norms_and_rectifies),
+    mistake("", "ReLU before batch norm", "carried", activation_before_norm, norms_and_rectifies),
+    mistake(
+        "",
+        "hard swish before batch norm",
+        "carried",
+        functools.partial(activation_before_norm, activation=ops.hard_swish),
+        norms_and_rectifies,
+    ),
     mistake("", "input added to the output", "carried", input_added, fits_output),
 ]

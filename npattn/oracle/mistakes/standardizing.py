@@ -1,4 +1,4 @@
-"""Mistakes in layer norm and group norm."""
+"""Mistakes in layer norm, group norm and z-scores."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
 
 __all__ = ["ADDED"]
 
-LAYER, GROUP = "layer_norm", "group_norm"
+LAYER, GROUP, SCORE = "layer_norm", "group_norm", "z_score"
 EPSILONS = {"epsilon lost": 0.0, "epsilon 1e-6": 1e-6, "epsilon 1e-3": 1e-3, "epsilon 1e-2": 1e-2, "epsilon 1": 1.0}
 
 
@@ -128,7 +128,83 @@ def several_groups(x, weight, bias, groups, **_):
     return 1 < groups < x.shape[1]
 
 
+def several_numbers(x, *_, **__):
+    """Whether a row has more numbers than two, whose z-scores are always the same."""
+    return x.shape[-1] > 2
+
+
+def several_rows(x, *_, **__):
+    return x.size > x.shape[-1]
+
+
+def scored(name, change, when=several_numbers):
+    """Score otherwise: ``change(x, centred, variance, eps)``."""
+
+    def changed(z, x, eps=1e-5, *, correction=1):
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).sum(axis=-1, keepdims=True) / max(x.shape[-1] - correction, 1)
+        return change(x, centred, variance, eps)
+
+    return value(SCORE, name, changed, when)
+
+
+def of_score_differentiated(name, change):
+    """Differentiate otherwise through the statistics: ``change(direct, shared)``, a deviation's gradients by both ways.
+
+    One is by its own score, the other by the standard deviation, which all share.
+    """
+
+    def changed(g, dz, x, eps=1e-5, *, correction=1):
+        degrees = max(x.shape[-1] - correction, 1)
+        centred = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees)
+        along = (dz * centred).sum(axis=-1, keepdims=True) / (deviation + eps) ** 2
+        return change(dz / (deviation + eps), -along * centred / (degrees * np.where(deviation == 0, 1, deviation)))
+
+    return gradient(SCORE, 0, name, changed, several_numbers)
+
+
+def without_row_mean(x, centred, variance, eps):
+    return x / (np.sqrt((x * x).mean(axis=-1, keepdims=True)) + eps)
+
+
+def with_other_count(z, x, eps=1e-5, *, correction=1):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    degrees = max(x.shape[-1] - (1 - correction), 1)
+    return centred / (np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees) + eps)
+
+
+def with_statistics_of_all_rows(z, x, eps=1e-5, *, correction=1):
+    centred = x - x.mean()
+    return centred / (np.sqrt((centred * centred).sum() / max(x.size - correction, 1)) + eps)
+
+
+def central(a):
+    return a - a.mean(axis=-1, keepdims=True)
+
+
+OF_SCORES = [
+    scored("mean not subtracted", without_row_mean),
+    scored("mean subtracted in the deviation alone", lambda x, c, v, e: x / (np.sqrt(v) + e)),
+    scored("mean subtracted alone", lambda x, c, v, e: c),
+    scored("left out", lambda x, c, v, e: x),
+    value(SCORE, "divided by N for N - 1, or the reverse", with_other_count, several_numbers),
+    value(SCORE, "statistics of all rows", with_statistics_of_all_rows, both(several_numbers, several_rows)),
+    scored("sum for variance", lambda x, c, v, e: c / (np.sqrt(v * x.shape[-1]) + e)),
+    scored("no root", lambda x, c, v, e: c / (v + e)),
+    scored("epsilon under the root", lambda x, c, v, e: c / np.sqrt(v + e)),
+    *(
+        scored(name, lambda x, c, v, e, other=other: c / (np.sqrt(v) + other + (other == 0) * 1e-290))
+        for name, other in EPSILONS.items()
+    ),
+    of_score_differentiated("mean constant", lambda direct, shared: direct + shared),
+    of_score_differentiated("deviation constant", lambda direct, shared: central(direct)),
+    of_score_differentiated("statistics constant", lambda direct, shared: direct),
+    of_score_differentiated("deviation's part with its sign turned", lambda direct, shared: central(direct - shared)),
+]
+
 ADDED = [
+    *OF_SCORES,
     *of_both(LAYER),
     *of_both(GROUP),
     value(LAYER, "mean not subtracted (RMS norm)", lambda y, *a, **o: without_mean(*a, **o), several),

@@ -125,16 +125,16 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         values = [untape(a) for a in inputs]
         with np.errstate(all="ignore"):
             y = ufunc(*values, **options)
-        if isinstance(y, tuple) or ufunc not in UFUNCS:
+        if isinstance(y, tuple) or ufunc.__name__ not in UFUNCS:
             return y
         sources = [i for i, a in enumerate(inputs) if isinstance(a, Taped)]
 
         def pullback(g: Any) -> list[Any]:
             with np.errstate(all="ignore"):
                 if ufunc is np.matmul:
-                    found = UFUNCS[ufunc](g, y, *values)
+                    found = UFUNCS[ufunc.__name__](g, y, *values)
                     return [sum_to(np.asarray(found[i]), values[i].shape) for i in sources]
-                factors = UFUNCS[ufunc](y, *values)
+                factors = UFUNCS[ufunc.__name__](y, *values)
                 # A slope of infinity or NaN where no gradient comes from, as behind a selection, counts for nothing.
                 each = [np.where(g == 0, 0, g * factors[i]) for i in sources]
             return [sum_to(np.asarray(d), np.shape(values[i])) for d, i in zip(each, sources, strict=True)]

@@ -13,7 +13,7 @@ __all__ = ["Variant", "variants"]
 
 Variant = tuple[str, Callable[[Any], ast.expr]]
 """What is wrong, and a function that makes the wrong expression of the right one."""
-EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",)}
+EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",), "argmax": ("argmin",)}
 """Reductions, and what may be taken in their place."""
 TRANSPOSITIONS = "swapaxes", "transpose", "conj"
 
@@ -53,6 +53,8 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
         yield f"{right} not added", lambda sum_: sum_.left
         yield f"{left} not added", lambda sum_: sum_.right
         yield "sign turned", with_operator(ast.Sub())
+        yield "averaged, not added", lambda sum_: ast.BinOp(sum_, ast.Div(), ast.Constant(2))
+        yield "multiplied, not added", with_operator(ast.Mult())
     elif isinstance(node.op, ast.Sub):
         yield "sign turned", with_operator(ast.Add())
         yield "exchanged", exchanged_operands

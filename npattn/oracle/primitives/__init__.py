@@ -13,13 +13,22 @@ __all__ = ["PRIMITIVE_SYSTEMS", "PrimitiveSystem"]
 PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
     system.key: system
     for system in (
-        *(maps.Add, maps.AveragePool, layers.BatchNorm, layers.Conv1d, layers.Conv2d),
+        *(maps.Add, maps.AveragePool, layers.BatchNorm, selecting.ChannelShuffle, layers.Conv1d, layers.Conv2d),
         *(products.CrossEntropy, products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate),
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
         *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
-        *(layers.LayerNorm, layers.Linear, products.Matmul, maps.MaxPool, windows.OverlapAverage, maps.Relu),
+        *(
+            layers.LayerNorm,
+            layers.Linear,
+            products.LinearAttention,
+            products.Matmul,
+            maps.MaxPool,
+            windows.OverlapAverage,
+            maps.Relu,
+        ),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
-        *(products.Softmax, products.Softmin, selecting.Top, windows.UnfoldWindows, windows.WindowAverage),
+        *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
+        *(windows.WindowAverage, maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""

@@ -72,6 +72,41 @@ class L2Normalize(Elementwise):
 
 
 @dataclass(frozen=True)
+class SumNormalize(Elementwise):
+    """`ops.sum_normalize` of positive numbers, over the channels or over the columns."""
+
+    key: ClassVar = "ops.sum_normalize"
+    primitive = staticmethod(ops.sum_normalize)
+    options: ClassVar = ({"axis": 3}, {"eps": 1.0})
+
+    axis: int = integer(least=1, default=1)
+    eps: float = number(default=1e-9)
+
+    def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
+        """Draw positive numbers."""
+        return np.exp(super().draw_input(name, shape, random))
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return axis and ε."""
+        return {"axis": self.axis, "eps": self.eps}
+
+
+class ZScore(Elementwise):
+    """`ops.z_score`, of the rows of maps."""
+
+    key: ClassVar = "ops.z_score"
+    primitive = staticmethod(ops.z_score)
+    options: ClassVar = ({"eps": 1.0}, {"correction": 0})
+
+    eps: float = positive(default=1e-5)
+    correction: int = integer(least=0, default=1)
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return ε and what the length of a row is lowered by."""
+        return {"eps": self.eps, "correction": self.correction}
+
+
+@dataclass(frozen=True)
 class InverseEnergy(Elementwise):
     """`ops.inverse_energy`."""
 
@@ -171,6 +206,46 @@ class Add(PrimitiveSystem):
     def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """Shapes of the maps."""
         return dict.fromkeys(("x", "y"), (batch, self.channels, height, width))
+
+
+@dataclass(frozen=True)
+class GatherAverage(PrimitiveSystem):
+    """`ops.gather_average`."""
+
+    key: ClassVar = "ops.gather_average"
+    primitive = staticmethod(ops.gather_average)
+    options: ClassVar = ({"extent": 1}, {"extent": 3}, {"extent": 40})
+
+    channels: int = integer(least=1, default=16)
+    extent: int = integer(least=1, default=2)
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the averages."""
+        return {"output": (batch, self.channels, *(-(-n // self.extent) for n in (height, width)))}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the extent."""
+        return {"extent": self.extent}
+
+
+@dataclass(frozen=True)
+class ResizeNearest(PrimitiveSystem):
+    """`ops.resize_nearest`."""
+
+    key: ClassVar = "ops.resize_nearest"
+    primitive = staticmethod(ops.resize_nearest)
+    options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)})
+
+    channels: int = integer(least=1, default=16)
+    size: tuple[int, int] = pair(default=(15, 11))
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the resized map."""
+        return {"output": (batch, self.channels, *self.size)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the size."""
+        return {"size": self.size}
 
 
 @dataclass(frozen=True)

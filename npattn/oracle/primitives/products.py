@@ -104,6 +104,14 @@ class DotProductAttention(PrimitiveSystem):
         return {"scale": 1 / math.sqrt(self.channels)}
 
 
+class LinearAttention(DotProductAttention):
+    """`ops.linear_attention`, of height * width queries and keys, scaled by 1/√channels."""
+
+    key: ClassVar = "ops.linear_attention"
+    primitive = staticmethod(ops.linear_attention)
+    pairs_positions: ClassVar = False
+
+
 @dataclass(frozen=True)
 class CrossEntropy(PrimitiveSystem):
     """`ops.cross_entropy`, of as many classes as there are channels; every ninth label or so is ignored."""

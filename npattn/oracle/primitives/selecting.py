@@ -42,6 +42,30 @@ class Top(PrimitiveSystem):
 
 
 @dataclass(frozen=True)
+class ChannelShuffle(PrimitiveSystem):
+    """`ops.channel_shuffle`."""
+
+    key: ClassVar = "ops.channel_shuffle"
+    primitive = staticmethod(ops.channel_shuffle)
+    options: ClassVar = ({"groups": 1},)
+
+    channels: int = integer(least=1, default=16)
+    groups: int = integer(least=1, default=2)
+
+    def __post_init__(self) -> None:
+        """Refuse, besides, groups that can't have as many channels each."""
+        super().__post_init__()
+        if self.channels % self.groups:
+            raise ValueError(
+                f"ChannelShuffle: groups={self.groups} does not divide channels={self.channels}; expected a divisor"
+            )
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the groups."""
+        return {"groups": self.groups}
+
+
+@dataclass(frozen=True)
 class Repeat(PrimitiveSystem):
     """`ops.repeat`, of channels: what groups of heads share."""
 

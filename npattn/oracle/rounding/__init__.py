@@ -6,7 +6,8 @@ times, it shows how far each result of a correct kernel may stray; ``derivations
 
 from npattn.oracle.rounding import kernels
 from npattn.oracle.rounding.arrays import RoundingArray
+from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["Rounding", "RoundingArray", "Selections", "kernels"]
+__all__ = ["Footprint", "Rounding", "RoundingArray", "Selections", "kernels"]

@@ -156,10 +156,12 @@ def unwrap(a: Any) -> Any:
 def wrap(a: Any, rounding: Rounding) -> Any:
     """Put rounding on an array of floating-point numbers."""
     a = to_storage(a, rounding)
-    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype != rounding.format.storage:
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype != rounding.dtype:
         return unwrap(a)
     array = np.asarray(a).view(RoundingArray)
     array.rounding = rounding
+    if rounding.footprint is not None:
+        rounding.footprint.add(array)
     return array
 
 
@@ -168,11 +170,10 @@ def to_storage(a: Any, rounding: Rounding) -> Any:
 
     They would lift what they are combined with to their own dtype, in which nothing is rounded.
     """
-    storage = rounding.format.storage
-    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype.kind != "f" or a.dtype == storage:
+    if not isinstance(a, (np.ndarray, np.floating)) or a.dtype == rounding.dtype or a.dtype.kind != "f":
         return a
     with np.errstate(over="ignore"):
-        return a.astype(storage)
+        return a.astype(rounding.dtype)
 
 
 def flatten(value: Any) -> Iterator[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn.oracle.formats import Format
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, wrap
+from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.typing import Array
 
@@ -17,10 +18,11 @@ __all__ = ["Rounding"]
 
 WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
-BLOCK = 2**16
-"""Numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4, so that no word of 64 random
-bits is shared by two blocks, and the errors are those of a whole array."""
-
+BLOCK_BYTES = 2**19
+"""Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
+of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
+MIN_ROWS, MIN_COLUMNS = 128, 256
+"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
@@ -34,16 +36,16 @@ class Extremes(NamedTuple):
 
     Attributes
     ----------
-    small : numpy.ndarray of bool, or None
-        Where numbers are near 0, if any are.
+    small : numpy.ndarray of int
+        Indices of those near 0.
     near_zero : numpy.ndarray
         These, rounded.
     finite : numpy.ndarray of bool, or None
         Where numbers are finite, if any may be rounded beyond the largest one.
     """
 
-    small: np.ndarray | None
-    near_zero: np.ndarray | None
+    small: np.ndarray
+    near_zero: np.ndarray
     finite: np.ndarray | None
 
 
@@ -63,8 +65,12 @@ class Rounding:
 
     Attributes
     ----------
+    dtype : numpy.dtype
+        The storage's.
     fused : bool
         Whether results are left in the storage's own precision for now, as within a fused kernel.
+    footprint : Footprint or None
+        Where the arrays of the run are counted, if they are.
 
     Examples
     --------
@@ -83,8 +89,12 @@ class Rounding:
         alike: bool = False,
     ) -> None:
         self.format = format
+        self.dtype = np.dtype(format.storage)
+        self.digits = np.finfo(self.dtype).nmant + 1
+        self.limited = format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64  # less than the storage is
         self.alike = alike
         self.fused = False
+        self.footprint: Footprint | None = None
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
@@ -93,7 +103,7 @@ class Rounding:
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
-        return wrap(np.array(values, self.format.storage), self)
+        return wrap(np.array(values, self.dtype), self)
 
     def choose(self) -> bool:
         """Choose between two ways in which kernels compute the same; without a seed, the first.
@@ -121,16 +131,19 @@ class Rounding:
             `values`.
         """
         values = np.asarray(values)
-        drop = np.finfo(self.format.storage).nmant + 1 - (precision or self.format.precision)
-        if self.fused or values.dtype != self.format.storage or drop == 0:  # integers and Booleans too
+        drop = self.digits - (precision or self.format.precision)
+        if self.fused or values.dtype != self.dtype or drop == 0:  # integers and Booleans too
             return values
-        blocks = blocks_of(values)
-        limited = self.format.least_exponent > -126 or self.format.storage is np.float64
-        extremes = [self.round_extremes(block) for block in blocks] if limited else []
+        # Where rows don't follow each other, a copy is: a dozen passes over it take less than over the array.
+        row = values.reshape(-1)
+        blocks = blocks_of(row)
+        extremes = [self.round_extremes(block) for block in blocks] if self.limited else []
         for block in blocks:
             self.round_bits(block, drop, spare=block is blocks[-1])
         for block, found in zip(blocks, extremes, strict=False):
             self.restore(block, found)
+        if not values.flags.c_contiguous:
+            values[...] = row.reshape(values.shape)
         return values
 
     def shorten(self, values: np.ndarray) -> np.ndarray:
@@ -140,10 +153,10 @@ class Rounding:
         take them as they are. Rounded to one of two numbers, of which one is near, nearly all runs would lose the same,
         and miss the others. Operands that are short already lose nothing.
         """
-        drop = np.finfo(self.format.storage).nmant + 1 - self.format.operand_precision
+        drop = self.digits - self.format.operand_precision
         if self.random is None:
             return self.round(values, self.format.operand_precision)
-        word, signed = (np.uint32, np.int32) if self.format.storage is np.float32 else (np.uint64, np.int64)
+        word, signed = (np.uint32, np.int32) if self.dtype == np.float32 else (np.uint64, np.int64)
         unit = 1 << drop
         bits: Array = values.view(word)
         lost = bits & word(unit - 1)
@@ -153,27 +166,29 @@ class Rounding:
         return values
 
     def round_extremes(self, values: np.ndarray) -> Extremes:
-        """Round numbers near 0 apart, and see which may leave the range."""
+        """Round those numbers of a row that are near 0 apart, and see which may leave the range."""
         magnitude = np.abs(values)
-        small = magnitude < 2.0**self.format.least_exponent
-        if small.any():
-            small &= magnitude > 0
-        near_zero = self.round_subnormal(values[small]) if small.any() else None
-        within = magnitude.max(initial=0) < self.format.largest / 2  # false for NaN
-        return Extremes(None if near_zero is None else small, near_zero, None if within else magnitude < np.inf)
+        near = magnitude < 2.0**self.format.least_exponent
+        if np.count_nonzero(near):
+            near &= magnitude > 0
+        small = np.flatnonzero(near)  # an index takes a tenth as long as a mask
+        near_zero = self.round_subnormal(values[small]) if small.size else values[:0]
+        within = np.maximum.reduce(magnitude, initial=0) < self.format.largest / 2  # false for NaN
+        return Extremes(small, near_zero, None if within else magnitude < np.inf)
 
     def round_subnormal(self, values: np.ndarray) -> np.ndarray:
         """Round to the format's subnormal numbers, which are evenly spaced; half of float32's to 0, as GPUs may."""
         steps = values / self.format.smallest
         if self.random is None:
             return np.rint(steps) * self.format.smallest
-        flushes = self.format.least_exponent == FLUSHED_BELOW
-        drawn = self.random.random(steps.shape) * (2 if flushes else 1)
-        return np.where(drawn < 1, np.floor(steps + drawn), 0) * self.format.smallest
+        if self.format.least_exponent == FLUSHED_BELOW:
+            drawn = self.random.random(steps.shape) * 2
+            return np.where(drawn < 1, np.floor(steps + drawn), 0) * self.format.smallest
+        return np.floor(steps + self.random.random(steps.shape)) * self.format.smallest
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
-        word = np.uint32 if self.format.storage is np.float32 else np.uint64
+        word = np.uint32 if self.dtype == np.float32 else np.uint64
         bits: Array = values.view(word)
         if self.random is None:
             bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
@@ -183,7 +198,7 @@ class Rounding:
 
     def restore(self, values: np.ndarray, extremes: Extremes) -> None:
         """Put in place what was rounded apart, and what is beyond the largest number."""
-        if extremes.small is not None:
+        if extremes.small.size:
             values[extremes.small] = extremes.near_zero
         if extremes.finite is not None:
             beyond = (np.abs(values) > self.format.largest) & extremes.finite
@@ -245,19 +260,22 @@ class Rounding:
         Of large products the squares are made some rows at a time: never all, nor those of a whole operand.
         """
         inner, columns = a.shape[-1], b.shape[-1]
-        rows = BLOCK // (4 * columns) * 4
-        if max(total.size, a.size, b.size) <= BLOCK or not rows or total.ndim < 2 or not total.flags.c_contiguous:
+        rows = max(MIN_ROWS, BLOCK_BYTES // (4 * columns * total.itemsize) * 4)
+        small = max(total.nbytes, a.nbytes, b.nbytes) <= BLOCK_BYTES
+        if small or total.ndim < 2 or not total.flags.c_contiguous:
             self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
         elif self.random is not None and inner > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
             blocks = [
                 (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
             ]
+            factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
             with np.errstate(invalid="ignore", over="ignore"):
                 for block in blocks:
-                    squares = square_product(a[block], b[block[:-1]])
-                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
-                    self.add_noise(total[block], squares, factor, spare=block is blocks[-1])
+                    parts = [blocks_of(m) for m in (total[block], square_product(a[block], b[block[:-1]]))]
+                    for sums, terms in zip(*parts, strict=True):
+                        spare = block is blocks[-1] and sums is parts[0][-1]
+                        self.add_noise(sums, terms, factor, spare=spare)
 
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
@@ -283,7 +301,7 @@ class Rounding:
 def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Multiply the squares of two matrices, some columns at a time."""
     squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
-    step = max(1, BLOCK // max(1, b.shape[0]))
+    step = max(MIN_COLUMNS, BLOCK_BYTES // max(1, b[:, :1].nbytes))
     for j in range(0, b.shape[1], step):
         np.matmul(squares, np.square(b[:, j : j + step]), out=found[:, j : j + step])
     return found
@@ -291,7 +309,7 @@ def square_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def blocks_of(values: np.ndarray) -> list[np.ndarray]:
     """Cut an array whose rows follow each other into parts of its numbers in a row; leave another whole."""
-    if values.size <= BLOCK or not values.flags.c_contiguous:
+    if values.nbytes <= BLOCK_BYTES or not values.flags.c_contiguous:
         return [values]
-    row = values.reshape(-1)
-    return [row[start : start + BLOCK] for start in range(0, row.size, BLOCK)]
+    row, step = values.reshape(-1), BLOCK_BYTES // values.itemsize
+    return [row[start : start + step] for start in range(0, row.size, step)]

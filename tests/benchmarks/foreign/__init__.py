@@ -7,6 +7,7 @@ autograd gives the gradients that go with it. In training, new running statistic
 
 from tests.benchmarks.foreign import (
     affinities,
+    bottleneck,
     branches,
     cbam,
     channel,
@@ -15,6 +16,7 @@ from tests.benchmarks.foreign import (
     dual,
     efficient_channel,
     energies,
+    gathering,
     global_context,
     heads,
     masked_heads,
@@ -24,6 +26,7 @@ from tests.benchmarks.foreign import (
     several_pools,
     skipping,
     spatial_gate,
+    spatial_group,
     squeeze_excitation,
     windows,
 )
@@ -32,12 +35,15 @@ from tests.benchmarks.foreign.pieces import MISTAKES, torch
 FORMS = {
     "se": squeeze_excitation.se,
     "eca": efficient_channel.eca,
+    "ge": gathering.ge,
     "flexible": several_pools.flexible,
     "cbam": cbam.cbam,
     "cbam-channel": several_pools.cbam_channel,
     "cbam-spatial": spatial_gate.cbam_spatial,
+    "bam": bottleneck.bam,
     "coordinate": coordinate.coordinate,
     "simam": energies.simam,
+    "sge": spatial_group.sge,
     "pam": position.pam,
     "cam": channel.cam,
     "danet": dual.danet,

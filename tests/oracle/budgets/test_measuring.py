@@ -1,13 +1,16 @@
+import threading
+
 import numpy as np
 import pytest
 
 import npattn
 from npattn.oracle import golden
-from npattn.oracle.budgets import Budget, Given, limits_of, rms_limit, run_on, worst_limit
+from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, measuring, rms_limit, run_on, worst_limit
 from npattn.oracle.budgets.measuring import JUMP_MARGIN, NUM_RUNS, errors_of, estimate, wider
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.formats import FORMATS, ulp
 from npattn.oracle.rounding import Rounding
+from npattn.oracle.threads import PassThreads
 from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
 
 
@@ -20,6 +23,30 @@ def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance
     assert scale[:5].min() > 0.05
     errors[3, :5] = 2e-3  # one that moves says how far
     assert estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale[:5].max() < 0.05
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [(0, 2), (10**6, 8)])
+def test_as_many_runs_are_made_at_once_as_memory_allows(memory, at_once, monkeypatch):
+    monkeypatch.setattr(measuring, "MAX_MEMORY", memory)
+    monkeypatch.setattr(measuring, "MIN_MEMORY", 0)
+    lock, meeting, running, most = threading.Lock(), threading.Barrier(at_once, timeout=20), 0, 0
+
+    def run(*arguments, **options):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        meeting.wait()
+        found = run_on(*arguments, **options)
+        with lock:
+            running -= 1
+        return found
+
+    module = npattn.ChannelAttention(4)
+    values, observed = prepared(module, format=FORMATS["float32"])
+    monkeypatch.setattr(measuring, "run_on", run)
+    assert measure_budgets(observed, module, values, FORMATS["float32"], 0, threads=PassThreads(8))
+    assert most == at_once
 
 
 def test_no_budget_is_finer_than_the_format():

@@ -30,8 +30,8 @@ def bits(a):
 
 
 def in_blocks(size, work):
-    """Do some work with blocks of a size."""
-    with mock.patch.object(stochastic, "BLOCK", size), np.errstate(all="ignore"):
+    """Do some work with blocks of so many bytes."""
+    with mock.patch.object(stochastic, "BLOCK_BYTES", size), np.errstate(all="ignore"):
         return work()
 
 
@@ -51,7 +51,7 @@ def test_blocks_change_no_bit_of_what_is_rounded(format, seed, shape, way):
         found = [rounding.round(values[0].copy()), rounding.round(values[1].copy(), 3)]
         return [*map(bits, found), np.zeros(0) if nearest else rounding.draw_bits(np.arange(3.0), 16)]
 
-    for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
+    for whole, cut in zip(in_blocks(2**30, work), in_blocks(32, work), strict=True):
         np.testing.assert_array_equal(cut, whole)
 
 
@@ -71,7 +71,7 @@ def test_blocks_change_no_bit_of_an_accumulators_errors(format, seed, shape, cou
         rounding.accumulate(total, np.square(squares), count)
         return bits(total), rounding.draw_bits(np.arange(3.0), 16)
 
-    for whole, cut in zip(in_blocks(2**30, work), in_blocks(8, work), strict=True):
+    for whole, cut in zip(in_blocks(2**30, work), in_blocks(32, work), strict=True):
         np.testing.assert_array_equal(cut, whole)
 
 
@@ -82,7 +82,7 @@ def test_rows_that_do_not_follow_each_other_are_rounded_in_the_order_of_their_in
     values = mixed(seed, (9, 12), format)
     plain = Rounding(format, [seed, 3]).round(values.copy())
     for laid in (np.asfortranarray(values), np.repeat(values, 2, axis=1)[:, ::2]):
-        with mock.patch.object(stochastic, "BLOCK", 8):
+        with mock.patch.object(stochastic, "BLOCK_BYTES", 32):
             np.testing.assert_array_equal(bits(Rounding(format, [seed, 3]).round(laid)), bits(plain))
 
 
@@ -106,7 +106,7 @@ def test_an_infinity_stays_one_where_what_is_too_large_becomes_the_largest_numbe
     with np.errstate(over="ignore"):
         beyond = np.tile(np.array([np.inf, -np.inf, 4 * format.largest, -4 * format.largest]), 3).astype(format.storage)
     largest = format.largest if format.saturates else np.inf
-    for size in (2**16, 4):
+    for size in (2**16, 32):
         found = in_blocks(size, lambda: Rounding(format, [0, 1]).round(beyond.copy()))
         np.testing.assert_array_equal(found, 3 * [np.inf, -np.inf, largest, -largest])
 
@@ -153,7 +153,7 @@ def test_squares_in_blocks_err_by_as_much_as_all_at_once(shapes, alike, monkeypa
     a, b = (np.random.RandomState(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes))
     exact, spread = a @ b, []
     for block in (2**16, 16, 256):
-        monkeypatch.setattr(stochastic, "BLOCK", block)
+        monkeypatch.setattr(stochastic, "BLOCK_BYTES", 4 * block)
         errors = []
         for number in range(200):
             total = exact.astype(np.float64)

@@ -1,0 +1,103 @@
+"""Mistakes in averages of neighbourhoods, and in what reads them at all positions again."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import positions
+from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import dropped, gradient, upstream, value
+
+__all__ = ["ADDED"]
+
+GATHER, NEAREST = "gather_average", "resize_nearest"
+
+
+def counts(x, extent):
+    """Count the positions that each average is of."""
+    height, width = x.shape[2:]
+    rows, columns = np.arange(0, height, extent), np.arange(0, width, extent)
+    counted = [
+        np.minimum(at + extent, n) - np.maximum(at - extent + 1, 0) for at, n in ((rows, height), (columns, width))
+    ]
+    return counted[0][:, None] * counted[1]
+
+
+def reaches_over(x, extent):
+    """Whether some neighbourhood is cut off by an edge."""
+    return extent > 1
+
+
+def apart(p, x, extent):
+    """Average blocks that do not overlap."""
+    rows, columns = (np.arange(0, n, extent) for n in x.shape[2:])
+    sums = np.add.reduceat(np.add.reduceat(x, rows, axis=2), columns, axis=3)
+    ones = np.add.reduceat(np.add.reduceat(np.ones_like(x), rows, axis=2), columns, axis=3)
+    return sums / ones
+
+
+def largest(p, x, extent):
+    reach = extent - 1
+    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * extent - 1,) * 2, axis=(2, 3))
+    return windows[:, :, ::extent, ::extent].max(axis=(4, 5))
+
+
+def subsampled(p, x, extent):
+    return x[:, :, ::extent, ::extent]
+
+
+def padding_counted(a, x, extent):
+    return a * (counts(x, extent) / (2 * extent - 1) ** 2)
+
+
+def grows(x, size):
+    return tuple(size) != tuple(x.shape[2:]) and positions(x) > 1
+
+
+def read_once_more(x, size):
+    return size[0] * size[1] > positions(x)
+
+
+def rounded(y, x, size):
+    """Read what is nearest to the middle of every position."""
+    at = [[min((2 * k + 1) * n // (2 * m), n - 1) for k in range(m)] for n, m in zip(x.shape[2:], size, strict=True)]
+    return x[:, :, at[0]][..., at[1]]
+
+
+def repeated(y, x, size):
+    """Lay the map out again and again, whole."""
+    rows, columns = (np.arange(m) % n for n, m in zip(x.shape[2:], size, strict=True))
+    return x[:, :, rows][..., columns]
+
+
+def between(y, x, size):
+    """Read between the two neighbours of a position."""
+    for axis, m in ((2, size[0]), (3, size[1])):
+        n = x.shape[axis]
+        at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
+        low = np.floor(at).astype(int)
+        share = (at - low).reshape((-1,) + (1,) * (3 - axis))
+        x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, n - 1), axis) * share
+    return x
+
+
+ADDED = [
+    value(GATHER, "padding counted", padding_counted, reaches_over),
+    value(GATHER, "sum for average", lambda p, *given: p * counts(*given), reaches_over),
+    value(GATHER, "neighbourhoods that don't overlap", apart, reaches_over),
+    value(GATHER, "maximum for average", largest, reaches_over),
+    value(GATHER, "every e-th position read", subsampled, reaches_over),
+    LAST_TILE.in_value(GATHER),
+    upstream(GATHER, None, "padding counted", padding_counted, reaches_over),
+    upstream(GATHER, None, "not divided", lambda dp, *given: dp * counts(*given), reaches_over),
+    gradient(GATHER, 0, "dropped", dropped),
+    *(family.in_upstream(GATHER) for family in (LAST_POSITION, LAST_TILE, ONLY_IMAGE_0)),
+    value(NEAREST, "read at the middle of a position", rounded, grows),
+    value(NEAREST, "whole map repeated", repeated, grows),
+    value(NEAREST, "bilinear", between, grows),
+    LAST_TILE.in_value(NEAREST),
+    gradient(
+        NEAREST, 0, "mean for sum", lambda g, dy, x, size: g * (positions(x) / (size[0] * size[1])), read_once_more
+    ),
+    gradient(NEAREST, 0, "dropped", dropped),
+    *(family.in_upstream(NEAREST) for family in (LAST_POSITION, LAST_TILE, ONLY_IMAGE_0)),
+]

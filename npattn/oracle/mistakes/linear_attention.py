@@ -1,0 +1,71 @@
+"""Mistakes in attention without a softmax between queries and keys."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import both, longer, transpose, without_last, without_tail
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.softmax import softmax
+
+__all__ = ["ADDED"]
+
+NAME = "linear_attention"
+several_keys = longer(-1, i=1)
+scaled = both(several_keys, lambda q, k, v, scale: scale != 1)
+alike = both(several_keys, lambda q, k, v, scale: q.shape == k.shape)
+square = both(several_keys, lambda q, k, v, scale: k.shape[-2] == v.shape[-2] > 1)
+
+
+def gathered(q, k, v, scale):
+    """Return what the keys gather, before a query reads it."""
+    return scale * (v @ transpose(k))
+
+
+def scale_left_out(original, q, k, v, scale):
+    """Leave the scale out of the gradients of keys and values."""
+    right, backward = original(q, k, v, scale)
+
+    def unscaled(do):
+        dq, dk, dv = backward(do)
+        return dq, dk / scale, dv / scale
+
+    return right, unscaled
+
+
+def up_to_its_own(o, q, k, v, scale):
+    """Let every query see the keys up to its own."""
+    return v @ transpose(np.tril(scale * (transpose(q) @ k)))
+
+
+def with_weights(o, q, k, v, scale):
+    return v @ transpose(softmax(scale * (transpose(q) @ k)))
+
+
+def divisor(q, k, scale):
+    """Return the sum of each query's products with all keys."""
+    return transpose(scale * (transpose(q) @ k.sum(axis=-1, keepdims=True)))
+
+
+def fewer_keys(name, change, when):
+    return value(NAME, name, lambda o, q, k, v, scale: gathered(q, change(k, 1), v, scale) @ q, when)
+
+
+ADDED = [
+    argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),
+    argument(NAME, 3, "divided by the number of keys", lambda q, k, v, scale: scale / k.shape[-1], several_keys),
+    instead(NAME, "scale missing in dk and dv", scale_left_out, scaled, way="backward"),
+    instead(NAME, "queries and keys swapped", lambda exact, q, k, v, scale: exact(k, q, v, scale), alike),
+    instead(NAME, "keys and values swapped", lambda exact, q, k, v, scale: exact(q, v, k, scale), square),
+    value(NAME, "context transposed", lambda o, *qkv: transpose(gathered(*qkv)) @ qkv[0], square),
+    value(NAME, "softmax of the products", with_weights, several_keys),
+    value(NAME, "causal: each query up to its own key", up_to_its_own, several_keys),
+    value(NAME, "divided by the sum of the products", lambda o, q, k, v, scale: o / divisor(q, k, scale), several_keys),
+    fewer_keys("last key forgotten", without_last, several_keys),
+    fewer_keys("last tile ignored", without_tail, lambda q, k, *_: ROW_TAIL.when(k)),
+    *(IMAGE_0_FOR_ALL.in_argument(NAME, i, f"{words} of image 0 for all") for i, words in ((1, "keys"), (2, "values"))),
+    *(gradient(NAME, i, f"{name} dropped", dropped) for i, name in enumerate(("dq", "dk", "dv"))),
+    gradient(NAME, None, "dq and dk swapped", lambda g, *_: (g[1], g[0], g[2]), alike),
+    gradient(NAME, None, "dk and dv swapped", lambda g, *_: (g[0], g[2], g[1]), square),
+    gradient(NAME, 0, "dq by the transposed context", lambda g, do, *qkv: gathered(*qkv) @ do, square),
+]

@@ -1,0 +1,20 @@
+import numpy as np
+import pytest
+
+from tests.pictures.drawing import results, shown, size_of
+
+
+def test_every_plane_is_drawn_with_its_axes_named():
+    pytest.importorskip("npattn.pictures.planes")
+    figure = shown("triplet")[0]
+    gates = {name: gate[0] for name, gate in results("triplet", *size_of("triplet"))[1].attention.items()}
+    expected = {
+        "gate of channel, column": (gates["cw"][:, 0], "channel", "column"),
+        "gate of row, channel": (gates["hc"][:, :, 0].T, "row", "channel"),
+    }
+    for title, (gate, down, across) in expected.items():
+        [axes] = [axes for axes in figure.axes if axes.get_title() == title]
+        np.testing.assert_allclose(axes.images[0].get_array(), gate)
+        assert (axes.get_ylabel(), axes.get_xlabel()) == (down, across)
+    [axes] = [axes for axes in figure.axes if axes.get_title() == "gate of position"]
+    np.testing.assert_allclose(axes.images[0].get_array(), gates["hw"][0])
