@@ -32,7 +32,7 @@ class Footprint:
     ...     a = np.zeros(4)
     ...     footprint.add(a[:2])
     >>> footprint.peak
-    64
+    32
     """
 
     def __init__(self) -> None:
