@@ -52,7 +52,6 @@ __all__ = [
     "merge",
     "scale",
     "score",
-    "shift",
     "submodule",
 ]
 
@@ -204,12 +203,12 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Multiply by learnt numbers, as `ops.gate`.
+    """Multiply by one learnt number, as `ops.gate`.
 
     Parameters
     ----------
     x, params, name
-        ``name`` is the numbers' own: (1,) for one, or as many as stand along an axis of `x`, (1, C, 1, 1).
+        ``name`` is the number's own, (1,).
 
     Examples
     --------
@@ -219,25 +218,6 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     array([[10., 20.]])
     """
     return named(ops.gate, x, params, [name])
-
-
-def shift(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
-    """Add learnt numbers, as `ops.shift`.
-
-    Parameters
-    ----------
-    x, params, name
-        As `scale`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> y, backward = shift(np.array([[1.0, 2.0]]), {"bias": np.array([10.0])}, "bias")
-    >>> dx, grads = backward(y)
-    >>> grads
-    {'bias': array([23.])}
-    """
-    return named(ops.shift, x, params, [name])
 
 
 def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Backward]:
@@ -261,15 +241,17 @@ def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Bac
     >>> {name: gradient.ravel() for name, gradient in grads.items()}
     {'scale': array([7.]), 'shift': array([2.])}
     """
-    scaled, back_scale = scale(x, params, weight)
-    y, back_shift = shift(scaled, params, bias)
+    def scale_and_shift(x, weight, bias):
+        scaled, back_scale = ops.gate(x, weight)
+        y, back_shift = ops.shift(scaled, bias)
 
-    def backward(dy):
-        dscaled, grads_shift = back_shift(dy)
-        dx, grads_scale = back_scale(dscaled)
-        return dx, grads_scale | grads_shift
+        def backward(dy):
+            dscaled, dbias = back_shift(dy)
+            return *back_scale(dscaled), dbias
 
-    return y, backward
+        return y, backward
+
+    return named(scale_and_shift, x, params, [weight, bias])
 
 
 def batch_norm(

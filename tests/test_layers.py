@@ -66,9 +66,6 @@ CASES = {
     "layer norm": Case(lambda x, p: layers.layer_norm(x, p, "norm"), (4, 3), norm_parameters("norm", 3)),
     "score": Case(lambda x, p: layers.score(x, p, "score"), (2, 3, 6), layers.conv_parameters("score", 1, 3)),
     "scale": Case(lambda x, p: layers.scale(x, p, "gamma"), MAP, {"gamma": zeros(1)}),
-    "scale by channels": Case(lambda x, p: layers.scale(x, p, "weight"), MAP, {"weight": zeros(1, MAP[1], 1, 1)}),
-    "shift": Case(lambda x, p: layers.shift(x, p, "bias"), MAP, {"bias": zeros(1)}),
-    "shift by channels": Case(lambda x, p: layers.shift(x, p, "bias"), MAP, {"bias": zeros(1, MAP[1], 1, 1)}),
     "batch norm": Case(lambda x, p: batch_norm(x, p, "bn", training=False), MAP, *NORM),
     "batch norm in training": Case(lambda x, p: batch_norm(x, p, "bn", training=True), MAP, *NORM),
     "conv, norm, act": Case(

@@ -141,7 +141,7 @@ class GatherExcite(Module):
     """
 
     key: ClassVar = "ge"
-    family: ClassVar = "spatial"
+    family: ClassVar = "both"
     paper: ClassVar = Paper(
         title="Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks",
         authors="Hu, Shen, Albanie, Sun, Vedaldi",

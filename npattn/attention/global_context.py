@@ -84,7 +84,7 @@ class GlobalContext(Module):
     References
     ----------
     Cao, Xu, Lin, Wei, Hu: GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond, ICCV workshops 2019,
-    section 3.4 and figure 4 (d).
+    figure 4 (d).
 
     Examples
     --------

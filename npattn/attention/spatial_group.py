@@ -96,20 +96,18 @@ class SpatialGroupEnhance(Module):
         s, back_compare = ops.matmul(p[:, None], v.reshape(*p.shape, math.prod(size)))  # (2)
         t, back_z_score = ops.z_score(s, correction=correction)                         # (3)
         t = t.reshape(batch, self.groups, *size)
-        u, back_scale = layers.scale(t, params, "weight")                               # (4)
-        z, back_shift = layers.shift(u, params, "bias")                                 # (5)
-        a, back_sigmoid = ops.sigmoid(z)                                                # (6)
-        y, back_gate = ops.gate(v, a.reshape(len(v), 1, *size))                         # (7)
+        z, back_affine = layers.affine(t, params, "weight", "bias")                     # (4)
+        a, back_sigmoid = ops.sigmoid(z)                                                # (5)
+        y, back_gate = ops.gate(v, a.reshape(len(v), 1, *size))                         # (6)
 
         def backward(dy):
-            dv, da = back_gate(dy.reshape(v.shape))                                     # (7')
-            dz = back_sigmoid(da.reshape(a.shape))                                      # (6')
-            du, grads_shift = back_shift(dz)                                            # (5')
-            dt, grads_scale = back_scale(du)                                            # (4')
+            dv, da = back_gate(dy.reshape(v.shape))                                     # (6')
+            dz = back_sigmoid(da.reshape(a.shape))                                      # (5')
+            dt, grads = back_affine(dz)                                                 # (4')
             ds = back_z_score(dt.reshape(s.shape))                                      # (3')
             dp, dv_compared = back_compare(ds)                                          # (2')
             dv = ops.accumulate(dv_compared.reshape(v.shape), dv)
             dv = back_pool(dp[:, 0], accumulate_into=dv)                                # (1')
-            return dv.reshape(x.shape), grads_scale | grads_shift
+            return dv.reshape(x.shape), grads
 
         return Pass(y.reshape(x.shape), backward, attention={"group": a})

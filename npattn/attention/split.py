@@ -68,7 +68,7 @@ class SplitAttention(Module):
 
     References
     ----------
-    Zhang et al.: ResNeSt: Split-Attention Networks, CVPR workshops 2022 (arXiv 2020), section 3.1, figure 2.
+    Zhang et al.: ResNeSt: Split-Attention Networks, CVPR workshops 2022, section 3.1 and figure 2.
 
     Examples
     --------
@@ -87,8 +87,8 @@ class SplitAttention(Module):
     paper: ClassVar = Paper(
         title="ResNeSt: Split-Attention Networks",
         authors="Zhang, Wu, Zhang, Zhu, Lin, Zhang, Sun, He, Mueller, Manmatha, Li, Smola",
-        venue="arXiv",
-        year=2020,
+        venue="CVPR workshops",
+        year=2022,
         url="https://arxiv.org/abs/2004.08955",
     )
 

@@ -304,7 +304,7 @@ def z_score(x: Array, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array,
 
     def backward(dz):
         # What a number does to the deviation, and the deviation to all.
-        slope = np.where(deviation == 0, 0, centred / (degrees * np.where(deviation == 0, 1, deviation)))
+        slope = centred / (degrees * np.where(deviation == 0, 1, deviation))
         ddeviation = -scale * scale * (dz * centred).sum(axis=-1, keepdims=True)
         dcentred = dz * scale + slope * ddeviation
         return dcentred - dcentred.mean(axis=-1, keepdims=True)

@@ -143,10 +143,10 @@ def test_cbam_and_each_of_its_gates_is_timms(options, seed):
         mlp_bias=options["bias"],
     )
     module, state = CBAM(**options), draw(block, seed).state_dict()
-    assert_witnessed(module, block, state, seed=seed, times=10)
+    assert_witnessed(module, block, state, seed=seed)
     for part, gate in (("channel", module.channel_gate), ("spatial", module.spatial_gate)):
         block.zero_grad()
-        assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed, times=10)
+        assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed)
 
 
 @given(contexts, seeds)

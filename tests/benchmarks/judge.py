@@ -116,7 +116,7 @@ def modules_of(key):
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
         "ge": lambda: [
             npattn.GatherExcite(channels=20, reduction=4),
-            npattn.GatherExcite(channels=20, reduction=4, extent=4, extra_params=True),
+            npattn.GatherExcite(channels=20, reduction=4, extent=2),
         ],
         "sliding-window": lambda: [npattn.SlidingWindowSegmentation(channels=8, classes=5, window=7, stride=4)],
         "cbam": lambda: [npattn.CBAM(channels=20, reduction=4, batch_norm=False)],
