@@ -11,7 +11,8 @@ whose exact results differ by less than the case's budgets can't be told apart: 
 
 A file of foreign mistakes has a list MISTAKES of tuples: the system's key, its hyperparameters as a dict, a function of
 torch tensors ``(params, *inputs)`` that returns the output, or a tuple of them, and the right names, one of which must
-be among the first suspect's.
+be among the first suspect's. Beside it may stand KINDS, by the functions' names the catalogue's own name of the
+mistake, "by rule", or None where its kind is not in the catalogue: then the rate among those in it is written too.
 """
 
 import argparse
@@ -63,6 +64,8 @@ class Trial:
         How many could not be told apart.
     said : str
         The first suspect.
+    kind : str, optional
+        Of a foreign mistake the catalogue's name; None where it has none, or nothing is known of it.
     """
 
     key: str
@@ -73,6 +76,7 @@ class Trial:
     sure: bool
     alike: int
     said: str
+    kind: str | None = None
 
 
 def run(module, *given):
@@ -149,10 +153,21 @@ def foreign(path, seeds, shapes=SHAPES, formats=FORMATS):
 @functools.cache
 def read_foreign(path):
     """Read the list of mistakes in a file."""
+    return read_module(path).MISTAKES
+
+
+@functools.cache
+def read_module(path):
+    """Run a file."""
     spec = importlib.util.spec_from_file_location("foreign", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.MISTAKES
+    return module
+
+
+def kind_of(path, function):
+    """Return the catalogue's name of a foreign mistake; None where the file tells of none."""
+    return getattr(read_module(path), "KINDS", {}).get(function.__name__)
 
 
 @functools.lru_cache(maxsize=50)
@@ -190,7 +205,8 @@ def try_foreign(path, number, shape, format, seed):
     ranks = [i for i, one in enumerate(found, 1) if any(name in one.name for name in names)]
     said = found[0].name if found else ""
     label = f"{function.__name__}: {names[0]}"
-    return Trial(key, repr(case), format, label, min(ranks, default=0), found.sure, found.alike, said)
+    rank, kind = min(ranks, default=0), kind_of(path, function)
+    return Trial(key, repr(case), format, label, rank, found.sure, found.alike, said, kind)
 
 
 def try_cases(path, number, cases):
@@ -257,10 +273,16 @@ def report(trials, most):
         wrong = sum(surely_wrong(t) for t in some)
         cells = [share(n, len(some)) for n in (first, three, alike, none, wrong)]
         lines.append(f"{name:<24}{len(some):>9}" + "".join(f"{cell:>9}" for cell in cells))
+    known = [t for t in trials if t.kind]
+    if known:
+        first = share(sum(map(named, known)), len(known))
+        sure = share(sum(map(surely_wrong, trials)), len(trials))
+        lines.append(f"kind in the catalogue: {len(known)}, first {first}; wrong with confidence: {sure} of all")
     missed = [t for t in trials if not named(t)]
     lines.append(f"not first: {len(missed)}")
     for t in missed[:most]:
         lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
+        lines += [f"    in the catalogue: {t.kind}"] if t.kind else []
     counts = collections.Counter(t.name.rpartition(", ")[0] for t in missed)
     lines += [f"  {count} times {name}" for name, count in counts.most_common(most)]
     return lines

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from tests.benchmarks import diagnosis
@@ -47,3 +49,9 @@ def test_mistakes_that_others_wrote_are_read_from_a_file(tmp_path):
     )
     found = diagnosis.foreign(path, [0], shapes=[(2, 3, 4)], formats=["float32"])
     assert [(one.name, one.rank, one.sure) for one in found] == [("flipped: flipped kernel", 1, True)]
+
+
+def test_rates_among_those_that_the_catalogue_has_are_told_apart():
+    known = dataclasses.replace(trial(1, sure=True), kind="gate: left out")
+    lines = diagnosis.report([known, trial(0, sure=True)], 0)
+    assert "kind in the catalogue: 1, first 100.0 %; wrong with confidence: 50.0 % of all" in lines

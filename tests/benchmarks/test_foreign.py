@@ -8,6 +8,7 @@ import pytest
 import npattn
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
+from npattn.oracle.mistakes import MISTAKES
 
 pytest.importorskip("torch")
 from tests.benchmarks import foreign
@@ -68,6 +69,11 @@ def test_the_form_agrees_and_every_mistake_in_it_differs(system):
     assert differences(found(form), right) == []
     mistakes = [function for *of, function, _ in foreign.MISTAKES if of == [key, hyper]]
     assert [f.__name__ for f in mistakes if not differences(found(f), right)] == []
+
+
+def test_kinds_of_mistakes_are_names_of_the_catalogue():
+    assert foreign.KINDS.keys() <= {function.__name__ for *_, function, _ in foreign.MISTAKES}
+    assert {kind for kind in foreign.KINDS.values() if kind} <= {"by rule", *map(str, MISTAKES)}
 
 
 def test_every_mistake_says_what_it_is():

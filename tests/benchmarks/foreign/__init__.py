@@ -30,6 +30,7 @@ from tests.benchmarks.foreign import (
     squeeze_excitation,
     windows,
 )
+from tests.benchmarks.foreign.kinds import KINDS
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
 FORMS = {
@@ -79,4 +80,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "MISTAKES", "masked_heads", "masked_products", "results"]
+__all__ = ["FORMS", "KINDS", "MISTAKES", "masked_heads", "masked_products", "results"]

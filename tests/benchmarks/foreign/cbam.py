@@ -77,7 +77,7 @@ def cbam_spatial_gate_of_the_transposed_map(p, x):
     return cbam(p, x, second=partial(cbam_spatial, conv=conv))
 
 
-@mistake("cbam", "shared", "channels", "broadcast")
+@mistake("cbam", "gate of the first channel", "shared", "channels", "broadcast")
 def cbam_one_gate_for_all_channels(p, x):
     """Channel gate: the gate of the first channel multiplies them all."""
     return cbam(p, x, first=partial(cbam_channel, scale=lambda x, a: gate(x, a[:, :1])))

@@ -226,7 +226,7 @@ def soft_hard_weights_detached(p, x):
     return soft_hard(p, x, gather=lambda f, a: mixed(f, constant(a)))
 
 
-@mistake("soft-hard", "zero", "masked", "-inf", "infinity")
+@mistake("soft-hard", "become 0", "zero", "masked", "-inf", "infinity")
 def soft_hard_others_at_zero(p, x):
     """Choice: scores that are not chosen become 0, not minus infinity, and take weight."""
 

@@ -237,7 +237,7 @@ def sdpa_last_key_of_each_image_hidden(p, q, k, v, lengths):
     return padded(p, q, k, v, lengths - 1)
 
 
-@mistake("sdpa", "padding", "zero", "denominator", "lengths", **PADDED)
+@mistake("sdpa", "set to 0", "padding", "zero", "denominator", "lengths", **PADDED)
 def sdpa_padding_zeroed_and_not_masked(p, q, k, v, lengths):
     """Lengths: padded keys and values are set to 0, and still take part in the softmax by logits of 0."""
     keep = (torch.arange(k.shape[2]) < lengths[:, None])[:, None, :, None]

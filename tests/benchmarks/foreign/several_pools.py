@@ -153,7 +153,7 @@ def flexible_parameter_gradients_twice(p, x):
     return flexible(changed(p, lambda g: 2 * g), x)
 
 
-@mistake("cbam-channel", "sigmoid before", "sum of sigmoids", "before the sum")
+@mistake("cbam-channel", "mean of the pools' sigmoids", "sigmoid before", "sum of sigmoids", "before the sum")
 def cbam_channel_mean_of_sigmoids(p, x):
     """Join: the mean of the two pools' sigmoids."""
     return cbam_channel(p, x, join=lambda logits: sum(map(torch.sigmoid, logits)) / 2)
@@ -250,7 +250,7 @@ def cbam_channel_hidden_units_dropped(p, x):
     return cbam_channel(p, x, act=lambda h: torch.relu(h) * keep)
 
 
-@mistake("cbam-channel", "images", "batch", "layout")
+@mistake("cbam-channel", "gates of the next image", "images", "batch", "layout")
 def cbam_channel_gates_of_the_next_image(p, x):
     """Gate: each image is multiplied by the gates of the next one in the batch."""
     return cbam_channel(p, x, scale=lambda x, a: gate(x, a.roll(-1, 0)))

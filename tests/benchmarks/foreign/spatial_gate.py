@@ -89,7 +89,7 @@ def spatial_shifted_by_one(p, x):
     return cbam_spatial(p, x, conv=lambda t, w: F.conv2d(F.pad(t, (2, 4, 2, 4)), w))
 
 
-@mistake("cbam-spatial", "kernel size", "smaller kernel", "outer taps", "taps")
+@mistake("cbam-spatial", "outermost ring", "kernel size", "smaller kernel", "outer taps", "taps")
 def spatial_kernel_of_five(p, x):
     """Convolution: the outermost ring of the 7×7 kernel is ignored."""
     return cbam_spatial(p, x, conv=lambda t, w: F.conv2d(t, w[:, :, 1:-1, 1:-1], padding=2))

@@ -171,7 +171,7 @@ def se_second_bias_twice(p, x):
     return se({**p, "fc2.bias": 2 * p["fc2.bias"]}, x)
 
 
-@mistake("se", "transpose", "layout", "fc1.weight")
+@mistake("se", "read as (in, out)", "transpose", "layout", "fc1.weight")
 def se_weight_read_transposed(p, x):
     """First layer: the weight's memory is read as (in, out) though it is (out, in)."""
     w = p["fc1.weight"].flatten(1)

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import npattn
 from npattn import Module, Pass, ops
 from npattn.fields import integer
 from npattn.oracle import golden
@@ -118,3 +119,10 @@ def test_code_that_is_not_at_hand_has_no_lines():
         space,
     )
     assert rules_of_lines(space["Unseen"]()) == []
+
+
+def test_a_line_may_read_another_tensor():
+    module = npattn.CATALOGUE["pam"].example()
+    found = {one.name for one in rules_of_lines(module)}
+    assert any("q read, not x: `layers.conv(q, params, 'key_conv')`" in name for name in found)
+    assert not any("positions read" in name for name in found)
