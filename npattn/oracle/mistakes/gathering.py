@@ -75,7 +75,7 @@ def between(y, x, size):
         n = x.shape[axis]
         at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
         low = np.floor(at).astype(int)
-        share = (at - low).reshape((-1,) + (1,) * (3 - axis))
+        share = (at - low).reshape((-1,) + (1,) * (3 - axis)).astype(x.dtype)
         x = np.take(x, low, axis) * (1 - share) + np.take(x, np.minimum(low + 1, n - 1), axis) * share
     return x
 

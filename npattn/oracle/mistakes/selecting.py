@@ -4,7 +4,7 @@ import numpy as np
 
 from npattn.oracle.mistakes.arrays import longer
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -82,8 +82,8 @@ def leaves_some(x, k):
 
 ADDED = [
     instead("top", "ranked by magnitude", by_magnitude, leaves_some, way="both"),
-    instead("top", "scores that are not chosen become 0", zeros_for_others, leaves_some, way="both"),
-    instead("top", "all positions taken", all_taken, leaves_some, way="both"),
+    mistake("top", "scores that are not chosen become 0", "carried", zeros_for_others, leaves_some),
+    mistake("top", "all positions taken", "carried", all_taken, leaves_some),
     argument("take", 1, "positions in ascending order", lambda x, index: np.sort(index, 1), longer(-1, i=1)),
     value("score", "divided by √C", lambda s, x, *_: s / x.shape[1] ** 0.5),
     value("score", "lost bias", lambda s, x, weight, bias: s - bias),

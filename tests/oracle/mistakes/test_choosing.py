@@ -4,7 +4,7 @@ import pytest
 import npattn
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results
-from npattn.oracle.mistakes import MISTAKES, faulty
+from npattn.oracle.mistakes import MISTAKES, faulty, sites
 from npattn.oracle.mistakes.choosing import ADDED
 
 
@@ -37,3 +37,13 @@ def test_the_soft_mean_is_that_of_the_probabilities():
     found, (_, inputs, _) = results(module, "soft mean in the place of what was drawn")
     mean = (inputs["x"] * found["probability"][:, None]).sum(axis=(2, 3))
     assert np.allclose(found["output"], mean)
+
+
+def test_every_form_of_a_mistake_in_a_choice_can_be_run_to_the_end():
+    module = npattn.CATALOGUE["soft-hard"].example()
+    right, given = results(module)
+    forms = [one for one in sites(run, MISTAKES, module, *given) if one.primitive in ("top", "take")]
+    assert {"all positions taken", "scores that are not chosen become 0"} <= {one.name for one in forms}
+    for one in forms:
+        found = faulty(run, one, 0)(module, *given)
+        assert {name: found[name].shape for name in right} == {name: a.shape for name, a in right.items()}
