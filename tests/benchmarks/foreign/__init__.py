@@ -15,6 +15,7 @@ from tests.benchmarks.foreign import (
     dual,
     efficient_channel,
     energies,
+    fresh,
     global_context,
     heads,
     masked_heads,
@@ -73,4 +74,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "MISTAKES", "masked_heads", "masked_products", "results"]
+__all__ = ["FORMS", "MISTAKES", "fresh", "masked_heads", "masked_products", "results"]

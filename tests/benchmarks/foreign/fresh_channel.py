@@ -166,7 +166,9 @@ def flexible_averages_the_two_scores(p, x):
     return flexible(p, x, join=lambda u, v: (u + v) / 2)
 
 
-@mistake("flexible", "argmax", "position of the maximum", "wrong position", "max: gradient", "maximum", "column by column")
+@mistake(
+    "flexible", "argmax", "position of the maximum", "wrong position", "max: gradient", "maximum", "column by column"
+)
 def flexible_max_index_column_by_column(p, x):
     """Backward: the maximum's place was counted column by column, and its gradient goes to that place row by row."""
 

@@ -135,7 +135,7 @@ def conv_in_tiles(x, w, rate=1, *, height, width, halo):
     return y
 
 
-def attend_backward(do, q, k, v, o, scale):
+def attend_backward(do, q, k, v, o, *, scale):
     p = torch.softmax(scale * q @ k.mT, -1)
     dz = p * (do @ v.mT - (do * o).sum(-1, keepdim=True))
     return scale * dz @ k, scale * dz.mT @ q, p.mT @ do
@@ -149,7 +149,7 @@ def attend(q, k, v, scale=1.0, *, value=attend_forward, backward=attend_backward
     """Softmax attention of (..., N, d)."""
     return kernel(
         lambda q, k, v: value(q, k, v, scale),
-        lambda do, q, k, v, o: backward(do, q, k, v, o, scale),
+        lambda do, q, k, v, o: backward(do, q, k, v, o, scale=scale),
         q,
         k,
         v,

@@ -1,6 +1,6 @@
 """Gates of positions, windows and branches written as kernels by the same hand, and mistakes in them."""
 
-from tests.benchmarks.foreign.fresh_channel import as_map, flexible, two_pools
+from tests.benchmarks.foreign.fresh_channel import flexible, two_pools
 from tests.benchmarks.foreign.fresh_pieces import (
     affine,
     conv,
@@ -96,9 +96,7 @@ def cbam_spatial_divides_by_padded_channels(p, x):
 @mistake("cbam-spatial", "epsilon", "eps", "ε", channels=16, training=True)
 def cbam_spatial_keras_epsilon(p, x):
     """Forward: 1e-3 is added to the variance, as another framework does, where 1e-5 should be."""
-    return cbam_spatial(
-        p, x, True, bn=lambda z, p, training: norm(z, p, "spatial.bn", True, momentum=0.01, eps=1e-3)
-    )
+    return cbam_spatial(p, x, True, bn=lambda z, p, training: norm(z, p, "spatial.bn", True, momentum=0.01, eps=1e-3))
 
 
 def cbam_parts(p):
@@ -225,7 +223,9 @@ def coordinate_gradient_of_the_rows_gate_lacks_the_columns(p, x):
     return coordinate(p, x, scale=lambda x, h, w: kernel(lambda x, h, w: x * h * w, backward, x, h, w))
 
 
-@mistake("coordinate", "statistics", "constant", "batch_norm: gradient", "mean and variance", channels=16, training=True)
+@mistake(
+    "coordinate", "statistics", "constant", "batch_norm: gradient", "mean and variance", channels=16, training=True
+)
 def coordinate_statistics_taken_as_constants(p, x):
     """Backward: in training the batch's mean and variance are treated as constants."""
 
@@ -302,9 +302,7 @@ def classify(u, p, *, layer=affine):
     return z.reshape(b, i, j, -1).permute(0, 3, 1, 2)
 
 
-def sliding_window(
-    p, x, window=3, stride=2, *, cover=covers, pool=window_means, score=classify, join=overlap_average
-):
+def sliding_window(p, x, window=3, stride=2, *, cover=covers, pool=window_means, score=classify, join=overlap_average):
     r, s = cover(x, window, stride)
     return join(score(pool(x, r, s), p), r, s)
 
