@@ -1,6 +1,8 @@
 """A second set of forms and mistakes, as kernels, whose author has read neither the first set nor the catalogue.
 
-They can be measured by themselves: ``python tests/benchmarks/diagnosis.py --foreign tests/benchmarks/foreign/fresh.py``.
+They can be measured by themselves:
+
+    python tests/benchmarks/diagnosis.py --foreign tests/benchmarks/foreign/fresh.py
 """
 
 from tests.benchmarks.foreign import fresh_channel, fresh_other, fresh_self_attention, fresh_spatial, pieces

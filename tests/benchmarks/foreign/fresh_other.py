@@ -39,16 +39,16 @@ def scale_then_add(x, g, t):
     return gate(x, g) + t
 
 
-def gc(p, x, *, weigh=softmax, gather=average, transform=transformed, fuse=scale_then_add, fork=lambda u: (u, u)):
+def gc(p, x, *, weigh=softmax, gather=average, transform=transformed, join=scale_then_add, fork=lambda u: (u, u)):
     u = gather(rows(x), weigh(scored(rows(x), p, "conv_attn")))
     for_scale, for_add = fork(u)
-    return fuse(x, sigmoid(transform(for_scale, p, "mlp_scale")), transform(for_add, p, "mlp_add"))
+    return join(x, sigmoid(transform(for_scale, p, "mlp_scale")), transform(for_add, p, "mlp_add"))
 
 
 @mistake("gc", "order", "shift before", "added first", "before the gate", "gated too", "shifted")
 def gc_adds_before_it_scales(p, x):
     """Forward: the context is added first, and the sum is multiplied by the gates."""
-    return gc(p, x, fuse=lambda x, g, t: gate(x + t, g))
+    return gc(p, x, join=lambda x, g, t: gate(x + t, g))
 
 
 @mistake("gc", "unbiased", "n - 1", "variance", "C - 1")
@@ -178,8 +178,8 @@ def gated(p, x):
     return se(under(p, "inner."), x)
 
 
-def residual(p, x, *, inner=gated, add=torch.add):
-    return add(x, inner(p, x))
+def residual(p, x, *, f=gated, add=torch.add):
+    return add(x, f(p, x))
 
 
 @mistake("residual", "skip", "identity", "overwritten", "in place", "twice", "inner")
@@ -203,7 +203,7 @@ def residual_skip_gradient_added_twice(p, x):
 @mistake("residual", "gate", "without the gate", "gates are added", "not multiplied", "gated")
 def residual_adds_the_gates(p, x):
     """Forward: the gates themselves are added to the map, not the map that they have scaled."""
-    return residual(p, x, inner=lambda p, x: se(under(p, "inner."), x, scale=lambda x, a: a.expand_as(x)))
+    return residual(p, x, f=lambda p, x: se(under(p, "inner."), x, scale=lambda x, a: a.expand_as(x)))
 
 
 @mistake("residual", "bfloat16", "precision", "narrow", "rounded")
@@ -238,7 +238,7 @@ def hard(p, x, noise, *, soft=softmax, draw=best, estimate=straight_through, gat
 
 
 @mistake("hard", "sign", "noise", "subtracted", "negat")
-def hard_noise_subtracted(p, x, noise):
+def hard_noise_taken_off_the_scores(p, x, noise):
     """Forward: the noise is taken off the scores, where it should be added."""
     return hard(p, x, noise, draw=lambda s, noise: (s - noise).argmax(1))
 

@@ -54,7 +54,7 @@ def pam_divides_by_the_root_of_d(p, x):
 def pam_key_gradient_not_transposed(p, x):
     """Backward: the keys' gradient is dZ q, where the logits' gradient should be transposed."""
 
-    def backward(do, q, k, v, o, scale):
+    def backward(do, q, k, v, o, *, scale):
         w = torch.softmax(q @ k.mT, -1)
         dz = w * (do @ v.mT - (do * o).sum(-1, keepdim=True))
         return dz @ k, dz @ q, w.mT @ do
@@ -90,7 +90,7 @@ def pam_online_softmax_sums_not_rescaled(p, x):
 
 
 @mistake("pam", "padded", "padding", "last tile", "last block", "beyond the end", "zero keys", "remainder")
-def pam_padded_keys_take_weight(p, x):
+def pam_softmax_counts_padded_keys(p, x):
     """Tiles: keys are padded with zeros to whole tiles of 16, and the padded ones take weight: exp(0) each."""
 
     def value(q, k, v, scale):
@@ -254,7 +254,7 @@ def mhsa(p, x, heads=2, *, split=in_order, attention=attend, merge=brought_toget
 
 
 @mistake("mhsa", "scale", "channels", "√C", "all channels", "of the heads", "head")
-def mhsa_scaled_by_all_channels(p, x):
+def mhsa_divides_by_the_root_of_all_channels(p, x):
     """Forward: logits are divided by √C, of all channels, where a head's own count."""
     return mhsa(p, x, attention=lambda q, k, v, scale: attend(q, k, v, x.shape[1] ** -0.5))
 
@@ -275,9 +275,9 @@ def mhsa_brings_heads_together_interleaved(p, x):
 def mhsa_query_gradient_not_scaled(p, x):
     """Backward: the queries' gradient lacks the factor 1/√d, which the keys' has."""
 
-    def backward(*of):
-        dq, dk, dv = attend_backward(*of)
-        return dq / of[-1], dk, dv
+    def backward(*of, scale):
+        dq, dk, dv = attend_backward(*of, scale=scale)
+        return dq / scale, dk, dv
 
     return mhsa(p, x, attention=lambda *of: attend(*of, backward=backward))
 
@@ -286,7 +286,7 @@ def mhsa_query_gradient_not_scaled(p, x):
 def mhsa_row_sums_over_all_heads(p, x):
     """Backward: rowsum(dO ∘ O), which is taken off the weights' gradient, is added up over all heads."""
 
-    def backward(do, q, k, v, o, scale):
+    def backward(do, q, k, v, o, *, scale):
         w = torch.softmax(scale * q @ k.mT, -1)
         dz = w * (do @ v.mT - (do * o).sum((1, 3), keepdim=True))
         return scale * dz @ k, scale * dz.mT @ q, w.mT @ do
@@ -442,18 +442,18 @@ def sdpa_cap_without_slope(p, q, k, v):
 def sdpa_logsumexp_without_gradient(p, q, k, v):
     """Backward: the gradient that comes by the logsumexp is ignored."""
     y, lse = sdpa(p, q, k, v, causal="bottom-right", logsumexp=True)
-    return y, lse.detach() + 0 * lse.masked_fill(lse.isinf(), 0)
+    return y, backwards(lse, torch.zeros_like)
 
 
 @mistake("sdpa", "logsumexp", "maximum", "max", "base", "lse", **SMALL, sink=True, logsumexp=True)
-def sdpa_logsumexp_without_the_sink(p, q, k, v):
+def sdpa_writes_a_logsumexp_that_lacks_the_sink(p, q, k, v):
     """Forward alone: the logsumexp that is written out leaves out the sink."""
     y, lse = sdpa(p, q, k, v, logsumexp=True)
     return y, forward_alone(lse, sdpa({}, q, k, v, logsumexp=True)[1])
 
 
 @mistake("sdpa", "window", "align", "offset", "top-left", "bottom-right", **SMALL, window=(2, 1))
-def sdpa_window_from_the_top_left(p, q, k, v):
+def sdpa_window_not_moved_to_the_last_key(p, q, k, v):
     """Forward: the window lies at m - l to m + r, where the last query should lie on the last key."""
 
     def see(queries, keys, causal, window):

@@ -243,9 +243,8 @@ def coordinate_running_variance_biased(p, x):
     """Forward alone: running_var takes up the biased variance of the batch, where the unbiased one belongs."""
 
     def bn(u, p, training):
-        old, n = p["bn1.running_var"].clone(), u.numel() / u.shape[1]
-        y = norm(u, p, "bn1", True)
-        p["bn1.running_var"].copy_(0.9 * old + (p["bn1.running_var"] - 0.9 * old) * (n - 1) / n)
+        y = norm(u, p | {"bn1.running_var": p["bn1.running_var"].clone()}, "bn1", True)
+        p["bn1.running_var"].mul_(0.9).add_(0.1 * u.detach().var((0, 2, 3), correction=0))
         return y
 
     return coordinate(p, x, True, bn=bn)
@@ -380,12 +379,12 @@ def flexible_segmentation_averages_probabilities(p, x):
     )
 
 
-@mistake("flexible-segmentation", "stride", "step", "window_average", "columns")
-def flexible_segmentation_columns_one_by_one(p, x):
-    """Forward: windows are 2 rows apart, but 1 column, not 2: the stride is used along one axis alone."""
+@mistake("flexible-segmentation", "stride", "step", "window_average", "rows")
+def flexible_segmentation_rows_one_by_one(p, x):
+    """Forward: windows are 2 columns apart, but 1 row, not 2: the stride is used along one axis alone."""
 
     def cover(x, window, stride):
-        return covers(x, window, stride)[0], covers(x, window, 1)[1]
+        return covers(x, window, 1)[0], covers(x, window, stride)[1]
 
     return flexible_segmentation(p, x, second=lambda p, u: sliding_window(p, u, cover=cover))
 
@@ -431,8 +430,8 @@ def flexible_segmentation_prefix_sums_off_by_one(p, x):
     """Tiles: window sums are differences of prefix sums of rows, and the window's first row is subtracted too."""
 
     def pool(x, r, s):
-        rows_but_the_first = r * (r.cumsum(1) > 1)
-        return window_means(x, r, s) * 0 + torch.einsum("ri,bcij,sj->bcrs", rows_but_the_first, x, s) / 9
+        in_rows_but_the_first = r * (r.cumsum(1) > 1)
+        return torch.einsum("ri,bcij,sj->bcrs", in_rows_but_the_first, x, s) / 9
 
     return flexible_segmentation(p, x, second=lambda p, u: sliding_window(p, u, pool=pool))
 
