@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -31,7 +31,12 @@ from npattn.state_dicts import check_parameter_names, check_parameter_shapes, fi
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 
-__all__ = ["Module", "Paper", "Pass", "as_tuple"]
+__all__ = ["FAMILIES", "Family", "Module", "Paper", "Pass", "as_tuple"]
+
+Family = Literal["channel", "spatial", "both", "self-attention", "other"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+"""What systems weigh: channels, positions, both one after the other or at once, positions or channels by how they go
+with each other, or something else."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Module(metaclass=Constructor):
     """The system's name in `npattn.CATALOGUE` and on the command line."""
     paper: ClassVar[Paper]
     """The publication that the system is read from."""
+    family: ClassVar[Family] = "other"
+    """What it weighs, by which ``npattn list`` puts the systems together: one of `FAMILIES`."""
     estimator: ClassVar[str | None] = None
     """What backward estimates a gradient by, where forward has no useful one: "straight-through", say."""
     without_gradient: ClassVar[tuple[str, ...]] = ()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from npattn import CATALOGUE
+from npattn.cli.systems import group_by_family
+
 REPOSITORY = Path(__file__).parent.parent
 README = REPOSITORY / "README.md"
 PAGES = [README, *sorted((REPOSITORY / "derivations").glob("*.md"))]
@@ -104,3 +107,14 @@ def test_on_a_package_index_formulas_are_code_that_markdown_leaves_alone():
     assert formulas
     assert all(f"`{formula}`" in text for formula in formulas)
     assert "$" not in text
+
+
+def test_every_system_stands_in_the_table_below_its_family_with_its_page_and_year():
+    table = README.read_text(encoding="utf-8").partition("## The systems\n")[2].partition("\n## ")[0]
+    _, _, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    assert {family: systems for family, _, systems in rows} == {
+        family: ", ".join(
+            f"[{CATALOGUE[key].__name__}]({CATALOGUE[key].derivation}) {CATALOGUE[key].paper.year}" for key in keys
+        )
+        for family, keys in group_by_family().items()
+    }

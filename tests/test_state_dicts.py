@@ -173,6 +173,17 @@ def test_published_names_are_read_in_whatever_layout_has_the_same_order(module, 
     np.testing.assert_equal(module.from_state_dict(given | others, prefix), expected)
 
 
+@pytest.mark.parametrize("prefix", ["", "inner.", "layer1.0.se.", "layer1.0.inner."])
+def test_a_residual_connection_reads_its_inner_systems_published_names(prefix):
+    module = Residual(Residual(SE))
+    given = under_names(module, [prefix + name for name in PUBLISHED[0][1]])
+    np.testing.assert_equal(module.from_state_dict(given, prefix.removesuffix("inner.")), module.init())
+    gate = Residual(CBAMSpatialGate(16))
+    assert gate.init()["inner.spatial.conv.weight"][0, 0].any()
+    given = {prefix + name: value for name, value in timms_gate(gate).items()}
+    np.testing.assert_equal(gate.from_state_dict(given, prefix.removesuffix("inner.")), gate.init())
+
+
 def timms_gate(module):
     """A spatial gate's parameters under timm's names, the mean's plane of the kernel first."""
     of_norm = ("weight", "bias", "running_mean", "running_var")

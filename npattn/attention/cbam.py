@@ -80,6 +80,7 @@ class CBAMChannelGate(Module):
     """
 
     key: ClassVar = "cbam-channel"
+    family: ClassVar = "channel"
     paper: ClassVar = PAPER
     published: ClassVar = (Naming({"fc1": "mlp.1", "fc2": "mlp.3"}),)
 
@@ -182,6 +183,7 @@ class CBAMSpatialGate(Module):
     """
 
     key: ClassVar = "cbam-spatial"
+    family: ClassVar = "spatial"
     paper: ClassVar = PAPER
 
     published: ClassVar = (
@@ -293,6 +295,7 @@ class CBAM(Module):
     """
 
     key: ClassVar = "cbam"
+    family: ClassVar = "both"
     paper: ClassVar = PAPER
     published: ClassVar = (
         Naming.join(

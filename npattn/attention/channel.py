@@ -62,6 +62,7 @@ class ChannelAttention(Module):
     """
 
     key: ClassVar = "cam"
+    family: ClassVar = "self-attention"
     paper: ClassVar = Paper(
         title="Dual Attention Network for Scene Segmentation",
         authors="Fu, Liu, Tian, Li, Bao, Fang, Lu",

@@ -66,6 +66,7 @@ class CoordinateAttention(Module):
     """
 
     key: ClassVar = "coordinate"
+    family: ClassVar = "both"
     paper: ClassVar = Paper(
         title="Coordinate Attention for Efficient Mobile Network Design",
         authors="Hou, Zhou, Feng",

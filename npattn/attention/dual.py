@@ -104,6 +104,7 @@ class DualAttentionHead(Module):
     """
 
     key: ClassVar = "danet"
+    family: ClassVar = "self-attention"
     paper: ClassVar = Paper(
         title="Dual Attention Network for Scene Segmentation",
         authors="Fu, Liu, Tian, Li, Bao, Fang, Lu",

@@ -61,6 +61,7 @@ class EfficientChannelAttention(Module):
     """
 
     key: ClassVar = "eca"
+    family: ClassVar = "channel"
     paper: ClassVar = Paper(
         title="ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
         authors="Wang, Wu, Zhu, Li, Zuo, Hu",

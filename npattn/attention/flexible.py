@@ -60,6 +60,7 @@ class FlexibleAttention(Module):
     """
 
     key: ClassVar = "flexible"
+    family: ClassVar = "channel"
     paper: ClassVar = Paper(
         title="CBAM: Convolutional Block Attention Module",
         authors="Woo, Park, Lee, Kweon",

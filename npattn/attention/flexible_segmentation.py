@@ -65,6 +65,7 @@ class FlexibleSegmentation(Module):
     """
 
     key: ClassVar = "flexible-segmentation"
+    family: ClassVar = "both"
     paper: ClassVar = FlexibleAttention.paper
 
     channels: int = integer(least=1)

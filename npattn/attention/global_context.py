@@ -98,6 +98,7 @@ class GlobalContext(Module):
     """
 
     key: ClassVar = "gc"
+    family: ClassVar = "both"
     paper: ClassVar = Paper(
         title="GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
         authors="Cao, Xu, Lin, Wei, Hu",

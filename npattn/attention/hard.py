@@ -72,6 +72,7 @@ class HardAttention(Module):
     """
 
     key: ClassVar = "hard"
+    family: ClassVar = "spatial"
     paper: ClassVar = Paper(
         title="Show, Attend and Tell: Neural Image Caption Generation with Visual Attention",
         authors="Xu, Ba, Kiros, Cho, Courville, Salakhutdinov, Zemel, Bengio",

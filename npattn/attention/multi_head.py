@@ -78,6 +78,7 @@ class MultiHeadSelfAttention(Module):
     """
 
     key: ClassVar = "mhsa"
+    family: ClassVar = "self-attention"
     paper: ClassVar = Paper(
         title="Attention Is All You Need",
         authors="Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin",

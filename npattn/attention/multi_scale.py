@@ -83,6 +83,7 @@ class MultiScaleConcat(Module):
     """
 
     key: ClassVar = "multi-scale"
+    family: ClassVar = "other"
     paper: ClassVar = Paper(
         title="Rethinking Atrous Convolution for Semantic Image Segmentation",
         authors="Chen, Papandreou, Schroff, Adam",

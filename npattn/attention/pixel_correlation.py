@@ -62,6 +62,7 @@ class PixelCorrelation(Module):
     """
 
     key: ClassVar = "pcm"
+    family: ClassVar = "self-attention"
     paper: ClassVar = Paper(
         title="Self-supervised Equivariant Attention Mechanism for Weakly Supervised Semantic Segmentation",
         authors="Wang, Zhang, Kan, Shan, Chen",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, ClassVar, cast
@@ -16,6 +16,7 @@ from npattn.checks import brief, describe_type
 from npattn.fields import checked
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.parameters import Parameter, add_prefix, strip_prefix
+from npattn.synonyms import Naming
 from npattn.typing import Array, Params
 
 SUCH_AS = "such as SqueezeExcitation, CBAM or PositionAttention"
@@ -42,6 +43,12 @@ def check_inner(system: str, name: str, inner: Any) -> Module:
     return inner
 
 
+def published_names(inner: Module) -> Iterator[Naming]:
+    """Give what published code calls the inner system's layers, and how it calls them where they stand alone."""
+    for naming in inner.published:
+        yield from (Naming.join((prefix, "inner.", naming)) for prefix in ("inner.", ""))
+
+
 @dataclass(frozen=True)
 class Residual(Module):
     """Add to a map what any system of the same shape makes of it: y = x + f(x).
@@ -66,7 +73,8 @@ class Residual(Module):
     Inputs: those of `inner`; the first, ``x``, is what is added, and the others (masks, noise, features) pass through.
     Output: the shape of the first. The attention maps are those of `inner`; so are ``training`` and, if it has one,
     ``attention_map``. Parameters and running statistics are those of `inner` under ``inner.``: ``inner.fc1.weight``,
-    ``inner.fc1.bias``, ``inner.fc2.weight`` and ``inner.fc2.bias`` for `SqueezeExcitation`.
+    ``inner.fc1.bias``, ``inner.fc2.weight`` and ``inner.fc2.bias`` for `SqueezeExcitation`. Names that the inner system
+    reads from published code are read, with ``inner.`` or without.
 
     References
     ----------
@@ -85,6 +93,7 @@ class Residual(Module):
     """
 
     key: ClassVar = "residual"
+    family: ClassVar = "other"
     paper: ClassVar = Paper(
         title="Deep Residual Learning for Image Recognition",
         authors="He, Zhang, Ren, Sun",
@@ -99,6 +108,8 @@ class Residual(Module):
     """What the inner system estimates a gradient by."""
     without_gradient: ClassVar[Any] = property(attrgetter("inner.without_gradient"))
     """Which inputs of the inner system have no gradient."""
+    published: ClassVar[Any] = property(lambda self: tuple(published_names(self.inner)))
+    """The inner system's published names, under ``inner.`` or alone, as where the sum has no name of its own."""
 
     inner: Module = checked(check_inner)
 

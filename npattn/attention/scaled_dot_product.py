@@ -121,6 +121,7 @@ class ScaledDotProductAttention(Module):
     """
 
     key: ClassVar = "sdpa"
+    family: ClassVar = "self-attention"
     paper: ClassVar = Paper(
         title="Attention Is All You Need",
         authors="Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin",

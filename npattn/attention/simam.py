@@ -58,6 +58,7 @@ class SimAM(Module):
     """
 
     key: ClassVar = "simam"
+    family: ClassVar = "both"
     paper: ClassVar = Paper(
         title="SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks",
         authors="Yang, Zhang, Li, Xie",

@@ -77,6 +77,7 @@ class SlidingWindowSegmentation(Module):
     """
 
     key: ClassVar = "sliding-window"
+    family: ClassVar = "spatial"
     paper: ClassVar = Paper(
         title="OverFeat: Integrated Recognition, Localization and Detection using Convolutional Networks",
         authors="Sermanet, Eigen, Zhang, Mathieu, Fergus, LeCun",

@@ -64,6 +64,7 @@ class SoftHardAttention(Module):
     """
 
     key: ClassVar = "soft-hard"
+    family: ClassVar = "spatial"
     paper: ClassVar = Paper(
         title="Explicit Sparse Transformer: Concentrated Attention Through Explicit Selection",
         authors="Zhao, Lin, Zhang, Ren, Su, Sun",

@@ -70,6 +70,7 @@ class SqueezeExcitation(Module):
     """
 
     key: ClassVar = "se"
+    family: ClassVar = "channel"
     paper: ClassVar = Paper(
         title="Squeeze-and-Excitation Networks",
         authors="Hu, Shen, Sun",

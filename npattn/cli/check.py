@@ -7,13 +7,13 @@ import re
 from collections.abc import Sequence
 
 from npattn.attention import CATALOGUE
-from npattn.cli.arguments import Parser, add_command, parse_seed
+from npattn.cli.arguments import Parser, UsageError, add_command, parse_seed
 from npattn.cli.gradients import SystemReport, check_system
 from npattn.cli.photo import CROP_SIZE, checked_size
 from npattn.cli.streams import progress
-from npattn.cli.systems import count_numbers, find_system
+from npattn.cli.systems import add_families, count_numbers, find_system, group_by_family
 from npattn.cli.timing import format_duration
-from npattn.module import Module
+from npattn.module import Family, Module
 
 __all__ = ["add_check"]
 
@@ -33,9 +33,11 @@ def add_check(commands: argparse._SubParsersAction[Parser]) -> None:
         "Exit status: 0 if all gradients are right, 1 if one is wrong, 2 if the input is\nbad.",
         "npattn check",
         "npattn check se eca",
+        "npattn check --family channel",
         "npattn check --size 28x42 --seed 7",
     )
     check.add_argument("keys", nargs="*", metavar="KEY", help="systems, by their keys in npattn list (default: all)")
+    add_families(check)
     check.add_argument(
         "--size",
         type=parse_size,
@@ -55,7 +57,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Print a row for each system; say at the end whether every gradient is right."""
-    modules = {key: find_system(key).example() for key in dict.fromkeys(arguments.keys or CATALOGUE)}
+    modules = {key: find_system(key).example() for key in choose_systems(arguments.keys, arguments.family)}
     width = max(6, *map(len, modules))
     print(f"{'system':<{width}}  {'input':<10}{'params':>8}  {'forward':>9} {'backward':>9}  {'error':>7}")
     found: list[SystemReport] = []
@@ -66,6 +68,16 @@ def run_check(arguments: argparse.Namespace) -> int:
         print_system(key, width, module, found[-1])
     print(verdict(found))
     return 0 if all(system.passed for system in found) else 1
+
+
+def choose_systems(keys: Sequence[str], families: Sequence[Family] | None) -> list[str]:
+    """Name the systems that are asked for, each once, by key or by family; all where neither is."""
+    if keys and families:
+        raise UsageError(f"expected systems by KEY or by --family, got both ({keys[0]}, --family {families[0]})")
+    if not families:
+        return list(dict.fromkeys(keys or CATALOGUE))
+    wanted = set().union(*group_by_family(families).values())
+    return [key for key in CATALOGUE if key in wanted]
 
 
 def print_system(key: str, width: int, module: Module, system: SystemReport) -> None:

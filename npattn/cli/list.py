@@ -1,4 +1,4 @@
-"""``npattn list``: the systems, one a line."""
+"""``npattn list``: the systems, one a line, by family and year."""
 
 from __future__ import annotations
 
@@ -6,24 +6,43 @@ import argparse
 
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import Parser, add_command
-from npattn.cli.systems import count_numbers
+from npattn.cli.systems import add_families, count_numbers, group_by_family
 
 __all__ = ["add_list"]
 
 
 def add_list(commands: argparse._SubParsersAction[Parser]) -> None:
     """Declare the subcommand."""
-    summary = "List the systems: key, class, paper, and the parameters of a small instance."
-    add_command(commands, "list", run_list, summary, "npattn list")
+    summary = "List the systems by family and year: key, class, paper, and the parameters of a\nsmall instance."
+    add_families(add_command(commands, "list", run_list, summary, "npattn list", "npattn list --family channel"))
 
 
-def run_list(_: argparse.Namespace) -> int:
-    """Print one line for each system."""
-    rows = [("key", "system", "paper", "params")]
-    for key, system in CATALOGUE.items():
-        parameters = count_numbers(system.example().parameter_shapes())
-        rows.append((key, system.__name__, f"{system.paper.first_author} {system.paper.year}", f"{parameters:,}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+def run_list(arguments: argparse.Namespace) -> int:
+    """Print one line for each system, below its family's name."""
+    heading = ("key", "system", "paper", "params")
+    groups = {
+        family: [
+            (
+                key,
+                (system := CATALOGUE[key]).__name__,
+                f"{system.paper.first_author} {system.paper.year}",
+                f"{count_numbers(system.example().parameter_shapes()):,}",
+            )
+            for key in keys
+        ]
+        for family, keys in group_by_family(arguments.family).items()
+    }
+    widths = [
+        max(map(len, column))
+        for column in zip(heading, *(row for rows in groups.values() for row in rows), strict=True)
+    ]
+
+    def write(row):
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    write(heading)
+    for family, rows in groups.items():
+        print(f"\n{family}")
+        for row in rows:
+            write(row)
     return 0

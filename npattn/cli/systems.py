@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from npattn.attention import CATALOGUE
 from npattn.checks import did_you_mean
 from npattn.cli.arguments import UsageError
-from npattn.module import Module
+from npattn.module import FAMILIES, Family, Module
 
-__all__ = ["count_numbers", "find_system"]
+__all__ = ["add_families", "count_numbers", "find_system", "group_by_family"]
 
 
 def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
@@ -30,6 +31,41 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
         meant = did_you_mean(key, systems, 0.4) or ";"
         raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
     return systems[key]
+
+
+def add_families(command: argparse.ArgumentParser) -> None:
+    """Declare the option that picks the systems of a family; given again it picks another one too."""
+    command.add_argument(
+        "--family",
+        action="append",
+        choices=FAMILIES,
+        metavar="FAMILY",
+        help=f"only systems of this family: {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}; may be given again",
+    )
+
+
+def group_by_family(families: Collection[Family] | None = None) -> dict[Family, list[str]]:
+    """Put the keys of the catalogue together by family, the oldest paper first.
+
+    Parameters
+    ----------
+    families : collection of str, optional
+        Those wanted; by default all.
+
+    Examples
+    --------
+    >>> group_by_family(["spatial"])
+    {'spatial': ['sliding-window', 'hard', 'cbam-spatial', 'soft-hard']}
+    """
+    groups = {
+        family: sorted(
+            (key for key, system in CATALOGUE.items() if system.family == family),
+            key=lambda key: CATALOGUE[key].paper.year,
+        )
+        for family in FAMILIES
+        if not families or family in families
+    }
+    return {family: keys for family, keys in groups.items() if keys}
 
 
 def count_numbers(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -14,8 +14,8 @@ from types import FunctionType
 
 __all__ = ["Statement", "Text", "text_of"]
 
-TAG = re.compile(r"#\s*(\(\w+'?\))\s*")
-"""A comment that is an equation number and nothing else."""
+TAG = re.compile(r"#\s*(\(\w+'?\))\s*(?:#.*)?")
+"""A comment that is an equation number and nothing else, but for another comment behind it, such as a linter's."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from npattn import CATALOGUE, PositionAttention, Residual
 from npattn.cli import gradients, photo, timing
 from npattn.cli.photo import CROP_SIZE, checked_size, photo_values
 from npattn.data import photo_features
-from npattn.module import as_tuple
+from npattn.module import FAMILIES, as_tuple
 from npattn.parameters import zeros
 from tests.cli.running import assert_one_complaint, rows
 from tests.strategies import SMALL_MODULES
@@ -88,6 +88,21 @@ def test_check_takes_the_order_asked_for_and_each_system_once(command):
     assert status == 0
     assert [row["key"] for row in rows(out)] == ["se", "eca"]
     assert [row["key"] for row in rows(command("check", "eca", "se", "eca", "--size", "2x3")[1])] == ["eca", "se"]
+
+
+def test_check_of_families_takes_their_systems_in_reading_order(command, quick):
+    status, out, _ = command("check", "--family", "other", "--family", "channel", "--size", "2x3")
+    assert status == 0
+    keys = [key for key, system in CATALOGUE.items() if system.family in ("channel", "other")]
+    assert [row["key"] for row in rows(out)] == keys
+    assert 2 < len(keys) < len(CATALOGUE)
+
+
+def test_check_of_keys_and_of_a_family_at_once_is_refused(command):
+    assert_one_complaint(
+        command("check", "se", "--family", "channel"), "KEY", "--family", "both (se, --family channel)"
+    )
+    assert_one_complaint(command("check", "--family", "chanel"), "'chanel'", *map(repr, FAMILIES))
 
 
 @pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])

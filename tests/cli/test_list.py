@@ -4,19 +4,46 @@ import sys
 from dataclasses import replace
 
 from npattn import CATALOGUE, cli
+from npattn.module import FAMILIES
 
 
-def test_list_has_a_line_for_each_system_in_reading_order(command):
+def tables(out):
+    """The lines of each family, by its name, below the heading's."""
+    heading, *groups = out.split("\n\n")
+    return heading, {group.splitlines()[0]: group.splitlines()[1:] for group in groups}
+
+
+def test_list_has_a_line_for_each_system_below_its_family_the_oldest_paper_first(command):
     status, out, err = command("list")
     assert (status, err) == (0, "")
-    heading, *lines = out.splitlines()
+    heading, families = tables(out)
     assert re.split(r"  +", heading) == ["key", "system", "paper", "params"]
-    assert len(lines) == len(CATALOGUE)
-    for line, (key, system) in zip(lines, CATALOGUE.items(), strict=True):
-        module = system.example()
-        arrays = [array for name, array in module.init().items() if name in module.parameter_shapes()]
-        paper = f"{system.paper.authors.partition(',')[0]} et al. {system.paper.year}"
-        assert re.split(r"  +", line) == [key, system.__name__, paper, f"{sum(array.size for array in arrays):,}"]
+    assert list(families) == list(FAMILIES)
+    listed = []
+    for family, lines in families.items():
+        years = []
+        for line in lines:
+            key, *described = re.split(r"  +", line)
+            system = CATALOGUE[key]
+            module = system.example()
+            arrays = [array for name, array in module.init().items() if name in module.parameter_shapes()]
+            paper = f"{system.paper.authors.partition(',')[0]} et al. {system.paper.year}"
+            assert system.family == family
+            assert described == [system.__name__, paper, f"{sum(array.size for array in arrays):,}"]
+            years.append(system.paper.year)
+            listed.append(key)
+        assert years == sorted(years)
+    assert sorted(listed) == sorted(CATALOGUE)
+
+
+def test_list_of_a_family_has_no_other(command):
+    _, everything = tables(command("list")[1])
+    status, out, err = command("list", "--family", "other", "--family", "spatial")
+    assert (status, err) == (0, "")
+    _, listed = tables(out)
+    assert list(listed) == ["spatial", "other"]
+    for family, lines in listed.items():
+        assert [line.split()[0] for line in lines] == [line.split()[0] for line in everything[family]]
 
 
 def test_list_fits_80_columns_and_ends_no_line_with_a_space(command):

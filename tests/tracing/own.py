@@ -38,8 +38,9 @@ class Tagged(Own):
         q[..., 0] = 7  # (6)
         if self.channels > 2:
             q = None  # (7)
-        scale = float(2)  # (8)
-        y, back_gate = ops.gate(x, last)  # (9)
+        scale = float(2)  # (8)  # a comment behind the number
+        shift = scale  # (3) of another page
+        y, back_gate = ops.gate(x, last)  # (9)  # type: ignore
         np.negative(y, out=y)  # (10)
 
         def backward(dy):
