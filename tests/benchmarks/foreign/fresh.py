@@ -1,4 +1,4 @@
-"""A second set of forms and mistakes, as kernels, whose author has read neither the first set nor the catalogue.
+"""A second set of forms and mistakes, as kernels, whose author has not read the catalogue of mistakes.
 
 They can be measured by themselves:
 

@@ -1,4 +1,4 @@
-"""Gates of channels written as kernels, by someone who has not seen the other files, and mistakes in them."""
+"""Gates of channels written as kernels, by another hand than the first set, and mistakes in them."""
 
 from tests.benchmarks.foreign.fresh_pieces import (
     affine,
