@@ -35,3 +35,12 @@ def test_a_number_at_its_channels_mean_has_the_lowest_gate():
         np.testing.assert_array_less(0.62245, gate)
         assert np.abs(distance[gate.argmin()]) == np.abs(distance).min()
         assert np.abs(distance[gate.argmax()]) == np.abs(distance).max()
+
+
+def test_a_channel_with_one_gate_is_shown_beside_those_whose_gates_vary():
+    figure = shown("shuffle")[0]
+    _, run = results("shuffle", *size_of("shuffle"))
+    spread = run.attention["gate"][0].std(axis=(1, 2))
+    *varying, constant = [int(axes.get_title().partition(":")[0]) for axes in images(figure, "times")]
+    assert varying == list(np.argsort(-spread)[:2])
+    assert spread[constant] < 1e-12 < spread[varying[0]]
