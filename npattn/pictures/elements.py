@@ -18,18 +18,12 @@ NUM_SHOWN = 3
 
 
 def draw_elements(figure: SubFigure, scene: Scene) -> None:
-    """Draw what gate belongs to a number by its distance from the mean, and the channels where the gate varies most.
-
-    Where some channels have one gate for all positions, one of them is among those that are shown.
-    """
+    """Draw what gate belongs to a number by its distance from the mean, and the channels where the gate varies most."""
     x, gates = scene.x[0], scene.run.attention["gate"][0]
     spread = gates.std(axis=(1, 2))
     order = np.argsort(-spread)
-    constant = np.flatnonzero(np.isclose(spread, 0))
-    scale: dict[str, Any] = {"cmap": "viridis"}
-    if len(order) > NUM_SHOWN and constant.size:
-        order[NUM_SHOWN - 1] = constant[gates[constant, 0, 0].argmin()]
-        scale = {"cmap": "plasma", "vmin": 0, "vmax": 1}
+    constant = bool(np.isclose(spread, 0).any())  # some channels have one gate for all positions
+    scale: dict[str, Any] = {"cmap": "plasma", "vmin": 0, "vmax": 1} if constant else {"cmap": "viridis"}
     filters = photo_filters(len(gates))
     deviation = x.std(axis=(1, 2), keepdims=True)
     distance = (x - x.mean(axis=(1, 2), keepdims=True)) / np.where(deviation == 0, 1, deviation)
