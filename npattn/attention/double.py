@@ -17,7 +17,7 @@ from npattn.typing import Array, Params
 class DoubleAttention(Module):
     """Gather features from the whole map by n attention maps, and hand them out to each position by its own weights.
 
-    Each of n maps weighs the positions by a softmax over them, and gathers one descriptor, Σ_n s_n a_n. Each position
+    Each of n maps weighs the positions by a softmax over them, and gathers one descriptor, Σ_i s_i a_i. Each position
     then takes a mixture of the n descriptors, by a softmax over these, and a last layer makes channels of the map of
     it. No two positions are compared, so work grows as their number.
 
@@ -44,7 +44,8 @@ class DoubleAttention(Module):
     position's. Parameters, named as PyTorch code has them: ``convA.weight`` (m, C, 1, 1) and ``convA.bias`` (m,), the
     features; ``convB.weight`` (n, C, 1, 1) and ``convB.bias`` (n,), the maps; ``convV.weight`` (n, C, 1, 1) and
     ``convV.bias`` (n,), the positions' weights; ``conv_reconstruct.weight`` (C, m, 1, 1) and ``conv_reconstruct.bias``
-    (C,). Kernels start from a normal distribution of variance 2 / fan-out, biases at 0.
+    (C,). That code's softmaxes run over other axes than the paper's, which are meant here. Kernels start from a normal
+    distribution of variance 2 / fan-out, biases at 0.
 
     References
     ----------

@@ -52,8 +52,8 @@ class ExternalAttention(Module):
 
     References
     ----------
-    Guo, Liu, Mu, Hu: Beyond Self-attention: External Attention using Two Linear Layers for Visual Tasks, 2021, eq. 5
-    to 9, algorithm 1.
+    Guo, Liu, Mu, Hu: Beyond Self-attention: External Attention using Two Linear Layers for Visual Tasks, 2021, eq. 7
+    to 11, algorithm 1.
 
     Examples
     --------

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from npattn.oracle import Case
+from npattn.oracle.comparison import MOST_NAME_WIDTH
 
 __all__ = ["print_results"]
 
@@ -30,9 +31,12 @@ def print_results(case: Case) -> None:
         shape = "x".join(map(str, expected.shape))
         rows.append((name, shape, budget, "?" if math.isnan(digits) else f"{digits:.1f}", f"{np.mean(judged):.0%}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    width = min(widths[0], MOST_NAME_WIDTH)
     for name, shape, *numbers in rows:
+        if len(name) > width:
+            print(name)
         cells = [f"{number:>{width}}" for number, width in zip(numbers, widths[2:], strict=True)]
-        print(f"{name:<{widths[0]}}  {shape:<{widths[1]}} {' '.join(cells)}")
+        print(f"{name if len(name) <= width else '':<{width}}  {shape:<{widths[1]}} {' '.join(cells)}")
     print(
         "budget: of a typical element, relative to the result's root mean square\n"
         "digits: how many decimal digits of the expected result are right\n"

@@ -12,6 +12,7 @@ import numpy as np
 
 from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats, cut_axis
+from npattn.fast.machine import has_quick_powers_of_two
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import dot_product_attention, transpose
 from npattn.typing import Array, Backward
@@ -45,10 +46,12 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
-    scaled = scale * q
+    # Logits are powers of the base that is quicker.
+    power, logarithm, unit = (np.exp2, np.log2, math.log2(math.e)) if has_quick_powers_of_two() else (np.exp, np.log, 1)
+    scaled = scale * unit * q
     o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(q, shape=(*lead, queries))
-    safe = are_safe(scaled, k)
+    safe = are_safe(scaled, k, unit)
     ones = np.ones_like(v[..., :1, :])
     summing = np.concatenate([v, ones], axis=-2) if v.shape[-2] <= MAX_NARROW else None
 
@@ -58,14 +61,14 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
         highest = 0 if safe else e.max(axis=-1, keepdims=True)
         if not safe:
             e -= highest
-        np.exp(e, out=e)
+        power(e, out=e)
         if summing is None:
             average, total = serial_product(v[at], transpose(e)), e.sum(axis=-1)
         else:  # a channel of ones sums the weights within the product
             sums = transpose(serial_product(e, transpose(summing[at])))
             average, total = sums[..., :-1, :], sums[..., -1, :]
         np.divide(average, total[..., None, :], out=o[at][..., m])
-        log_sum_exp[at][..., m] = np.log(total) if safe else highest[..., 0] + np.log(total)
+        log_sum_exp[at][..., m] = logarithm(total) if safe else highest[..., 0] + logarithm(total)
 
     forward_blocks, backward_blocks = cut(lead, queries, keys)
     parallel_for(reusing_memory(attend, q, 1), forward_blocks, products=True)
@@ -80,7 +83,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
         def differentiate(block, first, second):
             at, m, n, part = block
             s = shifted_logits(at, m, n, first)
-            np.exp(s, out=s)
+            power(s, out=s)
             dv[at][..., n] += product_in(second, do[at][..., m], s)
             dz = shifted_ds(at, m, n, second)
             dz *= s
@@ -94,16 +97,18 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             parallel_for(compute, each, products=True)
             dq[..., m] = functools.reduce(operator.iadd, parts)
             dq[..., m] *= scale
+        if unit != 1:
+            dk /= unit
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
 
 
-def are_safe(q: Array, k: Array) -> bool:
+def are_safe(q: Array, k: Array, unit: float = 1) -> bool:
     """Tell whether |q| |k| keeps all logits so small that no maximum has to be taken off before the exponential."""
     with np.errstate(over="ignore", invalid="ignore"):
         longest = [np.sqrt((a * a).sum(axis=-2).max(initial=0)) for a in (q, k)]
-        return bool(longest[0] * longest[1] <= SAFE_LOGIT)  # false for NaN
+        return bool(longest[0] * longest[1] <= SAFE_LOGIT * unit)  # false for NaN
 
 
 def cut(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list[Any]]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 from typing import Any
 
-__all__ = ["NUM_CORES", "keep_freed_memory", "keep_more_freed_memory", "other_cores"]
+import numpy as np
+
+__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "keep_more_freed_memory", "other_cores"]
 
 NUM_CORES = os.cpu_count() or 1
 """Cores of the machine, however many of them this process may use."""
@@ -69,3 +72,14 @@ def keep_more_freed_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if KEEP_FREED_MEMORY and set_option is not None:
         set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)
+
+
+@functools.cache
+def has_quick_powers_of_two() -> bool:
+    """Tell whether NumPy computes powers of 2 sooner than powers of e.
+
+    With AVX-512 on Linux it takes half the time, by Intel's SVML; elsewhere twice, as it computes one after the other.
+    """
+    found: Any = np.show_config(mode="dicts")
+    names = found.get("SIMD Extensions", {}).get("found", [])
+    return sys.platform == "linux" and not {"AVX512_SKX", "X86_V4"}.isdisjoint(names)

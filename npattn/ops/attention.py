@@ -77,7 +77,6 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
             dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
             dq[..., m] = scale * (k @ transpose(dz))
             dk += scaled[..., m] @ dz
-            del s, dz  # or the next block's would stand beside them
         return dq, dk, dv
 
     return o, backward

@@ -99,7 +99,6 @@ def masked_attention(
             dq[..., m], dk_of_block, dbias_of_block = back_logits(dz)
             dk += dk_of_block
             dbias.append(dbias_of_block)
-            del z, seen, s, dz, back_logits  # or the next block's would stand beside them
         return scale * dq, dk, dv, join_rows(dbias), sink_gradient(sink, log_sum_exp, delta)
 
     return (o, np.where(dead, -np.inf, log_sum_exp)), backward

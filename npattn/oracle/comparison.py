@@ -18,7 +18,7 @@ from npattn.parameters import to_numpy
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["LEAST_JUDGED", "Comparison", "Judgement", "compare"]
+__all__ = ["LEAST_JUDGED", "MOST_NAME_WIDTH", "Comparison", "Judgement", "compare"]
 
 MOST_NAME_WIDTH = 36
 """Columns of a table of 80 that a result's name may take; a longer one has a line of its own."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import SubFigure
 
@@ -18,7 +20,10 @@ NUM_SHOWN = 3
 def draw_elements(figure: SubFigure, scene: Scene) -> None:
     """Draw what gate belongs to a number by its distance from the mean, and the channels where the gate varies most."""
     x, gates = scene.x[0], scene.run.attention["gate"][0]
-    order = np.argsort(-gates.std(axis=(1, 2)))
+    spread = gates.std(axis=(1, 2))
+    order = np.argsort(-spread)
+    constant = bool(np.isclose(spread, 0).any())  # some channels have one gate for all positions
+    scale: dict[str, Any] = {"cmap": "plasma", "vmin": 0, "vmax": 1} if constant else {"cmap": "viridis"}
     filters = photo_filters(len(gates))
     deviation = x.std(axis=(1, 2), keepdims=True)
     distance = (x - x.mean(axis=(1, 2), keepdims=True)) / np.where(deviation == 0, 1, deviation)
@@ -39,4 +44,4 @@ def draw_elements(figure: SubFigure, scene: Scene) -> None:
         before, gated = (maps.add_subplot(2, shown, row * shown + column + 1) for row in (0, 1))
         show_feature(before, x[channel], f"{channel}: {filters[channel]}")
         extent = f"{gates[channel].min():.2f} to {gates[channel].max():.2f}"
-        show(gated, gates[channel], f"{channel}: times {extent}", fontsize=8, cmap="viridis")
+        show(gated, gates[channel], f"{channel}: times {extent}", fontsize=8, **scale)

@@ -21,12 +21,13 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
     weights, y = scene.run.attention["branch_weights"][0], scene.run.output[0]
     names, u = zip(*read(scene), strict=True)
     count = len(names)
+    colours, cmap = (CLASS_COLOURS[2:], "viridis") if hasattr(scene.inner, "radix") else (CLASS_COLOURS, "magma")
     passed = np.min([(branch > 0).mean(axis=(1, 2)) for branch in u], axis=0)  # by all branches' rectifiers
     chosen = [np.where(passed >= np.quantile(passed, 0.7), share, -1).argmax() for share in weights]
     bars, maps = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 0.75 + 0.5 * count)).flat
 
     axis, order, below = bars.subplots(), np.argsort(-weights[0]), np.zeros(weights.shape[1])
-    for share, name, colour in zip(weights, names, CLASS_COLOURS, strict=False):
+    for share, name, colour in zip(weights, names, colours, strict=False):
         axis.bar(range(len(order)), share[order], bottom=below, color=colour, label=name)
         below = below + share[order]
     axis.set(title="how much of each branch a channel takes", xlabel="channel", ylabel="weight a")
@@ -42,9 +43,9 @@ def draw_selection(figure: SubFigure, scene: Scene) -> None:
                 branch[channel],
                 f"{channel}: {name}, times {share[channel]:.2f}",
                 fontsize=8,
-                **bright(branch[channel]),
+                **bright(branch[channel]) | {"cmap": cmap},
             )
-        show(axes[-1], y[channel], f"{channel}: their sum", fontsize=8, **bright(y[channel]))
+        show(axes[-1], y[channel], f"{channel}: their sum", fontsize=8, **bright(y[channel]) | {"cmap": cmap})
 
 
 def read(scene: Scene) -> list[tuple[str, Array]]:

@@ -235,7 +235,7 @@ def test_the_table_is_drawn(tiny, tmp_path, capsys):
     [
         (["--scaling", "--plot", "x.png"], "--plot needs matplotlib: pip install 'npattn[plot]'\n"),
         (["--plot", "x.png"], "--plot needs matplotlib: pip install 'npattn[plot]'\n"),
-        (["eva"], "unknown system 'eva'; there are se, eca, flexible"),
+        (["eva"], "unknown system 'eva'; there are " + ", ".join(npattn.CATALOGUE)),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_timed(arguments, words, monkeypatch, capsys):

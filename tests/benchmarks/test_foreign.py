@@ -49,6 +49,7 @@ def differences(found, right):
     return [n for n in right if not np.allclose(found[n], right[n], rtol=0, atol=1e-11 * (1 + largest))]
 
 
+KINDS = "Forward:", "Backward:", "Forward alone:", "Tiles:", "Precision:"
 SYSTEMS = {str((key, hyper)): (key, hyper) for key, hyper, *_ in foreign.MISTAKES}
 
 
@@ -74,6 +75,26 @@ def test_the_form_agrees_and_every_mistake_in_it_differs(system):
 def test_kinds_of_mistakes_are_names_of_the_catalogue():
     assert foreign.KINDS.keys() <= {function.__name__ for *_, function, _ in foreign.MISTAKES}
     assert {kind for kind in foreign.KINDS.values() if kind} <= {"by rule", *map(str, MISTAKES)}
+
+
+FRESH = {str((key, hyper)): (key, hyper) for key, hyper, *_ in foreign.fresh.MISTAKES}
+
+
+@pytest.mark.parametrize("system", FRESH)
+def test_the_fresh_form_agrees(system):
+    key, hyper = FRESH[system]
+    module = module_of(key, hyper)
+    given = drawn(module)
+    form = foreign.fresh.FORMS[key]
+    options = {n: v for n, v in vars(module).items() if n in inspect.signature(form).parameters}
+    found = foreign.results(module, lambda *of: form(*of, **options), *given)
+    assert differences(found, expected(module, *given)) == []
+
+
+def test_the_fresh_mistakes_are_a_set_of_their_own():
+    assert {key for key, *_ in foreign.fresh.MISTAKES} == set(foreign.fresh.FORMS) <= set(foreign.FORMS)
+    assert len(foreign.fresh.MISTAKES) >= 120
+    assert all(function.__doc__.startswith(KINDS) for _, _, function, _ in foreign.fresh.MISTAKES)
 
 
 def test_every_mistake_says_what_it_is():

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tests.pictures.drawing import results, shown, size_of
 
@@ -7,9 +8,10 @@ def images(figure, word):
     return [axes for axes in figure.axes if axes.images and word in axes.get_title()]
 
 
-def test_each_gate_stands_below_the_channel_that_it_is_of():
-    figure = shown("simam")[0]
-    x, run = results("simam", *size_of("simam"))
+@pytest.mark.parametrize("key", ["simam", "shuffle"])
+def test_each_gate_stands_below_the_channel_that_it_is_of(key):
+    figure = shown(key)[0]
+    x, run = results(key, *size_of(key))
     gates = images(figure, "times")
     assert len(gates) == 3
     for axes in gates:

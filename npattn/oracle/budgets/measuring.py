@@ -37,9 +37,9 @@ BLOCK_SIZE = 2**14
 """Elements that are looked at at once."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
-MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 14, 2**24, 2
+MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 12, 2**22, 2
 """Runs take place on fewer threads where all at once would take more memory than so many times the case's own arrays,
-or so many bytes if these are more; on two at least."""
+or so many bytes if these are more; on two at least. Some is left for what single operations hold for a moment."""
 Errors: TypeAlias = list[dict[str, np.ndarray]]
 """Of some runs, by the result's name."""
 
@@ -118,7 +118,8 @@ def measure_budgets(
         if accept and not accept({name: estimate_of(name, errors, jumps) for name in given.upstream}):
             return None
     names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
-    estimates = threads.map(functools.partial(estimate_of, errors=errors, jumps=jumps, pop=True), names)
+    estimating = functools.partial(estimate_of, errors=errors, jumps=jumps, pop=True)
+    estimates = threads.map(estimating, names, MIN_AT_ONCE)
     found = dict(zip(names, estimates, strict=True))
     budgets = {name: found[name] for name in observed.expected}
     if accept and not accept(budgets):

@@ -91,6 +91,7 @@ class SumNormalize(Elementwise):
         return {"axis": self.axis, "eps": self.eps}
 
 
+@dataclass(frozen=True)
 class ZScore(Elementwise):
     """`ops.z_score`, of the rows of maps."""
 

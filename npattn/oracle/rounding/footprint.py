@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import weakref
+from collections import deque
 
 import numpy as np
 
 __all__ = ["Footprint"]
+
+
+class Held(weakref.ref[np.ndarray]):
+    """Memory that is held: its owner, which may be freed meanwhile, and what it was."""
+
+    key: int
+    size: int
 
 
 class Footprint:
@@ -25,25 +32,32 @@ class Footprint:
     ...     a = np.zeros(4)
     ...     footprint.add(a[:2])
     >>> footprint.peak
-    64
+    32
     """
 
     def __init__(self) -> None:
-        self.held: dict[int, weakref.ref[np.ndarray]] = {}
-        self.bytes = self.peak = 0
+        self.held: dict[int, Held] = {}
+        # Filled while arrays are freed, by what an interrupt can't meet: there it would be lost.
+        self.freed: deque[Held] = deque()
+        self.counted = self.peak = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of what is held now."""
+        while self.freed:
+            owner = self.freed.popleft()
+            del self.held[owner.key]
+            self.counted -= owner.size
+        return self.counted
 
     def add(self, array: np.ndarray) -> None:
         """Count the memory that an array, or what it is a view of, holds until it is freed."""
         owner = array
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        key, size = id(owner), owner.nbytes
+        key, before = id(owner), self.bytes
         if key not in self.held:
-            self.held[key] = weakref.ref(owner, functools.partial(self.drop, key, size))
-            self.bytes += size
-            self.peak = max(self.peak, self.bytes)
-
-    def drop(self, key: int, size: int, _: object) -> None:
-        """Count an array less, which is freed."""
-        del self.held[key]
-        self.bytes -= size
+            self.held[key] = held = Held(owner, self.freed.append)
+            held.key, held.size = key, owner.nbytes
+            self.counted = before + owner.nbytes
+            self.peak = max(self.peak, self.counted)

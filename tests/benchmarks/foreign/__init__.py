@@ -16,6 +16,7 @@ from tests.benchmarks.foreign import (
     dual,
     efficient_channel,
     energies,
+    fresh,
     gathering,
     global_context,
     heads,
@@ -80,4 +81,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "KINDS", "MISTAKES", "masked_heads", "masked_products", "results"]
+__all__ = ["FORMS", "KINDS", "MISTAKES", "fresh", "masked_heads", "masked_products", "results"]

@@ -82,15 +82,19 @@ def running_statistics(case, *handlers):
 @pytest.mark.parametrize("system", [*TRAINED, NormGate, BatchNorm], ids=lambda system: system.__name__)
 @formats
 def test_some_case_refuses_a_biased_running_variance_and_every_case_takes_the_unbiased_one(system, dtype):
+    moved = []
     for label in ("training-few-large", "training-few"):  # a large variance shows in bfloat16, and overflows in float16
         case = few(system, dtype, label)
-        case.assert_matches(running_statistics(case))
-        biased = case.compare(running_statistics(case, remember_biased)).judgements
+        right, wrong = running_statistics(case), running_statistics(case, remember_biased)
+        moved += [np.abs(wrong[name] / right[name] - 1).max() for name in right if name.endswith("running_var")]
+        case.assert_matches(right)
+        biased = case.compare(wrong).judgements
         refused = {name for name in biased if not biased[name].passed}
         assert all(name.endswith("running_var") for name in refused)
         if refused:
             break
-    assert refused
+    # Behind weights that add up to 1 a variance is so small that bfloat16 hardly shows what it was divided by.
+    assert refused or max(moved) < 4 * FORMATS[dtype].unit_roundoff
     for name in refused:
         assert not case.compare({name: case.params[name]}).passed, name  # as it was
 
