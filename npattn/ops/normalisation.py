@@ -300,13 +300,14 @@ def z_score(x: Array, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array,
     degrees = max(x.shape[-1] - correction, 1)
     centred = x - x.mean(axis=-1, keepdims=True)
     deviation = np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees)
-    scale = 1 / (deviation + eps)
+    unit = deviation + eps  # divided by, not multiplied by its inverse: float16 has no 1 / 1e-5
+    z = centred / unit
 
     def backward(dz):
         # What a number does to the deviation, and the deviation to all.
         slope = centred / (degrees * np.where(deviation == 0, 1, deviation))
-        ddeviation = -scale * scale * (dz * centred).sum(axis=-1, keepdims=True)
-        dcentred = dz * scale + slope * ddeviation
+        ddeviation = -(dz * z).sum(axis=-1, keepdims=True) / unit
+        dcentred = dz / unit + slope * ddeviation
         return dcentred - dcentred.mean(axis=-1, keepdims=True)
 
-    return centred * scale, backward
+    return z, backward

@@ -226,3 +226,8 @@ def test_numbers_that_are_all_the_same_have_the_score_0_and_a_deviation_without_
     assert not z.any()
     dz = normal(*shape)
     np.testing.assert_allclose(backward(dz), (dz - dz.mean(axis=-1, keepdims=True)) / 1e-5, rtol=1e-12)
+
+
+def test_a_row_of_one_number_has_the_score_0_in_half_precision_too():
+    z, _ = ops.z_score(np.full((3, 1), 2, np.float16), eps=np.float16(1e-5))
+    np.testing.assert_array_equal(z, 0)
