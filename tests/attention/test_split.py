@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import SplitAttention
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_starts_as, in_pytorch
+from tests.attention.parity import assert_parity, assert_starts_as, in_pytorch
 from tests.strategies import seeds, split_modules
 
 
@@ -41,25 +41,10 @@ def published(module):
 @given(st.booleans().flatmap(split_modules), st.integers(3, 4), st.integers(2, 7), st.integers(2, 7), seeds)
 @settings(max_examples=20, deadline=None)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(module, batch, height, width, seed):
-    torch = pytest.importorskip("torch")
     params, inputs = generic_values(module, batch=batch, height=height, width=width, seed=seed)
-    reference = published(module).double()
-    reference.load_state_dict({name: torch.tensor(value) for name, value in params.items()}, strict=False)
-    x = torch.tensor(inputs["x"], requires_grad=True)
-    expected = reference(x)
-    dy = np.random.RandomState(seed).standard_normal(expected.shape)
-    expected.backward(torch.tensor(dy))
-    run = module(params, inputs["x"])
-    dx, grads = run.backward(dy)
-    assert list(grads) == [name for name, _ in reference.named_parameters()]
-    assert list(run.buffers) == (list(module.buffer_shapes()) if module.training else [])
-    pairs = {"output": (run.output, expected), "x": (dx, x.grad)}
-    pairs |= {name: (grads[name], p.grad) for name, p in reference.named_parameters()}
-    pairs |= {name: (run.buffers[name], b) for name, b in reference.named_buffers() if name in run.buffers}
-    floor = 0.1 * max(np.abs(g).max() for g in (dx, *grads.values()))
-    for name, (ours, tensor) in pairs.items():
-        theirs = tensor.detach().numpy()
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * max(np.abs(theirs).max(), floor), err_msg=name)
+    [shape] = module.output_shapes(batch, height, width).values()
+    dy = np.random.RandomState(seed).standard_normal(shape)
+    assert_parity(module, published(module), params, inputs["x"], dy, floor=0.1)
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2, "radix": 3}, {"radix": 1}])
