@@ -280,12 +280,12 @@ def check_map(call: Any, name: str, value: Any) -> None:
         raise ValueError(f"{call}: {name} has shape {value.shape}; expected at least one position")
 
 
-def check_variance(call: Any, x: Any) -> None:
+def check_variance(call: Any, x: Any, name: str = "x") -> None:
     """Refuse a map whose channels have a single value in the whole batch: batch norm can't learn a variance from it."""
     if x.shape[0] * x.shape[2] * x.shape[3] < 2:
         raise ValueError(
-            f"{call}: x has shape {x.shape}; expected at least two values in each channel for the variance that batch "
-            "norm takes in training: give more images or positions, or set training=False"
+            f"{call}: {name} has shape {x.shape}; expected at least two values in each channel for the variance that "
+            "batch norm takes in training: give more images or positions, or set training=False"
         )
 
 

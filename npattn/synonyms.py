@@ -10,11 +10,13 @@ __all__ = ["STAND_INS", "SYNONYMS", "VALUES", "Naming", "is_synonym", "same_valu
 
 SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
-    "in_dim embed_dim d_model hidden_size width inp inc c ch chs c1 cin c_in",
+    "in_dim embed_dim d_model hidden_size width inp inc c ch chs c1 cin c_in f_l",
+    "gating_channels": "f_g gate_channels g_channels",
     "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
     "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor reduction_ratio "
     "reduction_rate reduction_factor reduce",
-    "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck",
+    "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck "
+    "inter_channels f_int",
     "activation": "act act_layer act_fn act1 nonlinearity delta",
     "gate": "gate_layer gate_fn scale_activation sigmoid",
     "kernel_size": "k k_size ksize kernel ks window spatial_kernel_size",
@@ -46,7 +48,7 @@ SYNONYMS = {
     "dropout": "p drop drop_rate drop_prob drop_p dropout_p dropout_rate dropout_ratio",
     "size": "image_size output_size out_size resolution img_size",
     "window": "window_size win win_size kernel_size kernel patch_size patch k",
-    "stride": "step hop",
+    "stride": "step hop sub_sample_factor",
     "embedding": "embed_dim embedding_dim embedding_channels embedding_size embed out_channels hidden_channels",
     "inner": "module block layer fn body wrapped system attention",
     "gamma": "slope",

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle.strategies import (
+    attention_gate_modules,
     bam_modules,
     cam_modules,
     cases,
@@ -49,6 +50,7 @@ __all__ = [
     "SMALL_MODULES",
     "SYSTEMS",
     "arrange",
+    "attention_gate_modules",
     "bam_modules",
     "cam_modules",
     "cases",

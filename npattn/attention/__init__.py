@@ -1,5 +1,6 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
+from npattn.attention.attention_gate import AttentionGate
 from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
@@ -52,6 +53,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        AttentionGate,
         PositionAttention,
         ChannelAttention,
         DualAttentionHead,
@@ -76,6 +78,7 @@ __all__ = [
     "BAM",
     "CATALOGUE",
     "CBAM",
+    "AttentionGate",
     "CBAMChannelGate",
     "CBAMSpatialGate",
     "ChannelAttention",

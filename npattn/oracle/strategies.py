@@ -14,6 +14,7 @@ import numpy as np
 from npattn.attention import (
     BAM,
     CBAM,
+    AttentionGate,
     CBAMChannelGate,
     CBAMSpatialGate,
     ChannelAttention,
@@ -210,6 +211,18 @@ def triplet_modules(training: bool = False) -> Modules:
     return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
 
 
+def attention_gate_modules(training: bool = False) -> Modules:
+    return st.builds(
+        AttentionGate,
+        channels=channels,
+        gating_channels=st.none() | channels,
+        hidden=st.integers(3, 6),  # of one or two a rectifier may let none pass
+        stride=st.sampled_from([1, 1, 2, 3]),
+        batch_norm=st.just(True) if training else st.booleans(),
+        training=st.just(training),
+    )
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -369,6 +382,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "shuffle": shuffle_modules,
     "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "sge": sge_modules,
+    "attention-gate": lambda: attention_gate_modules() | attention_gate_modules(training=True),
     "pam": pam_modules,
     "cam": cam_modules,
     "danet": danet_modules,
@@ -475,6 +489,8 @@ def map_sizes(
         inner = inner.inner
     if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
         h, w = max(h, 2), max(w, 2)
+    if isinstance(inner, AttentionGate):  # a kernel needs as many rows and columns as it has
+        b, h, w = max(b, 3 if inner.training else 1), max(h, inner.stride), max(w, inner.stride)
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

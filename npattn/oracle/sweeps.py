@@ -71,6 +71,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "coordinate": [{"reduction": 1}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
     "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
+    "attention-gate": [
+        *({"stride": 2}, {"stride": 2, "batch_norm": False}, {"stride": 3}, {"batch_norm": False}),
+        *({"gating_channels": None}, {"gating_channels": 1}, {"hidden": 1}, {"hidden": 33}),
+    ],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],

@@ -27,6 +27,9 @@ def photo_inputs(module: Module, size: tuple[int, int], seed: int) -> dict[str, 
     }
     if "maps" in inputs:  # to be refined by features that may point any way
         inputs = {"maps": coarse_maps(size, random), "features": standardise(smooth(inputs["features"], 1))}
+    if "g" in inputs:  # from the level below: coarse
+        coarse = smooth(photo_features(inputs["g"].shape[1], *size), 3)
+        inputs["g"] = resize_bilinear(coarse, inputs["g"].shape[2:])[0]
     return inputs
 
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure, SubFigure
 
 from npattn.attention import NonLocal
 from npattn.module import Module
+from npattn.pictures.additive import draw_additive
 from npattn.pictures.affinity import draw_affinity
 from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
 from npattn.pictures.blocks import draw_blocks
@@ -41,6 +42,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "channel": (draw_channels, 4.2),
     "position": (draw_context, 3.0),
     "spatial": (draw_positions, 2.6),
+    "additive": (draw_additive, 2.6),
     "cw": (draw_planes, 2.8),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),

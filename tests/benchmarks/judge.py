@@ -125,6 +125,7 @@ def modules_of(key):
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
+        "attention-gate": lambda: [npattn.AttentionGate(channels=20, hidden=6, stride=2, batch_norm=False)],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -200,6 +201,10 @@ def held_out_cases(key):
         "sge": lambda: [
             npattn.SpatialGroupEnhance(channels=24, groups=4),
             npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
+        ],
+        "attention-gate": lambda: [
+            npattn.AttentionGate(channels=24, gating_channels=10, hidden=5, batch_norm=False),
+            npattn.AttentionGate(channels=40, stride=2, training=True),
         ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],

@@ -148,6 +148,13 @@ def bottleneck(module, channels, height, width):
     return forward, 2 * forward
 
 
+def attention_gate(module, _, height, width):
+    """Count the layers of both maps and of their sum, which have s × s times fewer positions."""
+    kernels = sum(math.prod(shape) for shape in module.parameter_shapes().values() if len(shape) == 4)
+    forward = 2 * kernels * (height // module.stride) * (width // module.stride)
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -162,6 +169,7 @@ def scaled_dot_product(module, _, queries, keys):
 
 PRODUCTS = {
     "bam": bottleneck,
+    "attention-gate": attention_gate,
     "pam": position,
     "cam": channel,
     "danet": dual,

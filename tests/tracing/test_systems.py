@@ -15,6 +15,7 @@ from npattn.tracing.pages import equations
 from tests.strategies import SYSTEMS
 
 WHOLE = {
+    "attention-gate": {"training": True, "stride": 2},
     "cbam": {"training": True},
     "cbam-spatial": {"training": True},
     "coordinate": {"training": True},
