@@ -74,11 +74,11 @@ class AttentionGate(Module):
     -----
     Inputs ``x``: (B, C, H, W), and ``g``: (B, G, H // s, W // s). Output: (B, C, H, W). ``attention["additive"]``:
     (B, 1, H, W), the gates. Parameters, named as in the code that is most used: ``W_g.0.weight`` (M, G, 1, 1),
-    ``W_g.0.bias`` (M,), ``W_g.1.weight`` and ``W_g.1.bias`` (M,), ``W_x.0.weight`` (M, C, s, s), ``W_x.0.bias`` (M,), ``W_x.1.weight`` and
-    ``W_x.1.bias`` (M,), ``psi.0.weight`` (1, M, 1, 1), ``psi.0.bias`` (1,), ``psi.1.weight`` and ``psi.1.bias`` (1,),
-    and the norms' running statistics. Without norms there are none of these and, as in the authors' code, there is no
-    ``W_x.0.bias``. All start as PyTorch's layers do. MONAI's names are read too, and without norms the authors'
-    ``theta``, ``phi`` and ``psi``.
+    ``W_g.0.bias`` (M,), ``W_g.1.weight`` and ``W_g.1.bias`` (M,), ``W_x.0.weight`` (M, C, s, s), ``W_x.0.bias`` (M,),
+    ``W_x.1.weight`` and ``W_x.1.bias`` (M,), ``psi.0.weight`` (1, M, 1, 1), ``psi.0.bias`` (1,), ``psi.1.weight`` and
+    ``psi.1.bias`` (1,), and the norms' running statistics. Without norms there are none of these and, as in the
+    authors' code, there is no ``W_x.0.bias``. All start as PyTorch's layers do. MONAI's names are read too, and without
+    norms the authors' ``theta``, ``phi`` and ``psi``.
 
     References
     ----------
