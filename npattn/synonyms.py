@@ -31,7 +31,7 @@ SYNONYMS = {
     "subsample": "sub_sample subsampling",
     "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",
-    "groups": "g group num_group splits",
+    "groups": "g group num_group splits factor",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",
     "dilation": "rate dilation_rate dilation_val atrous_rate",

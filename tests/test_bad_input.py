@@ -554,7 +554,7 @@ MEANT = {
     "value_channels": "d_v",
     "memory": "memory_units s",
     "scale": "use_scale",
-    "groups": "num_groups n_groups g",
+    "groups": "num_groups n_groups g factor",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",

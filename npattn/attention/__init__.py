@@ -10,6 +10,7 @@ from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
 from npattn.attention.efficient import EfficientAttention
 from npattn.attention.efficient_channel import EfficientChannelAttention
+from npattn.attention.ema import EfficientMultiScaleAttention
 from npattn.attention.equivariance import equivariance_loss
 from npattn.attention.external import ExternalAttention
 from npattn.attention.flexible import FlexibleAttention
@@ -53,6 +54,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        EfficientMultiScaleAttention,
         AttentionGate,
         PositionAttention,
         ChannelAttention,
@@ -87,6 +89,7 @@ __all__ = [
     "DualAttentionHead",
     "EfficientAttention",
     "EfficientChannelAttention",
+    "EfficientMultiScaleAttention",
     "ExternalAttention",
     "FlexibleAttention",
     "FlexibleSegmentation",

@@ -23,6 +23,7 @@ from npattn.attention import (
     DualAttentionHead,
     EfficientAttention,
     EfficientChannelAttention,
+    EfficientMultiScaleAttention,
     ExternalAttention,
     FlexibleAttention,
     FlexibleSegmentation,
@@ -155,6 +156,12 @@ def sge_modules() -> Modules:
         st.integers(1, 4),
         st.integers(1, 3),
         st.sampled_from(["code", "paper"]),
+    )
+
+
+def ema_modules() -> Modules:
+    return st.builds(
+        lambda groups, each: EfficientMultiScaleAttention(groups * each, groups), st.integers(1, 3), st.integers(1, 4)
     )
 
 
@@ -382,6 +389,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "shuffle": shuffle_modules,
     "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "sge": sge_modules,
+    "ema": ema_modules,
     "attention-gate": lambda: attention_gate_modules() | attention_gate_modules(training=True),
     "pam": pam_modules,
     "cam": cam_modules,

@@ -76,6 +76,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"gating_channels": None}, {"gating_channels": 1}, {"hidden": 1}, {"hidden": 33}),
     ],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
+    "ema": [{"groups": 1}, {"groups": 2}, {"groups": 32}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],

@@ -16,6 +16,7 @@ from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
+from npattn.pictures.crossing import draw_crossing
 from npattn.pictures.directions import draw_directions
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
@@ -43,6 +44,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "position": (draw_context, 3.0),
     "spatial": (draw_positions, 2.6),
     "additive": (draw_additive, 2.6),
+    "cross": (draw_crossing, 2.6),
     "cw": (draw_planes, 2.8),
     "height": (draw_directions, 4.2),
     "gate": (draw_elements, 4.2),

@@ -126,6 +126,7 @@ def modules_of(key):
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
         "attention-gate": lambda: [npattn.AttentionGate(channels=20, hidden=6, stride=2, batch_norm=False)],
+        "ema": lambda: [npattn.EfficientMultiScaleAttention(channels=12, groups=2)],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -205,6 +206,10 @@ def held_out_cases(key):
         "attention-gate": lambda: [
             npattn.AttentionGate(channels=24, gating_channels=10, hidden=5, batch_norm=False),
             npattn.AttentionGate(channels=40, stride=2, training=True),
+        ],
+        "ema": lambda: [
+            npattn.EfficientMultiScaleAttention(channels=24, groups=3),
+            npattn.EfficientMultiScaleAttention(channels=40, groups=8),
         ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],

@@ -155,6 +155,14 @@ def attention_gate(module, _, height, width):
     return forward, 2 * forward
 
 
+def multi_scale_groups(module, channels, height, width):
+    """Count the two convolutions of every group, and the products of weights and branches."""
+    each, n = channels // module.groups, height * width
+    averaged, whole = each * (height + width), each * taps_inside((height, width), 1)
+    forward = 2 * channels * (averaged + whole + 2 * n)
+    return forward, 2 * forward
+
+
 def pixel_correlation(module, channels, height, width):
     n, embedding, values = height * width, module.embedding, 21
     layers, half = 2 * n * channels * embedding, n * n
@@ -173,6 +181,7 @@ PRODUCTS = {
     "pam": position,
     "cam": channel,
     "danet": dual,
+    "ema": multi_scale_groups,
     "non-local": non_local,
     "external": external,
     "double": distributing,
