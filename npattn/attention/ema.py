@@ -27,7 +27,7 @@ class EfficientMultiScaleAttention(Module):
     channels : int
         C, channels of the map.
     groups : int, default 32
-        G, a divisor of C: `factor` of the authors' code. The paper has 8, too.
+        G, a divisor of C: `factor` of the authors' code.
 
     Raises
     ------
