@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "npattn") -> int:
     Examples
     --------
     >>> main(["list"])
-    key                    system                     paper                 params
+    key                    system                        paper                 size
     ...
-    se                     SqueezeExcitation          Hu et al. 2018        292
+    se                     SqueezeExcitation             Hu et al. 2018        292
     ...
     0
     """

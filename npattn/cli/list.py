@@ -13,13 +13,13 @@ __all__ = ["add_list"]
 
 def add_list(commands: argparse._SubParsersAction[Parser]) -> None:
     """Declare the subcommand."""
-    summary = "List the systems by family and year: key, class, paper, and the parameters of a\nsmall instance."
+    summary = "List the systems by family and year: key, class, paper, and how many numbers\na small instance has."
     add_families(add_command(commands, "list", run_list, summary, "npattn list", "npattn list --family channel"))
 
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print one line for each system, below its family's name."""
-    heading = ("key", "system", "paper", "params")
+    heading = ("key", "system", "paper", "size")
     groups = {
         family: [
             (

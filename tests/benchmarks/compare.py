@@ -63,7 +63,6 @@ SCALING = [(1, 64, side, side) for side in (32, 64, 96, 128)]
 OPTIONS = {"window": 14, "stride": 7, "classes": 21, "heads": 8, "training": True, "embedding": 192}
 """Fields in which the benchmarked module differs from the example, where it has them: a realistic training step."""
 OWN_OPTIONS = {
-    "ema": {"groups": 32},
     "attention-gate": {"gating_channels": None, "stride": 1},
     "external": {"memory": 64},
     "double": {"hidden": 64, "maps": 64},

@@ -17,7 +17,7 @@ def test_list_has_a_line_for_each_system_below_its_family_the_oldest_paper_first
     status, out, err = command("list")
     assert (status, err) == (0, "")
     heading, families = tables(out)
-    assert re.split(r"  +", heading) == ["key", "system", "paper", "params"]
+    assert re.split(r"  +", heading) == ["key", "system", "paper", "size"]
     assert list(families) == list(FAMILIES)
     listed = []
     for family, lines in families.items():
