@@ -42,6 +42,7 @@ WAYS = {
     "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
     "sigmoid_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
+    "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=256, groups=2),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
