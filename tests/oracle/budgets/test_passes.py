@@ -14,6 +14,7 @@ from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives.layers import BatchNorm
 from npattn.oracle.rounding import Rounding
+from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, CausalHead, NormGate
 from tests.strategies import SYSTEMS
 
@@ -28,7 +29,7 @@ def results_of(module, batch=3, height=2, width=3):
     return named_results(module, Given(params, inputs, upstream)), module(params, *inputs.values())
 
 
-@pytest.mark.parametrize("system", [*SYSTEMS, *OWN_SYSTEMS], ids=lambda system: getattr(system, "key", system.__name__))
+@for_each("system", [*SYSTEMS, *OWN_SYSTEMS])
 def test_running_statistics_and_attention_maps_come_last_by_their_own_names(system):
     module = system.example()
     if hasattr(module, "k"):
