@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SplitAttention,
         SqueezeExcitation,
         TripletAttention,
+        WindowAttention,
         diversity_penalty,
         equivariance_loss,
     )
@@ -94,6 +95,7 @@ __all__ = [
     "Transform",
     "Translate",
     "TripletAttention",
+    "WindowAttention",
     "attention",
     "data",
     "definitions",

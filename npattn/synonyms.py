@@ -45,6 +45,8 @@ SYNONYMS = {
     "training": "train train_mode",
     "dropout": "p drop drop_rate drop_prob drop_p dropout_p dropout_rate dropout_ratio",
     "size": "image_size output_size out_size resolution img_size",
+    "head_channels": "head_dim dim_head head_width",
+    "shift": "shift_size",
     "window": "window_size win win_size kernel_size kernel patch_size patch k",
     "stride": "step hop",
     "embedding": "embed_dim embedding_dim embedding_channels embedding_size embed out_channels hidden_channels",

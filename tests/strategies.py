@@ -42,6 +42,7 @@ from npattn.oracle.strategies import (
     soft_hard_modules,
     split_modules,
     triplet_modules,
+    window_modules,
 )
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "soft_hard_modules",
     "split_modules",
     "triplet_modules",
+    "window_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())

@@ -32,6 +32,7 @@ from npattn.attention.spatial_group import SpatialGroupEnhance
 from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.attention.triplet import TripletAttention
+from npattn.attention.window import WindowAttention
 from npattn.module import Module
 
 CATALOGUE: dict[str, type[Module]] = {
@@ -61,6 +62,7 @@ CATALOGUE: dict[str, type[Module]] = {
         DoubleAttention,
         EfficientAttention,
         MultiHeadSelfAttention,
+        WindowAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
         SelectiveKernel,
@@ -106,6 +108,7 @@ __all__ = [
     "SplitAttention",
     "SqueezeExcitation",
     "TripletAttention",
+    "WindowAttention",
     "diversity_penalty",
     "equivariance_loss",
 ]

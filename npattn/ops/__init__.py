@@ -32,6 +32,7 @@ from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
 from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize, z_score
+from npattn.ops.partitioning import cyclic_shift, gather_relative, window_partition, window_reverse
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear, resize_nearest
@@ -50,11 +51,13 @@ __all__ = [
     "conv1d",
     "conv2d",
     "cross_entropy",
+    "cyclic_shift",
     "dot_product_attention",
     "dropout",
     "fold_windows",
     "gate",
     "gather_average",
+    "gather_relative",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
@@ -90,6 +93,8 @@ __all__ = [
     "top",
     "unfold_windows",
     "window_average",
+    "window_partition",
+    "window_reverse",
     "window_starts",
     "z_score",
 ]

@@ -44,9 +44,11 @@ from npattn.attention import (
     SplitAttention,
     SqueezeExcitation,
     TripletAttention,
+    WindowAttention,
 )
 from npattn.checks import require_choice
 from npattn.module import Module
+from npattn.ops.convolution import pair
 from npattn.oracle.values import generic_values
 
 try:
@@ -208,6 +210,16 @@ def linear_modules(draw: st.DrawFn) -> EfficientAttention:
 
 def triplet_modules(training: bool = False) -> Modules:
     return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
+
+
+@st.composite
+def window_modules(draw: st.DrawFn) -> WindowAttention:
+    window = draw(st.integers(1, 4) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    shift: Any = draw(st.tuples(*(st.integers(0, side - 1) for side in pair(window))))
+    heads, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    inner = draw(st.none() | st.integers(1, 4))
+    mask_value = draw(st.sampled_from([None, -100.0]))
+    return WindowAttention(heads * each, heads, window, shift, inner, draw(st.booleans()), mask_value)
 
 
 def mhsa_modules(masked: bool = False) -> Modules:
@@ -378,6 +390,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "double": double_modules,
     "linear": linear_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
+    "window": window_modules,
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "sk": lambda: sk_modules() | sk_modules(training=True),

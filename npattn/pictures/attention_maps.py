@@ -76,10 +76,11 @@ def unit_features(channels: int, size: tuple[int, int]) -> Array:
 def tie_keys(module: Any, params: Params) -> dict[str, Array]:
     """Make the keys by the projection that makes the queries, and logits no higher than `HIGHEST_LOGIT`."""
     if hasattr(module, "heads"):
-        weight = params["in_proj_weight"].copy()
+        name = next(name for name in ("in_proj_weight", "qkv.weight") if name in params)
+        weight = params[name].copy()
         queries, keys, _ = np.split(weight, 3)
-        keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
-        return {**params, "in_proj_weight": weight}
+        keys[:] = queries * (HIGHEST_LOGIT / (module.scale * len(queries) / module.heads * queries.var()))
+        return {**params, name: weight}
     query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
     weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
     scale = module.product_scale(1) if hasattr(module, "product_scale") else 1

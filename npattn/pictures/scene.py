@@ -27,7 +27,7 @@ DRAWN_SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
 NUM_TOP = 100
 """Positions that top-k attention keeps."""
-LARGE_HYPERPARAMETERS = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}
+LARGE_HYPERPARAMETERS = {"window": 24, "shift": 12, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}
 """Hyperparameters in place of the examples', which are for small maps."""
 
 

@@ -125,6 +125,7 @@ def modules_of(key):
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
+        "window": lambda: [npattn.WindowAttention(channels=20, heads=2, window=(3, 5), head_channels=6)],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
@@ -231,6 +232,10 @@ def held_out_cases(key):
                 {"heads": 6, "key_heads": 3, "head_dim": 24, "causal": "bottom-right", "softcap": 3, "bias": True},
                 {"heads": 2, "head_dim": 40, "window": (5, 0), "lengths": True, "mask": True, "logsumexp": True},
             )
+        ],
+        "window": lambda: [
+            npattn.WindowAttention(channels=24, heads=3, window=5, shift=2, bias=False),
+            npattn.WindowAttention(channels=40, heads=5, window=(4, 2), shift=(0, 1), mask_value=-100),
         ],
         "multi-scale": lambda: [
             npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),

@@ -12,6 +12,8 @@ allows to keep no weights. A product that is symmetric counts half. Taps of a co
 
 import math
 
+from npattn.ops.convolution import pair
+
 __all__ = ["PRODUCTS", "count_work"]
 
 SWEEPS = {
@@ -112,6 +114,13 @@ def multi_head(_, channels, height, width):
     return layers + 2 * product, 2 * layers + 5 * product
 
 
+def window(module, channels, height, width):
+    h, w = pair(module.window)
+    n, inner = math.ceil(height / h) * h * math.ceil(width / w) * w, module.heads * module.width
+    layers, product = 8 * n * channels * inner, 2 * n * h * w * inner
+    return layers + 2 * product, 2 * layers + 5 * product
+
+
 def dual(module, channels, height, width):
     n, narrow = height * width, max(1, channels // 4)
     kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
@@ -170,6 +179,7 @@ PRODUCTS = {
     "double": distributing,
     "linear": distributing,
     "mhsa": multi_head,
+    "window": window,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
     "sk": selective_kernel,

@@ -17,6 +17,7 @@ from npattn.oracle.mistakes import (
     l2_normalize,
     linear_attention,
     masking,
+    partitioning,
     passes,
     pooling,
     precision,
@@ -51,7 +52,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering),
+    *(linear_attention, sum_normalize, gathering, partitioning),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -28,7 +28,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         ),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
         *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
-        *(windows.WindowAverage, maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
+        *(windows.WindowAverage, maps.GatherAverage, windows.GatherRelative, maps.ResizeNearest, maps.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""
