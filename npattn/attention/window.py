@@ -27,7 +27,7 @@ class WindowAttention(Module):
     """Let every position gather from the positions of its window, in several heads.
 
     The map is cut into windows of h × w that lie side by side; work and memory grow as the number of positions. Weights
-    are the softmax of q_n · k_m / √d + b_nm: b is looked up in a table with a number for each way from one position to
+    are the softmax of q_n · k_m / √d + g_nm: g is looked up in a table with a number for each way from one position to
     another, which all windows share. Where every second block of a network moves the map by half a window first, and
     back afterwards, windows exchange what they know. A window across the edge then holds parts of the map that lie far
     apart; these don't see each other.
@@ -146,31 +146,31 @@ class WindowAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Move, cut, project, attend, bring together, lay out, move back. The tags are the derivation's."""
         window, size, moves = pair(self.window), x.shape[2:], self.moves(x.shape[2:])
-        s, back_shift = ops.cyclic_shift(x, moves)                                                      # (1)
-        w, back_cut = ops.window_partition(s, window)                                                   # (2)
-        u, back_qkv = layers.conv(w, params, "qkv")                                                     # (3)
-        (batch, _, windows, positions), heads = w.shape, self.heads
-        rows = u.reshape(batch, 3 * heads, self.width, windows * positions)
-        parts, back_split = ops.split(rows, 3 * (heads,), axis=1)                                       # (4)
-        b, back_bias = ops.gather_relative(params["relative_position_bias_table"], window)              # (5)
+        s, back_shift = ops.cyclic_shift(x, moves)                                                         # (1)
+        w, back_cut = ops.window_partition(s, window)                                                      # (2)
+        u, back_qkv = layers.conv(w, params, "qkv")                                                        # (3)
+        (batch, _, windows, positions), inner = w.shape, self.heads * self.width
+        rows = u.reshape(batch, 3 * self.heads, self.width, windows * positions)
+        parts, back_split = ops.split(rows, 3 * (self.heads,), axis=1)                                     # (4)
+        g, back_table = ops.gather_relative(params["relative_position_bias_table"], window)                # (5)
         q, k, v = (by_windows(part, windows) for part in parts)
-        o, back_attention = self.attend(q, k, v, b, self.seen(x))                                       # (6)
-        z, back_proj = layers.conv(by_heads(o).reshape(batch, -1, windows, positions), params, "proj")  # (7)
-        t, back_layout = ops.window_reverse(z, window, size)                                            # (8)
-        y, back_return = ops.cyclic_shift(t, (-moves[0], -moves[1]))                                    # (9)
+        o, back_attention = self.attend(q, k, v, g, self.seen(x))                                          # (6)
+        z, back_proj = layers.conv(by_heads(o).reshape(batch, inner, windows, positions), params, "proj")  # (7)
+        t, back_layout = ops.window_reverse(z, window, size)                                               # (8)
+        y, back_return = ops.cyclic_shift(t, (-moves[0], -moves[1]))                                       # (9)
 
         def backward(dy):
-            dt = back_return(dy)                                                                        # (9')
-            dz = back_layout(dt)                                                                        # (8')
-            do, grads_proj = back_proj(dz)                                                              # (7')
-            do = by_windows(do.reshape(batch, heads, self.width, -1), windows)
-            *dparts, db = back_attention(do)                                                            # (6')
-            dtable = back_bias(db)                                                                      # (5')
-            du = back_split([by_heads(part) for part in dparts])                                        # (4')
-            dw, grads_qkv = back_qkv(du.reshape(u.shape))                                               # (3')
-            ds = back_cut(dw)                                                                           # (2')
-            dx = back_shift(ds)                                                                         # (1')
-            return dx, {"relative_position_bias_table": dtable} | grads_qkv | grads_proj
+            dt = back_return(dy)                                                                           # (9')
+            dz = back_layout(dt)                                                                           # (8')
+            do, grads_proj = back_proj(dz)                                                                 # (7')
+            do = by_windows(do.reshape(batch, self.heads, self.width, windows * positions), windows)
+            *dparts, dg = back_attention(do)                                                               # (6')
+            grads_table = {"relative_position_bias_table": back_table(dg)}                                 # (5')
+            du = back_split([by_heads(part) for part in dparts])                                           # (4')
+            dw, grads_qkv = back_qkv(du.reshape(u.shape))                                                  # (3')
+            ds = back_cut(dw)                                                                              # (2')
+            dx = back_shift(ds)                                                                            # (1')
+            return dx, grads_table | grads_qkv | grads_proj
 
         return Pass(y, backward)
 
@@ -178,13 +178,13 @@ class WindowAttention(Module):
         """Move a map and cut it into windows."""
         return ops.window_partition(ops.cyclic_shift(x, self.moves(x.shape[2:]))[0], pair(self.window))[0]
 
-    def attend(self, q: Array, k: Array, v: Array, b: Array, seen: Array | None) -> tuple[Array, Backward]:
+    def attend(self, q: Array, k: Array, v: Array, g: Array, seen: Array | None) -> tuple[Array, Backward]:
         """Let the positions of each window, (B, R, heads, d, N), gather from one another."""
         if seen is None or self.mask_value is None:
-            (o, _), back = ops.masked_attention(q, k, v, self.scale, bias=b, mask=seen)
+            (o, _), back = ops.masked_attention(q, k, v, self.scale, bias=g, mask=seen)
             return o, lambda do: back(do)[:4]
-        low = np.broadcast_to(self.mask_value * (1 - seen), (len(seen), *b.shape))
-        lowered, back_lower = ops.shift(low, b[None])
+        low = np.broadcast_to(self.mask_value * (1 - seen), (len(seen), *g.shape))
+        lowered, back_lower = ops.shift(low, g[None])
         (o, _), back = ops.masked_attention(q, k, v, self.scale, bias=lowered)
 
         def backward(do):
@@ -233,11 +233,11 @@ class WindowAttention(Module):
         which = check_positions(f"{self}.attention_map", range(positions) if rows is None else rows, size)
         w = self.cut(x)
         u, _ = layers.conv(w, params, "qkv")
-        rows_of_heads = u.reshape(len(x), 3 * self.heads, self.width, -1)
-        q, k, v = np.split(by_windows(rows_of_heads, w.shape[2]), 3, axis=2)
-        b, _ = ops.gather_relative(params["relative_position_bias_table"], window)
-        each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *b.shape[1:]))
-        s, _ = self.attend(q, k, each, b, self.seen(x))
+        heads = u.reshape(len(x), 3 * self.heads, self.width, w.shape[2] * w.shape[3])
+        q, k, v = np.split(by_windows(heads, w.shape[2]), 3, axis=2)
+        g, _ = ops.gather_relative(params["relative_position_bias_table"], window)
+        each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *g.shape[1:]))
+        s, _ = self.attend(q, k, each, g, self.seen(x))
         at = self.cut(np.arange(1, positions + 1).reshape(1, 1, *size))[0, 0]  # where they stand; 0 beyond the map
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), positions))
         for i, row in enumerate(which):
@@ -249,7 +249,7 @@ class WindowAttention(Module):
 
 def by_windows(a: Array, windows: int) -> Array:
     """Let windows, of which there are so many, stand before heads: (B, heads, d, R N) to (B, R, heads, d, N)."""
-    return a.reshape(*a.shape[:3], windows, -1).transpose(0, 3, 1, 2, 4)
+    return a.reshape(*a.shape[:3], windows, a.shape[3] // windows).transpose(0, 3, 1, 2, 4)
 
 
 def by_heads(a: Array) -> Array:

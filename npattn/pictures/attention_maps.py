@@ -18,7 +18,16 @@ from npattn.pictures.showing import enlarge, pixels_per_position, show, show_wei
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_forms", "draw_rows", "positions_of"]
+__all__ = [
+    "HIGHEST_LOGIT",
+    "draw_attention_maps",
+    "draw_branch_attention",
+    "draw_forms",
+    "draw_rows",
+    "positions_of",
+    "tie_keys",
+    "unit_features",
+]
 
 Pixels: TypeAlias = tuple[tuple[int, int], ...]
 """Rows and columns of pixels of the photograph."""
@@ -73,18 +82,18 @@ def unit_features(channels: int, size: tuple[int, int]) -> Array:
     return x / np.sqrt((x**2).sum(axis=1, keepdims=True))
 
 
-def tie_keys(module: Any, params: Params) -> dict[str, Array]:
-    """Make the keys by the projection that makes the queries, and logits no higher than `HIGHEST_LOGIT`."""
+def tie_keys(module: Any, params: Params, highest: float = HIGHEST_LOGIT) -> dict[str, Array]:
+    """Make the keys by the projection that makes the queries, and logits no higher than this."""
     if hasattr(module, "heads"):
         name = next(name for name in ("in_proj_weight", "qkv.weight") if name in params)
         weight = params[name].copy()
         queries, keys, _ = np.split(weight, 3)
-        keys[:] = queries * (HIGHEST_LOGIT / (module.scale * len(queries) / module.heads * queries.var()))
+        keys[:] = queries * (highest / (module.scale * len(queries) / module.heads * queries.var()))
         return {**params, name: weight}
     query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
     weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
     scale = module.product_scale(1) if hasattr(module, "product_scale") else 1
-    keys = weight * (HIGHEST_LOGIT / (scale * len(weight) * weight.var()))
+    keys = weight * (highest / (scale * len(weight) * weight.var()))
     return {**params, f"{key}.weight": keys, f"{query}.bias": np.zeros_like(bias)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
-from npattn.attention import NonLocal
+from npattn.attention import NonLocal, WindowAttention
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
 from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
@@ -21,6 +21,7 @@ from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
 from npattn.pictures.joint import draw_joint
 from npattn.pictures.memories import draw_memories
+from npattn.pictures.partition import draw_partition
 from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
@@ -116,6 +117,8 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
     elif isinstance(inner, NonLocal):
         panels.append((draw_forms, 4.6))
+    elif isinstance(inner, WindowAttention):
+        panels.append((draw_partition, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

@@ -49,6 +49,7 @@ SHAPES = {
     "danet": (1, 512, 48, 48),
     "non-local": (1, 512, 64, 64),
     "mhsa": (1, 256, 48, 48),
+    "window": (8, 96, 56, 56),
     "sdpa": (1, 64, 2048, 2048),
     "multi-scale": (2, 512, 33, 33),
     "sk": (8, 256, 28, 28),
@@ -71,6 +72,7 @@ OWN_OPTIONS = {
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
     "split": {"stride": 1, "hidden": None},
+    "window": {"window": 7, "shift": 3, "heads": 3},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""
