@@ -165,7 +165,7 @@ def gather_relative(table: Array, size: tuple[int, int]) -> tuple[Array, Backwar
     array([1., 2., 1.])
     """
     (h, w), count = size, table.shape[-1]
-    rows, columns = (np.arange(n)[:, None] - np.arange(n) + n - 1 for n in size)
+    rows, columns = (np.arange(n, like=table)[:, None] - np.arange(n, like=table) + n - 1 for n in size)
     laid_out = table.reshape(2 * h - 1, 2 * w - 1, count)
     g = np.moveaxis(laid_out[rows[:, None, :, None], columns[None, :, None, :]], -1, 0)
 

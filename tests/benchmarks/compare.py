@@ -72,7 +72,7 @@ OWN_OPTIONS = {
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
     "split": {"stride": 1, "hidden": None},
-    "window": {"window": 7, "shift": 3, "heads": 3},
+    "window": {"window": 7, "shift": 3},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""
