@@ -16,6 +16,7 @@ from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
+from npattn.attention.lambda_layer import LambdaLayer
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.non_local import NonLocal
@@ -61,6 +62,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ExternalAttention,
         DoubleAttention,
         EfficientAttention,
+        LambdaLayer,
         MultiHeadSelfAttention,
         WindowAttention,
         ScaledDotProductAttention,
@@ -92,6 +94,7 @@ __all__ = [
     "GatherExcite",
     "GlobalContext",
     "HardAttention",
+    "LambdaLayer",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",
     "NonLocal",

@@ -27,6 +27,7 @@ from npattn.ops.global_pooling import (
     global_pools,
 )
 from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
+from npattn.ops.lambdas import apply_lambdas
 from npattn.ops.linear import linear
 from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
@@ -44,6 +45,7 @@ __all__ = [
     "accumulate",
     "add",
     "affinity_sums",
+    "apply_lambdas",
     "average_pool",
     "batch_norm",
     "channel_shuffle",

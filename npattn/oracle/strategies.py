@@ -28,6 +28,7 @@ from npattn.attention import (
     GatherExcite,
     GlobalContext,
     HardAttention,
+    LambdaLayer,
     MultiHeadSelfAttention,
     MultiScaleConcat,
     NonLocal,
@@ -206,6 +207,17 @@ def linear_modules(draw: st.DrawFn) -> EfficientAttention:
     heads = draw(st.integers(1, 3))
     several = st.none() | st.integers(1, 3).map(lambda each: each * heads)
     return EfficientAttention(draw(channels), heads, draw(several), draw(several))
+
+
+@st.composite
+def lambda_modules(draw: st.DrawFn, training: bool = False) -> LambdaLayer:
+    heads, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    reach: dict[str, Any] = draw(
+        st.fixed_dictionaries({"kernel_size": kernel_sizes})
+        | st.fixed_dictionaries({"feat_size": st.tuples(st.integers(2, 4), st.integers(2, 4))})
+    )
+    stride, bias = draw(st.sampled_from([1, 2])), draw(st.booleans())
+    return LambdaLayer(heads * each, heads, draw(sizes), **reach, stride=stride, bias=bias, training=training)
 
 
 def triplet_modules(training: bool = False) -> Modules:
@@ -389,6 +401,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "external": lambda: external_modules() | external_modules(training=True),
     "double": double_modules,
     "linear": linear_modules,
+    "lambda": lambda: lambda_modules() | lambda_modules(training=True),
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "window": window_modules,
     "sdpa": sdpa_modules,
@@ -486,8 +499,10 @@ def map_sizes(
     inner: Any = module
     while hasattr(inner, "inner"):
         inner = inner.inner
-    if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
-        h, w = max(h, 2), max(w, 2)
+    if getattr(inner, "subsample", False) or (isinstance(inner, LambdaLayer) and inner.stride == 2):
+        h, w = max(h, 2), max(w, 2)  # a pool needs two rows and two columns
+    if isinstance(inner, LambdaLayer) and inner.feat_size is not None:  # a table is for maps of one size
+        h, w = inner.feat_size
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

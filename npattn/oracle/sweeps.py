@@ -86,6 +86,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
     "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
     "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
+    "lambda": [
+        *({"heads": 1}, {"heads": 16}, {"key_channels": 1}, {"key_channels": 33}, {"qk_ratio": 2}),
+        *({"kernel_size": 1}, {"kernel_size": 9}, {"feat_size": (HEIGHT, WIDTH)}, {"stride": 2}, {"bias": True}),
+    ],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},
