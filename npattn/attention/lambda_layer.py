@@ -205,7 +205,8 @@ class LambdaLayer(Module):
             dq, grads_q = back_norm_q(dn.reshape(q.shape))                                            # (3')
             du = back_split((dq, dk.reshape(k.shape), dv))                                            # (2')
             dx, grads_qkv = back_qkv(du)                                                              # (1')
-            return dx, layers.merge(grads_qkv, grads_q, grads_v, grads_position)
+            grads = layers.merge(grads_qkv, grads_q, grads_v, grads_position)
+            return dx, {name: grads[name] for name in self.parameter_shapes()}
 
         attention = {"keys": a.reshape(k.shape)}
         return Pass(y, backward, attention=attention, buffers=running_q | running_v)

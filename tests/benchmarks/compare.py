@@ -50,6 +50,7 @@ SHAPES = {
     "non-local": (1, 512, 64, 64),
     "mhsa": (1, 256, 48, 48),
     "window": (8, 96, 56, 56),
+    "lambda": (8, 256, 16, 16),
     "sdpa": (1, 64, 2048, 2048),
     "multi-scale": (2, 512, 33, 33),
     "sk": (8, 256, 28, 28),
@@ -73,6 +74,7 @@ OWN_OPTIONS = {
     "sk": {"stride": 1},
     "split": {"stride": 1, "hidden": None},
     "window": {"window": 7, "shift": 3},
+    "lambda": {"key_channels": 16, "kernel_size": 9},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""

@@ -125,6 +125,9 @@ def modules_of(key):
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
+        "lambda": lambda: [
+            npattn.LambdaLayer(channels=20, heads=2, key_channels=5, kernel_size=5, stride=2, bias=True),
+        ],
         "window": lambda: [npattn.WindowAttention(channels=20, heads=2, window=(3, 5), head_channels=6)],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
@@ -232,6 +235,10 @@ def held_out_cases(key):
                 {"heads": 6, "key_heads": 3, "head_dim": 24, "causal": "bottom-right", "softcap": 3, "bias": True},
                 {"heads": 2, "head_dim": 40, "window": (5, 0), "lengths": True, "mask": True, "logsumexp": True},
             )
+        ],
+        "lambda": lambda: [
+            npattn.LambdaLayer(channels=24, heads=3, key_channels=8, kernel_size=7),
+            npattn.LambdaLayer(channels=40, heads=4, key_channels=3, kernel_size=3, stride=2, training=True),
         ],
         "window": lambda: [
             npattn.WindowAttention(channels=24, heads=3, window=5, shift=2, bias=False),

@@ -121,6 +121,20 @@ def window(module, channels, height, width):
     return layers + 2 * product, 2 * layers + 5 * product
 
 
+def lambdas(module, channels, height, width):
+    """Count the 1×1 convolution, the lambdas of content and of positions, with taps on the map, and their product."""
+    n, keys, values, heads = height * width, module.width, module.value_channels, module.heads
+    layer, content = 2 * n * channels * (heads * keys + keys + values), 2 * n * keys * values
+    position = 2 * keys * values * math.prod(taps_of_axis(length, module.kernel_size) for length in (height, width))
+    forward = layer + content + position + 2 * n * heads * keys * values
+    return forward, 2 * forward
+
+
+def taps_of_axis(length, size):
+    """Count the taps of a kernel that lie on an axis, over all its positions."""
+    return sum(max(0, length - abs(way)) for way in range(-(size // 2), size // 2 + 1))
+
+
 def dual(module, channels, height, width):
     n, narrow = height * width, max(1, channels // 4)
     kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
@@ -180,6 +194,7 @@ PRODUCTS = {
     "linear": distributing,
     "mhsa": multi_head,
     "window": window,
+    "lambda": lambdas,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
     "sk": selective_kernel,

@@ -95,6 +95,7 @@ CASES = [
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED
     ),
+    (ops.apply_lambdas, shaped((2, 3, 2, 4), (2, 5, 2, 4)), {}, 1e-13),
     (ops.cyclic_shift, shaped((2, 3, 4, 5)), {"shift": (1, -2)}, 0),
     (ops.window_partition, shaped((2, 2, 3, 5)), {"window": (2, 3)}, 0),
     (ops.window_reverse, shaped((2, 2, 4, 6)), {"window": (2, 3), "size": (3, 5)}, 0),

@@ -16,6 +16,7 @@ __all__ = ["carried", "in_forward_alone"]
 
 NUM_GRADIENTS = {
     "affinity_sums": 2,
+    "apply_lambdas": 2,
     "batch_norm": 3,
     "conv1d": 2,
     "conv2d": 3,

@@ -15,6 +15,7 @@ from npattn.oracle.mistakes import (
     gating,
     joining,
     l2_normalize,
+    lambdas,
     linear_attention,
     masking,
     partitioning,
@@ -52,7 +53,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering, partitioning),
+    *(linear_attention, sum_normalize, gathering, partitioning, lambdas),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
