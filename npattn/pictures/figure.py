@@ -20,6 +20,7 @@ from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
 from npattn.pictures.joint import draw_joint
+from npattn.pictures.lambdas import draw_lambdas
 from npattn.pictures.memories import draw_memories
 from npattn.pictures.partition import draw_partition
 from npattn.pictures.planes import draw_planes
@@ -48,6 +49,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "gather": (draw_gathering, 4.6),
     "memory": (draw_memories, 2.8),
     "group": (draw_groups, 4.2),
+    "keys": (draw_lambdas, 4.6),
     "gates": (draw_joint, 4.2),
     "blocks": (draw_blocks, 4.2),
     "affinity": (draw_affinity, 4.2),

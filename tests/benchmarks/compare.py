@@ -74,7 +74,7 @@ OWN_OPTIONS = {
     "sk": {"stride": 1},
     "split": {"stride": 1, "hidden": None},
     "window": {"window": 7, "shift": 3},
-    "lambda": {"key_channels": 16, "kernel_size": 9},
+    "lambda": {"key_channels": 16, "kernel_size": 9, "stride": 1},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""

@@ -402,6 +402,13 @@ def form_of(name):
     return make
 
 
+def lay_channels_last(reference, layout):
+    """Lay the kernels of maps out so; those of volumes have no such layout."""
+    for parameter in reference.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=layout)
+
+
 def in_pytorch(
     case,
     make=published,
@@ -436,7 +443,7 @@ def in_pytorch(
     reference.load_state_dict(reference.state_dict() | params)
     reference.train(getattr(case.module, "training", False))
     if channels_last:
-        reference = reference.to(memory_format=torch.channels_last)
+        lay_channels_last(reference, torch.channels_last)
         inputs = {n: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for n, a in inputs.items()}
     leaves = {name: a.requires_grad_() for name, a in inputs.items()}
     context = contextlib.ExitStack()
