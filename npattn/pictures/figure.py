@@ -120,7 +120,7 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
     elif isinstance(inner, NonLocal):
         panels.append((draw_forms, 4.6))
     elif isinstance(inner, WindowAttention):
-        panels.append((draw_partition, 4.6))
+        panels.append((draw_partition, 5.0))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

@@ -25,6 +25,7 @@ WHOLE = {
     "non-local": {"training": True, "subsample": True},
     "sk": {"training": True},
     "split": {"training": True},
+    "lambda": {"training": True, "stride": 2},
 }
 """Hyperparameters under which every step of a system is taken."""
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
