@@ -17,6 +17,7 @@ from npattn.fields import (
     probability,
     side,
 )
+from tests.naming import for_each
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Kept(Module):
         return Pass(x, lambda dy: (dy, {}))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"channels": 1}, ValueError, "Kept: channels=1; expected an integer of at least 2"),
