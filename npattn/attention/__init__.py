@@ -4,6 +4,7 @@ from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.criss_cross import CrissCrossAttention
 from npattn.attention.diversity import diversity_penalty
 from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
@@ -53,6 +54,7 @@ CATALOGUE: dict[str, type[Module]] = {
         TripletAttention,
         SpatialGroupEnhance,
         PositionAttention,
+        CrissCrossAttention,
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
@@ -80,6 +82,7 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "DoubleAttention",
     "DualAttentionHead",
     "EfficientAttention",

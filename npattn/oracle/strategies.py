@@ -18,6 +18,7 @@ from npattn.attention import (
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    CrissCrossAttention,
     DoubleAttention,
     DualAttentionHead,
     EfficientAttention,
@@ -266,6 +267,10 @@ def bam_modules(training: bool = False) -> Modules:
     )
 
 
+def criss_cross_modules() -> Modules:
+    return st.builds(CrissCrossAttention, channels, reductions, st.integers(1, 3))
+
+
 def cam_modules() -> Modules:
     return st.builds(ChannelAttention, channels, st.sampled_from(["paper", "code"]))
 
@@ -370,6 +375,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "sge": sge_modules,
     "pam": pam_modules,
+    "criss-cross": criss_cross_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,

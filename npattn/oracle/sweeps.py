@@ -73,6 +73,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
     "pam": [{"reduction": 1}, {"reduction": 100}],
+    "criss-cross": [{"reduction": 1}, {"reduction": 100}, {"recurrence": 1}, {"recurrence": 3}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
     "gc": [

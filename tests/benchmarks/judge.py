@@ -126,6 +126,7 @@ def modules_of(key):
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
+        "criss-cross": lambda: [npattn.CrissCrossAttention(channels=24, reduction=4, recurrence=1)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "gc": lambda: [
@@ -202,6 +203,10 @@ def held_out_cases(key):
             npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
         ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
+        "criss-cross": lambda: [
+            npattn.CrissCrossAttention(channels=24, reduction=4),
+            npattn.CrissCrossAttention(channels=40, recurrence=3),
+        ],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
             npattn.DualAttentionHead(in_channels=24, classes=3),
