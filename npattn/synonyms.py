@@ -37,7 +37,7 @@ SYNONYMS = {
     "extra_params": "parameters learnt learned",
     "feat_size": "feature_size spatial",
     "mlp": "excite",
-    "recurrence": "recurrences times loops iterations r num_iter",
+    "recurrence": "recurrences times loops iterations iter",
     "rates": "dilations dilation atrous_rates atrous dilation_rates",
     "batch_norm": "bn norm batchnorm norm_layer",
     "spatial": "spatial_gate spatial_attention",

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
-from npattn.attention import NonLocal
+from npattn.attention import CrissCrossAttention, NonLocal
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
-from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
+from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms, draw_recurrence
 from npattn.pictures.blocks import draw_blocks
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
@@ -116,6 +116,8 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
     elif isinstance(inner, NonLocal):
         panels.append((draw_forms, 4.6))
+    elif isinstance(inner, CrissCrossAttention):
+        panels.append((draw_recurrence, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):
