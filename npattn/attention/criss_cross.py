@@ -16,23 +16,29 @@ from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Backward, Params
 
 
-def criss_cross(x: Array, params: Params) -> tuple[Array, Backward]:
-    """Make queries, keys and values, average the values of row and column, scale and add."""
-    q, back_query = layers.conv(x, params, "query_conv")           # (1)
-    k, back_key = layers.conv(x, params, "key_conv")               # (2)
-    v, back_value = layers.conv(x, params, "value_conv")           # (3)
-    o, back_attention = ops.criss_cross_attention(q, k, v)         # (4)
-    e, back_scale = layers.scale(o, params, "gamma")               # (5)
-    y, back_add = ops.add(x, e)                                    # (6)
+def criss_cross(x: Array, params: Params, times: int) -> tuple[Array, Backward]:
+    """Add to every position what it gathers from its row and its column; then the same to what comes out."""
+    q, back_query = layers.conv(x, params, "query_conv")        # (1)
+    k, back_key = layers.conv(x, params, "key_conv")            # (2)
+    v, back_value = layers.conv(x, params, "value_conv")        # (3)
+    o, back_attention = ops.criss_cross_attention(q, k, v)      # (4)
+    e, back_scale = layers.scale(o, params, "gamma")            # (5)
+    y, back_add = ops.add(x, e)                                 # (6)
+    if times > 1:
+        y, back_rest = criss_cross(y, params, times - 1)        # (7)
 
     def backward(dy):
-        dx, de = back_add(dy)                                      # (6')
-        do, grads_scale = back_scale(de)                           # (5')
-        dq, dk, dv = back_attention(do)                            # (4')
-        dx, grads_value = back_value(dv, accumulate_into=dx)       # (3')
-        dx, grads_key = back_key(dk, accumulate_into=dx)           # (2')
-        dx, grads_query = back_query(dq, accumulate_into=dx)       # (1')
-        return dx, grads_scale | grads_query | grads_key | grads_value
+        rest = {}
+        if times > 1:
+            dy, rest = back_rest(dy)                            # (7')
+        dx, de = back_add(dy)                                   # (6')
+        do, grads_scale = back_scale(de)                        # (5')
+        dq, dk, dv = back_attention(do)                         # (4')
+        dx, grads_value = back_value(dv, accumulate_into=dx)    # (3')
+        dx, grads_key = back_key(dk, accumulate_into=dx)        # (2')
+        dx, grads_query = back_query(dq, accumulate_into=dx)    # (1')
+        grads = grads_scale | grads_query | grads_key | grads_value
+        return dx, {name: ops.accumulate(rest.get(name), gradient) for name, gradient in grads.items()}
 
     return y, backward
 
@@ -123,17 +129,11 @@ class CrissCrossAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Attend along rows and columns, several times. The tags are the equation numbers of the derivation."""
-        y, ways_back = x, []
-        for _ in range(self.recurrence):
-            y, back = criss_cross(y, params)                       # (7)
-            ways_back.append(back)
+        y, back = criss_cross(x, params, self.recurrence)       # (8)
 
         def backward(dy):
-            grads: dict[str, Array] = {}
-            for back in reversed(ways_back):
-                dy, found = back(dy)                               # (7')
-                grads = {name: ops.accumulate(grads.get(name), gradient) for name, gradient in found.items()}
-            return dy, grads
+            dx, grads = back(dy)                                # (8')
+            return dx, grads
 
         return Pass(y, backward)
 
@@ -158,8 +158,8 @@ class CrissCrossAttention(Module):
             If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
         """
         self.check(params, x)
-        for _ in range(self.recurrence - 1):
-            x, _ = criss_cross(x, params)
+        if self.recurrence > 1:
+            x, _ = criss_cross(x, params, self.recurrence - 1)
         (height, width), (q, k) = x.shape[2:], (layers.conv(x, params, name)[0] for name in ("query_conv", "key_conv"))
         q, k = (a.reshape(*a.shape[:2], height * width) for a in (q, k))
         at = np.arange(height * width)
