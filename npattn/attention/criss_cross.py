@@ -102,7 +102,6 @@ class CrissCrossAttention(Module):
         year=2019,
         url="https://arxiv.org/abs/1811.11721",
     )
-    pairs_positions: ClassVar = True
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=8)
