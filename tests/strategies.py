@@ -29,6 +29,7 @@ from npattn.oracle.strategies import (
     non_local_modules,
     pam_modules,
     pcm_modules,
+    polarized_modules,
     pools,
     residual_modules,
     sdpa_modules,
@@ -76,6 +77,7 @@ __all__ = [
     "non_local_modules",
     "pam_modules",
     "pcm_modules",
+    "polarized_modules",
     "pools",
     "residual_modules",
     "sdpa_modules",
@@ -106,6 +108,7 @@ SMALL_MODULES = {
     "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+    "polarized": npattn.PolarizedSelfAttention(channels=4, hidden=2),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
     "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }

@@ -21,6 +21,7 @@ from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
+from npattn.attention.polarized import PolarizedSelfAttention
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
@@ -53,6 +54,7 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        PolarizedSelfAttention,
         PositionAttention,
         CrissCrossAttention,
         ChannelAttention,
@@ -97,6 +99,7 @@ __all__ = [
     "MultiScaleConcat",
     "NonLocal",
     "PixelCorrelation",
+    "PolarizedSelfAttention",
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",

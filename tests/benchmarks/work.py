@@ -82,6 +82,11 @@ def criss_cross(module, channels, height, width):
     return times * (layers + both * (narrow + channels)), 2 * times * (layers + both * (narrow + channels))
 
 
+def polarized(module, channels, height, width):
+    layers = 2 * height * width * channels * (1 + 3 * module.hidden_channels)
+    return layers, 2 * layers
+
+
 def channel(_, channels, height, width):
     product = 2 * channels**2 * height * width
     return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
@@ -169,6 +174,7 @@ def scaled_dot_product(module, _, queries, keys):
 
 PRODUCTS = {
     "bam": bottleneck,
+    "polarized": polarized,
     "pam": position,
     "criss-cross": criss_cross,
     "cam": channel,
