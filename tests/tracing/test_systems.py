@@ -6,13 +6,13 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
-import pytest
 
 import npattn
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.tracing import trace
 from npattn.tracing.pages import equations
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
 WHOLE = {
@@ -30,7 +30,7 @@ WHOLE = {
 """Hyperparameters under which every step of a system is taken."""
 OTHER_FORMS = {"polarized": [{"form": "sequential"}, {"variant": "paper"}]}
 """Hyperparameters of systems whose forms have steps that no other has."""
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 
 
 def whole(system):
