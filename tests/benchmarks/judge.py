@@ -125,7 +125,12 @@ def modules_of(key):
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=20, form="sequential"),
+            npattn.PolarizedSelfAttention(channels=12, variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
+        "criss-cross": lambda: [npattn.CrissCrossAttention(channels=24, reduction=4, recurrence=1)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "gc": lambda: [
@@ -201,7 +206,15 @@ def held_out_cases(key):
             npattn.SpatialGroupEnhance(channels=24, groups=4),
             npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
         ],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=24),
+            npattn.PolarizedSelfAttention(channels=40, form="sequential", variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
+        "criss-cross": lambda: [
+            npattn.CrissCrossAttention(channels=24, reduction=4),
+            npattn.CrissCrossAttention(channels=40, recurrence=3),
+        ],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
             npattn.DualAttentionHead(in_channels=24, classes=3),

@@ -14,7 +14,8 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
     system.key: system
     for system in (
         *(maps.Add, maps.AveragePool, layers.BatchNorm, selecting.ChannelShuffle, layers.Conv1d, layers.Conv2d),
-        *(products.CrossEntropy, products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate),
+        *(products.CrissCrossAttention, products.CrossEntropy, products.DotProductAttention, maps.Dropout),
+        *(windows.FoldWindows, maps.Gate),
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
         *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
         *(
