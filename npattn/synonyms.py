@@ -14,7 +14,7 @@ SYNONYMS = {
     "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
     "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor reduction_ratio "
     "reduction_rate reduction_factor reduce",
-    "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck",
+    "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck inter_planes",
     "activation": "act act_layer act_fn act1 nonlinearity delta",
     "gate": "gate_layer gate_fn scale_activation sigmoid",
     "kernel_size": "k r k_size ksize kernel ks window spatial_kernel_size",
@@ -38,6 +38,8 @@ SYNONYMS = {
     "extra_params": "parameters learnt learned",
     "feat_size": "feature_size spatial",
     "mlp": "excite",
+    "recurrence": "recurrences times loops iterations iter",
+    "form": "arrangement order",
     "rates": "dilations dilation atrous_rates atrous dilation_rates",
     "batch_norm": "bn norm batchnorm norm_layer",
     "spatial": "spatial_gate spatial_attention",

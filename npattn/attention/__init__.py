@@ -4,6 +4,7 @@ from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.criss_cross import CrissCrossAttention
 from npattn.attention.diversity import diversity_penalty
 from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
@@ -21,6 +22,7 @@ from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
+from npattn.attention.polarized import PolarizedSelfAttention
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
@@ -54,7 +56,9 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        PolarizedSelfAttention,
         PositionAttention,
+        CrissCrossAttention,
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
@@ -84,6 +88,7 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "DoubleAttention",
     "DualAttentionHead",
     "EfficientAttention",
@@ -99,6 +104,7 @@ __all__ = [
     "MultiScaleConcat",
     "NonLocal",
     "PixelCorrelation",
+    "PolarizedSelfAttention",
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",

@@ -14,6 +14,7 @@ from npattn.ops.adding import accumulate, add, shift
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
+from npattn.ops.criss_cross import criss_cross_attention
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
 from npattn.ops.energy import inverse_energy
@@ -52,6 +53,7 @@ __all__ = [
     "concatenate",
     "conv1d",
     "conv2d",
+    "criss_cross_attention",
     "cross_entropy",
     "cyclic_shift",
     "dot_product_attention",

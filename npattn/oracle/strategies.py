@@ -18,6 +18,7 @@ from npattn.attention import (
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    CrissCrossAttention,
     DoubleAttention,
     DualAttentionHead,
     EfficientAttention,
@@ -33,6 +34,7 @@ from npattn.attention import (
     MultiScaleConcat,
     NonLocal,
     PixelCorrelation,
+    PolarizedSelfAttention,
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
@@ -158,6 +160,16 @@ def sge_modules() -> Modules:
         st.integers(1, 3),
         st.sampled_from(["code", "paper"]),
     )
+
+
+@st.composite
+def polarized_modules(draw: st.DrawFn) -> PolarizedSelfAttention:
+    form, variant = draw(st.sampled_from(["parallel", "sequential"])), draw(st.sampled_from(["code", "paper"]))
+    # A norm of one or two numbers leaves no gradient, and of few a rectifier may let none pass.
+    channels_ = draw(st.integers(3, 9) if variant == "paper" else channels)
+    narrow = form == "sequential" and variant == "code"
+    hidden = draw(st.integers(12, 16) if narrow else st.none() | st.integers(1, 5))
+    return PolarizedSelfAttention(channels_, form, variant, hidden)
 
 
 def pam_modules() -> Modules:
@@ -290,6 +302,10 @@ def bam_modules(training: bool = False) -> Modules:
     )
 
 
+def criss_cross_modules() -> Modules:
+    return st.builds(CrissCrossAttention, channels, reductions, st.integers(1, 3))
+
+
 def cam_modules() -> Modules:
     return st.builds(ChannelAttention, channels, st.sampled_from(["paper", "code"]))
 
@@ -393,7 +409,9 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "shuffle": shuffle_modules,
     "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "sge": sge_modules,
+    "polarized": polarized_modules,
     "pam": pam_modules,
+    "criss-cross": criss_cross_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,

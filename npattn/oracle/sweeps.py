@@ -72,7 +72,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
     "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
+    "polarized": [
+        *({"form": "sequential"}, {"variant": "paper"}, {"form": "sequential", "variant": "paper"}),
+        *({"hidden": 1}, {"hidden": 33}),
+    ],
     "pam": [{"reduction": 1}, {"reduction": 100}],
+    "criss-cross": [{"reduction": 1}, {"reduction": 100}, {"recurrence": 1}, {"recurrence": 3}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
     "gc": [

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from npattn import layers
+from npattn import layers, ops
 from npattn.data import photo_features
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import smooth, standardise
@@ -23,6 +23,7 @@ __all__ = [
     "draw_attention_maps",
     "draw_branch_attention",
     "draw_forms",
+    "draw_recurrence",
     "draw_rows",
     "positions_of",
     "tie_keys",
@@ -34,6 +35,8 @@ Pixels: TypeAlias = tuple[tuple[int, int], ...]
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
+HIGHEST_OF_ROW = 4
+"""The same where it looks at few others."""
 LAYERS = ("query_conv", "key_conv"), ("t", "p")
 """What systems call the layers that make queries and keys."""
 
@@ -76,6 +79,30 @@ def draw_forms(figure: SubFigure, scene: Scene) -> None:
         axis.plot(column, row, "+", color="black", markersize=11, markeredgewidth=2)
 
 
+def draw_recurrence(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look, in row and column, and what comes to them when all have looked before."""
+    module = replace(scene.inner, channels=54, reduction=1, recurrence=1)
+    params, x = tie_keys(module, module.init(scene.seed), HIGHEST_OF_ROW), unit_features(54, scene.size)
+    figure.suptitle(
+        "where five pixels look once (above), and from where they have something after two times (below: its "
+        "logarithm);\nqueries and keys made by one random projection of smooth features of unit length",
+        fontsize=10,
+    )
+    once = module.attention_map(params, x, positions_of(scene.pixels, scene.size))
+    q, k = (layers.conv(x, params, name)[0] for name in LAYERS[0])
+    maps = once.reshape(1, -1, *scene.size)
+    _, back = ops.criss_cross_attention(q, k, np.zeros_like(maps))
+    twice = back(maps)[2]  # the adjoint of gathering: what was looked at has its share of what it looked at
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    draw_rows(above, {"once": once[0]}, scene.size, scene.pixels)
+    rows = zip(scene.pixels, once[0], twice.reshape(once.shape)[0], below.subplots(1, len(maps[0])), strict=True)
+    for (row, column), crossed, weights, axis in rows:
+        title = f"from row {row}, column {column}, twice:\n{weights[crossed == 0].sum():.0%} off row and column"
+        shares = np.log10(weights.reshape(scene.size))
+        show(axis, enlarge(shares), title, fontsize=9, cmap="hot", vmin=-6, vmax=-2)
+        axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)
+
+
 def unit_features(channels: int, size: tuple[int, int]) -> Array:
     """Make features of the photograph that are smooth and of unit length."""
     x = standardise(smooth(photo_features(channels, *size), 1.5))
@@ -83,7 +110,7 @@ def unit_features(channels: int, size: tuple[int, int]) -> Array:
 
 
 def tie_keys(module: Any, params: Params, highest: float = HIGHEST_LOGIT) -> dict[str, Array]:
-    """Make the keys by the projection that makes the queries, and logits no higher than this."""
+    """Make the keys by the projection that makes the queries, and logits no higher than `highest`."""
     if hasattr(module, "heads"):
         name = next(name for name in ("in_proj_weight", "qkv.weight") if name in params)
         weight = params[name].copy()

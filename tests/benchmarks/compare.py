@@ -45,6 +45,7 @@ from npattn.module import as_tuple
 SHAPE = 8, 256, 56, 56
 SHAPES = {
     "pam": (1, 512, 64, 64),
+    "criss-cross": (1, 512, 64, 64),
     "cam": (1, 512, 64, 64),
     "danet": (1, 512, 48, 48),
     "non-local": (1, 512, 64, 64),

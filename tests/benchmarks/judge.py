@@ -129,7 +129,12 @@ def modules_of(key):
             npattn.LambdaLayer(channels=20, heads=2, key_channels=5, kernel_size=5, stride=2, bias=True),
         ],
         "window": lambda: [npattn.WindowAttention(channels=20, heads=2, window=(3, 5), head_channels=6)],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=20, form="sequential"),
+            npattn.PolarizedSelfAttention(channels=12, variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
+        "criss-cross": lambda: [npattn.CrissCrossAttention(channels=24, reduction=4, recurrence=1)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "gc": lambda: [
@@ -205,7 +210,15 @@ def held_out_cases(key):
             npattn.SpatialGroupEnhance(channels=24, groups=4),
             npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
         ],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=24),
+            npattn.PolarizedSelfAttention(channels=40, form="sequential", variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
+        "criss-cross": lambda: [
+            npattn.CrissCrossAttention(channels=24, reduction=4),
+            npattn.CrissCrossAttention(channels=40, recurrence=3),
+        ],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
             npattn.DualAttentionHead(in_channels=24, classes=3),

@@ -77,6 +77,18 @@ def position(module, channels, height, width):
     return layers + both * (narrow + channels), 2 * layers + both * (3 * narrow + 2 * channels)
 
 
+def criss_cross(module, channels, height, width):
+    n, narrow = height * width, module.key_channels
+    layers, both = 2 * n * channels * (2 * narrow + channels), 2 * n * (height + width)
+    times = module.recurrence  # weights are few, and kept
+    return times * (layers + both * (narrow + channels)), 2 * times * (layers + both * (narrow + channels))
+
+
+def polarized(module, channels, height, width):
+    layers = 2 * height * width * channels * (1 + 3 * module.hidden_channels)
+    return layers, 2 * layers
+
+
 def channel(_, channels, height, width):
     product = 2 * channels**2 * height * width
     return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
@@ -185,7 +197,9 @@ def scaled_dot_product(module, _, queries, keys):
 
 PRODUCTS = {
     "bam": bottleneck,
+    "polarized": polarized,
     "pam": position,
+    "criss-cross": criss_cross,
     "cam": channel,
     "danet": dual,
     "non-local": non_local,

@@ -90,6 +90,11 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    *(
+        (ops.criss_cross_attention, shaped((*b, 3, 2, 4), (*b, 3, 2, 4), (*b, 2, 2, 4)), {}, 1e-12)
+        for b in [(), (2,), (1, 2)]
+    ),
+    (ops.criss_cross_attention, shaped(*[(2, 3, 1, 1)] * 3), {}, 1e-12),
     (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
     (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
     *(

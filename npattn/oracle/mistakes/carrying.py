@@ -20,6 +20,7 @@ NUM_GRADIENTS = {
     "batch_norm": 3,
     "conv1d": 2,
     "conv2d": 3,
+    "criss_cross_attention": 3,
     "dot_product_attention": 3,
     "gate": 2,
     "group_norm": 3,

@@ -8,6 +8,7 @@ from npattn.oracle.mistakes import (
     batch_norm,
     choosing,
     convolution,
+    criss_cross,
     dropping,
     elementwise,
     energy,
@@ -20,6 +21,7 @@ from npattn.oracle.mistakes import (
     masking,
     partitioning,
     passes,
+    polarized,
     pooling,
     precision,
     products,
@@ -53,7 +55,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering, partitioning, lambdas),
+    *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -135,6 +135,27 @@ class ApplyLambdas(PrimitiveSystem):
 
 
 @dataclass(frozen=True)
+class CrissCrossAttention(PrimitiveSystem):
+    """`ops.criss_cross_attention`, of a query, a key and a value for every position of a map."""
+
+    key: ClassVar = "ops.criss_cross_attention"
+    primitive = staticmethod(ops.criss_cross_attention)
+    options: ClassVar = ({"value_channels": 1}, {"value_channels": 33})
+
+    channels: int = integer(least=1, default=4)
+    value_channels: int | None = integer(least=1, default=None)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of queries, keys and values."""
+        shape = batch, self.channels, height, width
+        return {"q": shape, "k": shape, "v": (batch, self.value_channels or self.channels, height, width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of what the positions gather."""
+        return {"output": (batch, self.value_channels or self.channels, height, width)}
+
+
+@dataclass(frozen=True)
 class CrossEntropy(PrimitiveSystem):
     """`ops.cross_entropy`, of as many classes as there are channels; every ninth label or so is ignored."""
 
