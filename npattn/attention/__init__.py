@@ -5,6 +5,7 @@ from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.criss_cross import CrissCrossAttention
 from npattn.attention.diversity import diversity_penalty
 from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
@@ -18,10 +19,12 @@ from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
+from npattn.attention.lambda_layer import LambdaLayer
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
+from npattn.attention.polarized import PolarizedSelfAttention
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
@@ -34,6 +37,7 @@ from npattn.attention.spatial_group import SpatialGroupEnhance
 from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.attention.triplet import TripletAttention
+from npattn.attention.window import WindowAttention
 from npattn.module import Module
 
 CATALOGUE: dict[str, type[Module]] = {
@@ -54,9 +58,11 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        PolarizedSelfAttention,
         EfficientMultiScaleAttention,
         AttentionGate,
         PositionAttention,
+        CrissCrossAttention,
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
@@ -64,7 +70,9 @@ CATALOGUE: dict[str, type[Module]] = {
         ExternalAttention,
         DoubleAttention,
         EfficientAttention,
+        LambdaLayer,
         MultiHeadSelfAttention,
+        WindowAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
         SelectiveKernel,
@@ -85,6 +93,7 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "DoubleAttention",
     "DualAttentionHead",
     "EfficientAttention",
@@ -96,10 +105,12 @@ __all__ = [
     "GatherExcite",
     "GlobalContext",
     "HardAttention",
+    "LambdaLayer",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",
     "NonLocal",
     "PixelCorrelation",
+    "PolarizedSelfAttention",
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
@@ -112,6 +123,7 @@ __all__ = [
     "SplitAttention",
     "SqueezeExcitation",
     "TripletAttention",
+    "WindowAttention",
     "diversity_penalty",
     "equivariance_loss",
 ]
