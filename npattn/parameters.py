@@ -18,6 +18,7 @@ __all__ = [
     "conv_norm_act_parameters",
     "conv_parameters",
     "he_normal",
+    "lecun_normal",
     "linear_parameters",
     "norm_buffers",
     "norm_parameters",
@@ -72,6 +73,15 @@ def he_normal(*shape: int, fan: str = "in") -> Parameter:
         return random.standard_normal(shape) / math.sqrt(fan_in(shape))
 
     return Parameter(shape, draw_backward, generic) if fan == "out" else Parameter(shape, draw, draw)
+
+
+def lecun_normal(*shape: int) -> Parameter:
+    """Weights from a normal distribution of variance 1 / fan-in (LeCun et al.: Efficient BackProp, 1998)."""
+
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw, draw)
 
 
 def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:

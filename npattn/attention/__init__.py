@@ -1,6 +1,7 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
 from npattn.attention.bam import BAM
+from npattn.attention.bottleneck import BottleneckAttention
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
@@ -62,6 +63,7 @@ CATALOGUE: dict[str, type[Module]] = {
         EfficientAttention,
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
+        BottleneckAttention,
         MultiScaleConcat,
         SelectiveKernel,
         SplitAttention,
@@ -76,6 +78,7 @@ __all__ = [
     "BAM",
     "CATALOGUE",
     "CBAM",
+    "BottleneckAttention",
     "CBAMChannelGate",
     "CBAMSpatialGate",
     "ChannelAttention",

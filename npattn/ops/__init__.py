@@ -34,6 +34,7 @@ from npattn.ops.masking import masked_attention
 from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize, z_score
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
+from npattn.ops.relative import relative_logits
 from npattn.ops.resizing import resize_bilinear, resize_nearest
 from npattn.ops.selecting import score, select, take, top
 from npattn.ops.weighting import softmax, softmin
@@ -73,6 +74,7 @@ __all__ = [
     "matmul",
     "max_pool",
     "overlap_average",
+    "relative_logits",
     "relu",
     "repeat",
     "resize_bilinear",
