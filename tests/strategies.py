@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn.oracle.strategies import (
     bam_modules,
+    bottleneck_modules,
     cam_modules,
     cases,
     cbam_channel_modules,
@@ -50,6 +51,7 @@ __all__ = [
     "SYSTEMS",
     "arrange",
     "bam_modules",
+    "bottleneck_modules",
     "cam_modules",
     "cases",
     "cbam_channel_modules",
@@ -102,6 +104,7 @@ SMALL_MODULES = {
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
     "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
+    "bottleneck": npattn.BottleneckAttention(channels=4, feat_size=(3, 4), heads=2, head_dim=2, stride=2, bias=True),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
     "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -153,6 +153,10 @@ class BottleneckAttention(Module):
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the map, whose height and width are those of `feat_size` whatever others are asked for."""
         return {"x": (batch, self.channels, *self.feat_size)}
+
+    def for_size(self, height: int, width: int) -> BottleneckAttention:
+        """Return the system with vectors for the distances on maps of another size."""
+        return replace(self, feat_size=(height, width))
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the output."""

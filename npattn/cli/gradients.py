@@ -52,10 +52,10 @@ class SystemReport:
 
 def check_system(module: Module, size: tuple[int, int], seed: int) -> SystemReport:
     """Check one system's gradients, and time it."""
-    fitting = module
+    fitting = module.for_size(*size)
     if hasattr(module, "k"):  # no more positions can be chosen than there are
         changes: dict[str, Any] = {"k": min(module.k, math.prod(size))}
-        fitting = replace(module, **changes)
+        fitting = replace(fitting, **changes)
     params, inputs = photo_values(fitting, size, seed)
     with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
         reports = check_gradients(module, fitting, params, inputs, seed)
@@ -71,8 +71,9 @@ def check_gradients(
     A gradient counts as tested where one of the two sees more of it than zeros. Where all units of a layer are off in
     both, other parameters and maps of random numbers are tried in turn.
     """
+    cropped = module.for_size(*CROP_SIZE)
     reports = [
-        gradcheck(module, *photo_values(module, CROP_SIZE, seed), method="jacobian", allow_zero=True),
+        gradcheck(cropped, *photo_values(cropped, CROP_SIZE, seed), method="jacobian", allow_zero=True),
         gradcheck(fitting, params, inputs, method="adjoint", seed=seed, allow_zero=True),
     ]
     untested = set(reports[0].zeros) & set(reports[1].zeros)

@@ -14,6 +14,7 @@ import numpy as np
 from npattn.attention import (
     BAM,
     CBAM,
+    BottleneckAttention,
     CBAMChannelGate,
     CBAMSpatialGate,
     ChannelAttention,
@@ -210,6 +211,23 @@ def triplet_modules(training: bool = False) -> Modules:
     return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
 
 
+@st.composite
+def bottleneck_modules(draw: st.DrawFn) -> BottleneckAttention:
+    heads, stride = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2]))
+    sides = st.integers(stride, 5)
+    return BottleneckAttention(
+        channels=draw(channels),
+        feat_size=(draw(sides), draw(sides)),
+        out_channels=heads * draw(st.integers(1, 3)),
+        stride=stride,
+        heads=heads,
+        head_dim=draw(st.sampled_from([None, 1, 3])),
+        qk_ratio=draw(st.sampled_from([1.0, 0.5, 2])),
+        bias=draw(st.booleans()),
+        scale_pos_embed=draw(st.booleans()),
+    )
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -379,6 +397,7 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "linear": linear_modules,
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "sdpa": sdpa_modules,
+    "bottleneck": bottleneck_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "sk": lambda: sk_modules() | sk_modules(training=True),
     "split": lambda: split_modules() | split_modules(training=True),

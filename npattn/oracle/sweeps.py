@@ -117,6 +117,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "logsumexp": True,
         },
     ],
+    "bottleneck": [
+        *({"stride": 2}, {"heads": 1}, {"heads": 8}, {"head_dim": 1}, {"head_dim": 33}, {"out_channels": 32}),
+        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 0.5}),
+    ],
     "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
         *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
@@ -246,6 +250,8 @@ class Sweep:
     def fitted(self, module: Module, shape: Shape) -> Module:
         """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""
         _, channels, height, width = shape
+        if self.free and "feat_size" not in self.fixed:
+            module = module.for_size(height, width)
         if not self.free:
             return fit(replace(module, **self.fixed), None, height * width, self.fixed)
         try:

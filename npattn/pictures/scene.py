@@ -76,6 +76,7 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
         changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
         module = replace(module, **changes)
+    module = module.for_size(*(size or DRAWN_SIZE))
     inputs = photo_inputs(module, size or DRAWN_SIZE, seed)
     x = next(iter(inputs.values()))
     params = module.init(seed, generic=True)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from npattn import (
     CBAM,
+    BottleneckAttention,
     EfficientChannelAttention,
     GlobalContext,
     NonLocal,
@@ -34,6 +35,7 @@ TIMM = {
     "skresnet18": ({}, 8),
     "skresnet50": ({}, 16),
     "skresnext50_32x4d": ({}, 16),
+    "botnet26t_256": ({}, 3),
     "resnest14d": ({}, 4),
     "resnest50d_4s2x40d": ({}, 16),
     "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
@@ -274,3 +276,35 @@ def test_split_attention_is_timms(options, seed):
 def test_timms_split_attention_is_ours_by_default_but_for_the_norms(channels):
     block = timm_layers().SplitAttn(channels)
     assert_witnessed(SplitAttention(channels, batch_norm=False), draw(block), block.state_dict())
+
+
+looks = st.fixed_dictionaries(
+    {
+        "channels": st.sampled_from([3, 8, 20]),
+        "feat_size": st.tuples(st.integers(2, 5), st.integers(2, 5)),
+        "out_channels": st.sampled_from([None, 12]),
+        "stride": st.sampled_from([1, 2]),
+        "heads": st.sampled_from([1, 2, 4]),
+        "head_dim": st.sampled_from([None, 3]),
+        "qk_ratio": st.sampled_from([0.5, 1.0, 2.0]),
+        "bias": st.booleans(),
+        "scale_pos_embed": st.booleans(),
+    }
+)
+
+
+@given(looks.filter(lambda options: (options["out_channels"] or options["channels"]) % options["heads"] == 0), seeds)
+@settings(max_examples=25)
+def test_bottleneck_attention_is_timms(options, seed):
+    given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
+    given |= {"qkv_bias": "bias"} | {name: name for name in ("feat_size", "stride", "qk_ratio", "scale_pos_embed")}
+    block = timm_layers().BottleneckAttn(**{theirs: options[ours] for theirs, ours in given.items()})
+    module, state = BottleneckAttention(**options), draw(block, seed).state_dict()
+    assert list(module.parameter_shapes()) == list(state)
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24, 312])
+def test_timms_bottleneck_attention_is_ours_by_default(channels):
+    block = timm_layers().BottleneckAttn(channels, feat_size=(4, 5))
+    assert_witnessed(BottleneckAttention(channels, (4, 5)), draw(block), block.state_dict())

@@ -50,6 +50,7 @@ SHAPES = {
     "non-local": (1, 512, 64, 64),
     "mhsa": (1, 256, 48, 48),
     "sdpa": (1, 64, 2048, 2048),
+    "bottleneck": (8, 512, 14, 14),
     "multi-scale": (2, 512, 33, 33),
     "sk": (8, 256, 28, 28),
     "split": (8, 256, 28, 28),
@@ -67,6 +68,7 @@ OWN_OPTIONS = {
     "double": {"hidden": 64, "maps": 64},
     "linear": {"key_channels": 64, "value_channels": 64},
     "ge": {"extra_params": False, "extent": 2},
+    "bottleneck": {"heads": 4, "head_dim": None},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
@@ -77,7 +79,8 @@ OWN_OPTIONS = {
 
 
 def make_module(key, shape=None):
-    return enlarged(npattn.CATALOGUE[key].example(), (shape or shape_of(key))[1])
+    _, channels, *size = shape or shape_of(key)
+    return enlarged(npattn.CATALOGUE[key].example().for_size(*size), channels)
 
 
 def enlarged(module, channels):

@@ -112,6 +112,13 @@ def multi_head(_, channels, height, width):
     return layers + 2 * product, 2 * layers + 5 * product
 
 
+def bottleneck_attention(module, channels, height, width):
+    n, (queries, _, values) = height * width, module.sizes
+    layers, offsets = 2 * n * channels * sum(module.sizes), 2 * n * queries * (height + width)
+    forward, backward = (2 * n * n * (times * queries + more * values) for times, more in ((1, 1), (3, 2)))
+    return layers + offsets + forward, 2 * (layers + offsets) + backward
+
+
 def dual(module, channels, height, width):
     n, narrow = height * width, max(1, channels // 4)
     kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
@@ -171,6 +178,7 @@ PRODUCTS = {
     "linear": distributing,
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
+    "bottleneck": bottleneck_attention,
     "multi-scale": multi_scale,
     "sk": selective_kernel,
     "split": split_attention,

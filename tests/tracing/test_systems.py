@@ -20,6 +20,7 @@ WHOLE = {
     "coordinate": {"training": True},
     "danet": {"training": True, "size": (7, 6)},
     "external": {"training": True},
+    "bottleneck": {"stride": 2},
     "multi-scale": {"training": True},
     "triplet": {"training": True},
     "non-local": {"training": True, "subsample": True},

@@ -21,6 +21,7 @@ from npattn.oracle.mistakes import (
     pooling,
     precision,
     products,
+    relative,
     resizing,
     selecting,
     several_steps,
@@ -51,7 +52,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering),
+    *(linear_attention, sum_normalize, gathering, relative),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

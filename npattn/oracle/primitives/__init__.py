@@ -26,7 +26,15 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
             windows.OverlapAverage,
             maps.Relu,
         ),
-        *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
+        *(
+            products.RelativeLogits,
+            selecting.Repeat,
+            maps.ResizeBilinear,
+            layers.Score,
+            maps.Shift,
+            maps.Sigmoid,
+            maps.Silu,
+        ),
         *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
         *(windows.WindowAverage, maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
     )
