@@ -177,7 +177,7 @@ class BottleneckAttention(Module):
         """Refuse, besides, a map of another size than the vectors are for."""
         for x in inputs[:1]:
             check_map(self, "x", x)
-            if tuple(x.shape[2:]) != self.feat_size:
+            if x.shape[1] == self.channels and tuple(x.shape[2:]) != self.feat_size:
                 raise ValueError(
                     f"{self}: x has shape {x.shape}; expected a map of {' × '.join(map(str, self.feat_size))}, for "
                     f"which there are vectors of distances: resize the map, or set feat_size={tuple(x.shape[2:])}"
@@ -188,10 +188,9 @@ class BottleneckAttention(Module):
         """Make queries, keys and values, and attend by content and distance. The tags are the derivation's."""
         u, back_qkv = layers.conv(x, params, "qkv")                                                   # (1)
         parts, back_split = ops.split(u, self.sizes, axis=1)                                          # (2)
-        q, k, v = (a.reshape(len(x), self.heads, -1, *self.feat_size) for a in parts)
+        q, k, v = map(self.share, parts)
         r, back_relative = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)  # (3)
-        rows = (a.reshape(*a.shape[:3], -1) for a in (q, k, v))
-        (o, _), back_attention = ops.masked_attention(*rows, self.scale, bias=r)                      # (4)
+        (o, _), back_attention = ops.masked_attention(*map(flat, (q, k, v)), self.scale, bias=r)      # (4)
         y = o.reshape(parts[2].shape)
         if self.stride > 1:
             y, back_pool = halve(y)                                                                   # (5)
@@ -207,6 +206,10 @@ class BottleneckAttention(Module):
             return dx, grads_qkv | grads_relative
 
         return Pass(y, backward)
+
+    def share(self, a: Array) -> Array:
+        """Share channels out to the heads: (B, n d, H, W) to (B, n, d, H, W)."""
+        return a.reshape(len(a), self.heads, a.shape[1] // self.heads, *a.shape[2:])
 
     @property
     def relative_scale(self) -> float:
@@ -236,13 +239,18 @@ class BottleneckAttention(Module):
         self.check(params, x)
         which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, self.feat_size)
         u, _ = layers.conv(x, params, "qkv")
-        q, k = (a.reshape(len(x), self.heads, -1, *self.feat_size) for a in ops.split(u, self.sizes, axis=1)[0][:2])
+        q, k = map(self.share, ops.split(u, self.sizes, axis=1)[0][:2])
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        q, k = (self.scale * q).reshape(*q.shape[:3], -1), k.reshape(*k.shape[:3], -1)
         hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(q, k, which, softcap=None, bias=r, **hiding)
+        z, _, _ = masked_logits(flat(self.scale * q), flat(k), which, softcap=None, bias=r, **hiding)
         e, total, _ = exponentials_of_seen(z, None)
         return e / total
+
+
+def flat(a: Array) -> Array:
+    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
+    *lead, height, width = a.shape
+    return a.reshape(*lead, height * width)
 
 
 def check_stride(name: str, stride: int) -> None:

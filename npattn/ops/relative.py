@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from npattn.ops.attention import transpose
@@ -65,7 +67,8 @@ def relative_logits(q: Array, height_rel: Array, width_rel: Array, scale: float 
         dcolumns, dwidth_rel = back_columns(dz.sum(axis=-2).swapaxes(-2, -3))
         return scale * np.moveaxis(drows + dcolumns.swapaxes(-2, -3), -1, -3), dheight_rel, dwidth_rel
 
-    return z.reshape(*q.shape[:-3], q.shape[-2] * q.shape[-1], -1), backward
+    *lead, h, w, rows, columns = z.shape
+    return z.reshape(*lead, h * w, rows * columns), backward
 
 
 def offset_logits(q: Array, table: Array) -> tuple[Array, Backward]:
@@ -89,4 +92,5 @@ def offset_logits(q: Array, table: Array) -> tuple[Array, Backward]:
 
 def by_place(a: Array) -> Array:
     """Collect what stands at each place: (..., n, m, c) to (n, M, c), M being all that shares a place."""
-    return np.moveaxis(a, -3, 0).reshape(a.shape[-3], -1, a.shape[-1])
+    *lead, n, m, c = a.shape
+    return np.moveaxis(a, -3, 0).reshape(n, math.prod(lead) * m, c)

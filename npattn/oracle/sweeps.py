@@ -119,7 +119,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "bottleneck": [
         *({"stride": 2}, {"heads": 1}, {"heads": 8}, {"head_dim": 1}, {"head_dim": 33}, {"out_channels": 32}),
-        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 0.5}),
+        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
     ],
     "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
@@ -191,7 +191,7 @@ class Sweep:
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
         shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
-        return [recipe for shape in shapes for recipe in self.recipes_on(shape, kind)]
+        return list(dict.fromkeys(recipe for shape in shapes for recipe in self.recipes_on(shape, kind)))
 
     def of_own_sizes(self, own: list[tuple[tuple[int, int, int], dict[str, Any]]]) -> list[Recipe]:
         """List the cases of sizes that come with hyperparameters, as far as these go with those that stay."""
@@ -206,6 +206,8 @@ class Sweep:
         """List the cases of one kind on maps of a shape."""
         batch, _, height, width = shape
         module = self.fitted(self.module, shape)
+        if not self.shapes and module.for_size(height, width) != module:  # its own size is asked for
+            _, _, height, width = next(iter(module.input_shapes(batch, height, width).values()))
         if self.shapes:
             check_shape(module, shape)
         found: list[tuple[Module, str, dict[str, Any]]]
@@ -280,6 +282,9 @@ def check_shape(module: Module, shape: Shape) -> None:
     batch, channels, height, width = shape
     shapes = module.input_shapes(batch, height, width)
     if channels is not None and shape not in shapes.values() and getattr(module, "channels", None) != channels:
+        name, first = next(iter(shapes.items()))
+        raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
+    if module.for_size(height, width) != module:
         name, first = next(iter(shapes.items()))
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
     refused = refusal(Recipe(module, "", batch, height, width))
