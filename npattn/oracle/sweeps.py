@@ -318,7 +318,7 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes["k"] = min(given["k"], positions)
     if not channels:
         return replace(module, **{**changes, **fixed})
-    changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
+    changes[next(name for name in ("channels", "in_channels", "head_dim") if name in given)] = channels
     if "split_input" in given and channels % len(given["kernel_sizes"]):
         changes["split_input"] = False
     if "radix" in given and channels % given["radix"]:

@@ -18,13 +18,24 @@ from npattn.pictures.showing import enlarge, pixels_per_position, show, show_wei
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_forms", "draw_rows", "positions_of"]
+__all__ = [
+    "HIGHEST_LOGIT",
+    "draw_attention_maps",
+    "draw_branch_attention",
+    "draw_forms",
+    "draw_rows",
+    "positions_of",
+    "tie_keys",
+    "unit_features",
+]
 
 Pixels: TypeAlias = tuple[tuple[int, int], ...]
 """Rows and columns of pixels of the photograph."""
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
+JOINT = "in_proj_weight", "qkv.weight"
+"""What systems call one layer that makes queries, keys and values."""
 LAYERS = ("query_conv", "key_conv"), ("t", "p")
 """What systems call the layers that make queries and keys."""
 
@@ -76,10 +87,11 @@ def unit_features(channels: int, size: tuple[int, int]) -> Array:
 def tie_keys(module: Any, params: Params) -> dict[str, Array]:
     """Make the keys by the projection that makes the queries, and logits no higher than `HIGHEST_LOGIT`."""
     if hasattr(module, "heads"):
-        weight = params["in_proj_weight"].copy()
-        queries, keys, _ = np.split(weight, 3)
+        name = next(name for name in JOINT if name in params)
+        weight, rows = params[name].copy(), module.heads * module.head_channels
+        queries, keys = weight[:rows], weight[rows : 2 * rows]
         keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
-        return {**params, "in_proj_weight": weight}
+        return {**params, name: weight}
     query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
     weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
     scale = module.product_scale(1) if hasattr(module, "product_scale") else 1

@@ -68,7 +68,7 @@ OWN_OPTIONS = {
     "double": {"hidden": 64, "maps": 64},
     "linear": {"key_channels": 64, "value_channels": 64},
     "ge": {"extra_params": False, "extent": 2},
-    "bottleneck": {"heads": 4, "head_dim": None},
+    "bottleneck": {"heads": 4, "head_dim": None, "stride": 1},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
@@ -89,7 +89,7 @@ def enlarged(module, channels):
     if "inner" in fields:
         return dataclasses.replace(module, inner=enlarged(module.inner, channels))
     options = {name: value for name, value in OPTIONS.items() if name in fields} | OWN_OPTIONS.get(module.key, {})
-    name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
+    name = next(name for name in ("in_channels", "channels", "head_dim") if name in fields)
     return dataclasses.replace(module, **{name: channels}, **options)
 
 

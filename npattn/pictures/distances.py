@@ -1,0 +1,58 @@
+"""Attention by content and by distance: where pixels look by either, and by both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy
+from matplotlib.figure import SubFigure
+
+from npattn.pictures.attention_maps import draw_rows, positions_of, tie_keys, unit_features
+from npattn.pictures.scene import Scene
+from npattn.typing import Array, Params
+
+__all__ = ["CHANNELS", "draw_distances"]
+
+CHANNELS = 54
+"""Channels of features, and of queries and keys."""
+SMOOTHNESS = 4
+"""Positions over which the vectors of distances are smoothed, as training would make neighbours alike."""
+SPREAD = 2.5
+"""Standard deviation of the logits of distances."""
+
+
+def draw_distances(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look by what is there alone, by how far off it is alone, and by both.
+
+    Queries and keys are made by one projection, so that like looks at like; the vectors of distances are random, and
+    change slowly from one distance to the next.
+    """
+    changes: dict[str, Any] = {"channels": CHANNELS, "out_channels": None, "heads": 1, "head_dim": CHANNELS}
+    module = replace(scene.inner, **changes, bias=False, stride=1)
+    x = unit_features(CHANNELS, scene.size)
+    params = with_smooth_vectors(tie_keys(module, module.init(scene.seed)), scene.seed)
+    content = {name: 0 * value if name.startswith("pos_embed") else value for name, value in params.items()}
+    distance = {**params, "qkv.weight": params["qkv.weight"].copy()}
+    distance["qkv.weight"][CHANNELS : 2 * CHANNELS] = 0
+    figure.suptitle(
+        "where five pixels look by content alone, by distance alone and by both; queries and keys by one random "
+        "projection, vectors of distances random and smooth",
+        fontsize=10,
+    )
+    named = {"by content": content, "by distance": distance, "by both": params}
+    positions = positions_of(scene.pixels, scene.size)
+    rows = {name: module.attention_map(given, x, positions)[0, 0] for name, given in named.items()}
+    draw_rows(figure, rows, scene.size, scene.pixels)
+
+
+def with_smooth_vectors(params: Params, seed: int) -> dict[str, Array]:
+    """Draw vectors that change slowly from one distance to the next, and make logits of about `SPREAD`."""
+    random = np.random.RandomState([seed, 4])
+    changed = dict(params)
+    lengths = np.linalg.norm(params["qkv.weight"][:CHANNELS]) / np.sqrt(CHANNELS)  # of queries of unit features
+    for name in ("pos_embed.height_rel", "pos_embed.width_rel"):
+        vectors = scipy.ndimage.gaussian_filter1d(random.standard_normal(params[name].shape), SMOOTHNESS, axis=0)
+        changed[name] = vectors * (SPREAD / (np.sqrt(2) * vectors.std() * lengths))
+    return changed
