@@ -33,18 +33,22 @@ def draw_distances(figure: SubFigure, scene: Scene) -> None:
     module = replace(scene.inner, **changes, bias=False, stride=1)
     x = unit_features(CHANNELS, scene.size)
     params = with_smooth_vectors(tie_keys(module, module.init(scene.seed)), scene.seed)
-    content = {name: 0 * value if name.startswith("pos_embed") else value for name, value in params.items()}
-    distance = {**params, "qkv.weight": params["qkv.weight"].copy()}
-    distance["qkv.weight"][CHANNELS : 2 * CHANNELS] = 0
     figure.suptitle(
         "where five pixels look by content alone, by distance alone and by both; queries and keys by one random "
         "projection, vectors of distances random and smooth",
         fontsize=10,
     )
-    named = {"by content": content, "by distance": distance, "by both": params}
     positions = positions_of(scene.pixels, scene.size)
-    rows = {name: module.attention_map(given, x, positions)[0, 0] for name, given in named.items()}
+    rows = {name: module.attention_map(given, x, positions)[0, 0] for name, given in parts_and_whole(params).items()}
     draw_rows(figure, rows, scene.size, scene.pixels)
+
+
+def parts_and_whole(params: Params) -> dict[str, Params]:
+    """Return parameters with which a module looks by content alone, by distance alone, and by both."""
+    content = {name: 0 * value if name.startswith("pos_embed") else value for name, value in params.items()}
+    distance = {**params, "qkv.weight": params["qkv.weight"].copy()}
+    distance["qkv.weight"][CHANNELS : 2 * CHANNELS] = 0
+    return {"content": content, "distance": distance, "both": params}
 
 
 def with_smooth_vectors(params: Params, seed: int) -> dict[str, Array]:
