@@ -52,10 +52,10 @@ class SystemReport:
 
 def check_system(module: Module, size: tuple[int, int], seed: int) -> SystemReport:
     """Check one system's gradients, and time it."""
-    fitting = module.for_size(*size)
+    fitting = module
     if hasattr(module, "k"):  # no more positions can be chosen than there are
         changes: dict[str, Any] = {"k": min(module.k, math.prod(size))}
-        fitting = replace(fitting, **changes)
+        fitting = replace(module, **changes)
     params, inputs = photo_values(fitting, size, seed)
     with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
         reports = check_gradients(module, fitting, params, inputs, seed)

@@ -318,7 +318,8 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes["k"] = min(given["k"], positions)
     if not channels:
         return replace(module, **{**changes, **fixed})
-    changes[next(name for name in ("channels", "in_channels", "head_dim") if name in given)] = channels
+    names = [name for name in ("channels", "in_channels", "head_dim") if name in given]
+    changes |= dict.fromkeys(names[:1], channels)
     if "split_input" in given and channels % len(given["kernel_sizes"]):
         changes["split_input"] = False
     if "radix" in given and channels % given["radix"]:
