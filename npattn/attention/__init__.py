@@ -16,6 +16,7 @@ from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
+from npattn.attention.halo import HaloAttention
 from npattn.attention.hard import HardAttention
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
@@ -64,6 +65,7 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         ScaledDotProductAttention,
         BottleneckAttention,
+        HaloAttention,
         MultiScaleConcat,
         SelectiveKernel,
         SplitAttention,
@@ -92,6 +94,7 @@ __all__ = [
     "FlexibleSegmentation",
     "GatherExcite",
     "GlobalContext",
+    "HaloAttention",
     "HardAttention",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",

@@ -38,7 +38,14 @@ from npattn.ops.relative import relative_logits
 from npattn.ops.resizing import resize_bilinear, resize_nearest
 from npattn.ops.selecting import score, select, take, top
 from npattn.ops.weighting import softmax, softmin
-from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
+from npattn.ops.windowing import (
+    fold_windows,
+    overlap_average,
+    pad,
+    unfold_windows,
+    window_average,
+    window_starts,
+)
 
 __all__ = [
     "accumulate",
@@ -74,6 +81,7 @@ __all__ = [
     "matmul",
     "max_pool",
     "overlap_average",
+    "pad",
     "relative_logits",
     "relu",
     "repeat",

@@ -121,6 +121,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"stride": 2}, {"heads": 1}, {"heads": 8}, {"head_dim": 1}, {"head_dim": 33}, {"out_channels": 32}),
         *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
     ],
+    "halo": [
+        *({"stride": 2}, {"stride": 2, "avg_down": True}, {"heads": 1}, {"head_dim": 33}, {"out_channels": 32}),
+        *({"block_size": 1}, {"block_size": 3, "stride": 2}, {"halo_size": 0}, {"halo_size": 3, "block_size": 4}),
+        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
+    ],
     "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
         *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
@@ -206,8 +211,8 @@ class Sweep:
         """List the cases of one kind on maps of a shape."""
         batch, _, height, width = shape
         module = self.fitted(self.module, shape)
-        if not self.shapes and module.for_size(height, width) != module:  # its own size is asked for
-            _, _, height, width = next(iter(module.input_shapes(batch, height, width).values()))
+        if not self.shapes:
+            height, width = size_of_map(module, height, width)
         if self.shapes:
             check_shape(module, shape)
         found: list[tuple[Module, str, dict[str, Any]]]
@@ -277,6 +282,12 @@ def refusal(recipe: Recipe) -> ValueError | None:
     return None
 
 
+def size_of_map(module: Module, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of a map, of a module that has a size of its own, or wants multiples of something."""
+    shape = module.input_shapes(1, height, width).get("x", ())
+    return (shape[2], shape[3]) if len(shape) == 4 else (height, width)
+
+
 def check_shape(module: Module, shape: Shape) -> None:
     """Refuse a shape that a module doesn't take."""
     batch, channels, height, width = shape
@@ -284,9 +295,8 @@ def check_shape(module: Module, shape: Shape) -> None:
     if channels is not None and shape not in shapes.values() and getattr(module, "channels", None) != channels:
         name, first = next(iter(shapes.items()))
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
-    if module.for_size(height, width) != module:
-        name, first = next(iter(shapes.items()))
-        raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
+    if size_of_map(module, height, width) != (height, width):
+        raise ValueError(f"cases: shapes holds {shape}, but x of {module} has shape {shapes['x']}")
     refused = refusal(Recipe(module, "", batch, height, width))
     if refused is not None:
         raise ValueError(f"cases: shapes holds {shape}: {refused}")

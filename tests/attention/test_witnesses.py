@@ -12,6 +12,7 @@ from npattn import (
     BottleneckAttention,
     EfficientChannelAttention,
     GlobalContext,
+    HaloAttention,
     NonLocal,
     SelectiveKernel,
     SplitAttention,
@@ -36,6 +37,7 @@ TIMM = {
     "skresnet50": ({}, 16),
     "skresnext50_32x4d": ({}, 16),
     "botnet26t_256": ({}, 3),
+    "halonet26t": ({}, 3),
     "resnest14d": ({}, 4),
     "resnest50d_4s2x40d": ({}, 16),
     "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
@@ -64,6 +66,12 @@ cbams = st.fixed_dictionaries(OPTIONS | {"kernel_size": st.sampled_from([1, 3, 7
 def timm_layers():
     installed("timm")
     return importlib.import_module("timm.layers")
+
+
+def timm_block(file, name):
+    """A block that timm's layers have, but do not export."""
+    timm_layers()
+    return getattr(importlib.import_module(f"timm.layers.{file}"), name)
 
 
 def attentions(model):
@@ -298,7 +306,7 @@ looks = st.fixed_dictionaries(
 def test_bottleneck_attention_is_timms(options, seed):
     given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
     given |= {"qkv_bias": "bias"} | {name: name for name in ("feat_size", "stride", "qk_ratio", "scale_pos_embed")}
-    block = timm_layers().BottleneckAttn(**{theirs: options[ours] for theirs, ours in given.items()})
+    block = timm_block("bottleneck_attn", "BottleneckAttn")(**{theirs: options[ours] for theirs, ours in given.items()})
     module, state = BottleneckAttention(**options), draw(block, seed).state_dict()
     assert list(module.parameter_shapes()) == list(state)
     assert_witnessed(module, block, state, seed=seed)
@@ -306,5 +314,43 @@ def test_bottleneck_attention_is_timms(options, seed):
 
 @pytest.mark.parametrize("channels", [8, 64, 24, 312])
 def test_timms_bottleneck_attention_is_ours_by_default(channels):
-    block = timm_layers().BottleneckAttn(channels, feat_size=(4, 5))
+    block = timm_block("bottleneck_attn", "BottleneckAttn")(channels, feat_size=(4, 5))
     assert_witnessed(BottleneckAttention(channels, (4, 5)), draw(block), block.state_dict())
+
+
+local_looks = st.fixed_dictionaries(
+    {
+        "channels": st.sampled_from([3, 8, 20]),
+        "out_channels": st.sampled_from([None, 12]),
+        "stride": st.sampled_from([1, 2]),
+        "heads": st.sampled_from([1, 2, 4]),
+        "head_dim": st.sampled_from([None, 3]),
+        "block_size": st.integers(2, 4),
+        "halo_size": st.integers(0, 3),
+        "qk_ratio": st.sampled_from([0.5, 1.0, 2.0]),
+        "bias": st.booleans(),
+        "avg_down": st.booleans(),
+        "scale_pos_embed": st.booleans(),
+    }
+)
+
+
+@given(
+    local_looks.filter(lambda options: (options["out_channels"] or options["channels"]) % options["heads"] == 0), seeds
+)
+@settings(max_examples=25)
+def test_halo_attention_is_timms(options, seed):
+    given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
+    given |= {"qkv_bias": "bias"} | {
+        name: name for name in ("stride", "block_size", "halo_size", "qk_ratio", "avg_down", "scale_pos_embed")
+    }
+    block = timm_block("halo_attn", "HaloAttn")(**{theirs: options[ours] for theirs, ours in given.items()})
+    module, state = HaloAttention(**options), draw(block, seed).state_dict()
+    assert list(module.parameter_shapes()) == list(state)
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24])
+def test_timms_halo_attention_is_ours_by_default(channels):
+    block = timm_block("halo_attn", "HaloAttn")(channels)
+    assert_witnessed(HaloAttention(channels), draw(block), block.state_dict())

@@ -10,6 +10,7 @@ from npattn import (
     BottleneckAttention,
     EfficientChannelAttention,
     GlobalContext,
+    HaloAttention,
     NonLocal,
     SelectiveKernel,
     SplitAttention,
@@ -50,6 +51,7 @@ def is_attention(block):
         "SelectiveKernel",
         "SplitAttn",
         "BottleneckAttn",
+        "HaloAttn",
     }
     return type(block).__name__ in kinds
 
@@ -68,6 +70,7 @@ def counterpart(block, channels, training=False):
         "SelectiveKernel": lambda: selective_kernel(block, training),
         "SplitAttn": lambda: split_attention(block, training),
         "BottleneckAttn": lambda: bottleneck_attention(block),
+        "HaloAttn": lambda: halo_attention(block),
     }
     return makers.get(type(block).__name__, lambda: SqueezeExcitation(**excitation(block)))()
 
@@ -134,6 +137,23 @@ def bottleneck_attention(block):
         heads=block.num_heads,
         head_dim=block.dim_head_qk,
         bias=block.qkv.bias is not None,
+        scale_pos_embed=block.scale_pos_embed,
+    )
+
+
+def halo_attention(block):
+    """Ours with what timm's block has."""
+    averages = hasattr(block.pool, "stride")
+    return HaloAttention(
+        block.q.in_channels,
+        block.dim_out_v,
+        stride=block.pool.stride if averages else block.block_stride,
+        heads=block.num_heads,
+        head_dim=block.dim_head_qk,
+        block_size=block.block_size,
+        halo_size=block.halo_size,
+        bias=block.q.bias is not None,
+        avg_down=averages,
         scale_pos_embed=block.scale_pos_embed,
     )
 

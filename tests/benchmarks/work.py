@@ -119,6 +119,15 @@ def bottleneck_attention(module, channels, height, width):
     return layers + offsets + forward, 2 * (layers + offsets) + backward
 
 
+def halo_attention(module, channels, height, width):
+    n, seen, queries = height * width, module.window**2, module.heads * module.head_channels
+    asked = n // module.query_stride**2
+    layers = 2 * channels * (asked * queries + n * (queries + module.width))
+    offsets = 4 * asked * queries * module.window
+    forward, backward = (2 * asked * seen * (times * queries + more * module.width) for times, more in ((1, 1), (3, 2)))
+    return layers + offsets + forward, 2 * (layers + offsets) + backward
+
+
 def dual(module, channels, height, width):
     n, narrow = height * width, max(1, channels // 4)
     kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
@@ -179,6 +188,7 @@ PRODUCTS = {
     "mhsa": multi_head,
     "sdpa": scaled_dot_product,
     "bottleneck": bottleneck_attention,
+    "halo": halo_attention,
     "multi-scale": multi_scale,
     "sk": selective_kernel,
     "split": split_attention,

@@ -91,6 +91,7 @@ CASES = [
     ),
     (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
     (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
+    *((ops.pad, shaped((2, 1, 2, 3)), {"margin": margin}, 0) for margin in (0, 2)),
     *(
         (ops.relative_logits, shaped(queries, (rows, 3), (columns, 3)), {"scale": scale}, 1e-13)
         for queries, rows, columns, scale in (

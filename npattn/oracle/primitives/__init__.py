@@ -24,6 +24,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
             products.Matmul,
             maps.MaxPool,
             windows.OverlapAverage,
+            windows.Pad,
             maps.Relu,
         ),
         *(
