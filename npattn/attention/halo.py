@@ -153,7 +153,7 @@ class HaloAttention(Module):
         return self.scale if self.scale_pos_embed else 1.0
 
     @property
-    def window(self) -> int:
+    def win_size(self) -> int:
         """Rows and columns that a block sees, b + 2h."""
         return self.block_size + 2 * self.halo_size
 
@@ -184,7 +184,7 @@ class HaloAttention(Module):
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the convolutions, and the vectors of distances."""
-        queries, distances = self.heads * self.head_channels, 2 * self.window - 1
+        queries, distances = self.heads * self.head_channels, 2 * self.win_size - 1
         declared: dict[str, Parameter] = {}
         for name, out in (("q", queries), ("kv", queries + self.width)):
             declared |= layers.conv_parameters(name, out, self.channels, bias=False, initial=lecun_normal)
@@ -209,7 +209,7 @@ class HaloAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Cut queries into blocks, keys and values into windows; attend. The tags are the derivation's."""
-        heads, block, window, halo = self.heads, self.query_block, self.window, self.halo_size
+        heads, block, window, halo = self.heads, self.query_block, self.win_size, self.halo_size
         t, back_query = layers.conv(x, params, "q", stride=self.query_stride)                         # (1)
         q, back_blocks = ops.unfold_windows(t, block, block)                                          # (2)
         q = by_blocks(q, heads)
@@ -268,7 +268,7 @@ class HaloAttention(Module):
             If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the queries.
         """
         self.check(params, x)
-        block, halo, window = self.query_block, self.halo_size, self.window
+        block, halo, window = self.query_block, self.halo_size, self.win_size
         t, _ = layers.conv(x, params, "q", stride=self.query_stride)
         which = range(t.shape[2] * t.shape[3]) if rows is None else check_positions(
             f"{self}.attention_map", rows, t.shape[2:]

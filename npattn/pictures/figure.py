@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
-from npattn.attention import BottleneckAttention, NonLocal
+from npattn.attention import BottleneckAttention, HaloAttention, NonLocal
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
 from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
@@ -16,7 +16,7 @@ from npattn.pictures.change import draw_change
 from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
 from npattn.pictures.directions import draw_directions
-from npattn.pictures.distances import draw_distances
+from npattn.pictures.distances import draw_distances, draw_halos
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
@@ -119,6 +119,8 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_forms, 4.6))
     elif isinstance(inner, BottleneckAttention):
         panels.append((draw_distances, 6.8))
+    elif isinstance(inner, HaloAttention):
+        panels.append((draw_halos, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

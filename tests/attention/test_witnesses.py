@@ -286,6 +286,11 @@ def test_timms_split_attention_is_ours_by_default_but_for_the_norms(channels):
     assert_witnessed(SplitAttention(channels, batch_norm=False), draw(block), block.state_dict())
 
 
+def shares_channels(options):
+    """Whether the heads can share the channels of the output."""
+    return (options["out_channels"] or options["channels"]) % options["heads"] == 0
+
+
 looks = st.fixed_dictionaries(
     {
         "channels": st.sampled_from([3, 8, 20]),
@@ -301,7 +306,7 @@ looks = st.fixed_dictionaries(
 )
 
 
-@given(looks.filter(lambda options: (options["out_channels"] or options["channels"]) % options["heads"] == 0), seeds)
+@given(looks.filter(shares_channels), seeds)
 @settings(max_examples=25)
 def test_bottleneck_attention_is_timms(options, seed):
     given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}

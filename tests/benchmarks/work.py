@@ -120,10 +120,10 @@ def bottleneck_attention(module, channels, height, width):
 
 
 def halo_attention(module, channels, height, width):
-    n, seen, queries = height * width, module.window**2, module.heads * module.head_channels
+    n, seen, queries = height * width, module.win_size**2, module.heads * module.head_channels
     asked = n // module.query_stride**2
     layers = 2 * channels * (asked * queries + n * (queries + module.width))
-    offsets = 4 * asked * queries * module.window
+    offsets = 4 * asked * queries * module.win_size
     forward, backward = (2 * asked * seen * (times * queries + more * module.width) for times, more in ((1, 1), (3, 2)))
     return layers + offsets + forward, 2 * (layers + offsets) + backward
 
