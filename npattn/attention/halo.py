@@ -81,7 +81,7 @@ class HaloAttention(Module):
     References
     ----------
     Vaswani, Ramachandran, Srinivas, Parmar, Hechtman, Shlens: Scaling Local Self-Attention for Parameter Efficient
-    Visual Backbones, CVPR 2021, section 2.2.
+    Visual Backbones, CVPR 2021, section 2.
 
     Examples
     --------
