@@ -1,6 +1,7 @@
 """The attention systems, one file per paper, and the catalogue of them in reading order."""
 
 from npattn.attention.bam import BAM
+from npattn.attention.bottleneck import BottleneckAttention
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
@@ -16,6 +17,7 @@ from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
+from npattn.attention.halo import HaloAttention
 from npattn.attention.hard import HardAttention
 from npattn.attention.lambda_layer import LambdaLayer
 from npattn.attention.multi_head import MultiHeadSelfAttention
@@ -70,6 +72,8 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         WindowAttention,
         ScaledDotProductAttention,
+        BottleneckAttention,
+        HaloAttention,
         MultiScaleConcat,
         SelectiveKernel,
         SplitAttention,
@@ -84,6 +88,7 @@ __all__ = [
     "BAM",
     "CATALOGUE",
     "CBAM",
+    "BottleneckAttention",
     "CBAMChannelGate",
     "CBAMSpatialGate",
     "ChannelAttention",
@@ -98,6 +103,7 @@ __all__ = [
     "FlexibleSegmentation",
     "GatherExcite",
     "GlobalContext",
+    "HaloAttention",
     "HardAttention",
     "LambdaLayer",
     "MultiHeadSelfAttention",
