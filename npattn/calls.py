@@ -79,9 +79,11 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     expected = module.expected_shapes(inputs)
     for name, x in zip(declared, inputs, strict=True):
         if tuple(x.shape) != tuple(expected[name]):
+            # A map of a size that is a hyperparameter.
+            other_channels = x is inputs[0] and x.ndim == 4 and x.shape[1] != expected[name][1]
             raise ValueError(
                 f"{module}: {name} has shape {x.shape}; expected {expected[name]}"
-                + (channel_hint(name, x.shape, expected[name]) if is_map(declared[name]) else "")
+                + (channel_hint(name, x.shape, expected[name]) if is_map(declared[name]) or other_channels else "")
             )
 
 

@@ -199,7 +199,8 @@ def pair(default: Any = REQUIRED) -> Any:
 
     def check(system: str, name: str, value: Any) -> tuple[int, int]:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"{system}: {name}={value!r}; expected None or a pair (height, width)")
+            either = "None or " if default is None else ""
+            raise ValueError(f"{system}: {name}={value!r}; expected {either}a pair (height, width)")
         height, width = value
         require_integers(system, **{f"{name}[0]": height, f"{name}[1]": width})
         return height, width

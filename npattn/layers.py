@@ -50,6 +50,7 @@ __all__ = [
     "linear",
     "linear_parameters",
     "merge",
+    "relative_logits",
     "scale",
     "score",
     "submodule",
@@ -204,6 +205,33 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
     array([[3., 3., 3.]])
     """
     return named(ops.score, v, params, [f"{name}.weight", f"{name}.bias"])
+
+
+def relative_logits(
+    q: Array, params: Params, name: str, *, scale: float = 1.0
+) -> tuple[Array, Backward]:
+    """Multiply queries, (..., d, h, w), with the vectors of all keys' offsets, as `ops.relative_logits`.
+
+    Parameters
+    ----------
+    q, params, name
+        The vectors are ``name.height_rel``, (2K - 1, d), and ``name.width_rel``, (2L - 1, d).
+    scale : float, default 1
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"pos.height_rel": np.array([[0.0]]), "pos.width_rel": np.array([[2.0], [3.0], [4.0]])}
+    >>> z, backward = relative_logits(np.array([[[1.0, 10.0]]]), params, "pos")
+    >>> z
+    array([[ 3.,  4.],
+           [20., 30.]])
+    >>> dq, grads = backward(z)
+    >>> grads["pos.width_rel"].ravel()
+    array([200., 303.,   4.])
+    """
+    logits = functools.partial(ops.relative_logits, scale=scale)
+    return named(logits, q, params, [f"{name}.height_rel", f"{name}.width_rel"])
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:

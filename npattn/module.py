@@ -196,6 +196,19 @@ class Module(metaclass=Constructor):
             )
         return {"x": (batch, channels, height, width)}
 
+    def for_size(self, height: int, width: int) -> Self:
+        """Return the system for maps of another size: itself, unless a hyperparameter of it says the size of its maps.
+
+        Parameters
+        ----------
+        height, width : int
+
+        Returns
+        -------
+        Module
+        """
+        return self
+
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs: ``"output"``, or ``"output.0"``, ``"output.1"``, … where there are several.
 

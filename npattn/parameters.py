@@ -18,6 +18,7 @@ __all__ = [
     "conv_norm_act_parameters",
     "conv_parameters",
     "he_normal",
+    "lecun_normal",
     "linear_parameters",
     "norm_buffers",
     "norm_parameters",
@@ -85,6 +86,15 @@ def normal(*shape: int, deviation: float) -> Parameter:
         return random.standard_normal(shape) / math.sqrt(fan_in(shape))
 
     return Parameter(shape, draw, generic)
+
+
+def lecun_normal(*shape: int) -> Parameter:
+    """Weights from a normal distribution of variance 1 / fan-in (LeCun et al.: Efficient BackProp, 1998)."""
+
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw, draw)
 
 
 def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:

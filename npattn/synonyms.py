@@ -12,7 +12,8 @@ SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
     "in_dim embed_dim d_model hidden_size width inp inc c ch chs c1 cin c_in f_l",
     "gating_channels": "f_g gate_channels g_channels",
-    "out_channels": "out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout c_out filters",
+    "out_channels": "out dim_out out_planes outplanes output_channels out_features out_dim oup ouc c2 cout "
+    "c_out filters",
     "reduction": "ratio r rd_ratio se_ratio squeeze squeeze_ratio squeeze_factor reduction_ratio "
     "reduction_rate reduction_factor reduce",
     "hidden": "hidden_channels hidden_dim c_m rd_channels squeeze_channels mid_channels mid bottleneck "
@@ -33,6 +34,7 @@ SYNONYMS = {
     "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",
     "groups": "g group num_group splits factor",
+    "head_dim": "dim_head d_head head_size head_channels",
     "heads": "nhead h num_attention_heads",
     "classes": "nclass nclasses ncls num_labels labels out_channels categories",
     "dilation": "rate dilation_rate dilation_val atrous_rate",

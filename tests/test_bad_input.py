@@ -538,7 +538,7 @@ def test_unknown_hyperparameter_is_refused_by_name(system):
 MEANT = {
     "channels": "in_channels in_planes inplanes planes dim in_dim embed_dim num_channels gate_channels c inp channel",
     "in_channels": "channels in_planes inplanes dim num_channels inp",
-    "out_channels": "out out_planes oup",
+    "out_channels": "out out_planes oup dim_out",
     "reduction": "ratio r rd_ratio squeeze reduction_ratio reduction_rate Ratio",
     "hidden": "rd_channels squeeze_channels hidden_channels mid_channels inter_channels F_int",
     "gating_channels": "F_g g_channels gate_channels",
@@ -557,6 +557,9 @@ MEANT = {
     "memory": "memory_units s",
     "scale": "use_scale",
     "groups": "num_groups n_groups g factor",
+    "head_dim": "dim_head",
+    "qk_ratio": "attn_ratio",
+    "feat_size": "feature_size",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",

@@ -2,6 +2,7 @@
 
 from npattn.attention.attention_gate import AttentionGate
 from npattn.attention.bam import BAM
+from npattn.attention.bottleneck import BottleneckAttention
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
@@ -18,6 +19,7 @@ from npattn.attention.flexible import FlexibleAttention
 from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
+from npattn.attention.halo import HaloAttention
 from npattn.attention.hard import HardAttention
 from npattn.attention.lambda_layer import LambdaLayer
 from npattn.attention.multi_head import MultiHeadSelfAttention
@@ -74,6 +76,8 @@ CATALOGUE: dict[str, type[Module]] = {
         MultiHeadSelfAttention,
         WindowAttention,
         ScaledDotProductAttention,
+        BottleneckAttention,
+        HaloAttention,
         MultiScaleConcat,
         SelectiveKernel,
         SplitAttention,
@@ -89,6 +93,7 @@ __all__ = [
     "CATALOGUE",
     "CBAM",
     "AttentionGate",
+    "BottleneckAttention",
     "CBAMChannelGate",
     "CBAMSpatialGate",
     "ChannelAttention",
@@ -104,6 +109,7 @@ __all__ = [
     "FlexibleSegmentation",
     "GatherExcite",
     "GlobalContext",
+    "HaloAttention",
     "HardAttention",
     "LambdaLayer",
     "MultiHeadSelfAttention",

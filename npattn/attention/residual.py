@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, ClassVar, cast
 
@@ -137,6 +137,10 @@ class Residual(Module):
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the inner system's inputs."""
         return self.inner.input_shapes(batch, height, width)
+
+    def for_size(self, height: int, width: int) -> Residual:
+        """Return a residual connection round the inner system for maps of another size."""
+        return replace(self, inner=self.inner.for_size(height, width))
 
     def expected_shapes(self, inputs: tuple[Any, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that the inner system's inputs have to have."""

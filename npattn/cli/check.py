@@ -63,9 +63,11 @@ def run_check(arguments: argparse.Namespace) -> int:
     found: list[SystemReport] = []
     for key, module in modules.items():
         progress(f"checking {key} ({len(found) + 1} of {len(modules)})")
-        found.append(check_system(module, arguments.size or checked_size(module), arguments.seed))
+        size = arguments.size or checked_size(module)
+        fitting = module.for_size(*size)
+        found.append(check_system(fitting, size, arguments.seed))
         progress("")
-        print_system(key, width, module, found[-1])
+        print_system(key, width, fitting, found[-1])
     print(verdict(found))
     return 0 if all(system.passed for system in found) else 1
 

@@ -115,8 +115,11 @@ def run_golden(arguments: argparse.Namespace) -> int:
         return run_suite(arguments)
     require_one_case(arguments)
     dtype, values = arguments.dtype or "float16", arguments.values or "generic"
-    module = configure(find_system(arguments.key, SYSTEMS).example(), arguments.fields)
     sizes: dict[str, Any] = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
+    example = find_system(arguments.key, SYSTEMS).example()
+    if arguments.height or arguments.width:
+        example = example.for_size(sizes["height"], sizes["width"])
+    module = configure(example, arguments.fields)
     check_sizes(module, **sizes)
     path = f"{arguments.key}-{dtype}.npz" if arguments.output is None else arguments.output
     with whole_file(path, force=arguments.force) as temporary:

@@ -106,11 +106,11 @@ def run_trace(arguments: argparse.Namespace) -> int:
     if arguments.small:
         if arguments.at:
             raise UsageError("--at is a pixel of the photograph, which --small leaves out; expected one of the two")
-        module = configure(shrink(example), arguments.fields)
         size = arguments.size or SMALL_SIZE
+        module = configure(shrink(example.for_size(*size)), arguments.fields)
     else:
-        module = configure(example, arguments.fields)
-        size = arguments.size or checked_size(module)
+        size = arguments.size or checked_size(configure(example, arguments.fields))
+        module = configure(example.for_size(*size), arguments.fields)
     check_sizes(module, 1, *size)
     select = select_position(size, arguments.at) if arguments.at else None
     params, inputs = (small_values if arguments.small else photo_values)(module, size, arguments.seed)
@@ -141,8 +141,9 @@ def write_page(example: Module, arguments: argparse.Namespace) -> int:
 
 def examples(example: Module, fields: Sequence[str], size: tuple[int, int] | None, seed: int) -> dict[str, Trace]:
     """Trace a system on the photograph and on paper, there and back, each by the heading that a page gives it."""
-    module = configure(example, fields)
-    small = configure(shrink(example), [field for field in fields if field.partition("=")[0] not in SMALL])
+    module = configure(example.for_size(*(size or PAIRED_SIZE)), fields)
+    on_paper = [field for field in fields if field.partition("=")[0] not in SMALL]
+    small = configure(shrink(example.for_size(*SMALL_SIZE)), on_paper)
     cases = [
         ("On the photograph", module, size or PAIRED_SIZE, False),
         ("On paper, a map of 2×2", small, SMALL_SIZE, True),

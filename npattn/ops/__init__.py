@@ -37,10 +37,18 @@ from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer
 from npattn.ops.partitioning import cyclic_shift, gather_relative, window_partition, window_reverse
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
+from npattn.ops.relative import relative_logits
 from npattn.ops.resizing import resize_bilinear, resize_nearest
 from npattn.ops.selecting import score, select, take, top
 from npattn.ops.weighting import softmax, softmin
-from npattn.ops.windowing import fold_windows, overlap_average, unfold_windows, window_average, window_starts
+from npattn.ops.windowing import (
+    fold_windows,
+    overlap_average,
+    pad,
+    unfold_windows,
+    window_average,
+    window_starts,
+)
 
 __all__ = [
     "accumulate",
@@ -80,6 +88,8 @@ __all__ = [
     "matmul",
     "max_pool",
     "overlap_average",
+    "pad",
+    "relative_logits",
     "relu",
     "repeat",
     "resize_bilinear",

@@ -11,6 +11,7 @@ __all__ = [
     "add_windows",
     "fold_windows",
     "overlap_average",
+    "pad",
     "unfold_windows",
     "window_average",
     "window_starts",
@@ -41,6 +42,42 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     """
     last = max(length - window, 0)
     return [*range(0, last, stride), last]
+
+
+@primitive
+def pad(x: Array, margin: int) -> tuple[Array, Backward]:
+    """Lay zeros round a map.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    margin : int
+        Rows and columns of zeros on every side.
+
+    Returns
+    -------
+    y : array, (B, C, H + 2 margin, W + 2 margin)
+    backward : callable
+        ``backward(dy)`` returns ``dx``: what comes to the zeros is dropped.
+
+    Examples
+    --------
+    >>> y, backward = pad(np.array([[[[5.0, 7.0]]]]), margin=1)
+    >>> y[0, 0]
+    array([[0., 0., 0., 0.],
+           [0., 5., 7., 0.],
+           [0., 0., 0., 0.]])
+    >>> backward(y)
+    array([[[[5., 7.]]]])
+    """
+    *lead, height, width = x.shape
+    y = np.zeros_like(x, shape=(*lead, height + 2 * margin, width + 2 * margin))
+    y[..., margin : margin + height, margin : margin + width] = x
+
+    def backward(dy):
+        return dy[..., margin : margin + height, margin : margin + width]
+
+    return y, backward
 
 
 @primitive

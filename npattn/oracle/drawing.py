@@ -18,8 +18,8 @@ __all__ = ["choose_params", "draw_case", "require_drawn"]
 
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
-MAX_CHOICES = 16
-"""Parameters that are drawn until no result is 0 throughout."""
+MAX_CHOICES, ENOUGH = 64, 16
+"""Parameters that are drawn until no result is 0 throughout; and until most are not."""
 NEXT = 2**20
 """From the seed of one draw to that of the next."""
 
@@ -79,6 +79,6 @@ def choose_params(module: Module, own: Own, format: Format, seed: int, **options
         with np.errstate(all="ignore"):
             found = named_results(module, draw_case(module, own, format, seed, choice=choice, **options))
         numbers.append(sum(not a.any() for a in found.values()))
-        if numbers[-1] == 0:
+        if numbers[-1] == 0 or (len(numbers) >= ENOUGH and min(numbers) < len(found) / 2):
             break
     return int(np.argmin(numbers))

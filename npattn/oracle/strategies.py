@@ -15,6 +15,7 @@ from npattn.attention import (
     BAM,
     CBAM,
     AttentionGate,
+    BottleneckAttention,
     CBAMChannelGate,
     CBAMSpatialGate,
     ChannelAttention,
@@ -30,6 +31,7 @@ from npattn.attention import (
     FlexibleSegmentation,
     GatherExcite,
     GlobalContext,
+    HaloAttention,
     HardAttention,
     LambdaLayer,
     MultiHeadSelfAttention,
@@ -266,6 +268,41 @@ def window_modules(draw: st.DrawFn) -> WindowAttention:
     return WindowAttention(heads * each, heads, window, shift, inner, draw(st.booleans()), mask_value)
 
 
+@st.composite
+def bottleneck_modules(draw: st.DrawFn) -> BottleneckAttention:
+    heads, stride = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2]))
+    sides = st.integers(stride, 5)
+    return BottleneckAttention(
+        channels=draw(channels),
+        feat_size=(draw(sides), draw(sides)),
+        out_channels=heads * draw(st.integers(1, 3)),
+        stride=stride,
+        heads=heads,
+        head_dim=draw(st.sampled_from([None, 1, 3])),
+        qk_ratio=draw(st.sampled_from([1.0, 0.5, 2])),
+        bias=draw(st.booleans()),
+        scale_pos_embed=draw(st.booleans()),
+    )
+
+
+@st.composite
+def halo_modules(draw: st.DrawFn) -> HaloAttention:
+    heads, stride, block = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2])), draw(st.integers(1, 4))
+    return HaloAttention(
+        channels=draw(channels),
+        out_channels=heads * draw(st.integers(1, 3)),
+        stride=stride,
+        heads=heads,
+        head_dim=draw(st.sampled_from([None, 1, 3])),
+        block_size=max(block, stride),
+        halo_size=draw(st.integers(0, 2)),
+        qk_ratio=draw(st.sampled_from([1.0, 0.5, 2])),
+        bias=draw(st.booleans()),
+        avg_down=draw(st.booleans()),
+        scale_pos_embed=draw(st.booleans()),
+    )
+
+
 def mhsa_modules(masked: bool = False) -> Modules:
     options = [st.booleans() if masked else st.just(False)] * 3
     return st.builds(
@@ -445,6 +482,8 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
     "window": window_modules,
     "sdpa": sdpa_modules,
+    "bottleneck": bottleneck_modules,
+    "halo": halo_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "sk": lambda: sk_modules() | sk_modules(training=True),
     "split": lambda: split_modules() | split_modules(training=True),

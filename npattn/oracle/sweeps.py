@@ -135,6 +135,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         *({"shift": 0}, {"shift": (0, 3)}, {"window": 1, "shift": 0}, {"window": (2, 5), "shift": 1}),
         *({"heads": 1}, {"head_channels": 3}, {"bias": False}, {"mask_value": -100}),
     ],
+    "bottleneck": [
+        *({"stride": 2}, {"heads": 1}, {"heads": 8}, {"head_dim": 1}, {"head_dim": 33}, {"out_channels": 32}),
+        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
+    ],
+    "halo": [
+        *({"stride": 2}, {"stride": 2, "avg_down": True}, {"heads": 1}, {"head_dim": 33}, {"out_channels": 32}),
+        *({"block_size": 1}, {"block_size": 3, "stride": 2}, {"halo_size": 0}, {"halo_size": 3, "block_size": 4}),
+        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
+    ],
     "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [
         *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
@@ -205,7 +214,7 @@ class Sweep:
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
         shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
-        return [recipe for shape in shapes for recipe in self.recipes_on(shape, kind)]
+        return list(dict.fromkeys(recipe for shape in shapes for recipe in self.recipes_on(shape, kind)))
 
     def of_own_sizes(self, own: list[tuple[tuple[int, int, int], dict[str, Any]]]) -> list[Recipe]:
         """List the cases of sizes that come with hyperparameters, as far as these go with those that stay."""
@@ -220,6 +229,8 @@ class Sweep:
         """List the cases of one kind on maps of a shape."""
         batch, _, height, width = shape
         module = self.fitted(self.module, shape)
+        if not self.shapes:
+            height, width = size_of_map(module, height, width)
         if self.shapes:
             check_shape(module, shape)
         found: list[tuple[Module, str, dict[str, Any]]]
@@ -264,6 +275,8 @@ class Sweep:
     def fitted(self, module: Module, shape: Shape) -> Module:
         """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""
         _, channels, height, width = shape
+        if self.free and "feat_size" not in self.fixed:
+            module = module.for_size(height, width)
         if not self.free:
             return fit(replace(module, **self.fixed), None, height * width, self.fixed)
         try:
@@ -287,6 +300,12 @@ def refusal(recipe: Recipe) -> ValueError | None:
     return None
 
 
+def size_of_map(module: Module, height: int, width: int) -> tuple[int, int]:
+    """Return the rows and columns of a map, of a module that has a size of its own, or wants multiples of something."""
+    shape = module.input_shapes(1, height, width).get("x", ())
+    return (shape[2], shape[3]) if len(shape) == 4 else (height, width)
+
+
 def check_shape(module: Module, shape: Shape) -> None:
     """Refuse a shape that a module doesn't take."""
     batch, channels, height, width = shape
@@ -294,6 +313,8 @@ def check_shape(module: Module, shape: Shape) -> None:
     if channels is not None and shape not in shapes.values() and getattr(module, "channels", None) != channels:
         name, first = next(iter(shapes.items()))
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
+    if size_of_map(module, height, width) != (height, width):
+        raise ValueError(f"cases: shapes holds {shape}, but x of {module} has shape {shapes['x']}")
     refused = refusal(Recipe(module, "", batch, height, width))
     if refused is not None:
         raise ValueError(f"cases: shapes holds {shape}: {refused}")
@@ -325,7 +346,8 @@ def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str
         changes["k"] = min(given["k"], positions)
     if not channels:
         return replace(module, **{**changes, **fixed})
-    changes |= {name: channels for name in ("channels", "in_channels", "head_dim") if name in given}
+    names = [name for name in ("channels", "in_channels", "head_dim") if name in given]
+    changes |= dict.fromkeys(names[:1], channels)
     if "split_input" in given and channels % len(given["kernel_sizes"]):
         changes["split_input"] = False
     if "radix" in given and channels % given["radix"]:

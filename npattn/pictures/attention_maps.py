@@ -37,6 +37,8 @@ HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
 HIGHEST_OF_ROW = 4
 """The same where it looks at few others."""
+JOINT = "in_proj_weight", "qkv.weight"
+"""What systems call one layer that makes queries, keys and values."""
 LAYERS = ("query_conv", "key_conv"), ("t", "p")
 """What systems call the layers that make queries and keys."""
 
@@ -112,10 +114,10 @@ def unit_features(channels: int, size: tuple[int, int]) -> Array:
 def tie_keys(module: Any, params: Params, highest: float = HIGHEST_LOGIT) -> dict[str, Array]:
     """Make the keys by the projection that makes the queries, and logits no higher than `highest`."""
     if hasattr(module, "heads"):
-        name = next(name for name in ("in_proj_weight", "qkv.weight") if name in params)
-        weight = params[name].copy()
-        queries, keys, _ = np.split(weight, 3)
-        keys[:] = queries * (highest / (module.scale * len(queries) / module.heads * queries.var()))
+        name = next(name for name in JOINT if name in params)
+        weight, each = params[name].copy(), module.head_channels or module.width
+        queries, keys = (weight[n * module.heads * each :][: module.heads * each] for n in (0, 1))
+        keys[:] = queries * (highest / (module.scale * each * queries.var()))
         return {**params, name: weight}
     query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
     weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]

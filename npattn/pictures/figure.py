@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
-from npattn.attention import CrissCrossAttention, NonLocal, PolarizedSelfAttention, WindowAttention
+from npattn.attention import (
+    BottleneckAttention,
+    CrissCrossAttention,
+    HaloAttention,
+    NonLocal,
+    PolarizedSelfAttention,
+    WindowAttention,
+)
 from npattn.module import Module
 from npattn.pictures.additive import draw_additive
 from npattn.pictures.affinity import draw_affinity
@@ -18,6 +25,7 @@ from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
 from npattn.pictures.crossing import draw_crossing
 from npattn.pictures.directions import draw_directions
+from npattn.pictures.distances import draw_distances, draw_halos
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
@@ -133,6 +141,10 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
         panels.append((draw_partition, 5.0))
     elif isinstance(inner, CrissCrossAttention):
         panels.append((draw_recurrence, 4.6))
+    elif isinstance(inner, BottleneckAttention):
+        panels.append((draw_distances, 6.8))
+    elif isinstance(inner, HaloAttention):
+        panels.append((draw_halos, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

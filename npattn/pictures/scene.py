@@ -25,6 +25,8 @@ __all__ = [
 
 DRAWN_SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
+COARSE_SIZE = 40, 60
+"""The same for systems that have a parameter for each distance between rows, and hold a number for each pair."""
 NUM_TOP = 100
 """Positions that top-k attention keeps."""
 LARGE_HYPERPARAMETERS = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}
@@ -79,7 +81,9 @@ def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tupl
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps
         changes: dict[str, Any] = {"in_channels": 128, "size": None, "training": False}
         module = replace(module, **changes)
-    inputs = photo_inputs(module, size or DRAWN_SIZE, seed)
+    size = size or (DRAWN_SIZE if module.for_size(*DRAWN_SIZE) == module else COARSE_SIZE)
+    module = module.for_size(*size)
+    inputs = photo_inputs(module, size, seed)
     x = next(iter(inputs.values()))
     params = module.init(seed, generic=True)
     params = telling_parameters(module, params, x)

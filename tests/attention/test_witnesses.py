@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from npattn import (
     CBAM,
+    BottleneckAttention,
     EfficientChannelAttention,
     GlobalContext,
+    HaloAttention,
     NonLocal,
     SelectiveKernel,
     SplitAttention,
@@ -34,6 +36,8 @@ TIMM = {
     "skresnet18": ({}, 8),
     "skresnet50": ({}, 16),
     "skresnext50_32x4d": ({}, 16),
+    "botnet26t_256": ({}, 3),
+    "halonet26t": ({}, 3),
     "resnest14d": ({}, 4),
     "resnest50d_4s2x40d": ({}, 16),
     "resnet18": ({"block_args": {"attn_layer": "cbam"}}, 8),
@@ -62,6 +66,12 @@ cbams = st.fixed_dictionaries(OPTIONS | {"kernel_size": st.sampled_from([1, 3, 7
 def timm_layers():
     installed("timm")
     return importlib.import_module("timm.layers")
+
+
+def timm_block(file, name):
+    """A block that timm's layers have, but do not export."""
+    timm_layers()
+    return getattr(importlib.import_module(f"timm.layers.{file}"), name)
 
 
 def attentions(model):
@@ -274,3 +284,78 @@ def test_split_attention_is_timms(options, seed):
 def test_timms_split_attention_is_ours_by_default_but_for_the_norms(channels):
     block = timm_layers().SplitAttn(channels)
     assert_witnessed(SplitAttention(channels, batch_norm=False), draw(block), block.state_dict())
+
+
+def shares_channels(options):
+    """Whether the heads can share the channels of the output."""
+    return (options["out_channels"] or options["channels"]) % options["heads"] == 0
+
+
+looks = st.fixed_dictionaries(
+    {
+        "channels": st.sampled_from([3, 8, 20]),
+        "feat_size": st.tuples(st.integers(2, 5), st.integers(2, 5)),
+        "out_channels": st.sampled_from([None, 12]),
+        "stride": st.sampled_from([1, 2]),
+        "heads": st.sampled_from([1, 2, 4]),
+        "head_dim": st.sampled_from([None, 3]),
+        "qk_ratio": st.sampled_from([0.5, 1.0, 2.0]),
+        "bias": st.booleans(),
+        "scale_pos_embed": st.booleans(),
+    }
+)
+
+
+@given(looks.filter(shares_channels), seeds)
+@settings(max_examples=25)
+def test_bottleneck_attention_is_timms(options, seed):
+    given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
+    given |= {"qkv_bias": "bias"} | {name: name for name in ("feat_size", "stride", "qk_ratio", "scale_pos_embed")}
+    block = timm_block("bottleneck_attn", "BottleneckAttn")(**{theirs: options[ours] for theirs, ours in given.items()})
+    module, state = BottleneckAttention(**options), draw(block, seed).state_dict()
+    assert list(module.parameter_shapes()) == list(state)
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24, 312])
+def test_timms_bottleneck_attention_is_ours_by_default(channels):
+    block = timm_block("bottleneck_attn", "BottleneckAttn")(channels, feat_size=(4, 5))
+    assert_witnessed(BottleneckAttention(channels, (4, 5)), draw(block), block.state_dict())
+
+
+local_looks = st.fixed_dictionaries(
+    {
+        "channels": st.sampled_from([3, 8, 20]),
+        "out_channels": st.sampled_from([None, 12]),
+        "stride": st.sampled_from([1, 2]),
+        "heads": st.sampled_from([1, 2, 4]),
+        "head_dim": st.sampled_from([None, 3]),
+        "block_size": st.integers(2, 4),
+        "halo_size": st.integers(0, 3),
+        "qk_ratio": st.sampled_from([0.5, 1.0, 2.0]),
+        "bias": st.booleans(),
+        "avg_down": st.booleans(),
+        "scale_pos_embed": st.booleans(),
+    }
+)
+
+
+@given(
+    local_looks.filter(lambda options: (options["out_channels"] or options["channels"]) % options["heads"] == 0), seeds
+)
+@settings(max_examples=25)
+def test_halo_attention_is_timms(options, seed):
+    given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
+    given |= {"qkv_bias": "bias"} | {
+        name: name for name in ("stride", "block_size", "halo_size", "qk_ratio", "avg_down", "scale_pos_embed")
+    }
+    block = timm_block("halo_attn", "HaloAttn")(**{theirs: options[ours] for theirs, ours in given.items()})
+    module, state = HaloAttention(**options), draw(block, seed).state_dict()
+    assert list(module.parameter_shapes()) == list(state)
+    assert_witnessed(module, block, state, seed=seed)
+
+
+@pytest.mark.parametrize("channels", [8, 64, 24])
+def test_timms_halo_attention_is_ours_by_default(channels):
+    block = timm_block("halo_attn", "HaloAttn")(channels)
+    assert_witnessed(HaloAttention(channels), draw(block), block.state_dict())

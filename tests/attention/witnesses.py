@@ -7,8 +7,10 @@ import pytest
 
 from npattn import (
     CBAM,
+    BottleneckAttention,
     EfficientChannelAttention,
     GlobalContext,
+    HaloAttention,
     NonLocal,
     SelectiveKernel,
     SplitAttention,
@@ -48,6 +50,8 @@ def is_attention(block):
         "NonLocalAttn",
         "SelectiveKernel",
         "SplitAttn",
+        "BottleneckAttn",
+        "HaloAttn",
     }
     return type(block).__name__ in kinds
 
@@ -65,6 +69,8 @@ def counterpart(block, channels, training=False):
         ),
         "SelectiveKernel": lambda: selective_kernel(block, training),
         "SplitAttn": lambda: split_attention(block, training),
+        "BottleneckAttn": lambda: bottleneck_attention(block),
+        "HaloAttn": lambda: halo_attention(block),
     }
     return makers.get(type(block).__name__, lambda: SqueezeExcitation(**excitation(block)))()
 
@@ -121,6 +127,37 @@ def split_attention(block, training=False):
     )
 
 
+def bottleneck_attention(block):
+    """Ours with what timm's block has."""
+    return BottleneckAttention(
+        block.qkv.in_channels,
+        (block.pos_embed.height, block.pos_embed.width),
+        block.dim_out_v,
+        stride=getattr(block.pool, "stride", 1),
+        heads=block.num_heads,
+        head_dim=block.dim_head_qk,
+        bias=block.qkv.bias is not None,
+        scale_pos_embed=block.scale_pos_embed,
+    )
+
+
+def halo_attention(block):
+    """Ours with what timm's block has."""
+    averages = hasattr(block.pool, "stride")
+    return HaloAttention(
+        block.q.in_channels,
+        block.dim_out_v,
+        stride=block.pool.stride if averages else block.block_stride,
+        heads=block.num_heads,
+        head_dim=block.dim_head_qk,
+        block_size=block.block_size,
+        halo_size=block.halo_size,
+        bias=block.q.bias is not None,
+        avg_down=averages,
+        scale_pos_embed=block.scale_pos_embed,
+    )
+
+
 def excitation(block):
     """The hyperparameters of two layers, whatever they are called."""
     first = layer_of(block, "fc1", "conv_reduce")
@@ -160,7 +197,7 @@ def assert_witnessed(module, block, state, prefix="", seed=0):
     params = module.from_state_dict(state, prefix)
     before = {name: value.copy() for name, value in params.items()}
     random = np.random.RandomState(seed)
-    x = random.standard_normal((3, module.channels, 4, 5))
+    x = random.standard_normal(module.input_shapes(3, 4, 5)["x"])
     [shape] = module.output_shapes(3, 4, 5).values()
     dy = random.standard_normal(shape)
     leaf = torch.tensor(x, requires_grad=True)

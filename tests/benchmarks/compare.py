@@ -53,6 +53,8 @@ SHAPES = {
     "window": (8, 96, 56, 56),
     "lambda": (8, 256, 16, 16),
     "sdpa": (1, 64, 2048, 2048),
+    "bottleneck": (8, 512, 14, 14),
+    "halo": (8, 256, 32, 32),
     "multi-scale": (2, 512, 33, 33),
     "sk": (8, 256, 28, 28),
     "split": (8, 256, 28, 28),
@@ -71,6 +73,8 @@ OWN_OPTIONS = {
     "double": {"hidden": 64, "maps": 64},
     "linear": {"key_channels": 64, "value_channels": 64},
     "ge": {"extra_params": False, "extent": 2},
+    "bottleneck": {"heads": 4, "head_dim": None, "stride": 1},
+    "halo": {"head_dim": None, "block_size": 8, "halo_size": 3, "stride": 1},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
@@ -83,7 +87,8 @@ OWN_OPTIONS = {
 
 
 def make_module(key, shape=None):
-    return enlarged(npattn.CATALOGUE[key].example(), (shape or shape_of(key))[1])
+    _, channels, *size = shape or shape_of(key)
+    return enlarged(npattn.CATALOGUE[key].example().for_size(*size), channels)
 
 
 def enlarged(module, channels):
@@ -92,7 +97,7 @@ def enlarged(module, channels):
     if "inner" in fields:
         return dataclasses.replace(module, inner=enlarged(module.inner, channels))
     options = {name: value for name, value in OPTIONS.items() if name in fields} | OWN_OPTIONS.get(module.key, {})
-    name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
+    name = next(name for name in ("in_channels", "channels", "head_dim") if name in fields)
     return dataclasses.replace(module, **{name: channels}, **options)
 
 

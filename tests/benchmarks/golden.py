@@ -61,7 +61,7 @@ def widened(module, channels):
     fields = {field.name for field in dataclasses.fields(module)}
     if "inner" in fields:
         return dataclasses.replace(module, inner=widened(module.inner, channels))
-    name = next(name for name in ("in_channels", "head_dim", "channels") if name in fields)
+    name = next(name for name in ("in_channels", "channels", "head_dim") if name in fields)
     return dataclasses.replace(module, **{name: channels})
 
 

@@ -151,6 +151,14 @@ def modules_of(key):
         "double": lambda: [npattn.DoubleAttention(channels=20, reduction=5)],
         "linear": lambda: [npattn.EfficientAttention(channels=20)],
         "mhsa": lambda: [npattn.MultiHeadSelfAttention(channels=24, heads=3)],
+        "bottleneck": lambda: [
+            npattn.BottleneckAttention(channels=12, feat_size=(7, 9), heads=3, stride=2, bias=True),
+            npattn.BottleneckAttention(channels=16, feat_size=(9, 9), head_dim=8, scale_pos_embed=True),
+        ],
+        "halo": lambda: [
+            npattn.HaloAttention(channels=12, heads=3, block_size=4, halo_size=1, stride=2, bias=True),
+            npattn.HaloAttention(channels=16, heads=2, block_size=3, halo_size=2, stride=2, scale_pos_embed=True),
+        ],
         "sk": lambda: [
             npattn.SelectiveKernel(in_channels=12, out_channels=8, split_input=False, hidden=5),
             npattn.SelectiveKernel(in_channels=12, kernel_sizes=(3, 5, 7), groups=2, hidden=5, training=True),
@@ -251,6 +259,14 @@ def held_out_cases(key):
         "mhsa": lambda: [
             npattn.MultiHeadSelfAttention(channels=24, heads=4),
             npattn.MultiHeadSelfAttention(channels=40, heads=5),
+        ],
+        "bottleneck": lambda: [
+            npattn.BottleneckAttention(channels=24, feat_size=(8, 6), heads=2, qk_ratio=0.5),
+            npattn.BottleneckAttention(channels=20, feat_size=(5, 13), out_channels=40, head_dim=6, stride=2),
+        ],
+        "halo": lambda: [
+            npattn.HaloAttention(channels=24, heads=2, block_size=4, halo_size=2, qk_ratio=0.5),
+            npattn.HaloAttention(channels=20, heads=4, out_channels=40, block_size=2, halo_size=3, stride=2),
         ],
         "sdpa": lambda: [
             npattn.ScaledDotProductAttention(**options)

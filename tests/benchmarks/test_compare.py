@@ -173,7 +173,7 @@ def test_work_of_a_batch_is_that_of_its_images(key):
     assert np.all(np.array(one)[:, 1] > size * 0.9)
 
 
-@pytest.mark.parametrize("key", ["pam", "cam", "danet", "mhsa", "pcm", "multi-scale", "sk", "split"])
+@pytest.mark.parametrize("key", ["pam", "cam", "danet", "mhsa", "pcm", "multi-scale", "sk", "split", "bottleneck"])
 def test_flops_forward_are_those_that_pytorch_counts(key, tiny, monkeypatch):
     """But for products that are symmetric, of which half are needed, and taps of kernels beyond the map."""
     torch = pytest.importorskip("torch")

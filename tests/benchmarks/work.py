@@ -147,6 +147,22 @@ def taps_of_axis(length, size):
     return sum(max(0, length - abs(way)) for way in range(-(size // 2), size // 2 + 1))
 
 
+def bottleneck_attention(module, channels, height, width):
+    n, (queries, _, values) = height * width, module.sizes
+    layers, offsets = 2 * n * channels * sum(module.sizes), 2 * n * queries * (height + width)
+    forward, backward = (2 * n * n * (times * queries + more * values) for times, more in ((1, 1), (3, 2)))
+    return layers + offsets + forward, 2 * (layers + offsets) + backward
+
+
+def halo_attention(module, channels, height, width):
+    n, seen, queries = height * width, module.win_size**2, module.heads * module.head_channels
+    asked = n // module.query_stride**2
+    layers = 2 * channels * (asked * queries + n * (queries + module.width))
+    offsets = 4 * asked * queries * module.win_size
+    forward, backward = (2 * asked * seen * (times * queries + more * module.width) for times, more in ((1, 1), (3, 2)))
+    return layers + offsets + forward, 2 * (layers + offsets) + backward
+
+
 def dual(module, channels, height, width):
     n, narrow = height * width, max(1, channels // 4)
     kernels = 2 * taps_inside((height, width), 1) * 2 * (channels * narrow + narrow**2)
@@ -227,6 +243,8 @@ PRODUCTS = {
     "window": window,
     "lambda": lambdas,
     "sdpa": scaled_dot_product,
+    "bottleneck": bottleneck_attention,
+    "halo": halo_attention,
     "multi-scale": multi_scale,
     "sk": selective_kernel,
     "split": split_attention,

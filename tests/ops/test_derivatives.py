@@ -97,6 +97,15 @@ CASES = [
     (ops.criss_cross_attention, shaped(*[(2, 3, 1, 1)] * 3), {}, 1e-12),
     (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
     (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
+    *((ops.pad, shaped((2, 1, 2, 3)), {"margin": margin}, 0) for margin in (0, 2)),
+    *(
+        (ops.relative_logits, shaped(queries, (rows, 3), (columns, 3)), {"scale": scale}, 1e-13)
+        for queries, rows, columns, scale in (
+            ((3, 2, 3), 3, 5, 1.0),
+            ((2, 2, 3, 2, 1), 7, 3, -0.3),
+            ((1, 3, 1, 1), 1, 1, 2.0),
+        )
+    ),
     *(
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED

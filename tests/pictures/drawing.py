@@ -19,12 +19,15 @@ COARSER = 50, 75
 
 def size_of(key):
     """Positions of the map that a system's picture is drawn from."""
-    return COARSER if CATALOGUE[key].example().pairs_positions else scene.DRAWN_SIZE
+    example = CATALOGUE[key].example()
+    if example.for_size(*COARSER) != example:
+        return scene.COARSE_SIZE
+    return COARSER if example.pairs_positions else scene.DRAWN_SIZE
 
 
 def results(key, height, width):
     """Run a system as the picture does: the features, and the pass."""
-    module = CATALOGUE[key].example()
+    module = CATALOGUE[key].example().for_size(height, width)
     inputs = features.photo_inputs(module, (height, width), SEED)
     x = next(iter(inputs.values()))
     params = scene.telling_parameters(module, module.init(SEED, generic=True), x)

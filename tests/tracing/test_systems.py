@@ -22,6 +22,8 @@ WHOLE = {
     "coordinate": {"training": True},
     "danet": {"training": True, "size": (7, 6)},
     "external": {"training": True},
+    "bottleneck": {"stride": 2},
+    "halo": {"stride": 2, "avg_down": True},
     "multi-scale": {"training": True},
     "triplet": {"training": True},
     "non-local": {"training": True, "subsample": True},

@@ -29,6 +29,7 @@ NUM_GRADIENTS = {
     "linear_attention": 3,
     "masked_attention": 5,
     "matmul": 2,
+    "relative_logits": 3,
     "score": 3,
     "select": 2,
     "shift": 2,

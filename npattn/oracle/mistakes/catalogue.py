@@ -25,6 +25,7 @@ from npattn.oracle.mistakes import (
     pooling,
     precision,
     products,
+    relative,
     resizing,
     selecting,
     several_steps,
@@ -55,7 +56,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized),
+    *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -9,7 +9,7 @@ from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
-AVERAGE, OVERLAP = "window_average", "overlap_average"
+AVERAGE, OVERLAP, PAD = "window_average", "overlap_average", "pad"
 
 
 def area(x, window, stride):
@@ -95,7 +95,30 @@ def by_all_windows(y, z, *windows):
     return y * windows_over(z, *windows) / positions(z)
 
 
+def margin_of(y, x, margin):
+    """Return how much of the map's edge the margin is, row by row and column by column."""
+    return [(0, 0), (0, 0), (margin, margin), (margin, margin)]
+
+
+def padded(mode):
+    """Fill the margin with numbers of the map, in one of NumPy's ways."""
+    return lambda y, x, margin: np.pad(x, margin_of(y, x, margin), mode=mode)
+
+
+def at_one_end(y, x, margin):
+    """Lay all zeros behind the map, none before it."""
+    return np.roll(y, (-margin, -margin), axis=(2, 3))
+
+
+def with_margin(x, margin):
+    return margin > 0
+
+
 ADDED = [
+    value(PAD, "the edge's numbers for zeros", padded("edge"), with_margin),
+    value(PAD, "wrapped round for zeros", padded("wrap"), with_margin),
+    value(PAD, "all zeros behind the map", at_one_end, with_margin),
+    gradient(PAD, 0, "dropped", dropped),
     value(AVERAGE, "the centre for the mean", at_centre, several),
     value(OVERLAP, "divided by the number of all windows", by_all_windows, overlaps),
 ]

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.fields import choice, integer
+from npattn.fields import choice, integer, number, pair
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
+from npattn.parameters import Parameter, lecun_normal
 from npattn.typing import Array, Params
 
 
@@ -153,6 +154,46 @@ class CrissCrossAttention(PrimitiveSystem):
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """Shape of what the positions gather."""
         return {"output": (batch, self.value_channels or self.channels, height, width)}
+
+
+@dataclass(frozen=True)
+class RelativeLogits(PrimitiveSystem):
+    """`ops.relative_logits`, whose map of queries has a size that is a hyperparameter, whatever others are asked for.
+
+    There are keys on a map that is larger by a margin on every side.
+    """
+
+    key: ClassVar = "ops.relative_logits"
+    primitive = staticmethod(ops.relative_logits)
+    options: ClassVar = ({"size": (1, 1)}, {"size": (5, 16)}, {"size": (8, 8)}, {"margin": 3}, {"scale": 1.0})
+
+    channels: int = integer(least=1, default=16)
+    size: tuple[int, int] = pair(default=(4, 6))
+    margin: int = integer(least=0, default=0)
+    scale: float = number(default=0.25)
+
+    @property
+    def keys(self) -> tuple[int, int]:
+        """Rows and columns of keys."""
+        height, width = self.size
+        return height + 2 * self.margin, width + 2 * self.margin
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the queries."""
+        return {"q": (batch, self.channels, *self.size)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the logits."""
+        return {"output": (batch, math.prod(self.size), math.prod(self.keys))}
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Declare the vectors of offsets."""
+        names = "height_rel", "width_rel"
+        return {n: lecun_normal(2 * keys - 1, self.channels) for n, keys in zip(names, self.keys, strict=True)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the scale."""
+        return {"scale": self.scale}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,26 @@ class UnfoldWindows(Windows):
 
 
 @dataclass(frozen=True)
+class Pad(PrimitiveSystem):
+    """`ops.pad`."""
+
+    key: ClassVar = "ops.pad"
+    primitive = staticmethod(ops.pad)
+    options: ClassVar = ({"margin": 0}, {"margin": 5})
+
+    channels: int = integer(least=1, default=16)
+    margin: int = integer(least=0, default=2)
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the larger map."""
+        return {"output": (batch, self.channels, height + 2 * self.margin, width + 2 * self.margin)}
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the margin."""
+        return {"margin": self.margin}
+
+
+@dataclass(frozen=True)
 class Laid(Windows):
     """Of windows that are laid over a map whose size is a hyperparameter, whatever height and width are asked for."""
 
