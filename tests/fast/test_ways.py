@@ -58,6 +58,9 @@ WAYS = {
     "add_windows_by_runs": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "conv_pointwise": cases(lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,)], bound=32),
     "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
+    "conv_group_by_group": cases(
+        lambda b, c, h, w: [(b, 2 * c + 6, h, w), (2 * w, c + 3, 3, 2), (2 * w,)], bound=64, padding=1, groups=2
+    ),
     "conv_in_tiles": cases(lambda b, c, h, w: [(b, c + 3, h + 2, w + 2), (w, c + 3, 3, 3), (w,)], bound=256, padding=1),
     "attention_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5),
     "attention_in_seen_blocks": cases(
@@ -151,7 +154,8 @@ def measure(primitive, arrays, options):
     if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
-        return "MIN_PARALLEL_SIZE", arrays[0].size * np.prod(arrays[1].shape[2:])
+        own = arrays[0].size // options.get("groups", 1)
+        return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
     constant = "MIN_UNCACHED_SIZE" if primitive is ops.score else "MIN_PARALLEL_SIZE"
     return constant, arrays[-1 if primitive is scatter else 0].size
 
