@@ -50,6 +50,7 @@ WAYS = {
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
+    "gather_average_by_shifts": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, extent=3),
     "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
