@@ -45,6 +45,8 @@ WAYS = {
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=64, groups=2),
+    "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
+    "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
