@@ -20,6 +20,7 @@ from npattn.fast import (
     products,
     resizing,
     selecting,
+    weighting,
     windowing,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "products",
     "resizing",
     "selecting",
+    "weighting",
     "windowing",
 ]

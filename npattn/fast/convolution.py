@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, cut_axis
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.im2col import conv_by_columns, conv_by_rows
+from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3
 from npattn.ops.convolution import conv2d, pair
@@ -49,14 +50,32 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
     rows, matrix = x.reshape(batch, channels, height * width), weight.reshape(weight.shape[:2])
     y = product(matrix, rows).reshape(batch, len(weight), height, width)
     if bias is not None:
-        y += bias[:, None, None]
+        add_bias(y, bias)
 
     def backward(dy):
         dz = dy.reshape(batch, len(weight), height * width)
         dweight = product(dz, rows.swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
-        return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
+
+
+def add_bias(y: Array, bias: Array) -> None:
+    """Add to every channel its bias, where it stands, on all cores."""
+
+    def add(block):
+        y[block] += bias[block[1], None, None]
+
+    parallel_for(add, blocks(y, 1) if is_large(y) else [(slice(None), slice(None))])
+
+
+def sum_by_channels(dy: Array) -> Array:
+    """Add up a gradient for every channel, on all cores where its rows are short enough to be added up in turn."""
+    if not is_large(dy) or dy.shape[2] * dy.shape[3] > MAX_ROW:
+        return dy.sum(axis=(0, 2, 3))
+    sums = np.empty_like(dy, shape=dy.shape[:2])
+    parallel_for(lambda block: np.einsum("bchw->bc", dy[block], out=sums[block]), blocks(dy, 1))
+    return sums.sum(axis=0)
 
 
 def suits_rows(
@@ -185,7 +204,7 @@ def conv_group_by_group(
         dx, dweight = np.empty_like(x, order="C"), np.empty_like(weight)
         for (some, to), back in zip(cut, backs, strict=True):
             dx[:, some], dweight[to], _ = back(dy[:, to])
-        return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return dx, dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
 
@@ -217,7 +236,7 @@ def by_convolution(
     if not finite:
         return conv2d.definition(*arguments, **options)
     if bias is not None:
-        y += bias[:, None, None]
+        add_bias(y, bias)
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -225,7 +244,7 @@ def by_convolution(
             finite = gradients is not None and are_finite(*gradients)
         if not finite:
             return conv2d.definition(*arguments, **options)[1](dy)
-        return *gradients, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return *gradients, None if bias is None else sum_by_channels(dy)
 
     return y, backward
 
