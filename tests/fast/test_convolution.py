@@ -119,7 +119,9 @@ def test_kernels_that_skip_or_see_a_channel_alone_follow_the_definition(change):
 
 
 @pytest.mark.parametrize("groups", [2, 3])
-@pytest.mark.parametrize(("kernel", "options"), [((3, 3), {"padding": 1}), ((1, 5), {"padding": (0, 4), "dilation": 2})])
+@pytest.mark.parametrize(
+    ("kernel", "options"), [((3, 3), {"padding": 1}), ((1, 5), {"padding": (0, 4), "dilation": 2})]
+)
 @pytest.mark.parametrize("bias", [False, True])
 def test_groups_see_their_own_channels(groups, kernel, options, bias, tiles):
     arrays = [single(2, 6 * groups, 9, 8), single(7 * groups, 6, *kernel, seed=1), *[single(7 * groups, seed=2)] * bias]

@@ -16,6 +16,7 @@ SPREADS = {
     "columns": lambda b, c, h, w: (b, c, 1, w),
     "images": lambda b, c, h, w: (b,),
     "channels of all images": lambda b, c, h, w: (1, c, 1, 1),
+    "positions of all images": lambda b, c, h, w: (1, 1, h, w),
     "one number": lambda b, c, h, w: (1,),
     "no axis": lambda b, c, h, w: (),
     "everything": lambda b, c, h, w: (b, c, h, w),

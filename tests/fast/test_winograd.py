@@ -132,7 +132,8 @@ def test_small_maps_are_taken_together_and_do_not_see_each_other(case, batch, to
 
 
 def test_no_more_maps_are_taken_together_than_fit_the_cache():
-    with patched("MAX_PRODUCT_BLOCKS", 2), patched("CACHED", 5 * 4 * 4 * 3):  # of 5 channels, 3×3 tiles and what follows
+    numbers = 5 * (3 + 1) * (3 + 1)  # of 5 channels, 3×3 tiles and what follows them
+    with patched("MAX_PRODUCT_BLOCKS", 2), patched("CACHED", 3 * numbers):
         assert winograd.images_together(12, 5, (6, 5)) == 3
         assert winograd.images_together(12, 6, (6, 5)) == 2
 
