@@ -8,6 +8,7 @@ from npattn.oracle.mistakes import (
     batch_norm,
     choosing,
     convolution,
+    criss_cross,
     dropping,
     elementwise,
     energy,
@@ -15,9 +16,12 @@ from npattn.oracle.mistakes import (
     gating,
     joining,
     l2_normalize,
+    lambdas,
     linear_attention,
     masking,
+    partitioning,
     passes,
+    polarized,
     pooling,
     precision,
     products,
@@ -51,7 +55,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering),
+    *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""
