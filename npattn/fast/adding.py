@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
-from npattn.fast.elementwise import combine_in_blocks
+from npattn.fast.elementwise import add_up_in_blocks, combine_in_blocks
 from npattn.fast.threads import parallel_for
 from npattn.ops.adding import accumulate, add, shift
 from npattn.typing import Array, Backward
@@ -49,19 +49,12 @@ def accumulate_in_place(total: Array, gradient: Array) -> Array:
 def shift_block_by_block(x: Array, t: Array) -> tuple[Array, Backward]:
     """Add to blocks, and add up the gradients of blocks, on all cores."""
     term = t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
-    y, every, own = combine_in_blocks(np.add, x, term)
+    y, own = combine_in_blocks(np.add, x, term)
 
     def backward(dy):
-        if not own.startswith("a") or not is_large(dy, x, term):
-            return shift.definition(x, t)[1](dy)
-        # All that one element of t serves is in one block.
-        sums = np.empty_like(dy, shape=[n for n, m in zip(term.shape, x.shape, strict=True) if n == m])
-
-        def add_up(block):
-            to = tuple(part for part, letter in zip(block, every, strict=False) if letter in own)
-            np.einsum(f"{every}->{own}", dy[block], out=sums[to])
-
-        parallel_for(add_up, blocks(dy, axis=1 if own.startswith("ab") else 0))
-        return dy, sums.reshape(t.shape)
+        dt = None
+        if is_large(dy, x, term):
+            dt = add_up_in_blocks(dy, own, lambda block, subscripts, sums: np.einsum(subscripts, dy[block], out=sums))
+        return shift.definition(x, t)[1](dy) if dt is None else (dy, dt.reshape(t.shape))
 
     return y, backward

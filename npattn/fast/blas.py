@@ -101,7 +101,9 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     suitable = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
     if gemm is None or not suitable:
         return np.matmul(a, b, out=out)
-    if vector or inner == 1:
+    if inner == 1:
+        return np.multiply(a, b, out=out)
+    if vector:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
     if multiplications <= MAX_SMALL_BATCH:
         return multiply_in_parts(a, b, out)

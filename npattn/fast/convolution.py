@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.im2col import conv_by_columns, conv_by_rows
+from npattn.fast.pooling import MAX_ROW
+from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3
 from npattn.ops.convolution import conv2d, pair
 from npattn.ops.products import product
@@ -19,8 +22,10 @@ MIN_CHANNELS = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
 FAR = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
-MIN_WIDE, MIN_POSITIONS = 128, 2**11
+MIN_WIDE, MIN_POSITIONS = 128, 2**9
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
+MAX_LAID_APART = 1.25
+"""Positions of a map that is laid apart, to those of the map, up to which tiles still gain."""
 
 
 def is_pointwise(
@@ -45,14 +50,32 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
     rows, matrix = x.reshape(batch, channels, height * width), weight.reshape(weight.shape[:2])
     y = product(matrix, rows).reshape(batch, len(weight), height, width)
     if bias is not None:
-        y += bias[:, None, None]
+        add_bias(y, bias)
 
     def backward(dy):
         dz = dy.reshape(batch, len(weight), height * width)
         dweight = product(dz, rows.swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
-        return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
+
+
+def add_bias(y: Array, bias: Array) -> None:
+    """Add to every channel its bias, where it stands, on all cores."""
+
+    def add(block):
+        y[block] += bias[block[1], None, None]
+
+    parallel_for(add, blocks(y, 1) if is_large(y) else [(slice(None), slice(None))])
+
+
+def sum_by_channels(dy: Array) -> Array:
+    """Add up a gradient for every channel, on all cores where its rows are short enough to be added up in turn."""
+    if not is_large(dy) or dy.shape[2] * dy.shape[3] > MAX_ROW:
+        return dy.sum(axis=(0, 2, 3))
+    sums = np.empty_like(dy, shape=dy.shape[:2])
+    parallel_for(lambda block: np.einsum("bchw->bc", dy[block], out=sums[block]), blocks(dy, 1))
+    return sums.sum(axis=0)
 
 
 def suits_rows(
@@ -84,16 +107,106 @@ def suits_tiles(
     """Tell whether tiles are quicker. They cost a bit of precision: float64, taken for its digits, goes without."""
     above, beside = pair(padding)
     positions = (x.shape[2] + 2 * above - 2) * (x.shape[3] + 2 * beside - 2)
-    large = positions >= MIN_POSITIONS and min(weight.shape[:2]) >= MIN_WIDE and max(above, beside) <= 2
-    small_kernels = weight.shape[2:] == (3, 3) and pair(dilation) == (1, 1) and x.dtype == np.float32
+    near = pair(dilation) == (1, 1) and max(above, beside) <= 2
+    if not near and pair(dilation) == (above, beside):
+        positions = math.prod(x.shape[2:])
+        near = math.prod(map(length_apart, x.shape[2:], pair(dilation))) <= MAX_LAID_APART * positions
+    large = positions >= MIN_POSITIONS and min(weight.shape[:2]) >= MIN_WIDE
+    small_kernels = weight.shape[2:] == (3, 3) and near and x.dtype == np.float32
     return large and small_kernels and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
 
 
 @conv2d.faster(suits=suits_tiles)
 def conv_in_tiles(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve 2×2 outputs at a time; errors are those of the largest input and weight that an output sees."""
-    padding = pair(options.get("padding", 0))
-    return by_convolution(lambda x, weight: conv3x3(x, weight, padding), *arguments, **options)
+    padding, dilation = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
+
+    def conv(x, weight):
+        return conv3x3(x, weight, padding) if dilation == (1, 1) else conv3x3_apart(x, weight, dilation)
+
+    return by_convolution(conv, *arguments, **options)
+
+
+def conv3x3_apart(x: Array, weight: Array, dilation: tuple[int, int]) -> tuple[Array, Backward]:
+    """Slide kernels with taps d apart over a map, with d zeros beyond its edges.
+
+    A kernel sees every d-th row and column. So there are d² maps that do not see each other; they are laid beside each
+    other, with a line of zeros in between, as one map over which a plain kernel slides.
+    """
+    size = x.shape[2:]
+    apart, back = conv3x3(lay_apart(x, dilation), weight, (1, 1))
+
+    def backward(dy):
+        dapart, dweight = back(lay_apart(dy, dilation))
+        return bring_together(dapart, size, dilation), dweight
+
+    return bring_together(apart, size, dilation), backward
+
+
+def lay_apart(x: Array, dilation: tuple[int, int]) -> Array:
+    """Lay the d² maps that kernels see beside each other, with zeros in between."""
+    shape = *x.shape[:2], *map(length_apart, x.shape[2:], dilation)
+    apart = np.zeros_like(x, shape=shape, order="C")
+
+    def lay(image):
+        for (to_rows, rows), (to_columns, columns) in itertools.product(*map(lines_apart, x.shape[2:], dilation)):
+            apart[image, :, to_rows, to_columns] = x[image, :, rows, columns]
+
+    parallel_for(lay, range(len(x)))
+    return apart
+
+
+def bring_together(apart: Array, size: tuple[int, int], dilation: tuple[int, int]) -> Array:
+    """Put them back as they stood in a map of this size: the adjoint of `lay_apart`."""
+    x = np.empty_like(apart, shape=(*apart.shape[:2], *size), order="C")
+
+    def put(image):
+        for (at_rows, rows), (at_columns, columns) in itertools.product(*map(lines_apart, size, dilation)):
+            x[image, :, rows, columns] = apart[image, :, at_rows, at_columns]
+
+    parallel_for(put, range(len(x)))
+    return x
+
+
+def length_apart(length: int, d: int) -> int:
+    """Count the lines of d maps with every d-th line each, beside each other with a line in between."""
+    return d * (-(-length // d) + 1) - 1
+
+
+def lines_apart(length: int, d: int) -> list[tuple[slice, slice]]:
+    """Say where the lines of each such map are laid, and where they stood."""
+    step = -(-length // d) + 1
+    return [(slice(i * step, i * step + len(range(i, length, d))), slice(i, None, d)) for i in range(d)]
+
+
+def suits_groups(x: Array, weight: Array, bias: Array | None = None, *, groups: int = 1, **options: Any) -> bool:
+    """Tell whether there are several groups, each large enough for ways of its own."""
+    if groups == 1 or not are_machine_floats(x, weight):
+        return False
+    return suits_rows(x[:, : weight.shape[1]], weight[: len(weight) // groups], None, **options)
+
+
+@conv2d.faster(suits=suits_groups)
+def conv_group_by_group(
+    x: Array, weight: Array, bias: Array | None = None, *, groups: int = 1, **options: Any
+) -> tuple[Array, Backward]:
+    """Convolve each group's channels as a map of their own: no columns are laid out."""
+    cut = list(zip(cut_axis(x.shape[1], groups), cut_axis(len(weight), groups), strict=True))
+    y, backs = None, []
+    for some, to in cut:
+        arguments = x[:, some], weight[to], None if bias is None else bias[to]
+        part, back = (conv_in_tiles if suits_tiles(*arguments, **options) else conv_row_by_row)(*arguments, **options)
+        y = np.empty_like(x, shape=(len(x), len(weight), *part.shape[2:]), order="C") if y is None else y
+        y[:, to] = part
+        backs.append(back)
+
+    def backward(dy):
+        dx, dweight = np.empty_like(x, order="C"), np.empty_like(weight)
+        for (some, to), back in zip(cut, backs, strict=True):
+            dx[:, some], dweight[to], _ = back(dy[:, to])
+        return dx, dweight, None if bias is None else sum_by_channels(dy)
+
+    return y, backward
 
 
 @conv2d.faster(suits=suits_rows)
@@ -123,7 +236,7 @@ def by_convolution(
     if not finite:
         return conv2d.definition(*arguments, **options)
     if bias is not None:
-        y += bias[:, None, None]
+        add_bias(y, bias)
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -131,7 +244,7 @@ def by_convolution(
             finite = gradients is not None and are_finite(*gradients)
         if not finite:
             return conv2d.definition(*arguments, **options)[1](dy)
-        return *gradients, None if bias is None else dy.sum(axis=(0, 2, 3))
+        return *gradients, None if bias is None else sum_by_channels(dy)
 
     return y, backward
 

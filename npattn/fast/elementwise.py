@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
@@ -37,7 +40,7 @@ def keep_where(on: Array, a: Array) -> Array:
 
 @sigmoid.faster(suits=is_large)
 def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
-    """Do all that a block needs while it is in the cache, and nothing by selection but for the sign."""
+    """Do all that a block needs while it is in the cache, and nothing by selection, which takes as long as all else."""
     y, e = np.empty_like(x), np.empty_like(x)
     cut = blocks(x, min(1, x.ndim - 1), BLOCK_SIZE)
 
@@ -45,7 +48,8 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
         some = np.abs(x[block])
         np.exp(np.negative(some, out=some), out=e[block])
         np.add(e[block], 1, out=some)
-        np.divide(np.where(x[block] < 0, e[block], 1), some, out=y[block])
+        np.maximum(e[block], x[block] >= 0, out=y[block])  # 1 or, below 0, e
+        y[block] /= some
 
     parallel_for(compute, cut)
 
@@ -66,14 +70,14 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
-def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, str, str]:
+def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, str]:
     """Combine a map with what is broadcast to it, on all cores.
 
     Returns
     -------
     y : array, shape of `x`
-    every, own : str
-        A letter for each axis, as einsum has them: of the map, and of those along which `term` is as long.
+    own : str
+        A letter, as einsum has them, for each axis along which `term` is as long as the map.
     """
     y = np.empty_like(x)
 
@@ -84,4 +88,36 @@ def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, 
     parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1))[::-1])
     every = "abcdefgh"[: x.ndim]
     own = "".join(letter for letter, n, m in zip(every, term.shape, x.shape, strict=True) if n == m)
-    return y, every, own
+    return y, own
+
+
+def add_up_in_blocks(dy: Array, own: str, add_up: Callable[[tuple[slice, ...], str, Array], Any]) -> Array | None:
+    """Add up what a map's gradient says of a term that is broadcast to the map, on all cores.
+
+    Parameters
+    ----------
+    dy : array, large
+    own : str
+        Letters of the axes along which the term is as long as the map.
+    add_up : callable
+        ``add_up(block, subscripts, sums)`` writes a block's sums; the subscripts say of which axes they are.
+
+    Returns
+    -------
+    array
+        With the axes `own`; None where blocks would have no sums of their own, or too many.
+    """
+    every = "abcdefgh"[: dy.ndim]
+    kept = own
+    if not own.startswith("a"):  # images have sums of their own first, or channels of images
+        if dy.ndim < 3:
+            return None
+        kept = "ab" if own in ("", "b") else "a" + own
+    sums = np.empty_like(dy, shape=[n for letter, n in zip(every, dy.shape, strict=True) if letter in kept])
+
+    def compute(block):
+        to = tuple(part for part, letter in zip(block, every, strict=False) if letter in kept)
+        add_up(block, f"{every}->{kept}", sums[to])
+
+    parallel_for(compute, blocks(dy, axis=1 if kept.startswith("ab") else 0, size=BLOCK_SIZE if own == every else None))
+    return sums.sum(axis=tuple(i for i, letter in enumerate(kept) if letter not in own)) if kept != own else sums

@@ -39,11 +39,9 @@ def product_in_blocks(a: Array, b: Array) -> Array:
     c = np.empty_like(a, order="C", shape=(*batch, rows, columns))
     a, b = np.broadcast_to(a, (*batch, rows, inner)), np.broadcast_to(b, (*batch, inner, columns))
 
-    times = np.multiply if inner == 1 else multiply  # a sum of one term each: BLAS would lay both sides out anew
-
     def compute(block):
         at, i, j = block
-        times(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
+        multiply(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
 
     parallel_for(compute, blocks_of_product(batch, rows, inner, columns), products=True)
     return c

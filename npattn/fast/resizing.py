@@ -27,7 +27,10 @@ def repeat_in_blocks(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
     y = np.empty_like(x, shape=(batch, channels, height, down, width, across))
 
     def compute(block):
-        y[block] = x[block][:, :, :, None, :, None]
+        rows = y[block][:, :, :, 0]
+        for i in range(across):
+            rows[..., i] = x[block]
+        y[block][:, :, :, 1:] = rows[:, :, :, None]  # whole rows at a time
 
     parallel_for(compute, blocks(y, axis=1))
 

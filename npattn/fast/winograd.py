@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from npattn.fast.blas import multiply, serial_product
-from npattn.fast.blocks import cut_axis
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, cut_axis
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.typing import Array, Backward
@@ -65,46 +65,59 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
              [26., 30., 34.],
              [42., 46., 50.]]]])
     """
-    (_, channels, *size), out = x.shape, len(weight)
+    (batch, channels, *size), out = x.shape, len(weight)
     result = [n + 2 * p - 2 for n, p in zip(size, padding, strict=True)]
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
     kernels = product(transform, weight.reshape(-1, 9).T).reshape(4, 4, out, channels)
-    planes = deal(x, padding, result, out)
-    y = slide(planes, kernels, result)
+    images = images_together(batch, max(channels, out), result)
+    planes = deal(x, padding, result, out, images)
+    y = slide(planes, kernels, result, images)
 
     def backward(dy):
         # An input is read by the outputs around it through the kernel's mirror image.
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
-        dx = slide(deal(dy, [2 - p for p in padding], size, channels), mirrored, size)
-        dkernels = correlate(planes, dy).reshape(16, -1)
+        together = images_together(batch, max(channels, out), size)
+        dx = slide(deal(dy, [2 - p for p in padding], size, channels, together), mirrored, size, together)
+        dkernels = correlate(planes, dy, images).reshape(16, -1)
         return dx, product(dkernels.T, transform).reshape(weight.shape)
 
     return y, backward
 
 
-def deal(x, padding, result, channels=0):
+def images_together(batch, channels, result):
+    """Say how many small maps of so many channels are taken at a time: the more, the longer are sums and products."""
+    height, across = (n // 2 + n % 2 for n in result)
+    numbers = channels * (height + 1) * (across + 1)
+    fitting = [n for n in range(1, batch + 1) if batch % n == 0 and n * numbers <= CACHED]
+    return max((n for n in fitting if batch >= n * MAX_PRODUCT_BLOCKS), default=1)
+
+
+def deal(x, padding, result, channels=0, images=1):
     """Deal the padded map out by even and odd rows and columns: (B, C, H, W) to (2, 2, S B, C, (h + 1)(w + 1)).
 
     A map of h × w tiles is cut into S strips of rows of tiles, few enough that a strip of so many channels stays in a
     core's cache. Neighbours of a plane are two apart in the map, as tiles are; so what all tiles of a strip read with
     one of their 4×4 inputs lies in a row, from t = r (w + 1) + c on for the tile in row r and column c. Tiles in column
-    w are none, nor those in row h: what comes of them is left out.
+    w are none, nor those in row h: what comes of them is left out. Where several images make one strip, their rows of
+    tiles follow each other.
     """
     batch, own, *size = x.shape
     height, across = (n // 2 + n % 2 for n in result)
-    parts = cut(height, max(own, channels) * height * (across + 1))
-    tall = parts[0].stop + 1
-    planes = np.zeros_like(x, shape=(2, 2, len(parts), batch, own, tall, across + 1), order="C")
+    parts = cut(height, max(own, channels) * height * (across + 1)) if images == 1 else [slice(0, height)]
+    tall, strips = parts[0].stop + 1, batch // images
+    planes = np.zeros_like(x, shape=(2, 2, len(parts), strips, own, images, tall, across + 1), order="C")
+    maps = x.reshape(strips, images, own, *size).swapaxes(1, 2)
     columns = list(lines(size[1], padding[1], 0, across + 1))
 
-    def fill(strip):
-        first = parts[strip].start
+    def fill(block):
+        part, strip = block
+        first = parts[part].start
         rows = lines(size[0], padding[0], first, first + tall)
         for (i, (to, read)), (j, (beside, along)) in itertools.product(enumerate(rows), enumerate(columns)):
-            planes[i, j, strip][..., to, beside] = x[..., read, along]
+            planes[i, j, part, strip][..., to, beside] = maps[strip][..., read, along]
 
-    parallel_for(fill, range(len(parts)))
-    return planes.reshape(2, 2, len(parts) * batch, own, tall * (across + 1))
+    parallel_for(fill, list(np.ndindex(len(parts), strips)))
+    return planes.reshape(2, 2, len(parts) * strips, own, images * tall * (across + 1))
 
 
 def lines(size, padding, first, end):
@@ -116,12 +129,12 @@ def lines(size, padding, first, end):
         yield slice(start - first, stop - first), slice(2 * start + shift, 2 * stop + shift, 2)
 
 
-def slide(planes, kernels, result):
+def slide(planes, kernels, result, images=1):
     """Make the outputs of all tiles: transform tiles, multiply, transform back."""
     (_, _, strips, channels, length), out = planes.shape, len(kernels[0][0])
     across = -(-result[1] // 2) + 1
-    height, count = length // across - 1, length - across
-    y = np.empty_like(planes, shape=(strips // -(-result[0] // (2 * height)), out, *result), order="C")
+    height, count = length // across // images - 1, length - across
+    y = np.empty_like(planes, shape=(images * strips // -(-result[0] // (2 * height)), out, *result), order="C")
 
     def compute(strip):
         rows, tiles, other_products, other_halves, quarters = (
@@ -141,20 +154,19 @@ def slide(planes, kernels, result):
                 multiply(kernels[i][j], tiles[:, :count], out=products)
                 add(products, j, halves)
             add(halves, i, quarters)
-        quarters = quarters.reshape(2, 2, out, height, across)
-        for i, j in np.ndindex(2, 2):
-            every_second = outputs(y, strip, height)[:, i::2, j::2]
-            every_second[:] = quarters[i, j][:, : every_second.shape[1], : every_second.shape[2]]
+        for image, i, j in np.ndindex(images, 2, 2):
+            every_second = outputs(y, strip, height, images)[image, :, i::2, j::2]
+            every_second[:] = tiles_of(quarters[i, j], image, height, across, every_second.shape)
 
     parallel_for(compute, range(strips), products=True)
     return y
 
 
-def correlate(planes, dy):
+def correlate(planes, dy, images=1):
     """Make the gradients of the transformed kernels: (4, 4, O, C)."""
     (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
     across = -(-dy.shape[3] // 2) + 1
-    dproducts = spread(dy, strips, length // across - 1)
+    dproducts = spread(dy, strips, length // across // images - 1, images)
     dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
 
     def compute(block):
@@ -173,18 +185,19 @@ def correlate(planes, dy):
     return dkernels
 
 
-def spread(dy, strips, height):
+def spread(dy, strips, height, images=1):
     """Make the gradients of all products, A dy Aᵀ, in strips of so many rows of tiles: (4, 4, S B, O, h (w + 1))."""
     out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
-    dproducts = np.empty_like(dy, shape=(4, 4, strips, out, height * across), order="C")
+    count = (images * (height + 1) - 1) * across
+    dproducts = np.empty_like(dy, shape=(4, 4, strips, out, count), order="C")
 
     def compute(strip):
-        quarters = np.zeros_like(dy, shape=(2, 2, out, height, across), order="C")
-        for i, j in np.ndindex(2, 2):
-            every_second = outputs(dy, strip, height)[:, i::2, j::2]
-            quarters[i, j, :, : every_second.shape[1], : every_second.shape[2]] = every_second
-        halves = np.empty_like(dy, shape=(4, 2, out, height * across), order="C")
-        distribute(quarters.reshape(halves[:2].shape), halves)
+        quarters = np.zeros_like(dy, shape=(2, 2, out, count), order="C")
+        for image, i, j in np.ndindex(images, 2, 2):
+            every_second = outputs(dy, strip, height, images)[image, :, i::2, j::2]
+            tiles_of(quarters[i, j], image, height, across, every_second.shape)[...] = every_second
+        halves = np.empty_like(dy, shape=(4, 2, out, count), order="C")
+        distribute(quarters, halves)
         for half, dproduct in zip(halves, dproducts[:, :, strip], strict=True):
             distribute(half, dproduct)
 
@@ -192,10 +205,17 @@ def spread(dy, strips, height):
     return dproducts
 
 
-def outputs(y, strip, height):
-    """Take what the tiles of a strip make of a map."""
-    part, image = divmod(strip, len(y))
-    return y[image, :, 2 * height * part : 2 * height * (part + 1)]
+def outputs(y, strip, height, images):
+    """Take what the tiles of a strip make of maps: of a part of one, or of several."""
+    part, first = divmod(strip, len(y) // images)
+    return y[first * images : (first + 1) * images, :, 2 * height * part : 2 * height * (part + 1)]
+
+
+def tiles_of(numbers, image, height, across, shape):
+    """Find those of a strip's numbers that belong to the tiles of one image that are any, as rows and columns."""
+    first = image * (height + 1) * across
+    rows = numbers[:, first : first + height * across].reshape(len(numbers), height, across)  # a view
+    return rows[:, : shape[1], : shape[2]]
 
 
 def combine(pair, number, apart, out):

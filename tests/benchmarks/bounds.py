@@ -21,7 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from npattn.fast.blas import multiply
 from npattn.fast.blocks import blocks
+from npattn.fast.machine import has_quick_powers_of_two
 from npattn.fast.threads import num_threads, parallel_for
 
 DTYPE = "float32"
@@ -62,13 +64,16 @@ def sweeps(shape):
 
 
 def attention_steps(width):
-    """Make the steps of attention in a tile for every core, of heads of this many channels."""
+    """Make the steps of attention in a tile for every core, of heads of this many channels.
+
+    Each core multiplies by itself: BLAS's own threads would wait for each other where all cores are taken.
+    """
     queries, keys = TILE
     cores = range(num_threads())
     q, k = np.ones((len(cores), width, queries), DTYPE), np.ones((len(cores), width, keys), DTYPE)
     logits, weights, other = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(3))
     for_queries, for_keys = np.empty((len(cores), queries, width), DTYPE), np.empty((len(cores), width, keys), DTYPE)
-    row = np.zeros((queries, 1), DTYPE)
+    power = np.exp2 if has_quick_powers_of_two() else np.exp
 
     def each(work, products=False):
         def work_on_tiles(core):
@@ -78,14 +83,11 @@ def attention_steps(width):
         return lambda: parallel_for(work_on_tiles, cores, products=products)
 
     return {
-        "product to logits": each(lambda i: np.matmul(q[i].T, k[i], out=logits[i]), True),
-        "product to queries": each(lambda i: np.matmul(weights[i], k[i].T, out=for_queries[i]), True),
-        "product to keys": each(lambda i: np.matmul(q[i], weights[i], out=for_keys[i]), True),
-        "maximum": each(lambda i: weights[i].max(axis=1)),
-        "subtract": each(lambda i: np.subtract(weights[i], row, out=weights[i])),
-        "exp": each(lambda i: np.exp(weights[i], out=other[i])),
-        "sum": each(lambda i: weights[i].sum(axis=1)),
-        "multiply": each(lambda i: np.multiply(weights[i], other[i], out=logits[i])),
+        "product to logits": each(lambda i: multiply(q[i].T, k[i], out=logits[i]), True),
+        "product to queries": each(lambda i: multiply(weights[i], k[i].T, out=for_queries[i]), True),
+        "product to keys": each(lambda i: multiply(q[i], weights[i], out=for_keys[i]), True),
+        "exponential": each(lambda i: power(weights[i], out=other[i])),
+        "multiply": each(lambda i: np.multiply(logits[i], weights[i], out=logits[i])),
     }
 
 
@@ -100,13 +102,13 @@ ATTENTION = {
     "product to logits": 3,
     "product to queries": 2,
     "product to keys": 2,
-    "maximum": 1,
-    "subtract": 1,
-    "exp": 2,
-    "sum": 1,
+    "exponential": 2,
     "multiply": 1,
 }
-"""Steps for a logit: forward 2 products, less the maximum, exp, the sum; backward 5 products, exp, one by the other."""
+"""Steps for a logit: forward 2 products and the exponential; backward 5 products, the exponential, one by the other.
+
+Where heads are narrow the products sum the weights too, and take off what is to be taken off; where logits are small no
+maximum is sought."""
 
 
 def count_steps(key, module, shape, repeats, rate):

@@ -83,25 +83,35 @@ def arrays_of(step):
 def test_every_core_takes_each_step_of_attention_many_times(cores, tiny, monkeypatch):
     monkeypatch.setattr(bounds, "num_threads", lambda: cores)
     monkeypatch.setattr(threads, "num_threads", lambda: cores)
+    monkeypatch.setattr(bounds, "has_quick_powers_of_two", lambda: False)
     calls = []
-    for name in ("matmul", "exp", "subtract", "multiply"):
-        whole = getattr(np, name)
+    for owner, name in ((bounds, "multiply"), (np, "exp"), (np, "multiply")):
+        whole = getattr(owner, name)
 
-        def spy(*arguments, name=name, whole=whole, **options):
+        def spy(*arguments, name=f"{owner.__name__}.{name}", whole=whole, **options):
             calls.append((name, threading.get_ident()))
             return whole(*arguments, **options)
 
-        monkeypatch.setattr(bounds.np, name, spy)
+        monkeypatch.setattr(owner, name, spy)
     for step in bounds.attention_steps(4).values():
         step()
     names = [name for name, _ in calls]
     count = cores * bounds.TIMES
     assert {name: names.count(name) for name in set(names)} == {
-        "matmul": 3 * count,
-        "exp": count,
-        "subtract": count,
-        "multiply": count,
+        "tests.benchmarks.bounds.multiply": 3 * count,
+        "numpy.exp": count,
+        "numpy.multiply": count,
     }
+
+
+def test_no_step_of_attention_leaves_its_product_to_threads_of_blas(tiny, monkeypatch):
+    monkeypatch.setattr(bounds.np, "matmul", None)
+    multiplied = []
+    monkeypatch.setattr(bounds, "multiply", lambda a, b, out: multiplied.append(out.shape))
+    for name, step in bounds.attention_steps(4).items():
+        multiplied.clear()
+        step()
+        assert bool(multiplied) is ("product" in name)
 
 
 def test_the_first_run_of_a_step_does_not_count(monkeypatch):

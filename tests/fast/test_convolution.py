@@ -110,12 +110,30 @@ def test_the_order_hangs_on_how_many_channels_there_are_and_how_far_apart_taps_l
     assert called == ([way] if way else [])
 
 
-@pytest.mark.parametrize("change", [{"stride": 2}, {"stride": (2, 1)}, {"groups": 2}])
-def test_kernels_that_skip_or_see_a_group_alone_follow_the_definition(change):
+@pytest.mark.parametrize("change", [{"stride": 2}, {"stride": (2, 1)}, {"groups": 8}, {"stride": 2, "groups": 2}])
+def test_kernels_that_skip_or_see_a_channel_alone_follow_the_definition(change):
     x, weight = np.ones((1, 8, 20, 20)), np.ones((8, 8 // change.get("groups", 1), 3, 3))
     with in_blocks():
-        assert way_taken(ops.conv2d, x, weight) == "conv_row_by_row"
+        assert way_taken(ops.conv2d, x, np.ones((8, 8, 3, 3))) == "conv_row_by_row"
         assert way_taken(ops.conv2d, x, weight, **change) == "definition"
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "options"), [((3, 3), {"padding": 1}), ((1, 5), {"padding": (0, 4), "dilation": 2})]
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_groups_see_their_own_channels(groups, kernel, options, bias, tiles):
+    arrays = [single(2, 6 * groups, 9, 8), single(7 * groups, 6, *kernel, seed=1), *[single(7 * groups, seed=2)] * bias]
+    assert way_taken(ops.conv2d, *arrays, groups=groups, **options) == "conv_group_by_group"
+    y, backward = ops.conv2d(*arrays, groups=groups, **options)
+    dy = single(*y.shape, seed=3)
+    found = [y, *backward(dy)]
+    expected, back = ops.conv2d.definition(*(a.astype(float) for a in arrays), groups=groups, **options)
+    for ours, theirs in zip(found, [expected, *back(dy.astype(float))], strict=True):
+        assert (ours is None) is (theirs is None)
+        assert ours is None or ulps(ours, theirs.astype(np.float32)) <= 24
+    assert len(tiles) == (groups if kernel == (3, 3) else 0)
 
 
 @pytest.mark.parametrize(("channels", "out"), [(64, 8), (8, 64), (32, 32)])
@@ -186,7 +204,13 @@ SMALL_ENOUGH = {"size": (6, 5), "channels": 4, "out": 4, "kernel": (3, 3), "padd
         ({"stride": (1, 2), "size": (20, 20)}, False),
         ({"dilation": 2, "size": (20, 20)}, False),
         ({"dilation": (1, 2), "size": (20, 20)}, False),
-        ({"groups": 2, "channels": 8, "out": 8}, False),
+        ({"dilation": 2, "padding": 2, "size": (20, 20)}, True),
+        ({"dilation": 2, "padding": 2, "size": (15, 16)}, True),
+        ({"dilation": 2, "padding": 2, "size": (6, 6)}, False),  # too much that lies between
+        ({"dilation": (1, 2), "padding": (1, 2), "size": (10, 20)}, True),
+        ({"dilation": (1, 2), "padding": 2, "size": (20, 20)}, False),
+        ({"groups": 2, "channels": 8, "out": 8}, True),
+        ({"groups": 2, "channels": 8, "out": 6}, False),
         ({"kernel": (3, 1), "size": (20, 20)}, False),
         ({"kernel": (1, 3), "size": (20, 20)}, False),
         ({"kernel": (5, 5), "size": (20, 20)}, False),
@@ -213,14 +237,14 @@ def test_large_wide_convolutions_of_3_by_3_in_single_precision_take_tiles(change
 @pytest.mark.parametrize(
     ("channels", "out", "size", "expected"),
     [
-        (128, 128, (64, 32), True),
-        (129, 130, (64, 33), True),
-        (127, 128, (64, 32), False),
-        (128, 127, (64, 32), False),
-        (128, 128, (89, 23), False),  # 2047 positions
+        (128, 128, (16, 32), True),
+        (129, 130, (16, 33), True),
+        (127, 128, (16, 32), False),
+        (128, 127, (16, 32), False),
+        (128, 128, (73, 7), False),  # 511 positions
     ],
 )
-def test_tiles_are_taken_from_128_channels_and_2048_positions_on(channels, out, size, expected):
+def test_tiles_are_taken_from_128_channels_and_512_positions_on(channels, out, size, expected):
     x, weight = np.ones((1, channels, *size), np.float32), np.ones((out, channels, 3, 3), np.float32)
     assert (way_taken(ops.conv2d, x, weight, padding=1) == "conv_in_tiles") is expected
 
@@ -234,6 +258,18 @@ def test_tiles_give_value_and_gradients_and_the_bias(padding, tiles):
     assert len(tiles) == 1
     expected, back = ops.conv2d(*(a.astype(float) for a in arrays), padding=padding)
     for ours, theirs in zip(found, [expected, *back(dy.astype(float))], strict=True):
+        assert ulps(ours, theirs.astype(np.float32)) <= 12
+
+
+@pytest.mark.parametrize(("dilation", "size"), [((2, 2), (20, 17)), ((3, 1), (31, 9)), ((2, 3), (21, 40))])
+def test_tiles_take_dilated_kernels_over_maps_that_are_laid_apart(dilation, size, tiles):
+    arrays = single(2, 5, *size), single(6, 5, 3, 3, seed=1)
+    y, backward = ops.conv2d(*arrays, padding=dilation, dilation=dilation)
+    dy = single(*y.shape, seed=3)
+    found = [y, *backward(dy)[:2]]
+    assert len(tiles) == 1
+    expected, back = ops.conv2d(*(a.astype(float) for a in arrays), padding=dilation, dilation=dilation)
+    for ours, theirs in zip(found, [expected, *back(dy.astype(float))[:2]], strict=True):
         assert ulps(ours, theirs.astype(np.float32)) <= 12
 
 

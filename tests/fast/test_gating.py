@@ -16,6 +16,7 @@ SPREADS = {
     "columns": lambda b, c, h, w: (b, c, 1, w),
     "images": lambda b, c, h, w: (b,),
     "channels of all images": lambda b, c, h, w: (1, c, 1, 1),
+    "positions of all images": lambda b, c, h, w: (1, 1, h, w),
     "one number": lambda b, c, h, w: (1,),
     "no axis": lambda b, c, h, w: (),
     "everything": lambda b, c, h, w: (b, c, h, w),
@@ -49,9 +50,11 @@ def test_single_precision_is_within_4_ulps_of_the_largest_by_definition(spread, 
     # Sums that do not cancel.
     x, dy = (np.abs(normal(*shape, seed=seed + i)).astype(np.float32) for i in (0, 1))
     a = np.asarray(normal(*spread(*shape), seed=seed + 2)).astype(np.float32)
-    (y, dx, da), (plain_y, plain_dx, plain_da) = run_both(ops.gate, x, a, dy=dy)
+    (y, dx, da), (plain_y, plain_dx, _) = run_both(ops.gate, x, a, dy=dy)
     assert ulps(y, plain_y) == ulps(dx, plain_dx) == 0
-    assert ulps(da, plain_da) <= 4
+    with definitions():  # in double precision: sums that go on for long lose more than those of blocks
+        exact_da = ops.gate(x.astype(float), a.astype(float))[1](dy.astype(float))[1]
+    assert ulps(da, exact_da.astype(np.float32)) <= 4
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 5, 4)])

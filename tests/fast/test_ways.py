@@ -42,14 +42,18 @@ WAYS = {
     "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
     "sigmoid_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
-    "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=256, groups=2),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
+    "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=64, groups=2),
+    "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
+    "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
+    "softmax_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, axis=1),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
+    "gather_average_by_shifts": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, extent=3),
     "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
@@ -58,6 +62,9 @@ WAYS = {
     "add_windows_by_runs": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "conv_pointwise": cases(lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,)], bound=32),
     "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
+    "conv_group_by_group": cases(
+        lambda b, c, h, w: [(b, 2 * c + 6, h, w), (2 * w, c + 3, 3, 2), (2 * w,)], bound=64, padding=1, groups=2
+    ),
     "conv_in_tiles": cases(lambda b, c, h, w: [(b, c + 3, h + 2, w + 2), (w, c + 3, 3, 3), (w,)], bound=256, padding=1),
     "attention_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5),
     "attention_in_seen_blocks": cases(
@@ -151,7 +158,8 @@ def measure(primitive, arrays, options):
     if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
-        return "MIN_PARALLEL_SIZE", arrays[0].size * np.prod(arrays[1].shape[2:])
+        own = arrays[0].size // options.get("groups", 1)
+        return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
     constant = "MIN_UNCACHED_SIZE" if primitive is ops.score else "MIN_PARALLEL_SIZE"
     return constant, arrays[-1 if primitive is scatter else 0].size
 

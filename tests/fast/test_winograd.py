@@ -121,6 +121,23 @@ def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
         assert max(lengths) > 2
 
 
+@pytest.mark.parametrize(("batch", "together"), [(1, 1), (4, 2), (6, 3), (7, 1)])
+@pytest.mark.parametrize("case", [((3, 7, 5), 4, (1, 1)), ((2, 4, 6), 5, (0, 2)), ((5, 3, 3), 2, (0, 0))], ids=str)
+def test_small_maps_are_taken_together_and_do_not_see_each_other(case, batch, together):
+    shape, out, padding = case
+    arrays = make(((batch, *shape), out, padding))
+    with patched("MAX_PRODUCT_BLOCKS", 2):
+        assert winograd.images_together(batch, 5, (7, 6)) == together
+        assert_agree(results(conv3x3, *arrays), results(plainly, *arrays))
+
+
+def test_no_more_maps_are_taken_together_than_fit_the_cache():
+    numbers = 5 * (3 + 1) * (3 + 1)  # of 5 channels, 3×3 tiles and what follows them
+    with patched("MAX_PRODUCT_BLOCKS", 2), patched("CACHED", 3 * numbers):
+        assert winograd.images_together(12, 5, (6, 5)) == 3
+        assert winograd.images_together(12, 6, (6, 5)) == 2
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
 def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
