@@ -8,7 +8,15 @@ from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
-from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+from npattn.oracle.mistakes.softmax import (
+    WITHIN_TILES,
+    by_tiles,
+    rowsum,
+    softmax,
+    sum_left_out,
+    sum_of_next_row,
+    unshifted,
+)
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -114,14 +122,32 @@ def sum_of_last_tile(z):
     return divided(e, e[..., last_tile(z)])
 
 
-def stale(z):
-    """Return exponentials, those of the first tile by its own maximum: not brought down when a later one is larger."""
-    return np.concatenate([exponentials(z[..., :TILE]), exponentials(z)[..., TILE:]], axis=-1)
+def stale(z, tile=TILE):
+    """Return exponentials, each by the maximum of the tiles so far: not brought down when a later one is larger."""
+    found, most = [], None
+    for first in range(0, z.shape[-1], tile):
+        part = z[..., first : first + tile]
+        own = part.max(axis=-1, keepdims=True)
+        most = own if most is None else np.maximum(most, own)
+        found.append(np.exp(part - most))
+    return np.concatenate(found, axis=-1)
 
 
-def stale_sum(z):
-    e, early = exponentials(z), exponentials(z[..., :TILE])
-    return e / (early.sum(axis=-1, keepdims=True) + e[..., TILE:].sum(axis=-1, keepdims=True))
+def not_rescaled(tile):
+    """Yield names of what is not rescaled when a later tile has a larger maximum, and weights then."""
+    words = "" if tile == TILE else f", tiles of {tile}"
+    yield f"accumulator not rescaled{words}", lambda z: divided(stale(z, tile), exponentials(z))
+    yield f"sum not rescaled{words}", lambda z: divided(exponentials(z), stale(z, tile))
+
+
+def over_all_heads(s, ds):
+    """Add up δ over all heads."""
+    return s * (ds - (s * ds).sum(axis=(1, 3), keepdims=True))
+
+
+def merged_interleaved(o):
+    """Let the head be what counts fastest among the channels of all heads."""
+    return o.swapaxes(1, 2).reshape(o.shape)
 
 
 def of_base_2(z):
@@ -174,8 +200,7 @@ HELD_OUT = [
     weighed("first key tile skipped", lambda z: masked(z, slice(TILE)), tiles_of_keys),
     weighed("last key tile twice", last_tile_twice, tiles_of_keys),
     weighed("sum of the last tile alone", sum_of_last_tile, tiles_of_keys),
-    weighed("accumulator not rescaled", lambda z: divided(stale(z), exponentials(z)), tiles_of_keys),
-    weighed("sum not rescaled", stale_sum, tiles_of_keys),
+    *(weighed(name, weigh, tiles_of_keys) for name, weigh in not_rescaled(TILE)),
     overflow("maximum not subtracted", arrays.SINGLE),
     overflow("maximum not subtracted, float16", arrays.HALF),
     weighed("logsumexp to base 2", of_base_2, way="backward"),
@@ -287,6 +312,15 @@ def of_alike_values(q, k, v, *_):
 
 
 ADDED = [
+    *(
+        weighed(name, weigh, longer(-1, tile, 1)) for tile in arrays.TILES for name, weigh in not_rescaled(tile)
+    ),
+    *(
+        weighed(f"softmax {name}", lambda z, tile=tile, how=how: by_tiles(z, tile, **how), longer(-1, tile, 1))
+        for name, tile, how in WITHIN_TILES
+    ),
+    differentiated("sum over all heads", over_all_heads, heads),
+    value(NAME, "heads brought together interleaved", lambda o, *_: merged_interleaved(o), heads),
     instead(NAME, "keys taken for values", lambda original, q, k, v, scale: original(q, k, k, scale), of_alike_values),
     instead(NAME, "values taken for keys", lambda original, q, k, v, scale: original(q, v, v, scale), of_alike_values),
     instead(NAME, "queries taken for keys", lambda original, q, k, v, scale: original(q, q, v, scale), alike),

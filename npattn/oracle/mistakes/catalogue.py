@@ -8,6 +8,7 @@ from npattn.oracle.mistakes import (
     batch_norm,
     choosing,
     convolution,
+    covering,
     dropping,
     elementwise,
     energy,
@@ -28,6 +29,7 @@ from npattn.oracle.mistakes import (
     softmax,
     standardizing,
     sum_normalize,
+    two_gates,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -51,7 +53,7 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering),
+    *(linear_attention, sum_normalize, gathering, two_gates, covering),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

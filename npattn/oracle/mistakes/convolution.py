@@ -4,8 +4,16 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes import families
-from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
-from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
+from npattn.oracle.mistakes.arrays import both, longer, on_tiles_and_tail, several_images, unwritten, without_tail
+from npattn.oracle.mistakes.families import (
+    LAST_POSITION,
+    LAST_TILE,
+    LOSSES,
+    NEIGHBOUR,
+    ONLY_IMAGE_0,
+    ONLY_LAST_IMAGE,
+    UNCLEARED,
+)
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -273,7 +281,126 @@ def without_border(x, weight, *_, **__):
     return inner
 
 
+def of_first_rows(dy, *_, **__):
+    """Leave the second half of the rows out."""
+    return dy * (np.arange(len(dy)) < len(dy) // 2).astype(dy.dtype)[:, None]
+
+
+def pools_share_bias(x, weight, bias, **_):
+    return bias is not None and even_rows(x)
+
+
+def blocks_apart(size):
+    """Convolve blocks of channels each by itself."""
+
+    def convolve(z, x, weight):
+        blocks = [ops.conv1d(x[:, at : at + size], weight)[0] for at in range(0, x.shape[1], size)]
+        return np.concatenate(blocks, axis=1)
+
+    return convolve
+
+
+def keeps_map(x, weight, bias, *, stride=1, groups=1, **options):
+    """Whether every position has an output of its own, and reads all channels."""
+    return groups == 1 and max(both_axes(stride)) == 1 and keeps_size(x, weight, bias, **options)
+
+
+def run_on(y, x, weight, bias, *, dilation, **_):
+    """Read beyond a row's ends what stands in the rows beside it, as positions that are counted through do."""
+    (height, width), (down, right) = x.shape[2:], both_axes(dilation)
+    kernel = weight.shape[2:]
+    reach = down * (kernel[0] // 2) * width + right * (kernel[1] // 2)
+    flat = x.reshape(*x.shape[:2], height * width)
+    wide = np.zeros_like(x, shape=(*flat.shape[:2], flat.shape[2] + 2 * reach))
+    wide[:, :, reach : reach + flat.shape[2]] = flat
+    total = 0 * y.reshape(*y.shape[:2], height * width)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            at = i * down * width + j * right
+            total = total + weight[:, :, i, j] @ wide[:, :, at : at + flat.shape[2]]
+    total = total if bias is None else total + bias[:, None]
+    return total.reshape(y.shape)
+
+
+def several_columns(x, weight, *layer, **options):
+    return weight.shape[3] > 1 and keeps_map(x, weight, *layer, **options)
+
+
+def in_tiles(height, width, halo):
+    """Convolve tiles, of which nothing is read further than `halo` beyond them: the change, and when that is wrong."""
+
+    def reach_of(options):
+        return max(both_axes(options["padding"]))
+
+    def convolve(y, x, weight, bias, **options):
+        top, left = both_axes(options["padding"])
+        tall, wide = min(height, x.shape[2]), min(width or x.shape[3], x.shape[3])
+        corners = [(i, j) for i in range(0, x.shape[2], tall) for j in range(0, x.shape[3], wide)]
+        near = []
+        for i, j in corners:
+            first, before = max(i - min(halo, top), 0), max(j - min(halo, left), 0)
+            part = x[:, :, first : i + tall + halo, before : j + wide + halo]
+            part = part[:, :, : tall + top + i - first, : wide + left + j - before]
+            patch = np.zeros_like(x, shape=(*x.shape[:2], tall + 2 * top, wide + 2 * left))
+            down, right = first - i + top, before - j + left
+            patch[:, :, down : down + part.shape[2], right : right + part.shape[3]] = part
+            near.append(patch)
+        found, _ = ops.conv2d(np.concatenate(near, axis=0), weight, bias, **options | {"padding": 0})
+        total = 0 * y
+        for (i, j), some in zip(corners, np.split(found, len(corners)), strict=True):
+            rest = total[:, :, i : i + tall, j : j + wide]
+            total[:, :, i : i + tall, j : j + wide] = some[:, :, : rest.shape[2], : rest.shape[3]]
+        return total
+
+    def when(x, weight, *layer, **options):
+        smaller = x.shape[2] > height or (width is not None and x.shape[3] > width)
+        return smaller and halo < reach_of(options) and keeps_map(x, weight, *layer, **options)
+
+    return convolve, when
+
+
+IN_TILES = [
+    value("conv2d", f"{'tiles' if square else 'strips'} of {size}, {halo} positions read beyond them", *in_tiles(size, size if square else None, halo))
+    for halo in (0, 1, 2)
+    for size in (4, 8, 16)
+    for square in (True, False)
+]
+
+
+def stride_ignored(conv2d, x, weight, bias, **options):
+    return conv2d(x, weight, bias, **options | {"stride": 1})
+
+
+def strided(*_, stride=1, **__):
+    return max(both_axes(stride)) > 1
+
+
+def depthwise(x, weight, *_, groups=1, **__):
+    return groups > 1 and len(weight) > 1
+
+
 ADDED = [
+    upstream("linear", (1, 2), "of the weights from the first half of the rows alone", of_first_rows, even_rows),
+    value(
+        "linear",
+        "bias added once for two pools: half of it in each",
+        lambda y, x, weight, bias: y - bias / 2,
+        pools_share_bias,
+    ),
+    *(
+        value("conv1d", f"blocks of {size} channels, each with zeros around it", blocks_apart(size), longer(1, size))
+        for size in (8, 16, 32, 64)
+    ),
+    *(
+        ONLY_LAST_IMAGE.in_upstream(name, *of)
+        for name, of in (("conv2d", (1, 2)), ("linear", (1, 2)), ("conv1d", (1,)))
+    ),
+    value("conv2d", "ends of a row continued in the rows beside it", run_on, several_columns),
+    instead("conv2d", "stride ignored", stride_ignored, strided),
+    *(
+        argument("conv2d", 1, f"kernel of the {which} channel", lambda x, w, *_, by=by, **__: np.roll(w, by, 0), depthwise)
+        for which, by in (("next", -1), ("previous", 1))
+    ),
     argument("linear", 1, "weight's memory read as (in, out)", read_transposed, lambda x, w, *_: min(w.shape[:2]) > 1),
     argument(
         "conv2d", 1, "outermost ring of the kernel ignored", without_border, lambda x, w, *_, **__: min(w.shape[2:]) > 2
@@ -324,4 +451,5 @@ ADDED = [
     *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
     *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
     *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),
+    *IN_TILES,
 ]

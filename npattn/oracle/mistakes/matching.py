@@ -13,6 +13,7 @@ import numpy as np
 
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.distances import Misfit, Ruler
+from npattn.oracle.mistakes.forwarding import Instead
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Run, answering, faulty, planted, sites
@@ -111,19 +112,6 @@ class Passes:
     growths: dict[Any, dict[str, float]] = field(default_factory=dict)
     tags: dict[tuple[str, int], Place] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
-
-
-class Instead:
-    """A module that another function runs."""
-
-    def __init__(self, module: Any, run: Callable[..., Any]) -> None:
-        self.module, self.run = module, run
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.run(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.module, name)
 
 
 class Search:
