@@ -36,8 +36,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in
 from npattn.module import as_tuple
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Passes
 from npattn.oracle.mistakes.distances import Ruler
-from npattn.oracle.mistakes.matching import Passes, with_every
+from npattn.oracle.mistakes.ordering import with_every
 from npattn.oracle.mistakes.planting import EVERY
 from npattn.oracle.mistakes.roundings import NARROW
 from tests.benchmarks import kernels

@@ -97,7 +97,10 @@ def divided_by_own_total(_, u, v):
 ADDED = [
     *(
         spoilt(
-            f"last tile of {tile} of the keys ignored", "forward", family.when, keys=lambda u, family=family: family.change(u)
+            f"last tile of {tile} of the keys ignored",
+            "forward",
+            family.when,
+            keys=lambda u, family=family: family.change(u),
         )
         for tile, family in zip(TILES, ROW_TAILS, strict=True)
     ),

@@ -62,6 +62,23 @@ def weighed(name, weigh, when=several_keys, way="forward"):
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when, way=way)
 
 
+def weighed_once(name, weigh, when=several_keys):
+    """Take other weights in forward alone; backward makes the right ones again, and δ of the output that is there."""
+
+    def other(_, *qkv):
+        q, k, v, scale = qkv
+        o = v @ transpose(weigh(logits(*qkv)))
+
+        def backward(do):
+            s = softmax(logits(*qkv))
+            dz = s * (transpose(do) @ v - (do * o).sum(axis=-2)[..., None])
+            return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
+
+        return o, backward
+
+    return instead(NAME, name, other, when, way="both")
+
+
 def differentiated(name, differentiate, when=several_keys):
     """Take attention with other gradients of logits."""
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, differentiate=differentiate), when, way="backward")
@@ -313,8 +330,11 @@ def of_alike_values(q, k, v, *_):
 
 ADDED = [
     *(
-        weighed(name, weigh, longer(-1, tile, 1)) for tile in arrays.TILES for name, weigh in not_rescaled(tile)
+        weighed_once(name, weigh, longer(-1, tile, 1))
+        for tile in (TILE, *arrays.TILES)
+        for name, weigh in not_rescaled(tile)
     ),
+    weighed_once("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
     *(
         weighed(f"softmax {name}", lambda z, tile=tile, how=how: by_tiles(z, tile, **how), longer(-1, tile, 1))
         for name, tile, how in WITHIN_TILES

@@ -360,7 +360,11 @@ def in_tiles(height, width, halo):
 
 
 IN_TILES = [
-    value("conv2d", f"{'tiles' if square else 'strips'} of {size}, {halo} positions read beyond them", *in_tiles(size, size if square else None, halo))
+    value(
+        "conv2d",
+        f"{'tiles' if square else 'strips'} of {size}, {halo} positions read beyond them",
+        *in_tiles(size, size if square else None, halo),
+    )
     for halo in (0, 1, 2)
     for size in (4, 8, 16)
     for square in (True, False)
@@ -398,7 +402,9 @@ ADDED = [
     value("conv2d", "ends of a row continued in the rows beside it", run_on, several_columns),
     instead("conv2d", "stride ignored", stride_ignored, strided),
     *(
-        argument("conv2d", 1, f"kernel of the {which} channel", lambda x, w, *_, by=by, **__: np.roll(w, by, 0), depthwise)
+        argument(
+            "conv2d", 1, f"kernel of the {which} channel", lambda x, w, *_, by=by, **__: np.roll(w, by, 0), depthwise
+        )
         for which, by in (("next", -1), ("previous", 1))
     ),
     argument("linear", 1, "weight's memory read as (in, out)", read_transposed, lambda x, w, *_: min(w.shape[:2]) > 1),

@@ -70,7 +70,9 @@ def everywhere(length, window, stride):
 ADDED = [
     *with_steps("windows that do not fit left out", lying((inside, inside)), strides),
     *with_steps("last window cut by the edge, not moved inward", lying((on_grid, on_grid)), strides),
-    *with_steps("last window over zeros beyond the edge, not moved inward", lying((on_grid, on_grid), in_full), strides),
+    *with_steps(
+        "last window over zeros beyond the edge, not moved inward", lying((on_grid, on_grid), in_full), strides
+    ),
     *with_steps("stride along the width alone", lying((everywhere, ops.window_starts)), strides),
     *with_steps("stride along the height alone", lying((ops.window_starts, everywhere)), strides),
 ]

@@ -111,7 +111,10 @@ def of_whole_tiles(tile):
         return quotient(centred * centred, variance, e_lambda)
 
     return value(
-        NAME, f"last tile of {tile} left out of the variance", change, lambda x, *_, **__: tail_of_map(x, tile) is not None
+        NAME,
+        f"last tile of {tile} left out of the variance",
+        change,
+        lambda x, *_, **__: tail_of_map(x, tile) is not None,
     )
 
 

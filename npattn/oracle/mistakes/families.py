@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-import numpy as np
-
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.mistake import Mistake, When, argument, gradient, upstream, value
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,11 @@ class Instead:
         self.module, self.run = module, run
 
     def __call__(self, *arguments: Any) -> Any:
+        """Run it."""
         return self.run(*arguments)
 
     def __getattr__(self, name: str) -> Any:
+        """Be otherwise the module."""
         return getattr(self.module, name)
 
 
@@ -80,22 +81,17 @@ def with_steps(name: str, make: Callable[..., Answer], when: When = always) -> l
     """
 
     def forward(module: Any, params: Any, *inputs: Any) -> Any:
-        with answered(make(*inputs)):
+        answer = make(*inputs)
+
+        def spoil(primitive: Any, arguments: Any, options: Any) -> Any:
+            value = answer(primitive, arguments, options)
+            return value if value is NotImplemented else (value, no_way_back)
+
+        taped = any(isinstance(a, Taped) for a in inputs)
+        with answering_taped(spoil) if taped else answering(spoil):
             return module.forward(params, *inputs)
 
     return in_forward(name, forward, when)
-
-
-@contextmanager
-def answered(answer: Answer) -> Iterator[None]:
-    """Answer calls, of plain arrays and of taped ones, by values."""
-
-    def spoil(primitive: Any, arguments: Any, options: Any) -> Any:
-        value = answer(primitive, arguments, options)
-        return value if value is NotImplemented else (value, no_way_back)
-
-    with answering(spoil), answering_taped(spoil):
-        yield
 
 
 def no_way_back(*_: Any, **__: Any) -> Any:

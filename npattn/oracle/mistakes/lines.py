@@ -76,8 +76,11 @@ def rules_of_lines(module: Module) -> list[Mistake]:
 
 
 def assigned(statement: ast.stmt) -> list[str]:
-    """Name the tensor that a statement computes together with its backward."""
+    """Name the tensor that a statement computes together with its backward, or takes out of a pass."""
     targets = statement.targets if isinstance(statement, ast.Assign) else []
+    value = getattr(statement, "value", None)
+    if targets and isinstance(targets[0], ast.Name) and getattr(value, "attr", "") == "output":
+        return [targets[0].id]
     pairs = [target.elts for target in targets if isinstance(target, ast.Tuple) and len(target.elts) == 2]
     return [y.id for y, back in pairs if isinstance(y, ast.Name) and getattr(back, "id", "").startswith("back")]
 

@@ -86,10 +86,21 @@ def unscaled_logs(highest, total, of_keys, z, scale):
     return most + np.log(np.exp(z / scale - most).sum(axis=-1, keepdims=True))
 
 
+def running_maximum(z, tile):
+    """Return the maximum of all tiles up to a key's own; 0 where none of them has a key that is seen."""
+    found, most = [], None
+    for first in range(0, z.shape[-1], tile):
+        part = z[..., first : first + tile]
+        own = part.max(axis=-1, keepdims=True)
+        most = own if most is None else np.maximum(most, own)
+        found.append(np.where(most == -np.inf, 0, most) + np.zeros_like(part))
+    return np.concatenate(found, axis=-1)
+
+
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None,
+    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, heads=False,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
@@ -116,13 +127,14 @@ def whole(
         total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
     s = np.where(seen, e / total, 0) if late or not keep else e / total
-    o = v @ (s if turned else transpose(s))
+    o = v @ (s if turned else transpose(s if stale is None else s * stale(z, highest)))
     log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
     log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
 
     def backward(do, dl=0.0):
         row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
+        row = row.sum(axis=1, keepdims=True) if heads else row
         row = (row - through_l * dl)[..., None]
         dz = s * (transpose(do) @ v - row)
         dt = bend * dz
@@ -377,7 +389,36 @@ def of_alike_values(q, k, v, *_, **__):
     return k.shape == v.shape
 
 
+def not_rescaled(tile):
+    """Leave out, forward, that a later tile of keys has a larger maximum."""
+
+    def stale(z, highest):
+        return np.exp(highest - running_maximum(z, tile))
+
+    words = "" if tile == TILE else f", tiles of {tile}"
+    return with_mistake(f"accumulator not rescaled{words}", longer(-1, tile, 1), "both", stale=stale)
+
+
+def counted(tile):
+    """Count the sink once for each tile of keys: the change, and when that is another number than with other tiles."""
+
+    def times(k, size):
+        return -(-k.shape[-1] // size)
+
+    def change(_, k, *__, sink, **___):
+        return sink + math.log(times(k, tile))
+
+    def when(_, k, *__, sink, **___):
+        smaller = (times(k, 2**i) for i in range(1, 7) if 2**i < tile)
+        return sink is not None and times(k, tile) > 1 and times(k, tile) not in smaller
+
+    return change, when
+
+
 ADDED = [
+    *map(not_rescaled, (TILE, *arrays.TILES)),
+    with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
+    *(argument(NAME, "sink", f"sink counted once a tile of {2**i} keys", *counted(2**i)) for i in range(1, 7)),
     with_mistake("last key never read", see=last_unseen),
     instead(
         NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values

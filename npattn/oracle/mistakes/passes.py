@@ -370,7 +370,9 @@ ADDED = [
     mistake("", "outputs exchanged", "carried", outputs_exchanged(0, 1), has_outputs(0, 1)),
     mistake("", "last two outputs exchanged", "carried", outputs_exchanged(-1, -2), has_outputs(-1, -2)),
     *(
-        mistake("", f"outputs in an order that begins with the {which}", "carried", outputs_rotated(by), has_three_alike)
+        mistake(
+            "", f"outputs in an order that begins with the {which}", "carried", outputs_rotated(by), has_three_alike
+        )
         for by, which in ((1, "second"), (-1, "last"))
     ),
     mistake("", "channels of a group interleaved", "carried", interleaved, groups_channels),

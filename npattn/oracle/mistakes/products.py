@@ -68,12 +68,14 @@ def unweighted(g, dc, a, b):
 
 
 ADDED = [
-    *(
-        fewer_terms(family.name, lambda a, _, family=family: family.change(a), family.when)
-        for family in ROW_TAILS
-    ),
+    *(fewer_terms(family.name, lambda a, _, family=family: family.change(a), family.when) for family in ROW_TAILS),
     gradient("matmul", 0, "of the left side not multiplied by the right one", unweighted),
-    gradient("matmul", 1, "of the right side not multiplied by the left one", lambda g, dc, a, b: transpose(np.ones_like(a)) @ dc),
+    gradient(
+        "matmul",
+        1,
+        "of the right side not multiplied by the left one",
+        lambda g, dc, a, b: transpose(np.ones_like(a)) @ dc,
+    ),
     gradient("gram", 0, "the other side alone", lambda g, dg, a: transpose(dg) @ a),
     value("gram", "of rows of unit length (cosines)", unit_rows, longer(-1)),
     value("gram", "of rows less their mean (covariance)", centred_rows, longer(-1)),

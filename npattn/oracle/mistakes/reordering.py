@@ -23,14 +23,14 @@ def exchanged_steps(
         By the statements' ids; what has none is no step.
     """
     numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
-    steps = [node for node in ast.walk(definition) if tags.get(id(node)) and is_step(node)]
+    steps: list[Any] = [node for node in ast.walk(definition) if tags.get(id(node)) and is_step(node)]
     for first in steps:
         readers = [
             (second, i)
             for second in steps
             if second.lineno > first.lineno and same_form(first, second)
             for i, argument in enumerate(second.value.args)
-            if ast.dump(argument) == ast.dump(result_of(first))
+            if ast.dump(argument) == dump(result_of(first))
         ]
         source = source_of(first, steps)
         if len(readers) == 1 and source is not None:
@@ -57,6 +57,11 @@ def result_of(statement: Any) -> ast.expr | None:
     return None
 
 
+def dump(expression: ast.expr | None) -> str:
+    """Write an expression down, to be compared."""
+    return "" if expression is None else ast.dump(expression)
+
+
 def same_form(one: Any, other: Any) -> bool:
     """Tell whether the results of two steps are read in the same way."""
     return type(result_of(one)) is type(result_of(other))
@@ -64,7 +69,7 @@ def same_form(one: Any, other: Any) -> bool:
 
 def source_of(step: Any, steps: list[Any]) -> int | None:
     """Return the number of the argument that is a tensor: the first that is a name or some step's result."""
-    results = [ast.dump(found) for other in steps if (found := result_of(other)) is not None]
+    results = [dump(result_of(other)) for other in steps]
     inputs = [i for i, a in enumerate(step.value.args) if ast.dump(a) in results or getattr(a, "id", "") == "x"]
     return inputs[0] if inputs else None
 
@@ -72,7 +77,7 @@ def source_of(step: Any, steps: list[Any]) -> int | None:
 def exchanged(definition: ast.FunctionDef, first: int, second: int, source: int, i: int) -> ast.FunctionDef:
     """Copy a function's text with two steps in the other order, both where the second stands."""
     copied = copy.deepcopy(definition)
-    nodes = list(ast.walk(copied))
+    nodes: list[Any] = list(ast.walk(copied))
     one, other = nodes[first], nodes[second]
     early, late = copy.deepcopy(one), copy.deepcopy(other)
     early.value, late.value = copy.deepcopy(other.value), copy.deepcopy(one.value)

@@ -46,7 +46,9 @@ def rules_of_settings(module: Module) -> list[Mistake]:
     training = getattr(module, "training", False)
     found += [one for pair in pairs for one in (exchanged(*pair, training), shared(*pair, training))]
     found += [exchanged(one, other, ("",), training) for one, other in own_alike(module)]
-    return found + [carried_by(f"{one} and {other} exchanged", partner, training) for one, other, partner in levels(module)]
+    return found + [
+        carried_by(f"{one} and {other} exchanged", partner, training) for one, other, partner in levels(module)
+    ]
 
 
 def own_alike(module: Module) -> Iterator[tuple[str, str]]:
@@ -80,8 +82,8 @@ def readings(own: Any) -> Iterator[Any]:
     elif isinstance(own, str) and own in CHOICES:
         yield CHOICES[own]
     elif isinstance(own, tuple) and own and all(type(n) is int for n in own):
-        others = own[::-1], tuple(n + 1 for n in own), tuple(n - 1 for n in own), (1,) * len(own)
-        others += tuple((n,) * len(own) for n in own)
+        others = [own[::-1], tuple(n + 1 for n in own), tuple(n - 1 for n in own), (1,) * len(own)]
+        others += [(n,) * len(own) for n in own]
         yield from (other for other in dict.fromkeys(others) if other != own)
 
 
@@ -111,8 +113,14 @@ def layers_alike(module: Module) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def exchanged(one: str, other: str, names: tuple[str, ...], training: bool) -> Mistake:
     """Let two layers, or two parameters, stand in each other's place."""
-    partner = {".".join(filter(None, (a, n))): ".".join(filter(None, (b, n))) for a, b in ((one, other), (other, one)) for n in names}
-    return carried_by(f"layers {one} and {other} exchanged" if any(names) else f"{one} and {other} exchanged", partner, training)
+    partner = {
+        ".".join(filter(None, (a, n))): ".".join(filter(None, (b, n)))
+        for a, b in ((one, other), (other, one))
+        for n in names
+    }
+    return carried_by(
+        f"layers {one} and {other} exchanged" if any(names) else f"{one} and {other} exchanged", partner, training
+    )
 
 
 def carried_by(name: str, partner: dict[str, str], training: bool) -> Mistake:

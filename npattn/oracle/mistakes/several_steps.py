@@ -184,8 +184,7 @@ def bias_behind_activation(*_):
 
     def answer(primitive, arguments, options):
         if primitive in (ops.linear, ops.conv2d):
-            x, weight, *rest = completed(primitive, arguments, options)[0]
-            bias = rest[0] if rest else None
+            bias = completed(primitive, arguments, options)[0][2]
             if bias is None:
                 return NotImplemented
             y = primitive(*arguments, **options)[0]
