@@ -17,6 +17,7 @@ from npattn.oracle.mistakes.softmax import (
     sum_of_next_row,
     unshifted,
 )
+from npattn.oracle.mistakes.taping import untape
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -141,13 +142,15 @@ def sum_of_last_tile(z):
 
 def stale(z, tile=TILE):
     """Return exponentials, each by the maximum of the tiles so far: not brought down when a later one is larger."""
-    found, most = [], None
-    for first in range(0, z.shape[-1], tile):
-        part = z[..., first : first + tile]
-        own = part.max(axis=-1, keepdims=True)
-        most = own if most is None else np.maximum(most, own)
-        found.append(np.exp(part - most))
-    return np.concatenate(found, axis=-1)
+    return np.exp(z - running_maximum(z, tile))
+
+
+def running_maximum(z, tile):
+    """Return the maximum of all tiles up to a key's own."""
+    plain, keys = untape(z), np.arange(z.shape[-1])
+    last = np.maximum.accumulate(np.where(plain >= np.maximum.accumulate(plain, axis=-1), keys, 0), axis=-1)
+    end = np.minimum((keys // tile + 1) * tile - 1, len(keys) - 1)
+    return np.take_along_axis(z, last[..., end], -1)
 
 
 def not_rescaled(tile):

@@ -16,7 +16,8 @@ from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Search
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import EVERY, Site, answering, stands_in
+from npattn.oracle.mistakes.ordering import calls_in
+from npattn.oracle.mistakes.planting import Site, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.running import UNFIT, run_with
@@ -175,18 +176,20 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
 
     def suspect(one: Candidate) -> Suspect:
         mistakes = tuple(mistake for mistake, _ in one.mistakes)
-        steps = tuple(step_of(places, *pair) for pair in one.mistakes)
+        steps = tuple(
+            step_of(places, mistake, calls_in(site, search.places[mistake])) for mistake, site in one.mistakes
+        )
         met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
         return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
 
     return tuple(map(suspect, candidates))
 
 
-def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: Site) -> str:
+def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, numbers: Sequence[int]) -> str:
     """Return the tag of the line that a mistake stands in, or of all such lines."""
-    own = [place for (name, number), place in places.items() if name == mistake.primitive and stands_in(site, number)]
+    own = [places[mistake.primitive, n] for n in numbers if (mistake.primitive, n) in places]
     tags = [(place.back_tag or place.tag) if mistake.way == "backward" else place.tag for place in own]
-    if site == EVERY or isinstance(site, tuple):
+    if len(numbers) > 1:
         return f"every {', '.join(dict.fromkeys(filter(None, tags)))}"
     return tags[0] if tags else ""
 

@@ -8,7 +8,7 @@ import numpy as np
 from npattn.ops.masking import keys_seen, sum_to
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
-from npattn.oracle.mistakes.attention import map_detached, padded_scale, scale_left_out, viewed
+from npattn.oracle.mistakes.attention import map_detached, padded_scale, running_maximum, scale_left_out, viewed
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -84,17 +84,6 @@ def unscaled_logs(highest, total, of_keys, z, scale):
     """Return the logsumexp of logits before the scale."""
     most = z.max(axis=-1, keepdims=True) / scale
     return most + np.log(np.exp(z / scale - most).sum(axis=-1, keepdims=True))
-
-
-def running_maximum(z, tile):
-    """Return the maximum of all tiles up to a key's own; 0 where none of them has a key that is seen."""
-    found, most = [], None
-    for first in range(0, z.shape[-1], tile):
-        part = z[..., first : first + tile]
-        own = part.max(axis=-1, keepdims=True)
-        most = own if most is None else np.maximum(most, own)
-        found.append(np.where(most == -np.inf, 0, most) + np.zeros_like(part))
-    return np.concatenate(found, axis=-1)
 
 
 def whole(
@@ -393,7 +382,8 @@ def not_rescaled(tile):
     """Leave out, forward, that a later tile of keys has a larger maximum."""
 
     def stale(z, highest):
-        return np.exp(highest - running_maximum(z, tile))
+        most = running_maximum(z, tile)
+        return np.exp(highest - np.where(most == -np.inf, highest, most))
 
     words = "" if tile == TILE else f", tiles of {tile}"
     return with_mistake(f"accumulator not rescaled{words}", longer(-1, tile, 1), "both", stale=stale)

@@ -26,7 +26,9 @@ __all__ = ["SECONDS", "Search"]
 SECONDS = 4.0
 """Time that a search may take."""
 FOR_ROUNDINGS = 0.4
-"""Share of the time that is kept for passes in narrower arithmetic, which are slow."""
+"""Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
+ROUNDED = 6.0
+"""How much longer all of those take together than the first pass in which calls are listed."""
 FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
 MOST_ROUNDED = 0.3
@@ -63,7 +65,8 @@ class Search(Runner):
         super().__init__(case, results)
         self.passes = passes
         self.end = time.perf_counter() + seconds
-        self.deadline = self.end - (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
+        self.left = (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
+        self.deadline = self.end - self.left
         self.tried: list[Candidate] = []
         self.places: dict[Mistake, list[Site]] = {}
         self.complete = True
@@ -95,8 +98,10 @@ class Search(Runner):
         if self.passes is not None and self.passes.places:
             self.places, self.memory = self.passes.places, self.passes.memory
             return
+        began = time.perf_counter()
         with np.errstate(all="ignore"), self.memory.at_work():
             found = sites(self.run_watched, mistakes, self.module, *self.given)
+        self.deadline = self.end - min(self.left, ROUNDED * (time.perf_counter() - began))
         self.memory.settle()
         self.places = with_every(found, self.kinds, self.tags())
         if self.passes is not None:

@@ -10,12 +10,13 @@ from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Site
 
-__all__ = ["Fed", "Order", "with_every"]
+__all__ = ["Fed", "Order", "calls_in", "with_every"]
 
 TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
-"""Turns by which mistakes of forward are late where its results are right, and those of backward where they are not."""
+"""Turns by which mistakes of forward are late where its results are right, those of backward where they are not, and
+those in some calls of several."""
 SUMS = "add", "accumulate", "concatenate", "split"
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
@@ -56,17 +57,11 @@ class Order:
 
     def feeds(self, mistake: Mistake, site: Site) -> set[str] | None:
         """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
-        numbers = self.numbers(mistake, site)
+        numbers = calls_in(site, self.places[mistake])
         if not mistake.primitive or any((mistake.primitive, number) not in self.fed for number in numbers):
             return None
         back = mistake.way == "backward"
         return set().union(*(self.fed[mistake.primitive, number][back] for number in numbers))
-
-    def numbers(self, mistake: Mistake, site: Site) -> list[int]:
-        """List the calls that a mistake stands in."""
-        if site == EVERY:
-            return [number for number in self.places[mistake] if isinstance(number, int) and number != EVERY]
-        return list(site) if isinstance(site, tuple) else [site]
 
     def one_by_one(self) -> Iterator[tuple[Mistake, Site]]:
         """Yield mistakes with their places, those carried through backward first, and last what is unlikely."""
@@ -95,16 +90,22 @@ class Order:
             feeds = self.feeds(mistake, site)
             names = calls[call_of(mistake, site)]
             spared = 0 if feeds is None else len(feeds & self.given - self.wrong)
-            back = mistake.way == "backward" or min(self.numbers(mistake, site)) >= self.calls.get(
-                mistake.primitive, max(self.numbers(mistake, site)) + 1
-            )
-            late = LATE if back == self.forward_wrong else 0
+            numbers = calls_in(site, self.places[mistake])
+            back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
+            late = LATE * ((back == self.forward_wrong) + isinstance(site, tuple))
             turn = TURNS * names[mistake.name] // len(names)
             key = spared > 0, late + turn, spared, 0 if feeds is None else len(feeds)
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
             group.sort(key=lambda pair: pair[0])
         return [place for _, place in likely], [place for _, place in unlikely]
+
+
+def calls_in(site: Site, possible: Sequence[Site]) -> list[int]:
+    """List the calls that a site is, of those that a mistake can stand in."""
+    if site == EVERY:
+        return [number for number in possible if isinstance(number, int) and number != EVERY]
+    return list(site) if isinstance(site, tuple) else [site]
 
 
 def call_of(mistake: Mistake, site: Site) -> tuple[str, Site, bool]:

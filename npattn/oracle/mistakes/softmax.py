@@ -91,8 +91,12 @@ def softmin(z, axis=-1):
 
 def by_tiles(z, tile, *, averaged):
     """Let the weights of every tile on the last axis add up to 1, or to a tile's share."""
-    weights = [softmax(z[..., first : first + tile]) for first in range(0, z.shape[-1], tile)]
-    return np.concatenate(weights, axis=-1) / (len(weights) if averaged else 1)
+    whole = z.shape[-1] // tile * tile
+    tiles = z[..., :whole].reshape(*z.shape[:-1], -1, tile)
+    weights = softmax(tiles).reshape(*z.shape[:-1], whole)
+    if whole < z.shape[-1]:
+        weights = np.concatenate([weights, softmax(z[..., whole:])], axis=-1)
+    return weights / (-(-z.shape[-1] // tile) if averaged else 1)
 
 
 WITHIN_TILES = [
