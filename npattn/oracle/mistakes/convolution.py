@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from npattn import ops
 from npattn.oracle.mistakes import families
-from npattn.oracle.mistakes.arrays import both, longer, on_tiles_and_tail, several_images, unwritten, without_tail
+from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
 from npattn.oracle.mistakes.families import (
     LAST_POSITION,
     LAST_TILE,
@@ -74,14 +73,6 @@ def kernel_mistakes(way):
     ]
 
 
-def mirrored(x, weight):
-    return weight[..., ::-1].copy()
-
-
-def several_taps(x, weight):
-    return weight.size > 1
-
-
 def both_axes(number):
     return number if isinstance(number, tuple) else (number, number)
 
@@ -130,17 +121,6 @@ def without_halo(conv2d, *arguments, **options):
     return y, wrong
 
 
-def padded_row(name, index):
-    """Read beyond the ends of a row what stands at ``index(positions, length)``."""
-
-    def convolve(z, x, weight):
-        length, half = x.shape[1], weight.size // 2
-        wide = x[:, index(np.arange(-half, length + half), length)]
-        return ops.conv1d(wide, weight)[0][:, half : half + length]
-
-    return value("conv1d", name, convolve, several_taps)
-
-
 TUNED_ON = [
     *(mistake for name in LAYERS for mistake in layer_mistakes(name)),
     *(mistake for way in ("forward", "backward") for mistake in kernel_mistakes(way)),
@@ -148,12 +128,6 @@ TUNED_ON = [
     kernel("last input channel forgotten", unwritten(slice(None), -1), lambda w: w.shape[1] > 1),
     *(family.in_value("conv2d") for family in (LAST_TILE, LAST_POSITION, families.TRANSPOSED)),
     *(family.in_upstream("conv2d", 1) for family in (LAST_TILE, LAST_POSITION)),
-    argument("conv1d", 1, "flipped kernel", mirrored, several_taps),
-    argument("conv1d", 1, "shifted by one", lambda x, w: np.roll(w, 1, axis=-1), several_taps),
-    argument("conv1d", 1, "kernel not flipped", mirrored, several_taps, way="backward", of=(0,)),
-    gradient("conv1d", 0, "dx dropped", dropped),
-    gradient("conv1d", 1, "taps in the wrong order", lambda g, *_: g[..., ::-1]),
-    ONLY_IMAGE_0.in_upstream("conv1d", 1),
 ]
 HELD_OUT = [
     NEIGHBOUR.in_argument("conv2d", 0),
@@ -166,9 +140,6 @@ HELD_OUT = [
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size, way="backward", of=(1,)),
     mistake("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
-    padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
-    padded_row("wrapped around", lambda i, length: i % length),
-    UNCLEARED.in_upstream("conv1d", 1),
 ]
 
 
@@ -247,19 +218,6 @@ def dilated_along(axis):
     return convolve
 
 
-def channels_moved(by):
-    """Read so many channels further on, zeros beyond the ends."""
-
-    def convolve(z, x, weight):
-        half = weight.size // 2
-        wide = np.zeros_like(x, shape=(len(x), x.shape[1] + 2 * half + 2 * abs(by)))
-        wide[:, half + abs(by) : half + abs(by) + x.shape[1]] = x
-        first = half + abs(by) + by
-        return ops.conv1d(wide, weight)[0][:, first : first + x.shape[1]]
-
-    return convolve
-
-
 def of_last_rows(dy, *_, **__):
     """Leave the first half of the rows out."""
     return dy * (np.arange(len(dy)) >= len(dy) // 2).astype(dy.dtype)[:, None]
@@ -290,87 +248,6 @@ def pools_share_bias(x, weight, bias, **_):
     return bias is not None and even_rows(x)
 
 
-def blocks_apart(size):
-    """Convolve blocks of channels each by itself."""
-
-    def convolve(z, x, weight):
-        blocks = [ops.conv1d(x[:, at : at + size], weight)[0] for at in range(0, x.shape[1], size)]
-        return np.concatenate(blocks, axis=1)
-
-    return convolve
-
-
-def keeps_map(x, weight, bias, *, stride=1, groups=1, **options):
-    """Whether every position has an output of its own, and reads all channels."""
-    return groups == 1 and max(both_axes(stride)) == 1 and keeps_size(x, weight, bias, **options)
-
-
-def run_on(y, x, weight, bias, *, dilation, **_):
-    """Read beyond a row's ends what stands in the rows beside it, as positions that are counted through do."""
-    (height, width), (down, right) = x.shape[2:], both_axes(dilation)
-    kernel = weight.shape[2:]
-    reach = down * (kernel[0] // 2) * width + right * (kernel[1] // 2)
-    flat = x.reshape(*x.shape[:2], height * width)
-    wide = np.zeros_like(x, shape=(*flat.shape[:2], flat.shape[2] + 2 * reach))
-    wide[:, :, reach : reach + flat.shape[2]] = flat
-    total = 0 * y.reshape(*y.shape[:2], height * width)
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            at = i * down * width + j * right
-            total = total + weight[:, :, i, j] @ wide[:, :, at : at + flat.shape[2]]
-    total = total if bias is None else total + bias[:, None]
-    return total.reshape(y.shape)
-
-
-def several_columns(x, weight, *layer, **options):
-    return weight.shape[3] > 1 and keeps_map(x, weight, *layer, **options)
-
-
-def in_tiles(height, width, halo):
-    """Convolve tiles, of which nothing is read further than `halo` beyond them: the change, and when that is wrong."""
-
-    def reach_of(options):
-        return max(both_axes(options["padding"]))
-
-    def convolve(y, x, weight, bias, **options):
-        top, left = both_axes(options["padding"])
-        tall, wide = min(height, x.shape[2]), min(width or x.shape[3], x.shape[3])
-        corners = [(i, j) for i in range(0, x.shape[2], tall) for j in range(0, x.shape[3], wide)]
-        near = []
-        for i, j in corners:
-            first, before = max(i - min(halo, top), 0), max(j - min(halo, left), 0)
-            part = x[:, :, first : i + tall + halo, before : j + wide + halo]
-            part = part[:, :, : tall + top + i - first, : wide + left + j - before]
-            patch = np.zeros_like(x, shape=(*x.shape[:2], tall + 2 * top, wide + 2 * left))
-            down, right = first - i + top, before - j + left
-            patch[:, :, down : down + part.shape[2], right : right + part.shape[3]] = part
-            near.append(patch)
-        found, _ = ops.conv2d(np.concatenate(near, axis=0), weight, bias, **options | {"padding": 0})
-        total = 0 * y
-        for (i, j), some in zip(corners, np.split(found, len(corners)), strict=True):
-            rest = total[:, :, i : i + tall, j : j + wide]
-            total[:, :, i : i + tall, j : j + wide] = some[:, :, : rest.shape[2], : rest.shape[3]]
-        return total
-
-    def when(x, weight, *layer, **options):
-        smaller = x.shape[2] > height or (width is not None and x.shape[3] > width)
-        return smaller and halo < reach_of(options) and keeps_map(x, weight, *layer, **options)
-
-    return convolve, when
-
-
-IN_TILES = [
-    value(
-        "conv2d",
-        f"{'tiles' if square else 'strips'} of {size}, {halo} positions read beyond them",
-        *in_tiles(size, size if square else None, halo),
-    )
-    for halo in (0, 1, 2)
-    for size in (4, 8, 16)
-    for square in (True, False)
-]
-
-
 def stride_ignored(conv2d, x, weight, bias, **options):
     return conv2d(x, weight, bias, **options | {"stride": 1})
 
@@ -392,14 +269,9 @@ ADDED = [
         pools_share_bias,
     ),
     *(
-        value("conv1d", f"blocks of {size} channels, each with zeros around it", blocks_apart(size), longer(1, size))
-        for size in (8, 16, 32, 64)
-    ),
-    *(
         ONLY_LAST_IMAGE.in_upstream(name, *of)
         for name, of in (("conv2d", (1, 2)), ("linear", (1, 2)), ("conv1d", (1,)))
     ),
-    value("conv2d", "ends of a row continued in the rows beside it", run_on, several_columns),
     instead("conv2d", "stride ignored", stride_ignored, strided),
     *(
         argument(
@@ -412,19 +284,6 @@ ADDED = [
         "conv2d", 1, "outermost ring of the kernel ignored", without_border, lambda x, w, *_, **__: min(w.shape[2:]) > 2
     ),
     *(
-        value("conv1d", f"reads one channel further {words}", channels_moved(by), several_taps)
-        for by, words in ((1, "on"), (-1, "back"))
-    ),
-    *(
-        value(
-            "conv1d",
-            f"all padding {words}",
-            lambda y, x, w, by=by: channels_moved(by * (w.size // 2))(y, x, w),
-            several_taps,
-        )
-        for by, words in ((1, "behind"), (-1, "in front"))
-    ),
-    *(
         instead("conv2d", f"padding shifted by one: reads a row and column further {words}", moved(by), padded)
         for by, words in ((1, "on"), (-1, "back"))
     ),
@@ -433,7 +292,6 @@ ADDED = [
         for axis, which in enumerate(("height", "width"))
     ),
     upstream("linear", (1, 2), "of the weights from the second half of the rows alone", of_last_rows, even_rows),
-    padded_row("padding reflected", lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i),
     instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
     instead(
         "conv2d", "padding reflected", padded_by(lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i), padded
@@ -457,5 +315,4 @@ ADDED = [
     *(gradient(name, 2, "bias lost", dropped, biased) for name in LAYERS),
     *(gradient(name, 2, "bias twice", lambda g, *_, **__: 2 * g, biased) for name in LAYERS),
     *(gradient(name, 1, "of the weights lost", dropped) for name in ("conv2d", "conv1d", "linear")),
-    *IN_TILES,
 ]

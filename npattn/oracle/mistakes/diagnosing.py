@@ -176,9 +176,8 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
 
     def suspect(one: Candidate) -> Suspect:
         mistakes = tuple(mistake for mistake, _ in one.mistakes)
-        steps = tuple(
-            step_of(places, mistake, calls_in(site, search.places[mistake])) for mistake, site in one.mistakes
-        )
+        sites = [calls_in(site, search.places.get(mistake, [])) for mistake, site in one.mistakes]
+        steps = tuple(step_of(places, mistake, numbers) for mistake, numbers in zip(mistakes, sites, strict=True))
         met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
         return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
 

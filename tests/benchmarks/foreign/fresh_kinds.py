@@ -126,7 +126,7 @@ KINDS = {
     "cbam_spatial_norm_gradient_without_the_deviation": "batch_norm: gradient: not divided by the deviation",
     "cbam_spatial_max_gradient_to_every_channel": "max_pool: gradient: to all",
     "cbam_spatial_momentum_the_other_way_round": "batch_norm: momentum the other way round",
-    "cbam_spatial_halo_too_narrow": "conv2d: tiles of 4, 2 positions read beyond them",
+    "cbam_spatial_halo_too_narrow": "conv2d: tiles of 4 with a halo of 2",
     "cbam_spatial_divides_by_padded_channels": "average_pool: divided by the size padded to 32",
     "cbam_spatial_keras_epsilon": "batch_norm: epsilon 1e-3",
     "cbam_spatial_gates_of_the_raw_map": "pass: gates in parallel: those of positions made of the raw map",
@@ -166,7 +166,7 @@ KINDS = {
     "multi_scale_gradients_of_two_branches_exchanged": "concatenate: gradient: parts 2 and 3 exchanged",
     "multi_scale_weight_gradient_not_dilated": "conv2d: gradient: dilation ignored in the weights' gradient",
     "multi_scale_dropout_not_scaled": "dropout: not scaled up",
-    "multi_scale_halo_of_the_least_rate": "conv2d: strips of 4, 1 positions read beyond them",
+    "multi_scale_halo_of_the_least_rate": "conv2d: strips of 4 with a halo of 1",
 }
 """By the function's name: the catalogue's own name of the mistake, or several that come to the same in some case; "by
 rule: " and words of the name that a rule gives it; None where there is no such kind."""
