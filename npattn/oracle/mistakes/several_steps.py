@@ -197,9 +197,9 @@ def bias_behind_activation(*_):
 
 
 def activates_biased(module, *_):
-    """Whether there are biases, and activations that may follow them."""
-    biased = any(name.endswith("bias") for name in module.parameter_shapes())
-    return biased and not norms_and_rectifies(module)
+    """Whether there are layers with biases, of which one stands behind an activation and not behind a norm."""
+    biases = [name for name in module.parameter_shapes() if name.endswith("bias")]
+    return len(biases) > 1 and not norms_and_rectifies(module)
 
 
 TUNED_ON: list[Mistake] = []
