@@ -27,7 +27,7 @@ SECONDS = 4.0
 """Time that a search may take."""
 FOR_ROUNDINGS = 0.4
 """Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
-ROUNDED = 6.0
+ROUNDED = 5.0
 """How much longer all of those take together than the first pass in which calls are listed."""
 FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
