@@ -17,10 +17,10 @@ from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.parameters import ones
 from tests.foreign_arrays import OnlyDLPack
-from tests.naming import case
+from tests.naming import case, for_each
 from tests.strategies import SYSTEMS
 
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 WITH_PARAMETERS = [system for system in SYSTEMS if system.example().parameter_shapes()]
 every_system_with_parameters = pytest.mark.parametrize("system", WITH_PARAMETERS, ids=lambda system: system.key)
 every_system_on_maps = pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.module import as_tuple
+from tests.naming import for_each
 from tests.strategies import NAMESPACE, SYSTEMS, cases, modules
 
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 
 
 def as_upstream(output):

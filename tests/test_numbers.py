@@ -15,7 +15,7 @@ from npattn.oracle import generic_values
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, arrange, cases, layouts
 
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 # Where a tolerance meets a kink (of ReLU, of a maximum), the branch taken may differ; fixed seeds keep away from that.
 every_seed = for_each("seed", range(3))
 more_digits = pytest.mark.skipif(

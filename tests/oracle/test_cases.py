@@ -13,9 +13,10 @@ from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.special import special
 from npattn.oracle.sweeps import write_label
+from tests.naming import for_each
 from tests.strategies import SMALL_MODULES, SYSTEMS
 
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 
 
 @dataclass(frozen=True)

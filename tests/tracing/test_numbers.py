@@ -12,7 +12,7 @@ from npattn.tracing import trace
 from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 
 
 def run(module, params, inputs, *, traced):

@@ -5,13 +5,13 @@ import re
 from itertools import groupby, pairwise
 
 import numpy as np
-import pytest
 
 import npattn
 from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.tracing import trace
 from npattn.tracing.pages import equations
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
 WHOLE = {
@@ -27,7 +27,7 @@ WHOLE = {
     "split": {"training": True},
 }
 """Hyperparameters under which every step of a system is taken."""
-every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+every_system = for_each("system", SYSTEMS)
 
 
 def whole(system):
