@@ -16,17 +16,17 @@ from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, nam
 from npattn.oracle.case import Case
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.dividing import divide
+from npattn.oracle.drawing import choose_params, draw_case, require_drawn
 from npattn.oracle.extended import extend
-from npattn.oracle.formats import Format, find_format, representable
+from npattn.oracle.formats import Format, find_format
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
-from npattn.oracle.own import Own, exact_names, read_own
+from npattn.oracle.own import read_own
 from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
-from npattn.oracle.special import VALUES, special
+from npattn.oracle.special import VALUES
 from npattn.oracle.steps import Recorded, first_steps, measure_steps, reader_of
 from npattn.oracle.threads import pass_threads
-from npattn.oracle.values import generic_values
 
 __all__ = ["golden"]
 
@@ -34,8 +34,6 @@ MAX_DRAWS = 20
 """Inputs that are tried until near ties sway little of the outputs."""
 MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
-MAX_REPEATED = 8
-"""Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
 
 
 def golden(
@@ -157,8 +155,10 @@ def golden(
     require_sound(module, own.sizes)
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
     passes = Passes(progress)
+    options: dict[str, Any] = {"values": values, "repeated": layout == "broadcast"}
+    choice = choose_params(module, own, format, seed, **options)
     for draw in range(MAX_DRAWS):
-        given = draw_case(module, own, format, seed, draw, values=values, repeated=layout == "broadcast")
+        given = draw_case(module, own, format, seed, choice=choice, draw=draw, **options)
         require_constant(layout, given)
         last = not drawn_anew or draw == MAX_DRAWS - 1
         shapes = first_steps(module, given) if steps else {}
@@ -291,15 +291,6 @@ def check_certify(certify: Any) -> None:
         )
 
 
-def require_drawn(values: str, given: Mapping[str, Any]) -> None:
-    """Refuse a kind of values for what the caller gives."""
-    group = {"generic": "", "ones": "upstream"}.get(values, "inputs")
-    if group and given[group] is not None:
-        raise ValueError(
-            f"golden: values={values!r} asks for {group} that are drawn, but {group} is given: leave one out"
-        )
-
-
 def require_constant(layout: str, given: Given) -> None:
     """Refuse a broadcast layout of what changes along every axis."""
     arrays = [a for a in (*given.inputs.values(), *given.upstream.values()) if a.size]
@@ -323,31 +314,6 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> Non
             if unknown.mean() >= LEAST_JUDGED:
                 raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it")
             warnings.warn(f"{text}; there no kernel is judged", stacklevel=4)
-
-
-def draw_case(
-    module: Module, own: Own, format: Format, seed: int, draw: int, *, values: str, repeated: bool = False
-) -> Given:
-    """Draw the parameters, inputs and upstream gradients that are not given, of numbers that a format holds.
-
-    Where `repeated`, what is drawn is the same for every image, of a few.
-    """
-
-    def repeat(a: np.ndarray) -> np.ndarray:
-        return np.repeat(a[:1], len(a), axis=0) if repeated and a.ndim and len(a) <= MAX_REPEATED else a
-
-    params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
-    if params is None:
-        params = module.init(seed, generic=True)
-    if inputs is None:
-        _, drawn = generic_values(module, **own.sizes, seed=seed + 2**20 * draw)
-        inputs = {name: repeat(x) for name, x in drawn.items()}
-    if upstream is None:
-        random = np.random.RandomState([seed, 2])
-        upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
-    given = special(values, module, Given(params, inputs, upstream), format, draw)
-    held = given.each(lambda a: representable(a, format))
-    return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
 
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:

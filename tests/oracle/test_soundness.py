@@ -1,6 +1,7 @@
 """What golden says of systems that it has not seen."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import npattn
 from npattn import Pass
 from npattn.oracle import GradcheckReport, golden, soundness
 from npattn.oracle.systems import SYSTEMS, is_known
+from npattn.parameters import zeros
 from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, NormGate, RMSNorm
 
 RIGHT = GradcheckReport({}, "adjoint", 1e-12)
@@ -111,6 +113,37 @@ def test_a_system_is_looked_at_once_and_those_of_npattn_never(monkeypatch):
     for module in (Fresh(4), Fresh(4), Fresh(5), npattn.SqueezeExcitation(4)):
         golden(module, **SMALL)
     assert looked == [Fresh(4), Fresh(5)]
+
+
+@dataclass(frozen=True)
+class Switched(npattn.Module):
+    """Lets the input through where its only parameter is on: `sign` says which side of 0 that is."""
+
+    key: ClassVar = "switched"
+    channels: int = 2
+    sign: float = 1.0
+    factor: float = 1.0
+
+    def parameters(self):
+        return {"switch": zeros(1)}
+
+    def forward(self, params, x):
+        s = self.sign * params["switch"]
+        on = x.dtype.type(s.real > 0)
+
+        def backward(dy):
+            return on * s * dy, {
+                "switch": self.sign * on * (dy * x).sum(keepdims=True)[0, 0, 0] * x.real.dtype.type(self.factor)
+            }
+
+        return Pass(on * s * x, backward)
+
+
+def test_a_gradient_that_is_0_at_first_is_looked_at_with_other_parameters():
+    off = -float(np.sign(Switched().init(0, generic=True)["switch"][0]))
+    assert golden(Switched(sign=off), **SMALL).expected["switch.grad"].any()
+    with pytest.raises(ValueError, match="switch is off by 1 "):
+        golden(Switched(sign=off, factor=2.0), **SMALL)
 
 
 def test_a_wrong_system_stays_refused():

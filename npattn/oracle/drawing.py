@@ -1,0 +1,84 @@
+"""What a case is given: numbers that a format holds, drawn where the caller gives none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from npattn.module import Module
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.formats import Format, representable
+from npattn.oracle.own import Own, exact_names
+from npattn.oracle.special import special
+from npattn.oracle.values import generic_values
+
+__all__ = ["choose_params", "draw_case", "require_drawn"]
+
+MAX_REPEATED = 8
+"""Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
+MAX_CHOICES = 16
+"""Parameters that are drawn until no result is 0 throughout."""
+NEXT = 2**20
+"""From the seed of one draw to that of the next."""
+
+
+def require_drawn(values: str, given: Mapping[str, Any]) -> None:
+    """Refuse a kind of values for what the caller gives."""
+    group = {"generic": "", "ones": "upstream"}.get(values, "inputs")
+    if group and given[group] is not None:
+        raise ValueError(
+            f"golden: values={values!r} asks for {group} that are drawn, but {group} is given: leave one out"
+        )
+
+
+def draw_case(
+    module: Module,
+    own: Own,
+    format: Format,
+    seed: int,
+    *,
+    values: str,
+    choice: int = 0,
+    draw: int = 0,
+    repeated: bool = False,
+) -> Given:
+    """Draw the parameters, inputs and upstream gradients that are not given, of numbers that a format holds.
+
+    `choice` numbers the parameters, `draw` the inputs. Where `repeated`, what is drawn is the same for every image, of
+    a few.
+    """
+
+    def repeat(a: np.ndarray) -> np.ndarray:
+        return np.repeat(a[:1], len(a), axis=0) if repeated and a.ndim and len(a) <= MAX_REPEATED else a
+
+    params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
+    if params is None:
+        params = module.init(seed + NEXT * choice, generic=True)
+    if inputs is None:
+        _, drawn = generic_values(module, **own.sizes, seed=seed + NEXT * draw)
+        inputs = {name: repeat(x) for name, x in drawn.items()}
+    if upstream is None:
+        random = np.random.RandomState([seed, 2])
+        upstream = {name: repeat(random.standard_normal(shape)) for name, shape in own.outputs.items()}
+    given = special(values, module, Given(params, inputs, upstream), format, draw)
+    held = given.each(lambda a: representable(a, format))
+    return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
+
+
+def choose_params(module: Module, own: Own, format: Format, seed: int, **options: Any) -> int:
+    """Choose parameters for `draw_case`: the first of those with the fewest results that are 0 throughout.
+
+    Behind a relu that lets nothing through every gradient is 0, whatever a kernel computes there.
+    """
+    if "params" in own.arrays or own.sizes["batch"] == 0:
+        return 0
+    numbers: list[int] = []
+    for choice in range(MAX_CHOICES):
+        with np.errstate(all="ignore"):
+            found = named_results(module, draw_case(module, own, format, seed, choice=choice, **options))
+        numbers.append(sum(not a.any() for a in found.values()))
+        if numbers[-1] == 0:
+            break
+    return int(np.argmin(numbers))
