@@ -32,6 +32,7 @@ __all__ = [
     "pair",
     "positive",
     "probability",
+    "side",
 ]
 
 REQUIRED = dataclasses.MISSING
@@ -201,6 +202,30 @@ def pair(default: Any = REQUIRED) -> Any:
             raise ValueError(f"{system}: {name}={value!r}; expected None or a pair (height, width)")
         height, width = value
         require_integers(system, **{f"{name}[0]": height, f"{name}[1]": width})
+        return height, width
+
+    return checked(check, default)
+
+
+def side(least: int, default: Any = REQUIRED) -> Any:
+    """Declare an integer, or a pair of integers for height and width, of at least so much; a list is kept as a tuple.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.WindowAttention(8, heads=2, window=(7, 0))
+    Traceback (most recent call last):
+    ValueError: WindowAttention: window[1]=0; expected an integer of at least 1
+    """
+
+    def check(system: str, name: str, value: Any) -> int | tuple[int, int]:
+        if not isinstance(value, (tuple, list)):
+            require_integers(system, least, **{name: value})
+            return value
+        if len(value) != 2:
+            raise ValueError(f"{system}: {name}={value!r}; expected an integer, or a pair (height, width)")
+        height, width = value
+        require_integers(system, least, **{f"{name}[0]": height, f"{name}[1]": width})
         return height, width
 
     return checked(check, default)

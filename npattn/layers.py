@@ -142,7 +142,7 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
     Parameters
     ----------
     x, params, name
-        ``name.weight`` and ``name.bias`` are (C,).
+        ``name.weight`` and ``name.bias`` are (C,), or (C, 1, 1), as of a norm of maps with one position.
     eps : float, default 1e-5
         What is added to the variance.
 
@@ -157,7 +157,11 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
     >>> grads
     {'norm.weight': array([1., 2.]), 'norm.bias': array([-1.,  2.])}
     """
-    return named(functools.partial(ops.layer_norm, eps=eps), x, params, [f"{name}.weight", f"{name}.bias"])
+
+    def normalize(x, weight, bias):
+        return ops.layer_norm(x, weight.reshape(x.shape[-1]), bias.reshape(x.shape[-1]), eps=eps)
+
+    return named(normalize, x, params, [f"{name}.weight", f"{name}.bias"])
 
 
 def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array, Backward]:

@@ -27,7 +27,7 @@ from npattn.checks import describe_type
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.parameters import Parameter, strip_prefix, to_numpy
-from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming, is_index
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 
@@ -285,7 +285,8 @@ class Module(metaclass=Constructor):
         ----------
         mapping : mapping of str to array
             NumPy arrays, torch or JAX tensors, or whatever speaks DLPack. The arrays are copied. The number of batches
-            that PyTorch's batch norm counts, ``num_batches_tracked``, is left out: no computation uses it.
+            that PyTorch's batch norm counts, ``num_batches_tracked``, is left out, as no computation uses it, and so
+            are indices that follow from the hyperparameters, ``relative_position_index``.
         prefix : str, default ""
             Where in a larger checkpoint this system stands, such as ``"layer1.0.se."``; other entries are left alone.
 
@@ -310,7 +311,7 @@ class Module(metaclass=Constructor):
         naming = find_naming(self, arrays)
         arrays = {naming.translate(name): value for name, value in arrays.items()}
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
-        arrays = {name: value for name, value in arrays.items() if name not in counters}
+        arrays = {name: value for name, value in arrays.items() if name not in counters and not is_index(name)}
         check_parameter_names(call, self, arrays, prefix, whole, naming=naming)
         shapes = self.parameter_shapes() | self.buffer_shapes()
         params = {

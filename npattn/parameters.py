@@ -21,6 +21,7 @@ __all__ = [
     "linear_parameters",
     "norm_buffers",
     "norm_parameters",
+    "normal",
     "ones",
     "round_channels",
     "strip_prefix",
@@ -72,6 +73,18 @@ def he_normal(*shape: int, fan: str = "in") -> Parameter:
         return random.standard_normal(shape) / math.sqrt(fan_in(shape))
 
     return Parameter(shape, draw_backward, generic) if fan == "out" else Parameter(shape, draw, draw)
+
+
+def normal(*shape: int, deviation: float) -> Parameter:
+    """Weights from a normal distribution with mean 0: small ones, as in transformers. Generic values keep sizes."""
+
+    def draw(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) * deviation
+
+    def generic(random: np.random.RandomState, shape: tuple[int, ...]) -> np.ndarray:
+        return random.standard_normal(shape) / math.sqrt(fan_in(shape))
+
+    return Parameter(shape, draw, generic)
 
 
 def uniform_fan_in(*shape: int, inputs: int | None = None) -> Parameter:

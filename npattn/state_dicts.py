@@ -16,12 +16,17 @@ from npattn.synonyms import Naming, solid
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["check_parameter_names", "check_parameter_shapes", "find_naming"]
+__all__ = ["check_parameter_names", "check_parameter_shapes", "find_naming", "is_index"]
 
 LISTED = 3
 """Prefixes that a message lists before it counts the others."""
 OURS = Naming()
 """The names that stand here."""
+
+
+def is_index(name: str) -> bool:
+    """Tell whether an array holds no more than indices into another one, which follow from the hyperparameters."""
+    return name.rpartition(".")[2] == "relative_position_index"
 
 
 def find_naming(module: Module, names: Collection[str]) -> Naming:
@@ -219,7 +224,7 @@ def part_shapes(whole: Mapping[Any, Any], max_size: int) -> dict[str, dict[str, 
     """List the shapes of each part of a model that holds few enough arrays, by prefix and by name."""
     names = defaultdict(list)
     for name in map(str, whole):
-        if not name.endswith(".num_batches_tracked"):
+        if not (name.endswith(".num_batches_tracked") or is_index(name)):
             for end in [0, *(mark.end() for mark in re.finditer(r"[./]", name))]:
                 names[name[:end]].append(name)
     shapes = {str(name): shape_of(value) for name, value in whole.items()}

@@ -12,6 +12,7 @@ from npattn.oracle.strategies import (
     cbam_modules,
     cbam_spatial_modules,
     coordinate_modules,
+    criss_cross_modules,
     danet_modules,
     double_modules,
     eca_modules,
@@ -21,6 +22,7 @@ from npattn.oracle.strategies import (
     gc_modules,
     ge_modules,
     hard_modules,
+    lambda_modules,
     linear_modules,
     mhsa_modules,
     modules,
@@ -28,6 +30,7 @@ from npattn.oracle.strategies import (
     non_local_modules,
     pam_modules,
     pcm_modules,
+    polarized_modules,
     pools,
     residual_modules,
     sdpa_modules,
@@ -42,6 +45,7 @@ from npattn.oracle.strategies import (
     soft_hard_modules,
     split_modules,
     triplet_modules,
+    window_modules,
 )
 
 __all__ = [
@@ -56,6 +60,7 @@ __all__ = [
     "cbam_modules",
     "cbam_spatial_modules",
     "coordinate_modules",
+    "criss_cross_modules",
     "danet_modules",
     "double_modules",
     "eca_modules",
@@ -66,6 +71,7 @@ __all__ = [
     "ge_modules",
     "hard_modules",
     "has_few_parameters",
+    "lambda_modules",
     "layouts",
     "linear_modules",
     "mhsa_modules",
@@ -74,6 +80,7 @@ __all__ = [
     "non_local_modules",
     "pam_modules",
     "pcm_modules",
+    "polarized_modules",
     "pools",
     "residual_modules",
     "sdpa_modules",
@@ -89,6 +96,7 @@ __all__ = [
     "soft_hard_modules",
     "split_modules",
     "triplet_modules",
+    "window_modules",
 ]
 
 SYSTEMS = list(npattn.CATALOGUE.values())
@@ -99,10 +107,12 @@ SMALL_MODULES = {
     "cbam": npattn.CBAM(channels=8, reduction=4),
     "coordinate": npattn.CoordinateAttention(channels=8),
     "pam": npattn.PositionAttention(channels=4, reduction=2),
+    "criss-cross": npattn.CrissCrossAttention(channels=4, reduction=2),
     "danet": npattn.DualAttentionHead(in_channels=8, classes=2),
     "gc": npattn.GlobalContext(channels=8, reduction=2, fuse=("scale", "add")),
     "mhsa": npattn.MultiHeadSelfAttention(channels=6, heads=2),
     "multi-scale": npattn.MultiScaleConcat(in_channels=4, out_channels=2, rates=(1, 2)),
+    "polarized": npattn.PolarizedSelfAttention(channels=4, hidden=2),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
     "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
 }

@@ -541,6 +541,8 @@ MEANT = {
     "out_channels": "out out_planes oup",
     "reduction": "ratio r rd_ratio squeeze reduction_ratio reduction_rate Ratio",
     "hidden": "rd_channels squeeze_channels hidden_channels mid_channels",
+    "recurrence": "recurrences num_iter loops",
+    "form": "arrangement",
     "activation": "act_layer act nonlinearity",
     "gate": "gate_layer scale_activation",
     "kernel_size": "k k_size kernel ks",

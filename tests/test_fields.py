@@ -4,7 +4,19 @@ from dataclasses import dataclass
 import pytest
 
 from npattn import Module, Pass
-from npattn.fields import boolean, checked, choice, choices, integer, integers, number, pair, positive, probability
+from npattn.fields import (
+    boolean,
+    checked,
+    choice,
+    choices,
+    integer,
+    integers,
+    number,
+    pair,
+    positive,
+    probability,
+    side,
+)
 from tests.naming import for_each
 
 
@@ -22,6 +34,7 @@ class Kept(Module):
     mode: str = choice(("one", "two"), default="one")
     names: tuple[str, ...] = choices(("a", "b"), default=("a",))
     shape: tuple[int, int] | None = pair(default=None)
+    extent: int | tuple[int, int] = side(least=1, default=3)
     free: object = "anything"
 
     @classmethod
@@ -64,6 +77,9 @@ class Kept(Module):
         ({"shape": 7}, ValueError, "Kept: shape=7; expected None or a pair (height, width)"),
         ({"shape": (7, 5, 3)}, ValueError, "Kept: shape=(7, 5, 3); expected None or a pair (height, width)"),
         ({"shape": (7, 0)}, ValueError, "Kept: shape[1]=0; expected an integer of at least 1"),
+        ({"extent": 0}, ValueError, "Kept: extent=0; expected an integer of at least 1"),
+        ({"extent": (1, 2, 3)}, ValueError, "Kept: extent=(1, 2, 3); expected an integer, or a pair (height, width)"),
+        ({"extent": (1, 2.0)}, TypeError, "Kept: extent[1]=2.0 is a float; expected an int"),
     ],
 )
 def test_what_a_field_does_not_allow_is_refused(options, error, message):
@@ -75,8 +91,8 @@ def test_what_a_field_does_not_allow_is_refused(options, error, message):
 
 
 def test_what_a_field_allows_is_kept_and_lists_become_tuples():
-    assert Kept(3, 1, [7, 1], 2, 0.1, 0.5, True, "two", ["b", "a"], [7, 5], free=None) == Kept(
-        3, 1, (7, 1), 2, 0.1, 0.5, True, "two", ("b", "a"), (7, 5), None
+    assert Kept(3, 1, [7, 1], 2, 0.1, 0.5, True, "two", ["b", "a"], [7, 5], [2, 1], free=None) == Kept(
+        3, 1, (7, 1), 2, 0.1, 0.5, True, "two", ("b", "a"), (7, 5), (2, 1), None
     )
     assert Kept(2, groups=None, shape=None) == Kept(channels=2)
     assert hash(Kept(2, names=["a"], shape=[1, 2])) == hash(Kept(2, shape=(1, 2)))

@@ -4,6 +4,7 @@ from npattn.attention.bam import BAM
 from npattn.attention.cbam import CBAM, CBAMChannelGate, CBAMSpatialGate
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.criss_cross import CrissCrossAttention
 from npattn.attention.diversity import diversity_penalty
 from npattn.attention.double import DoubleAttention
 from npattn.attention.dual import DualAttentionHead
@@ -16,10 +17,12 @@ from npattn.attention.flexible_segmentation import FlexibleSegmentation
 from npattn.attention.gather_excite import GatherExcite
 from npattn.attention.global_context import GlobalContext
 from npattn.attention.hard import HardAttention
+from npattn.attention.lambda_layer import LambdaLayer
 from npattn.attention.multi_head import MultiHeadSelfAttention
 from npattn.attention.multi_scale import MultiScaleConcat
 from npattn.attention.non_local import NonLocal
 from npattn.attention.pixel_correlation import PixelCorrelation
+from npattn.attention.polarized import PolarizedSelfAttention
 from npattn.attention.position import PositionAttention
 from npattn.attention.residual import Residual
 from npattn.attention.scaled_dot_product import ScaledDotProductAttention
@@ -32,6 +35,7 @@ from npattn.attention.spatial_group import SpatialGroupEnhance
 from npattn.attention.split import SplitAttention
 from npattn.attention.squeeze_excitation import SqueezeExcitation
 from npattn.attention.triplet import TripletAttention
+from npattn.attention.window import WindowAttention
 from npattn.module import Module
 
 CATALOGUE: dict[str, type[Module]] = {
@@ -52,7 +56,9 @@ CATALOGUE: dict[str, type[Module]] = {
         ShuffleAttention,
         TripletAttention,
         SpatialGroupEnhance,
+        PolarizedSelfAttention,
         PositionAttention,
+        CrissCrossAttention,
         ChannelAttention,
         DualAttentionHead,
         GlobalContext,
@@ -60,7 +66,9 @@ CATALOGUE: dict[str, type[Module]] = {
         ExternalAttention,
         DoubleAttention,
         EfficientAttention,
+        LambdaLayer,
         MultiHeadSelfAttention,
+        WindowAttention,
         ScaledDotProductAttention,
         MultiScaleConcat,
         SelectiveKernel,
@@ -80,6 +88,7 @@ __all__ = [
     "CBAMSpatialGate",
     "ChannelAttention",
     "CoordinateAttention",
+    "CrissCrossAttention",
     "DoubleAttention",
     "DualAttentionHead",
     "EfficientAttention",
@@ -90,10 +99,12 @@ __all__ = [
     "GatherExcite",
     "GlobalContext",
     "HardAttention",
+    "LambdaLayer",
     "MultiHeadSelfAttention",
     "MultiScaleConcat",
     "NonLocal",
     "PixelCorrelation",
+    "PolarizedSelfAttention",
     "PositionAttention",
     "Residual",
     "ScaledDotProductAttention",
@@ -106,6 +117,7 @@ __all__ = [
     "SplitAttention",
     "SqueezeExcitation",
     "TripletAttention",
+    "WindowAttention",
     "diversity_penalty",
     "equivariance_loss",
 ]

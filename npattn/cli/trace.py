@@ -34,6 +34,7 @@ SMALL = {
     "kernel_size": 3,
     "classes": 2,
     "window": 2,
+    "shift": 1,
     "groups": 1,
     "heads": 2,
     "key_heads": 1,

@@ -14,6 +14,7 @@ from npattn.ops.adding import accumulate, add, shift
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d
+from npattn.ops.criss_cross import criss_cross_attention
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
 from npattn.ops.energy import inverse_energy
@@ -27,11 +28,13 @@ from npattn.ops.global_pooling import (
     global_pools,
 )
 from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
+from npattn.ops.lambdas import apply_lambdas
 from npattn.ops.linear import linear
 from npattn.ops.linear_attention import linear_attention
 from npattn.ops.losses import cross_entropy
 from npattn.ops.masking import masked_attention
 from npattn.ops.normalisation import batch_norm, group_norm, l2_normalize, layer_norm, sum_normalize, z_score
+from npattn.ops.partitioning import cyclic_shift, gather_relative, window_partition, window_reverse
 from npattn.ops.pooling import average_pool, max_pool
 from npattn.ops.products import gram, matmul
 from npattn.ops.resizing import resize_bilinear, resize_nearest
@@ -43,18 +46,22 @@ __all__ = [
     "accumulate",
     "add",
     "affinity_sums",
+    "apply_lambdas",
     "average_pool",
     "batch_norm",
     "channel_shuffle",
     "concatenate",
     "conv1d",
     "conv2d",
+    "criss_cross_attention",
     "cross_entropy",
+    "cyclic_shift",
     "dot_product_attention",
     "dropout",
     "fold_windows",
     "gate",
     "gather_average",
+    "gather_relative",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
@@ -90,6 +97,8 @@ __all__ = [
     "top",
     "unfold_windows",
     "window_average",
+    "window_partition",
+    "window_reverse",
     "window_starts",
     "z_score",
 ]

@@ -18,6 +18,7 @@ from npattn.attention import (
     CBAMSpatialGate,
     ChannelAttention,
     CoordinateAttention,
+    CrissCrossAttention,
     DoubleAttention,
     DualAttentionHead,
     EfficientAttention,
@@ -28,10 +29,12 @@ from npattn.attention import (
     GatherExcite,
     GlobalContext,
     HardAttention,
+    LambdaLayer,
     MultiHeadSelfAttention,
     MultiScaleConcat,
     NonLocal,
     PixelCorrelation,
+    PolarizedSelfAttention,
     PositionAttention,
     Residual,
     ScaledDotProductAttention,
@@ -44,9 +47,11 @@ from npattn.attention import (
     SplitAttention,
     SqueezeExcitation,
     TripletAttention,
+    WindowAttention,
 )
 from npattn.checks import require_choice
 from npattn.module import Module
+from npattn.ops.convolution import pair
 from npattn.oracle.values import generic_values
 
 try:
@@ -157,6 +162,16 @@ def sge_modules() -> Modules:
     )
 
 
+@st.composite
+def polarized_modules(draw: st.DrawFn) -> PolarizedSelfAttention:
+    form, variant = draw(st.sampled_from(["parallel", "sequential"])), draw(st.sampled_from(["code", "paper"]))
+    # A norm of one or two numbers leaves no gradient, and of few a rectifier may let none pass.
+    channels_ = draw(st.integers(3, 9) if variant == "paper" else channels)
+    narrow = form == "sequential" and variant == "code"
+    hidden = draw(st.integers(12, 16) if narrow else st.none() | st.integers(1, 5))
+    return PolarizedSelfAttention(channels_, form, variant, hidden)
+
+
 def pam_modules() -> Modules:
     return st.builds(PositionAttention, channels=channels, reduction=reductions)
 
@@ -206,8 +221,29 @@ def linear_modules(draw: st.DrawFn) -> EfficientAttention:
     return EfficientAttention(draw(channels), heads, draw(several), draw(several))
 
 
+@st.composite
+def lambda_modules(draw: st.DrawFn, training: bool = False) -> LambdaLayer:
+    heads, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    reach: dict[str, Any] = draw(
+        st.fixed_dictionaries({"kernel_size": kernel_sizes})
+        | st.fixed_dictionaries({"feat_size": st.tuples(st.integers(2, 4), st.integers(2, 4))})
+    )
+    stride, bias = draw(st.sampled_from([1, 2])), draw(st.booleans())
+    return LambdaLayer(heads * each, heads, draw(sizes), **reach, stride=stride, bias=bias, training=training)
+
+
 def triplet_modules(training: bool = False) -> Modules:
     return st.builds(TripletAttention, channels, st.booleans(), kernel_sizes, st.just(training))
+
+
+@st.composite
+def window_modules(draw: st.DrawFn) -> WindowAttention:
+    window = draw(st.integers(1, 4) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    shift: Any = draw(st.tuples(*(st.integers(0, side - 1) for side in pair(window))))
+    heads, each = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    inner = draw(st.none() | st.integers(1, 4))
+    mask_value = draw(st.sampled_from([None, -100.0]))
+    return WindowAttention(heads * each, heads, window, shift, inner, draw(st.booleans()), mask_value)
 
 
 def mhsa_modules(masked: bool = False) -> Modules:
@@ -264,6 +300,10 @@ def bam_modules(training: bool = False) -> Modules:
     return st.builds(
         BAM, channels, reductions, st.integers(1, 4), st.sampled_from(["code", "paper"]), st.just(training)
     )
+
+
+def criss_cross_modules() -> Modules:
+    return st.builds(CrissCrossAttention, channels, reductions, st.integers(1, 3))
 
 
 def cam_modules() -> Modules:
@@ -369,7 +409,9 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "shuffle": shuffle_modules,
     "triplet": lambda: triplet_modules() | triplet_modules(training=True),
     "sge": sge_modules,
+    "polarized": polarized_modules,
     "pam": pam_modules,
+    "criss-cross": criss_cross_modules,
     "cam": cam_modules,
     "danet": danet_modules,
     "gc": gc_modules,
@@ -377,7 +419,9 @@ MODULES: dict[str, Callable[[], Modules]] = {
     "external": lambda: external_modules() | external_modules(training=True),
     "double": double_modules,
     "linear": linear_modules,
+    "lambda": lambda: lambda_modules() | lambda_modules(training=True),
     "mhsa": lambda: mhsa_modules() | mhsa_modules(masked=True),
+    "window": window_modules,
     "sdpa": sdpa_modules,
     "multi-scale": lambda: multi_scale_modules() | multi_scale_modules(training=True),
     "sk": lambda: sk_modules() | sk_modules(training=True),
@@ -473,8 +517,10 @@ def map_sizes(
     inner: Any = module
     while hasattr(inner, "inner"):
         inner = inner.inner
-    if getattr(inner, "subsample", False):  # a pool needs two rows and two columns
-        h, w = max(h, 2), max(w, 2)
+    if getattr(inner, "subsample", False) or (isinstance(inner, LambdaLayer) and inner.stride == 2):
+        h, w = max(h, 2), max(w, 2)  # a pool needs two rows and two columns
+    if isinstance(inner, LambdaLayer) and inner.feat_size is not None:  # a table is for maps of one size
+        h, w = inner.feat_size
     if isinstance(module, SoftHardAttention):  # it chooses k positions
         w = max(w, -(-module.k // h))
     return {"batch": b, "height": h, "width": w}

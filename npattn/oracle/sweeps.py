@@ -72,7 +72,12 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
     "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
     "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
+    "polarized": [
+        *({"form": "sequential"}, {"variant": "paper"}, {"form": "sequential", "variant": "paper"}),
+        *({"hidden": 1}, {"hidden": 33}),
+    ],
     "pam": [{"reduction": 1}, {"reduction": 100}],
+    "criss-cross": [{"reduction": 1}, {"reduction": 100}, {"recurrence": 1}, {"recurrence": 3}],
     "cam": [{"variant": "code"}],
     "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
     "gc": [
@@ -86,6 +91,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
     "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
     "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
+    "lambda": [
+        *({"heads": 1}, {"heads": 16}, {"key_channels": 1}, {"key_channels": 33}, {"qk_ratio": 2}),
+        *({"kernel_size": 1}, {"kernel_size": 9}, {"feat_size": (HEIGHT, WIDTH)}, {"stride": 2}, {"bias": True}),
+    ],
     "mhsa": [
         {"heads": 1},
         {"heads": 16},
@@ -116,6 +125,10 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
             "lengths": True,
             "logsumexp": True,
         },
+    ],
+    "window": [
+        *({"shift": 0}, {"shift": (0, 3)}, {"window": 1, "shift": 0}, {"window": (2, 5), "shift": 1}),
+        *({"heads": 1}, {"head_channels": 3}, {"bias": False}, {"mask_value": -100}),
     ],
     "shuffle": [{"groups": 1}, {"groups": 16}],
     "sk": [

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib.figure import SubFigure
 
-from npattn import layers
+from npattn import layers, ops
 from npattn.data import photo_features
 from npattn.parameters import strip_prefix
 from npattn.pictures.features import smooth, standardise
@@ -18,13 +18,25 @@ from npattn.pictures.showing import enlarge, pixels_per_position, show, show_wei
 from npattn.pictures.weights import half_share
 from npattn.typing import Array, Params
 
-__all__ = ["HIGHEST_LOGIT", "draw_attention_maps", "draw_branch_attention", "draw_forms", "draw_rows", "positions_of"]
+__all__ = [
+    "HIGHEST_LOGIT",
+    "draw_attention_maps",
+    "draw_branch_attention",
+    "draw_forms",
+    "draw_recurrence",
+    "draw_rows",
+    "positions_of",
+    "tie_keys",
+    "unit_features",
+]
 
 Pixels: TypeAlias = tuple[tuple[int, int], ...]
 """Rows and columns of pixels of the photograph."""
 
 HIGHEST_LOGIT = 8
 """Logit of a position with itself."""
+HIGHEST_OF_ROW = 4
+"""The same where it looks at few others."""
 LAYERS = ("query_conv", "key_conv"), ("t", "p")
 """What systems call the layers that make queries and keys."""
 
@@ -67,23 +79,48 @@ def draw_forms(figure: SubFigure, scene: Scene) -> None:
         axis.plot(column, row, "+", color="black", markersize=11, markeredgewidth=2)
 
 
+def draw_recurrence(figure: SubFigure, scene: Scene) -> None:
+    """Draw where some pixels look, in row and column, and what comes to them when all have looked before."""
+    module = replace(scene.inner, channels=54, reduction=1, recurrence=1)
+    params, x = tie_keys(module, module.init(scene.seed), HIGHEST_OF_ROW), unit_features(54, scene.size)
+    figure.suptitle(
+        "where five pixels look once (above), and from where they have something after two times (below: its "
+        "logarithm);\nqueries and keys made by one random projection of smooth features of unit length",
+        fontsize=10,
+    )
+    once = module.attention_map(params, x, positions_of(scene.pixels, scene.size))
+    q, k = (layers.conv(x, params, name)[0] for name in LAYERS[0])
+    maps = once.reshape(1, -1, *scene.size)
+    _, back = ops.criss_cross_attention(q, k, np.zeros_like(maps))
+    twice = back(maps)[2]  # the adjoint of gathering: what was looked at has its share of what it looked at
+    above, below = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    draw_rows(above, {"once": once[0]}, scene.size, scene.pixels)
+    rows = zip(scene.pixels, once[0], twice.reshape(once.shape)[0], below.subplots(1, len(maps[0])), strict=True)
+    for (row, column), crossed, weights, axis in rows:
+        title = f"from row {row}, column {column}, twice:\n{weights[crossed == 0].sum():.0%} off row and column"
+        shares = np.log10(weights.reshape(scene.size))
+        show(axis, enlarge(shares), title, fontsize=9, cmap="hot", vmin=-6, vmax=-2)
+        axis.plot(column, row, "+", color="cyan", markersize=11, markeredgewidth=2)
+
+
 def unit_features(channels: int, size: tuple[int, int]) -> Array:
     """Make features of the photograph that are smooth and of unit length."""
     x = standardise(smooth(photo_features(channels, *size), 1.5))
     return x / np.sqrt((x**2).sum(axis=1, keepdims=True))
 
 
-def tie_keys(module: Any, params: Params) -> dict[str, Array]:
-    """Make the keys by the projection that makes the queries, and logits no higher than `HIGHEST_LOGIT`."""
+def tie_keys(module: Any, params: Params, highest: float = HIGHEST_LOGIT) -> dict[str, Array]:
+    """Make the keys by the projection that makes the queries, and logits no higher than `highest`."""
     if hasattr(module, "heads"):
-        weight = params["in_proj_weight"].copy()
+        name = next(name for name in ("in_proj_weight", "qkv.weight") if name in params)
+        weight = params[name].copy()
         queries, keys, _ = np.split(weight, 3)
-        keys[:] = queries * (HIGHEST_LOGIT / (module.scale * module.head_channels * queries.var()))
-        return {**params, "in_proj_weight": weight}
+        keys[:] = queries * (highest / (module.scale * len(queries) / module.heads * queries.var()))
+        return {**params, name: weight}
     query, key = next(names for names in LAYERS if f"{names[0]}.weight" in params)
     weight, bias = params[f"{query}.weight"], params[f"{query}.bias"]
     scale = module.product_scale(1) if hasattr(module, "product_scale") else 1
-    keys = weight * (HIGHEST_LOGIT / (scale * len(weight) * weight.var()))
+    keys = weight * (highest / (scale * len(weight) * weight.var()))
     return {**params, f"{key}.weight": keys, f"{query}.bias": np.zeros_like(bias)}
 
 

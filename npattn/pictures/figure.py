@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure, SubFigure
 
-from npattn.attention import NonLocal
+from npattn.attention import CrissCrossAttention, NonLocal, PolarizedSelfAttention, WindowAttention
 from npattn.module import Module
 from npattn.pictures.affinity import draw_affinity
-from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms
+from npattn.pictures.attention_maps import draw_attention_maps, draw_branch_attention, draw_forms, draw_recurrence
 from npattn.pictures.blocks import draw_blocks
 from npattn.pictures.branches import draw_branches
 from npattn.pictures.change import draw_change
@@ -20,7 +20,9 @@ from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
 from npattn.pictures.joint import draw_joint
+from npattn.pictures.lambdas import draw_lambdas
 from npattn.pictures.memories import draw_memories
+from npattn.pictures.partition import draw_partition
 from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
 from npattn.pictures.refinement import draw_refinement
@@ -28,6 +30,7 @@ from npattn.pictures.sampling import draw_sampling
 from npattn.pictures.scene import Scene, make_scene
 from npattn.pictures.scores import draw_scores
 from npattn.pictures.selection import draw_selection
+from npattn.pictures.softmaxes import draw_softmaxes
 from npattn.pictures.top_k import draw_top_k
 from npattn.pictures.variants import NUM_VARIANTS, draw_variants
 from npattn.pictures.windows import draw_windows
@@ -47,6 +50,7 @@ PANELS: dict[str, tuple[Callable[[SubFigure, Scene], None], float]] = {
     "gather": (draw_gathering, 4.6),
     "memory": (draw_memories, 2.8),
     "group": (draw_groups, 4.2),
+    "keys": (draw_lambdas, 4.6),
     "gates": (draw_joint, 4.2),
     "blocks": (draw_blocks, 4.2),
     "affinity": (draw_affinity, 4.2),
@@ -109,13 +113,22 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
     panels: list[tuple[Callable[[SubFigure, Scene], None], float]] = []
     if "x" in module.input_shapes(1, 1, 1) and getattr(run.output, "shape", None) == scene.x.shape:
         panels.append((draw_change, 2.6))
-    panels += [panel for name, panel in PANELS.items() if name in run.attention]
+    polarized = isinstance(inner, PolarizedSelfAttention)
+    panels += [
+        panel for name, panel in PANELS.items() if name in run.attention and not (polarized and name == "spatial")
+    ]
+    if polarized:
+        panels.append((draw_softmaxes, 2.3))
     if hasattr(module, "branch_channels"):
         panels.append((draw_branch_attention, 2.6))
     if hasattr(inner, "key_heads"):  # what its inputs are of is another's affair: they are no maps
         panels.append((draw_variants, 0.5 + 2.1 * NUM_VARIANTS))
     elif isinstance(inner, NonLocal):
         panels.append((draw_forms, 4.6))
+    elif isinstance(inner, WindowAttention):
+        panels.append((draw_partition, 5.0))
+    elif isinstance(inner, CrissCrossAttention):
+        panels.append((draw_recurrence, 4.6))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

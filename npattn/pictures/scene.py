@@ -29,6 +29,8 @@ NUM_TOP = 100
 """Positions that top-k attention keeps."""
 LARGE_HYPERPARAMETERS = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}
 """Hyperparameters in place of the examples', which are for small maps."""
+OF_WINDOWS = "window", "stride"
+"""Those of them that are changed together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +69,11 @@ class Scene:
 
 def make_scene(module: Module, seed: int, at: tuple[int, int] | None, size: tuple[int, int] | None = None) -> Scene:
     """Set a system to work, as `draw` says; on a map of another size than `DRAWN_SIZE`, if one is given."""
+    together = all(hasattr(module, name) for name in OF_WINDOWS)
     large = {
         name: value
         for name, value in LARGE_HYPERPARAMETERS.items()
-        if isinstance(getattr(module, name, None), type(value)) and (name != "stride" or hasattr(module, "window"))
+        if isinstance(getattr(module, name, None), type(value)) and (together or name not in OF_WINDOWS)
     }
     module = replace(module, **large)
     if hasattr(module, "branch_channels"):  # so many that each branch has as many as other systems' maps

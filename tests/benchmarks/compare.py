@@ -45,10 +45,13 @@ from npattn.module import as_tuple
 SHAPE = 8, 256, 56, 56
 SHAPES = {
     "pam": (1, 512, 64, 64),
+    "criss-cross": (1, 512, 64, 64),
     "cam": (1, 512, 64, 64),
     "danet": (1, 512, 48, 48),
     "non-local": (1, 512, 64, 64),
     "mhsa": (1, 256, 48, 48),
+    "window": (8, 96, 56, 56),
+    "lambda": (8, 256, 16, 16),
     "sdpa": (1, 64, 2048, 2048),
     "multi-scale": (2, 512, 33, 33),
     "sk": (8, 256, 28, 28),
@@ -71,6 +74,8 @@ OWN_OPTIONS = {
     "soft-hard": {"k": 16},
     "sk": {"stride": 1},
     "split": {"stride": 1, "hidden": None},
+    "window": {"window": 7, "shift": 3},
+    "lambda": {"key_channels": 16, "kernel_size": 9, "stride": 1},
     "sdpa": {"window": None, "sink": False},
 }
 """Such fields of single systems: by key."""

@@ -125,7 +125,16 @@ def modules_of(key):
         "simam": lambda: [npattn.SimAM(channels=20, e_lambda=1.0, variant="paper")],
         "triplet": lambda: [npattn.TripletAttention(channels=20, spatial=False, kernel_size=3)],
         "sge": lambda: [npattn.SpatialGroupEnhance(channels=20, groups=5, variant="paper")],
+        "lambda": lambda: [
+            npattn.LambdaLayer(channels=20, heads=2, key_channels=5, kernel_size=5, stride=2, bias=True),
+        ],
+        "window": lambda: [npattn.WindowAttention(channels=20, heads=2, window=(3, 5), head_channels=6)],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=20, form="sequential"),
+            npattn.PolarizedSelfAttention(channels=12, variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=24, reduction=4)],
+        "criss-cross": lambda: [npattn.CrissCrossAttention(channels=24, reduction=4, recurrence=1)],
         "cam": lambda: [npattn.ChannelAttention(channels=8, variant="code")],
         "danet": lambda: [npattn.DualAttentionHead(in_channels=12, classes=4, variant="code", size=(9, 8))],
         "gc": lambda: [
@@ -201,7 +210,15 @@ def held_out_cases(key):
             npattn.SpatialGroupEnhance(channels=24, groups=4),
             npattn.SpatialGroupEnhance(channels=40, groups=2, variant="paper"),
         ],
+        "polarized": lambda: [
+            npattn.PolarizedSelfAttention(channels=24),
+            npattn.PolarizedSelfAttention(channels=40, form="sequential", variant="paper"),
+        ],
         "pam": lambda: [npattn.PositionAttention(channels=40, reduction=4)],
+        "criss-cross": lambda: [
+            npattn.CrissCrossAttention(channels=24, reduction=4),
+            npattn.CrissCrossAttention(channels=40, recurrence=3),
+        ],
         "cam": lambda: [npattn.ChannelAttention(channels=24), npattn.ChannelAttention(channels=40, variant="code")],
         "danet": lambda: [
             npattn.DualAttentionHead(in_channels=24, classes=3),
@@ -231,6 +248,14 @@ def held_out_cases(key):
                 {"heads": 6, "key_heads": 3, "head_dim": 24, "causal": "bottom-right", "softcap": 3, "bias": True},
                 {"heads": 2, "head_dim": 40, "window": (5, 0), "lengths": True, "mask": True, "logsumexp": True},
             )
+        ],
+        "lambda": lambda: [
+            npattn.LambdaLayer(channels=24, heads=3, key_channels=8, kernel_size=7),
+            npattn.LambdaLayer(channels=40, heads=4, key_channels=3, kernel_size=3, stride=2, training=True),
+        ],
+        "window": lambda: [
+            npattn.WindowAttention(channels=24, heads=3, window=5, shift=2, bias=False),
+            npattn.WindowAttention(channels=40, heads=5, window=(4, 2), shift=(0, 1), mask_value=-100),
         ],
         "multi-scale": lambda: [
             npattn.MultiScaleConcat(in_channels=24, out_channels=5, rates=(2, 5)),

@@ -402,6 +402,13 @@ def form_of(name):
     return make
 
 
+def lay_channels_last(reference, layout):
+    """Lay the kernels of maps out so; those of volumes have no such layout."""
+    for parameter in reference.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.to(memory_format=layout)
+
+
 def leave_out_unwritten(reference, inputs):
     """Skip what PyTorch 2.13 does not compute: in bfloat16, channels last, on two threads, the weight gradient of a
     strided depth-wise convolution of a map one column wide holds memory that nobody wrote (up to 1e38)."""
@@ -451,7 +458,7 @@ def in_pytorch(
     reference.load_state_dict(reference.state_dict() | params)
     reference.train(getattr(case.module, "training", False))
     if channels_last:
-        reference = reference.to(memory_format=torch.channels_last)
+        lay_channels_last(reference, torch.channels_last)
         inputs = {n: a.to(memory_format=torch.channels_last) if a.ndim == 4 else a for n, a in inputs.items()}
         leave_out_unwritten(reference, inputs)
     leaves = {name: a.requires_grad_() for name, a in inputs.items()}

@@ -84,24 +84,30 @@ def test_kinds_of_mistakes_are_names_of_the_catalogue():
     assert found - by_rule <= {*map(str, MISTAKES), *PRECISION}
 
 
-FRESH = {str((key, hyper)): (key, hyper) for key, hyper, *_ in foreign.fresh.MISTAKES}
+SETS = {"fresh": foreign.fresh, "recent": foreign.recent}
+APART = {f"{name}: {(key, hyper)}": (name, key, hyper) for name, of in SETS.items() for key, hyper, *_ in of.MISTAKES}
 
 
-@pytest.mark.parametrize("system", FRESH)
-def test_the_fresh_form_agrees(system):
-    key, hyper = FRESH[system]
+@pytest.mark.parametrize("system", APART)
+def test_the_form_of_a_set_apart_agrees(system):
+    name, key, hyper = APART[system]
     module = module_of(key, hyper)
     given = drawn(module)
-    form = foreign.fresh.FORMS[key]
+    form = SETS[name].FORMS[key]
     options = {n: v for n, v in vars(module).items() if n in inspect.signature(form).parameters}
     found = foreign.results(module, lambda *of: form(*of, **options), *given)
     assert differences(found, expected(module, *given)) == []
 
 
-def test_the_fresh_mistakes_are_a_set_of_their_own():
-    assert {key for key, *_ in foreign.fresh.MISTAKES} == set(foreign.fresh.FORMS) <= set(foreign.FORMS)
-    assert len(foreign.fresh.MISTAKES) >= 120
-    assert all(function.__doc__.startswith(KINDS) for _, _, function, _ in foreign.fresh.MISTAKES)
+@pytest.mark.parametrize(("name", "least"), [("fresh", 120), ("recent", 90)])
+def test_the_mistakes_of_a_set_apart_are_its_own(name, least):
+    one = SETS[name]
+    assert {key for key, *_ in one.MISTAKES} == set(one.FORMS) <= set(foreign.FORMS)
+    assert len(one.MISTAKES) >= least
+    assert all(function.__doc__.startswith(KINDS) for _, _, function, _ in one.MISTAKES)
+
+
+def test_every_fresh_mistake_has_its_kind():
     assert foreign.fresh.KINDS.keys() == {function.__name__ for _, _, function, _ in foreign.fresh.MISTAKES}
 
 

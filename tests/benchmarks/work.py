@@ -12,6 +12,8 @@ allows to keep no weights. A product that is symmetric counts half. Taps of a co
 
 import math
 
+from npattn.ops.convolution import pair
+
 __all__ = ["PRODUCTS", "count_work"]
 
 SWEEPS = {
@@ -75,6 +77,18 @@ def position(module, channels, height, width):
     return layers + both * (narrow + channels), 2 * layers + both * (3 * narrow + 2 * channels)
 
 
+def criss_cross(module, channels, height, width):
+    n, narrow = height * width, module.key_channels
+    layers, both = 2 * n * channels * (2 * narrow + channels), 2 * n * (height + width)
+    times = module.recurrence  # weights are few, and kept
+    return times * (layers + both * (narrow + channels)), 2 * times * (layers + both * (narrow + channels))
+
+
+def polarized(module, channels, height, width):
+    layers = 2 * height * width * channels * (1 + 3 * module.hidden_channels)
+    return layers, 2 * layers
+
+
 def channel(_, channels, height, width):
     product = 2 * channels**2 * height * width
     return product * 3 / 2, 3 * product  # the gradient of x xᵀ is one product, not two
@@ -110,6 +124,27 @@ def multi_head(_, channels, height, width):
     n = height * width
     layers, product = 8 * n * channels**2, 2 * n * n * channels  # of all heads together
     return layers + 2 * product, 2 * layers + 5 * product
+
+
+def window(module, channels, height, width):
+    h, w = pair(module.window)
+    n, inner = math.ceil(height / h) * h * math.ceil(width / w) * w, module.heads * module.width
+    layers, product = 8 * n * channels * inner, 2 * n * h * w * inner
+    return layers + 2 * product, 2 * layers + 5 * product
+
+
+def lambdas(module, channels, height, width):
+    """Count the 1×1 convolution, the lambdas of content and of positions, with taps on the map, and their product."""
+    n, keys, values, heads = height * width, module.width, module.value_channels, module.heads
+    layer, content = 2 * n * channels * (heads * keys + keys + values), 2 * n * keys * values
+    position = 2 * keys * values * math.prod(taps_of_axis(length, module.kernel_size) for length in (height, width))
+    forward = layer + content + position + 2 * n * heads * keys * values
+    return forward, 2 * forward
+
+
+def taps_of_axis(length, size):
+    """Count the taps of a kernel that lie on an axis, over all its positions."""
+    return sum(max(0, length - abs(way)) for way in range(-(size // 2), size // 2 + 1))
 
 
 def dual(module, channels, height, width):
@@ -162,7 +197,9 @@ def scaled_dot_product(module, _, queries, keys):
 
 PRODUCTS = {
     "bam": bottleneck,
+    "polarized": polarized,
     "pam": position,
+    "criss-cross": criss_cross,
     "cam": channel,
     "danet": dual,
     "non-local": non_local,
@@ -170,6 +207,8 @@ PRODUCTS = {
     "double": distributing,
     "linear": distributing,
     "mhsa": multi_head,
+    "window": window,
+    "lambda": lambdas,
     "sdpa": scaled_dot_product,
     "multi-scale": multi_scale,
     "sk": selective_kernel,

@@ -27,7 +27,8 @@ def test_list_has_a_line_for_each_system_below_its_family_the_oldest_paper_first
             system = CATALOGUE[key]
             module = system.example()
             arrays = [array for name, array in module.init().items() if name in module.parameter_shapes()]
-            paper = f"{system.paper.authors.partition(',')[0]} et al. {system.paper.year}"
+            first, *others = system.paper.authors.split(", ")
+            paper = f"{first}{' et al.' if others else ''} {system.paper.year}"
             assert system.family == family
             assert described == [system.__name__, paper, f"{sum(array.size for array in arrays):,}"]
             years.append(system.paper.year)

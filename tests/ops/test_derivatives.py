@@ -90,12 +90,22 @@ CASES = [
         (ops.dot_product_attention, shaped((*b, 3, 5), (*b, 3, 6), (*b, 4, 6)), {"scale": 0.7}, 1e-12)
         for b in [(), (2, 2)]
     ),
+    *(
+        (ops.criss_cross_attention, shaped((*b, 3, 2, 4), (*b, 3, 2, 4), (*b, 2, 2, 4)), {}, 1e-12)
+        for b in [(), (2,), (1, 2)]
+    ),
+    (ops.criss_cross_attention, shaped(*[(2, 3, 1, 1)] * 3), {}, 1e-12),
     (ops.linear_attention, shaped((3, 5), (3, 6), (4, 6)), {}, 1e-13),
     (ops.linear_attention, shaped((2, 2, 3, 5), (2, 2, 3, 6), (2, 2, 1, 6)), {"scale": -0.3}, 1e-13),
     *(
         (ops.masked_attention, shaped((1, 4, 3, 5), (1, 4, 3, 6), (1, 4, 2, 6), *given.values()), *rest, beside(*given))
         for given, *rest in MASKED
     ),
+    (ops.apply_lambdas, shaped((2, 3, 2, 4), (2, 5, 2, 4)), {}, 1e-13),
+    (ops.cyclic_shift, shaped((2, 3, 4, 5)), {"shift": (1, -2)}, 0),
+    (ops.window_partition, shaped((2, 2, 3, 5)), {"window": (2, 3)}, 0),
+    (ops.window_reverse, shaped((2, 2, 4, 6)), {"window": (2, 3), "size": (3, 5)}, 0),
+    *((ops.gather_relative, shaped(shape), {"size": (2, 3)}, 1e-14) for shape in ((15, 2), (3, 5, 2))),
     (ops.channel_shuffle, shaped((2, 6, 2)), {"groups": 3}, 0),
     (ops.repeat, shaped((2, 3, 4)), {"times": 3, "axis": 1}, 1e-14),
     *((ops.conv1d, shaped((2, length), (1, 1, k)), {}, 1e-12) for length in (1, 2, 8) for k in (1, 3, 7)),

@@ -22,11 +22,14 @@ NO_SYSTEMS = {
     "accumulate": "adds to a gradient in place, in backward passes alone",
     "affinity_sums": "a step of pcm, which is a system",
     "concatenate": "moves numbers, and its gradient too",
+    "cyclic_shift": "moves numbers, and its gradient too",
     "global_pools": "several of the pools, which are systems, at once",
     "masked_attention": "what sdpa computes, which is a system",
     "select": "a step of hard, which is a system",
     "split": "moves numbers, and its gradient too",
     "take": "moves numbers, and its gradient too",
+    "window_partition": "moves numbers, and its gradient too",
+    "window_reverse": "moves numbers, and its gradient too",
 }
 """Primitives that are no systems, and why."""
 

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from dataclasses import replace
 from itertools import groupby, pairwise
 
 import numpy as np
@@ -25,8 +26,11 @@ WHOLE = {
     "non-local": {"training": True, "subsample": True},
     "sk": {"training": True},
     "split": {"training": True},
+    "lambda": {"training": True, "stride": 2},
 }
 """Hyperparameters under which every step of a system is taken."""
+OTHER_FORMS = {"polarized": [{"form": "sequential"}, {"variant": "paper"}]}
+"""Hyperparameters of systems whose forms have steps that no other has."""
 every_system = for_each("system", SYSTEMS)
 
 
@@ -76,8 +80,9 @@ def test_tags_are_those_of_the_text_in_order_forward_then_backward(system):
 def test_tags_of_all_systems_of_a_page_are_all_that_the_page_has():
     pages = {}
     for system in SYSTEMS:
-        for step in traced(whole(system)).steps:
-            pages.setdefault(step.page, set()).add(step.tag)
+        for changes in ({}, *OTHER_FORMS.get(system.key, ())):
+            for step in traced(replace(whole(system), **changes)).steps:
+                pages.setdefault(step.page, set()).add(step.tag)
     assert None not in pages
     for page, tags in pages.items():
         assert tags == equations(page).keys(), page

@@ -16,9 +16,11 @@ __all__ = ["carried", "in_forward_alone"]
 
 NUM_GRADIENTS = {
     "affinity_sums": 2,
+    "apply_lambdas": 2,
     "batch_norm": 3,
     "conv1d": 2,
     "conv2d": 3,
+    "criss_cross_attention": 3,
     "dot_product_attention": 3,
     "gate": 2,
     "group_norm": 3,

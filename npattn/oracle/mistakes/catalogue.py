@@ -10,6 +10,7 @@ from npattn.oracle.mistakes import (
     convolution,
     convolution_1d,
     covering,
+    criss_cross,
     dropping,
     elementwise,
     energy,
@@ -17,9 +18,12 @@ from npattn.oracle.mistakes import (
     gating,
     joining,
     l2_normalize,
+    lambdas,
     linear_attention,
     masking,
+    partitioning,
     passes,
+    polarized,
     pooling,
     precision,
     products,
@@ -56,7 +60,8 @@ for another."""
 
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
-    *(linear_attention, sum_normalize, gathering, two_gates, covering, tiled_convolution),
+    *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized),
+    *(two_gates, covering, tiled_convolution),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

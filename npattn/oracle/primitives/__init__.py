@@ -13,8 +13,10 @@ __all__ = ["PRIMITIVE_SYSTEMS", "PrimitiveSystem"]
 PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
     system.key: system
     for system in (
-        *(maps.Add, maps.AveragePool, layers.BatchNorm, selecting.ChannelShuffle, layers.Conv1d, layers.Conv2d),
-        *(products.CrossEntropy, products.DotProductAttention, maps.Dropout, windows.FoldWindows, maps.Gate),
+        *(maps.Add, products.ApplyLambdas, maps.AveragePool, layers.BatchNorm, selecting.ChannelShuffle),
+        *(layers.Conv1d, layers.Conv2d),
+        *(products.CrissCrossAttention, products.CrossEntropy, products.DotProductAttention, maps.Dropout),
+        *(windows.FoldWindows, maps.Gate),
         *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
         *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
         *(
@@ -28,7 +30,7 @@ PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
         ),
         *(selecting.Repeat, maps.ResizeBilinear, layers.Score, maps.Shift, maps.Sigmoid, maps.Silu),
         *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
-        *(windows.WindowAverage, maps.GatherAverage, maps.ResizeNearest, maps.ZScore),
+        *(windows.WindowAverage, maps.GatherAverage, windows.GatherRelative, maps.ResizeNearest, maps.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""

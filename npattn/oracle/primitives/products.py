@@ -113,6 +113,49 @@ class LinearAttention(DotProductAttention):
 
 
 @dataclass(frozen=True)
+class ApplyLambdas(PrimitiveSystem):
+    """`ops.apply_lambdas`, of height * width positions, with a few queries of a few channels each."""
+
+    key: ClassVar = "ops.apply_lambdas"
+    primitive = staticmethod(ops.apply_lambdas)
+    options: ClassVar = ({"heads": 1}, {"key_channels": 33})
+
+    channels: int = integer(least=1, default=16)
+    heads: int = integer(least=1, default=4)
+    key_channels: int = integer(least=1, default=8)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of queries and lambdas."""
+        tail = self.key_channels, height * width
+        return {"q": (batch, self.heads, *tail), "lambdas": (batch, self.channels, *tail)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Channels of every head, for all positions."""
+        return {"output": (batch, self.heads, self.channels, height * width)}
+
+
+@dataclass(frozen=True)
+class CrissCrossAttention(PrimitiveSystem):
+    """`ops.criss_cross_attention`, of a query, a key and a value for every position of a map."""
+
+    key: ClassVar = "ops.criss_cross_attention"
+    primitive = staticmethod(ops.criss_cross_attention)
+    options: ClassVar = ({"value_channels": 1}, {"value_channels": 33})
+
+    channels: int = integer(least=1, default=4)
+    value_channels: int | None = integer(least=1, default=None)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shapes of queries, keys and values."""
+        shape = batch, self.channels, height, width
+        return {"q": shape, "k": shape, "v": (batch, self.value_channels or self.channels, height, width)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of what the positions gather."""
+        return {"output": (batch, self.value_channels or self.channels, height, width)}
+
+
+@dataclass(frozen=True)
 class CrossEntropy(PrimitiveSystem):
     """`ops.cross_entropy`, of as many classes as there are channels; every ninth label or so is ignored."""
 

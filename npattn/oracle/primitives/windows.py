@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from npattn import ops
 from npattn.fields import integer, pair
+from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
+from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
@@ -97,3 +99,27 @@ class OverlapAverage(Laid):
     def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """One number a window."""
         return {"z": (batch, self.channels, *self.counts(*self.size))}
+
+
+@dataclass(frozen=True)
+class GatherRelative(PrimitiveSystem):
+    """`ops.gather_relative`, for windows of height × width positions, from a table with `channels` numbers a way."""
+
+    key: ClassVar = "ops.gather_relative"
+    pairs_positions: ClassVar = True
+
+    channels: int = integer(least=1, default=16)
+
+    def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """Shape of the table; there is one for all images."""
+        return {"table": (2 * height - 1, 2 * width - 1, self.channels)}
+
+    def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
+        """All pairs of positions."""
+        return {"output": (self.channels, height * width, height * width)}
+
+    def forward(self, params: Params, *inputs: Array) -> Pass:
+        """Call the primitive."""
+        rows, columns, _ = inputs[0].shape
+        g, back = ops.gather_relative(*inputs, ((rows + 1) // 2, (columns + 1) // 2))
+        return Pass(g, lambda dg: (back(dg), {}))

@@ -24,6 +24,7 @@ from tests.benchmarks.foreign import (
     masked_products,
     position,
     products,
+    recent,
     several_pools,
     skipping,
     spatial_gate,
@@ -62,6 +63,7 @@ FORMS = {
     "hard": choices.hard,
     "soft-hard": choices.soft_hard,
     "pcm": affinities.pcm,
+    **recent.FORMS,
 }
 """The systems without a mistake: functions as those, with the hyperparameters that change the computation by name."""
 
@@ -84,4 +86,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "KINDS", "MISTAKES", "fresh", "masked_heads", "masked_products", "results"]
+__all__ = ["FORMS", "KINDS", "MISTAKES", "fresh", "masked_heads", "masked_products", "recent", "results"]

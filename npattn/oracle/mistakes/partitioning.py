@@ -1,0 +1,150 @@
+"""Mistakes in windows that lie side by side, in shifts round the edges, and in tables of relative positions."""
+
+import numpy as np
+
+from npattn.oracle.mistakes.arrays import transpose
+from npattn.oracle.mistakes.families import LAST_TILE, ONLY_IMAGE_0
+from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+
+__all__ = ["ADDED"]
+
+SHIFT, CUT, LAY, GATHER = "cyclic_shift", "window_partition", "window_reverse", "gather_relative"
+
+
+def moves(x, shift):
+    return any(s % n and n > 1 for s, n in zip(shift, x.shape[2:], strict=True))
+
+
+def moves_one_way(x, shift):
+    """Whether a move the other way ends elsewhere."""
+    return any(2 * s % n for s, n in zip(shift, x.shape[2:], strict=True))
+
+
+def the_other_way(x, shift):
+    return -shift[0], -shift[1]
+
+
+def moves_askew(x, shift):
+    return shift[0] != shift[1] and x.shape[2] == x.shape[3] and moves(x, (shift[0] - shift[1], 0))
+
+
+def with_zeros(y, x, shift):
+    """Move zeros in, not what has left the map."""
+    for axis, s in zip((2, 3), shift, strict=True):
+        n = x.shape[axis]
+        at = (np.arange(n) + s).reshape((-1,) + (1,) * (3 - axis))
+        y = np.where((at >= 0) & (at < n), y, 0)
+    return y
+
+
+def counts(x, window):
+    """Count windows along both axes."""
+    return tuple(-(-n // side) for n, side in zip(x.shape[2:], window, strict=True))
+
+
+def several_beside_rows(x, window):
+    return window[0] > 1 and counts(x, window)[1] > 1
+
+
+def is_grid(x, window):
+    return min(counts(x, window)) > 1
+
+
+def has_border(x, window):
+    return any(n % side for n, side in zip(x.shape[2:], window, strict=True))
+
+
+def viewed(windows, x, window):
+    """Read the map's rows in memory as windows."""
+    (rows, columns), (h, w) = counts(x, window), window
+    wide = windows.reshape(*x.shape[:2], rows, columns, h, w).swapaxes(3, 4)
+    return wide.reshape(windows.shape)
+
+
+def column_by_column(windows, x, window):
+    rows, columns = counts(x, window)
+    return windows.reshape(*x.shape[:2], rows, columns, -1).swapaxes(2, 3).reshape(windows.shape)
+
+
+def edges_repeated(windows, x, window):
+    """Fill up with the last row and column, not with zeros."""
+    (rows, columns), (h, w) = counts(x, window), window
+    down, across = (
+        np.minimum(np.arange(n), length - 1) for n, length in zip((rows * h, columns * w), x.shape[2:], strict=True)
+    )
+    wide = np.take_along_axis(x, down.reshape(1, 1, -1, 1), 2)
+    wide = np.take_along_axis(wide, across.reshape(1, 1, 1, -1), 3)
+    return wide.reshape(*x.shape[:2], rows, h, columns, w).swapaxes(3, 4).reshape(windows.shape)
+
+
+def several_beside(windows, window, size):
+    return window[0] > 1 and -(-size[1] // window[1]) > 1
+
+
+def laid_as_viewed(x, windows, window, size):
+    """Read windows in memory as the map's rows."""
+    (rows, columns), (h, w) = (-(-n // side) for n, side in zip(size, window, strict=True)), window
+    return windows.reshape(*windows.shape[:2], rows * h, columns * w)[:, :, : size[0], : size[1]]
+
+
+def square(table, size):
+    return size[0] == size[1] > 1
+
+
+def several(table, size):
+    return size[0] * size[1] > 1
+
+
+def turned(table, size):
+    """Exchange rows and columns of the table."""
+    h, w = size
+    return table.reshape(2 * h - 1, 2 * w - 1, -1).swapaxes(0, 1).reshape(table.shape)
+
+
+def not_moved_to_zero(table, size):
+    """Take differences themselves as indices, of which negative ones count from the end."""
+    h, w = size
+    laid_out = table.reshape(2 * h - 1, 2 * w - 1, -1)
+    return np.roll(laid_out, (h - 1, w - 1), axis=(0, 1)).reshape(table.shape)
+
+
+def pairs(size):
+    """Count the pairs for each way from one position to another."""
+    return np.outer(*(n - np.abs(np.arange(1 - n, n)) for n in size))
+
+
+def averaged(g, dg, table, size):
+    return g / pairs(size).reshape(*table.shape[:-1], 1)
+
+
+def heads_reversed(g, table, size):
+    return g[::-1]
+
+
+def several_heads(table, size):
+    return table.shape[-1] > 1
+
+
+ADDED = [
+    argument(SHIFT, 1, "the other way round", the_other_way, moves_one_way),
+    argument(SHIFT, 1, "not moved", lambda *_: (0, 0), moves),
+    argument(SHIFT, 1, "rows and columns exchanged", lambda x, shift: shift[::-1], moves_askew),
+    value(SHIFT, "zeros moved in, not what has left", with_zeros, moves),
+    argument(SHIFT, 1, "the other way round", the_other_way, moves_one_way, way="backward"),
+    argument(SHIFT, 1, "not moved", lambda *_: (0, 0), moves, way="backward"),
+    value(CUT, "cut without a transpose", viewed, several_beside_rows),
+    value(CUT, "windows column by column", column_by_column, is_grid),
+    value(CUT, "edges repeated, not zeros", edges_repeated, has_border),
+    LAST_TILE.in_value(CUT),
+    ONLY_IMAGE_0.in_upstream(CUT),
+    gradient(CUT, 0, "dropped", dropped),
+    value(LAY, "laid side by side without a transpose", laid_as_viewed, several_beside),
+    LAST_TILE.in_upstream(LAY),
+    value(GATHER, "from key to query", lambda g, *_: transpose(g), several),
+    argument(GATHER, 0, "rows and columns exchanged", turned, square),
+    argument(GATHER, 0, "indices not moved to 0", not_moved_to_zero, several),
+    value(GATHER, "heads in reverse", heads_reversed, several_heads),
+    upstream(GATHER, None, "from key to query", lambda dg, *_: transpose(dg), several),
+    gradient(GATHER, 0, "averaged over pairs", averaged, several),
+    gradient(GATHER, 0, "dropped", dropped),
+]
