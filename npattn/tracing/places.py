@@ -1,4 +1,4 @@
-"""Where a pass is: in which part of which system, and who hears of what is computed there."""
+"""Where a pass is: in which part of which system."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any
@@ -16,61 +14,13 @@ from typing import Any
 from npattn import layers, module, parameters
 from npattn.module import Module, Pass
 from npattn.ops.primitive import PRIMITIVES, Primitive, replacing
-from npattn.tracing.copies import Copies, is_harmless
+from npattn.tracing.copies import is_harmless
+from npattn.tracing.recording import RECORDING, Recording, unrecorded
 from npattn.tracing.rewriting import Rewritten, is_rewritten, rewrite
 from npattn.tracing.source import Statement
 from npattn.tracing.steps import Step, named_arrays
 
-__all__ = ["Place", "Recording", "recording"]
-
-
-@dataclass(frozen=True)
-class Recording:
-    """The steps of one pass, as they come.
-
-    Attributes
-    ----------
-    owner : object
-        Whose pass it is.
-    backward : bool
-        Whether it is on its way back.
-    copies : Copies
-        The steps' values.
-    steps : list of Step
-    scopes : dict
-        By their parts, the functions whose lines are steps, each with its arguments.
-    """
-
-    owner: object
-    backward: bool
-    copies: Copies
-    steps: list[Step] = field(default_factory=list)
-    scopes: dict[tuple[str, ...], tuple[FunctionType, Mapping[str, Any]]] = field(default_factory=dict)
-
-
-RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=None)
-"""What is being recorded in this context."""
-
-
-@contextmanager
-def recording(owner: object, copies: Copies, *, backward: bool = False) -> Iterator[Recording]:
-    """Record what the owner's pass computes in this context; hand out its recording."""
-    begun = Recording(owner, backward, copies)
-    token = RECORDING.set(begun)
-    try:
-        yield begun
-    finally:
-        RECORDING.reset(token)
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """Compute what is a step as a whole: nothing in it is one."""
-    token = RECORDING.set(None)
-    try:
-        yield
-    finally:
-        RECORDING.reset(token)
+__all__ = ["Place"]
 
 
 THROUGH = vars(layers), vars(module), vars(parameters)

@@ -10,7 +10,8 @@ from typing import Any
 from npattn.checks import describe_type, did_you_mean
 from npattn.module import Module, Pass, as_tuple
 from npattn.tracing.copies import Copies, writes_nowhere
-from npattn.tracing.places import Place, recording
+from npattn.tracing.places import Place
+from npattn.tracing.recording import recording
 from npattn.tracing.steps import Step
 from npattn.tracing.text import table, written_out
 from npattn.typing import Array, Gradients, Params

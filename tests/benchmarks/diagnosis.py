@@ -10,9 +10,10 @@ whose exact results differ by less than the case's budgets can't be told apart: 
     python tests/benchmarks/diagnosis.py --foreign mine.py
 
 A file of foreign mistakes has a list MISTAKES of tuples: the system's key, its hyperparameters as a dict, a function of
-torch tensors ``(params, *inputs)`` that returns the output, or a tuple of them, and the right names, one of which must
-be among the first suspect's. Beside it may stand KINDS, by the functions' names the catalogue's own name of the
-mistake, "by rule", or None where its kind is not in the catalogue: then the rate among those in it is written too.
+torch tensors ``(params, *inputs)`` that returns the output, or a tuple of them, and words, one of which must be among
+the first suspect's. Beside it may stand KINDS, by the functions' names the catalogue's own name of the mistake, or
+several, "by rule: " and words of the name, or None where its kind is not in the catalogue: then that name is right
+too, and the rate among those in it is written.
 """
 
 import argparse
@@ -36,8 +37,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in
 from npattn.module import as_tuple
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Passes
 from npattn.oracle.mistakes.distances import Ruler
-from npattn.oracle.mistakes.matching import Passes, with_every
+from npattn.oracle.mistakes.ordering import with_every
 from npattn.oracle.mistakes.planting import EVERY
 from npattn.oracle.mistakes.roundings import NARROW
 from tests.benchmarks import kernels
@@ -64,8 +66,8 @@ class Trial:
         How many could not be told apart.
     said : str
         The first suspect.
-    kind : str, optional
-        Of a foreign mistake the catalogue's name; None where it has none, or nothing is known of it.
+    kind : str or tuple of str, optional
+        Of a foreign mistake the catalogue's names; None where it has none, or nothing is known of it.
     """
 
     key: str
@@ -76,7 +78,7 @@ class Trial:
     sure: bool
     alike: int
     said: str
-    kind: str | None = None
+    kind: str | tuple[str, ...] | None = None
 
 
 def run(module, *given):
@@ -202,11 +204,25 @@ def try_foreign(path, number, shape, format, seed):
     if case.compare(results).passed:
         return None
     found = mistakes.diagnose(case, results, SECONDS)
-    ranks = [i for i, one in enumerate(found, 1) if any(name in one.name for name in names)]
+    kind = kind_of(path, function)
+    ranks = [i for i, one in enumerate(found, 1) if is_named(one, names, kind)]
     said = found[0].name if found else ""
     label = f"{function.__name__}: {names[0]}"
-    rank, kind = min(ranks, default=0), kind_of(path, function)
+    rank = min(ranks, default=0)
     return Trial(key, repr(case), format, label, rank, found.sure, found.alike, said, kind)
+
+
+def is_named(suspect, words, kind):
+    """Tell whether a suspect is a foreign mistake, by words of its author's or by the name of its kind."""
+    by_words = any(word in suspect.name for word in words)
+    rules = [one.partition("by rule: ")[2] for one in kinds_in(kind)]
+    by_rule = any(rule and rule in suspect.name for rule in rules)
+    return by_words or by_rule or any(str(one) in kinds_in(kind) for one in suspect.mistakes)
+
+
+def kinds_in(kind):
+    """List the catalogue's names of a foreign mistake."""
+    return kind if isinstance(kind, tuple) else (kind,) if kind else ()
 
 
 def try_cases(path, number, cases):
@@ -282,7 +298,7 @@ def report(trials, most):
     lines.append(f"not first: {len(missed)}")
     for t in missed[:most]:
         lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
-        lines += [f"    in the catalogue: {t.kind}"] if t.kind else []
+        lines += [f"    in the catalogue: {', '.join(kinds_in(t.kind))}"] if t.kind else []
     counts = collections.Counter(t.name.rpartition(", ")[0] for t in missed)
     lines += [f"  {count} times {name}" for name, count in counts.most_common(most)]
     return lines

@@ -15,7 +15,7 @@ from npattn.module import Pass
 from npattn.ops.primitive import CONTEXT, replacing
 from npattn.oracle import generic_values
 from npattn.tracing import trace
-from npattn.tracing.places import RECORDING
+from npattn.tracing.recording import RECORDING
 from tests.tracing import own
 
 X = np.array([[[[1.0, 2.0]], [[3.0, -4.0]]]])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import TILE, longer, transpose, without_tail
-from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.arrays import TILE, TILES, longer, transpose, without_tail
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import instead, mistake
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -95,6 +95,15 @@ def divided_by_own_total(_, u, v):
 
 
 ADDED = [
+    *(
+        spoilt(
+            f"last tile of {tile} of the keys ignored",
+            "forward",
+            family.when,
+            keys=lambda u, family=family: family.change(u),
+        )
+        for tile, family in zip(TILES, ROW_TAILS, strict=True)
+    ),
     spoilt("the other side alone", "backward", of=("right",)),
     spoilt("squared", "forward", rectify=lambda a: rectified(a) * a),
     spoilt("exponentials (softmax)", "forward", rectify=np.exp),

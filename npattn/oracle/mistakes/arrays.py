@@ -2,10 +2,12 @@
 
 import numpy as np
 
-__all__ = ["HALF", "LAST_OF_TILES", "LOW", "SINGLE", "TILE"]
+__all__ = ["HALF", "LAST_OF_TILES", "LOW", "SINGLE", "TILE", "TILES"]
 
 TILE = 16
 """Positions that a kernel takes at once; what is left over at the end needs a mask."""
+TILES = 4, 8, 24, 32, 64
+"""Other numbers of positions or channels that a kernel takes at once."""
 LAST_OF_TILES = slice(TILE - 1, None, TILE)
 LOW = -1e4
 """What a logit is masked with."""
@@ -47,6 +49,16 @@ def has_tail(n):
 def tail(n):
     """Return where the tile that is not full begins: at the end, if all are full."""
     return n // TILE * TILE
+
+
+def tail_of(n, tile):
+    """Return where what is left over of tiles of a size begins; None where nothing is, or smaller tiles leave as much.
+
+    Tiles of `TILE` come first: they have mistakes of their own.
+    """
+    start = n // tile * tile
+    others = [TILE, *(size for size in TILES if size < tile)] if tile != TILE else []
+    return None if start in (0, n) or any(n // size * size == start for size in others) else start
 
 
 def padded(n):
@@ -95,6 +107,12 @@ def unwritten(*at):
 def first_image(a):
     changed = np.zeros_like(a)
     changed[:1] = a[:1]
+    return changed
+
+
+def last_image(a):
+    changed = np.zeros_like(a)
+    changed[-1:] = a[-1:]
     return changed
 
 

@@ -8,7 +8,16 @@ from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
-from npattn.oracle.mistakes.softmax import rowsum, softmax, sum_left_out, sum_of_next_row, unshifted
+from npattn.oracle.mistakes.softmax import (
+    WITHIN_TILES,
+    by_tiles,
+    rowsum,
+    softmax,
+    sum_left_out,
+    sum_of_next_row,
+    unshifted,
+)
+from npattn.oracle.mistakes.taping import untape
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -52,6 +61,23 @@ def attention(*qkv, weigh=softmax, differentiate=slopes):
 def weighed(name, weigh, when=several_keys, way="forward"):
     """Take attention with other weights of logits."""
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when, way=way)
+
+
+def weighed_once(name, weigh, when=several_keys):
+    """Take other weights in forward alone; backward makes the right ones again, and δ of the output that is there."""
+
+    def other(_, *qkv):
+        q, k, v, scale = qkv
+        o = v @ transpose(weigh(logits(*qkv)))
+
+        def backward(do):
+            s = softmax(logits(*qkv))
+            dz = s * (transpose(do) @ v - (do * o).sum(axis=-2)[..., None])
+            return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
+
+        return o, backward
+
+    return instead(NAME, name, other, when, way="both")
 
 
 def differentiated(name, differentiate, when=several_keys):
@@ -114,14 +140,34 @@ def sum_of_last_tile(z):
     return divided(e, e[..., last_tile(z)])
 
 
-def stale(z):
-    """Return exponentials, those of the first tile by its own maximum: not brought down when a later one is larger."""
-    return np.concatenate([exponentials(z[..., :TILE]), exponentials(z)[..., TILE:]], axis=-1)
+def stale(z, tile=TILE):
+    """Return exponentials, each by the maximum of the tiles so far: not brought down when a later one is larger."""
+    return np.exp(z - running_maximum(z, tile))
 
 
-def stale_sum(z):
-    e, early = exponentials(z), exponentials(z[..., :TILE])
-    return e / (early.sum(axis=-1, keepdims=True) + e[..., TILE:].sum(axis=-1, keepdims=True))
+def running_maximum(z, tile):
+    """Return the maximum of all tiles up to a key's own."""
+    plain, keys = untape(z), np.arange(z.shape[-1])
+    last = np.maximum.accumulate(np.where(plain >= np.maximum.accumulate(plain, axis=-1), keys, 0), axis=-1)
+    end = np.minimum((keys // tile + 1) * tile - 1, len(keys) - 1)
+    return np.take_along_axis(z, last[..., end], -1)
+
+
+def not_rescaled(tile):
+    """Yield names of what is not rescaled when a later tile has a larger maximum, and weights then."""
+    words = "" if tile == TILE else f", tiles of {tile}"
+    yield f"accumulator not rescaled{words}", lambda z: divided(stale(z, tile), exponentials(z))
+    yield f"sum not rescaled{words}", lambda z: divided(exponentials(z), stale(z, tile))
+
+
+def over_all_heads(s, ds):
+    """Add up δ over all heads."""
+    return s * (ds - (s * ds).sum(axis=(1, 3), keepdims=True))
+
+
+def merged_interleaved(o):
+    """Let the head be what counts fastest among the channels of all heads."""
+    return o.swapaxes(1, 2).reshape(o.shape)
 
 
 def of_base_2(z):
@@ -174,8 +220,7 @@ HELD_OUT = [
     weighed("first key tile skipped", lambda z: masked(z, slice(TILE)), tiles_of_keys),
     weighed("last key tile twice", last_tile_twice, tiles_of_keys),
     weighed("sum of the last tile alone", sum_of_last_tile, tiles_of_keys),
-    weighed("accumulator not rescaled", lambda z: divided(stale(z), exponentials(z)), tiles_of_keys),
-    weighed("sum not rescaled", stale_sum, tiles_of_keys),
+    *(weighed(name, weigh, tiles_of_keys) for name, weigh in not_rescaled(TILE)),
     overflow("maximum not subtracted", arrays.SINGLE),
     overflow("maximum not subtracted, float16", arrays.HALF),
     weighed("logsumexp to base 2", of_base_2, way="backward"),
@@ -287,6 +332,18 @@ def of_alike_values(q, k, v, *_):
 
 
 ADDED = [
+    *(
+        weighed_once(name, weigh, longer(-1, tile, 1))
+        for tile in (TILE, *arrays.TILES)
+        for name, weigh in not_rescaled(tile)
+    ),
+    weighed_once("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
+    *(
+        weighed(f"softmax {name}", lambda z, tile=tile, how=how: by_tiles(z, tile, **how), longer(-1, tile, 1))
+        for name, tile, how in WITHIN_TILES
+    ),
+    differentiated("sum over all heads", over_all_heads, heads),
+    value(NAME, "heads brought together interleaved", lambda o, *_: merged_interleaved(o), heads),
     instead(NAME, "keys taken for values", lambda original, q, k, v, scale: original(q, k, k, scale), of_alike_values),
     instead(NAME, "values taken for keys", lambda original, q, k, v, scale: original(q, v, v, scale), of_alike_values),
     instead(NAME, "queries taken for keys", lambda original, q, k, v, scale: original(q, q, v, scale), alike),

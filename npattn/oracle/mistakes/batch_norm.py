@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, on_map, several_channels, several_images
-from npattn.oracle.mistakes.families import ONLY_IMAGE_0
+from npattn.oracle.mistakes.families import ONLY_IMAGE_0, ONLY_LAST_IMAGE
 from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -168,6 +168,11 @@ def averaged(g, dy, x, *_, **__):
     return g / (x.size // x.shape[1])
 
 
+def not_divided(g, dy, x, *others, eps, **options):
+    _, variance = statistics(x, *others, **options)
+    return g * per_channel(root(variance, eps, None))
+
+
 ADDED = [
     value(NAME, "normalised over each image (layer norm)", over_axes((1, 2, 3)), several),
     value(NAME, "normalised over each image and channel (instance norm)", over_axes((2, 3)), on_map),
@@ -181,6 +186,9 @@ ADDED = [
     argument(NAME, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),
     instead(NAME, "weight and bias exchanged", lambda norm, x, w, b, *o, **options: norm(x, b, w, *o, **options)),
     instead(NAME, "left out", left_out),
+    value(NAME, "followed by a ReLU", lambda r, *_, **__: (np.maximum(r[0], 0), r[1])),
+    gradient(NAME, 0, "not divided by the deviation", not_divided),
+    ONLY_LAST_IMAGE.in_upstream(NAME, 1, 2),
     gradient(NAME, 0, "weight lost", lambda g, dy, x, weight, *_, **__: g / per_channel(weight)),
     *(
         gradient(NAME, i, f"of the {a} averaged, not summed", averaged, several)

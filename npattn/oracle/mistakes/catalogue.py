@@ -8,6 +8,8 @@ from npattn.oracle.mistakes import (
     batch_norm,
     choosing,
     convolution,
+    convolution_1d,
+    covering,
     criss_cross,
     dropping,
     elementwise,
@@ -26,6 +28,7 @@ from npattn.oracle.mistakes import (
     precision,
     products,
     relative,
+    repeating,
     resizing,
     selecting,
     several_steps,
@@ -33,6 +36,8 @@ from npattn.oracle.mistakes import (
     softmax,
     standardizing,
     sum_normalize,
+    tiled_convolution,
+    two_gates,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -40,9 +45,9 @@ from npattn.oracle.mistakes.mistake import Mistake
 
 __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
 
-MAPS = convolution, pooling
+MAPS = convolution, convolution_1d, pooling
 POINTWISE = elementwise, gating, batch_norm
-PRODUCTS = products, attention, masking, affinity
+PRODUCTS = products, attention, masking, repeating, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
 IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
@@ -57,6 +62,7 @@ for another."""
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
+    *(two_gates, covering, tiled_convolution),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

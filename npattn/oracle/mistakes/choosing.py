@@ -109,6 +109,16 @@ def by_columns(run, module, params, inputs, upstream):
         return run(module, params, inputs, upstream)
 
 
+def in_forward_alone(apply):
+    """Take forward's results alone."""
+
+    def alone(run, *given):
+        wrong = apply(run, *given)
+        return wrong | {name: g for name, g in run(*given).items() if name.endswith(".grad")}
+
+    return alone
+
+
 def turned(v, height, width):
     """Lay out the positions of a map by columns."""
     return v.reshape(*v.shape[:2], height, width).swapaxes(2, 3).reshape(v.shape)
@@ -124,4 +134,8 @@ ADDED = [
     mistake("", "softmax of all positions, those chosen not renormalised", "carried", softmax_before(False), chooses),
     mistake("", "softmax of all positions, and of those chosen again", "carried", softmax_before(True), chooses),
     mistake("", "map read by columns at positions counted by rows", "carried", by_columns, selects_on_map),
+    mistake(
+        *("", "map read by columns at positions counted by rows, in forward alone", "forward"),
+        *(in_forward_alone(by_columns), selects_on_map),
+    ),
 ]

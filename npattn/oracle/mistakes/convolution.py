@@ -2,10 +2,17 @@
 
 import numpy as np
 
-from npattn import ops
 from npattn.oracle.mistakes import families
 from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
-from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, LOSSES, NEIGHBOUR, ONLY_IMAGE_0, UNCLEARED
+from npattn.oracle.mistakes.families import (
+    LAST_POSITION,
+    LAST_TILE,
+    LOSSES,
+    NEIGHBOUR,
+    ONLY_IMAGE_0,
+    ONLY_LAST_IMAGE,
+    UNCLEARED,
+)
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -66,14 +73,6 @@ def kernel_mistakes(way):
     ]
 
 
-def mirrored(x, weight):
-    return weight[..., ::-1].copy()
-
-
-def several_taps(x, weight):
-    return weight.size > 1
-
-
 def both_axes(number):
     return number if isinstance(number, tuple) else (number, number)
 
@@ -122,17 +121,6 @@ def without_halo(conv2d, *arguments, **options):
     return y, wrong
 
 
-def padded_row(name, index):
-    """Read beyond the ends of a row what stands at ``index(positions, length)``."""
-
-    def convolve(z, x, weight):
-        length, half = x.shape[1], weight.size // 2
-        wide = x[:, index(np.arange(-half, length + half), length)]
-        return ops.conv1d(wide, weight)[0][:, half : half + length]
-
-    return value("conv1d", name, convolve, several_taps)
-
-
 TUNED_ON = [
     *(mistake for name in LAYERS for mistake in layer_mistakes(name)),
     *(mistake for way in ("forward", "backward") for mistake in kernel_mistakes(way)),
@@ -140,12 +128,6 @@ TUNED_ON = [
     kernel("last input channel forgotten", unwritten(slice(None), -1), lambda w: w.shape[1] > 1),
     *(family.in_value("conv2d") for family in (LAST_TILE, LAST_POSITION, families.TRANSPOSED)),
     *(family.in_upstream("conv2d", 1) for family in (LAST_TILE, LAST_POSITION)),
-    argument("conv1d", 1, "flipped kernel", mirrored, several_taps),
-    argument("conv1d", 1, "shifted by one", lambda x, w: np.roll(w, 1, axis=-1), several_taps),
-    argument("conv1d", 1, "kernel not flipped", mirrored, several_taps, way="backward", of=(0,)),
-    gradient("conv1d", 0, "dx dropped", dropped),
-    gradient("conv1d", 1, "taps in the wrong order", lambda g, *_: g[..., ::-1]),
-    ONLY_IMAGE_0.in_upstream("conv1d", 1),
 ]
 HELD_OUT = [
     NEIGHBOUR.in_argument("conv2d", 0),
@@ -158,9 +140,6 @@ HELD_OUT = [
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size),
     instead("conv2d", "dilation too large by one", too_dilated, keeps_size, way="backward", of=(1,)),
     mistake("conv2d", "no sums across tiles of rows", "backward", without_halo, tiles_of_rows),
-    padded_row("edges for zeros", lambda i, length: np.clip(i, 0, length - 1)),
-    padded_row("wrapped around", lambda i, length: i % length),
-    UNCLEARED.in_upstream("conv1d", 1),
 ]
 
 
@@ -239,19 +218,6 @@ def dilated_along(axis):
     return convolve
 
 
-def channels_moved(by):
-    """Read so many channels further on, zeros beyond the ends."""
-
-    def convolve(z, x, weight):
-        half = weight.size // 2
-        wide = np.zeros_like(x, shape=(len(x), x.shape[1] + 2 * half + 2 * abs(by)))
-        wide[:, half + abs(by) : half + abs(by) + x.shape[1]] = x
-        first = half + abs(by) + by
-        return ops.conv1d(wide, weight)[0][:, first : first + x.shape[1]]
-
-    return convolve
-
-
 def of_last_rows(dy, *_, **__):
     """Leave the first half of the rows out."""
     return dy * (np.arange(len(dy)) >= len(dy) // 2).astype(dy.dtype)[:, None]
@@ -273,23 +239,49 @@ def without_border(x, weight, *_, **__):
     return inner
 
 
+def of_first_rows(dy, *_, **__):
+    """Leave the second half of the rows out."""
+    return dy * (np.arange(len(dy)) < len(dy) // 2).astype(dy.dtype)[:, None]
+
+
+def pools_share_bias(x, weight, bias, **_):
+    return bias is not None and even_rows(x)
+
+
+def stride_ignored(conv2d, x, weight, bias, **options):
+    return conv2d(x, weight, bias, **options | {"stride": 1})
+
+
+def strided(*_, stride=1, **__):
+    return max(both_axes(stride)) > 1
+
+
+def depthwise(x, weight, *_, groups=1, **__):
+    return groups > 1 and len(weight) > 1
+
+
 ADDED = [
+    upstream("linear", (1, 2), "of the weights from the first half of the rows alone", of_first_rows, even_rows),
+    value(
+        "linear",
+        "bias added once for two pools: half of it in each",
+        lambda y, x, weight, bias: y - bias / 2,
+        pools_share_bias,
+    ),
+    *(
+        ONLY_LAST_IMAGE.in_upstream(name, *of)
+        for name, of in (("conv2d", (1, 2)), ("linear", (1, 2)), ("conv1d", (1,)))
+    ),
+    instead("conv2d", "stride ignored", stride_ignored, strided),
+    *(
+        argument(
+            "conv2d", 1, f"kernel of the {which} channel", lambda x, w, *_, by=by, **__: np.roll(w, by, 0), depthwise
+        )
+        for which, by in (("next", -1), ("previous", 1))
+    ),
     argument("linear", 1, "weight's memory read as (in, out)", read_transposed, lambda x, w, *_: min(w.shape[:2]) > 1),
     argument(
         "conv2d", 1, "outermost ring of the kernel ignored", without_border, lambda x, w, *_, **__: min(w.shape[2:]) > 2
-    ),
-    *(
-        value("conv1d", f"reads one channel further {words}", channels_moved(by), several_taps)
-        for by, words in ((1, "on"), (-1, "back"))
-    ),
-    *(
-        value(
-            "conv1d",
-            f"all padding {words}",
-            lambda y, x, w, by=by: channels_moved(by * (w.size // 2))(y, x, w),
-            several_taps,
-        )
-        for by, words in ((1, "behind"), (-1, "in front"))
     ),
     *(
         instead("conv2d", f"padding shifted by one: reads a row and column further {words}", moved(by), padded)
@@ -300,7 +292,6 @@ ADDED = [
         for axis, which in enumerate(("height", "width"))
     ),
     upstream("linear", (1, 2), "of the weights from the second half of the rows alone", of_last_rows, even_rows),
-    padded_row("padding reflected", lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i),
     instead("conv2d", "padding circular", padded_by(lambda i, n: i % n), padded),
     instead(
         "conv2d", "padding reflected", padded_by(lambda i, n: n - 1 - abs(n - 1 - abs(i)) if n > 1 else 0 * i), padded

@@ -54,6 +54,7 @@ MOVING = {
     np.expand_dims,
     np.squeeze,
     np.ravel,
+    np.take,
     np.take_along_axis,
     np.where,
     np.copy,

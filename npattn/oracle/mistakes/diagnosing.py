@@ -9,15 +9,18 @@ import numpy as np
 
 from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
-from npattn.oracle.mistakes.matching import SECONDS, UNFIT, Candidate, Passes, Search, ranked, run_with
+from npattn.oracle.mistakes.matching import SECONDS, Search
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.planting import EVERY, answering
+from npattn.oracle.mistakes.ordering import calls_in
+from npattn.oracle.mistakes.planting import Site, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
+from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.mistakes.settings import rules_of_settings
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.steps import Recorded
@@ -82,7 +85,7 @@ def diagnose(
         far = nearest is None or nearest.misfit.worst > NEARER * search.right.worst
         found = None if nearest is None or far else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
-    best = unlike(ranked(search.ruler, fitting))
+    best = unlike(ranked(search.ruler, fitting), several_images=len(next(iter(case.inputs.values()))) > 1)
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
@@ -93,15 +96,23 @@ def diagnose(
     )
 
 
-def unlike(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Leave out what stands where another does and has the same results, by the name that stands first."""
+def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Candidate]:
+    """Leave out what stands where another does and has the same results, by the name that stands first.
+
+    Where there is but one image, what concerns images comes behind others.
+    """
+
+    def place(one: Candidate) -> tuple[bool, int]:
+        name = one.mistakes[0][0].name
+        return "image" in name and not several_images, rank_in_catalogue(one)
+
     found: list[Candidate] = []
     for one in candidates:
         alike = (i for i, other in enumerate(found) if places_of(one) == places_of(other) and same_results(one, other))
         twin = next(alike, None)
         if twin is None:
             found.append(one)
-        elif rank_in_catalogue(one) < rank_in_catalogue(found[twin]):
+        elif place(one) < place(found[twin]):
             found[twin] = one
     return found
 
@@ -115,7 +126,7 @@ def rank_in_catalogue(one: Candidate) -> int:
     return RANKS.get(str(one.mistakes[0][0]), 1)
 
 
-def places_of(one: Candidate) -> set[tuple[str, int, bool]]:
+def places_of(one: Candidate) -> set[tuple[str, Site, bool]]:
     """Return where mistakes stand, and whether in backward."""
     return {(mistake.primitive, site, mistake.way == "backward") for mistake, site in one.mistakes}
 
@@ -165,18 +176,21 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
 
     def suspect(one: Candidate) -> Suspect:
         mistakes = tuple(mistake for mistake, _ in one.mistakes)
-        steps = tuple(step_of(places, *pair) for pair in one.mistakes)
+        sites = [calls_in(site, search.places.get(mistake, [])) for mistake, site in one.mistakes]
+        steps = tuple(step_of(places, mistake, numbers) for mistake, numbers in zip(mistakes, sites, strict=True))
         met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
         return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
 
     return tuple(map(suspect, candidates))
 
 
-def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, site: int) -> str:
+def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, numbers: Sequence[int]) -> str:
     """Return the tag of the line that a mistake stands in, or of all such lines."""
-    own = [place for (name, number), place in places.items() if name == mistake.primitive and site in (number, EVERY)]
+    own = [places[mistake.primitive, n] for n in numbers if (mistake.primitive, n) in places]
     tags = [(place.back_tag or place.tag) if mistake.way == "backward" else place.tag for place in own]
-    return f"every {', '.join(dict.fromkeys(filter(None, tags)))}" if site == EVERY else tags[0] if tags else ""
+    if len(numbers) > 1:
+        return f"every {', '.join(dict.fromkeys(filter(None, tags)))}"
+    return tags[0] if tags else ""
 
 
 def says_enough(search: Search, best: Candidate) -> bool:

@@ -4,7 +4,16 @@ import math
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import both, several_channels, several_images
+from npattn.oracle.mistakes.arrays import (
+    TILE,
+    TILES,
+    both,
+    filled,
+    positions,
+    several_channels,
+    several_images,
+    tail_of,
+)
 from npattn.oracle.mistakes.mistake import gradient, value
 
 __all__ = ["ADDED"]
@@ -79,7 +88,45 @@ def central(a):
     return a - a.mean(axis=MAP, keepdims=True)
 
 
+def about_mean_of(axes):
+    """Return a function that takes deviations, for the variance too, from a mean along other axes."""
+
+    def change(z, x, e_lambda=1e-4, *, correction=1):
+        centred = x - x.mean(axis=axes, keepdims=True)
+        count = x.shape[2] * x.shape[3]
+        variance = (centred * centred).sum(axis=MAP, keepdims=True) / max(count - correction, 1)
+        return quotient(centred * centred, variance, e_lambda)
+
+    return change
+
+
+def of_whole_tiles(tile):
+    """Leave what is left over of tiles out of the variance, and divide as if it were there."""
+
+    def change(z, x, e_lambda=1e-4, *, correction=1):
+        centred, _ = parts(x, correction)
+        count = x.shape[2] * x.shape[3]
+        some = filled(centred, slice(tail_of_map(x, tile), None))
+        variance = (some * some).sum(axis=MAP, keepdims=True) / max(count - correction, 1)
+        return quotient(centred * centred, variance, e_lambda)
+
+    return value(
+        NAME,
+        f"last tile of {tile} left out of the variance",
+        change,
+        lambda x, *_, **__: tail_of_map(x, tile) is not None,
+    )
+
+
+def tail_of_map(x, tile):
+    return tail_of(positions(x), tile)
+
+
 ADDED = [
+    value(NAME, "mean of the batch", about_mean_of((0, 2, 3)), both(several, several_images)),
+    value(NAME, "mean of the whole image", about_mean_of((1, 2, 3)), both(several, several_channels)),
+    value(NAME, "mean over the channels", about_mean_of((1,)), both(several, several_channels)),
+    *map(of_whole_tiles, (TILE, *TILES)),
     value(NAME, "mean not subtracted", without_mean, several),
     value(NAME, "mean subtracted in the variance alone", with_deviation_about_zero, several),
     value(NAME, "divided by N for N - 1, or the reverse", with_other_count, several),

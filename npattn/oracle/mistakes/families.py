@@ -60,6 +60,7 @@ FIRST_TILE = Family("first tile skipped", lambda a: arrays.filled(a, slice(array
 LAST_TILE_TWICE = Family("last tile twice", lambda a: 2 * a - arrays.without_tail(a), arrays.on_tiles_and_tail)
 NEIGHBOUR = Family("every 16th position read from its neighbour", arrays.from_neighbour, arrays.on_tile)
 ONLY_IMAGE_0 = Family("only image 0", arrays.first_image, arrays.several_images)
+ONLY_LAST_IMAGE = Family("only the last image", arrays.last_image, arrays.several_images)
 IMAGE_0_FOR_ALL = Family("image 0 for all", arrays.image_0_for_all, arrays.several_images)
 ADDED_UP = Family("added up over images", lambda a: np.cumsum(a, axis=0), arrays.several_images)
 UNCLEARED = Family("accumulator not cleared", arrays.uncleared, arrays.several_images)
@@ -68,6 +69,26 @@ LOSSES = Family("additions lost", arrays.with_losses, lambda x, *_, **__: x.size
 # Of positions that stand on the last axis alone
 ROW_TAIL = Family(LAST_TILE.name, lambda a: arrays.without_tail(a, 1), lambda a, *_: arrays.has_tail(a.shape[-1]))
 ROW_NEIGHBOUR = Family(NEIGHBOUR.name, lambda a: arrays.from_neighbour(a, 1), arrays.longer(-1, arrays.TILE - 1))
+
+
+def tails(axes):
+    """List families of what is left over of tiles of other sizes, along so many of the last axes."""
+
+    def of_size(tile):
+        def start(a):
+            return arrays.tail_of(int(np.prod(a.shape[-axes:], dtype=int)), tile)
+
+        return Family(
+            f"last tile of {tile} ignored",
+            lambda a: arrays.filled(a, slice(start(a), None), axes),
+            lambda a, *_, **__: a.ndim > axes and start(a) is not None,
+        )
+
+    return [of_size(tile) for tile in arrays.TILES]
+
+
+TAILS, ROW_TAILS = tails(2), tails(1)
+"""Of positions of maps, and on the last axis alone."""
 
 
 def wrong_means(primitive, count):

@@ -1,5 +1,7 @@
 """Mistakes in averages of neighbourhoods, and in what reads them at all positions again."""
 
+import functools
+
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import positions
@@ -28,17 +30,17 @@ def reaches_over(x, extent):
 
 def apart(p, x, extent):
     """Average blocks that do not overlap."""
-    rows, columns = (np.arange(0, n, extent) for n in x.shape[2:])
-    sums = np.add.reduceat(np.add.reduceat(x, rows, axis=2), columns, axis=3)
-    ones = np.add.reduceat(np.add.reduceat(np.ones_like(x), rows, axis=2), columns, axis=3)
-    return sums / ones
+    rows, columns = (np.arange(n) // extent == np.arange(-(-n // extent))[:, None] for n in x.shape[2:])
+    rows, columns = (a / a.sum(axis=1, keepdims=True) for a in (rows, columns))
+    return rows @ x @ columns.T
 
 
 def largest(p, x, extent):
-    reach = extent - 1
-    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)), constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * extent - 1,) * 2, axis=(2, 3))
-    return windows[:, :, ::extent, ::extent].max(axis=(4, 5))
+    for axis in (2, 3):  # beyond an edge stands what is there: it changes no maximum
+        n = x.shape[axis]
+        near = [np.clip(np.arange(0, n, extent) + by, 0, n - 1) for by in range(1 - extent, extent)]
+        x = functools.reduce(np.maximum, (x[:, :, at] if axis == 2 else x[..., at] for at in near))
+    return x
 
 
 def subsampled(p, x, extent):
@@ -80,7 +82,19 @@ def between(y, x, size):
     return x
 
 
+def of_whole_map(p, x, extent):
+    return x.mean(axis=(2, 3), keepdims=True) + np.zeros_like(p)
+
+
+def by_block(g, dy, x, size):
+    """Divide by the positions of a whole block, at the edges too."""
+    height, width = (-(-m // n) for n, m in zip(x.shape[2:], size, strict=True))
+    return g / (height * width)
+
+
 ADDED = [
+    value(GATHER, "average of the whole map", of_whole_map, reaches_over),
+    gradient(NEAREST, 0, "mean over a whole block for sum", by_block, read_once_more),
     value(GATHER, "padding counted", padding_counted, reaches_over),
     value(GATHER, "sum for average", lambda p, *given: p * counts(*given), reaches_over),
     value(GATHER, "neighbourhoods that don't overlap", apart, reaches_over),

@@ -5,14 +5,27 @@ import numpy as np
 from npattn import ops
 from npattn.oracle.mistakes.arrays import (
     LAST_OF_TILES,
+    TILE,
+    TILES,
     both,
     filled,
     image_0_for_all,
     on_tile,
     on_wide_map,
+    positions,
+    tail_of,
     transposed,
 )
-from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, LOSSES, ONLY_IMAGE_0, TRANSPOSED
+from npattn.oracle.mistakes.families import (
+    ADDED_UP,
+    LAST_POSITION,
+    LAST_TILE,
+    LOSSES,
+    ONLY_IMAGE_0,
+    ONLY_LAST_IMAGE,
+    TAILS,
+    TRANSPOSED,
+)
 from npattn.oracle.mistakes.mistake import dropped, gradient, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -86,6 +99,44 @@ HELD_OUT = [
 ]
 
 
+def along_one_axis(x, a):
+    return a.ndim == 4 and 1 in a.shape[2:] and max(a.shape[2:]) > 1 and min(x.shape[2:]) > 1
+
+
+def by_other_axis(y, x, a):
+    """Read the gates of rows at the column's number, modulo their own, or the reverse."""
+    turned, length = a.swapaxes(2, 3), max(a.shape[2:])
+    axis = 3 if a.shape[3] == 1 else 2
+    return x * np.take(turned, np.arange(x.shape[axis]) % length, axis)
+
+
+def passed_on_behind(tile):
+    """Gate whole tiles of positions alone: the change, and when there is a rest."""
+
+    def start(x):
+        return tail_of(positions(x), tile)
+
+    def change(y, x, a):
+        rest = x.reshape(*x.shape[:2], -1)[..., start(x) :]
+        return filled(y, slice(start(x), None), value=rest)
+
+    return change, lambda x, a: x.ndim == 4 and start(x) is not None
+
+
+def channels_passed_on(block):
+    """Gate whole blocks of channels alone."""
+
+    def start(x):
+        return tail_of(x.shape[1], block)
+
+    def change(y, x, a):
+        changed = y.copy()
+        changed[:, start(x) :] = x[:, start(x) :]
+        return changed
+
+    return change, lambda x, a: x.ndim > 1 and start(x) is not None
+
+
 ADDED = [
     TRANSPOSED.in_argument("gate", 0, "map with height and width exchanged"),
     gradient("gate", 1, "twice", lambda g, *_: 2 * g),
@@ -95,4 +146,10 @@ ADDED = [
     value("gate", "gates of the image before", of_image(1), own_of_images),
     value("gate", "gate of the first channel for all", lambda y, x, a: x * broadcast(a, x)[:, :1], own_of_channels),
     value("gate", "1 - gate", lambda y, x, a: x - y),
+    gradient("gate", 0, "gate twice in dx", lambda g, dy, x, a: g * broadcast(a, x)),
+    value("gate", "read by the index of the other axis", by_other_axis, along_one_axis),
+    *(value("gate", f"last positions passed on, tiles of {n}", *passed_on_behind(n)) for n in (TILE, *TILES)),
+    *(value("gate", f"last channels passed on, blocks of {n}", *channels_passed_on(n)) for n in (TILE, *TILES)),
+    *(in_upstream(family) for family in TAILS),
+    ONLY_LAST_IMAGE.in_upstream("gate", 1, when=lambda x, a: len(x) > 1 and len(a) != len(x)),
 ]

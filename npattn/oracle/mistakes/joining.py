@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.families import TRANSPOSED
+from npattn.oracle.mistakes.families import LAST_TILE, TAILS, TRANSPOSED
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -101,6 +101,29 @@ def is_dealt(x, groups):
     return 1 < groups < x.shape[1]
 
 
+def over_map(family, i):
+    """Tell whether a term is a map of whole tiles and a rest."""
+    return lambda *terms: len(terms) == 2 and terms[i].ndim == 4 and family.when(terms[i])
+
+
+def exchanged(i):
+    """Exchange a part and the next one."""
+
+    def change(parts, *_):
+        if i + 1 >= len(parts) or parts[i].shape != parts[i + 1].shape:
+            raise ValueError("there are no such parts")
+        return (*parts[:i], parts[i + 1], parts[i], *parts[i + 2 :])
+
+    return change
+
+
+NEIGHBOURS_EXCHANGED = [(f"parts {i + 1} and {i + 2} exchanged", exchanged(i)) for i in range(4)]
+
+
+def several_alike(parts, axis):
+    return len(parts) > 2 and len({part.shape for part in parts}) < len(parts)
+
+
 ADDED = [
     instead("channel_shuffle", "the wrong way round", dealt(lambda channels, groups: channels // groups), has_inverse),
     instead("channel_shuffle", "left out", dealt(lambda *_: 1), is_dealt),
@@ -127,6 +150,17 @@ ADDED = [
     gradient("add", 0, "residual detached", dropped),
     gradient("add", 1, "branch detached", dropped),
     value("add", "branch twice", lambda y, x, *others: 2 * y - x),
+    value("add", "branch in the residual's place too", lambda y, x, *others: 2 * (y - x)),
+    *(
+        family.in_argument("add", i, f"{which}: {family.name}", when=over_map(family, i))
+        for i, which in enumerate(("map", "branch"))
+        for family in (LAST_TILE, *TAILS)
+    ),
+    *(argument("concatenate", 0, name, change, several_alike) for name, change in NEIGHBOURS_EXCHANGED),
+    *(
+        gradient("concatenate", None, name, lambda g, *_, change=change: change(g), several_alike)
+        for name, change in NEIGHBOURS_EXCHANGED
+    ),
     value("add", "branch taken off", lambda y, x, *others: 2 * x - y),
     value("add", "product for sum", product_of),
     *(

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
-import numpy as np
-
-from npattn.module import Module, as_tuple
+from npattn.module import Module
+from npattn.oracle.mistakes.forwarding import Instead, in_forward
 from npattn.oracle.mistakes.mistake import Mistake, always
-from npattn.oracle.mistakes.taping import Taped, pull, untape
+from npattn.oracle.mistakes.reordering import exchanged_steps
 from npattn.oracle.mistakes.variants import Variant, variants
 from npattn.tracing.rewriting import compile_definition
 from npattn.tracing.source import text_of
@@ -58,20 +57,30 @@ def rules_of_lines(module: Module) -> list[Mistake]:
     for statement, inner in statements(definition):
         tag = text.statement(statement).tag
         for node in ast.walk(statement):
-            others = [] if inner else readings_of_others(node, seen)
+            others = [] if inner else list(readings_of_others(node, seen))
+            layers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             for words, make in [*variants(node, function.__globals__), *others]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
                 name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
                 compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
                 mistakes += in_pass(name, compiled, backward=inner)
+                if layers and (words, make) in others:
+                    mistakes.append(of_parameters(name, compiled, layers))
         seen += [] if inner else assigned(statement)
+    tags = {id(statement): text.statement(statement).tag for statement, inner in statements(definition) if not inner}
+    for name, make_definition in exchanged_steps(definition, tags):
+        compiled = Wrong(functools.partial(compile_wrong, make_definition, around, function), function)
+        mistakes += in_forward(name, compiled.forward)
     return mistakes[:MOST]
 
 
 def assigned(statement: ast.stmt) -> list[str]:
-    """Name the tensor that a statement computes together with its backward."""
+    """Name the tensor that a statement computes together with its backward, or takes out of a pass."""
     targets = statement.targets if isinstance(statement, ast.Assign) else []
+    value = getattr(statement, "value", None)
+    if targets and isinstance(targets[0], ast.Name) and getattr(value, "attr", "") == "output":
+        return [targets[0].id]
     pairs = [target.elts for target in targets if isinstance(target, ast.Tuple) and len(target.elts) == 2]
     return [y.id for y, back in pairs if isinstance(y, ast.Name) and getattr(back, "id", "").startswith("back")]
 
@@ -133,7 +142,7 @@ class Wrong:
 
     def of(self, module: Module) -> Any:
         """Return a module that runs it."""
-        return Misread(module, self)
+        return Instead(module, functools.partial(self.forward, module))
 
     def forward(self, module: Module, *arguments: Any) -> Any:
         """Run forward."""
@@ -143,55 +152,27 @@ class Wrong:
         return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)(module, *arguments)
 
 
-class Misread:
-    """A module whose forward pass is another."""
-
-    def __init__(self, module: Module, wrong: Wrong) -> None:
-        self.module, self.wrong = module, wrong
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self.wrong.forward(self.module, *arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.module, name)
-
-
 def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
-    """Make the mistakes that a wrong line is: in backward; in forward alone; carried through backward."""
+    """Make the mistakes that a wrong line is: in backward; in forward alone; carried through backward; read by it."""
 
     def misread(run: Any, module: Module, *given: Any) -> Any:
         return run(wrong.of(module), *given)
 
     if backward:
         return [Mistake("", name, "backward", misread, always)]  # the tag, or the line, says that it is in backward
-
-    def alone(run: Any, module: Module, params: Any, inputs: Any, upstream: Any) -> Any:
-        right = run(module, params, inputs, upstream)
-        return right | forward_of(wrong.forward(module, params, *inputs.values()), right, upstream)
-
-    def carried(run: Any, module: Module, params: Any, inputs: Any, upstream: Any) -> Any:
-        right = run(module, params, inputs, upstream)
-        taped = [{name: tape(a) for name, a in group.items()} for group in (params, inputs)]
-        passed = wrong.forward(module, taped[0], *taped[1].values())
-        outputs = [y for y in as_tuple(passed.output) if isinstance(y, Taped)]
-        sources = {f"{name}.grad": a for group in taped for name, a in group.items() if f"{name}.grad" in right}
-        known = zip(outputs, upstream.values(), strict=True)
-        gradients = dict(zip(sources, pull(known, list(sources.values())), strict=True))
-        return right | gradients | forward_of(passed, right, upstream)
-
-    return [
-        Mistake("", f"{name}, in forward alone", "forward", alone, always, misread),
-        Mistake("", name, "carried", carried, always, misread),
-        Mistake("", f"{name}, and what backward reads of it", "both", misread, always, misread),
-    ]
+    read = Mistake("", f"{name}, and what backward reads of it", "both", misread, always)
+    return [*in_forward(name, wrong.forward), read]
 
 
-def tape(a: Any) -> Any:
-    """Tape floating-point arrays."""
-    return Taped(a) if getattr(a, "dtype", np.dtype(int)).kind == "f" else a
+def of_parameters(name: str, wrong: Wrong, layers: Sequence[str]) -> Mistake:
+    """Make the mistake that the gradients of a layer's parameters come from another tensor than the layer has read."""
 
+    def apply(run: Any, *given: Any) -> Any:
+        right = run(*given)
+        if not any(one.startswith(tuple(layers)) for one in right):
+            raise ValueError("there are no such parameters")
+        results = run(wrong.of(given[0]), *given[1:])
+        own = {n: g for n, g in results.items() if n.endswith(".grad") and n.startswith(tuple(layers))}
+        return right | own
 
-def forward_of(passed: Any, right: dict[str, Any], upstream: dict[str, Any]) -> dict[str, Any]:
-    """Name what a forward pass gives, as far as the right pass has it."""
-    found = dict(zip(upstream, as_tuple(passed.output), strict=True)) | dict(passed.buffers) | dict(passed.attention)
-    return {name: np.asarray(untape(a)) for name, a in found.items() if name in right}
+    return Mistake("", f"gradient: {name}: in the parameters' gradients alone", "backward", apply, always)

@@ -14,7 +14,7 @@ from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given
 from npattn.oracle.mistakes.planting import answering
 from npattn.tracing import trace
-from npattn.tracing.places import RECORDING
+from npattn.tracing.recording import RECORDING
 
 __all__ = ["Place", "locate"]
 

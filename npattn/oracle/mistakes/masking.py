@@ -5,10 +5,19 @@ import math
 
 import numpy as np
 
-from npattn.ops.masking import keys_seen, sum_to
+from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer, transpose
-from npattn.oracle.mistakes.attention import map_detached, padded_scale, scale_left_out, viewed
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer
+from npattn.oracle.mistakes.attention import map_detached, padded_scale, running_maximum, scale_left_out, viewed
+from npattn.oracle.mistakes.masked_weights import (
+    capped,
+    capped_before_scale,
+    clipped,
+    pairs_seen,
+    slope_of_capped,
+    unscaled_logs,
+    whole,
+)
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -45,10 +54,6 @@ def moved(first, last):
     return lambda *_, band, **__: tuple(n if n is None else n + by for n, by in zip(band, (first, last), strict=True))
 
 
-def pairs_seen(q, k, band, lengths, mask):
-    return keys_seen(q, k, slice(0, q.shape[-1]), band=band, lengths=lengths, mask=mask)
-
-
 def has_dead(q, k, *_, band, lengths, mask, **__):
     seen = pairs_seen(q, k, band, lengths, mask)
     return bool((~seen.any(axis=-1)).any() and seen.any())
@@ -56,83 +61,6 @@ def has_dead(q, k, *_, band, lengths, mask, **__):
 
 def has_tail(_, k, *__, **___):
     return k.shape[-1] % TILE > 0
-
-
-def capped(z, softcap, scale, *, slope=True, factor=True):
-    """Return capped logits and their slope."""
-    t = np.tanh(z / softcap)
-    c = softcap if factor else 1
-    return c * t, (1 - t * t) * (c / softcap) if slope else 1
-
-
-def capped_before_scale(z, softcap, scale):
-    t = np.tanh(z / (scale * softcap))
-    return scale * softcap * t, 1 - t * t
-
-
-def slope_of_capped(z, softcap, scale):
-    """Differentiate as if what was capped had not been multiplied by the cap again."""
-    y = softcap * np.tanh(z / softcap)
-    return y, 1 - y * y
-
-
-def clipped(z, softcap, scale):
-    return np.clip(z, -softcap, softcap), (z >= -softcap) & (z <= softcap)
-
-
-def unscaled_logs(highest, total, of_keys, z, scale):
-    """Return the logsumexp of logits before the scale."""
-    most = z.max(axis=-1, keepdims=True) / scale
-    return most + np.log(np.exp(z / scale - most).sum(axis=-1, keepdims=True))
-
-
-def whole(
-    q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
-    cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None,
-):  # fmt: skip
-    """Attention with all weights at once; the last arguments are mistakes."""
-    seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
-    z, bend = scale * (transpose(q) @ k), 1
-    if bias is not None and bias_first:
-        z = z + bias
-    if softcap is not None:
-        z, bend = (cap or capped)(z, softcap, scale)
-    if bias is not None and not bias_first:
-        z = z + bias
-    if added is not None:
-        z = z + added(mask)
-    if base != 1:
-        z, sink = z * math.log(base), None if sink is None else sink * math.log(base)
-    if not late:
-        z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
-    none = z.max(axis=axis, keepdims=True) == -np.inf
-    highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
-    e = np.exp(z - highest)
-    total = of_keys = e.sum(axis=axis, keepdims=True)
-    if sink is not None:
-        total = total + np.where(none, 0, np.exp(sink[..., None, None] - (highest if shift_sink else 0)))
-    if padded:
-        total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
-    total = np.where(total == 0, 1, total)
-    s = np.where(seen, e / total, 0) if late or not keep else e / total
-    o = v @ (s if turned else transpose(s))
-    log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
-    log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
-    log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
-
-    def backward(do, dl=0.0):
-        row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
-        row = (row - through_l * dl)[..., None]
-        dz = s * (transpose(do) @ v - row)
-        dt = bend * dz
-        dbias = None if bias is None else sum_to(dz, bias.shape)
-        shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
-        weights = None if sink is None else np.exp(sink[..., None] - shift)
-        dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
-        return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
-
-    return (o, log_sum), backward
 
 
 def with_mistake(name, when=several_keys, way="forward", **mistake):
@@ -169,19 +97,6 @@ def nan_where_dead(pair, *_, **__):
     return np.where(np.isneginf(pair[1])[..., None, :], np.nan, pair[0]), pair[1]
 
 
-def last_of_group(dx, dy, x, times, axis):
-    return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (-1,)].copy()
-
-
-def in_turn(original, x, times, axis):
-    """Read head h modulo the number of heads of keys."""
-    return np.concatenate([x] * times, axis), original(x, times, axis)[1]
-
-
-def shared(x, times, axis):
-    return times > 1 and x.shape[axis] > 1
-
-
 def no_gradient(of):
     """Take the gradients of some arguments as 0."""
 
@@ -207,7 +122,6 @@ TUNED_ON = [
     value(NAME, "NaN where no key is seen", nan_where_dead, has_dead),
     value(NAME, "logsumexp to base 2", of_logsumexp(lambda log_sum: log_sum / math.log(2))),
     instead(NAME, "sink without gradient", no_gradient((4,)), given("sink"), way="backward"),
-    gradient("repeat", 0, "last head of a group alone", last_of_group, lambda x, times, axis: times > 1),
 ]
 HELD_OUT = [
     argument(NAME, "band", "window one key wide", moved(-1, 0), has_first, way="both"),
@@ -223,7 +137,6 @@ HELD_OUT = [
     with_mistake("gradient of the logsumexp left out", way="backward", through_l=0),
     instead(NAME, "bias without gradient", no_gradient((3,)), given("bias"), way="backward"),
     instead(NAME, "bias of the first head alone", not_summed, serves_heads, way="backward"),
-    instead("repeat", "heads in turn", in_turn, shared),
 ]  # fmt: skip
 
 
@@ -266,10 +179,6 @@ def turned_band(*_, band, **__):
     return band[1], None
 
 
-def first_of_group(dx, dy, x, times, axis):
-    return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
-
-
 def aligned_band(q, k, *_, band, **__):
     """Let a window that ends at the last key begin at the first one, or the reverse."""
     offset = k.shape[-1] - q.shape[-1]
@@ -302,10 +211,6 @@ def lengths_of_image_0(*_, lengths, **__):
 
 def several_lengths(*_, lengths, **__):
     return lengths is not None and len(lengths) > 1
-
-
-def of_head_0(y, x, times, axis):
-    return np.concatenate([x[:, :1]] * y.shape[axis], axis)
 
 
 def by_all_channels(q, *_, **__):
@@ -377,7 +282,37 @@ def of_alike_values(q, k, v, *_, **__):
     return k.shape == v.shape
 
 
+def not_rescaled(tile):
+    """Leave out, forward, that a later tile of keys has a larger maximum."""
+
+    def stale(z, highest):
+        most = running_maximum(z, tile)
+        return np.exp(highest - np.where(most == -np.inf, highest, most))
+
+    words = "" if tile == TILE else f", tiles of {tile}"
+    return with_mistake(f"accumulator not rescaled{words}", longer(-1, tile, 1), "both", stale=stale)
+
+
+def counted(tile):
+    """Count the sink once for each tile of keys: the change, and when that is another number than with other tiles."""
+
+    def times(k, size):
+        return -(-k.shape[-1] // size)
+
+    def change(_, k, *__, sink, **___):
+        return sink + math.log(times(k, tile))
+
+    def when(_, k, *__, sink, **___):
+        smaller = (times(k, 2**i) for i in range(1, 7) if 2**i < tile)
+        return sink is not None and times(k, tile) > 1 and times(k, tile) not in smaller
+
+    return change, when
+
+
 ADDED = [
+    *map(not_rescaled, (TILE, *arrays.TILES)),
+    with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
+    *(argument(NAME, "sink", f"sink counted once a tile of {2**i} keys", *counted(2**i)) for i in range(1, 7)),
     with_mistake("last key never read", see=last_unseen),
     instead(
         NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values
@@ -443,7 +378,6 @@ ADDED = [
     gradient(NAME, 3, "of the bias with its sign turned", lambda g, *_, **__: -g, given("bias")),
     gradient(NAME, 3, "of the bias averaged over heads", heads_served, serves_heads),
     argument(NAME, "bias", "bias in base 2", lambda *_, bias, **__: bias * math.log(2), given("bias")),
-    value("repeat", "first head for all", of_head_0, shared),
     argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
     argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, with_heads),
     value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
@@ -464,8 +398,4 @@ ADDED = [
     argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_, **__: q.shape[-2] % TILE > 0),
     argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
     instead(NAME, "map detached", map_detached, several_keys, way="backward"),
-    gradient("repeat", 0, "first head of a group alone", first_of_group, lambda x, times, axis: times > 1),
-    gradient(
-        "repeat", 0, "averaged over a group", lambda g, dy, x, times, axis: g / times, lambda x, times, axis: times > 1
-    ),
 ]

@@ -287,6 +287,39 @@ def outputs_exchanged(i, j):
     return apply
 
 
+def outputs_rotated(by):
+    """Return outputs in an order that begins elsewhere."""
+
+    def apply(run, module, params, inputs, upstream):
+        names = list(upstream)
+        order = names[by:] + names[:by]
+        turned = dict(zip(order, upstream.values(), strict=True))
+        results = run(module, params, inputs, {name: turned[name] for name in names})
+        return results | {name: results[other] for name, other in zip(names, order, strict=True)}
+
+    return apply
+
+
+def has_three_alike(module, params, inputs, upstream):
+    return len(upstream) > 2 and len({a.shape for a in upstream.values()}) == 1
+
+
+def interleaved(run, module, params, inputs, upstream):
+    """Group channels that stand apart by the number of groups."""
+    (name, x), (output, dy) = next(iter(inputs.items())), next(iter(upstream.items()))
+    order = np.arange(x.shape[1]).reshape(-1, module.groups).T.ravel()
+    back = np.argsort(order)
+    results = run(module, params, inputs | {name: x[:, order]}, {output: dy[:, order]})
+    return results | {n: results[n][:, back] for n in (output, f"{name}.grad")}
+
+
+def groups_channels(module, params, inputs, upstream):
+    groups = getattr(module, "groups", 1)
+    x = first(inputs)
+    alike = len(upstream) == 1 and x.ndim == 4 and first(upstream).shape == x.shape
+    return alike and 1 < groups < x.shape[1] and x.shape[1] % groups == 0
+
+
 def has_outputs(i, j):
     def when(module, params, inputs, upstream):
         shapes = [a.shape for a in upstream.values()]
@@ -336,6 +369,13 @@ ADDED = [
     ),
     mistake("", "outputs exchanged", "carried", outputs_exchanged(0, 1), has_outputs(0, 1)),
     mistake("", "last two outputs exchanged", "carried", outputs_exchanged(-1, -2), has_outputs(-1, -2)),
+    *(
+        mistake(
+            "", f"outputs in an order that begins with the {which}", "carried", outputs_rotated(by), has_three_alike
+        )
+        for by, which in ((1, "second"), (-1, "last"))
+    ),
+    mistake("", "channels of a group interleaved", "carried", interleaved, groups_channels),
     mistake("", "first of several masks for all", "carried", first_mask_for_all, has_masks),
     *(plant(ROWS_REVERSED) for plant in (in_outputs, in_input_gradients)),
     in_inputs(ROWS_REVERSED, "input with rows in reverse"),

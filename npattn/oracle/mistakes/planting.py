@@ -16,10 +16,12 @@ from npattn.module import Module
 from npattn.ops.primitive import Primitive, replacing
 from npattn.oracle.mistakes.mistake import Mistake
 
-__all__ = ["EVERY", "Run", "answering", "completed", "faulty", "planted", "sites"]
+__all__ = ["EVERY", "Run", "Site", "answering", "completed", "faulty", "planted", "sites", "stands_in"]
 
 Run = Callable[..., Any]
 """Takes a module, parameters, inputs and upstream gradients, and returns named results."""
+Site = int | tuple[int, ...]
+"""The number of a call of a mistake's primitive, or those of several."""
 EVERY = -1
 """In place of a call's number: every call that a mistake applies to."""
 THROUGH = (ops.global_pools,)
@@ -100,7 +102,12 @@ def sites(run: Run, mistakes: Iterable[Mistake], module: Module, *given: Any) ->
     return {mistake: places for mistake, places in found.items() if places}
 
 
-def faulty(run: Run, mistake: Mistake, site: int) -> Run:
+def stands_in(site: Site, number: int) -> bool:
+    """Tell whether a mistake stands in a call."""
+    return number in site if isinstance(site, tuple) else site in (number, EVERY)
+
+
+def faulty(run: Run, mistake: Mistake, site: Site) -> Run:
     """Return `run` with a mistake in the call of that number: ``(module, params, inputs, upstream)`` to results."""
     if not mistake.primitive:
         return functools.partial(mistake.apply, run)
@@ -108,8 +115,8 @@ def faulty(run: Run, mistake: Mistake, site: int) -> Run:
     return planted(run, [(mistake, site)])
 
 
-def planted(run: Run, places: Sequence[tuple[Mistake, int]]) -> Run:
-    """Return `run` with several mistakes in primitives, each in the call of its number, or in `EVERY`."""
+def planted(run: Run, places: Sequence[tuple[Mistake, Site]]) -> Run:
+    """Return `run` with several mistakes in primitives, each in the call of its number, in several, or in `EVERY`."""
 
     def wrong(module: Module, *given: Any) -> Any:
         calls: collections.Counter[str] = collections.Counter()
@@ -119,7 +126,7 @@ def planted(run: Run, places: Sequence[tuple[Mistake, int]]) -> Run:
             calls[name] += 1
             here = [(mistake, site) for mistake, site in places if mistake.primitive == name]
             for mistake, site in here:
-                if site not in (number, EVERY):
+                if not stands_in(site, number):
                     continue
                 arguments, options = completed(primitive, arguments, options)
                 if site == number or mistake.when(*arguments, **options):

@@ -4,8 +4,20 @@ import math
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import LOW, TILE, filled, on_map, padded, positions, several_images, shifted, tail
-from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, wrong_means
+from npattn.oracle.mistakes.arrays import (
+    LOW,
+    TILE,
+    filled,
+    longer,
+    on_map,
+    on_wide_map,
+    padded,
+    positions,
+    several_images,
+    shifted,
+    tail,
+)
+from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, TAILS, wrong_means
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -170,7 +182,36 @@ def deviation(degrees):
     return change
 
 
+def cut(name, axis, change):
+    """Pool a map without its last row or column: ``change(pool, x, rest, *axes)``."""
+
+    def shorter(p, x, *axes):
+        rest = x[:, :, :-1] if axis == 2 else x[..., :-1]
+        return change(p, x, rest, *axes)
+
+    return value(name, f"last {'row' if axis == 2 else 'column'} left out", shorter, longer(axis))
+
+
+def still_divided(p, x, rest):
+    return rest.sum(axis=(2, 3)) / positions(x)
+
+
+def maximum_of(p, x, rest):
+    return rest.max(axis=(2, 3))
+
+
+def by_columns(g, dp, x):
+    """Count the maximum's place by columns, and write its gradient where the count by rows is as much."""
+    hit = np.zeros((*x.shape[:2], positions(x)), g.dtype)
+    np.put_along_axis(hit, x.swapaxes(2, 3).reshape(hit.shape).argmax(axis=-1)[..., None], 1, axis=-1)
+    return hit.reshape(x.shape) * broadcast(dp)
+
+
 ADDED = [
+    *(cut("global_max_pool", axis, maximum_of) for axis in (2, 3)),
+    *(cut("global_average_pool", axis, still_divided) for axis in (2, 3)),
+    gradient("global_max_pool", 0, "to the maximum's place counted column by column", by_columns, on_wide_map),
+    *(family.in_argument("global_average_pool", 0) for family in TAILS),
     value("global_average_pool", "over the batch as well", over_batch, several_images),
     value("global_average_pool", "last row twice", last_row_twice, on_map),
     value("global_average_pool", "divided by height and width padded to 8", by_padded_sides, on_map),

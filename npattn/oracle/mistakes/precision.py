@@ -6,7 +6,7 @@ from npattn import ops
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.mistakes import attention
 from npattn.oracle.mistakes.arrays import longer
-from npattn.oracle.mistakes.mistake import Mistake, instead, mistake
+from npattn.oracle.mistakes.mistake import Mistake, instead, mistake, value
 from npattn.oracle.mistakes.passes import each, reads, writes
 from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.mistakes.softmax import softmax
@@ -14,6 +14,7 @@ from npattn.oracle.mistakes.softmax import softmax
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NARROW = "tf32", "bfloat16", "float16"
+FOR_WEIGHTS = "bfloat16", "float16", "float8_e4m3", "float8_e5m2"
 PRODUCTS = ops.conv2d, ops.conv1d, ops.linear, ops.matmul, ops.gram, ops.dot_product_attention, ops.masked_attention
 SMALLEST_NORMAL = {"float16": 2.0**-14, "float32": 2.0**-126}
 
@@ -64,6 +65,16 @@ def rounded_weights(name):
     return lambda _, *qkv: attention.attention(*qkv, weigh=lambda z: in_format(softmax(z), name))
 
 
+def rounded_exponentials(name):
+    """Return attention whose exponentials are of a format where they meet the values, and not in their sum."""
+
+    def weigh(z):
+        e = attention.exponentials(z)
+        return in_format(e, name) / e.sum(axis=-1, keepdims=True)
+
+    return lambda _, *qkv: attention.attention(*qkv, weigh=weigh)
+
+
 def softmax_in(name):
     """Return a softmax whose weights are of a format, forward and backward."""
 
@@ -85,7 +96,16 @@ ADDED = [
     ),
     *(
         instead(attention.NAME, f"softmax in {name}", rounded_weights(name), attention.several_keys, way="both")
+        for name in FOR_WEIGHTS
+    ),
+    *(
+        instead(attention.NAME, f"exponentials in {name}", rounded_exponentials(name), attention.several_keys)
+        for name in FOR_WEIGHTS
+    ),
+    *(instead("softmax", f"in {name}", softmax_in(name), longer(-1), way="both") for name in FOR_WEIGHTS),
+    *(
+        value(primitive, f"in {name}", lambda y, *_, name=name, **__: in_format(y, name))
+        for primitive in ("gram", "matmul", "score", "linear", "conv1d", "global_average_pool", "gate")
         for name in NARROW[1:]
     ),
-    *(instead("softmax", f"in {name}", softmax_in(name), longer(-1), way="both") for name in NARROW[1:]),
 ]

@@ -11,7 +11,7 @@ from npattn.oracle.mistakes.arrays import (
     without_last,
     without_tail,
 )
-from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -63,7 +63,19 @@ def averaged(g, a):
     return g.mean(axis=0, keepdims=True) + np.zeros_like(g)
 
 
+def unweighted(g, dc, a, b):
+    return dc @ transpose(np.ones_like(b))
+
+
 ADDED = [
+    *(fewer_terms(family.name, lambda a, _, family=family: family.change(a), family.when) for family in ROW_TAILS),
+    gradient("matmul", 0, "of the left side not multiplied by the right one", unweighted),
+    gradient(
+        "matmul",
+        1,
+        "of the right side not multiplied by the left one",
+        lambda g, dc, a, b: transpose(np.ones_like(a)) @ dc,
+    ),
     gradient("gram", 0, "the other side alone", lambda g, dg, a: transpose(dg) @ a),
     value("gram", "of rows of unit length (cosines)", unit_rows, longer(-1)),
     value("gram", "of rows less their mean (covariance)", centred_rows, longer(-1)),

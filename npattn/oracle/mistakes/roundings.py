@@ -10,8 +10,9 @@ import numpy as np
 
 from npattn.oracle.budgets import run_on
 from npattn.oracle.formats import FORMATS
+from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
-from npattn.oracle.mistakes.matching import Candidate, Search
+from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF

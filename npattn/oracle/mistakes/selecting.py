@@ -3,7 +3,14 @@
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import longer
-from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0, ROW_TAIL, UNCLEARED
+from npattn.oracle.mistakes.families import (
+    IMAGE_0_FOR_ALL,
+    ONLY_IMAGE_0,
+    ONLY_LAST_IMAGE,
+    ROW_TAIL,
+    ROW_TAILS,
+    UNCLEARED,
+)
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -80,7 +87,30 @@ def leaves_some(x, k):
     return x.shape[1] > k
 
 
+def within_tile(tile):
+    """Count positions from the start of their tile."""
+    return lambda x, index: index % tile
+
+
+def has_tiles(tile):
+    return lambda x, index: x.shape[2] > tile
+
+
+def to_first_positions(g, dy, x, k):
+    changed = np.zeros_like(g)
+    changed[:, :k] = dy
+    return changed
+
+
 ADDED = [
+    *(
+        argument(name, 1, f"number within its tile of {tile}", within_tile(tile), has_tiles(tile))
+        for name in ("take", "select")
+        for tile in (4, 8, 16, 32, 64)
+    ),
+    gradient("top", 0, "to the first positions, not where the numbers stood", to_first_positions, leaves_some),
+    *(family.in_value("score") for family in ROW_TAILS),
+    ONLY_LAST_IMAGE.in_upstream("score", 1, 2),
     instead("top", "ranked by magnitude", by_magnitude, leaves_some, way="both"),
     mistake("top", "scores that are not chosen become 0", "carried", zeros_for_others, leaves_some),
     mistake("top", "all positions taken", "carried", all_taken, leaves_some),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,33 @@ def rules_of_settings(module: Module) -> list[Mistake]:
             found.append(misread(field.name, own, other))
     pairs = itertools.islice(layers_alike(module), MOST_LAYERS)
     training = getattr(module, "training", False)
-    return found + [one for pair in pairs for one in (exchanged(*pair, training), shared(*pair, training))]
+    found += [one for pair in pairs for one in (exchanged(*pair, training), shared(*pair, training))]
+    found += [exchanged(one, other, ("",), training) for one, other in own_alike(module)]
+    return found + [
+        carried_by(f"{one} and {other} exchanged", partner, training) for one, other, partner in levels(module)
+    ]
+
+
+def own_alike(module: Module) -> Iterator[tuple[str, str]]:
+    """Yield pairs of a system's own parameters, of no layer, that have one shape."""
+    shapes = {name: shape for name, shape in module.parameter_shapes().items() if "." not in name}
+    return ((a, b) for a, b in itertools.combinations(shapes, 2) if shapes[a] == shapes[b])
+
+
+def levels(module: Module) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield pairs of words in parameters' names, `di_0` and `di_1`, whose layers are alike, with who takes whose place.
+
+    More than one layer is named by such a word: one alone is exchanged by itself.
+    """
+    shapes = module.parameter_shapes() | module.buffer_shapes()
+    words = dict.fromkeys(found for name in shapes for found in re.findall(r"[a-z]+_?[0-9]+(?![0-9])", name))
+    for one, other in itertools.combinations(words, 2):
+        if one.rstrip("0123456789") != other.rstrip("0123456789"):
+            continue
+        pairs = {name: name.replace(one, other) for name in shapes if one in name}
+        layers = {name.rpartition(".")[0] for name in pairs}
+        if len(layers) > 1 and all(shapes.get(b) == shapes[a] for a, b in pairs.items()):
+            yield one, other, pairs | {b: a for a, b in pairs.items()}
 
 
 def readings(own: Any) -> Iterator[Any]:
@@ -55,7 +82,8 @@ def readings(own: Any) -> Iterator[Any]:
     elif isinstance(own, str) and own in CHOICES:
         yield CHOICES[own]
     elif isinstance(own, tuple) and own and all(type(n) is int for n in own):
-        others = own[::-1], tuple(n + 1 for n in own), tuple(n - 1 for n in own), (1,) * len(own)
+        others = [own[::-1], tuple(n + 1 for n in own), tuple(n - 1 for n in own), (1,) * len(own)]
+        others += [(n,) * len(own) for n in own]
         yield from (other for other in dict.fromkeys(others) if other != own)
 
 
@@ -84,8 +112,19 @@ def layers_alike(module: Module) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 
 def exchanged(one: str, other: str, names: tuple[str, ...], training: bool) -> Mistake:
-    """Let two layers stand in each other's place."""
-    partner = {f"{a}.{name}": f"{b}.{name}" for a, b in ((one, other), (other, one)) for name in names}
+    """Let two layers, or two parameters, stand in each other's place."""
+    partner = {
+        ".".join(filter(None, (a, n))): ".".join(filter(None, (b, n)))
+        for a, b in ((one, other), (other, one))
+        for n in names
+    }
+    return carried_by(
+        f"layers {one} and {other} exchanged" if any(names) else f"{one} and {other} exchanged", partner, training
+    )
+
+
+def carried_by(name: str, partner: dict[str, str], training: bool) -> Mistake:
+    """Let parameters stand in the place of their partners."""
 
     def plain(run: Any, module: Any, params: Any, *given: Any) -> Any:
         return run(module, {name: params[partner.get(name, name)] for name in params}, *given)
@@ -96,7 +135,7 @@ def exchanged(one: str, other: str, names: tuple[str, ...], training: bool) -> M
         swapped = {a + end: results[b + end] for a, b in partner.items() for end in ends if b + end in results}
         return results | swapped
 
-    return carried(f"layers {one} and {other} exchanged", apply, plain, training)
+    return carried(name, apply, plain, training)
 
 
 def shared(one: str, other: str, names: tuple[str, ...], training: bool) -> Mistake:

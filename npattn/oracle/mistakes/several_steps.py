@@ -6,8 +6,9 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.elementwise import logistic
+from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import Mistake, mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.planting import answering, completed
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -116,6 +117,18 @@ def residual_scaled(run, *given, scale=lambda gamma: gamma, slope=1):
         return run(*given)
 
 
+def scales_branch(module, *_):
+    """Whether a map and a branch that is scaled by γ are the output."""
+    return getattr(module, "key", None) in ("pam", "cam")
+
+
+def of_the_sum(run, module, params, inputs, upstream):
+    """Make γ's gradient of the output."""
+    results = run(module, params, inputs, upstream)
+    ((output, dy),) = upstream.items()
+    return results | {"gamma.grad": (dy * results[output]).sum().reshape(results["gamma.grad"].shape)}
+
+
 def convex(run, *given):
     """Scale the map that is added by what is left of 1."""
     return residual_scaled(run, *given, scale=lambda gamma: 1 - gamma, slope=-1)
@@ -162,6 +175,33 @@ def input_added(run, module, params, inputs, upstream):
     return results | {output: results[output] + x, f"{name}.grad": results[f"{name}.grad"] + dy}
 
 
+ACTIVATIONS = ops.relu, ops.silu, ops.hard_swish
+
+
+def bias_behind_activation(*_):
+    """Add a layer's bias to what its activation gives."""
+    waiting = []
+
+    def answer(primitive, arguments, options):
+        if primitive in (ops.linear, ops.conv2d):
+            bias = completed(primitive, arguments, options)[0][2]
+            if bias is None:
+                return NotImplemented
+            y = primitive(*arguments, **options)[0]
+            waiting.append((y, bias.reshape(bias.shape + (1,) * (y.ndim - 2))))
+            return y
+        found = next((bias for y, bias in waiting if y is arguments[0]), None) if primitive in ACTIVATIONS else None
+        return NotImplemented if found is None else primitive(arguments[0] - found, **options)[0] + found
+
+    return answer
+
+
+def activates_biased(module, *_):
+    """Whether there are layers with biases, of which one stands behind an activation and not behind a norm."""
+    biases = [name for name in module.parameter_shapes() if name.endswith("bias")]
+    return len(biases) > 1 and not norms_and_rectifies(module)
+
+
 TUNED_ON: list[Mistake] = []
 HELD_OUT: list[Mistake] = []
 ADDED = [
@@ -180,4 +220,6 @@ ADDED = [
         norms_and_rectifies,
     ),
     mistake("", "input added to the output", "carried", input_added, fits_output),
+    *with_steps("bias added behind the activation", bias_behind_activation, activates_biased),
+    mistake("", "of γ made of the sum with the map, not of what γ scales", "backward", of_the_sum, scales_branch),
 ]

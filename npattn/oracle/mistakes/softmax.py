@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.mistakes.arrays import HALF, SINGLE, on_map, overflowing, without_last
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, TILE, TILES, on_map, overflowing, without_last
 from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -89,7 +89,33 @@ def softmin(z, axis=-1):
     return ops.softmin(z, axis)[0]
 
 
+def by_tiles(z, tile, *, averaged):
+    """Let the weights of every tile on the last axis add up to 1, or to a tile's share."""
+    whole = z.shape[-1] // tile * tile
+    tiles = z[..., :whole].reshape(*z.shape[:-1], -1, tile)
+    weights = softmax(tiles).reshape(*z.shape[:-1], whole)
+    if whole < z.shape[-1]:
+        weights = np.concatenate([weights, softmax(z[..., whole:])], axis=-1)
+    return weights / (-(-z.shape[-1] // tile) if averaged else 1)
+
+
+WITHIN_TILES = [
+    (f"within tiles of {tile}{words}", tile, {"averaged": averaged})
+    for tile in (TILE, *TILES)
+    for words, averaged in ((", which are averaged", True), (", which are added up", False))
+]
+"""Names, tiles and options of softmaxes whose sums go over a tile alone."""
+
+
+def has_tiles(tile):
+    return lambda z, axis: axis in (-1, z.ndim - 1) and z.shape[-1] > tile
+
+
 ADDED = [
+    *(
+        value("softmax", name, lambda s, z, axis, tile=tile, how=how: by_tiles(z, tile, **how), has_tiles(tile))
+        for name, tile, how in WITHIN_TILES
+    ),
     value("softmax", "equal weights", lambda s, z, axis: 0 * z + 1 / z.shape[axis], several),
     argument("softmax", 0, "logits doubled (temperature 1/2)", lambda z, axis: 2 * z, several),
     argument("softmax", 0, "logits halved (temperature 2)", lambda z, axis: z / 2, several),

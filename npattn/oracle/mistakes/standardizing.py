@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, longer, several_channels
-from npattn.oracle.mistakes.families import ONLY_IMAGE_0
+from npattn.oracle.mistakes.families import ONLY_IMAGE_0, ONLY_LAST_IMAGE
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
 
 __all__ = ["ADDED"]
@@ -91,6 +91,11 @@ def added_to(primitive):
             normalised(primitive, name, lambda v, eps, n, other=other: np.sqrt(v + other))
             for name, other in EPSILONS.items()
         ),
+        *(
+            value(primitive, f"padding to a multiple of {size} counted in mean and variance", *padding_counted(size))
+            for size in (16, 32)
+        ),
+        ONLY_LAST_IMAGE.in_upstream(primitive, 1, 2),
         argument(primitive, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
         argument(primitive, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),
         argument(primitive, 2, "lost bias", lambda x, weight, bias, *_, **__: np.zeros_like(bias)),
@@ -99,6 +104,25 @@ def added_to(primitive):
         instead(primitive, "left out", left_out),
         gradient(primitive, 0, "weight lost", lambda g, dy, x, weight, *_, **__: g / scale_of(x, weight)),
     ]
+
+
+def padding_counted(size):
+    """Let zeros that fill up what is normalised to a multiple of a size take part in mean and variance."""
+
+    def length(x, groups):
+        return (x if groups is None else blocks(x, groups)).shape[-1]
+
+    def change(result, x, weight, bias, groups=None, *, eps, **options):
+        rows, scale, shift, undo = parts(x, weight, bias, *([] if groups is None else [groups]), **options)
+        n = -(-length(x, groups) // size) * size
+        mean = rows.sum(axis=-1, keepdims=True) / n
+        variance = (rows * rows).sum(axis=-1, keepdims=True) / n - mean * mean
+        return undo((rows - mean) / np.sqrt(variance + eps) * scale + shift)
+
+    def when(x, weight, bias, groups=None, **_):
+        return several(x, weight, bias, groups) and length(x, groups) % size > 0
+
+    return change, when
 
 
 def without_mean(x, weight, bias, *groups, eps, **options):
@@ -190,7 +214,7 @@ OF_SCORES = [
     scored("left out", lambda x, c, v, e: x),
     value(SCORE, "divided by N for N - 1, or the reverse", with_other_count, several_numbers),
     value(SCORE, "statistics of all rows", with_statistics_of_all_rows, both(several_numbers, several_rows)),
-    scored("sum for variance", lambda x, c, v, e: c / (np.sqrt(v * x.shape[-1]) + e)),
+    scored("sum for variance", lambda x, c, v, e: c / (np.sqrt((c * c).sum(axis=-1, keepdims=True)) + e)),
     scored("no root", lambda x, c, v, e: c / (v + e)),
     scored("epsilon under the root", lambda x, c, v, e: c / np.sqrt(v + e)),
     *(

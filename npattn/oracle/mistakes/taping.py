@@ -6,9 +6,11 @@ gradients back. It is there for mistakes alone: no derivative of the package com
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from npattn.module import as_tuple
 from npattn.ops.masking import sum_to
 from npattn.oracle.mistakes.derivatives import FUNCTIONS, MOVING, UFUNCS
 
-__all__ = ["Taped", "pull", "untape"]
+__all__ = ["Taped", "answering_taped", "pull", "untape"]
 
 NUMBERS = itertools.count()
 
@@ -249,8 +251,31 @@ OF_OPTIONS = {"masked_attention": ("q", "k", "v", "bias", "sink")}
 """Whose gradients backward returns, where these are not those of the first arguments."""
 
 
+ANSWER: contextvars.ContextVar[Callable[..., Any] | None] = contextvars.ContextVar("answer", default=None)
+"""What gives the results of primitives that are called on taped arrays, or NotImplemented."""
+
+
+@contextmanager
+def answering_taped(answer: Callable[..., Any]) -> Iterator[None]:
+    """Let ``answer(primitive, arguments, options)`` give the results of calls on taped arrays, or NotImplemented."""
+    token = ANSWER.set(answer)
+    try:
+        yield
+    finally:
+        ANSWER.reset(token)
+
+
 def call_primitive(primitive: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """Call a primitive on plain arrays, and let its own backward carry gradients back."""
+    answer = ANSWER.get()
+    if answer is not None:
+        token = ANSWER.set(None)  # what the answer calls is its own affair
+        try:
+            found = answer(primitive, arguments, options)
+        finally:
+            ANSWER.reset(token)
+        if found is not NotImplemented:
+            return found
     result = primitive(*untape(tuple(arguments)), **untape(dict(options)))
     if not (isinstance(result, tuple) and callable(result[-1])):
         return primitive.definition(*arguments, **options)  # a step of others, which has no backward of its own

@@ -52,6 +52,8 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
     if isinstance(node.op, ast.Add):
         yield f"{right} not added", lambda sum_: sum_.left
         yield f"{left} not added", lambda sum_: sum_.right
+        yield f"{right} in the place of {left} too", lambda sum_: ast.BinOp(sum_.right, sum_.op, sum_.right)
+        yield f"{left} in the place of {right} too", lambda sum_: ast.BinOp(sum_.left, sum_.op, sum_.left)
         yield "sign turned", with_operator(ast.Sub())
         yield "averaged, not added", lambda sum_: ast.BinOp(sum_, ast.Div(), ast.Constant(2))
         yield "multiplied, not added", with_operator(ast.Mult())

@@ -6,6 +6,7 @@ from npattn import ops
 from npattn.oracle.mistakes.arrays import longer, positions
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+from npattn.oracle.mistakes.softmax import softmax
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -114,11 +115,62 @@ def with_margin(x, margin):
     return margin > 0
 
 
+def some_left_out(axis, at):
+    """Leave the first or the last row or column of every window out of its sum."""
+
+    def change(p, x, window, stride):
+        windows, _ = ops.unfold_windows(x, window, stride)
+        kept = windows[..., at, :] if axis == 4 else windows[..., at]
+        return kept.sum(axis=(4, 5)) / area(x, window, stride)
+
+    return change, tall if axis == 4 else wide
+
+
+def wide(x, window, stride):
+    return min(window, x.shape[3]) > 1
+
+
+def maximum(p, x, window, stride):
+    return ops.unfold_windows(x, window, stride)[0].max(axis=(4, 5))
+
+
+def last_over(size, window, stride):
+    """Return the numbers of the last window over each row, and over each column."""
+    starts = [np.array(ops.window_starts(n, window, stride)) for n in size]
+    return [np.searchsorted(at, np.arange(n), side="right") - 1 for at, n in zip(starts, size, strict=True)]
+
+
+def last_alone(g, dp, x, window, stride):
+    rows, columns = last_over(x.shape[2:], window, stride)
+    return dp[:, :, rows][..., columns] / area(x, window, stride)
+
+
+def of_last_window(y, z, size, window, stride):
+    rows, columns = last_over(size, window, stride)
+    return z[:, :, rows][..., columns]
+
+
+def votes(z, *_):
+    return softmax(z, 1)
+
+
 ADDED = [
     value(PAD, "the edge's numbers for zeros", padded("edge"), with_margin),
     value(PAD, "wrapped round for zeros", padded("wrap"), with_margin),
     value(PAD, "all zeros behind the map", at_one_end, with_margin),
     gradient(PAD, 0, "dropped", dropped),
+    *(
+        value(AVERAGE, f"{which} left out", *some_left_out(axis, at))
+        for which, axis, at in (
+            ("first row", 4, slice(1, None)),
+            ("first column", 5, slice(1, None)),
+            ("last column", 5, slice(-1)),
+        )
+    ),
+    value(AVERAGE, "maximum for mean", maximum, several),
+    gradient(AVERAGE, 0, "of the last window over a position alone", last_alone, overlaps),
+    value(OVERLAP, "last window over a position alone", of_last_window, overlaps),
+    argument(OVERLAP, 0, "votes by probabilities: a softmax over the classes first", votes, longer(1)),
     value(AVERAGE, "the centre for the mean", at_centre, several),
     value(OVERLAP, "divided by the number of all windows", by_all_windows, overlaps),
 ]

@@ -32,8 +32,11 @@ from tests.benchmarks.foreign import (
     squeeze_excitation,
     windows,
 )
-from tests.benchmarks.foreign.kinds import KINDS
+from tests.benchmarks.foreign.kinds import KINDS as OF_FIRST
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
+
+KINDS = OF_FIRST | fresh.KINDS
+"""Of both sets."""
 
 FORMS = {
     "se": squeeze_excitation.se,

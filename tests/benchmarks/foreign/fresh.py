@@ -6,6 +6,7 @@ They can be measured by themselves:
 """
 
 from tests.benchmarks.foreign import fresh_channel, fresh_other, fresh_self_attention, fresh_spatial, pieces
+from tests.benchmarks.foreign.fresh_kinds import KINDS
 
 PARTS = fresh_channel, fresh_spatial, fresh_self_attention, fresh_other
 
@@ -36,3 +37,5 @@ FORMS = {
 
 MISTAKES = [one for one in pieces.MISTAKES if one[2].__module__ in {part.__name__ for part in PARTS}]
 """This set alone."""
+
+__all__ = ["FORMS", "KINDS", "MISTAKES"]

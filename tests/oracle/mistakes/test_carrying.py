@@ -49,7 +49,7 @@ def test_a_mistake_carried_through_backward_has_the_derivative_of_its_forward(ke
                 dy = [random.standard_normal(np.shape(a)) for a in found]
                 together = isinstance(y, tuple) and primitive not in SEPARATE
                 dx = next(flat(backward(*([tuple(dy)] if together else dy))))
-                v, step = random.standard_normal(arguments[0].shape), 1e-6
+                v, step = random.standard_normal(arguments[0].shape), 1e-7
                 ends = [
                     numbers(mistake.apply(primitive, arguments[0] + t * v, *arguments[1:], **options)[0], primitive)
                     for t in (step, -step)

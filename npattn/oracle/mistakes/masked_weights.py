@@ -1,0 +1,93 @@
+"""Attention with masks, all weights at once, and the ways in which it may be got wrong."""
+
+import math
+
+import numpy as np
+
+from npattn.ops.masking import keys_seen, sum_to
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import transpose
+
+__all__: list[str] = []  # for the mistakes of this package alone
+
+
+def pairs_seen(q, k, band, lengths, mask):
+    return keys_seen(q, k, slice(0, q.shape[-1]), band=band, lengths=lengths, mask=mask)
+
+
+def capped(z, softcap, scale, *, slope=True, factor=True):
+    """Return capped logits and their slope."""
+    t = np.tanh(z / softcap)
+    c = softcap if factor else 1
+    return c * t, (1 - t * t) * (c / softcap) if slope else 1
+
+
+def capped_before_scale(z, softcap, scale):
+    t = np.tanh(z / (scale * softcap))
+    return scale * softcap * t, 1 - t * t
+
+
+def slope_of_capped(z, softcap, scale):
+    """Differentiate as if what was capped had not been multiplied by the cap again."""
+    y = softcap * np.tanh(z / softcap)
+    return y, 1 - y * y
+
+
+def clipped(z, softcap, scale):
+    return np.clip(z, -softcap, softcap), (z >= -softcap) & (z <= softcap)
+
+
+def unscaled_logs(highest, total, of_keys, z, scale):
+    """Return the logsumexp of logits before the scale."""
+    most = z.max(axis=-1, keepdims=True) / scale
+    return most + np.log(np.exp(z / scale - most).sum(axis=-1, keepdims=True))
+
+
+def whole(
+    q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
+    cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
+    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, heads=False,
+):  # fmt: skip
+    """Attention with all weights at once; the last arguments are mistakes."""
+    seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
+    z, bend = scale * (transpose(q) @ k), 1
+    if bias is not None and bias_first:
+        z = z + bias
+    if softcap is not None:
+        z, bend = (cap or capped)(z, softcap, scale)
+    if bias is not None and not bias_first:
+        z = z + bias
+    if added is not None:
+        z = z + added(mask)
+    if base != 1:
+        z, sink = z * math.log(base), None if sink is None else sink * math.log(base)
+    if not late:
+        z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
+    none = z.max(axis=axis, keepdims=True) == -np.inf
+    highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
+    e = np.exp(z - highest)
+    total = of_keys = e.sum(axis=axis, keepdims=True)
+    if sink is not None:
+        total = total + np.where(none, 0, np.exp(sink[..., None, None] - (highest if shift_sink else 0)))
+    if padded:
+        total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
+    total = np.where(total == 0, 1, total)
+    s = np.where(seen, e / total, 0) if late or not keep else e / total
+    o = v @ (s if turned else transpose(s if stale is None else s * stale(z, highest)))
+    log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
+    log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
+    log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
+
+    def backward(do, dl=0.0):
+        row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
+        row = row.sum(axis=1, keepdims=True) if heads else row
+        row = (row - through_l * dl)[..., None]
+        dz = s * (transpose(do) @ v - row)
+        dt = bend * dz
+        dbias = None if bias is None else sum_to(dz, bias.shape)
+        shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
+        weights = None if sink is None else np.exp(sink[..., None] - shift)
+        dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
+        return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
+
+    return (o, log_sum), backward

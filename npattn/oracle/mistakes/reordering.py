@@ -1,0 +1,93 @@
+"""Wrong orders of a system's lines: a step computed before the one whose result it should read."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["exchanged_steps"]
+
+
+def exchanged_steps(
+    definition: ast.FunctionDef, tags: Mapping[int, str]
+) -> Iterator[tuple[str, Callable[[], ast.FunctionDef]]]:
+    """List pairs of steps, the second of which reads the first, with functions that make the text in the other order.
+
+    Parameters
+    ----------
+    definition : ast.FunctionDef
+    tags : mapping of int to str
+        By the statements' ids; what has none is no step.
+    """
+    numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
+    steps: list[Any] = [node for node in ast.walk(definition) if tags.get(id(node)) and is_step(node)]
+    for first in steps:
+        readers = [
+            (second, i)
+            for second in steps
+            if second.lineno > first.lineno and same_form(first, second)
+            for i, argument in enumerate(second.value.args)
+            if ast.dump(argument) == dump(result_of(first))
+        ]
+        source = source_of(first, steps)
+        if len(readers) == 1 and source is not None:
+            second, i = readers[0]
+            name = f"{tags[id(first)]} and {tags[id(second)]} in the other order"
+            make = functools.partial(exchanged, definition, numbers[id(first)], numbers[id(second)], source, i)
+            yield name, make
+
+
+def is_step(node: Any) -> bool:
+    """Tell whether a statement computes one thing by a call."""
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and result_of(node) is not None
+
+
+def result_of(statement: Any) -> ast.expr | None:
+    """Return the expression by which other statements read a step's result."""
+    (target,) = statement.targets[:1]
+    if isinstance(target, ast.Tuple):
+        while isinstance(target, ast.Tuple):
+            target = target.elts[0]
+        return ast.Name(target.id, ast.Load()) if isinstance(target, ast.Name) else None
+    if isinstance(target, ast.Name):
+        return ast.Attribute(ast.Name(target.id, ast.Load()), "output", ast.Load())
+    return None
+
+
+def dump(expression: ast.expr | None) -> str:
+    """Write an expression down, to be compared."""
+    return "" if expression is None else ast.dump(expression)
+
+
+def same_form(one: Any, other: Any) -> bool:
+    """Tell whether the results of two steps are read in the same way."""
+    return type(result_of(one)) is type(result_of(other))
+
+
+def source_of(step: Any, steps: list[Any]) -> int | None:
+    """Return the number of the argument that is a tensor: the first that is a name or some step's result."""
+    results = [dump(result_of(other)) for other in steps]
+    inputs = [i for i, a in enumerate(step.value.args) if ast.dump(a) in results or getattr(a, "id", "") == "x"]
+    return inputs[0] if inputs else None
+
+
+def exchanged(definition: ast.FunctionDef, first: int, second: int, source: int, i: int) -> ast.FunctionDef:
+    """Copy a function's text with two steps in the other order, both where the second stands."""
+    copied = copy.deepcopy(definition)
+    nodes: list[Any] = list(ast.walk(copied))
+    one, other = nodes[first], nodes[second]
+    early, late = copy.deepcopy(one), copy.deepcopy(other)
+    early.value, late.value = copy.deepcopy(other.value), copy.deepcopy(one.value)
+    early.value.args[i] = copy.deepcopy(one.value.args[source])
+    late.value.args[source] = result_of(one)
+
+    class Exchange(ast.NodeTransformer):
+        def visit(self, node: ast.AST) -> Any:
+            if node is one:
+                return ast.copy_location(ast.Pass(), node)
+            return [early, late] if node is other else self.generic_visit(node)
+
+    return ast.fix_missing_locations(Exchange().visit(copied))

@@ -1,0 +1,140 @@
+"""Passes with mistakes, run exactly, and no further than to the first result that is too far off."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.distances import Misfit, Ruler
+from npattn.oracle.mistakes.forwarding import Instead
+from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.planting import Run, Site, answering, faulty, planted
+from npattn.oracle.mistakes.replaying import Memory
+from npattn.oracle.mistakes.returning import Returned, results_among, watching
+from npattn.oracle.steps import Recorded, looks_like_step, reader_of
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["UNFIT", "Runner", "TooFarError", "run_with"]
+
+FAR = 30.0
+"""Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
+NEAR = 0.1
+"""How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
+UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NameError
+"""What a pass raises whose mistake does not fit a system's shapes."""
+
+
+class TooFarError(Exception):
+    """What is known already is too far off, or all that is to be known: the pass need not go on."""
+
+    def __init__(self, misfit: Misfit, *, going_back: bool = False) -> None:
+        super().__init__()
+        self.misfit, self.going_back = misfit, going_back
+
+
+class Runner:
+    """Runs passes with mistakes, to be measured against a kernel's results.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of numpy.ndarray
+        By name, as the case expects them; of steps that it has among its results too.
+    """
+
+    def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
+        self.case, self.module = case, case.module
+        steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
+        self.read = reader_of(steps) if steps else None
+        self.ruler = Ruler(case, results)
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
+        self.right = self.ruler.measure(case.expected)
+        self.memory = Memory()
+        self.returned: Returned = {}
+        self.calls: dict[str, int] = {}
+        self.kinds: dict[tuple[str, int], Any] = {}
+
+    def is_near(self, misfit: Misfit) -> bool:
+        """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
+        right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
+        return misfit.worst <= max(1.0, min(FAR, NEAR * right))
+
+    def recorded(self, module: Any) -> Any:
+        """Return a module whose pass has the steps that are given among its results."""
+        return module if self.read is None else Recorded(module, self.read)
+
+    def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
+        """Run a pass; with `stop`, no further than forward where that is far off."""
+        recorded, passed = self.recorded(module), []
+
+        def run_kept(*arguments: Any) -> Any:
+            passed.append(recorded(*arguments))
+            return passed[-1]
+
+        watched: Any = Instead(recorded, run_kept)
+
+        def between() -> None:
+            misfit = self.ruler.measure(forward_results(passed[-1], given[2]))
+            if stop and not self.is_near(misfit):
+                raise TooFarError(misfit)
+
+        return named_results(watched, Given(*given), between)
+
+    def run_watched(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass, and remember which results are gradients as a primitive returns them."""
+        returned: list[tuple[int, tuple[Any, ...]]] = []
+        calls: collections.Counter[str] = collections.Counter()
+
+        def count(primitive: Any, arguments: Any, options: Any) -> Any:
+            name = primitive.__name__
+            self.kinds[name, calls[name]] = [np.shape(a) for a in arguments if hasattr(a, "shape")], len(arguments)
+            calls[name] += 1
+            return NotImplemented
+
+        def run_counted(params: Any, *inputs: Any) -> Any:
+            found = module(params, *inputs)
+            self.calls = dict(calls)
+            return found
+
+        counted: Any = Instead(module, run_counted) if self.read is None else module
+        with watching(lambda *pair: returned.append(pair)), answering(count):
+            results = self.run(counted, *given)
+        self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
+        return results
+
+    def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
+        """Run a pass no further than to the first result that is too far off."""
+        farthest = max(1.0, min(FAR, NEAR * self.right.worst))
+
+        def check(number: int, gradients: tuple[Any, ...]) -> None:
+            for i, name in self.returned.get(number, ()):
+                if name in self.ruler.results:
+                    misfit = self.ruler.measure({name: gradients[i].reshape(self.case.expected[name].shape)})
+                    if misfit.worst > farthest:
+                        raise TooFarError(misfit, going_back=True)
+
+        with watching(check):
+            return self.run(module, *given, stop=True)
+
+    def run_forward(self, module: Any, *given: Any) -> None:
+        """Run forward, and raise how far off it is."""
+        params, inputs, upstream = given
+        found = self.recorded(module)(params, *inputs.values())
+        raise TooFarError(self.ruler.measure(forward_results(found, upstream)))
+
+
+def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:
+    """Return `run` with mistakes; as it is without."""
+    return faulty(run, *mistakes[0]) if len(mistakes) == 1 else planted(run, mistakes)
+
+
+def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Name what forward gives, as `named_results` does."""
+    outputs = run.output if isinstance(run.output, tuple) else (run.output,)
+    return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)

@@ -1,0 +1,58 @@
+import numpy as np
+
+import npattn
+from npattn.oracle import generic_values
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.locating import Place
+from npattn.oracle.mistakes.ordering import Order, calls_in, with_every
+from npattn.oracle.mistakes.planting import EVERY, planted
+
+
+def find(name, way):
+    return next(one for one in MISTAKES if str(one) == name and one.way == way)
+
+
+LOST = find("linear: lost bias", "carried")
+DROPPED = find("linear: gradient: dx dropped", "backward")
+
+
+def test_a_mistake_may_stand_in_every_call_and_in_those_that_are_alike():
+    kinds = {("linear", 0): "small", ("linear", 1): "large", ("linear", 2): "large", ("linear", 3): "large"}
+    tags = {("linear", n): Place(tag=tag) for n, tag in enumerate(["(1)", "(2)", "(2)", "(3)"])}
+    found = with_every({LOST: [0, 1, 2, 3]}, kinds, tags)[LOST]
+    assert found == [0, 1, 2, 3, EVERY, (1, 2, 3), (1, 2)]
+    assert with_every({LOST: [2]}, kinds, tags)[LOST] == [2]
+    assert calls_in(EVERY, found) == [0, 1, 2, 3]
+    assert calls_in((1, 2), found) == [1, 2]
+
+
+def test_a_mistake_stands_in_the_calls_that_it_is_given_and_in_no_other():
+    module = npattn.SqueezeExcitation(channels=4, reduction=2)
+    params, inputs = generic_values(module, batch=2, height=3, width=4)
+
+    def run(module, *given):
+        return named_results(module, Given(*given))
+
+    given = params, inputs, {"output": inputs["x"]}
+    both, first, second = (planted(run, [(LOST, site)])(module, *given)["output"] for site in ((0, 1), (0,), 1))
+    alone = planted(run, [(LOST, 0)])(module, *given)["output"]
+    assert np.array_equal(first, alone)
+    assert not np.allclose(first, second)
+    assert np.array_equal(both, planted(run, [(LOST, EVERY)])(module, *given)["output"])
+
+
+def test_what_would_change_right_results_is_tried_later():
+    fed = {
+        ("linear", 0): ({"output", "a.grad"}, {"a.grad"}),
+        ("linear", 1): ({"output", "b.grad", "c.grad"}, {"b.grad", "c.grad"}),
+    }
+    order = Order({LOST: [0, 1]}, {"linear": 2}, fed, wrong={"output"}, given={"output", "a.grad"}, forward_wrong=True)
+    assert order.in_turn(list(order.one_by_one())) == ([(LOST, 1), (LOST, 0)], [])
+
+
+def test_what_can_not_explain_all_that_is_wrong_comes_last():
+    fed = {("linear", 0): ({"a.grad", "b.grad"}, {"a.grad"}), ("linear", 1): ({"b.grad"}, {"b.grad"})}
+    given = {"a.grad", "b.grad"}
+    order = Order({DROPPED: [0, 1]}, {"linear": 2}, fed, wrong={"a.grad"}, given=given, forward_wrong=False)
+    assert order.in_turn(list(order.one_by_one())) == ([(DROPPED, 0)], [(DROPPED, 1)])
