@@ -13,6 +13,7 @@ import npattn
 from npattn import Module, Pass
 from npattn.calls import find_sizes
 from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, RMSNorm, TwoGate
 from tests.strategies import SYSTEMS
 
@@ -120,7 +121,7 @@ def test_a_system_that_does_not_say_what_its_inputs_are_is_told_how():
         Nameless()({}, TOKENS)
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@for_each("system", SYSTEMS)
 def test_systems_of_the_catalogue_are_not_told_to_override_anything(system):
     module = system.example()
     params, inputs = generic_values(module)

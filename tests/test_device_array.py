@@ -10,6 +10,7 @@ import scipy.special
 
 from npattn.module import as_tuple
 from tests.device_array import DeviceArray, cupy, special
+from tests.naming import for_each
 
 HOST = np.array([[0.5, 0.25, 0.125], [0.75, 1.0, 0.0625]])
 UFUNCS = {name: ufunc for name, ufunc in vars(np).items() if isinstance(ufunc, np.ufunc)}
@@ -113,7 +114,7 @@ def test_iteration_gives_arrays_on_the_device(d):
     assert all(isinstance(row, DeviceArray) and isinstance(x, DeviceArray) for row in d for x in row)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "mix",
     [
         lambda d, h: d + h,
@@ -156,7 +157,6 @@ def test_iteration_gives_arrays_on_the_device(d):
         lambda d, h: d.clip(h, None),
         lambda d, h: d.take(indices=np.array([0])),
     ],
-    ids=source,
 )
 def test_mixing_with_host_arrays_is_refused(d, mix):
     with pytest.raises(TypeError):
@@ -323,7 +323,7 @@ def test_attributes_that_describe_the_array_are_the_hosts(d, name):
     assert getattr(d, name) == getattr(HOST, name)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "f",
     [
         lambda x: x.T,
@@ -356,7 +356,6 @@ def test_attributes_that_describe_the_array_are_the_hosts(d, name):
         lambda x: np.linalg.svd(x, compute_uv=False),
         lambda x: x.copy(),
     ],
-    ids=source,
 )
 def test_what_cupy_has_gives_the_hosts_bits_on_the_device(d, f):
     found, expected = f(d), f(HOST)

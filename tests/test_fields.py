@@ -5,6 +5,7 @@ import pytest
 
 from npattn import Module, Pass
 from npattn.fields import boolean, checked, choice, choices, integer, integers, number, pair, positive, probability
+from tests.naming import for_each
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Kept(Module):
         return Pass(x, lambda dy: (dy, {}))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"channels": 1}, ValueError, "Kept: channels=1; expected an integer of at least 2"),

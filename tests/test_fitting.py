@@ -11,6 +11,7 @@ from npattn import Module, fitting
 from npattn.fitting import Change, declared, search, solids
 from npattn.parameters import ones
 from tests.misfits import MISFITS, label
+from tests.naming import for_each
 from tests.strategies import SYSTEMS, modules
 
 pytestmark = pytest.mark.usefixtures("patience")
@@ -101,7 +102,7 @@ def test_nothing_is_found_where_nothing_fits():
     assert labels(npattn.SqueezeExcitation(64), {"elsewhere": (3,)}) is None
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@for_each("system", SYSTEMS)
 def test_a_search_in_vain_takes_less_than_a_twentieth_of_a_second(monkeypatch, system):
     monkeypatch.setattr(fitting, "SEARCH_SECONDS", 0.03)
     module = system.example()

@@ -10,6 +10,7 @@ import pytest
 import npattn
 from tests.benchmarks import compare, machine
 from tests.benchmarks import work as work_module
+from tests.naming import for_each
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's kernel")
 
@@ -38,7 +39,7 @@ def cells(line):
     return re.split(r"  +", line.strip())
 
 
-@pytest.mark.parametrize(("key", "dtype"), [*((key, "float32") for key in npattn.CATALOGUE), ("se", "float64")])
+@for_each(("key", "dtype"), [*((key, "float32") for key in npattn.CATALOGUE), ("se", "float64")])
 def test_every_system_is_timed(key, dtype, tiny, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", without("torch"))
     compare.main([key, "--repeats", "1", "--dtype", dtype])
@@ -162,7 +163,7 @@ def test_every_pass_is_timed_after_one_of_its_own(monkeypatch):
     assert "".join(log) == 2 * "aAaAbBbB"
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_work_of_a_batch_is_that_of_its_images(key):
     module, (batch, *image) = compare.make_module(key), compare.shape_of(key)
     one, many = (work_module.count_work(module, (n, *image)) for n in (1, batch))

@@ -6,6 +6,7 @@ import pytest
 import npattn
 from npattn.oracle import cases, threads
 from tests.benchmarks import golden
+from tests.naming import for_each
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_every_system_is_measured_in_every_format_on_as_many_cores_as_are_asked_
         assert large[:3] == ["eca", "2x8x3x4", "5.25"]
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_the_module_that_is_timed_is_of_the_size_that_is_said(key, monkeypatch):
     made = []
 

@@ -11,6 +11,7 @@ from npattn.oracle import golden
 from npattn.oracle import mistakes as faults
 from tests.benchmarks import judge, kernels
 from tests.benchmarks.kernels import Sums
+from tests.naming import for_each
 from tests.strategies import small_example
 
 
@@ -38,7 +39,7 @@ def test_a_quick_run_passes_correct_kernels_and_catches_faults(capsys):
     assert sum(tries) > 200
 
 
-@pytest.mark.parametrize("key", judge.SYSTEMS)
+@for_each("key", judge.SYSTEMS)
 def test_at_least_six_faults_can_be_planted_in_every_system_forward_and_backward(key):
     module = judge.SYSTEMS[key].example()
     values = judge.some_values(module)
@@ -94,7 +95,7 @@ def test_faults_and_kernels_are_partly_held_out():
     assert len({(str(fault), fault.way) for fault in faults.FAULTS}) == len(faults.FAULTS)
 
 
-@pytest.mark.parametrize("key", judge.SYSTEMS)
+@for_each("key", judge.SYSTEMS)
 def test_held_out_cases_are_others_than_those_tuned_on(key):
     held_out = judge.held_out_cases(key)
     generic = [module for module, _, values in held_out if values == "generic"]

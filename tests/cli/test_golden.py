@@ -8,6 +8,7 @@ import pytest
 import npattn
 from npattn.cli import golden
 from tests.cli.running import SMALL, assert_one_complaint, posix, run_in_shell
+from tests.naming import for_each
 
 
 def test_golden_writes_the_case_that_is_asked_for(command, folder):
@@ -26,7 +27,7 @@ def test_golden_writes_the_case_that_is_asked_for(command, folder):
     assert "case.npz: Case(EfficientChannelAttention(channels=3" in out
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "words"),
     [
         (

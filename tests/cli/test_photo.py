@@ -4,6 +4,7 @@ import pytest
 from npattn import CATALOGUE, ChannelAttention, PositionAttention, Residual
 from npattn.cli.photo import CHECKED_SIZE, CROP_SIZE, PAIRED_SIZE, checked_size, photo_values
 from tests.benchmarks.work import count_work
+from tests.naming import for_each
 
 
 def test_crop_shows_a_part_of_the_photograph_that_is_not_flat():
@@ -12,7 +13,7 @@ def test_crop_shows_a_part_of_the_photograph_that_is_not_flat():
     assert (np.ptp(x, axis=(0, 2, 3)) > 0.01).all()
 
 
-@pytest.mark.parametrize("key", CATALOGUE)
+@for_each("key", CATALOGUE)
 def test_systems_that_pair_positions_are_those_whose_work_grows_as_the_square_of_the_positions(key):
     module = CATALOGUE[key].example()
     few, many = (count_work(module, (1, 16, side, side))[0][0] for side in (100, 200))

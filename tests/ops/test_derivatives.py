@@ -9,6 +9,7 @@ from npattn.ops.primitive import PRIMITIVES
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_sums
 from npattn.oracle.gradcheck import STEP
+from tests.naming import for_each
 from tests.ops.primitives import normal, worst_error
 
 CORNERS = np.array([-30.0, -3.0, -0.0, 0.0, 1e-300, 3.0, 30.0])
@@ -223,7 +224,7 @@ def test_every_primitive_has_its_cases():
     assert not with_gradient & steps
 
 
-@pytest.mark.parametrize("case", CASES, ids=label)
+@for_each("case", CASES)
 def test_gradients_agree_with_the_complex_step(case):
     primitive, arrays, options, bound, *way = case
     assert worst_error(bind(primitive, options, *way), *arrays) <= bound

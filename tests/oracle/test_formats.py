@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn.oracle.formats import FLOAT64, FORMATS, find_format, representable, ulp
+from tests.naming import for_each
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 numbers = st.floats(width=64, allow_nan=False, allow_infinity=False) | st.floats(-1e6, 1e6) | st.floats(-1e-4, 1e-4)
@@ -125,7 +126,7 @@ def test_a_format_is_found_by_pytorchs_dtype(name):
     assert find_format(getattr(torch, TORCH[name]), "golden") is FORMATS[name]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "words"),
     [
         ("float15", "dtype='float15'; did you mean 'float16'?"),

@@ -15,6 +15,7 @@ from npattn.oracle import golden
 from npattn.oracle.budgets import named_results
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_out
 from npattn.oracle.recipes import make
+from tests.naming import for_each
 
 OTHERS = [layout for layout in LAYOUTS if layout != "contiguous"]
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -170,7 +171,7 @@ def test_a_case_hands_over_what_its_budgets_were_made_for(layout, key):
             assert strides_of(a) == strides_of(mine[name])
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_in_every_system_some_input_and_every_upstream_gradient_is_laid_out_anew(key, monkeypatch):
     laid = []
     module = importlib.import_module("npattn.oracle.golden")  # the function of this name hides it

@@ -55,7 +55,7 @@ def test_rounding_runs_give_every_result_its_shape_and_come_near_the_exact_one(c
             np.testing.assert_allclose(found[key][finite], a[finite], rtol=0, atol=atol, err_msg=key)
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@for_each("system", SYSTEMS)
 def test_without_rounding_the_results_are_those_of_plain_arrays(system):
     module = system.example()
     values = given_values(module, *generic_values(module), FLOAT64)
@@ -78,7 +78,7 @@ def test_a_number_goes_to_one_of_its_two_neighbours_and_stays_if_it_is_one(forma
 
 
 @every_format
-@pytest.mark.parametrize("value", [1.3, -0.7, 2.0**-20, 3e-5])
+@for_each("value", [1.3, -0.7, 2.0**-20, 3e-5])
 def test_stochastic_rounding_is_right_on_average(format, value):
     many = np.full(40_000, value, format.storage)
     exact = float(many[0])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle import strategies
+from tests.naming import for_each
 
 
 def draw(strategy, wanted=lambda _: True):
@@ -19,7 +20,7 @@ def test_every_system_has_a_strategy():
     assert list(strategies.MODULES) == list(npattn.CATALOGUE)
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_modules_are_of_the_systems_asked_for(key):
     system = npattn.CATALOGUE[key]
     assert isinstance(draw(strategies.modules(key)), system)

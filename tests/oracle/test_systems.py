@@ -10,6 +10,7 @@ from npattn.fields import integer
 from npattn.oracle import cases, golden
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.primitives.products import CrossEntropy
+from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, LogitLoss, NormGate, RMSNorm
 
 
@@ -89,7 +90,7 @@ def test_a_system_that_trains_by_default_is_not_tried_twice():
     assert [r.label for r in recipes if "training" in r.label] == ["training-few", "training-few-large"]
 
 
-@pytest.mark.parametrize("key", PRIMITIVE_SYSTEMS)
+@for_each("key", PRIMITIVE_SYSTEMS)
 def test_cases_of_a_primitive_have_different_names_that_begin_with_its_key(key):
     recipes = cases(key, ["float32", "float16"])
     assert len({recipe.id for recipe in recipes}) == len(recipes) > 30

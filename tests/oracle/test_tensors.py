@@ -16,6 +16,7 @@ from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.tensors import Change, round_arrays
 from tests.foreign_arrays import OnlyDLPack
+from tests.naming import for_each
 from tests.strategies import arrange, layouts
 
 MODULE = npattn.EfficientChannelAttention(channels=4, kernel_size=3)
@@ -78,7 +79,7 @@ def test_what_is_left_out_is_drawn_as_ever(group):
     same(one, drawn)
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_every_system_takes_tensors_and_makes_of_them_what_it_makes_of_drawn_ones(key, monkeypatch):
     def unit(observed, *_, **__):  # budgets, which take most of the time, are not the matter here
         return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}

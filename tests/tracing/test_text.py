@@ -7,13 +7,14 @@ import npattn
 from npattn.tracing import trace
 from npattn.tracing.pages import equations
 from npattn.tracing.plain import to_plain
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
 PAGES = sorted(path.stem for path in (npattn.tracing.pages.PACKAGE.parent / "derivations").glob("*.md"))
 X = np.array([[[[1.0, 3.0]], [[0.0, -2.0]]]])
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_no_equation_keeps_a_trace_of_latex(page):
     for tag, latex in equations(page).items():
         plain = to_plain(latex)

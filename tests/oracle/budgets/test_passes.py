@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import inspect
+import itertools
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives.layers import BatchNorm
 from npattn.oracle.rounding import Rounding
+from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, CausalHead, NormGate
 from tests.strategies import SYSTEMS
 
 TRAINED = [system for system in SYSTEMS if "training" in system.__dataclass_fields__]
-formats = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+COMMON = "float32", "bfloat16", "float16"
+formats = pytest.mark.parametrize("dtype", COMMON)
+TURNS = list(zip(TRAINED, itertools.cycle(COMMON)))
+"""Each system in one format, each format with every third system: a case is much dearer than what is said of it."""
 
 
 def results_of(module, batch=3, height=2, width=3):
@@ -28,7 +33,7 @@ def results_of(module, batch=3, height=2, width=3):
     return named_results(module, Given(params, inputs, upstream)), module(params, *inputs.values())
 
 
-@pytest.mark.parametrize("system", [*SYSTEMS, *OWN_SYSTEMS], ids=lambda system: getattr(system, "key", system.__name__))
+@for_each("system", [*SYSTEMS, *OWN_SYSTEMS])
 def test_running_statistics_and_attention_maps_come_last_by_their_own_names(system):
     module = system.example()
     if hasattr(module, "k"):
@@ -79,8 +84,11 @@ def running_statistics(case, *handlers):
     return {name: representable(found[name], FORMATS[case.dtype]) for name in case.module.buffer_shapes()}
 
 
-@pytest.mark.parametrize("system", [*TRAINED, NormGate, BatchNorm], ids=lambda system: system.__name__)
-@formats
+@pytest.mark.parametrize(
+    ("system", "dtype"),
+    [*TURNS, *itertools.product([NormGate, BatchNorm], COMMON)],
+    ids=lambda one: getattr(one, "__name__", one),
+)
 def test_some_case_refuses_a_biased_running_variance_and_every_case_takes_the_unbiased_one(system, dtype):
     moved = []
     for label in ("training-few-large", "training-few"):  # a large variance shows in bfloat16, and overflows in float16
@@ -99,8 +107,7 @@ def test_some_case_refuses_a_biased_running_variance_and_every_case_takes_the_un
         assert not case.compare({name: case.params[name]}).passed, name  # as it was
 
 
-@pytest.mark.parametrize("system", TRAINED, ids=lambda system: system.key)
-@formats
+@pytest.mark.parametrize(("system", "dtype"), TURNS, ids=lambda one: getattr(one, "key", one))
 def test_running_statistics_of_pytorch_pass(system, dtype):
     torch = pytest.importorskip("torch")
     tests = importlib.import_module(f"tests.attention.test_{system.__module__.rpartition('.')[2]}")

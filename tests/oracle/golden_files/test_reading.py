@@ -10,6 +10,7 @@ import npattn
 from npattn.oracle import FORMATS, ArchiveError, golden, load
 from npattn.oracle.budgets import Budget, limits_of
 from npattn.oracle.golden_files.header import CHECKSUM, FIELDS, HEADER
+from tests.naming import for_each
 from tests.oracle.golden_files.packing import (
     HYPERPARAMETERS,
     TEXT,
@@ -46,7 +47,7 @@ def test_loading_gives_what_was_saved(scratch, module, dtype, seed):
     assert scratch.read_bytes() == data
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@for_each("system", SYSTEMS)
 def test_every_system_has_its_golden_file(scratch, system):
     before = made_up(system.example(), seed=3)
     before.save(scratch, force=True)
@@ -147,7 +148,7 @@ def rounded(name, **fields):
     return change
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "words"),
     [
         (renamed_input, ["lists the inputs y; expected x"]),
@@ -380,7 +381,7 @@ def test_results_in_another_order_are_refused(good, scratch, order):
     assert_refused(scratch, resealed(good, change), "expected: header.json does not list them in order")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("data", "words"),
     [
         (npy(X.astype(">f4")), ["holds '>f4'; expected '<f4'"]),

@@ -1,6 +1,5 @@
-import pytest
-
 from npattn.oracle.mistakes.catalogue import MISTAKES
+from tests.naming import for_each
 
 REPORTED = {
     "softmax over the wrong axis": (
@@ -129,7 +128,7 @@ REPORTED = {
 """Mistakes that authors of kernels and ports have reported, by the names of those in the catalogue."""
 
 
-@pytest.mark.parametrize("report", REPORTED)
+@for_each("report", REPORTED)
 def test_a_mistake_seen_in_public_reports_is_known_in_every_form_that_it_has(report):
     ways = {}
     for one in MISTAKES:

@@ -14,6 +14,7 @@ from npattn.oracle.mistakes.mistake import argument, gradient, instead, mistake,
 from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.rounding import Rounding
 from tests.benchmarks import judge, kernels
+from tests.naming import for_each
 from tests.strategies import seeds
 
 X = np.array([[-1.0, 2.0, -3.0]])
@@ -54,7 +55,7 @@ def test_a_number_beyond_the_last_call_changes_nothing():
     assert equal(faulty(run, named("relu: left out"), 1)(lambda x: [ops.relu(x)[0]], X), [ops.relu(X)[0]])
 
 
-@pytest.mark.parametrize("key", judge.SYSTEMS)
+@for_each("key", judge.SYSTEMS)
 def test_looking_for_sites_changes_no_bit_of_a_result(key):
     module = judge.SYSTEMS[key].example()
     values = judge.some_values(module, batch=2, height=4, width=3)

@@ -1,9 +1,9 @@
 """Arrays that know what they were made from keep it through whatever NumPy does."""
 
 import numpy as np
-import pytest
 
 from npattn.oracle.steps.flowing import FlowingArray, flow
+from tests.naming import for_each
 
 SQUARE = np.arange(9.0).reshape(3, 3)
 
@@ -49,7 +49,7 @@ def put_along(a, b):
     return y
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("compute", "marks"),
     [
         (lambda a, b: a + 1, "a"),

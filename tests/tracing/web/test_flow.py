@@ -15,6 +15,7 @@ from npattn.tracing.web.circuit import circuits_of  # noqa: E402
 from npattn.tracing.web.flow import flow_of  # noqa: E402
 from npattn.tracing.web.pairs import pairs_of  # noqa: E402
 from npattn.tracing.web.wiring import draw_circuit  # noqa: E402
+from tests.naming import for_each  # noqa: E402
 from tests.strategies import SYSTEMS  # noqa: E402
 
 
@@ -73,7 +74,7 @@ def test_a_value_without_a_gradient_takes_no_other_ones():
     assert wires(circuit)["(3)"] == ["s (1)", "noise"]  # (3') is the gradient of a, not of these
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@for_each("system", SYSTEMS)
 def test_every_circuit_is_read_from_the_text_and_every_node_is_fed(system):
     steps = traced(system.example())
     for circuit in circuits_of(steps, pairs_of(steps)):
@@ -103,7 +104,7 @@ def test_a_node_is_named_by_what_its_line_calls_out_of_a_table_too():
     assert labels == ["global_average_pool", "linear", "relu", "linear", "sigmoid", "gate"]
 
 
-@pytest.mark.parametrize("key", npattn.CATALOGUE)
+@for_each("key", npattn.CATALOGUE)
 def test_every_node_has_room_for_its_name(key):
     for circuit in circuits(npattn.CATALOGUE[key].example()).values():
         drawn = draw_circuit(circuit, lambda node: "", ("", ""))

@@ -9,9 +9,10 @@ from tests.tracing.test_text import PAGES
 
 pytest.importorskip("latex2mathml", reason="the extra page is not installed")
 from npattn.tracing.web.mathml import split, to_mathml
+from tests.naming import for_each
 
 
-@pytest.mark.parametrize("page", PAGES)
+@for_each("page", PAGES)
 def test_no_equation_keeps_a_trace_of_latex(page):
     for tag, latex in equations(page).items():
         for line in split(latex):

@@ -5,6 +5,7 @@ import pytest
 from npattn.oracle import generic_values
 from npattn.tracing import trace
 from npattn.tracing.web.pairs import pairs_of, walk
+from tests.naming import for_each
 from tests.strategies import SYSTEMS
 from tests.tracing.own import Chain, Tagged, Untagged
 
@@ -18,7 +19,7 @@ def traced(module):
     return steps
 
 
-@pytest.mark.parametrize("system", [*SYSTEMS, Chain, Tagged, Untagged], ids=lambda system: system.__name__)
+@for_each("system", [*SYSTEMS, Chain, Tagged, Untagged])
 def test_pairs_hold_every_step_once_beside_that_of_the_same_number(system):
     steps = traced(system.example())
     pairs = pairs_of(steps)
@@ -31,7 +32,7 @@ def test_pairs_hold_every_step_once_beside_that_of_the_same_number(system):
         assert {step.parts for step in pair.forward + pair.backward} == {pair.parts}
 
 
-@pytest.mark.parametrize("system", [*SYSTEMS, Chain, Tagged, Untagged], ids=lambda system: system.__name__)
+@for_each("system", [*SYSTEMS, Chain, Tagged, Untagged])
 def test_the_walk_goes_through_the_steps_as_they_were_computed(system):
     steps = traced(system.example())
     walked = [step for pair, back in walk(steps, pairs_of(steps)) for step in (pair.backward if back else pair.forward)]
