@@ -52,7 +52,7 @@ def halo(
     *,
     heads=2,
     head_dim=4,
-    block_size=4,
+    block_size=2,
     halo_size=1,
     around=surroundings,
     distance=by_offset,

@@ -28,8 +28,8 @@ def lambda_layer(
     p,
     x,
     *,
-    heads=2,
-    head_dim=4,
+    heads=4,
+    key_channels=4,
     training=False,
     norm=norm,
     weigh=of_positions,
@@ -39,7 +39,7 @@ def lambda_layer(
     position=by_position,
     join=lambda o: o.flatten(1, 2),
 ):
-    q, k, v = pointwise(x, p, "qkv").split((heads * head_dim, head_dim, x.shape[1] // heads), 1)
+    q, k, v = pointwise(x, p, "qkv").split((heads * key_channels, key_channels, x.shape[1] // heads), 1)
     q, v = norm(q, p, "norm_q", training).unflatten(1, (heads, -1)), norm(v, p, "norm_v", training)
     return join(content(q, gather(weigh(k), rows(v))) + position(q, around(v, p)))
 
