@@ -20,7 +20,7 @@ SYNONYMS = {
     "inter_channels inter_planes f_int",
     "activation": "act act_layer act_fn act1 nonlinearity delta",
     "gate": "gate_layer gate_fn scale_activation sigmoid",
-    "kernel_size": "k r k_size ksize kernel ks window spatial_kernel_size",
+    "kernel_size": "k k_size ksize kernel ks window spatial_kernel_size",
     "fuse": "fusion fusion_types fusion_type fuse_add fuse_scale",
     "attention": "attn pooling_type",
     "eps": "epsilon",

@@ -62,7 +62,7 @@ def draw_halos(figure: SubFigure, scene: Scene) -> None:
     content = {name: 0 * value if name.startswith("pos_embed") else value for name, value in params.items()}
     figure.suptitle(
         f"where five pixels look by content alone and by both, within their block of {BLOCK} × {BLOCK} positions "
-        f"(inner frame) and its halo of {HALO} (outer frame)",
+        f"(inner frame) and its halo of {HALO} (outer frame), seen close",
         fontsize=10,
     )
     positions, x = positions_of(scene.pixels, scene.size), unit_features(CHANNELS, scene.size)
@@ -74,9 +74,10 @@ def draw_halos(figure: SubFigure, scene: Scene) -> None:
         top, left = (place // BLOCK * BLOCK for place in divmod(position, scene.size[1]))
         for margin, style in ((0, "-"), (HALO, "--")):
             side = (BLOCK + 2 * margin) * step
-            corner = (left - margin) * step - 0.5, (top - margin) * step - 0.5
-            frame = Rectangle(corner, side, side, fill=False, edgecolor="cyan", linestyle=style)
-            axis.add_patch(frame)
+            x0, y0 = (left - margin) * step - 0.5, (top - margin) * step - 0.5
+            axis.add_patch(Rectangle((x0, y0), side, side, fill=False, edgecolor="cyan", linestyle=style))
+        room = 2 * step  # nothing is seen beyond the outer frame: what is farther off is left out
+        axis.set(xlim=(x0 - room, x0 + side + room), ylim=(y0 + side + room, y0 - room))
 
 
 def parts_and_whole(params: Params) -> dict[str, Params]:

@@ -144,7 +144,7 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
     elif isinstance(inner, BottleneckAttention):
         panels.append((draw_distances, 6.8))
     elif isinstance(inner, HaloAttention):
-        panels.append((draw_halos, 4.6))
+        panels.append((draw_halos, 6.2))
     elif hasattr(inner, "attention_map"):
         panels.append((draw_attention_maps, 0.5 + 2.1 * getattr(inner, "heads", 1)))
     if hasattr(module, "k"):

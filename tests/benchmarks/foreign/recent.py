@@ -5,9 +5,23 @@ They can be measured by themselves:
     python tests/benchmarks/diagnosis.py --foreign tests/benchmarks/foreign/recent.py
 """
 
-from tests.benchmarks.foreign import pieces, recent_channel, recent_self_attention, recent_spatial
+from tests.benchmarks.foreign import (
+    pieces,
+    recent_channel,
+    recent_cross,
+    recent_gates,
+    recent_halo,
+    recent_lambda,
+    recent_relative,
+    recent_self_attention,
+    recent_spatial,
+    recent_windows,
+)
 
-PARTS = recent_channel, recent_spatial, recent_self_attention
+PARTS = (
+    *(recent_channel, recent_gates, recent_cross, recent_lambda, recent_halo, recent_relative, recent_windows),
+    *(recent_spatial, recent_self_attention),
+)
 
 FORMS = {
     "sk": recent_channel.sk,
@@ -18,6 +32,14 @@ FORMS = {
     "double": recent_self_attention.double,
     "linear": recent_self_attention.linear,
     "external": recent_self_attention.external,
+    "ema": recent_gates.ema,
+    "attention-gate": recent_gates.attention_gate,
+    "polarized": recent_cross.polarized,
+    "criss-cross": recent_cross.criss_cross,
+    "lambda": recent_lambda.lambda_layer,
+    "halo": recent_halo.halo,
+    "bottleneck": recent_relative.bottleneck,
+    "window": recent_windows.window,
 }
 """The systems without a mistake, as in the package's own list."""
 

@@ -20,6 +20,13 @@ def by_content(q, maps):
     return torch.einsum("bndij,bvd->bnvij", q, maps)
 
 
+def of_one_image(y):
+    """Lay a gradient out as its map is: PyTorch 2.13's batch norm reads that of one image otherwise than it stands."""
+    if y.requires_grad:
+        y.register_hook(torch.Tensor.contiguous)
+    return y
+
+
 def of_positions(k):
     return softmax(rows(k), 2)
 
@@ -40,7 +47,7 @@ def lambda_layer(
     join=lambda o: o.flatten(1, 2),
 ):
     q, k, v = pointwise(x, p, "qkv").split((heads * key_channels, key_channels, x.shape[1] // heads), 1)
-    q, v = norm(q, p, "norm_q", training).unflatten(1, (heads, -1)), norm(v, p, "norm_v", training)
+    q, v = of_one_image(norm(q, p, "norm_q", training)).unflatten(1, (heads, -1)), norm(v, p, "norm_v", training)
     return join(content(q, gather(weigh(k), rows(v))) + position(q, around(v, p)))
 
 
