@@ -19,6 +19,7 @@ __all__ = [
     "check_array",
     "check_hyperparameters",
     "check_map",
+    "check_map_size",
     "check_names",
     "check_positions",
     "check_variance",
@@ -278,6 +279,17 @@ def check_map(call: Any, name: str, value: Any) -> None:
         )
     if value.shape[2] == 0 or value.shape[3] == 0:
         raise ValueError(f"{call}: {name} has shape {value.shape}; expected at least one position")
+
+
+def check_map_size(call: Any, inputs: Sequence[Any], size: tuple[int, int], what: str) -> None:
+    """Refuse a map of another size than a system has parameters for, if it is a map of its channels at all."""
+    for x in inputs[:1]:
+        check_map(call, "x", x)
+        if x.shape[1] == call.channels and tuple(x.shape[2:]) != size:
+            raise ValueError(
+                f"{call}: x has shape {x.shape}; expected a map of {size[0]} × {size[1]}, for which {what}: resize the "
+                f"map, or set feat_size={tuple(x.shape[2:])}"
+            )
 
 
 def check_variance(call: Any, x: Any, name: str = "x") -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_map, check_positions, require_equal_shares
+from npattn.checks import check_map_size, check_positions, require_equal_shares
 from npattn.fields import boolean, integer, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.ops.masking import exponentials_of_seen, masked_logits
@@ -175,13 +175,7 @@ class BottleneckAttention(Module):
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map of another size than the vectors are for."""
-        for x in inputs[:1]:
-            check_map(self, "x", x)
-            if x.shape[1] == self.channels and tuple(x.shape[2:]) != self.feat_size:
-                raise ValueError(
-                    f"{self}: x has shape {x.shape}; expected a map of {' × '.join(map(str, self.feat_size))}, for "
-                    f"which there are vectors of distances: resize the map, or set feat_size={tuple(x.shape[2:])}"
-                )
+        check_map_size(self, inputs, self.feat_size, "there are vectors of distances")
         super().check_inputs(inputs)
 
     def forward(self, params: Params, x: Array) -> Pass:

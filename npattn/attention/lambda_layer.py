@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_variance, require_equal_shares
+from npattn.checks import check_map_size, check_variance, require_equal_shares
 from npattn.fields import boolean, integer, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, normal, round_channels, uniform_fan_in
@@ -124,8 +124,17 @@ class LambdaLayer(Module):
         """V, channels of values and of each head's output: C / E."""
         return self.channels // self.heads
 
+    def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shape of the map; with a table its height and width are those of `feat_size`, whatever others are asked."""
+        return {"x": (batch, self.channels, *(self.feat_size or (height, width)))}
+
+    def for_size(self, height: int, width: int) -> LambdaLayer:
+        """Return the system with a table, if it has one, for maps of another size."""
+        return self if self.feat_size is None else replace(self, feat_size=(height, width))
+
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the result."""
+        height, width = self.feat_size or (height, width)
         return {"output": (batch, self.channels, height // self.stride, width // self.stride)}
 
     def parameters(self) -> dict[str, Parameter]:
@@ -158,13 +167,10 @@ class LambdaLayer(Module):
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, maps that a table or a pool is not for, and a batch whose variance can't be estimated."""
+        if self.feat_size is not None:
+            check_map_size(self, inputs, self.feat_size, "the table is")
         super().check_inputs(inputs)
         shape = inputs[0].shape
-        if self.feat_size is not None and tuple(shape[2:]) != self.feat_size:
-            raise ValueError(
-                f"{self}: x has shape {shape}; expected a map of {self.feat_size[0]} × {self.feat_size[1]} positions, "
-                f"for which the table is: resize it, or set feat_size={tuple(shape[2:])}"
-            )
         if self.stride == 2 and min(shape[2:]) < 2:
             raise ValueError(
                 f"{self}: x has shape {shape}; expected at least 2 × 2 positions, of which one is made: give a larger "

@@ -202,7 +202,7 @@ def test_without_position_lambdas_positions_in_another_order_give_outputs_in_tha
 
 def test_a_map_of_another_size_than_the_tables_is_refused():
     module = LambdaLayer(channels=4, feat_size=(3, 4))
-    with pytest.raises(ValueError, match=r"expected a map of 3 × 4 positions.* or set feat_size=\(4, 3\)"):
+    with pytest.raises(ValueError, match=r"expected a map of 3 × 4, for.* or set feat_size=\(4, 3\)"):
         module(module.init(), np.ones((2, 4, 4, 3)))
 
 

@@ -46,7 +46,7 @@ def test_gradients_in_blocks_are_those_of_the_definition_for_every_spread(spread
 @spreads
 @settings(max_examples=6)
 @given(st.tuples(sizes, sizes, st.integers(1, 40), st.integers(1, 40)), seeds)
-def test_single_precision_is_within_4_ulps_of_the_largest_by_definition(spread, shape, seed):
+def test_single_precision_is_within_8_ulps_of_the_largest_in_double(spread, shape, seed):
     # Sums that do not cancel.
     x, dy = (np.abs(normal(*shape, seed=seed + i)).astype(np.float32) for i in (0, 1))
     a = np.asarray(normal(*spread(*shape), seed=seed + 2)).astype(np.float32)
@@ -54,7 +54,7 @@ def test_single_precision_is_within_4_ulps_of_the_largest_by_definition(spread, 
     assert ulps(y, plain_y) == ulps(dx, plain_dx) == 0
     with definitions():  # in double precision: sums that go on for long lose more than those of blocks
         exact_da = ops.gate(x.astype(float), a.astype(float))[1](dy.astype(float))[1]
-    assert ulps(da, exact_da.astype(np.float32)) <= 4
+    assert ulps(da, exact_da.astype(np.float32)) <= 8
 
 
 @pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 5, 4)])
