@@ -12,7 +12,7 @@ from typing import Any
 from npattn.module import Module
 from npattn.oracle.mistakes.forwarding import Instead, in_forward
 from npattn.oracle.mistakes.mistake import Mistake, always
-from npattn.oracle.mistakes.reordering import exchanged_steps
+from npattn.oracle.mistakes.reordering import exchanged_names, exchanged_steps
 from npattn.oracle.mistakes.variants import Variant, variants
 from npattn.tracing.rewriting import compile_definition
 from npattn.tracing.source import text_of
@@ -67,22 +67,49 @@ def rules_of_lines(module: Module) -> list[Mistake]:
                 mistakes += in_pass(name, compiled, backward=inner)
                 if layers and (words, make) in others:
                     mistakes.append(of_parameters(name, compiled, layers))
+        for words, make in [] if inner else readings_in_backward(statement, seen):
+            replaced = functools.partial(replaced_node, definition, numbers[id(statement.value)], make)
+            compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
+            mistakes += in_pass(f"{tag} gradient: {words}", compiled, backward=True)
         seen += [] if inner else assigned(statement)
     tags = {id(statement): text.statement(statement).tag for statement, inner in statements(definition) if not inner}
-    for name, make_definition in exchanged_steps(definition, tags):
+    for name, make_definition in (*exchanged_steps(definition, tags), *exchanged_names(definition, tags)):
         compiled = Wrong(functools.partial(compile_wrong, make_definition, around, function), function)
         mistakes += in_forward(name, compiled.forward)
     return mistakes[:MOST]
 
 
 def assigned(statement: ast.stmt) -> list[str]:
-    """Name the tensor that a statement computes together with its backward, or takes out of a pass."""
+    """Name the tensors that a statement computes together with their backward, or takes out of a pass."""
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     value = getattr(statement, "value", None)
     if targets and isinstance(targets[0], ast.Name) and getattr(value, "attr", "") == "output":
         return [targets[0].id]
-    pairs = [target.elts for target in targets if isinstance(target, ast.Tuple) and len(target.elts) == 2]
-    return [y.id for y, back in pairs if isinstance(y, ast.Name) and getattr(back, "id", "").startswith("back")]
+    return [name for target in targets for name in computed(target)]
+
+
+def computed(target: ast.expr) -> list[str]:
+    """Name the tensors in the target of a step, which stand before its backward, running statistics left out."""
+    if not isinstance(target, ast.Tuple) or not getattr(target.elts[-1], "id", "").startswith("back"):
+        return []
+    values = target.elts[0].elts if isinstance(target.elts[0], ast.Tuple) else target.elts[:1]
+    names = [y.id for y in values if isinstance(y, ast.Name)]
+    return [name for name in names if not name.startswith(("running", "_"))]
+
+
+def readings_in_backward(statement: ast.stmt, seen: Sequence[str]) -> Iterator[Variant]:
+    """List steps whose backward alone reads another tensor than it should, as one that was saved under its name."""
+    if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call) and assigned(statement)):
+        return
+    for words, make in readings_of_others(statement.value, seen):
+        yield f"backward, where {words}", functools.partial(in_backward, make)
+
+
+def in_backward(make: Callable[[Any], ast.expr], call: Any) -> ast.expr:
+    """Take a call's value, and the backward of another."""
+    parts = (call, make(copy.deepcopy(call)))
+    taken = [ast.Subscript(part, ast.Constant(i), ast.Load()) for i, part in enumerate(parts)]
+    return ast.Tuple([*taken], ast.Load())
 
 
 def readings_of_others(node: ast.AST, seen: Sequence[str]) -> Iterator[Variant]:

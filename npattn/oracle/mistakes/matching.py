@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.ordering import Fed, Order, with_every
 from npattn.oracle.mistakes.planting import Site, sites
-from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
+from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, forward_results, run_with
 from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Search(Runner):
         self.known_tags: dict[tuple[str, int], Place] | None = None
         self.errors: dict[str, float] = {}
         self.forward: dict[Any, Misfit | None] = {}
+        self.seen: set[Any] = set()
 
     @property
     def wrong(self) -> set[str]:
@@ -158,6 +159,33 @@ class Search(Runner):
                 self.forward[key] = None
         return self.forward[key]
 
+    def in_output_alone(self, mistake: Mistake, site: Site) -> Candidate | None:
+        """Run forward with a mistake, all of whose gradients are right: backward has read nothing of it.
+
+        None where that can't be, or the mistake's own form says the same.
+        """
+        alone = dataclasses.replace(mistake, way="output")
+        if not (self.spares_gradients() and changes_forward(mistake)) or ((alone, site),) in self.seen:
+            return None
+        misfit = self.forward_misfit(mistake, site)
+        if misfit is None or not self.is_near(misfit):
+            return None
+        self.seen.add(((alone, site),))
+        plain, found = dataclasses.replace(mistake, apply=mistake.plain or mistake.apply), dict[str, np.ndarray]()
+
+        def run(module: Any, params: Any, inputs: Any, upstream: Any) -> None:
+            found.update(forward_results(self.recorded(module)(params, *inputs.values()), upstream))
+
+        with np.errstate(all="ignore"), self.memory.at_work():
+            run_with(run, ((plain, site),))(self.module, *self.given)
+        known = {name: found[name] for name in self.case.expected if name in found}
+        return self.candidate(((alone, site),), dict(self.case.expected) | known)
+
+    def spares_gradients(self) -> bool:
+        """Tell whether gradients are given, and right, and what forward gives is wrong."""
+        gradients = [name for name in self.right.distances if not is_forward(name)]
+        return bool(gradients) and not any(name in self.wrong for name in gradients)
+
     def candidate(self, mistakes: tuple[tuple[Mistake, Site], ...], found: dict[str, np.ndarray]) -> Candidate:
         """Measure results; keep them if they fit."""
         misfit = self.ruler.measure(found)
@@ -240,12 +268,12 @@ class Search(Runner):
                 if time.perf_counter() > (self.end if fitting else self.deadline):
                     self.complete = False
                     break
-                found = self.try_mistakes(place)
-                if found is not None:
-                    self.tried.append(found)
-                    fitting += [found] if found.misfit.fits else []
+                tried = [self.try_mistakes(place), self.in_output_alone(*place)]
+                found = [one for one in tried if one is not None]
+                self.tried += found
+                fitting += [one for one in found if one.misfit.fits]
             if fitting:
-                return sorted(fitting, key=lambda one: numbers[one.mistakes[0]])
+                return sorted(fitting, key=lambda one: numbers.get(one.mistakes[0], 0))
         return []
 
     def pairs(self, most: int = 40) -> list[Candidate]:

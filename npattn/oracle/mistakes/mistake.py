@@ -26,6 +26,7 @@ class Mistake:
     way : str
         "forward": in forward alone, backward being that of the right forward; "backward"; "both": backward is computed
         from what forward has read; "carried": backward is the derivative of the wrong forward, as autograd makes it.
+        A search has "output" besides: what forward gives is wrong, and every gradient that of the right pass.
     apply : callable
         For a primitive ``apply(primitive, *arguments, **options)``, which returns value and backward as the primitive
         does. For a pass ``apply(run, module, params, inputs, upstream)``, which returns named results; `run` takes the

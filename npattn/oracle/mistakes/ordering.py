@@ -17,7 +17,7 @@ TURNS = 8
 LATE = 3
 """Turns by which mistakes of forward are late where its results are right, those of backward where they are not, and
 those in some calls of several."""
-SUMS = "add", "accumulate", "concatenate", "split"
+SUMS = ("add",)
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
 Fed = Mapping[tuple[str, int], tuple[set[str], set[str]]]

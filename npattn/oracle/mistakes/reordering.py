@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["exchanged_steps"]
+__all__ = ["exchanged_names", "exchanged_steps"]
+
+MOST_PAIRS = 12
+"""Pairs of tensors that stand in each other's place."""
 
 
 def exchanged_steps(
@@ -32,12 +36,50 @@ def exchanged_steps(
             for i, argument in enumerate(second.value.args)
             if ast.dump(argument) == dump(result_of(first))
         ]
-        source = source_of(first, steps)
-        if len(readers) == 1 and source is not None:
+        for n, source in enumerate(sources_of(first, steps) if len(readers) == 1 else []):
             second, i = readers[0]
-            name = f"{tags[id(first)]} and {tags[id(second)]} in the other order"
+            of = f": {tags[id(second)]} of {ast.unparse(first.value.args[source])} alone" if n else ""
+            name = f"{tags[id(first)]} and {tags[id(second)]} in the other order{of}"
             make = functools.partial(exchanged, definition, numbers[id(first)], numbers[id(second)], source, i)
             yield name, make
+
+
+def exchanged_names(
+    definition: ast.FunctionDef, tags: Mapping[int, str]
+) -> Iterator[tuple[str, Callable[[], ast.FunctionDef]]]:
+    """List pairs of steps of one kind whose results stand in each other's place from then on, as in `exchanged_steps`.
+
+    Parameters
+    ----------
+    definition : ast.FunctionDef
+    tags : mapping of int to str
+    """
+    numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
+    steps: list[Any] = [node for node in ast.walk(definition) if tags.get(id(node)) and is_step(node)]
+    pairs = ((a, b) for a in steps for b in steps if a.lineno < b.lineno and same_kind(a, b))
+    for first, second in itertools.islice(pairs, MOST_PAIRS):
+        one, other = (result_of(step).id for step in (first, second))  # type: ignore[union-attr]
+        name = f"{tags[id(second)]} {one} and {other} in each other's place"
+        yield name, functools.partial(swapped, definition, numbers[id(second)], one, other)
+
+
+def same_kind(one: Any, other: Any) -> bool:
+    """Tell whether two steps call the same, and are read by names."""
+    names = isinstance(result_of(one), ast.Name) and isinstance(result_of(other), ast.Name)
+    return names and ast.dump(one.value.func) == ast.dump(other.value.func)
+
+
+def swapped(definition: ast.FunctionDef, second: int, one: str, other: str) -> ast.FunctionDef:
+    """Copy a function's text with two tensors in each other's place behind a statement."""
+    copied = copy.deepcopy(definition)
+    node = list(ast.walk(copied))[second]
+    swap = ast.parse(f"{one}, {other} = {other}, {one}").body[0]
+
+    class Swap(ast.NodeTransformer):
+        def visit(self, found: ast.AST) -> Any:
+            return [found, ast.copy_location(swap, found)] if found is node else self.generic_visit(found)
+
+    return ast.fix_missing_locations(Swap().visit(copied))
 
 
 def is_step(node: Any) -> bool:
@@ -67,11 +109,10 @@ def same_form(one: Any, other: Any) -> bool:
     return type(result_of(one)) is type(result_of(other))
 
 
-def source_of(step: Any, steps: list[Any]) -> int | None:
-    """Return the number of the argument that is a tensor: the first that is a name or some step's result."""
+def sources_of(step: Any, steps: list[Any]) -> list[int]:
+    """Return the numbers of the arguments that are tensors: the input, or some step's result."""
     results = [dump(result_of(other)) for other in steps]
-    inputs = [i for i, a in enumerate(step.value.args) if ast.dump(a) in results or getattr(a, "id", "") == "x"]
-    return inputs[0] if inputs else None
+    return [i for i, a in enumerate(step.value.args) if ast.dump(a) in results or getattr(a, "id", "") == "x"]
 
 
 def exchanged(definition: ast.FunctionDef, first: int, second: int, source: int, i: int) -> ast.FunctionDef:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from npattn.module import as_tuple
 from npattn.ops.primitive import Primitive
+from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import transpose
 from npattn.oracle.mistakes.carrying import carried
 from npattn.oracle.mistakes.mistake import Mistake, argument, dropped, gradient, instead, mistake, value
@@ -21,7 +23,7 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
     """List the mistakes that can be made with any primitive.
 
     A step left out, its sign, two arguments swapped, one transposed, a sum for a mean and the reverse, another axis,
-    each carried through backward; gradients lost, negated, transposed, of another size, not added to those that came
+    each carried through backward; a value in bfloat16; gradients lost, negated, transposed, of another size, not added to those that came
     other ways.
 
     Parameters
@@ -41,7 +43,7 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
     """
     name = primitive.__name__
     if name == "accumulate":
-        return [mistake(name, words, "backward", change) for words, change in ACCUMULATED]
+        return [mistake(name, words, "backward", change, adds) for words, change in ACCUMULATED]
     parameters = inspect.signature(primitive.definition).parameters
     several = any(one.kind is one.VAR_POSITIONAL for one in parameters.values())
     names = [f"term {i}" for i in (1, 2, 3)] if several else list(parameters)
@@ -60,6 +62,16 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
         for words, change in GRADIENTS
     ]
     backward += [mistake(name, words, "backward", change) for words, change in NOT_ADDED]
+    triples = () if several else itertools.product(range(len(names[:3])), repeat=3)
+    backward += [
+        instead(
+            *(name, f"of {names[j]} made with {names[k]} in the place of {names[i]}", reading(i, k), alike(i, k)),
+            **{"way": "backward", "of": (j,)},
+        )
+        for i, k, j in triples
+        if i != k
+    ]
+    backward.append(value(name, "in bfloat16", in_bfloat16))
     return [carried(one) for one in forward] + backward
 
 
@@ -118,8 +130,8 @@ def alike(i: int, j: int) -> Callable[..., bool]:
     """Return a function that tells whether two arguments have one shape."""
 
     def when(*arguments: Any, **_: Any) -> bool:
-        shapes = [a.shape for a in arguments[i : j + 1] if hasattr(a, "ndim")]
-        return len(shapes) == 2 and shapes[0] == shapes[1]
+        found = [arguments[n] for n in (i, j) if n < len(arguments) and hasattr(arguments[n], "ndim")]
+        return len(found) == 2 and found[0].shape == found[1].shape
 
     return when
 
@@ -138,6 +150,21 @@ def swapped(i: int, j: int) -> Callable[..., Any]:
         return original(*turned, **options)
 
     return call
+
+
+def reading(i: int, k: int) -> Callable[..., Any]:
+    """Return a function that calls a primitive with an argument in the place of another too."""
+
+    def call(original: Any, *arguments: Any, **options: Any) -> Any:
+        return original(*(arguments[k] if n == i else a for n, a in enumerate(arguments)), **options)
+
+    return call
+
+
+def in_bfloat16(y: Any, *_: Any, **__: Any) -> Any:
+    """Write a value in a narrower format."""
+    unfit(not hasattr(y, "shape"))
+    return arrays.in_bfloat16(y)
 
 
 def over(axis: int) -> Callable[..., Any]:
@@ -232,15 +259,18 @@ def not_added(original: Any, *arguments: Any, **options: Any) -> Any:
 NOT_ADDED = (("of x without what came other ways", alone), ("of x not added to what came other ways", not_added))
 
 
+def adds(total: Any, other: Any) -> bool:
+    """Tell whether there is something to add to."""
+    return total is not None
+
+
 def first_alone(original: Any, total: Any, other: Any) -> Any:
     """Lose the second term."""
-    unfit(total is None)
     return total * 1.0
 
 
 def second_alone(original: Any, total: Any, other: Any) -> Any:
     """Lose the first term."""
-    unfit(total is None)
     return other * 1.0
 
 

@@ -20,7 +20,7 @@ from npattn.oracle.steps import Recorded, looks_like_step, reader_of
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["UNFIT", "Runner", "TooFarError", "run_with"]
+__all__ = ["UNFIT", "Runner", "TooFarError", "forward_results", "run_with"]
 
 FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""

@@ -128,8 +128,12 @@ def fold(text: str, indent: str = "") -> list[str]:
 def describe(mistake: Mistake, step: str) -> str:
     """Name a mistake, and where it stands."""
     if not mistake.primitive:
-        return mistake.name
-    forms = {"forward": ", in forward alone", "carried": ", carried through backward"}
+        return f"{mistake.name}, in the output alone" if mistake.way == "output" else mistake.name
+    forms = {
+        "forward": ", in forward alone",
+        "carried": ", carried through backward",
+        "output": ", in the output alone",
+    }
     return f"{step} {mistake.primitive}: {mistake.name}{forms.get(mistake.way, '')}".strip()
 
 

@@ -68,6 +68,9 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
         yield f"not divided by {right}", lambda quotient: quotient.left
         yield "multiplied, not divided", with_operator(ast.Mult())
         yield "quotient inverted", exchanged_operands
+        if isinstance(node.right, ast.Call) and ast.unparse(node.right.func) == "len":
+            for words, operator in (("fewer", ast.Sub()), ("more", ast.Add())):
+                yield f"divided by one {words}", with_divisor(operator)
     elif isinstance(node.op, ast.MatMult):
         yield "exchanged", exchanged_operands
         if not is_transposed(node.left):
@@ -79,7 +82,7 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
 
 
 def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
-    """List wrong readings of a call: another reduction, another axis, left out, arguments exchanged."""
+    """List wrong readings of a call: another reduction, another axis or layout, left out, arguments exchanged."""
     function = node.func
     method = isinstance(function, ast.Attribute)
     name = function.attr if isinstance(function, ast.Attribute) else ""
@@ -94,6 +97,10 @@ def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
     of_numpy = isinstance(owner, ast.Name) and names.get(owner.id) is np
     if of_numpy and len(node.args) == 1 and name not in EXCHANGED:
         yield f"{name} left out", lambda call: call.args[0]
+    if method and not of_numpy and name == "reshape":
+        for i, (one, next_) in enumerate(zip(node.args, node.args[1:], strict=False)):
+            if i and not any(isinstance(a, ast.Starred) for a in node.args) and ast.dump(one) != ast.dump(next_):
+                yield f"axes {i} and {i + 1} exchanged in memory", with_axes_exchanged(i)
     if method and not of_numpy and name in TRANSPOSITIONS:
         yield "transposition left out", lambda call: call.func.value
     if len(node.args) > 1 and not (method and name in TRANSPOSITIONS):
@@ -128,6 +135,21 @@ def is_transposed(node: ast.expr) -> bool:
 
 def with_operator(operator: ast.operator) -> Callable[[Any], ast.expr]:
     return lambda node: ast.BinOp(node.left, operator, node.right)
+
+
+def with_divisor(operator: ast.operator) -> Callable[[Any], ast.expr]:
+    return lambda node: ast.BinOp(node.left, node.op, ast.BinOp(node.right, operator, ast.Constant(1)))
+
+
+def with_axes_exchanged(i: int) -> Callable[[Any], ast.expr]:
+    """Lay out an axis and the next one in the other order, and read them as if it were the right one."""
+
+    def make(call: Any) -> ast.expr:
+        sizes = [*call.args[:i], call.args[i + 1], call.args[i], *call.args[i + 2 :]]
+        laid = ast.Call(call.func, sizes, call.keywords)
+        return ast.Call(ast.Attribute(laid, "swapaxes", ast.Load()), [ast.Constant(i), ast.Constant(i + 1)], [])
+
+    return make
 
 
 def exchanged_operands(node: Any) -> ast.expr:
