@@ -12,6 +12,7 @@ from npattn.oracle.mistakes.families import (
     ONLY_IMAGE_0,
     ONLY_LAST_IMAGE,
     UNCLEARED,
+    of_last,
 )
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
 
@@ -256,11 +257,28 @@ def strided(*_, stride=1, **__):
     return max(both_axes(stride)) > 1
 
 
+def read_with_inputs_first(x, weight, *_, **__):
+    """Read the memory of kernels as (in, out)."""
+    taps = weight.reshape(weight.shape[1], weight.shape[0], *weight.shape[2:])
+    return taps.swapaxes(0, 1)
+
+
+def between_channels(x, weight, *_, groups=1, **__):
+    return groups == 1 and min(weight.shape[:2]) > 1
+
+
 def depthwise(x, weight, *_, groups=1, **__):
     return groups > 1 and len(weight) > 1
 
 
 ADDED = [
+    argument("conv2d", 1, "weight's memory read as (in, out)", read_with_inputs_first, between_channels),
+    *(upstream(name, (1,), "of the weights from the last image alone", *of_last(0)) for name in LAYERS),
+    *(
+        upstream(name, (1,), f"of the weights from the last of every {count} images alone", *of_last(count))
+        for name in LAYERS
+        for count in (2, 4, 8)
+    ),
     upstream("linear", (1, 2), "of the weights from the first half of the rows alone", of_first_rows, even_rows),
     value(
         "linear",

@@ -67,6 +67,11 @@ def softmax_over_channels(y, x):
     return e / e.sum(axis=1, keepdims=True)
 
 
+def slope_at_gate(g, dy, x):
+    a = logistic(logistic(x))
+    return dy * a * (1 - a)
+
+
 ADDED = [
     value("relu", "GELU", lambda y, x: gelu(x)),
     value("relu", "GELU by tanh", lambda y, x: gelu_by_tanh(x)),
@@ -87,6 +92,7 @@ ADDED = [
     argument("sigmoid", 0, "logits halved (temperature 2)", lambda x: x / 2),
     value("sigmoid", "sign of x turned", lambda y, x: logistic(-x)),
     gradient("sigmoid", 0, "y", lambda g, dy, x: dy * logistic(x)),
+    gradient("sigmoid", 0, "slope at the gate, as if it were the logit", slope_at_gate),
     value("sigmoid", "left out", lambda y, x: x * 1.0),
     value("sigmoid", "twice", lambda y, x: logistic(y)),
     value("hard_sigmoid", "logistic sigmoid", lambda y, x: logistic(x)),

@@ -91,6 +91,20 @@ TAILS, ROW_TAILS = tails(2), tails(1)
 """Of positions of maps, and on the last axis alone."""
 
 
+def of_last(count):
+    """Keep the last of every so many images, as of groups that lie among them, or of all: and when that is apart."""
+
+    def change(dy, *_, **__):
+        numbers = np.arange(len(dy))
+        kept = numbers == len(dy) - 1 if count == 0 else numbers % count == count - 1
+        return dy * kept.astype(dy.dtype).reshape((-1,) + (1,) * (dy.ndim - 1))
+
+    def when(x, *_, **__):
+        return len(x) > 1 if count == 0 else len(x) > count and len(x) % count == 0
+
+    return change, when
+
+
 def wrong_means(primitive, count):
     """Means over ``count(*arguments)`` numbers, divided by something else."""
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, longer, transpose, without_last, without_tail
-from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL
+from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import softmax
 
@@ -50,7 +50,63 @@ def fewer_keys(name, change, when):
     return value(NAME, name, lambda o, q, k, v, scale: gathered(q, change(k, 1), v, scale) @ q, when)
 
 
+def in_parts(i, name, change, when=several_keys):
+    """Make a gradient of that of the context: ``change(dcontext, do, q, k, v)``."""
+
+    def changed(g, do, q, k, v, scale):
+        return change(scale * (do @ transpose(q)), do, q, k, v)
+
+    return gradient(NAME, i, name, changed, when)
+
+
+def several_heads(q, *_):
+    return q.ndim == 4 and q.shape[1] > 1
+
+
+def several_images(q, *_):
+    return len(q) > 1
+
+
+def are_weights(q, k, *_):
+    """Whether keys add up to 1, as a softmax leaves them."""
+    return bool(np.allclose(k.sum(axis=-1), 1))
+
+
+def exponentials(s):
+    """Return what a softmax has not yet divided, but for the maximum."""
+    return s / s.max(axis=-1, keepdims=True)
+
+
+def context_misread(o, q, k, v, scale):
+    """Read the context, (values, keys), in memory as (keys, values)."""
+    g = gathered(q, k, v, scale)
+    return transpose(g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2])) @ q
+
+
+def context_of_image_0(o, q, k, v, scale):
+    g = gathered(q, k, v, scale)
+    return (g[:1] + 0 * g) @ q
+
+
+def of_last_context(g, do, q, k, v, scale):
+    return transpose(gathered(q, k, v, scale)[-1:]) @ do
+
+
+def tails():
+    """Leave keys out that are not in whole tiles, of several sizes."""
+    return [fewer_keys(family.name, lambda a, _, f=family: f.change(a), lambda q, k, *_, f=family: f.when(k)) for family in ROW_TAILS]
+
+
 ADDED = [
+    *tails(),
+    argument(NAME, 3, "scaled by 1/√d", lambda q, k, *_: k.shape[-2] ** -0.5, lambda *qkv: not scaled(*qkv)),
+    gradient(NAME, None, "scale missing in all gradients", lambda g, do, *qkv: tuple(d / qkv[3] for d in g), scaled),
+    value(NAME, "context's memory read as (keys, values)", context_misread, lambda q, k, v, _: min(k.shape[-2], v.shape[-2]) > 1),
+    value(NAME, "context of image 0 for all", context_of_image_0, several_images),
+    gradient(NAME, 0, "dq by the context of the last image", of_last_context, several_images),
+    in_parts(1, "dk by the first head's values", lambda dc, do, q, k, v: transpose(dc) @ v[:, :1], several_heads),
+    in_parts(2, "dv by the first head's keys", lambda dc, do, q, k, v: dc @ k[:, :1], several_heads),
+    in_parts(2, "dv by exponentials, not divided by their sum", lambda dc, do, q, k, v: dc @ exponentials(k), are_weights),
     argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),
     argument(NAME, 3, "divided by the number of keys", lambda q, k, v, scale: scale / k.shape[-1], several_keys),

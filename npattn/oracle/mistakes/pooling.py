@@ -200,6 +200,10 @@ def maximum_of(p, x, rest):
     return rest.max(axis=(2, 3))
 
 
+def by_channels(g, dp, x, axis):
+    return g * (x.shape[axis] / x.shape[1])
+
+
 def by_columns(g, dp, x):
     """Count the maximum's place by columns, and write its gradient where the count by rows is as much."""
     hit = np.zeros((*x.shape[:2], positions(x)), g.dtype)
@@ -235,6 +239,10 @@ ADDED = [
     *(value(name, "minimum for maximum", lambda p, x, *axis: x.min(**along(*axis)), several) for name in MAXIMA),
     *(gradient(name, 0, "that of a mean", as_average, several) for name in MAXIMA),
     *(gradient(name, 0, "shared among ties", shared, has_ties) for name in MAXIMA),
+    gradient(
+        *("average_pool", 0, "divided by the number of channels, whichever axis was pooled"),
+        *(by_channels, lambda x, axis: axis % x.ndim != 1 and x.shape[axis] != x.shape[1]),
+    ),
     *(gradient(name, 0, "divided by N", lambda g, dp, *pool: g / count(*pool), several) for name in MAXIMA),
     *(gradient(name, 0, "divided twice by N", lambda g, dp, *pool: g / count(*pool), several) for name in AVERAGES),
 ]

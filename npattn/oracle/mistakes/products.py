@@ -4,9 +4,12 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import (
+    TILE,
+    TILES,
     image_0_for_all,
     longer,
     several_images,
+    tail_of,
     transpose,
     without_last,
     without_tail,
@@ -67,7 +70,34 @@ def unweighted(g, dc, a, b):
     return dc @ transpose(np.ones_like(b))
 
 
+def exponentials(s, axis):
+    """Return what a softmax has not yet divided, but for the maximum."""
+    return s / s.max(axis=axis, keepdims=True)
+
+
+def are_weights(s, axis):
+    return s.shape[axis] > 1 and bool(np.allclose(s.sum(axis=axis), 1))
+
+
+def fewer_products(tile):
+    """Leave out of every sum the terms that are not in whole tiles: the change, and when there are any."""
+
+    def start(a):
+        return tail_of(a.shape[-1], tile)
+
+    return lambda c, a, b: a[..., : start(a)] @ b[..., : start(a), :], lambda a, b: start(a) is not None
+
+
 ADDED = [
+    *(value("matmul", f"last tile of {tile} of the terms ignored", *fewer_products(tile)) for tile in (TILE, *TILES)),
+    gradient(
+        *("matmul", 0, "of the left side by exponentials, not divided by their sum"),
+        *(lambda g, dc, a, b: dc @ transpose(exponentials(b, -2)), lambda a, b: are_weights(b, -2)),
+    ),
+    gradient(
+        *("matmul", 1, "of the right side by exponentials, not divided by their sum"),
+        *(lambda g, dc, a, b: transpose(exponentials(a, -1)) @ dc, lambda a, b: are_weights(a, -1)),
+    ),
     *(fewer_terms(family.name, lambda a, _, family=family: family.change(a), family.when) for family in ROW_TAILS),
     gradient("matmul", 0, "of the left side not multiplied by the right one", unweighted),
     gradient(

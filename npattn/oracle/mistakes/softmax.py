@@ -111,7 +111,81 @@ def has_tiles(tile):
     return lambda z, axis: axis in (-1, z.ndim - 1) and z.shape[-1] > tile
 
 
+def sum_along(step):
+    """Take the sum of a gradient along the axis beside the right one: the change, and when there is such an axis."""
+
+    def change(s, ds, axis):
+        return s * (ds - rowsum(s, ds, axis % s.ndim + step))
+
+    def when(z, axis):
+        other = axis % z.ndim + step
+        return 0 <= other < z.ndim and z.shape[other] > 1 and (axis, step) != (-1, -1)
+
+    return change, when
+
+
+def own_maxima(tile):
+    """Let every tile on the last axis take off its own maximum, and add up the sums as if it were one."""
+
+    def change(s, z, axis):
+        ends = [*range(0, z.shape[-1], tile), z.shape[-1]]
+        parts = [z[..., i:j] for i, j in zip(ends, ends[1:], strict=False)]
+        e = np.concatenate([np.exp(part - part.max(axis=-1, keepdims=True)) for part in parts], axis=-1)
+        return e / e.sum(axis=-1, keepdims=True)
+
+    return change
+
+
+def with_zeros_to(tile):
+    """Count zeros that fill up the axis to whole tiles: the change, and when there are any."""
+
+    def change(s, z, axis):
+        highest = z.max(axis=axis, keepdims=True)
+        e = np.exp(z - highest)
+        return e / (e.sum(axis=axis, keepdims=True) + -z.shape[axis] % tile * np.exp(-highest))
+
+    def when(z, axis):
+        missing = [-z.shape[axis] % size for size in (TILE, *TILES) if size == TILE or size < tile]
+        return z.shape[axis] % tile > 0 and (tile == TILE or -z.shape[axis] % tile not in missing)
+
+    return change, when
+
+
+def over_two_axes(s, z, axis):
+    """Let weights along two axes, as those of all heads, add up to 1."""
+    axes = (axis % z.ndim - 1, axis % z.ndim)
+    e = np.exp(z - z.max(axis=axes, keepdims=True))
+    return e / e.sum(axis=axes, keepdims=True)
+
+
+def has_axis_before(z, axis):
+    before = axis % z.ndim - 1
+    return before > 0 and min(z.shape[before], z.shape[axis]) > 1
+
+
+def over_other_axis(s, z, axis):
+    return softmax(z, 2 * z.ndim - 3 - axis % z.ndim)
+
+
+def over_last_axes(z, axis):
+    return z.ndim > 2 and axis % z.ndim >= z.ndim - 2 and min(z.shape[-2:]) > 1
+
+
 ADDED = [
+    *(
+        differentiated(f"sum over the {words} one", *sum_along(step))
+        for step, words in ((-1, "axis before the right"), (1, "axis behind the right"))
+    ),
+    *(
+        value("softmax", f"tiles of {tile} by their own maxima, not rescaled", own_maxima(tile), has_tiles(tile))
+        for tile in (TILE, *TILES)
+    ),
+    *(
+        value("softmax", f"zeros that fill up to a multiple of {tile} counted", *with_zeros_to(tile))
+        for tile in (TILE, *TILES)
+    ),
+    value("softmax", "over two axes together, as of all heads", over_two_axes, has_axis_before),
+    value("softmax", "over the other of the last two axes", over_other_axis, over_last_axes),
     *(
         value("softmax", name, lambda s, z, axis, tile=tile, how=how: by_tiles(z, tile, **how), has_tiles(tile))
         for name, tile, how in WITHIN_TILES

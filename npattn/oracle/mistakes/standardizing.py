@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import both, longer, several_channels
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0, ONLY_LAST_IMAGE
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
@@ -95,6 +96,10 @@ def added_to(primitive):
             value(primitive, f"padding to a multiple of {size} counted in mean and variance", *padding_counted(size))
             for size in (16, 32)
         ),
+        *(
+            value(primitive, f"last tile of {size} left out of mean and variance", *whole_tiles(size))
+            for size in (arrays.TILE, *arrays.TILES)
+        ),
         ONLY_LAST_IMAGE.in_upstream(primitive, 1, 2),
         argument(primitive, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
         argument(primitive, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),
@@ -123,6 +128,22 @@ def padding_counted(size):
         return several(x, weight, bias, groups) and length(x, groups) % size > 0
 
     return change, when
+
+
+def whole_tiles(size):
+    """Take mean and variance of whole tiles alone: the change, and when something is left over."""
+
+    def start(x, groups):
+        return arrays.tail_of((x if groups is None else blocks(x, groups)).shape[-1], size)
+
+    def change(result, x, weight, bias, groups=None, *, eps, **options):
+        rows, scale, shift, undo = parts(x, weight, bias, *([] if groups is None else [groups]), **options)
+        some = rows[..., : start(x, groups)]
+        centred = some - some.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        return undo((rows - some.mean(axis=-1, keepdims=True)) / np.sqrt(variance + eps) * scale + shift)
+
+    return change, lambda x, weight, bias, groups=None, **_: start(x, groups) is not None
 
 
 def without_mean(x, weight, bias, *groups, eps, **options):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from npattn import ops
+from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import gradient, instead, value
 
 __all__ = ["ADDED"]
@@ -44,6 +46,23 @@ def softmaxed(y, x, axis, eps):
     return e / e.sum(axis=axis, keepdims=True)
 
 
+def is_external(module, *_):
+    """Whether there is a softmax along one of the last two axes, and a division by the sum along the other."""
+    return getattr(module, "key", None) == "external"
+
+
+def axes_exchanged(*_):
+    """Normalise along the other one of the last two axes."""
+
+    def answer(primitive, arguments, options):
+        if primitive not in (ops.softmax, ops.sum_normalize):
+            return NotImplemented
+        axis = -1 if primitive is ops.sum_normalize else -2
+        return primitive.definition(arguments[0], axis=axis)[0]
+
+    return answer
+
+
 ADDED = [
     instead(NAME, "left out", left_out, several, way="both"),
     value(NAME, "over positions", over(lambda axis: -1), lambda x, axis, eps: axis not in (-1, x.ndim - 1)),
@@ -53,6 +72,9 @@ ADDED = [
     value(NAME, "divided by the number", lambda y, x, axis, eps: x / x.shape[axis], several),
     value(NAME, "softmax for quotient", softmaxed, several),
     value(NAME, "epsilon 1", lambda y, x, axis, eps: x / along(x, axis, 1.0)),
+    value(NAME, "epsilon 1e-2", lambda y, x, axis, eps: x / along(x, axis, 1e-2)),
+    gradient(NAME, 0, "divided twice by the sum", lambda g, dy, x, axis, eps: g / along(x, axis, eps), several),
+    *with_steps("softmax and division by the sum, each along the other's axis", axes_exchanged, is_external),
     gradient(NAME, 0, "sum constant", lambda g, dy, x, axis, eps: dy / along(x, axis, eps), several),
     gradient(NAME, 0, "not divided by the sum", lambda g, dy, x, axis, eps: g * along(x, axis, eps), several),
     gradient(
