@@ -327,6 +327,26 @@ def scaled_late(_, q, k, v, scale):
     return attention(q, k, v * scale, 1.0)
 
 
+def delta_not_divided(s, ds):
+    """Make δ of an output that is not yet divided by the sum of exponentials."""
+    return s * (ds - rowsum(s, ds) / s.max(axis=-1, keepdims=True))
+
+
+def padded_to(tile):
+    """Count keys that fill up the last tile, with logit 0: the weights, and when there are such keys."""
+
+    def weigh(z):
+        highest = z.max(axis=-1, keepdims=True)
+        e = np.exp(z - highest)
+        return e / (e.sum(axis=-1, keepdims=True) + -z.shape[-1] % tile * np.exp(-highest))
+
+    def when(q, k, *_):
+        n = k.shape[-1]
+        return n % tile > 0 and all(-n % tile != -n % size for size in (TILE, *arrays.TILES) if size < tile)
+
+    return weigh, when
+
+
 def of_alike_values(q, k, v, *_):
     return k.shape == v.shape
 
@@ -337,6 +357,12 @@ ADDED = [
         for tile in (TILE, *arrays.TILES)
         for name, weigh in not_rescaled(tile)
     ),
+    *(
+        form(f"padded keys counted, tiles of {tile}", *padded_to(tile))
+        for tile in arrays.TILES
+        for form in (weighed, weighed_once)
+    ),
+    differentiated("δ of the output before it is divided by the sum", delta_not_divided),
     weighed_once("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
     *(
         weighed(f"softmax {name}", lambda z, tile=tile, how=how: by_tiles(z, tile, **how), longer(-1, tile, 1))

@@ -27,6 +27,7 @@ from npattn.oracle.mistakes import (
     pooling,
     precision,
     products,
+    regrouping,
     relative,
     repeating,
     resizing,
@@ -62,7 +63,7 @@ for another."""
 ADDED_IN_ORDER = (
     *(*IN_ORDER, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
-    *(two_gates, covering, tiled_convolution),
+    *(two_gates, covering, tiled_convolution, regrouping),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.ops.criss_cross import columns, gather, is_itself, parts, products, rows, scatter
-from npattn.oracle.mistakes.arrays import both, longer, transpose
+from npattn.oracle.mistakes.arrays import both, in_bfloat16, longer, transpose
 from npattn.oracle.mistakes.attention import slopes
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake
@@ -91,6 +91,48 @@ def column_alone(z, q):
 def mask_of_zeros(z, q):
     """Set the logit that should not count to 0, not to -∞."""
     return softmax(np.where(is_itself(q), 0.0, z))
+
+
+def columns_unpermuted(z, q):
+    """Read the products within columns, made column by column, as if they lay row by row."""
+    width = q.shape[-1]
+    by_column = z[..., width:].swapaxes(-3, -2)
+    in_column = by_column.reshape(*z.shape[:-1], z.shape[-3])
+    laid = np.concatenate([z[..., :width], in_column], axis=-1)
+    return softmax(np.where(is_itself(q), -np.inf, laid))
+
+
+def own_maxima(z, q):
+    """Let row and column take off a maximum of their own, and add up their sums as if it were one."""
+    width = q.shape[-1]
+    hidden = np.where(is_itself(q), -np.inf, z)
+    parts = hidden[..., :width], hidden[..., width:]
+    e = np.concatenate([np.exp(part - part.max(axis=-1, keepdims=True)) for part in parts], axis=-1)
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def sums_apart(s, ds):
+    """Take the sum for a row over the row alone, that for a column over the column."""
+    width = s.shape[-2]
+    halves = ((s[..., at], ds[..., at]) for at in (slice(width), slice(width, None)))
+    return np.concatenate([slopes(*half) for half in halves], axis=-1)
+
+
+def met_by_values(name, change):
+    """Let values meet other weights, whose logits have the right gradient: ``change(s, z, q)``."""
+
+    def other(_, q, k, v):
+        z = products(q, k)
+        s = softmax(np.where(is_itself(q), -np.inf, z))
+        met = change(s, z, q)
+
+        def backward(do):
+            dz = slopes(s, products(do, v))
+            return gather(k, dz), scatter(q, dz), scatter(do, met)
+
+        return gather(v, met), backward
+
+    return instead(NAME, name, other, several_rows, way="both")
 
 
 def gathered_apart(v, s):
@@ -214,6 +256,11 @@ ADDED = [
     weighed("itself masked in row and column", not_itself),
     weighed("mask of 0, not -∞", mask_of_zeros),
     weighed("softmax of row and column apart", apart, several_rows),
+    weighed("columns' products read without a permutation", columns_unpermuted, wide),
+    weighed("row and column by their own maxima, not rescaled", own_maxima, several_rows),
+    differentiated("sums of row and column apart", sums_apart),
+    met_by_values("row and column by their own maxima, not rescaled", lambda s, z, q: own_maxima(z, q)),
+    met_by_values("weights in bfloat16 where they meet the values", lambda s, *_: in_bfloat16(s)),
     weighed("row alone", row_alone, several_rows),
     weighed("column alone", column_alone, longer(-1)),
     weighed("softmax left out", lambda z, q: np.where(is_itself(q), 0.0, z)),

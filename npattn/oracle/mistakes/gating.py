@@ -25,6 +25,7 @@ from npattn.oracle.mistakes.families import (
     ONLY_LAST_IMAGE,
     TAILS,
     TRANSPOSED,
+    of_last,
 )
 from npattn.oracle.mistakes.mistake import dropped, gradient, value
 
@@ -137,7 +138,26 @@ def channels_passed_on(block):
     return change, lambda x, a: x.ndim > 1 and start(x) is not None
 
 
+def of_first_channel(g, dy, x, a):
+    return (dy * x)[:, :1].reshape(g.shape)
+
+
+def one_of_several(x, a):
+    return a.ndim == x.ndim and a.shape == (len(x), 1, *x.shape[2:]) and x.shape[1] > 1
+
+
+def of_last_images(count):
+    """Keep what the last of every so many images send to a gate that all share, or the last of all."""
+    change, when = of_last(count)
+    return gradient(
+        *("gate", 1, f"of the last {f'of every {count} images' if count else 'image'} alone"),
+        *(lambda g, dy, x, a: ops.gate(x, a)[1](change(dy))[1], lambda x, a: when(x) and len(a) != len(x)),
+    )
+
+
 ADDED = [
+    gradient("gate", 1, "of the first channel alone", of_first_channel, one_of_several),
+    *map(of_last_images, (2, 4, 8)),
     TRANSPOSED.in_argument("gate", 0, "map with height and width exchanged"),
     gradient("gate", 1, "twice", lambda g, *_: 2 * g),
     value("gate", "added, not multiplied", lambda y, x, a: x + broadcast(a, x)),

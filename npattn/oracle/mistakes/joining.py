@@ -124,7 +124,30 @@ def several_alike(parts, axis):
     return len(parts) > 2 and len({part.shape for part in parts}) < len(parts)
 
 
+def heads_later(x, sizes, axis):
+    """Read the first part of all heads, then the second of all, where each head has its parts together."""
+    heads = x.shape[1]
+    rows = np.moveaxis(x, axis, 2)
+    rest = rows.shape[3:]
+    flat = rows.reshape(len(x), heads * rows.shape[2], *rest)
+    ends = np.cumsum([0, *(heads * size for size in sizes)])
+    parts = [
+        flat[:, i:j].reshape(len(x), heads, size, *rest) for i, j, size in zip(ends, ends[1:], sizes, strict=False)
+    ]
+    return np.moveaxis(np.concatenate(parts, axis=2), 2, axis)
+
+
+def within_heads(x, sizes, axis):
+    return axis > 1 and x.ndim > 4 and x.shape[1] > 1 and len(sizes) > 1
+
+
+def unequal_parts(arrays, axis):
+    return not equal_parts(arrays, axis) and len(arrays) > 1
+
+
 ADDED = [
+    argument("split", 0, "all heads' first parts before their second ones", heads_later, within_heads),
+    argument("concatenate", 0, "parts of several sizes in the wrong order", turned, unequal_parts),
     instead("channel_shuffle", "the wrong way round", dealt(lambda channels, groups: channels // groups), has_inverse),
     instead("channel_shuffle", "left out", dealt(lambda *_: 1), is_dealt),
     instead(

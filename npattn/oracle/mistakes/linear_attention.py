@@ -51,10 +51,11 @@ def fewer_keys(name, change, when):
 
 
 def in_parts(i, name, change, when=several_keys):
-    """Make a gradient of that of the context: ``change(dcontext, do, q, k, v)``."""
+    """Make a gradient of that of the context: ``change(dcontext, k, v)``."""
 
-    def changed(g, do, q, k, v, scale):
-        return change(scale * (do @ transpose(q)), do, q, k, v)
+    def changed(g, do, *qkv):
+        q, k, v, scale = qkv
+        return change(scale * (do @ transpose(q)), k, v)
 
     return gradient(NAME, i, name, changed, when)
 
@@ -88,25 +89,33 @@ def context_of_image_0(o, q, k, v, scale):
     return (g[:1] + 0 * g) @ q
 
 
-def of_last_context(g, do, q, k, v, scale):
-    return transpose(gathered(q, k, v, scale)[-1:]) @ do
+def of_last_context(g, do, *qkv):
+    return transpose(gathered(*qkv)[-1:]) @ do
 
 
 def tails():
     """Leave keys out that are not in whole tiles, of several sizes."""
-    return [fewer_keys(family.name, lambda a, _, f=family: f.change(a), lambda q, k, *_, f=family: f.when(k)) for family in ROW_TAILS]
+    return [
+        fewer_keys(family.name, lambda a, _, f=family: f.change(a), lambda q, k, *_, f=family: f.when(k))
+        for family in ROW_TAILS
+    ]
 
 
 ADDED = [
     *tails(),
     argument(NAME, 3, "scaled by 1/√d", lambda q, k, *_: k.shape[-2] ** -0.5, lambda *qkv: not scaled(*qkv)),
     gradient(NAME, None, "scale missing in all gradients", lambda g, do, *qkv: tuple(d / qkv[3] for d in g), scaled),
-    value(NAME, "context's memory read as (keys, values)", context_misread, lambda q, k, v, _: min(k.shape[-2], v.shape[-2]) > 1),
+    value(
+        NAME,
+        "context's memory read as (keys, values)",
+        context_misread,
+        lambda q, k, v, _: min(k.shape[-2], v.shape[-2]) > 1,
+    ),
     value(NAME, "context of image 0 for all", context_of_image_0, several_images),
     gradient(NAME, 0, "dq by the context of the last image", of_last_context, several_images),
-    in_parts(1, "dk by the first head's values", lambda dc, do, q, k, v: transpose(dc) @ v[:, :1], several_heads),
-    in_parts(2, "dv by the first head's keys", lambda dc, do, q, k, v: dc @ k[:, :1], several_heads),
-    in_parts(2, "dv by exponentials, not divided by their sum", lambda dc, do, q, k, v: dc @ exponentials(k), are_weights),
+    in_parts(1, "dk by the first head's values", lambda dc, k, v: transpose(dc) @ v[:, :1], several_heads),
+    in_parts(2, "dv by the first head's keys", lambda dc, k, v: dc @ k[:, :1], several_heads),
+    in_parts(2, "dv by exponentials, not divided by their sum", lambda dc, k, v: dc @ exponentials(k), are_weights),
     argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),
     argument(NAME, 3, "divided by the number of keys", lambda q, k, v, scale: scale / k.shape[-1], several_keys),

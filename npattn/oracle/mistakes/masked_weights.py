@@ -46,7 +46,7 @@ def unscaled_logs(highest, total, of_keys, z, scale):
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, heads=False,
+    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, heads=False, met=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
@@ -73,13 +73,14 @@ def whole(
         total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
     s = np.where(seen, e / total, 0) if late or not keep else e / total
-    o = v @ (s if turned else transpose(s if stale is None else s * stale(z, highest)))
+    w = s if met is None else met(s, highest, total)
+    o = v @ (s if turned else transpose(w if stale is None else s * stale(z, highest)))
     log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
     log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
 
     def backward(do, dl=0.0):
-        row = (do * o).sum(axis=-2) if delta else np.zeros_like(log_sum)
+        row = (do * (o if met is None else v @ transpose(s))).sum(axis=-2) if delta else np.zeros_like(log_sum)
         row = row.sum(axis=1, keepdims=True) if heads else row
         row = (row - through_l * dl)[..., None]
         dz = s * (transpose(do) @ v - row)
@@ -88,6 +89,6 @@ def whole(
         shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
         weights = None if sink is None else np.exp(sink[..., None] - shift)
         dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
-        return scale * (k @ transpose(dt)), scale * (q @ dt), do @ s, dbias, dsink
+        return scale * (k @ transpose(dt)), scale * (q @ dt), do @ w, dbias, dsink
 
     return (o, log_sum), backward

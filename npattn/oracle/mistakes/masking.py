@@ -5,10 +5,19 @@ import math
 
 import numpy as np
 
+from npattn import ops
 from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, longer
-from npattn.oracle.mistakes.attention import map_detached, padded_scale, running_maximum, scale_left_out, viewed
+from npattn.oracle.mistakes.attention import (
+    map_detached,
+    merged_interleaved,
+    padded_scale,
+    running_maximum,
+    scale_left_out,
+    viewed,
+)
+from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.masked_weights import (
     capped,
     capped_before_scale,
@@ -309,7 +318,69 @@ def counted(tile):
     return change, when
 
 
+def zeros_hidden(q, k, band, lengths, mask):
+    """Hide keys that are 0, as those are that stand in a margin of zeros."""
+    return pairs_seen(q, k, band, lengths, mask) & (k != 0).any(axis=-2)[..., None, :]
+
+
+def has_zeros(q, k, *_, **__):
+    zeros = (k == 0).all(axis=-2)
+    return bool(zeros.any() and not zeros.all())
+
+
+def zeros_counted(tile):
+    """Count keys that fill up the last tile, with logit 0, in weights, not in their gradients."""
+
+    def met(s, highest, total):
+        return s * (total / (total + -s.shape[-1] % tile * np.exp(-highest)))
+
+    return with_mistake(
+        f"zeros that fill up to a multiple of {tile} counted in the weights",
+        *(lambda q, k, *_, **__: k.shape[-1] % tile > 0, "both"),
+        met=met,
+    )
+
+
+def in_narrow(s, highest, total):
+    return arrays.in_bfloat16(s)
+
+
+def by_untransposed(g, dy, *qkv, **options):
+    """Multiply by the map where its transpose is meant."""
+    q, k, _, *others = qkv
+    eye = np.broadcast_to(np.eye(k.shape[-1], dtype=k.dtype), (*k.shape[:-2], k.shape[-1], k.shape[-1]))
+    (s, _), _ = ops.masked_attention(q, k, eye, *others, **options)
+    return dy @ s
+
+
+def of_windows(g, dy, q, *_, **__):
+    """Average over all that the bias serves: images, and what lies among them."""
+    return g / np.prod(q.shape[:-3], dtype=int)
+
+
 ADDED = [
+    with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
+    *map(zeros_counted, (TILE, *arrays.TILES)),
+    with_mistake("weights in bfloat16 where they meet the values", way="both", met=in_narrow),
+    gradient(NAME, 2, "dv by the map, not its transpose", by_untransposed, alike),
+    gradient(NAME, 3, "of the bias averaged over images and windows", of_windows, given("bias")),
+    argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
+    value(
+        NAME,
+        "heads brought together interleaved",
+        lambda pair, *_, **__: (merged_interleaved(pair[0]), pair[1]),
+        with_heads,
+    ),
+    *(
+        argument(
+            NAME,
+            2,
+            f"{f.name} of the values",
+            lambda q, k, v, *_, f=f, **__: f.change(v),
+            lambda q, k, *_, f=f, **__: f.when(k),
+        )
+        for f in (ROW_TAIL, *ROW_TAILS)
+    ),
     *map(not_rescaled, (TILE, *arrays.TILES)),
     with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
     *(argument(NAME, "sink", f"sink counted once a tile of {2**i} keys", *counted(2**i)) for i in range(1, 7)),

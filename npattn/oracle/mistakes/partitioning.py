@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from npattn import ops
 from npattn.oracle.mistakes.arrays import transpose
 from npattn.oracle.mistakes.families import LAST_TILE, ONLY_IMAGE_0
+from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
 
 __all__ = ["ADDED"]
@@ -125,7 +127,71 @@ def several_heads(table, size):
     return table.shape[-1] > 1
 
 
+def last_pair_alone(g, dg, table, size):
+    """Write to the table, not add: of pairs that are as far apart the last stays."""
+    (h, w), wrong = size, np.zeros_like(table).reshape(-1, table.shape[-1])
+    row, column = (a.ravel() for a in np.indices(size))
+    at = (row[:, None] - row + h - 1) * (2 * w - 1) + (column[:, None] - column + w - 1)
+    wrong[at.ravel()] = dg.reshape(len(dg), -1).T
+    return wrong.reshape(table.shape)
+
+
+def hiding(hidden):
+    """Hide other pairs of a window's positions: ``hidden(parts, shift, sizes, window)`` tells which.
+
+    ``parts(a)`` cuts numbers of a map's positions into windows, whose margin beyond the map has 0.
+    """
+
+    def make(*_):
+        known = {}
+
+        def answer(primitive, arguments, options):
+            if primitive is ops.cyclic_shift and "shift" not in known:
+                known["shift"] = arguments[1]
+            if primitive is ops.window_partition:
+                x, window = arguments
+                known["hidden"] = hidden(lambda a: cut(a, window), known["shift"], x.shape[2:], window)
+            if primitive is not ops.masked_attention or "hidden" not in known:
+                return NotImplemented
+            seen = known["hidden"](options["mask"])[:, None]
+            return primitive(*arguments, **options | {"mask": seen})[0]
+
+        return answer
+
+    return make
+
+
+def cut(a, window):
+    """Cut the numbers of a map into windows, (R, N)."""
+    return ops.window_partition.definition(a[None, None].astype(float), window)[0][0, 0]
+
+
+def beyond_hidden(parts, shift, sizes, window):
+    """Hide positions beyond the map from those in it."""
+    beyond = parts(np.ones(sizes)) == 0
+    unseen = beyond[:, None, :] & ~beyond[:, :, None]
+    return lambda mask: (1.0 if mask is None else mask[:, 0]) * ~unseen
+
+
+def by_own_size(parts, shift, sizes, window):
+    """Part the map where its own edge is, and what lies beyond from both."""
+    below, right = (np.arange(n) >= n - s for n, s in zip(sizes, shift, strict=True))
+    part = parts(1 + 2 * below[:, None] + right)
+    return lambda mask: (part[:, :, None] == part[:, None, :]).astype(float)
+
+
+def fills_up(module, params, inputs, upstream):
+    """Whether windows reach beyond the map."""
+    side = getattr(module, "window", 0)
+    sizes = next(iter(inputs.values())).shape[2:]
+    sides = side if isinstance(side, tuple) else (side, side)
+    return getattr(module, "key", None) == "window" and any(n % s for n, s in zip(sizes, sides, strict=True))
+
+
 ADDED = [
+    gradient(GATHER, 0, "of the last pair alone: written, not added", last_pair_alone, several),
+    *with_steps("positions beyond the map hidden from those in it", hiding(beyond_hidden), fills_up),
+    *with_steps("mask of windows by the map's own size, not the filled-up one", hiding(by_own_size), fills_up),
     argument(SHIFT, 1, "the other way round", the_other_way, moves_one_way),
     argument(SHIFT, 1, "not moved", lambda *_: (0, 0), moves),
     argument(SHIFT, 1, "rows and columns exchanged", lambda x, shift: shift[::-1], moves_askew),

@@ -73,6 +73,14 @@ def other_form(run, module, *given):
     return run(dataclasses.replace(module, form=form), *given)
 
 
+def behind_another(run, module, *given):
+    """Make the positions' gate of the map that the channels have gated, by the layers of the parallel form."""
+    gates = module.gates
+    kind = type("Behind", (type(module),), {"gates": property(lambda _: gates)})
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+    return run(kind(**fields | {"form": "sequential"}), *given)
+
+
 def halved(run, *given):
     return {name: value / 2 for name, value in run(*given).items()}
 
@@ -95,6 +103,7 @@ ADDED = [
     ),
     mistake("", "polarized: second softmax left out", "carried", softmax_of(), is_polarized),
     mistake("", "polarized: parallel for sequential, or the reverse", "carried", other_form, is_papers),
+    mistake("", "polarized: gates one behind the other, not side by side", "carried", behind_another, is_parallel),
     mistake("", "polarized: mean of the gated maps, not their sum", "carried", halved, is_parallel),
     mistake("", "polarized: gates multiplied, not added", "forward", gated(lambda x, a, b: x * a * b), is_parallel),
     mistake("", "polarized: channels gated alone", "forward", gated(lambda x, a, b: x * a), is_polarized),

@@ -100,7 +100,35 @@ def several_images(q, *_):
     return q.ndim > 3 and len(q) > 1
 
 
+def of_last(at):
+    """Keep what the last of heads, or of blocks, sends to the vectors."""
+
+    def other(original, q, *tables):
+        right, _ = original(q, *tables)
+        last = np.zeros_like(q)
+        last[at] = q[at]
+        return right, original(last, *tables)[1]
+
+    return other
+
+
+LAST_HEAD, LAST_BLOCK = np.s_[:, -1:], np.s_[..., -1:, -1:, :, :, :]
+
+
+def several_heads(q, *_):
+    return q.ndim > 3 and q.shape[1] > 1
+
+
+def several_blocks(q, *_):
+    return q.ndim > 5 and q.shape[-5] * q.shape[-4] > 1
+
+
 ADDED = [
+    *(
+        instead(NAME, f"{words}of the last {which} alone", of_last(at), when, way="backward", of=of)
+        for which, at, when in (("head", LAST_HEAD, several_heads), ("block", LAST_BLOCK, several_blocks))
+        for words, of in (("", (1, 2)), ("of rows: ", (1,)), ("of columns: ", (2,)))
+    ),
     instead(NAME, "offsets with their sign turned", with_tables(lambda h, w: (h[::-1], w[::-1])), several_keys),
     instead(NAME, "offsets one too large", with_tables(rolled(-1)), several_keys),
     instead(NAME, "offsets one too small", with_tables(rolled(1)), several_keys),

@@ -23,8 +23,8 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
     """List the mistakes that can be made with any primitive.
 
     A step left out, its sign, two arguments swapped, one transposed, a sum for a mean and the reverse, another axis,
-    each carried through backward; a value in bfloat16; gradients lost, negated, transposed, of another size, not added to those that came
-    other ways.
+    each carried through backward; a value in bfloat16; gradients lost, negated, transposed, of another size, made with
+    another argument, not added to those that came other ways.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
 """Mistakes in softmax, and of what else adds up exponentials."""
 
+import itertools
 import math
 
 import numpy as np
@@ -129,7 +130,7 @@ def own_maxima(tile):
 
     def change(s, z, axis):
         ends = [*range(0, z.shape[-1], tile), z.shape[-1]]
-        parts = [z[..., i:j] for i, j in zip(ends, ends[1:], strict=False)]
+        parts = [z[..., i:j] for i, j in itertools.pairwise(ends)]
         e = np.concatenate([np.exp(part - part.max(axis=-1, keepdims=True)) for part in parts], axis=-1)
         return e / e.sum(axis=-1, keepdims=True)
 

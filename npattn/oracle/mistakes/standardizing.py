@@ -97,8 +97,9 @@ def added_to(primitive):
             for size in (16, 32)
         ),
         *(
-            value(primitive, f"last tile of {size} left out of mean and variance", *whole_tiles(size))
+            form(primitive, f"last tile of {size} left out of mean and variance", *whole_tiles(size))
             for size in (arrays.TILE, *arrays.TILES)
+            for form in (value, read_by_weight)
         ),
         ONLY_LAST_IMAGE.in_upstream(primitive, 1, 2),
         argument(primitive, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
@@ -128,6 +129,23 @@ def padding_counted(size):
         return several(x, weight, bias, groups) and length(x, groups) % size > 0
 
     return change, when
+
+
+def read_by_weight(primitive, name, change, when):
+    """Normalise otherwise, and make the gradient of the weight of what is there; that of x is right."""
+
+    def other(norm, x, weight, bias, *groups, **options):
+        right, backward = norm(x, weight, bias, *groups, **options)
+        n = change(right, x, np.ones_like(weight), np.zeros_like(bias), *groups, **options)
+
+        def wrong(dy):
+            dx, dweight, dbias = backward(dy)
+            axes = tuple(i for i in range(x.ndim) if i != (1 if groups else x.ndim - 1))
+            return dx, (dy * n).sum(axis=axes).reshape(dweight.shape), dbias
+
+        return change(right, x, weight, bias, *groups, **options), wrong
+
+    return instead(primitive, name, other, when, way="both")
 
 
 def whole_tiles(size):

@@ -10,7 +10,7 @@ from npattn.oracle.mistakes.softmax import softmax
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
-AVERAGE, OVERLAP, PAD = "window_average", "overlap_average", "pad"
+AVERAGE, OVERLAP, PAD, UNFOLD = "window_average", "overlap_average", "pad", "unfold_windows"
 
 
 def area(x, window, stride):
@@ -154,7 +154,29 @@ def votes(z, *_):
     return softmax(z, 1)
 
 
+def inner(dwindows, x, window, stride):
+    """Keep of every window what lies in the middle, as much as windows are apart."""
+    margin = (window - stride) // 2
+    kept = np.zeros(window, dwindows.dtype)
+    kept[margin : margin + stride] = 1
+    return dwindows * kept[:, None] * kept
+
+
+def has_margins(x, window, stride):
+    return window > stride and min(x.shape[2:]) >= window
+
+
+def without_last_lines(windows, x, window, stride):
+    """Do not read a window's last row and column."""
+    kept = (np.arange(window) < window - 1).astype(windows.dtype)
+    return windows * kept[:, None] * kept
+
+
 ADDED = [
+    upstream(UNFOLD, None, "of the middle of windows alone, not of what overlaps", inner, has_margins),
+    value(
+        UNFOLD, "last row and column not read", without_last_lines, lambda x, window, _: 1 < window <= min(x.shape[2:])
+    ),
     value(PAD, "the edge's numbers for zeros", padded("edge"), with_margin),
     value(PAD, "wrapped round for zeros", padded("wrap"), with_margin),
     value(PAD, "all zeros behind the map", at_one_end, with_margin),
