@@ -68,7 +68,8 @@ def rules_of_lines(module: Module) -> list[Mistake]:
                 if layers and (words, make) in others:
                     mistakes.append(of_parameters(name, compiled, layers))
         for words, make in [] if inner else readings_in_backward(statement, seen):
-            replaced = functools.partial(replaced_node, definition, numbers[id(statement.value)], make)
+            call: Any = getattr(statement, "value", None)
+            replaced = functools.partial(replaced_node, definition, numbers[id(call)], make)
             compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
             mistakes += in_pass(f"{tag} gradient: {words}", compiled, backward=True)
         seen += [] if inner else assigned(statement)

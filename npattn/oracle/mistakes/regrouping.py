@@ -1,7 +1,5 @@
 """Mistakes in who belongs to which group, half or head, throughout a pass, and in turning a map by its memory."""
 
-import numpy as np
-
 from npattn import ops
 from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import mistake

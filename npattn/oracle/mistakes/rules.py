@@ -62,15 +62,10 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
         for words, change in GRADIENTS
     ]
     backward += [mistake(name, words, "backward", change) for words, change in NOT_ADDED]
-    triples = () if several else itertools.product(range(len(names[:3])), repeat=3)
-    backward += [
-        instead(
-            *(name, f"of {names[j]} made with {names[k]} in the place of {names[i]}", reading(i, k), alike(i, k)),
-            **{"way": "backward", "of": (j,)},
-        )
-        for i, k, j in triples
-        if i != k
-    ]
+    triples = () if several else itertools.permutations(range(len(names[:3])), 2)
+    for (i, k), j in itertools.product(triples, range(len(names[:3]))):
+        words = f"of {names[j]} made with {names[k]} in the place of {names[i]}"
+        backward.append(instead(name, words, reading(i, k), alike(i, k), way="backward", of=(j,)))
     backward.append(value(name, "in bfloat16", in_bfloat16))
     return [carried(one) for one in forward] + backward
 
