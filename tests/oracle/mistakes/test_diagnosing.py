@@ -12,6 +12,7 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import EVERY, planted
 from tests.benchmarks import kernels
+from tests.oracle.mistakes.searching import diagnosed
 from tests.own_systems import CausalHead
 
 
@@ -53,7 +54,7 @@ KNOWN = [
 @pytest.mark.parametrize(("key", "name", "way", "site", "step"), KNOWN)
 def test_a_mistake_is_named_with_its_step(key, name, way, site, step):
     case = case_of(key)
-    found = case.diagnose(results_with(case, (find(name, way), site)))
+    found = diagnosed(case, results_with(case, (find(name, way), site)))
     assert (str(found[0].mistakes[0]), found[0].steps) == (name, (step,))
     assert found.sure
     assert name.partition(": ")[2] in " ".join(str(found).split())
@@ -61,21 +62,21 @@ def test_a_mistake_is_named_with_its_step(key, name, way, site, step):
 
 def test_a_kernel_without_a_mistake_has_no_suspects():
     case = case_of("eca")
-    found = case.diagnose(case.expected)
+    found = diagnosed(case, case.expected)
     assert found.right
     assert list(found) == []
 
 
 def test_a_gradient_that_never_came_is_one_of_zeros():
     case = case_of("eca")
-    found = case.diagnose(case.expected | {"conv.weight.grad": None})
+    found = diagnosed(case, case.expected | {"conv.weight.grad": None})
     assert any("lost" in one.name or "forgotten" in one.name for one in found)
 
 
 def test_none_is_named_where_none_fits_but_the_nearest():
     case = case_of("eca")
     noise = np.random.RandomState(0).standard_normal(case.expected["x.grad"].shape)
-    found = case.diagnose(case.expected | {"x.grad": noise})
+    found = diagnosed(case, case.expected | {"x.grad": noise})
     assert list(found) == []
     assert not found.sure
     assert "no known mistake" in str(found)
@@ -84,7 +85,7 @@ def test_none_is_named_where_none_fits_but_the_nearest():
 def test_mistakes_that_the_results_do_not_tell_apart_are_all_named_and_what_would_is_said():
     case = case_of("eca")
     both = [find("conv1d: flipped kernel", way) for way in ("forward", "carried")]
-    found = case.diagnose({"output": results_with(case, (both[0], 0))["output"]})
+    found = diagnosed(case, {"output": results_with(case, (both[0], 0))["output"]})
     assert found.alike >= 2
     assert {one.way for suspect in found for one in suspect.mistakes} >= {"forward", "carried"}
     assert "x.grad" in str(found)
@@ -110,7 +111,7 @@ def test_arithmetic_in_a_narrower_format_is_told_from_mistakes_of_mathematics(na
         case.module,
         Given(case.params, case.inputs, case.upstream),
     )
-    found = case.diagnose(results)
+    found = diagnosed(case, results)
     assert {mistake.way for one in found for mistake in one.mistakes} == {"precision"}
     assert any(name in one.name for one in found)
 
@@ -139,7 +140,7 @@ def test_a_step_is_left_out_by_rule_in_a_system_that_nobody_has_seen():
 
     case = golden(Own(channels=4), batch=2, height=3, width=4, dtype="float32", certify=False)
     wrong = ops.gate(case.inputs["x"], ops.global_average_pool(case.inputs["x"])[0])[0]
-    found = case.diagnose({"output": wrong})
+    found = diagnosed(case, {"output": wrong})
     assert any(one.name.startswith("softmax: step left out") or "step left out" in one.name for one in found)
 
 
@@ -186,7 +187,7 @@ def test_a_system_that_mistakes_break_keeps_its_report(monkeypatch):
 
 def test_a_mistake_in_every_call_is_named_as_one():
     case = case_of("pam")
-    found = case.diagnose(results_with(case, (find("conv2d: lost bias", "carried"), EVERY)))
+    found = diagnosed(case, results_with(case, (find("conv2d: lost bias", "carried"), EVERY)))
     assert found[0].steps == ("every (1), (2), (3)",)
     assert found.sure
 
@@ -195,7 +196,7 @@ def test_a_mistake_that_makes_errors_larger_is_found():
     """Sums over 35 positions in place of means: a step between has errors 35 times as large."""
     case = case_of("flexible")
     sums = find("global_average_pool: sum for mean", "forward")
-    found = case.diagnose(results_with(case, (sums, 0)))
+    found = diagnosed(case, results_with(case, (sums, 0)))
     assert str(found[0].mistakes[0]) == str(sums)
 
 
@@ -205,11 +206,11 @@ def test_steps_that_are_given_tell_mistakes_apart():
     z = case.steps()["(2) z"].expected
     results = results_with(case, (flipped, 0))
     given = {"output": results["output"], "x.grad": results["x.grad"]}
-    assert "flipped kernel" in case.diagnose(given)[0].name
-    found = case.diagnose(given | {"(2) z": z})
+    assert "flipped kernel" in diagnosed(case, given)[0].name
+    found = diagnosed(case, given | {"(2) z": z})
     assert not any("flipped kernel" in one.name for one in found)
     wrong = ops.conv1d(case.steps()["(1) p"].expected, case.params["conv.weight"][..., ::-1].astype(float))[0]
-    found = case.diagnose(given | {"(2) z": wrong})
+    found = diagnosed(case, given | {"(2) z": wrong})
     assert "flipped kernel" in found[0].name
     assert "(2) z" in found[0].results
 
@@ -217,14 +218,14 @@ def test_steps_that_are_given_tell_mistakes_apart():
 def test_a_mistake_that_makes_results_huge_does_not_explain_others():
     """Affinities multiplied by their total, not divided by it: errors grow so much that anything would fit."""
     case = case_of("pcm", "bfloat16")
-    found = case.diagnose(case.expected | {"maps.grad": 0 * case.expected["maps.grad"]})
+    found = diagnosed(case, case.expected | {"maps.grad": 0 * case.expected["maps.grad"]})
     assert not any("multiplied, not divided" in one.name for one in found)
     assert "of v lost" in found[0].name
 
 
 def test_a_factor_is_not_taken_for_arithmetic_in_a_narrow_format():
     case = case_of("se")
-    found = case.diagnose({name: 1.003 * a for name, a in case.expected.items() if name not in case.maps})
+    found = diagnosed(case, {name: 1.003 * a for name, a in case.expected.items() if name not in case.maps})
     assert not any(mistake.way == "precision" for one in found for mistake in one.mistakes)
 
 
@@ -245,6 +246,20 @@ def test_a_mistake_that_does_not_fit_a_systems_lines_is_passed_over():
 
 def test_a_step_is_named_that_would_tell_mistakes_apart():
     case = case_of("hard")
-    found = case.diagnose({name: np.zeros_like(a) for name, a in case.expected.items() if name == "score.weight.grad"})
+    name = "score.weight.grad"
+    found = diagnosed(case, {name: np.zeros_like(case.expected[name])})
     assert found.alike > 1
     assert "would tell them apart" in str(found)
+
+
+def test_what_is_wrong_in_the_output_alone_is_named_so():
+    """Backward has read nothing of the mistake: all gradients are those of the right pass."""
+    case = case_of("sk")
+    wrong = results_with(case, (find("split: parts in the wrong order", "carried"), 0))
+    right = {name: a for name, a in case.expected.items() if name not in case.maps}
+    found = diagnosed(case, right | {"output": wrong["output"]})
+    assert found[0].name == "(1) split: parts in the wrong order, in the output alone"
+    assert found[0].mistakes[0].way == "output"
+    assert found.sure
+    carried = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
+    assert not any(mistake.way == "output" for one in carried for mistake in one.mistakes)

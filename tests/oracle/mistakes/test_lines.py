@@ -1,3 +1,4 @@
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,9 +7,11 @@ import pytest
 import npattn
 from npattn import Module, Pass, ops
 from npattn.fields import integer
-from npattn.oracle import golden
+from npattn.oracle import generic_values, golden
+from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.parameters import ones
+from tests.oracle.mistakes.searching import diagnosed
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def test_a_line_read_wrongly_is_named_with_its_tag(case, words):
     tag, wrong = WRONG[words]
     x, w = (np.array(a, np.float64) for a in (case.inputs["x"], case.params["weight"]))
     y = wrong(x, w, lambda z: ops.softmax(z)[0], x - x.mean(-1, keepdims=True))
-    found = case.diagnose({"output": y})
+    found = diagnosed(case, {"output": y})
     names = [one.name for one in found.suspects[: found.alike]]
     assert any(name.startswith(tag) and words in name for name in names), names
 
@@ -81,7 +84,7 @@ def test_a_line_read_wrongly_is_named_with_its_tag(case, words):
 def test_a_term_of_a_gradient_that_is_not_added_is_named(case):
     x = np.array(case.inputs["x"], np.float64)
     dx = case.expected["x.grad"] - dx_of_mean(case, x)
-    found = case.diagnose({"output": case.expected["output"], "x.grad": dx})
+    found = diagnosed(case, {"output": case.expected["output"], "x.grad": dx})
     assert found[0].name.startswith("(1') dc.mean(axis=-1, keepdims=True) not taken off")
     assert found.sure
 
@@ -126,3 +129,20 @@ def test_a_line_may_read_another_tensor():
     found = {one.name for one in rules_of_lines(module)}
     assert any("q read, not x: `layers.conv(q, params, 'key_conv')`" in name for name in found)
     assert not any("positions read" in name for name in found)
+
+
+def test_backward_alone_may_read_another_tensor_than_was_saved():
+    module = npattn.CATALOGUE["external"].example()
+    params, inputs = generic_values(module, batch=2, height=3, width=4)
+    dy = np.random.RandomState(0).standard_normal(inputs["x"].shape)
+    given = params, inputs, {"output": dy}
+    one = next(m for m in rules_of_lines(module) if m.name == "(9) gradient: backward, where n read, not t")
+    right, wrong = (way(module, *given) for way in (run, functools.partial(one.apply, run)))
+    n = next(step.value for step in npattn.trace(module, params, inputs["x"]).steps if step.name == "n")
+    assert np.array_equal(wrong["output"], right["output"])
+    assert np.allclose(wrong["conv2.1.bias.grad"], (dy * (n > 0)).sum(axis=(0, 2, 3)), rtol=1e-12)
+    assert not np.allclose(wrong["conv2.1.bias.grad"], right["conv2.1.bias.grad"])
+
+
+def run(module, *given):
+    return named_results(module, Given(*given))

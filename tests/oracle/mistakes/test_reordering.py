@@ -40,6 +40,33 @@ def test_a_step_in_a_branch_of_its_own_is_exchanged_with_one_behind_it():
     assert np.allclose(wrong["output"], (x + term) * gates, rtol=1e-12)
 
 
+def test_the_second_of_two_steps_may_come_first_on_any_of_its_inputs():
+    module = npattn.CATALOGUE["external"].example()
+    params, inputs = generic_values(module, batch=2, height=3, width=4)
+    x = inputs["x"]
+    one = next(m for m in rules_of_lines(module) if m.name == "(8) and (9) in the other order: (9) of n alone")
+    wrong = one.apply(run, module, params, inputs, {"output": x})
+    n = steps_of(module, params, x)["n"]
+    assert np.allclose(wrong["output"], x + np.maximum(n, 0), rtol=1e-12)
+
+
+def test_results_of_two_steps_may_stand_in_each_others_place():
+    module = npattn.CATALOGUE["ema"].example()
+    params, inputs = generic_values(module, batch=2, height=3, width=4)
+    x = inputs["x"]
+    ways = [one for one in rules_of_lines(module) if one.name == "(14) w_m and w_n in each other's place"]
+    wrong = next(one for one in ways if one.way == "carried").apply(run, module, params, inputs, {"output": x})
+    known = steps_of(module, params, x)
+    m, n = (known[name].reshape(*known[name].shape[:2], 12) for name in ("m", "n"))
+    u = known["w_m"][:, None] @ m + known["w_n"][:, None] @ n
+    gates = (1 / (1 + np.exp(-u))).reshape(len(m), 1, 3, 4)
+    assert np.allclose(wrong["output"], (x.reshape(len(m), -1, 3, 4) * gates).reshape(x.shape), rtol=1e-12)
+
+
+def steps_of(module, params, x):
+    return {step.name: step.value for step in npattn.trace(module, params, x).steps}
+
+
 def test_steps_that_no_other_reads_are_left_where_they_are():
     names = [one.name for one in rules_of_lines(npattn.SqueezeExcitation(channels=4, reduction=2))]
     orders = {name for name in names if name.endswith("in the other order")}

@@ -7,6 +7,7 @@ from npattn.oracle import golden
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.settings import rules_of_settings
 from tests.benchmarks import kernels
+from tests.oracle.mistakes.searching import diagnosed
 
 
 def run(module, *given):
@@ -65,5 +66,5 @@ def test_a_pass_that_is_not_in_training_leaves_the_running_statistics_as_they_ar
     params, *others = kernels.given(case)
     wrong = named(case.module)["training=False for True"].apply(run, case.module, params, *others)
     assert np.array_equal(wrong["bn1.running_var"], params["bn1.running_var"])
-    found = case.diagnose({name: a for name, a in wrong.items() if name not in case.maps})
+    found = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
     assert "running statistics in training" in found[0].name or "training=False" in found[0].name
