@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.mistakes.arrays import HALF, SINGLE, TILE, TILES, on_map, overflowing, without_last
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, TILE, TILES, on_map, overflowing, tail_of, without_last
 from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -137,6 +137,19 @@ def own_maxima(tile):
     return change
 
 
+def sum_of_whole_tiles(tile):
+    """Leave out of the sum what is not in whole tiles: the change, and when something is left over."""
+
+    def start(z, axis):
+        return tail_of(z.shape[axis], tile) if axis in (-1, z.ndim - 1) else None
+
+    def change(s, z, axis):
+        e = np.exp(z - z.max(axis=-1, keepdims=True))
+        return e / e[..., : start(z, axis)].sum(axis=-1, keepdims=True)
+
+    return change, lambda z, axis: start(z, axis) is not None
+
+
 def with_zeros_to(tile):
     """Count zeros that fill up the axis to whole tiles: the change, and when there are any."""
 
@@ -183,6 +196,10 @@ ADDED = [
     ),
     *(
         value("softmax", f"zeros that fill up to a multiple of {tile} counted", *with_zeros_to(tile))
+        for tile in (TILE, *TILES)
+    ),
+    *(
+        value("softmax", f"last tile of {tile} left out of the sum", *sum_of_whole_tiles(tile))
         for tile in (TILE, *TILES)
     ),
     value("softmax", "over two axes together, as of all heads", over_two_axes, has_axis_before),

@@ -35,7 +35,7 @@ from tests.benchmarks.foreign import (
 from tests.benchmarks.foreign.kinds import KINDS as OF_FIRST
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
-KINDS = OF_FIRST | fresh.KINDS
+KINDS = OF_FIRST | fresh.KINDS | recent.KINDS
 """Of both sets."""
 
 FORMS = {

@@ -17,6 +17,7 @@ from tests.benchmarks.foreign import (
     recent_spatial,
     recent_windows,
 )
+from tests.benchmarks.foreign.recent_kinds import KINDS
 
 PARTS = (
     *(recent_channel, recent_gates, recent_cross, recent_lambda, recent_halo, recent_relative, recent_windows),
@@ -45,3 +46,5 @@ FORMS = {
 
 MISTAKES = [one for one in pieces.MISTAKES if one[2].__module__ in {part.__name__ for part in PARTS}]
 """This set alone."""
+
+__all__ = ["FORMS", "KINDS", "MISTAKES"]
