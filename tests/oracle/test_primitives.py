@@ -74,7 +74,7 @@ def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
         assert shapes == [tuple(s) for s in module.output_shapes(batch, height, width).values()]
 
 
-@pytest.mark.parametrize(("key", "dtype"), zip(PRIMITIVE_SYSTEMS, itertools.cycle(["float32", "bfloat16"])))
+@pytest.mark.parametrize(("key", "dtype"), list(zip(PRIMITIVE_SYSTEMS, itertools.cycle(["float32", "bfloat16"]))))
 def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
     recipes = [recipe for recipe in cases(key, [dtype]) if "x1x" not in recipe.id and recipe.batch][-4:]
     refused = 0
