@@ -31,18 +31,22 @@ KINDS = {
     "split_mixes_whole_tiles": ("gate: last tile ignored", "pass: last tile ignored"),
     "split_forward_without_the_last_bias": "conv2d: lost bias",
     "split_descriptor_held_in_bfloat16": "global_average_pool: in bfloat16",
-    "split_descriptor_gradient_counted_per_split": ("by rule: gradient: of x twice", "by rule: gradient: of x twice"),
+    "split_descriptor_gradient_counted_per_split": "by rule: gradient: of x twice",
     "criss_cross_counts_itself_twice": "criss_cross_attention: itself counted twice: column not masked",
     "criss_cross_softmaxes_of_rows_and_columns_apart": "criss_cross_attention: softmax of row and column apart",
     "criss_cross_applied_once": "pass: recurrence: applied once less",
     "criss_cross_columns_read_without_a_permute": "criss_cross_attention: columns' products read without a permutation",
-    "criss_cross_parameters_learn_from_the_last_time": "pass: gradient: recurrence: parameters' gradients of the last time alone",
+    "criss_cross_parameters_learn_from_the_last_time": (
+        "pass: gradient: recurrence: parameters' gradients of the last time alone"
+    ),
     "criss_cross_keys_learn_from_rows_alone": "criss_cross_attention: gradient: column's part lost in dk",
     "criss_cross_softmax_sums_row_and_column_apart": "criss_cross_attention: gradient: sums of row and column apart",
     "criss_cross_gradient_without_gamma": "gate: gradient: gate forgotten in dx",
     "criss_cross_forward_scales_products": "criss_cross_attention: scaled by 1/√d",
     "criss_cross_forward_never_sees_itself": "criss_cross_attention: itself masked in row and column",
-    "criss_cross_rows_and_columns_not_rescaled": "criss_cross_attention: row and column by their own maxima, not rescaled",
+    "criss_cross_rows_and_columns_not_rescaled": (
+        "criss_cross_attention: row and column by their own maxima, not rescaled"
+    ),
     "criss_cross_weights_in_bfloat16": "criss_cross_attention: weights in bfloat16 where they meet the values",
     "polarized_gates_one_behind_the_other": "pass: polarized: gates one behind the other, not side by side",
     "polarized_softmax_over_the_single_channel": "softmax: over the wrong axis",
@@ -103,7 +107,9 @@ KINDS = {
     "halo_offsets_reversed": "relative_logits: offsets with their sign turned",
     "halo_keys_of_all_heads_first": "split: all heads' first parts before their second ones",
     "halo_offsets_counted_from_the_surroundings": "relative_logits: offsets one too small",
-    "halo_gradient_stays_in_the_block": "unfold_windows: gradient: of the middle of windows alone, not of what overlaps",
+    "halo_gradient_stays_in_the_block": (
+        "unfold_windows: gradient: of the middle of windows alone, not of what overlaps"
+    ),
     "halo_gradients_of_products_unscaled": "masked_attention: gradient: scale missing in dk",
     "halo_distances_learn_from_the_last_block": "relative_logits: gradient: of the last block alone",
     "halo_softmax_gradient_without_its_sum": "masked_attention: gradient: δ left out",
@@ -115,14 +121,18 @@ KINDS = {
     "lambda_kernel_transposed": "conv2d: transposed kernel",
     "lambda_heads_side_by_side": "apply_lambdas: channels before heads",
     "lambda_values_without_their_norm": "batch_norm: left out",
-    "lambda_position_maps_learn_from_the_last_head": "pass: gradient: of the lambdas of positions: of the last head alone",
+    "lambda_position_maps_learn_from_the_last_head": (
+        "pass: gradient: of the lambdas of positions: of the last head alone"
+    ),
     "lambda_values_learn_by_content_alone": (
         "conv2d: gradient: dx dropped",
         "by rule: gradient: of other steps not added",
     ),
     "lambda_softmax_gradient_without_its_sum": "softmax: gradient: sum left out",
     "lambda_content_gradient_averaged": "shift: gradient: mean for sum",
-    "lambda_values_learn_by_unnormalised_keys": "matmul: gradient: of the left side by exponentials, not divided by their sum",
+    "lambda_values_learn_by_unnormalised_keys": (
+        "matmul: gradient: of the left side by exponentials, not divided by their sum"
+    ),
     "lambda_forward_without_the_convolutions_bias": "conv2d: lost bias",
     "lambda_forward_scales_queries": "apply_lambdas: queries scaled by 1/√K",
     "lambda_gathers_whole_tiles": (
@@ -160,7 +170,9 @@ KINDS = {
     "non_local_averages_windows": "max_pool: mean for maximum",
     "non_local_products_gradient_undivided": "linear_attention: gradient: scale missing in all gradients",
     "non_local_key_gradient_unscaled": "dot_product_attention: gradient: scale missing in dk",
-    "non_local_delta_of_unnormalised_rows": "dot_product_attention: gradient: δ of the output before it is divided by the sum",
+    "non_local_delta_of_unnormalised_rows": (
+        "dot_product_attention: gradient: δ of the output before it is divided by the sum"
+    ),
     "non_local_gradient_without_the_residual": (
         "add: gradient: residual detached",
         "by rule: gradient: of other steps not added",
@@ -177,7 +189,9 @@ KINDS = {
     "double_gathering_gradient_without_its_sum": "softmax: gradient: sum left out",
     "double_distribution_gradient_sums_over_positions": "softmax: gradient: sum over the axis behind the right one",
     "double_bias_gradients_averaged": None,
-    "double_reconstruction_weights_learn_from_the_last_image": "conv2d: gradient: of the weights from the last image alone",
+    "double_reconstruction_weights_learn_from_the_last_image": (
+        "conv2d: gradient: of the weights from the last image alone"
+    ),
     "double_gathers_in_tiles_without_rescaling": "softmax: tiles of 8 by their own maxima, not rescaled",
     "double_forward_without_a_bias": ("conv2d: lost bias", "conv2d: lost bias"),
     "double_descriptors_added_up_in_bfloat16": None,
@@ -186,7 +200,9 @@ KINDS = {
     "linear_heads_interleaved": "pass: heads interleaved among the channels",
     "linear_scales_as_softmax_attention_does": "linear_attention: scaled by 1/√d",
     "linear_keys_learn_from_the_first_heads_values": "linear_attention: gradient: dk by the first head's values",
-    "linear_values_learn_by_unnormalised_keys": "linear_attention: gradient: dv by exponentials, not divided by their sum",
+    "linear_values_learn_by_unnormalised_keys": (
+        "linear_attention: gradient: dv by exponentials, not divided by their sum"
+    ),
     "linear_keys_gradient_sums_over_channels": "softmax: gradient: sum over the axis before the right one",
     "linear_gradient_without_the_residual": (
         "add: gradient: residual detached",
@@ -217,7 +233,9 @@ KINDS = {
     "triplet_halves_the_sum_of_three": "by rule: (12) divided by one fewer",
     "triplet_momentum_of_pytorch": "batch_norm: momentum 0.1",
     "triplet_rotates_by_reshape": "pass: map turned by a reshape, not by exchanging axes",
-    "triplet_mean_gradient_divided_by_channels": "average_pool: gradient: divided by the number of channels, whichever axis was pooled",
+    "triplet_mean_gradient_divided_by_channels": (
+        "average_pool: gradient: divided by the number of channels, whichever axis was pooled"
+    ),
     "triplet_max_gradient_as_the_means": "max_pool: gradient: that of a mean",
     "triplet_last_gate_overwrites_the_gradient": "by rule: gradient: of other steps not added",
     "triplet_norm_gradient_of_inference": "batch_norm: gradient: statistics constant",
@@ -244,7 +262,7 @@ KINDS = {
     "window_turns_on_where_it_should_turn_back": "cyclic_shift: the other way round",
     "window_without_the_mask": "masked_attention: mask ignored",
     "window_mask_counts_from_the_maps_edge": "pass: mask of windows by the map's own size, not the filled-up one",
-    "window_table_read_from_key_to_query": "gather_relative: from key to query",
+    "window_table_read_from_key_to_query": "gather_relative: offsets with their sign turned",
     "window_thirds_inside_of_heads": "split: query, key and value of a head stored together",
     "window_forward_scales_by_all_channels": "masked_attention: scaled by the padded head dim",
     "window_table_gradient_written_not_added": "gather_relative: gradient: of the last pair alone: written, not added",
