@@ -262,7 +262,7 @@ KINDS = {
     "window_turns_on_where_it_should_turn_back": "cyclic_shift: the other way round",
     "window_without_the_mask": "masked_attention: mask ignored",
     "window_mask_counts_from_the_maps_edge": "pass: mask of windows by the map's own size, not the filled-up one",
-    "window_table_read_from_key_to_query": "gather_relative: offsets with their sign turned",
+    "window_table_read_from_query_to_key": "gather_relative: offsets with their sign turned",
     "window_thirds_inside_of_heads": "split: query, key and value of a head stored together",
     "window_forward_scales_by_all_channels": "masked_attention: scaled by the padded head dim",
     "window_table_gradient_written_not_added": "gather_relative: gradient: of the last pair alone: written, not added",
