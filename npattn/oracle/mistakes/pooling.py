@@ -241,7 +241,7 @@ ADDED = [
     *(gradient(name, 0, "shared among ties", shared, has_ties) for name in MAXIMA),
     gradient(
         *("average_pool", 0, "divided by the number of channels, whichever axis was pooled"),
-        *(by_channels, lambda x, axis: axis % x.ndim != 1 and x.shape[axis] != x.shape[1]),
+        *(by_channels, lambda x, axis: axis in (2, 3) and x.shape[axis] != x.shape[1]),
     ),
     *(gradient(name, 0, "divided by N", lambda g, dp, *pool: g / count(*pool), several) for name in MAXIMA),
     *(gradient(name, 0, "divided twice by N", lambda g, dp, *pool: g / count(*pool), several) for name in AVERAGES),
