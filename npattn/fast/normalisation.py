@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.blocks import BLOCK_SIZE, blocks, is_large
+from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import group_norm
 from npattn.typing import Array, Backward
-
-BLOCK_SIZE = 2**16
-"""Numbers in a block, about, unless a group has more: it stays in the cache from one pass over it to the next."""
 
 
 @group_norm.faster(suits=lambda x, weight, bias, *_, **__: is_large(x, weight, bias))
@@ -29,11 +27,14 @@ def group_norm_group_by_group(
     inverse, y = np.empty_like(mean), np.empty_like(maps)
     cut = blocks(maps, 1, BLOCK_SIZE)
 
+    count = shape[2] * shape[3]
+
     def compute(block):
         some, to = maps[block], y[block]
-        np.mean(some, axis=(2, 3), keepdims=True, out=mean[block])
+        mean[block] = add_up(some).sum(axis=2)[..., None, None] / count
         centred = np.subtract(some, mean[block], out=to)
-        inverse[block] = 1 / np.sqrt((centred * centred).mean(axis=(2, 3), keepdims=True) + eps)
+        variance = add_up(centred, centred).sum(axis=2)[..., None, None] / count
+        inverse[block] = 1 / np.sqrt(variance + eps)
         to *= inverse[block] * scales[block[1]][..., None]
         to += shifts[block[1]][..., None]
 
@@ -46,22 +47,27 @@ def group_norm_group_by_group(
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
 
         def differentiate(block):
-            scale, to = scales[block[1]], dx[block]
-            normal = maps[block] - mean[block]
-            normal *= inverse[block]
-            np.einsum("bgcn,bgcn->bgc", given[block], normal, out=dweights[block])
-            np.einsum("bgcn->bgc", given[block], out=dbiases[block])
+            scale, to, steep = scales[block[1]], dx[block], inverse[block]
+            centred = maps[block] - mean[block]
+            dweights[block] = add_up(given[block], centred) * steep[..., 0]
+            dbiases[block] = add_up(given[block])
             along, average = (
-                ((scale * sums[block]).sum(axis=2) / (shape[2] * shape[3]))[:, :, None, None]
-                for sums in (dweights, dbiases)
+                ((scale * sums[block]).sum(axis=2) / count)[:, :, None, None] for sums in (dweights, dbiases)
             )
             np.multiply(given[block], scale[..., None], out=to)
             to -= average
-            normal *= along
-            to -= normal
-            to *= inverse[block]
+            centred *= steep * along
+            to -= centred
+            to *= steep
 
         parallel_for(differentiate, cut)
         return dx.reshape(x.shape), *(sums.reshape(x.shape[:2]).sum(axis=0) for sums in (dweights, dbiases))
 
     return y.reshape(x.shape), backward
+
+
+def add_up(a: Array, b: Array | None = None) -> Array:
+    """Add up a map's channels, or their products with another's; long ones in pairs, which loses fewer digits."""
+    if a.shape[-1] > MAX_ROW:
+        return (a if b is None else a * b).sum(axis=-1)
+    return np.einsum("bgcn->bgc", a) if b is None else np.vecdot(a, b)
