@@ -14,6 +14,7 @@ from npattn.fast.machine import NUM_CORES
 __all__ = [
     "BLOCK_SIZE",
     "MIN_PARALLEL_SIZE",
+    "NUM_BLOCKS",
     "are_machine_floats",
     "blocks",
     "blocks_of_product",
