@@ -95,8 +95,8 @@ class PolarizedSelfAttention(Module):
 
     For the channels, one query makes a softmax over the positions, values of half as many channels are averaged by it,
     and layers lead from these to a gate for every channel. For the positions, queries are averaged over the map, and a
-    gate is the product of the mean with a position's value. Neither gate squeezes the axis that it is made for below
-    half. The two gated maps are added (parallel), or positions are gated after channels (sequential).
+    gate is the product of the mean with a position's value. In the paper neither gate squeezes the axis that it is made
+    for below half. The two gated maps are added (parallel), or positions are gated after channels (sequential).
 
     Parameters
     ----------

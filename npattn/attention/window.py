@@ -27,10 +27,10 @@ class WindowAttention(Module):
     """Let every position gather from the positions of its window, in several heads.
 
     The map is cut into windows of h × w that lie side by side; work and memory grow as the number of positions. Weights
-    are the softmax of q_n · k_m / √d + g_nm: g is looked up in a table with a number for each way from one position to
-    another, which all windows share. Where every second block of a network moves the map by half a window first, and
-    back afterwards, windows exchange what they know. A window across the edge then holds parts of the map that lie far
-    apart; these don't see each other.
+    are the softmax of q_n · k_m / √d + g_nm: g is looked up in a table with a number for each offset of one position
+    from another, which all windows share. Where every second block of a network moves the map by half a window first,
+    and back afterwards, windows exchange what they know. A window across the edge then holds parts of the map that lie
+    far apart; these don't see each other.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def window_reverse(windows: Array, window: tuple[int, int], size: tuple[int, int
 
 @primitive
 def gather_relative(table: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
-    """Look up for each pair of positions what a table has for the way from one to the other.
+    """Look up for each pair of positions what a table has for the offset of one from the other.
 
     g_knm = table[p_n - p_m, k], in which p_n - p_m, rows and columns, runs from -(h - 1, w - 1) to (h - 1, w - 1).
 

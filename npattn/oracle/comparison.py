@@ -150,7 +150,7 @@ class Comparison:
         verdict = ", ".join(faults) or right
         width = max(6, min(MOST_NAME_WIDTH, max(map(len, self.judgements))))
         lines = textwrap.wrap(self.title, 80)
-        lines += [f"{verdict}; errors in units of each element's budget:"]
+        lines += textwrap.wrap(f"{verdict}; errors in units of each element's budget:", 80)
         lines += [f"{'result':<{width}}  {'worst':>7} {'limit':>5}  {'rms':>7} {'limit':>5} {'outside':>7}"]
         for judgement in self.judgements.values():
             lines += table_lines(judgement, width)

@@ -63,7 +63,8 @@ def golden(
     dtype : str or dtype, default "float16"
         "float32", "tf32", "bfloat16", "float16", "float8_e4m3" or "float8_e5m2".
     seed : int, default 0
-        The same seed gives the same inputs on every version of NumPy.
+        The same seed gives the same inputs and parameters on every version of NumPy: the first drawn of which no result
+        hangs on a near tie too much, or is 0 throughout, as behind a relu that lets nothing by.
     values : {"generic", "large", "ties", "zeros", "ones"}, default "generic"
         Inputs without zeros and ties; so large that a careless exponential overflows; of a few distinct numbers; or
         with channels and, where the format holds what it leads to, an image of zeros. With "ones" inputs are generic,
@@ -245,8 +246,7 @@ def measure(
         swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
         if not anything and (swayed or not are_judgeable(results_in(budgets))):
             return False
-        if budgets.keys() == observed.expected.keys():
-            begin_certificate()
+        begin_certificate()  # what the first near ties don't sway too much the others hardly ever do
         return True
 
     def begin_certificate() -> None:

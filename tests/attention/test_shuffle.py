@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 
 from npattn import ShuffleAttention, ops
 from npattn.oracle import generic_values
@@ -36,7 +36,6 @@ def published(module):
 @settings(max_examples=30)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
-    assume(inputs["x"][0, 0].size > 1)  # of one number PyTorch takes no variance
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
     assert_parity(module, published(module), params, inputs["x"], dy, floor=1e-3)
 

@@ -131,7 +131,7 @@ def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits_and_no_fau
     check()
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@pytest.mark.parametrize("system", SYSTEMS[::2], ids=lambda system: system.key)
 def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
     module = small_example(system)
     values = generic_values(module, batch=1, height=2, width=3)
@@ -147,7 +147,7 @@ def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by
             assert error <= report.tolerance
 
 
-@pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.key)
+@pytest.mark.parametrize("system", SYSTEMS[1::2], ids=lambda system: system.key)
 def test_a_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_adjoint_identity(system):
     module = small_example(system)
     values = generic_values(module, batch=1, height=3, width=4)

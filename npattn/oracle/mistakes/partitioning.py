@@ -109,7 +109,7 @@ def not_moved_to_zero(table, size):
 
 
 def pairs(size):
-    """Count the pairs for each way from one position to another."""
+    """Count the pairs for each offset of one position from another."""
     return np.outer(*(n - np.abs(np.arange(1 - n, n)) for n in size))
 
 
@@ -140,11 +140,11 @@ ADDED = [
     gradient(CUT, 0, "dropped", dropped),
     value(LAY, "laid side by side without a transpose", laid_as_viewed, several_beside),
     LAST_TILE.in_upstream(LAY),
-    value(GATHER, "from key to query", lambda g, *_: transpose(g), several),
+    value(GATHER, "offsets with their sign turned", lambda g, *_: transpose(g), several),
     argument(GATHER, 0, "rows and columns exchanged", turned, square),
     argument(GATHER, 0, "indices not moved to 0", not_moved_to_zero, several),
     value(GATHER, "heads in reverse", heads_reversed, several_heads),
-    upstream(GATHER, None, "from key to query", lambda dg, *_: transpose(dg), several),
+    upstream(GATHER, None, "offsets with their sign turned", lambda dg, *_: transpose(dg), several),
     gradient(GATHER, 0, "averaged over pairs", averaged, several),
     gradient(GATHER, 0, "dropped", dropped),
 ]

@@ -123,7 +123,7 @@ class OverlapAverage(Laid):
 
 @dataclass(frozen=True)
 class GatherRelative(PrimitiveSystem):
-    """`ops.gather_relative`, for windows of height × width positions, from a table with `channels` numbers a way."""
+    """`ops.gather_relative`, for windows of height × width, from a table with `channels` numbers an offset."""
 
     key: ClassVar = "ops.gather_relative"
     pairs_positions: ClassVar = True

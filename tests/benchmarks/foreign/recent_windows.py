@@ -124,7 +124,7 @@ def window_mask_counts_from_the_maps_edge(p, x):
 
 
 @mistake("window", "transposed", "sign", "reversed", "query and key", "swapped", "other way", "exchanged", "opposite")
-def window_table_read_from_key_to_query(p, x):
+def window_table_read_from_query_to_key(p, x):
     """Forward: the table is read for the way from query to key, where it holds that from key to query."""
     return window(p, x, table=lambda table, side: from_table(table, side).mT)
 
