@@ -58,11 +58,7 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
 
     def backward(dy):
         dz = dy.reshape(batch, len(weight), height * width)
-        if len(weight) < channels:  # BLAS is quicker where the longer side comes first
-            dmatrix = product(rows, dz.swapaxes(1, 2)).sum(axis=0).T
-        else:
-            dmatrix = product(dz, rows.swapaxes(1, 2)).sum(axis=0)
-        dweight = dmatrix.reshape(weight.shape)
+        dweight = product(dz, rows.swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
         return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
