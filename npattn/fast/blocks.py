@@ -12,7 +12,9 @@ import numpy as np
 from npattn.fast.machine import NUM_CORES
 
 __all__ = [
+    "BLOCK_SIZE",
     "MIN_PARALLEL_SIZE",
+    "NUM_BLOCKS",
     "are_machine_floats",
     "blocks",
     "blocks_of_product",
@@ -26,6 +28,12 @@ MIN_PARALLEL_SIZE = 2**17
 """Numbers in a map that is large: from there on threads bring more than they cost, a twentieth of a millisecond."""
 MAX_BLOCK_SIZE = 2**20
 """Numbers in a block at most: memory is quickest read in long runs."""
+BLOCK_SIZE = 2**18
+"""Numbers in a block, about, over which several passes go: it stays in the cache that the cores share.
+
+A quarter as many would stay in a core's own. But after each pass over a block a thread waits for the interpreter, which
+one thread has at a time: with shorter passes that takes longer than what the nearer cache saves.
+"""
 NUM_BLOCKS = 8
 """Blocks, about, of a map that is large but not so large."""
 MIN_BLOCK_MULTIPLICATIONS = 2**23

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
-from npattn.fast.im2col import conv_by_columns, conv_by_rows
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3
@@ -24,6 +24,10 @@ FAR = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
 MIN_WIDE, MIN_POSITIONS = 128, 2**9
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
+MIN_IMAGES = MAX_PRODUCT_BLOCKS
+"""Images from which each core has some of its own."""
+MAX_LAID = 2**20
+"""Numbers of an image that is laid out, up to which it stays in a core's cache."""
 MAX_LAID_APART = 1.25
 """Positions of a map that is laid apart, to those of the map, up to which tiles still gain."""
 
@@ -215,10 +219,20 @@ def conv_row_by_row(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     padding, dilation = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
 
     def conv(x, weight):
-        far = weight.shape[3] > 1 and FAR * dilation[1] > x.shape[3]
-        return (conv_by_columns if far else conv_by_rows)(x, weight, padding, dilation)
+        if weight.shape[3] > 1 and FAR * dilation[1] > x.shape[3]:
+            way = conv_by_columns
+        else:
+            way = conv_by_images if fits_cache(x, weight) else conv_by_rows
+        return way(x, weight, padding, dilation)
 
     return by_convolution(conv, *arguments, **options)
+
+
+def fits_cache(x: Array, weight: Array) -> bool:
+    """Tell whether there is an image for every core that fits its cache laid out; kernels are no larger than images."""
+    (batch, channels, height, width), (out, _, *kernel) = x.shape, weight.shape
+    laid = kernel[1] * max(channels, out) * height * width
+    return batch >= MIN_IMAGES and laid <= MAX_LAID and math.prod(kernel) * out <= height * width
 
 
 def by_convolution(

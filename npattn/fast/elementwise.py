@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, broadcast_block, is_large
+from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.elementwise import relu, sigmoid
 from npattn.typing import Array, Backward
-
-BLOCK_SIZE = 2**16
-"""Numbers in a block, about: it stays in the cache from one pass over it to the next."""
 
 
 @relu.faster(suits=is_large)

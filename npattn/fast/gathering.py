@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.blocks import BLOCK_SIZE, blocks, is_large
 from npattn.fast.threads import parallel_for
 from npattn.fast.windowing import along
 from npattn.ops.gathering import gather_average
 from npattn.typing import Array, Backward
-
-BLOCK_SIZE = 2**16
-"""Numbers in a block, about: it stays in the cache from one pass over it to the next."""
 
 
 @gather_average.faster(suits=lambda x, extent: is_large(x))

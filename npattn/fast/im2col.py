@@ -7,10 +7,10 @@ import numpy as np
 from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
-from npattn.fast.threads import parallel_for
+from npattn.fast.threads import parallel_for, reusing_memory
 from npattn.typing import Array, Backward
 
-__all__ = ["conv_by_columns", "conv_by_rows"]
+__all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows"]
 
 
 def conv_by_columns(
@@ -97,6 +97,69 @@ def conv_by_rows(
     return y, backward
 
 
+def conv_by_images(
+    x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[Array, Backward]:
+    """Convolve as `conv_by_rows` does, one image after the other, in memory that stays in a core's cache.
+
+    With few channels a product makes little of every number that is laid out; to write all of them to memory and to
+    read them again takes as long as the products. Nothing that is laid out is held for the gradients: they need the
+    gradient of y laid out, one time for those of x and of the kernels.
+    """
+    (batch, channels, *size), (out, _, *kernel) = x.shape, weight.shape
+    result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
+    rows, columns = map(reach, size, result, kernel, padding, dilation)
+    used = slice(columns[0][0], columns[-1][0] + 1) if columns else slice(0)
+    kernels = [weight[:, :, i, used] for i, _, _ in rows]
+    y = np.empty_like(x, shape=(batch, out, *result), order="C")
+    flat_x, flat_y = (a.reshape(*a.shape[:2], -1) for a in (x, y))
+
+    def columns_of(width, k):
+        return [slice(width * row[k].start, width * row[k].stop) for row in rows]
+
+    matrices = [np.ascontiguousarray(kernel.transpose(0, 2, 1)).reshape(out, -1) for kernel in kernels]
+    forward_rows = longest_first(matrices, columns_of(result[1], 2), columns_of(result[1], 1))
+
+    def compute(image, laying, adding):
+        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], laying)
+        add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]), adding(flat_y.shape[1:]))
+
+    parallel_for(reusing_memory(compute, x, 2), range(batch), products=True)
+
+    def backward(dy):
+        dx = np.empty_like(x, order="C")
+        flat_dx = dx.reshape(flat_x.shape)
+        matrices = [np.ascontiguousarray(kernel.transpose(1, 2, 0)).reshape(channels, -1) for kernel in kernels]
+        reads, makes = columns_of(size[1], 1), columns_of(size[1], 2)
+        backward_rows = longest_first(matrices, reads, makes)
+        dmatrices = np.empty_like(x, shape=(batch, len(rows), len(columns) * out, channels))
+
+        def differentiate(image, laying, adding):
+            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], laying)
+            add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]), adding(flat_dx.shape[1:]))
+            for dmatrix, to, read in zip(dmatrices[image], reads, makes, strict=True):
+                multiply(laid[:, to], flat_x[image][:, read].T, out=dmatrix)
+
+        parallel_for(reusing_memory(differentiate, x, 2), range(batch), products=True)
+        dweight = np.zeros_like(weight)
+        for (i, _, _), dmatrix in zip(rows, dmatrices.sum(axis=0), strict=True):
+            dweight[:, :, i, used] = dmatrix.reshape(len(columns), out, channels).transpose(1, 2, 0)
+        return dx, dweight
+
+    return y, backward
+
+
+def lay_image(image, taps, width, memory):
+    """Lay the taps along a row beside each other, as `lay_beside` does: (C, H, W) to (kw C, H width)."""
+    channels, height, _ = image.shape
+    laid = memory((len(taps), channels, height, width))
+    for part, (to, read) in zip(laid, taps, strict=True):
+        part[..., : to.start] = 0
+        part[..., to.stop :] = 0
+        part[..., to] = image[..., read]
+    return laid.reshape(len(taps) * channels, height * width)
+
+
 def reach(size, result, k, padding, dilation):
     """List a kernel's taps along one axis that reach the map: index, the outputs that do so, what they read."""
     taps = []
@@ -111,27 +174,39 @@ def reach(size, result, k, padding, dilation):
 def add_products(matrices, source, source_at, target_at, shape):
     """Add up, each at its place, products of matrices with parts of the source: (B, S, N) to (B, T, N')."""
     target = np.empty_like(source, shape=shape)
-    rows = sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
+    rows = longest_first(matrices, source_at, target_at)
 
     def add_up(images, some):
         product = np.empty_like(source, shape=target[0:1, :, some].shape[1:])  # reused: fresh memory costs more
         for image, total in zip(source[images], target[images], strict=True):
-            # The longest row comes first. Where it makes all of the sum's numbers none have to be 0 to begin with.
-            whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
-            if not whole:
-                total[:, some] = 0
-            for number, (matrix, read, to) in enumerate(rows):
-                start, stop = max(to.start, some.start), min(to.stop, some.stop)
-                if start < stop:
-                    first = whole and number == 0
-                    part = total[:, some] if first else product[:, : stop - start]
-                    shift = read.start - to.start
-                    multiply(matrix, image[:, start + shift : stop + shift], out=part)
-                    if not first:
-                        total[:, start:stop] += part
+            add_rows(rows, image, total, some, product)
 
     in_blocks(add_up, shape[0], shape[2], [*matrices, source])
     return target
+
+
+def longest_first(matrices, source_at, target_at):
+    """List the rows of a kernel as `add_rows` takes them: where the first makes all numbers, none has to begin as 0."""
+    return sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
+
+
+def add_rows(rows, source, total, some, product):
+    """Make some columns of an image's total: the sum of all rows' products with what they read of the source.
+
+    `product` has room for a row's product.
+    """
+    whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
+    if not whole:
+        total[:, some] = 0
+    for number, (matrix, read, to) in enumerate(rows):
+        start, stop = max(to.start, some.start), min(to.stop, some.stop)
+        if start < stop:
+            first = whole and number == 0
+            part = total[:, some] if first else product[:, : stop - start]
+            shift = read.start - to.start
+            multiply(matrix, source[:, start + shift : stop + shift], out=part)
+            if not first:
+                total[:, start:stop] += part
 
 
 def in_blocks(work, count, length, factors):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.adding import MIN_UNCACHED_SIZE
+from npattn.fast.blocks import BLOCK_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large
+from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
-from npattn.ops.normalisation import group_norm
+from npattn.ops.normalisation import batch_norm, group_norm
 from npattn.typing import Array, Backward
-
-BLOCK_SIZE = 2**16
-"""Numbers in a block, about, unless a group has more: it stays in the cache from one pass over it to the next."""
 
 
 @group_norm.faster(suits=lambda x, weight, bias, *_, **__: is_large(x, weight, bias))
@@ -27,13 +28,14 @@ def group_norm_group_by_group(
     maps, scales, shifts = x.reshape(shape), weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
     mean = np.empty_like(x, shape=(*shape[:2], 1, 1))
     inverse, y = np.empty_like(mean), np.empty_like(maps)
-    cut = blocks(maps, 1, BLOCK_SIZE)
+    cut, count = blocks(maps, 1, BLOCK_SIZE), shape[2] * shape[3]
 
     def compute(block):
         some, to = maps[block], y[block]
-        np.mean(some, axis=(2, 3), keepdims=True, out=mean[block])
+        mean[block] = add_up(some).sum(axis=2)[..., None, None] / count
         centred = np.subtract(some, mean[block], out=to)
-        inverse[block] = 1 / np.sqrt((centred * centred).mean(axis=(2, 3), keepdims=True) + eps)
+        variance = add_up(centred, centred).sum(axis=2)[..., None, None] / count
+        inverse[block] = 1 / np.sqrt(variance + eps)
         to *= inverse[block] * scales[block[1]][..., None]
         to += shifts[block[1]][..., None]
 
@@ -46,22 +48,91 @@ def group_norm_group_by_group(
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
 
         def differentiate(block):
-            scale, to = scales[block[1]], dx[block]
-            normal = maps[block] - mean[block]
-            normal *= inverse[block]
-            np.einsum("bgcn,bgcn->bgc", given[block], normal, out=dweights[block])
-            np.einsum("bgcn->bgc", given[block], out=dbiases[block])
+            scale, to, steep = scales[block[1]], dx[block], inverse[block]
+            centred = maps[block] - mean[block]
+            dweights[block] = add_up(given[block], centred) * steep[..., 0]
+            dbiases[block] = add_up(given[block])
             along, average = (
-                ((scale * sums[block]).sum(axis=2) / (shape[2] * shape[3]))[:, :, None, None]
-                for sums in (dweights, dbiases)
+                ((scale * sums[block]).sum(axis=2) / count)[:, :, None, None] for sums in (dweights, dbiases)
             )
             np.multiply(given[block], scale[..., None], out=to)
             to -= average
-            normal *= along
-            to -= normal
-            to *= inverse[block]
+            centred *= steep * along
+            to -= centred
+            to *= steep
 
         parallel_for(differentiate, cut)
         return dx.reshape(x.shape), *(sums.reshape(x.shape[:2]).sum(axis=0) for sums in (dweights, dbiases))
 
     return y.reshape(x.shape), backward
+
+
+def is_uncached(x: Array, weight: Array, bias: Array, running_mean: Array, running_var: Array, **_: Any) -> bool:
+    """Tell whether a map is too large to be in a cache from one pass to the next."""
+    return is_large(x, weight, bias, running_mean, running_var) and x.size >= MIN_UNCACHED_SIZE
+
+
+@batch_norm.faster(suits=is_uncached)
+def batch_norm_channel_by_channel(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    running_mean: Array,
+    running_var: Array,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[tuple[Array, tuple[Array, Array]], Backward]:
+    """Do all that some channels need while they are in the cache; no centred map is held for the gradients."""
+    shape = *x.shape[:2], x.shape[2] * x.shape[3]
+    maps, count = x.reshape(shape), len(x) * shape[2]
+    mean, variance = (np.empty_like(old) if training else old for old in (running_mean, running_var))
+    scale, y = np.empty_like(weight), np.empty_like(maps, order="C")
+    cut = cut_axis(shape[1], max(NUM_BLOCKS, x.size // BLOCK_SIZE))
+
+    def compute(some):
+        to = y[:, some]
+        if training:
+            mean[some] = add_up(maps[:, some]).sum(axis=0) / count
+        np.subtract(maps[:, some], mean[some, None], out=to)
+        if training:
+            variance[some] = add_up(to, to).sum(axis=0) / count
+        scale[some] = 1 / np.sqrt(variance[some] + eps)
+        to *= (weight[some] * scale[some])[:, None]
+        to += bias[some, None]
+
+    parallel_for(compute, cut)
+    running = running_mean, running_var
+    if training:
+        new = mean, variance * (count / (count - 1))
+        running = tuple((1 - momentum) * old + momentum * found for old, found in zip(running, new, strict=True))
+
+    def backward(dy):
+        if not is_large(dy, x):
+            options = {"training": training, "momentum": momentum, "eps": eps}
+            return batch_norm.definition(x, weight, bias, running_mean, running_var, **options)[1](dy)
+        given, dx = dy.reshape(shape), np.empty_like(maps, order="C")
+        dweight, dbias = np.empty_like(weight), np.empty_like(weight)
+
+        def differentiate(some):
+            centred, to, steep = maps[:, some] - mean[some, None], dx[:, some], weight[some] * scale[some]
+            dweight[some] = scale[some] * add_up(given[:, some], centred).sum(axis=0)
+            dbias[some] = add_up(given[:, some]).sum(axis=0)
+            np.multiply(given[:, some], steep[:, None], out=to)
+            if training:
+                centred *= (steep * scale[some] * dweight[some] / count)[:, None]
+                to -= centred
+                to -= (steep * dbias[some] / count)[:, None]
+
+        parallel_for(differentiate, cut)
+        return dx.reshape(x.shape), dweight, dbias
+
+    return (y.reshape(x.shape), running), backward
+
+
+def add_up(a: Array, b: Array | None = None) -> Array:
+    """Add up rows, or the products of two maps' rows; long ones in pairs, which loses fewer digits."""
+    if a.shape[-1] > MAX_ROW:
+        return (a if b is None else a * b).sum(axis=-1)
+    return np.einsum("...n->...", a) if b is None else np.vecdot(a, b)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from npattn.fast.blas import multiply
-from npattn.fast.blocks import are_machine_floats, blocks_of_product
+from npattn.fast.blocks import are_machine_floats, blocks, blocks_of_product, broadcast_block
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.typing import Array
@@ -38,6 +38,14 @@ def product_in_blocks(a: Array, b: Array) -> Array:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     c = np.empty_like(a, order="C", shape=(*batch, rows, columns))
     a, b = np.broadcast_to(a, (*batch, rows, inner)), np.broadcast_to(b, (*batch, inner, columns))
+
+    if inner == 1 and c.ndim > 2:  # nothing is added up: memory decides, and BLAS would be slow
+
+        def multiply_block(block):
+            np.multiply(a[broadcast_block(a, block)], b[broadcast_block(b, block)], out=c[block])
+
+        parallel_for(multiply_block, blocks(c, 1))
+        return c
 
     def compute(block):
         at, i, j = block

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.blocks import BLOCK_SIZE, blocks, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.weighting import softmax
 from npattn.typing import Array, Backward
-
-BLOCK_SIZE = 2**16
-"""Numbers in a block, about: it stays in the cache from one pass over it to the next."""
 
 
 @softmax.faster(suits=lambda x, axis=-1: is_large(x) and axis % x.ndim != 0)

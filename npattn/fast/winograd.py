@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -166,10 +167,11 @@ def correlate(planes, dy, images=1):
     """Make the gradients of the transformed kernels: (4, 4, O, C)."""
     (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
     across = -(-dy.shape[3] // 2) + 1
-    dproducts = spread(dy, strips, length // across // images - 1, images)
+    height = length // across // images - 1
     dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
+    parts = cut_axis(channels, max(-(-channels * length // CACHED), MAX_PRODUCT_BLOCKS // 2))
 
-    def compute(block):
+    def compute(dproducts, block):
         i, some = block
         rows, tiles = (
             np.empty_like(planes, shape=(*lead, some.stop - some.start, length), order="C") for lead in ((2,), ())
@@ -178,28 +180,34 @@ def correlate(planes, dy, images=1):
             combine(planes[:, :, strip, some], i, across, rows)
             for j in range(4):
                 combine(rows, j, 1, tiles)
-                dkernels[i, j][:, some] += serial_product(dproducts[i, j, strip], tiles[:, :-across].T)
+                dkernels[i, j][:, some] += serial_product(dproducts[i % 2, j, strip], tiles[:, :-across].T)
 
-    parts = cut_axis(channels, -(-channels * length // CACHED))
-    parallel_for(compute, list(itertools.product(range(4), parts)), products=True)
+    for two in ((0, 1), (2, 3)):  # half of all products' gradients at a time: together they are four times dy
+        work = functools.partial(compute, spread(dy, two, strips, height, images))
+        parallel_for(work, list(itertools.product(two, parts)), products=True)
+        del work
     return dkernels
 
 
-def spread(dy, strips, height, images=1):
-    """Make the gradients of all products, A dy Aᵀ, in strips of so many rows of tiles: (4, 4, S B, O, h (w + 1))."""
+def spread(dy, two, strips, height, images=1):
+    """Make the gradients of products, two rows of A dy Aᵀ, in strips of rows of tiles: (2, 4, S B, O, h (w + 1)).
+
+    The rows are the first two or the last.
+    """
     out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
     count = (images * (height + 1) - 1) * across
-    dproducts = np.empty_like(dy, shape=(4, 4, strips, out, count), order="C")
+    dproducts = np.empty_like(dy, shape=(2, 4, strips, out, count), order="C")
 
     def compute(strip):
         quarters = np.zeros_like(dy, shape=(2, 2, out, count), order="C")
         for image, i, j in np.ndindex(images, 2, 2):
             every_second = outputs(dy, strip, height, images)[image, :, i::2, j::2]
             tiles_of(quarters[i, j], image, height, across, every_second.shape)[...] = every_second
-        halves = np.empty_like(dy, shape=(4, 2, out, count), order="C")
-        distribute(quarters, halves)
-        for half, dproduct in zip(halves, dproducts[:, :, strip], strict=True):
-            distribute(half, dproduct)
+        halves = np.empty_like(quarters[0])
+        for i, products in zip(two, dproducts[:, :, strip], strict=True):
+            distribute(quarters, i, halves)
+            for j in range(4):
+                distribute(halves, j, products[j])
 
     parallel_for(compute, range(strips))
     return dproducts
@@ -239,12 +247,14 @@ def add(product, number, pair):
             ufunc(output, product, out=output)
 
 
-def distribute(pair, out):
-    """Make the gradients of four products from those of two outputs: the adjoint of `add`."""
-    out[0] = pair[0]
-    np.add(pair[0], pair[1], out=out[1])
-    np.subtract(pair[0], pair[1], out=out[2])
-    np.negative(pair[1], out=out[3])
+def distribute(pair, number, out):
+    """Make the gradient of one of four products from those of two outputs: the adjoint of `add`."""
+    if number == 0:
+        out[...] = pair[0]
+    elif number == 3:
+        np.negative(pair[1], out=out)
+    else:
+        (np.add if number == 1 else np.subtract)(*pair, out=out)
 
 
 def cut(length, numbers):

@@ -1,9 +1,11 @@
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn.fast import im2col
+from npattn.fast import convolution, im2col
 from npattn.ops import conv2d
 from npattn.ops.primitive import definitions
 from tests.ops.primitives import in_blocks, normal, patched
@@ -32,6 +34,7 @@ def ways(x, weight, padding, dilation):
     return {
         "columns": im2col.conv_by_columns(x, weight, padding, dilation),
         "rows": im2col.conv_by_rows(x, weight, padding, dilation),
+        "images": im2col.conv_by_images(x, weight, padding, dilation),
         "definition": (y, lambda dy: backward(dy)[:2]),
     }
 
@@ -47,7 +50,7 @@ def assert_agree(found, dy, rtol=1e-11, atol=1e-12):
 
 @settings(max_examples=20)
 @given(deep_planes(), st.sampled_from([None, 1, 3]))
-def test_products_by_columns_by_rows_and_as_defined_agree(plane, count):
+def test_products_by_columns_by_rows_by_images_and_as_defined_agree(plane, count):
     x, weight, _, options = plane
     with definitions() if count is None else in_blocks(count):
         found = ways(x, weight, options["padding"], options["dilation"])
@@ -77,6 +80,38 @@ def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, ou
         for y, backward in found.values():
             dx, dweight = backward(np.ones_like(y))
             assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "out", "side", "expected"),
+    [
+        (4, 32, 32, 56, "conv_by_images"),
+        (3, 32, 32, 56, "conv_by_rows"),  # fewer images than cores
+        (4, 7, 7, 8, "conv_by_images"),
+        (4, 7, 8, 8, "conv_by_rows"),  # kernels of more numbers than images
+        (4, 4, 64, 74, "conv_by_rows"),  # images that are too large when they are laid out
+        (4, 4, 63, 74, "conv_by_images"),
+    ],
+)
+def test_images_are_laid_out_one_by_one_where_they_stay_in_a_cache(images, channels, out, side, expected):
+    taken = []
+
+    def noting(way):
+        def conv(*arguments):
+            taken.append(way.__name__)
+            return way(*arguments)
+
+        return conv
+
+    x = normal(images, channels, side, side).astype(np.float32)
+    weight = normal(out, channels, 3, 3).astype(np.float32)
+    ways = [im2col.conv_by_images, im2col.conv_by_rows]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patched("MIN_IMAGES", 4))
+        for way in ways:
+            stack.enter_context(patched(way.__name__, noting(way)))
+        convolution.conv_row_by_row(x, weight, padding=1)
+    assert taken == [expected]
 
 
 # Blocks of the products

@@ -45,6 +45,9 @@ WAYS = {
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=64, groups=2),
+    "batch_norm_channel_by_channel": cases(
+        lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
+    ),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
@@ -107,6 +110,9 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
     if not (isinstance(result, tuple) and callable(result[-1])):
         return list(as_tuple(result))
     value, backward = result
+    constants = ()
+    if function.__name__.startswith("batch_norm"):
+        value, constants = value
     values = as_tuple(value)
     upstream = [normal(*v.shape, seed=9 + i).astype(np.float32).astype(v.dtype) for i, v in enumerate(values)]
     if absolute:
@@ -115,7 +121,7 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
         upstream[0].reshape(-1)[0] = spoil
     if arrangement is not None:
         upstream = [arrangement(dy) for dy in upstream]
-    found = [*values]
+    found = [*values, *constants]
     for _ in range(times):
         if function.__name__.startswith(("affinity", "masked", "attention_in_seen")):
             gradients = backward(*upstream)
@@ -160,7 +166,7 @@ def measure(primitive, arrays, options):
     if primitive is ops.conv2d:
         own = arrays[0].size // options.get("groups", 1)
         return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
-    constant = "MIN_UNCACHED_SIZE" if primitive is ops.score else "MIN_PARALLEL_SIZE"
+    constant = "MIN_UNCACHED_SIZE" if primitive in (ops.score, ops.batch_norm) else "MIN_PARALLEL_SIZE"
     return constant, arrays[-1 if primitive is scatter else 0].size
 
 
@@ -233,6 +239,8 @@ def test_a_way_passes_infinity_and_nan_as_its_definition_does(primitive, way, va
 
 @all_ways
 def test_an_empty_batch_gives_empty_results(primitive, way):
+    if primitive is ops.batch_norm:  # an empty batch has no mean
+        return
     arrays, options = draw(way.compute.__name__, (0, 3, 4, 5), np.float32, 0)
     with in_blocks():
         found = compute(primitive, arrays, options)

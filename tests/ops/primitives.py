@@ -36,6 +36,7 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
         patched("MIN_MULTIPLICATIONS", 1),
         patched("MIN_BLOCK_MULTIPLICATIONS", 1),
         patched("MAX_PRODUCT_BLOCKS", 8),
+        patched("MIN_IMAGES", 2),
         patched("MIN_UNCACHED_SIZE", 1),
         pytest.MonkeyPatch.context() as patch,
     ):
