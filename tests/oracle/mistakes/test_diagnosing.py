@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import time
 
@@ -263,3 +264,17 @@ def test_what_is_wrong_in_the_output_alone_is_named_so():
     assert found.sure
     carried = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
     assert not any(mistake.way == "output" for one in carried for mistake in one.mistakes)
+
+
+def test_a_mistake_that_breaks_further_on_is_passed_over():
+    """Up to where a forward pass may end it is near, so the whole of it is run."""
+    case = case_of("sk")
+    results = dict(case.expected) | {"output": 2 * case.expected["output"]}
+
+    def broken(*_, **__):
+        raise ValueError("other shapes")
+
+    mistake = dataclasses.replace(find("split: parts in the wrong order", "carried"), apply=broken, plain=broken)
+    search = Search(case, results)
+    search.forward[str(mistake), 0] = search.ruler.measure(results)
+    assert search.in_output_alone(mistake, 0) is None
