@@ -96,7 +96,7 @@ def with_steps(name: str, make: Callable[..., Answer], when: When = always) -> l
 
 def no_way_back(*_: Any, **__: Any) -> Any:
     """Stand for a backward that is never called: gradients come from what was taped."""
-    raise NotImplementedError
+    raise TypeError("a pass spoiled in forward has no backward of its own")
 
 
 def tape(a: Any) -> Any:

@@ -58,15 +58,20 @@ def exchanged_names(
     steps: list[Any] = [node for node in ast.walk(definition) if tags.get(id(node)) and is_step(node)]
     pairs = ((a, b) for a in steps for b in steps if a.lineno < b.lineno and same_kind(a, b))
     for first, second in itertools.islice(pairs, MOST_PAIRS):
-        one, other = (result_of(step).id for step in (first, second))  # type: ignore[union-attr]
+        one, other = (name_of(step) for step in (first, second))
         name = f"{tags[id(second)]} {one} and {other} in each other's place"
         yield name, functools.partial(swapped, definition, numbers[id(second)], one, other)
 
 
+def name_of(step: Any) -> str:
+    """Return the name by which a step's result is read; "" if it has none."""
+    result = result_of(step)
+    return result.id if isinstance(result, ast.Name) else ""
+
+
 def same_kind(one: Any, other: Any) -> bool:
     """Tell whether two steps call the same, and are read by names."""
-    names = isinstance(result_of(one), ast.Name) and isinstance(result_of(other), ast.Name)
-    return names and ast.dump(one.value.func) == ast.dump(other.value.func)
+    return bool(name_of(one) and name_of(other)) and ast.dump(one.value.func) == ast.dump(other.value.func)
 
 
 def swapped(definition: ast.FunctionDef, second: int, one: str, other: str) -> ast.FunctionDef:
