@@ -4,6 +4,7 @@ from hypothesis import given, settings
 
 import npattn
 from npattn import oracle
+from npattn.oracle import drawing
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.drawing import choose_params, draw_case
 from npattn.oracle.formats import FORMATS
@@ -57,9 +58,11 @@ def test_parameters_that_are_given_stay_what_they_are():
         np.testing.assert_array_equal(case.params[name], value)
 
 
-def test_an_empty_batch_takes_the_first_parameters():
-    module = NARROW[0]
+def test_an_empty_batch_takes_the_first_parameters_and_tries_none(monkeypatch):
+    module, tried = NARROW[0], []
+    monkeypatch.setattr(drawing, "named_results", lambda *_: tried.append(1) or {})
     case = oracle.golden(module, batch=0, dtype="float32", seed=3)
     expected = Given(module.init(3, generic=True), {}, {}).each(np.float32).params
     for name, value in expected.items():
         np.testing.assert_array_equal(case.params[name], value)
+    assert tried == []
