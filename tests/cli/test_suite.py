@@ -159,6 +159,15 @@ def start_suite(folder, *options):
     return process
 
 
+def wait_for_end(process):
+    """Wait until neither a command nor its workers hold its pipes; return what it said on stderr."""
+    try:
+        return process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # those that a failure has left
+
+
 @posix
 @pytest.mark.parametrize("options", [(), ("--jobs", "2")])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -166,7 +175,7 @@ def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, opt
     process = start_suite(folder, *options)
     # A terminal sends Ctrl-C to all processes, kill sends SIGTERM to one.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    err = wait_for_end(process)
     assert process.returncode == status
     assert b"Traceback" not in err
     files = {path.name for path in (folder / "cases").iterdir()}
@@ -180,7 +189,7 @@ def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, opt
 def test_workers_end_with_the_command(folder):
     process = start_suite(folder, "--jobs", "2")
     process.kill()
-    process.communicate(timeout=60)  # until no worker holds stdout any more
+    wait_for_end(process)
 
 
 @pytest.fixture

@@ -51,8 +51,9 @@ def worker_processes(jobs: int) -> Iterator[Executor]:
     try:
         yield pool
     except BaseException:
-        held.close()
+        # First: a pool that finds a worker ended before it has dropped what was cancelled fails, and ends no other.
         pool.shutdown(wait=False, cancel_futures=True)
+        held.close()
         raise
     else:
         pool.shutdown()

@@ -33,6 +33,26 @@ BUSY = """
             raise KeyboardInterrupt
 """
 
+CANCELLED = """
+    import threading, time
+    from npattn.oracle.suites.processes import Workers, worker_processes
+
+    def wait():
+        threading.Event().wait()
+
+    def shut_down_late(pool, **options):
+        time.sleep(0.5)
+        shut_down(pool, **options)
+
+    if __name__ == "__main__":
+        shut_down, Workers.shutdown = Workers.shutdown, shut_down_late
+        with worker_processes(2) as pool:
+            pool.submit(int).result()
+            for future in [pool.submit(wait) for _ in range(50)]:
+                future.cancel()
+            raise KeyboardInterrupt
+"""
+
 
 def run(code, folder):
     """Run a program that ends by an interrupt."""
@@ -41,6 +61,7 @@ def run(code, folder):
     done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert "Exception in thread" not in done.stderr
 
 
 def test_results_on_their_way_keep_no_process_from_its_end(tmp_path):
@@ -49,6 +70,10 @@ def test_results_on_their_way_keep_no_process_from_its_end(tmp_path):
 
 def test_workers_that_compute_keep_no_process_from_its_end(tmp_path):
     run(BUSY, tmp_path)
+
+
+def test_cancelled_work_keeps_no_process_from_its_end(tmp_path):
+    run(CANCELLED, tmp_path)
 
 
 def test_a_worker_multiplies_on_one_thread(monkeypatch):
