@@ -91,9 +91,9 @@ def test_blocks_of_which_nothing_is_seen_are_not_computed(monkeypatch):
     made = []
     logits = masking.Pairs.logits
 
-    def count(self, at, m, n):
+    def count(self, at, m, n, *rest):
         made.append((m.stop - m.start) * (n.stop - n.start) * np.empty(self.shape[:-2])[at].size)
-        return logits(self, at, m, n)
+        return logits(self, at, m, n, *rest)
 
     monkeypatch.setattr(masking.Pairs, "logits", count)
     q, k, v, do = arrays((2,), (3, 4, 64, 64))
