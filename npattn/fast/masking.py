@@ -22,7 +22,7 @@ from npattn.fast.attention import (
     with_channel,
 )
 from npattn.fast.blas import serial_product
-from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
+from npattn.fast.blocks import NUM_BLOCKS, are_finite, are_machine_floats, cut_axis
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import transpose
 from npattn.ops.masking import masked_attention, sink_gradient, sum_to
@@ -31,7 +31,7 @@ from npattn.typing import Array, Backward
 __all__ = ["Pairs", "attention_in_seen_blocks"]
 
 SAFE_TOTAL = 2.0**58
-"""What sums of exponentials, and what is left when 1 is divided by it, leave neither the range nor digits in float32."""
+"""What sums of exponentials may be, and 1 divided by them, without that float32 loses digits."""
 
 
 def is_worth_seen_blocks(q: Array, k: Array, v: Array, scale: float = 1.0, **options: Any) -> bool:
@@ -169,12 +169,6 @@ def attention_in_seen_blocks(
     return (o.reshape(*shapes[0][:-2], *o.shape[-2:]), value), backward
 
 
-def are_finite(*arrays: Array) -> bool:
-    """Tell whether all numbers are, by their sum if it is."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return all(np.isfinite(a.sum()) or np.isfinite(a).all() for a in arrays)
-
-
 def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
     """Add up values by weights, (..., e, M), and the weights, (..., M): within the product where that is quicker."""
     if v.shape[-2] > MAX_NARROW:
@@ -308,6 +302,9 @@ class Pairs:
         """Add a block of gradients where the bias stands that serves it: dz summed over what it serves."""
         at, m, n = block
         own = dbias.reshape(*(1,) * (len(self.shape) - dbias.ndim), *dbias.shape)
-        index = [(slice(None) if isinstance(i, slice) else 0) if length == 1 else i for i, length in zip(at, own.shape)]
-        place = own[tuple(index)][..., m, n]
+        index = tuple(
+            i if length > 1 else slice(None) if isinstance(i, slice) else 0
+            for i, length in zip(at, own.shape, strict=False)
+        )
+        place = own[index][..., m, n]
         place += sum_to(dz, place.shape)

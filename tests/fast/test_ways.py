@@ -73,6 +73,9 @@ WAYS = {
     "attention_in_seen_blocks": cases(
         lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5, band=(None, 2), softcap=1.5
     ),
+    "relative_logits_at_once": cases(
+        lambda b, c, h, w: [(b, c, h, w), (2 * h + 3, c), (2 * w - 1, c)], bound=32, scale=0.5
+    ),
     "affinity_sums_by_halves": cases(lambda b, c, h, w: [(b, c, h + w), (b, 2, h + w)], bound=128),
 }
 FOUND = [(primitive, way) for primitive in PRIMITIVES for way in primitive.ways]
@@ -159,6 +162,9 @@ def measure(primitive, arrays, options):
         return "MIN_MULTIPLICATIONS", a.size * b.shape[-1]
     if primitive in (ops.dot_product_attention, ops.masked_attention):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
+    if primitive is ops.relative_logits:
+        q, *tables = arrays
+        return "MIN_PARALLEL_SIZE", q.size // q.shape[1] * np.prod([(len(table) + 1) // 2 for table in tables])
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
     if primitive in (add_windows, ops.resize_nearest):
