@@ -14,6 +14,7 @@ from npattn.fast import (
     gathering,
     gating,
     joining,
+    lambdas,
     masking,
     normalisation,
     pooling,
@@ -21,6 +22,7 @@ from npattn.fast import (
     relative,
     resizing,
     selecting,
+    toeplitz,
     weighting,
     windowing,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "gathering",
     "gating",
     "joining",
+    "lambdas",
     "masking",
     "normalisation",
     "pooling",
@@ -42,6 +45,7 @@ __all__ = [
     "relative",
     "resizing",
     "selecting",
+    "toeplitz",
     "weighting",
     "windowing",
 ]

@@ -73,6 +73,10 @@ WAYS = {
     "attention_in_seen_blocks": cases(
         lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5, band=(None, 2), softcap=1.5
     ),
+    "conv_rows_as_matrices": cases(
+        lambda b, c, h, w: [(b, 1, h + 1, w), (c + 1, 1, 4, 3), (c + 1,)], bound=64, padding=(1, 1)
+    ),
+    "apply_lambdas_in_blocks": cases(lambda b, c, h, w: [(b, 2, c, h), (b, w, c, h)], bound=32),
     "relative_logits_at_once": cases(
         lambda b, c, h, w: [(b, c, h, w), (2 * h + 3, c), (2 * w - 1, c)], bound=32, scale=0.5
     ),
@@ -162,6 +166,8 @@ def measure(primitive, arrays, options):
         return "MIN_MULTIPLICATIONS", a.size * b.shape[-1]
     if primitive in (ops.dot_product_attention, ops.masked_attention):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
+    if primitive is ops.apply_lambdas:
+        return "MIN_PARALLEL_SIZE", arrays[1].size
     if primitive is ops.relative_logits:
         q, *tables = arrays
         return "MIN_PARALLEL_SIZE", q.size // q.shape[1] * np.prod([(len(table) + 1) // 2 for table in tables])
