@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,104 +70,122 @@ def attention_in_seen_blocks(
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
-    power, logarithm, unit = quick_powers()
-    scaled = (scale if softcap is not None else scale * unit) * q
-    pairs = Pairs(scaled, k, unit, softcap, bias, band, lengths, mask)
-    sinks = None if sink is None else np.broadcast_to(unit * sink, lead)
-    o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
-    log_sum_exp = np.empty_like(q, shape=(*lead, queries), order="C")
-
-    def attend(block, memory):
-        at, m = block
-        n = pairs.keys_seen(at, m, slice(0, keys))
-        own_sink = None if sinks is None else sinks[at][..., None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            e = pairs.logits(at, m, n, memory)[0]
-            power(e, out=e)
-            sums, total = sum_values(v[at][..., n], e)
-            safe = total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL
-            if safe and sinks is not None:
-                total = total + power(own_sink)
-                safe = total.max(initial=1) < SAFE_TOTAL
-        if safe:
-            log_sum_exp[at][..., m] = logarithm(total)
-        else:  # no maximum has to be taken off but here
-            e, total, log_sum_exp[at][..., m] = exponentials(pairs.logits(at, m, n, memory)[0], own_sink)
-            sums, _ = sum_values(v[at][..., n], e)
-        np.divide(sums, total[..., None, :], out=o[at][..., m])
-
+    unit = quick_powers()[2]
+    pairs = Pairs((scale if softcap is not None else scale * unit) * q, k, unit, softcap, bias, band, lengths, mask)
     forward_blocks, backward_blocks = cut(lead, queries, keys)
-    parallel_for(reusing_memory(attend, q, 1), forward_blocks, products=True)
+    o, log_sum_exp = average(pairs, v, None if sink is None else np.broadcast_to(unit * sink, lead), forward_blocks)
     dead = log_sum_exp == np.inf
-    has_dead = bool(dead.any())
+    least = np.where(dead, 0, log_sum_exp)
 
     def backward(do, dl=0.0):
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradients = differentiate_all(do.reshape(o.shape), dl)
-        return gradients if gradients is not None else exactly()[1](do, dl)
-
-    def differentiate_all(do, dl):
-        if has_dead:
+        do = do.reshape(o.shape)
+        if dead.any():
             do = np.where(dead[..., None, :], 0, do)
-        delta = np.empty_like(log_sum_exp)
-
-        def sum_channels(block):
-            at, m = block
-            np.einsum("...em,...em->...m", do[at][..., m], o[at][..., m], out=delta[at][..., m])
-
-        parallel_for(sum_channels, forward_blocks)
-        delta -= dl if np.ndim(dl) == 0 else dl.reshape(delta.shape)
-        if has_dead:
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
             delta[dead] = 0
-        if not np.isfinite(delta).all():  # nor is do
-            return None
-        least = np.where(dead, 0, log_sum_exp) if has_dead else log_sum_exp
-        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-        # A bias may serve several images and heads, whose gradients are added up in few arrays at the same time.
-        shared = bias is not None and bias.size < log_sum_exp.size * keys
-        count = max(1, min(NUM_BLOCKS, (q.size + k.size) // bias.size)) if shared else 1
-        dbiases = [None if bias is None else np.zeros_like(bias) for _ in range(count)]
-
-        def differentiate(block, first, second):
-            ats, m, columns, part, dbias = block
-            for at in ats:
-                n = pairs.keys_seen(at, m, columns)
-                if n.start == n.stop:
-                    part[at] = 0
-                    continue
-                s, slope = pairs.logits(at, m, n, first, least)
-                power(s, out=s)
-                dv[at][..., n] += product_in(second, do[at][..., m], s)
-                dz = difference_in(second, do[at][..., m], v[at][..., n], delta[at][..., m])
-                dz *= s
-                if dbias is not None:
-                    pairs.add_to_bias(dbias, (at, m, n), dz)
-                if slope is not None:
-                    dz *= slope
-                part[at] = sum_columns(k[at][..., n], dz, first)
-                dk[at][..., n] += product_in(first, scaled[at][..., m], dz)
-
-        compute = reusing_memory(differentiate, q, 2)
-        for m, columns in backward_blocks:
-            parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
-            each = [
-                (ats[group], m, n, part, dbias)
-                for (n, ats), part in zip(columns, parts, strict=True)
-                for group, dbias in zip(cut_axis(len(ats), count if shared else len(ats)), itertools.cycle(dbiases))
-            ]
-            parallel_for(compute, each, products=True)
-            dq[..., m] = functools.reduce(operator.iadd, parts)
-            dq[..., m] *= scale
+            gradients = None
+            if np.isfinite(delta).all():  # and so is do
+                gradients = differentiate(pairs, v, least, (do, delta), backward_blocks)
+        if gradients is None or not are_finite(*gradients[:2]):
+            return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
+        dq, dk, dv, dbias = gradients
+        dq *= scale
         if softcap is None and unit != 1:
             dk /= unit
-        if not are_finite(dq, dk):
-            return None
-        dbias = None if bias is None else functools.reduce(operator.iadd, dbiases)
         dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
         return *(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True)), dbias, dsink
 
     value = np.where(dead, -np.inf, log_sum_exp / unit).reshape(*shapes[0][:-2], queries)
     return (o.reshape(*shapes[0][:-2], *o.shape[-2:]), value), backward
+
+
+def average(pairs: Pairs, v: Array, sinks: Array | None, cut: Sequence[tuple[Any, slice]]) -> tuple[Array, Array]:
+    """Average values, block by block, and return the logarithms of the sums too: +∞ where no key is seen.
+
+    Where a row's exponentials have a sum of usual size, no maximum has to be taken off first.
+    """
+    power, logarithm, _ = quick_powers()
+    lead, queries, keys = pairs.shape[:-2], *pairs.shape[-2:]
+    o = np.empty_like(pairs.q, shape=(*lead, v.shape[-2], queries))
+    log_sum_exp = np.empty_like(pairs.q, shape=(*lead, queries), order="C")
+
+    def attend(block, memory):
+        at, m = block
+        n = pairs.keys_seen(at, m, slice(0, keys))
+        sink = None if sinks is None else sinks[at][..., None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            e, _ = pairs.logits(at, m, n, memory)
+            power(e, out=e)
+            sums, total = sum_values(v[at][..., n], e)
+            if total.min(initial=1) > 1 / SAFE_TOTAL and sink is not None:
+                total = total + power(sink)
+            safe = total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL
+        if safe:
+            log_sum_exp[at][..., m] = logarithm(total)
+        else:
+            e, total, log_sum_exp[at][..., m] = exponentials(pairs.logits(at, m, n, memory)[0], sink)
+            sums, _ = sum_values(v[at][..., n], e)
+        np.divide(sums, total[..., None, :], out=o[at][..., m])
+
+    parallel_for(reusing_memory(attend, v, 1), cut, products=True)
+    return o, log_sum_exp
+
+
+def sum_of_channels(a: Array, b: Array, cut: Sequence[tuple[Any, slice]]) -> Array:
+    """Compute Σ_i a_im b_im, block by block."""
+    sums = np.empty_like(a, shape=(*a.shape[:-2], a.shape[-1]), order="C")
+
+    def add(block):
+        at, m = block
+        np.einsum("...em,...em->...m", a[at][..., m], b[at][..., m], out=sums[at][..., m])
+
+    parallel_for(add, cut)
+    return sums
+
+
+def differentiate(
+    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], cut: Sequence[tuple[slice, Any]]
+) -> tuple[Array, Array, Array, Array | None]:
+    """Return the gradients of queries as `pairs` has them, keys, values and the bias."""
+    (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
+    power, shared, count = quick_powers()[0], False, 1
+    dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    if bias is not None and bias.size < math.prod(pairs.shape):
+        # It serves several images and heads, whose gradients are added up in few arrays at the same time.
+        shared, count = True, max(1, min(NUM_BLOCKS, (q.size + k.size) // bias.size))
+    dbiases = [None if bias is None else np.zeros_like(bias) for _ in range(count)]
+
+    def go_back(block, dbias, first, second):
+        at, m, n = block
+        s, slope = pairs.logits(at, m, n, first, least)
+        power(s, out=s)
+        dv[at][..., n] += product_in(second, do[at][..., m], s)
+        dz = difference_in(second, do[at][..., m], v[at][..., n], delta[at][..., m])
+        dz *= s
+        if dbias is not None:
+            pairs.add_to_bias(dbias, block, dz)
+        if slope is not None:
+            dz *= slope
+        dk[at][..., n] += product_in(first, q[at][..., m], dz)
+        return sum_columns(k[at][..., n], dz, first)
+
+    def compute(block, *memories):
+        ats, m, columns, part, dbias = block
+        for at in ats:
+            n = pairs.keys_seen(at, m, columns)
+            part[at] = go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0
+
+    for m, columns in cut:
+        parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+        each = [
+            (ats[some], m, n, part, dbias)
+            for (n, ats), part in zip(columns, parts, strict=True)
+            for some, dbias in zip(cut_axis(len(ats), count if shared else len(ats)), itertools.cycle(dbiases))
+        ]
+        parallel_for(reusing_memory(compute, q, 2), each, products=True)
+        dq[..., m] = functools.reduce(operator.iadd, parts)
+    return dq, dk, dv, None if bias is None else functools.reduce(operator.iadd, dbiases)
 
 
 def sum_values(v: Array, e: Array) -> tuple[Array, Array]:

@@ -38,12 +38,12 @@ def relative_logits_at_once(
     tables = scale * np.concatenate([height_rel, width_rel])
     maps = q.reshape(*lead, d, h * w)
     products = product(tables, maps).reshape(images, len(tables), h, w)
-    of_rows, of_columns = (np.ascontiguousarray(a) for a in asked_for(products, rows, columns))
+    to_rows, to_columns = (np.ascontiguousarray(a) for a in asked_for(products, rows, columns))
     z = np.empty_like(q, shape=(images, h, w, rows, columns), order="C")
     cut = blocks(z, 1, BLOCK_SIZE)
 
     def add(block):
-        np.add(of_rows[block][..., None], of_columns[block][..., None, :], out=z[block])
+        np.add(to_rows[block][..., None], to_columns[block][..., None, :], out=z[block])
 
     parallel_for(add, cut)
 
@@ -52,10 +52,8 @@ def relative_logits_at_once(
             sums = product(dz.reshape(-1, rows * columns), lines_of_keys(rows, columns, dz))
             sums = sums.reshape(images, h, w, rows + columns)
             dproducts = np.zeros_like(products)
-            for place, sum_of_keys in zip(
-                asked_for(dproducts, rows, columns), (sums[..., :rows], sums[..., rows:]), strict=True
-            ):
-                place[...] = sum_of_keys
+            of_rows, of_columns = asked_for(dproducts, rows, columns)
+            of_rows[...], of_columns[...] = sums[..., :rows], sums[..., rows:]
             dproducts = dproducts.reshape(*lead, len(tables), h * w)
             dq = product(tables.T, dproducts).reshape(q.shape)
             dtables = product(dproducts, maps.swapaxes(-1, -2)).reshape(images, *tables.shape).sum(axis=0)
@@ -72,13 +70,15 @@ def asked_for(products: Array, rows: int, columns: int) -> tuple[Array, Array]:
 
     The query in row i asks for those with the offsets -i, ..., K - 1 - i.
     """
-    of_rows, of_columns = products[:, : 2 * rows - 1], products[:, 2 * rows - 1 :]
     image, offset, row, column = products.strides
+
+    def view(offsets, keys, strides):
+        shape = len(products), *products.shape[2:], keys
+        return np.lib.stride_tricks.as_strided(offsets[:, keys - 1 :], shape, strides)
+
+    of_rows, of_columns = products[:, : 2 * rows - 1], products[:, 2 * rows - 1 :]
     by_row, by_column = (image, row - offset, column, offset), (image, row, column - offset, offset)
-    return tuple(
-        np.lib.stride_tricks.as_strided(a[:, count - 1 :], (len(a), *a.shape[2:], count), strides)
-        for a, count, strides in ((of_rows, rows, by_row), (of_columns, columns, by_column))
-    )
+    return view(of_rows, rows, by_row), view(of_columns, columns, by_column)
 
 
 def lines_of_keys(rows: int, columns: int, like: Array) -> Array:

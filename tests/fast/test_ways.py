@@ -161,25 +161,22 @@ def assert_within(found, expected, bound, dtype, size):
 
 def measure(primitive, arrays, options):
     """Tell what decides whether arrays are large: the constant's name, and what is compared with it."""
-    if primitive is product:
-        a, b = arrays
-        return "MIN_MULTIPLICATIONS", a.size * b.shape[-1]
-    if primitive in (ops.dot_product_attention, ops.masked_attention):
-        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
-    if primitive is ops.apply_lambdas:
-        return "MIN_PARALLEL_SIZE", arrays[1].size
-    if primitive is ops.relative_logits:
-        q, *tables = arrays
-        return "MIN_PARALLEL_SIZE", q.size // q.shape[1] * np.prod([(len(table) + 1) // 2 for table in tables])
-    if primitive is ops.affinity_sums:
-        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
-    if primitive in (add_windows, ops.resize_nearest):
-        return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
-    if primitive is ops.conv2d:
-        own = arrays[0].size // options.get("groups", 1)
-        return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
-    constant = "MIN_UNCACHED_SIZE" if primitive in (ops.score, ops.batch_norm) else "MIN_PARALLEL_SIZE"
-    return constant, arrays[-1 if primitive is scatter else 0].size
+    x, *others = arrays
+    pairs = len(x) * x.shape[2]  # with as many as there are keys
+    counts = {
+        product: lambda: x.size * others[0].shape[-1],
+        ops.dot_product_attention: lambda: pairs * others[0].shape[2],
+        ops.masked_attention: lambda: pairs * others[0].shape[2],
+        ops.apply_lambdas: lambda: others[0].size,
+        ops.relative_logits: lambda: pairs * x.shape[3] * np.prod([(len(table) + 1) // 2 for table in others]),
+        ops.affinity_sums: lambda: pairs * x.shape[2],
+        add_windows: lambda: len(x) * x.shape[1] * np.prod(options["size"]),
+        ops.resize_nearest: lambda: len(x) * x.shape[1] * np.prod(options["size"]),
+        ops.conv2d: lambda: x.size // options.get("groups", 1) * np.prod(others[0].shape[2:]),
+        scatter: lambda: others[-1].size,
+    }
+    constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE", ops.batch_norm: "MIN_UNCACHED_SIZE"}
+    return constants.get(primitive, "MIN_PARALLEL_SIZE"), counts.get(primitive, lambda: x.size)()
 
 
 def test_every_way_has_its_cases():
