@@ -15,7 +15,6 @@ __all__ = [
     "BLOCK_SIZE",
     "MIN_PARALLEL_SIZE",
     "NUM_BLOCKS",
-    "are_finite",
     "are_machine_floats",
     "blocks",
     "blocks_of_product",
@@ -58,12 +57,6 @@ def are_machine_floats(*arrays: Any) -> bool:
     """
     kind = getattr(arrays[0], "dtype", np.dtype(object))
     return kind.char in "fd" and all(type(a) is np.ndarray and a.dtype == kind for a in arrays)
-
-
-def are_finite(*arrays: np.ndarray) -> bool:
-    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return all(bool(np.isfinite(a.sum())) for a in arrays)
 
 
 def is_large(*arrays: Any) -> bool:

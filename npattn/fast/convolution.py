@@ -9,15 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import (
-    MAX_PRODUCT_BLOCKS,
-    MIN_PARALLEL_SIZE,
-    are_finite,
-    are_machine_floats,
-    blocks,
-    cut_axis,
-    is_large,
-)
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
@@ -269,3 +261,8 @@ def by_convolution(
         return *gradients, None if bias is None else sum_by_channels(dy)
 
     return y, backward
+
+
+def are_finite(*arrays: Array) -> bool:
+    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
+    return all(np.isfinite(a.sum()) for a in arrays)

@@ -23,7 +23,8 @@ from npattn.fast.attention import (
     with_channel,
 )
 from npattn.fast.blas import serial_product
-from npattn.fast.blocks import NUM_BLOCKS, are_finite, are_machine_floats, cut_axis
+from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
+from npattn.fast.convolution import are_finite
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import transpose
 from npattn.ops.masking import masked_attention, sink_gradient, sum_to
@@ -65,7 +66,9 @@ def attention_in_seen_blocks(
     """
     options = {"softcap": softcap, "bias": bias, "sink": sink, "band": band, "lengths": lengths, "mask": mask}
     exactly = functools.partial(masked_attention.definition, q, k, v, scale, **options)
-    if not are_finite(q, k, v):
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = are_finite(q, k, v)
+    if not finite:
         return exactly()
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
@@ -84,12 +87,12 @@ def attention_in_seen_blocks(
         with np.errstate(over="ignore", invalid="ignore"):
             delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
             delta[dead] = 0
-            gradients = None
-            if np.isfinite(delta).all():  # and so is do
-                gradients = differentiate(pairs, v, least, (do, delta), backward_blocks)
-        if gradients is None or not are_finite(*gradients[:2]):
+            finite = bool(np.isfinite(delta).all())  # and so is do
+            if finite:
+                dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), backward_blocks)
+                finite = are_finite(dq, dk)
+        if not finite:
             return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
-        dq, dk, dv, dbias = gradients
         dq *= scale
         if softcap is None and unit != 1:
             dk /= unit

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, are_finite, are_machine_floats, blocks
+from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, are_machine_floats, blocks
+from npattn.fast.convolution import are_finite
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.ops.relative import relative_logits
@@ -57,7 +58,8 @@ def relative_logits_at_once(
             dproducts = dproducts.reshape(*lead, len(tables), h * w)
             dq = product(tables.T, dproducts).reshape(q.shape)
             dtables = product(dproducts, maps.swapaxes(-1, -2)).reshape(images, *tables.shape).sum(axis=0)
-        if not are_finite(dq, dtables):  # a product with 0 may have made a NaN where there is none
+            finite = are_finite(dq, dtables)
+        if not finite:  # a product with 0 may have made a NaN where there is none
             return relative_logits.definition(q, height_rel, width_rel, scale)[1](dz)
         dtables *= scale
         return dq, dtables[: len(height_rel)], dtables[len(height_rel) :]
