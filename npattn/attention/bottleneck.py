@@ -31,8 +31,66 @@ def halve(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
+def flat(a: Array) -> Array:
+    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
+    *lead, height, width = a.shape
+    return a.reshape(*lead, height * width)
+
+
+class RelativeHeads(Module):
+    """What bottleneck and halo attention share: how wide heads are, and what they make of queries and keys."""
+
+    channels: int
+    out_channels: int | None
+    stride: int
+    heads: int
+    head_dim: int | None
+    qk_ratio: float
+    scale_pos_embed: bool
+
+    def __post_init__(self) -> None:
+        """Refuse, besides, heads that can't share the channels equally or get none, and strides other than 1 and 2."""
+        super().__post_init__()
+        name = type(self).__name__
+        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
+        if not self.head_channels:
+            raise ValueError(
+                f"{name}: heads={self.heads}; expected at most {round_channels(self.qk_ratio * self.width)}, channels "
+                "of all queries: set head_dim, channels of each head's"
+            )
+        if self.stride > 2:
+            raise ValueError(f"{name}: stride={self.stride}; expected 1 or 2")
+
+    @property
+    def width(self) -> int:
+        """O, channels of the output."""
+        return self.out_channels or self.channels
+
+    @property
+    def head_channels(self) -> int:
+        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
+        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
+
+    @property
+    def scale(self) -> float:
+        """Factor of the products, 1/√d."""
+        return 1 / math.sqrt(self.head_channels)
+
+    @property
+    def relative_scale(self) -> float:
+        """Factor of the products with vectors of distances."""
+        return self.scale if self.scale_pos_embed else 1.0
+
+    def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
+        """Make the weights of all keys for some queries, by what they hold and by what their offsets add."""
+        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
+        z, _, _ = masked_logits(flat(self.scale * q), flat(k), rows, softcap=None, bias=r, **hiding)
+        e, total, _ = exponentials_of_seen(z, None)
+        return e / total
+
+
 @dataclass(frozen=True)
-class BottleneckAttention(Module):
+class BottleneckAttention(RelativeHeads):
     """Let every position gather from all positions of the map, by what they hold and by how far off they are.
 
     One 1×1 convolution makes queries, keys and values, which heads share out. The query at (i, j) weighs the key at
@@ -115,34 +173,17 @@ class BottleneckAttention(Module):
     scale_pos_embed: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and strides that leave nothing."""
+        """Refuse, besides, a stride that leaves nothing."""
         super().__post_init__()
-        name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
-        check_heads(name, self.heads, self.qk_ratio * self.width, self.head_channels)
-        check_stride(name, self.stride)
         if min(self.feat_size) < self.stride:
-            raise ValueError(f"{name}: feat_size={self.feat_size}; expected at least 2 rows and columns for stride=2")
+            raise ValueError(
+                f"BottleneckAttention: feat_size={self.feat_size}; expected at least 2 rows and columns for stride=2"
+            )
 
     @classmethod
     def example(cls) -> BottleneckAttention:
         """Return a small instance: 16 channels on a map of 6 × 5, 2 heads of 4."""
         return cls(channels=16, feat_size=(6, 5), heads=2, head_dim=4)
-
-    @property
-    def width(self) -> int:
-        """O, channels of the output."""
-        return self.out_channels or self.channels
-
-    @property
-    def head_channels(self) -> int:
-        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
-
-    @property
-    def scale(self) -> float:
-        """Factor of the products, 1/√d."""
-        return 1 / math.sqrt(self.head_channels)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -205,11 +246,6 @@ class BottleneckAttention(Module):
         """Share channels out to the heads: (B, n d, H, W) to (B, n, d, H, W)."""
         return a.reshape(len(a), self.heads, a.shape[1] // self.heads, *a.shape[2:])
 
-    @property
-    def relative_scale(self) -> float:
-        """Factor of the products with vectors of distances."""
-        return self.scale if self.scale_pos_embed else 1.0
-
     def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
         """Make the attention map of every head, or some rows of it: where positions look.
 
@@ -235,28 +271,4 @@ class BottleneckAttention(Module):
         u, _ = layers.conv(x, params, "qkv")
         q, k = map(self.share, ops.split(u, self.sizes, axis=1)[0][:2])
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), which, softcap=None, bias=r, **hiding)
-        e, total, _ = exponentials_of_seen(z, None)
-        return e / total
-
-
-def flat(a: Array) -> Array:
-    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
-    *lead, height, width = a.shape
-    return a.reshape(*lead, height * width)
-
-
-def check_stride(name: str, stride: int) -> None:
-    """Refuse strides other than 1 and 2."""
-    if stride > 2:
-        raise ValueError(f"{name}: stride={stride}; expected 1 or 2")
-
-
-def check_heads(name: str, heads: int, wanted: float, head_channels: int) -> None:
-    """Refuse more heads than there are channels of queries."""
-    if not head_channels:
-        raise ValueError(
-            f"{name}: heads={heads}; expected at most {round_channels(wanted)}, channels of all queries: set head_dim, "
-            "channels of each head's"
-        )
+        return self.weigh(q, k, r, which)

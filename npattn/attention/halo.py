@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,12 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.attention.bottleneck import check_heads, check_stride, flat, halve
-from npattn.checks import check_map, check_positions, require_equal_shares
+from npattn.attention.bottleneck import RelativeHeads, flat, halve
+from npattn.checks import check_map, check_positions
 from npattn.fields import boolean, integer, positive
-from npattn.module import Module, Paper, Pass
-from npattn.ops.masking import exponentials_of_seen, masked_logits
-from npattn.parameters import Parameter, lecun_normal, round_channels, uniform_fan_in
+from npattn.module import Paper, Pass
+from npattn.parameters import Parameter, lecun_normal, uniform_fan_in
 from npattn.typing import Array, Params
 
 
@@ -32,7 +30,7 @@ def by_channels(blocks: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class HaloAttention(Module):
+class HaloAttention(RelativeHeads):
     """Let every position gather from its block of the map and a halo of positions round it.
 
     The map is cut into blocks of b × b positions. All queries of a block see the same window of keys and values, the
@@ -119,38 +117,10 @@ class HaloAttention(Module):
     avg_down: bool = boolean(default=False)
     scale_pos_embed: bool = boolean(default=False)
 
-    def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and other strides than 1 and 2."""
-        super().__post_init__()
-        name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
-        check_heads(name, self.heads, self.qk_ratio * self.width, self.head_channels)
-        check_stride(name, self.stride)
-
     @classmethod
     def example(cls) -> HaloAttention:
         """Return a small instance: 16 channels, 2 heads of 4, blocks of 2 × 2 with a halo of 1."""
         return cls(channels=16, heads=2, head_dim=4, block_size=2, halo_size=1)
-
-    @property
-    def width(self) -> int:
-        """O, channels of the output."""
-        return self.out_channels or self.channels
-
-    @property
-    def head_channels(self) -> int:
-        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
-
-    @property
-    def scale(self) -> float:
-        """Factor of the products, 1/√d."""
-        return 1 / math.sqrt(self.head_channels)
-
-    @property
-    def relative_scale(self) -> float:
-        """Factor of the products with vectors of distances."""
-        return self.scale if self.scale_pos_embed else 1.0
 
     @property
     def win_size(self) -> int:
@@ -278,10 +248,8 @@ class HaloAttention(Module):
         w = by_blocks(ops.unfold_windows(padded, window, self.block_size)[0], self.heads)
         (k, _), _ = ops.split(w, self.sizes, axis=4)
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), slice(None), softcap=None, bias=r, **hiding)
-        e, total, _ = exponentials_of_seen(z, None)
-        s = (e / total).reshape(*z.shape[:-1], window, window)
+        s = self.weigh(q, k, r, slice(None))
+        s = s.reshape(*s.shape[:-1], window, window)
         height, width = x.shape[2:]
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), height + 2 * halo, width + 2 * halo))
         for row, position in enumerate(which):

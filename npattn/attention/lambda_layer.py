@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_map_size, check_variance, require_equal_shares
+from npattn.checks import check_map_size, check_variance
 from npattn.fields import boolean, integer, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, normal, round_channels, uniform_fan_in
@@ -91,7 +91,7 @@ class LambdaLayer(Module):
     )
 
     channels: int = integer(least=1)
-    heads: int = integer(least=1, default=4)
+    heads: int = integer(least=1, default=4, divides="channels")
     key_channels: int = integer(least=1, default=16)
     kernel_size: int = integer(least=1, default=9, odd=True)
     feat_size: tuple[int, int] | None = pair(default=None)
@@ -101,9 +101,8 @@ class LambdaLayer(Module):
     training: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and other strides."""
+        """Refuse, besides, other strides."""
         super().__post_init__()
-        require_equal_shares(type(self).__name__, "heads", self.heads, "channels", self.channels)
         if self.stride > 2:
             raise ValueError(f"LambdaLayer: stride={self.stride}; expected 1, or 2 to average blocks of 2×2 positions")
 
