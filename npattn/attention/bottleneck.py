@@ -78,7 +78,7 @@ class RelativeHeads(Module):
 
     @property
     def relative_scale(self) -> float:
-        """Factor of the products with vectors of distances."""
+        """Factor of the products with vectors of offsets."""
         return self.scale if self.scale_pos_embed else 1.0
 
     def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
@@ -94,7 +94,7 @@ class BottleneckAttention(RelativeHeads):
     """Let every position gather from all positions of the map, by what they hold and by how far off they are.
 
     One 1×1 convolution makes queries, keys and values, which heads share out. The query at (i, j) weighs the key at
-    (k, l) by the softmax of q · k / √d + q · (r^H_{k-i} + r^W_{l-j}): a learnt vector for each distance in rows, and
+    (k, l) by the softmax of q · k / √d + q · (r^H_{k-i} + r^W_{l-j}): a learnt vector for each offset in rows, and
     one for each in columns, that all heads share. There is no layer behind: what the heads gather is the output.
 
     Parameters
@@ -102,7 +102,7 @@ class BottleneckAttention(RelativeHeads):
     channels : int
         C, channels of the map.
     feat_size : pair of int
-        (H, W), the size of the map, which says how many distances there are.
+        (H, W), the size of the map, which says how many offsets there are.
     out_channels : int, optional
         O, channels of values and output; by default C.
     stride : {1, 2}, default 1
@@ -116,7 +116,7 @@ class BottleneckAttention(RelativeHeads):
     bias : bool, default False
         Whether the convolution has a bias.
     scale_pos_embed : bool, default False
-        Whether the logits of distances are divided by √d too.
+        Whether the logits of offsets are divided by √d too.
 
     Raises
     ------
@@ -128,7 +128,7 @@ class BottleneckAttention(RelativeHeads):
     -----
     Input ``x``: (B, C, H, W). Output: (B, O, H, W), or (B, O, ⌊H/2⌋, ⌊W/2⌋). Parameters, named as in timm:
     ``qkv.weight`` (2 n d + O, C, 1, 1), queries, keys and values one below the other, each head by head, and
-    ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by distances from
+    ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by offsets from
     -(H - 1) on. The weight starts from a normal distribution of variance 1/C, the vectors from one of 1/d. The pass has
     no attention map: `attention_map` makes the rows of it that are asked for.
 
@@ -196,7 +196,7 @@ class BottleneckAttention(RelativeHeads):
         return {"x": (batch, self.channels, *self.feat_size)}
 
     def for_size(self, height: int, width: int) -> BottleneckAttention:
-        """Return the system with vectors for the distances on maps of another size."""
+        """Return the system with vectors for the offsets on maps of another size."""
         return replace(self, feat_size=(height, width))
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -204,7 +204,7 @@ class BottleneckAttention(RelativeHeads):
         return {"output": (batch, self.width, *(length // self.stride for length in self.feat_size))}
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the convolution, and the vectors of distances."""
+        """Declare the convolution, and the vectors of offsets."""
         height, width = self.feat_size
         bias = {"qkv.bias": uniform_fan_in(sum(self.sizes), inputs=self.channels)} if self.bias else {}
         return {
@@ -216,11 +216,11 @@ class BottleneckAttention(RelativeHeads):
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map of another size than the vectors are for."""
-        check_map_size(self, inputs, self.feat_size, "there are vectors of distances")
+        check_map_size(self, inputs, self.feat_size, "there are vectors of offsets")
         super().check_inputs(inputs)
 
     def forward(self, params: Params, x: Array) -> Pass:
-        """Make queries, keys and values, and attend by content and distance. The tags are the derivation's."""
+        """Make queries, keys and values, and attend by content and offset. The tags are the derivation's."""
         u, back_qkv = layers.conv(x, params, "qkv")                                                   # (1)
         parts, back_split = ops.split(u, self.sizes, axis=1)                                          # (2)
         q, k, v = map(self.share, parts)

@@ -34,9 +34,9 @@ class HaloAttention(RelativeHeads):
     """Let every position gather from its block of the map and a halo of positions round it.
 
     The map is cut into blocks of b × b positions. All queries of a block see the same window of keys and values, the
-    block with a halo of h rows and columns on every side, and weigh them by content and distance, as
+    block with a halo of h rows and columns on every side, and weigh them by content and offset, as
     `BottleneckAttention` does on a whole map. So the work grows as the number of positions. Beyond the map keys and
-    values are zeros: a query weighs them by their distance, and gets nothing of them.
+    values are zeros: a query weighs them by their offset, and gets nothing of them.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class HaloAttention(RelativeHeads):
     avg_down : bool, default False
         Whether a stride of 2 averages the output.
     scale_pos_embed : bool, default False
-        Whether the logits of distances are divided by √d too.
+        Whether the logits of offsets are divided by √d too.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class HaloAttention(RelativeHeads):
     Input ``x``: (B, C, H, W). Output: (B, O, H, W), or (B, O, ⌊H/2⌋, ⌊W/2⌋). Parameters, named as in timm:
     ``q.weight`` (n d, C, 1, 1) and ``q.bias``; ``kv.weight`` (n (d + e), C, 1, 1) with e = O / n, of each head the keys
     and then the values, and ``kv.bias``; ``pos_embed.height_rel`` and ``pos_embed.width_rel`` (2 (b + 2h) - 1, d), by
-    distances of places in the window from places in the block. Weights start from normal distributions of variance
+    offsets of places in the window from places in the block. Weights start from normal distributions of variance
     1/C, the vectors of 1/d. The pass has no attention map: `attention_map` makes the rows of it that are asked for.
 
     References
@@ -153,14 +153,14 @@ class HaloAttention(RelativeHeads):
         return {"output": (batch, self.width, *(length // self.stride for length in size))}
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the convolutions, and the vectors of distances."""
-        queries, distances = self.heads * self.head_channels, 2 * self.win_size - 1
+        """Declare the convolutions, and the vectors of offsets."""
+        queries, offsets = self.heads * self.head_channels, 2 * self.win_size - 1
         declared: dict[str, Parameter] = {}
         for name, out in (("q", queries), ("kv", queries + self.width)):
             declared |= layers.conv_parameters(name, out, self.channels, bias=False, initial=lecun_normal)
             declared |= {f"{name}.bias": uniform_fan_in(out, inputs=self.channels)} if self.bias else {}
         tables = (f"pos_embed.{name}_rel" for name in ("height", "width"))
-        return declared | {table: lecun_normal(distances, self.head_channels) for table in tables}
+        return declared | {table: lecun_normal(offsets, self.head_channels) for table in tables}
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map that whole blocks don't fill, and one of which averages leave nothing."""
