@@ -6,9 +6,8 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from npattn import layers, ops
+from npattn.attention.bottleneck import halve
 from npattn.checks import check_map_size, check_variance
 from npattn.fields import boolean, integer, pair, positive
 from npattn.module import Module, Paper, Pass
@@ -195,7 +194,7 @@ class LambdaLayer(Module):
         o, back_apply = ops.apply_lambdas(n, lambdas)                                                 # (9)
         y = o.reshape(x.shape)
         if self.stride == 2:
-            y, back_pool = average_blocks(y)                                                          # (10)
+            y, back_pool = halve(y)                                                                   # (10)
 
         def backward(dy):
             if self.stride == 2:
@@ -245,16 +244,3 @@ def by_table(w: Array, table: Array, *, size: tuple[int, int]) -> tuple[Array, B
         return dw.reshape(w.shape), back_table(drows.reshape(positions, *g.shape[::2]).swapaxes(0, 1))
 
     return p.reshape(batch, values, len(g), positions), backward
-
-
-def average_blocks(y: Array) -> tuple[Array, Backward]:
-    """Average every block of 2×2 positions; a last row or column without a second is left out."""
-    height, width = (length - length % 2 for length in y.shape[2:])
-    p, back = ops.window_average(y[:, :, :height, :width], 2, 2)
-
-    def backward(dp):
-        dy = np.zeros_like(y)
-        dy[:, :, :height, :width] = back(dp)
-        return dy
-
-    return p, backward
