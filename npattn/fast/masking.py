@@ -86,7 +86,6 @@ def attention_in_seen_blocks(
             do = np.where(dead[..., None, :], 0, do)
         with np.errstate(over="ignore", invalid="ignore"):
             delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
-            delta[dead] = 0
             finite = bool(np.isfinite(delta).all())  # and so is do
             if finite:
                 dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), backward_blocks)
