@@ -206,6 +206,8 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
         patch.setattr(GOLDEN, "MAX_DRAWS", 2)
         patch.setattr("npattn.oracle.budgets.measuring.NUM_RUNS", 3)  # and so are further runs
         case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
+    if not case.compare(case.expected).passed:  # two draws may be too few to find one that the format can hold
+        case = golden(module, batch=batch, height=height, width=width, dtype=dtype, seed=seed)
     report = case.compare(case.expected)
     assert report.passed
     assert all(judgement.worst == 0 for judgement in report.judgements.values())
