@@ -288,7 +288,7 @@ def test_one_module_in_many_threads_gives_the_bits_of_one_after_another(system):
 
     def work(inputs, dy):
         run = module(params, *inputs.values())
-        all_forwards_done.wait(timeout=60)  # whatever a pass kept outside its closure is another's by now
+        all_forwards_done.wait(timeout=300)  # whatever a pass kept outside its closure is another's by now
         return forward_results(run) | backward_results(run, inputs, dy)
 
     with ThreadPoolExecutor(len(many)) as pool:
