@@ -48,6 +48,8 @@ WAYS = {
     "batch_norm_channel_by_channel": cases(
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
+    "concatenate_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w), (b, 2, h, w)], bound=0, axis=1),
+    "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
@@ -96,6 +98,11 @@ def draw(name, sizes, dtype, seed):
     return arrays, options
 
 
+def as_arguments(function, arrays):
+    """Give arrays as a function takes them: some take several as one."""
+    return [tuple(arrays)] if function.__name__.startswith("concatenate") else arrays
+
+
 def compute(function, arrays, options, *, absolute=False, spoil=None, arrangement=None, times=1):
     """Run a way: its values, and its gradients where it has some, which may be asked for several times.
 
@@ -106,7 +113,7 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
         if function.__name__.startswith(name):
             arrays = [*arrays]
             arrays[i] = arrays[i].copy(order="K")
-    result = function(*arrays, **options)
+    result = function(*as_arguments(function, arrays), **options)
     if not (isinstance(result, tuple) and callable(result[-1])):
         return list(as_tuple(result))
     value, backward = result
@@ -161,12 +168,16 @@ def measure(primitive, arrays, options):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
+    if primitive is ops.concatenate:
+        return "MIN_PARALLEL_SIZE", min(a.size for a in arrays)
+    if primitive is ops.repeat:
+        return "MIN_PARALLEL_SIZE", arrays[0].size * options["times"]
     if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
         own = arrays[0].size // options.get("groups", 1)
         return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
-    constant = "MIN_UNCACHED_SIZE" if primitive in (ops.score, ops.batch_norm) else "MIN_PARALLEL_SIZE"
+    constant = "MIN_UNCACHED_SIZE" if primitive is ops.score else "MIN_PARALLEL_SIZE"
     return constant, arrays[-1 if primitive is scatter else 0].size
 
 
@@ -204,17 +215,17 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
         pass
 
     with in_blocks(), patched("MIN_WIDE", 1), patched("MIN_POSITIONS", 1), patched("MAX_SIDE", 0):
-        assert way.suits(*arrays, **options) or "by_products" in way.compute.__name__
+        assert way.suits(*as_arguments(primitive, arrays), **options) or "by_products" in way.compute.__name__
         for kind in (np.float16, np.longdouble, complex):
             others = [a.astype(kind) if is_float(a) else a for a in arrays]
-            assert not way.suits(*others, **options)
+            assert not way.suits(*as_arguments(primitive, others), **options)
         views = [a.view(Other) if isinstance(a, np.ndarray) else a for a in arrays]
-        assert not way.suits(*views, **options)
+        assert not way.suits(*as_arguments(primitive, views), **options)
         if sum(map(is_float, arrays)) > 1:
             *others, last = arrays
             kind = np.float32 if last.dtype == np.float64 else np.float64
             mixed = [*others, last.astype(kind)] if len(arrays) != 3 or "conv" not in way.compute.__name__ else None
-            assert mixed is None or not way.suits(*mixed, **options)
+            assert mixed is None or not way.suits(*as_arguments(primitive, mixed), **options)
 
 
 @all_ways
@@ -309,7 +320,7 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
         patched("MIN_SERIAL", 2**60),
         patched(constant, size - beyond),
     ):
-        assert bool(way.suits(*arrays, **options)) is (beyond >= 0)
+        assert bool(way.suits(*as_arguments(primitive, arrays), **options)) is (beyond >= 0)
         found = compute(primitive, arrays, options)
     bounds = [WAYS[other.compute.__name__][2] for other in primitive.ways]
     expected = compute(primitive.definition, wide, options)
@@ -324,7 +335,7 @@ def test_small_arrays_take_the_definition(primitive):
         if way.compute.__name__ == "conv_pointwise":  # which gains at every size
             continue
         arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
-        assert not way.suits(*arrays, **options)
+        assert not way.suits(*as_arguments(primitive, arrays), **options)
 
 
 def test_kernels_are_primitives_with_definitions_of_their_own():
