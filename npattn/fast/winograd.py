@@ -80,7 +80,8 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
         together = images_together(batch, max(channels, out), size)
         dx = slide(deal(dy, [2 - p for p in padding], size, channels, together), mirrored, size, together)
-        dcolumns, drows = correlate(planes, dy, images).reshape(16, -1), np.empty_like(rows, order="C")
+        dkernels, drows = correlate(planes, dy, images, -(-MAX_PRODUCT_BLOCKS // 4)), np.empty_like(rows, order="C")
+        dcolumns = dkernels.reshape(16, -1)
         parallel_for(lambda part: multiply(dcolumns[:, part].T, transform, out=drows[part]), parts, products=True)
         return dx, drows.reshape(weight.shape)
 
@@ -166,43 +167,50 @@ def slide(planes, kernels, result, images=1):
     return y
 
 
-def correlate(planes, dy, images=1):
+def correlate(planes, dy, images=1, parts=1):
     """Make the gradients of the transformed kernels: (4, 4, O, C).
 
-    Half a row of the sixteen is made at a time, strip by strip: what its products take stays in a core's cache.
+    A row of the sixteen, or a part of one, is made at a time, strip by strip: what its products take stays in a core's
+    cache.
     """
     (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
     across = -(-dy.shape[3] // 2) + 1
-    height, count = length // across // images - 1, length - across
+    quarters = deal_outputs(dy, strips, length // across // images - 1, images)
+    count = length - across
     dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
 
     def compute(block):
-        i, half = block
-        parities = [(0,), (0, 1), (0, 1), (1,)][i]  # of the outputs' lines that see this row
-        rows, tiles, quarters, halves, dproducts = (
-            np.empty_like(planes, shape=shape, order="C")
-            for shape in (
-                (2, channels, length),
-                (channels, length),
-                (2, 2, out, count),
-                (2, out, count),
-                (out, count),
-            )
+        i, some = block
+        rows, tiles, halves, dproducts = (
+            np.empty_like(planes, shape=(*lead, numbers), order="C")
+            for lead, numbers in (((2, channels), length), ((channels,), length), ((2, out), count), ((out,), count))
         )
         for strip in range(strips):
-            quarters[...] = 0
-            for image, down, right in itertools.product(range(images), parities, range(2)):
-                every_second = outputs(dy, strip, height, images)[image, :, down::2, right::2]
-                tiles_of(quarters[down, right], image, height, across, every_second.shape)[...] = every_second
-            distribute(quarters, i, halves)
+            distribute(quarters[:, :, strip], i, halves)
             combine(planes[:, :, strip], i, across, rows)
-            for j in half:
+            for j in range(4)[some]:
                 distribute(halves, j, dproducts)
                 combine(rows, j, 1, tiles)
                 dkernels[i, j] += serial_product(dproducts, tiles[:, :count].T)
 
-    parallel_for(compute, list(itertools.product(range(4), [(0, 1), (2, 3)])), products=True)
+    parallel_for(compute, list(itertools.product(range(4), cut_axis(4, parts))), products=True)
     return dkernels
+
+
+def deal_outputs(dy, strips, height, images):
+    """Deal the gradients of outputs out by even and odd rows and columns, as `deal`: (2, 2, S B, O, h (w + 1))."""
+    out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
+    count = (images * (height + 1) - 1) * across
+    quarters = np.empty_like(dy, shape=(2, 2, strips, out, count), order="C")
+
+    def fill(strip):
+        quarters[:, :, strip] = 0
+        for image, i, j in np.ndindex(images, 2, 2):
+            every_second = outputs(dy, strip, height, images)[image, :, i::2, j::2]
+            tiles_of(quarters[i, j, strip], image, height, across, every_second.shape)[...] = every_second
+
+    parallel_for(fill, range(strips))
+    return quarters
 
 
 def outputs(y, strip, height, images):

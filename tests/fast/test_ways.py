@@ -168,17 +168,14 @@ def measure(primitive, arrays, options):
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
     if primitive is ops.affinity_sums:
         return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
-    if primitive is ops.concatenate:
-        return "MIN_PARALLEL_SIZE", min(a.size for a in arrays)
-    if primitive is ops.repeat:
-        return "MIN_PARALLEL_SIZE", arrays[0].size * options["times"]
     if primitive in (add_windows, ops.resize_nearest):
         return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
     if primitive is ops.conv2d:
         own = arrays[0].size // options.get("groups", 1)
         return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
     constant = "MIN_UNCACHED_SIZE" if primitive is ops.score else "MIN_PARALLEL_SIZE"
-    return constant, arrays[-1 if primitive is scatter else 0].size
+    sizes = [a.size for a in arrays if is_float(a)]
+    return constant, sizes[-1 if primitive in (scatter, ops.concatenate) else 0] * options.get("times", 1)
 
 
 def test_every_way_has_its_cases():
