@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.elementwise import are_finite
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
@@ -273,12 +273,3 @@ def by_convolution(
         return *gradients, None if bias is None else sum_by_channels(dy)
 
     return y, backward
-
-
-def are_finite(*arrays: Array) -> bool:
-    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
-    sums: deque[Array] = deque()
-    large = [(a, block) for a in arrays if is_large(a) for block in blocks(a, 1)]
-    parallel_for(lambda part: sums.append(part[0][part[1]].sum()), large)
-    sums.extend(a.sum() for a in arrays if not is_large(a))
-    return bool(np.isfinite(sums).all())

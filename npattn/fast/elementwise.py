@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,15 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
         return dx
 
     return y, backward
+
+
+def are_finite(*arrays: Array) -> bool:
+    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
+    sums: deque[Array] = deque()
+    large = [(a, block) for a in arrays if is_large(a) for block in blocks(a, 1)]
+    parallel_for(lambda part: sums.append(part[0][part[1]].sum()), large)
+    sums.extend(a.sum() for a in arrays if not is_large(a))
+    return bool(np.isfinite(sums).all())
 
 
 def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, str]:

@@ -57,12 +57,12 @@ def join(parts: Sequence[Array], axis: int) -> Array:
     return y
 
 
-def repeats_to_large(x: Array, times: int, axis: int) -> bool:
+def makes_large(x: Array, times: int, axis: int) -> bool:
     """Tell whether a large map comes of it."""
     return type(x) is np.ndarray and x.size > 0 and x.size * times >= MIN_PARALLEL_SIZE and are_machine_floats(x)
 
 
-@repeat.faster(suits=repeats_to_large)
+@repeat.faster(suits=makes_large)
 def repeat_parts_in_blocks(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
     """Write all repetitions of a part at a time, and add up their gradients, on all cores."""
     shape = *x.shape[: axis + 1], times, *x.shape[axis + 1 :]

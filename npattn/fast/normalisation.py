@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large
+from npattn.fast.elementwise import are_finite
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import batch_norm, group_norm
@@ -39,7 +40,7 @@ def group_norm_group_by_group(
     parallel_for(compute, cut)
 
     def backward(dy):
-        if not is_large(dy) or not np.isfinite(dy.sum()):
+        if not is_large(dy) or not are_finite(dy):
             return group_norm.definition(x, weight, bias, groups, eps=eps)[1](dy)
         given, dx = dy.reshape(shape), np.empty_like(maps)
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
