@@ -124,8 +124,10 @@ def test_a_bias_that_serves_all_images_has_its_gradient_made_on_several_threads(
     blocks_of_loops = []
 
     def watch(work, blocks, products=False):
-        blocks_of_loops.append(list(blocks))
-        for block in blocks_of_loops[-1]:
+        blocks = list(blocks)
+        if products:
+            blocks_of_loops.append(blocks)
+        for block in blocks:
             work(block)
 
     qkv = [normal(64, 3, 7, seed=i) for i in range(3)]

@@ -48,6 +48,8 @@ WAYS = {
     "batch_norm_channel_by_channel": cases(
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
+    "concatenate_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w), (b, 2, h, w)], bound=0, axis=1),
+    "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
@@ -103,6 +105,11 @@ def draw(name, sizes, dtype, seed):
     return arrays, options
 
 
+def as_arguments(function, arrays):
+    """Give arrays as a function takes them: some take several as one."""
+    return [tuple(arrays)] if function.__name__.startswith("concatenate") else arrays
+
+
 def compute(function, arrays, options, *, absolute=False, spoil=None, arrangement=None, times=1):
     """Run a way: its values, and its gradients where it has some, which may be asked for several times.
 
@@ -113,7 +120,7 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
         if function.__name__.startswith(name):
             arrays = [*arrays]
             arrays[i] = arrays[i].copy(order="K")
-    result = function(*arrays, **options)
+    result = function(*as_arguments(function, arrays), **options)
     if not (isinstance(result, tuple) and callable(result[-1])):
         return list(as_tuple(result))
     value, backward = result
@@ -174,8 +181,10 @@ def measure(primitive, arrays, options):
         ops.resize_nearest: lambda: len(x) * x.shape[1] * np.prod(options["size"]),
         ops.conv2d: lambda: x.size // options.get("groups", 1) * np.prod(others[0].shape[2:]),
         scatter: lambda: others[-1].size,
+        ops.concatenate: lambda: [a.size for a in arrays if is_float(a)][-1],
+        ops.repeat: lambda: x.size * options["times"],
     }
-    constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE", ops.batch_norm: "MIN_UNCACHED_SIZE"}
+    constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE"}
     return constants.get(primitive, "MIN_PARALLEL_SIZE"), counts.get(primitive, lambda: x.size)()
 
 
@@ -213,17 +222,17 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
         pass
 
     with in_blocks(), patched("MIN_WIDE", 1), patched("MIN_POSITIONS", 1), patched("MAX_SIDE", 0):
-        assert way.suits(*arrays, **options) or "by_products" in way.compute.__name__
+        assert way.suits(*as_arguments(primitive, arrays), **options) or "by_products" in way.compute.__name__
         for kind in (np.float16, np.longdouble, complex):
             others = [a.astype(kind) if is_float(a) else a for a in arrays]
-            assert not way.suits(*others, **options)
+            assert not way.suits(*as_arguments(primitive, others), **options)
         views = [a.view(Other) if isinstance(a, np.ndarray) else a for a in arrays]
-        assert not way.suits(*views, **options)
+        assert not way.suits(*as_arguments(primitive, views), **options)
         if sum(map(is_float, arrays)) > 1:
             *others, last = arrays
             kind = np.float32 if last.dtype == np.float64 else np.float64
             mixed = [*others, last.astype(kind)] if len(arrays) != 3 or "conv" not in way.compute.__name__ else None
-            assert mixed is None or not way.suits(*mixed, **options)
+            assert mixed is None or not way.suits(*as_arguments(primitive, mixed), **options)
 
 
 @all_ways
@@ -318,7 +327,7 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
         patched("MIN_SERIAL", 2**60),
         patched(constant, size - beyond),
     ):
-        assert bool(way.suits(*arrays, **options)) is (beyond >= 0)
+        assert bool(way.suits(*as_arguments(primitive, arrays), **options)) is (beyond >= 0)
         found = compute(primitive, arrays, options)
     bounds = [WAYS[other.compute.__name__][2] for other in primitive.ways]
     expected = compute(primitive.definition, wide, options)
@@ -333,7 +342,7 @@ def test_small_arrays_take_the_definition(primitive):
         if way.compute.__name__ == "conv_pointwise":  # which gains at every size
             continue
         arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
-        assert not way.suits(*arrays, **options)
+        assert not way.suits(*as_arguments(primitive, arrays), **options)
 
 
 def test_kernels_are_primitives_with_definitions_of_their_own():
