@@ -13,6 +13,7 @@ from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.masking import keys_seen
 from npattn.ops.primitive import Primitive
+from npattn.oracle.heads import attend_by_heads
 from npattn.typing import Array
 
 __all__ = ["ATTENTION", "divide", "options_of_queries"]
@@ -55,7 +56,11 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     """
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
         q, k, v, *_ = arguments
-        weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
+        heads = q[..., 0, 0].size
+        weights = max(1, heads * k.shape[-1])  # of one query
+        if heads > 1 and weights * q.shape[-1] > BLOCK and not options and called is ops.dot_product_attention:
+            # Keys and values are read once for a block: those of one head, for the more queries.
+            return attend_by_heads(called, *arguments)
         least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
         return divide_queries(called, arguments, options, max(least, BLOCK // weights))
     if called is ops.conv2d and len(arguments) >= 2 and options.get("groups", 1) == 1:

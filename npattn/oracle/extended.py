@@ -102,17 +102,18 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if min(a.ndim, b.ndim) < 2 or not is_worth_cutting(a.shape[-2], a.shape[-1], b.shape[-1]):
         return np.matmul(a, b)
-    widths = [largest(a, -1), largest(b, -2)]
+    nearest_a, nearest_b = a.astype(np.float64), b.astype(np.float64)  # float64's extremes are found sooner
+    widths = [largest(nearest_a, -1), largest(nearest_b, -2)]
     exponents = [np.frexp(width)[1] for width in widths]
     if not all(np.isfinite(width).all() and fits(e[width > 0]) for width, e in zip(widths, exponents, strict=True)):
         return np.matmul(a, b)
     bits = (53 - (a.shape[-1] - 1).bit_length()) // 2
-    head_a, rest_a = cut(a, exponents[0], bits)
+    head_a, rest_a = cut(a, nearest_a, exponents[0], bits)
     found = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.longdouble)
     for j in blocks_of(b):
-        head_b, rest_b = cut(b[..., j], exponents[1][..., j], bits)
-        found[..., j] = head_a @ head_b
-        found[..., j] += head_a @ rest_b + rest_a @ b[..., j].astype(np.float64)
+        head_b, rest_b = cut(b[..., j], nearest_b[..., j], exponents[1][..., j], bits)
+        rest = head_a @ rest_b + rest_a @ nearest_b[..., j]
+        np.add(head_a @ head_b, rest, out=found[..., j], dtype=np.longdouble)
     return found
 
 
@@ -138,10 +139,10 @@ def fits(exponents: np.ndarray) -> bool:
     return not (np.abs(exponents) > LARGEST_EXPONENT).any()
 
 
-def cut(values: np.ndarray, exponents: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut numbers below 2 ** exponents into multiples of 2 ** (exponents - bits) and the rest, in float64."""
+def cut(values: np.ndarray, nearest: np.ndarray, exponents: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut numbers up to 2 ** exponents, given in float64 too, into multiples of 2 ** (exponents - bits) and rests."""
     # Added to a number whose last bit counts so much, what is below it is rounded away.
     coarse = np.ldexp(1.5, 52 - bits + exponents)
-    head = values.astype(np.float64) + coarse
+    head = nearest + coarse
     head -= coarse
     return head, (values - head).astype(np.float64)
