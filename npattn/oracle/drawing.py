@@ -19,7 +19,7 @@ __all__ = ["Chosen", "choose_params", "draw_case", "require_drawn"]
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
 MAX_CHOICES, ENOUGH = 64, 16
-"""Parameters that are drawn until no result is 0 throughout; and until most are not."""
+"""Parameters that are drawn until no result is 0 throughout; and until a few are whatever the parameters."""
 NEXT = 2**20
 """From the seed of one draw to that of the next."""
 
@@ -89,13 +89,15 @@ def choose_params(module: Module, own: Own, format: Format, seed: int, **options
     """
     if "params" in own.arrays or own.sizes["batch"] == 0:
         return Chosen(0, None)
-    best, fewest = Chosen(0, None), np.inf
+    best, fewest, always = Chosen(0, None), set[str](), set[str]()
     for number in range(MAX_CHOICES):
         with np.errstate(all="ignore"):
             results = named_results(module, draw_case(module, own, format, seed, choice=number, **options))
-        count = sum(not a.any() for a in results.values())
-        if count < fewest:
-            best, fewest = Chosen(number, results), count
-        if count == 0 or (number + 1 >= ENOUGH and fewest < len(results) / 2):
+        dead = {name for name, a in results.items() if not a.any()}
+        always = dead if number == 0 else always & dead
+        if number == 0 or len(dead) < len(fewest):
+            best, fewest = Chosen(number, results), dead
+        hopeless = fewest == always and len(fewest) < len(results) / 2
+        if not dead or (hopeless and number + 1 >= ENOUGH):
             break
     return best

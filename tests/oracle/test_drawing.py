@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 import npattn
 from npattn import oracle
@@ -32,6 +32,7 @@ def zeros(module, choice, seed):
 
 @pytest.mark.parametrize("module", NARROW, ids=lambda module: module.key)
 @given(seeds)
+@example(6)
 @settings(max_examples=15)
 def test_a_relu_of_one_channel_lets_something_through(module, seed):
     choice = choose_params(module, own(module), FORMATS["float32"], seed, values="generic").number
