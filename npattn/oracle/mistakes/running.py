@@ -63,7 +63,7 @@ class Runner:
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
-        return misfit.worst <= max(1.0, min(FAR, NEAR * right))
+        return misfit.worst <= nearness(right)
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
@@ -105,12 +105,13 @@ class Runner:
         counted: Any = Instead(module, run_counted) if self.read is None else module
         with watching(lambda *pair: returned.append(pair)), answering(count):
             results = self.run(counted, *given)
+        self.ruler.remember(results)
         self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
         return results
 
     def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass no further than to the first result that is too far off."""
-        farthest = max(1.0, min(FAR, NEAR * self.right.worst))
+        farthest = nearness(self.right.worst)
 
         def check(number: int, gradients: tuple[Any, ...]) -> None:
             for i, name in self.returned.get(number, ()):
@@ -124,9 +125,18 @@ class Runner:
 
     def run_forward(self, module: Any, *given: Any) -> None:
         """Run forward, and raise how far off it is."""
-        params, inputs, upstream = given
-        found = self.recorded(module)(params, *inputs.values())
-        raise TooFarError(self.ruler.measure(forward_results(found, upstream)))
+        found = self.forward_alone(module, *given)
+        right = max((self.right.distances[name] for name in found if name in self.right.distances), default=np.inf)
+        raise TooFarError(self.ruler.measure(found, farthest=nearness(right)))
+
+    def forward_alone(self, module: Any, params: Any, inputs: Any, upstream: Any) -> dict[str, np.ndarray]:
+        """Run forward, and name what it gives."""
+        return forward_results(self.recorded(module)(params, *inputs.values()), upstream)
+
+
+def nearness(right: float) -> float:
+    """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
+    return max(1.0, min(FAR, NEAR * right))
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:
