@@ -151,16 +151,11 @@ class Search(Runner):
     def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
         """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
         if mistake.primitive and self.is_behind_forward(mistake, site):
-            return Misfit(*(dict(filter(is_of_forward, one.items())) for one in (self.right.distances, self.right.squares)))
+            distances, squares = self.right.distances, self.right.squares
+            return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
         key = (str(mistake), site) if mistake.primitive else mistake.plain
         if key not in self.forward:
-            try:
-                with np.errstate(all="ignore"), self.memory.at_work():
-                    run_with(self.run_forward, ((forward_of(mistake), site),))(self.module, *self.given)
-            except TooFarError as far:
-                self.forward[key] = far.misfit
-            except UNFIT:
-                self.forward[key] = None
+            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
         return self.forward[key]
 
     def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:
@@ -172,14 +167,10 @@ class Search(Runner):
         """Tell whether forward's results may be a mistake's whose errors it makes larger, once for all its forms."""
         key = (str(mistake), site) if mistake.primitive else mistake.plain
         if key not in self.grown:
-            place = ((forward_of(mistake), site),)
-            try:
-                with np.errstate(all="ignore"), self.memory.at_work():
-                    exact = run_with(self.forward_alone, place)(self.module, *self.given)
-                growth = self.growth(place, exact, self.forward_alone)
-                self.grown[key] = self.ruler.measure(exact).relative_to(growth).fits
-            except UNFIT:
-                self.grown[key] = False
+            place = ((in_forward(mistake), site),)
+            exact = self.forward_of(place, self.given, self.memory)
+            growth = {} if exact is None else self.growth(place, exact, self.forward_alone)
+            self.grown[key] = exact is not None and self.ruler.measure(exact).relative_to(growth).fits
         return self.grown[key]
 
     def in_output_alone(self, mistake: Mistake, site: Site) -> Candidate | None:
@@ -194,10 +185,8 @@ class Search(Runner):
         if misfit is None or not self.is_near(misfit):
             return None
         self.seen.add(((alone, site),))
-        try:
-            with np.errstate(all="ignore"), self.memory.at_work():
-                found = run_with(self.forward_alone, ((forward_of(mistake), site),))(self.module, *self.given)
-        except UNFIT:  # which a pass that ended where it was too far off has not come to
+        found = self.forward_of(((in_forward(mistake), site),), self.given, self.memory)
+        if found is None:
             return None
         known = {name: found[name] for name in self.case.expected if name in found}
         return self.candidate(((alone, site),), dict(self.case.expected) | known)
@@ -348,14 +337,9 @@ def changes_forward(mistake: Mistake) -> bool:
     return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
 
 
-def forward_of(mistake: Mistake) -> Mistake:
+def in_forward(mistake: Mistake) -> Mistake:
     """Make the mistake at the least cost that gives the same forward."""
     return dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
-
-
-def is_of_forward(pair: tuple[str, float]) -> bool:
-    """Tell whether a distance is that of a result of the way forward."""
-    return is_forward(pair[0])
 
 
 def is_forward(name: str) -> bool:

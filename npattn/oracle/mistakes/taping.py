@@ -19,7 +19,7 @@ from npattn.module import as_tuple
 from npattn.ops.masking import sum_to
 from npattn.oracle.mistakes.derivatives import FUNCTIONS, MOVING, UFUNCS
 
-__all__ = ["Taped", "answering_taped", "pull", "untape"]
+__all__ = ["Taped", "answering_taped", "pull", "straight_through", "untape"]
 
 NUMBERS = itertools.count()
 
@@ -173,6 +173,11 @@ def written_along(a: Any, index: Any, values: Any, axis: int) -> Any:
     changed = a.copy()
     np.put_along_axis(changed, index, values, axis)
     return changed
+
+
+def straight_through(function: Callable[[Any], Any], a: Any) -> Any:
+    """Round an array, which changes no gradient: autograd carries it back through a cast as it is."""
+    return Taped(function(a.value), Node([a.node], lambda g: [g])) if isinstance(a, Taped) else function(a)
 
 
 def untape(value: Any) -> Any:
