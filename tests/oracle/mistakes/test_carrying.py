@@ -3,6 +3,7 @@ import pytest
 
 from npattn import ops
 from npattn.oracle import generic_values
+from npattn.oracle.formats import FORMATS
 from npattn.oracle.mistakes.carrying import carried
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.mistake import argument, value
@@ -42,6 +43,8 @@ def test_a_mistake_carried_through_backward_has_the_derivative_of_its_forward(ke
             with np.errstate(all="ignore"):
                 if not isinstance(arguments[0], np.ndarray) or not mistake.when(*arguments, **options):
                     continue
+                if any(f" in {format}" in str(mistake) for format in FORMATS):
+                    continue  # a rounding is carried back as what it rounds, and has no slope of its own
                 y, backward = mistake.apply(primitive, *arguments, **options)
                 found = numbers(y, primitive)
                 if not all(np.isfinite(a).all() for a in found):
