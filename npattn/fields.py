@@ -15,6 +15,7 @@ from npattn.checks import (
     describe_type,
     require_booleans,
     require_choice,
+    require_equal_shares,
     require_integers,
     require_numbers,
     require_selection,
@@ -39,7 +40,7 @@ REQUIRED = dataclasses.MISSING
 """The default of what has none."""
 
 
-def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED) -> Any:
+def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED, *, divides: str = "") -> Any:
     """Declare a hyperparameter with a check of one's own.
 
     Parameters
@@ -48,6 +49,8 @@ def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED) -> A
         ``check(system, name, value)`` returns the value to keep, or raises; `system` is the class's name.
     default : optional
         Without it the hyperparameter has to be given.
+    divides : str, optional
+        Another hyperparameter, of which it must be a divisor.
 
     Returns
     -------
@@ -68,11 +71,11 @@ def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED) -> A
     Traceback (most recent call last):
     ValueError: Grouped: groups=3; expected an even number
     """
-    return dataclasses.field(default=default, metadata={"check": check})
+    return dataclasses.field(default=default, metadata={"check": check, "divides": divides})
 
 
-def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
-    """Declare an integer that is at least so large; if it is to be odd, one that is.
+def integer(least: int, default: Any = REQUIRED, *, odd: bool = False, divides: str = "") -> Any:
+    """Declare an integer that is at least so large; odd, if it is to be, and a divisor of another hyperparameter.
 
     Examples
     --------
@@ -80,13 +83,17 @@ def integer(least: int, default: Any = REQUIRED, *, odd: bool = False) -> Any:
     >>> npattn.SqueezeExcitation(channels=0)
     Traceback (most recent call last):
     ValueError: SqueezeExcitation: channels=0; expected an integer of at least 1
+    >>> npattn.MultiHeadSelfAttention(channels=16, heads=3)
+    Traceback (most recent call last):
+    ValueError: MultiHeadSelfAttention: heads=3; expected a divisor of channels=16, an equal share for each: with 3 \
+heads, 15 or 18 channels would do
     """
 
     def check(system: str, name: str, value: Any) -> Any:
         check_integer(system, name, value, least, odd)
         return value
 
-    return checked(check, default)
+    return checked(check, default, divides=divides)
 
 
 def integers(least: int, default: tuple[int, ...], *, odd: bool = False) -> Any:
@@ -234,7 +241,12 @@ def side(least: int, default: Any = REQUIRED) -> Any:
 
 def check_fields(module: Any) -> None:
     """Check every field of a dataclass's instance that was declared with a check; keep what the check returns."""
-    for field in dataclasses.fields(module):
+    name, declared = type(module).__name__, dataclasses.fields(module)
+    for field in declared:
         check, value = field.metadata.get("check"), getattr(module, field.name)
         if check is not None and not (value is None and field.default is None):
-            object.__setattr__(module, field.name, check(type(module).__name__, field.name, value))
+            object.__setattr__(module, field.name, check(name, field.name, value))
+    for field in declared:
+        whole = field.metadata.get("divides")
+        if whole:
+            require_equal_shares(name, field.name, getattr(module, field.name), whole, getattr(module, whole))

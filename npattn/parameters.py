@@ -1,4 +1,4 @@
-"""Parameters as a system declares them: shape and initial distribution; and how foreign arrays become NumPy's."""
+"""Parameters as a system declares them: name, shape and initial distribution."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
-from npattn.checks import describe_type
 
 __all__ = [
     "Parameter",
@@ -26,7 +24,6 @@ __all__ = [
     "ones",
     "round_channels",
     "strip_prefix",
-    "to_numpy",
     "uniform_fan_in",
     "xavier_uniform",
     "zeros",
@@ -272,58 +269,3 @@ def fan_in(shape: tuple[int, ...]) -> int:
 def fan_out(shape: tuple[int, ...]) -> int:
     """Count the outputs that one input of a weight (out, in, *kernel) is summed in."""
     return shape[0] * math.prod(shape[2:])
-
-
-def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
-    """Bring an array of any library to the host as a NumPy array of floating-point numbers.
-
-    No library is imported for it: torch, CuPy and JAX arrays are known by what they can do. bfloat16 and 8-bit floats,
-    which NumPy lacks, are widened to float32, exactly.
-
-    Parameters
-    ----------
-    value : array
-        NumPy, CuPy or JAX array, torch tensor, or whatever speaks DLPack or ``__array__``.
-    name : str
-        What to call it in an error message.
-    counts : bool, default False
-        Whether integers and Booleans will do as well, as those of a mask; they become float64.
-
-    Returns
-    -------
-    numpy.ndarray
-
-    Raises
-    ------
-    TypeError
-        If it is none of these, or not of floating-point numbers.
-    """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
-        )
-    if not any(hasattr(value, protocol) for protocol in ("__array__", "__dlpack__")):
-        raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
-    try:
-        array = to_host(value)
-    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # sparse, without data, …
-        reason = str(error).partition("\n")[0]
-        raise TypeError(f"{name} is {describe_type(value)} that can't be read as a NumPy array: {reason}") from error
-    if str(array.dtype).startswith(("bfloat16", "float8")):
-        array = array.astype(np.float32)
-    if counts and array.dtype.kind in "biu":
-        array = array.astype(np.float64)
-    if not np.issubdtype(array.dtype, np.inexact):
-        raise TypeError(f"{name} has dtype {array.dtype}; expected floating point")
-    return array
-
-
-def to_host(value: Any) -> np.ndarray:
-    """Convert an array of another library, by whatever protocol it speaks."""
-    if hasattr(value, "detach"):  # torch: off the tape, to the host, out of the formats that NumPy lacks
-        value = value.detach().cpu().resolve_conj().resolve_neg()
-        if str(value.dtype) == "torch.bfloat16" or "float8" in str(value.dtype):
-            value = value.float()
-    elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # CuPy refuses implicit copies
-        value = value.get()
-    return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)

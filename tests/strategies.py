@@ -4,52 +4,54 @@ import numpy as np
 from hypothesis import strategies as st
 
 import npattn
-from npattn.oracle.strategies import (
-    attention_gate_modules,
+from npattn.oracle.strategies import cases, modules
+from npattn.oracle.strategies.both import (
     bam_modules,
-    bottleneck_modules,
-    cam_modules,
-    cases,
-    cbam_channel_modules,
     cbam_modules,
-    cbam_spatial_modules,
     coordinate_modules,
-    criss_cross_modules,
-    danet_modules,
-    double_modules,
-    eca_modules,
-    ema_modules,
-    external_modules,
-    flexible_modules,
     flexible_segmentation_modules,
     gc_modules,
     ge_modules,
+    polarized_modules,
+    shuffle_modules,
+    simam_modules,
+    triplet_modules,
+)
+from npattn.oracle.strategies.catalogue import multi_scale_modules, residual_modules
+from npattn.oracle.strategies.channel import (
+    cbam_channel_modules,
+    eca_modules,
+    flexible_modules,
+    se_modules,
+    sk_modules,
+    split_modules,
+)
+from npattn.oracle.strategies.hyperparameters import pools, seeds, sizes
+from npattn.oracle.strategies.self_attention import (
+    bottleneck_modules,
+    cam_modules,
+    criss_cross_modules,
+    danet_modules,
+    double_modules,
+    external_modules,
     halo_modules,
-    hard_modules,
     lambda_modules,
     linear_modules,
     mhsa_modules,
-    modules,
-    multi_scale_modules,
     non_local_modules,
     pam_modules,
     pcm_modules,
-    polarized_modules,
-    pools,
-    residual_modules,
     sdpa_modules,
-    se_modules,
-    seeds,
+    window_modules,
+)
+from npattn.oracle.strategies.spatial import (
+    attention_gate_modules,
+    cbam_spatial_modules,
+    ema_modules,
+    hard_modules,
     sge_modules,
-    shuffle_modules,
-    simam_modules,
-    sizes,
-    sk_modules,
     sliding_window_modules,
     soft_hard_modules,
-    split_modules,
-    triplet_modules,
-    window_modules,
 )
 
 __all__ = [

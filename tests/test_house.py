@@ -16,6 +16,7 @@ BASE = {
     "checks",
     "construction",
     "files",
+    "foreign_arrays",
     "data",
     "parameters",
     "fitting",

@@ -31,12 +31,70 @@ def halve(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
+def flat(a: Array) -> Array:
+    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
+    *lead, height, width = a.shape
+    return a.reshape(*lead, height * width)
+
+
+class RelativeHeads(Module):
+    """What bottleneck and halo attention share: how wide heads are, and what they make of queries and keys."""
+
+    channels: int
+    out_channels: int | None
+    stride: int
+    heads: int
+    head_dim: int | None
+    qk_ratio: float
+    scale_pos_embed: bool
+
+    def __post_init__(self) -> None:
+        """Refuse, besides, heads that can't share the channels equally or get none, and strides other than 1 and 2."""
+        super().__post_init__()
+        name = type(self).__name__
+        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
+        if not self.head_channels:
+            raise ValueError(
+                f"{name}: heads={self.heads}; expected at most {round_channels(self.qk_ratio * self.width)}, channels "
+                "of all queries: set head_dim, channels of each head's"
+            )
+        if self.stride > 2:
+            raise ValueError(f"{name}: stride={self.stride}; expected 1 or 2")
+
+    @property
+    def width(self) -> int:
+        """O, channels of the output."""
+        return self.out_channels or self.channels
+
+    @property
+    def head_channels(self) -> int:
+        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
+        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
+
+    @property
+    def scale(self) -> float:
+        """Factor of the products, 1/√d."""
+        return 1 / math.sqrt(self.head_channels)
+
+    @property
+    def relative_scale(self) -> float:
+        """Factor of the products with vectors of offsets."""
+        return self.scale if self.scale_pos_embed else 1.0
+
+    def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
+        """Make the weights of all keys for some queries, by what they hold and by what their offsets add."""
+        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
+        z, _, _ = masked_logits(flat(self.scale * q), flat(k), rows, softcap=None, bias=r, **hiding)
+        e, total, _ = exponentials_of_seen(z, None)
+        return e / total
+
+
 @dataclass(frozen=True)
-class BottleneckAttention(Module):
+class BottleneckAttention(RelativeHeads):
     """Let every position gather from all positions of the map, by what they hold and by how far off they are.
 
     One 1×1 convolution makes queries, keys and values, which heads share out. The query at (i, j) weighs the key at
-    (k, l) by the softmax of q · k / √d + q · (r^H_{k-i} + r^W_{l-j}): a learnt vector for each distance in rows, and
+    (k, l) by the softmax of q · k / √d + q · (r^H_{k-i} + r^W_{l-j}): a learnt vector for each offset in rows, and
     one for each in columns, that all heads share. There is no layer behind: what the heads gather is the output.
 
     Parameters
@@ -44,7 +102,7 @@ class BottleneckAttention(Module):
     channels : int
         C, channels of the map.
     feat_size : pair of int
-        (H, W), the size of the map, which says how many distances there are.
+        (H, W), the size of the map, which says how many offsets there are.
     out_channels : int, optional
         O, channels of values and output; by default C.
     stride : {1, 2}, default 1
@@ -58,7 +116,7 @@ class BottleneckAttention(Module):
     bias : bool, default False
         Whether the convolution has a bias.
     scale_pos_embed : bool, default False
-        Whether the logits of distances are divided by √d too.
+        Whether the logits of offsets are divided by √d too.
 
     Raises
     ------
@@ -70,7 +128,7 @@ class BottleneckAttention(Module):
     -----
     Input ``x``: (B, C, H, W). Output: (B, O, H, W), or (B, O, ⌊H/2⌋, ⌊W/2⌋). Parameters, named as in timm:
     ``qkv.weight`` (2 n d + O, C, 1, 1), queries, keys and values one below the other, each head by head, and
-    ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by distances from
+    ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by offsets from
     -(H - 1) on. The weight starts from a normal distribution of variance 1/C, the vectors from one of 1/d. The pass has
     no attention map: `attention_map` makes the rows of it that are asked for.
 
@@ -115,34 +173,17 @@ class BottleneckAttention(Module):
     scale_pos_embed: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and strides that leave nothing."""
+        """Refuse, besides, a stride that leaves nothing."""
         super().__post_init__()
-        name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
-        check_heads(name, self.heads, self.qk_ratio * self.width, self.head_channels)
-        check_stride(name, self.stride)
         if min(self.feat_size) < self.stride:
-            raise ValueError(f"{name}: feat_size={self.feat_size}; expected at least 2 rows and columns for stride=2")
+            raise ValueError(
+                f"BottleneckAttention: feat_size={self.feat_size}; expected at least 2 rows and columns for stride=2"
+            )
 
     @classmethod
     def example(cls) -> BottleneckAttention:
         """Return a small instance: 16 channels on a map of 6 × 5, 2 heads of 4."""
         return cls(channels=16, feat_size=(6, 5), heads=2, head_dim=4)
-
-    @property
-    def width(self) -> int:
-        """O, channels of the output."""
-        return self.out_channels or self.channels
-
-    @property
-    def head_channels(self) -> int:
-        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
-
-    @property
-    def scale(self) -> float:
-        """Factor of the products, 1/√d."""
-        return 1 / math.sqrt(self.head_channels)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -155,7 +196,7 @@ class BottleneckAttention(Module):
         return {"x": (batch, self.channels, *self.feat_size)}
 
     def for_size(self, height: int, width: int) -> BottleneckAttention:
-        """Return the system with vectors for the distances on maps of another size."""
+        """Return the system with vectors for the offsets on maps of another size."""
         return replace(self, feat_size=(height, width))
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -163,7 +204,7 @@ class BottleneckAttention(Module):
         return {"output": (batch, self.width, *(length // self.stride for length in self.feat_size))}
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the convolution, and the vectors of distances."""
+        """Declare the convolution, and the vectors of offsets."""
         height, width = self.feat_size
         bias = {"qkv.bias": uniform_fan_in(sum(self.sizes), inputs=self.channels)} if self.bias else {}
         return {
@@ -175,11 +216,11 @@ class BottleneckAttention(Module):
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map of another size than the vectors are for."""
-        check_map_size(self, inputs, self.feat_size, "there are vectors of distances")
+        check_map_size(self, inputs, self.feat_size, "there are vectors of offsets")
         super().check_inputs(inputs)
 
     def forward(self, params: Params, x: Array) -> Pass:
-        """Make queries, keys and values, and attend by content and distance. The tags are the derivation's."""
+        """Make queries, keys and values, and attend by content and offset. The tags are the derivation's."""
         u, back_qkv = layers.conv(x, params, "qkv")                                                   # (1)
         parts, back_split = ops.split(u, self.sizes, axis=1)                                          # (2)
         q, k, v = map(self.share, parts)
@@ -204,11 +245,6 @@ class BottleneckAttention(Module):
     def share(self, a: Array) -> Array:
         """Share channels out to the heads: (B, n d, H, W) to (B, n, d, H, W)."""
         return a.reshape(len(a), self.heads, a.shape[1] // self.heads, *a.shape[2:])
-
-    @property
-    def relative_scale(self) -> float:
-        """Factor of the products with vectors of distances."""
-        return self.scale if self.scale_pos_embed else 1.0
 
     def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
         """Make the attention map of every head, or some rows of it: where positions look.
@@ -235,28 +271,4 @@ class BottleneckAttention(Module):
         u, _ = layers.conv(x, params, "qkv")
         q, k = map(self.share, ops.split(u, self.sizes, axis=1)[0][:2])
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), which, softcap=None, bias=r, **hiding)
-        e, total, _ = exponentials_of_seen(z, None)
-        return e / total
-
-
-def flat(a: Array) -> Array:
-    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
-    *lead, height, width = a.shape
-    return a.reshape(*lead, height * width)
-
-
-def check_stride(name: str, stride: int) -> None:
-    """Refuse strides other than 1 and 2."""
-    if stride > 2:
-        raise ValueError(f"{name}: stride={stride}; expected 1 or 2")
-
-
-def check_heads(name: str, heads: int, wanted: float, head_channels: int) -> None:
-    """Refuse more heads than there are channels of queries."""
-    if not head_channels:
-        raise ValueError(
-            f"{name}: heads={heads}; expected at most {round_channels(wanted)}, channels of all queries: set head_dim, "
-            "channels of each head's"
-        )
+        return self.weigh(q, k, r, which)

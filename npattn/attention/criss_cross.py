@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention.position import PositionAttention
 from npattn.checks import check_positions
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
-from npattn.parameters import Parameter, zeros
+from npattn.parameters import Parameter
 from npattn.typing import Array, Backward, Params
 
 
@@ -115,16 +116,16 @@ class CrissCrossAttention(Module):
     @property
     def key_channels(self) -> int:
         """D, channels of the queries and keys."""
-        return max(1, self.channels // self.reduction)
+        return self.position.key_channels
+
+    @property
+    def position(self) -> PositionAttention:
+        """Position attention with the same layers."""
+        return PositionAttention(self.channels, self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the scale γ, and the layers that make queries, keys and values."""
-        return {
-            "gamma": zeros(1),
-            **layers.conv_parameters("query_conv", self.key_channels, self.channels),
-            **layers.conv_parameters("key_conv", self.key_channels, self.channels),
-            **layers.conv_parameters("value_conv", self.channels, self.channels),
-        }
+        """Declare what position attention has: the scale γ, and the layers that make queries, keys and values."""
+        return self.position.parameters()
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Attend along rows and columns, several times. The tags are the equation numbers of the derivation."""

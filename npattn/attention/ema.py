@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import layers, ops
-from npattn.checks import require_equal_shares
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_parameters
@@ -68,12 +67,7 @@ class EfficientMultiScaleAttention(Module):
     )
 
     channels: int = integer(least=1)
-    groups: int = integer(least=1, default=32)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, groups that can't share the channels equally."""
-        super().__post_init__()
-        require_equal_shares(type(self).__name__, "groups", self.groups, "channels", self.channels)
+    groups: int = integer(least=1, default=32, divides="channels")
 
     @classmethod
     def example(cls) -> EfficientMultiScaleAttention:

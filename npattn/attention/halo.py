@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,12 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.attention.bottleneck import check_heads, check_stride, flat, halve
-from npattn.checks import check_map, check_positions, require_equal_shares
+from npattn.attention.bottleneck import RelativeHeads, flat, halve
+from npattn.checks import check_map, check_positions
 from npattn.fields import boolean, integer, positive
-from npattn.module import Module, Paper, Pass
-from npattn.ops.masking import exponentials_of_seen, masked_logits
-from npattn.parameters import Parameter, lecun_normal, round_channels, uniform_fan_in
+from npattn.module import Paper, Pass
+from npattn.parameters import Parameter, lecun_normal, uniform_fan_in
 from npattn.typing import Array, Params
 
 
@@ -32,13 +30,13 @@ def by_channels(blocks: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class HaloAttention(Module):
+class HaloAttention(RelativeHeads):
     """Let every position gather from its block of the map and a halo of positions round it.
 
     The map is cut into blocks of b × b positions. All queries of a block see the same window of keys and values, the
-    block with a halo of h rows and columns on every side, and weigh them by content and distance, as
+    block with a halo of h rows and columns on every side, and weigh them by content and offset, as
     `BottleneckAttention` does on a whole map. So the work grows as the number of positions. Beyond the map keys and
-    values are zeros: a query weighs them by their distance, and gets nothing of them.
+    values are zeros: a query weighs them by their offset, and gets nothing of them.
 
     Parameters
     ----------
@@ -63,7 +61,7 @@ class HaloAttention(Module):
     avg_down : bool, default False
         Whether a stride of 2 averages the output.
     scale_pos_embed : bool, default False
-        Whether the logits of distances are divided by √d too.
+        Whether the logits of offsets are divided by √d too.
 
     Raises
     ------
@@ -75,7 +73,7 @@ class HaloAttention(Module):
     Input ``x``: (B, C, H, W). Output: (B, O, H, W), or (B, O, ⌊H/2⌋, ⌊W/2⌋). Parameters, named as in timm:
     ``q.weight`` (n d, C, 1, 1) and ``q.bias``; ``kv.weight`` (n (d + e), C, 1, 1) with e = O / n, of each head the keys
     and then the values, and ``kv.bias``; ``pos_embed.height_rel`` and ``pos_embed.width_rel`` (2 (b + 2h) - 1, d), by
-    distances of places in the window from places in the block. Weights start from normal distributions of variance
+    offsets of places in the window from places in the block. Weights start from normal distributions of variance
     1/C, the vectors of 1/d. The pass has no attention map: `attention_map` makes the rows of it that are asked for.
 
     References
@@ -119,38 +117,10 @@ class HaloAttention(Module):
     avg_down: bool = boolean(default=False)
     scale_pos_embed: bool = boolean(default=False)
 
-    def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and other strides than 1 and 2."""
-        super().__post_init__()
-        name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
-        check_heads(name, self.heads, self.qk_ratio * self.width, self.head_channels)
-        check_stride(name, self.stride)
-
     @classmethod
     def example(cls) -> HaloAttention:
         """Return a small instance: 16 channels, 2 heads of 4, blocks of 2 × 2 with a halo of 1."""
         return cls(channels=16, heads=2, head_dim=4, block_size=2, halo_size=1)
-
-    @property
-    def width(self) -> int:
-        """O, channels of the output."""
-        return self.out_channels or self.channels
-
-    @property
-    def head_channels(self) -> int:
-        """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
-
-    @property
-    def scale(self) -> float:
-        """Factor of the products, 1/√d."""
-        return 1 / math.sqrt(self.head_channels)
-
-    @property
-    def relative_scale(self) -> float:
-        """Factor of the products with vectors of distances."""
-        return self.scale if self.scale_pos_embed else 1.0
 
     @property
     def win_size(self) -> int:
@@ -183,14 +153,14 @@ class HaloAttention(Module):
         return {"output": (batch, self.width, *(length // self.stride for length in size))}
 
     def parameters(self) -> dict[str, Parameter]:
-        """Declare the convolutions, and the vectors of distances."""
-        queries, distances = self.heads * self.head_channels, 2 * self.win_size - 1
+        """Declare the convolutions, and the vectors of offsets."""
+        queries, offsets = self.heads * self.head_channels, 2 * self.win_size - 1
         declared: dict[str, Parameter] = {}
         for name, out in (("q", queries), ("kv", queries + self.width)):
             declared |= layers.conv_parameters(name, out, self.channels, bias=False, initial=lecun_normal)
             declared |= {f"{name}.bias": uniform_fan_in(out, inputs=self.channels)} if self.bias else {}
         tables = (f"pos_embed.{name}_rel" for name in ("height", "width"))
-        return declared | {table: lecun_normal(distances, self.head_channels) for table in tables}
+        return declared | {table: lecun_normal(offsets, self.head_channels) for table in tables}
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a map that whole blocks don't fill, and one of which averages leave nothing."""
@@ -278,10 +248,8 @@ class HaloAttention(Module):
         w = by_blocks(ops.unfold_windows(padded, window, self.block_size)[0], self.heads)
         (k, _), _ = ops.split(w, self.sizes, axis=4)
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), slice(None), softcap=None, bias=r, **hiding)
-        e, total, _ = exponentials_of_seen(z, None)
-        s = (e / total).reshape(*z.shape[:-1], window, window)
+        s = self.weigh(q, k, r, slice(None))
+        s = s.reshape(*s.shape[:-1], window, window)
         height, width = x.shape[2:]
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), height + 2 * halo, width + 2 * halo))
         for row, position in enumerate(which):

@@ -6,10 +6,9 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
 from npattn import layers, ops
-from npattn.checks import check_map_size, check_variance, require_equal_shares
+from npattn.attention.bottleneck import halve
+from npattn.checks import check_map_size, check_variance
 from npattn.fields import boolean, integer, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, normal, round_channels, uniform_fan_in
@@ -91,7 +90,7 @@ class LambdaLayer(Module):
     )
 
     channels: int = integer(least=1)
-    heads: int = integer(least=1, default=4)
+    heads: int = integer(least=1, default=4, divides="channels")
     key_channels: int = integer(least=1, default=16)
     kernel_size: int = integer(least=1, default=9, odd=True)
     feat_size: tuple[int, int] | None = pair(default=None)
@@ -101,9 +100,8 @@ class LambdaLayer(Module):
     training: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally, and other strides."""
+        """Refuse, besides, other strides."""
         super().__post_init__()
-        require_equal_shares(type(self).__name__, "heads", self.heads, "channels", self.channels)
         if self.stride > 2:
             raise ValueError(f"LambdaLayer: stride={self.stride}; expected 1, or 2 to average blocks of 2×2 positions")
 
@@ -196,7 +194,7 @@ class LambdaLayer(Module):
         o, back_apply = ops.apply_lambdas(n, lambdas)                                                 # (9)
         y = o.reshape(x.shape)
         if self.stride == 2:
-            y, back_pool = average_blocks(y)                                                          # (10)
+            y, back_pool = halve(y)                                                                   # (10)
 
         def backward(dy):
             if self.stride == 2:
@@ -246,16 +244,3 @@ def by_table(w: Array, table: Array, *, size: tuple[int, int]) -> tuple[Array, B
         return dw.reshape(w.shape), back_table(drows.reshape(positions, *g.shape[::2]).swapaxes(0, 1))
 
     return p.reshape(batch, values, len(g), positions), backward
-
-
-def average_blocks(y: Array) -> tuple[Array, Backward]:
-    """Average every block of 2×2 positions; a last row or column without a second is left out."""
-    height, width = (length - length % 2 for length in y.shape[2:])
-    p, back = ops.window_average(y[:, :, :height, :width], 2, 2)
-
-    def backward(dp):
-        dy = np.zeros_like(y)
-        dy[:, :, :height, :width] = back(dp)
-        return dy
-
-    return p, backward

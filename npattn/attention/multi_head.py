@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
-from npattn.checks import check_positions, require_equal_shares
+from npattn.checks import check_positions
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.masking import exponentials_of_seen, masked_logits
@@ -90,15 +90,10 @@ class MultiHeadSelfAttention(Module):
     without_gradient: ClassVar = ("lengths",)
 
     channels: int = integer(least=1)
-    heads: int = integer(least=1)
+    heads: int = integer(least=1, divides="channels")
     causal: bool = boolean(default=False)
     bias: bool = boolean(default=False)
     padding: bool = boolean(default=False)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally."""
-        super().__post_init__()
-        require_equal_shares(type(self).__name__, "heads", self.heads, "channels", self.channels)
 
     @classmethod
     def example(cls) -> MultiHeadSelfAttention:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import layers, ops
-from npattn.checks import require_equal_shares
 from npattn.fields import choice, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, ones, zeros
@@ -71,13 +70,8 @@ class SpatialGroupEnhance(Module):
     )
 
     channels: int = integer(least=1)
-    groups: int = integer(least=1, default=64)
+    groups: int = integer(least=1, default=64, divides="channels")
     variant: str = choice(("code", "paper"), default="code")
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, groups that can't share the channels equally."""
-        super().__post_init__()
-        require_equal_shares(type(self).__name__, "groups", self.groups, "channels", self.channels)
 
     @classmethod
     def example(cls) -> SpatialGroupEnhance:

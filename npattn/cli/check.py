@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import Parser, UsageError, add_command, parse_seed
 from npattn.cli.gradients import SystemReport, check_system
-from npattn.cli.photo import CROP_SIZE, checked_size
+from npattn.cli.photo import CROP_SIZE, checked_size, taken_size
 from npattn.cli.streams import progress
 from npattn.cli.systems import add_families, count_numbers, find_system, group_by_family
 from npattn.cli.timing import format_duration
@@ -68,6 +68,9 @@ def run_check(arguments: argparse.Namespace) -> int:
         found.append(check_system(fitting, size, arguments.seed))
         progress("")
         print_system(key, width, fitting, found[-1])
+        taken = taken_size(fitting, size)
+        if taken != size:
+            print(f"  on {'x'.join(map(str, taken))} positions: it takes no map of {'x'.join(map(str, size))}")
     print(verdict(found))
     return 0 if all(system.passed for system in found) else 1
 

@@ -12,7 +12,7 @@ from npattn.module import Module
 from npattn.oracle import generic_values
 from npattn.typing import Array
 
-__all__ = ["CHECKED_SIZE", "CROP_SIZE", "PAIRED_SIZE", "checked_size", "photo_values"]
+__all__ = ["CHECKED_SIZE", "CROP_SIZE", "PAIRED_SIZE", "checked_size", "photo_values", "taken_size"]
 
 CHECKED_SIZE = 40, 60
 """Rows and columns of the map that is checked: a fifth of the photograph's."""
@@ -43,7 +43,7 @@ def photo_values(module: Module, size: tuple[int, int], seed: int) -> tuple[dict
     ----------
     module : Module
     size : tuple of int
-        Rows and columns of the map.
+        Rows and columns of the map; more, where the system takes no such map.
     seed : int
 
     Returns
@@ -57,8 +57,8 @@ def photo_values(module: Module, size: tuple[int, int], seed: int) -> tuple[dict
     >>> inputs["x"].shape
     (1, 32, 3, 4)
     """
-    height, width = size
-    params, inputs = generic_values(module, batch=1, height=height, width=width, seed=seed)
+    params, inputs = generic_values(module, batch=1, height=size[0], width=size[1], seed=seed)
+    height, width = size = taken_size(module, size)
     rows, columns = max(height, CHECKED_SIZE[0]), max(width, CHECKED_SIZE[1])
     top, left = (rows - height) // 2, (columns - width) // 2
     for name, x in inputs.items():
@@ -66,6 +66,19 @@ def photo_values(module: Module, size: tuple[int, int], seed: int) -> tuple[dict
             features = cached_features(x.shape[1], rows, columns)
             inputs[name] = features[:, :, top : top + height, left : left + width]
     return params, inputs
+
+
+def taken_size(module: Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the rows and columns of the map that a system takes where it is asked for some: of whole blocks, say.
+
+    Examples
+    --------
+    >>> from npattn import CATALOGUE
+    >>> taken_size(CATALOGUE["eca"].example(), (3, 5)), taken_size(CATALOGUE["halo"].example(), (3, 5))
+    ((3, 5), (4, 6))
+    """
+    *_, height, width = module.input_shapes(1, *size).get("x", size)
+    return height, width
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.parameters import to_numpy
+from npattn.foreign_arrays import to_numpy
 
 __all__ = ["same"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
+from npattn.foreign_arrays import to_numpy
 from npattn.oracle.diagnosis import read_order, read_result
 from npattn.oracle.steps import first_wrong, in_order, where_it_begins
-from npattn.parameters import to_numpy
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case

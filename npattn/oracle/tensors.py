@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npattn.checks import describe_type, did_you_mean
+from npattn.foreign_arrays import to_numpy
 from npattn.module import Module
 from npattn.oracle.formats import Format, representable
-from npattn.parameters import to_numpy
 
 __all__ = ["Change", "describe_changes", "read_inputs", "read_params", "read_upstream", "round_arrays"]
 

@@ -25,13 +25,13 @@ from npattn.pictures.channels import draw_channels
 from npattn.pictures.context import draw_context
 from npattn.pictures.crossing import draw_crossing
 from npattn.pictures.directions import draw_directions
-from npattn.pictures.distances import draw_distances, draw_halos
 from npattn.pictures.elements import draw_elements
 from npattn.pictures.gathering import draw_gathering
 from npattn.pictures.groups import draw_groups
 from npattn.pictures.joint import draw_joint
 from npattn.pictures.lambdas import draw_lambdas
 from npattn.pictures.memories import draw_memories
+from npattn.pictures.offsets import draw_halos, draw_offsets
 from npattn.pictures.partition import draw_partition
 from npattn.pictures.planes import draw_planes
 from npattn.pictures.positions import draw_positions
@@ -142,7 +142,7 @@ def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None]
     elif isinstance(inner, CrissCrossAttention):
         panels.append((draw_recurrence, 4.6))
     elif isinstance(inner, BottleneckAttention):
-        panels.append((draw_distances, 6.8))
+        panels.append((draw_offsets, 6.8))
     elif isinstance(inner, HaloAttention):
         panels.append((draw_halos, 6.2))
     elif hasattr(inner, "attention_map"):

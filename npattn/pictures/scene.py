@@ -26,7 +26,7 @@ __all__ = [
 DRAWN_SIZE = 100, 150
 """Positions of the feature map that is drawn: every second pixel of the photograph."""
 COARSE_SIZE = 40, 60
-"""The same for systems that have a parameter for each distance between rows, and hold a number for each pair."""
+"""The same for systems that have a parameter for each offset in rows, and hold a number for each pair."""
 NUM_TOP = 100
 """Positions that top-k attention keeps."""
 LARGE_HYPERPARAMETERS = {"window": 24, "stride": 8, "rates": (4, 12, 24), "k": NUM_TOP, "embedding": 48}

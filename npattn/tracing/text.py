@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.foreign_arrays import to_host
 from npattn.module import as_tuple
-from npattn.parameters import to_host
 from npattn.tracing.plain import to_plain
 from npattn.tracing.steps import Step
 from npattn.typing import Array

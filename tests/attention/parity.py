@@ -4,6 +4,8 @@ import hypothesis
 import numpy as np
 import pytest
 
+from npattn.oracle import generic_values
+
 
 def in_pytorch(name):
     """The published form of an activation or gate, in PyTorch."""
@@ -69,6 +71,17 @@ def assert_state_dict_loads(module, reference, inputs=None, *, atol=1e-6):
         inputs = [np.random.RandomState(0).standard_normal((2, module.channels, 6, 5)).astype(np.float32)]
     expected = reference(*map(torch.tensor, inputs)).detach().numpy()
     np.testing.assert_allclose(module(params, *inputs).output, expected, rtol=1e-5, atol=atol)
+
+
+def assert_starts_as_identity(module):
+    """Hold that at the start a map passes as it is, forward and backward, and that of all parameters only γ learns."""
+    params, x = module.init(), generic_values(module)[1]["x"]
+    run = module(params, x)
+    np.testing.assert_array_equal(run.output, x)
+    dx, grads = run.backward(x)
+    np.testing.assert_array_equal(dx, x)
+    assert grads.pop("gamma")
+    assert not any(grad.any() for grad in grads.values())
 
 
 def assert_starts_as(module, published):

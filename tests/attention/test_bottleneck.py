@@ -13,7 +13,7 @@ def published(module):
     torch = pytest.importorskip("torch")
     nn, (height, width) = torch.nn, module.feat_size
 
-    class Distances(nn.Module):
+    class Offsets(nn.Module):
         def __init__(self):
             super().__init__()
             self.height_rel = nn.Parameter(torch.randn(2 * height - 1, module.head_channels))
@@ -32,7 +32,7 @@ def published(module):
         def __init__(self):
             super().__init__()
             self.qkv = nn.Conv2d(module.channels, sum(module.sizes), 1, bias=module.bias)
-            self.pos_embed = Distances()
+            self.pos_embed = Offsets()
 
         def forward(self, x):
             parts = self.qkv(x).split(module.sizes, 1)
@@ -87,7 +87,7 @@ def test_weights_of_a_position_add_up_to_one_and_average_the_values(case):
 
 
 @pytest.mark.parametrize("scale_pos_embed", [False, True])
-def test_without_distances_it_is_multi_head_attention_without_its_last_layer(scale_pos_embed):
+def test_without_offsets_it_is_multi_head_attention_without_its_last_layer(scale_pos_embed):
     module = BottleneckAttention(12, (4, 3), heads=3, head_dim=4, bias=True, scale_pos_embed=scale_pos_embed)
     params, inputs = generic_values(module)
     for name in ("height_rel", "width_rel"):
@@ -102,7 +102,7 @@ def test_without_distances_it_is_multi_head_attention_without_its_last_layer(sca
     assert_rearranged_alike(module, params, inputs["x"], np.random.RandomState(0))
 
 
-def test_a_position_can_look_by_distance_alone():
+def test_a_position_can_look_by_offset_alone():
     module = BottleneckAttention(channels=1, feat_size=(1, 5), heads=1, head_dim=1)
     params = {"qkv.weight": np.reshape([1.0, 0.0, 1.0], (3, 1, 1, 1)), "pos_embed.height_rel": np.zeros((1, 1))}
     params["pos_embed.width_rel"] = np.zeros((9, 1))

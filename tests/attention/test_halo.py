@@ -13,7 +13,7 @@ def published(module):
     torch = pytest.importorskip("torch")
     nn, block, window, halo = torch.nn, module.query_block, module.win_size, module.halo_size
 
-    class Distances(nn.Module):
+    class Offsets(nn.Module):
         def __init__(self):
             super().__init__()
             self.height_rel = nn.Parameter(torch.randn(2 * window - 1, module.head_channels))
@@ -32,7 +32,7 @@ def published(module):
             queries, bias = module.heads * module.head_channels, module.bias
             self.q = nn.Conv2d(module.channels, queries, 1, stride=module.query_stride, bias=bias)
             self.kv = nn.Conv2d(module.channels, queries + module.width, 1, bias=bias)
-            self.pos_embed = Distances()
+            self.pos_embed = Offsets()
 
         def heads(self, windows):
             """Lay windows (B, n c, R, S, h, w) out as (B, n, R, S, c, h, w)."""
@@ -132,7 +132,7 @@ def test_weights_average_the_values_and_keys_beyond_the_map_take_the_rest(case):
     np.testing.assert_array_equal(module.attention_map(params, x, rows), weights[:, :, rows])
 
 
-def test_vectors_of_distances_that_no_query_has_get_no_gradient():
+def test_vectors_of_offsets_that_no_query_has_get_no_gradient():
     module = HaloAttention(channels=4, heads=2, head_dim=2, block_size=2, halo_size=2)
     params, inputs = generic_values(module, height=8, width=8)
     run = module(params, inputs["x"])

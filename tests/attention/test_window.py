@@ -2,7 +2,7 @@ import importlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npattn import MultiHeadSelfAttention, WindowAttention
@@ -109,6 +109,7 @@ def assert_blocks_agree(module, block, x, state, prefix=""):
 
 
 @given(window_modules(), st.integers(4, 9), st.integers(4, 9), seeds)
+@example(WindowAttention(4, 2, window=(3, 4), shift=(1, 2)), 3, 8, 0)  # one window covers the rows
 @settings(max_examples=12, deadline=None)
 def test_it_is_the_attention_of_timms_block(module, height, width, seed):
     height, width = (max(length, side) for length, side in zip((height, width), pair(module.window), strict=True))

@@ -122,6 +122,13 @@ def test_check_takes_maps_of_any_size(command, monkeypatch, size):
     assert all(row["input"].endswith(f"x{size}") for row in rows(out) if row["key"] not in ("sdpa", "halo"))
 
 
+def test_check_says_where_a_system_takes_a_larger_map_than_it_was_told(command):
+    _, out, _ = command("check", "halo", "eca", "--size", "3x4")
+    assert out.splitlines()[2] == "  on 4x4 positions: it takes no map of 3x4"
+    assert out.count("it takes no map") == 1
+    assert "takes no map" not in command("check", "halo", "sdpa", "--size", "4x6")[1]
+
+
 def test_systems_that_pair_positions_are_checked_on_smaller_maps_within_others_too(command, monkeypatch):
     monkeypatch.setitem(CATALOGUE, "residual", with_example(Residual(PositionAttention(2))))
     sizes = [row["input"] for row in rows(command("check", "residual", "eca")[1])]

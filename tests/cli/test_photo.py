@@ -31,3 +31,9 @@ def test_a_map_of_any_size_is_filled_with_the_photograph(size):
     x = photo_values(ChannelAttention(2), size, 0)[1]["x"]
     assert x.shape == (1, 2, *size)
     assert (x >= 0).all()  # magnitudes; random numbers have both signs
+
+
+def test_a_map_of_whole_blocks_is_filled_with_the_photograph_too():
+    x = photo_values(CATALOGUE["halo"].example(), (3, 5), 0)[1]["x"]
+    assert x.shape == (1, 16, 4, 6)
+    assert (x >= 0).all()

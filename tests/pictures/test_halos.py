@@ -3,7 +3,7 @@ import pytest
 
 from tests.pictures.drawing import shown, size_of
 
-distances = pytest.importorskip("npattn.pictures.distances")
+offsets = pytest.importorskip("npattn.pictures.offsets")
 
 
 def test_each_pixel_looks_within_the_outer_frame_and_lies_in_the_inner_one():
@@ -17,6 +17,6 @@ def test_each_pixel_looks_within_the_outer_frame_and_lies_in_the_inner_one():
         (left, top), side = inner.get_xy(), inner.get_width()
         assert left < column < left + side
         assert top < row < top + side
-        assert outer.get_width() == side / distances.BLOCK * (distances.BLOCK + 2 * distances.HALO)
+        assert outer.get_width() == side / offsets.BLOCK * (offsets.BLOCK + 2 * offsets.HALO)
         assert np.allclose(np.add(outer.get_xy(), outer.get_width() / 2), np.add(inner.get_xy(), side / 2))
-    assert size_of("halo")[0] % distances.BLOCK == size_of("halo")[1] % distances.BLOCK == 0
+    assert size_of("halo")[0] % offsets.BLOCK == size_of("halo")[1] % offsets.BLOCK == 0

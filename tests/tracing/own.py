@@ -1,4 +1,3 @@
-# ruff: noqa: B007, F841
 """Systems as users write them: tagged, without tags, half tagged, made of others, in every form of statement."""
 
 import functools
@@ -31,21 +30,21 @@ class Tagged(Own):
         )  # (1)
         q = (half := p / 2) + 1  # (2)
         first, *others = q, q + 1, {"statistic": q + 2}  # (3)
-        for i in range(2):
+        for _ in range(2):
             q = q * 10  # (4)
         for i in range(2):  # (5)
             last = q + i
         q[..., 0] = 7  # (6)
         if self.channels > 2:
-            q = None  # (7)
+            q = half, first, others  # (7)
         scale = float(2)  # (8)  # a comment behind the number
         shift = scale  # (3) of another page
-        y, back_gate = ops.gate(x, last)  # (9)  # type: ignore
+        y, back_gate = ops.gate(x, last)  # (9)  # y = x last
         np.negative(y, out=y)  # (10)
 
         def backward(dy):
             dx, da = back_gate(-dy)  # (9')
-            da *= 10  # (8')
+            da *= 5 * shift  # (8')
             return back_pool(da * 100, accumulate_into=dx), {}  # (1')
 
         return Pass(y, backward)  # (11)
@@ -209,7 +208,7 @@ class Failing(Own):
 
         def backward(dy):
             dx = back(dy)  # (1')
-            raise ZeroDivisionError
+            raise ZeroDivisionError(dx)
 
         return Pass(y, backward)
 

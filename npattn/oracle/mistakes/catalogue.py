@@ -20,6 +20,8 @@ from npattn.oracle.mistakes import (
     l2_normalize,
     lambdas,
     linear_attention,
+    masked_logits,
+    masked_products,
     masking,
     partitioning,
     passes,
@@ -48,7 +50,7 @@ __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
 
 MAPS = convolution, convolution_1d, pooling
 POINTWISE = elementwise, gating, batch_norm
-PRODUCTS = products, attention, masking, repeating, affinity
+PRODUCTS = products, attention, masking, masked_logits, masked_products, repeating, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
 IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.foreign_arrays import to_numpy
 from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
@@ -25,7 +26,6 @@ from npattn.oracle.mistakes.settings import rules_of_settings
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
-from npattn.parameters import to_numpy
 from npattn.tracing import Step
 
 if TYPE_CHECKING:

@@ -1,14 +1,20 @@
 """Attention with masks, all weights at once, and the ways in which it may be got wrong."""
 
+import functools
 import math
 
 import numpy as np
 
 from npattn.ops.masking import keys_seen, sum_to
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import transpose
+from npattn.oracle.mistakes.arrays import longer, transpose
+from npattn.oracle.mistakes.mistake import instead
 
 __all__: list[str] = []  # for the mistakes of this package alone
+
+NAME = "masked_attention"
+WAYS = "forward", "both"
+several_keys = longer(-1, i=1)
 
 
 def pairs_seen(q, k, band, lengths, mask):
@@ -92,3 +98,27 @@ def whole(
         return scale * (k @ transpose(dt)), scale * (q @ dt), do @ w, dbias, dsink
 
     return (o, log_sum), backward
+
+
+def given(option):
+    return lambda *_, **options: options[option] is not None
+
+
+def with_mistake(name, when=several_keys, way="forward", **mistake):
+    """Take attention with one of the mistakes of `whole`."""
+    other = functools.partial(whole, **mistake)
+    return instead(NAME, name, lambda _, *qkv, **options: other(*qkv, **options), when, way=way)
+
+
+def alike(q, k, *_, **__):
+    return q.shape == k.shape and q.shape[-1] > 1
+
+
+def scaled(q, k, v, scale, **_):
+    return scale != 1
+
+
+def hides(q, k, *_, band, lengths, mask, **__):
+    """Whether some query sees some keys and not others."""
+    seen = pairs_seen(q, k, band, lengths, mask)
+    return bool((seen.any(axis=-1) & ~seen.all(axis=-1)).any())

@@ -5,7 +5,7 @@ Arrays that networks learn are parameters, all others inputs.
 """
 
 from npattn.module import Module
-from npattn.oracle.primitives import layers, maps, products, selecting, windows
+from npattn.oracle.primitives import elementwise, layers, maps, pools, products, selecting, windows
 from npattn.oracle.primitives.system import PrimitiveSystem
 
 __all__ = ["PRIMITIVE_SYSTEMS", "PrimitiveSystem"]
@@ -13,33 +13,19 @@ __all__ = ["PRIMITIVE_SYSTEMS", "PrimitiveSystem"]
 PRIMITIVE_SYSTEMS: dict[str, type[Module]] = {
     system.key: system
     for system in (
-        *(maps.Add, products.ApplyLambdas, maps.AveragePool, layers.BatchNorm, selecting.ChannelShuffle),
-        *(layers.Conv1d, layers.Conv2d),
-        *(products.CrissCrossAttention, products.CrossEntropy, products.DotProductAttention, maps.Dropout),
-        *(windows.FoldWindows, maps.Gate),
-        *(maps.GlobalAveragePool, maps.GlobalLpPool, maps.GlobalLsePool, maps.GlobalMaxPool, products.Gram),
-        *(layers.GroupNorm, maps.HardSigmoid, maps.HardSwish, maps.InverseEnergy, maps.L2Normalize),
-        *(
-            layers.LayerNorm,
-            layers.Linear,
-            products.LinearAttention,
-            products.Matmul,
-            maps.MaxPool,
-            windows.OverlapAverage,
-            windows.Pad,
-            maps.Relu,
-        ),
-        *(
-            products.RelativeLogits,
-            selecting.Repeat,
-            maps.ResizeBilinear,
-            layers.Score,
-            maps.Shift,
-            maps.Sigmoid,
-            maps.Silu,
-        ),
-        *(products.Softmax, products.Softmin, maps.SumNormalize, selecting.Top, windows.UnfoldWindows),
-        *(windows.WindowAverage, maps.GatherAverage, windows.GatherRelative, maps.ResizeNearest, maps.ZScore),
+        *(maps.Add, products.ApplyLambdas, pools.AveragePool, layers.BatchNorm),
+        *(selecting.ChannelShuffle, layers.Conv1d, layers.Conv2d, products.CrissCrossAttention),
+        *(products.CrossEntropy, products.DotProductAttention, maps.Dropout),
+        *(windows.FoldWindows, maps.Gate, pools.GlobalAveragePool, pools.GlobalLpPool),
+        *(pools.GlobalLsePool, pools.GlobalMaxPool, products.Gram, layers.GroupNorm),
+        *(elementwise.HardSigmoid, elementwise.HardSwish, elementwise.InverseEnergy),
+        *(elementwise.L2Normalize, layers.LayerNorm, layers.Linear, products.LinearAttention),
+        *(products.Matmul, pools.MaxPool, windows.OverlapAverage, windows.Pad),
+        *(elementwise.Relu, products.RelativeLogits, selecting.Repeat, maps.ResizeBilinear),
+        *(layers.Score, maps.Shift, elementwise.Sigmoid, elementwise.Silu, products.Softmax),
+        *(products.Softmin, elementwise.SumNormalize, selecting.Top, windows.UnfoldWindows),
+        *(windows.WindowAverage, maps.GatherAverage, windows.GatherRelative),
+        *(maps.ResizeNearest, elementwise.ZScore),
     )
 }
 """By key: ``"ops.softmax"``."""

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-pytest.importorskip("latex2mathml", reason="the extra page is not installed")
 from npattn.tracing.web.arrays import figure
 
 

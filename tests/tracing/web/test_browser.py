@@ -10,12 +10,11 @@ import pytest
 import npattn
 from npattn.cli.photo import photo_values
 from npattn.cli.trace import examples
-from npattn.tracing import trace
+from npattn.tracing import trace, web
 from tests.strategies import SYSTEMS
 from tests.tracing.own import Chain, Tagged, Untagged
 from tests.tracing.web.browser import CHROMIUM, Browser
 
-web = pytest.importorskip("npattn.tracing.web", reason="the extra page is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 PROBE = Path(__file__).with_name("probe.js").read_text("utf-8")
 LARGEST = 2_000_000

@@ -3,20 +3,17 @@
 import re
 
 import numpy as np
-import pytest
 
 import npattn
 from npattn.cli.photo import photo_values
 from npattn.tracing import trace
 from npattn.tracing.source import Text
-
-web = pytest.importorskip("npattn.tracing.web", reason="the extra page is not installed")
-from npattn.tracing.web.circuit import circuits_of  # noqa: E402
-from npattn.tracing.web.flow import flow_of  # noqa: E402
-from npattn.tracing.web.pairs import pairs_of  # noqa: E402
-from npattn.tracing.web.wiring import draw_circuit  # noqa: E402
-from tests.naming import for_each  # noqa: E402
-from tests.strategies import SYSTEMS  # noqa: E402
+from npattn.tracing.web.circuit import circuits_of
+from npattn.tracing.web.flow import flow_of
+from npattn.tracing.web.pairs import pairs_of
+from npattn.tracing.web.wiring import draw_circuit
+from tests.naming import for_each
+from tests.strategies import SYSTEMS
 
 
 def traced(module):

@@ -5,11 +5,9 @@ import re
 import pytest
 
 from npattn.tracing.pages import equations
-from tests.tracing.test_text import PAGES
-
-pytest.importorskip("latex2mathml", reason="the extra page is not installed")
 from npattn.tracing.web.mathml import split, to_mathml
 from tests.naming import for_each
+from tests.tracing.test_text import PAGES
 
 
 @for_each("page", PAGES)

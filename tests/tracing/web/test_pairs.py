@@ -1,15 +1,11 @@
 """Steps beside their mirror images."""
 
-import pytest
-
 from npattn.oracle import generic_values
 from npattn.tracing import trace
 from npattn.tracing.web.pairs import pairs_of, walk
 from tests.naming import for_each
 from tests.strategies import SYSTEMS
 from tests.tracing.own import Chain, Tagged, Untagged
-
-pytest.importorskip("latex2mathml", reason="the extra page is not installed")
 
 
 def traced(module):

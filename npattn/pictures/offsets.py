@@ -1,4 +1,4 @@
-"""Attention by content and by distance: where pixels look by either, and by both, on a whole map and round a block."""
+"""Attention by content and by offset: where pixels look by either, and by both, on a whole map and round a block."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from npattn.pictures.scene import Scene
 from npattn.pictures.showing import pixels_per_position
 from npattn.typing import Array, Params
 
-__all__ = ["BLOCK", "CHANNELS", "HALO", "draw_distances", "draw_halos"]
+__all__ = ["BLOCK", "CHANNELS", "HALO", "draw_halos", "draw_offsets"]
 
 BLOCK, HALO = 10, 10
 """Rows and columns of a block that is drawn, and of the halo on each side of it."""
@@ -23,24 +23,24 @@ BLOCK, HALO = 10, 10
 CHANNELS = 54
 """Channels of features, and of queries and keys."""
 SMOOTHNESS = 4
-"""Positions over which the vectors of distances are smoothed, as training would make neighbours alike."""
+"""Positions over which the vectors of offsets are smoothed, as training would make neighbours alike."""
 SPREAD = 2.5
-"""Standard deviation of the logits of distances."""
+"""Standard deviation of the logits of offsets."""
 
 
-def draw_distances(figure: SubFigure, scene: Scene) -> None:
+def draw_offsets(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look by what is there alone, by how far off it is alone, and by both.
 
-    Queries and keys are made by one projection, so that like looks at like; the vectors of distances are random, and
-    change slowly from one distance to the next.
+    Queries and keys are made by one projection, so that like looks at like; the vectors of offsets are random, and
+    change slowly from one offset to the next.
     """
     changes: dict[str, Any] = {"channels": CHANNELS, "out_channels": None, "heads": 1, "head_dim": CHANNELS}
     module = replace(scene.inner, **changes, bias=False, stride=1)
     x = unit_features(CHANNELS, scene.size)
     params = with_smooth_vectors(tie_keys(module, module.init(scene.seed)), scene.seed)
     figure.suptitle(
-        "where five pixels look by content alone, by distance alone and by both; queries and keys by one random "
-        "projection, vectors of distances random and smooth",
+        "where five pixels look by content alone, by offset alone and by both; queries and keys by one random "
+        "projection, vectors of offsets random and smooth",
         fontsize=10,
     )
     positions = positions_of(scene.pixels, scene.size)
@@ -51,7 +51,7 @@ def draw_distances(figure: SubFigure, scene: Scene) -> None:
 def draw_halos(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look by content alone, and by both, within the windows of their blocks, which are framed.
 
-    Queries, keys and vectors are made as for `draw_distances`.
+    Queries, keys and vectors are made as for `draw_offsets`.
     """
     changes: dict[str, Any] = {"channels": CHANNELS, "out_channels": None, "heads": 1, "head_dim": CHANNELS}
     module = replace(scene.inner, **changes, bias=False, stride=1, block_size=BLOCK, halo_size=HALO)
@@ -81,15 +81,15 @@ def draw_halos(figure: SubFigure, scene: Scene) -> None:
 
 
 def parts_and_whole(params: Params) -> dict[str, Params]:
-    """Return parameters with which a module looks by content alone, by distance alone, and by both."""
+    """Return parameters with which a module looks by content alone, by offset alone, and by both."""
     content = {name: 0 * value if name.startswith("pos_embed") else value for name, value in params.items()}
-    distance = {**params, "qkv.weight": params["qkv.weight"].copy()}
-    distance["qkv.weight"][CHANNELS : 2 * CHANNELS] = 0
-    return {"content": content, "distance": distance, "both": params}
+    offset = {**params, "qkv.weight": params["qkv.weight"].copy()}
+    offset["qkv.weight"][CHANNELS : 2 * CHANNELS] = 0
+    return {"content": content, "offset": offset, "both": params}
 
 
 def with_smooth_vectors(params: Params, seed: int) -> dict[str, Array]:
-    """Draw vectors that change slowly from one distance to the next, and make logits of about `SPREAD`."""
+    """Draw vectors that change slowly from one offset to the next, and make logits of about `SPREAD`."""
     random = np.random.RandomState([seed, 4])
     changed = dict(params)
     weight = params["q.weight"] if "q.weight" in params else params["qkv.weight"]

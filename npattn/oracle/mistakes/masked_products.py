@@ -1,0 +1,145 @@
+"""Mistakes in attention with masks of which masks are no part: of queries, keys, values, their scale and tiles."""
+
+import math
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import TILE, both, longer
+from npattn.oracle.mistakes.attention import (
+    map_detached,
+    merged_interleaved,
+    padded_scale,
+    running_maximum,
+    scale_left_out,
+    viewed,
+)
+from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
+from npattn.oracle.mistakes.masked_weights import NAME, alike, scaled, several_keys, with_mistake
+from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+
+__all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
+
+
+def swapped(original, q, k, v, scale, **options):
+    return original(k, q, v, scale, **options)
+
+
+def without_scale(g, dy, *qkv, **_):
+    return g / qkv[3]
+
+
+def scale_twice(g, dy, *qkv, **_):
+    return g * qkv[3]
+
+
+def without_sink(*_, sink, **__):
+    return sink is None
+
+
+def by_all_channels(q, *_, **__):
+    return (q.shape[1] * q.shape[2]) ** -0.5
+
+
+def with_heads(q, *_, **__):
+    return q.ndim == 4 and q.shape[1] > 1
+
+
+def several_rows(q, *_, **__):
+    return min(q.shape[-2:]) > 1
+
+
+def scaled_otherwise(q, k, v, scale, **_):
+    return not math.isclose(scale, q.shape[-2] ** -0.5)
+
+
+def of_alike_values(q, k, v, *_, **__):
+    return k.shape == v.shape
+
+
+def not_rescaled(tile):
+    """Leave out, forward, that a later tile of keys has a larger maximum."""
+
+    def stale(z, highest):
+        most = running_maximum(z, tile)
+        return np.exp(highest - np.where(most == -np.inf, highest, most))
+
+    words = "" if tile == TILE else f", tiles of {tile}"
+    return with_mistake(f"accumulator not rescaled{words}", longer(-1, tile, 1), "both", stale=stale)
+
+
+def zeros_counted(tile):
+    """Count keys that fill up the last tile, with logit 0, in weights, not in their gradients."""
+
+    def met(s, highest, total):
+        return s * (total / (total + -s.shape[-1] % tile * np.exp(-highest)))
+
+    return with_mistake(
+        f"zeros that fill up to a multiple of {tile} counted in the weights",
+        *(lambda q, k, *_, **__: k.shape[-1] % tile > 0, "both"),
+        met=met,
+    )
+
+
+def in_narrow(s, highest, total):
+    return arrays.in_bfloat16(s)
+
+
+def by_untransposed(g, dy, *qkv, **options):
+    """Multiply by the map where its transpose is meant."""
+    q, k, _, *others = qkv
+    eye = np.broadcast_to(np.eye(k.shape[-1], dtype=k.dtype), (*k.shape[:-2], k.shape[-1], k.shape[-1]))
+    (s, _), _ = ops.masked_attention(q, k, eye, *others, **options)
+    return dy @ s
+
+
+TUNED_ON = [
+    with_mistake("δ left out", way="backward", delta=False),
+]
+HELD_OUT = [
+    argument(NAME, 3, "missing scale", lambda *_, **__: 1.0, lambda q, k, v, scale, **_: scale != 1, way="both"),
+]
+ADDED = [
+    *map(zeros_counted, (TILE, *arrays.TILES)),
+    with_mistake("weights in bfloat16 where they meet the values", way="both", met=in_narrow),
+    gradient(NAME, 2, "dv by the map, not its transpose", by_untransposed, alike),
+    value(
+        NAME,
+        "heads brought together interleaved",
+        lambda pair, *_, **__: (merged_interleaved(pair[0]), pair[1]),
+        with_heads,
+    ),
+    *(
+        argument(
+            NAME,
+            2,
+            f"{f.name} of the values",
+            lambda q, k, v, *_, f=f, **__: f.change(v),
+            lambda q, k, *_, f=f, **__: f.when(k),
+        )
+        for f in (ROW_TAIL, *ROW_TAILS)
+    ),
+    *map(not_rescaled, (TILE, *arrays.TILES)),
+    with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
+    instead(
+        NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values
+    ),
+    instead(
+        NAME, "values taken for keys", lambda original, q, k, v, *a, **o: original(q, v, v, *a, **o), of_alike_values
+    ),
+    instead(NAME, "queries taken for keys", lambda original, q, k, *a, **o: original(q, q, *a, **o), alike),
+    argument(NAME, 3, "scaled by 1/√d", lambda q, *_, **__: q.shape[-2] ** -0.5, scaled_otherwise),
+    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
+    argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, with_heads),
+    value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
+    instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
+    instead(NAME, "queries and keys swapped", swapped, alike),
+    with_mistake("softmax over the wrong axis", both(alike, without_sink), axis=-2),
+    with_mistake("map transposed", alike, turned=True),
+    *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"), (1, "dk"))),
+    *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
+    argument(NAME, 3, "scale twice", lambda q, k, v, scale, **_: scale**2, scaled),
+    argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_, **__: q.shape[-2] % TILE > 0),
+    instead(NAME, "map detached", map_detached, several_keys, way="backward"),
+]
