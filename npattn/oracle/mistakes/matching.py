@@ -168,7 +168,7 @@ class Search(Runner):
         key = (str(mistake), site) if mistake.primitive else mistake.plain
         if key not in self.grown:
             place = ((in_forward(mistake), site),)
-            exact = self.forward_of(place, self.given, self.memory)
+            exact = self.forward_of(place)
             growth = {} if exact is None else self.growth(place, exact, self.forward_alone)
             self.grown[key] = exact is not None and self.ruler.measure(exact).relative_to(growth).fits
         return self.grown[key]
@@ -185,7 +185,7 @@ class Search(Runner):
         if misfit is None or not self.is_near(misfit):
             return None
         self.seen.add(((alone, site),))
-        found = self.forward_of(((in_forward(mistake), site),), self.given, self.memory)
+        found = self.forward_of(((in_forward(mistake), site),))
         if found is None:
             return None
         known = {name: found[name] for name in self.case.expected if name in found}

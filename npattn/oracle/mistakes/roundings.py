@@ -29,12 +29,8 @@ BY_CHANCE = 2.0
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
 """How mistakes are named that round a step's value."""
-
-
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
-
-
 SAME_ERRORS = 0.9
 """Cosine between errors and those of a rounding at one step from which they are its own, but for some that flip."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +26,6 @@ FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
-MIN_IN_FLOAT32 = 2**13
-"""Elements of an input from which passes are looked at in float32 first."""
-FLOAT32_ERRORS = 1000.0
-"""How far off float32 may make a pass from itself, in units of that format's budget."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NameError
 """What a pass raises whose mistake does not fit a system's shapes."""
 
@@ -129,36 +124,17 @@ class Runner:
             return self.run(module, *given, stop=True)
 
     def measured_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
-        """Run forward with mistakes and measure it; None where it can't be run.
-
-        In float32 first, if it is a large one: most are so far off that this shows it.
-        """
-        if max(a.size for a in self.given.inputs.values()) >= MIN_IN_FLOAT32:
-            given, memory = self.in_float32
-            own = FLOAT32_ERRORS * 2.0 ** (self.case.format.operand_precision - 24)
-            found = self.forward_of(mistakes, given, memory)
-            if found is not None and self.farthest(found) * 2 + own < self.ruler.measure(found).worst < np.inf:
-                return self.ruler.measure(found)
-        found = self.forward_of(mistakes, self.given, self.memory)
+        """Run forward with mistakes and measure it; None where it can't be run."""
+        found = self.forward_of(mistakes)
         return None if found is None else self.ruler.measure(found, farthest=self.farthest(found))
 
-    def forward_of(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], given: Given, memory: Memory
-    ) -> dict[str, np.ndarray] | None:
+    def forward_of(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> dict[str, np.ndarray] | None:
         """Run forward with mistakes; None where it can't be run."""
         try:
-            with np.errstate(all="ignore"), memory.at_work():
-                return dict(run_with(self.forward_alone, mistakes)(self.module, *given))
+            with np.errstate(all="ignore"), self.memory.at_work():
+                return dict(run_with(self.forward_alone, mistakes)(self.module, *self.given))
         except UNFIT:
             return None
-
-    @functools.cached_property
-    def in_float32(self) -> tuple[Given, Memory]:
-        """What is given, and what the right pass computes of it, in float32."""
-        given, memory = self.given.each(lambda a: a.astype(np.float32)), Memory()
-        self.forward_of((), given, memory)
-        memory.settle()
-        return given, memory
 
     def farthest(self, found: Mapping[str, np.ndarray]) -> float:
         """Return how far off a mistake with such results may be, to be looked at closely."""
