@@ -103,7 +103,7 @@ class Runner:
             return found
 
         counted: Any = Instead(module, run_counted) if self.read is None else module
-        with watching(lambda *pair: returned.append(pair)), answering(count):
+        with answering(count), watching(lambda *pair: returned.append(pair)):
             results = self.run(counted, *given)
         self.ruler.remember(results)
         self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
