@@ -17,7 +17,7 @@ import numpy as np
 
 from npattn.module import as_tuple
 from npattn.ops.masking import sum_to
-from npattn.oracle.mistakes.derivatives import FUNCTIONS, MOVING, UFUNCS
+from npattn.oracle.mistakes.derivatives import FLAT, FUNCTIONS, MOVING, UFUNCS
 
 __all__ = ["Taped", "answering_taped", "pull", "straight_through", "untape"]
 
@@ -128,7 +128,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         with np.errstate(all="ignore"):
             y = ufunc(*values, **options)
         if isinstance(y, tuple) or ufunc.__name__ not in UFUNCS:
-            return y
+            return without_gradient(ufunc.__name__, y)
         sources = [i for i, a in enumerate(inputs) if isinstance(a, Taped)]
 
         def pullback(g: Any) -> list[Any]:
@@ -165,7 +165,15 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
             return move(lambda *some: function(*some, **untape(options)), *arguments)
         if function in FUNCTIONS:
             return differentiate(function, arguments, options)
-        return function(*untape(arguments), **untape(options))
+        return without_gradient(function.__name__, function(*untape(arguments), **untape(options)))
+
+
+def without_gradient(name: str, y: Any) -> Any:
+    """Hand on what no gradient comes from; real numbers of a function whose derivative is not known are refused."""
+    real = any(getattr(part, "dtype", np.dtype(int)).kind == "f" for part in (y if isinstance(y, (tuple, list)) else [y]))
+    if real and name not in FLAT:
+        raise TypeError(f"the derivative of numpy.{name} is not known, so what it makes of a taped array would lose it")
+    return y
 
 
 def written_along(a: Any, index: Any, values: Any, axis: int) -> Any:

@@ -93,6 +93,19 @@ def test_a_taped_array_remembers_parts_that_are_written():
     assert np.array_equal(dy, [2 * 25 * 10.0])
 
 
+@pytest.mark.parametrize("function", [np.tril, np.frexp, np.sin], ids=lambda one: one.__name__)
+def test_a_function_whose_derivative_is_not_known_loses_none_unseen(function):
+    with pytest.raises(TypeError, match=f"derivative of numpy.{function.__name__} is not known"):
+        function(Taped(np.ones((2, 2))))
+
+
+def test_places_and_steps_have_no_gradient_to_lose():
+    x = Taped(np.array([[1.5, -2.0]]))
+    assert x.argmax() == 0
+    assert np.array_equal(np.isfinite(x), [[True, True]])
+    assert np.array_equal(np.sign(x), [[1.0, -1.0]])
+
+
 FUNCTIONS = {
     "moved": lambda a: np.roll(a.swapaxes(0, 1), 1, axis=0) * np.arange(6.0).reshape(3, 2),
     "joined": lambda a: np.concatenate([a * a, np.zeros_like(a), a], axis=1),
