@@ -170,7 +170,9 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
 
 def without_gradient(name: str, y: Any) -> Any:
     """Hand on what no gradient comes from; real numbers of a function whose derivative is not known are refused."""
-    real = any(getattr(part, "dtype", np.dtype(int)).kind == "f" for part in (y if isinstance(y, (tuple, list)) else [y]))
+    real = any(
+        getattr(part, "dtype", np.dtype(int)).kind == "f" for part in (y if isinstance(y, (tuple, list)) else [y])
+    )
     if real and name not in FLAT:
         raise TypeError(f"the derivative of numpy.{name} is not known, so what it makes of a taped array would lose it")
     return y
