@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
+import functools
 import importlib.util
 import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import npattn.data
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +17,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("default", deadline=None, max_examples=50)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def photograph_is_filtered_once():
+    """Keep what pictures are drawn from: many show maps of the same sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(npattn.data, "sampled_derivatives", functools.lru_cache(64)(npattn.data.sampled_derivatives))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,15 @@ SMALL_MODULES = {
     "polarized": npattn.PolarizedSelfAttention(channels=4, hidden=2),
     "sk": npattn.SelectiveKernel(in_channels=4, out_channels=2, hidden=2),
     "split": npattn.SplitAttention(in_channels=4, out_channels=2, hidden=2),
+    "window": npattn.WindowAttention(channels=4, heads=2, window=2, shift=1),
+    "ge": npattn.GatherExcite(channels=8, extent=4, reduction=4),
+    "triplet": npattn.TripletAttention(channels=4, kernel_size=3),
+    "bam": npattn.BAM(channels=8, reduction=4, dilation=2),
+    "external": npattn.ExternalAttention(channels=6, memory=5),
+    "linear": npattn.EfficientAttention(channels=8, heads=2, key_channels=4, value_channels=6),
+    "lambda": npattn.LambdaLayer(channels=8, heads=2, key_channels=2, kernel_size=3),
+    "attention-gate": npattn.AttentionGate(channels=4, gating_channels=6),
+    "double": npattn.DoubleAttention(channels=6, hidden=4, maps=3),
 }
 """Modules, by key, of systems whose examples have many parameters; what they lack is more of the same layers."""
 layouts = st.sampled_from(["contiguous", "transposed", "strided", "read-only"])

@@ -288,7 +288,7 @@ def test_one_module_in_many_threads_gives_the_bits_of_one_after_another(system):
 
     def work(inputs, dy):
         run = module(params, *inputs.values())
-        all_forwards_done.wait(timeout=60)  # whatever a pass kept outside its closure is another's by now
+        all_forwards_done.wait(timeout=300)  # whatever a pass kept outside its closure is another's by now
         return forward_results(run) | backward_results(run, inputs, dy)
 
     with ThreadPoolExecutor(len(many)) as pool:
@@ -334,13 +334,16 @@ def test_nan_in_the_input_shows_in_the_output_where_it_stood(data):
     module, params, inputs = data.draw(cases())
     x = next(iter(inputs.values()))
     index = tuple(data.draw(st.integers(0, length - 1)) for length in x.shape)
-    if module.key in ("sdpa", "mhsa"):  # a query that sees no key depends on nothing
+    # A query that sees no key depends on nothing, and nothing depends on what a stride passes over.
+    if module.key in ("sdpa", "mhsa") or getattr(module, "stride", 1) > 1:
         before = as_tuple(module(params, *inputs.values()).output)[0]
         x[index] += 1
         moved = as_tuple(module(params, *inputs.values()).output)[0] != before
         assume((moved[index] if moved.shape == x.shape else moved).any())
     x[index] = np.nan
     outputs = as_tuple(module(params, *inputs.values()).output)
+    if module.key == "shuffle":  # which puts channels in another order
+        index = index[0], slice(None), *index[2:]
     for y in outputs:
         assert np.isnan(y[index] if y.shape == x.shape else y).any()
 

@@ -243,17 +243,19 @@ class HaloAttention(RelativeHeads):
         which = range(t.shape[2] * t.shape[3]) if rows is None else check_positions(
             f"{self}.attention_map", rows, t.shape[2:]
         )
-        q = by_blocks(ops.unfold_windows(t, block, block)[0], self.heads)
+        places = [[divmod(place, block) for place in divmod(position, t.shape[3])] for position in which]
+        chosen = {blocks: n for n, blocks in enumerate(dict.fromkeys((i, j) for (i, _), (j, _) in places))}
+        grid = [[blocks[axis] for blocks in chosen] for axis in range(2)]
+        q = by_blocks(ops.unfold_windows(t, block, block)[0], self.heads)[:, :, *grid][:, :, :, None]
         padded, _ = ops.pad(layers.conv(x, params, "kv")[0], halo)
-        w = by_blocks(ops.unfold_windows(padded, window, self.block_size)[0], self.heads)
+        w = by_blocks(ops.unfold_windows(padded, window, self.block_size)[0], self.heads)[:, :, *grid][:, :, :, None]
         (k, _), _ = ops.split(w, self.sizes, axis=4)
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
         s = self.weigh(q, k, r, slice(None))
         s = s.reshape(*s.shape[:-1], window, window)
         height, width = x.shape[2:]
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), height + 2 * halo, width + 2 * halo))
-        for row, position in enumerate(which):
-            (i, a), (j, b) = (divmod(place, block) for place in divmod(position, t.shape[3]))
+        for row, ((i, a), (j, b)) in enumerate(places):
             top, left = i * self.block_size, j * self.block_size
-            found[:, :, row, top : top + window, left : left + window] = s[:, :, i, j, a * block + b]
+            found[:, :, row, top : top + window, left : left + window] = s[:, :, chosen[i, j], 0, a * block + b]
         return flat(found[..., halo : halo + height, halo : halo + width])

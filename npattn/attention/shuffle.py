@@ -123,5 +123,5 @@ class ShuffleAttention(Module):
             dx = back_cut((dv, du))                                                      # (1')
             return dx.reshape(x.shape), layers.merge(grads, grads_map, grads_norm)
 
-        gates = np.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
+        gates, _ = ops.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
         return Pass(y, backward, attention={"gate": gates.reshape(x.shape)})

@@ -237,13 +237,15 @@ class WindowAttention(Module):
         q, k, v = np.split(by_windows(heads, w.shape[2]), 3, axis=2)
         g, _ = ops.gather_relative(params["relative_position_bias_table"], window)
         each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *g.shape[1:]))
-        s, _ = self.attend(q, k, each, g, self.seen(x))
         at = self.cut(np.arange(1, positions + 1).reshape(1, 1, *size))[0, 0]  # where they stand; 0 beyond the map
+        places = [np.argwhere(at == row + 1)[0].tolist() for row in which]
+        chosen = {window: n for n, window in enumerate(dict.fromkeys(window for window, _ in places))}
+        seen, some = self.seen(x), list(chosen)
+        s, _ = self.attend(q[:, some], k[:, some], each[:, some], g, None if seen is None else seen[some])
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), positions))
-        for i, row in enumerate(which):
-            [[window, position]] = np.argwhere(at == row + 1)
+        for i, (window, position) in enumerate(places):
             inside = at[window] > 0
-            found[:, :, i, at[window, inside] - 1] = s[:, window, :, :, position][..., inside]
+            found[:, :, i, at[window, inside] - 1] = s[:, chosen[window], :, :, position][..., inside]
         return found
 
 

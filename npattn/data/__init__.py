@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from importlib import resources
@@ -136,30 +137,43 @@ def photo_features(channels: int, height: int, width: int, dtype: Any = np.float
     ((1, 64, 28, 42), dtype('float64'))
     """
     require_integers("photo_features", channels=channels, height=height, width=width)
-    pixels = photograph() / 255.0
-    unit = np.sqrt(np.mean(np.sum(derivatives(pixels @ PLANES["luminance"], 1, 1.0) ** 2, axis=0)))
-    rows = (np.arange(height) + 0.5) * pixels.shape[0] / height - 0.5
-    columns = (np.arange(width) + 0.5) * pixels.shape[1] / width - 0.5
-    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"))
-
     sampled = {}
     features = np.empty((1, channels, height, width), dtype)
     for channel, bank in enumerate(photo_filters(channels)):
-        key = bank.order, bank.sigma, bank.plane
+        key = bank.plane, bank.order, bank.sigma
         if key not in sampled:
-            full = derivatives(pixels @ PLANES[bank.plane], bank.order, bank.sigma) / unit
-            sampled[key] = np.stack(
-                [scipy.ndimage.map_coordinates(f, positions, order=1, mode="nearest") for f in full]
-            )
+            sampled[key] = sampled_derivatives(*key, height, width)
         cos, sin = np.cos(bank.angle), np.sin(bank.angle)
         steer = [cos, sin] if bank.order == 1 else [cos**2, 2 * cos * sin, sin**2]
         features[0, channel] = np.abs(np.tensordot(steer, sampled[key], 1))
     return features
 
 
-def derivatives(plane: np.ndarray, order: int, sigma: float) -> np.ndarray:
-    """Differentiate a smoothed picture: stack ∂x, ∂y, or ∂xx, ∂xy, ∂yy, times σ to the order."""
+def sampled_derivatives(plane: str, order: int, sigma: float, height: int, width: int) -> np.ndarray:
+    """Take the derivatives, in the unit of all channels, at height × width positions."""
+    rows, columns = (
+        (np.arange(count) + 0.5) * length / count - 0.5
+        for count, length in zip((height, width), photograph().shape[:2], strict=True)
+    )
+    positions = np.stack(np.meshgrid(rows, columns, indexing="ij"))
+    return np.stack(
+        [
+            scipy.ndimage.map_coordinates(full, positions, order=1, mode="nearest")
+            for full in derivatives(plane, order, sigma) / unit()
+        ]
+    )
+
+
+@functools.cache
+def unit() -> float:
+    """Compute the unit of all channels."""
+    return np.sqrt(np.mean(np.sum(derivatives("luminance", 1, 1.0) ** 2, axis=0)))
+
+
+def derivatives(plane: str, order: int, sigma: float) -> np.ndarray:
+    """Differentiate a smoothed plane of the photograph: stack ∂x, ∂y, or ∂xx, ∂xy, ∂yy, times σ to the order."""
+    values = photograph() / 255.0 @ PLANES[plane]
     axes = [(order - j, j) for j in range(order, -1, -1)]  # times along y, along x
     return np.stack(
-        [sigma**order * scipy.ndimage.gaussian_filter(plane, sigma, order=axis, mode="nearest") for axis in axes]
+        [sigma**order * scipy.ndimage.gaussian_filter(values, sigma, order=axis, mode="nearest") for axis in axes]
     )

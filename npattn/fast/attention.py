@@ -46,14 +46,12 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
-    # Logits are powers of the base that is quicker.
-    power, logarithm, unit = (np.exp2, np.log2, math.log2(math.e)) if has_quick_powers_of_two() else (np.exp, np.log, 1)
+    power, logarithm, unit = quick_powers()
     scaled = scale * unit * q
     o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(q, shape=(*lead, queries))
     safe = are_safe(scaled, k, unit)
-    ones = np.ones_like(v[..., :1, :])
-    summing = np.concatenate([v, ones], axis=-2) if v.shape[-2] <= MAX_NARROW else None
+    summing = with_channel(v, 1) if v.shape[-2] <= MAX_NARROW else None
 
     def attend(block, memory):
         at, m = block
@@ -104,6 +102,11 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
 
 
+def quick_powers() -> tuple[np.ufunc, np.ufunc, float]:
+    """Choose the base of which logits are powers, the quicker one: powers, logarithms, and what e's logits times."""
+    return (np.exp2, np.log2, math.log2(math.e)) if has_quick_powers_of_two() else (np.exp, np.log, 1.0)
+
+
 def are_safe(q: Array, k: Array, unit: float = 1) -> bool:
     """Tell whether |q| |k| keeps all logits so small that no maximum has to be taken off before the exponential."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -118,8 +121,11 @@ def cut(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list
     columns = cut_evenly(keys, BLOCK_KEYS)
 
     def of_several(m, n):
-        step = max(1, size // ((m.stop - m.start) * (n.stop - n.start)))
-        return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:-1]) for i in range(0, lead[-1], step)]
+        most = max(1, size // ((m.stop - m.start) * (n.stop - n.start)))
+        inner = [max(1, math.prod(lead[axis + 1 :])) for axis in range(len(lead))]
+        axis = next(axis for axis, matrices in enumerate(inner) if matrices <= most)
+        step = most // inner[axis]
+        return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:axis]) for i in range(0, lead[axis], step)]
 
     forward = [(at, m) for m in rows for at in of_several(m, slice(0, keys))]
     one_by_one = cut_axis(queries, -(-queries // BLOCK_QUERIES))
@@ -141,21 +147,28 @@ def product_in(memory: Memory, a: Array, b: Array) -> Array:
 
 
 def product_less(a: Array, b: Array, c: Array) -> Callable[..., Array]:
-    """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n, memory)``.
-
-    Where that is quicker, an extra channel, -c in a and 1 in b, takes c off within the product.
-    """
+    """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n, memory)``."""
     if a.shape[-2] <= MAX_NARROW:
-        a = np.concatenate([a, -c[..., None, :]], axis=-2)
-        b = np.concatenate([b, np.ones_like(b[..., :1, :])], axis=-2)
+        a, b = with_channel(a, -c[..., None, :]), with_channel(b, 1)
         return lambda at, m, n, memory: product_in(memory, transpose(a[at][..., m]), b[at][..., n])
+    return lambda at, m, n, memory: difference_in(memory, a[at][..., m], b[at][..., n], c[at][..., m])
 
-    def compute(at, m, n, memory):
-        block = product_in(memory, transpose(a[at][..., m]), b[at][..., n])
-        block -= c[at][..., m][..., None]
-        return block
 
-    return compute
+def difference_in(memory: Memory, a: Array, b: Array, c: Array) -> Array:
+    """Compute Σ_i a_im b_in - c_m. Where that is quicker, an extra channel, -c in a and 1 in b, takes c off."""
+    if a.shape[-2] <= MAX_NARROW:
+        return product_in(memory, transpose(with_channel(a, -c[..., None, :])), with_channel(b, 1))
+    block = product_in(memory, transpose(a), b)
+    block -= c[..., None]
+    return block
+
+
+def with_channel(a: Array, channel: Array | float) -> Array:
+    """Lay one more channel below the others."""
+    wider = np.empty_like(a, shape=(*a.shape[:-2], a.shape[-2] + 1, a.shape[-1]), order="C")
+    wider[..., :-1, :] = a
+    wider[..., -1:, :] = channel
+    return wider
 
 
 def sum_columns(a: Array, weights: Array, memory: Memory | None = None) -> Array:

@@ -151,5 +151,8 @@ def blocks_of_product(
     each = parts_of_each(math.prod(batch), count)
     across = min(range(1, each + 1), key=lambda n: (rows * n + columns * -(-each // n), n))
     cuts = list(itertools.product(cut_axis(rows, -(-each // across)), cut_axis(columns, across)))
-    products = [tuple(slice(i, i + 1) for i in index) for index in itertools.product(*map(range, batch))]
-    return [(index, *cut) for index in products for cut in cuts]
+    most, parts = 4 * wanted, []  # of many small products several to a block
+    for length in batch:
+        parts.append(cut_axis(length, most))
+        most = max(1, most // len(parts[-1]))
+    return [(index, *cut) for index in itertools.product(*parts) for cut in cuts]

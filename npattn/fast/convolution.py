@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
+from npattn.fast.elementwise import are_finite
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
@@ -150,9 +151,10 @@ def conv3x3_apart(x: Array, weight: Array, dilation: tuple[int, int]) -> tuple[A
 def lay_apart(x: Array, dilation: tuple[int, int]) -> Array:
     """Lay the d² maps that kernels see beside each other, with zeros in between."""
     shape = *x.shape[:2], *map(length_apart, x.shape[2:], dilation)
-    apart = np.zeros_like(x, shape=shape, order="C")
+    apart = np.empty_like(x, shape=shape, order="C")
 
     def lay(image):
+        apart[image] = 0
         for (to_rows, rows), (to_columns, columns) in itertools.product(*map(lines_apart, x.shape[2:], dilation)):
             apart[image, :, to_rows, to_columns] = x[image, :, rows, columns]
 
@@ -183,6 +185,15 @@ def lines_apart(length: int, d: int) -> list[tuple[slice, slice]]:
     return [(slice(i * step, i * step + len(range(i, length, d))), slice(i, None, d)) for i in range(d)]
 
 
+def copy_in_blocks(target: Array, source: Array) -> None:
+    """Copy a map to where it belongs, on all cores."""
+
+    def copy(block):
+        target[block] = source[block]
+
+    parallel_for(copy, blocks(source, 1) if is_large(source) else [(slice(None), slice(None))])
+
+
 def suits_groups(x: Array, weight: Array, bias: Array | None = None, *, groups: int = 1, **options: Any) -> bool:
     """Tell whether there are several groups, each large enough for ways of its own."""
     if groups == 1 or not are_machine_floats(x, weight):
@@ -201,13 +212,14 @@ def conv_group_by_group(
         arguments = x[:, some], weight[to], None if bias is None else bias[to]
         part, back = (conv_in_tiles if suits_tiles(*arguments, **options) else conv_row_by_row)(*arguments, **options)
         y = np.empty_like(x, shape=(len(x), len(weight), *part.shape[2:]), order="C") if y is None else y
-        y[:, to] = part
+        copy_in_blocks(y[:, to], part)
         backs.append(back)
 
     def backward(dy):
         dx, dweight = np.empty_like(x, order="C"), np.empty_like(weight)
         for (some, to), back in zip(cut, backs, strict=True):
-            dx[:, some], dweight[to], _ = back(dy[:, to])
+            dpart, dweight[to], _ = back(dy[:, to])
+            copy_in_blocks(dx[:, some], dpart)
         return dx, dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
@@ -261,8 +273,3 @@ def by_convolution(
         return *gradients, None if bias is None else sum_by_channels(dy)
 
     return y, backward
-
-
-def are_finite(*arrays: Array) -> bool:
-    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
-    return all(np.isfinite(a.sum()) for a in arrays)

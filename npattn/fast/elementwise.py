@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,22 +18,34 @@ from npattn.typing import Array, Backward
 def relu_without_selection(x: Array) -> tuple[Array, Backward]:
     """Rectify without a selection, whose outcome no processor can foresee: it takes ten times as long.
 
-    The maximum passes NaN on.
+    Each block is rectified while what was on is in the cache, on all cores.
     """
-    on = ~(x <= 0)
+    y, on = np.empty_like(x), np.empty_like(x, dtype=bool)
+    cut = blocks(x, min(1, x.ndim - 1), BLOCK_SIZE)
+
+    def compute(block):
+        np.logical_not(np.less_equal(x[block], 0, out=on[block]), out=on[block])  # true for NaN
+        keep_where(on[block], x[block], out=y[block])
+
+    parallel_for(compute, cut)
 
     def backward(dy):
-        return keep_where(on, dy)
+        if not is_large(dy):
+            return np.where(on, dy, 0)
+        dx = np.empty_like(dy)
+        parallel_for(lambda block: keep_where(on[block], dy[block], out=dx[block]), cut)
+        return dx
 
-    return np.maximum(x, 0), backward
+    return y, backward
 
 
-def keep_where(on: Array, a: Array) -> Array:
-    """Keep or drop each number of contiguous ones by its bits: a product with 0 would make NaN of infinity."""
+def keep_where(on: Array, a: Array, out: Array | None = None) -> Array:
+    """Keep or drop each number by its bits: a product with 0 would make NaN of infinity."""
     bits = f"i{a.itemsize}"
-    kept = -on.view(np.int8).astype(bits)  # all bits set, or none
-    kept &= a.view(bits)
-    return kept.view(a.dtype)
+    kept = (-on.view(np.int8)).astype(bits)  # all bits set, or none
+    out = kept.view(a.dtype) if out is None else out
+    np.bitwise_and(kept, a.view(bits), out=out.view(bits))
+    return out
 
 
 @sigmoid.faster(suits=is_large)
@@ -65,6 +78,15 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
         return dx
 
     return y, backward
+
+
+def are_finite(*arrays: Array) -> bool:
+    """Tell whether no number is infinite or NaN; a sum that overflows counts as well, which does no harm."""
+    sums: deque[Array] = deque()
+    large = [(a, block) for a in arrays if is_large(a) for block in blocks(a, 1)]
+    parallel_for(lambda part: sums.append(part[0][part[1]].sum()), large)
+    sums.extend(a.sum() for a in arrays if not is_large(a))
+    return bool(np.isfinite(sums).all())
 
 
 def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, str]:

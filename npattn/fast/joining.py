@@ -7,34 +7,82 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npattn.fast.blocks import blocks, is_large
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks, is_large
 from npattn.fast.threads import parallel_for
 from npattn.fast.windowing import along
-from npattn.ops.joining import channel_shuffle, split
+from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
 from npattn.typing import Array, Backward
+
+
+def are_large_parts(arrays: Sequence[Array], axis: int) -> bool:
+    """Tell whether all parts are large; lengths that differ along other axes are the definition's to refuse."""
+    rests = {array.shape[:axis] + array.shape[axis + 1 :] for array in arrays} if axis >= 0 else {}
+    return len(rests) == 1 and is_large(*arrays) and all(is_large(array) for array in arrays)
+
+
+@concatenate.faster(suits=are_large_parts)
+def concatenate_in_blocks(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
+    """Lay arrays end to end block by block."""
+    sizes = [array.shape[axis] for array in arrays]
+
+    def backward(dy):
+        return split(dy, sizes, axis)[0]
+
+    return join(arrays, axis), backward
 
 
 @split.faster(suits=lambda x, sizes, axis: is_large(x) and axis >= 0)
 def split_and_join_in_blocks(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...], Backward]:
     """Lay the gradients of parts end to end block by block."""
     parts, back = split.definition(x, sizes, axis)
-    shape, ends = x.shape, list(itertools.accumulate(sizes))
 
     def backward(dparts):
-        if not all(is_large(dpart) for dpart in dparts):
-            return back(dparts)
-        dx = np.empty_like(dparts[0], shape=shape)
-        places = [dx[along(axis, slice(end - size, end))] for end, size in zip(ends, sizes, strict=True)]
-
-        def copy(job):
-            place, dpart, block = job
-            place[block] = dpart[block]
-
-        pairs = zip(places, dparts, strict=True)
-        parallel_for(copy, [(*pair, block) for pair in pairs for block in blocks(pair[1], min(1, dx.ndim - 1))])
-        return dx
+        return join(dparts, axis) if all(is_large(dpart) for dpart in dparts) else back(dparts)
 
     return parts, backward
+
+
+def join(parts: Sequence[Array], axis: int) -> Array:
+    """Copy parts to where they stand end to end, on all cores."""
+    first, ends = parts[0], list(itertools.accumulate(part.shape[axis] for part in parts))
+    y = np.empty_like(first, shape=(*first.shape[:axis], ends[-1], *first.shape[axis + 1 :]), order="C")
+    places = [y[along(axis, slice(end - part.shape[axis], end))] for end, part in zip(ends, parts, strict=True)]
+
+    def copy(job):
+        place, part, block = job
+        place[block] = part[block]
+
+    pairs = zip(places, parts, strict=True)
+    parallel_for(copy, [(*pair, block) for pair in pairs for block in blocks(pair[1], min(1, y.ndim - 1))])
+    return y
+
+
+def makes_large(x: Array, times: int, axis: int) -> bool:
+    """Tell whether a large map comes of it."""
+    return type(x) is np.ndarray and x.size > 0 and x.size * times >= MIN_PARALLEL_SIZE and are_machine_floats(x)
+
+
+@repeat.faster(suits=makes_large)
+def repeat_parts_in_blocks(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
+    """Write all repetitions of a part at a time, and add up their gradients, on all cores."""
+    shape = *x.shape[: axis + 1], times, *x.shape[axis + 1 :]
+    y = np.empty_like(x, shape=shape, order="C")
+    parts = x.reshape(*x.shape[: axis + 1], 1, *x.shape[axis + 1 :])
+    cut = blocks(y, axis=min(axis, 1))
+
+    def compute(block):
+        y[block] = parts[block]
+
+    parallel_for(compute, cut)
+
+    def backward(dy):
+        if not is_large(dy, x):
+            return repeat.definition(x, times, axis)[1](dy)
+        dx, given = np.empty_like(x, order="C"), dy.reshape(shape)
+        parallel_for(lambda block: np.sum(given[block], axis=axis + 1, out=dx[block]), cut)
+        return dx
+
+    return y.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :]), backward
 
 
 @channel_shuffle.faster(suits=lambda x, groups: is_large(x))

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from npattn.fast.attention import cut, is_worth_blocks, sum_columns
+from npattn.fast.attention import (
+    MAX_NARROW,
+    cut,
+    difference_in,
+    is_worth_blocks,
+    product_in,
+    quick_powers,
+    sum_columns,
+    with_channel,
+)
 from npattn.fast.blas import serial_product
-from npattn.fast.blocks import are_machine_floats
-from npattn.fast.threads import parallel_for
+from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
+from npattn.fast.convolution import are_finite
+from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import transpose
-from npattn.ops.masking import masked_attention, sink_gradient
+from npattn.ops.masking import masked_attention, sink_gradient, sum_to
 from npattn.typing import Array, Backward
 
 __all__ = ["Pairs", "attention_in_seen_blocks"]
+
+SAFE_TOTAL = 2.0**58
+"""What sums of exponentials may be, and 1 divided by them, without that float32 loses digits."""
 
 
 def is_worth_seen_blocks(q: Array, k: Array, v: Array, scale: float = 1.0, **options: Any) -> bool:
@@ -44,88 +61,158 @@ def attention_in_seen_blocks(
     """Attend block by block, on all cores, where keys are seen.
 
     The blocks are those of `attention_in_blocks`; of each the keys that no query of it sees, by the band or by lengths,
-    are left out. Where NaN or infinity stands among queries, keys, values or gradients, the definition computes.
+    are left out. Where NaN or infinity stands among queries, keys, values or gradients, or comes out, the definition
+    computes.
     """
     options = {"softcap": softcap, "bias": bias, "sink": sink, "band": band, "lengths": lengths, "mask": mask}
     exactly = functools.partial(masked_attention.definition, q, k, v, scale, **options)
-    if not all(np.isfinite(a).all() for a in (q, k, v)):
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = are_finite(q, k, v)
+    if not finite:
         return exactly()
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
-    scaled = scale * q
-    pairs = Pairs(scaled, k, softcap, bias, band, lengths, mask)
-    sinks = None if sink is None else np.broadcast_to(sink, lead)
-    o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
-    log_sum_exp = np.empty_like(q, shape=(*lead, queries))
-
-    def attend(block):
-        at, m = block
-        n = pairs.keys_seen(at, m, slice(0, keys))
-        e, total, log_sums = exponentials(pairs.logits(at, m, n)[0], None if sinks is None else sinks[at])
-        np.divide(serial_product(v[at][..., n], transpose(e)), transpose(total), out=o[at][..., m])
-        log_sum_exp[at][..., m] = log_sums[..., 0]
-
+    unit = quick_powers()[2]
+    pairs = Pairs((scale if softcap is not None else scale * unit) * q, k, unit, softcap, bias, band, lengths, mask)
     forward_blocks, backward_blocks = cut(lead, queries, keys)
-    parallel_for(attend, forward_blocks, products=True)
+    o, log_sum_exp = average(pairs, v, None if sink is None else np.broadcast_to(unit * sink, lead), forward_blocks)
     dead = log_sum_exp == np.inf
+    least = np.where(dead, 0, log_sum_exp)
 
     def backward(do, dl=0.0):
-        if not (np.isfinite(do).all() and np.isfinite(dl).all()):
-            return exactly()[1](do, dl)
-        do = np.where(dead[..., None, :], 0, do.reshape(o.shape))
-        delta = np.where(dead, 0, (do * o).sum(axis=-2) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape)))
-        dq, dk, dv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
-        dbias = None if bias is None else np.zeros_like(bias)
-
-        def differentiate(block):
-            ats, m, columns, part = block
-            for at in ats:
-                n = pairs.keys_seen(at, m, columns)
-                if n.start == n.stop:
-                    continue
-                s, *rest = pairs.logits(at, m, n)
-                s -= log_sum_exp[at][..., m, None]
-                np.exp(s, out=s)
-                dv[at][..., n] += serial_product(do[at][..., m], s)
-                dz = serial_product(transpose(do[at][..., m]), v[at][..., n])
-                dz -= delta[at][..., m, None]
-                dz *= s
-                pairs.differentiate((at, m, n), dz, rest, dbias)
-                part[at] += sum_columns(k[at][..., n], dz)
-                dk[at][..., n] += serial_product(scaled[at][..., m], dz)
-
-        for m, columns in backward_blocks:
-            parts = [np.zeros_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
-            # A bias may serve several images and heads, whose blocks then follow each other.
-            each = [
-                (some, m, n, part)
-                for (n, ats), part in zip(columns, parts, strict=True)
-                for some in ([ats] if dbias is not None else [[at] for at in ats])
-            ]
-            parallel_for(differentiate, each, products=True)
-            dq[..., m] = scale * functools.reduce(np.add, parts)
-        dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp, delta)))
+        do = do.reshape(o.shape)
+        if dead.any():
+            do = np.where(dead[..., None, :], 0, do)
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
+            finite = bool(np.isfinite(delta).all())  # and so is do
+            if finite:
+                dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), backward_blocks)
+                finite = are_finite(dq, dk)
+        if not finite:
+            return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
+        dq *= scale
+        if softcap is None and unit != 1:
+            dk /= unit
+        dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
         return *(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True)), dbias, dsink
 
-    value = np.where(dead, -np.inf, log_sum_exp).reshape(*shapes[0][:-2], queries)
+    value = np.where(dead, -np.inf, log_sum_exp / unit).reshape(*shapes[0][:-2], queries)
     return (o.reshape(*shapes[0][:-2], *o.shape[-2:]), value), backward
 
 
+def average(pairs: Pairs, v: Array, sinks: Array | None, cut: Sequence[tuple[Any, slice]]) -> tuple[Array, Array]:
+    """Average values, block by block, and return the logarithms of the sums too: +∞ where no key is seen.
+
+    Where a row's exponentials have a sum of usual size, no maximum has to be taken off first.
+    """
+    power, logarithm, _ = quick_powers()
+    lead, queries, keys = pairs.shape[:-2], *pairs.shape[-2:]
+    o = np.empty_like(pairs.q, shape=(*lead, v.shape[-2], queries))
+    log_sum_exp = np.empty_like(pairs.q, shape=(*lead, queries), order="C")
+
+    def attend(block, memory):
+        at, m = block
+        n = pairs.keys_seen(at, m, slice(0, keys))
+        sink = None if sinks is None else sinks[at][..., None]
+        with np.errstate(over="ignore", invalid="ignore"):
+            e, _ = pairs.logits(at, m, n, memory)
+            power(e, out=e)
+            sums, total = sum_values(v[at][..., n], e)
+            if total.min(initial=1) > 1 / SAFE_TOTAL and sink is not None:
+                total = total + power(sink)
+            safe = total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL
+        if safe:
+            log_sum_exp[at][..., m] = logarithm(total)
+        else:
+            e, total, log_sum_exp[at][..., m] = exponentials(pairs.logits(at, m, n, memory)[0], sink)
+            sums, _ = sum_values(v[at][..., n], e)
+        np.divide(sums, total[..., None, :], out=o[at][..., m])
+
+    parallel_for(reusing_memory(attend, v, 1), cut, products=True)
+    return o, log_sum_exp
+
+
+def sum_of_channels(a: Array, b: Array, cut: Sequence[tuple[Any, slice]]) -> Array:
+    """Compute Σ_i a_im b_im, block by block."""
+    sums = np.empty_like(a, shape=(*a.shape[:-2], a.shape[-1]), order="C")
+
+    def add(block):
+        at, m = block
+        np.einsum("...em,...em->...m", a[at][..., m], b[at][..., m], out=sums[at][..., m])
+
+    parallel_for(add, cut)
+    return sums
+
+
+def differentiate(
+    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], cut: Sequence[tuple[slice, Any]]
+) -> tuple[Array, Array, Array, Array | None]:
+    """Return the gradients of queries as `pairs` has them, keys, values and the bias."""
+    (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
+    power, shared, count = quick_powers()[0], False, 1
+    dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    if bias is not None and bias.size < math.prod(pairs.shape):
+        # It serves several images and heads, whose gradients are added up in few arrays at the same time.
+        shared, count = True, max(1, min(NUM_BLOCKS, (q.size + k.size) // bias.size))
+    dbiases = [None if bias is None else np.zeros_like(bias) for _ in range(count)]
+
+    def go_back(block, dbias, first, second):
+        at, m, n = block
+        s, slope = pairs.logits(at, m, n, first, least)
+        power(s, out=s)
+        dv[at][..., n] += product_in(second, do[at][..., m], s)
+        dz = difference_in(second, do[at][..., m], v[at][..., n], delta[at][..., m])
+        dz *= s
+        if dbias is not None:
+            pairs.add_to_bias(dbias, block, dz)
+        if slope is not None:
+            dz *= slope
+        dk[at][..., n] += product_in(first, q[at][..., m], dz)
+        return sum_columns(k[at][..., n], dz, first)
+
+    def compute(block, *memories):
+        ats, m, columns, part, dbias = block
+        for at in ats:
+            n = pairs.keys_seen(at, m, columns)
+            part[at] = go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0
+
+    for m, columns in cut:
+        parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+        each = [
+            (ats[some], m, n, part, dbias)
+            for (n, ats), part in zip(columns, parts, strict=True)
+            for some, dbias in zip(cut_axis(len(ats), count if shared else len(ats)), itertools.cycle(dbiases))
+        ]
+        parallel_for(reusing_memory(compute, q, 2), each, products=True)
+        dq[..., m] = functools.reduce(operator.iadd, parts)
+    return dq, dk, dv, None if bias is None else functools.reduce(operator.iadd, dbiases)
+
+
+def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
+    """Add up values by weights, (..., e, M), and the weights, (..., M): within the product where that is quicker."""
+    if v.shape[-2] > MAX_NARROW:
+        return serial_product(v, transpose(e)), e.sum(axis=-1)
+    sums = transpose(serial_product(e, transpose(with_channel(v, 1))))
+    return sums[..., :-1, :], sums[..., -1, :]
+
+
 def exponentials(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
-    """Return exponentials of logits less the largest, in their place, sums and logsumexp: +∞ where no key is seen."""
-    highest = z.max(axis=-1, keepdims=True, initial=-np.inf)
+    """Return powers of logits less the largest, in their place, sums and logarithms: +∞ where no key is seen."""
+    power, logarithm, _ = quick_powers()
+    highest = z.max(axis=-1, initial=-np.inf)
     none = highest == -np.inf
     if sink is not None:
-        np.maximum(highest, sink[..., None, None], out=highest)
+        np.maximum(highest, sink, out=highest)
     highest[none] = np.inf  # exp(z - highest) is 0 there
-    z -= highest
-    np.exp(z, out=z)
-    total = z.sum(axis=-1, keepdims=True)
+    z -= highest[..., None]
+    power(z, out=z)
+    total = z.sum(axis=-1)
     if sink is not None:
-        total += np.exp(sink[..., None, None] - highest)
+        total += power(sink - highest)
     total[none] = 1
-    return z, total, highest + np.log(total)
+    return z, total, highest + logarithm(total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +223,15 @@ class Pairs:
     ----------
     q, k : numpy.ndarray, (*lead, d, M), (*lead, d, N)
         The queries are scaled.
+    unit : float
+        What logits are multiplied with at last; without a softcap, the queries are already.
     softcap, bias, band, lengths, mask
         As `npattn.ops.masked_attention` has them.
     """
 
     q: Array
     k: Array
+    unit: float
     softcap: float | None
     bias: Array | None
     band: tuple[int | None, int | None]
@@ -149,14 +239,25 @@ class Pairs:
     mask: Array | None
 
     @functools.cached_property
+    def hides_by_bias(self) -> bool:
+        """Whether the bias says what the mask hides too: where both together are no larger than what is given."""
+        if self.mask is None:
+            return False
+        shapes = self.mask.shape, () if self.bias is None else self.bias.shape
+        return math.prod(np.broadcast_shapes(*shapes)) <= self.q.size + self.k.size
+
+    @functools.cached_property
     def added(self) -> Array | None:
         """The bias, seen as one for each image and head."""
-        return None if self.bias is None else np.broadcast_to(self.bias, self.shape)
+        added = None if self.bias is None else self.unit * self.bias
+        if self.hides_by_bias:
+            added = np.where(self.mask == 0, -np.inf, 0 if added is None else added).astype(self.q.dtype, copy=False)
+        return None if added is None else np.broadcast_to(added, self.shape)
 
     @functools.cached_property
     def allowed(self) -> Array | None:
-        """The mask, seen likewise."""
-        return None if self.mask is None else np.broadcast_to(self.mask, self.shape)
+        """The mask, seen likewise, where it is not in the bias."""
+        return None if self.mask is None or self.hides_by_bias else np.broadcast_to(self.mask, self.shape)
 
     @functools.cached_property
     def counts(self) -> Array | None:
@@ -180,21 +281,28 @@ class Pairs:
             stop = min(stop, int(np.ceil(np.clip(np.nan_to_num(self.counts[at]), 0, stop)).max(initial=0)))
         return slice(min(start, n.stop), max(min(start, n.stop), stop))
 
-    def logits(self, at: Any, m: slice, n: slice) -> tuple[Array, Array | None, Array | None]:
-        """Make a block of logits: them, the softcap's slope, and which pairs are hidden; None where there is none."""
-        z = serial_product(transpose(self.q[at][..., m]), self.k[at][..., n])
-        slope = None
+    def logits(
+        self, at: Any, m: slice, n: slice, memory: Memory, least: Array | None = None
+    ) -> tuple[Array, Array | None]:
+        """Make a block of logits, less a number for each query, and the softcap's slope, if there is one."""
+        q, k, slope = self.q[at][..., m], self.k[at][..., n], None
+        if least is not None and self.softcap is None:
+            z = difference_in(memory, q, k, least[at][..., m])
+        else:
+            z = product_in(memory, transpose(q), k)
         if self.softcap is not None:
             z /= self.softcap
             np.tanh(z, out=z)
             slope = 1 - z * z
-            z *= self.softcap
+            z *= self.softcap * self.unit
+            if least is not None:
+                z -= least[at][..., m][..., None]
         if self.added is not None:
             z += self.added[at][..., m, n]
         hidden = self.hidden(at, m, n)
         if hidden is not None:
             np.copyto(z, -np.inf, where=hidden)
-        return z, slope, hidden
+        return z, slope
 
     def hidden(self, at: Any, m: slice, n: slice) -> Array | None:
         """Tell which pairs of a block are hidden; None where none is."""
@@ -211,26 +319,13 @@ class Pairs:
             found.append(self.allowed[at][..., m, n] == 0)
         return functools.reduce(np.logical_or, found) if found else None
 
-    def differentiate(
-        self, block: tuple[Any, slice, slice], dz: Array, slope_and_hidden: list[Array | None], dbias: Array | None
-    ) -> None:
-        """Go back from logits to products, in place; what comes to the bias is added where it stands."""
-        slope, hidden = slope_and_hidden
-        if hidden is not None:
-            np.copyto(dz, 0, where=hidden)
-        if dbias is not None:
-            self.add_to_bias(dbias, block, dz)
-        if slope is not None:
-            dz *= slope
-
     def add_to_bias(self, dbias: Array, block: tuple[Any, slice, slice], dz: Array) -> None:
         """Add a block of gradients where the bias stands that serves it: dz summed over what it serves."""
         at, m, n = block
-        lead = self.shape[:-2]
-        own = dbias.reshape(*(1,) * (len(lead) + 2 - dbias.ndim), *dbias.shape)
-        *outer, last = at
-        index = [0 if length == 1 else i for i, length in zip(outer, own.shape, strict=False)]
-        if own.shape[len(lead) - 1] == 1:
-            own[(*index, 0)][m, n] += dz.sum(axis=0)
-        else:
-            own[(*index, last)][:, m, n] += dz
+        own = dbias.reshape(*(1,) * (len(self.shape) - dbias.ndim), *dbias.shape)
+        index = tuple(
+            i if length > 1 else slice(None) if isinstance(i, slice) else 0
+            for i, length in zip(at, own.shape, strict=False)
+        )
+        place = own[index][..., m, n]
+        place += sum_to(dz, place.shape)

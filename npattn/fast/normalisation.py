@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from npattn.fast.adding import MIN_UNCACHED_SIZE
 from npattn.fast.blocks import BLOCK_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large
+from npattn.fast.elementwise import are_finite
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import batch_norm, group_norm
@@ -42,7 +40,7 @@ def group_norm_group_by_group(
     parallel_for(compute, cut)
 
     def backward(dy):
-        if not is_large(dy) or not np.isfinite(dy.sum()):
+        if not is_large(dy) or not are_finite(dy):
             return group_norm.definition(x, weight, bias, groups, eps=eps)[1](dy)
         given, dx = dy.reshape(shape), np.empty_like(maps)
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
@@ -67,12 +65,9 @@ def group_norm_group_by_group(
     return y.reshape(x.shape), backward
 
 
-def is_uncached(x: Array, weight: Array, bias: Array, running_mean: Array, running_var: Array, **_: Any) -> bool:
-    """Tell whether a map is too large to be in a cache from one pass to the next."""
-    return is_large(x, weight, bias, running_mean, running_var) and x.size >= MIN_UNCACHED_SIZE
-
-
-@batch_norm.faster(suits=is_uncached)
+@batch_norm.faster(
+    suits=lambda x, weight, bias, running_mean, running_var, **_: is_large(x, weight, bias, running_mean, running_var)
+)
 def batch_norm_channel_by_channel(
     x: Array,
     weight: Array,

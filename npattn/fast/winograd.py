@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
 
 from npattn.fast.blas import multiply, serial_product
-from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, cut_axis
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, NUM_BLOCKS, cut_axis
 from npattn.fast.threads import parallel_for
-from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["conv3x3"]
@@ -69,7 +67,10 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
     (batch, channels, *size), out = x.shape, len(weight)
     result = [n + 2 * p - 2 for n, p in zip(size, padding, strict=True)]
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
-    kernels = product(transform, weight.reshape(-1, 9).T).reshape(4, 4, out, channels)
+    kernels = np.empty_like(weight, shape=(4, 4, out, channels), order="C")
+    rows, columns = weight.reshape(-1, 9), kernels.reshape(16, -1)
+    parts = cut_axis(len(rows), NUM_BLOCKS)
+    parallel_for(lambda part: multiply(transform, rows[part].T, out=columns[:, part]), parts, products=True)
     images = images_together(batch, max(channels, out), result)
     planes = deal(x, padding, result, out, images)
     y = slide(planes, kernels, result, images)
@@ -79,8 +80,10 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
         together = images_together(batch, max(channels, out), size)
         dx = slide(deal(dy, [2 - p for p in padding], size, channels, together), mirrored, size, together)
-        dkernels = correlate(planes, dy, images).reshape(16, -1)
-        return dx, product(dkernels.T, transform).reshape(weight.shape)
+        dkernels, drows = correlate(planes, dy, images, -(-MAX_PRODUCT_BLOCKS // 4)), np.empty_like(rows, order="C")
+        dcolumns = dkernels.reshape(16, -1)
+        parallel_for(lambda part: multiply(dcolumns[:, part].T, transform, out=drows[part]), parts, products=True)
+        return dx, drows.reshape(weight.shape)
 
     return y, backward
 
@@ -106,12 +109,13 @@ def deal(x, padding, result, channels=0, images=1):
     height, across = (n // 2 + n % 2 for n in result)
     parts = cut(height, max(own, channels) * height * (across + 1)) if images == 1 else [slice(0, height)]
     tall, strips = parts[0].stop + 1, batch // images
-    planes = np.zeros_like(x, shape=(2, 2, len(parts), strips, own, images, tall, across + 1), order="C")
+    planes = np.empty_like(x, shape=(2, 2, len(parts), strips, own, images, tall, across + 1), order="C")
     maps = x.reshape(strips, images, own, *size).swapaxes(1, 2)
     columns = list(lines(size[1], padding[1], 0, across + 1))
 
     def fill(block):
         part, strip = block
+        planes[:, :, part, strip] = 0
         first = parts[part].start
         rows = lines(size[0], padding[0], first, first + tall)
         for (i, (to, read)), (j, (beside, along)) in itertools.product(enumerate(rows), enumerate(columns)):
@@ -163,54 +167,50 @@ def slide(planes, kernels, result, images=1):
     return y
 
 
-def correlate(planes, dy, images=1):
-    """Make the gradients of the transformed kernels: (4, 4, O, C)."""
+def correlate(planes, dy, images=1, parts=1):
+    """Make the gradients of the transformed kernels: (4, 4, O, C).
+
+    A row of the sixteen, or a part of one, is made at a time, strip by strip: what its products take stays in a core's
+    cache.
+    """
     (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
     across = -(-dy.shape[3] // 2) + 1
-    height = length // across // images - 1
+    quarters = deal_outputs(dy, strips, length // across // images - 1, images)
+    count = length - across
     dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
-    parts = cut_axis(channels, max(-(-channels * length // CACHED), MAX_PRODUCT_BLOCKS // 2))
 
-    def compute(dproducts, block):
+    def compute(block):
         i, some = block
-        rows, tiles = (
-            np.empty_like(planes, shape=(*lead, some.stop - some.start, length), order="C") for lead in ((2,), ())
+        rows, tiles, halves, dproducts = (
+            np.empty_like(planes, shape=(*lead, numbers), order="C")
+            for lead, numbers in (((2, channels), length), ((channels,), length), ((2, out), count), ((out,), count))
         )
         for strip in range(strips):
-            combine(planes[:, :, strip, some], i, across, rows)
-            for j in range(4):
+            distribute(quarters[:, :, strip], i, halves)
+            combine(planes[:, :, strip], i, across, rows)
+            for j in range(4)[some]:
+                distribute(halves, j, dproducts)
                 combine(rows, j, 1, tiles)
-                dkernels[i, j][:, some] += serial_product(dproducts[i % 2, j, strip], tiles[:, :-across].T)
+                dkernels[i, j] += serial_product(dproducts, tiles[:, :count].T)
 
-    for two in ((0, 1), (2, 3)):  # half of all products' gradients at a time: together they are four times dy
-        work = functools.partial(compute, spread(dy, two, strips, height, images))
-        parallel_for(work, list(itertools.product(two, parts)), products=True)
-        del work
+    parallel_for(compute, list(itertools.product(range(4), cut_axis(4, parts))), products=True)
     return dkernels
 
 
-def spread(dy, two, strips, height, images=1):
-    """Make the gradients of products, two rows of A dy Aᵀ, in strips of rows of tiles: (2, 4, S B, O, h (w + 1)).
-
-    The rows are the first two or the last.
-    """
+def deal_outputs(dy, strips, height, images):
+    """Deal the gradients of outputs out by even and odd rows and columns, as `deal`: (2, 2, S B, O, h (w + 1))."""
     out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
     count = (images * (height + 1) - 1) * across
-    dproducts = np.empty_like(dy, shape=(2, 4, strips, out, count), order="C")
+    quarters = np.empty_like(dy, shape=(2, 2, strips, out, count), order="C")
 
-    def compute(strip):
-        quarters = np.zeros_like(dy, shape=(2, 2, out, count), order="C")
+    def fill(strip):
+        quarters[:, :, strip] = 0
         for image, i, j in np.ndindex(images, 2, 2):
             every_second = outputs(dy, strip, height, images)[image, :, i::2, j::2]
-            tiles_of(quarters[i, j], image, height, across, every_second.shape)[...] = every_second
-        halves = np.empty_like(quarters[0])
-        for i, products in zip(two, dproducts[:, :, strip], strict=True):
-            distribute(quarters, i, halves)
-            for j in range(4):
-                distribute(halves, j, products[j])
+            tiles_of(quarters[i, j, strip], image, height, across, every_second.shape)[...] = every_second
 
-    parallel_for(compute, range(strips))
-    return dproducts
+    parallel_for(fill, range(strips))
+    return quarters
 
 
 def outputs(y, strip, height, images):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.masking import keys_seen
 from npattn.ops.primitive import Primitive
+from npattn.oracle.heads import attend_by_heads
 from npattn.typing import Array
 
 __all__ = ["ATTENTION", "divide", "options_of_queries"]
@@ -54,10 +56,12 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     True
     """
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
-        q, k, v, *_ = arguments
-        weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
-        least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
-        return divide_queries(called, arguments, options, max(least, BLOCK // weights))
+        q, k, *_ = arguments
+        many = math.prod(q.shape[:-2]) > 1 and q.shape[-1] * k.shape[-1] >= BLOCK
+        if called is ops.dot_product_attention and not options and many:
+            # A block reads all keys and values: those of one head, for the more queries.
+            return attend_by_heads(divide_head, *arguments)
+        return divide_queries(called, arguments, options)
     if called is ops.conv2d and len(arguments) >= 2 and options.get("groups", 1) == 1:
         x, weight = arguments[:2]
         taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
@@ -66,10 +70,18 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     return NotImplemented
 
 
-def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], step: int) -> Any:
-    """Compute attention for so many queries at a time."""
+def divide_head(*arguments: Any) -> Any:
+    """Compute one head's attention for some queries at a time, or for all."""
+    found = divide_queries(ops.dot_product_attention, arguments, {})
+    return ops.dot_product_attention.definition(*arguments) if found is NotImplemented else found
+
+
+def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Compute attention for some queries at a time."""
     q, k, v, *scale = arguments
-    blocks = cut(q.shape[-1], step)
+    weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
+    least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
+    blocks = cut(q.shape[-1], max(least, BLOCK // weights))
     if len(blocks) < 2:
         return NotImplemented
     parts = [

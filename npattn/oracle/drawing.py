@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from npattn.oracle.own import Own, exact_names
 from npattn.oracle.special import special
 from npattn.oracle.values import generic_values
 
-__all__ = ["choose_params", "draw_case", "require_drawn"]
+__all__ = ["Chosen", "choose_params", "draw_case", "require_drawn"]
 
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
@@ -67,18 +67,35 @@ def draw_case(
     return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
 
 
-def choose_params(module: Module, own: Own, format: Format, seed: int, **options: Any) -> int:
+class Chosen(NamedTuple):
+    """Parameters that were chosen.
+
+    Attributes
+    ----------
+    number : int
+        For `draw_case`.
+    results : dict of numpy.ndarray, or None
+        The exact ones, with the inputs that are drawn first; None where nothing was tried.
+    """
+
+    number: int
+    results: dict[str, np.ndarray] | None
+
+
+def choose_params(module: Module, own: Own, format: Format, seed: int, **options: Any) -> Chosen:
     """Choose parameters for `draw_case`: the first of those with the fewest results that are 0 throughout.
 
     Behind a relu that lets nothing through every gradient is 0, whatever a kernel computes there.
     """
     if "params" in own.arrays or own.sizes["batch"] == 0:
-        return 0
-    numbers: list[int] = []
-    for choice in range(MAX_CHOICES):
+        return Chosen(0, None)
+    best, fewest = Chosen(0, None), np.inf
+    for number in range(MAX_CHOICES):
         with np.errstate(all="ignore"):
-            found = named_results(module, draw_case(module, own, format, seed, choice=choice, **options))
-        numbers.append(sum(not a.any() for a in found.values()))
-        if numbers[-1] == 0 or (len(numbers) >= ENOUGH and min(numbers) < len(found) / 2):
+            results = named_results(module, draw_case(module, own, format, seed, choice=number, **options))
+        count = sum(not a.any() for a in results.values())
+        if count < fewest:
+            best, fewest = Chosen(number, results), count
+        if count == 0 or (number + 1 >= ENOUGH and fewest < len(results) / 2):
             break
-    return int(np.argmin(numbers))
+    return best

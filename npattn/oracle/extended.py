@@ -102,17 +102,18 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """
     if min(a.ndim, b.ndim) < 2 or not is_worth_cutting(a.shape[-2], a.shape[-1], b.shape[-1]):
         return np.matmul(a, b)
-    widths = [largest(a, -1), largest(b, -2)]
-    exponents = [np.frexp(width)[1] for width in widths]
-    if not all(np.isfinite(width).all() and fits(e[width > 0]) for width, e in zip(widths, exponents, strict=True)):
-        return np.matmul(a, b)
     bits = (53 - (a.shape[-1] - 1).bit_length()) // 2
-    head_a, rest_a = cut(a, exponents[0], bits)
+    parts_of_a = cut(a, -1, bits)
+    if parts_of_a is None:
+        return np.matmul(a, b)
+    _, head_a, rest_a = parts_of_a
     found = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.longdouble)
     for j in blocks_of(b):
-        head_b, rest_b = cut(b[..., j], exponents[1][..., j], bits)
-        found[..., j] = head_a @ head_b
-        found[..., j] += head_a @ rest_b + rest_a @ b[..., j].astype(np.float64)
+        parts_of_b = cut(b[..., j], -2, bits)
+        if parts_of_b is None:
+            return np.matmul(a, b)
+        nearest_b, head_b, rest_b = parts_of_b
+        np.add(head_a @ head_b, head_a @ rest_b + rest_a @ nearest_b, out=found[..., j], dtype=np.longdouble)
     return found
 
 
@@ -133,15 +134,21 @@ def is_worth_cutting(rows: int, inner: int, columns: int) -> bool:
     return rows * inner * columns > MIN_REUSE * (rows * inner + inner * columns + rows * columns)
 
 
-def fits(exponents: np.ndarray) -> bool:
-    """Tell whether products of numbers of these magnitudes are far from what float64 can't hold."""
-    return not (np.abs(exponents) > LARGEST_EXPONENT).any()
+def cut(values: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Cut numbers, by the largest along an axis, into a head of so many bits and the rest.
 
-
-def cut(values: np.ndarray, exponents: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut numbers below 2 ** exponents into multiples of 2 ** (exponents - bits) and the rest, in float64."""
+    Returns
+    -------
+    nearest, head, rest : numpy.ndarray of float64
+        The numbers rounded, and the two parts; None where products of theirs may be what float64 can't hold.
+    """
+    nearest = values.astype(np.float64)  # whose extremes are found sooner
+    width = largest(nearest, axis)
+    exponents = np.frexp(width)[1]
+    if not np.isfinite(width).all() or (np.abs(exponents[width > 0]) > LARGEST_EXPONENT).any():
+        return None
     # Added to a number whose last bit counts so much, what is below it is rounded away.
     coarse = np.ldexp(1.5, 52 - bits + exponents)
-    head = values.astype(np.float64) + coarse
+    head = nearest + coarse
     head -= coarse
-    return head, (values - head).astype(np.float64)
+    return nearest, head, (values - head).astype(np.float64)

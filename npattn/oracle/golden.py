@@ -157,13 +157,24 @@ def golden(
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
     passes = Passes(progress)
     options: dict[str, Any] = {"values": values, "repeated": layout == "broadcast"}
-    choice = choose_params(module, own, format, seed, **options)
+    with pass_threads():  # then products are the same on any number of cores
+        chosen = choose_params(module, own, format, seed, **options)
     for draw in range(MAX_DRAWS):
-        given = draw_case(module, own, format, seed, choice=choice, draw=draw, **options)
+        given = draw_case(module, own, format, seed, choice=chosen.number, draw=draw, **options)
         require_constant(layout, given)
         last = not drawn_anew or draw == MAX_DRAWS - 1
         shapes = first_steps(module, given) if steps else {}
-        found = measure(module, given, format, seed, certify=certify, passes=passes, anything=last, steps=shapes)
+        found = measure(
+            module,
+            given,
+            format,
+            seed,
+            certify=certify,
+            passes=passes,
+            anything=last,
+            steps=shapes,
+            known=chosen.results if draw == 0 and not steps else None,
+        )
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
         if found is not None and not beyond:
@@ -227,12 +238,13 @@ def measure(
     passes: Passes,
     anything: bool,
     steps: Mapping[str, tuple[int, ...]],
+    known: dict[str, np.ndarray] | None,
 ) -> Measured | None:
     """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
     they are not. The certificate is begun as soon as that is known. The `steps`, with their shapes, are measured by the
-    same runs, and have no say in what is drawn.
+    same runs, and have no say in what is drawn. The exact results may be `known`, but for steps.
     """
     system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
@@ -256,7 +268,7 @@ def measure(
             threads.add(lambda: certificate.append(run_in_longdouble(module, given, certify == "sample")))
 
     with pass_threads() as threads:
-        observed = observe(system, given, format, seed)
+        observed = observe(system, given, format, seed, known)
         expected = results_in(observed.expected)
         validate_expected(module, expected)
         if anything or not observed.near_ties:

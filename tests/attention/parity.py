@@ -84,6 +84,17 @@ def assert_starts_as_identity(module):
     assert not any(grad.any() for grad in grads.values())
 
 
+def assert_runs(module, batch, height, width):
+    """Hold that a map of such a size, an empty batch too, passes forward and backward; return parameters and map."""
+    params, inputs = generic_values(module, batch=1, height=height, width=width)
+    x = inputs["x"][:batch]
+    run = module(params, x)
+    dx, grads = run.backward(run.output)
+    assert dx.shape == run.output.shape == x.shape
+    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    return params, x
+
+
 def assert_starts_as(module, published):
     """Hold initial values to those that PyTorch draws for `published(module)`: as spread out, and as far from 0.
 

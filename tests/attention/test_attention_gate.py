@@ -143,6 +143,11 @@ def test_a_map_whose_projection_adds_nothing_is_gated_by_the_other_alone():
     assert not grads["W_x.0.weight"].any()
 
 
+def test_half_of_the_maps_channels_are_inside_and_at_least_one():
+    for channels, hidden in ((12, 6), (5, 2), (1, 1)):
+        assert AttentionGate(channels, 7).parameter_shapes()["W_g.0.weight"] == (hidden, 7, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "shapes", "message"),
     [

@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 
 from npattn import CrissCrossAttention, PositionAttention
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity, assert_starts_as, assert_starts_as_identity, assert_state_dict_loads
+from tests.attention.parity import (
+    assert_parity,
+    assert_runs,
+    assert_starts_as,
+    assert_starts_as_identity,
+    assert_state_dict_loads,
+)
 from tests.memory import peak_memory
 from tests.strategies import cases, criss_cross_modules, seeds
 
@@ -148,12 +154,7 @@ def test_huge_logits_pick_the_value_of_the_best_match_in_row_and_column():
 def test_a_single_position_and_an_empty_batch_run(shape):
     batch, height, width = shape
     module = CrissCrossAttention(channels=1)
-    params, inputs = generic_values(module, batch=1, height=height, width=width)
-    x = inputs["x"][:batch]
-    run = module(params, x)
-    dx, grads = run.backward(run.output)
-    assert dx.shape == run.output.shape == x.shape
-    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    params, x = assert_runs(module, batch, height, width)
     assert module.attention_map(params, x).shape == (batch, height * width, height * width)
 
 

@@ -132,6 +132,16 @@ def test_weights_average_the_values_and_keys_beyond_the_map_take_the_rest(case):
     np.testing.assert_array_equal(module.attention_map(params, x, rows), weights[:, :, rows])
 
 
+def test_a_stride_skips_queries_of_even_blocks_and_averages_what_odd_ones_put_out():
+    options = {"channels": 4, "heads": 2, "head_dim": 2, "halo_size": 1}
+    for block, averages in ((2, False), (3, True)):
+        module = HaloAttention(**options, block_size=block, stride=2)
+        params, inputs = generic_values(module, height=6, width=6)
+        whole = HaloAttention(**options, block_size=block)(params, inputs["x"]).output
+        averaged = whole.reshape(len(whole), 4, 3, 2, 3, 2).mean(axis=(3, 5))
+        assert np.allclose(module(params, inputs["x"]).output, averaged, rtol=1e-10) == averages == module.averages
+
+
 def test_vectors_of_offsets_that_no_query_has_get_no_gradient():
     module = HaloAttention(channels=4, heads=2, head_dim=2, block_size=2, halo_size=2)
     params, inputs = generic_values(module, height=8, width=8)

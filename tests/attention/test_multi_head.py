@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from npattn import MultiHeadSelfAttention, PositionAttention
 from npattn.module import as_tuple
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_starts_as
+from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_runs, assert_starts_as
 from tests.memory import peak_memory, peak_of_pass
 from tests.strategies import cases, mhsa_modules, seeds
 
@@ -292,12 +292,7 @@ def test_attention_map_refuses_what_a_call_refuses():
 def test_a_single_position_an_empty_batch_and_a_single_row_run(shape):
     batch, height, width = shape
     module = MultiHeadSelfAttention(channels=2, heads=2)
-    params, inputs = generic_values(module, batch=1, height=height, width=width)
-    x = inputs["x"][:batch]
-    run = module(params, x)
-    dx, grads = run.backward(run.output)
-    assert dx.shape == run.output.shape == x.shape
-    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    params, x = assert_runs(module, batch, height, width)
     assert module.attention_map(params, x).shape == (batch, 2, height * width, height * width)
 
 

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import PolarizedSelfAttention
-from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_state_dict_loads
+from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_runs, assert_state_dict_loads
 from tests.strategies import cases, polarized_modules, seeds
 
 FORMS = [(form, variant) for form in ("parallel", "sequential") for variant in ("code", "paper")]
@@ -165,14 +164,7 @@ def test_where_the_softmax_stands_tells_the_three_gates_of_positions_apart():
 @every_form
 @pytest.mark.parametrize("shape", [(1, 1, 1), (0, 3, 2)])
 def test_a_single_position_and_an_empty_batch_run(form, variant, shape):
-    batch, height, width = shape
-    module = PolarizedSelfAttention(1, form, variant)
-    params, inputs = generic_values(module, batch=1, height=height, width=width)
-    x = inputs["x"][:batch]
-    run = module(params, x)
-    dx, grads = run.backward(run.output)
-    assert dx.shape == run.output.shape == x.shape
-    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    assert_runs(PolarizedSelfAttention(1, form, variant), *shape)
 
 
 @pytest.mark.parametrize(

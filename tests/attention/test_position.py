@@ -8,6 +8,7 @@ from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import (
     assert_parity,
     assert_rearranged_alike,
+    assert_runs,
     assert_starts_as,
     assert_starts_as_identity,
     assert_state_dict_loads,
@@ -180,12 +181,7 @@ def test_attention_map_refuses_what_a_call_refuses():
 def test_a_single_position_an_empty_batch_and_a_single_row_run(shape):
     batch, height, width = shape
     module = PositionAttention(channels=1)
-    params, inputs = generic_values(module, batch=1, height=height, width=width)
-    x = inputs["x"][:batch]
-    run = module(params, x)
-    dx, grads = run.backward(run.output)
-    assert dx.shape == run.output.shape == x.shape
-    assert {name: grad.shape for name, grad in grads.items()} == module.parameter_shapes()
+    params, x = assert_runs(module, batch, height, width)
     assert module.attention_map(params, x).shape == (batch, height * width, height * width)
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import signal
 import subprocess
 import sys
@@ -26,8 +27,9 @@ zipfile.ZipFile.writestr = write""",
 }
 
 
-def start_waiting(how, *arguments, ignored=""):
-    """Start the command, and return it when it has come to the place where it waits."""
+@contextlib.contextmanager
+def waiting(how, *arguments, ignored=""):
+    """Start the command, and give it when it has come to the place where it waits."""
     code = f"""
 import os, signal, sys, time
 from npattn.cli import golden, main
@@ -35,13 +37,17 @@ for name in ("SIGTERM", "SIGHUP"):  # whatever the tests' own parent ignores
     signal.signal(getattr(signal, name), signal.SIG_IGN if name == "{ignored}" else signal.SIG_DFL)
 def wait(*_, **__):
     os.write(1, b"waiting")
-    time.sleep(30)
+    time.sleep(600)
 {SLOW[how]}
 sys.exit(main())
 """
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout.read(7) == b"waiting"
-    return process
+    command, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        try:
+            assert process.stdout.read(7) == b"waiting"
+            yield process
+        finally:
+            process.kill()  # one that a failure has left
 
 
 @posix
@@ -57,20 +63,20 @@ sys.exit(main())
 def test_signals_that_end_the_command_leave_nothing_half_written(folder, how, name, status, force):
     if force:
         (folder / "case.npz").write_bytes(b"old")
-    process = start_waiting(how, *["golden", "eca", *SMALL, "-o", "case.npz"], *(["--force"] if force else []))
-    assert len(list(folder.iterdir())) == 1 + force  # the temporary file
-    process.send_signal(getattr(signal, name))
-    _, err = process.communicate(timeout=20)
+    with waiting(how, "golden", "eca", *SMALL, "-o", "case.npz", *["--force"] * force) as process:
+        assert len(list(folder.iterdir())) == 1 + force  # the temporary file
+        process.send_signal(getattr(signal, name))
+        _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (status, b"")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == ({"case.npz": b"old"} if force else {})
 
 
 @posix
 def test_a_signal_that_is_ignored_stays_so(folder):
-    process = start_waiting("while it computes", "golden", "eca", *SMALL, ignored="SIGHUP")
-    process.send_signal(signal.SIGHUP)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    with waiting("while it computes", "golden", "eca", *SMALL, ignored="SIGHUP") as process:
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=300)
     assert process.returncode == 143
     assert list(folder.iterdir()) == []
 

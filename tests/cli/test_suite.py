@@ -162,7 +162,7 @@ def start_suite(folder, *options):
 def wait_for_end(process):
     """Wait until neither a command nor its workers hold its pipes; return what it said on stderr."""
     try:
-        return process.communicate(timeout=60)[1]
+        return process.communicate(timeout=300)[1]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # those that a failure has left

@@ -62,7 +62,7 @@ def count_new_pages(how, times=20, count=5):
     # What others set for the C library in the environment, as Dask does, decides by itself what is kept.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", MEMORY, how, str(times), str(count)]
-    return int(subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment).stdout)
+    return int(subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")

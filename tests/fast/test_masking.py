@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast import masking
+from npattn.fast.blocks import NUM_BLOCKS
 from npattn.ops.primitive import definitions
 from tests.fast.test_attention import tilings
 from tests.ops.primitives import in_blocks, normal, patched, warned, way_taken
@@ -87,13 +88,61 @@ def test_what_is_masked_is_without_effect_and_without_warning(which, junk):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("beyond", [-1e4, -200.0, -30.0, 30.0, 200.0, 1e4])
+def test_logits_of_any_size_give_averages_whose_weights_lose_nothing(beyond):
+    *qkv, do = (a.astype(np.float32) for a in arrays((2, 3), (3, 4, 9, 11)))
+    bias = np.zeros((3, 9, 11), np.float32)
+    bias[1, ::2] = beyond  # some rows of some blocks
+    with definitions():
+        expected = run(*wide(qkv, do), 0.0, bias=bias.astype(float))
+    with in_blocks():
+        found, warnings = warned(lambda: run(qkv, do, 0.0, bias=bias))
+    assert warnings == set()
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-5 * max(1, abs(beyond) / 30))
+
+
+def wide(qkv, do):
+    return [a.astype(float) for a in qkv], do.astype(float)
+
+
+def test_products_that_overflow_where_nothing_is_seen_are_without_effect():
+    *qkv, do = arrays((2,), (3, 4, 5, 6))
+    mask = np.ones((5, 6))
+    mask[:, 4] = 0
+    qkv[2][..., 4] = do[...] = 1e200
+    with definitions():
+        expected = run(qkv, do, 0.0, mask=mask)
+    with in_blocks():
+        found = run(qkv, do, 0.0, mask=mask)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert np.isfinite(theirs).all()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10 * np.abs(theirs).max())
+
+
+def test_a_bias_that_serves_all_images_has_its_gradient_made_on_several_threads():
+    blocks_of_loops = []
+
+    def watch(work, blocks, products=False):
+        blocks = list(blocks)
+        if products:
+            blocks_of_loops.append(blocks)
+        for block in blocks:
+            work(block)
+
+    qkv = [normal(64, 3, 7, seed=i) for i in range(3)]
+    with in_blocks(tiles=(12, 2, (64, 64))), patched("parallel_for", watch):
+        run(qkv, normal(64, 3, 7), 0.0, bias=normal(7, 7))
+    assert len(blocks_of_loops[-1]) == NUM_BLOCKS
+
+
 def test_blocks_of_which_nothing_is_seen_are_not_computed(monkeypatch):
     made = []
     logits = masking.Pairs.logits
 
-    def count(self, at, m, n):
+    def count(self, at, m, n, *rest):
         made.append((m.stop - m.start) * (n.stop - n.start) * np.empty(self.shape[:-2])[at].size)
-        return logits(self, at, m, n)
+        return logits(self, at, m, n, *rest)
 
     monkeypatch.setattr(masking.Pairs, "logits", count)
     q, k, v, do = arrays((2,), (3, 4, 64, 64))

@@ -48,6 +48,8 @@ WAYS = {
     "batch_norm_channel_by_channel": cases(
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
+    "concatenate_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w), (b, 2, h, w)], bound=0, axis=1),
+    "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
@@ -73,6 +75,13 @@ WAYS = {
     "attention_in_seen_blocks": cases(
         lambda b, c, h, w: [(b, c, h), (b, c, w), (b, h, w)], bound=128, scale=0.5, band=(None, 2), softcap=1.5
     ),
+    "conv_rows_as_matrices": cases(
+        lambda b, c, h, w: [(b, 1, h + 1, w), (c + 1, 1, 4, 3), (c + 1,)], bound=64, padding=(1, 1)
+    ),
+    "apply_lambdas_in_blocks": cases(lambda b, c, h, w: [(b, 2, c, h), (b, w, c, h)], bound=32),
+    "relative_logits_at_once": cases(
+        lambda b, c, h, w: [(b, c, h, w), (2 * h + 3, c), (2 * w - 1, c)], bound=32, scale=0.5
+    ),
     "affinity_sums_by_halves": cases(lambda b, c, h, w: [(b, c, h + w), (b, 2, h + w)], bound=128),
 }
 FOUND = [(primitive, way) for primitive in PRIMITIVES for way in primitive.ways]
@@ -96,6 +105,11 @@ def draw(name, sizes, dtype, seed):
     return arrays, options
 
 
+def as_arguments(function, arrays):
+    """Give arrays as a function takes them: some take several as one."""
+    return [tuple(arrays)] if function.__name__.startswith("concatenate") else arrays
+
+
 def compute(function, arrays, options, *, absolute=False, spoil=None, arrangement=None, times=1):
     """Run a way: its values, and its gradients where it has some, which may be asked for several times.
 
@@ -106,7 +120,7 @@ def compute(function, arrays, options, *, absolute=False, spoil=None, arrangemen
         if function.__name__.startswith(name):
             arrays = [*arrays]
             arrays[i] = arrays[i].copy(order="K")
-    result = function(*arrays, **options)
+    result = function(*as_arguments(function, arrays), **options)
     if not (isinstance(result, tuple) and callable(result[-1])):
         return list(as_tuple(result))
     value, backward = result
@@ -154,20 +168,24 @@ def assert_within(found, expected, bound, dtype, size):
 
 def measure(primitive, arrays, options):
     """Tell what decides whether arrays are large: the constant's name, and what is compared with it."""
-    if primitive is product:
-        a, b = arrays
-        return "MIN_MULTIPLICATIONS", a.size * b.shape[-1]
-    if primitive in (ops.dot_product_attention, ops.masked_attention):
-        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] * arrays[1].shape[2]
-    if primitive is ops.affinity_sums:
-        return "MIN_PARALLEL_SIZE", len(arrays[0]) * arrays[0].shape[2] ** 2
-    if primitive in (add_windows, ops.resize_nearest):
-        return "MIN_PARALLEL_SIZE", arrays[0].shape[0] * arrays[0].shape[1] * np.prod(options["size"])
-    if primitive is ops.conv2d:
-        own = arrays[0].size // options.get("groups", 1)
-        return "MIN_PARALLEL_SIZE", own * np.prod(arrays[1].shape[2:])
-    constant = "MIN_UNCACHED_SIZE" if primitive in (ops.score, ops.batch_norm) else "MIN_PARALLEL_SIZE"
-    return constant, arrays[-1 if primitive is scatter else 0].size
+    x, *others = arrays
+    pairs = len(x) * x.shape[2]  # with as many as there are keys
+    counts = {
+        product: lambda: x.size * others[0].shape[-1],
+        ops.dot_product_attention: lambda: pairs * others[0].shape[2],
+        ops.masked_attention: lambda: pairs * others[0].shape[2],
+        ops.apply_lambdas: lambda: others[0].size,
+        ops.relative_logits: lambda: pairs * x.shape[3] * np.prod([(len(table) + 1) // 2 for table in others]),
+        ops.affinity_sums: lambda: pairs * x.shape[2],
+        add_windows: lambda: len(x) * x.shape[1] * np.prod(options["size"]),
+        ops.resize_nearest: lambda: len(x) * x.shape[1] * np.prod(options["size"]),
+        ops.conv2d: lambda: x.size // options.get("groups", 1) * np.prod(others[0].shape[2:]),
+        scatter: lambda: others[-1].size,
+        ops.concatenate: lambda: [a.size for a in arrays if is_float(a)][-1],
+        ops.repeat: lambda: x.size * options["times"],
+    }
+    constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE"}
+    return constants.get(primitive, "MIN_PARALLEL_SIZE"), counts.get(primitive, lambda: x.size)()
 
 
 def test_every_way_has_its_cases():
@@ -204,17 +222,17 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
         pass
 
     with in_blocks(), patched("MIN_WIDE", 1), patched("MIN_POSITIONS", 1), patched("MAX_SIDE", 0):
-        assert way.suits(*arrays, **options) or "by_products" in way.compute.__name__
+        assert way.suits(*as_arguments(primitive, arrays), **options) or "by_products" in way.compute.__name__
         for kind in (np.float16, np.longdouble, complex):
             others = [a.astype(kind) if is_float(a) else a for a in arrays]
-            assert not way.suits(*others, **options)
+            assert not way.suits(*as_arguments(primitive, others), **options)
         views = [a.view(Other) if isinstance(a, np.ndarray) else a for a in arrays]
-        assert not way.suits(*views, **options)
+        assert not way.suits(*as_arguments(primitive, views), **options)
         if sum(map(is_float, arrays)) > 1:
             *others, last = arrays
             kind = np.float32 if last.dtype == np.float64 else np.float64
             mixed = [*others, last.astype(kind)] if len(arrays) != 3 or "conv" not in way.compute.__name__ else None
-            assert mixed is None or not way.suits(*mixed, **options)
+            assert mixed is None or not way.suits(*as_arguments(primitive, mixed), **options)
 
 
 @all_ways
@@ -309,7 +327,7 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
         patched("MIN_SERIAL", 2**60),
         patched(constant, size - beyond),
     ):
-        assert bool(way.suits(*arrays, **options)) is (beyond >= 0)
+        assert bool(way.suits(*as_arguments(primitive, arrays), **options)) is (beyond >= 0)
         found = compute(primitive, arrays, options)
     bounds = [WAYS[other.compute.__name__][2] for other in primitive.ways]
     expected = compute(primitive.definition, wide, options)
@@ -324,7 +342,7 @@ def test_small_arrays_take_the_definition(primitive):
         if way.compute.__name__ == "conv_pointwise":  # which gains at every size
             continue
         arrays, options = draw(way.compute.__name__, (2, 3, 4, 5), np.float64, 0)
-        assert not way.suits(*arrays, **options)
+        assert not way.suits(*as_arguments(primitive, arrays), **options)
 
 
 def test_kernels_are_primitives_with_definitions_of_their_own():

@@ -33,13 +33,13 @@ def test_there_are_no_more_threads_than_blas_may_take_nor_than_cores(monkeypatch
     monkeypatch.setattr(threads, "count_cores", lambda: 2)
     for limit, expected in ((1, 1), (2, 2), (3, 2)):
         with threadpool_limits(limit, user_api="blas"), pass_threads() as pool:
-            barriers = [threading.Barrier(expected, timeout=20)] * expected
+            barriers = [threading.Barrier(expected, timeout=300)] * expected
             assert sorted(pool.map(threading.Barrier.wait, barriers)) == list(range(expected))
             assert pool.count == expected
 
 
 def test_no_more_is_done_at_once_than_asked():
-    lock, meeting, running, most = threading.Lock(), threading.Barrier(2, timeout=20), 0, 0
+    lock, meeting, running, most = threading.Lock(), threading.Barrier(2, timeout=300), 0, 0
 
     def run(item):
         nonlocal running, most

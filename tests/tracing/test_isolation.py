@@ -55,7 +55,7 @@ def test_classes_are_as_they_were():
 
 
 def test_two_threads_trace_different_passes_at_once():
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=300)
     module = own.Meeting(2, barrier.wait)
 
     def run(factor):

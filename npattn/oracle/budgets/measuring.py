@@ -107,18 +107,23 @@ def measure_budgets(
         passes.end()
         return errors
 
-    def estimate_of(name: str, errors: Errors, jumps: Errors, *, pop: bool = False) -> Budget:
-        return estimate(take(errors, name, pop=pop), take(jumps, name, pop=pop), observed.expected[name], format)
+    def estimate_of(name: str, *, pop: bool = False) -> Budget:
+        if name not in noises:
+            noises[name] = measure_noise(take(errors, name), observed.expected[name], format)
+        noise = noises.pop(name) if pop else noises[name]
+        return allow_jumps(noise, take(jumps, name, pop=pop))
 
     flipped = functools.partial(FlippedSelections, observed, seed)
-    errors, jumps = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True), []
+    errors = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True)
+    jumps: Errors = []
+    noises: dict[str, Noise] = {}
     for first in range(1 + NUM_RUNS, 1 + NUM_RUNS + num_flipped, FLIP_GROUPS):
         jumps += runs(first, FLIP_GROUPS, selections=flipped)
         # A round can only widen what those before it have shown: where that is too much, others are of no use.
-        if accept and not accept({name: estimate_of(name, errors, jumps) for name in given.upstream}):
+        if accept and not accept({name: estimate_of(name) for name in given.upstream}):
             return None
     names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
-    estimating = functools.partial(estimate_of, errors=errors, jumps=jumps, pop=True)
+    estimating = functools.partial(estimate_of, pop=True)
     estimates = threads.map(estimating, names, MIN_AT_ONCE)
     found = dict(zip(names, estimates, strict=True))
     budgets = {name: found[name] for name in observed.expected}
@@ -208,8 +213,34 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     -------
     Budget
     """
+    return allow_jumps(measure_noise(errors, expected, format), jumps)
+
+
+class Noise(NamedTuple):
+    """What runs in which no near tie was flipped say of a tensor.
+
+    Attributes
+    ----------
+    scale : numpy.ndarray
+        The unit of each element's error.
+    judged : numpy.ndarray of bool
+        Whether all runs are finite there.
+    freedom : float
+        The effective degrees of freedom.
+    undisturbed : numpy.ndarray
+        The unit by the smaller errors alone: those of runs that have come near no tie.
+    """
+
+    scale: np.ndarray
+    judged: np.ndarray
+    freedom: float
+    undisturbed: np.ndarray
+
+
+def measure_noise(errors: np.ndarray, expected: np.ndarray, format: Format) -> Noise:
+    """Measure one tensor's noise, by its errors in some runs: (runs, *shape)."""
     if not expected.size:
-        return Budget(np.zeros(expected.shape), 1.0)
+        return Noise(np.zeros(expected.shape), np.ones(expected.shape, bool), 1.0, np.zeros(expected.shape))
     seen = summarise(errors)
     judged = seen.judged.reshape(expected.shape)
     variance = shrink_variances(
@@ -220,15 +251,22 @@ def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format
     untouched = (expected == 0) & (seen.variance == 0).reshape(expected.shape)
     scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
     freedom = effective_degrees_of_freedom(mean_squares_of(errors, judged, scale), expected.size)
+    undisturbed = seen.lower_quartile.reshape(expected.shape) / scipy.special.ndtri(0.625)
+    undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))
+    return Noise(scale, judged, freedom, undisturbed)
+
+
+def allow_jumps(noise: Noise, jumps: np.ndarray) -> Budget:
+    """Make a tensor's budget: its noise, and jumps in runs in which near ties were flipped, (runs, *shape)."""
+    scale, freedom, size = noise.scale, noise.freedom, noise.scale.size
+    if not size:
+        return Budget(scale, freedom)
     widest = scale
     if len(jumps):
         # In a tensor of few elements a jump of one is most of the root mean square as well.
-        limit = min(worst_limit(expected.size, freedom), rms_limit(freedom) * expected.size**0.5)
+        limit = min(worst_limit(size, freedom), rms_limit(freedom) * size**0.5)
         widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / limit)
-    # The smaller errors of an element are those of runs in which no near tie was flipped.
-    undisturbed = seen.lower_quartile.reshape(expected.shape) / scipy.special.ndtri(0.625)
-    undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))
-    return Budget(np.where(judged, widest, np.inf), freedom, float(np.mean(widest > 8 * undisturbed)))
+    return Budget(np.where(noise.judged, widest, np.inf), freedom, float(np.mean(widest > 8 * noise.undisturbed)))
 
 
 def blocks_of(size: int) -> list[slice]:

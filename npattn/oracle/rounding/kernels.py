@@ -8,6 +8,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.ops.resizing import interpolate
+from npattn.oracle.heads import attend_by_heads
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
@@ -78,17 +79,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     lead, definition = q.shape[:-2], ops.dot_product_attention.definition
     if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
         return definition(q, k, v, scale)
-    heads = list(np.ndindex(lead))
-    parts = [definition(q[at], k[at], v[at], scale) for at in heads]
-
-    def join(each: tuple[Array, ...]) -> Array:
-        return np.stack(each).reshape(*lead, *each[0].shape)
-
-    def backward(do: Array) -> tuple[Array, ...]:
-        gradients = [back(do[at]) for at, (_, back) in zip(heads, parts, strict=True)]
-        return tuple(join(each) for each in zip(*gradients, strict=True))
-
-    return join(tuple(o for o, _ in parts)), backward
+    return attend_by_heads(definition, q, k, v, scale)
 
 
 @implements(ops.resize_bilinear)

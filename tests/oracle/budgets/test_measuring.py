@@ -29,7 +29,7 @@ def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance
 def test_as_many_runs_are_made_at_once_as_memory_allows(memory, at_once, monkeypatch):
     monkeypatch.setattr(measuring, "MAX_MEMORY", memory)
     monkeypatch.setattr(measuring, "MIN_MEMORY", 0)
-    lock, meeting, running, most = threading.Lock(), threading.Barrier(at_once, timeout=20), 0, 0
+    lock, meeting, running, most = threading.Lock(), threading.Barrier(at_once, timeout=300), 0, 0
 
     def run(*arguments, **options):
         nonlocal running, most

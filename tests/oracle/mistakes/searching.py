@@ -4,7 +4,7 @@ from npattn.oracle import mistakes
 
 __all__ = ["diagnosed"]
 
-SECONDS = 60.0
+SECONDS = 600.0
 
 
 def diagnosed(case, results):

@@ -104,7 +104,7 @@ def test_two_mistakes_are_found_together():
         find("linear: gradient: bias lost", "backward"),
     )
     results = results_with(case, (first, 0), (second, 1))
-    found = mistakes.diagnose(case, results, seconds=60)
+    found = diagnosed(case, results)
     assert len(found[0].mistakes) == 2
     assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
 
@@ -198,10 +198,10 @@ def test_a_step_is_left_out_by_rule_in_a_system_that_nobody_has_seen():
 
 def test_a_search_ends_in_time():
     case = case_of("pam")
-    began = time.perf_counter()
+    began = time.process_time()
     found = mistakes.diagnose(case, case.expected | {"output": -case.expected["output"]}, seconds=0.0)
     assert not found.complete
-    assert time.perf_counter() - began < 30
+    assert time.process_time() - began < 30
 
 
 def test_passes_run_again_compute_the_same_bits_as_passes_from_the_start():

@@ -58,7 +58,7 @@ def run(code, folder):
     """Run a program that ends by an interrupt."""
     path = folder / "program.py"
     path.write_text(textwrap.dedent(code))
-    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0
     assert done.stderr.rstrip().endswith("KeyboardInterrupt")
     assert "Exception in thread" not in done.stderr

@@ -34,7 +34,7 @@ for end, number in ((os.dup(int(read)), 3), (os.dup(int(write)), 4)):
 os.execv(command[0], command)
 """
 """Starts the browser with the two ends of its pipe where it looks for them."""
-PATIENCE = 60
+PATIENCE = 300
 """Seconds for an answer, on a busy machine."""
 KEY_CODES = {"ArrowLeft": 37, "ArrowRight": 39, "ArrowUp": 38, "ArrowDown": 40, "End": 35, "Home": 36, "Tab": 9}
 
