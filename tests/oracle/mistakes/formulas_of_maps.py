@@ -79,6 +79,10 @@ FORWARD = {
         *(ops.sum_normalize, (np.abs(draw(2, 3, 4)), -1, 1e-9)),
         lambda x: x / x.sum(axis=0),
     ),
+    ("take", "number within its tile of 4"): (
+        *(ops.take, (draw(2, 3, 6), np.array([[0, 5, 4], [3, 1, 5]]))),
+        lambda x: np.stack([x[0][:, [0, 1, 0]], x[1][:, [3, 1, 1]]]),
+    ),
     ("window_average", "last column left out"): (
         *(ops.window_average, (draw(2, 3, 3, 5), *WINDOWS)),
         lambda x: np.stack([x[..., j : j + 2].sum(axis=(2, 3)) for j in (0, 2)], axis=2)[:, :, None] / 9,

@@ -126,7 +126,7 @@ def as_tuple(value):
 
 
 def arrays_of(arguments):
-    return [a for a in arguments if isinstance(a, np.ndarray)]
+    return [a for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
 
 
 def results(call, arguments):
