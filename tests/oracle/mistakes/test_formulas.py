@@ -6,7 +6,7 @@ import pytest
 from npattn import ops
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.planting import completed
-from tests.oracle.mistakes import formulas_of_maps
+from tests.oracle.mistakes import formulas_of_layers, formulas_of_maps
 from tests.oracle.mistakes.plain import draw, softmax
 
 STEP = 1e-6
@@ -49,64 +49,70 @@ def parts_of_all_heads(x):
 
 Q, K, V = (draw(2, 2, 3, 19) for _ in range(3))
 Z = draw(2, 3, 19)
-FORWARD = {
-    ("dot_product_attention", "padded keys counted, tiles of 8"): (
-        *(ops.dot_product_attention, (Q, K, V, 0.6)),
-        lambda q, k, v: attend(weights_with_zeros(0.6 * logits(q, k), 5), v),
-    ),
-    ("softmax", "zeros that fill up to a multiple of 8 counted"): (
-        *(ops.softmax, (Z, -1)),
-        lambda z: weights_with_zeros(z, 5),
-    ),
-    ("softmax", "tiles of 8 by their own maxima, not rescaled"): (
-        *(ops.softmax, (Z, -1)),
-        lambda z: by_own_maxima(z, [8, 16]),
-    ),
-    ("softmax", "last tile of 16 left out of the sum"): (
-        *(ops.softmax, (Z, -1)),
-        lambda z: np.exp(z) / np.exp(z[..., :16]).sum(axis=-1, keepdims=True),
-    ),
-    ("softmax", "over two axes together, as of all heads"): (
-        *(ops.softmax, (Z, -1)),
-        lambda z: np.exp(z) / np.exp(z).sum(axis=(1, 2), keepdims=True),
-    ),
-    ("softmax", "over the other of the last two axes"): (
-        *(ops.softmax, (Z, -1)),
-        lambda z: softmax(z, 1),
-    ),
-    ("matmul", "last tile of 16 of the terms ignored"): (
-        *(ops.matmul, (draw(2, 3, 19), draw(2, 19, 4))),
-        lambda a, b: np.einsum("bik,bkj->bij", a[..., :16], b[:, :16]),
-    ),
-    ("sum_normalize", "epsilon 1e-2"): (
-        *(ops.sum_normalize, (np.abs(Z), -1, 1e-9)),
-        lambda x: x / (x.sum(axis=-1, keepdims=True) + 1e-2),
-    ),
-    ("layer_norm", "last tile of 16 left out of mean and variance"): (
-        *(ops.layer_norm, (draw(2, 3, 19), draw(19), draw(19))),
-        lambda x, weight, bias: standardized(x, weight, bias, 16, 1e-5),
-    ),
-    ("conv2d", "weight's memory read as (in, out)"): (
-        *(ops.conv2d, (draw(1, 3, 4, 4), draw(2, 3, 1, 1))),
-        lambda x, w: np.einsum("bchw,co->bohw", x, w.reshape(3, 2)),
-    ),
-    ("linear_attention", "context's memory read as (keys, values)"): (
-        *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5)),
-        lambda q, k, v: np.einsum("bhkc,bhkn->bhcn", 0.5 * np.einsum("bhcn,bhkn->bhck", v, k).reshape(1, 2, 3, 4), q),
-    ),
-    ("split", "all heads' first parts before their second ones"): (
-        *(ops.split, (draw(2, 2, 5, 3, 2), (2, 3), 2)),
-        parts_of_all_heads,
-    ),
-    ("unfold_windows", "last row and column not read"): (
-        *(ops.unfold_windows, (draw(1, 2, 4, 4), 2, 2)),
-        lambda x: ops.unfold_windows(x, 2, 2)[0] * np.array([[1.0, 0.0], [0.0, 0.0]]),
-    ),
-    ("gate", "in bfloat16"): (
-        *(ops.gate, (draw(2, 3, 4, 5), draw(2, 3))),
-        lambda x, a: rounded(x * a[:, :, None, None]),
-    ),
-} | formulas_of_maps.FORWARD
+FORWARD = (
+    {
+        ("dot_product_attention", "padded keys counted, tiles of 8"): (
+            *(ops.dot_product_attention, (Q, K, V, 0.6)),
+            lambda q, k, v: attend(weights_with_zeros(0.6 * logits(q, k), 5), v),
+        ),
+        ("softmax", "zeros that fill up to a multiple of 8 counted"): (
+            *(ops.softmax, (Z, -1)),
+            lambda z: weights_with_zeros(z, 5),
+        ),
+        ("softmax", "tiles of 8 by their own maxima, not rescaled"): (
+            *(ops.softmax, (Z, -1)),
+            lambda z: by_own_maxima(z, [8, 16]),
+        ),
+        ("softmax", "last tile of 16 left out of the sum"): (
+            *(ops.softmax, (Z, -1)),
+            lambda z: np.exp(z) / np.exp(z[..., :16]).sum(axis=-1, keepdims=True),
+        ),
+        ("softmax", "over two axes together, as of all heads"): (
+            *(ops.softmax, (Z, -1)),
+            lambda z: np.exp(z) / np.exp(z).sum(axis=(1, 2), keepdims=True),
+        ),
+        ("softmax", "over the other of the last two axes"): (
+            *(ops.softmax, (Z, -1)),
+            lambda z: softmax(z, 1),
+        ),
+        ("matmul", "last tile of 16 of the terms ignored"): (
+            *(ops.matmul, (draw(2, 3, 19), draw(2, 19, 4))),
+            lambda a, b: np.einsum("bik,bkj->bij", a[..., :16], b[:, :16]),
+        ),
+        ("sum_normalize", "epsilon 1e-2"): (
+            *(ops.sum_normalize, (np.abs(Z), -1, 1e-9)),
+            lambda x: x / (x.sum(axis=-1, keepdims=True) + 1e-2),
+        ),
+        ("layer_norm", "last tile of 16 left out of mean and variance"): (
+            *(ops.layer_norm, (draw(2, 3, 19), draw(19), draw(19))),
+            lambda x, weight, bias: standardized(x, weight, bias, 16, 1e-5),
+        ),
+        ("conv2d", "weight's memory read as (in, out)"): (
+            *(ops.conv2d, (draw(1, 3, 4, 4), draw(2, 3, 1, 1))),
+            lambda x, w: np.einsum("bchw,co->bohw", x, w.reshape(3, 2)),
+        ),
+        ("linear_attention", "context's memory read as (keys, values)"): (
+            *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5)),
+            lambda q, k, v: np.einsum(
+                "bhkc,bhkn->bhcn", 0.5 * np.einsum("bhcn,bhkn->bhck", v, k).reshape(1, 2, 3, 4), q
+            ),
+        ),
+        ("split", "all heads' first parts before their second ones"): (
+            *(ops.split, (draw(2, 2, 5, 3, 2), (2, 3), 2)),
+            parts_of_all_heads,
+        ),
+        ("unfold_windows", "last row and column not read"): (
+            *(ops.unfold_windows, (draw(1, 2, 4, 4), 2, 2)),
+            lambda x: ops.unfold_windows(x, 2, 2)[0] * np.array([[1.0, 0.0], [0.0, 0.0]]),
+        ),
+        ("gate", "in bfloat16"): (
+            *(ops.gate, (draw(2, 3, 4, 5), draw(2, 3))),
+            lambda x, a: rounded(x * a[:, :, None, None]),
+        ),
+    }
+    | formulas_of_maps.FORWARD
+    | formulas_of_layers.FORWARD
+)
 """By primitive and name: the primitive, its arguments, and the value as it is with the mistake."""
 
 
@@ -185,67 +191,71 @@ def slopes_beside(axis):
 
 
 S = softmax(draw(2, 3, 4))
-BACKWARD = {
-    ("softmax", "gradient: sum over the axis before the right one"): (
-        *(ops.softmax, (Z, 2), 0),
-        slopes_beside(1),
-    ),
-    ("sigmoid", "gradient: slope at the gate, as if it were the logit"): (
-        *(ops.sigmoid, (Z,), 0),
-        lambda dy, x: dy / (2 + 2 * np.cosh(1 / (1 + np.exp(-x)))),
-    ),
-    ("average_pool", "gradient: divided by the number of channels, whichever axis was pooled"): (
-        *(ops.average_pool, (draw(2, 3, 4, 5), 2), 0),
-        lambda dy, x: np.broadcast_to(dy / 3, x.shape),
-    ),
-    ("sum_normalize", "gradient: divided twice by the sum"): (
-        *(ops.sum_normalize, (np.abs(Z), -1, 1e-9), 0),
-        lambda dy, x: (
-            (dy - (dy * x).sum(axis=-1, keepdims=True) / x.sum(axis=-1, keepdims=True))
-            / x.sum(axis=-1, keepdims=True) ** 2
+BACKWARD = (
+    {
+        ("softmax", "gradient: sum over the axis before the right one"): (
+            *(ops.softmax, (Z, 2), 0),
+            slopes_beside(1),
         ),
-    ),
-    ("matmul", "gradient: of the right side by exponentials, not divided by their sum"): (
-        *(ops.matmul, (S, draw(2, 4, 5)), 1),
-        lambda dy, a, b: np.einsum("bik,bij->bkj", a / a.max(axis=-1, keepdims=True), dy),
-    ),
-    ("matmul", "gradient: of the left side by exponentials, not divided by their sum"): (
-        *(ops.matmul, (draw(2, 5, 3), softmax(draw(2, 3, 4), 1)), 0),
-        lambda dy, a, b: np.einsum("bij,bkj->bik", dy, b / b.max(axis=1, keepdims=True)),
-    ),
-    ("gate", "gradient: of the first channel alone"): (
-        *(ops.gate, (draw(2, 3, 4, 5), draw(2, 1, 4, 5)), 1),
-        lambda dy, x, a: (dy[:, 0] * x[:, 0])[:, None],
-    ),
-    ("gate", "gradient: of the last of every 2 images alone"): (
-        *(ops.gate, (draw(6, 3, 4, 5), draw(1, 3, 1, 1)), 1),
-        lambda dy, x, a: np.einsum("bchw,bchw->c", dy[1::2], x[1::2]).reshape(1, 3, 1, 1),
-    ),
-    ("conv2d", "gradient: of the weights from the last of every 2 images alone"): (
-        *(ops.conv2d, (draw(6, 3, 4, 4), draw(2, 3, 1, 1)), 1),
-        lambda dy, x, w: np.einsum("bohw,bchw->oc", dy[1::2], x[1::2])[:, :, None, None],
-    ),
-    ("conv2d", "gradient: of the weights from the last image alone"): (
-        *(ops.conv2d, (draw(3, 3, 4, 4), draw(2, 3, 1, 1)), 1),
-        lambda dy, x, w: np.einsum("ohw,chw->oc", dy[-1], x[-1])[:, :, None, None],
-    ),
-    ("linear_attention", "gradient: dk by the first head's values"): (
-        *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5), 1),
-        lambda dy, q, k, v: np.einsum("bhck,bcn->bhkn", 0.5 * np.einsum("bhcm,bhkm->bhck", dy, q), v[:, 0]),
-    ),
-    ("linear_attention", "gradient: dv by the first head's keys"): (
-        *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5), 2),
-        lambda dy, q, k, v: np.einsum("bhck,bkn->bhcn", 0.5 * np.einsum("bhcm,bhkm->bhck", dy, q), k[:, 0]),
-    ),
-    ("unfold_windows", "gradient: of the middle of windows alone, not of what overlaps"): (
-        *(ops.unfold_windows, (draw(1, 1, 6, 6), 4, 2), 0),
-        lambda dy, x: sum(
-            np.pad(dy[0, 0, i, j][1:3, 1:3], ((2 * i + 1, 3 - 2 * i), (2 * j + 1, 3 - 2 * j)))
-            for i in range(2)
-            for j in range(2)
-        )[None, None],
-    ),
-} | formulas_of_maps.BACKWARD
+        ("sigmoid", "gradient: slope at the gate, as if it were the logit"): (
+            *(ops.sigmoid, (Z,), 0),
+            lambda dy, x: dy / (2 + 2 * np.cosh(1 / (1 + np.exp(-x)))),
+        ),
+        ("average_pool", "gradient: divided by the number of channels, whichever axis was pooled"): (
+            *(ops.average_pool, (draw(2, 3, 4, 5), 2), 0),
+            lambda dy, x: np.broadcast_to(dy / 3, x.shape),
+        ),
+        ("sum_normalize", "gradient: divided twice by the sum"): (
+            *(ops.sum_normalize, (np.abs(Z), -1, 1e-9), 0),
+            lambda dy, x: (
+                (dy - (dy * x).sum(axis=-1, keepdims=True) / x.sum(axis=-1, keepdims=True))
+                / x.sum(axis=-1, keepdims=True) ** 2
+            ),
+        ),
+        ("matmul", "gradient: of the right side by exponentials, not divided by their sum"): (
+            *(ops.matmul, (S, draw(2, 4, 5)), 1),
+            lambda dy, a, b: np.einsum("bik,bij->bkj", a / a.max(axis=-1, keepdims=True), dy),
+        ),
+        ("matmul", "gradient: of the left side by exponentials, not divided by their sum"): (
+            *(ops.matmul, (draw(2, 5, 3), softmax(draw(2, 3, 4), 1)), 0),
+            lambda dy, a, b: np.einsum("bij,bkj->bik", dy, b / b.max(axis=1, keepdims=True)),
+        ),
+        ("gate", "gradient: of the first channel alone"): (
+            *(ops.gate, (draw(2, 3, 4, 5), draw(2, 1, 4, 5)), 1),
+            lambda dy, x, a: (dy[:, 0] * x[:, 0])[:, None],
+        ),
+        ("gate", "gradient: of the last of every 2 images alone"): (
+            *(ops.gate, (draw(6, 3, 4, 5), draw(1, 3, 1, 1)), 1),
+            lambda dy, x, a: np.einsum("bchw,bchw->c", dy[1::2], x[1::2]).reshape(1, 3, 1, 1),
+        ),
+        ("conv2d", "gradient: of the weights from the last of every 2 images alone"): (
+            *(ops.conv2d, (draw(6, 3, 4, 4), draw(2, 3, 1, 1)), 1),
+            lambda dy, x, w: np.einsum("bohw,bchw->oc", dy[1::2], x[1::2])[:, :, None, None],
+        ),
+        ("conv2d", "gradient: of the weights from the last image alone"): (
+            *(ops.conv2d, (draw(3, 3, 4, 4), draw(2, 3, 1, 1)), 1),
+            lambda dy, x, w: np.einsum("ohw,chw->oc", dy[-1], x[-1])[:, :, None, None],
+        ),
+        ("linear_attention", "gradient: dk by the first head's values"): (
+            *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5), 1),
+            lambda dy, q, k, v: np.einsum("bhck,bcn->bhkn", 0.5 * np.einsum("bhcm,bhkm->bhck", dy, q), v[:, 0]),
+        ),
+        ("linear_attention", "gradient: dv by the first head's keys"): (
+            *(ops.linear_attention, (draw(1, 2, 3, 5), draw(1, 2, 3, 5), draw(1, 2, 4, 5), 0.5), 2),
+            lambda dy, q, k, v: np.einsum("bhck,bkn->bhcn", 0.5 * np.einsum("bhcm,bhkm->bhck", dy, q), k[:, 0]),
+        ),
+        ("unfold_windows", "gradient: of the middle of windows alone, not of what overlaps"): (
+            *(ops.unfold_windows, (draw(1, 1, 6, 6), 4, 2), 0),
+            lambda dy, x: sum(
+                np.pad(dy[0, 0, i, j][1:3, 1:3], ((2 * i + 1, 3 - 2 * i), (2 * j + 1, 3 - 2 * j)))
+                for i in range(2)
+                for j in range(2)
+            )[None, None],
+        ),
+    }
+    | formulas_of_maps.BACKWARD
+    | formulas_of_layers.BACKWARD
+)
 """By primitive and name: the primitive, its arguments, the number of the gradient or None for all, and what it is."""
 
 

@@ -3,7 +3,9 @@ import numpy as np
 import npattn
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import faulty
+from npattn.oracle.mistakes.roundings import at_one_step, roundings
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
 
@@ -12,10 +14,13 @@ def run(module, *given):
     return named_results(module, Given(*given))
 
 
+def made(name):
+    return next(one for one in mistakes.MISTAKES if (str(one), one.way) == (name, "forward"))
+
+
 def spoilt(case, name):
     """Return a kernel's results, in float32, with a mistake in forward alone."""
-    mistake = next(one for one in mistakes.MISTAKES if (str(one), one.way) == (name, "forward"))
-    found = kernels.rounded(faulty(run, mistake, 0)(case.module, *kernels.given(case)), case.format)
+    found = kernels.rounded(faulty(run, made(name), 0)(case.module, *kernels.given(case)), case.format)
     return {n: a for n, a in found.items() if n not in case.maps}
 
 
@@ -35,3 +40,16 @@ def test_errors_of_the_size_of_a_rounding_that_lie_elsewhere_are_not_one():
     right, results = case.expected["output"], spoilt(case, "gate: in bfloat16")
     errors = (results["output"] - right)[:, ::-1, ::-1]
     assert not any("gate: in bfloat16" in one.name for one in diagnosed(case, results | {"output": right + errors}))
+
+
+def test_roundings_are_looked_for_as_long_as_there_is_time():
+    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    given = {name: np.asarray(a, np.float64) for name, a in spoilt(case, "gate: in bfloat16").items()}
+    search = Search(case, given)
+    search.find_places([made("gate: in bfloat16")])
+    for end, named in ((0.0, []), (np.inf, ["in bfloat16"])):
+        search.end = end
+        for look in (at_one_step, roundings):
+            search.complete = True
+            assert [one.mistakes[0][0].name for one in look(search)] == named
+            assert search.complete == bool(named)
