@@ -1,11 +1,12 @@
 import numpy as np
 
 import npattn
-from npattn.oracle import golden, mistakes
-from npattn.oracle.budgets import Given, named_results
+from npattn.oracle import FORMATS, golden, mistakes
+from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import faulty
 from npattn.oracle.mistakes.roundings import at_one_step, roundings
+from npattn.oracle.rounding import Rounding
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
 
@@ -53,3 +54,12 @@ def test_roundings_are_looked_for_as_long_as_there_is_time():
             search.complete = True
             assert [one.mistakes[0][0].name for one in look(search)] == named
             assert search.complete == bool(named)
+
+
+def test_arithmetics_are_tried_as_long_as_there_is_time():
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32")
+    given = Given(case.params, case.inputs, case.upstream)
+    search = Search(case, dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, given)))
+    for end in (0.0, np.inf):
+        search.end, search.complete = end, True
+        assert bool(roundings(search)) == search.complete == (end > 0)
