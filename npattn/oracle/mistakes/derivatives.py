@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FUNCTIONS", "MOVING", "UFUNCS"]
+__all__ = ["FLAT", "FUNCTIONS", "MOVING", "UFUNCS"]
 
 
 def transpose(a: Any) -> Any:
@@ -137,3 +137,6 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.einsum: einsum,
 }
 """Functions of value and pullback."""
+
+FLAT = {"sign", "floor", "ceil", "rint", "trunc", "round", "around"}
+"""Names of functions whose results are real numbers that no gradient comes from."""

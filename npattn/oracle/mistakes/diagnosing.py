@@ -72,11 +72,14 @@ def diagnose(
     search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
     fitting = search.singles()
     arithmetic = [] if fitting else roundings(search)
+    several_images = len(next(iter(case.inputs.values()))) > 1
     if arithmetic:
+        if arithmetic[0].results:
+            arithmetic = unlike(arithmetic, several_images=several_images)
         return Diagnosis(
             suspects=suspects_of(search, arithmetic),
             alike=len(arithmetic),
-            sure=len(search.wrong) > 1,
+            sure=len(search.wrong) > 1 or bool(arithmetic[0].results),
             complete=search.complete,
         )
     fitting = fitting or search.pairs()
@@ -85,7 +88,7 @@ def diagnose(
         far = nearest is None or nearest.misfit.worst > NEARER * search.right.worst
         found = None if nearest is None or far else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
-    best = unlike(ranked(search.ruler, fitting), several_images=len(next(iter(case.inputs.values()))) > 1)
+    best = unlike(ranked(search.ruler, fitting), several_images=several_images)
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),

@@ -12,7 +12,7 @@ from typing import Any
 from npattn.module import Module
 from npattn.oracle.mistakes.forwarding import Instead, in_forward
 from npattn.oracle.mistakes.mistake import Mistake, always
-from npattn.oracle.mistakes.reordering import exchanged_names, exchanged_steps
+from npattn.oracle.mistakes.reordering import copy_of, exchanged_names, exchanged_steps
 from npattn.oracle.mistakes.variants import Variant, variants
 from npattn.tracing.rewriting import compile_definition
 from npattn.tracing.source import text_of
@@ -147,7 +147,7 @@ def statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.stmt, bool]]:
 
 def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any], ast.expr]) -> ast.FunctionDef:
     """Copy a function's text with another expression in the place of that of a number."""
-    copied = copy.deepcopy(definition)
+    copied = copy_of(definition)
     old = list(ast.walk(copied))[number]
 
     class Replace(ast.NodeTransformer):

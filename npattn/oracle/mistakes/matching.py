@@ -13,9 +13,9 @@ from npattn.oracle.mistakes.candidates import Candidate, Passes, are_apart
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.ordering import Fed, Order, with_every
-from npattn.oracle.mistakes.planting import Site, sites
-from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, forward_results, run_with
+from npattn.oracle.mistakes.ordering import Fed, Order, calls_in, with_every
+from npattn.oracle.mistakes.planting import Run, Site, sites
+from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
 from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class Search(Runner):
         self.known_tags: dict[tuple[str, int], Place] | None = None
         self.errors: dict[str, float] = {}
         self.forward: dict[Any, Misfit | None] = {}
+        self.grown: dict[Any, bool] = {}
         self.seen: set[Any] = set()
 
     @property
@@ -127,6 +128,8 @@ class Search(Runner):
             misfit = self.forward_misfit(*mistakes[0])
             if misfit is None or not self.is_near(misfit):
                 return None if misfit is None else Candidate(mistakes, misfit, whole=False)
+            if not whole and not misfit.fits and not self.forward_fits_grown(*mistakes[0]):
+                return Candidate(mistakes, misfit, whole=False, cut=True)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
@@ -147,17 +150,28 @@ class Search(Runner):
 
     def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
         """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
+        if mistake.primitive and self.is_behind_forward(mistake, site):
+            distances, squares = self.right.distances, self.right.squares
+            return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
         key = (str(mistake), site) if mistake.primitive else mistake.plain
         if key not in self.forward:
-            plain = dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
-            try:
-                with np.errstate(all="ignore"), self.memory.at_work():
-                    run_with(self.run_forward, ((plain, site),))(self.module, *self.given)
-            except TooFarError as far:
-                self.forward[key] = far.misfit
-            except UNFIT:
-                self.forward[key] = None
+            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
         return self.forward[key]
+
+    def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:
+        """Tell whether the calls that a mistake stands in are made on the way back alone."""
+        made = self.calls.get(mistake.primitive, 0 if self.calls else np.inf)
+        return min(calls_in(site, self.places.get(mistake, [])), default=0) >= made
+
+    def forward_fits_grown(self, mistake: Mistake, site: Site) -> bool:
+        """Tell whether forward's results may be a mistake's whose errors it makes larger, once for all its forms."""
+        key = (str(mistake), site) if mistake.primitive else mistake.plain
+        if key not in self.grown:
+            place = ((in_forward(mistake), site),)
+            exact = self.forward_of(place)
+            growth = {} if exact is None else self.growth(place, exact, self.forward_alone)
+            self.grown[key] = exact is not None and self.ruler.measure(exact).relative_to(growth).fits
+        return self.grown[key]
 
     def in_output_alone(self, mistake: Mistake, site: Site) -> Candidate | None:
         """Run forward with a mistake, all of whose gradients are right: backward has read nothing of it.
@@ -171,15 +185,8 @@ class Search(Runner):
         if misfit is None or not self.is_near(misfit):
             return None
         self.seen.add(((alone, site),))
-        plain, found = dataclasses.replace(mistake, apply=mistake.plain or mistake.apply), dict[str, np.ndarray]()
-
-        def run(module: Any, params: Any, inputs: Any, upstream: Any) -> None:
-            found.update(forward_results(self.recorded(module)(params, *inputs.values()), upstream))
-
-        try:
-            with np.errstate(all="ignore"), self.memory.at_work():
-                run_with(run, ((plain, site),))(self.module, *self.given)
-        except UNFIT:  # which a pass that ended where it was too far off has not come to
+        found = self.forward_of(((in_forward(mistake), site),))
+        if found is None:
             return None
         known = {name: found[name] for name in self.case.expected if name in found}
         return self.candidate(((alone, site),), dict(self.case.expected) | known)
@@ -192,7 +199,7 @@ class Search(Runner):
     def candidate(self, mistakes: tuple[tuple[Mistake, Site], ...], found: dict[str, np.ndarray]) -> Candidate:
         """Measure results; keep them if they fit."""
         misfit = self.ruler.measure(found)
-        if not misfit.fits and self.is_near(misfit):
+        if not misfit.fits and self.is_near(misfit) and self.explains(found):
             misfit = misfit.relative_to(self.growth(mistakes, found))
         if misfit.fits and not self.explains(found):
             misfit = misfit.too_far()
@@ -203,13 +210,15 @@ class Search(Runner):
         left = self.ruler.measure(exact, grown=False).distances
         return all(left[name] <= max(1.0, MOST_LEFT * self.right.distances[name]) for name in self.wrong & left.keys())
 
-    def growth(self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Measure by what factor a mistake makes the errors of results larger: by one pass in float32."""
+    def growth(
+        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
+    ) -> dict[str, float]:
+        """Measure by what factor a mistake makes the errors of results larger: by one pass in float32, of `run`."""
         if self.passes is not None and mistakes in self.passes.growths:
             return self.passes.growths[mistakes]
         if not self.errors:
             self.errors = self.errors_in_float32((), self.case.expected)
-        mistaken = self.errors_in_float32(mistakes, exact)
+        mistaken = self.errors_in_float32(mistakes, exact, run)
         # A pass whose float32 results are exact by luck has errors of some size in a format.
         least = LEAST_ERROR * 2.0 ** (self.case.format.operand_precision - 24)
         found = {
@@ -222,13 +231,12 @@ class Search(Runner):
         return found
 
     def errors_in_float32(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray]
+        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
     ) -> dict[str, float]:
         """Return the root mean square of the errors of a pass in float32, in units of budget."""
         given = self.given.each(lambda a: a.astype(np.float32))
-        run = run_with(self.run, mistakes)
         with np.errstate(all="ignore"):
-            results = run(self.module, *given)
+            results = run_with(run or self.run, mistakes)(self.module, *given)
         measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
         return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
 
@@ -327,6 +335,11 @@ class Search(Runner):
 def changes_forward(mistake: Mistake) -> bool:
     """Tell whether forward's results are those of `plain`, or of the mistake itself."""
     return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
+
+
+def in_forward(mistake: Mistake) -> Mistake:
+    """Make the mistake at the least cost that gives the same forward."""
+    return dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
 
 
 def is_forward(name: str) -> bool:

@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import itertools
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -74,9 +75,21 @@ def same_kind(one: Any, other: Any) -> bool:
     return bool(name_of(one) and name_of(other)) and ast.dump(one.value.func) == ast.dump(other.value.func)
 
 
+def copy_of(definition: ast.FunctionDef) -> ast.FunctionDef:
+    """Copy a function's text."""
+    copied: ast.FunctionDef = pickle.loads(written(definition))  # which takes a tenth of the time of `copy.deepcopy`
+    return copied
+
+
+@functools.lru_cache(maxsize=8)
+def written(definition: ast.FunctionDef) -> bytes:
+    """Write a function's text down, once for all its copies."""
+    return pickle.dumps(definition)
+
+
 def swapped(definition: ast.FunctionDef, second: int, one: str, other: str) -> ast.FunctionDef:
     """Copy a function's text with two tensors in each other's place behind a statement."""
-    copied = copy.deepcopy(definition)
+    copied = copy_of(definition)
     node = list(ast.walk(copied))[second]
     swap = ast.parse(f"{one}, {other} = {other}, {one}").body[0]
 
@@ -122,7 +135,7 @@ def sources_of(step: Any, steps: list[Any]) -> list[int]:
 
 def exchanged(definition: ast.FunctionDef, first: int, second: int, source: int, i: int) -> ast.FunctionDef:
     """Copy a function's text with two steps in the other order, both where the second stands."""
-    copied = copy.deepcopy(definition)
+    copied = copy_of(definition)
     nodes: list[Any] = list(ast.walk(copied))
     one, other = nodes[first], nodes[second]
     early, late = copy.deepcopy(one), copy.deepcopy(other)

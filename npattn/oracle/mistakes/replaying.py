@@ -195,6 +195,14 @@ def sight_of(value: Any) -> Any:
     return value.shape, *(None if math.isnan(number) else number for number in numbers)
 
 
+def same_numbers(a: np.ndarray, b: np.ndarray) -> bool:
+    """Tell whether two arrays hold the same numbers, NaN being the same as itself."""
+    if a.ndim > 1 and not np.array_equal(a[-1:, -1:], b[-1:, -1:], equal_nan=a.dtype.kind == "f"):
+        return False  # where most differ: the others are not looked at
+    unlike = a != b
+    return not unlike.any() or bool(np.isnan(a[unlike]).all() and np.isnan(b[unlike]).all())
+
+
 def same(a: Any, b: Any) -> bool:
     """Tell whether nested tuples, lists and dicts hold the same numbers."""
     if a is b:
@@ -202,8 +210,7 @@ def same(a: Any, b: Any) -> bool:
     if type(a) is not type(b):
         return False
     if isinstance(a, np.ndarray):
-        alike = a.shape == b.shape and a.dtype == b.dtype
-        return alike and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        return a.shape == b.shape and a.dtype == b.dtype and same_numbers(a, b)
     if isinstance(a, (tuple, list)):
         return len(a) == len(b) and all(map(same, a, b))
     if isinstance(a, dict):

@@ -14,6 +14,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
 
@@ -26,10 +27,12 @@ FEW = 8
 BY_CHANCE = 2.0
 """How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
-
-
+STEPS = tuple(f"in {name}" for name in FORMATS)
+"""How mistakes are named that round a step's value."""
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
+SAME_ERRORS = 0.9
+"""Cosine between errors and those of a rounding at one step from which they are its own, but for some that flip."""
 
 
 class NarrowSums(Rounding):
@@ -69,8 +72,8 @@ def roundings(search: Search) -> list[Candidate]:
     list of Candidate
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
-    found: list[Candidate] = []
-    if any(abs(along(search, name)) > ALONG for name in search.wrong):
+    found = at_one_step(search)
+    if found or any(abs(along(search, name)) > ALONG for name in search.wrong):
         return found
     for name, rounding in ways(search):
         if time.perf_counter() > search.end:
@@ -87,15 +90,48 @@ def roundings(search: Search) -> list[Candidate]:
     return sorted(found, key=lambda one: one.misfit.worst)
 
 
+def at_one_step(search: Search) -> list[Candidate]:
+    """Look for a step alone whose value is rounded to a narrower format.
+
+    A kernel's own errors turn a rounding the other way where a number lies between two of the format: such a result is
+    further off than its budget, and all others are where the rounding puts them.
+    """
+    found: list[Candidate] = []
+    rounded = [one for one in search.places if one.primitive and one.name.endswith(STEPS) and one.way != "backward"]
+    for place in ((one, site) for one in rounded for site in search.places[one]):
+        if time.perf_counter() > search.end:
+            search.complete = False
+            break
+        try:
+            with np.errstate(all="ignore"), search.memory.at_work():
+                results = run_with(search.run, (place,))(search.module, *search.given)
+        except UNFIT:
+            continue
+        misfit = compare_sizes(search, results)
+        if misfit.fits and all(likeness(search, name, results[name]) > SAME_ERRORS for name in search.wrong):
+            found.append(Candidate((place,), misfit, results))
+    return sorted(found, key=lambda one: one.misfit.worst)
+
+
+def likeness(search: Search, name: str, wrong: np.ndarray) -> float:
+    """Return the cosine between a result's errors and those of a pass with a mistake; 0 of few numbers."""
+    return cosine(search, name, wrong - search.case.expected[name])
+
+
 def along(search: Search, name: str) -> float:
     """Return the cosine between a result's errors and what it should be; 0 of few numbers, which say nothing."""
+    return cosine(search, name, search.case.expected[name])
+
+
+def cosine(search: Search, name: str, other: np.ndarray) -> float:
+    """Return the cosine between a result's errors and other numbers of its shape; 0 of few, which say nothing."""
     judged = np.isfinite(search.case.budget[name])
-    right = search.case.expected[name][judged].astype(np.float64)
-    error = search.ruler.results[name][judged] - right
-    if right.size < FEW or not np.isfinite(error).all():
+    error = (search.ruler.results[name] - search.case.expected[name])[judged].astype(np.float64)
+    along = other[judged].astype(np.float64)
+    if along.size < FEW or not (np.isfinite(error).all() and np.isfinite(along).all()):
         return 0.0
-    lengths = float(np.linalg.norm(error) * np.linalg.norm(right))
-    return float(np.vdot(error, right)) / lengths if lengths else 0.0
+    lengths = float(np.linalg.norm(error) * np.linalg.norm(along))
+    return float(np.vdot(error, along)) / lengths if lengths else 0.0
 
 
 def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:

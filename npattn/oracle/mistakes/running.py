@@ -63,7 +63,7 @@ class Runner:
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
-        return misfit.worst <= max(1.0, min(FAR, NEAR * right))
+        return misfit.worst <= nearness(right)
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
@@ -103,14 +103,15 @@ class Runner:
             return found
 
         counted: Any = Instead(module, run_counted) if self.read is None else module
-        with watching(lambda *pair: returned.append(pair)), answering(count):
+        with answering(count), watching(lambda *pair: returned.append(pair)):
             results = self.run(counted, *given)
+        self.ruler.remember(results)
         self.returned = results_among(returned, results, [f"{name}.grad" for name in self.case.params])
         return results
 
     def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass no further than to the first result that is too far off."""
-        farthest = max(1.0, min(FAR, NEAR * self.right.worst))
+        farthest = nearness(self.right.worst)
 
         def check(number: int, gradients: tuple[Any, ...]) -> None:
             for i, name in self.returned.get(number, ()):
@@ -122,11 +123,32 @@ class Runner:
         with watching(check):
             return self.run(module, *given, stop=True)
 
-    def run_forward(self, module: Any, *given: Any) -> None:
-        """Run forward, and raise how far off it is."""
-        params, inputs, upstream = given
-        found = self.recorded(module)(params, *inputs.values())
-        raise TooFarError(self.ruler.measure(forward_results(found, upstream)))
+    def measured_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
+        """Run forward with mistakes and measure it; None where it can't be run."""
+        found = self.forward_of(mistakes)
+        return None if found is None else self.ruler.measure(found, farthest=self.farthest(found))
+
+    def forward_of(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> dict[str, np.ndarray] | None:
+        """Run forward with mistakes; None where it can't be run."""
+        try:
+            with np.errstate(all="ignore"), self.memory.at_work():
+                return dict(run_with(self.forward_alone, mistakes)(self.module, *self.given))
+        except UNFIT:
+            return None
+
+    def farthest(self, found: Mapping[str, np.ndarray]) -> float:
+        """Return how far off a mistake with such results may be, to be looked at closely."""
+        right = (self.right.distances[name] for name in found if name in self.right.distances)
+        return nearness(max(right, default=np.inf))
+
+    def forward_alone(self, module: Any, params: Any, inputs: Any, upstream: Any) -> dict[str, np.ndarray]:
+        """Run forward, and name what it gives."""
+        return forward_results(self.recorded(module)(params, *inputs.values()), upstream)
+
+
+def nearness(right: float) -> float:
+    """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
+    return max(1.0, min(FAR, NEAR * right))
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:

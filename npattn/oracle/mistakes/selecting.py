@@ -88,8 +88,13 @@ def leaves_some(x, k):
 
 
 def within_tile(tile):
-    """Count positions from the start of their tile."""
+    """Count the position from the start of its tile."""
     return lambda x, index: index % tile
+
+
+def all_within_tiles(tile):
+    """Count positions from the starts of their tiles, where several may be the same."""
+    return lambda y, x, index: np.take_along_axis(x, index[:, None] % tile, 2)
 
 
 def has_tiles(tile):
@@ -104,9 +109,12 @@ def to_first_positions(g, dy, x, k):
 
 ADDED = [
     *(
-        argument(name, 1, f"number within its tile of {tile}", within_tile(tile), has_tiles(tile))
-        for name in ("take", "select")
+        one
         for tile in (4, 8, 16, 32, 64)
+        for one in (
+            value("take", f"number within its tile of {tile}", all_within_tiles(tile), has_tiles(tile)),
+            argument("select", 1, f"number within its tile of {tile}", within_tile(tile), has_tiles(tile)),
+        )
     ),
     gradient("top", 0, "to the first positions, not where the numbers stood", to_first_positions, leaves_some),
     *(family.in_value("score") for family in ROW_TAILS),

@@ -17,9 +17,9 @@ import numpy as np
 
 from npattn.module import as_tuple
 from npattn.ops.masking import sum_to
-from npattn.oracle.mistakes.derivatives import FUNCTIONS, MOVING, UFUNCS
+from npattn.oracle.mistakes.derivatives import FLAT, FUNCTIONS, MOVING, UFUNCS
 
-__all__ = ["Taped", "answering_taped", "pull", "untape"]
+__all__ = ["Taped", "answering_taped", "pull", "straight_through", "untape"]
 
 NUMBERS = itertools.count()
 
@@ -128,7 +128,7 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
         with np.errstate(all="ignore"):
             y = ufunc(*values, **options)
         if isinstance(y, tuple) or ufunc.__name__ not in UFUNCS:
-            return y
+            return without_gradient(ufunc.__name__, y)
         sources = [i for i, a in enumerate(inputs) if isinstance(a, Taped)]
 
         def pullback(g: Any) -> list[Any]:
@@ -165,7 +165,17 @@ class Taped(np.lib.mixins.NDArrayOperatorsMixin):
             return move(lambda *some: function(*some, **untape(options)), *arguments)
         if function in FUNCTIONS:
             return differentiate(function, arguments, options)
-        return function(*untape(arguments), **untape(options))
+        return without_gradient(function.__name__, function(*untape(arguments), **untape(options)))
+
+
+def without_gradient(name: str, y: Any) -> Any:
+    """Hand on what no gradient comes from; real numbers of a function whose derivative is not known are refused."""
+    real = any(
+        getattr(part, "dtype", np.dtype(int)).kind == "f" for part in (y if isinstance(y, (tuple, list)) else [y])
+    )
+    if real and name not in FLAT:
+        raise TypeError(f"the derivative of numpy.{name} is not known, so what it makes of a taped array would lose it")
+    return y
 
 
 def written_along(a: Any, index: Any, values: Any, axis: int) -> Any:
@@ -173,6 +183,11 @@ def written_along(a: Any, index: Any, values: Any, axis: int) -> Any:
     changed = a.copy()
     np.put_along_axis(changed, index, values, axis)
     return changed
+
+
+def straight_through(function: Callable[[Any], Any], a: Any) -> Any:
+    """Round an array, which changes no gradient: autograd carries it back through a cast as it is."""
+    return Taped(function(a.value), Node([a.node], lambda g: [g])) if isinstance(a, Taped) else function(a)
 
 
 def untape(value: Any) -> Any:

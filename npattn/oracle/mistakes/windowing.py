@@ -96,14 +96,14 @@ def by_all_windows(y, z, *windows):
     return y * windows_over(z, *windows) / positions(z)
 
 
-def margin_of(y, x, margin):
-    """Return how much of the map's edge the margin is, row by row and column by column."""
-    return [(0, 0), (0, 0), (margin, margin), (margin, margin)]
+def padded(index):
+    """Fill the margin with numbers of the map: at a place outside, what stands at ``index(place, length)``."""
 
+    def change(y, x, margin):
+        rows, columns = (index(np.arange(-margin, n + margin), n) for n in x.shape[2:])
+        return x[:, :, rows][..., columns]
 
-def padded(mode):
-    """Fill the margin with numbers of the map, in one of NumPy's ways."""
-    return lambda y, x, margin: np.pad(x, margin_of(y, x, margin), mode=mode)
+    return change
 
 
 def at_one_end(y, x, margin):
@@ -177,8 +177,8 @@ ADDED = [
     value(
         UNFOLD, "last row and column not read", without_last_lines, lambda x, window, _: 1 < window <= min(x.shape[2:])
     ),
-    value(PAD, "the edge's numbers for zeros", padded("edge"), with_margin),
-    value(PAD, "wrapped round for zeros", padded("wrap"), with_margin),
+    value(PAD, "the edge's numbers for zeros", padded(lambda i, n: np.clip(i, 0, n - 1)), with_margin),
+    value(PAD, "wrapped round for zeros", padded(lambda i, n: i % n), with_margin),
     value(PAD, "all zeros behind the map", at_one_end, with_margin),
     gradient(PAD, 0, "dropped", dropped),
     *(

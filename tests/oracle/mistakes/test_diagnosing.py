@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ import npattn
 from npattn import ops
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes import diagnosing
+from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
+from npattn.oracle.mistakes.mistake import value
 from npattn.oracle.mistakes.planting import EVERY, planted
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
@@ -102,6 +107,52 @@ def test_two_mistakes_are_found_together():
     found = diagnosed(case, results)
     assert len(found[0].mistakes) == 2
     assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
+
+
+def test_a_mistake_of_forward_and_one_of_backward_are_found_together():
+    case = case_of("se")
+    first, second = find("relu: GELU", "carried"), find("linear: gradient: bias lost", "backward")
+    found = diagnosed(case, results_with(case, (first, 0), (second, 1)))
+    assert {(str(one), one.way) for one in found[0].mistakes} == {(str(one), one.way) for one in (first, second)}
+
+
+def test_pairs_are_tried_as_long_as_there_is_time():
+    case = case_of("se")
+    places = [
+        (find("gate: gradient: gate forgotten in dx", "backward"), 0),
+        (find("linear: gradient: bias lost", "backward"), 1),
+    ]
+    given = {name: a.astype(np.float64) for name, a in results_with(case, *places).items() if name not in case.maps}
+    search = Search(case, given)
+    search.find_places([mistake for mistake, _ in places])
+    search.tried = [search.try_mistakes(place, whole=True) for place in places]
+    search.deadline = 0.0
+    assert search.pairs() == []
+    assert not search.complete
+    search.deadline = np.inf
+    assert [set(one.mistakes) for one in search.pairs()] == [set(places)]
+
+
+@pytest.mark.parametrize(("freedom", "sure"), [(20, False), (22, True)])
+def test_one_is_named_surely_where_results_say_more_than_it_takes_to_choose_it(freedom, sure):
+    """Squares of 3 in place of 1 say ½ log₂ 3 bits a free number; to choose among 100 takes 6.6, and 10 more."""
+    search = SimpleNamespace(
+        case=SimpleNamespace(freedom={"y": freedom}, expected={"y": np.zeros(1000)}),
+        ruler=SimpleNamespace(results={"y": np.zeros(1000)}),
+        right=Misfit({}, {"y": 3.0}),
+        wrong={"y"},
+        tried=range(100),
+    )
+    assert diagnosing.says_enough(search, Candidate((), Misfit({}, {"y": 0.0}))) == sure
+
+
+@pytest.mark.parametrize("several_images", [False, True])
+def test_what_concerns_images_comes_behind_its_twin_where_there_is_but_one(several_images):
+    of_images, other = find("gate: gate of image 0 for all", "forward"), value("gate", "made by rule", lambda y, *_: y)
+    same = {"output": np.ones(3)}
+    twins = [Candidate(((one, 0),), Misfit({}, {}), same) for one in (other, of_images)]
+    [kept] = diagnosing.unlike(twins, several_images=several_images)
+    assert kept.mistakes[0][0] is (of_images if several_images else other)
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "tf32"])

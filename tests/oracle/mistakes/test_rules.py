@@ -42,3 +42,22 @@ def test_gradients_are_overwritten_only_where_there_are_others():
     one, other = np.ones(2), np.full(2, 3.0)
     assert not first.when(None, one)
     assert first.when(one, other)
+
+
+def test_what_is_summed_over_an_axis_may_be_over_another():
+    z, ds = np.random.RandomState(0).standard_normal((2, 2, 3, 3))
+    s, back = rule(ops.softmax, "over axis 1").apply(ops.softmax, z)
+    right, back_right = ops.softmax(z, axis=1)
+    assert np.allclose(s, right)
+    assert np.allclose(back(ds), back_right(ds))
+
+
+def test_a_mean_and_its_gradient_may_be_off_by_the_count_either_way():
+    x, dp = np.random.RandomState(0).standard_normal((2, 3, 4, 5)), np.ones((2, 3))
+    pool = ops.global_average_pool
+    values = {words: rule(pool, words).apply(pool, x)[0] for words in ("sum for mean", "mean for sum")}
+    assert np.allclose(values["sum for mean"], x.sum(axis=(2, 3)))
+    assert np.allclose(values["mean for sum"], x.mean(axis=(2, 3)) / 20)
+    for words, gradient in (("summed, not averaged", 1.0), ("averaged, not summed", 1 / 400)):
+        _, back = rule(pool, f"gradient: of x {words}").apply(pool, x)
+        assert np.allclose(back(dp), gradient)

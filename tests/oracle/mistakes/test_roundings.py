@@ -1,0 +1,65 @@
+import numpy as np
+
+import npattn
+from npattn.oracle import FORMATS, golden, mistakes
+from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.mistakes.matching import Search
+from npattn.oracle.mistakes.planting import faulty
+from npattn.oracle.mistakes.roundings import at_one_step, roundings
+from npattn.oracle.rounding import Rounding
+from tests.benchmarks import kernels
+from tests.oracle.mistakes.searching import diagnosed
+
+
+def run(module, *given):
+    return named_results(module, Given(*given))
+
+
+def made(name):
+    return next(one for one in mistakes.MISTAKES if (str(one), one.way) == (name, "forward"))
+
+
+def spoilt(case, name):
+    """Return a kernel's results, in float32, with a mistake in forward alone."""
+    found = kernels.rounded(faulty(run, made(name), 0)(case.module, *kernels.given(case)), case.format)
+    return {n: a for n, a in found.items() if n not in case.maps}
+
+
+def test_a_rounding_at_one_step_is_named_where_some_numbers_are_rounded_the_other_way():
+    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    results = spoilt(case, "gate: in bfloat16")
+    flipped = results["output"].copy()
+    at = np.unravel_index(np.argmax(np.abs(case.expected["output"])), flipped.shape)
+    flipped[at] *= 1 + 2.0**-8
+    found = diagnosed(case, results | {"output": flipped})
+    assert found.sure
+    assert "gate: in bfloat16" in found[0].name
+
+
+def test_errors_of_the_size_of_a_rounding_that_lie_elsewhere_are_not_one():
+    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    right, results = case.expected["output"], spoilt(case, "gate: in bfloat16")
+    errors = (results["output"] - right)[:, ::-1, ::-1]
+    assert not any("gate: in bfloat16" in one.name for one in diagnosed(case, results | {"output": right + errors}))
+
+
+def test_roundings_are_looked_for_as_long_as_there_is_time():
+    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    given = {name: np.asarray(a, np.float64) for name, a in spoilt(case, "gate: in bfloat16").items()}
+    search = Search(case, given)
+    search.find_places([made("gate: in bfloat16")])
+    for end, named in ((0.0, []), (np.inf, ["in bfloat16"])):
+        search.end = end
+        for look in (at_one_step, roundings):
+            search.complete = True
+            assert [one.mistakes[0][0].name for one in look(search)] == named
+            assert search.complete == bool(named)
+
+
+def test_arithmetics_are_tried_as_long_as_there_is_time():
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32")
+    given = Given(case.params, case.inputs, case.upstream)
+    search = Search(case, dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, given)))
+    for end in (0.0, np.inf):
+        search.end, search.complete = end, True
+        assert bool(roundings(search)) == search.complete == (end > 0)
