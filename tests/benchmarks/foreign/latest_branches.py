@@ -56,7 +56,8 @@ def multi_scale(
 
 @mistake(
     "multi-scale",
-    *("dilation", "rate", "undilated", "without dilation", "rate 1", "dilated", "not dilated"),
+    *("undilated", "without dilation", "rate 1", "not dilated", "dilation 1", "dilation left out"),
+    *("dilation ignored", "no dilation"),
 )
 def multi_scale_rates_are_ignored(p, x):
     """Forward: all branches convolve with dilation 1."""
@@ -65,7 +66,8 @@ def multi_scale_rates_are_ignored(p, x):
 
 @mistake(
     "multi-scale",
-    *("relu: left out", "no relu", "without relu", "left out", "relu: identity", "activation", "relu missing"),
+    *("relu: left out", "no relu", "without relu", "relu: identity", "relu missing", "relu skipped"),
+    *("relu left out",),
 )
 def multi_scale_image_branch_without_relu(p, x):
     """Forward: the branch that pools ends with its norm, without the relu."""
@@ -74,7 +76,7 @@ def multi_scale_image_branch_without_relu(p, x):
 
 @mistake(
     "multi-scale",
-    *("order", "pool first", "concatenat", "swapped", "rotated", "other order", "exchanged", "joined"),
+    *("order", "pool first", "swapped", "rotated", "other order", "exchanged"),
 )
 def multi_scale_pool_stands_first(p, x):
     """Forward: the pooled branch is joined first, not last."""
@@ -87,7 +89,8 @@ def undilated(dy, x, w, y, rate):
 
 @mistake(
     "multi-scale",
-    *("dilation", "undilated", "rate", "without dilation", "gradient of the input", "not dilated"),
+    *("undilated", "without dilation", "not dilated", "dilation 1", "dilation left out", "dilation ignored"),
+    *("no dilation",),
 )
 def multi_scale_input_gradient_is_undilated(p, x):
     """Backward: the dilated branches' gradient of their input is that of dilation 1."""
@@ -100,8 +103,8 @@ def multi_scale_input_gradient_is_undilated(p, x):
 
 @mistake(
     "multi-scale",
-    *("detached", "no gradient", "through the pool", "pool: gradient", "stops at", "pooled branch"),
-    *("gradient is lost", "not led back", "cut off", "zero"),
+    *("detached", "no gradient", "through the pool", "stops at", "pooled branch", "gradient is lost"),
+    *("not led back", "cut off"),
 )
 def multi_scale_image_branch_is_detached(p, x):
     """Backward: what the pooled branch owes to its input is not led back."""
@@ -115,8 +118,8 @@ def by_the_sign_before(u, p, name, training):
 
 @mistake(
     "multi-scale",
-    *("before the norm", "before norm", "pre-norm", "wrong tensor", "relu: gradient", "sign of"),
-    *("mask of the relu", "relu's mask", "gradient of relu", "convolution's output"),
+    *("before the norm", "before norm", "pre-norm", "wrong tensor", "sign of", "mask of the relu"),
+    *("relu's mask", "convolution's output"),
 )
 def multi_scale_relu_mask_before_the_norm(p, x):
     """Backward: the relu's mask is the sign of what the norm is given, not of what it gives."""
@@ -125,7 +128,8 @@ def multi_scale_relu_mask_before_the_norm(p, x):
 
 @mistake(
     "multi-scale",
-    *("halo", "tile", "block", "neighbours of another", "edges of tiles", "boundaries", "margin"),
+    *("halo", "neighbours of another", "edges of tiles", "boundaries", "margin", "tile boundar"),
+    *("across tiles",),
 )
 def multi_scale_halo_of_one(p, x):
     """Tiles: tiles of 4 × 4 load one row and column beyond their edges, whatever the rate."""
@@ -165,7 +169,7 @@ def in_parts(p, parts, training):
 @mistake(
     "multi-scale",
     *("bfloat16", "accumulated in", "narrow", "partial sums", "half precision", "low precision"),
-    *("sums accumulated", "rounded", "stored"),
+    *("sums accumulated",),
 )
 def multi_scale_projection_adds_branches_in_bfloat16(p, x):
     """Precision: the projection goes branch by branch, and what is summed so far is kept in bfloat16."""

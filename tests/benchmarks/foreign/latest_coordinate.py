@@ -38,7 +38,8 @@ def coordinate(
 
 @mistake(
     "coordinate",
-    *("silu", "swish: ", "x sigmoid", "x σ(x)", "logistic sigmoid", "smooth swish", "hard_swish: swish"),
+    *("silu", "x sigmoid", "x σ(x)", "logistic sigmoid", "smooth swish", "hard_swish: swish"),
+    *("swish in place", "logistic"),
 )
 def coordinate_by_the_smooth_swish(p, x):
     """Forward: x σ(x) stands for the hard swish."""
@@ -48,7 +49,7 @@ def coordinate_by_the_smooth_swish(p, x):
 @mistake(
     "coordinate",
     *("order", "swapped", "exchanged", "columns first", "width first", "other way round", "mixed up"),
-    *("concatenat", "split"),
+    *("columns before rows",),
 )
 def coordinate_joins_columns_first(p, x):
     """Forward: columns are laid before rows, and split as if rows stood first."""
@@ -58,7 +59,7 @@ def coordinate_joins_columns_first(p, x):
 @mistake(
     "coordinate",
     *("swapped", "exchanged", "each other's", "conv_w for conv_h", "other's weights", "wrong weights"),
-    *("of the other", "other branch", "other layer"),
+    *("other branch", "other layer", "weights of the other"),
 )
 def coordinate_layers_change_places(p, x):
     """Forward: conv_w makes the rows' gate and conv_h the columns'."""
@@ -72,7 +73,7 @@ def ramp(dv, v, _):
 @mistake(
     "coordinate",
     *("product rule", "one term", "missing term", "second term", "relu6(x + 3) / 6", "as if the gate"),
-    *("gate held", "hard_swish: gradient", "gradient of hard swish", "swish's gradient", "constant"),
+    *("gate held", "held constant", "term x/6", "x/6"),
 )
 def coordinate_swish_gradient_of_the_ramp_alone(p, x):
     """Backward: of the hard swish's derivative only the term relu6(v + 3) / 6 is there."""
@@ -82,7 +83,7 @@ def coordinate_swish_gradient_of_the_ramp_alone(p, x):
 @mistake(
     "coordinate",
     *("without the other gate", "other gate", "ungated", "x in place of", "input in place of", "not gated"),
-    *("factor", "before the gate", "gate: gradient"),
+    *("before the gate",),
 )
 def coordinate_gate_learns_from_the_ungated_map(p, x):
     """Backward: the columns' gate has the gradient Σ dy x, where the map was already gated by rows."""
@@ -103,8 +104,8 @@ def fixed(u, p, name, training):
 
 @mistake(
     "coordinate",
-    *("statistics", "constants", "held constant", "as in inference", "detached", "through the mean"),
-    *("batch_norm: gradient", "mean and variance", "as at inference"),
+    *("constants", "held constant", "as in inference", "detached", "through the mean", "mean and variance"),
+    *("as at inference", "statistics held", "running statistics", "mean and var"),
     **CODE,
 )
 def coordinate_norm_backward_as_at_inference(p, x):
@@ -114,7 +115,7 @@ def coordinate_norm_backward_as_at_inference(p, x):
 
 @mistake(
     "coordinate",
-    *("last row", "odd", "tail", "remainder", "whole tiles", "incomplete", "last tile", "left out"),
+    *("last row", "odd", "tail", "remainder", "whole tiles", "incomplete", "last tile"),
 )
 def coordinate_adds_rows_in_pairs(p, x):
     """Tiles: the columns' mean adds rows in pairs; the last of an odd number is left out, and counted."""
@@ -143,7 +144,7 @@ def coordinate_norm_by_the_unbiased_variance(p, x):
 
 @mistake(
     "coordinate",
-    *("bfloat16", "stored in", "rounded", "narrow", "half precision", "low precision", "stored"),
+    *("bfloat16", "stored in", "narrow", "half precision", "low precision"),
 )
 def coordinate_gate_multiplied_in_bfloat16(p, x):
     """Precision: a_h a_w is made first, in bfloat16, and the map is multiplied by it."""

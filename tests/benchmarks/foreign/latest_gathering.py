@@ -46,7 +46,7 @@ def gathered(**changes):
 
 @mistake(
     "ge",
-    *("bilinear", "linear interpolation", "interpolat", "linearly", "resize"),
+    *("bilinear", "linear interpolation", "linearly", "interpolated"),
 )
 def ge_grows_bilinearly(p, x):
     """Forward: gates grow to the map's size by bilinear interpolation."""
@@ -65,7 +65,7 @@ def ge_relu_behind_the_last_convolution(p, x):
 
 @mistake(
     "ge",
-    *("padding counted", "count_include_pad", "include_pad", "full window", "counts the padding", "padding"),
+    *("padding counted", "count_include_pad", "include_pad", "full window", "counts the padding"),
     *("zeros counted", "divisor", "always by"),
     **EXTENT_2,
 )
@@ -85,7 +85,7 @@ def leaders(a, size):
 @mistake(
     "ge",
     *("first position", "not summed", "one position", "top left", "first of each", "strided", "not added up"),
-    *("resize_nearest: gradient", "sum over the block", "one of each", "read from one"),
+    *("sum over the block", "one of each", "read from one"),
 )
 def ge_grown_gradient_is_read_once(p, x):
     """Backward: a gate's gradient is that of the first of the positions it was copied to."""
@@ -102,8 +102,8 @@ def one_image(x):
 
 @mistake(
     "ge",
-    *("last image", "one image", "batch", "overwritten", "not accumulated", "first image", "not summed"),
-    *("weight: gradient", "gradient of the weight"),
+    *("last image", "one image", "overwritten", "not accumulated", "first image", "not summed"),
+    *("one example", "last example"),
 )
 def ge_kernel_gradient_of_the_last_image(p, x):
     """Backward: images overwrite each other's gradients of the kernels; the last one's stays."""
@@ -120,8 +120,8 @@ def without_weight(q, p, name, training):
 
 @mistake(
     "ge",
-    *("without the weight", "weight left out", "gamma", "γ", "not scaled", "without its weight", "affine"),
-    *("batch_norm: gradient", "norm's weight"),
+    *("without the weight", "weight left out", "not scaled", "without its weight", "affine", "norm's weight"),
+    *("without γ", "without gamma", "γ left out"),
 )
 def ge_norm_backward_without_its_weight(p, x):
     """Backward: through the norms, at inference, the gradient is multiplied by 1/σ, not by the weight."""
@@ -134,8 +134,8 @@ def right_padded(x, w):
 
 @mistake(
     "ge",
-    *("padding", "asymmetric", "one position", "shift", "off by one", "one side", "bottom and right", "offset"),
-    *("below and to the right", "starts at"),
+    *("asymmetric", "one position", "off by one", "one side", "bottom and right", "below and to the right"),
+    *("starts at", "padded on one side", "shifted by one", "one row and column"),
 )
 def ge_pads_below_and_to_the_right(p, x):
     """Forward alone: both rows and columns of padding lie below and to the right of the map."""
@@ -151,7 +151,7 @@ def rounded(a, size):
 
 @mistake(
     "ge",
-    *("rounded", "rounding", "rounds", "ceil", "half pixel", "resize_nearest", "nearest", "upwards"),
+    *("rounded", "rounding", "rounds", "ceil", "half pixel", "upwards"),
 )
 def ge_position_is_rounded(p, x):
     """Forward: the position that is read when gates grow is rounded to the nearest, not down."""
@@ -165,7 +165,7 @@ def narrow_layers(p, q):
 
 @mistake(
     "ge",
-    *("bfloat16", "stored in", "rounded", "narrow", "half precision", "low precision", "stored"),
+    *("bfloat16", "stored in", "narrow", "half precision", "low precision"),
 )
 def ge_hidden_kept_in_bfloat16(p, x):
     """Precision: the hidden layer is kept in bfloat16."""

@@ -35,7 +35,8 @@ CAUSAL = {"channels": 16, "heads": 2, "causal": True}
 
 @mistake(
     "mhsa",
-    *("√C", "all channels", "model dimension", "embedding", "number of channels", "scale", "channels of all"),
+    *("√C", "all channels", "model dimension", "embedding", "number of channels", "channels of all", "1/√C"),
+    *("total channels",),
 )
 def mhsa_scale_of_all_channels(p, x):
     """Forward: products are divided by √C, not by the root of a head's channels."""
@@ -44,7 +45,8 @@ def mhsa_scale_of_all_channels(p, x):
 
 @mistake(
     "mhsa",
-    *("interleaved", "head by head", "layout", "reshape", "heads first", "head-major", "order", "heads before"),
+    *("interleaved", "head by head", "layout", "reshape", "heads first", "head-major", "order"),
+    *("heads before",),
 )
 def mhsa_parts_within_heads(p, x):
     """Forward: the projection's rows are read as heads of queries, keys and values each."""
@@ -62,7 +64,8 @@ def mhsa_heads_are_merged_inside_out(p, x):
 
 @mistake(
     "mhsa",
-    *("mask", "causal", "not masked", "without the mask", "unmasked", "future"),
+    *("not masked", "without the mask", "unmasked", "mask left out", "no mask", "mask forgotten"),
+    *("ignores the mask",),
     **CAUSAL,
 )
 def mhsa_backward_forgets_the_mask(p, x):
@@ -81,7 +84,7 @@ def unscaled(do, q, k, v, o, *, scale):
 
 @mistake(
     "mhsa",
-    *("unscaled", "without the scale", "scale", "1/√d", "not scaled", "scale left out", "dk"),
+    *("unscaled", "without the scale", "1/√d", "not scaled", "scale left out", "scale forgotten", "no scale"),
 )
 def mhsa_key_gradient_is_not_scaled(p, x):
     """Backward: dk lacks the factor 1/√d."""
@@ -100,7 +103,8 @@ def delta_of_all(do, q, k, v, o, *, scale):
 
 @mistake(
     "mhsa",
-    *("all heads", "over the heads", "summed over the heads", "rowsum", "delta", "δ", "row sum", "other heads"),
+    *("all heads", "over the heads", "summed over the heads", "rowsum", "row sum", "other heads", "δ over"),
+    *("delta over", "over all channels", "rowsum over"),
 )
 def mhsa_delta_of_all_heads(p, x):
     """Backward: δ = Σ do o is taken over all the channels, not over a head's."""
@@ -109,7 +113,8 @@ def mhsa_delta_of_all_heads(p, x):
 
 @mistake(
     "mhsa",
-    *("tile", "block", "end of the tile", "within a tile", "diagonal", "future", "causal", "mask"),
+    *("end of the tile", "within a tile", "diagonal", "block causal", "block-causal", "causal by tiles"),
+    *("diagonal tile", "mask by tiles"),
     **CAUSAL,
 )
 def mhsa_diagonal_tile_is_not_masked(p, x):
@@ -124,7 +129,8 @@ def mhsa_diagonal_tile_is_not_masked(p, x):
 
 @mistake(
     "mhsa",
-    *("last tile", "tail", "not written", "remainder", "last queries", "zero", "whole tiles", "left out"),
+    *("last tile", "tail", "not written", "remainder", "last queries", "whole tiles", "stays 0", "left at 0"),
+    *("left unwritten",),
 )
 def mhsa_last_queries_are_not_written(p, x):
     """Tiles: the grid has whole tiles of 8 queries; what is left over stays 0."""
@@ -138,7 +144,7 @@ def mhsa_last_queries_are_not_written(p, x):
 
 @mistake(
     "mhsa",
-    *("bfloat16", "stored in", "rounded", "narrow", "half precision", "low precision", "stored"),
+    *("bfloat16", "stored in", "narrow", "half precision", "low precision"),
 )
 def mhsa_logits_in_bfloat16(p, x):
     """Precision: logits are rounded to bfloat16 before the softmax."""

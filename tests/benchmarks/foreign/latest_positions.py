@@ -16,7 +16,7 @@ def pam(p, x, *, attend=attend, scaled=gamma):
 
 @mistake(
     "pam",
-    *("1/√d", "scaled", "scale", "√d", "temperature", "square root", "sqrt", "divided by"),
+    *("1/√d", "√d", "temperature", "square root", "sqrt", "scaled by 1", "root of d"),
 )
 def pam_divides_by_the_root(p, x):
     """Forward: energies are divided by √d, as transformers' are."""
@@ -25,7 +25,7 @@ def pam_divides_by_the_root(p, x):
 
 @mistake(
     "pam",
-    *("over the queries", "axis", "columns", "wrong axis", "other axis", "over queries", "dim=1", "down the"),
+    *("over the queries", "axis", "wrong axis", "other axis", "over queries", "dim=1", "down the"),
 )
 def pam_softmax_over_the_queries(p, x):
     """Forward: a key's weights, not a query's, add up to 1."""
@@ -34,7 +34,8 @@ def pam_softmax_over_the_queries(p, x):
 
 @mistake(
     "pam",
-    *("transposed", "transpose", "queries and keys", "swapped", "exchanged", "columns of the map", "rows of"),
+    *("transposed", "transpose", "queries and keys", "swapped", "exchanged", "columns of the map"),
+    *("attention transposed",),
 )
 def pam_map_is_transposed(p, x):
     """Forward: values are added up by the columns of the map, not by its rows."""
@@ -49,8 +50,8 @@ def without_delta(do, q, k, v, o, *, scale):
 
 @mistake(
     "pam",
-    *("without the sum", "row sum", "rowsum", "delta", "δ", "sum over the row", "without its sum", "row's sum"),
-    *("softmax: gradient", "- sum"),
+    *("without the sum", "row sum", "rowsum", "sum over the row", "without its sum", "row's sum"),
+    *("without delta", "without δ", "δ left out", "without rowsum"),
 )
 def pam_backward_without_delta(p, x):
     """Backward: dz = s ds, without the row's Σ s ds."""
@@ -65,7 +66,7 @@ def untransposed(do, q, k, v, o, *, scale):
 
 @mistake(
     "pam",
-    *("not transposed", "transposed", "transpose", "gradient of the key", "keys' gradient", "dk"),
+    *("not transposed", "transposed", "transpose", "dz q", "not transposed back", "without transpos"),
 )
 def pam_key_gradient_by_rows(p, x):
     """Backward: dk is dz q, where dz has to be transposed."""
@@ -74,8 +75,8 @@ def pam_key_gradient_by_rows(p, x):
 
 @mistake(
     "pam",
-    *("already scaled", "γ", "gamma", "times the scale", "scaled map", "scale's gradient", "scale: gradient"),
-    *("output in place of", "after scaling"),
+    *("already scaled", "times the scale", "scaled map", "output in place of", "after scaling", "γ o"),
+    *("scaled twice", "output of the scale"),
 )
 def pam_gamma_learns_from_what_is_scaled(p, x):
     """Backward: the gradient of γ is Σ dy γ o: what was saved is scaled already."""
@@ -89,7 +90,6 @@ def pam_gamma_learns_from_what_is_scaled(p, x):
 @mistake(
     "pam",
     *("rescaled", "rescale", "correction", "running maximum", "online", "new maximum", "not corrected"),
-    *("accumulator",),
 )
 def pam_accumulator_is_not_rescaled(p, x):
     """Tiles: where a tile of 8 keys raises the maximum, the denominator is rescaled, the values' sum is not."""
@@ -103,7 +103,7 @@ def padded(q, k, v):
 
 @mistake(
     "pam",
-    *("padding", "padded", "tail", "out of bounds", "beyond the end", "zeros in the denominator", "last tile"),
+    *("padded", "tail", "out of bounds", "beyond the end", "zeros in the denominator", "last tile"),
     *("not masked", "boundary"),
 )
 def pam_keys_filled_up_with_zeros(p, x):
@@ -113,7 +113,7 @@ def pam_keys_filled_up_with_zeros(p, x):
 
 @mistake(
     "pam",
-    *("bfloat16", "stored in", "rounded", "narrow", "half precision", "low precision", "stored"),
+    *("bfloat16", "stored in", "narrow", "half precision", "low precision"),
 )
 def pam_weights_in_bfloat16(p, x):
     """Precision: weights are rounded to bfloat16 before they meet the values."""

@@ -90,8 +90,8 @@ PADDED = PLAIN | {"lengths": True}
 
 @mistake(
     "sdpa",
-    *("h mod G", "modulo", "mod ", "interleav", "tiled", "cyclic", "h % G", "repeat", "wrong key head"),
-    *("other head", "key head"),
+    *("h mod G", "modulo", "mod ", "interleav", "tiled", "cyclic", "h % G", "wrong key head", "other head"),
+    *("key head", "repeated whole", "round robin"),
 )
 def sdpa_heads_take_turns(p, *inputs):
     """Forward: query head h reads key head h mod G."""
@@ -100,7 +100,8 @@ def sdpa_heads_take_turns(p, *inputs):
 
 @mistake(
     "sdpa",
-    *("top-left", "top left", "upper left", "alignment", "aligned", "offset", "without M - N", "N - M"),
+    *("top-left", "top left", "upper left", "alignment", "aligned", "without M - N", "N - M", "wrong corner"),
+    *("other corner",),
     **BOTTOM,
 )
 def sdpa_causal_from_the_other_corner(p, *inputs):
@@ -110,7 +111,8 @@ def sdpa_causal_from_the_other_corner(p, *inputs):
 
 @mistake(
     "sdpa",
-    *("sink: scaled", "sink scaled", "scaled", "scale", "sink", "1/√d"),
+    *("sink: scaled", "sink scaled", "1/√d", "scaled sink", "times the scale", "sink multiplied"),
+    *("scale on the sink",),
 )
 def sdpa_sink_is_scaled(p, *inputs):
     """Forward: the sink is multiplied by the scale as the products are."""
@@ -123,8 +125,8 @@ def sdpa_sink_is_scaled(p, *inputs):
 
 @mistake(
     "sdpa",
-    *("softcap: gradient", "1 - tanh", "tanh'", "derivative of tanh", "chain rule", "cap", "tanh: gradient"),
-    *("through the cap", "softcap's derivative"),
+    *("softcap: gradient", "1 - tanh", "tanh'", "derivative of tanh", "chain rule", "straight through"),
+    *("cap's derivative",),
     **CAPPED,
 )
 def sdpa_cap_passes_the_gradient(p, *inputs):
@@ -144,8 +146,7 @@ def first(z):
 
 @mistake(
     "sdpa",
-    *("first head", "one head", "over the heads", "not summed", "broadcast", "heads", "summed over"),
-    *("bias: gradient", "gradient of the bias"),
+    *("first head", "one head", "over the heads", "not summed", "broadcast", "not summed over the heads"),
     **BIASED,
 )
 def sdpa_bias_learns_from_one_head(p, *inputs):
@@ -161,7 +162,7 @@ def sdpa_bias_learns_from_one_head(p, *inputs):
 @mistake(
     "sdpa",
     *("group", "last head", "overwritten", "not accumulated", "one head", "first head", "not summed"),
-    *("sum over the heads", "last of"),
+    *("sum over the heads",),
 )
 def sdpa_group_overwrites_its_gradient(p, *inputs):
     """Backward: heads that share keys and values overwrite each other's dk and dv; the last one's stays."""
@@ -196,7 +197,7 @@ def one_short(z, seen, v, sink):
 
 @mistake(
     "sdpa",
-    *("off by one", "one short", "one key", "window", "left edge", "one fewer", "one too few", "exclusive"),
+    *("off by one", "one short", "one key", "left edge", "one fewer", "one too few", "exclusive"),
     **WINDOWED,
 )
 def sdpa_window_is_one_short(p, *inputs):

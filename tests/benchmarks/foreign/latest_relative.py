@@ -39,7 +39,8 @@ def bottleneck(p, x, *, heads=2, split=parted, relative=distances, join=joined):
 
 @mistake(
     "bottleneck",
-    *("scale", "scaled", "1/√d", "scale_pos_embed", "√d", "distances are divided"),
+    *("1/√d", "scale_pos_embed", "√d", "distances are divided", "scaled distances", "position logits scaled"),
+    *("relative logits scaled",),
 )
 def bottleneck_distances_are_scaled(p, x):
     """Forward: logits of distances are divided by √d as those of the content."""
@@ -48,8 +49,7 @@ def bottleneck_distances_are_scaled(p, x):
 
 @mistake(
     "bottleneck",
-    *("sign", "reversed", "flipped", "negative", "query minus key", "wrong direction", "opposite", "mirrored"),
-    *("back to front",),
+    *("sign", "reversed", "flipped", "query minus key", "wrong direction", "mirrored", "back to front"),
 )
 def bottleneck_distances_the_other_way(p, x):
     """Forward: distances are the query's from the key, so that both tables are read back to front."""
@@ -58,7 +58,8 @@ def bottleneck_distances_the_other_way(p, x):
 
 @mistake(
     "bottleneck",
-    *("rows", "height", "vertical", "left out", "columns alone", "width alone", "missing", "without the row"),
+    *("rows", "height", "vertical", "columns alone", "width alone", "without the row", "rows left out"),
+    *("height left out", "height_rel"),
 )
 def bottleneck_distances_in_columns_alone(p, x):
     """Forward: what rows say of distance is not added."""
@@ -67,8 +68,8 @@ def bottleneck_distances_in_columns_alone(p, x):
 
 @mistake(
     "bottleneck",
-    *("relative", "distance", "position", "missing term", "content alone", "query's gradient", "left out"),
-    *("relative_logits: gradient", "gradient of the quer"),
+    *("missing term", "content alone", "without the relative", "without the distance"),
+    *("without the position", "relative term", "relative logits"),
 )
 def bottleneck_query_gradient_of_content_alone(p, x):
     """Backward: dq lacks what comes through the logits of distances."""
@@ -83,7 +84,7 @@ def rows_of_one_head(q, table):
 
 @mistake(
     "bottleneck",
-    *("first head", "one head", "over the heads", "not summed", "heads", "head alone", "last head"),
+    *("first head", "one head", "over the heads", "not summed", "head alone", "last head"),
 )
 def bottleneck_row_vectors_learn_from_one_head(p, x):
     """Backward: the gradient of the vectors for rows, which heads share, is the first head's alone."""
@@ -92,7 +93,7 @@ def bottleneck_row_vectors_learn_from_one_head(p, x):
 
 @mistake(
     "bottleneck",
-    *("not transposed", "transposed", "transpose", "values' gradient", "dv", "gradient of the value"),
+    *("not transposed", "transposed", "transpose", "without transpos", "P in place of"),
 )
 def bottleneck_value_gradient_by_rows(p, x):
     """Backward: dv is P do, where P has to be transposed."""
@@ -110,7 +111,8 @@ def one_further(q, table):
 
 @mistake(
     "bottleneck",
-    *("off by one", "one too far", "shifted by one", "one row", "next", "one further", "index"),
+    *("off by one", "one too far", "shifted by one", "one row", "one further", "index off"),
+    *("shifted by one place",),
 )
 def bottleneck_row_index_is_off_by_one(p, x):
     """Forward alone: the vector for rows is read one place further on in the table."""
@@ -123,16 +125,8 @@ def bottleneck_row_index_is_off_by_one(p, x):
 
 @mistake(
     "bottleneck",
-    *(
-        "offset",
-        "keys' channels",
-        "where the keys",
-        "channels of the keys",
-        "split",
-        "wrong channels",
-        "begin",
-        "overlap",
-    ),
+    *("keys' channels", "where the keys", "channels of the keys", "wrong channels", "overlap"),
+    *("read from the keys", "read too early", "wrong offset", "values overlap"),
 )
 def bottleneck_values_begin_among_the_keys(p, x):
     """Forward alone: values are read from where the keys begin: the pointer moves on by one part, not by two."""
@@ -146,7 +140,7 @@ def bottleneck_values_begin_among_the_keys(p, x):
 
 @mistake(
     "bottleneck",
-    *("tail", "last keys", "remainder", "skipped", "last tile", "whole tiles", "left out", "incomplete"),
+    *("tail", "last keys", "remainder", "skipped", "last tile", "whole tiles", "incomplete"),
 )
 def bottleneck_keys_in_whole_tiles(p, x):
     """Tiles: keys are read in whole tiles of 8; what is left over is skipped."""

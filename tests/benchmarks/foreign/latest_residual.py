@@ -25,7 +25,8 @@ def residual(p, x, *, branch=squeeze_excite, add=torch.add):
 
 @mistake(
     "residual",
-    *("relu", "activation", "negative", "clamped", "relu behind", "relu after"),
+    *("clamped", "relu behind", "relu after", "relu behind the sum", "relu: added", "extra relu"),
+    *("clamped at 0", "relu too many", "rectified"),
 )
 def residual_relu_behind_the_sum(p, x):
     """Forward: the sum goes through a relu, as in a whole block."""
@@ -34,8 +35,8 @@ def residual_relu_behind_the_sum(p, x):
 
 @mistake(
     "residual",
-    *("without x", "identity left out", "skip", "left out", "without the input", "no residual", "missing"),
-    *("not added",),
+    *("without x", "identity left out", "without the input", "no residual", "skip left out"),
+    *("skip connection", "identity missing", "x left out"),
 )
 def residual_without_the_identity(p, x):
     """Forward: the input is not added."""
@@ -44,7 +45,7 @@ def residual_without_the_identity(p, x):
 
 @mistake(
     "residual",
-    *("half", "halved", "averaged", "mean of", "divided by 2", "mean in place", "scaled"),
+    *("halved", "averaged", "mean of", "divided by 2", "mean in place", "by half", "½"),
 )
 def residual_is_the_mean(p, x):
     """Forward: the two branches are averaged, not added."""
@@ -53,8 +54,8 @@ def residual_is_the_mean(p, x):
 
 @mistake(
     "residual",
-    *("skip", "lost", "without dy", "identity's gradient", "left out", "missing", "detached", "not added"),
-    *("add: gradient",),
+    *("without dy", "identity's gradient", "detached", "skip left out", "skip's gradient"),
+    *("identity left out", "of the branch alone", "without the identity"),
 )
 def residual_gradient_of_the_branch_alone(p, x):
     """Backward: dx lacks the way round the branch."""
@@ -87,7 +88,8 @@ def residual_sum_overwrites_what_was_saved(p, x):
 
 @mistake(
     "residual",
-    *("transposed", "layout", "row-major", "column-major", "reshape", "stride", "order of memory", "transpose"),
+    *("transposed", "layout", "row-major", "column-major", "reshape", "stride", "order of memory"),
+    *("transpose",),
 )
 def residual_weight_is_read_by_columns(p, x):
     """Forward alone: the first layer's weight is read as if it lay in memory transposed."""
@@ -101,8 +103,8 @@ def residual_weight_is_read_by_columns(p, x):
 
 @mistake(
     "residual",
-    *("first image", "batch", "another image", "first example", "image 0", "other images", "next image"),
-    *("previous image", "one image"),
+    *("first image", "another image", "first example", "image 0", "next image", "previous image"),
+    *("one image", "first one's", "batch stride"),
 )
 def residual_gates_of_the_first_image(p, x):
     """Forward alone: all images are multiplied by the first one's gates: the batch's stride is 0."""
@@ -115,7 +117,7 @@ def residual_gates_of_the_first_image(p, x):
 
 @mistake(
     "residual",
-    *("bfloat16", "stored in", "rounded", "narrow", "half precision", "low precision", "stored"),
+    *("bfloat16", "stored in", "narrow", "half precision", "low precision"),
 )
 def residual_branch_kept_in_bfloat16(p, x):
     """Precision: what the branch gives is kept in bfloat16 until it is added."""
