@@ -36,8 +36,8 @@ from tests.benchmarks.foreign import (
 from tests.benchmarks.foreign.kinds import KINDS as OF_FIRST
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
-KINDS = OF_FIRST | fresh.KINDS | recent.KINDS
-"""Of both sets."""
+KINDS = OF_FIRST | fresh.KINDS | recent.KINDS | latest.KINDS
+"""Of all sets."""
 
 FORMS = {
     "se": squeeze_excitation.se,

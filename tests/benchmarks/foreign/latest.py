@@ -19,6 +19,7 @@ from tests.benchmarks.foreign import (
     latest_windows,
     pieces,
 )
+from tests.benchmarks.foreign.latest_kinds import KINDS
 
 PARTS = (
     *(latest_channel, latest_cbam, latest_coordinate, latest_gathering),
@@ -45,4 +46,4 @@ FORMS = {
 MISTAKES = [one for one in pieces.MISTAKES if one[2].__module__ in {part.__name__ for part in PARTS}]
 """This set alone."""
 
-__all__ = ["FORMS", "MISTAKES"]
+__all__ = ["FORMS", "KINDS", "MISTAKES"]
