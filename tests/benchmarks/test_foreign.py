@@ -84,7 +84,7 @@ def test_kinds_of_mistakes_are_names_of_the_catalogue():
     assert found - by_rule <= {*map(str, MISTAKES), *PRECISION}
 
 
-SETS = {"fresh": foreign.fresh, "recent": foreign.recent}
+SETS = {"fresh": foreign.fresh, "recent": foreign.recent, "latest": foreign.latest}
 APART = {f"{name}: {(key, hyper)}": (name, key, hyper) for name, of in SETS.items() for key, hyper, *_ in of.MISTAKES}
 
 
@@ -99,7 +99,7 @@ def test_the_form_of_a_set_apart_agrees(system):
     assert differences(found, expected(module, *given)) == []
 
 
-@pytest.mark.parametrize(("name", "least"), [("fresh", 120), ("recent", 90)])
+@pytest.mark.parametrize(("name", "least"), [("fresh", 120), ("recent", 90), ("latest", 100)])
 def test_the_mistakes_of_a_set_apart_are_its_own(name, least):
     one = SETS[name]
     assert {key for key, *_ in one.MISTAKES} == set(one.FORMS) <= set(foreign.FORMS)

@@ -20,6 +20,7 @@ from tests.benchmarks.foreign import (
     gathering,
     global_context,
     heads,
+    latest,
     masked_heads,
     masked_products,
     position,
@@ -35,8 +36,8 @@ from tests.benchmarks.foreign import (
 from tests.benchmarks.foreign.kinds import KINDS as OF_FIRST
 from tests.benchmarks.foreign.pieces import MISTAKES, torch
 
-KINDS = OF_FIRST | fresh.KINDS | recent.KINDS
-"""Of both sets."""
+KINDS = OF_FIRST | fresh.KINDS | recent.KINDS | latest.KINDS
+"""Of all sets."""
 
 FORMS = {
     "se": squeeze_excitation.se,
@@ -86,4 +87,4 @@ def results(module, function, params, inputs, upstream):
     return {name: a.detach().numpy() for name, a in found.items()}
 
 
-__all__ = ["FORMS", "KINDS", "MISTAKES", "fresh", "masked_heads", "masked_products", "recent", "results"]
+__all__ = ["FORMS", "KINDS", "MISTAKES", "fresh", "latest", "masked_heads", "masked_products", "recent", "results"]
