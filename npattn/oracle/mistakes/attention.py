@@ -23,6 +23,7 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
+PRODUCTS_ROUNDED = "products of queries and keys in bfloat16"
 NEITHER_RESCALED = "neither accumulator nor sum rescaled"
 
 several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
@@ -57,6 +58,10 @@ def attention(*qkv, weigh=softmax, differentiate=slopes):
         return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
 
     return v @ transpose(s), backward
+
+
+def products_rounded(_, q, k, v, scale):
+    return attention(q, k, v, scale, weigh=lambda z: softmax(scale * arrays.in_bfloat16(z / scale)))
 
 
 def weighed(name, weigh, when=several_keys, way="forward"):
@@ -381,6 +386,8 @@ def of_alike_values(q, k, v, *_):
 
 
 ADDED = [
+    weighed("logits in bfloat16", lambda z: softmax(arrays.in_bfloat16(z))),
+    instead(NAME, PRODUCTS_ROUNDED, products_rounded, scaled),
     *(
         weighed_once(name, weigh, longer(-1, tile, 1))
         for tile in (TILE, *arrays.TILES)

@@ -9,6 +9,8 @@ from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import TILE, both, longer, with_tile
 from npattn.oracle.mistakes.attention import (
     NEITHER_RESCALED,
+    PRODUCTS_ROUNDED,
+    WAYS,
     last_queries_left_out,
     map_detached,
     merged_interleaved,
@@ -117,6 +119,8 @@ HELD_OUT = [
 ADDED = [
     *map(zeros_counted, (TILE, *arrays.TILES)),
     with_mistake("weights in bfloat16 where they meet the values", way="both", met=in_narrow),
+    *(with_mistake("logits in bfloat16", way=way, logits=arrays.in_bfloat16) for way in WAYS),
+    *(with_mistake(PRODUCTS_ROUNDED, scaled, way, products=arrays.in_bfloat16) for way in WAYS),
     gradient(NAME, 2, "dv by the map, not its transpose", by_untransposed, alike),
     value(
         NAME,

@@ -52,11 +52,12 @@ def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     cap=None, delta=True, through_l=1, bias_first=False, low=-np.inf, late=False, axis=-1,
     turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, stale_sum=False,
-    heads=False, met=None,
+    heads=False, met=None, products=None, logits=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
-    z, bend = scale * (transpose(q) @ k), 1
+    z, bend = transpose(q) @ k, 1
+    z = scale * (z if products is None else products(z))
     if bias is not None and bias_first:
         z = z + bias
     if softcap is not None:
@@ -67,6 +68,7 @@ def whole(
         z = z + added(mask)
     if base != 1:
         z, sink = z * math.log(base), None if sink is None else sink * math.log(base)
+    z = z if logits is None else logits(z)
     if not late:
         z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
     none = z.max(axis=axis, keepdims=True) == -np.inf

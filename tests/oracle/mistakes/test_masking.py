@@ -264,3 +264,19 @@ def test_gradients_of_queries_and_keys_are_exchanged_and_no_others():
     assert applies
     assert all(np.array_equal(a, b) for a, b in zip(backward(do), (dk, dq, *others), strict=True))
     assert not called(mistake, ops.masked_attention, drawn(20))[0]
+
+
+@pytest.mark.parametrize("name", ["logits in bfloat16", "products of queries and keys in bfloat16"])
+@pytest.mark.parametrize("way", ["forward", "both"])
+def test_logits_are_rounded_with_their_bias_and_products_without(name, way):
+    def narrow(a):
+        scale = 2.0 ** (7 - np.floor(np.log2(np.abs(a))))
+        return np.round(a * scale) / scale
+
+    (q, k, v), bias = drawn(23), draw(1, 2, 23, 19)
+    options = {"bias": bias, "band": (None, 4)}
+    _, ((o, _), _) = called(made(ops.masked_attention, name, way), ops.masked_attention, (q, k, v), options)
+    products = np.einsum("bhcm,bhcn->bhmn", q, k)
+    z = narrow(SCALE * products + bias) if name.startswith("logits") else SCALE * narrow(products) + bias
+    e = np.where(np.arange(19) - np.arange(23)[:, None] <= 4, np.exp(z), 0)
+    np.testing.assert_allclose(o, np.einsum("bhmn,bhcn->bhcm", e / e.sum(axis=-1, keepdims=True), v), rtol=1e-12)
