@@ -217,7 +217,7 @@ def is_named(suspect, words, kind):
     by_words = any(word in suspect.name for word in words)
     rules = [one.partition("by rule: ")[2] for one in kinds_in(kind)]
     by_rule = any(rule and rule in suspect.name for rule in rules)
-    return by_words or by_rule or any(str(one) in kinds_in(kind) for one in suspect.mistakes)
+    return by_words or by_rule or any(str(one) in kinds_in(kind) for one in (*suspect.mistakes, *suspect.twins))
 
 
 def kinds_in(kind):

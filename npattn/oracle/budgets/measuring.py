@@ -130,7 +130,7 @@ def measure_budgets(
     if accept and not accept(budgets):
         return None
     if single_precision:
-        return budgets
+        return allow_cancelling(budgets, observed.expected, given, format)
     fused = runs(101, NUM_FUSED_RUNS, fused=True)
     budgets = {name: wider(budget, take(fused, name)) for name, budget in budgets.items()}
     vanishing = [name for name, budget in budgets.items() if vanishes(observed.expected[name], budget.scale)]
@@ -141,7 +141,7 @@ def measure_budgets(
             passes.expect(NUM_MORE_FLOAT32_RUNS)
             single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
         budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
-    return budgets
+    return allow_cancelling(budgets, observed.expected, given, format)
 
 
 def free_memory(given: Given, expected: Mapping[str, np.ndarray], num_runs: int) -> int:
@@ -197,25 +197,6 @@ def wider(budget: Budget, errors: np.ndarray) -> Budget:
     return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
 
 
-def estimate(errors: np.ndarray, jumps: np.ndarray, expected: np.ndarray, format: Format) -> Budget:
-    """Estimate one tensor's budget.
-
-    Parameters
-    ----------
-    errors : numpy.ndarray, (runs, *shape)
-        Of runs with stochastic rounding.
-    jumps : numpy.ndarray, (FLIP_ROUNDS · FLIP_GROUPS or 0, *shape)
-        Errors of runs in which near ties were flipped.
-    expected : numpy.ndarray, (*shape)
-    format : Format
-
-    Returns
-    -------
-    Budget
-    """
-    return allow_jumps(measure_noise(errors, expected, format), jumps)
-
-
 class Noise(NamedTuple):
     """What runs in which no near tie was flipped say of a tensor.
 
@@ -267,6 +248,25 @@ def allow_jumps(noise: Noise, jumps: np.ndarray) -> Budget:
         limit = min(worst_limit(size, freedom), rms_limit(freedom) * size**0.5)
         widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / limit)
     return Budget(np.where(noise.judged, widest, np.inf), freedom, float(np.mean(widest > 8 * noise.undisturbed)))
+
+
+def allow_cancelling(
+    budgets: dict[str, Budget], expected: Mapping[str, np.ndarray], given: Given, format: Format
+) -> dict[str, Budget]:
+    """Allow gradients that are 0 throughout what their terms may be off by, which are of the others' size.
+
+    Runs that compute as the reference does may cancel them to the last bit, as the gradient of a softmax over one
+    position; another formula has terms that are rounded apart.
+    """
+    gradients = {name: a for name, a in expected.items() if name.endswith(".grad") and a.size}
+    sizes = [np.sqrt(np.mean(np.square(a))) for a in (*given.upstream.values(), *gradients.values()) if a.size]
+    least = max([format.smallest, *(format.unit_roundoff * size for size in sizes if np.isfinite(size))])
+    found = {
+        name: budgets[name]._replace(scale=np.maximum(budgets[name].scale, least))
+        for name, a in gradients.items()
+        if not a.any()
+    }
+    return budgets | found
 
 
 def blocks_of(size: int) -> list[slice]:

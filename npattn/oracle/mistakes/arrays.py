@@ -53,14 +53,24 @@ def tail(n):
     return n // TILE * TILE
 
 
+def before(tile):
+    """List the sizes of tiles that have their mistakes before those of a size."""
+    sizes = TILE, *TILES
+    return sizes[: sizes.index(tile)]
+
+
+def with_tile(name, tile):
+    """Name a mistake with tiles of a size."""
+    return name if tile == TILE else f"{name}, tiles of {tile}"
+
+
 def tail_of(n, tile):
     """Return where what is left over of tiles of a size begins; None where nothing is, or smaller tiles leave as much.
 
     Tiles of `TILE` come first: they have mistakes of their own.
     """
     start = n // tile * tile
-    others = [TILE, *(size for size in TILES if size < tile)] if tile != TILE else []
-    return None if start in (0, n) or any(n // size * size == start for size in others) else start
+    return None if start in (0, n) or any(n // size * size == start for size in before(tile)) else start
 
 
 def padded(n):

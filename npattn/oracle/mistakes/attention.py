@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses, with_tile
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import (
@@ -23,6 +23,7 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
+NEITHER_RESCALED = "neither accumulator nor sum rescaled"
 
 several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
 scaled = both(several_keys, lambda q, k, v, scale: scale != 1)
@@ -63,15 +64,15 @@ def weighed(name, weigh, when=several_keys, way="forward"):
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when, way=way)
 
 
-def weighed_once(name, weigh, when=several_keys):
-    """Take other weights in forward alone; backward makes the right ones again, and δ of the output that is there."""
+def weighed_once(name, weigh, when=several_keys, again=softmax):
+    """Take other weights in forward alone; backward makes weights `again`, and δ of the output that is there."""
 
     def other(_, *qkv):
         q, k, v, scale = qkv
         o = v @ transpose(weigh(logits(*qkv)))
 
         def backward(do):
-            s = softmax(logits(*qkv))
+            s = again(logits(*qkv))
             dz = s * (transpose(do) @ v - (do * o).sum(axis=-2)[..., None])
             return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
 
@@ -155,9 +156,37 @@ def running_maximum(z, tile):
 
 def not_rescaled(tile):
     """Yield names of what is not rescaled when a later tile has a larger maximum, and weights then."""
-    words = "" if tile == TILE else f", tiles of {tile}"
-    yield f"accumulator not rescaled{words}", lambda z: divided(stale(z, tile), exponentials(z))
-    yield f"sum not rescaled{words}", lambda z: divided(exponentials(z), stale(z, tile))
+    yield with_tile("accumulator not rescaled", tile), lambda z: divided(stale(z, tile), exponentials(z))
+    yield with_tile("sum not rescaled", tile), lambda z: divided(exponentials(z), stale(z, tile))
+
+
+def neither_rescaled(tile):
+    """Let backward make weights of the sum that forward has: each exponential by the last maximum."""
+    return weighed_once(
+        with_tile(NEITHER_RESCALED, tile),
+        lambda z: divided(stale(z, tile)),
+        longer(-1, tile, 1),
+        lambda z: divided(exponentials(z), stale(z, tile)),
+    )
+
+
+def last_queries_left_out(primitive, tile):
+    """Yield mistakes of a backward that does not visit the last tile of queries, or visits it for dv alone."""
+
+    def start(q, size):
+        return (q.shape[-1] - 1) // size * size
+
+    def other(original, q, *given, **options):
+        right, backward = original(q, *given, **options)
+        left = slice(start(q, tile), None)
+        return right, lambda *dy: backward(*(filled(a, left, 1) if np.ndim(a) else a for a in dy))
+
+    def when(q, *_, **__):
+        return start(q, tile) > 0 and all(start(q, size) != start(q, tile) for size in arrays.before(tile))
+
+    for of, where in ((None, "backward"), ((0, 1), "dq and dk")):
+        name = with_tile(f"last tile of queries left out in {where}", tile)
+        yield instead(primitive, name, other, when, way="backward", of=of)
 
 
 def over_all_heads(s, ds):
@@ -201,7 +230,7 @@ TUNED_ON = [
     *(weighed("softmax over the wrong axis", lambda z: softmax(z, -2), way=way) for way in WAYS),
     weighed("causal mask", causal),
     weighed("padded keys counted", with_padding, lambda q, k, *_: k.shape[-1] % TILE > 0),
-    weighed("stale maximum", lambda z: divided(stale(z)), tiles_of_keys),
+    weighed(NEITHER_RESCALED, lambda z: divided(stale(z)), tiles_of_keys),
     weighed("key tile ignored", lambda z: masked(z, slice(tail(z.shape[-1]), None)), tail_of_keys),
     differentiated("sum left out", sum_left_out),
     differentiated("mean of ds for its weighted sum", lambda s, ds: s * (ds - ds.mean(axis=-1, keepdims=True))),
@@ -357,6 +386,8 @@ ADDED = [
         for tile in (TILE, *arrays.TILES)
         for name, weigh in not_rescaled(tile)
     ),
+    *map(neither_rescaled, (TILE, *arrays.TILES)),
+    *(one for tile in (TILE, *arrays.TILES) for one in last_queries_left_out(NAME, tile)),
     *(
         form(f"padded keys counted, tiles of {tile}", *padded_to(tile))
         for tile in arrays.TILES

@@ -32,6 +32,8 @@ class Candidate:
         Whether backward was run too.
     cut : bool
         Whether backward was run in part.
+    twins : tuple of Mistake
+        The catalogue's others that stand there too and have the same results.
     """
 
     mistakes: tuple[tuple[Mistake, Site], ...]
@@ -39,6 +41,7 @@ class Candidate:
     results: dict[str, np.ndarray] = field(default_factory=dict)
     whole: bool = True
     cut: bool = False
+    twins: tuple[Mistake, ...] = ()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
 
 
 def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Candidate]:
-    """Leave out what stands where another does and has the same results, by the name that stands first.
+    """Join what stands in one place and has the same results: the name that stands first, and its twins.
 
     Where there is but one image, what concerns images comes behind others.
     """
@@ -134,8 +135,11 @@ def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Can
         twin = next(alike, None)
         if twin is None:
             found.append(one)
-        elif place(one) < place(found[twin]):
-            found[twin] = one
+        else:
+            first, second = sorted((found[twin], one), key=place)
+            known = [second.mistakes[0][0]] if len(second.mistakes) == 1 and rank_in_catalogue(second) < 1 else []
+            others = dict.fromkeys((*first.twins, *second.twins, *known))
+            found[twin] = dataclasses.replace(first, twins=tuple(others))
     return found
 
 
@@ -201,7 +205,8 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
         sites = [calls_in(site, search.places.get(mistake, [])) for mistake, site in one.mistakes]
         steps = tuple(step_of(places, mistake, numbers) for mistake, numbers in zip(mistakes, sites, strict=True))
         met = [name for name in wrong if one.misfit.distances.get(name, np.inf) <= 1] or wrong
-        return Suspect(mistakes, steps, tuple(met), one.misfit.worst if one.whole else np.inf, len(met) == len(wrong))
+        distance = one.misfit.worst if one.whole else np.inf
+        return Suspect(mistakes, steps, tuple(met), distance, len(met) == len(wrong), one.twins)
 
     return tuple(map(suspect, candidates))
 

@@ -6,8 +6,10 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import TILE, both, longer
+from npattn.oracle.mistakes.arrays import TILE, both, longer, with_tile
 from npattn.oracle.mistakes.attention import (
+    NEITHER_RESCALED,
+    last_queries_left_out,
     map_detached,
     merged_interleaved,
     padded_scale,
@@ -16,7 +18,16 @@ from npattn.oracle.mistakes.attention import (
     viewed,
 )
 from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
-from npattn.oracle.mistakes.masked_weights import NAME, alike, scaled, several_keys, with_mistake
+from npattn.oracle.mistakes.masked_weights import (
+    NAME,
+    alike,
+    filling_seen,
+    may_see_filling,
+    scaled,
+    several_keys,
+    whole,
+    with_mistake,
+)
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -59,27 +70,30 @@ def of_alike_values(q, k, v, *_, **__):
 
 
 def not_rescaled(tile):
-    """Leave out, forward, that a later tile of keys has a larger maximum."""
+    """Leave out, forward, that a later tile of keys has a larger maximum: of the accumulator, or of the sum too."""
 
     def stale(z, highest):
         most = running_maximum(z, tile)
         return np.exp(highest - np.where(most == -np.inf, highest, most))
 
-    words = "" if tile == TILE else f", tiles of {tile}"
-    return with_mistake(f"accumulator not rescaled{words}", longer(-1, tile, 1), "both", stale=stale)
+    several_tiles = longer(-1, tile, 1)
+    yield with_mistake(with_tile("accumulator not rescaled", tile), several_tiles, "both", stale=stale)
+    yield with_mistake(with_tile(NEITHER_RESCALED, tile), several_tiles, "both", stale=stale, stale_sum=True)
 
 
 def zeros_counted(tile):
     """Count keys that fill up the last tile, with logit 0, in weights, not in their gradients."""
 
-    def met(s, highest, total):
-        return s * (total / (total + -s.shape[-1] % tile * np.exp(-highest)))
+    def other(_, q, k, v, scale, **options):
+        count = filling_seen(q, k, tile, **options).sum(axis=-1, keepdims=True).astype(k.dtype)
 
-    return with_mistake(
-        f"zeros that fill up to a multiple of {tile} counted in the weights",
-        *(lambda q, k, *_, **__: k.shape[-1] % tile > 0, "both"),
-        met=met,
-    )
+        def met(s, highest, total):
+            return s * (total / (total + count * np.exp(-highest)))
+
+        return whole(q, k, v, scale, **options, met=met)
+
+    name = f"zeros that fill up to a multiple of {tile} counted in the weights"
+    return instead(NAME, name, other, may_see_filling(tile), way="both")
 
 
 def in_narrow(s, highest, total):
@@ -120,7 +134,8 @@ ADDED = [
         )
         for f in (ROW_TAIL, *ROW_TAILS)
     ),
-    *map(not_rescaled, (TILE, *arrays.TILES)),
+    *(one for tile in (TILE, *arrays.TILES) for one in not_rescaled(tile)),
+    *(one for tile in (TILE, *arrays.TILES) for one in last_queries_left_out(NAME, tile)),
     with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
     instead(
         NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values
@@ -135,6 +150,7 @@ ADDED = [
     value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),
+    gradient(NAME, None, "dq and dk swapped", lambda g, *_, **__: (g[1], g[0], *g[2:]), alike),
     with_mistake("softmax over the wrong axis", both(alike, without_sink), axis=-2),
     with_mistake("map transposed", alike, turned=True),
     *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"), (1, "dk"))),

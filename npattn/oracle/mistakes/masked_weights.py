@@ -6,8 +6,7 @@ import math
 import numpy as np
 
 from npattn.ops.masking import keys_seen, sum_to
-from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import longer, transpose
+from npattn.oracle.mistakes.arrays import before, longer, transpose
 from npattn.oracle.mistakes.mistake import instead
 
 __all__: list[str] = []  # for the mistakes of this package alone
@@ -51,8 +50,9 @@ def unscaled_logs(highest, total, of_keys, z, scale):
 
 def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
-    cap=None, delta=True, through_l=1, bias_first=False, padded=False, low=-np.inf, late=False, axis=-1,
-    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, heads=False, met=None,
+    cap=None, delta=True, through_l=1, bias_first=False, low=-np.inf, late=False, axis=-1,
+    turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, stale_sum=False,
+    heads=False, met=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes."""
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
@@ -72,15 +72,14 @@ def whole(
     none = z.max(axis=axis, keepdims=True) == -np.inf
     highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
     e = np.exp(z - highest)
-    total = of_keys = e.sum(axis=axis, keepdims=True)
+    old = 1 if stale is None else stale(z, highest)
+    total = of_keys = (e * old if stale_sum else e).sum(axis=axis, keepdims=True)
     if sink is not None:
         total = total + np.where(none, 0, np.exp(sink[..., None, None] - (highest if shift_sink else 0)))
-    if padded:
-        total = total + (arrays.padded(k.shape[-1]) - k.shape[-1]) * np.exp(-highest)
     total = np.where(total == 0, 1, total)
     s = np.where(seen, e / total, 0) if late or not keep else e / total
     w = s if met is None else met(s, highest, total)
-    o = v @ (s if turned else transpose(w if stale is None else s * stale(z, highest)))
+    o = v @ (s if turned else transpose(w if stale is None else s * old))
     log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
     log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
@@ -98,6 +97,23 @@ def whole(
         return scale * (k @ transpose(dt)), scale * (q @ dt), do @ w, dbias, dsink
 
     return (o, log_sum), backward
+
+
+def filling_seen(q, k, tile, *, band, lengths, **_):
+    """Tell which of the places behind the last key, up to whole tiles, queries see by all rules but that keys end."""
+    filled = np.zeros_like(k, shape=(*k.shape[:-1], k.shape[-1] + -k.shape[-1] % tile))
+    return pairs_seen(q, filled, band, lengths, None)[..., k.shape[-1] :]
+
+
+def may_see_filling(tile):
+    """Whether some query sees such a place, and other tiles have not as many."""
+
+    def when(q, k, *_, **options):
+        n = k.shape[-1]
+        apart = n % tile > 0 and all(-n % size != -n % tile for size in before(tile))
+        return apart and bool(filling_seen(q, k, tile, **options).any())
+
+    return when
 
 
 def given(option):

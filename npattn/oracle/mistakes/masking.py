@@ -3,15 +3,16 @@
 import numpy as np
 
 from npattn.ops.masking import keys_seen
-from npattn.oracle.mistakes.arrays import LOW, TILE, both
+from npattn.oracle.mistakes import arrays
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, with_tile
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
     WAYS,
     alike,
     given,
     hides,
+    may_see_filling,
     pairs_seen,
-    several_keys,
     with_mistake,
 )
 from npattn.oracle.mistakes.mistake import argument, instead, value
@@ -44,10 +45,6 @@ def moved(first, last):
 def has_dead(q, k, *_, band, lengths, mask, **__):
     seen = pairs_seen(q, k, band, lengths, mask)
     return bool((~seen.any(axis=-1)).any() and seen.any())
-
-
-def has_tail(_, k, *__, **___):
-    return k.shape[-1] % TILE > 0
 
 
 def nan_where_dead(pair, *_, **__):
@@ -108,6 +105,28 @@ def padding_zeroed(original, q, k, v, scale, *, lengths, **options):
     return original(q, k * real, v * real, scale, lengths=None, **options)
 
 
+def last_block_unmasked(tile):
+    """Take zeros that fill up the last block for keys and values, seen where no other rule hides them."""
+
+    def other(original, q, k, v, scale, *, bias, mask, **options):
+        n = k.shape[-1]
+
+        def filled(a, value=0.0):
+            if a is None:
+                return None
+            return np.concatenate([a, np.full_like(a, value, shape=(*a.shape[:-1], -n % tile))], axis=-1)
+
+        right, backward = original(q, filled(k), filled(v), scale, bias=filled(bias), mask=filled(mask, 1), **options)
+
+        def without_filling(*dy):
+            dq, dk, dv, dbias, dsink = backward(*dy)
+            return dq, dk[..., :n], dv[..., :n], None if dbias is None else dbias[..., :n], dsink
+
+        return right, without_filling
+
+    return instead(NAME, with_tile("last block of keys unmasked", tile), other, may_see_filling(tile))
+
+
 def mask_of_image_0(*_, mask, **__):
     return np.broadcast_to(mask[:1], mask.shape).copy()
 
@@ -142,7 +161,7 @@ TUNED_ON = [
     argument(NAME, "band", "not causal", lambda *_, **__: (None, None), has_last, way="backward"),
     argument(NAME, "lengths", "padding read", lambda *_, **__: None, given("lengths"), way="both"),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="both"),
-    with_mistake("last block of keys unmasked", both(several_keys, has_tail), padded=True),
+    last_block_unmasked(TILE),
     value(NAME, "NaN where no key is seen", nan_where_dead, has_dead),
 ]
 HELD_OUT = [
@@ -154,6 +173,7 @@ HELD_OUT = [
     with_mistake("all keys where none is seen", has_dead, low=LOW),
 ]
 ADDED = [
+    *map(last_block_unmasked, arrays.TILES),
     with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
     with_mistake("last key never read", see=last_unseen),

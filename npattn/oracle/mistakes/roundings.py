@@ -84,7 +84,7 @@ def roundings(search: Search) -> list[Candidate]:
         except TypeError:
             continue  # a system's own code that no rounding array goes through
         misfit = compare_sizes(search, results)
-        if misfit.fits:
+        if misfit.fits and all(are_spread_alike(search, name, results[name]) for name in search.wrong):
             precise: Mistake = mistake("", name, "precision", run_on)
             found.append(Candidate(((precise, 0),), misfit))
     return sorted(found, key=lambda one: one.misfit.worst)
@@ -142,8 +142,27 @@ def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
         ratio = np.log((square + 1e-3) / (found + 1e-3)) / 2
         if name not in search.wrong:
             ratio = max(0.0, ratio)
-        count = min(search.case.freedom[name], search.case.expected[name].size)
-        most = np.log(CLOSE) + BY_CHANCE / np.sqrt(max(count, 1.0))
+        most = np.log(most_apart(search, name))
         distances[name] = float(np.abs(ratio) / most) if np.isfinite(ratio) else np.inf
         squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
     return Misfit(distances, squares)
+
+
+def most_apart(search: Search, name: str) -> float:
+    """Return the factor that lies at most between the errors of a result and those of an arithmetic."""
+    count = min(search.case.freedom[name], search.case.expected[name].size)
+    return float(CLOSE * np.exp(BY_CHANCE / np.sqrt(max(count, 1.0))))
+
+
+def are_spread_alike(search: Search, name: str, results: np.ndarray) -> bool:
+    """Tell whether a result's errors stand in as many elements as those of an arithmetic do, which stand in all."""
+    ruler, exact = search.ruler, search.case.expected[name]
+    kernel, arithmetic = (ruler.errors(name, a, exact) for a in (ruler.results[name], np.asarray(results, np.float64)))
+    return share(arithmetic) <= most_apart(search, name) * share(kernel)
+
+
+def share(errors: np.ndarray) -> float:
+    """Return the share of elements that have errors: 1 if all are as large, 1 / N if one of N alone has any."""
+    with np.errstate(all="ignore"):
+        found = np.mean(errors) ** 2 / np.mean(np.square(errors))
+    return float(found) if np.isfinite(found) else 0.0

@@ -17,6 +17,8 @@ MOST_SHOWN = 5
 """Suspects that a report lists."""
 JUST = 1.05
 """Distance up to which a mistake is told to be just too far off."""
+MOST_TWINS = 2
+"""Others with the same results that are told."""
 MOST_NAMED = 3
 """Wrong results that are named where they are all that are wrong."""
 
@@ -37,6 +39,8 @@ class Suspect:
         How far the results are from those of a pass with it, in units of their limits: up to 1 they are the same.
     all : bool
         Whether these are all that are wrong.
+    twins : tuple of Mistake
+        Others that have the same results here: where a number is the same by these hyperparameters, or in other words.
     """
 
     mistakes: tuple[Mistake, ...]
@@ -44,6 +48,7 @@ class Suspect:
     results: tuple[str, ...]
     distance: float
     all: bool = False
+    twins: tuple[Mistake, ...] = ()
 
     @property
     def name(self) -> str:
@@ -53,7 +58,9 @@ class Suspect:
     def __str__(self) -> str:
         count = len(self.results)
         results = f"all {count} wrong results" if self.all and count > MOST_NAMED else enumerate_names(self.results)
-        return f"{results} {'is that of' if count == 1 else 'are those of'} {self.name}"
+        names = dict.fromkeys(twin.name for twin in self.twins if twin.name != self.mistakes[0].name)
+        same = f"; here the same: {', '.join([*names][:MOST_TWINS])}" if names else ""
+        return f"{results} {'is that of' if count == 1 else 'are those of'} {self.name}{same}"
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,18 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.oracle import golden
+from npattn.oracle import cases, golden
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, measuring, rms_limit, run_on, worst_limit
-from npattn.oracle.budgets.measuring import JUMP_MARGIN, NUM_RUNS, errors_of, estimate, wider
+from npattn.oracle.budgets.measuring import JUMP_MARGIN, NUM_RUNS, allow_jumps, errors_of, measure_noise, wider
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.formats import FORMATS, ulp
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.threads import PassThreads
 from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
+
+
+def estimate(errors, jumps, expected, format):
+    return allow_jumps(measure_noise(errors, expected, format), jumps)
 
 
 def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance():
@@ -145,3 +149,19 @@ def test_budgets_are_of_the_size_of_errors_of_runs_they_were_not_estimated_from(
             assert np.abs(units).max() < worst_limit(value.size, budget[key].freedom), key
             if value.size > 100:
                 assert np.sqrt(np.mean(units**2)) > 0.3, key
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16", "tf32"])
+def test_a_gradient_that_is_0_throughout_may_be_made_of_terms_that_are_rounded_apart(name):
+    """Softmax over one position, as exponentials and their sum."""
+    [recipe] = [one for one in cases("ops.softmax", [name]) if one.id.endswith("3x16x1x1")]
+    case = recipe.make()
+    x, dy = (np.float32(a) for a in (case.inputs["x"], case.upstream["output"]))
+    e = np.exp(x)
+    gradient = e * (dy / e - dy * e / (e * e))
+    assert not case.expected["x.grad"].any()
+    assert gradient.any()
+    results = {"output": np.ones_like(x), "x.grad": gradient}
+    assert case.compare(results).passed
+    results["x.grad"] = dy  # without the sum
+    assert not case.compare(results).passed

@@ -206,6 +206,16 @@ def test_what_concerns_images_comes_behind_its_twin_where_there_is_but_one(sever
     assert kept.mistakes[0][0] is (of_images if several_images else other)
 
 
+def test_mistakes_that_are_the_same_by_these_hyperparameters_are_told_with_each_other():
+    """16 channels of two heads: 8 padded to a tile are as many as those of all heads."""
+    case = golden(npattn.MultiHeadSelfAttention(channels=16, heads=2), batch=1, height=4, width=5, dtype="float32")
+    wrong = find("dot_product_attention: scaled by the channels of all heads", "carried")
+    [first, *_] = found = diagnosed(case, results_with(case, (wrong, 0)))
+    names = {one.name for one in (*first.mistakes, *first.twins)}
+    assert {"scaled by the channels of all heads", "scaled by the padded head dim"} <= names
+    assert "; here the same: scaled by the" in " ".join(str(found).split())
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "tf32"])
 def test_arithmetic_in_a_narrower_format_is_told_from_mistakes_of_mathematics(name):
     case = case_of("se")

@@ -63,3 +63,16 @@ def test_arithmetics_are_tried_as_long_as_there_is_time():
     for end in (0.0, np.inf):
         search.end, search.complete = end, True
         assert bool(roundings(search)) == search.complete == (end > 0)
+
+
+def test_errors_in_a_few_elements_are_not_those_of_an_arithmetic():
+    """Of the same size, over a whole result, as those of the arithmetic."""
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32")
+    given = Given(case.params, case.inputs, case.upstream)
+    results = dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, given))
+    assert roundings(Search(case, results))
+    right = case.expected["output"]
+    error = np.zeros(right.shape)
+    error[0, 0] = np.linalg.norm((results["output"] - right) / case.budget["output"]) / np.sqrt(error[0, 0].size)
+    local = right + error * case.budget["output"]
+    assert roundings(Search(case, results | {"output": local})) == []

@@ -1,0 +1,266 @@
+"""Mistakes of attention's tiles are those of a kernel that goes query by query and tile by tile."""
+
+import numpy as np
+import pytest
+
+from npattn import ops
+from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.planting import completed
+from tests.oracle.mistakes.plain import draw
+
+SCALE, STEP = 0.6, 1e-6
+MASKS = {
+    "none": (23, {}),
+    "top-left": (40, {"band": (None, 0)}),
+    "causal, keys ahead": (17, {"band": (None, 4)}),
+    "window": (23, {"band": (-3, 6)}),
+    "mask, bias, softcap and sink": (
+        23,
+        {
+            "mask": (draw(2, 1, 23, 19) > -0.5) * 1.0,
+            "bias": draw(1, 2, 23, 19),
+            "softcap": 2.0,
+            "sink": draw(2),
+            "band": (None, 5),
+        },
+    ),
+}
+"""Queries, and options of attention to 19 keys."""
+
+
+def drawn(queries, keys=19):
+    return [np.random.RandomState(i).standard_normal((2, 2, 3, n)) for i, n in enumerate((queries, keys, keys))]
+
+
+def sees(m, n, options, at):
+    least, most = options.get("band", (None, None))
+    mask = options.get("mask")
+    hidden = mask is not None and n < mask.shape[-1] and mask[at[0], 0, m, n] == 0
+    return (least is None or n - m >= least) and (most is None or n - m <= most) and not hidden
+
+
+def logit(q, k, pair, options, at):
+    """Logit of a key, or of what stands behind the last: 0, in the bias too."""
+    m, n = pair
+    there = n < k.shape[-1]
+    z = SCALE * q[at][:, m] @ k[at][:, n] if there else 0.0
+    if options.get("softcap"):
+        z = options["softcap"] * np.tanh(z / options["softcap"])
+    return z + (options["bias"][0, at[1], m, n] if there and "bias" in options else 0)
+
+
+def kernel(q, k, v, options, *, tile=8, keys_end=True, rescale=("accumulator", "sum")):
+    """Attend tile by tile, as far as the last tile is long if nothing says where keys end: output and logsumexp."""
+    o, log_sum = np.zeros((*q.shape[:2], v.shape[2], q.shape[3])), np.full(q.shape[:2] + q.shape[3:], -np.inf)
+    n_keys = k.shape[-1]
+    for at in np.ndindex(q.shape[:2]):
+        for m in range(q.shape[-1]):
+            highest, total, accumulated = -np.inf, 0.0, np.zeros(v.shape[2])
+            for start in range(0, n_keys, tile):
+                some = range(start, min(start + tile, n_keys) if keys_end else start + tile)
+                logits = {n: logit(q, k, (m, n), options, at) for n in some if sees(m, n, options, at)}
+                if not logits:
+                    continue
+                before, highest = highest, max(highest, *logits.values())
+                down = np.exp(before - highest)
+                total *= down if "sum" in rescale else 1
+                accumulated *= down if "accumulator" in rescale else 1
+                for n, z in logits.items():
+                    total += np.exp(z - highest)
+                    accumulated += np.exp(z - highest) * (v[at][:, n] if n < n_keys else 0)
+            if total:
+                total += np.exp(options["sink"][at[1]] - highest) if "sink" in options else 0
+                o[at][:, m], log_sum[at][m] = accumulated / total, highest + np.log(total)
+    return o, log_sum
+
+
+def made(primitive, name, way):
+    (found,) = (one for one in MISTAKES if (one.primitive, one.name, one.way) == (primitive.__name__, name, way))
+    return found
+
+
+def called(mistake, primitive, qkv, options=None):
+    """Whether there is anything to get wrong, and what is made."""
+    given, others = completed(primitive, (*qkv, SCALE), options or {})
+    applies = mistake.when(*given, **others)
+    return applies, mistake.apply(primitive, *given, **others)
+
+
+def slope(formula, arrays, dy, directions):
+    """How a formula of arrays changes, weighed, along a direction."""
+    ahead, behind = (
+        formula(*(a + step * d for a, d in zip(arrays, directions, strict=True))) for step in (STEP, -STEP)
+    )
+    return sum(np.vdot(g, a - b) for g, a, b in zip(dy, ahead, behind, strict=True)) / (2 * STEP)
+
+
+def assert_is_derivative(gradients, formula, qkv, dy):
+    directions = [np.random.RandomState(i + 9).standard_normal(a.shape) for i, a in enumerate(qkv)]
+    along = sum(np.vdot(g, d) for g, d in zip(gradients[:3], directions, strict=True))
+    assert np.isclose(along, slope(formula, qkv, dy, directions), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("tile", "words"), [(16, ""), (8, ", tiles of 8"), (4, ", tiles of 4")])
+@pytest.mark.parametrize("masks", MASKS)
+def test_keys_behind_the_last_are_seen_by_those_queries_that_other_rules_let_see_so_far(masks, tile, words):
+    queries, options = MASKS[masks]
+    qkv = drawn(queries)
+    name = f"last block of keys unmasked{words}"
+    right, back_right = ops.masked_attention(*qkv, SCALE, **options)
+    dy = draw(*right[0].shape), draw(*right[1].shape)
+
+    def formula(*qkv):
+        return kernel(*qkv, options, tile=tile, keys_end=False)
+
+    expected = formula(*qkv)
+    for way in ("forward", "carried"):
+        applies, (values, backward) = called(made(ops.masked_attention, name, way), ops.masked_attention, qkv, options)
+        assert applies
+        assert all(np.allclose(a, b) for a, b in zip(values, expected, strict=True))
+        assert not np.allclose(values[0], right[0])
+        if way == "carried":
+            assert_is_derivative(backward(*dy), formula, qkv, dy)
+        else:
+            assert all(np.allclose(a, b) for a, b in zip(backward(*dy)[:3], back_right(*dy)[:3], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("queries", "options"),
+    [
+        (19, {"band": (None, 0)}),
+        (12, {"band": (None, 7)}),
+        (23, {"lengths": np.array([[19], [15]])}),
+        (50, {"band": (0, 0), "lengths": np.array([[19], [15]])}),
+    ],
+    ids=["top-left", "bottom-right", "lengths", "lengths and window"],
+)
+def test_nothing_is_wrong_where_another_rule_hides_what_stands_behind_the_last_key(queries, options):
+    qkv = drawn(queries)
+    for tile in ("", ", tiles of 4", ", tiles of 64"):
+        mistake = made(ops.masked_attention, f"last block of keys unmasked{tile}", "forward")
+        applies, (values, _) = called(mistake, ops.masked_attention, qkv, options)
+        assert not applies
+        right, _ = ops.masked_attention(*qkv, SCALE, **options)
+        assert all(np.allclose(a, b) for a, b in zip(values, right, strict=True))
+
+
+@pytest.mark.parametrize("masks", ["none", "top-left", "window"])
+def test_zeros_counted_in_weights_are_those_that_a_query_sees(masks):
+    """The output is that of a sum with zeros; the logsumexp, which backward reads, has none."""
+    queries, options = MASKS[masks]
+    qkv = drawn(queries)
+    mistake = made(ops.masked_attention, "zeros that fill up to a multiple of 8 counted in the weights", "forward")
+    applies, (values, _) = called(mistake, ops.masked_attention, qkv, options)
+    assert applies
+    assert np.allclose(values[0], kernel(*qkv, options, keys_end=False)[0])
+    assert np.allclose(values[1], kernel(*qkv, options)[1])
+
+
+def by_logsumexp(qkv, o, log_sum, do, options):
+    """Gradients by weights that are made again from a logsumexp, and δ of an output, in plain NumPy."""
+    q, k, v = qkv
+    seen = np.array(
+        [[[[sees(m, n, options, (b, 0)) for n in range(k.shape[-1])] for m in range(q.shape[-1])]] for b in (0, 1)]
+    )
+    z = SCALE * np.einsum("bhcm,bhcn->bhmn", q, k)
+    s = np.where(seen, np.exp(z - log_sum[..., None]), 0)
+    dz = SCALE * s * (np.einsum("bhcm,bhcn->bhmn", do, v) - np.einsum("bhcm,bhcm->bhm", do, o)[..., None])
+    return (
+        np.einsum("bhmn,bhcn->bhcm", dz, k),
+        np.einsum("bhmn,bhcm->bhcn", dz, q),
+        np.einsum("bhmn,bhcm->bhcn", s, do),
+    )
+
+
+@pytest.mark.parametrize(("tile", "words"), [(16, ""), (8, ", tiles of 8"), (4, ", tiles of 4")])
+@pytest.mark.parametrize(
+    ("primitive", "masks"),
+    [(ops.dot_product_attention, "none"), (ops.masked_attention, "none"), (ops.masked_attention, "top-left")],
+    ids=["dot product", "no mask", "top-left"],
+)
+def test_what_is_not_rescaled_is_accumulator_and_sum(primitive, masks, tile, words):
+    queries, options = MASKS[masks]
+    qkv = [a * np.array([1.0, 2.0, 3.0])[:, None] for a in drawn(queries)]
+    name = f"neither accumulator nor sum rescaled{words}"
+    separate = primitive is ops.masked_attention
+    right, back_right = primitive(*qkv, SCALE, **options)
+
+    def formula(*qkv):
+        return kernel(*qkv, options, tile=tile, rescale=())
+
+    o, log_sum = formula(*qkv)
+    do = draw(*o.shape)
+    for way in ("forward", "both", "carried"):
+        applies, (value, backward) = called(made(primitive, name, way), primitive, qkv, options)
+        gradients = backward(do)[:3]
+        assert applies
+        assert np.allclose(value[0] if separate else value, o)
+        assert not np.allclose(value[0] if separate else value, right[0] if separate else right)
+        if separate:
+            assert np.allclose(value[1], log_sum)
+        if way == "carried":
+            assert_is_derivative(gradients, lambda *qkv: formula(*qkv)[:1], qkv, (do,))
+        else:
+            expected = back_right(do)[:3] if way == "forward" else by_logsumexp(qkv, o, log_sum, do, options)
+            assert all(np.allclose(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+@pytest.mark.parametrize(("tile", "words"), [(16, ""), (8, ", tiles of 8"), (4, ", tiles of 4")])
+@pytest.mark.parametrize("left_in", ["dq and dk", "backward"])
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_the_last_tile_of_queries_is_left_out(primitive, left_in, tile, words):
+    """With 29 queries it begins at 16, 24 or 28: dq is 0 there, dk is of the others, and so is dv, or it is right."""
+    options = {"band": (None, 0)} if primitive is ops.masked_attention else {}
+    qkv = drawn(29, 31)
+    start = 28 // tile * tile
+    value, back_right = primitive(*qkv, SCALE, **options)
+    o, log_sum = kernel(*qkv, options)
+    mistake = made(primitive, f"gradient: last tile of queries left out in {left_in}{words}", "backward")
+    applies, (same, backward) = called(mistake, primitive, qkv, options)
+    do = draw(*o.shape)
+    dq, dk, dv = backward(do)[:3]
+    q, k, v = qkv
+    visited = by_logsumexp((q[..., :start], k, v), o[..., :start], log_sum[..., :start], do[..., :start], options)
+    right = back_right(do)
+    assert applies
+    assert np.array_equal(np.concatenate(same, axis=None), np.concatenate(value, axis=None))
+    assert np.allclose(dq[..., :start], visited[0])
+    assert not dq[..., start:].any()
+    assert np.allclose(dk, visited[1])
+    assert np.allclose(dv, visited[2] if left_in == "backward" else right[2])
+    assert not np.allclose(visited[1], right[1])
+    assert not np.allclose(visited[2], right[2])
+
+
+def test_the_last_tile_of_queries_is_left_out_of_the_gradients_of_logsumexp_bias_and_sink():
+    queries, options = MASKS["mask, bias, softcap and sink"]
+    qkv = drawn(queries)
+    value, back_right = ops.masked_attention(*qkv, SCALE, **options)
+    mistake = made(ops.masked_attention, "gradient: last tile of queries left out in backward", "backward")
+    _, (_, backward) = called(mistake, ops.masked_attention, qkv, options)
+    do, dl = draw(*value[0].shape), draw(*value[1].shape)
+    (first, _), back_first = ops.masked_attention(
+        qkv[0][..., :16], *qkv[1:], SCALE, **options | {name: options[name][..., :16, :] for name in ("mask", "bias")}
+    )
+    dq, dk, dv, dbias, dsink = backward(do, dl)
+    expected = back_first(do[..., :16], dl[..., :16])
+    assert first.shape[-1] == 16
+    assert np.allclose(dq[..., :16], expected[0])
+    assert np.allclose(dbias[..., :16, :], expected[3])
+    assert not dq[..., 16:].any()
+    assert not dbias[..., 16:, :].any()
+    assert all(np.allclose(a, b) for a, b in zip((dk, dv, dsink), (*expected[1:3], expected[4]), strict=True))
+    assert not np.allclose(dsink, back_right(do, dl)[4])
+
+
+def test_gradients_of_queries_and_keys_are_exchanged_and_no_others():
+    qkv = drawn(19)
+    options = {"bias": draw(1, 2, 19, 19), "sink": draw(2), "band": (None, 0)}
+    mistake = made(ops.masked_attention, "gradient: dq and dk swapped", "backward")
+    applies, ((o, _), backward) = called(mistake, ops.masked_attention, qkv, options)
+    _, back_right = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    dq, dk, *others = back_right(do)
+    assert applies
+    assert all(np.array_equal(a, b) for a, b in zip(backward(do), (dk, dq, *others), strict=True))
+    assert not called(mistake, ops.masked_attention, drawn(20))[0]
