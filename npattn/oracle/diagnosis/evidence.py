@@ -20,6 +20,8 @@ BLOCK_SIZE = 2**18
 """Elements that are looked at at once."""
 LIVE_SHARE = 0.3
 """Share of the elements that are found right in which a mistake must show."""
+ZERO = 1e-12
+"""Size, in proportion to a result's largest number, up to which another is 0 but for rounding in float64."""
 MIN_BITS = 24.0
 """How many bits a claim must explain: one that holds by chance would need a luck of 2 to minus that."""
 MAX_BITS = 24.0
@@ -139,10 +141,11 @@ class Evidence:
     def would_show(self, mask: np.ndarray) -> bool:
         """Tell whether mistakes would show in elements of a mask, in all slices of it: not if they are nearly 0.
 
-        A slice of exact zeros, such as the gradient of a query that sees one key, is 0 in any kernel: it says nothing
+        A slice of zeros, such as the gradient of a query that sees one key, is 0 in any kernel: it says nothing
         of where others are wrong.
         """
-        zero = ((self.expected == 0) & np.isfinite(self.budget)).reshape(self.shape)
+        nothing = ZERO * np.max(np.abs(self.expected[self.judged]), initial=0)
+        zero = ((np.abs(self.expected) <= nothing) & np.isfinite(self.budget)).reshape(self.shape)
         live = mask & (np.abs(self.expected) > self.limits[0] * self.budget).reshape(self.shape)
         slices = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
         # A slice that the mask holds whole is one of which it is said that it is right.

@@ -124,7 +124,7 @@ def test_slices_that_are_0_are_not_found_right():
 )
 def test_a_block_of_a_masked_gradient_is_told_beside_gradients_that_are_0(name, masked, block, dtype):
     (queries, keys, causal), (where, number, text) = masked, block
-    module = npattn.ScaledDotProductAttention(heads=2, key_heads=1, head_dim=8, causal=causal)
+    module = npattn.ScaledDotProductAttention(heads=4, key_heads=2, head_dim=16, causal=causal)
     case = golden(module, batch=2, height=queries, width=keys, dtype=dtype, certify=False)
     got = filled(case.expected[name], number, ALL, ALL, where)
     found = read_result(case, name, got)
