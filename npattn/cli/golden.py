@@ -60,7 +60,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FIELD=VALUE",
         help="hyperparameters that differ from the small instance's of npattn list",
     )
-    make.add_argument("--batch", type=parse_length, metavar="B", help="images (default: 1)")
+    make.add_argument("--batch", type=parse_batch, metavar="B", help="images (default: 1)")
     make.add_argument("--height", type=parse_length, metavar="H", help="rows of the map (default: 16)")
     make.add_argument("--width", type=parse_length, metavar="W", help="columns of the map (default: 16)")
     make.add_argument(
@@ -95,9 +95,19 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def parse_length(text: str) -> int:
-    """Read a number of images, rows or columns."""
-    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a whole number from 1 to 1024")
+    """Read a number of rows or columns."""
+    return parse_size(text, 1)
+
+
+def parse_batch(text: str) -> int:
+    """Read a number of images, which may be none."""
+    return parse_size(text, 0)
+
+
+def parse_size(text: str, least: int) -> int:
+    """Read a whole number within limits."""
+    if not re.fullmatch(r"\d{1,4}", text) or not least <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a whole number from {least} to 1024")
     return int(text)
 
 
@@ -115,7 +125,10 @@ def run_golden(arguments: argparse.Namespace) -> int:
         return run_suite(arguments)
     require_one_case(arguments)
     dtype, values = arguments.dtype or "float16", arguments.values or "generic"
-    sizes: dict[str, Any] = {size: getattr(arguments, size) or default for size, default in SIZES.items()}
+    sizes: dict[str, Any] = {
+        size: default if getattr(arguments, size) is None else getattr(arguments, size)
+        for size, default in SIZES.items()
+    }
     example = find_system(arguments.key, SYSTEMS).example()
     if arguments.height or arguments.width:
         example = example.for_size(sizes["height"], sizes["width"])

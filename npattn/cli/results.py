@@ -29,7 +29,8 @@ def print_results(case: Case) -> None:
             vanishing |= bool(size < NEGLIGIBLE_SHARE * typical)
             budget = f"{typical / size:.1e}" if size else "inf"
         shape = "x".join(map(str, expected.shape))
-        rows.append((name, shape, budget, "?" if math.isnan(digits) else f"{digits:.1f}", f"{np.mean(judged):.0%}"))
+        share = f"{np.mean(judged):.0%}" if judged.size else "-"
+        rows.append((name, shape, budget, "?" if math.isnan(digits) else f"{digits:.1f}", share))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     width = min(widths[0], MOST_NAME_WIDTH)
     for name, shape, *numbers in rows:

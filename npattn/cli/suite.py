@@ -59,9 +59,16 @@ def parse_jobs(text: str) -> int:
 def run_suite(arguments: argparse.Namespace) -> int:
     """Make the files; print what has become of them."""
     for name in SINGLE_CASE_OPTIONS:
-        if getattr(arguments, name):
-            given = f"{getattr(arguments, name)!r}" if name in ("key", "fields") else f"--{name}"
+        value = getattr(arguments, name)
+        if value or (value == 0 and value is not False):
+            given = f"{value!r}" if name in ("key", "fields") else f"--{name}"
             raise UsageError(f"--suite makes the hard cases of systems as they are: leave {given} out")
+    fields = [word for word in arguments.suite if "=" in word]
+    if fields:
+        raise UsageError(
+            f"--suite makes the hard cases of systems as they are: leave {fields[0]!r} out; npattn golden KEY "
+            f"{fields[0]} makes one case with it, npattn.oracle.suite all of npattn.oracle.cases(KEY, FIELD=VALUE)"
+        )
     if arguments.output is None:
         raise UsageError("--suite needs a folder to write to: -o FOLDER")
     recipes: list[Recipe] = []

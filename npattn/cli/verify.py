@@ -169,7 +169,7 @@ def write_report(report: Comparison | None) -> list[str]:
 
 def write_verdict(verdict: Verdict) -> list[str]:
     """Write the report of one case, and what it looks like."""
-    return [*write_report(verdict.report), *(verdict.diagnosis.lines() if verdict.diagnosis else [])]
+    return [*write_report(verdict.report), *([] if verdict.diagnosis is None else verdict.diagnosis.lines())]
 
 
 def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
@@ -220,6 +220,7 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "nearest": None if near is None else suspect_to_json(near),
         "hints": list(diagnosis.hints),
         "complete": diagnosis.complete,
+        "untried": diagnosis.untried or None,
     }
 
 

@@ -90,7 +90,10 @@ class Case:
         return FORMATS[self.dtype]
 
     def __repr__(self) -> str:
-        shape = "x".join(map(str, next(iter(self.inputs.values())).shape))
+        first = next(iter(self.inputs.values())).shape
+        shape = "x".join(map(str, first))
+        if "key" in self.inputs and self.inputs["key"].shape[-2] != first[-2]:
+            shape += f" with {self.inputs['key'].shape[-2]} keys"
         special = [word for word in (self.values, self.layout) if word not in ("generic", "contiguous")]
         given = [f"given {' and '.join(self.given)}"] if self.given else []
         rounded = [describe_changes(self.rounded)] if self.rounded else []

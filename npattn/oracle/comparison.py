@@ -14,6 +14,7 @@ from npattn.checks import describe_type, did_you_mean, require_choice, require_n
 from npattn.foreign_arrays import to_numpy
 from npattn.oracle.diagnosis import read_order, read_result
 from npattn.oracle.steps import first_wrong, in_order, where_it_begins
+from npattn.oracle.tensors import describe_overflow
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -316,7 +317,8 @@ def why_not_all(case: Case, name: str, judged: np.ndarray) -> str:
             f"of {beyond} because {case.dtype} can't hold what leads to them: try another format or smaller values"
         )
     if unknown:
-        reasons.append(f"of {unknown} because the exact result is NaN")
+        overflow = describe_overflow(case.rounded, case.format)
+        reasons.append(f"of {unknown} because the exact result is NaN{f', as {overflow}' if overflow else ''}")
     if not reasons:
         return ""
     return f"{judged.mean():.2%} of {judged.size} elements can be judged, not {', and not '.join(reasons)}"

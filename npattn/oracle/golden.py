@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.checks import brief, describe_type, require_booleans, require_choice, require_integers
+from npattn.attention import CATALOGUE
+from npattn.checks import brief, describe_type, did_you_mean, require_booleans, require_choice, require_integers
 from npattn.module import Module
 from npattn.ops.primitive import replacing
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
@@ -26,6 +28,8 @@ from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
 from npattn.oracle.special import VALUES
 from npattn.oracle.steps import Recorded, first_steps, measure_steps, reader_of
+from npattn.oracle.systems import SYSTEMS
+from npattn.oracle.tensors import describe_overflow
 from npattn.oracle.threads import pass_threads
 
 __all__ = ["golden"]
@@ -52,6 +56,7 @@ def golden(
     certify: bool | str = True,
     steps: bool = False,
     progress: Callable[[int, int], object] | None = None,
+    **unknown: Any,
 ) -> Case:
     """Make a golden case: inputs in a format, the exact results, and an error budget for each element.
 
@@ -91,6 +96,8 @@ def golden(
     progress : callable, optional
         Called as ``progress(done, expected)`` whenever one of the passes that tell a case's budgets and digits has
         ended. More may be expected as it goes on: where results vanish, or other inputs are drawn.
+    **unknown
+        Refused, with what may be meant: hyperparameters are the module's.
 
     Returns
     -------
@@ -136,12 +143,7 @@ def golden(
     Case(EfficientChannelAttention(channels=8, kernel_size=None, gamma=2, b=1), 1x8x2x4, bfloat16, given inputs,
     inputs/x rounded in 62 of 64 values by at most 0.0019, seed 0)
     """
-    if not isinstance(module, Module):
-        raise TypeError(
-            f"golden: module is the class {module.__name__}; expected an instance, such as {module.__name__}.example()"
-            if isinstance(module, type)
-            else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
-        )
+    require_instance(module, unknown)
     require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
     check_certify(certify)
@@ -174,6 +176,7 @@ def golden(
             anything=last,
             steps=shapes,
             known=chosen.results if draw == 0 and not steps else None,
+            overflow=describe_overflow(own.rounded, format),
         )
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
@@ -205,6 +208,35 @@ def golden(
     if steps:
         case.keep_steps(measure_steps(case, found.steps))
     return case
+
+
+def require_instance(module: Any, unknown: Mapping[str, Any]) -> None:
+    """Refuse what is no system but names one, and what is no option of `golden` but may be one of the system's."""
+    settings = ", ".join(f"{name}={brief(value)}" for name, value in unknown.items())
+    if isinstance(module, str):
+        if module not in SYSTEMS:
+            raise ValueError(
+                f"golden: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.4) or ';'} "
+                "expected an instance, such as CATALOGUE['pam'].example()"
+            )
+        system = SYSTEMS[module]
+        how = (
+            f"npattn.{system.__name__}({settings or '...'})" if module in CATALOGUE else f"cases({module!r})[0].module"
+        )
+        raise TypeError(f"golden: module is the key {module!r}; expected an instance: golden({how})")
+    if not isinstance(module, Module):
+        raise TypeError(
+            f"golden: module is the class {module.__name__}; expected an instance, such as {module.__name__}.example()"
+            if isinstance(module, type)
+            else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
+        )
+    options = list(golden.__kwdefaults__ or {})
+    for name in unknown:
+        if name in {field.name for field in dataclasses.fields(module)}:
+            how = f"golden({type(module).__name__}({settings}))"
+            raise TypeError(f"golden: {name} is a hyperparameter of the module; expected {how}")
+        meant = did_you_mean(name, options)
+        raise TypeError(f"golden: unknown option {name!r}{meant} (expected {', '.join(options)})")
 
 
 class Measured(NamedTuple):
@@ -239,12 +271,14 @@ def measure(
     anything: bool,
     steps: Mapping[str, tuple[int, ...]],
     known: dict[str, np.ndarray] | None,
+    overflow: str,
 ) -> Measured | None:
     """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
     they are not. The certificate is begun as soon as that is known. The `steps`, with their shapes, are measured by the
-    same runs, and have no say in what is drawn. The exact results may be `known`, but for steps.
+    same runs, and have no say in what is drawn. The exact results may be `known`, but for steps. `overflow` says what
+    of the caller's has become infinite.
     """
     system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
@@ -270,7 +304,7 @@ def measure(
     with pass_threads() as threads:
         observed = observe(system, given, format, seed, known)
         expected = results_in(observed.expected)
-        validate_expected(module, expected)
+        validate_expected(module, expected, overflow)
         if anything or not observed.near_ties:
             begin_certificate()
         budgets = measure_budgets(
@@ -314,7 +348,7 @@ def require_constant(layout: str, given: Given) -> None:
         )
 
 
-def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> None:
+def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overflow: str = "") -> None:
     """Validate exact results: less than half of each may be NaN. Warn of those that are so here and there."""
     for name, value in expected.items():
         unknown = np.isnan(value)
@@ -323,8 +357,10 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray]) -> Non
             text = (
                 f"golden: {module}: {name} is NaN in {unknown.sum()} of {value.size} elements, the first at [{first}]"
             )
+            text += f", as {overflow}" if overflow else ""
             if unknown.mean() >= LEAST_JUDGED:
-                raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it")
+                todo = ": give smaller values, or another dtype" if overflow else ""
+                raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it{todo}")
             warnings.warn(f"{text}; there no kernel is judged", stacklevel=4)
 
 

@@ -60,7 +60,20 @@ class Recipe:
 
 @functools.lru_cache(maxsize=64)
 def make(recipe: Recipe, *, steps: bool = False) -> Case:
-    """Make the case of a recipe."""
+    """Make the case of a recipe; an error of a system of someone's own says how sizes are refused."""
+    try:
+        return make_golden(recipe, steps=steps)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        if not is_known(recipe.module) and not str(error).startswith((str(recipe.module), "golden: ")):
+            error.add_note(
+                f"{recipe.id}: raised by {type(recipe.module).__name__} itself. If it takes no such hyperparameters or "
+                "sizes, it is to refuse them by a ValueError, in __post_init__ or check_inputs: then no cases have them"
+            )
+        raise
+
+
+def make_golden(recipe: Recipe, *, steps: bool) -> Case:
+    """Hand a recipe to `golden`."""
     return golden(
         recipe.module,
         batch=recipe.batch,

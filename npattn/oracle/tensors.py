@@ -12,7 +12,15 @@ from npattn.foreign_arrays import to_numpy
 from npattn.module import Module
 from npattn.oracle.formats import Format, representable
 
-__all__ = ["Change", "describe_changes", "read_inputs", "read_params", "read_upstream", "round_arrays"]
+__all__ = [
+    "Change",
+    "describe_changes",
+    "describe_overflow",
+    "read_inputs",
+    "read_params",
+    "read_upstream",
+    "round_arrays",
+]
 
 Arrays = dict[str, np.ndarray]
 MAX_DESCRIBED = 3
@@ -61,6 +69,22 @@ def describe_changes(changes: Mapping[str, Change]) -> str:
         return ", ".join(f"{name} rounded in {change}" for name, change in changes.items())
     changed, size, largest, beyond = zip(*changes.values(), strict=True)
     return f"{', '.join(changes)} rounded in {Change(sum(changed), sum(size), max(largest), sum(beyond))}"
+
+
+def describe_overflow(changes: Mapping[str, Change], format: Format) -> str:
+    """Say what has become infinite by being rounded to a format; nothing if nothing has.
+
+    Examples
+    --------
+    >>> from npattn.oracle.formats import FORMATS
+    >>> describe_overflow({"inputs/x": Change(3, 20, 0.00012, 1)}, FORMATS["float16"])
+    'inputs/x became infinite in 1 of 20 values when rounded to float16, whose largest number is 65504'
+    """
+    told = {name: one for name, one in changes.items() if one.beyond}
+    beyond = [f"{name} became infinite in {one.beyond} of {one.size} values" for name, one in told.items()]
+    if not beyond or format.saturates:
+        return ""
+    return f"{', '.join(beyond)} when rounded to {format.name}, whose largest number is {format.largest:.6g}"
 
 
 def read_inputs(module: Module, given: Any) -> Arrays:

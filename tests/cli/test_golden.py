@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import sys
 
 import numpy as np
@@ -92,6 +93,16 @@ def test_golden_refuses_in_one_line_and_writes_nothing(command, folder, argument
 def test_golden_reads_hyperparameters_in_any_order(command, folder, fields, module):
     assert command("golden", *fields, *SMALL, "-o", "case.npz")[0] == 0
     assert npattn.oracle.load("case.npz").module == module
+
+
+def test_golden_makes_a_case_without_images_that_verify_judges(command, folder):
+    status, out, err = command("golden", "eca", "channels=3", "--batch=0", *SMALL)
+    assert (status, err) == (0, "")
+    assert re.search(r"^output +0x3x2x3 +- +[\d.?]+ +-$", out, re.MULTILINE), out
+    case = npattn.oracle.load("eca-float16.npz")
+    assert case.inputs["x"].shape == (0, 3, 2, 3)
+    np.savez("results.npz", **case.expected)
+    assert command("verify", "eca-float16.npz", "results.npz", "--all")[0] == 0
 
 
 def test_golden_leaves_an_existing_file_untouched_and_computes_nothing(command, folder, monkeypatch):

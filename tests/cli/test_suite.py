@@ -93,6 +93,11 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
         (["--suite", "eca"], ["--suite needs a folder to write to: -o FOLDER"]),
         (["se", "--suite", "eca", "-o", "cases"], ["leave 'se' out"]),
         (["--suite", "eca", "-o", "cases", "--height", "3"], ["leave --height out"]),
+        (["--suite", "eca", "-o", "cases", "--batch", "0"], ["leave --batch out"]),
+        (
+            ["--suite", "sdpa", "causal=top-left", "-o", "cases"],
+            ["leave 'causal=top-left' out; npattn golden KEY causal=top-left makes one case", "oracle.cases(KEY, "],
+        ),
         (["--suite", "eca", "-o", "cases", "--certify", "none"], ["leave --certify out"]),
         (["--suite", "eca", "-o", "cases", "--jobs", "0"], ["--jobs", "'0' is no number from 1 to"]),
         (["--suite", "eca", "-o", "cases", "--kinds", "size"], ["invalid choice: 'size'"]),

@@ -5,6 +5,8 @@ import pytest
 
 from npattn import oracle
 from tests.cli.running import assert_one_complaint, run_for_no_reader
+from tests.oracle.made_up import made_up
+from tests.own_systems import RMSNorm
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,30 @@ def test_verify_says_by_results_alone_which_steps_are_suspected(command, small):
     assert found["first_wrong"] is None
     assert found["begins"].startswith("begins in one of (4), the writing of output: upstream of all that is wrong")
     assert {one["name"]: one["reading"] for one in found["judgements"]}["output"].startswith("2 times expected")
+
+
+def test_verify_says_that_no_known_mistake_gives_wrong_results(command, small):
+    case, _ = small
+    np.savez("wrong.npz", output=case.expected["output"] ** 2)
+    status, out, _ = command("verify", "eca-float16.npz", "wrong.npz", "--explain")
+    assert (status, "\nno known mistake gives these results\n" in out) == (1, True)
+
+
+def test_verify_judges_a_system_whose_code_it_lacks_and_says_that_no_mistakes_are_tried(command, folder):
+    case = made_up(RMSNorm(3))
+    case.save("own.npz")
+    np.savez("wrong.npz", **{name: 2 * y + 1 for name, y in case.expected.items()})
+    status, out, err = command("verify", "own.npz", "wrong.npz")
+    assert (status, err) == (1, "")
+    explained = command("verify", "own.npz", "wrong.npz", "--explain")
+    assert (explained[0], explained[2]) == (1, "")
+    assert explained[1].startswith(f"{out}the file holds no code of RMSNorm, so no mistakes are tried\n")
+    status, out, err = command("verify", "own.npz", "wrong.npz", "--explain", "--json")
+    (found,) = json.loads(out)["cases"]
+    assert (status, err, found["suspects"]) == (1, "", [])
+    assert found["untried"] == "the file holds no code of RMSNorm, so no mistakes are tried"
+    np.savez("right.npz", **case.expected)
+    assert command("verify", "own.npz", "right.npz", "--explain")[0] == 0
 
 
 def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(command, small):

@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -297,6 +298,54 @@ def test_an_exact_result_that_is_nan_here_and_there_is_warned_of_and_not_judged(
     assert np.isinf(case.budget["output"][:, 0]).all()
     assert np.isfinite(case.budget["output"][:, 1:]).all()
     assert "not of 16 because the exact result is NaN" in " ".join(str(case.compare(case.expected)).split())
+
+
+def test_inputs_that_become_infinite_in_the_format_are_named_where_results_are_nan():
+    x = np.random.RandomState(0).standard_normal((2, 8, 3, 4))
+    x[0, 0, 0, :2] = 1e6, -1e6
+    overflow = r"inputs/x became infinite in 2 of 192 values when rounded to float16, whose largest number is 65504"
+    module = npattn.SimAM(channels=8)
+    with pytest.warns(UserWarning, match=rf"is NaN in .*, as {overflow}; there no kernel is judged"):
+        case = golden(module, inputs=x, dtype="float16", certify=False)
+    assert re.search(rf"the exact result is NaN, as {overflow}", " ".join(str(case.compare(case.expected)).split()))
+    x[:, :, 0, :2] = 1e6
+    with pytest.raises(
+        ValueError, match=r"infinite in 32 of 192 .*; expected numbers.*: give smaller values, or another"
+    ):
+        golden(module, inputs=x, dtype="float16", certify=False)
+    golden(module, inputs=x, dtype="bfloat16", certify=False)
+
+
+def test_a_case_with_fewer_or_more_keys_than_queries_tells_both():
+    module = npattn.ScaledDotProductAttention(heads=4, key_heads=2, head_dim=8)
+    for width, shape in ((7, "2x4x5x8 with 7 keys"), (5, "2x4x5x8")):
+        case = golden(module, batch=2, height=5, width=width, certify=False)
+        assert f"), {shape}, float16" in repr(case)
+        assert f"{shape}, float16" in " ".join(str(case.compare(case.expected)).split())
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "error", "words"),
+    [
+        ("sdpa", {"heads": 4}, TypeError, "is the key 'sdpa'; expected an instance: golden(npattn.ScaledDotProduct"),
+        ("sdpa", {"heads": 4}, TypeError, "Attention(heads=4))"),
+        ("eca", {}, TypeError, "golden(npattn.EfficientChannelAttention(...))"),
+        ("ops.softmax", {}, TypeError, "golden(cases('ops.softmax')[0].module)"),
+        ("sdpaa", {"heads": 4}, ValueError, "module='sdpaa' is no key of a system; did you mean 'sdpa'? expected an"),
+        ("zzzzz", {}, ValueError, "module='zzzzz' is no key of a system; expected an instance"),
+        (
+            npattn.SimAM(4),
+            {"channels": 8},
+            TypeError,
+            "channels is a hyperparameter of the module; expected golden(SimAM(",
+        ),
+        (npattn.SimAM(4), {"hight": 8}, TypeError, "unknown option 'hight'; did you mean 'height'? (expected batch, "),
+        (npattn.SimAM(4), {"key": 8}, TypeError, "unknown option 'key'"),
+    ],
+)
+def test_what_is_no_system_or_no_option_is_told_what_to_write(system, options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        golden(system, **options)
 
 
 def test_an_exact_result_that_is_mostly_nan_is_refused():

@@ -340,6 +340,49 @@ def collected_ids(result):
     return re.findall(r"\[([\w.-]+)\]", result.stdout.str())
 
 
+GROUPED = """
+import pytest
+from dataclasses import dataclass
+from npattn import Module, Pass
+
+@dataclass(frozen=True)
+class Grouped(Module):
+    channels: int = 4
+
+    {refusal}
+
+    def input_shapes(self, batch, height, width):
+        return {{"x": (batch, height * width, self.channels)}}
+
+    def forward(self, params, x):
+        parts = x.reshape(len(x), -1, 2, x.shape[2]{by}) if x.size else x
+        return Pass(2 * parts.reshape(x.shape), lambda dy: (2 * dy, {{}}))
+
+@pytest.mark.golden(Grouped, formats=["float32"], kinds=["sizes"])
+def test_kernel(case):
+    case.assert_matches({{"output": case.expected["output"]}})
+"""
+CHANNELS = """def __post_init__(self):
+        super().__post_init__()
+        if self.channels % 2:
+            raise ValueError("odd")"""
+TOKENS = """def check_inputs(self, inputs):
+        super().check_inputs(inputs)
+        if inputs[0].shape[1] % 2:
+            raise ValueError("odd")"""
+
+
+@pytest.mark.parametrize(("refusal", "by"), [(CHANNELS, " // 2"), (TOKENS, "")], ids=["channels", "tokens"])
+def test_an_own_systems_error_says_how_sizes_are_refused_and_such_cases_are_then_left_out(run, refusal, by):
+    result = run(GROUPED.format(refusal="", by=by))
+    assert result.parseoutcomes()["errors"] > 3
+    told = " ".join(result.stdout.str().split())
+    assert "cannot reshape array" in told
+    assert "raised by Grouped itself. If it takes no such hyperparameters or sizes" in told
+    outcomes = run(GROUPED.format(refusal=refusal, by=by)).parseoutcomes()
+    assert outcomes.keys() == {"passed"}
+
+
 def test_a_system_of_ones_own_is_one_too(run):
     pytest.importorskip("torch")
     page = (ROOT / "derivations/your_own_system.md").read_text(encoding="utf-8")

@@ -5,6 +5,6 @@ them that chance does not explain it. Where no claim holds, nothing is said.
 """
 
 from npattn.oracle.diagnosis.order import read_order
-from npattn.oracle.diagnosis.reading import read_result
+from npattn.oracle.diagnosis.reading import read_result, reads_exactly
 
-__all__ = ["read_order", "read_result"]
+__all__ = ["read_order", "read_result", "reads_exactly"]

@@ -20,6 +20,8 @@ BLOCK_SIZE = 2**18
 """Elements that are looked at at once."""
 LIVE_SHARE = 0.3
 """Share of the elements that are found right in which a mistake must show."""
+ZERO = 1e-12
+"""Size, in proportion to a result's largest number, up to which another is 0 but for rounding in float64."""
 MIN_BITS = 24.0
 """How many bits a claim must explain: one that holds by chance would need a luck of 2 to minus that."""
 MAX_BITS = 24.0
@@ -137,9 +139,20 @@ class Evidence:
         return bool(errors.max(initial=0) <= self.limits[0] and np.mean(np.square(errors)) <= self.limits[1] ** 2)
 
     def would_show(self, mask: np.ndarray) -> bool:
-        """Tell whether mistakes would show in elements of a mask, in all slices of it: not if they are 0, or nearly."""
+        """Tell whether mistakes would show in elements of a mask, in all slices of it: not if they are nearly 0.
+
+        A slice of zeros, such as the gradient of a query that sees one key, is 0 in any kernel: it says nothing
+        of where others are wrong.
+        """
+        nothing = ZERO * np.max(np.abs(self.expected[self.judged]), initial=0)
+        zero = ((np.abs(self.expected) <= nothing) & np.isfinite(self.budget)).reshape(self.shape)
         live = mask & (np.abs(self.expected) > self.limits[0] * self.budget).reshape(self.shape)
         slices = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
         # A slice that the mask holds whole is one of which it is said that it is right.
-        whole = all((live.any(axis=others) | ~mask.all(axis=others)).all() for others in slices)
-        return bool(whole and live.sum() >= LIVE_SHARE * mask.sum())
+        vain = [zero.all(axis=others, keepdims=True) for others in slices]
+        whole = all(
+            (live.any(axis=others, keepdims=True) | ~mask.all(axis=others, keepdims=True) | one).all()
+            for others, one in zip(slices, vain, strict=True)
+        )
+        telling = mask & ~functools.reduce(np.logical_or, vain)
+        return bool(whole and live.any() and live.sum() >= LIVE_SHARE * telling.sum())

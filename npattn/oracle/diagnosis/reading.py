@@ -21,7 +21,7 @@ from npattn.oracle.diagnosis.tensors import read_tensor
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["read_result"]
+__all__ = ["read_result", "reads_exactly"]
 
 MAX_READINGS = 2
 """Ways to read a result that are told, where several hold."""
@@ -54,14 +54,14 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
     >>> read_result(case, "output", y)
     'wrong in channel 5 alone, which is 0; all else is right'
     """
-    expected, budget, limits = case.expected[name], case.budget[name], case.limits[name]
+    expected = case.expected[name]
     got = np.asarray(got).astype(np.float64)
     if not got.size or not expected.size:
         return ""
     with np.errstate(all="ignore"):
         if got.shape != expected.shape:
-            return read_shape(got, expected, budget, limits, case.format)
-        evidence = Evidence(got, expected, budget, limits, case.format)
+            return read_shape(got, expected, case.budget[name], case.limits[name], case.format)
+        evidence = evidence_of(case, name, got)
         if not evidence.judged.size:
             return ""
         names = name_axes(case, name, got.shape)
@@ -70,6 +70,28 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
             or read_place(evidence, names)
             or alternatives(read_slices(evidence, names))
         )
+
+
+def reads_exactly(case: Case, name: str, got: np.ndarray) -> bool:
+    """Tell whether a wrong result, of the shape expected, reads as a whole: what every element is can be said.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=8), height=6, width=6)
+    >>> y = case.expected["output"]
+    >>> reads_exactly(case, "output", y[:, ::-1]), reads_exactly(case, "output", y**2)
+    (True, False)
+    """
+    with np.errstate(all="ignore"):
+        evidence = evidence_of(case, name, got)
+        readings = read_whole(evidence, case, name, name_axes(case, name, got.shape))
+        return bool(evidence.judged.size) and any(readings)
+
+
+def evidence_of(case: Case, name: str, got: np.ndarray) -> Evidence:
+    """Lay a wrong result beside the exact one."""
+    return Evidence(got, case.expected[name], case.budget[name], case.limits[name], case.format)
 
 
 def alternatives(readings: Iterator[str]) -> str:

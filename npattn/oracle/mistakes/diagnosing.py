@@ -11,6 +11,8 @@ import numpy as np
 from npattn.foreign_arrays import to_numpy
 from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.diagnosis import reads_exactly
+from npattn.oracle.golden_files.described import Described
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
@@ -43,6 +45,8 @@ MOST_COMPARED = 4
 """Mistakes whose steps are compared."""
 UNLIKE = 0.05
 """Difference of a step's values, in proportion to them, that every format shows."""
+UNREAD = "no mistake was tried: what is wrong has no numbers that can be laid beside the expected ones"
+"""What is said where all that is wrong is of another shape, or of another kind of numbers."""
 NEARER = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 
@@ -66,14 +70,28 @@ def diagnose(
     -------
     Diagnosis
     """
-    judged_by = case.with_steps(results)
-    search = Search(judged_by, readable(judged_by, results), seconds, passes)
-    if not search.wrong:
-        return Diagnosis(right=True)
+    with np.errstate(all="ignore"):  # results may be NaN, infinite or beyond what float64 squares
+        judged_by = case.with_steps(results)
+        read = readable(judged_by, results)
+        search = Search(judged_by, read, seconds, passes)
+        if not search.wrong:
+            unread = [name for name, value in results.items() if value is not None and name not in read]
+            return Diagnosis(right=not unread, untried=UNREAD if unread else "")
+        if isinstance(case.module, Described):
+            name = case.module.name
+            return Diagnosis(
+                untried=f"the file holds no code of {name}, so no mistakes are tried",
+                hints=(f"npattn.oracle.load with systems=[{name}], the class, has them tried",),
+            )
+        return diagnose_wrong(search, passes)
+
+
+def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
+    """Look for the mistakes whose results a search has."""
     search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
     fitting = search.singles()
     arithmetic = [] if fitting else roundings(search)
-    several_images = len(next(iter(case.inputs.values()))) > 1
+    several_images = len(next(iter(search.case.inputs.values()))) > 1
     if arithmetic:
         if arithmetic[0].results:
             arithmetic = unlike(arithmetic, several_images=several_images)
@@ -87,7 +105,8 @@ def diagnose(
     if not fitting:
         nearest = min((one for one in search.tried if one.whole), key=lambda one: one.misfit.worst, default=None)
         far = nearest is None or nearest.misfit.worst > NEARER * search.right.worst
-        found = None if nearest is None or far else suspects_of(search, [nearest])[0]
+        read = (reads_exactly(search.case, name, search.ruler.results[name]) for name in search.wrong)
+        found = None if nearest is None or far or any(read) else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting), several_images=several_images)
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]

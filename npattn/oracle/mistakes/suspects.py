@@ -76,13 +76,15 @@ class Diagnosis(Sequence[Suspect]):
     sure : bool
         Whether the results say enough to name the first, or the first that are alike.
     nearest : Suspect, optional
-        Where none fits: the one that comes nearest.
+        Where none fits, and no wrong result reads exactly as another: the one that comes nearest.
     hints : tuple of str
         What would tell those apart that are alike.
     right : bool
         Whether nothing is wrong.
     complete : bool
         Whether there was time to try all.
+    untried : str
+        Why no mistake was tried; else empty.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -92,6 +94,7 @@ class Diagnosis(Sequence[Suspect]):
     hints: tuple[str, ...] = ()
     right: bool = False
     complete: bool = True
+    untried: str = ""
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -109,6 +112,8 @@ class Diagnosis(Sequence[Suspect]):
         """Write one suspect a line."""
         if self.right:
             return ["nothing is wrong with these results"]
+        if self.untried:
+            return [*fold(self.untried), *(folded for hint in self.hints for folded in fold(hint, "  "))]
         unfinished = [] if self.complete else ["there was no time to try all mistakes"]
         if not self.suspects:
             near = self.nearest

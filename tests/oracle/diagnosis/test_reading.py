@@ -3,8 +3,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npattn
+from npattn.oracle import golden
 from npattn.oracle.diagnosis import read_result
-from tests.oracle.diagnosis.distorting import COARSE, DISTORTIONS, PRECISE, made_up, make_case, rounded
+from tests.oracle.diagnosis.distorting import (
+    ALL,
+    COARSE,
+    DISTORTIONS,
+    PRECISE,
+    filled,
+    made_up,
+    make_case,
+    rounded,
+)
 
 seeds = st.integers(0, 2**32 - 2)
 
@@ -96,6 +107,29 @@ def test_slices_that_are_0_are_not_found_right():
     assert not read_result(case, "output", y * error)
     y[:, 2] = 1
     assert "channel" in read_result(case, "output", np.where(y == 1, y, y * error))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "masked", "block"),
+    [
+        ("query.grad", (48, 41, "top-left"), (slice(-16, None), 0, "the last 16 queries")),
+        ("query.grad", (48, 41, "top-left"), (slice(8, 16), 3.3, "queries 8 to 15")),
+        ("query.grad", (48, 41, "bottom-right"), (slice(-16, None), 0, "the last 16 queries")),
+        ("query.grad", (24, 41, "top-left"), (slice(8, 16), 0, "queries 8 to 15")),
+        ("key.grad", (48, 41, "top-left"), (slice(16), 0, "the first 16 keys")),
+        ("key.grad", (24, 81, "top-left"), (slice(16), 0, "the first 16 keys")),
+        ("key.grad", (24, 41, "bottom-right"), (slice(16), 0, "the first 16 keys")),
+    ],
+)
+def test_a_block_of_a_masked_gradient_is_told_beside_gradients_that_are_0(name, masked, block, dtype):
+    (queries, keys, causal), (where, number, text) = masked, block
+    module = npattn.ScaledDotProductAttention(heads=4, key_heads=2, head_dim=16, causal=causal)
+    case = golden(module, batch=2, height=queries, width=keys, dtype=dtype, certify=False)
+    got = filled(case.expected[name], number, ALL, ALL, where)
+    found = read_result(case, name, got)
+    assert found.startswith(f"wrong in {text}"), found
+    assert found.endswith(f" alone, which is {number}; all else is right")
 
 
 def test_what_several_readings_say_alike_is_said_once():

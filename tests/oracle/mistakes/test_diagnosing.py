@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import time
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,6 +72,56 @@ def test_a_kernel_without_a_mistake_has_no_suspects():
     found = diagnosed(case, case.expected)
     assert found.right
     assert list(found) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y[..., :1], lambda y: y.astype(int), lambda y: y.tolist(), lambda y: y * 1j],
+    ids=["shape", "int", "list", "complex"],
+)
+def test_what_has_no_numbers_to_try_mistakes_on_is_not_called_right(change):
+    case = case_of("eca")
+    results = case.expected | {"output": change(case.expected["output"])}
+    assert not case.compare(results).passed
+    found = diagnosed(case, results)
+    assert not found.right
+    assert str(found).startswith("no mistake was tried: ")
+    assert all("nothing is wrong" not in line for line in case.explain(results))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 1e300], ids=str)
+@pytest.mark.parametrize("share", [1, 0.1])
+def test_results_that_are_not_finite_are_diagnosed_without_a_warning(number, share):
+    case = case_of("eca", "bfloat16")
+    random = np.random.RandomState(0)
+    results = {name: np.where(random.random_sample(y.shape) < share, number, y) for name, y in case.expected.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = case.explain(results)
+    assert not any("could be tried" in line for line in found)
+
+
+REARRANGED = {
+    "channels permuted": lambda y: y[:, np.random.RandomState(0).permutation(y.shape[1])],
+    "rows and columns exchanged": lambda y: y.swapaxes(2, 3),
+    "shifted by 1 along its columns": lambda y: np.roll(y, 1, 3),
+    "1.5 times expected": lambda y: 1.5 * y,
+}
+
+
+@pytest.mark.parametrize("reading", REARRANGED)
+def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monkeypatch):
+    case = golden(npattn.EfficientChannelAttention(channels=8), height=6, width=6, certify=False)
+    results = {"output": REARRANGED[reading](case.expected["output"])}
+    assert reading in case.compare(results).readings["output"]
+    monkeypatch.setattr(diagnosing, "NEARER", np.inf)  # however far off, there is a nearest
+    monkeypatch.setattr(Search, "singles", lambda self: [])
+    monkeypatch.setattr(Search, "pairs", lambda self: [])
+    monkeypatch.setattr(diagnosing, "roundings", lambda search: [])
+    nearest = Candidate(((find("conv1d: flipped kernel", "carried"), 0),), Misfit({"output": 2.0}, {"output": 4.0}))
+    monkeypatch.setattr(Search, "find_places", lambda self, _: self.tried.append(nearest))
+    assert diagnosed(case, results).nearest is None
+    assert diagnosed(case, {"output": case.expected["output"] ** 2}).nearest is not None
 
 
 def test_a_gradient_that_never_came_is_one_of_zeros():
