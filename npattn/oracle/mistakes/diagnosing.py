@@ -122,12 +122,13 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
 def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Candidate]:
     """Join what stands in one place and has the same results: the name that stands first, and its twins.
 
-    Where there is but one image, what concerns images comes behind others.
+    Where there is but one image, what concerns images comes behind others; what is wrong in the output alone behind
+    what is in forward alone, which is the same where nothing reads the step.
     """
 
-    def place(one: Candidate) -> tuple[bool, int]:
-        name = one.mistakes[0][0].name
-        return "image" in name and not several_images, rank_in_catalogue(one)
+    def place(one: Candidate) -> tuple[bool, bool, int]:
+        first = one.mistakes[0][0]
+        return "image" in first.name and not several_images, first.way == "output", rank_in_catalogue(one)
 
     found: list[Candidate] = []
     for one in candidates:

@@ -206,6 +206,14 @@ def test_what_concerns_images_comes_behind_its_twin_where_there_is_but_one(sever
     assert kept.mistakes[0][0] is (of_images if several_images else other)
 
 
+def test_a_mistake_in_the_last_step_is_one_of_forward_alone():
+    case = case_of("pam")
+    wrong = find("gate: left out", "forward")
+    last = max(mistakes.sites(run, [wrong], case.module, *kernels.given(case, np.float64))[wrong])
+    found = diagnosed(case, results_with(case, (wrong, last)))
+    assert found[0].mistakes == (wrong,)
+
+
 def test_mistakes_that_are_the_same_by_these_hyperparameters_are_told_with_each_other():
     """16 channels of two heads: 8 padded to a tile are as many as those of all heads."""
     case = golden(npattn.MultiHeadSelfAttention(channels=16, heads=2), batch=1, height=4, width=5, dtype="float32")
