@@ -28,7 +28,7 @@ def draw_planes(figure: SubFigure, scene: Scene) -> None:
         show(axis, gate, title, ticks=True, **options)
         axis.set(xlabel=across, ylabel=down)
         for ticks in (axis.xaxis, axis.yaxis):
-            ticks.set_major_locator(MaxNLocator(integer=True))
+            ticks.set_major_locator(MaxNLocator(5, integer=True))
     show(axes[2], attention["hw"][0], "gate of position", bar="", cmap="viridis")
     light = enlarge(attention["hw"][0])
     light = (light - light.min()) / max(np.ptp(light), 1e-9)

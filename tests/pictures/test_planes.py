@@ -18,3 +18,13 @@ def test_every_plane_is_drawn_with_its_axes_named():
         assert (axes.get_ylabel(), axes.get_xlabel()) == (down, across)
     [axes] = [axes for axes in figure.axes if axes.get_title() == "gate of position"]
     np.testing.assert_allclose(axes.images[0].get_array(), gates["hw"][0])
+
+
+def test_planes_are_marked_by_whole_numbers_that_have_room_beside_each_other():
+    pytest.importorskip("npattn.pictures.planes")
+    for title in ("gate of channel, column", "gate of row, channel"):
+        [axes] = [axes for axes in shown("triplet")[0].axes if axes.get_title() == title]
+        for axis in (axes.xaxis, axes.yaxis):
+            places = axis.get_majorticklocs()
+            assert len(places) <= 7
+            np.testing.assert_array_equal(places, np.round(places))
