@@ -13,12 +13,15 @@ from npattn.checks import check_variance
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters
+from npattn.synonyms import Naming
 from npattn.typing import Array, Backward, Params
 
 AXES = {"cw": 2, "hc": 3, "hw": 1}
 """The axis that each gate pools over, by the two that it keeps: of height, width and channels."""
 MOMENTUM = 0.01
 """Weight of a batch in the running statistics, as the authors' code has it."""
+OLDER = {"ChannelGateH": "cw", "ChannelGateW": "hc", "SpatialGate": "hw"}
+"""The gates' names in the networks that the authors trained."""
 
 
 def gate_along(x: Array, params: Params, name: str, *, training: bool) -> tuple[tuple[Array, ...], Backward]:
@@ -78,8 +81,9 @@ class TripletAttention(Module):
     (B, C, H, 1), ``attention["hw"]``: (B, 1, H, W). Parameters, named as in the authors' code: ``cw.conv.conv.weight``
     (1, 2, k, k), without bias, ``cw.conv.bn.weight`` and ``cw.conv.bn.bias`` (1,), and the running statistics
     ``cw.conv.bn.running_mean`` and ``cw.conv.bn.running_var``; ``hc.conv.conv.weight``, ``hc.conv.bn.weight``,
-    ``hc.conv.bn.bias`` and ``hw.conv.conv.weight``, ``hw.conv.bn.weight``, ``hw.conv.bn.bias`` likewise. Kernels start
-    as that code's `Conv2d` do, uniform in ±1/√(2k²). In the running statistics a batch has weight 0.01.
+    ``hc.conv.bn.bias`` and ``hw.conv.conv.weight``, ``hw.conv.bn.weight``, ``hw.conv.bn.bias`` likewise; their names in
+    the networks that the authors trained, as ``ChannelGateH.spatial.conv.weight``, are read too. Kernels start as that
+    code's `Conv2d` do, uniform in ±1/√(2k²). In the running statistics a batch has weight 0.01.
 
     References
     ----------
@@ -105,6 +109,15 @@ class TripletAttention(Module):
         venue="WACV",
         year=2021,
         url="https://arxiv.org/abs/2010.03045",
+    )
+    published: ClassVar = (
+        Naming(
+            {
+                f"{older}.spatial.{part}": f"{name}.conv.{part}"
+                for older, name in OLDER.items()
+                for part in ("conv", "bn")
+            }
+        ),
     )
 
     channels: int = integer(least=1)

@@ -66,6 +66,15 @@ def test_a_published_state_dict_loads_unchanged():
     assert all(value.dtype == np.float32 for value in params.values())
 
 
+@pytest.mark.parametrize("spatial", [True, False])
+def test_the_gates_names_in_the_networks_that_the_authors_trained_are_read(spatial):
+    module = TripletAttention(channels=4, spatial=spatial)
+    params, _ = generic_values(module, seed=0)
+    older = {"cw": "ChannelGateH.spatial", "hc": "ChannelGateW.spatial", "hw": "SpatialGate.spatial"}
+    given = {f"layer1.0.{older[name[:2]]}{name[len('cw.conv') :]}": value for name, value in params.items()}
+    np.testing.assert_equal(module.from_state_dict(given, "layer1.0."), params)
+
+
 def test_training_starts_where_pytorch_starts():
     assert_starts_as(TripletAttention(channels=8), published)
 
