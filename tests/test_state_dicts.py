@@ -460,11 +460,11 @@ def test_a_layout_is_told_before_hyperparameters():
     transposed = {"classifier.weight": np.ones((32, 3)), "classifier.bias": np.ones(3)}
     assert complaint(windows, transposed).endswith("; classifier.weight.T makes it fit")
     assert "; classes=32, channels=3 would fit" in complaint(windows, transposed | {"classifier.bias": np.ones(32)})
-    likeness = PixelCorrelation(16, 8)
-    assert complaint(likeness, {"f9.weight": np.ones((8, 16))}).endswith(
+    similarity = PixelCorrelation(16, 8)
+    assert complaint(similarity, {"f9.weight": np.ones((8, 16))}).endswith(
         "; f9.weight.reshape(8, 16, 1, 1) makes it fit"
     )
-    assert complaint(likeness, {"f9.weight": np.ones((16, 8))}).endswith(
+    assert complaint(similarity, {"f9.weight": np.ones((16, 8))}).endswith(
         "f9.weight.T.reshape(8, 16, 1, 1) makes it fit"
     )
 

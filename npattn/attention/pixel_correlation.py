@@ -17,7 +17,7 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class PixelCorrelation(Module):
-    """Give every position of a class map the mean of the map over all positions, weighted by likeness of features.
+    """Give every position of a class map the mean of the map over all positions, weighted by similarity of features.
 
     A 1×1 convolution embeds the features; the affinity of two positions is the cosine of theirs, or 0 where it is
     negative: a_ij = max(u_i · u_j, 0) with u = f / (‖f‖ + ε). Then y_kj = Σ_i m_ki a_ij / (Σ_i a_ij + ε). The N × N

@@ -17,7 +17,7 @@ from npattn.typing import Array, Params
 class SpatialGroupEnhance(Module):
     """Gate the positions of every group of channels by how like the group's average they are.
 
-    The channels are cut into groups that follow each other, and each group is a map of its own. A position's likeness
+    The channels are cut into groups that follow each other, and each group is a map of its own. A position's similarity
     is the scalar product of its channels with their average over all positions; over the positions of an image it is
     brought to mean 0 and standard deviation 1, and scaled and shifted by two numbers that each group learns:
     y = x ⊙ σ(w t + b).

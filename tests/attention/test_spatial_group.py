@@ -20,11 +20,11 @@ def published(module):
 
         def forward(self, x):
             groups = x.unflatten(1, (module.groups, -1))
-            likeness = (groups * groups.mean((3, 4), keepdim=True)).sum(2)
-            centred = likeness - likeness.mean((2, 3), keepdim=True)
+            similarity = (groups * groups.mean((3, 4), keepdim=True)).sum(2)
+            centred = similarity - similarity.mean((2, 3), keepdim=True)
             if x[0, 0].numel() > 1:
                 correction = 1 if module.variant == "code" else 0
-                centred = centred / (likeness.std((2, 3), correction=correction, keepdim=True) + 1e-5)
+                centred = centred / (similarity.std((2, 3), correction=correction, keepdim=True) + 1e-5)
             gates = torch.sigmoid(centred * self.weight + self.bias)
             return (groups * gates[:, :, None]).flatten(1, 2)
 
@@ -79,10 +79,10 @@ def test_a_position_that_is_like_the_average_passes_more_where_the_scale_is_posi
     module = SpatialGroupEnhance(channels=3, groups=1)
     params = {"weight": np.ones((1, 1, 1, 1)), "bias": np.zeros((1, 1, 1, 1))}
     x = generic_values(module, height=4, width=5)[1]["x"][:1]
-    likeness = np.einsum("bchw,bc->bhw", x, x.mean(axis=(2, 3)))
+    similarity = np.einsum("bchw,bc->bhw", x, x.mean(axis=(2, 3)))
     gates = module(params, x).attention["group"][:, 0]
-    np.testing.assert_array_equal(gates.ravel().argsort(), likeness.ravel().argsort())
-    assert ((gates > 0.5) == (likeness > likeness.mean())).all()
+    np.testing.assert_array_equal(gates.ravel().argsort(), similarity.ravel().argsort())
+    assert ((gates > 0.5) == (similarity > similarity.mean())).all()
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])

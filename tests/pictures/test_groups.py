@@ -7,12 +7,12 @@ def images(figure, word):
     return [axes for axes in figure.axes if axes.images and word in axes.get_title()]
 
 
-def test_each_gate_stands_below_its_groups_likeness_with_the_groups_average():
+def test_each_gate_stands_below_its_groups_similarity_with_the_groups_average():
     figure = shown("sge")[0]
     x, run = results("sge", *size_of("sge"))
-    gates, likenesses = images(figure, "times"), images(figure, "likeness")
-    assert len(gates) == len(likenesses) == 3
-    for below, above in zip(gates, likenesses, strict=True):
+    gates, similarities = images(figure, "times"), images(figure, "similarity")
+    assert len(gates) == len(similarities) == 3
+    for below, above in zip(gates, similarities, strict=True):
         group = int(below.get_title().split()[1].rstrip(":"))
         assert above.get_title().startswith(f"group {group}:")
         np.testing.assert_allclose(below.images[0].get_array(), run.attention["group"][0, group])
@@ -28,7 +28,7 @@ def test_groups_are_those_whose_gates_vary_most():
     assert groups == list(np.argsort(-spread)[:3])
 
 
-def test_every_groups_gates_rise_or_fall_with_the_likeness_as_its_scale_says():
+def test_every_groups_gates_rise_or_fall_with_the_similarity_as_its_scale_says():
     (law,) = (axes for axes in shown("sge")[0].axes if axes.get_title().startswith("gates a of every group"))
     assert len(law.lines) == 8
     rising = [line.get_color() for line in law.lines if np.corrcoef(*line.get_data())[0, 1] > 0]

@@ -27,7 +27,7 @@ PENALTIES = 2.0, 0.1
 
 
 def head_weights() -> Array:
-    """Make where the cat's eye looks, with heads that each have a likeness of their own: (NUM_HEADS, N)."""
+    """Make where the cat's eye looks, with heads that each have a similarity of their own: (NUM_HEADS, N)."""
     module = replace(MultiHeadSelfAttention.example(), channels=14 * NUM_HEADS, heads=NUM_HEADS)
     x = standardise(smooth(photo_features(module.channels, *SIZE), 1.0))
     x /= np.sqrt((x**2).sum(axis=1, keepdims=True))

@@ -84,7 +84,7 @@ def draw_softmax_jacobian() -> Figure:
 
 
 def photo_weights() -> Array:
-    """Make softmax weights of some positions of the photograph for one another, by likeness."""
+    """Make softmax weights of some positions of the photograph for one another, by similarity."""
     x = standardise(smooth(photo_features(16, 20, 30), 0.5))[0]
     tokens = x.reshape(16, -1)[:, 150 : 150 + TILE_SIDE * NUM_TILES]
     tokens = tokens / np.linalg.norm(tokens, axis=0)
