@@ -38,7 +38,7 @@ def flat(a: Array) -> Array:
 
 
 class RelativeHeads(Module):
-    """What bottleneck and halo attention share: how wide heads are, and what they make of queries and keys."""
+    """What bottleneck and halo attention share: the channels of heads, and the weights of queries and keys."""
 
     channels: int
     out_channels: int | None
@@ -52,24 +52,25 @@ class RelativeHeads(Module):
         """Refuse, besides, heads that can't share the channels equally or get none, and strides other than 1 and 2."""
         super().__post_init__()
         name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
+        require_equal_shares(name, "heads", self.heads, "out_channels", self.output_channels)
         if not self.head_channels:
+            queries = round_channels(self.qk_ratio * self.output_channels)
             raise ValueError(
-                f"{name}: heads={self.heads}; expected at most {round_channels(self.qk_ratio * self.width)}, channels "
-                "of all queries: set head_dim, channels of each head's"
+                f"{name}: heads={self.heads}; expected at most {queries}, channels of all queries: set head_dim, those "
+                "of each head"
             )
         if self.stride > 2:
             raise ValueError(f"{name}: stride={self.stride}; expected 1 or 2")
 
     @property
-    def width(self) -> int:
+    def output_channels(self) -> int:
         """O, channels of the output."""
         return self.out_channels or self.channels
 
     @property
     def head_channels(self) -> int:
         """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
+        return self.head_dim or round_channels(self.qk_ratio * self.output_channels) // self.heads
 
     @property
     def scale(self) -> float:
@@ -189,7 +190,7 @@ class BottleneckAttention(RelativeHeads):
     def sizes(self) -> tuple[int, int, int]:
         """Channels of queries, keys and values."""
         queries = self.heads * self.head_channels
-        return queries, queries, self.width
+        return queries, queries, self.output_channels
 
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the map, whose height and width are those of `feat_size` whatever others are asked for."""
@@ -201,7 +202,7 @@ class BottleneckAttention(RelativeHeads):
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the output."""
-        return {"output": (batch, self.width, *(length // self.stride for length in self.feat_size))}
+        return {"output": (batch, self.output_channels, *(length // self.stride for length in self.feat_size))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the convolution, and the vectors of offsets."""

@@ -90,13 +90,13 @@ class EfficientChannelAttention(Module):
         return cls(channels=32)
 
     @property
-    def width(self) -> int:
+    def num_taps(self) -> int:
         """The kernel's width k: `kernel_size`, or the adaptive choice."""
         return self.kernel_size or adaptive_kernel_size(self.channels, self.gamma, self.b)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the one kernel."""
-        return {"conv.weight": uniform_fan_in(1, 1, self.width)}
+        return {"conv.weight": uniform_fan_in(1, 1, self.num_taps)}
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Average, convolve across channels, gate. The tags are the equation numbers of the derivation."""

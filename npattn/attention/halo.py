@@ -150,13 +150,13 @@ class HaloAttention(RelativeHeads):
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the output."""
         size = self.input_shapes(batch, height, width)["x"][2:]
-        return {"output": (batch, self.width, *(length // self.stride for length in size))}
+        return {"output": (batch, self.output_channels, *(length // self.stride for length in size))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the convolutions, and the vectors of offsets."""
         queries, offsets = self.heads * self.head_channels, 2 * self.win_size - 1
         declared: dict[str, Parameter] = {}
-        for name, out in (("q", queries), ("kv", queries + self.width)):
+        for name, out in (("q", queries), ("kv", queries + self.output_channels)):
             declared |= layers.conv_parameters(name, out, self.channels, bias=False, initial=lecun_normal)
             declared |= {f"{name}.bias": uniform_fan_in(out, inputs=self.channels)} if self.bias else {}
         tables = (f"pos_embed.{name}_rel" for name in ("height", "width"))
@@ -214,7 +214,7 @@ class HaloAttention(RelativeHeads):
     @property
     def sizes(self) -> tuple[int, int]:
         """Channels of a head's keys and values."""
-        return self.head_channels, self.width // self.heads
+        return self.head_channels, self.output_channels // self.heads
 
     def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
         """Make the attention map of every head, or some rows of it: where queries look.

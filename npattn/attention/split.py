@@ -111,7 +111,7 @@ class SplitAttention(Module):
         super().__post_init__()
         for channels, parts, why in (
             (self.in_channels, self.groups * self.radix, "in_channels among groups times radix"),
-            (self.width, self.groups, "out_channels among groups"),
+            (self.output_channels, self.groups, "out_channels among groups"),
             (self.hidden_channels, self.groups, "the channels between the layers among groups"),
         ):
             if channels % parts:
@@ -130,7 +130,7 @@ class SplitAttention(Module):
         return self.in_channels
 
     @property
-    def width(self) -> int:
+    def output_channels(self) -> int:
         """O, channels of the result."""
         return self.out_channels or self.in_channels
 
@@ -143,16 +143,16 @@ class SplitAttention(Module):
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the result."""
-        return {"output": (batch, self.width, -(-height // self.stride), -(-width // self.stride))}
+        return {"output": (batch, self.output_channels, -(-height // self.stride), -(-width // self.stride))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order of the authors' code."""
-        splits, hidden, groups = self.radix * self.width, self.hidden_channels, self.groups
+        splits, hidden, groups = self.radix * self.output_channels, self.hidden_channels, self.groups
         read = self.in_channels // (groups * self.radix)
         declared = layers.conv_parameters("conv", splits, read, self.kernel_size, bias=self.bias)
         if self.batch_norm:
             declared |= norm_parameters("bn0", splits)
-        declared |= layers.conv_parameters("fc1", hidden, self.width // groups)
+        declared |= layers.conv_parameters("fc1", hidden, self.output_channels // groups)
         if self.batch_norm:
             declared |= norm_parameters("bn1", hidden)
         return declared | layers.conv_parameters("fc2", splits, hidden // groups)
@@ -161,7 +161,7 @@ class SplitAttention(Module):
         """Declare the running statistics of the norms."""
         if not self.batch_norm:
             return {}
-        return norm_buffers("bn0", self.radix * self.width) | norm_buffers("bn1", self.hidden_channels)
+        return norm_buffers("bn0", self.radix * self.output_channels) | norm_buffers("bn1", self.hidden_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the norm behind the pool sees one value a channel."""
@@ -172,7 +172,7 @@ class SplitAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Split, fuse, select. The tags are the equation numbers of the derivation."""
         norm = functools.partial(layers.batch_norm, training=self.training) if self.batch_norm else unchanged
-        act, groups, radix, width = ACTIVATIONS[self.activation], self.groups, self.radix, self.width
+        act, groups, radix, width = ACTIVATIONS[self.activation], self.groups, self.radix, self.output_channels
         padding = self.dilation * (self.kernel_size // 2)
         taps: dict[str, Any] = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
         u, back_conv = layers.conv(x, params, "conv", groups=groups * radix, **taps)            # (1)

@@ -203,8 +203,8 @@ def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
 
 def sum_to(a: Array, shape: tuple[int, ...]) -> Array:
     """Add up what an array of some shape was broadcast to."""
-    wide = (1,) * (a.ndim - len(shape)) + tuple(shape)
-    axes = tuple(axis for axis, (n, m) in enumerate(zip(a.shape, wide, strict=True)) if n != m)
+    full = (1,) * (a.ndim - len(shape)) + tuple(shape)
+    axes = tuple(axis for axis, (n, m) in enumerate(zip(a.shape, full, strict=True)) if n != m)
     return (a.sum(axis=axes, keepdims=True) if axes else a).reshape(shape)
 
 

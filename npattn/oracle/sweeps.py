@@ -15,9 +15,9 @@ from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.systems import is_known
 
-__all__ = ["Shape", "Sweep", "hyperparameters_of", "refusal", "write_label"]
+__all__ = ["MapShape", "Sweep", "hyperparameters_of", "map_refused", "write_label"]
 
-SIZES = (
+EDGE_SIZES = (
     (2, 1, 5, 3),
     (3, 16, 1, 1),
     (1, 15, 4, 4),
@@ -164,7 +164,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pcm": [{"embedding": 2}, {"embedding": 33}],
 }
 """Hyperparameters to be tried, by a system's key: what differs from its example."""
-Shape: TypeAlias = tuple[int, int | None, int, int]
+MapShape: TypeAlias = tuple[int, int | None, int, int]
 """Batch, channels (None where they stay), height, width."""
 OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
     "sdpa": [
@@ -206,14 +206,14 @@ class Sweep:
     module: Module
     free: bool
     fixed: Mapping[str, Any]
-    shapes: list[Shape] | None
+    shapes: list[MapShape] | None
 
     def recipes(self, kind: str) -> list[Recipe]:
         """List the cases of one kind."""
         own = OWN_SIZES.get(getattr(self.module, "key", ""))
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
-        shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
+        shapes = self.shapes or (EDGE_SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
         return list(dict.fromkeys(recipe for shape in shapes for recipe in self.recipes_on(shape, kind)))
 
     def of_own_sizes(self, own: list[tuple[tuple[int, int, int], dict[str, Any]]]) -> list[Recipe]:
@@ -225,7 +225,7 @@ class Sweep:
                 found.append(Recipe(replace(self.module, **changed), "", *sizes, label=write_label(changed)))
         return found
 
-    def recipes_on(self, shape: Shape, kind: str) -> list[Recipe]:
+    def recipes_on(self, shape: MapShape, kind: str) -> list[Recipe]:
         """List the cases of one kind on maps of a shape."""
         batch, _, height, width = shape
         module = self.fitted(self.module, shape)
@@ -259,7 +259,7 @@ class Sweep:
             recipes += [Recipe(m, "", *FEW_LARGE, values="large", label=large) for m in few]
         return recipes
 
-    def options(self, shape: Shape) -> list[tuple[Module, str]]:
+    def options(self, shape: MapShape) -> list[tuple[Module, str]]:
         """Change hyperparameters that are free, one or a few at a time; say which."""
         options = OPTIONS.get(getattr(self.module, "key", ""), self.module.options) if self.free else []
         changes = [change for change in options if not change.keys() & self.fixed.keys()]
@@ -272,25 +272,25 @@ class Sweep:
         free = self.free and hyperparameters_of(module).get("training") is False and "training" not in self.fixed
         return [replace(module, **changes)] if free else []
 
-    def fitted(self, module: Module, shape: Shape) -> Module:
+    def fitted(self, module: Module, shape: MapShape) -> Module:
         """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""
         _, channels, height, width = shape
         if self.free and "feat_size" not in self.fixed:
             module = module.for_size(height, width)
         if not self.free:
-            return fit(replace(module, **self.fixed), None, height * width, self.fixed)
+            return adapt(replace(module, **self.fixed), None, height * width, self.fixed)
         try:
-            return fit(module, channels, height * width, self.fixed)
+            return adapt(module, channels, height * width, self.fixed)
         except (TypeError, ValueError):  # so many channels can't be shared equally by as many heads, say
             if self.shapes and channels:
                 raise
             if not is_known(module):
-                return fit(module, None, height * width, self.fixed)
+                return adapt(module, None, height * width, self.fixed)
             first = getattr(module, "channels", 1) if channels is None else channels
             return fit_more_channels(module, first, height * width, self.fixed)
 
 
-def refusal(recipe: Recipe) -> ValueError | None:
+def map_refused(recipe: Recipe) -> ValueError | None:
     """Return what a recipe's module says to its map; None if it takes it."""
     shapes = recipe.module.input_shapes(recipe.batch, recipe.height, recipe.width)
     try:
@@ -306,7 +306,7 @@ def size_of_map(module: Module, height: int, width: int) -> tuple[int, int]:
     return (shape[2], shape[3]) if len(shape) == 4 else (height, width)
 
 
-def check_shape(module: Module, shape: Shape) -> None:
+def check_shape(module: Module, shape: MapShape) -> None:
     """Refuse a shape that a module doesn't take."""
     batch, channels, height, width = shape
     shapes = module.input_shapes(batch, height, width)
@@ -315,7 +315,7 @@ def check_shape(module: Module, shape: Shape) -> None:
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
     if size_of_map(module, height, width) != (height, width):
         raise ValueError(f"cases: shapes holds {shape}, but x of {module} has shape {shapes['x']}")
-    refused = refusal(Recipe(module, "", batch, height, width))
+    refused = map_refused(Recipe(module, "", batch, height, width))
     if refused is not None:
         raise ValueError(f"cases: shapes holds {shape}: {refused}")
 
@@ -329,19 +329,19 @@ def fit_more_channels(module: Module, first: int, positions: int, fixed: Mapping
     """Give a module the least number of channels from the first on that hyperparameters which stay allow."""
     for channels in range(first, first + MAX_MORE_CHANNELS):
         try:
-            return fit(module, channels, positions, fixed)
+            return adapt(module, channels, positions, fixed)
         except ValueError as error:
             refused = error
     raise refused
 
 
-def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str, Any]) -> Module:
+def adapt(module: Module, channels: int | None, positions: int, fixed: Mapping[str, Any]) -> Module:
     """Give a module what stays, other channels, and whatever follows from them and from the number of positions."""
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
     channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
-        changes["inner"] = fit(given["inner"], channels, positions, {})
+        changes["inner"] = adapt(given["inner"], channels, positions, {})
     if "k" in given:
         changes["k"] = min(given["k"], positions)
     if not channels:
