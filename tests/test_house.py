@@ -20,6 +20,7 @@ BASE = {
     "data",
     "parameters",
     "fitting",
+    "attention_maps",
     "pairing",
     "state_dicts",
     "synonyms",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_map_size, check_positions, require_equal_shares
+from npattn.attention_maps import MapByRows
+from npattn.checks import check_map_size, require_equal_shares
 from npattn.fields import boolean, integer, pair, positive
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, lecun_normal, round_channels, uniform_fan_in
 from npattn.typing import Array, Backward, Params
@@ -31,13 +32,7 @@ def halve(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
-def flat(a: Array) -> Array:
-    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
-    *lead, height, width = a.shape
-    return a.reshape(*lead, height * width)
-
-
-class RelativeHeads(Module):
+class RelativeHeads(MapByRows):
     """What bottleneck and halo attention share: the channels of heads, and the weights of queries and keys."""
 
     channels: int
@@ -85,7 +80,8 @@ class RelativeHeads(Module):
     def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
         """Make the weights of all keys for some queries, by what they hold and by what their offsets add."""
         hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), rows, softcap=None, bias=r, **hiding)
+        q, k = map(flatten_positions, (self.scale * q, k))
+        z, _, _ = masked_logits(q, k, rows, softcap=None, bias=r, **hiding)
         e, total, _ = exponentials_of_seen(z, None)
         return e / total
 
@@ -131,7 +127,8 @@ class BottleneckAttention(RelativeHeads):
     ``qkv.weight`` (2 n d + O, C, 1, 1), queries, keys and values one below the other, each head by head, and
     ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by offsets from
     -(H - 1) on. The weight starts from a normal distribution of variance 1/C, the vectors from one of 1/d. The pass has
-    no attention map: `attention_map` makes the rows of it that are asked for.
+    no attention map: `attention_map` makes the rows of it that are asked for. Row j holds, for each head, the weights
+    of all positions for position j; they add up to 1.
 
     References
     ----------
@@ -226,7 +223,8 @@ class BottleneckAttention(RelativeHeads):
         parts, back_split = ops.split(u, self.sizes, axis=1)                                          # (2)
         q, k, v = map(self.share, parts)
         r, back_relative = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)  # (3)
-        (o, _), back_attention = ops.masked_attention(*map(flat, (q, k, v)), self.scale, bias=r)      # (4)
+        rows = map(flatten_positions, (q, k, v))
+        (o, _), back_attention = ops.masked_attention(*rows, self.scale, bias=r)                      # (4)
         y = o.reshape(parts[2].shape)
         if self.stride > 1:
             y, back_pool = halve(y)                                                                   # (5)
@@ -247,29 +245,9 @@ class BottleneckAttention(RelativeHeads):
         """Share channels out to the heads: (B, n d, H, W) to (B, n, d, H, W)."""
         return a.reshape(len(a), self.heads, a.shape[1] // self.heads, *a.shape[2:])
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of every head, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1; by default all.
-
-        Returns
-        -------
-        array, (B, n, N, N) or (B, n, len(rows), N)
-            Row j holds the weights of all positions for position j; they add up to 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
-        which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, self.feat_size)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some positions, of every head."""
         u, _ = layers.conv(x, params, "qkv")
         q, k = map(self.share, ops.split(u, self.sizes, axis=1)[0][:2])
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        return self.weigh(q, k, r, which)
+        return self.weigh(q, k, r, rows)

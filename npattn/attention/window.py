@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_positions, require_equal_shares
+from npattn.attention_maps import MapByRows
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, integer, number, side
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
 from npattn.ops.convolution import pair
 from npattn.parameters import Parameter, linear_parameters, normal
 from npattn.typing import Array, Backward, Params
@@ -23,7 +23,7 @@ INITIAL = functools.partial(normal, deviation=0.02)
 
 
 @dataclass(frozen=True)
-class WindowAttention(Module):
+class WindowAttention(MapByRows):
     """Let every position gather from the positions of its window, in several heads.
 
     The map is cut into windows of h × w that lie side by side; work and memory grow as the number of positions. Weights
@@ -62,7 +62,8 @@ class WindowAttention(Module):
     timm: ``relative_position_bias_table`` ((2h - 1)(2w - 1), heads); ``qkv.weight`` (3 heads d, C), the rows of
     queries, keys and values one below the other, each head by head, and ``qkv.bias``; ``proj.weight`` (C, heads d) and
     ``proj.bias`` (C,). Weights start from a normal distribution of deviation 0.02, biases at 0. The pass has no
-    attention map: `attention_map` makes the rows of it that are asked for.
+    attention map: `attention_map` makes the rows of it that are asked for. Row j holds, for each head, the weights of
+    all positions for position j, 0 outside of its window; they add up to 1, less what zeros beyond the map take.
 
     References
     ----------
@@ -206,31 +207,11 @@ class WindowAttention(Module):
         seen[same] = 1
         return seen
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of every head, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to H W - 1; by default all.
-
-        Returns
-        -------
-        array, (B, heads, H W, H W) or (B, heads, len(rows), H W)
-            Row j holds the weights of all positions for position j, 0 outside of its window; they add up to 1, less
-            what zeros beyond the map take.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some positions, of every head: 0 outside of a position's window."""
         size, window = x.shape[2:], pair(self.window)
         positions = size[0] * size[1]
-        which = check_positions(f"{self}.attention_map", range(positions) if rows is None else rows, size)
+        which = range(positions)[rows] if isinstance(rows, slice) else rows
         w = self.cut(x)
         u, _ = layers.conv(w, params, "qkv")
         heads = u.reshape(len(x), 3 * self.heads, self.query_channels, w.shape[2] * w.shape[3])
