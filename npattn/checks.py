@@ -22,6 +22,7 @@ __all__ = [
     "check_map_size",
     "check_names",
     "check_positions",
+    "check_rows",
     "check_variance",
     "describe_type",
     "did_you_mean",
@@ -301,31 +302,34 @@ def check_variance(call: Any, x: Any, name: str = "x") -> None:
         )
 
 
-def check_positions(call: Any, rows: Any, size: tuple[int, int]) -> list[int]:
-    """Refuse `rows` that are no sequence of positions of a map of height × width; return a list of ints.
+def check_positions(call: str, rows: Any, size: tuple[int, int]) -> list[int]:
+    """Refuse `rows` that are no sequence of positions of a map of height × width, as `check_rows` does."""
+    height, width = size
+    hint = f": row r and column c of the map of {height} × {width} are position {width} r + c"
+    return check_rows(call, rows, "positions", height * width, hint)
+
+
+def check_rows(call: str, rows: Any, noun: str, count: int, hint: str = "") -> list[int]:
+    """Refuse `rows` that are no sequence of what there are so many of; return a list of ints.
 
     Raises
     ------
     TypeError
         If it is no sequence, or not of integers.
     ValueError
-        If a position lies beyond the map.
+        If one is none of them.
     """
-    height, width = size
     try:
         rows = list(rows)
     except TypeError:
         raise TypeError(
-            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of positions: [{brief(rows)}]"
+            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of {noun}: [{brief(rows)}]"
         ) from None
     for row in rows:
         if isinstance(row, bool) or not isinstance(row, Integral):
             raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
-        if not 0 <= int(row) < height * width:
-            raise ValueError(
-                f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
-                f"c of the map of {height} × {width} are position {width} r + c"
-            )
+        if not 0 <= int(row) < count:
+            raise ValueError(f"{call}: rows holds {brief(row)}; expected {noun} from 0 to {count - 1}{hint}")
     return [int(row) for row in rows]
 
 

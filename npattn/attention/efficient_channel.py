@@ -52,7 +52,7 @@ class EfficientChannelAttention(Module):
     --------
     >>> import numpy as np
     >>> module = EfficientChannelAttention(channels=64)
-    >>> module.width
+    >>> module.num_taps
     3
     >>> run = module(module.init(seed=0), np.ones((2, 64, 7, 5)))
     >>> dx, grads = run.backward(np.ones((2, 64, 7, 5)))

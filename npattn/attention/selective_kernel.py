@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.calls import require_several_images
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, choice, integer, integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS
@@ -20,8 +21,30 @@ CONV_AND_NORM = "conv", "bn"
 """What timm calls convolution and norm of a branch."""
 
 
+class BranchChoice(Module):
+    """What selective kernels and split attention share: channels and sizes of what their convolutions give."""
+
+    in_channels: int
+    out_channels: int | None
+    stride: int
+
+    @property
+    def channels(self) -> int:
+        """C, by the name that other systems give it."""
+        return self.in_channels
+
+    @property
+    def output_channels(self) -> int:
+        """O, channels of the result: `out_channels`, or C."""
+        return self.out_channels or self.in_channels
+
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shape of the result."""
+        return {"output": (batch, self.output_channels, -(-height // self.stride), -(-width // self.stride))}
+
+
 @dataclass(frozen=True)
-class SelectiveKernel(Module):
+class SelectiveKernel(BranchChoice):
     """Read a map through kernels of several sizes, and let each channel choose among what they give.
 
     Each branch is a convolution with batch norm and rectifier. The sum of the branches, averaged over the positions and
@@ -113,26 +136,13 @@ class SelectiveKernel(Module):
                 f"SelectiveKernel: in_channels={self.in_channels} can't be split among {self.parts} branches; expected "
                 f"a multiple of {self.parts}, or split_input=False"
             )
-        for name, channels in (("each branch's channels", self.read_channels), ("out_channels", self.output_channels)):
-            if channels % self.groups:
-                raise ValueError(
-                    f"SelectiveKernel: groups={self.groups} does not divide {name}={channels}; expected a divisor of it"
-                )
+        for name, channels in (("read_channels", self.read_channels), ("out_channels", self.output_channels)):
+            require_equal_shares("SelectiveKernel", "groups", self.groups, name, channels)
 
     @classmethod
     def example(cls) -> SelectiveKernel:
         """Return a small instance: 8 channels, kernels of 3×3 with taps one and two positions apart."""
         return cls(in_channels=8)
-
-    @property
-    def channels(self) -> int:
-        """C, by the name that other systems give it."""
-        return self.in_channels
-
-    @property
-    def output_channels(self) -> int:
-        """O, channels of the result."""
-        return self.out_channels or self.in_channels
 
     @property
     def parts(self) -> int:
@@ -153,10 +163,6 @@ class SelectiveKernel(Module):
     def kernels(self) -> list[tuple[int, int]]:
         """Of each branch: the kernel's size, and how far its taps lie apart."""
         return [(3, k // 2) if self.dilated and k > 3 else (k, 1) for k in self.kernel_sizes]
-
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Shape of the result."""
-        return {"output": (batch, self.output_channels, -(-height // self.stride), -(-width // self.stride))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the branches, and the layers that choose, in the order of timm's code."""

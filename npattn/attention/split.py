@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention.selective_kernel import BranchChoice
 from npattn.calls import require_several_images
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, choice, integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, round_channels
 from npattn.typing import Array, Backward, Params
 
 
 @dataclass(frozen=True)
-class SplitAttention(Module):
+class SplitAttention(BranchChoice):
     """Compute a convolution R times over, and let each channel choose among the R results.
 
     A grouped convolution with batch norm and rectifier gives R maps of O channels, the splits. Their sum, averaged over
@@ -109,15 +111,12 @@ class SplitAttention(Module):
     def __post_init__(self) -> None:
         """Refuse, besides, channels that can't be cut so."""
         super().__post_init__()
-        for channels, parts, why in (
-            (self.in_channels, self.groups * self.radix, "in_channels among groups times radix"),
-            (self.output_channels, self.groups, "out_channels among groups"),
-            (self.hidden_channels, self.groups, "the channels between the layers among groups"),
+        for name, parts, of, channels in (
+            ("groups * radix", self.groups * self.radix, "in_channels", self.in_channels),
+            ("groups", self.groups, "out_channels", self.output_channels),
+            ("groups", self.groups, "hidden_channels", self.hidden_channels),
         ):
-            if channels % parts:
-                raise ValueError(
-                    f"SplitAttention: can't share out {why}, {channels} among {parts}; expected a multiple of {parts}"
-                )
+            require_equal_shares("SplitAttention", name, parts, of, channels)
 
     @classmethod
     def example(cls) -> SplitAttention:
@@ -125,25 +124,11 @@ class SplitAttention(Module):
         return cls(in_channels=8, hidden=4)
 
     @property
-    def channels(self) -> int:
-        """C, by the name that other systems give it."""
-        return self.in_channels
-
-    @property
-    def output_channels(self) -> int:
-        """O, channels of the result."""
-        return self.out_channels or self.in_channels
-
-    @property
     def hidden_channels(self) -> int:
         """Channels between the two layers, of all splits together."""
         if self.hidden:
             return self.hidden * self.radix
         return round_channels(self.in_channels * self.radix / self.reduction, least=32)
-
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Shape of the result."""
-        return {"output": (batch, self.output_channels, -(-height // self.stride), -(-width // self.stride))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order of the authors' code."""

@@ -127,9 +127,9 @@ def test_channels_inside_are_rounded_to_eights(channels, hidden):
         ),
         (
             {"in_channels": 8, "groups": 3},
-            "groups=3 does not divide each branch's channels=4; expected a divisor of it",
+            "groups=3; expected a divisor of read_channels=4",
         ),
-        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4 does not divide out_channels=6; expected a"),
+        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4; expected a divisor of out_channels=6"),
         ({"in_channels": 8, "kernel_sizes": (3, 4)}, "kernel_sizes[1]=4; expected an odd number"),
         ({"in_channels": 8, "stride": 0}, "stride=0; expected an integer of at least 1"),
     ],

@@ -98,15 +98,9 @@ def test_cardinal_groups_do_not_see_each_other():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"in_channels": 7},
-            "can't share out in_channels among groups times radix, 7 among 2; expected",
-        ),
-        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "can't share out out_channels among groups, 6 among 4;"),
-        (
-            {"in_channels": 12, "groups": 3, "hidden": 4},
-            "can't share out the channels between the layers among",
-        ),
+        ({"in_channels": 7}, "groups * radix=2; expected a divisor of in_channels=7"),
+        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4; expected a divisor of out_channels=6"),
+        ({"in_channels": 12, "groups": 3, "hidden": 4}, "groups=3; expected a divisor of hidden_channels=8"),
         ({"in_channels": 8, "kernel_size": 2}, "kernel_size=2; expected an odd number"),
         ({"in_channels": 8, "radix": 0}, "radix=0; expected an integer of at least 1"),
     ],
