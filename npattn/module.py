@@ -107,6 +107,19 @@ class Module(metaclass=Constructor):
     A subclass declares `key`, `paper`, its hyperparameters (with `npattn.fields`, if they are to be checked), its
     parameters (`parameters`, `buffers`) and the mathematics (`forward`). All that is asked of a caller is checked here,
     once, in ``__call__``; what lies below may trust its arguments.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Square(Module):
+    ...     channels: int = 3
+    ...
+    ...     def forward(self, params, x):
+    ...         return Pass(x * x, lambda dy: (2 * x * dy, {}))
+    >>> run = Square()({}, np.full((1, 3, 1, 2), 5.0))
+    >>> dx, grads = run.backward(np.ones((1, 3, 1, 2)))
+    >>> dx[0, 0], grads
+    (array([[10., 10.]]), {})
     """
 
     key: ClassVar[str]

@@ -40,16 +40,16 @@ def masked_attention(
     scale : float, default 1
     softcap : float, optional
         Bound of the logits.
-    bias : array, broadcast to (..., M, N) but for its last two axes
-        Added to the logits.
-    sink : array, broadcast to the leading axes
-        A logit that takes weight and gives no value.
+    bias : array, optional
+        Broadcast to (..., M, N) but for its last two axes. Added to the logits.
+    sink : array, optional
+        Broadcast to the leading axes. A logit that takes weight and gives no value.
     band : tuple of int or None, default (None, None)
         Query m sees the keys n with band[0] ≤ n - m ≤ band[1]; None is no bound.
-    lengths : array, broadcast to the leading axes
-        Keys n ≥ lengths are not seen.
-    mask : array, broadcast to (..., M, N) but for its last two axes
-        Keys are seen where it is not 0.
+    lengths : array, optional
+        Broadcast to the leading axes. Keys n ≥ lengths are not seen.
+    mask : array, optional
+        Broadcast to (..., M, N) but for its last two axes. Keys are seen where it is not 0.
 
     Returns
     -------
