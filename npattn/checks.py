@@ -27,9 +27,11 @@ __all__ = [
     "describe_type",
     "did_you_mean",
     "nearest",
+    "refuse_masked",
     "require_booleans",
     "require_choice",
     "require_equal_shares",
+    "require_inputs",
     "require_integers",
     "require_numbers",
     "require_selection",
@@ -244,10 +246,7 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
             "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
         )
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{call}: {name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
-        )
+    refuse_masked(f"{call}: {name}", value)
     exact = counts and value.dtype.kind in "biu"
     if not (exact or np.issubdtype(value.dtype, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
@@ -263,6 +262,20 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
             "convert one of them with .astype"
         )
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse a masked array, of which no computation here would leave anything out."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
+        )
+
+
+def require_inputs(call: Any, inputs: Sequence[Any], names: Sequence[str]) -> None:
+    """Refuse another number of inputs than there are names."""
+    if len(inputs) != len(names):
+        raise TypeError(f"{call}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
 
 
 def check_map(call: Any, name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Hyperparameters declared with what they may be: ``channels: int = integer(least=1)``.
 
 Each function here makes a dataclass's field, and puts beside it the check that `npattn.Module` runs when an instance is
-made. Where the default is None, None is allowed as well.
+made. Without a `default` the hyperparameter has to be given; where the default is None, None is allowed as well.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ from npattn.checks import describe_type
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.foreign_arrays import to_numpy
+from npattn.pairing import find_naming, is_index
 from npattn.parameters import Parameter, strip_prefix
-from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming, is_index
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 

@@ -22,6 +22,7 @@ BASE = {
     "fitting",
     "attention_maps",
     "pairing",
+    "state_dict_hints",
     "state_dicts",
     "synonyms",
     "fields",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.checks import check_array, check_rows, require_equal_shares
+from npattn.checks import check_array, check_rows, require_equal_shares, require_inputs
 from npattn.fields import boolean, choice, integer, number, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import transpose
@@ -205,8 +205,7 @@ class ScaledDotProductAttention(Module):
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs whose axes are not those of `input_shapes`; how many images, queries and keys is free."""
         names = list(self.input_shapes(1, 1, 1))
-        if len(inputs) != len(names):
-            raise TypeError(f"{self}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
+        require_inputs(self, inputs, names)
         given = dict(zip(names, inputs, strict=True))
         for name, a in given.items():
             check_array(self, name, a, "query", inputs[0])
