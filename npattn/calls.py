@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import channel_hint, check_array, check_map, describe_type
+from npattn.checks import channel_hint, check_array, check_map, describe_type, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.typing import Array, Params
 
@@ -59,8 +59,7 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
         If a shape is wrong.
     """
     declared = module.input_shapes(*PROBE)
-    if len(inputs) != len(declared):
-        raise TypeError(f"{module}: got {len(inputs)} inputs; expected {len(declared)}: {', '.join(declared)}")
+    require_inputs(module, inputs, list(declared))
     like_name, like = leading_input(module, inputs)
     for name, x in zip(declared, inputs, strict=True):
         check_array(module, name, x, like_name, like, counts=name in module.without_gradient)

@@ -22,13 +22,16 @@ __all__ = [
     "check_map_size",
     "check_names",
     "check_positions",
+    "check_rows",
     "check_variance",
     "describe_type",
     "did_you_mean",
     "nearest",
+    "refuse_masked",
     "require_booleans",
     "require_choice",
     "require_equal_shares",
+    "require_inputs",
     "require_integers",
     "require_numbers",
     "require_selection",
@@ -243,10 +246,7 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
             "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
         )
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{call}: {name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
-        )
+    refuse_masked(f"{call}: {name}", value)
     exact = counts and value.dtype.kind in "biu"
     if not (exact or np.issubdtype(value.dtype, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
@@ -262,6 +262,20 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
             "convert one of them with .astype"
         )
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Refuse a masked array, of which no computation here would leave anything out."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
+        )
+
+
+def require_inputs(call: Any, inputs: Sequence[Any], names: Sequence[str]) -> None:
+    """Refuse another number of inputs than there are names."""
+    if len(inputs) != len(names):
+        raise TypeError(f"{call}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
 
 
 def check_map(call: Any, name: str, value: Any) -> None:
@@ -301,31 +315,34 @@ def check_variance(call: Any, x: Any, name: str = "x") -> None:
         )
 
 
-def check_positions(call: Any, rows: Any, size: tuple[int, int]) -> list[int]:
-    """Refuse `rows` that are no sequence of positions of a map of height × width; return a list of ints.
+def check_positions(call: str, rows: Any, size: tuple[int, int]) -> list[int]:
+    """Refuse `rows` that are no sequence of positions of a map of height × width, as `check_rows` does."""
+    height, width = size
+    hint = f": row r and column c of the map of {height} × {width} are position {width} r + c"
+    return check_rows(call, rows, "positions", height * width, hint)
+
+
+def check_rows(call: str, rows: Any, noun: str, count: int, hint: str = "") -> list[int]:
+    """Refuse `rows` that are no sequence of what there are so many of; return a list of ints.
 
     Raises
     ------
     TypeError
         If it is no sequence, or not of integers.
     ValueError
-        If a position lies beyond the map.
+        If one is none of them.
     """
-    height, width = size
     try:
         rows = list(rows)
     except TypeError:
         raise TypeError(
-            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of positions: [{brief(rows)}]"
+            f"{call}: rows={brief(rows)} is {describe_type(rows)}; expected a sequence of {noun}: [{brief(rows)}]"
         ) from None
     for row in rows:
         if isinstance(row, bool) or not isinstance(row, Integral):
             raise TypeError(f"{call}: rows holds {brief(row)}, {describe_type(row)}; expected ints")
-        if not 0 <= int(row) < height * width:
-            raise ValueError(
-                f"{call}: rows holds {brief(row)}; expected positions from 0 to {height * width - 1}: row r and column "
-                f"c of the map of {height} × {width} are position {width} r + c"
-            )
+        if not 0 <= int(row) < count:
+            raise ValueError(f"{call}: rows holds {brief(row)}; expected {noun} from 0 to {count - 1}{hint}")
     return [int(row) for row in rows]
 
 

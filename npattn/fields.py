@@ -1,7 +1,7 @@
 """Hyperparameters declared with what they may be: ``channels: int = integer(least=1)``.
 
 Each function here makes a dataclass's field, and puts beside it the check that `npattn.Module` runs when an instance is
-made. Where the default is None, None is allowed as well.
+made. Without a `default` the hyperparameter has to be given; where the default is None, None is allowed as well.
 """
 
 from __future__ import annotations
@@ -153,7 +153,8 @@ def positive(default: Any = REQUIRED) -> Any:
     def check(system: str, name: str, value: Any) -> Any:
         require_numbers(system, **{name: value})
         if value <= 0:
-            raise ValueError(f"{system}: {name}={value}; expected a number above 0")
+            either = ", or None" if default is None else ""
+            raise ValueError(f"{system}: {name}={value}; expected a number above 0{either}")
         return value
 
     return checked(check, default)
@@ -201,16 +202,36 @@ def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
     return checked(check, default)
 
 
-def pair(default: Any = REQUIRED) -> Any:
-    """Declare a pair of integers, height and width, of at least 1; a list is kept as a tuple."""
+def pair(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, str] = ("height", "width")) -> Any:
+    """Declare a pair of integers of at least so much; a list is kept as a tuple.
+
+    Parameters
+    ----------
+    default : optional
+        Without it the hyperparameter has to be given.
+    least : int, default 1
+    names : pair of str, default ("height", "width")
+        What the two are.
+
+    Returns
+    -------
+    dataclasses.Field
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.BottleneckAttention(channels=16, feat_size=7)
+    Traceback (most recent call last):
+    ValueError: BottleneckAttention: feat_size=7; expected a pair (height, width)
+    """
 
     def check(system: str, name: str, value: Any) -> tuple[int, int]:
         if not isinstance(value, (tuple, list)) or len(value) != 2:
             either = "None or " if default is None else ""
-            raise ValueError(f"{system}: {name}={value!r}; expected {either}a pair (height, width)")
-        height, width = value
-        require_integers(system, **{f"{name}[0]": height, f"{name}[1]": width})
-        return height, width
+            raise ValueError(f"{system}: {name}={value!r}; expected {either}a pair ({', '.join(names)})")
+        first, second = value
+        require_integers(system, least, **{f"{name}[0]": first, f"{name}[1]": second})
+        return first, second
 
     return checked(check, default)
 

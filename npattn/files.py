@@ -14,7 +14,7 @@ __all__ = ["check_path", "describe_kind", "discard_unfinished", "one_line", "who
 
 LONGEST_SUFFIX = 16
 """Characters of a suffix that the temporary name keeps; a longer one names no format, and may leave no room."""
-KINDS = {
+FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a FIFO",
     stat.S_IFSOCK: "a socket",
@@ -135,7 +135,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 def describe_kind(mode: int) -> str:
     """Name what is no regular file, with its article, by its mode."""
-    return KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return FILE_KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def one_line(text: str, longest: int | None = None) -> str:

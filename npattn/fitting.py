@@ -15,7 +15,7 @@ from npattn.synonyms import solid
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["Change", "Shape", "declared", "default_of", "search"]
+__all__ = ["Shape", "Variation", "declared", "default_of", "search"]
 
 Shape = tuple[int, ...]
 
@@ -38,7 +38,7 @@ SEARCH_SECONDS = 0.03
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class Variation:
     """A system made from another by changing some hyperparameters.
 
     Attributes
@@ -62,7 +62,7 @@ def declared(module: Module) -> dict[str, Shape]:
 
 def search(
     module: Module, given: Mapping[str, Shape], alike: Callable[[dict[str, Shape], dict[str, Shape]], bool]
-) -> Change | None:
+) -> Variation | None:
     """Find the system whose parameters have the given shapes, by changing as few hyperparameters as possible.
 
     At first each is changed by itself; the most promising systems so found are where the next change starts from. Axes
@@ -77,7 +77,7 @@ def search(
 
     Returns
     -------
-    Change or None
+    Variation or None
     """
     try:
         return explore(module, given, alike, end=time.thread_time() + SEARCH_SECONDS)
@@ -85,7 +85,7 @@ def search(
         return None
 
 
-def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., bool], end: float) -> Change | None:
+def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., bool], end: float) -> Variation | None:
     """Search until a time of this thread.
 
     Raises
@@ -96,7 +96,7 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
     close = len(wanted.items() & before.items()) >= len(wanted) / 2  # then what differs rarely follows from several
     tries = [(likely_numbers(given.values()), MAX_CHANGES), *([] if close else [(COMMON_NUMBERS, 1)])]
     for numbers, changes in tries:
-        starts = [Change(module)]
+        starts = [Variation(module)]
         for _ in range(changes):
             better, renamed = [], None
             for start, path, field in ((s, *found) for s in starts for found in hyperparameters(s.module)):
@@ -121,8 +121,8 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
 
 
 def attempts(
-    start: Change, path: tuple[str, ...], field: dataclasses.Field, numbers: list[int], end: float
-) -> Iterator[tuple[Change, dict[str, Shape]]]:
+    start: Variation, path: tuple[str, ...], field: dataclasses.Field, numbers: list[int], end: float
+) -> Iterator[tuple[Variation, dict[str, Shape]]]:
     """Change one hyperparameter to all that it may be, and yield what has other shapes, with them."""
     before, idle = solids(declared(start.module)), 0
     current = start.module
@@ -138,7 +138,7 @@ def attempts(
             continue
         if shapes != before:
             label = ".".join(path) + (f" of length {len(value)}" if isinstance(value, tuple) else f"={value!r}")
-            yield Change(module, (*start.paths, path), (*start.labels, label)), shapes
+            yield Variation(module, (*start.paths, path), (*start.labels, label)), shapes
             idle = -len(numbers)
         idle += 1
         if idle == MAX_IDLE:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import describe_type
+from npattn.checks import describe_type, refuse_masked
 
 __all__ = ["to_host", "to_numpy"]
 
@@ -35,10 +35,7 @@ def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
     TypeError
         If it is none of these, or not of floating-point numbers.
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
-        )
+    refuse_masked(name, value)
     if not any(hasattr(value, protocol) for protocol in ("__array__", "__dlpack__")):
         raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
     try:

@@ -54,7 +54,9 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
         field, dot, _ = path.partition(".")
         if not isinstance(values[field], Module):
             if dot:
-                raise ValueError(f"{name}: {path}: {field} is no system and has no hyperparameters of its own")
+                raise ValueError(
+                    f"{name}: {path}: {field} is no system and has no hyperparameters; expected {field}=VALUE"
+                )
             changes[field] = literal(text)
         elif not dot:
             changes[field] = example(text, f"{name}: {field}")
@@ -78,5 +80,6 @@ def literal(text: str) -> Any:
 def example(key: str, name: str) -> Module:
     """Return the example of the system with a key."""
     if key not in CATALOGUE:
-        raise ValueError(f"{name}={brief(key)} is no key of a system{did_you_mean(key, CATALOGUE, 0.4)}")
+        meant = did_you_mean(key, CATALOGUE, 0.4)
+        raise ValueError(f"{name}={brief(key)} is no key of a system{meant} (npattn list names them all)")
     return CATALOGUE[key].example()

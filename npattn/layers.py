@@ -72,14 +72,22 @@ def conv(
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
         The kernels are ``name.weight``, (O, C / groups, k, k), (O, C, 1) or (O, C), and, if there is one, ``name.bias``
         is (O,).
     separator : str, default "."
         What stands between the two words of their names.
-    stride, padding, dilation, groups : int
+    stride, padding, dilation, groups : int, default 1, 0, 1, 1
         Step between outputs, zeros added on every side, step between the kernel's taps, and into how many groups that
         don't see each other the channels are cut.
+
+    Returns
+    -------
+    y : array, (B, O, H', W')
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -105,8 +113,16 @@ def conv1d(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, L)
+    params : mapping of str to array
+    name : str
         The kernel is ``name.weight``, (1, 1, k).
+
+    Returns
+    -------
+    z : array, (B, L)
+    backward : callable
+        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -123,8 +139,16 @@ def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, in)
+    params : mapping of str to array
+    name : str
         ``name.weight`` is (out, in) or (out, in, 1, 1), and, if there is one, ``name.bias`` is (out,).
+
+    Returns
+    -------
+    z : array, (B, out)
+    backward : callable
+        ``backward(dz, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -142,10 +166,18 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
 
     Parameters
     ----------
-    x, params, name
+    x : array, (..., C)
+    params : mapping of str to array
+    name : str
         ``name.weight`` and ``name.bias`` are (C,), or (C, 1, 1), as of a norm of maps with one position.
     eps : float, default 1e-5
         What is added to the variance.
+
+    Returns
+    -------
+    n : array, shape of `x`
+    backward : callable
+        ``backward(dn, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -170,9 +202,17 @@ def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array,
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
         ``name.weight`` and ``name.bias`` are (C,).
     groups : int
+
+    Returns
+    -------
+    n : array, shape of `x`
+    backward : callable
+        ``backward(dn, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -193,8 +233,16 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
     Parameters
     ----------
-    v, params, name
+    v : array, (B, C, N)
+    params : mapping of str to array
+    name : str
         ``name.weight`` is (1, C, 1, 1) and ``name.bias`` (1,).
+
+    Returns
+    -------
+    s : array, (B, N)
+    backward : callable
+        ``backward(ds, accumulate_into=None)`` returns ``(dv, grads)``.
 
     Examples
     --------
@@ -214,9 +262,17 @@ def relative_logits(
 
     Parameters
     ----------
-    q, params, name
+    q : array, (..., d, h, w)
+    params : mapping of str to array
+    name : str
         The vectors are ``name.height_rel``, (2K - 1, d), and ``name.width_rel``, (2L - 1, d).
     scale : float, default 1
+
+    Returns
+    -------
+    z : array, (..., h w, K L)
+    backward : callable
+        ``backward(dz, accumulate_into=None)`` returns ``(dq, grads)``.
 
     Examples
     --------
@@ -239,8 +295,16 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
     Parameters
     ----------
-    x, params, name
+    x : array, any shape
+    params : mapping of str to array
+    name : str
         ``name`` is the number's own, (1,).
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -261,6 +325,12 @@ def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Bac
     params : mapping of str to array
     weight, bias : str
         The names of the two, (1, C, 1, 1) each.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
 
     Examples
     --------
@@ -293,7 +363,9 @@ def batch_norm(
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
         The parameters are ``name.weight`` and ``name.bias``, the buffers ``name.running_mean`` and
         ``name.running_var``, (C,).
     training : bool
@@ -341,7 +413,9 @@ def conv_norm_act(
 
     Parameters
     ----------
-    x, params, name
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    name : str
         `name` is that of the layers together, which are numbered as in PyTorch's `Sequential`: the kernel is
         ``name.0.weight``, and the norm's parameters and buffers are ``name.1.weight``, ``name.1.bias`` and so on.
     training : bool
@@ -350,14 +424,13 @@ def conv_norm_act(
         What convolution and norm are called in the layer, if otherwise.
     activation : {"relu", "silu", "hard_swish"}, default "relu"
         What is done last.
-    stride, dilation, groups : int
+    stride, dilation, groups : int, default 1
         As `conv`. There are as many zeros on every side as keep the size of the map where `stride` is 1.
 
     Returns
     -------
     (r, running) : array, (B, O, H', W'), and dict of array
-        H' is H / stride, rounded up, and W' likewise.
-        As `batch_norm`.
+        H' is H / stride, rounded up, and W' likewise; `running` as of `batch_norm`.
     backward : callable
         ``backward(dr)`` returns ``(dx, grads)``.
 
@@ -393,6 +466,14 @@ def conv_norm_act(
 
 def merge(*named: dict[str, Array]) -> dict[str, Array]:
     """Put what several layers name into one dict.
+
+    Parameters
+    ----------
+    *named : dict of array
+
+    Returns
+    -------
+    dict of array
 
     Examples
     --------

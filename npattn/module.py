@@ -27,8 +27,9 @@ from npattn.checks import describe_type
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.foreign_arrays import to_numpy
+from npattn.pairing import find_naming, is_index
 from npattn.parameters import Parameter, strip_prefix
-from npattn.state_dicts import check_parameter_names, check_parameter_shapes, find_naming, is_index
+from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 
@@ -107,6 +108,19 @@ class Module(metaclass=Constructor):
     A subclass declares `key`, `paper`, its hyperparameters (with `npattn.fields`, if they are to be checked), its
     parameters (`parameters`, `buffers`) and the mathematics (`forward`). All that is asked of a caller is checked here,
     once, in ``__call__``; what lies below may trust its arguments.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True)
+    ... class Square(Module):
+    ...     channels: int = 3
+    ...
+    ...     def forward(self, params, x):
+    ...         return Pass(x * x, lambda dy: (2 * x * dy, {}))
+    >>> run = Square()({}, np.full((1, 3, 1, 2), 5.0))
+    >>> dx, grads = run.backward(np.ones((1, 3, 1, 2)))
+    >>> dx[0, 0], grads
+    (array([[10., 10.]]), {})
     """
 
     key: ClassVar[str]

@@ -1,20 +1,37 @@
-"""Which declared name an unknown one stands for: by shape, ending, spelling and order."""
+"""Which declared name another one stands for: a published one, or an unknown one by shape, ending, spelling, order."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
-from npattn.fitting import Shape
-from npattn.synonyms import solid
+from npattn.fitting import Shape, declared
+from npattn.synonyms import Naming, solid
 
-__all__ = ["ending", "pair_all", "pair_names", "stem"]
+if TYPE_CHECKING:
+    from npattn.module import Module
+
+__all__ = ["OURS", "ending", "find_naming", "is_index", "pair_all", "pair_names", "stem"]
 
 ENDINGS = {"kernel": "weight", "w": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "variance": "var"}
 """What other libraries call a layer's arrays."""
+OURS = Naming()
+"""The names that stand here."""
+
+
+def is_index(name: str) -> bool:
+    """Tell whether an array holds no more than indices into another one, which follow from the hyperparameters."""
+    return name.rpartition(".")[2] == "relative_position_index"
+
+
+def find_naming(module: Module, names: Collection[str]) -> Naming:
+    """Return the published naming that knows all of some names, if they are not those that stand here."""
+    expected = declared(module)
+    known = (naming for naming in module.published if all(map(naming.knows, names)))
+    return OURS if all(name in expected for name in names) else next(known, OURS)
 
 
 def ending(name: str) -> str:

@@ -168,7 +168,20 @@ def linear_parameters(
     bias: bool = True,
     initial: Callable[..., Parameter] = uniform_fan_in,
 ) -> dict[str, Parameter]:
-    """Declare what `layers.linear` reads: a weight (out, in), and a bias (out,); as `conv_parameters`.
+    """Declare what `layers.linear` reads: a weight (out, in), and a bias (out,).
+
+    Parameters
+    ----------
+    name : str
+    out_features, in_features : int
+    bias : bool, default True
+        Whether there is a bias.
+    initial : callable, default `uniform_fan_in`
+        As `conv_parameters` has it.
+
+    Returns
+    -------
+    dict of Parameter
 
     Examples
     --------
@@ -198,6 +211,18 @@ def conv_norm_act_parameters(
 ) -> dict[str, Parameter]:
     """Declare the parameters of `layers.conv_norm_act`: a norm, and a kernel without bias, which the norm would undo.
 
+    Parameters
+    ----------
+    name : str
+    out_channels, in_channels : int
+    kernel_size : int, default 1
+    parts : pair of str, default ("0", "1")
+        What convolution and norm are called in the layer.
+
+    Returns
+    -------
+    dict of Parameter
+
     Examples
     --------
     >>> list(conv_norm_act_parameters("conv5a", 4, 16, 3))
@@ -211,7 +236,24 @@ def conv_norm_act_parameters(
 def conv_norm_act_buffers(
     name: str, out_channels: int, *, parts: tuple[str, str] = CONV_AND_NORM
 ) -> dict[str, Parameter]:
-    """Declare the running statistics of `layers.conv_norm_act`."""
+    """Declare the running statistics of `layers.conv_norm_act`.
+
+    Parameters
+    ----------
+    name : str
+    out_channels : int
+    parts : pair of str, default ("0", "1")
+        What convolution and norm are called in the layer.
+
+    Returns
+    -------
+    dict of Parameter
+
+    Examples
+    --------
+    >>> list(conv_norm_act_buffers("conv5a", 4))
+    ['conv5a.1.running_mean', 'conv5a.1.running_var']
+    """
     return norm_buffers(f"{name}.{parts[1]}", out_channels)
 
 

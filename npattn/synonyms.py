@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["STAND_INS", "SYNONYMS", "VALUES", "Naming", "is_synonym", "same_value", "solid"]
+__all__ = ["STAND_INS", "SYNONYMS", "VALUE_SYNONYMS", "Naming", "is_synonym", "same_value", "solid"]
 
 SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
@@ -67,7 +67,7 @@ SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"
 """What else published code calls a hyperparameter, by the name that it has here."""
 STAND_INS = {"hidden": "reduction"}
 """The hyperparameter that a synonym of another one may mean where a system lacks that."""
-VALUES = {
+VALUE_SYNONYMS = {
     "silu": "swish silu_",
     "relu": "relu_ rectifier",
     "hard_swish": "hswish h_swish hardswish",
@@ -147,7 +147,7 @@ def same_value(given: str, choices: Collection[str]) -> list[str]:
     >>> same_value("Swish", ["relu", "silu", "hard_swish"])
     ['silu']
     """
-    return [choice for choice in choices if given.lower() in VALUES.get(choice, "").split()]
+    return [choice for choice in choices if given.lower() in VALUE_SYNONYMS.get(choice, "").split()]
 
 
 def is_synonym(name: str, field: str) -> bool:

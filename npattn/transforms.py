@@ -68,6 +68,12 @@ class Flip(Transform):
     ------
     TypeError, ValueError
         If `direction` is neither.
+
+    Examples
+    --------
+    >>> y, backward = Flip("horizontal")(np.array([[[[1.0, 2.0]]]]))
+    >>> y, backward(np.array([[[[10.0, 20.0]]]]))
+    (array([[[[2., 1.]]]]), array([[[[20., 10.]]]]))
     """
 
     direction: str
@@ -94,6 +100,13 @@ class QuarterTurns(Transform):
     ------
     TypeError
         If `turns` is no integer.
+
+    Examples
+    --------
+    >>> y, backward = QuarterTurns()(np.array([[[[1.0, 2.0]]]]))
+    >>> y[0, 0], backward(y)
+    (array([[2.],
+           [1.]]), array([[[[1., 2.]]]]))
     """
 
     turns: int = 1
@@ -154,6 +167,12 @@ class Rescale(Transform):
     ------
     TypeError, ValueError
         If `size` is no tuple of two integers of at least 1, or `align_corners` no bool.
+
+    Examples
+    --------
+    >>> y, backward = Rescale((1, 4))(np.array([[[[0.0, 4.0]]]]))
+    >>> y, backward(np.ones_like(y))
+    (array([[[[0., 1., 3., 4.]]]]), array([[[[2., 2.]]]]))
     """
 
     size: tuple[int, int]

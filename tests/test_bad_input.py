@@ -466,7 +466,7 @@ def test_hyperparameter_that_is_no_integer_is_refused(system, name):
         (np.ones(1), "numpy.ndarray"),
     ):
         if name == "kernel_size" and value is None:  # which asks for the adaptive choice
-            assert system(channels=8, kernel_size=None).width == 3
+            assert system(channels=8, kernel_size=None).num_taps == 3
             continue
         with refused(TypeError, f"{system.__name__}: {name}={value!r} is a ", kind, "; expected an int"):
             dataclasses.replace(system.example(), **{name: value})
@@ -482,7 +482,7 @@ def test_bias_that_is_neither_true_nor_false_is_refused(value):
 def test_even_kernel_is_told_its_odd_neighbours(half):
     with refused(ValueError, f"kernel_size={2 * half}; expected an odd number", f": {2 * half - 1} or {2 * half + 1}"):
         EfficientChannelAttention(channels=8, kernel_size=2 * half)
-    assert EfficientChannelAttention(channels=8, kernel_size=2 * half + 1).width == 2 * half + 1
+    assert EfficientChannelAttention(channels=8, kernel_size=2 * half + 1).num_taps == 2 * half + 1
 
 
 @pytest.mark.parametrize("name", ["gamma", "b"])

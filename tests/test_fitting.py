@@ -8,7 +8,7 @@ from hypothesis import given
 
 import npattn
 from npattn import Module, fitting
-from npattn.fitting import Change, declared, search, solids
+from npattn.fitting import Variation, declared, search, solids
 from npattn.parameters import ones
 from tests.misfits import MISFITS, label
 from tests.naming import for_each
@@ -142,7 +142,7 @@ def test_a_choice_under_other_names_is_left_to_the_caller():
     given = {f"other.{name}": shape for name, shape in declared(npattn.SqueezeExcitation(64, 8)).items()}
     assert search(npattn.SqueezeExcitation(64), given, never) is None
     found = search(npattn.SqueezeExcitation(64), given, lambda shapes, wanted: (8,) in shapes.values())
-    assert isinstance(found, Change)
+    assert isinstance(found, Variation)
     assert found.labels == ("reduction=8",)
 
 

@@ -20,7 +20,7 @@ from npattn import (
 )
 from npattn.fitting import declared
 from npattn.oracle import generic_values
-from npattn.state_dicts import conversion
+from npattn.state_dict_hints import conversion
 from tests.misfits import MISFITS, label
 from tests.strategies import NAMESPACE, modules
 

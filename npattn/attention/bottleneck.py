@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_map_size, check_positions, require_equal_shares
+from npattn.attention_maps import MapByRows
+from npattn.checks import check_map_size, require_equal_shares
 from npattn.fields import boolean, integer, pair, positive
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, lecun_normal, round_channels, uniform_fan_in
 from npattn.typing import Array, Backward, Params
@@ -31,14 +32,8 @@ def halve(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
-def flat(a: Array) -> Array:
-    """Lay the positions of maps in a row, (..., H, W) to (..., N)."""
-    *lead, height, width = a.shape
-    return a.reshape(*lead, height * width)
-
-
-class RelativeHeads(Module):
-    """What bottleneck and halo attention share: how wide heads are, and what they make of queries and keys."""
+class RelativeHeads(MapByRows):
+    """What bottleneck and halo attention share: the channels of heads, and the weights of queries and keys."""
 
     channels: int
     out_channels: int | None
@@ -52,24 +47,25 @@ class RelativeHeads(Module):
         """Refuse, besides, heads that can't share the channels equally or get none, and strides other than 1 and 2."""
         super().__post_init__()
         name = type(self).__name__
-        require_equal_shares(name, "heads", self.heads, "out_channels", self.width)
+        require_equal_shares(name, "heads", self.heads, "out_channels", self.output_channels)
         if not self.head_channels:
+            queries = round_channels(self.qk_ratio * self.output_channels)
             raise ValueError(
-                f"{name}: heads={self.heads}; expected at most {round_channels(self.qk_ratio * self.width)}, channels "
-                "of all queries: set head_dim, channels of each head's"
+                f"{name}: heads={self.heads}; expected at most {queries}, channels of all queries: set head_dim, those "
+                "of each head"
             )
         if self.stride > 2:
             raise ValueError(f"{name}: stride={self.stride}; expected 1 or 2")
 
     @property
-    def width(self) -> int:
+    def output_channels(self) -> int:
         """O, channels of the output."""
         return self.out_channels or self.channels
 
     @property
     def head_channels(self) -> int:
         """d, channels of a head's queries and keys: `head_dim`, or its share of those of the output."""
-        return self.head_dim or round_channels(self.qk_ratio * self.width) // self.heads
+        return self.head_dim or round_channels(self.qk_ratio * self.output_channels) // self.heads
 
     @property
     def scale(self) -> float:
@@ -84,7 +80,8 @@ class RelativeHeads(Module):
     def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
         """Make the weights of all keys for some queries, by what they hold and by what their offsets add."""
         hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        z, _, _ = masked_logits(flat(self.scale * q), flat(k), rows, softcap=None, bias=r, **hiding)
+        q, k = map(flatten_positions, (self.scale * q, k))
+        z, _, _ = masked_logits(q, k, rows, softcap=None, bias=r, **hiding)
         e, total, _ = exponentials_of_seen(z, None)
         return e / total
 
@@ -130,7 +127,8 @@ class BottleneckAttention(RelativeHeads):
     ``qkv.weight`` (2 n d + O, C, 1, 1), queries, keys and values one below the other, each head by head, and
     ``qkv.bias``; ``pos_embed.height_rel`` (2H - 1, d) and ``pos_embed.width_rel`` (2W - 1, d), by offsets from
     -(H - 1) on. The weight starts from a normal distribution of variance 1/C, the vectors from one of 1/d. The pass has
-    no attention map: `attention_map` makes the rows of it that are asked for.
+    no attention map: `attention_map` makes the rows of it that are asked for. Row j holds, for each head, the weights
+    of all positions for position j; they add up to 1.
 
     References
     ----------
@@ -189,7 +187,7 @@ class BottleneckAttention(RelativeHeads):
     def sizes(self) -> tuple[int, int, int]:
         """Channels of queries, keys and values."""
         queries = self.heads * self.head_channels
-        return queries, queries, self.width
+        return queries, queries, self.output_channels
 
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the map, whose height and width are those of `feat_size` whatever others are asked for."""
@@ -201,7 +199,7 @@ class BottleneckAttention(RelativeHeads):
 
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the output."""
-        return {"output": (batch, self.width, *(length // self.stride for length in self.feat_size))}
+        return {"output": (batch, self.output_channels, *(length // self.stride for length in self.feat_size))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the convolution, and the vectors of offsets."""
@@ -225,7 +223,8 @@ class BottleneckAttention(RelativeHeads):
         parts, back_split = ops.split(u, self.sizes, axis=1)                                          # (2)
         q, k, v = map(self.share, parts)
         r, back_relative = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)  # (3)
-        (o, _), back_attention = ops.masked_attention(*map(flat, (q, k, v)), self.scale, bias=r)      # (4)
+        rows = map(flatten_positions, (q, k, v))
+        (o, _), back_attention = ops.masked_attention(*rows, self.scale, bias=r)                      # (4)
         y = o.reshape(parts[2].shape)
         if self.stride > 1:
             y, back_pool = halve(y)                                                                   # (5)
@@ -246,29 +245,9 @@ class BottleneckAttention(RelativeHeads):
         """Share channels out to the heads: (B, n d, H, W) to (B, n, d, H, W)."""
         return a.reshape(len(a), self.heads, a.shape[1] // self.heads, *a.shape[2:])
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of every head, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1; by default all.
-
-        Returns
-        -------
-        array, (B, n, N, N) or (B, n, len(rows), N)
-            Row j holds the weights of all positions for position j; they add up to 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
-        which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, self.feat_size)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some positions, of every head."""
         u, _ = layers.conv(x, params, "qkv")
         q, k = map(self.share, ops.split(u, self.sizes, axis=1)[0][:2])
         r, _ = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)
-        return self.weigh(q, k, r, which)
+        return self.weigh(q, k, r, rows)

@@ -10,6 +10,7 @@ import numpy as np
 from npattn import layers, ops
 from npattn.fields import choice, integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Params
 
@@ -90,7 +91,7 @@ class ChannelAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Compare, weigh, mix, scale, add. The tags are the equation numbers of the derivation."""
         weigh = ops.softmax if self.variant == "paper" else ops.softmin
-        rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+        rows = flatten_positions(x)
         g, back_gram = ops.gram(rows)                     # (1)
         s, back_weigh = weigh(g)                          # (2)
         m, back_mix = ops.matmul(s, rows)                 # (3)

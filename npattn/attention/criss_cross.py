@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,9 +9,10 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention.position import PositionAttention
-from npattn.checks import check_positions
+from npattn.attention_maps import MapByRows
 from npattn.fields import integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter
 from npattn.typing import Array, Backward, Params
 
@@ -45,7 +45,7 @@ def criss_cross(x: Array, params: Params, times: int) -> tuple[Array, Backward]:
 
 
 @dataclass(frozen=True)
-class CrissCrossAttention(Module):
+class CrissCrossAttention(MapByRows):
     """Add to every position a weighted sum of the values in its row and its column; do so several times.
 
     Position attention compares all N positions with all N. Here each is compared with the W + H - 1 that share its row
@@ -72,7 +72,9 @@ class CrissCrossAttention(Module):
     ``query_conv.weight`` (D, C, 1, 1), ``query_conv.bias`` (D,), ``key_conv.weight`` (D, C, 1, 1), ``key_conv.bias``
     (D,), ``value_conv.weight`` (C, C, 1, 1), ``value_conv.bias`` (C,), with D = max(1, C // reduction). The layers
     start as that code's `Conv2d` do, uniform in ±1/√C; γ starts at 0. Each time weights for N (W + H) pairs are kept
-    until backward. The pass has no attention map: `attention_map` makes the rows of it that are asked for.
+    until backward. The pass has no attention map: `attention_map` makes the rows of it that are asked for,
+    those of the last time. Row j holds the weights of all positions for position j: they add up to 1, and are 0 off its
+    row and column.
 
     References
     ----------
@@ -137,34 +139,11 @@ class CrissCrossAttention(Module):
 
         return Pass(y, backward)
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of the last time, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1; by default all.
-
-        Returns
-        -------
-        array, (B, N, N) or (B, len(rows), N)
-            Row j holds the weights of all positions for position j: they add up to 1, and are 0 off its row and column.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some positions, the last time that the module is applied."""
         if self.recurrence > 1:
             x, _ = criss_cross(x, params, self.recurrence - 1)
-        (height, width), (q, k) = x.shape[2:], (layers.conv(x, params, name)[0] for name in ("query_conv", "key_conv"))
-        q, k = (a.reshape(*a.shape[:2], height * width) for a in (q, k))
-        at = np.arange(height * width)
-        if rows is not None:
-            at = np.array(check_positions(f"{self}.attention_map", rows, (height, width)), dtype=int)
-        row, column = np.divmod(np.arange(height * width), width)
-        shares = (row == row[at, None]) | (column == column[at, None])
-        return ops.softmax(np.where(shares, q[:, :, at].swapaxes(1, 2) @ k, -np.inf))[0]
+        q, k = (flatten_positions(layers.conv(x, params, name)[0]) for name in ("query_conv", "key_conv"))
+        row, column = np.divmod(np.arange(k.shape[2]), x.shape[3])
+        shares = (row == row[rows, None]) | (column == column[rows, None])
+        return ops.softmax(np.where(shares, q[:, :, rows].swapaxes(1, 2) @ k, -np.inf))[0]

@@ -9,6 +9,7 @@ from typing import ClassVar
 from npattn import layers, ops
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, he_normal
 from npattn.typing import Array, Params
 
@@ -97,23 +98,22 @@ class DoubleAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Weigh positions, gather, distribute, lead back. The tags are the equation numbers of the derivation."""
-        positions = x.shape[2] * x.shape[3]
-        a, back_features = layers.conv(x, params, "convA")                                  # (1)
-        b, back_maps = layers.conv(x, params, "convB")                                      # (2)
-        v, back_weights = layers.conv(x, params, "convV")                                   # (3)
-        s, back_gather = ops.softmax(b.reshape(*b.shape[:2], positions), axis=-1)           # (4)
-        w, back_distribute = ops.softmax(v.reshape(*v.shape[:2], positions), axis=1)        # (5)
-        o, back_attention = ops.linear_attention(w, s, a.reshape(*a.shape[:2], positions))  # (6)
-        y, back_last = layers.conv(o.reshape(a.shape), params, "conv_reconstruct")          # (7)
+        a, back_features = layers.conv(x, params, "convA")                               # (1)
+        b, back_maps = layers.conv(x, params, "convB")                                   # (2)
+        v, back_weights = layers.conv(x, params, "convV")                                # (3)
+        s, back_gather = ops.softmax(flatten_positions(b), axis=-1)                      # (4)
+        w, back_distribute = ops.softmax(flatten_positions(v), axis=1)                   # (5)
+        o, back_attention = ops.linear_attention(w, s, flatten_positions(a))             # (6)
+        y, back_last = layers.conv(o.reshape(a.shape), params, "conv_reconstruct")       # (7)
 
         def backward(dy):
-            do, grads_last = back_last(dy)                                                  # (7')
-            dw, ds, da = back_attention(do.reshape(o.shape))                                # (6')
-            dv = back_distribute(dw)                                                        # (5')
-            db = back_gather(ds)                                                            # (4')
-            dx, grads_weights = back_weights(dv.reshape(v.shape))                           # (3')
-            dx, grads_maps = back_maps(db.reshape(b.shape), accumulate_into=dx)             # (2')
-            dx, grads_features = back_features(da.reshape(a.shape), accumulate_into=dx)     # (1')
+            do, grads_last = back_last(dy)                                               # (7')
+            dw, ds, da = back_attention(do.reshape(o.shape))                             # (6')
+            dv = back_distribute(dw)                                                     # (5')
+            db = back_gather(ds)                                                         # (4')
+            dx, grads_weights = back_weights(dv.reshape(v.shape))                        # (3')
+            dx, grads_maps = back_maps(db.reshape(b.shape), accumulate_into=dx)          # (2')
+            dx, grads_features = back_features(da.reshape(a.shape), accumulate_into=dx)  # (1')
             return dx, grads_features | grads_maps | grads_weights | grads_last
 
         return Pass(y, backward, attention={"gather": s.reshape(b.shape), "distribute": w.reshape(v.shape)})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import layers, ops
+from npattn.checks import require_equal_shares
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter
@@ -81,11 +82,8 @@ class EfficientAttention(Module):
         super().__post_init__()
         for name in ("key_channels", "value_channels"):
             value = getattr(self, name)
-            if value is not None and value % self.heads:
-                raise ValueError(
-                    f"{type(self).__name__}: {name}={value}; expected a multiple of heads={self.heads}, which share "
-                    f"them evenly: {max(1, value // self.heads) * self.heads}, say"
-                )
+            if value is not None:
+                require_equal_shares(type(self).__name__, "heads", self.heads, name, value)
 
     @classmethod
     def example(cls) -> EfficientAttention:

@@ -26,7 +26,7 @@ class EfficientChannelAttention(Module):
     channels : int
         C, channels of the map.
     kernel_size : int, optional
-        k, odd. By default `adaptive_kernel_size` chooses it from C; `width` tells the one in use.
+        k, odd. By default `adaptive_kernel_size` chooses it from C; `num_taps` tells the one in use.
     gamma, b : float, default 2 and 1
         Slope and offset of that choice.
 
@@ -52,7 +52,7 @@ class EfficientChannelAttention(Module):
     --------
     >>> import numpy as np
     >>> module = EfficientChannelAttention(channels=64)
-    >>> module.width
+    >>> module.num_taps
     3
     >>> run = module(module.init(seed=0), np.ones((2, 64, 7, 5)))
     >>> dx, grads = run.backward(np.ones((2, 64, 7, 5)))
@@ -90,13 +90,13 @@ class EfficientChannelAttention(Module):
         return cls(channels=32)
 
     @property
-    def width(self) -> int:
+    def num_taps(self) -> int:
         """The kernel's width k: `kernel_size`, or the adaptive choice."""
         return self.kernel_size or adaptive_kernel_size(self.channels, self.gamma, self.b)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the one kernel."""
-        return {"conv.weight": uniform_fan_in(1, 1, self.width)}
+        return {"conv.weight": uniform_fan_in(1, 1, self.num_taps)}
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Average, convolve across channels, gate. The tags are the equation numbers of the derivation."""

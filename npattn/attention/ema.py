@@ -8,6 +8,7 @@ from typing import ClassVar
 from npattn import layers, ops
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, norm_parameters
 from npattn.typing import Array, Params
 
@@ -99,7 +100,7 @@ class EfficientMultiScaleAttention(Module):
         w_m, back_softmax_m = ops.softmax(d_m)                             # (12)
         d_n, back_pool_n = ops.global_average_pool(n)                      # (13)
         w_n, back_softmax_n = ops.softmax(d_n)                             # (14)
-        flat_m, flat_n = (branch.reshape(*d_m.shape, height * width) for branch in (m, n))
+        flat_m, flat_n = map(flatten_positions, (m, n))
         r, back_read_n = ops.matmul(w_m[:, None], flat_n)                  # (15)
         q, back_read_m = ops.matmul(w_n[:, None], flat_m)                  # (16)
         u, back_add = ops.add(r, q)                                        # (17)

@@ -10,6 +10,7 @@ from npattn import layers, ops
 from npattn.checks import check_variance
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, he_normal, norm_buffers, norm_parameters
 from npattn.synonyms import Naming
 from npattn.typing import Array, Params
@@ -122,7 +123,7 @@ class ExternalAttention(Module):
         if self.block:
             u, back_conv1 = layers.conv(x, params, "conv1")                                            # (1)
         z, back_keys = layers.conv(u, params, "linear_0")                                              # (2)
-        s, back_softmax = ops.softmax(z.reshape(*z.shape[:2], z.shape[2] * z.shape[3]))                # (3)
+        s, back_softmax = ops.softmax(flatten_positions(z))                                            # (3)
         a, back_sum = ops.sum_normalize(s, axis=1)                                                     # (4)
         o, back_values = layers.conv(a.reshape(z.shape), params, "linear_1")                           # (5)
         y = o

@@ -11,6 +11,7 @@ import numpy as np
 from npattn import layers, ops
 from npattn.fields import boolean, choice, choices, integer, positive
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.parameters import Parameter, he_normal, norm_parameters, zeros
 from npattn.synonyms import Naming
@@ -148,7 +149,7 @@ class GlobalContext(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Weigh, gather, transform, tell. The tags are the equation numbers of the derivation."""
         transformed = functools.partial(transform, params=params, activation=self.activation, eps=self.eps)
-        y, v, maps = x, x.reshape(*x.shape[:2], x.shape[2] * x.shape[3]), {}
+        y, v, maps = x, flatten_positions(x), {}
         a = np.zeros_like(v[:, 0]) + 1 / v.shape[2]
         if self.attention:
             s, back_score = layers.score(v, params, "conv_attn")      # (5)

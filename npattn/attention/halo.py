@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.attention.bottleneck import RelativeHeads, flat, halve
-from npattn.checks import check_map, check_positions
+from npattn.attention.bottleneck import RelativeHeads, halve
+from npattn.checks import check_map
 from npattn.fields import boolean, integer, positive
 from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, lecun_normal, uniform_fan_in
 from npattn.typing import Array, Params
 
@@ -75,6 +75,8 @@ class HaloAttention(RelativeHeads):
     and then the values, and ``kv.bias``; ``pos_embed.height_rel`` and ``pos_embed.width_rel`` (2 (b + 2h) - 1, d), by
     offsets of places in the window from places in the block. Weights start from normal distributions of variance
     1/C, the vectors of 1/d. The pass has no attention map: `attention_map` makes the rows of it that are asked for.
+    Row j holds, for each head, the weights of all positions for query j, 0 outside of its window. They add up to 1,
+    less what keys beyond the map take.
 
     References
     ----------
@@ -150,13 +152,13 @@ class HaloAttention(RelativeHeads):
     def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shape of the output."""
         size = self.input_shapes(batch, height, width)["x"][2:]
-        return {"output": (batch, self.width, *(length // self.stride for length in size))}
+        return {"output": (batch, self.output_channels, *(length // self.stride for length in size))}
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the convolutions, and the vectors of offsets."""
         queries, offsets = self.heads * self.head_channels, 2 * self.win_size - 1
         declared: dict[str, Parameter] = {}
-        for name, out in (("q", queries), ("kv", queries + self.width)):
+        for name, out in (("q", queries), ("kv", queries + self.output_channels)):
             declared |= layers.conv_parameters(name, out, self.channels, bias=False, initial=lecun_normal)
             declared |= {f"{name}.bias": uniform_fan_in(out, inputs=self.channels)} if self.bias else {}
         tables = (f"pos_embed.{name}_rel" for name in ("height", "width"))
@@ -189,7 +191,8 @@ class HaloAttention(RelativeHeads):
         w = by_blocks(w, heads)
         (k, v), back_split = ops.split(w, self.sizes, axis=4)                                         # (6)
         r, back_relative = layers.relative_logits(q, params, "pos_embed", scale=self.relative_scale)  # (7)
-        (o, _), back_attention = ops.masked_attention(*map(flat, (q, k, v)), self.scale, bias=r)      # (8)
+        rows = map(flatten_positions, (q, k, v))
+        (o, _), back_attention = ops.masked_attention(*rows, self.scale, bias=r)                      # (8)
         blocks = by_channels(o.reshape(*o.shape[:5], block, block))
         y, back_fold = ops.fold_windows(blocks, t.shape[2:], block, block)                            # (9)
         if self.averages:
@@ -214,36 +217,18 @@ class HaloAttention(RelativeHeads):
     @property
     def sizes(self) -> tuple[int, int]:
         """Channels of a head's keys and values."""
-        return self.head_channels, self.width // self.heads
+        return self.head_channels, self.output_channels // self.heads
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of every head, or some rows of it: where queries look.
+    def query_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of queries."""
+        return -(-height // self.query_stride), -(-width // self.query_stride)
 
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Queries, counted row by row from 0 on; by default all.
-
-        Returns
-        -------
-        array, (B, n, N, HW) or (B, n, len(rows), HW)
-            Row j holds the weights of all positions for query j, 0 outside of its window. They add up to 1, less what
-            keys beyond the map take.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the queries.
-        """
-        self.check(params, x)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some queries, of every head: 0 outside of a query's window."""
         block, halo, window = self.query_block, self.halo_size, self.win_size
         t, _ = layers.conv(x, params, "q", stride=self.query_stride)
-        which = range(t.shape[2] * t.shape[3]) if rows is None else check_positions(
-            f"{self}.attention_map", rows, t.shape[2:]
-        )
-        places = [[divmod(place, block) for place in divmod(position, t.shape[3])] for position in which]
+        queries = range(t.shape[2] * t.shape[3])[rows] if isinstance(rows, slice) else rows
+        places = [[divmod(place, block) for place in divmod(query, t.shape[3])] for query in queries]
         chosen = {blocks: n for n, blocks in enumerate(dict.fromkeys((i, j) for (i, _), (j, _) in places))}
         grid = [[blocks[axis] for blocks in chosen] for axis in range(2)]
         q = by_blocks(ops.unfold_windows(t, block, block)[0], self.heads)[:, :, *grid][:, :, :, None]
@@ -254,8 +239,8 @@ class HaloAttention(RelativeHeads):
         s = self.weigh(q, k, r, slice(None))
         s = s.reshape(*s.shape[:-1], window, window)
         height, width = x.shape[2:]
-        found = np.zeros_like(x, shape=(len(x), self.heads, len(which), height + 2 * halo, width + 2 * halo))
+        found = np.zeros_like(x, shape=(len(x), self.heads, len(queries), height + 2 * halo, width + 2 * halo))
         for row, ((i, a), (j, b)) in enumerate(places):
             top, left = i * self.block_size, j * self.block_size
             found[:, :, row, top : top + window, left : left + window] = s[:, :, chosen[i, j], 0, a * block + b]
-        return flat(found[..., halo : halo + height, halo : halo + width])
+        return flatten_positions(found[..., halo : halo + height, halo : halo + width])

@@ -14,6 +14,7 @@ from npattn.calls import check_upstream
 from npattn.checks import check_array, require_numbers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter
 from npattn.typing import Array, Backward, Gradients, Params
 
@@ -108,7 +109,7 @@ class HardAttention(Module):
 
     def forward(self, params: Params, x: Array, noise: Array) -> Pass:
         """Score, weigh, draw a position, select its feature. In (3'), the estimator takes h's gradient for α's."""
-        v = rows(x)
+        v = flatten_positions(x)
         s, back_score = layers.score(v, params, "score")    # (1)
         a, back_softmax = ops.softmax(s)                    # (2)
         index = (s + noise).real.argmax(axis=1)             # (3)
@@ -250,7 +251,7 @@ class HardAttention(Module):
     def _average(self, params: Params, x: Array, constant: float | Array = 0) -> Pass:
         """Average the features under α plus a constant, and differentiate that exactly."""
         a, back_weights = self._weigh(params, x)
-        y, back_product = ops.matmul(rows(x), (a + constant)[:, :, None])
+        y, back_product = ops.matmul(flatten_positions(x), (a + constant)[:, :, None])
 
         def backward(dy):
             dv, da = back_product(dy[:, :, None])
@@ -260,7 +261,7 @@ class HardAttention(Module):
 
     def _weigh(self, params: Params, x: Array) -> tuple[Array, Backward]:
         """Make the weights α; the way back starts from their gradient or from that of the scores."""
-        s, back_score = layers.score(rows(x), params, "score")
+        s, back_score = layers.score(flatten_positions(x), params, "score")
         a, back_softmax = ops.softmax(s)
 
         def backward(da=None, ds=None, accumulate_into=None):
@@ -281,8 +282,3 @@ class HardAttention(Module):
         if value.shape != expected:
             axes = "(batch,)" if len(expected) == 1 else "(batch, positions)"
             raise ValueError(f"{self}: {name} has shape {value.shape}; expected {expected}, {axes}")
-
-
-def rows(x: Array) -> Array:
-    """Lay a map's positions in one row: (B, C, H, W) to (B, C, N)."""
-    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])

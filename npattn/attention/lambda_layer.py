@@ -111,7 +111,7 @@ class LambdaLayer(Module):
         return cls(channels=16, key_channels=4, kernel_size=3)
 
     @property
-    def width(self) -> int:
+    def query_channels(self) -> int:
         """K, channels of queries and keys: `key_channels`, or by `qk_ratio`."""
         if self.qk_ratio is None:
             return self.key_channels
@@ -137,16 +137,16 @@ class LambdaLayer(Module):
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in timm's order, with a table first, or a kernel last."""
-        outputs = (self.heads + 1) * self.width + self.value_channels
+        outputs = (self.heads + 1) * self.query_channels + self.value_channels
         table, kernel, bias = dict[str, Parameter](), dict[str, Parameter](), dict[str, Parameter]()
         if self.feat_size is not None:
             height, width = self.feat_size
-            table = {"pos_emb": normal(2 * height - 1, 2 * width - 1, self.width, deviation=0.02)}
+            table = {"pos_emb": normal(2 * height - 1, 2 * width - 1, self.query_channels, deviation=0.02)}
         else:
-            taps = self.width, 1, self.kernel_size, self.kernel_size, 1
+            taps = self.query_channels, 1, self.kernel_size, self.kernel_size, 1
             kernel = {
-                "conv_lambda.weight": normal(*taps, deviation=self.width**-0.5),
-                "conv_lambda.bias": uniform_fan_in(self.width, inputs=self.kernel_size**2),
+                "conv_lambda.weight": normal(*taps, deviation=self.query_channels**-0.5),
+                "conv_lambda.bias": uniform_fan_in(self.query_channels, inputs=self.kernel_size**2),
             }
         if self.bias:
             bias = {"qkv.bias": uniform_fan_in(outputs, inputs=self.channels)}
@@ -154,14 +154,14 @@ class LambdaLayer(Module):
             **table,
             "qkv.weight": normal(outputs, self.channels, 1, 1, deviation=self.channels**-0.5),
             **bias,
-            **norm_parameters("norm_q", self.heads * self.width),
+            **norm_parameters("norm_q", self.heads * self.query_channels),
             **norm_parameters("norm_v", self.value_channels),
             **kernel,
         }
 
     def buffers(self) -> dict[str, Parameter]:
         """Declare the running statistics of queries and values."""
-        return norm_buffers("norm_q", self.heads * self.width) | norm_buffers("norm_v", self.value_channels)
+        return norm_buffers("norm_q", self.heads * self.query_channels) | norm_buffers("norm_v", self.value_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, maps that a table or a pool is not for, and a batch whose variance can't be estimated."""
@@ -179,7 +179,7 @@ class LambdaLayer(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Project, normalise, make lambdas, apply them. The tags are the equation numbers of the derivation."""
-        (batch, _, height, width), keys, values = x.shape, self.width, self.value_channels
+        (batch, _, height, width), keys, values = x.shape, self.query_channels, self.value_channels
         positions, sizes = height * width, (self.heads * keys, keys, values)
         u, back_qkv = layers.conv(x, params, "qkv")                                                   # (1)
         (q, k, v), back_split = ops.split(u, sizes, axis=1)                                           # (2)

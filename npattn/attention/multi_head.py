@@ -11,16 +11,16 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
-from npattn.checks import check_positions
+from npattn.attention_maps import MapByRows
 from npattn.fields import boolean, integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
 from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, uniform_fan_in, xavier_uniform, zeros
 from npattn.typing import Array, Backward, Params
 
 
 @dataclass(frozen=True)
-class MultiHeadSelfAttention(Module):
+class MultiHeadSelfAttention(MapByRows):
     """Let every position gather from all positions of the map, in several heads that look for different things.
 
     One linear layer makes of each position a query, a key and a value of C channels. Each of the heads takes its own
@@ -57,7 +57,8 @@ class MultiHeadSelfAttention(Module):
     head by head; ``in_proj_bias`` (3C,), ``out_proj.weight`` (C, C), ``out_proj.bias`` (C,). They start as there:
     ``in_proj_weight`` by Glorot and Bengio's rule for its 3C × C, ``out_proj.weight`` uniform in ±1/√C, biases at 0.
     The pass has no attention map, which would be N × N for each head: `attention_map` makes the rows of it that are
-    asked for.
+    asked for. Row j holds the weights s_ji of all positions i for position j; they add up to 1, or 0 where none is
+    seen.
 
     References
     ----------
@@ -176,39 +177,12 @@ class MultiHeadSelfAttention(Module):
         lengths = given["lengths"][:, None] if self.padding else None
         return {"bias": given.get("bias"), "band": (None, 0 if self.causal else None), "lengths": lengths}
 
-    def attention_map(
-        self, params: Params, x: Array, rows: Sequence[int] | None = None, *, others: Sequence[Array] = ()
-    ) -> Array:
-        """Make the attention map of every head, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1: row r and column c of the map are position r W + c. By
-            default all, which takes memory for B heads N² numbers; each row of it takes B heads N.
-        others : sequence of array
-            The inputs behind ``x``, where there are any.
-
-        Returns
-        -------
-        array, (B, heads, N, N) or (B, heads, len(rows), N)
-            Row j holds the weights s_ji of all positions i for position j; they add up to 1, or 0 where none is seen.
-
-        Raises
-        ------
-        TypeError
-            If an argument is refused by a call, or `rows` is no sequence of integers.
-        ValueError
-            If an argument is refused by a call, or a row lies beyond the map.
-        """
-        self.check(params, x, *others)
-        which = slice(None) if rows is None else check_positions(f"{self}.attention_map", rows, x.shape[2:])
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array, *others: Array) -> Array:
+        """Make the weights s_ji of all positions i for some positions j, of every head."""
         without_values = {name: parameter[: 2 * self.channels] for name, parameter in params.items()}
         u, _ = layers.conv(x, without_values, "in_proj", separator="_")
         u = u.reshape(len(x), 2 * self.heads, self.head_channels, x.shape[2] * x.shape[3])
         q, k = u[:, : self.heads], u[:, self.heads :]
-        z, _, _ = masked_logits(self.scale * q, k, which, softcap=None, mask=None, **self.masking(others))
+        z, _, _ = masked_logits(self.scale * q, k, rows, softcap=None, mask=None, **self.masking(others))
         e, total, _ = exponentials_of_seen(z, None)
         return e / total

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_positions, check_variance
+from npattn.attention_maps import MapByRows
+from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer, number
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, he_normal, norm_buffers, zeros
 from npattn.synonyms import Naming
 from npattn.typing import Array, Backward, Params
@@ -39,7 +40,7 @@ def pool(x: Array) -> tuple[Array, Backward]:
 
 
 @dataclass(frozen=True)
-class NonLocal(Module):
+class NonLocal(MapByRows):
     """Add to every position a sum of the values of all positions, by how its query goes with their keys.
 
     Three 1×1 convolutions make queries, keys and values with fewer channels, a fourth leads back, and batch norm stands
@@ -80,7 +81,8 @@ class NonLocal(Module):
     (C,), and the running statistics ``norm.running_mean`` and ``norm.running_var``. Kernels start from a normal
     distribution of variance 2 / fan-out, biases and norm at 0; without the norm ``z.weight`` starts at 0. The names
     ``theta``, ``phi``, ``g``, ``W.0`` and ``W.1`` of other PyTorch code are read too. The pass has no attention map:
-    `attention_map` makes the rows of it that are asked for.
+    `attention_map` makes the rows of it that are asked for. Row j holds the weights of all keys for position j; in the
+    embedded Gaussian form they add up to 1.
 
     References
     ----------
@@ -175,7 +177,7 @@ class NonLocal(Module):
             k, back_pool_key = pool(k)                                                              # (4)
             v, back_pool_value = pool(v)                                                            # (5)
         attend, scale = VARIANTS[self.variant], self.product_scale(k.shape[2] * k.shape[3])
-        rows = (a.reshape(*a.shape[:2], a.shape[2] * a.shape[3]) for a in (q, k, v))
+        rows = map(flatten_positions, (q, k, v))
         o, back_attention = attend(*rows, scale)                                                    # (6)
         z, back_z = layers.conv(o.reshape(q.shape), params, "z")                                    # (7)
         n, running = z, dict[str, Array]()
@@ -201,31 +203,9 @@ class NonLocal(Module):
 
         return Pass(y, backward, buffers=running)
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1; by default all.
-
-        Returns
-        -------
-        array, (B, N, M) or (B, len(rows), M)
-            Row j holds the weights of all keys for position j; in the embedded Gaussian form they add up to 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all keys for some positions."""
         q, k = (layers.conv(x, params, name)[0] for name in ("t", "p"))
-        k = pool(k)[0] if self.subsample else k
-        q, k = (a.reshape(*a.shape[:2], a.shape[2] * a.shape[3]) for a in (q, k))
-        if rows is not None:
-            q = q[:, :, check_positions(f"{self}.attention_map", rows, x.shape[2:])]
-        s = self.product_scale(k.shape[2]) * (q.swapaxes(1, 2) @ k)
+        q, k = map(flatten_positions, (q, pool(k)[0] if self.subsample else k))
+        s = self.product_scale(k.shape[2]) * (q[:, :, rows].swapaxes(1, 2) @ k)
         return s if self.variant == "dot_product" else ops.softmax(s)[0]

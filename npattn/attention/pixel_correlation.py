@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from npattn import layers, ops
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, xavier_uniform
 from npattn.typing import Array, Params
 
@@ -94,20 +95,19 @@ class PixelCorrelation(Module):
 
     def forward(self, params: Params, maps: Array, features: Array) -> Pass:
         """Embed, normalise, sum by affinity, divide by the total. The tags are the derivation's."""
-        positions = maps.shape[2] * maps.shape[3]
-        f, back_f9 = layers.conv(features, params, "f9")      # (1)
-        u, back_normalize = ops.l2_normalize(f, EPSILON)      # (2)
-        flat_u, m = (a.reshape(*a.shape[:2], positions) for a in (u, maps))
-        (t, s), back_affinity = ops.affinity_sums(flat_u, m)  # (3)
-        c = 1 / (s + EPSILON)                                 # (4)
-        y, back_gate = ops.gate(t, c)                         # (5)
+        f, back_f9 = layers.conv(features, params, "f9")  # (1)
+        u, back_normalize = ops.l2_normalize(f, EPSILON)  # (2)
+        rows = map(flatten_positions, (u, maps))
+        (t, s), back_affinity = ops.affinity_sums(*rows)  # (3)
+        c = 1 / (s + EPSILON)                             # (4)
+        y, back_gate = ops.gate(t, c)                     # (5)
 
         def backward(dy):
-            dt, dc = back_gate(dy.reshape(y.shape))           # (5')
-            ds = -dc * c * c                                  # (4')
-            du, dm = back_affinity(dt, ds)                    # (3')
-            df = back_normalize(du.reshape(u.shape))          # (2')
-            dfeatures, grads = back_f9(df)                    # (1')
+            dt, dc = back_gate(dy.reshape(y.shape))       # (5')
+            ds = -dc * c * c                              # (4')
+            du, dm = back_affinity(dt, ds)                # (3')
+            df = back_normalize(du.reshape(u.shape))      # (2')
+            dfeatures, grads = back_f9(df)                # (1')
             return (dm.reshape(maps.shape), dfeatures), grads
 
         similarity = s.reshape(len(maps), 1, *maps.shape[2:])

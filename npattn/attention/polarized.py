@@ -192,10 +192,10 @@ class PolarizedSelfAttention(Module):
         channels, hidden, bias = self.channels, self.hidden_channels, self.variant == "paper"
         up = layers.conv_parameters("conv_up", channels, hidden, bias=bias)
         if self.gates == "sequential":
-            narrow = max(1, hidden // 4)
-            norm = {"conv_up.1.weight": ones(narrow, 1, 1), "conv_up.1.bias": zeros(narrow, 1, 1)}
-            up = layers.conv_parameters("conv_up.0", narrow, hidden) | norm
-            up |= layers.conv_parameters("conv_up.3", channels, narrow)
+            squeezed = max(1, hidden // 4)
+            norm = {"conv_up.1.weight": ones(squeezed, 1, 1), "conv_up.1.bias": zeros(squeezed, 1, 1)}
+            up = layers.conv_parameters("conv_up.0", squeezed, hidden) | norm
+            up |= layers.conv_parameters("conv_up.3", channels, squeezed)
         elif bias:
             up |= {"ln.weight": ones(channels), "ln.bias": zeros(channels)}
         return {

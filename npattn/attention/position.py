@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from npattn import layers, ops
-from npattn.checks import check_positions
+from npattn.attention_maps import MapByRows
 from npattn.fields import integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Params
 
 
 @dataclass(frozen=True)
-class PositionAttention(Module):
+class PositionAttention(MapByRows):
     """Add to every position a weighted sum of the values of all positions, near and far alike.
 
     Three 1×1 convolutions make of each position a query, a key and a value. Position j weighs position i by the softmax
@@ -42,7 +42,8 @@ class PositionAttention(Module):
     ``query_conv.weight`` (D, C, 1, 1), ``query_conv.bias`` (D,), ``key_conv.weight`` (D, C, 1, 1), ``key_conv.bias``
     (D,), ``value_conv.weight`` (C, C, 1, 1), ``value_conv.bias`` (C,), with D = max(1, C // reduction). The layers
     start as that code's `Conv2d` do, uniform in ±1/√C; γ starts at 0. The pass has no attention map, which would be
-    N × N: `attention_map` makes the rows of it that are asked for.
+    N × N: `attention_map` makes the rows of it that are asked for. Row j holds the weights s_ji of all positions i for
+    position j; they add up to 1.
 
     References
     ----------
@@ -96,11 +97,10 @@ class PositionAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Make queries, keys and values, average the values, scale and add. The tags are the derivation's."""
-        positions = x.shape[2] * x.shape[3]
         q, back_query = layers.conv(x, params, "query_conv")                       # (1)
         k, back_key = layers.conv(x, params, "key_conv")                           # (2)
         v, back_value = layers.conv(x, params, "value_conv")                       # (3)
-        rows = (a.reshape(*a.shape[:2], positions) for a in (q, k, v))
+        rows = map(flatten_positions, (q, k, v))
         o, back_attention = ops.dot_product_attention(*rows)                       # (4)
         e, back_scale = layers.scale(o.reshape(x.shape), params, "gamma")          # (5)
         y, back_add = ops.add(x, e)                                                # (6)
@@ -118,34 +118,8 @@ class PositionAttention(Module):
 
         return Pass(y, backward)
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to N - 1: row r and column c of the map are position r W + c. By
-            default all, which takes memory for B N² numbers; each row of it takes B N.
-
-        Returns
-        -------
-        array, (B, N, N) or (B, len(rows), N)
-            Row j holds the weights s_ji of all positions i for position j; they add up to 1.
-
-        Raises
-        ------
-        TypeError
-            If an argument is refused by a call, or `rows` is no sequence of integers.
-        ValueError
-            If an argument is refused by a call, or a row lies beyond the map.
-        """
-        self.check(params, x)
-        positions = x.shape[2] * x.shape[3]
-        q, k = (layers.conv(x, params, name)[0] for name in ("query_conv", "key_conv"))
-        q, k = (a.reshape(*a.shape[:2], positions) for a in (q, k))
-        if rows is not None:
-            q = q[:, :, check_positions(f"{self}.attention_map", rows, x.shape[2:])]
-        s, _ = ops.softmax(q.swapaxes(1, 2) @ k)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights s_ji of all positions i for some positions j."""
+        q, k = (flatten_positions(layers.conv(x, params, name)[0]) for name in ("query_conv", "key_conv"))
+        s, _ = ops.softmax(q[:, :, rows].swapaxes(1, 2) @ k)
         return s

@@ -10,30 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.checks import check_array, require_integers, require_numbers
-from npattn.fields import boolean, checked, choice, integer, number
+from npattn.checks import check_array, check_rows, require_equal_shares, require_inputs
+from npattn.fields import boolean, choice, integer, number, pair, positive
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import transpose
 from npattn.ops.masking import exponentials_of_seen, masked_logits
 from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Params
-
-
-def positive(system: str, name: str, value: Any) -> Any:
-    """Check a number above 0."""
-    require_numbers(system, **{name: value})
-    if value <= 0:
-        raise ValueError(f"{system}: {name}={value}; expected a number above 0, or None")
-    return value
-
-
-def reach(system: str, name: str, value: Any) -> tuple[int, int]:
-    """Check a pair of how many keys are seen to the left and to the right; a list is kept as a tuple."""
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{system}: {name}={value!r}; expected None or a pair (left, right)")
-    left, right = value
-    require_integers(system, least=0, **{f"{name}[0]": left, f"{name}[1]": right})
-    return left, right
-
 
 AXES = {
     "query": ("batch", "heads", "queries", "head_dim"),
@@ -137,8 +120,8 @@ class ScaledDotProductAttention(Module):
     value_dim: int | None = integer(least=1, default=None)
     scale: float | None = number(default=None)
     causal: str | None = choice(("top-left", "bottom-right"), default=None)
-    window: tuple[int, int] | None = checked(reach, default=None)
-    softcap: float | None = checked(positive, default=None)
+    window: tuple[int, int] | None = pair(default=None, least=0, names=("left", "right"))
+    softcap: float | None = positive(default=None)
     bias: bool = boolean(default=False)
     mask: bool = boolean(default=False)
     lengths: bool = boolean(default=False)
@@ -152,11 +135,7 @@ class ScaledDotProductAttention(Module):
             raise TypeError(
                 f"{type(self).__name__}: missing hyperparameter 'head_dim' (expected {', '.join(vars(self))})"
             )
-        if self.heads % self.groups:
-            raise ValueError(
-                f"{type(self).__name__}: key_heads={self.key_heads}; expected a divisor of heads={self.heads}: each "
-                "head of keys serves as many heads of queries"
-            )
+        require_equal_shares(type(self).__name__, "key_heads", self.groups, "heads", self.heads)
 
     @classmethod
     def example(cls) -> ScaledDotProductAttention:
@@ -226,8 +205,7 @@ class ScaledDotProductAttention(Module):
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs whose axes are not those of `input_shapes`; how many images, queries and keys is free."""
         names = list(self.input_shapes(1, 1, 1))
-        if len(inputs) != len(names):
-            raise TypeError(f"{self}: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
+        require_inputs(self, inputs, names)
         given = dict(zip(names, inputs, strict=True))
         for name, a in given.items():
             check_array(self, name, a, "query", inputs[0])
@@ -263,20 +241,20 @@ class ScaledDotProductAttention(Module):
         """Repeat heads of keys and values, attend. The tags are the equation numbers of the derivation."""
         options = self.attention_options(params, query, key, others)
         shared = self.heads // self.groups
-        k, back_key = ops.repeat(key, shared, axis=1)                                    # (1)
-        v, back_value = ops.repeat(value, shared, axis=1)                                # (2)
-        qkv = map(columns, (query, k, v))
-        (o, lse), back_attention = ops.masked_attention(*qkv, self.factor, **options)    # (3)
+        k, back_key = ops.repeat(key, shared, axis=1)                                  # (1)
+        v, back_value = ops.repeat(value, shared, axis=1)                              # (2)
+        qkv = map(transpose, (query, k, v))  # positions stand last in `ops`, before the last axis here
+        (o, lse), back_attention = ops.masked_attention(*qkv, self.factor, **options)  # (3)
 
         def backward(dy):
             do, dlse = dy if self.logsumexp else (dy, 0.0)
-            dq, dk, dv, dbias, dsink = back_attention(columns(do), dlse)                 # (3')
-            dvalue = back_value(columns(dv))                                             # (2')
-            dkey = back_key(columns(dk))                                                 # (1')
+            dq, dk, dv, dbias, dsink = back_attention(transpose(do), dlse)             # (3')
+            dvalue = back_value(transpose(dv))                                         # (2')
+            dkey = back_key(transpose(dk))                                             # (1')
             dothers = (dbias,) * self.bias + (None,) * (self.mask + self.lengths)
-            return (columns(dq), dkey, dvalue, *dothers), {"sink": dsink} if self.sink else {}
+            return (transpose(dq), dkey, dvalue, *dothers), {"sink": dsink} if self.sink else {}
 
-        return Pass((columns(o), lse) if self.logsumexp else columns(o), backward)
+        return Pass((transpose(o), lse) if self.logsumexp else transpose(o), backward)
 
     def attention_options(self, params: Params, query: Array, key: Array, others: Sequence[Array]) -> dict[str, Any]:
         """Name what `ops.masked_attention` is given beside queries, keys, values and the scale."""
@@ -331,22 +309,13 @@ class ScaledDotProductAttention(Module):
         """
         self.check(params, query, key, np.zeros_like(key, shape=(*key.shape[:3], self.value_channels)), *others)
         queries = query.shape[2]
-        which = slice(0, queries) if rows is None else check_rows(f"{self}.attention_map", rows, queries)
+        which = slice(0, queries) if rows is None else check_rows(f"{self}.attention_map", rows, "queries", queries)
         options = self.attention_options(params, query, key, others)
         sink = options.pop("sink")
         k, _ = ops.repeat(key, self.heads // self.groups, axis=1)
-        z, _, _ = masked_logits(self.factor * columns(query), columns(k), which, **options)
+        z, _, _ = masked_logits(self.factor * transpose(query), transpose(k), which, **options)
         e, total, _ = exponentials_of_seen(z, sink)
         return e / total
-
-
-def check_rows(call: str, rows: Sequence[int], queries: int) -> list[int]:
-    """Refuse rows that are no queries; return a list of ints."""
-    require_integers(call, least=0, **{f"rows[{i}]": row for i, row in enumerate(rows)})
-    for row in rows:
-        if row >= queries:
-            raise ValueError(f"{call}: rows holds {row}; expected queries from 0 to {queries - 1}")
-    return [int(row) for row in rows]
 
 
 def shape_of_pairs(a: Array, query: tuple[int, ...], pairs: tuple[int, ...]) -> tuple[int, ...]:
@@ -359,8 +328,3 @@ def draw_lengths(shape: tuple[int, ...], keys: int, random: np.random.RandomStat
     lengths = random.randint(1, keys + 1, shape).astype(float)
     lengths[2:3] = 0
     return lengths
-
-
-def columns(a: Array) -> Array:
-    """Turn rows into columns, and back: positions stand last in `ops`, before the last axis here."""
-    return a.swapaxes(-1, -2)

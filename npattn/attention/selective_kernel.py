@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.calls import require_several_images
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, choice, integer, integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS
@@ -20,8 +21,30 @@ CONV_AND_NORM = "conv", "bn"
 """What timm calls convolution and norm of a branch."""
 
 
+class BranchChoice(Module):
+    """What selective kernels and split attention share: channels and sizes of what their convolutions give."""
+
+    in_channels: int
+    out_channels: int | None
+    stride: int
+
+    @property
+    def channels(self) -> int:
+        """C, by the name that other systems give it."""
+        return self.in_channels
+
+    @property
+    def output_channels(self) -> int:
+        """O, channels of the result: `out_channels`, or C."""
+        return self.out_channels or self.in_channels
+
+    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Shape of the result."""
+        return {"output": (batch, self.output_channels, -(-height // self.stride), -(-width // self.stride))}
+
+
 @dataclass(frozen=True)
-class SelectiveKernel(Module):
+class SelectiveKernel(BranchChoice):
     """Read a map through kernels of several sizes, and let each channel choose among what they give.
 
     Each branch is a convolution with batch norm and rectifier. The sum of the branches, averaged over the positions and
@@ -113,26 +136,13 @@ class SelectiveKernel(Module):
                 f"SelectiveKernel: in_channels={self.in_channels} can't be split among {self.parts} branches; expected "
                 f"a multiple of {self.parts}, or split_input=False"
             )
-        for name, channels in (("each branch's channels", self.read_channels), ("out_channels", self.width)):
-            if channels % self.groups:
-                raise ValueError(
-                    f"SelectiveKernel: groups={self.groups} does not divide {name}={channels}; expected a divisor of it"
-                )
+        for name, channels in (("read_channels", self.read_channels), ("out_channels", self.output_channels)):
+            require_equal_shares("SelectiveKernel", "groups", self.groups, name, channels)
 
     @classmethod
     def example(cls) -> SelectiveKernel:
         """Return a small instance: 8 channels, kernels of 3×3 with taps one and two positions apart."""
         return cls(in_channels=8)
-
-    @property
-    def channels(self) -> int:
-        """C, by the name that other systems give it."""
-        return self.in_channels
-
-    @property
-    def width(self) -> int:
-        """O, channels of the result."""
-        return self.out_channels or self.in_channels
 
     @property
     def parts(self) -> int:
@@ -147,33 +157,30 @@ class SelectiveKernel(Module):
     @property
     def hidden_channels(self) -> int:
         """Channels between the two layers."""
-        return self.hidden or round_channels(self.width / self.reduction)
+        return self.hidden or round_channels(self.output_channels / self.reduction)
 
     @property
     def kernels(self) -> list[tuple[int, int]]:
         """Of each branch: the kernel's size, and how far its taps lie apart."""
         return [(3, k // 2) if self.dilated and k > 3 else (k, 1) for k in self.kernel_sizes]
 
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Shape of the result."""
-        return {"output": (batch, self.width, -(-height // self.stride), -(-width // self.stride))}
-
     def parameters(self) -> dict[str, Parameter]:
         """Declare the branches, and the layers that choose, in the order of timm's code."""
         declared: dict[str, Parameter] = {}
         for i, (size, _) in enumerate(self.kernels):
             read = self.read_channels // self.groups
-            declared |= layers.conv_norm_act_parameters(f"paths.{i}", self.width, read, size, parts=CONV_AND_NORM)
-        declared |= layers.conv_parameters("attn.fc_reduce", self.hidden_channels, self.width, bias=False)
+            shape = self.output_channels, read, size
+            declared |= layers.conv_norm_act_parameters(f"paths.{i}", *shape, parts=CONV_AND_NORM)
+        declared |= layers.conv_parameters("attn.fc_reduce", self.hidden_channels, self.output_channels, bias=False)
         declared |= norm_parameters("attn.bn", self.hidden_channels)
-        select = len(self.kernels) * self.width, self.hidden_channels
+        select = len(self.kernels) * self.output_channels, self.hidden_channels
         return declared | layers.conv_parameters("attn.fc_select", *select, bias=False)
 
     def buffers(self) -> dict[str, Parameter]:
         """Declare the running statistics of all norms."""
         declared: dict[str, Parameter] = {}
         for i, _ in enumerate(self.kernels):
-            declared |= layers.conv_norm_act_buffers(f"paths.{i}", self.width, parts=CONV_AND_NORM)
+            declared |= layers.conv_norm_act_buffers(f"paths.{i}", self.output_channels, parts=CONV_AND_NORM)
         return declared | norm_buffers("attn.bn", self.hidden_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
@@ -192,11 +199,11 @@ class SelectiveKernel(Module):
             stride=self.stride,
             groups=self.groups,
         )
-        spread = [apart for _, apart in self.kernels]
-        count, v = len(spread), [x] * len(spread)
+        dilations = [apart for _, apart in self.kernels]
+        count, v = len(dilations), [x] * len(dilations)
         if self.split_input:
             v, back_split = ops.split(x, [self.read_channels] * count, axis=1)                     # (1)
-        results = [branch(v[m], name=f"paths.{m}", dilation=d) for m, d in enumerate(spread)]      # (2)
+        results = [branch(v[m], name=f"paths.{m}", dilation=d) for m, d in enumerate(dilations)]   # (2)
         maps, backs_branch = zip(*results, strict=True)
         u, runnings = zip(*maps, strict=True)
         t, back_sum = ops.add(*u)                                                                  # (3)
@@ -206,7 +213,7 @@ class SelectiveKernel(Module):
         (n, running), back_norm = layers.batch_norm(h, params, "attn.bn", training=self.training)  # (6)
         r, back_relu = ops.relu(n[:, :, 0, 0])                                                     # (7)
         z, back_select = layers.linear(r, params, "attn.fc_select")                                # (8)
-        a, back_softmax = ops.softmax(z.reshape(len(x), count, self.width), axis=1)                # (9)
+        a, back_softmax = ops.softmax(z.reshape(len(x), count, self.output_channels), axis=1)      # (9)
         gated = [ops.gate(u[m], a[:, m]) for m in range(count)]                                    # (10)
         weighed, backs_gate = zip(*gated, strict=True)
         y, back_mix = ops.add(*weighed)                                                            # (11)

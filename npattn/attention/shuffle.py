@@ -76,8 +76,8 @@ class ShuffleAttention(Module):
         super().__post_init__()
         if self.channels % (2 * self.groups):
             raise ValueError(
-                f"ShuffleAttention: groups={self.groups} need channels that are a multiple of {2 * self.groups}, got "
-                f"channels={self.channels}; give other groups or channels"
+                f"ShuffleAttention: groups={self.groups}; expected a divisor of half of channels={self.channels}: each "
+                f"group is cut in two, so channels must be a multiple of {2 * self.groups}"
             )
 
     @classmethod

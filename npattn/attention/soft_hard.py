@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from npattn import layers, ops
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
+from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter
 from npattn.typing import Array, Params
 
@@ -101,7 +102,7 @@ class SoftHardAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Score, choose, take the chosen features, weigh them, add them up. The tags are the derivation's."""
-        v = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+        v = flatten_positions(x)
         s, back_score = layers.score(v, params, "score")    # (1)
         (t, index), back_top = ops.top(s, self.k)           # (2)
         f, back_take = ops.take(v, index)                   # (3)

@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention.selective_kernel import BranchChoice
 from npattn.calls import require_several_images
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, choice, integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, round_channels
 from npattn.typing import Array, Backward, Params
 
 
 @dataclass(frozen=True)
-class SplitAttention(Module):
+class SplitAttention(BranchChoice):
     """Compute a convolution R times over, and let each channel choose among the R results.
 
     A grouped convolution with batch norm and rectifier gives R maps of O channels, the splits. Their sum, averaged over
@@ -109,30 +111,17 @@ class SplitAttention(Module):
     def __post_init__(self) -> None:
         """Refuse, besides, channels that can't be cut so."""
         super().__post_init__()
-        for channels, parts, why in (
-            (self.in_channels, self.groups * self.radix, "in_channels among groups times radix"),
-            (self.width, self.groups, "out_channels among groups"),
-            (self.hidden_channels, self.groups, "the channels between the layers among groups"),
+        for name, parts, of, channels in (
+            ("groups * radix", self.groups * self.radix, "in_channels", self.in_channels),
+            ("groups", self.groups, "out_channels", self.output_channels),
+            ("groups", self.groups, "hidden_channels", self.hidden_channels),
         ):
-            if channels % parts:
-                raise ValueError(
-                    f"SplitAttention: can't share out {why}, {channels} among {parts}; expected a multiple of {parts}"
-                )
+            require_equal_shares("SplitAttention", name, parts, of, channels)
 
     @classmethod
     def example(cls) -> SplitAttention:
         """Return a small instance: 8 channels, two splits, four channels between the layers for each."""
         return cls(in_channels=8, hidden=4)
-
-    @property
-    def channels(self) -> int:
-        """C, by the name that other systems give it."""
-        return self.in_channels
-
-    @property
-    def width(self) -> int:
-        """O, channels of the result."""
-        return self.out_channels or self.in_channels
 
     @property
     def hidden_channels(self) -> int:
@@ -141,18 +130,14 @@ class SplitAttention(Module):
             return self.hidden * self.radix
         return round_channels(self.in_channels * self.radix / self.reduction, least=32)
 
-    def output_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-        """Shape of the result."""
-        return {"output": (batch, self.width, -(-height // self.stride), -(-width // self.stride))}
-
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order of the authors' code."""
-        splits, hidden, groups = self.radix * self.width, self.hidden_channels, self.groups
+        splits, hidden, groups = self.radix * self.output_channels, self.hidden_channels, self.groups
         read = self.in_channels // (groups * self.radix)
         declared = layers.conv_parameters("conv", splits, read, self.kernel_size, bias=self.bias)
         if self.batch_norm:
             declared |= norm_parameters("bn0", splits)
-        declared |= layers.conv_parameters("fc1", hidden, self.width // groups)
+        declared |= layers.conv_parameters("fc1", hidden, self.output_channels // groups)
         if self.batch_norm:
             declared |= norm_parameters("bn1", hidden)
         return declared | layers.conv_parameters("fc2", splits, hidden // groups)
@@ -161,7 +146,7 @@ class SplitAttention(Module):
         """Declare the running statistics of the norms."""
         if not self.batch_norm:
             return {}
-        return norm_buffers("bn0", self.radix * self.width) | norm_buffers("bn1", self.hidden_channels)
+        return norm_buffers("bn0", self.radix * self.output_channels) | norm_buffers("bn1", self.hidden_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
         """Refuse, besides, a single image in training, of which the norm behind the pool sees one value a channel."""
@@ -172,7 +157,7 @@ class SplitAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Split, fuse, select. The tags are the equation numbers of the derivation."""
         norm = functools.partial(layers.batch_norm, training=self.training) if self.batch_norm else unchanged
-        act, groups, radix, width = ACTIVATIONS[self.activation], self.groups, self.radix, self.width
+        act, groups, radix, width = ACTIVATIONS[self.activation], self.groups, self.radix, self.output_channels
         padding = self.dilation * (self.kernel_size // 2)
         taps: dict[str, Any] = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
         u, back_conv = layers.conv(x, params, "conv", groups=groups * radix, **taps)            # (1)

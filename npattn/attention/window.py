@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_positions, require_equal_shares
+from npattn.attention_maps import MapByRows
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, integer, number, side
-from npattn.module import Module, Paper, Pass
+from npattn.module import Paper, Pass
 from npattn.ops.convolution import pair
 from npattn.parameters import Parameter, linear_parameters, normal
 from npattn.typing import Array, Backward, Params
 
-SMALL = functools.partial(normal, deviation=0.02)
+INITIAL = functools.partial(normal, deviation=0.02)
 """How weights start."""
 
 
 @dataclass(frozen=True)
-class WindowAttention(Module):
+class WindowAttention(MapByRows):
     """Let every position gather from the positions of its window, in several heads.
 
     The map is cut into windows of h × w that lie side by side; work and memory grow as the number of positions. Weights
@@ -62,7 +62,8 @@ class WindowAttention(Module):
     timm: ``relative_position_bias_table`` ((2h - 1)(2w - 1), heads); ``qkv.weight`` (3 heads d, C), the rows of
     queries, keys and values one below the other, each head by head, and ``qkv.bias``; ``proj.weight`` (C, heads d) and
     ``proj.bias`` (C,). Weights start from a normal distribution of deviation 0.02, biases at 0. The pass has no
-    attention map: `attention_map` makes the rows of it that are asked for.
+    attention map: `attention_map` makes the rows of it that are asked for. Row j holds, for each head, the weights of
+    all positions for position j, 0 outside of its window; they add up to 1, less what zeros beyond the map take.
 
     References
     ----------
@@ -117,22 +118,22 @@ class WindowAttention(Module):
         return cls(channels=16, heads=2, window=4, shift=2)
 
     @property
-    def width(self) -> int:
+    def query_channels(self) -> int:
         """d, channels of each head: `head_channels`, or C / heads."""
         return self.head_channels or self.channels // self.heads
 
     @property
     def scale(self) -> float:
         """Factor of the products, 1/√d."""
-        return 1 / math.sqrt(self.width)
+        return 1 / math.sqrt(self.query_channels)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the table, and the layers before and behind the attention."""
-        (h, w), inner = pair(self.window), self.heads * self.width
+        (h, w), inner = pair(self.window), self.heads * self.query_channels
         return {
-            "relative_position_bias_table": SMALL((2 * h - 1) * (2 * w - 1), self.heads),
-            **linear_parameters("qkv", 3 * inner, self.channels, bias=self.bias, initial=SMALL),
-            **linear_parameters("proj", self.channels, inner, initial=SMALL),
+            "relative_position_bias_table": INITIAL((2 * h - 1) * (2 * w - 1), self.heads),
+            **linear_parameters("qkv", 3 * inner, self.channels, bias=self.bias, initial=INITIAL),
+            **linear_parameters("proj", self.channels, inner, initial=INITIAL),
         }
 
     def moves(self, size: tuple[int, ...]) -> tuple[int, int]:
@@ -149,8 +150,8 @@ class WindowAttention(Module):
         s, back_shift = ops.cyclic_shift(x, moves)                                                         # (1)
         w, back_cut = ops.window_partition(s, window)                                                      # (2)
         u, back_qkv = layers.conv(w, params, "qkv")                                                        # (3)
-        (batch, _, windows, positions), inner = w.shape, self.heads * self.width
-        rows = u.reshape(batch, 3 * self.heads, self.width, windows * positions)
+        (batch, _, windows, positions), inner = w.shape, self.heads * self.query_channels
+        rows = u.reshape(batch, 3 * self.heads, self.query_channels, windows * positions)
         parts, back_split = ops.split(rows, 3 * (self.heads,), axis=1)                                     # (4)
         g, back_table = ops.gather_relative(params["relative_position_bias_table"], window)                # (5)
         q, k, v = (by_windows(part, windows) for part in parts)
@@ -163,7 +164,7 @@ class WindowAttention(Module):
             dt = back_return(dy)                                                                           # (9')
             dz = back_layout(dt)                                                                           # (8')
             do, grads_proj = back_proj(dz)                                                                 # (7')
-            do = by_windows(do.reshape(batch, self.heads, self.width, windows * positions), windows)
+            do = by_windows(do.reshape(batch, self.heads, self.query_channels, windows * positions), windows)
             *dparts, dg = back_attention(do)                                                               # (6')
             grads_table = {"relative_position_bias_table": back_table(dg)}                                 # (5')
             du = back_split([by_heads(part) for part in dparts])                                           # (4')
@@ -206,34 +207,14 @@ class WindowAttention(Module):
         seen[same] = 1
         return seen
 
-    def attention_map(self, params: Params, x: Array, rows: Sequence[int] | None = None) -> Array:
-        """Make the attention map of every head, or some rows of it: where positions look.
-
-        Parameters
-        ----------
-        params : mapping of str to array
-        x : array, (B, C, H, W)
-        rows : sequence of int, optional
-            Positions, counted row by row from 0 to H W - 1; by default all.
-
-        Returns
-        -------
-        array, (B, heads, H W, H W) or (B, heads, len(rows), H W)
-            Row j holds the weights of all positions for position j, 0 outside of its window; they add up to 1, less
-            what zeros beyond the map take.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is refused by a call; if `rows` is no sequence of integers, or one lies beyond the map.
-        """
-        self.check(params, x)
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
+        """Make the weights of all positions for some positions, of every head: 0 outside of a position's window."""
         size, window = x.shape[2:], pair(self.window)
         positions = size[0] * size[1]
-        which = check_positions(f"{self}.attention_map", range(positions) if rows is None else rows, size)
+        which = range(positions)[rows] if isinstance(rows, slice) else rows
         w = self.cut(x)
         u, _ = layers.conv(w, params, "qkv")
-        heads = u.reshape(len(x), 3 * self.heads, self.width, w.shape[2] * w.shape[3])
+        heads = u.reshape(len(x), 3 * self.heads, self.query_channels, w.shape[2] * w.shape[3])
         q, k, v = np.split(by_windows(heads, w.shape[2]), 3, axis=2)
         g, _ = ops.gather_relative(params["relative_position_bias_table"], window)
         each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *g.shape[1:]))

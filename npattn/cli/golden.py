@@ -21,7 +21,7 @@ from npattn.module import Module
 from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
 from npattn.oracle.golden_files import write
-from npattn.oracle.own import SIZES
+from npattn.oracle.own import DEFAULT_SIZES
 from npattn.oracle.special import VALUES
 from npattn.oracle.systems import SYSTEMS
 
@@ -96,15 +96,15 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def parse_length(text: str) -> int:
     """Read a number of rows or columns."""
-    return parse_size(text, 1)
+    return parse_count(text, 1)
 
 
 def parse_batch(text: str) -> int:
     """Read a number of images, which may be none."""
-    return parse_size(text, 0)
+    return parse_count(text, 0)
 
 
-def parse_size(text: str, least: int) -> int:
+def parse_count(text: str, least: int) -> int:
     """Read a whole number within limits."""
     if not re.fullmatch(r"\d{1,4}", text) or not least <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; expected a whole number from {least} to 1024")
@@ -127,7 +127,7 @@ def run_golden(arguments: argparse.Namespace) -> int:
     dtype, values = arguments.dtype or "float16", arguments.values or "generic"
     sizes: dict[str, Any] = {
         size: default if getattr(arguments, size) is None else getattr(arguments, size)
-        for size, default in SIZES.items()
+        for size, default in DEFAULT_SIZES.items()
     }
     example = find_system(arguments.key, SYSTEMS).example()
     if arguments.height or arguments.width:

@@ -58,12 +58,12 @@ def check_system(module: Module, size: tuple[int, int], seed: int) -> SystemRepo
         fitting = replace(module, **changes)
     params, inputs = photo_values(fitting, size, seed)
     with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
-        reports = check_gradients(module, fitting, params, inputs, seed)
+        reports = check_on_photograph(module, fitting, params, inputs, seed)
         forward, backward = time_passes(fitting, params, inputs)
     return SystemReport(reports, next(iter(inputs.values())).shape[1:], forward, backward)
 
 
-def check_gradients(
+def check_on_photograph(
     module: Module, fitting: Module, params: Params, inputs: dict[str, Array], seed: int
 ) -> list[GradcheckReport]:
     """Check the full Jacobian on a crop, and the adjoint identity at full size of what may be fitted to that size.

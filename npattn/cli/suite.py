@@ -52,7 +52,7 @@ def parse_jobs(text: str) -> int:
     4
     """
     if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= MAX_JOBS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_JOBS}")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; expected a whole number from 1 to {MAX_JOBS}")
     return int(text)
 
 

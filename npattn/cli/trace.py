@@ -26,7 +26,7 @@ __all__ = ["add_trace"]
 
 SMALL_SIZE = 2, 2
 """Rows and columns of a map on paper."""
-SMALL = {
+ON_PAPER = {
     "channels": 2,
     "in_channels": 2,
     "out_channels": 2,
@@ -44,8 +44,6 @@ SMALL = {
     "rates": (1,),
 }
 """Hyperparameters of a system on paper, where it has them."""
-
-
 DRAWS = 12
 """Of so many draws the one whose steps tell most is taken for paper."""
 
@@ -142,7 +140,7 @@ def write_page(example: Module, arguments: argparse.Namespace) -> int:
 def examples(example: Module, fields: Sequence[str], size: tuple[int, int] | None, seed: int) -> dict[str, Trace]:
     """Trace a system on the photograph and on paper, there and back, each by the heading that a page gives it."""
     module = configure(example.for_size(*(size or PAIRED_SIZE)), fields)
-    on_paper = [field for field in fields if field.partition("=")[0] not in SMALL]
+    on_paper = [field for field in fields if field.partition("=")[0] not in ON_PAPER]
     small = configure(shrink(example.for_size(*SMALL_SIZE)), on_paper)
     cases = [
         ("On the photograph", module, size or PAIRED_SIZE, False),
@@ -166,8 +164,8 @@ def shrink(module: Module) -> Module:
         value = getattr(module, field.name)
         if isinstance(value, Module):
             changes[field.name] = shrink(value)
-        elif field.name in SMALL and (value is not None or field.name == "kernel_size"):
-            changes[field.name] = SMALL[field.name]
+        elif field.name in ON_PAPER and (value is not None or field.name == "kernel_size"):
+            changes[field.name] = ON_PAPER[field.name]
     return dataclasses.replace(module, **changes)
 
 

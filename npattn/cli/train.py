@@ -67,7 +67,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     try:
         steps = train(arguments.key, arguments.epochs, arguments.seed)
         for run in steps:
-            progress(bar(run))
+            progress(training_bar(run))
     except ValueError as error:
         raise UsageError(str(error)) from error
     progress("")
@@ -100,7 +100,7 @@ def check_plot(path: str, force: bool) -> None:
     find_target(check_path(path), force)
 
 
-def bar(run: Training) -> str:
+def training_bar(run: Training) -> str:
     """Draw how far training has come."""
     done = len(run.losses) * BAR_LENGTH // run.total
     return f"[{'#' * done}{'.' * (BAR_LENGTH - done)}] step {len(run.losses)} of {run.total}, loss {run.losses[-1]:.3f}"

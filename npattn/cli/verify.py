@@ -93,10 +93,10 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def judge_file(arguments: argparse.Namespace) -> Verdict:
     """Judge results by one golden file."""
     case = load(arguments.golden)
-    return judge(case, arguments, arguments.golden, arguments.results)
+    return judge_results(case, arguments, arguments.golden, arguments.results)
 
 
-def judge(case: Case, arguments: argparse.Namespace, golden: str, place: str) -> Verdict:
+def judge_results(case: Case, arguments: argparse.Namespace, golden: str, place: str) -> Verdict:
     """Judge results by a case; where asked to, say what wrong ones look like."""
     results = read_results(place, case)
     report = case.compare(results, require="all" if arguments.all else None)
@@ -126,7 +126,7 @@ def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:
             if place is None:
                 yield Verdict(str(golden / name), None)
             else:
-                yield judge(load(golden / name), arguments, str(golden / name), str(place))
+                yield judge_results(load(golden / name), arguments, str(golden / name), str(place))
         except (ArchiveError, OSError) as error:
             yield Verdict(str(golden / name), None if place is None else str(place), error=describe_error(error))
         finally:

@@ -49,7 +49,7 @@ def accumulate(total: Array | None, gradient: Array) -> Array:
 
     Parameters
     ----------
-    total : array, optional
+    total : array or None
         Their sum, which is not needed any more: it may be written to. None where there are none yet.
     gradient : array
         Of the same shape, or broadcast to it.

@@ -121,3 +121,9 @@ def exponentials(z: Array) -> tuple[Array, Array]:
 def transpose(a: Array) -> Array:
     """Swap the last two axes."""
     return a.swapaxes(-1, -2)
+
+
+def flatten_positions(a: Array) -> Array:
+    """Lay the positions of maps in a row: (..., H, W) to (..., N)."""
+    *lead, height, width = a.shape
+    return a.reshape(*lead, height * width)

@@ -73,7 +73,7 @@ def conv2d(
     x : array, (B, C, H, W)
     weight : array, (O, C / groups, kh, kw)
     bias : array, (O,), optional
-    stride, padding, dilation : int or pair of int
+    stride, padding, dilation : int or pair of int, default 1, 0, 1
         Step between outputs, zeros added on every side, step between the kernel's taps; along H and W.
     groups : int, default 1
         Channels are cut into this many groups that do not see each other.

@@ -40,16 +40,16 @@ def masked_attention(
     scale : float, default 1
     softcap : float, optional
         Bound of the logits.
-    bias : array, broadcast to (..., M, N) but for its last two axes
-        Added to the logits.
-    sink : array, broadcast to the leading axes
-        A logit that takes weight and gives no value.
+    bias : array, optional
+        Broadcast to (..., M, N) but for its last two axes. Added to the logits.
+    sink : array, optional
+        Broadcast to the leading axes. A logit that takes weight and gives no value.
     band : tuple of int or None, default (None, None)
         Query m sees the keys n with band[0] ≤ n - m ≤ band[1]; None is no bound.
-    lengths : array, broadcast to the leading axes
-        Keys n ≥ lengths are not seen.
-    mask : array, broadcast to (..., M, N) but for its last two axes
-        Keys are seen where it is not 0.
+    lengths : array, optional
+        Broadcast to the leading axes. Keys n ≥ lengths are not seen.
+    mask : array, optional
+        Broadcast to (..., M, N) but for its last two axes. Keys are seen where it is not 0.
 
     Returns
     -------
@@ -203,8 +203,8 @@ def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
 
 def sum_to(a: Array, shape: tuple[int, ...]) -> Array:
     """Add up what an array of some shape was broadcast to."""
-    wide = (1,) * (a.ndim - len(shape)) + tuple(shape)
-    axes = tuple(axis for axis, (n, m) in enumerate(zip(a.shape, wide, strict=True)) if n != m)
+    full = (1,) * (a.ndim - len(shape)) + tuple(shape)
+    axes = tuple(axis for axis, (n, m) in enumerate(zip(a.shape, full, strict=True)) if n != m)
     return (a.sum(axis=axes, keepdims=True) if axes else a).reshape(shape)
 
 

@@ -80,9 +80,9 @@ def window_partition(x: Array, window: tuple[int, int]) -> tuple[Array, Backward
     """
     (batch, channels, height, width), (h, w) = x.shape, window
     rows, columns = -(-height // h), -(-width // w)
-    wide = np.zeros_like(x, shape=(batch, channels, rows * h, columns * w))
-    wide[:, :, :height, :width] = x
-    windows = wide.reshape(batch, channels, rows, h, columns, w).swapaxes(3, 4)
+    padded = np.zeros_like(x, shape=(batch, channels, rows * h, columns * w))
+    padded[:, :, :height, :width] = x
+    windows = padded.reshape(batch, channels, rows, h, columns, w).swapaxes(3, 4)
 
     def backward(dwindows):
         return window_reverse(dwindows, window, (height, width))[0]
@@ -121,8 +121,8 @@ def window_reverse(windows: Array, window: tuple[int, int], size: tuple[int, int
     """
     (batch, channels), (h, w), (height, width) = windows.shape[:2], window, size
     rows, columns = -(-height // h), -(-width // w)
-    wide = windows.reshape(batch, channels, rows, columns, h, w).swapaxes(3, 4)
-    x = wide.reshape(batch, channels, rows * h, columns * w)[:, :, :height, :width]
+    padded = windows.reshape(batch, channels, rows, columns, h, w).swapaxes(3, 4)
+    x = padded.reshape(batch, channels, rows * h, columns * w)[:, :, :height, :width]
 
     def backward(dx):
         return window_partition(dx, window)[0]
@@ -188,5 +188,5 @@ def diagonals(a: Array) -> Array:
            [0., 4., 3.]])
     """
     n = a.shape[-1]
-    wide = np.concatenate([a[..., ::-1], np.zeros_like(a)], axis=-1)  # 2n a row: read as 2n - 1, each moves on by one
-    return wide.reshape(*a.shape[:-2], 2 * n * n)[..., : n * (2 * n - 1)].reshape(*a.shape[:-1], 2 * n - 1)
+    doubled = np.concatenate([a[..., ::-1], np.zeros_like(a)], axis=-1)  # 2n a row: read as 2n - 1, each moves by one
+    return doubled.reshape(*a.shape[:-2], 2 * n * n)[..., : n * (2 * n - 1)].reshape(*a.shape[:-1], 2 * n - 1)

@@ -80,7 +80,7 @@ def scatter(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumula
     axis : int
     shape : tuple of int
         Of the result, 0 elsewhere.
-    accumulate_into : array, optional
+    accumulate_into : array or None
         A gradient that has come another way, to which it is added.
 
     Returns

@@ -53,7 +53,7 @@ def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False
 
     def backward(dy):
         rows, columns = (
-            interpolate(identity(dy, n), 0, m, align_corners) for n, m in zip((height, width), size, strict=True)
+            interpolate(identity_matrix(dy, n), 0, m, align_corners) for n, m in zip((height, width), size, strict=True)
         )
         return (rows.T @ dy) @ columns
 
@@ -130,7 +130,7 @@ def taps(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int], tup
     return below, above, ([numerator % denominator for numerator in numerators], denominator)
 
 
-def identity(like: Array, n: int) -> Array:
+def identity_matrix(like: Array, n: int) -> Array:
     """Make the identity matrix; what `interpolate` makes of its rows is the matrix of `interpolate`."""
     matrix = np.zeros_like(like, shape=(n, n))
     matrix.reshape(n * n)[:: n + 1] = 1

@@ -50,9 +50,9 @@ def same(ours: Any, theirs: Any, *, within: float = 1e-12, scale: float | None =
         if len(ours) != len(theirs):
             raise ValueError(f"same: {len(ours)} arrays beside {len(theirs)}; expected as many on either side")
         for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            compare(one, other, within, scale, f"arrays {i} ")
+            compare_pair(one, other, within, scale, f"arrays {i} ")
     else:
-        compare(ours, theirs, within, scale, "")
+        compare_pair(ours, theirs, within, scale, "")
 
 
 def holds_arrays(value: Any) -> bool:
@@ -67,7 +67,7 @@ def as_numbers(value: Any) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind in "biu" else array
 
 
-def compare(ours: Any, theirs: Any, within: float, scale: float | None, which: str) -> None:
+def compare_pair(ours: Any, theirs: Any, within: float, scale: float | None, which: str) -> None:
     """Compare two arrays."""
     ours, theirs = as_numbers(ours), as_numbers(theirs)
     if theirs.ndim == 0:

@@ -14,9 +14,10 @@ from npattn.checks import describe_type
 from npattn.files import one_line
 from npattn.module import Module
 from npattn.oracle.budgets import Given
-from npattn.oracle.comparison import LEAST_JUDGED, Comparison, compare
+from npattn.oracle.comparison import LEAST_JUDGED, Comparison
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.golden_files.writing import save
+from npattn.oracle.judging import compare
 from npattn.oracle.layouts import lay_out
 from npattn.oracle.mistakes import Diagnosis, diagnose
 from npattn.oracle.steps import GoldenStep, measure_steps, with_steps

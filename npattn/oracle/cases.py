@@ -17,7 +17,7 @@ from npattn.checks import (
 from npattn.module import Module
 from npattn.oracle.formats import find_format
 from npattn.oracle.recipes import Recipe
-from npattn.oracle.sweeps import Shape, Sweep, hyperparameters_of, refusal
+from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "cases"]
@@ -112,10 +112,10 @@ def cases(
         require_integers("cases", limit=limit)
     sweep = Sweep(module, not isinstance(system, Module), hyperparameters, sizes)
     found = [recipe for kind in KINDS if kind in kinds for recipe in sweep.recipes(kind)]
-    taken = {recipe.id: recipe for recipe in found if refusal(recipe) is None}  # not all sizes make another input
+    taken = {recipe.id: recipe for recipe in found if map_refused(recipe) is None}  # not all sizes make another input
     recipes = list(taken.values())
     if found and not recipes:
-        raise ValueError(f"cases: {module} takes none of the maps: {refusal(found[0])}")
+        raise ValueError(f"cases: {module} takes none of the maps: {map_refused(found[0])}")
     if limit is not None and limit < len(recipes):
         recipes = [recipes[(2 * i + 1) * len(recipes) // (2 * limit)] for i in range(limit)]
     return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
@@ -133,11 +133,11 @@ def find_module(system: Any) -> Module:
     return SYSTEMS[system].example()
 
 
-def read_shapes(shapes: Any) -> list[Shape]:
+def read_shapes(shapes: Any) -> list[MapShape]:
     """Read batch, channels, height and width of each shape; None for channels where a shape has none."""
     if not isinstance(shapes, (tuple, list)) or not shapes or not all(isinstance(one, (tuple, list)) for one in shapes):
         raise TypeError(f"cases: shapes={brief(shapes)}; expected a list of shapes, such as [(8, 256, 56, 56)]")
-    found: list[Shape] = []
+    found: list[MapShape] = []
     for one in shapes:
         if len(one) not in (3, 4):
             raise ValueError(

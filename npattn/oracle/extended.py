@@ -103,13 +103,13 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if min(a.ndim, b.ndim) < 2 or not is_worth_cutting(a.shape[-2], a.shape[-1], b.shape[-1]):
         return np.matmul(a, b)
     bits = (53 - (a.shape[-1] - 1).bit_length()) // 2
-    parts_of_a = cut(a, -1, bits)
+    parts_of_a = split_bits(a, -1, bits)
     if parts_of_a is None:
         return np.matmul(a, b)
     _, head_a, rest_a = parts_of_a
     found = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.longdouble)
-    for j in blocks_of(b):
-        parts_of_b = cut(b[..., j], -2, bits)
+    for j in column_blocks(b):
+        parts_of_b = split_bits(b[..., j], -2, bits)
         if parts_of_b is None:
             return np.matmul(a, b)
         nearest_b, head_b, rest_b = parts_of_b
@@ -123,7 +123,7 @@ def largest(values: np.ndarray, axis: int) -> np.ndarray:
     return np.maximum(highest, -lowest)
 
 
-def blocks_of(b: np.ndarray) -> list[slice]:
+def column_blocks(b: np.ndarray) -> list[slice]:
     """Cut the columns of a matrix into so many at a time as stay in a core's cache."""
     step = max(1, BLOCK // max(1, b[..., 0].size))
     return [slice(j, j + step) for j in range(0, b.shape[-1], step)]
@@ -134,7 +134,7 @@ def is_worth_cutting(rows: int, inner: int, columns: int) -> bool:
     return rows * inner * columns > MIN_REUSE * (rows * inner + inner * columns + rows * columns)
 
 
-def cut(values: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def split_bits(values: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Cut numbers, by the largest along an axis, into a head of so many bits and the rest.
 
     Returns

@@ -11,9 +11,9 @@ from npattn.module import Module, as_tuple
 from npattn.oracle.formats import Format
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
 
-__all__ = ["SIZES", "Own", "exact_names", "read_own"]
+__all__ = ["DEFAULT_SIZES", "Own", "exact_names", "read_own"]
 
-SIZES = {"batch": 1, "height": 16, "width": 16}
+DEFAULT_SIZES = {"batch": 1, "height": 16, "width": 16}
 """Those of a case for which nothing else is said."""
 
 
@@ -41,7 +41,7 @@ class Own(NamedTuple):
 def read_own(module: Module, format: Format, asked: Mapping[str, int | None], given: Mapping[str, Any]) -> Own:
     """Read and check what a caller gives, of inputs, params and upstream; round it to the format."""
     arrays = {} if given["inputs"] is None else {"inputs": read_inputs(module, given["inputs"])}
-    sizes = find_sizes(asked, arrays.get("inputs", {}))
+    sizes = settle_sizes(asked, arrays.get("inputs", {}))
     if given["params"] is not None:
         arrays["params"] = read_params(module, given["params"])
     outputs = find_output_shapes(module, arrays, sizes)
@@ -65,12 +65,12 @@ def exact_names(module: Module, inputs: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, x in inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()]
 
 
-def find_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+def settle_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Find batch, height and width: those of the inputs, which may be asked for besides, or else as asked for."""
     if not inputs:
-        return SIZES | {size: number for size, number in asked.items() if number is not None}
+        return DEFAULT_SIZES | {size: number for size, number in asked.items() if number is not None}
     name, x = next(iter(inputs.items()))
-    found = dict(zip(SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
+    found = dict(zip(DEFAULT_SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
     for size, number in asked.items():
         if number is not None and found.get(size) != number:
             raise ValueError(

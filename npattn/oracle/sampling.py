@@ -61,15 +61,15 @@ def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     )
     few = options_of_queries(q, k, SAMPLE, options) if called is ops.masked_attention else options
     sample, back_sample = called.definition(q[..., SAMPLE], k, v, *scale, **few)
-    outputs = tuple(join(a, b) for a, b in zip(as_tuple(others), as_tuple(sample), strict=True))
+    outputs = tuple(with_sample(a, b) for a, b in zip(as_tuple(others), as_tuple(sample), strict=True))
 
     def backward(*upstream: Any) -> tuple[Array | None, ...]:
         dq, dk, dv, *rest = back_others(*(single(without_sample(dy)) for dy in upstream))
         dq_few, dk_few, dv_few, *rest_few = back_sample(*(of_sample(dy) for dy in upstream))
-        found = [join(dq, dq_few), dk + dk_few, dv + dv_few]
+        found = [with_sample(dq, dq_few), dk + dk_few, dv + dv_few]
         if rest:
             (dbias, dsink), (dbias_few, dsink_few) = rest, rest_few
-            found.append(None if dbias is None else transpose(join(transpose(dbias), transpose(dbias_few))))
+            found.append(None if dbias is None else transpose(with_sample(transpose(dbias), transpose(dbias_few))))
             found.append(None if dsink is None else dsink + dsink_few)
         return tuple(found)
 
@@ -81,7 +81,7 @@ def single(a: Any) -> Any:
     return np.asarray(a, np.float64) if isinstance(a, np.ndarray) else a
 
 
-def join(others: Array, sample: Array) -> Array:
+def with_sample(others: Array, sample: Array) -> Array:
     """Put the queries of the sample in their places, along the last axis."""
     found = extend(others)
     found[..., SAMPLE] = sample

@@ -15,7 +15,7 @@ from npattn.oracle.values import generic_values
 
 __all__ = ["require_sound"]
 
-SMALL = {"batch": 2, "height": 3, "width": 2}
+SMALL_MAP = {"batch": 2, "height": 3, "width": 2}
 """The sizes at which a system is looked at, unless it takes none so small."""
 MAX_DRAWS = 8
 """Parameters and inputs that are drawn until no gradient is 0 throughout, as behind a relu that lets nothing by."""
@@ -46,13 +46,13 @@ def require_sound(module: Module, sizes: Mapping[str, int]) -> None:
     ...     channels = 3
     ...     def forward(self, params, x):
     ...         return Pass(x * x, lambda dy: (x * dy, {}))
-    >>> require_sound(Square(), SMALL)
+    >>> require_sound(Square(), SMALL_MAP)
     Traceback (most recent call last):
     ValueError: Square(): backward is not the derivative of forward: x is off by 0.5...
     """
     if is_known(module):
         return
-    looked_at = tuple((SMALL if takes(module, SMALL) else sizes).items())
+    looked_at = tuple((SMALL_MAP if takes(module, SMALL_MAP) else sizes).items())
     try:
         trouble = trouble_of(module, looked_at)
     except TypeError:  # a hyperparameter that can't be hashed
@@ -111,7 +111,7 @@ def describe_gradients(module: Module, sizes: Mapping[str, int]) -> str:
                 f"{module}: its gradients can't be checked by complex step: {error}; forward must run on complex "
                 "numbers: use NumPy's functions, and select on x.real"
             ) from error
-        trouble, untested = describe(report), untested & set(report.zeros)
+        trouble, untested = describe_faults(report), untested & set(report.zeros)
         if trouble or not untested:
             break
     return trouble
@@ -155,7 +155,7 @@ def describe_shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
 
 
-def describe(report: GradcheckReport) -> str:
+def describe_faults(report: GradcheckReport) -> str:
     """Say on one line what a gradient check found wrong; nothing if it is nothing but NaN, which is told elsewhere."""
     wrong = [f"{name} is off by {error:.2g}" for name, error in report.errors.items() if error > report.tolerance]
     found = [f"backward is not the derivative of forward: {', '.join(wrong)} (relative)"] if wrong else []

@@ -9,183 +9,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from npattn.attention import CBAM, EfficientChannelAttention, PositionAttention, Residual, SqueezeExcitation
+from npattn.attention import Residual
 from npattn.module import Module
 from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.recipes import Recipe
+from npattn.oracle.sweep_options import BATCH, EDGE_SIZES, HEIGHT, OPTIONS, OWN_SIZES, WIDTH
 from npattn.oracle.systems import is_known
 
-__all__ = ["Shape", "Sweep", "hyperparameters_of", "refusal", "write_label"]
+__all__ = ["MapShape", "Sweep", "hyperparameters_of", "map_refused", "write_label"]
 
-SIZES = (
-    (2, 1, 5, 3),
-    (3, 16, 1, 1),
-    (1, 15, 4, 4),
-    (2, 16, 17, 1),
-    (1, 17, 1, 31),
-    (2, 31, 4, 8),
-    (1, 32, 11, 3),
-    (3, 33, 7, 9),
-    (1, 63, 8, 8),
-    (2, 64, 5, 13),
-    (1, 65, 1, 127),
-    (1, 127, 16, 8),
-    (1, 128, 3, 5),
-    (1, 129, 3, 43),
-)
-"""Batch, channels, height, width: channels and positions are 1, powers of two, and one off them, in many pairs."""
+MapShape: TypeAlias = tuple[int, int | None, int, int]
+"""Batch, channels (None where they stay), height, width."""
 MAX_MORE_CHANNELS = 128
 """How many more channels are tried where so few don't go with hyperparameters that stay."""
-BATCH, HEIGHT, WIDTH = 3, 7, 9
-"""The size of the other kinds of cases."""
 FEW, FEW_LARGE = (3, 1, 1), (2, 1, 2)
 """The sizes of cases in training in which the variance of a sample shows beside that of what it is drawn from; the
 second, of large numbers, beside a running variance of which a batch has a hundredth, and on kernels with many taps."""
-POOLS = ("avg", "max", "lp", "lse")
-OPTIONS: dict[str, list[dict[str, Any]]] = {
-    "se": [
-        *({"reduction": 1}, {"reduction": 100}, {"bias": False}, {"hidden": 5}),
-        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
-    ],
-    "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
-    "ge": [
-        *({"extra_params": False, "extent": extent} for extent in (0, 2, 8)),
-        *({"extra_params": False, "mlp": False}, {"extent": 2}, {"extent": 0, "feat_size": 7}, {"batch_norm": False}),
-        *({"activation": "silu"}, {"gate": "hard_sigmoid"}, {"reduction": 1}, {"hidden": 5}),
-    ],
-    "flexible": [{"reduction": 1}, {"reduction": 100}],
-    "sliding-window": [{"window": 1, "stride": 1}, {"window": 4, "stride": 4}, {"window": 100}, {"classes": 2}],
-    "flexible-segmentation": [{"window": 1, "stride": 1}, {"window": 100}, {"reduction": 1}],
-    "cbam": [
-        *({"pools": (p,)} for p in POOLS),
-        *({"pools": POOLS}, {"spatial": False}, {"batch_norm": False}, {"kernel_size": 3}),
-        {"hidden": 5, "bias": False, "activation": "silu", "gate": "hard_sigmoid"},
-    ],
-    "cbam-channel": [
-        *({"pools": (p,)} for p in POOLS),
-        *({"pools": POOLS}, {"reduction": 100}, {"hidden": 5}, {"bias": False}),
-        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
-    ],
-    "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
-    "bam": [{"variant": "paper"}, {"dilation": 1}, {"dilation": 16}, {"reduction": 1}, {"reduction": 100}],
-    "coordinate": [{"reduction": 1}],
-    "simam": [{"variant": "paper"}, {"e_lambda": 1}],
-    "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
-    "attention-gate": [
-        *({"stride": 2}, {"stride": 2, "batch_norm": False}, {"stride": 3}, {"batch_norm": False}),
-        *({"gating_channels": None}, {"gating_channels": 1}, {"hidden": 1}, {"hidden": 33}),
-    ],
-    "sge": [{"groups": 1}, {"groups": 32}, {"variant": "paper"}],
-    "ema": [{"groups": 1}, {"groups": 2}, {"groups": 32}],
-    "polarized": [
-        *({"form": "sequential"}, {"variant": "paper"}, {"form": "sequential", "variant": "paper"}),
-        *({"hidden": 1}, {"hidden": 33}),
-    ],
-    "pam": [{"reduction": 1}, {"reduction": 100}],
-    "criss-cross": [{"reduction": 1}, {"reduction": 100}, {"recurrence": 1}, {"recurrence": 3}],
-    "cam": [{"variant": "code"}],
-    "danet": [{"variant": "code"}, {"size": (9, 20)}, {"classes": 1}],
-    "gc": [
-        *({"fuse": ("add",)}, {"fuse": ("scale",)}, {"attention": False}, {"reduction": 1}, {"hidden": 5}),
-        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}, {"eps": 1e-5}),
-    ],
-    "non-local": [
-        *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
-        *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
-    ],
-    "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
-    "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],
-    "linear": [{"heads": 1}, {"key_channels": 2}, {"value_channels": 32}, {"key_channels": 64}],
-    "lambda": [
-        *({"heads": 1}, {"heads": 16}, {"key_channels": 1}, {"key_channels": 33}, {"qk_ratio": 2}),
-        *({"kernel_size": 1}, {"kernel_size": 9}, {"feat_size": (HEIGHT, WIDTH)}, {"stride": 2}, {"bias": True}),
-    ],
-    "mhsa": [
-        {"heads": 1},
-        {"heads": 16},
-        {"causal": True},
-        {"bias": True},
-        {"padding": True},
-        {"causal": True, "bias": True, "padding": True},
-    ],
-    "sdpa": [
-        {"causal": None, "sink": False},
-        {"causal": "bottom-right"},
-        {"key_heads": 1},
-        {"key_heads": 4},
-        {"window": (2, 0)},
-        {"window": (1, 3), "causal": None},
-        {"softcap": 2},
-        {"bias": True},
-        {"mask": True, "causal": None},
-        {"lengths": True, "causal": None},
-        {"logsumexp": True, "sink": False},
-        {"scale": 1},
-        {
-            "causal": "bottom-right",
-            "window": (4, 0),
-            "softcap": 2,
-            "bias": True,
-            "mask": True,
-            "lengths": True,
-            "logsumexp": True,
-        },
-    ],
-    "window": [
-        *({"shift": 0}, {"shift": (0, 3)}, {"window": 1, "shift": 0}, {"window": (2, 5), "shift": 1}),
-        *({"heads": 1}, {"head_channels": 3}, {"bias": False}, {"mask_value": -100}),
-    ],
-    "bottleneck": [
-        *({"stride": 2}, {"heads": 1}, {"heads": 8}, {"head_dim": 1}, {"head_dim": 33}, {"out_channels": 32}),
-        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
-    ],
-    "halo": [
-        *({"stride": 2}, {"stride": 2, "avg_down": True}, {"heads": 1}, {"head_dim": 33}, {"out_channels": 32}),
-        *({"block_size": 1}, {"block_size": 3, "stride": 2}, {"halo_size": 0}, {"halo_size": 3, "block_size": 4}),
-        *({"bias": True}, {"scale_pos_embed": True}, {"head_dim": None, "qk_ratio": 2}),
-    ],
-    "shuffle": [{"groups": 1}, {"groups": 16}],
-    "sk": [
-        *({"split_input": False}, {"dilated": False}, {"kernel_sizes": (3, 5, 7, 1)}, {"stride": 2}, {"groups": 2}),
-        *({"out_channels": 2}, {"hidden": 3}, {"activation": "silu"}),
-    ],
-    "split": [
-        *({"radix": 1}, {"radix": 4}, {"groups": 2}, {"stride": 2}, {"dilation": 2}, {"kernel_size": 1}),
-        *({"out_channels": 2}, {"batch_norm": False}, {"bias": True}, {"activation": "silu"}),
-    ],
-    "multi-scale": [{"rates": (1,)}, {"rates": (12, 24, 36)}, {"out_channels": 1}],
-    "residual": [
-        {"inner": Residual(SqueezeExcitation(16))},
-        {"inner": EfficientChannelAttention(16)},
-        {"inner": CBAM(16)},
-        {"inner": PositionAttention(16)},
-    ],
-    "soft-hard": [{"k": 1}, {"k": HEIGHT * WIDTH}],
-    "pcm": [{"embedding": 2}, {"embedding": 33}],
-}
-"""Hyperparameters to be tried, by a system's key: what differs from its example."""
-Shape: TypeAlias = tuple[int, int | None, int, int]
-"""Batch, channels (None where they stay), height, width."""
-OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
-    "sdpa": [
-        ((2, 5, 15), {"head_dim": 1, "value_dim": 2}),
-        ((3, 1, 16), {"head_dim": 16, "causal": "bottom-right"}),
-        ((1, 17, 1), {"head_dim": 31}),
-        ((2, 1, 1), {"head_dim": 32}),
-        ((1, 65, 65), {"head_dim": 63}),
-        ((1, 16, 33), {"head_dim": 64, "value_dim": 32, "causal": None}),
-        ((2, 33, 16), {"head_dim": 65, "causal": "bottom-right"}),
-        ((1, 31, 32), {"head_dim": 96, "heads": 2, "key_heads": 1}),
-        ((1, 63, 64), {"head_dim": 128, "heads": 2, "key_heads": 1}),
-        ((1, 64, 127), {"head_dim": 127, "heads": 2, "key_heads": 1, "causal": "bottom-right"}),
-        ((1, 32, 129), {"head_dim": 160, "value_dim": 96, "heads": 2, "key_heads": 1, "causal": None}),
-        ((1, 33, 65), {"head_dim": 192, "value_dim": 128, "heads": 2, "key_heads": 2}),
-        ((1, 65, 32), {"head_dim": 256, "heads": 1, "key_heads": 1}),
-        ((1, 15, 17), {"head_dim": 257, "heads": 1, "key_heads": 1}),
-        ((1, 1024, 1024), {"head_dim": 16, "heads": 1, "key_heads": 1}),
-    ],
-}
-"""Batch, height and width, with hyperparameters, where it is not channels and positions by which sizes are hard."""
 
 
 @dataclass(frozen=True)
@@ -206,14 +45,14 @@ class Sweep:
     module: Module
     free: bool
     fixed: Mapping[str, Any]
-    shapes: list[Shape] | None
+    shapes: list[MapShape] | None
 
     def recipes(self, kind: str) -> list[Recipe]:
         """List the cases of one kind."""
         own = OWN_SIZES.get(getattr(self.module, "key", ""))
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
-        shapes = self.shapes or (SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
+        shapes = self.shapes or (EDGE_SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
         return list(dict.fromkeys(recipe for shape in shapes for recipe in self.recipes_on(shape, kind)))
 
     def of_own_sizes(self, own: list[tuple[tuple[int, int, int], dict[str, Any]]]) -> list[Recipe]:
@@ -225,7 +64,7 @@ class Sweep:
                 found.append(Recipe(replace(self.module, **changed), "", *sizes, label=write_label(changed)))
         return found
 
-    def recipes_on(self, shape: Shape, kind: str) -> list[Recipe]:
+    def recipes_on(self, shape: MapShape, kind: str) -> list[Recipe]:
         """List the cases of one kind on maps of a shape."""
         batch, _, height, width = shape
         module = self.fitted(self.module, shape)
@@ -259,7 +98,7 @@ class Sweep:
             recipes += [Recipe(m, "", *FEW_LARGE, values="large", label=large) for m in few]
         return recipes
 
-    def options(self, shape: Shape) -> list[tuple[Module, str]]:
+    def options(self, shape: MapShape) -> list[tuple[Module, str]]:
         """Change hyperparameters that are free, one or a few at a time; say which."""
         options = OPTIONS.get(getattr(self.module, "key", ""), self.module.options) if self.free else []
         changes = [change for change in options if not change.keys() & self.fixed.keys()]
@@ -272,25 +111,25 @@ class Sweep:
         free = self.free and hyperparameters_of(module).get("training") is False and "training" not in self.fixed
         return [replace(module, **changes)] if free else []
 
-    def fitted(self, module: Module, shape: Shape) -> Module:
+    def fitted(self, module: Module, shape: MapShape) -> Module:
         """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""
         _, channels, height, width = shape
         if self.free and "feat_size" not in self.fixed:
             module = module.for_size(height, width)
         if not self.free:
-            return fit(replace(module, **self.fixed), None, height * width, self.fixed)
+            return adapt(replace(module, **self.fixed), None, height * width, self.fixed)
         try:
-            return fit(module, channels, height * width, self.fixed)
+            return adapt(module, channels, height * width, self.fixed)
         except (TypeError, ValueError):  # so many channels can't be shared equally by as many heads, say
             if self.shapes and channels:
                 raise
             if not is_known(module):
-                return fit(module, None, height * width, self.fixed)
+                return adapt(module, None, height * width, self.fixed)
             first = getattr(module, "channels", 1) if channels is None else channels
             return fit_more_channels(module, first, height * width, self.fixed)
 
 
-def refusal(recipe: Recipe) -> ValueError | None:
+def map_refused(recipe: Recipe) -> ValueError | None:
     """Return what a recipe's module says to its map; None if it takes it."""
     shapes = recipe.module.input_shapes(recipe.batch, recipe.height, recipe.width)
     try:
@@ -306,7 +145,7 @@ def size_of_map(module: Module, height: int, width: int) -> tuple[int, int]:
     return (shape[2], shape[3]) if len(shape) == 4 else (height, width)
 
 
-def check_shape(module: Module, shape: Shape) -> None:
+def check_shape(module: Module, shape: MapShape) -> None:
     """Refuse a shape that a module doesn't take."""
     batch, channels, height, width = shape
     shapes = module.input_shapes(batch, height, width)
@@ -315,7 +154,7 @@ def check_shape(module: Module, shape: Shape) -> None:
         raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
     if size_of_map(module, height, width) != (height, width):
         raise ValueError(f"cases: shapes holds {shape}, but x of {module} has shape {shapes['x']}")
-    refused = refusal(Recipe(module, "", batch, height, width))
+    refused = map_refused(Recipe(module, "", batch, height, width))
     if refused is not None:
         raise ValueError(f"cases: shapes holds {shape}: {refused}")
 
@@ -329,19 +168,19 @@ def fit_more_channels(module: Module, first: int, positions: int, fixed: Mapping
     """Give a module the least number of channels from the first on that hyperparameters which stay allow."""
     for channels in range(first, first + MAX_MORE_CHANNELS):
         try:
-            return fit(module, channels, positions, fixed)
+            return adapt(module, channels, positions, fixed)
         except ValueError as error:
             refused = error
     raise refused
 
 
-def fit(module: Module, channels: int | None, positions: int, fixed: Mapping[str, Any]) -> Module:
+def adapt(module: Module, channels: int | None, positions: int, fixed: Mapping[str, Any]) -> Module:
     """Give a module what stays, other channels, and whatever follows from them and from the number of positions."""
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
     channels = fixed.get("channels", fixed.get("in_channels", channels))
     if "inner" in given:
-        changes["inner"] = fit(given["inner"], channels, positions, {})
+        changes["inner"] = adapt(given["inner"], channels, positions, {})
     if "k" in given:
         changes["k"] = min(given["k"], positions)
     if not channels:

@@ -23,9 +23,9 @@ def generic_values(
     Parameters
     ----------
     module : Module
-    batch, height, width : int
+    batch, height, width : int, default 2, 5, 4
         A batch may be empty.
-    seed : int
+    seed : int, default 0
         Of NumPy's frozen `RandomState` stream: the same values on every version.
     dtype : dtype, default float64
 

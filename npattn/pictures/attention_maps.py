@@ -115,7 +115,7 @@ def tie_keys(module: Any, params: Params, highest: float = HIGHEST_LOGIT) -> dic
     """Make the keys by the projection that makes the queries, and logits no higher than `highest`."""
     if hasattr(module, "heads"):
         name = next(name for name in JOINT if name in params)
-        weight, each = params[name].copy(), module.head_channels or module.width
+        weight, each = params[name].copy(), module.head_channels or module.query_channels
         queries, keys = (weight[n * module.heads * each :][: module.heads * each] for n in (0, 1))
         keys[:] = queries * (highest / (module.scale * each * queries.var()))
         return {**params, name: weight}

@@ -27,8 +27,10 @@ def draw_lambdas(figure: SubFigure, scene: Scene) -> None:
         else:
             axis.set_axis_off()
     u, _ = layers.conv(scene.x, params, "qkv")
-    (n, _), _ = layers.batch_norm(u[:, : module.heads * module.width], params, "norm_q", training=False)
-    queries = n[0, : module.width].reshape(module.width, -1)[:, positions_of(scene.pixels, scene.size)]
+    (n, _), _ = layers.batch_norm(u[:, : module.heads * module.query_channels], params, "norm_q", training=False)
+    queries = n[0, : module.query_channels].reshape(module.query_channels, -1)[
+        :, positions_of(scene.pixels, scene.size)
+    ]
     ways = params["pos_emb"] if module.feat_size else np.moveaxis(params["conv_lambda.weight"][:, 0, :, :, 0], 0, -1)
     kernels = np.moveaxis(ways @ queries, -1, 0)
     highest = np.abs(kernels).max()

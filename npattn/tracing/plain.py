@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 __all__ = ["to_plain"]
 
-WORDS = r"""
+SYMBOLS = r"""
 alpha α beta β gamma γ delta δ epsilon ε varepsilon ε zeta ζ eta η theta θ iota ι kappa κ lambda λ mu μ nu ν xi ξ pi π
 rho ρ sigma σ varsigma ς tau τ phi φ varphi φ chi χ psi ψ omega ω ell ℓ Gamma Γ Delta Δ Theta Θ Lambda Λ Xi Ξ Pi Π
 Sigma Σ Phi Φ Psi Ψ Omega Ω sum Σ prod Π int ∫ partial ∂ infty ∞ top ᵀ ast * dots … ldots … cdots … cdot · times ×
@@ -16,11 +16,11 @@ circ ∘ mid | forall ∀ langle ⟨ rangle ⟩ lvert | rvert | lVert ‖ rVert 
 lbrace { rbrace } lbrack [ rbrack ] colon : sim ~ | ‖ { { } } _ _ % %
 """
 SPACES = {",": " ", ";": " ", ":": " ", " ": " ", "!": "", "quad": "  ", "qquad": "   ", "\\": "; ", "cr": "; "}
-SIGNS = SPACES | dict(zip(WORDS.split()[::2], WORDS.split()[1::2], strict=True))
+SIGNS = SPACES | dict(zip(SYMBOLS.split()[::2], SYMBOLS.split()[1::2], strict=True))
 """What stands for a command."""
 ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "overline": "\u0304", "dot": "\u0307", "vec": "\u20d7"}
 STYLES = {"text", "mathrm", "mathbf", "mathbb", "mathcal", "mathit", "mathrel", "mathbin", "mathop", "textstyle"}
-SIZES = {
+DELIMITER_SIZES = {
     "left",
     "right",
     "big",
@@ -71,7 +71,7 @@ def to_plain(latex: str) -> str:
     'u = 2 v,   w = [1; 2]'
     """
     tokens = Tokens(TOKEN.findall(latex))
-    text = "".join(write(tokens))
+    text = "".join(write_group(tokens))
     for pattern, tidy in TIDIED:
         text = re.sub(pattern, tidy, text)
     return text.strip()
@@ -93,7 +93,7 @@ class Tokens:
             self.left.pop()
 
 
-def write(tokens: Tokens) -> Iterator[str]:
+def write_group(tokens: Tokens) -> Iterator[str]:
     """Write tokens up to the end of their group."""
     while (token := tokens.next()) not in (None, "}"):
         assert token is not None
@@ -104,7 +104,7 @@ def write_one(token: str, tokens: Tokens) -> Iterator[str]:
     """Write what a token begins."""
     name = token.removeprefix("\\") if len(token) > 1 else ""
     if token == "{":
-        yield from write(tokens)
+        yield from write_group(tokens)
     elif token in "_^":
         yield script(token, argument(tokens))
     elif token.isspace() or token == "&":
@@ -125,7 +125,7 @@ def write_one(token: str, tokens: Tokens) -> Iterator[str]:
         listed = argument(tokens) in LISTS
         yield "" if listed else "[" if name == "begin" else "]"
         tokens.skip_space()
-    elif name in SIZES:
+    elif name in DELIMITER_SIZES:
         tokens.skip_space()
         if tokens.left and tokens.left[-1] == ".":
             tokens.next()

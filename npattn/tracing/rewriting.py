@@ -66,10 +66,10 @@ def is_rewritten(function: Any) -> bool:
 def rewrite(function: FunctionType) -> Rewritten | None:
     """Open a function's steps; None where its text isn't there, or isn't what it was compiled from."""
     text = text_of(function)
-    return None if text is None else rewrite_text(text, function.__code__.co_filename, Named(function))
+    return None if text is None else rewrite_text(text, function.__code__.co_filename, FunctionKey(function))
 
 
-class Named:
+class FunctionKey:
     """A function as a key: by its code and where it is from. Code that differs in comments alone is equal."""
 
     def __init__(self, function: FunctionType) -> None:
@@ -80,15 +80,17 @@ class Named:
         return hash(self.key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Named) and self.key == other.key
+        return isinstance(other, FunctionKey) and self.key == other.key
 
 
 @functools.lru_cache(maxsize=1024)
-def rewrite_text(text: Text, filename: str, named: Named) -> Rewritten | None:
+def rewrite_text(text: Text, filename: str, named: FunctionKey) -> Rewritten | None:
     """Rewrite the definition of a function in its file."""
     code = named.function.__code__
     found = text.find(named.function)
-    if found is None or not any(same(code, other) for other in compiled(text, filename, code.co_flags & FUTURE_FLAGS)):
+    if found is None or not any(
+        same_code(code, other) for other in compiled(text, filename, code.co_flags & FUTURE_FLAGS)
+    ):
         return None  # the file has changed since, or something else than Python made code of it
     definition, around = found
     if ast.get_docstring(definition, clean=False) is not None and len(definition.body) == 1:
@@ -114,7 +116,7 @@ class Rewriter(ast.NodeTransformer):
         place = ast.Call(ast.Attribute(call, "enter", ast.Load()), [arguments], [])
         enter = ast.copy_location(ast.Assign([ast.Name(HERE, ast.Store())], place), definition.body[docstring:][0])
         body = [statement for node in definition.body[docstring:] for statement in self.open_statement(node)]
-        return changed(definition, body=[*definition.body[:docstring], enter, *body])
+        return with_fields(definition, body=[*definition.body[:docstring], enter, *body])
 
     def open_statement(self, node: ast.stmt) -> Iterator[ast.stmt]:
         """Rewrite the calls of a statement, and report after it if it is tagged."""
@@ -124,7 +126,7 @@ class Rewriter(ast.NodeTransformer):
         around, self.index = self.index, len(self.statements)
         index, statement = self.index, self.text.statement(node)
         self.statements.append(statement)
-        opened = changed(node)
+        opened = with_fields(node)
         for field, value in ast.iter_fields(node):
             if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
                 body = [one for inner in value for one in self.open_statement(inner)]
@@ -146,9 +148,9 @@ class Rewriter(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
         """Ask what to call."""
-        opened = changed(node)
+        opened = with_fields(node)
         opened.args = [self.visit(argument) for argument in node.args]
-        opened.keywords = [changed(keyword, value=self.visit(keyword.value)) for keyword in node.keywords]
+        opened.keywords = [with_fields(keyword, value=self.visit(keyword.value)) for keyword in node.keywords]
         opened.func = report("follow", self.visit(node.func), ast.Constant(self.index), like=node.func)
         return opened
 
@@ -156,10 +158,10 @@ class Rewriter(ast.NodeTransformer):
         """Rewrite an expression, in a copy."""
         if isinstance(node, (ast.excepthandler, ast.match_case)):
             body = [one for inner in vars(node)["body"] for one in self.open_statement(inner)]
-            return changed(node, body=body)
+            return with_fields(node, body=body)
         if isinstance(node, ast.Call):
             return self.visit_Call(node)
-        return self.generic_visit(changed(node, copy_lists=True))
+        return self.generic_visit(with_fields(node, copy_lists=True))
 
 
 def report(method: str, *arguments: ast.expr, like: ast.AST) -> ast.Call:
@@ -198,7 +200,7 @@ def own_parts(node: ast.AST) -> Iterator[ast.AST]:
             yield from own_parts(child)
 
 
-def changed(node: Any, *, copy_lists: bool = False, **fields: Any) -> Any:
+def with_fields(node: Any, *, copy_lists: bool = False, **fields: Any) -> Any:
     """Copy a node with other fields."""
     copied = type(node)(**dict(ast.iter_fields(node)))
     if copy_lists:
@@ -219,16 +221,16 @@ def compile_definition(definition: ast.FunctionDef, around: str, like: CodeType)
     class_: Any = template.body[0]
     factory = class_.body[0]
     own = definition.args
-    arguments = changed(own, defaults=[], kw_defaults=[None for _ in own.kw_defaults])
+    arguments = with_fields(own, defaults=[], kw_defaults=[None for _ in own.kw_defaults])
     for kind in ("posonlyargs", "args", "kwonlyargs"):
-        setattr(arguments, kind, [changed(argument, annotation=None) for argument in getattr(own, kind)])
+        setattr(arguments, kind, [with_fields(argument, annotation=None) for argument in getattr(own, kind)])
     for kind in ("vararg", "kwarg"):
         argument = getattr(own, kind)
-        setattr(arguments, kind, None if argument is None else changed(argument, annotation=None))
+        setattr(arguments, kind, None if argument is None else with_fields(argument, annotation=None))
     factory.args.args = [ast.arg(name) for name in (*like.co_freevars, CALL)]
     # Under its own name it would hide what it calls by that name, as a method that calls a function of the module.
     name = like.co_name if like.co_name in like.co_freevars else DEFINITION
-    factory.body = [changed(definition, name=name, args=arguments, decorator_list=[], returns=None)]
+    factory.body = [with_fields(definition, name=name, args=arguments, decorator_list=[], returns=None)]
     if not around:  # in no class: no name is mangled
         template.body = [factory]
     ast.fix_missing_locations(template)
@@ -257,11 +259,11 @@ SAME = "co_name", "co_firstlineno", "co_code", "co_names", "co_varnames", "co_fr
 """What tells one code from another, besides its constants."""
 
 
-def same(one: CodeType, other: CodeType) -> bool:
+def same_code(one: CodeType, other: CodeType) -> bool:
     """Whether two codes do the same, on the same lines."""
     if any(getattr(one, name) != getattr(other, name) for name in SAME):
         return False
     return len(one.co_consts) == len(other.co_consts) and all(
-        same(a, b) if isinstance(a, CodeType) and isinstance(b, CodeType) else repr(a) == repr(b)
+        same_code(a, b) if isinstance(a, CodeType) and isinstance(b, CodeType) else repr(a) == repr(b)
         for a, b in zip(one.co_consts, other.co_consts, strict=True)
     )

@@ -56,7 +56,7 @@ class Text:
     def find(self, function: FunctionType) -> tuple[ast.FunctionDef, str] | None:
         """Find the definition of a function, and the name of the class around it, which is empty if there is none."""
         code = function.__code__
-        for node, around in definitions(self.tree, ""):
+        for node, around in functions_in(self.tree, ""):
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if node.name == code.co_name and first == code.co_firstlineno:
                 return node, around
@@ -91,12 +91,12 @@ def text_of(function: FunctionType) -> Text | None:
     return parse("".join(lines)) if lines else None
 
 
-def definitions(node: ast.AST, around: str) -> Iterator[tuple[ast.FunctionDef, str]]:
+def functions_in(node: ast.AST, around: str) -> Iterator[tuple[ast.FunctionDef, str]]:
     """Go through the functions of a file, each with the class that it is in."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef):
             yield child, around
-        yield from definitions(child, child.name if isinstance(child, ast.ClassDef) else around)
+        yield from functions_in(child, child.name if isinstance(child, ast.ClassDef) else around)
 
 
 def assigned(node: ast.AST) -> Iterator[str]:

@@ -22,11 +22,11 @@ __all__ = ["table", "written_out"]
 
 WIDTH = 80
 """Columns of a terminal."""
-NUMBER = 11
+NUMBER_WIDTH = 11
 """Columns of a number in the table."""
 RESIDUE = 1e-14
 """What is smaller is written as 0 where all numbers are written."""
-Named = tuple[str, Any]
+NamedValue = tuple[str, Any]
 
 
 def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) -> str:
@@ -43,10 +43,10 @@ def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) 
     str
         Of complex numbers the real parts are summarised.
     """
-    names = "".join(f"{word:>{NUMBER}}" for word in ("mean", "rms", "least", "largest"))
+    names = "".join(f"{word:>{NUMBER_WIDTH}}" for word in ("mean", "rms", "least", "largest"))
     lines = [*title(trace), f"{'given':<{WIDTH - len(names) - 5}}shape{names}"]
 
-    def add(named: Iterable[Named]) -> None:
+    def add(named: Iterable[NamedValue]) -> None:
         lines.extend(row(name, select(value) if hasattr(value, "shape") else value) for name, value in named)
 
     add(given(trace))
@@ -54,7 +54,7 @@ def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) 
         lines += ["", heading]
         add(upstream)
         for (parts, tag, line), same in groupby(steps, lambda step: (step.parts, step.tag, step.line)):
-            lines.append(cut(f"{' / '.join([*parts, tag])} {line}".rstrip()))
+            lines.append(shorten(f"{' / '.join([*parts, tag])} {line}".rstrip()))
             add((step.name, step.value) for step in same)
         add(found)
     return "\n".join(lines)
@@ -81,7 +81,7 @@ def written_out(trace: Trace) -> str:
             lines += equation_of_numbers(name, value)
         for (parts, tag, line), same in groupby(steps, lambda step: (step.parts, step.tag, step.line)):
             block = list(same)
-            lines += ["", *wrapped(" / ".join([*parts, tag]), block[0].equation, line)]
+            lines += ["", *step_head(" / ".join([*parts, tag]), block[0].equation, line)]
             for step in block:
                 lines += equation_of_numbers(step.name, step.value)
         for name, value in found:
@@ -89,7 +89,7 @@ def written_out(trace: Trace) -> str:
     return "\n".join(lines)
 
 
-def wrapped(head: str, latex: str | None, line: str) -> list[str]:
+def step_head(head: str, latex: str | None, line: str) -> list[str]:
     """Write a step's tag, its equation, if there is one, and its line of code below that."""
     if latex is None:
         return textwrap.wrap(f"{head}  {line}", WIDTH, subsequent_indent="     ")
@@ -102,12 +102,12 @@ def title(trace: Trace) -> list[str]:
     return textwrap.wrap(str(trace.module), WIDTH, subsequent_indent="  ")
 
 
-def given(trace: Trace) -> list[Named]:
+def given(trace: Trace) -> list[NamedValue]:
     """List what the pass was given."""
     return [*trace.inputs.items(), *trace.params.items()]
 
 
-def passes(trace: Trace) -> Iterator[tuple[str, list[Named], Sequence[Step], list[Named]]]:
+def passes(trace: Trace) -> Iterator[tuple[str, list[NamedValue], Sequence[Step], list[NamedValue]]]:
     """Go through the passes: what each is called, what it was given, its steps, and what no step of it shows."""
     yield "forward", [], trace.forward_steps, []
     for back in trace.backward_passes:
@@ -127,15 +127,15 @@ def row(name: str, value: Any) -> str:
     """Summarise a value in a row of the table."""
     numbers = np.real(to_numbers(value))
     shape = "x".join(map(str, np.shape(numbers)))
-    room = WIDTH - 4 * NUMBER - 2
-    name = cut(name, room - len(shape) - 1, keep_end=True)
+    room = WIDTH - 4 * NUMBER_WIDTH - 2
+    name = shorten(name, room - len(shape) - 1, keep_end=True)
     start = f"  {name}{shape:>{room - len(name)}}"
     if not numbers.size:
         return start
     with np.errstate(all="ignore"):
-        wide = numbers.astype(np.promote_types(numbers.dtype, np.float64))
-        summary = wide.mean(), np.sqrt(np.square(wide).mean()), wide.min(), wide.max()
-    return start + "".join(f"{number:>{NUMBER}.4g}" for number in summary)
+        numbers64 = numbers.astype(np.promote_types(numbers.dtype, np.float64))
+        summary = numbers64.mean(), np.sqrt(np.square(numbers64).mean()), numbers64.min(), numbers64.max()
+    return start + "".join(f"{number:>{NUMBER_WIDTH}.4g}" for number in summary)
 
 
 def to_numbers(value: Any) -> np.ndarray:
@@ -143,7 +143,7 @@ def to_numbers(value: Any) -> np.ndarray:
     return np.asarray(to_host(value) if hasattr(value, "shape") else value)
 
 
-def cut(text: str, width: int = WIDTH, *, keep_end: bool = False) -> str:
+def shorten(text: str, width: int = WIDTH, *, keep_end: bool = False) -> str:
     """Shorten a text that is too long."""
     if len(text) <= width:
         return text

@@ -19,7 +19,7 @@ from npattn.typing import Array, Params
 __all__ = ["PARAMETER_BUDGET", "SegmentationNetwork", "count_parameters", "matched_network"]
 
 PARAMETER_BUDGET = 12_000
-"""Trainable numbers that every network of a comparison has, or nearly: the first layer is as wide as that allows."""
+"""Trainable numbers that every network of a comparison has, or nearly: the first layer's channels follow from it."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class SegmentationNetwork(Module):
     ----------
     attention : Module, default `Identity`
         A system of one map that keeps its shape.
-    width : int, default 16
+    hidden_channels : int, default 24
         Channels behind the first convolution.
-    channels : int, default 16
+    channels : int, default 24
         Channels behind the others, which are those of `attention`.
     classes : int, default 6
         K.
@@ -67,7 +67,7 @@ class SegmentationNetwork(Module):
     """
 
     attention: Module = checked(check_attention, default=Identity(channels=24))
-    width: int = integer(least=1, default=24)
+    hidden_channels: int = integer(least=1, default=24)
     channels: int = integer(least=1, default=24)
     classes: int = integer(least=1, default=6)
     training: bool = boolean(default=False)
@@ -93,8 +93,8 @@ class SegmentationNetwork(Module):
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers in the order in which they are passed."""
         return {
-            **layers.conv_norm_act_parameters("conv1", self.width, 4, kernel_size=3),
-            **layers.conv_norm_act_parameters("conv2", self.channels, self.width, kernel_size=3),
+            **layers.conv_norm_act_parameters("conv1", self.hidden_channels, 4, kernel_size=3),
+            **layers.conv_norm_act_parameters("conv2", self.channels, self.hidden_channels, kernel_size=3),
             **add_prefix("attention.", self.attention.parameters()),
             **layers.conv_norm_act_parameters("conv3", self.channels, self.channels, kernel_size=3),
             **layers.conv_parameters("classifier", 4 * self.classes, self.channels),
@@ -103,7 +103,7 @@ class SegmentationNetwork(Module):
     def buffers(self) -> dict[str, Parameter]:
         """Declare the running statistics of all norms."""
         return {
-            **layers.conv_norm_act_buffers("conv1", self.width),
+            **layers.conv_norm_act_buffers("conv1", self.hidden_channels),
             **layers.conv_norm_act_buffers("conv2", self.channels),
             **add_prefix("attention.", self.attention.buffers()),
             **layers.conv_norm_act_buffers("conv3", self.channels),
@@ -187,7 +187,7 @@ def count_parameters(module: Module) -> int:
 
 
 def matched_network(key: str, training: bool = False) -> SegmentationNetwork:
-    """Make the network with a system of `SYSTEMS`, its first layer as wide as `PARAMETER_BUDGET` allows.
+    """Make the network with a system of `SYSTEMS`, its first layer of as many channels as `PARAMETER_BUDGET` allows.
 
     Parameters
     ----------
@@ -205,12 +205,12 @@ def matched_network(key: str, training: bool = False) -> SegmentationNetwork:
 
     Examples
     --------
-    >>> [matched_network(key).width for key in ("none", "se", "pam+cam")]
+    >>> [matched_network(key).hidden_channels for key in ("none", "se", "pam+cam")]
     [24, 23, 21]
     """
     attention = make_system(key)
 
-    def excess(width: int) -> int:
-        return abs(count_parameters(SegmentationNetwork(attention, width)) - PARAMETER_BUDGET)
+    def excess(hidden: int) -> int:
+        return abs(count_parameters(SegmentationNetwork(attention, hidden)) - PARAMETER_BUDGET)
 
     return SegmentationNetwork(attention, min(range(1, 65), key=excess), training=training)

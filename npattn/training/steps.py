@@ -230,15 +230,15 @@ def evaluate(run: Training, maps: DigitMaps | None = None) -> Scores:
             for i in range(0, len(maps.x), BATCH_SIZE)
         ]
     )
-    return score(maps.labels, said)
+    return score_pixels(maps.labels, said)
 
 
-def score(labels: np.ndarray, said: np.ndarray) -> Scores:
+def score_pixels(labels: np.ndarray, said: np.ndarray) -> Scores:
     """Compare the classes of pixels with what is said of them.
 
     Examples
     --------
-    >>> score(np.array([3, 3, 5, 5]), np.array([3, 5, 5, 5]))
+    >>> score_pixels(np.array([3, 3, 5, 5]), np.array([3, 5, 5, 5]))
     Scores(accuracy=0.75, digit_accuracy=0.5, mean_iou=0.5833333333333333)
     """
     counts = np.zeros((NUM_CLASSES, NUM_CLASSES))

@@ -76,9 +76,9 @@ def test_weights_of_a_position_add_up_to_one_and_average_the_values(case):
     x = inputs["x"]
     weights = module.attention_map(params, x)
     np.testing.assert_allclose(weights.sum(axis=3), 1, rtol=1e-13)
-    v = np.einsum("oc,bchw->bohw", params["qkv.weight"][-module.width :, :, 0, 0], x)
+    v = np.einsum("oc,bchw->bohw", params["qkv.weight"][-module.output_channels :, :, 0, 0], x)
     if module.bias:
-        v += params["qkv.bias"][-module.width :, None, None]
+        v += params["qkv.bias"][-module.output_channels :, None, None]
     o = v.reshape(len(x), module.heads, -1, v[0, 0].size) @ weights.swapaxes(2, 3)
     if module.stride == 1:
         np.testing.assert_allclose(module(params, x).output, o.reshape(v.shape), rtol=1e-9, atol=1e-12)

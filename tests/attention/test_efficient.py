@@ -112,6 +112,8 @@ def test_keys_and_values_have_half_of_the_channels_as_heads_can_share_them(chann
 
 @pytest.mark.parametrize("name", ["key_channels", "value_channels"])
 def test_channels_that_heads_do_not_share_evenly_are_refused(name):
-    message = f"EfficientAttention: {name}=7; expected a multiple of heads=3, which share them evenly: 6, say"
+    message = (
+        f"EfficientAttention: heads=3; expected a divisor of {name}=7, an equal share for each: with 3 heads, 6 or 9"
+    )
     with pytest.raises(ValueError, match=message):
         EfficientAttention(8, heads=3, **{name: 7})

@@ -17,7 +17,7 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv = torch.nn.Conv1d(1, 1, module.width, padding=(module.width - 1) // 2, bias=False)
+            self.conv = torch.nn.Conv1d(1, 1, module.num_taps, padding=(module.num_taps - 1) // 2, bias=False)
 
         def forward(self, x):
             p = x.mean(dim=(2, 3), keepdim=True)
@@ -52,8 +52,8 @@ def test_kernel_width_follows_the_published_rule_for_every_number_of_channels():
 
 @given(eca_modules())
 def test_kernel_is_always_odd(module):
-    assert module.width % 2 == 1
-    assert module.kernel_size in (None, module.width)
+    assert module.num_taps % 2 == 1
+    assert module.kernel_size in (None, module.num_taps)
 
 
 def test_slope_and_offset_move_the_width():

@@ -31,7 +31,7 @@ def published(module):
             super().__init__()
             queries, bias = module.heads * module.head_channels, module.bias
             self.q = nn.Conv2d(module.channels, queries, 1, stride=module.query_stride, bias=bias)
-            self.kv = nn.Conv2d(module.channels, queries + module.width, 1, bias=bias)
+            self.kv = nn.Conv2d(module.channels, queries + module.output_channels, 1, bias=bias)
             self.pos_embed = Offsets()
 
         def heads(self, windows):
@@ -47,7 +47,7 @@ def published(module):
             q, k, v = q.flatten(-2), *kv.flatten(-2).split(module.sizes, 4)
             weights = (module.scale * (q.transpose(-1, -2) @ k) + relative).softmax(-1)
             o = (v @ weights.transpose(-1, -2)).unflatten(-1, (block, block))  # (B, n, R, S, e, b, b)
-            y = o.permute(0, 1, 4, 2, 5, 3, 6).reshape(len(x), module.width, *size)
+            y = o.permute(0, 1, 4, 2, 5, 3, 6).reshape(len(x), module.output_channels, *size)
             return nn.functional.avg_pool2d(y, 2) if module.averages else y
 
     return Reference()

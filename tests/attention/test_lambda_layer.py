@@ -18,7 +18,7 @@ several = st.integers(3, 4)  # images, so that batch norm has a variance to spea
 def published(module):
     """The layer in PyTorch as the paper has it, with timm's names: one lambda for each position, for all heads."""
     torch = pytest.importorskip("torch")
-    keys, values, inner = module.width, module.value_channels, module.heads * module.width
+    keys, values, inner = module.query_channels, module.value_channels, module.heads * module.query_channels
 
     class Reference(torch.nn.Module):
         def __init__(self):
@@ -133,7 +133,7 @@ def test_it_is_timms_layer(module, seed):
 def test_a_ratio_gives_timms_number_of_key_channels(channels, heads, ratio):
     module = LambdaLayer(channels, heads, kernel_size=3, qk_ratio=ratio)
     layer = draw_layer(timm_layer(module))
-    assert module.width == layer.dim_qk
+    assert module.query_channels == layer.dim_qk
     assert_layers_agree(
         module, layer, np.random.RandomState(0).standard_normal((2, channels, 3, 3)), layer.state_dict()
     )
@@ -175,7 +175,7 @@ def test_kernels_start_by_their_inputs_and_norms_as_the_identity():
 def test_keys_add_up_to_one_over_the_positions(case):
     module, params, inputs = case
     a = module(params, inputs["x"]).attention["keys"]
-    assert a.shape == (len(inputs["x"]), module.width, *inputs["x"].shape[2:])
+    assert a.shape == (len(inputs["x"]), module.query_channels, *inputs["x"].shape[2:])
     np.testing.assert_allclose(a.sum(axis=(2, 3)), 1, rtol=1e-12)
 
 

@@ -85,7 +85,7 @@ def test_a_published_state_dict_loads_unchanged(rates):
     np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-4, atol=1e-5)
 
 
-@given(multi_scale_modules(training=True), seeds)
+@given(multi_scale_modules(training=True).filter(lambda module: module.out_channels > 2), seeds)  # else all may be off
 @settings(max_examples=10, deadline=None)
 def test_gradients_agree_with_the_complex_step_in_training(module, seed):
     report = gradcheck(module, *generic_values(module, batch=4, seed=seed), method="adjoint")

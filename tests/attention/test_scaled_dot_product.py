@@ -377,7 +377,12 @@ def test_impossible_hyperparameters_are_refused(options, error, message):
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"), [([3], "rows holds 3; expected queries from 0 to 2"), ([-1], "rows[0]=-1")]
+    ("rows", "message"),
+    [
+        ([3], "rows holds 3; expected queries from 0 to 2"),
+        ([-1], "rows holds -1; expected queries from 0 to 2"),
+        (1, "rows=1 is an int; expected a sequence of queries: [1]"),
+    ],
 )
 def test_attention_map_refuses_rows_that_are_no_queries(rows, message):
     module = ScaledDotProductAttention(heads=1, head_dim=2)

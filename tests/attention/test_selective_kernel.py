@@ -18,8 +18,10 @@ def published(module):
         def __init__(self, size, apart):
             super().__init__()
             taps = {"padding": apart * (size // 2), "dilation": apart, "stride": module.stride}
-            self.conv = nn.Conv2d(module.read_channels, module.width, size, bias=False, groups=module.groups, **taps)
-            self.bn = nn.BatchNorm2d(module.width)
+            self.conv = nn.Conv2d(
+                module.read_channels, module.output_channels, size, bias=False, groups=module.groups, **taps
+            )
+            self.bn = nn.BatchNorm2d(module.output_channels)
 
         def forward(self, x):
             return in_pytorch(module.activation)(self.bn(self.conv(x)))
@@ -27,13 +29,13 @@ def published(module):
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
-            self.fc_reduce = nn.Conv2d(module.width, module.hidden_channels, 1, bias=False)
+            self.fc_reduce = nn.Conv2d(module.output_channels, module.hidden_channels, 1, bias=False)
             self.bn = nn.BatchNorm2d(module.hidden_channels)
-            self.fc_select = nn.Conv2d(module.hidden_channels, count * module.width, 1, bias=False)
+            self.fc_select = nn.Conv2d(module.hidden_channels, count * module.output_channels, 1, bias=False)
 
         def forward(self, pooled):
             z = self.fc_select(torch.relu(self.bn(self.fc_reduce(pooled))))
-            return z.reshape(len(z), count, module.width, 1, 1).softmax(1)
+            return z.reshape(len(z), count, module.output_channels, 1, 1).softmax(1)
 
     class Reference(nn.Module):
         def __init__(self):
@@ -88,7 +90,7 @@ def test_weights_of_a_channel_add_up_to_one_and_mix_its_branches(module, seed):
     params, inputs = generic_values(module, seed=seed)
     run = module(params, inputs["x"])
     a = run.attention["branch_weights"]
-    assert a.shape == (len(inputs["x"]), len(module.kernel_sizes), module.width)
+    assert a.shape == (len(inputs["x"]), len(module.kernel_sizes), module.output_channels)
     np.testing.assert_allclose(a.sum(axis=1), 1, rtol=1e-13)
     alone = params | {"attn.fc_select.weight": np.zeros_like(params["attn.fc_select.weight"])}
     np.testing.assert_allclose(
@@ -125,9 +127,9 @@ def test_channels_inside_are_rounded_to_eights(channels, hidden):
         ),
         (
             {"in_channels": 8, "groups": 3},
-            "groups=3 does not divide each branch's channels=4; expected a divisor of it",
+            "groups=3; expected a divisor of read_channels=4",
         ),
-        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4 does not divide out_channels=6; expected a"),
+        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4; expected a divisor of out_channels=6"),
         ({"in_channels": 8, "kernel_sizes": (3, 4)}, "kernel_sizes[1]=4; expected an odd number"),
         ({"in_channels": 8, "stride": 0}, "stride=0; expected an integer of at least 1"),
     ],

@@ -92,9 +92,9 @@ def test_first_halves_have_a_gate_for_a_channel_and_second_halves_one_for_a_numb
     [
         (
             {"channels": 32},
-            "ShuffleAttention: groups=64 need channels that are a multiple of 128, got channels=32;",
+            "ShuffleAttention: groups=64; expected a divisor of half of channels=32: each group is cut in two, so",
         ),
-        ({"channels": 6, "groups": 2}, "ShuffleAttention: groups=2 need channels that are a multiple of 4, got"),
+        ({"channels": 6, "groups": 2}, "ShuffleAttention: groups=2; expected a divisor of half of channels=6"),
         ({"channels": 8, "groups": 0}, "ShuffleAttention: groups=0; expected an integer of at least 1"),
     ],
 )

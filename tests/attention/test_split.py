@@ -12,7 +12,7 @@ from tests.strategies import seeds, split_modules
 def published(module):
     """The block in PyTorch, with the authors' names."""
     torch = pytest.importorskip("torch")
-    nn, act, splits = torch.nn, in_pytorch(module.activation), module.radix * module.width
+    nn, act, splits = torch.nn, in_pytorch(module.activation), module.radix * module.output_channels
 
     class Reference(nn.Module):
         def __init__(self):
@@ -22,7 +22,7 @@ def published(module):
             self.conv = nn.Conv2d(module.in_channels, splits, size, groups=module.groups * module.radix, **taps)
             if module.batch_norm:
                 self.bn0 = nn.BatchNorm2d(splits)
-            self.fc1 = nn.Conv2d(module.width, module.hidden_channels, 1, groups=module.groups)
+            self.fc1 = nn.Conv2d(module.output_channels, module.hidden_channels, 1, groups=module.groups)
             if module.batch_norm:
                 self.bn1 = nn.BatchNorm2d(module.hidden_channels)
             self.fc2 = nn.Conv2d(module.hidden_channels, splits, 1, groups=module.groups)
@@ -33,7 +33,7 @@ def published(module):
             z = self.fc2(act(norm1(self.fc1(v.sum(1).mean((2, 3), keepdim=True)))))
             z = z.reshape(len(x), module.groups, module.radix, -1)
             a = z.softmax(2) if module.radix > 1 else z.sigmoid()
-            return (v * a.transpose(1, 2).reshape(len(x), module.radix, module.width, 1, 1)).sum(1)
+            return (v * a.transpose(1, 2).reshape(len(x), module.radix, module.output_channels, 1, 1)).sum(1)
 
     return Reference().train(module.training)
 
@@ -77,7 +77,7 @@ def test_training_starts_where_pytorch_starts():
 def test_weights_of_a_channel_add_up_to_one_unless_there_is_one_split(module, seed):
     params, inputs = generic_values(module, seed=seed)
     a = module(params, inputs["x"]).attention["branch_weights"]
-    assert a.shape == (len(inputs["x"]), module.radix, module.width)
+    assert a.shape == (len(inputs["x"]), module.radix, module.output_channels)
     if module.radix > 1:
         np.testing.assert_allclose(a.sum(axis=1), 1, rtol=1e-13)
     else:
@@ -98,15 +98,9 @@ def test_cardinal_groups_do_not_see_each_other():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            {"in_channels": 7},
-            "can't share out in_channels among groups times radix, 7 among 2; expected",
-        ),
-        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "can't share out out_channels among groups, 6 among 4;"),
-        (
-            {"in_channels": 12, "groups": 3, "hidden": 4},
-            "can't share out the channels between the layers among",
-        ),
+        ({"in_channels": 7}, "groups * radix=2; expected a divisor of in_channels=7"),
+        ({"in_channels": 8, "groups": 4, "out_channels": 6}, "groups=4; expected a divisor of out_channels=6"),
+        ({"in_channels": 12, "groups": 3, "hidden": 4}, "groups=3; expected a divisor of hidden_channels=8"),
         ({"in_channels": 8, "kernel_size": 2}, "kernel_size=2; expected an odd number"),
         ({"in_channels": 8, "radix": 0}, "radix=0; expected an integer of at least 1"),
     ],

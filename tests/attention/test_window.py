@@ -16,7 +16,7 @@ from tests.strategies import cases, seeds, window_modules
 def published(module):
     """The attention of a Swin block in PyTorch, with the authors' names."""
     torch = pytest.importorskip("torch")
-    (h, w), inner = pair(module.window), module.heads * module.width
+    (h, w), inner = pair(module.window), module.heads * module.query_channels
 
     class Reference(torch.nn.Module):
         def __init__(self):
@@ -49,7 +49,7 @@ def published(module):
             x = x.permute(0, 2, 3, 1).roll((-moves[0], -moves[1]), (1, 2))
             x = torch.nn.functional.pad(x, (0, 0, 0, -width % w, 0, -height % h))
             batch, tall, wide, _ = x.shape
-            u = self.qkv(self.cut(x)).reshape(-1, h * w, 3, module.heads, module.width)
+            u = self.qkv(self.cut(x)).reshape(-1, h * w, 3, module.heads, module.query_channels)
             q, k, v = u.permute(2, 0, 3, 1, 4)
             bias = self.relative_position_bias_table[self.index].permute(2, 0, 1)
             z = module.scale * q @ k.transpose(2, 3) + bias
@@ -180,10 +180,10 @@ def test_attention_map_is_what_the_output_is_made_of(case, data):
     full = all(length % side == 0 for length, side in zip((height, width), pair(module.window), strict=True))
     if full:
         np.testing.assert_allclose(s.sum(axis=3), 1, rtol=1e-12)
-    weight, inner = params["qkv.weight"], module.heads * module.width
+    weight, inner = params["qkv.weight"], module.heads * module.query_channels
     bias = params.get("qkv.bias", np.zeros(3 * inner))[2 * inner :].reshape(1, module.heads, -1, 1)
     v = np.einsum("oc,bcn->bon", weight[2 * inner :], x.reshape(*x.shape[:2], -1))
-    o = np.einsum("bhji,bhdi->bhdj", s, v.reshape(len(x), module.heads, module.width, -1))
+    o = np.einsum("bhji,bhdi->bhdj", s, v.reshape(len(x), module.heads, module.query_channels, -1))
     y = np.einsum("co,bon->bcn", params["proj.weight"], (o + bias).reshape(len(x), inner, -1))
     y = (y + params["proj.bias"][:, None]).reshape(x.shape)
     # Zeros beyond the map have the bias for a value: with it, weights that take part there need not be known.

@@ -136,7 +136,7 @@ def test_timms_ratio_is_one_over_the_reduction_where_nothing_is_rounded(channels
 @settings(max_examples=15)
 def test_efficient_channel_attention_is_timms_with_three_taps_at_least(channels, kernel_size, seed):
     block = timm_layers().EcaModule(channels if kernel_size is None else None, kernel_size or 3)
-    module = EfficientChannelAttention(channels, kernel_size or max(3, EfficientChannelAttention(channels).width))
+    module = EfficientChannelAttention(channels, kernel_size or max(3, EfficientChannelAttention(channels).num_taps))
     assert_witnessed(module, draw(block, seed), block.state_dict(), seed=seed)
 
 

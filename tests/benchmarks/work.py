@@ -128,14 +128,14 @@ def multi_head(_, channels, height, width):
 
 def window(module, channels, height, width):
     h, w = pair(module.window)
-    n, inner = math.ceil(height / h) * h * math.ceil(width / w) * w, module.heads * module.width
+    n, inner = math.ceil(height / h) * h * math.ceil(width / w) * w, module.heads * module.query_channels
     layers, product = 8 * n * channels * inner, 2 * n * h * w * inner
     return layers + 2 * product, 2 * layers + 5 * product
 
 
 def lambdas(module, channels, height, width):
     """Count the 1×1 convolution, the lambdas of content and of positions, with taps on the map, and their product."""
-    n, keys, values, heads = height * width, module.width, module.value_channels, module.heads
+    n, keys, values, heads = height * width, module.query_channels, module.value_channels, module.heads
     layer, content = 2 * n * channels * (heads * keys + keys + values), 2 * n * keys * values
     position = 2 * keys * values * math.prod(taps_of_axis(length, module.kernel_size) for length in (height, width))
     forward = layer + content + position + 2 * n * heads * keys * values
@@ -157,9 +157,10 @@ def bottleneck_attention(module, channels, height, width):
 def halo_attention(module, channels, height, width):
     n, seen, queries = height * width, module.win_size**2, module.heads * module.head_channels
     asked = n // module.query_stride**2
-    layers = 2 * channels * (asked * queries + n * (queries + module.width))
+    out = module.output_channels
+    layers = 2 * channels * (asked * queries + n * (queries + out))
     offsets = 4 * asked * queries * module.win_size
-    forward, backward = (2 * asked * seen * (times * queries + more * module.width) for times, more in ((1, 1), (3, 2)))
+    forward, backward = (2 * asked * seen * (times * queries + more * out) for times, more in ((1, 1), (3, 2)))
     return layers + offsets + forward, 2 * (layers + offsets) + backward
 
 
@@ -182,14 +183,14 @@ def selective_kernel(module, _, height, width):
     """Count the branches' convolutions, whose taps lie on the map, at stride 1."""
     read = module.read_channels // module.groups
     taps = [taps_inside((height, width), apart) if size == 3 else height * width for size, apart in module.kernels]
-    forward = 2 * module.width * read * sum(taps)
+    forward = 2 * module.output_channels * read * sum(taps)
     return forward, 2 * forward
 
 
 def split_attention(module, channels, height, width):
     """Count the grouped convolution, whose taps lie on the map, at stride 1."""
     read = channels // (module.groups * module.radix)
-    forward = 2 * module.radix * module.width * read * taps_inside((height, width), module.dilation)
+    forward = 2 * module.radix * module.output_channels * read * taps_inside((height, width), module.dilation)
     return forward, 2 * forward
 
 

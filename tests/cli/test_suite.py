@@ -99,7 +99,10 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
             ["leave 'causal=top-left' out; npattn golden KEY causal=top-left makes one case", "oracle.cases(KEY, "],
         ),
         (["--suite", "eca", "-o", "cases", "--certify", "none"], ["leave --certify out"]),
-        (["--suite", "eca", "-o", "cases", "--jobs", "0"], ["--jobs", "'0' is no number from 1 to"]),
+        (
+            ["--suite", "eca", "-o", "cases", "--jobs", "0"],
+            ["--jobs", "'0' is no number of them; expected a whole number from 1 to"],
+        ),
         (["--suite", "eca", "-o", "cases", "--kinds", "size"], ["invalid choice: 'size'"]),
         (["eca", "--jobs", "2"], ["--jobs is for many files"]),
         (["eca", "--limit", "2"], ["--limit is for many files"]),

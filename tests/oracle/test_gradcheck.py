@@ -540,7 +540,7 @@ def test_inputs_may_be_named_listed_or_alone():
     ("change", "error", "message"),
     [
         ({"inputs": {"y": 0}}, ValueError, "unknown input 'y'.*expected x"),
-        ({"inputs": ()}, ValueError, "got 0 inputs; expected 1: x"),
+        ({"inputs": ()}, TypeError, "got 0 inputs; expected 1: x"),
         ({"inputs": [1.0]}, TypeError, "x is a list; expected an array"),
         ({"inputs": np.ones((1, 32, 2, 2), complex)}, TypeError, "x has dtype complex128; expected real numbers"),
         ({"inputs": np.ones((1, 32, 2, 2), int)}, TypeError, "x has dtype int64; expected floating point"),

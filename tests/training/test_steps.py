@@ -5,7 +5,7 @@ import pytest
 
 from npattn.data import digit_maps
 from npattn.training import Training, descend, evaluate, matched_network, train
-from npattn.training.steps import NUM_MAPS, score
+from npattn.training.steps import NUM_MAPS, score_pixels
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_step_writes_to_no_array_that_it_was_given():
 def test_scores_are_those_of_the_definitions():
     random = np.random.RandomState(0)
     labels, said = random.randint(0, 6, (2, 3, 40)), random.randint(0, 6, (2, 3, 40))
-    found = score(labels, said)
+    found = score_pixels(labels, said)
     unions = [np.mean((labels == k) & (said == k)) / np.mean((labels == k) | (said == k)) for k in range(6)]
     assert found.mean_iou == pytest.approx(np.mean(unions))
     assert found.accuracy == pytest.approx(np.mean(labels == said))

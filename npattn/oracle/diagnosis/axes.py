@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["join", "name_axes", "plural"]
+__all__ = ["list_words", "name_axes", "plural"]
 
 PARAMETER_AXES = {
     1: ("channel",),
@@ -64,12 +64,12 @@ def plural(name: str) -> str:
     return f"{name[:-1]}ies" if name.endswith("y") and name != "key" else f"{name}s"
 
 
-def join(words: Sequence[str], last: str = "and") -> str:
+def list_words(words: Sequence[str], last: str = "and") -> str:
     """Join words as a sentence lists them.
 
     Examples
     --------
-    >>> join(["rows", "columns", "channels"])
+    >>> list_words(["rows", "columns", "channels"])
     'rows, columns and channels'
     """
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

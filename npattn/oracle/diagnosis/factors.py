@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import join
+from npattn.oracle.diagnosis.axes import list_words
 from npattn.oracle.diagnosis.evidence import Candidate, Evidence
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def scaled(evidence: Evidence, factor: float) -> Candidate:
 
 def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
     """Say by what the exact result is multiplied."""
-    factor = fit(evidence, evidence.sample)
+    factor = fit_factor(evidence, evidence.sample)
     if factor is None or not (evidence.units(scaled(evidence, factor), evidence.sample) <= evidence.limits[0]).all():
         return
-    factor = fit(evidence, evidence.judged)
+    factor = fit_factor(evidence, evidence.judged)
     if factor is None:
         return
     if abs(factor + 1) < 0.05 and evidence.supports(scaled(evidence, -1.0)):
@@ -77,7 +77,7 @@ def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
     if close:
         nearest = min(close.values(), key=lambda value: abs(value - factor))
         names = list(dict.fromkeys(name for name in close if name != f"{nearest:.4g}"))
-        told = f" ({join(names, 'or')})" if 0 < len(names) <= MAX_NAMES else ""
+        told = f" ({list_words(names, 'or')})" if 0 < len(names) <= MAX_NAMES else ""
         yield f"{nearest:.4g} times expected{told}"
     else:
         shortest = find_shortest(factor, lambda value: evidence.supports(scaled(evidence, value), fitted=1))
@@ -91,7 +91,7 @@ def find_shortest(number: float, supported: Callable[[float], bool]) -> str:
     return next((text for text in texts if supported(float(text))), "")
 
 
-def fit(evidence: Evidence, indices: np.ndarray) -> float | None:
+def fit_factor(evidence: Evidence, indices: np.ndarray) -> float | None:
     """Fit a factor by least squares, in units of budget; none where nothing is to be fitted."""
     expected, got = evidence.expected[indices], evidence.got[indices]
     with np.errstate(all="ignore"):

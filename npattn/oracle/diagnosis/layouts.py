@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import join, plural
+from npattn.oracle.diagnosis.axes import list_words, plural
 from npattn.oracle.diagnosis.evidence import Candidate, Evidence
 
 __all__ = ["Rearrangement", "claim", "read_layout", "rearrangements"]
@@ -79,7 +79,7 @@ def rearrangements(shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Rea
     if len(long) > 1:
         yield from shifts(long[-2:], shape, " and ".join(plural(names[axis]) for axis in long[-2:]))
     for axis in long:
-        yield from groupings(axis, shape, names[axis])
+        yield from shuffles(axis, shape, names[axis])
 
 
 def axis_orders(shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Rearrangement]:
@@ -95,7 +95,7 @@ def axis_orders(shape: tuple[int, ...], names: Sequence[str]) -> Iterator[Rearra
         full = tuple(next(places) if length > 1 else axis for axis, length in enumerate(shape))
         lengths = tuple(shape[axis] for axis in full)
         moved = [axis for axis, place in zip(long, order, strict=True) if axis != place]
-        what = join([plural(names[axis]) for axis in moved])
+        what = list_words([plural(names[axis]) for axis in moved])
         if lengths == shape:
             text = f"{what} {'exchanged' if len(moved) == 2 else 'permuted'}"
         else:
@@ -161,7 +161,7 @@ EDGES: dict[str, Callable[..., np.ndarray]] = {
 """Where an element comes from that was shifted, by what becomes of the edge."""
 
 
-def groupings(axis: int, shape: tuple[int, ...], name: str) -> Iterator[Rearrangement]:
+def shuffles(axis: int, shape: tuple[int, ...], name: str) -> Iterator[Rearrangement]:
     """List shuffles that exchange groups with places in a group: (g, n/g) read as (n/g, g)."""
     length = shape[axis]
     for groups in range(2, length // 2 + 1):

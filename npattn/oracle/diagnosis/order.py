@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from npattn.oracle.diagnosis.axes import join
+from npattn.oracle.diagnosis.axes import list_words
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -46,23 +46,24 @@ def read_order(case: Case, right: Collection[str], wrong: Collection[str]) -> st
     wrong_maps = [name for name in maps if name in wrong]
     if wrong_outputs:
         if wrong_maps:
-            return f"{join(wrong_maps)} {verb(wrong_maps)} wrong: {join(wrong_outputs)} and gradients follow from it"
+            follow = f"{list_words(wrong_outputs)} and gradients follow from it"
+            return f"{list_words(wrong_maps)} {verb(wrong_maps)} wrong: {follow}"
         known = [name for name in maps if name in right]
-        beyond = f"; {join(known)} {verb(known)} right: the fault is elsewhere in forward" if known else ""
+        beyond = f"; {list_words(known)} {verb(known)} right: the fault is elsewhere in forward" if known else ""
         follow = ": gradients follow from it" if any(name in wrong for name in gradients) else ""
         if not (beyond or follow):
             return ""
-        return f"{join(wrong_outputs)} {verb(wrong_outputs)} wrong{follow}{beyond}"
+        return f"{list_words(wrong_outputs)} {verb(wrong_outputs)} wrong{follow}{beyond}"
     wrong_gradients = [name for name in gradients if name in wrong]
     if not wrong_gradients or not outputs or any(name not in right for name in outputs):
         return ""
     right_gradients = [name for name in gradients if name in right]
     if right_gradients and len(right_gradients) + len(wrong_gradients) == len(gradients):
         told = [*outputs, *right_gradients]
-        subject = join(told) if len(told) <= 4 else f"output and {len(right_gradients)} gradients"
-        alone = f", in {join(wrong_gradients)} alone" if len(wrong_gradients) <= 2 else ""
+        subject = list_words(told) if len(told) <= 4 else f"output and {len(right_gradients)} gradients"
+        alone = f", in {list_words(wrong_gradients)} alone" if len(wrong_gradients) <= 2 else ""
         return f"{subject} are right: the fault is in backward{alone}"
-    return f"{join(outputs)} {verb(outputs)} right: the forward pass is; the fault is in backward"
+    return f"{list_words(outputs)} {verb(outputs)} right: the forward pass is; the fault is in backward"
 
 
 def verb(names: Collection[str]) -> str:

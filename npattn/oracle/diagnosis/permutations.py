@@ -32,7 +32,7 @@ def read_permutation(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
             continue
         moved = Rearrangement("", along([axis], functools.partial(reorder, order=order), evidence.shape))
         if evidence.supports(claim(evidence, moved), chances=math.lgamma(length + 1) / math.log(2)):
-            yield describe(order, names[axis])
+            yield describe_order(order, names[axis])
 
 
 def reorder(index: np.ndarray, _: int, *, order: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def take_slices(values: np.ndarray, axis: int) -> np.ndarray:
     return np.stack([one.flat[chosen] for one in slices])
 
 
-def describe(order: np.ndarray, name: str) -> str:
+def describe_order(order: np.ndarray, name: str) -> str:
     """Say how slices are permuted."""
     moved = np.flatnonzero(order != np.arange(order.size))
     if moved.size == 2:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import join, plural
+from npattn.oracle.diagnosis.axes import list_words, plural
 
 __all__ = ["describe_indices", "describe_place"]
 
@@ -141,14 +141,14 @@ def describe_pattern(indices: np.ndarray, length: int, name: str) -> str | None:
     width = int(missing[0])
     if np.array_equal(missing, np.arange(width, length - width)):
         return f"the first and the last {name}" if width == 1 else f"the first and the last {width} {many}"
-    return f"{many} {join([str(index) for index in indices])}" if count <= MAX_LISTED else None
+    return f"{many} {list_words([str(index) for index in indices])}" if count <= MAX_LISTED else None
 
 
 def describe_pair(seen: np.ndarray, names: Sequence[str]) -> tuple[str, np.ndarray] | None:
     """Say where on two axes together the wrong elements lie."""
     if min(seen.shape) < 3 or seen.all():
         return None
-    what = join([plural(name) for name in names])
+    what = list_words([plural(name) for name in names])
     for text, pattern in pair_patterns(seen.shape):
         if (seen == pattern).all():
             return text.format(what), pattern

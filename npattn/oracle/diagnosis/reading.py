@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import join, name_axes
+from npattn.oracle.diagnosis.axes import list_words, name_axes
 from npattn.oracle.diagnosis.evidence import Evidence
 from npattn.oracle.diagnosis.factors import known_factors, read_constant, read_factor, read_offset
 from npattn.oracle.diagnosis.layouts import read_layout
@@ -97,7 +97,7 @@ def evidence_of(case: Case, name: str, got: np.ndarray) -> Evidence:
 def alternatives(readings: Iterator[str]) -> str:
     """Join what may all be said of a result."""
     found = list(dict.fromkeys(readings))
-    return join(found[:MAX_READINGS], "or") if found else ""
+    return list_words(found[:MAX_READINGS], "or") if found else ""
 
 
 def read_whole(evidence: Evidence, case: Case, name: str, names: tuple[str, ...]) -> Iterator[str]:

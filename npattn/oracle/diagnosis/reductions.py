@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import join, plural
+from npattn.oracle.diagnosis.axes import list_words, plural
 from npattn.oracle.diagnosis.evidence import Evidence
 
 __all__ = ["axis_sets", "read_reduction"]
@@ -38,10 +38,11 @@ def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
         for what, factor in (("mean", 1 / count), ("sum", 1.0)):
             values, units = factor * total, factor * unit
             told = np.abs(values) > evidence.limits[0] * units  # else it is as good as 0
-            if told.any() and evidence.supports(functools.partial(take, values, units)):
-                yield f"the {what} of expected over its {join([plural(names[axis]) for axis in axes])}, everywhere"
+            if told.any() and evidence.supports(functools.partial(claimed_values, values, units)):
+                over = list_words([plural(names[axis]) for axis in axes])
+                yield f"the {what} of expected over its {over}, everywhere"
 
 
-def take(values: np.ndarray, units: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def claimed_values(values: np.ndarray, units: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Take the claimed values of some elements, and their budget."""
     return values[indices], units[indices]

@@ -74,7 +74,7 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
                 f"{quote(member)} has dtype {layout.dtype!r}, as NumPy writes formats that it lacks, such as "
                 "bfloat16; write float32, which holds their numbers exactly: .astype(numpy.float32)"
             )
-        found[name] = read_result(archive, member, layout, case.expected[name].shape)
+        found[name] = read_one(archive, member, layout, case.expected[name].shape)
     return found
 
 
@@ -84,7 +84,7 @@ def result_name(member: str) -> str:
     return " / ".join(name.split(" - ")) if "(" in name else name
 
 
-def read_result(archive: Members, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+def read_one(archive: Members, member: str, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
     """Read one result; of a wrong shape only the shape."""
     try:
         dtype = np.dtype(layout.dtype) if re.fullmatch(r"[<>|=]?[fc]\d+", layout.dtype) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import check_names, describe_type, require_choice, require_integers
+from npattn.checks import check_names, describe_type, require_choice, require_inputs, require_integers
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module, as_tuple
 from npattn.oracle.gradcheck.directions import random_directions, unit_directions
@@ -69,7 +69,8 @@ def gradcheck(
     Raises
     ------
     TypeError
-        If `inputs`, `params` or `allow_zero` are none of these, or no arrays of real floating-point numbers.
+        If `inputs`, `params` or `allow_zero` are none of these, or no arrays of real floating-point numbers; or if
+        the module has another number of inputs.
     ValueError
         If a name, a shape or `method` is wrong.
 
@@ -143,8 +144,7 @@ def name_inputs(module: Module, inputs: Any) -> dict[str, Any]:
         check_names("gradcheck", inputs, module.input_shapes(1, 1, 1), "input")
         return {name: inputs[name] for name in names}
     inputs = as_tuple(inputs)
-    if len(inputs) != len(names):
-        raise ValueError(f"gradcheck: got {len(inputs)} inputs; expected {len(names)}: {', '.join(names)}")
+    require_inputs("gradcheck", inputs, names)
     return dict(zip(names, inputs, strict=True))
 
 

@@ -48,13 +48,13 @@ def find_faults(point: Point, tolerance: float, seed: int) -> tuple[str, ...]:
         )
     first = Point(point.module, point.params, point.inputs)
     outputs = [y.copy() for y in as_tuple(first.run.output)]
-    report("forward writes to", changed(values, first.given))
+    report("forward writes to", names_changed(values, first.given))
     given = {name: value.copy() for name, value in first.given.items()}
     upstream = first.upstream(dy.copy())
     first.run.backward(upstream)
-    report("backward writes to", changed(given, first.given))
+    report("backward writes to", names_changed(given, first.given))
     kept = np.concatenate([d.ravel() for d in as_tuple(upstream)])
-    report("backward writes to", changed({"dy": dy}, {"dy": kept}))
+    report("backward writes to", names_changed({"dy": dy}, {"dy": kept}))
     gradients = first.gradients(dy)
     report("backward gives something else the second time:", differing(gradients, first.gradients(dy)))
     report("backward of dy = 0 is not 0:", [name for name, zero in first.gradients(0 * dy).items() if zero.any()])
@@ -69,7 +69,7 @@ def find_faults(point: Point, tolerance: float, seed: int) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def changed(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> list[str]:
+def names_changed(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> list[str]:
     """Name the arrays that are not what they were."""
     return [name for name, value in before.items() if not np.array_equal(value, after[name], equal_nan=True)]
 

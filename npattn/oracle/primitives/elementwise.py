@@ -22,35 +22,30 @@ class Elementwise(PrimitiveSystem):
 class Relu(Elementwise):
     """`ops.relu`."""
 
-    key: ClassVar = "ops.relu"
     primitive = staticmethod(ops.relu)
 
 
 class Sigmoid(Elementwise):
     """`ops.sigmoid`."""
 
-    key: ClassVar = "ops.sigmoid"
     primitive = staticmethod(ops.sigmoid)
 
 
 class HardSigmoid(Elementwise):
     """`ops.hard_sigmoid`."""
 
-    key: ClassVar = "ops.hard_sigmoid"
     primitive = staticmethod(ops.hard_sigmoid)
 
 
 class HardSwish(Elementwise):
     """`ops.hard_swish`."""
 
-    key: ClassVar = "ops.hard_swish"
     primitive = staticmethod(ops.hard_swish)
 
 
 class Silu(Elementwise):
     """`ops.silu`."""
 
-    key: ClassVar = "ops.silu"
     primitive = staticmethod(ops.silu)
 
 
@@ -58,7 +53,6 @@ class Silu(Elementwise):
 class L2Normalize(Elementwise):
     """`ops.l2_normalize`."""
 
-    key: ClassVar = "ops.l2_normalize"
     primitive = staticmethod(ops.l2_normalize)
     options: ClassVar = ({"eps": 1.0},)
 
@@ -73,7 +67,6 @@ class L2Normalize(Elementwise):
 class SumNormalize(Elementwise):
     """`ops.sum_normalize` of positive numbers, over the channels or over the columns."""
 
-    key: ClassVar = "ops.sum_normalize"
     primitive = staticmethod(ops.sum_normalize)
     options: ClassVar = ({"axis": 3}, {"eps": 1.0})
 
@@ -93,7 +86,6 @@ class SumNormalize(Elementwise):
 class ZScore(Elementwise):
     """`ops.z_score`, of the rows of maps."""
 
-    key: ClassVar = "ops.z_score"
     primitive = staticmethod(ops.z_score)
     options: ClassVar = ({"eps": 1.0}, {"correction": 0})
 
@@ -109,7 +101,6 @@ class ZScore(Elementwise):
 class InverseEnergy(Elementwise):
     """`ops.inverse_energy`."""
 
-    key: ClassVar = "ops.inverse_energy"
     primitive = staticmethod(ops.inverse_energy)
     options: ClassVar = ({"e_lambda": 1.0}, {"correction": 0})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npattn import ops
-from npattn.checks import check_variance
+from npattn.checks import check_variance, require_equal_shares
 from npattn.fields import boolean, integer, number
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
@@ -15,20 +15,11 @@ from npattn.parameters import Parameter, ones, uniform_fan_in, zeros
 from npattn.typing import Array, Params
 
 
-def require_groups(module: GroupNorm | Conv2d, *names: str) -> None:
-    """Refuse groups that can't share these numbers of channels equally."""
-    for name in names:
-        if getattr(module, name) % module.groups:
-            raise ValueError(
-                f"{type(module).__name__}: groups={module.groups}; expected a divisor of {name}={getattr(module, name)}"
-            )
-
-
 @dataclass(frozen=True)
 class BatchNorm(PrimitiveSystem):
     """`ops.batch_norm`; in training the new running statistics are results."""
 
-    key: ClassVar = "ops.batch_norm"
+    primitive = staticmethod(ops.batch_norm)
     options: ClassVar = ({"training": False}, {"momentum": 1.0}, {"eps": 1.0})
 
     channels: int = integer(least=1, default=16)
@@ -67,7 +58,6 @@ class BatchNorm(PrimitiveSystem):
 class LayerNorm(PrimitiveSystem):
     """`ops.layer_norm` of tokens, (B, N, C)."""
 
-    key: ClassVar = "ops.layer_norm"
     primitive = staticmethod(ops.layer_norm)
     options: ClassVar = ({"eps": 1.0}, {"channels": 1}, {"channels": 96})
 
@@ -95,18 +85,12 @@ class LayerNorm(PrimitiveSystem):
 class GroupNorm(PrimitiveSystem):
     """`ops.group_norm`."""
 
-    key: ClassVar = "ops.group_norm"
     primitive = staticmethod(ops.group_norm)
     options: ClassVar = ({"groups": 1}, {"groups": 16}, {"eps": 1.0})
 
     channels: int = integer(least=1, default=16)
-    groups: int = integer(least=1, default=4)
+    groups: int = integer(least=1, default=4, divides="channels")
     eps: float = number(default=1e-5)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, groups that can't share the channels equally."""
-        super().__post_init__()
-        require_groups(self, "channels")
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare scale and shift."""
@@ -121,7 +105,6 @@ class GroupNorm(PrimitiveSystem):
 class Conv2d(PrimitiveSystem):
     """`ops.conv2d`, with square kernels; without `padding` the map keeps its size, but for the stride."""
 
-    key: ClassVar = "ops.conv2d"
     primitive = staticmethod(ops.conv2d)
     options: ClassVar = (
         {"kernel_size": 1},
@@ -143,13 +126,13 @@ class Conv2d(PrimitiveSystem):
     stride: int = integer(least=1, default=1)
     padding: int | None = integer(least=0, default=None)
     dilation: int = integer(least=1, default=1)
-    groups: int = integer(least=1, default=1)
+    groups: int = integer(least=1, default=1, divides="channels")
     bias: bool = boolean(default=True)
 
     def __post_init__(self) -> None:
         """Refuse, besides, groups that can't share the channels equally."""
         super().__post_init__()
-        require_groups(self, "channels", "out_channels")
+        require_equal_shares("Conv2d", "groups", self.groups, "out_channels", self.out_channels)
 
     @property
     def margin(self) -> int:
@@ -189,7 +172,6 @@ class Conv2d(PrimitiveSystem):
 class Conv1d(PrimitiveSystem):
     """`ops.conv1d`, along rows as long as there are channels."""
 
-    key: ClassVar = "ops.conv1d"
     primitive = staticmethod(ops.conv1d)
     options: ClassVar = ({"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65})
 
@@ -209,7 +191,6 @@ class Conv1d(PrimitiveSystem):
 class Linear(PrimitiveSystem):
     """`ops.linear`, of height * width rows an image."""
 
-    key: ClassVar = "ops.linear"
     primitive = staticmethod(ops.linear)
     options: ClassVar = ({"out_features": 1}, {"out_features": 129}, {"bias": False})
 
@@ -235,7 +216,6 @@ class Linear(PrimitiveSystem):
 class Score(PrimitiveSystem):
     """`ops.score`."""
 
-    key: ClassVar = "ops.score"
     primitive = staticmethod(ops.score)
 
     channels: int = integer(least=1, default=16)

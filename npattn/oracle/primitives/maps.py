@@ -18,7 +18,6 @@ from npattn.typing import Array, Params
 class Add(PrimitiveSystem):
     """`ops.add`, of two maps."""
 
-    key: ClassVar = "ops.add"
     primitive = staticmethod(ops.add)
 
     channels: int = integer(least=1, default=16)
@@ -32,7 +31,6 @@ class Add(PrimitiveSystem):
 class GatherAverage(PrimitiveSystem):
     """`ops.gather_average`."""
 
-    key: ClassVar = "ops.gather_average"
     primitive = staticmethod(ops.gather_average)
     options: ClassVar = ({"extent": 1}, {"extent": 3}, {"extent": 40})
 
@@ -52,7 +50,6 @@ class GatherAverage(PrimitiveSystem):
 class ResizeNearest(PrimitiveSystem):
     """`ops.resize_nearest`."""
 
-    key: ClassVar = "ops.resize_nearest"
     primitive = staticmethod(ops.resize_nearest)
     options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)})
 
@@ -72,7 +69,6 @@ class ResizeNearest(PrimitiveSystem):
 class Gate(PrimitiveSystem):
     """`ops.gate`, of channels or of positions."""
 
-    key: ClassVar = "ops.gate"
     primitive = staticmethod(ops.gate)
     options: ClassVar = ({"by": "positions"},)
 
@@ -89,7 +85,6 @@ class Gate(PrimitiveSystem):
 class Shift(PrimitiveSystem):
     """`ops.shift`, of channels or of positions."""
 
-    key: ClassVar = "ops.shift"
     primitive = staticmethod(ops.shift)
     options: ClassVar = ({"by": "positions"},)
 
@@ -106,7 +101,7 @@ class Shift(PrimitiveSystem):
 class Dropout(PrimitiveSystem):
     """`ops.dropout`, of whole channels."""
 
-    key: ClassVar = "ops.dropout"
+    primitive = staticmethod(ops.dropout)
     without_gradient: ClassVar = ("mask",)
     options: ClassVar = ({"rate": 0.0}, {"rate": 0.9})
 
@@ -131,7 +126,6 @@ class Dropout(PrimitiveSystem):
 class ResizeBilinear(PrimitiveSystem):
     """`ops.resize_bilinear`."""
 
-    key: ClassVar = "ops.resize_bilinear"
     primitive = staticmethod(ops.resize_bilinear)
     options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)}, {"align_corners": True})
 

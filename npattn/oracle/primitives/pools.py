@@ -24,28 +24,24 @@ class GlobalPool(PrimitiveSystem):
 class GlobalAveragePool(GlobalPool):
     """`ops.global_average_pool`."""
 
-    key: ClassVar = "ops.global_average_pool"
     primitive = staticmethod(ops.global_average_pool)
 
 
 class GlobalMaxPool(GlobalPool):
     """`ops.global_max_pool`."""
 
-    key: ClassVar = "ops.global_max_pool"
     primitive = staticmethod(ops.global_max_pool)
 
 
 class GlobalLpPool(GlobalPool):
     """`ops.global_lp_pool`."""
 
-    key: ClassVar = "ops.global_lp_pool"
     primitive = staticmethod(ops.global_lp_pool)
 
 
 class GlobalLsePool(GlobalPool):
     """`ops.global_lse_pool`."""
 
-    key: ClassVar = "ops.global_lse_pool"
     primitive = staticmethod(ops.global_lse_pool)
 
 
@@ -71,12 +67,10 @@ class AxisPool(PrimitiveSystem):
 class AveragePool(AxisPool):
     """`ops.average_pool`."""
 
-    key: ClassVar = "ops.average_pool"
     primitive = staticmethod(ops.average_pool)
 
 
 class MaxPool(AxisPool):
     """`ops.max_pool`."""
 
-    key: ClassVar = "ops.max_pool"
     primitive = staticmethod(ops.max_pool)

@@ -20,7 +20,6 @@ from npattn.typing import Array, Params
 class Softmax(PrimitiveSystem):
     """`ops.softmax` of logits (batch, channels, height * width), along the last axis, or along the one before."""
 
-    key: ClassVar = "ops.softmax"
     primitive = staticmethod(ops.softmax)
     options: ClassVar = ({"axis": "channels"},)
 
@@ -39,7 +38,6 @@ class Softmax(PrimitiveSystem):
 class Softmin(Softmax):
     """`ops.softmin` of logits (batch, channels, height * width), along the last axis, or along the one before."""
 
-    key: ClassVar = "ops.softmin"
     primitive = staticmethod(ops.softmin)
 
 
@@ -47,7 +45,6 @@ class Softmin(Softmax):
 class Matmul(PrimitiveSystem):
     """`ops.matmul`: (batch, height, channels) times (batch, channels, width)."""
 
-    key: ClassVar = "ops.matmul"
     primitive = staticmethod(ops.matmul)
 
     channels: int = integer(least=1, default=16)
@@ -65,7 +62,6 @@ class Matmul(PrimitiveSystem):
 class Gram(PrimitiveSystem):
     """`ops.gram`, of one row a channel."""
 
-    key: ClassVar = "ops.gram"
     primitive = staticmethod(ops.gram)
 
     channels: int = integer(least=1, default=16)
@@ -83,7 +79,6 @@ class Gram(PrimitiveSystem):
 class DotProductAttention(PrimitiveSystem):
     """`ops.dot_product_attention`, of height * width queries and keys, scaled by 1/√channels."""
 
-    key: ClassVar = "ops.dot_product_attention"
     primitive = staticmethod(ops.dot_product_attention)
     options: ClassVar = ({"value_channels": 1}, {"value_channels": 33})
 
@@ -108,7 +103,6 @@ class DotProductAttention(PrimitiveSystem):
 class LinearAttention(DotProductAttention):
     """`ops.linear_attention`, of height * width queries and keys, scaled by 1/√channels."""
 
-    key: ClassVar = "ops.linear_attention"
     primitive = staticmethod(ops.linear_attention)
     pairs_positions: ClassVar = False
 
@@ -117,7 +111,6 @@ class LinearAttention(DotProductAttention):
 class ApplyLambdas(PrimitiveSystem):
     """`ops.apply_lambdas`, of height * width positions, with a few queries of a few channels each."""
 
-    key: ClassVar = "ops.apply_lambdas"
     primitive = staticmethod(ops.apply_lambdas)
     options: ClassVar = ({"heads": 1}, {"key_channels": 33})
 
@@ -139,7 +132,6 @@ class ApplyLambdas(PrimitiveSystem):
 class CrissCrossAttention(PrimitiveSystem):
     """`ops.criss_cross_attention`, of a query, a key and a value for every position of a map."""
 
-    key: ClassVar = "ops.criss_cross_attention"
     primitive = staticmethod(ops.criss_cross_attention)
     options: ClassVar = ({"value_channels": 1}, {"value_channels": 33})
 
@@ -163,7 +155,6 @@ class RelativeLogits(PrimitiveSystem):
     There are keys on a map that is larger by a margin on every side.
     """
 
-    key: ClassVar = "ops.relative_logits"
     primitive = staticmethod(ops.relative_logits)
     options: ClassVar = ({"size": (1, 1)}, {"size": (5, 16)}, {"size": (8, 8)}, {"margin": 3}, {"scale": 1.0})
 
@@ -200,7 +191,7 @@ class RelativeLogits(PrimitiveSystem):
 class CrossEntropy(PrimitiveSystem):
     """`ops.cross_entropy`, of as many classes as there are channels; every ninth label or so is ignored."""
 
-    key: ClassVar = "ops.cross_entropy"
+    primitive = staticmethod(ops.cross_entropy)
     without_gradient: ClassVar = ("labels",)
 
     channels: int = integer(least=1, default=16)

@@ -16,7 +16,7 @@ from npattn.typing import Array, Params
 class Top(PrimitiveSystem):
     """`ops.top`: the k largest numbers of rows (batch, height * width); where they stood is no result."""
 
-    key: ClassVar = "ops.top"
+    primitive = staticmethod(ops.top)
     options: ClassVar = ({"k": 1}, {"k": 30})
 
     k: int = integer(least=1, default=5)
@@ -45,20 +45,11 @@ class Top(PrimitiveSystem):
 class ChannelShuffle(PrimitiveSystem):
     """`ops.channel_shuffle`."""
 
-    key: ClassVar = "ops.channel_shuffle"
     primitive = staticmethod(ops.channel_shuffle)
     options: ClassVar = ({"groups": 1},)
 
     channels: int = integer(least=1, default=16)
-    groups: int = integer(least=1, default=2)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, groups that can't have as many channels each."""
-        super().__post_init__()
-        if self.channels % self.groups:
-            raise ValueError(
-                f"ChannelShuffle: groups={self.groups} does not divide channels={self.channels}; expected a divisor"
-            )
+    groups: int = integer(least=1, default=2, divides="channels")
 
     def options_of_call(self) -> dict[str, Any]:
         """Return the groups."""
@@ -69,7 +60,6 @@ class ChannelShuffle(PrimitiveSystem):
 class Repeat(PrimitiveSystem):
     """`ops.repeat`, of channels: what groups of heads share."""
 
-    key: ClassVar = "ops.repeat"
     primitive = staticmethod(ops.repeat)
     options: ClassVar = ({"times": 1}, {"times": 8})
 

@@ -22,6 +22,11 @@ class PrimitiveSystem(Module):
     paper: ClassVar = Paper("npattn.ops", "", "", 0, "")
     primitive: ClassVar[Callable[..., Any]]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "primitive" in vars(cls):
+            cls.key = f"ops.{cls.primitive.__name__}"
+
     def options_of_call(self) -> dict[str, Any]:
         """Return what the primitive is called with beside arrays."""
         return {}

@@ -42,7 +42,6 @@ class Windows(PrimitiveSystem):
 class WindowAverage(Windows):
     """`ops.window_average`."""
 
-    key: ClassVar = "ops.window_average"
     primitive = staticmethod(ops.window_average)
 
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
@@ -53,7 +52,6 @@ class WindowAverage(Windows):
 class UnfoldWindows(Windows):
     """`ops.unfold_windows`."""
 
-    key: ClassVar = "ops.unfold_windows"
     primitive = staticmethod(ops.unfold_windows)
 
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
@@ -66,7 +64,6 @@ class UnfoldWindows(Windows):
 class Pad(PrimitiveSystem):
     """`ops.pad`."""
 
-    key: ClassVar = "ops.pad"
     primitive = staticmethod(ops.pad)
     options: ClassVar = ({"margin": 0}, {"margin": 5})
 
@@ -102,7 +99,6 @@ class Laid(Windows):
 class FoldWindows(Laid):
     """`ops.fold_windows`."""
 
-    key: ClassVar = "ops.fold_windows"
     primitive = staticmethod(ops.fold_windows)
 
     def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
@@ -113,7 +109,6 @@ class FoldWindows(Laid):
 class OverlapAverage(Laid):
     """`ops.overlap_average`."""
 
-    key: ClassVar = "ops.overlap_average"
     primitive = staticmethod(ops.overlap_average)
 
     def input_shapes(self, batch: int, height: int, width: int) -> Shapes:
@@ -125,7 +120,7 @@ class OverlapAverage(Laid):
 class GatherRelative(PrimitiveSystem):
     """`ops.gather_relative`, for windows of height × width, from a table with `channels` numbers an offset."""
 
-    key: ClassVar = "ops.gather_relative"
+    primitive = staticmethod(ops.gather_relative)
     pairs_positions: ClassVar = True
 
     channels: int = integer(least=1, default=16)

@@ -75,12 +75,12 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
     if first is not None:
         return describe_first(case, first, judgements)
     right = [name for name, judgement in judgements.items() if judgement.passed and name in case.expected]
-    steps = [name for name, judgement in judgements.items() if name not in case.expected and is_known(judgement)]
+    steps = [name for name, judgement in judgements.items() if name not in case.expected and is_judged_whole(judgement)]
     feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
     return describe_suspects(feeds, wrong, right, given=len(steps)) if feeds else []
 
 
-def is_known(judgement: Judgement) -> bool:
+def is_judged_whole(judgement: Judgement) -> bool:
     """Tell whether all elements could be judged: only then a step that is not off is right."""
     return not judgement.unjudged
 
@@ -99,7 +99,7 @@ def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) 
     """Name the first step that is off, with its line of code, and say what is known of those before it."""
     golden = case.steps()
     steps = in_order(case, [name for name in judgements if name in golden])
-    before = [name for name in steps[: steps.index(first)] if is_known(judgements[name])]
+    before = [name for name in steps[: steps.index(first)] if is_judged_whole(judgements[name])]
     earlier = list(golden).index(first)
     near = [name for name in before if share_of_limit(judgements[name]) > NEAR]
     if len(before) < earlier:
@@ -111,7 +111,7 @@ def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) 
         text = f"begins at {first}: {known.get(len(before), f'the {len(before)} before it are right')}"
     if near:
         text += f"; or already at {', '.join(near)}, near {'its limit' if len(near) == 1 else 'their limits'}"
-    return [*wrapped(text), *wrapped(golden[first].line, indent="  ")]
+    return [*fold(text), *fold(golden[first].line, indent="  ")]
 
 
 def share_of_limit(judgement: Judgement) -> float:
@@ -132,11 +132,11 @@ def describe_suspects(
     hidden = ", ".join(listed(suspects.hidden, MOST_HIDDEN))
     if names:
         begins = "begins in" if len(wrong) == 1 else "if it is one mistake, it begins in"
-        lines += wrapped(f"{begins} {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
-        lines += wrapped(f"or, if what is right hides it or recomputes it, in {hidden}") if hidden else []
+        lines += fold(f"{begins} {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
+        lines += fold(f"or, if what is right hides it or recomputes it, in {hidden}") if hidden else []
     else:
         one = f", or one that what is right hides or recomputes, in {hidden}" if hidden else ""
-        lines += wrapped(f"no one step is {where}: more than one mistake{one}")
+        lines += fold(f"no one step is {where}: more than one mistake{one}")
     return lines
 
 
@@ -154,6 +154,6 @@ def listed(nodes: Sequence[str], most: int = MOST_LISTED) -> list[str]:
     return [*steps[-most:], *more, *([f"the reading of {', '.join(names)}"] if names else [])]
 
 
-def wrapped(text: str, indent: str = "") -> list[str]:
+def fold(text: str, indent: str = "") -> list[str]:
     """Fold a sentence into lines."""
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent="  ")

@@ -85,8 +85,8 @@ def polarized_modules(draw: st.DrawFn) -> PolarizedSelfAttention:
     form, variant = draw(st.sampled_from(["parallel", "sequential"])), draw(st.sampled_from(["code", "paper"]))
     # A norm of one or two numbers leaves no gradient, and of few a rectifier may let none pass.
     channels_ = draw(st.integers(3, 9) if variant == "paper" else channels)
-    narrow = form == "sequential" and variant == "code"
-    hidden = draw(st.integers(12, 16) if narrow else st.none() | st.integers(1, 5))
+    squeezes = form == "sequential" and variant == "code"
+    hidden = draw(st.integers(12, 16) if squeezes else st.none() | st.integers(1, 5))
     return PolarizedSelfAttention(channels_, form, variant, hidden)
 
 

@@ -62,7 +62,7 @@ class Entry:
     error: str | None
 
 
-FIELDS = {field.name for field in dataclasses.fields(Entry)}
+ENTRY_FIELDS = {field.name for field in dataclasses.fields(Entry)}
 
 
 def find_versions() -> dict[str, str]:
@@ -133,8 +133,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Entry]:
 
 def read_entry(path: Path, value: Any) -> Entry:
     """Read what a manifest says of one file, whose name leads nowhere else."""
-    if not isinstance(value, dict) or value.keys() != FIELDS:
-        raise refusal(path, f"cases holds {brief(value)}; expected {', '.join(sorted(FIELDS))} of each")
+    if not isinstance(value, dict) or value.keys() != ENTRY_FIELDS:
+        raise refusal(path, f"cases holds {brief(value)}; expected {', '.join(sorted(ENTRY_FIELDS))} of each")
     entry = Entry(**value)
     kinds = (
         isinstance(entry.file, str)

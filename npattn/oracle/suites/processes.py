@@ -38,10 +38,20 @@ def worker_processes(jobs: int) -> Iterator[Executor]:
     ----------
     jobs : int
 
+    Yields
+    ------
+    concurrent.futures.Executor
+
     Raises
     ------
     TypeError, ValueError
         If `jobs` is no integer of at least 1.
+
+    Examples
+    --------
+    >>> with worker_processes(1) as executor:
+    ...     executor.submit(pow, 2, 10).result()
+    1024
     """
     require_integers("worker_processes", jobs=jobs)
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold

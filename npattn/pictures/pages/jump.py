@@ -20,7 +20,7 @@ PARAMS = {"score.weight": np.array([1.0, 0.0]).reshape(1, 2, 1, 1), "score.bias"
 NUM_KERNELS = 4000
 
 
-def lifted(lifts: Array) -> Array:
+def raised(lifts: Array) -> Array:
     """Make a batch of maps, in each of which the third position's score is raised by another number."""
     maps = np.repeat(FEATURES[None, :, None], len(lifts), axis=0)
     maps[:, 0, 0, 2] += lifts
@@ -33,7 +33,7 @@ def draw_jump() -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     lifts = np.linspace(-1, 1, 401)
     lifts = lifts[lifts != 0]
-    y = MODULE(PARAMS, lifted(lifts)).output[:, 1]
+    y = MODULE(PARAMS, raised(lifts)).output[:, 1]
     for side in (lifts < 0, lifts > 0):
         left.plot(lifts[side], y[side], color=RAISED, linewidth=2)
     left.axvline(0, color="0.6", linestyle=":")
@@ -44,7 +44,7 @@ def draw_jump() -> Figure:
 
     rounding = Rounding(FORMATS["bfloat16"], seed=0)
     params = {name: rounding.array(value) for name, value in PARAMS.items()}
-    maps = lifted(np.full(NUM_KERNELS, -0.001))
+    maps = raised(np.full(NUM_KERNELS, -0.001))
     maps[:, 0, 0, 1:3] += 0.003  # between 1 and the next number of bfloat16, 1.0078
     found = np.asarray(MODULE(params, rounding.array(maps)).output)[:, 1]
     right.hist(found, bins=list(np.linspace(-0.8, 0.8, 81)), color=LOWERED)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from npattn.tracing.text import to_numbers
-from npattn.tracing.web.numbers import minus, shape_of, short, statistics
+from npattn.tracing.web.numbers import minus, short, statistics, write_shape
 
 __all__ = ["figure"]
 
@@ -35,8 +35,8 @@ def figure(name: str, value: Any, positions: tuple[int, int]) -> str:
     if numbers.ndim == 0:
         caption, drawn = "", f'<p class="scalar">{minus(f"{numbers[()]:.4g}")}</p>'
     else:
-        caption = shape_of(numbers) if is_written(numbers) else statistics(numbers)
-        drawn = "".join(draw(name, numbers, positions))
+        caption = write_shape(numbers) if is_written(numbers) else statistics(numbers)
+        drawn = "".join(draw_array(name, numbers, positions))
     return (
         f'<figure class="array" data-name="{escape(name)}"><figcaption><b>{escape(name)}</b> '
         f'<span>{caption}</span></figcaption><div class="pictures">{drawn}</div></figure>'
@@ -48,7 +48,7 @@ def is_written(numbers: np.ndarray) -> bool:
     return 0 < numbers.size <= MAX_WRITTEN and np.atleast_1d(numbers.squeeze()).shape[-1] <= MAX_COLUMNS
 
 
-def draw(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator[str]:
+def draw_array(name: str, numbers: np.ndarray, positions: tuple[int, int]) -> Iterator[str]:
     """Draw an array in the way that suits its size."""
     lead = np.atleast_1d(numbers.squeeze())
     if not numbers.size:
@@ -119,7 +119,7 @@ def histogram(name: str, numbers: np.ndarray) -> str:
     """Draw how often which numbers occur."""
     finite = numbers[np.isfinite(numbers)]
     if not finite.size:
-        return f"<p>{escape(shape_of(numbers))}: no number is finite</p>"
+        return f"<p>{escape(write_shape(numbers))}: no number is finite</p>"
     counts, edges = np.histogram(finite, BINS)
     return canvas("histogram", name, counts[None].astype(float), (edges[0], edges[-1]))
 

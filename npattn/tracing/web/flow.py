@@ -12,7 +12,7 @@ from npattn.tracing.steps import is_array
 
 __all__ = ["Flow", "Wire", "flow_of"]
 
-SIZES = {"shape", "ndim", "size", "dtype"}
+SHAPE_ATTRIBUTES = {"shape", "ndim", "size", "dtype"}
 """Attributes through which a size passes on, not a value."""
 
 
@@ -67,9 +67,9 @@ def flow_of(
         Tag and line of those statements that are steps. Others hand on to what they assign all that they read.
     arguments : mapping
     """
-    follower = Follower(text, steps, arguments)
-    follower.run(definition.body)
-    return Flow(tuple(follower.nodes), tuple(follower.wires), tuple(follower.results), follower.arguments)
+    reader = FlowReader(text, steps, arguments)
+    reader.run(definition.body)
+    return Flow(tuple(reader.nodes), tuple(reader.wires), tuple(reader.results), reader.arguments)
 
 
 def holds_array(value: Any) -> bool:
@@ -77,7 +77,7 @@ def holds_array(value: Any) -> bool:
     return is_array(value) or (isinstance(value, (tuple, list)) and any(is_array(one) for one in value))
 
 
-class Follower:
+class FlowReader:
     """Goes through a function's statements, and knows of each variable where its value is from."""
 
     def __init__(self, text: Text, steps: Collection[tuple[str, str]], arguments: Mapping[str, Any]) -> None:
@@ -150,7 +150,7 @@ def is_unpacking(node: Any) -> bool:
 def loaded(node: ast.AST) -> Iterator[str]:
     """Go through the names whose values an expression reads; of an array's size nothing is read."""
     sized = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "len"
-    if sized or (isinstance(node, ast.Attribute) and node.attr in SIZES):
+    if sized or (isinstance(node, ast.Attribute) and node.attr in SHAPE_ATTRIBUTES):
         return
     if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
         yield node.id

@@ -12,7 +12,7 @@ from npattn.tracing.plain import to_plain
 
 __all__ = ["to_mathml"]
 
-UNKNOWN = re.compile(r"<m(?:i|o|text)>\\(\w+)</m(?:i|o|text)>")
+UNKNOWN_COMMAND = re.compile(r"<m(?:i|o|text)>\\(\w+)</m(?:i|o|text)>")
 """A command that latex2mathml hands on as it is, such as that of arg."""
 ALIGNED = re.compile(r"\\begin\{(aligned|gathered)\}(.*)\\end\{\1\}", flags=re.DOTALL)
 TOKEN = re.compile(r"\\(?:qquad|begin|end|left|right|cr)(?![a-zA-Z])|\\.|.", flags=re.DOTALL)
@@ -29,23 +29,23 @@ def to_mathml(latex: str) -> str:
     >>> to_mathml(r"a \lt b")[:62]
     '<math aria-label="a &lt; b" xmlns="http://www.w3.org/1998/Math'
     """
-    return "".join(map(line, split(latex)))
+    return "".join(map(line, split_lines(latex)))
 
 
 def line(latex: str) -> str:
     """Write one line."""
-    written = UNKNOWN.sub(r"<mi>\1</mi>", convert(latex, display="block"))
+    written = UNKNOWN_COMMAND.sub(r"<mi>\1</mi>", convert(latex, display="block"))
     return re.sub(r"^<math", f'<math aria-label="{escape(to_plain(latex))}"', written)
 
 
-def split(latex: str) -> list[str]:
+def split_lines(latex: str) -> list[str]:
     r"""Split what an equation has beside and below each other, outside of groups: each has a line of its own.
 
     Examples
     --------
-    >>> split(r"a = {b \qquad c}, \qquad d = e")
+    >>> split_lines(r"a = {b \qquad c}, \qquad d = e")
     ['a = {b \\qquad c},', 'd = e']
-    >>> split(r"\begin{aligned} a &= b, & c &= d \\ &+ e \end{aligned}")
+    >>> split_lines(r"\begin{aligned} a &= b, & c &= d \\ &+ e \end{aligned}")
     ['a = b,', 'c = d', '+ e']
     """
     whole = ALIGNED.fullmatch(latex.strip())

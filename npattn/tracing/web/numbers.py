@@ -8,7 +8,7 @@ import numpy as np
 
 from npattn.tracing.text import RESIDUE, to_numbers, write_number
 
-__all__ = ["minus", "shape_of", "short", "statistics"]
+__all__ = ["minus", "short", "statistics", "write_shape"]
 
 
 def short(number: Any) -> str:
@@ -29,12 +29,12 @@ def minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def shape_of(value: Any) -> str:
+def write_shape(value: Any) -> str:
     """Write a shape.
 
     Examples
     --------
-    >>> shape_of(np.zeros((1, 32, 3)))
+    >>> write_shape(np.zeros((1, 32, 3)))
     '1×32×3'
     """
     return "×".join(map(str, np.shape(to_numbers(value)))) if value is not None else ""
@@ -42,7 +42,7 @@ def shape_of(value: Any) -> str:
 
 def statistics(numbers: np.ndarray) -> str:
     """Summarise numbers: shape, mean, root mean square, least and largest."""
-    shape = shape_of(numbers) or "one number"
+    shape = write_shape(numbers) or "one number"
     if not numbers.size:
         return f"{shape}, empty"
     with np.errstate(all="ignore"):

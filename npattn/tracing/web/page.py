@@ -20,7 +20,7 @@ from npattn.tracing.web.wiring import draw_circuit
 
 __all__ = ["web_page"]
 
-Named = Iterable[tuple[str, Any]]
+NamedValues = Iterable[tuple[str, Any]]
 
 
 def web_page(examples: Mapping[str, Trace]) -> str:
@@ -63,7 +63,7 @@ def web_page(examples: Mapping[str, Trace]) -> str:
     return Template(template).substitute(
         title=escape(type(first.module).__name__),
         about=about(first),
-        choices="".join(choice(i, heading) for i, heading in enumerate(examples)),
+        choices="".join(example_button(i, heading) for i, heading in enumerate(examples)),
         examples="".join(sections),
         style=style,
         script=script,
@@ -78,7 +78,7 @@ def about(trace: Trace) -> str:
     return f"{escape(summary)}{source}"
 
 
-def choice(index: int, heading: str) -> str:
+def example_button(index: int, heading: str) -> str:
     """Make the button of an example."""
     checked = " checked" if not index else ""
     return f'<label><input type="radio" name="example" value="{index}"{checked}> {escape(heading)}</label>'
@@ -206,7 +206,7 @@ class Example:
             f"<h4><span>{way}</span> {escape(f'{title} {without_parameters(names)}')}</h4>{body}</section>"
         )
 
-    def figures(self, named: Named) -> str:
+    def figures(self, named: NamedValues) -> str:
         """Draw arrays."""
         return "".join(figure(name, value, self.positions) for name, value in named)
 

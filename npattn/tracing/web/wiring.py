@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from npattn.tracing.text import to_numbers
+from npattn.tracing.text import shorten, to_numbers
 from npattn.tracing.web.circuit import Circuit, Node
-from npattn.tracing.web.numbers import shape_of, short
+from npattn.tracing.web.numbers import short, write_shape
 from npattn.tracing.web.ports import Port
 
 __all__ = ["draw_circuit"]
@@ -23,7 +23,7 @@ ARROW, BOX, CHARACTER, MARGIN = 196, 142, 6.63, 8
 LONGEST, LONGEST_IN_BOX = 27, 24
 """Characters that fit above an arrow, and in the widest box."""
 Key = tuple[int | None, str]
-Link = Callable[[Node], str]
+Attributes = Callable[[Node], str]
 
 
 class Lanes:
@@ -51,7 +51,7 @@ class Lanes:
 class Drawing:
     """The picture as it grows, from the top."""
 
-    def __init__(self, circuit: Circuit, attributes: Link, ends: tuple[str, str]) -> None:
+    def __init__(self, circuit: Circuit, attributes: Attributes, ends: tuple[str, str]) -> None:
         self.circuit, self.attributes, self.ends = circuit, attributes, ends
         self.lanes, self.top = Lanes(), 4.0
         self.shapes: list[str] = []
@@ -97,7 +97,7 @@ class Drawing:
         for name, value in self.circuit.inputs.items():
             keys = self.made(None, name)
             if keys:
-                self.box(f'class="end" {first}', name, shape_of(value), 0, keys)
+                self.box(f'class="end" {first}', name, write_shape(value), 0, keys)
         for i, node in enumerate(self.circuit.nodes):
             self.row(f'class="node" {self.attributes(node)}', node, self.made(i))
         for port in self.circuit.outputs:
@@ -142,8 +142,8 @@ class Drawing:
         self.shapes.append(
             f"<a {attributes}><title>{escape(f'{title}: {label}')}</title>"
             f'<rect x="{x}" y="{top:g}" width="{self.box_width}" height="{height:g}" rx="5"/>'
-            f'<text x="{x + MARGIN}" y="{top + height / 2 - 3:g}" class="name">{escape(cut(title, room))}</text>'
-            f'<text x="{x + MARGIN}" y="{top + height / 2 + 11:g}">{escape(cut(label, room))}</text></a>'
+            f'<text x="{x + MARGIN}" y="{top + height / 2 - 3:g}" class="name">{escape(shorten(title, room))}</text>'
+            f'<text x="{x + MARGIN}" y="{top + height / 2 + 11:g}">{escape(shorten(label, room))}</text></a>'
         )
 
     def arrow(self, port: Port, y: float) -> None:
@@ -173,7 +173,7 @@ class Drawing:
         return 6 + LANE * lane
 
 
-def draw_circuit(circuit: Circuit, attributes: Link, ends: tuple[str, str]) -> str:
+def draw_circuit(circuit: Circuit, attributes: Attributes, ends: tuple[str, str]) -> str:
     """Draw a circuit as SVG.
 
     Parameters
@@ -192,21 +192,16 @@ def dot(x: float, y: float) -> str:
     return f'<circle cx="{x}" cy="{y:g}" r="2.5"/>'
 
 
-def cut(text: str, longest: int) -> str:
-    """Shorten a text that a box has no room for."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
-
-
 def summary(name: str, value: Any) -> str:
     """Write a value above an arrow: up to three numbers, of more the root mean square."""
     if value is None:
-        return cut(name, LONGEST)
+        return shorten(name, LONGEST)
     numbers = to_numbers(value)
     written = f"{name} = {', '.join(short(number) for number in numbers.ravel()[:3])}"
     if numbers.size <= 3 and len(written) <= LONGEST:
         return written
     with np.errstate(all="ignore"):
         rms = f"rms {short(np.sqrt(np.square(np.abs(numbers.astype(float))).mean()))}"
-    shape = shape_of(numbers)
+    shape = write_shape(numbers)
     whole = f"{name} {shape} {rms}"
-    return whole if len(whole) <= LONGEST else f"{cut(name, LONGEST - len(rms) - 1)} {rms}"
+    return whole if len(whole) <= LONGEST else f"{shorten(name, LONGEST - len(rms) - 1)} {rms}"

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from npattn.tracing.pages import equations
-from npattn.tracing.web.mathml import split, to_mathml
+from npattn.tracing.web.mathml import split_lines, to_mathml
 from tests.naming import for_each
 from tests.tracing.test_text import PAGES
 
@@ -13,14 +13,14 @@ from tests.tracing.test_text import PAGES
 @for_each("page", PAGES)
 def test_no_equation_keeps_a_trace_of_latex(page):
     for tag, latex in equations(page).items():
-        for line in split(latex):
+        for line in split_lines(latex):
             written = to_mathml(line)
             text = re.sub("<[^>]*>", "", written)
             assert text.strip(), tag
             assert "\\" not in text, tag
             assert "&amp;" not in text, tag
             assert 'aria-label=""' not in written, tag
-        assert to_mathml(latex).count("<math ") == len(split(latex)), tag
+        assert to_mathml(latex).count("<math ") == len(split_lines(latex)), tag
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_no_equation_keeps_a_trace_of_latex(page):
     ],
 )
 def test_what_stands_beside_each_other_has_lines_of_its_own(latex, lines):
-    assert split(latex) == lines
+    assert split_lines(latex) == lines

@@ -1,0 +1,69 @@
+"""Attention maps that are too large to be kept: rows of them are made when they are asked for."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from npattn.checks import check_positions
+from npattn.module import Module
+from npattn.typing import Array, Params
+
+__all__ = ["MapByRows"]
+
+
+class MapByRows(Module):
+    """Base of systems in which queries weigh keys: their passes have no attention map, `attention_map` makes it.
+
+    A subclass says how the weights are made (`map_rows`) and, where not every position has a query, how many there are
+    (`query_size`).
+    """
+
+    def attention_map(
+        self, params: Params, x: Array, rows: Sequence[int] | None = None, *, others: Sequence[Array] = ()
+    ) -> Array:
+        """Make the attention map, or some rows of it: where queries look.
+
+        Parameters
+        ----------
+        params : mapping of str to array
+        x : array, (B, C, H, W)
+        rows : sequence of int, optional
+            Queries, counted row by row from 0 on: where every position has one, that of row r and column c of the map
+            is r W + c. By default all, which takes memory for as many numbers as there are pairs of queries and keys.
+        others : sequence of array, default ()
+            The inputs behind ``x``, where there are any.
+
+        Returns
+        -------
+        array, (B, N, M) or (B, len(rows), M), with an axis of the heads behind the first where there are several
+            Row j holds the weights of the M keys for query j. The notes of the class say what they add up to.
+
+        Raises
+        ------
+        TypeError
+            If an argument is refused by a call, or `rows` is no sequence of integers.
+        ValueError
+            If an argument is refused by a call, or a row is none of the queries.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from npattn import PositionAttention
+        >>> module = PositionAttention(channels=16)
+        >>> module.attention_map(module.init(seed=0), np.ones((2, 16, 7, 5)), rows=[0, 34]).shape
+        (2, 2, 35)
+        """
+        self.check(params, x, *others)
+        chosen: slice | list[int] = slice(None)
+        if rows is not None:
+            chosen = check_positions(f"{self}.attention_map", rows, self.query_size(*x.shape[2:]))
+        return self.map_rows(params, chosen, x, *others)
+
+    @abstractmethod
+    def map_rows(self, params: Params, rows: slice | list[int], x: Array, *others: Array) -> Array:
+        """Make the weights of all keys for some queries, on checked arguments; a slice stands for all queries."""
+
+    def query_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of queries on a map of that size: unless a system says otherwise, those of the map."""
+        return height, width

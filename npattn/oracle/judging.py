@@ -1,0 +1,151 @@
+"""Judging a kernel's results by a golden case's budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
+from npattn.foreign_arrays import to_numpy
+from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
+from npattn.oracle.steps import in_order
+from npattn.oracle.tensors import describe_overflow
+
+if TYPE_CHECKING:
+    from npattn.oracle.case import Case
+
+__all__ = ["compare"]
+
+
+def compare(
+    case: Case, results: Mapping[str, Any], least_judged: float = LEAST_JUDGED, require: str | None = None
+) -> Comparison:
+    """Judge results by a case's budgets.
+
+    A result passes if its worst element and its root mean square, both in units of budget, stay within limits, and if
+    enough of it can be judged. The worst of many errors is larger than that of a few, so its limit grows with the
+    number of elements; a root mean square strays more the fewer its effective degrees of freedom, so its limit grows as
+    these fall. The limits are quantiles that normal errors of the budgets' size exceed with probability 1e-5, times
+    a slack, since a correct kernel may round a little more often than the reference does:
+    `npattn.oracle.budgets.worst_limit` and `rms_limit`.
+
+    Parameters
+    ----------
+    case : Case
+    results : mapping of str to array
+    least_judged : float, default 0.5
+    require : {None, "all"}, optional
+
+    Returns
+    -------
+    Comparison
+    """
+    call = f"{case!r}.compare"
+    if not isinstance(results, Mapping):
+        raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays")
+    require_numbers(call, least_judged=least_judged)
+    if require is not None:
+        require_choice(call, ["all"], require=require)
+    # What an input without a gradient, noise or a mask, is given: rightly none.
+    none = {f"{name}.grad" for name in case.inputs} - case.expected.keys()
+    results = {name: value for name, value in results.items() if value is not None or name not in none}
+    if not results:
+        raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
+    judged_by = case.with_steps(results)
+    for name in results:
+        if name not in judged_by.expected:
+            meant = did_you_mean(name, case.expected, 0.6)
+            raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
+    found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
+    # Too little of a step may be known to judge it, and its result be right: it tells nothing then.
+    found = [j if j.name in case.expected else replace(j, enough=True) for j in found]
+    found.sort(key=order_of)
+    missing = tuple(name for name in case.expected if name not in results and name not in case.maps)
+    judgements = {judgement.name: judgement for judgement in found}
+    if judged_by is not case:
+        judgements = {name: judgements[name] for name in in_order(case, judgements)}
+    return Comparison(repr(case), judgements, missing, require is not None, case)
+
+
+def order_of(judgement: Judgement) -> tuple[bool, bool, bool, float]:
+    """Return by what results are sorted in a report."""
+    far = max(judgement.worst / judgement.worst_limit, judgement.rms / judgement.rms_limit)
+    return judgement.passed, judgement.name.endswith(".grad"), not judgement.trouble, -far
+
+
+def read_and_judge(case: Case, name: str, value: Any, least_judged: float) -> Judgement:
+    """Judge one result as it comes; what can't be read is told in the report, beside the others."""
+    if value is None:
+        if not name.endswith(".grad"):
+            return Judgement(name, "it is None; expected an array or tensor")
+        return Judgement(name, "no gradient reached it: it is None, as if backward had not been run or left it out")
+    try:
+        got = to_numpy(value, "it")
+        found = judge(case, name, got, least_judged)
+        unread = got.size > 1 and not any(got.strides)  # of a file's result of another shape there is the shape alone
+        if found.within or np.iscomplexobj(got) or unread:
+            return found
+        with np.errstate(all="ignore"):
+            return replace(found, numbers=got.astype(np.float64))
+    except TypeError as error:
+        return Judgement(name, str(error))
+
+
+def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> Judgement:
+    """Judge one result."""
+    expected, budget = case.expected[name], case.budget[name]
+    if got.shape != expected.shape:
+        return Judgement(name, f"its shape is {got.shape}, expected {expected.shape}")
+    if np.iscomplexobj(got):
+        return Judgement(name, f"its dtype is {got.dtype}, expected real numbers")
+    judged = np.isfinite(budget)
+    with np.errstate(all="ignore"):
+        numbers = got.astype(np.float64)
+        # An exact infinity, such as the logsumexp of nothing, is met or missed; it has no distance.
+        units = np.where(judged & (numbers != expected), np.abs(numbers - expected) / budget, 0)
+        rms = np.sqrt(np.sum(np.square(units)) / max(judged.sum(), 1))
+    wild = judged & (numbers != expected) & ~(np.isfinite(numbers) & np.isfinite(expected))
+    if wild.any():
+        where = tuple(map(int, np.argwhere(wild)[0]))
+        first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]!s}"
+        finite = np.isfinite(numbers[wild]).all()
+        what = "should be infinite and are not" if finite else "are not finite"
+        return Judgement(name, f"{wild.sum()} of {wild.size} elements {what}, {first}", where=where)
+    count = int(judged.sum())
+    where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
+    limit, rms_limit = case.limits[name]
+    return Judgement(
+        name,
+        worst=float(units[where]) if units.size else 0.0,
+        rms=float(rms),
+        worst_limit=limit,
+        rms_limit=rms_limit,
+        where=where,
+        expected=float(expected[where]) if units.size else np.nan,
+        got=float(numbers[where]) if units.size else np.nan,
+        unit=float(budget[where]) if units.size else np.nan,
+        outside=float((units > limit).sum() / max(count, 1)),
+        unjudged=units.size - count,
+        reason=why_not_all(case, name, judged),
+        enough=not units.size or (count > 0 and count >= least_judged * units.size),
+    )
+
+
+def why_not_all(case: Case, name: str, judged: np.ndarray) -> str:
+    """Say what share of a result can be judged, and why not the rest; nothing if all of it can."""
+    unknown = int(np.isnan(case.expected[name]).sum())
+    beyond = int((~judged).sum()) - unknown
+    reasons = []
+    if beyond:
+        reasons.append(
+            f"of {beyond} because {case.dtype} can't hold what leads to them: try another format or smaller values"
+        )
+    if unknown:
+        overflow = describe_overflow(case.rounded, case.format)
+        reasons.append(f"of {unknown} because the exact result is NaN{f', as {overflow}' if overflow else ''}")
+    if not reasons:
+        return ""
+    return f"{judged.mean():.2%} of {judged.size} elements can be judged, not {', and not '.join(reasons)}"
