@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import functools
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -46,6 +47,17 @@ def pytest_configure(config):
 def pytest_ignore_collect(collection_path):
     """Leave the tests' helpers to the tests: one that skips, for want of a library, would stay behind half-imported."""
     return True if collection_path.suffix == ".py" and not collection_path.name.startswith("test_") else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Leave what is collected alone, libraries too: it stays, and to look through it for garbage takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

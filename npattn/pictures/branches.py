@@ -9,7 +9,15 @@ from matplotlib.figure import SubFigure
 from npattn.data import photograph
 from npattn.pictures.features import EYE
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import CLASS_COLOURS, bright, class_colours, pixels_per_position, show, show_dimmed
+from npattn.pictures.showing import (
+    CLASS_COLOURS,
+    bright,
+    class_colours,
+    hide_axes,
+    pixels_per_position,
+    show,
+    show_dimmed,
+)
 
 __all__ = ["draw_branches"]
 
@@ -37,7 +45,7 @@ def draw_branches(figure: SubFigure, scene: Scene) -> None:
     show(mixed, strength, "all mixed: mean over the channels", **bright(strength))
     for axis in figure.axes:
         if axis is not pooled:
-            axis.set_axis_off()
+            hide_axes(axis)
 
 
 def draw_taps(axis: Axes, rates: tuple[int, ...], step: int, colours: list[str]) -> None:

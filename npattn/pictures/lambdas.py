@@ -9,7 +9,7 @@ from npattn import layers
 from npattn.data import photograph
 from npattn.pictures.attention_maps import positions_of
 from npattn.pictures.scene import Scene
-from npattn.pictures.showing import show, show_weights, signed
+from npattn.pictures.showing import hide_axes, show, show_weights, signed
 from npattn.pictures.weights import half_share
 
 __all__ = ["draw_lambdas"]
@@ -25,7 +25,7 @@ def draw_lambdas(figure: SubFigure, scene: Scene) -> None:
             half = f"key channel {f}: half on {half_share(keys[f].ravel()):.1%}"
             show_weights(axis, keys[f], half, fontsize=9)
         else:
-            axis.set_axis_off()
+            hide_axes(axis)
     u, _ = layers.conv(scene.x, params, "qkv")
     (n, _), _ = layers.batch_norm(u[:, : module.heads * module.query_channels], params, "norm_q", training=False)
     queries = n[0, : module.query_channels].reshape(module.query_channels, -1)[

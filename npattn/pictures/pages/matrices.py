@@ -43,17 +43,22 @@ def draw_banded_matrix() -> Figure:
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     show_numbers(
-        left, matrix, "forward, $z = T p$: row c is what gate c sees,\nkernel (0.2, 1, −0.5)", "{:.1f}", **signed(1.2)
+        left,
+        matrix,
+        "forward, $z = T p$: row c is what gate c sees,\nkernel (0.2, 1, −0.5)",
+        "{:.1f}",
+        ticks=True,
+        **signed(1.2),
     )
     show_numbers(
         right,
         matrix.T,
         "backward, $\\bar p = T^\\top \\bar z$: the same diagonals,\nkernel (−0.5, 1, 0.2)",
         "{:.1f}",
+        ticks=True,
         **signed(1.2),
     )
     for axis, (rows, columns) in ((left, ("logit c", "average i")), (right, ("average i", "logit c"))):
-        axis.set_axis_on()
         axis.set(xticks=range(8), yticks=range(8), ylabel=rows, xlabel=columns)
         axis.tick_params(length=0)
     return figure
@@ -76,8 +81,7 @@ def draw_softmax_jacobian() -> Figure:
         "$\\mathrm{diag}(s) - s s^\\top$: more of logit n raises its own\n"
         "weight and lowers the others, the large ones most"
     )
-    show_numbers(right, np.diag(s) - np.outer(s, s), title, **signed(0.3))
-    right.set_axis_on()
+    show_numbers(right, np.diag(s) - np.outer(s, s), title, ticks=True, **signed(0.3))
     right.set(xticks=range(5), yticks=range(5), xlabel="logit n", ylabel="weight i")
     right.tick_params(length=0)
     return figure
