@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -84,16 +83,18 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     blocks = cut(q.shape[-1], max(least, BLOCK // weights))
     if len(blocks) < 2:
         return NotImplemented
-    parts = [
-        called.definition(q[..., m], k, v, *scale, **(options_of_queries(q, k, m, options) if options else {}))
-        for m in blocks
-    ]
-    outputs = tuple(join(ys, -1) for ys in zip(*(as_tuple(y) for y, _ in parts), strict=True))
+    parts, backs = [], []
+    for m in blocks:
+        chosen = options_of_queries(q, k, m, options) if options else {}
+        part, back = called.definition(q[..., m], k, v, *scale, **chosen)
+        parts.append(part)
+        backs.append(back)  # alone, or the parts would be held as long as they are
+    outputs = tuple(join(ys, -1) for ys in zip(*map(as_tuple, parts), strict=True))
 
     def backward(*upstream: Any) -> tuple[Array | None, ...]:
         dqs, dbiases = [], []
         sums: tuple[Array | None, ...] = ()
-        for m, (_, back) in zip(blocks, parts, strict=True):
+        for m, back in zip(blocks, backs, strict=True):
             dq, dk, dv, *others = back(*(dy[..., m] if np.ndim(dy) else dy for dy in upstream))
             dqs.append(dq)
             dbiases += others[:1]
@@ -102,7 +103,7 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
         dbias = [join(dbiases, -2) if dbiases[0] is not None else None] if dbiases else []
         return join(dqs, -1), dk, dv, *dbias, *dsink
 
-    return outputs if isinstance(parts[0][0], tuple) else outputs[0], backward
+    return outputs if isinstance(parts[0], tuple) else outputs[0], backward
 
 
 def divide_channels(arguments: tuple[Any, ...], options: Mapping[str, Any], step: int) -> Any:
@@ -113,13 +114,22 @@ def divide_channels(arguments: tuple[Any, ...], options: Mapping[str, Any], step
         return NotImplemented
     named = {name: value for name, value in options.items() if name != "bias"}
     bias = bias or [options.get("bias")]
-    parts = [ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named) for c in blocks]
+    sums: tuple[Array | None, ...] = ()
+    backs = []
+    for c in blocks:
+        y, back = ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named)
+        sums = add(sums, (y,))
+        backs.append(back)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dx, dweight, (dbias, *_) = zip(*(back(dy) for _, back in parts), strict=True)
-        return join(dx, 1), join(dweight, 1), dbias
+        dx, dweight = np.empty_like(x), np.empty_like(weight)
+        dbiases = []
+        for c, back in zip(blocks, backs, strict=True):
+            dx[:, c], dweight[:, c], dbias = back(dy)
+            dbiases.append(dbias)
+        return dx, dweight, dbiases[0]
 
-    return functools.reduce(np.add, (y for y, _ in parts)), backward
+    return sums[0], backward
 
 
 def options_of_queries(q: Array, k: Array, which: slice, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,18 @@ def test_it_takes_a_fraction_of_the_memory(primitive, arguments, share):
             return primitive(*arguments)
 
     assert peak_of_both(divided, *arguments) < share * peak_of_both(primitive, *arguments)
+
+
+def test_between_forward_and_backward_a_convolution_holds_no_results_of_its_blocks(monkeypatch):
+    monkeypatch.setattr(dividing, "BLOCK", 1)
+    x, weight = normal(1, 64, 20, 20), normal(8, 64, 3, 3)
+    tracemalloc.start()
+    with replacing(divide):
+        y, backward = ops.conv2d(x, weight)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert callable(backward)
+    assert held < 10 * y.nbytes  # of 64 blocks, whose backward passes take some too
 
 
 @pytest.mark.parametrize(("channels", "divided"), [(2, True), (8, False)])
