@@ -53,17 +53,24 @@ def assert_parity(module, reference, params, x, dy, *, floor=0, constants=()):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * scale + 1e-300, err_msg=name)
 
 
+def assert_parity_in(case, published, seed, *, floor=0):
+    """Hold a case of a system to its PyTorch form, as `assert_parity`, under a random upstream gradient."""
+    module, params, inputs = case
+    dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
+    assert_parity(module, published(module), params, inputs["x"], dy, floor=floor)
+
+
 def counters(reference):
     """The numbers of batches that PyTorch's batch norms have counted, which have no counterpart here."""
     return {name: value for name, value in reference.state_dict().items() if name.endswith("num_batches_tracked")}
 
 
-def assert_state_dict_loads(module, reference, inputs=None, *, atol=1e-6):
+def assert_state_dict_loads(module, reference, inputs=None, *, prefix="", atol=1e-6):
     """Load a PyTorch module's `state_dict` as it is: names, order, dtype, and the output on a map or these inputs."""
     import torch
 
-    state = reference.state_dict()
-    params = module.from_state_dict(state)
+    state = {f"{prefix}{name}": value for name, value in reference.state_dict().items()}
+    params = module.from_state_dict(state, prefix)
     buffers = [name for name, _ in reference.named_buffers() if name not in counters(reference)]
     assert list(params) == [name for name, _ in reference.named_parameters()] + buffers
     assert all(value.dtype == np.float32 for value in params.values())

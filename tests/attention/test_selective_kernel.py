@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import SelectiveKernel
 from npattn.oracle import generic_values, gradcheck
-from tests.attention.parity import assert_parity, assert_starts_as, in_pytorch
+from tests.attention.parity import assert_parity, assert_starts_as, assert_state_dict_loads, in_pytorch
 from tests.strategies import seeds, sk_modules
 
 
@@ -63,15 +63,8 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch(module, batc
 
 @pytest.mark.parametrize("options", [{}, {"kernel_sizes": (3, 5, 7), "split_input": False}, {"dilated": False}])
 def test_a_published_state_dict_loads_unchanged(options):
-    torch = pytest.importorskip("torch")
     module = SelectiveKernel(in_channels=12, hidden=5, **options)
-    reference = published(module)
-    params = module.from_state_dict({f"conv2.{n}": v for n, v in reference.state_dict().items()}, "conv2.")
-    assert list(params) == list(module.parameter_shapes() | module.buffer_shapes())
-    assert list(module.parameter_shapes()) == [name for name, _ in reference.named_parameters()]
-    x = np.random.RandomState(0).standard_normal((2, 12, 6, 5)).astype(np.float32)
-    expected = reference(torch.tensor(x)).detach().numpy()
-    np.testing.assert_allclose(module(params, x).output, expected, rtol=1e-4, atol=1e-6)
+    assert_state_dict_loads(module, published(module), prefix="conv2.")
 
 
 @given(sk_modules(training=True), seeds)
