@@ -20,7 +20,7 @@ Link: TypeAlias = Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backwa
 """What gathers: it returns what is gathered, with new running statistics, and the way back."""
 
 
-def slide(
+def gather_by_kernel(
     x: Array, params: Params, name: str, *, stride: int, norm: bool, training: bool, activation: str | None
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Slide one kernel over each channel, with a norm and an activation behind if there are any."""
@@ -45,7 +45,7 @@ def slide(
     return (q, running), backward
 
 
-def average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+def gather_by_average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Average neighbourhoods, or the whole map, in the form of a kernel: without statistics and parameters."""
     p, back_average = ops.gather_average(x, extent) if extent else ops.average_pool(x, axis=(2, 3))
 
@@ -55,7 +55,7 @@ def average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Back
     return (p, {}), backward
 
 
-def gather(x: Array, links: list[Link]) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+def gather_along(x: Array, links: list[Link]) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Go through the links of a chain, and back through them."""
     backs: list[Backward] = []
     running: dict[str, Array] = {}
@@ -203,9 +203,9 @@ class GatherExcite(Module):
     def links(self, params: Params) -> list[Link]:
         """List what gathers, one behind the other: one average, or the kernels."""
         if not self.extra_params:
-            return [functools.partial(average, extent=self.extent)]
+            return [functools.partial(gather_by_average, extent=self.extent)]
         stride, norm, training = 2 if self.extent else 1, self.batch_norm, self.training
-        link: Any = functools.partial(slide, params=params, stride=stride, norm=norm, training=training)
+        link: Any = functools.partial(gather_by_kernel, params=params, stride=stride, norm=norm, training=training)
         *inner, last = [functools.partial(link, name=f"conv{i}") for i in range(1, self.num_kernels + 1)]
         activated = [functools.partial(each, activation=self.activation) for each in inner]
         return [*activated, functools.partial(last, activation=None)]
@@ -237,30 +237,30 @@ class GatherExcite(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Gather, excite, gate. The tags are the equation numbers of the derivation."""
-        (p, running), back_gather = gather(x, self.links(params))  # (4)
+        (p, running), back_gather = gather_along(x, self.links(params))  # (4)
         z = p
         if self.mlp:
-            h, back_fc1 = layers.conv(p, params, "mlp.fc1")        # (5)
-            r, back_activation = ACTIVATIONS[self.activation](h)   # (6)
-            z, back_fc2 = layers.conv(r, params, "mlp.fc2")        # (7)
-        a, back_sigmoid = GATES[self.gate](z)                      # (8)
+            h, back_fc1 = layers.conv(p, params, "mlp.fc1")              # (5)
+            r, back_activation = ACTIVATIONS[self.activation](h)         # (6)
+            z, back_fc2 = layers.conv(r, params, "mlp.fc2")              # (7)
+        a, back_sigmoid = GATES[self.gate](z)                            # (8)
         e = a
         if not self.averages_all:
-            e, back_resize = ops.resize_nearest(a, x.shape[2:])    # (9)
-        y, back_gate = ops.gate(x, e)                              # (10)
+            e, back_resize = ops.resize_nearest(a, x.shape[2:])          # (9)
+        y, back_gate = ops.gate(x, e)                                    # (10)
 
         def backward(dy):
             grads = {}
-            dx, de = back_gate(dy)                                 # (10')
+            dx, de = back_gate(dy)                                       # (10')
             if not self.averages_all:
-                de = back_resize(de)                               # (9')
-            dp = back_sigmoid(de)                                  # (8')
+                de = back_resize(de)                                     # (9')
+            dp = back_sigmoid(de)                                        # (8')
             if self.mlp:
-                dr, grads_fc2 = back_fc2(dp)                       # (7')
-                dh = back_activation(dr)                           # (6')
-                dp, grads_fc1 = back_fc1(dh)                       # (5')
+                dr, grads_fc2 = back_fc2(dp)                             # (7')
+                dh = back_activation(dr)                                 # (6')
+                dp, grads_fc1 = back_fc1(dh)                             # (5')
                 grads = grads_fc1 | grads_fc2
-            dp, grads_gather = back_gather(dp)                     # (4')
+            dp, grads_gather = back_gather(dp)                           # (4')
             return ops.accumulate(dx, dp), grads_gather | grads
 
         maps = {"channel": a[:, :, 0, 0]} if self.averages_all else {"blocks": a}

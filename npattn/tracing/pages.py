@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent
 FOLDERS = PACKAGE / "derivations", PACKAGE.parent / "derivations"
 """Where the pages lie: in an installed package, in the repository."""
 DISPLAY = re.compile(r"^(?:\$\$|```math)\n(.*?)^(?:\$\$|```)$", flags=re.MULTILINE | re.DOTALL)
-TAG = re.compile(r"\s*\\tag\{(\w+'?)\}\s*")
+TAG_COMMAND = re.compile(r"\s*\\tag\{(\w+'?)\}\s*")
 
 
 @functools.cache
@@ -37,7 +37,11 @@ def equations(page: str) -> dict[str, str]:
     path = next((found for folder in FOLDERS if (found := folder / f"{page}.md").is_file()), None)
     text = "" if path is None else path.read_text(encoding="utf-8")
     displays = re.findall(DISPLAY, text)
-    return {f"({number[1]})": TAG.sub("", latex).strip() for latex in displays if (number := TAG.search(latex))}
+    return {
+        f"({number[1]})": TAG_COMMAND.sub("", latex).strip()
+        for latex in displays
+        if (number := TAG_COMMAND.search(latex))
+    }
 
 
 def equation_of(page: str, tag: str) -> str | None:

@@ -19,7 +19,7 @@ TRAININGS = {"before": (0.0, 1), "steps of 0.04": (0.04, 600), "steps of 1": (1.
 """Learning rate, which falls to 0, and number of steps."""
 
 
-def descend(pooled: Array, rate: float, steps: int) -> tuple[Array, Array, Array]:
+def fit_kernel(pooled: Array, rate: float, steps: int) -> tuple[Array, Array, Array]:
     """Descend the loss: the kernel that comes of it, and the attention of the flipped maps and of the maps."""
     flipped, _ = FLIP(pooled)
     w = np.random.RandomState(0).uniform(-1, 1, (1, 2, 7, 7)) / 98**0.5
@@ -40,7 +40,7 @@ def draw_equivariance() -> Figure:
     pooled -= pooled.mean(axis=(2, 3), keepdims=True)
     figure = Figure(figsize=(9, 5.2), layout="constrained")
     for row, (name, (rate, steps)) in zip(figure.subplots(len(TRAININGS), 4), TRAININGS.items(), strict=True):
-        w, of_flipped, of_original = descend(pooled, rate, steps)
+        w, of_flipped, of_original = fit_kernel(pooled, rate, steps)
         moved, _ = FLIP(of_original)
         off = (of_flipped - moved)[0, 0]
         show(row[0], w[0, 0], f"{name}:\nkernel", bar="", **signed(float(np.abs(w[0, 0]).max())))
