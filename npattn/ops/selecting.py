@@ -75,7 +75,7 @@ def take(x: Array, index: Array) -> tuple[Array, Backward]:
     >>> backward(np.array([[[1.0, 2.0]]]))
     array([[[2., 0., 1.]]])
     """
-    # With positions before channels an index finds a whole feature at once; np.take_along_axis seeks every number.
+    # With positions before channels, an image and a position are the index of a whole feature.
     at = np.cumsum(np.ones_like(index[:, :1]), axis=0) - 1, index
 
     def backward(dy):

@@ -20,9 +20,9 @@ NUM_SHOWN = 3
 def draw_elements(figure: SubFigure, scene: Scene) -> None:
     """Draw what gate belongs to a number by its distance from the mean, and the channels where the gate varies most."""
     x, gates = scene.x[0], scene.run.attention["gate"][0]
-    spread = gates.std(axis=(1, 2))
-    order = np.argsort(-spread)
-    constant = bool(np.isclose(spread, 0).any())  # some channels have one gate for all positions
+    deviations = gates.std(axis=(1, 2))
+    order = np.argsort(-deviations)
+    constant = bool(np.isclose(deviations, 0).any())  # some channels have one gate for all positions
     scale: dict[str, Any] = {"cmap": "plasma", "vmin": 0, "vmax": 1} if constant else {"cmap": "viridis"}
     filters = photo_filters(len(gates))
     deviation = x.std(axis=(1, 2), keepdims=True)

@@ -24,7 +24,7 @@ CHANNELS = 54
 """Channels of features, and of queries and keys."""
 SMOOTHNESS = 4
 """Positions over which the vectors of offsets are smoothed, as training would make neighbours alike."""
-SPREAD = 2.5
+LOGIT_DEVIATION = 2.5
 """Standard deviation of the logits of offsets."""
 
 
@@ -89,12 +89,12 @@ def parts_and_whole(params: Params) -> dict[str, Params]:
 
 
 def with_smooth_vectors(params: Params, seed: int) -> dict[str, Array]:
-    """Draw vectors that change slowly from one offset to the next, and make logits of about `SPREAD`."""
+    """Draw vectors that change slowly from one offset to the next, and make logits of about this deviation."""
     random = np.random.RandomState([seed, 4])
     changed = dict(params)
     weight = params["q.weight"] if "q.weight" in params else params["qkv.weight"]
     lengths = np.linalg.norm(weight[:CHANNELS]) / np.sqrt(CHANNELS)  # of queries of unit features
     for name in ("pos_embed.height_rel", "pos_embed.width_rel"):
         vectors = scipy.ndimage.gaussian_filter1d(random.standard_normal(params[name].shape), SMOOTHNESS, axis=0)
-        changed[name] = vectors * (SPREAD / (np.sqrt(2) * vectors.std() * lengths))
+        changed[name] = vectors * (LOGIT_DEVIATION / (np.sqrt(2) * vectors.std() * lengths))
     return changed
