@@ -27,7 +27,7 @@ class EfficientChannelAttention(Module):
         C, channels of the map.
     kernel_size : int, optional
         k, odd. By default `adaptive_kernel_size` chooses it from C; `num_taps` tells the one in use.
-    gamma, b : float, default 2 and 1
+    gamma, b : float, default 2, 1
         Slope and offset of that choice.
 
     Raises
