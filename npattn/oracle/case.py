@@ -194,6 +194,14 @@ class Case:
     def with_steps(self, names: Iterable[str]) -> Case:
         """Return the case with those of its steps among its results that are named; other names are left alone.
 
+        Parameters
+        ----------
+        names : iterable of str
+
+        Returns
+        -------
+        Case
+
         Raises
         ------
         TypeError
@@ -283,7 +291,18 @@ class Case:
             raise AssertionError("\n".join([str(report), *(self.explain(results) if wrong else [])]))
 
     def explain(self, results: Mapping[str, Any]) -> list[str]:
-        """Write what a failing report ends with; a system that a planted mistake breaks does not hide the report."""
+        """Write what a failing report ends with; a system that a planted mistake breaks does not hide the report.
+
+        Parameters
+        ----------
+        results : mapping of str to array
+            As `compare` takes them.
+
+        Returns
+        -------
+        list of str
+            Lines.
+        """
         try:
             return self.diagnose(results).lines()
         except Exception as error:  # whatever the caller's own system raises
