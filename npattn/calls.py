@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_tuple",
+    "check_axes",
     "check_gradients",
     "check_inputs",
     "check_outputs",
@@ -83,6 +84,42 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
             raise ValueError(
                 f"{module}: {name} has shape {x.shape}; expected {expected[name]}"
                 + (channel_hint(name, x.shape, expected[name]) if is_map(declared[name]) or other_channels else "")
+            )
+
+
+def check_axes(module: Module, inputs: tuple[Array, ...], axes: Mapping[str, Sequence[str]]) -> None:
+    """Refuse inputs that are not what a module's `expected_shapes` lists, and say what their axes are.
+
+    Parameters
+    ----------
+    module : Module
+    inputs : tuple of array
+        All of the first one's dtype, those without a gradient too.
+    axes : mapping of str to sequence of str
+        What the axes of each input are called, by its name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_inputs` raises them.
+    """
+    names = list(module.input_shapes(1, 1, 1))
+    require_inputs(module, inputs, names)
+    given = dict(zip(names, inputs, strict=True))
+    for name, a in given.items():
+        check_array(module, name, a, names[0], inputs[0])
+        if a.ndim != len(axes[name]):
+            raise ValueError(
+                f"{module}: {name} has shape {a.shape}; expected {len(axes[name])} axes, ({', '.join(axes[name])})"
+                + (f"; a single image needs a batch axis: {name}[None]" if a.ndim == len(axes[name]) - 1 else "")
+            )
+    for name, expected in module.expected_shapes(inputs).items():
+        shape = tuple(given[name].shape)
+        if shape != expected:
+            swapped = len(shape) == 4 and (shape[0], shape[2], shape[1], shape[3]) == expected
+            raise ValueError(
+                f"{module}: {name} has shape {shape}; expected {expected}: ({', '.join(axes[name])})"
+                + (f"; the {axes[name][1].split('_')[-1]} stand third: {name}.swapaxes(1, 2)" if swapped else "")
             )
 
 

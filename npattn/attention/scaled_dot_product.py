@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.checks import check_array, check_rows, require_equal_shares, require_inputs
+from npattn.calls import check_axes
+from npattn.checks import check_rows, require_equal_shares
 from npattn.fields import boolean, choice, integer, number, pair, positive
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import transpose
@@ -204,28 +205,10 @@ class ScaledDotProductAttention(Module):
 
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs whose axes are not those of `input_shapes`; how many images, queries and keys is free."""
-        names = list(self.input_shapes(1, 1, 1))
-        require_inputs(self, inputs, names)
-        given = dict(zip(names, inputs, strict=True))
-        for name, a in given.items():
-            check_array(self, name, a, "query", inputs[0])
-            axes = AXES[name]
-            if a.ndim != len(axes):
-                raise ValueError(
-                    f"{self}: {name} has shape {a.shape}; expected {len(axes)} axes, ({', '.join(axes)})"
-                    + (f"; a single image needs a batch axis: {name}[None]" if a.ndim == len(axes) - 1 else "")
-                )
-        for name, expected in self.expected_shapes(inputs).items():
-            shape = tuple(given[name].shape)
-            if shape != expected:
-                swapped = len(shape) == 4 and (shape[0], shape[2], shape[1], shape[3]) == expected
-                raise ValueError(
-                    f"{self}: {name} has shape {shape}; expected {expected}: ({', '.join(AXES[name])})"
-                    + (f"; the heads stand third: {name}.swapaxes(1, 2)" if swapped else "")
-                )
-        for name in ("query", "key"):
-            if 0 in given[name].shape[2:]:
-                raise ValueError(f"{self}: {name} has shape {given[name].shape}; expected at least one {name}")
+        check_axes(self, inputs, AXES)
+        for name, a in zip(("query", "key"), inputs, strict=False):
+            if 0 in a.shape[2:]:
+                raise ValueError(f"{self}: {name} has shape {a.shape}; expected at least one {name}")
 
     def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have, given the numbers of images, queries and keys; a bias and a mask serve all.

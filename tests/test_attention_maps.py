@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from npattn import HaloAttention
+from npattn.attention_maps import MapByRows
+from npattn.oracle import generic_values
+from tests.strategies import SYSTEMS
+
+MODULES = [system.example() for system in SYSTEMS if issubclass(system, MapByRows)]
+STRIDED = HaloAttention(channels=4, heads=1, head_dim=2, block_size=4, halo_size=1, stride=2)
+
+every_module = pytest.mark.parametrize("module", [*MODULES, STRIDED], ids=lambda module: module.key)
+
+
+@every_module
+def test_rows_are_those_of_the_whole_map(module):
+    params, inputs = generic_values(module)
+    whole = module.attention_map(params, inputs["x"])
+    rows = [whole.shape[-2] - 1, 0]
+    found = module.attention_map(params, inputs["x"], rows)
+    np.testing.assert_allclose(found, whole[..., rows, :], rtol=1e-12, atol=1e-15)
+    assert module.attention_map(params, inputs["x"], []).shape == (*whole.shape[:-2], 0, whole.shape[-1])
+
+
+@every_module
+def test_a_row_that_is_no_query_is_refused(module):
+    params, inputs = generic_values(module)
+    count = module.attention_map(params, inputs["x"]).shape[-2]
+    with pytest.raises(ValueError) as caught:
+        module.attention_map(params, inputs["x"], [0, count])
+    message = f"{module}.attention_map: rows holds {count}; expected positions from 0 to {count - 1}"
+    assert str(caught.value).startswith(message)
+
+
+@every_module
+def test_inputs_that_a_call_refuses_are_refused(module):
+    params, inputs = generic_values(module)
+    with pytest.raises(TypeError, match="got 2 inputs; expected 1: x"):
+        module.attention_map(params, inputs["x"], others=[inputs["x"]])
