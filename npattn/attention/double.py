@@ -45,8 +45,8 @@ class DoubleAttention(Module):
     position's. Parameters, named as PyTorch code has them: ``convA.weight`` (m, C, 1, 1) and ``convA.bias`` (m,), the
     features; ``convB.weight`` (n, C, 1, 1) and ``convB.bias`` (n,), the maps; ``convV.weight`` (n, C, 1, 1) and
     ``convV.bias`` (n,), the positions' weights; ``conv_reconstruct.weight`` (C, m, 1, 1) and ``conv_reconstruct.bias``
-    (C,). That code's softmaxes run over other axes than the paper's, which are meant here. Kernels start from a normal
-    distribution of variance 2 / fan-out, biases at 0.
+    (C,). In most copies of that code the softmaxes run over other axes than the paper's, which are meant here. Kernels
+    start from a normal distribution of variance 2 / fan-out, biases at 0.
 
     References
     ----------
