@@ -16,7 +16,7 @@ from npattn.parameters import Parameter, norm_buffers, norm_parameters
 from npattn.synonyms import Naming
 from npattn.typing import Array, Backward, Params
 
-AXES = {"cw": 2, "hc": 3, "hw": 1}
+POOLED_AXES = {"cw": 2, "hc": 3, "hw": 1}
 """The axis that each gate pools over, by the two that it keeps: of height, width and channels."""
 MOMENTUM = 0.01
 """Weight of a batch in the running statistics, as the authors' code has it."""
@@ -26,7 +26,7 @@ OLDER = {"ChannelGateH": "cw", "ChannelGateW": "hc", "SpatialGate": "hw"}
 
 def gate_along(x: Array, params: Params, name: str, *, training: bool) -> tuple[tuple[Array, ...], Backward]:
     """Pool over one axis, and gate the plane of the two others by a convolution over it, as CBAM gates positions."""
-    axis, margin = AXES[name], params[f"{name}.conv.conv.weight"].shape[2] // 2
+    axis, margin = POOLED_AXES[name], params[f"{name}.conv.conv.weight"].shape[2] // 2
     norm = functools.partial(layers.batch_norm, training=training, momentum=MOMENTUM)
     m, back_max = ops.max_pool(x, axis)                                                 # (1)
     p, back_mean = ops.average_pool(x, axis)                                            # (2)
@@ -133,7 +133,7 @@ class TripletAttention(Module):
     @property
     def gates(self) -> list[str]:
         """The gates that there are, by the axes that they keep."""
-        return [name for name in AXES if self.spatial or name != "hw"]
+        return [name for name in POOLED_AXES if self.spatial or name != "hw"]
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare each gate's kernel, and batch norm's scale and shift."""
@@ -152,7 +152,7 @@ class TripletAttention(Module):
         super().check_inputs(inputs)
         if self.training:
             for name in self.gates:
-                check_variance(self, inputs[0].swapaxes(1, AXES[name]))
+                check_variance(self, inputs[0].swapaxes(1, POOLED_AXES[name]))
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Gate along each axis, average. The tags are the equation numbers of the derivation."""
