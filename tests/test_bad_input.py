@@ -22,15 +22,13 @@ from tests.strategies import SYSTEMS
 
 every_system = for_each("system", SYSTEMS)
 WITH_PARAMETERS = [system for system in SYSTEMS if system.example().parameter_shapes()]
-every_system_with_parameters = pytest.mark.parametrize("system", WITH_PARAMETERS, ids=lambda system: system.key)
-every_system_on_maps = pytest.mark.parametrize(
-    "system",
-    [system for system in SYSTEMS if system is not npattn.ScaledDotProductAttention],
-    ids=lambda system: system.key,
+every_system_with_parameters = for_each("system", WITH_PARAMETERS)
+every_system_on_maps = for_each(
+    "system", [system for system in SYSTEMS if system is not npattn.ScaledDotProductAttention]
 )
 # The others' upstream gradients are refused as those of `Swap` are.
-every_system_of_one_output = pytest.mark.parametrize(
-    "system", [system for system in SYSTEMS if system is not npattn.DualAttentionHead], ids=lambda system: system.key
+every_system_of_one_output = for_each(
+    "system", [system for system in SYSTEMS if system is not npattn.DualAttentionHead]
 )
 
 # A checkpoint is read alike for all systems; of these the arrays have every number of axes, and there are buffers.
@@ -447,14 +445,14 @@ FIRST = {system: next(iter(inspect.signature(system).parameters)) for system in 
 INTEGERS += [(system, name) for system, name in FIRST.items() if type(getattr(system.example(), name)) is int]
 
 
-@pytest.mark.parametrize(("system", "name"), INTEGERS)
+@for_each(("system", "name"), INTEGERS)
 def test_hyperparameter_below_1_is_refused(system, name):
     for value in (0, -1, np.int64(0), -(10**30)):
         with refused(ValueError, f"{system.__name__}: {name}={value!r}; expected an integer of at least 1"):
             dataclasses.replace(system.example(), **{name: value})
 
 
-@pytest.mark.parametrize(("system", "name"), INTEGERS)
+@for_each(("system", "name"), INTEGERS)
 def test_hyperparameter_that_is_no_integer_is_refused(system, name):
     for value, kind in (
         (1.5, "float"),
@@ -472,7 +470,7 @@ def test_hyperparameter_that_is_no_integer_is_refused(system, name):
             dataclasses.replace(system.example(), **{name: value})
 
 
-@pytest.mark.parametrize("value", [0, 1, None, "yes", np.True_])
+@for_each("value", [0, 1, None, "yes", np.True_])
 def test_bias_that_is_neither_true_nor_false_is_refused(value):
     with refused(TypeError, f"SqueezeExcitation: bias={value!r} is a", "expected True or False"):
         SqueezeExcitation(channels=8, bias=value)

@@ -193,7 +193,7 @@ def test_a_number_that_lifts_float32_to_float64_is_told_as_that():
     assert run.backward(run.output)[0].dtype == np.float32
 
 
-@pytest.mark.parametrize("dy", [1.0, np.float32(1), np.float64(1), np.ones(()), np.ones((), np.float32), 1])
+@for_each("dy", [1.0, np.float32(1), np.float64(1), np.ones(()), np.ones((), np.float32), 1])
 def test_a_loss_is_an_array_and_takes_a_number_as_its_gradient(dy):
     module = LogitLoss()
     params, inputs = generic_values(module, dtype=np.float32)
@@ -209,7 +209,7 @@ def test_a_loss_is_an_array_and_takes_a_number_as_its_gradient(dy):
         np.testing.assert_array_equal(dx, run.backward(np.ones((), np.float32))[0][0])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("returned", "message"),
     [
         (lambda x, dy: dy, r"backward returns a numpy.ndarray; expected \(\(dx, dg\), grads\), grads a dict"),

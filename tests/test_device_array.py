@@ -290,7 +290,7 @@ def test_longdouble_is_refused(d, make):
         make(d)
 
 
-@pytest.mark.parametrize("dtype", ["O", "U3", "S3", "M8[s]", "m8[s]"])
+@for_each("dtype", ["O", "U3", "S3", "M8[s]", "m8[s]"])
 def test_what_is_no_number_is_refused(dtype):
     with pytest.raises(TypeError, match="no dtype"):
         DeviceArray(np.zeros(3, dtype=dtype))

@@ -10,7 +10,7 @@ import npattn
 from npattn import Module, fitting
 from npattn.fitting import Variation, declared, search, solids
 from npattn.parameters import ones
-from tests.misfits import MISFITS, label
+from tests.misfits import MISFITS
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, modules
 
@@ -56,7 +56,7 @@ Older = dataclasses.make_dataclass("Older", [("taps", "Optional[int]", None)], b
 """The same with a type as older code writes it."""
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "expected"),
     [
         ({"channels": 64}, ("channels=64",)),
@@ -81,7 +81,7 @@ def test_several_changed_hyperparameters_are_found_together():
     assert found.module == Kinds(48, taps=9, affine=False)
 
 
-@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=label)
+@for_each(("module", "target", "expected"), MISFITS)
 def test_hyperparameters_of_published_sizes_are_found(module, target, expected):
     found = search(module, declared(target), never)
     assert set(found.labels) == expected

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import npattn
+from tests.naming import for_each
 
 BASE = {
     "typing",
@@ -145,7 +146,7 @@ def test_no_import_runs_in_a_circle():
 ABOVE = {"npattn": "", "npattn.oracle": "", "npattn.oracle.case": "x = 1", "npattn.cli": "import npattn.oracle.case"}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "found"),
     [
         ("from npattn.oracle.case import x", "npattn.oracle.case"),

@@ -77,7 +77,7 @@ def test_formulas_keep_to_what_github_allows(page):
         assert not re.search(r"[\w-]§|§\w", marked), line
 
 
-@pytest.mark.parametrize(
+@for_each(
     "formula",
     [
         r"\bar x^{a}_{b} + \bar y_{c}",

@@ -21,7 +21,8 @@ from npattn import (
 from npattn.fitting import declared
 from npattn.oracle import generic_values
 from npattn.state_dict_hints import conversion
-from tests.misfits import MISFITS, label
+from tests.misfits import MISFITS
+from tests.naming import for_each
 from tests.strategies import NAMESPACE, modules
 
 SE = SqueezeExcitation(64)
@@ -240,7 +241,7 @@ def prefixes(message):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("parts", "words"),
     [
         (1, "; prefix='layer1.0.se.' would fit (expected"),
@@ -335,7 +336,7 @@ def test_a_model_instead_of_its_state_dict_is_told_to_pass_that():
         SE.from_state_dict([])
 
 
-@pytest.mark.parametrize("shape", [[4, 64], None, 5, "ab", (None, 64)])
+@for_each("shape", [[4, 64], None, 5, "ab", (None, 64)])
 def test_whatever_shape_an_unknown_entry_claims_it_is_refused_in_one_line(shape):
     class Odd:
         pass
@@ -349,7 +350,7 @@ def test_whatever_shape_an_unknown_entry_claims_it_is_refused_in_one_line(shape)
 # Layouts
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "expected", "call"),
     [
         ((4, 64), (4, 64, 1, 1), ".reshape(4, 64, 1, 1)"),
@@ -410,7 +411,7 @@ def stand_ins(module):
     return {name: np.broadcast_to(1.0, shape) for name, shape in declared(module).items()}
 
 
-@pytest.mark.parametrize(("module", "target", "expected"), MISFITS, ids=label)
+@for_each(("module", "target", "expected"), MISFITS)
 def test_shapes_of_other_hyperparameters_are_told_those_and_the_call_that_fits(module, target, expected):
     message = complaint(module, stand_ins(target))
     labels, call = re.search(r"; ([^;]*) would fit: (.*?)(?: \(expected .*)?$", message).groups()

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import transforms as module
 from npattn.transforms import Compose, Flip, QuarterTurns, Rescale, Translate
+from tests.naming import for_each
 from tests.ops.primitives import normal, worst_error
 from tests.strategies import seeds, sizes
 
@@ -127,7 +128,7 @@ def test_transforms_run_on_a_device_array():
     assert backward(y).get().tobytes() == back_host(expected).tobytes()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("make", "error", "message"),
     [
         (lambda: Flip("sideways"), ValueError, "Flip: direction='sideways' (expected 'horizontal' or 'vertical')"),

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from npattn import BottleneckAttention, MultiHeadSelfAttention
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_rearranged_alike, assert_state_dict_loads
+from tests.naming import for_each
 from tests.strategies import bottleneck_modules, cases, seeds
 
 
@@ -119,7 +120,7 @@ def test_a_last_row_without_a_second_is_left_out_of_the_averages():
     np.testing.assert_allclose(module(params, inputs["x"]).output, expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"feat_size": 7}, ValueError, "BottleneckAttention: feat_size=7; expected a pair (height, width)"),

@@ -11,6 +11,7 @@ from npattn import CBAM, CBAMChannelGate, CBAMSpatialGate, ops
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity, in_pytorch
+from tests.naming import for_each
 from tests.strategies import cases, cbam_channel_modules, cbam_modules, cbam_spatial_modules, seeds
 
 ALL_POOLS = ("avg", "max", "lp", "lse")
@@ -120,7 +121,7 @@ def test_every_entry_of_the_jacobian_agrees_with_the_complex_step_in_training(mo
     assert report.passed, report
 
 
-@pytest.mark.parametrize("pools", SUBSETS, ids="+".join)
+@for_each("pools", SUBSETS)
 def test_gradients_of_every_choice_of_pools_agree_with_the_complex_step(pools):
     module = CBAMChannelGate(channels=5, reduction=2, pools=pools)
     report = gradcheck(module, *generic_values(module, batch=2, height=2, width=3), method="jacobian")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import ChannelAttention
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity
+from tests.naming import for_each
 from tests.strategies import cam_modules, cases, seeds
 
 every_variant = pytest.mark.parametrize("variant", ["paper", "code"])
@@ -165,7 +166,7 @@ def test_batch_is_mixed_image_by_image(variant):
     assert not np.allclose(module(params, changed).output[1], output[1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "error", "message"),
     [
         ((0,), ValueError, "ChannelAttention: channels=0; expected an integer of at least 1"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import CoordinateAttention
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity
+from tests.naming import for_each
 from tests.strategies import arrange, cases, coordinate_modules, layouts, seeds
 
 in_either_mode = pytest.mark.parametrize("training", [False, True])
@@ -63,7 +64,7 @@ def test_gradients_agree_with_the_complex_step_in_training(case):
     assert report.passed, report
 
 
-@pytest.mark.parametrize("seed", range(5))
+@for_each("seed", range(5))
 def test_in_training_the_first_bias_changes_nothing_but_the_mean_that_is_remembered(seed):
     module = CoordinateAttention(channels=6, training=True)
     params, inputs = generic_values(module, batch=3, seed=seed)
@@ -261,7 +262,7 @@ def test_gates_for_another_number_of_channels_are_refused_with_a_reason(wrong):
     CoordinateAttention(channels=8, out_channels=8)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "error", "message"),
     [
         ({"out_channels": 8.0}, TypeError, r"out_channels=8\.0 is a float; expected an int"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn import diversity_penalty, ops
 from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients, worst_error
 from tests.strategies import arrange, layouts, seeds, sizes
 
@@ -34,7 +35,7 @@ def test_value_and_gradient_agree_with_pytorch(lead, heads, positions, seed):
     np.testing.assert_allclose(backward(dp[...]), da, rtol=0, atol=1e-12 * np.abs(da).max(initial=1e-3))
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (2, 3, 4), (2, 1, 2, 3), (1, 1)])
+@for_each("shape", [(3, 5), (5, 3), (2, 3, 4), (2, 1, 2, 3), (1, 1)])
 def test_gradient_agrees_with_the_complex_step(shape):
     assert worst_error(diversity_penalty, normal(*shape)) < 1e-12
     assert worst_error(diversity_penalty, weights(*shape)) < 1e-12
@@ -84,7 +85,7 @@ def test_more_heads_than_positions_leave_at_least_their_difference(heads, positi
         np.testing.assert_allclose(backward(np.ones_like(p)), 0, atol=1e-13)
 
 
-@pytest.mark.parametrize(("heads", "positions"), [(1, 1), (1, 4), (6, 1), (2, 5), (4, 4), (6, 3)])
+@for_each(("heads", "positions"), [(1, 1), (1, 4), (6, 1), (2, 5), (4, 4), (6, 3)])
 def test_following_the_gradient_leads_to_the_least_penalty_from_anywhere(heads, positions):
     shape = 5, heads, positions  # five starts at once
     a = 0.5 * weights(*shape) + 0.1 * normal(*shape)

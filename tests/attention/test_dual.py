@@ -8,6 +8,7 @@ from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_starts_as
 from tests.attention.test_channel import published as published_channel
 from tests.attention.test_position import published as published_position
+from tests.naming import for_each
 from tests.strategies import danet_modules, seeds
 
 MASKS = "drop6", "drop7", "drop8"
@@ -135,7 +136,7 @@ def test_each_mask_drops_channels_of_its_own_classifier_alone():
         np.testing.assert_array_equal(dropped[place], np.broadcast_to(bias[:, None, None], dropped[place].shape))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"in_channels": 0}, ValueError, "in_channels=0; expected an integer of at least 1"),

@@ -7,6 +7,7 @@ from npattn import EfficientAttention
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity_in, assert_rearranged_alike, assert_starts_as, assert_state_dict_loads
 from tests.memory import peak_memory
+from tests.naming import for_each
 from tests.strategies import cases, linear_modules, seeds
 
 
@@ -100,9 +101,7 @@ def test_memory_grows_as_the_positions_and_not_as_their_square():
     assert peak_memory(both) < 4096**2 * 8 / 20
 
 
-@pytest.mark.parametrize(
-    ("channels", "heads", "half"), [(16, 1, 8), (16, 3, 6), (7, 2, 2), (1, 1, 1), (4, 4, 4), (1, 3, 3)]
-)
+@for_each(("channels", "heads", "half"), [(16, 1, 8), (16, 3, 6), (7, 2, 2), (1, 1, 1), (4, 4, 4), (1, 3, 3)])
 def test_keys_and_values_have_half_of_the_channels_as_heads_can_share_them(channels, heads, half):
     shapes = EfficientAttention(channels, heads).parameter_shapes()
     assert shapes["keys.bias"] == shapes["values.bias"] == (half,)

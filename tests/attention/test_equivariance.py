@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import CBAMSpatialGate, Compose, Flip, PixelCorrelation, QuarterTurns, Rescale, Translate, equivariance_loss
 from npattn.ops import conv2d, sigmoid
 from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients, worst_error
 from tests.strategies import seeds, sizes
 from tests.test_transforms import orthogonal, transforms
@@ -177,7 +178,7 @@ def test_nan_and_infinity_show_in_the_loss():
             assert not np.isfinite(equivariance_loss(*given_, Flip("vertical"))[0])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "error", "message"),
     [
         (

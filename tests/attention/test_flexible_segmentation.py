@@ -7,6 +7,7 @@ from npattn.oracle import generic_values
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention import test_flexible, test_sliding_window
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.naming import for_each
 from tests.strategies import cases, flexible_segmentation_modules, seeds
 
 
@@ -94,7 +95,7 @@ def test_with_gates_wide_open_the_attention_changes_nothing():
     np.testing.assert_array_equal(module(params, inputs["x"]).output, expected)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "error", "message"),
     [
         ({"channels": 0}, ValueError, "channels=0; expected an integer of at least 1"),

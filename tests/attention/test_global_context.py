@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import GlobalContext
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity_in, assert_rearranged_alike, assert_state_dict_loads, in_pytorch
+from tests.naming import for_each
 from tests.strategies import cases, gc_modules, seeds
 
 AUTHORS = {
@@ -133,7 +134,7 @@ def test_every_position_is_told_the_same():
     np.testing.assert_allclose(told, np.broadcast_to(told[:, :, :1, :1], told.shape), rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"fuse": "add"}, TypeError, "GlobalContext: fuse='add' is a str; expected a tuple of some of add, scale"),

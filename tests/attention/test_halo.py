@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from npattn import BottleneckAttention, HaloAttention
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.naming import for_each
 from tests.strategies import cases, halo_modules, seeds
 
 
@@ -151,7 +152,7 @@ def test_vectors_of_offsets_that_no_query_has_get_no_gradient():
         np.testing.assert_array_equal(grads[f"pos_embed.{name}"].any(axis=1), [False] * 4 + [True] * 7)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "message"),
     [
         ({"heads": 3}, "HaloAttention: heads=3; expected a divisor of out_channels=16"),

@@ -11,6 +11,7 @@ from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.oracle.gradcheck import STEP
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.naming import for_each
 from tests.strategies import cases, hard_modules, seeds
 
 baselines = st.floats(-10, 10) | st.just("own")
@@ -128,7 +129,7 @@ def test_without_noise_the_most_probable_position_is_selected(case):
     np.testing.assert_array_equal((selected * probability).sum(axis=1), probability.max(axis=1))
 
 
-@pytest.mark.parametrize("positions", [2, 7, 8, 33, 61])
+@for_each("positions", [2, 7, 8, 33, 61])
 def test_of_equal_features_with_equal_noise_the_first_is_selected(positions):
     module = HardAttention(channels=19)
     params, inputs = generic_values(module, height=1, width=1, batch=3)
@@ -262,7 +263,7 @@ WRONG_NOISE = {
 }
 
 
-@pytest.mark.parametrize("noise", WRONG_NOISE.values(), ids=WRONG_NOISE)
+@for_each("noise", WRONG_NOISE.values())
 def test_other_noise_draws_from_something_else(noise):
     assert scipy.stats.chisquare(*draw(noise(np.random.RandomState(0), (50_000, 12)))).pvalue < 1e-4
 
@@ -460,7 +461,7 @@ def test_extreme_maps_give_finite_results():
 # Bad input
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "error", "message"),
     [
         ({"reward": np.ones(3)}, ValueError, r"reward has shape (3,); expected (2,), (batch,)"),

@@ -9,6 +9,7 @@ from npattn import LambdaLayer
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity
 from tests.attention.witnesses import agree, draw, installed
+from tests.naming import for_each
 from tests.strategies import cases, lambda_modules, seeds
 
 any_modules = lambda_modules() | lambda_modules(training=True)
@@ -213,7 +214,7 @@ def test_a_map_too_small_for_the_pool_is_refused(shape):
         module(module.init(), np.ones((2, 4, *shape)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"heads": 3}, ValueError, "heads=3; expected a divisor of channels=8"),

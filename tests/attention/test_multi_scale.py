@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import MultiScaleConcat
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_starts_as
+from tests.naming import for_each
 from tests.strategies import multi_scale_modules, seeds
 
 
@@ -177,7 +178,7 @@ def test_the_mask_is_asked_for_in_training_alone():
         MultiScaleConcat(3, 2)(params, *inputs.values())
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"in_channels": 0}, ValueError, "in_channels=0; expected an integer of at least 1"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import PixelCorrelation
 from npattn.oracle import generic_values, gradcheck
 from tests.memory import peak_of_pass
+from tests.naming import for_each
 from tests.strategies import cases, pcm_modules, seeds
 
 EPSILON = 1e-5
@@ -261,7 +262,7 @@ def test_nan_in_a_feature_spoils_its_image_and_in_a_map_that_map():
         assert not marked.any()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "message"),
     [
         (

@@ -14,6 +14,7 @@ from tests.attention.parity import (
     assert_state_dict_loads,
 )
 from tests.memory import peak_memory, peak_of_pass
+from tests.naming import for_each
 from tests.strategies import cases, pam_modules, seeds
 
 
@@ -142,7 +143,7 @@ def test_attention_map_of_a_few_rows_never_makes_the_rest():
     assert peak < 4096**2 * 8 / 100
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("rows", "error", "message"),
     [
         (

@@ -15,6 +15,7 @@ from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity
 from tests.attention.test_flexible import SATURATED
+from tests.naming import for_each
 from tests.strategies import NAMESPACE, cases, residual_modules, seeds
 
 
@@ -242,7 +243,7 @@ def test_a_system_of_another_kind_that_keeps_the_shape_is_welcome():
     assert gradcheck(module, *generic_values(module)).passed
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("inner", "message"),
     [
         (8, "inner=8 is an int; expected a system, such as"),

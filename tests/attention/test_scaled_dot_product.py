@@ -173,7 +173,7 @@ def test_bias_and_mask_serve_all_images_and_heads_where_these_axes_are_1(axes, q
     assert_agrees_with_pytorch(published(module), module, params, inputs)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("option", "expected"),
     [
         ({"causal": "top-left"}, ["x....", "xx...", "xxx.."]),
@@ -333,7 +333,7 @@ def arguments(module, **changes):
 GROUPED = ScaledDotProductAttention(heads=4, key_heads=2, head_dim=8, bias=True, mask=True, lengths=True)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "message"),
     [
         ({"query": (4, 3, 8)}, "query has shape (4, 3, 8); expected 4 axes, (batch, heads, queries, head_dim); a"),
@@ -357,7 +357,7 @@ def test_inputs_of_other_shapes_are_refused_by_name(changes, message):
     assert str(caught.value).startswith(f"{GROUPED}: ")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"heads": 4}, TypeError, "missing hyperparameter 'head_dim' (expected heads, key_heads, head_dim, "),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import SelectiveKernel
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity, assert_starts_as, assert_state_dict_loads, in_pytorch
+from tests.naming import for_each
 from tests.strategies import seeds, sk_modules
 
 
@@ -106,12 +107,12 @@ def test_a_branch_that_all_channels_choose_is_all_that_comes_out():
     assert (output != 0).any()
 
 
-@pytest.mark.parametrize(("channels", "hidden"), [(64, 8), (96, 8), (208, 16), (256, 16), (512, 32), (312, 24)])
+@for_each(("channels", "hidden"), [(64, 8), (96, 8), (208, 16), (256, 16), (512, 32), (312, 24)])
 def test_channels_inside_are_rounded_to_eights(channels, hidden):
     assert SelectiveKernel(in_channels=channels).hidden_channels == hidden
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "message"),
     [
         (

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from npattn import HardAttention, SoftHardAttention
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.naming import for_each
 from tests.strategies import cases, seeds, soft_hard_modules
 
 
@@ -154,7 +155,7 @@ def test_moving_positions_changes_nothing_and_moves_the_gradient_with_them(case,
 # Ties
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("row", "k", "expected"),
     [
         ([5, 5, 5, 5], 1, [0]),

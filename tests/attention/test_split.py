@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import SplitAttention
 from npattn.oracle import generic_values, gradcheck
 from tests.attention.parity import assert_parity, assert_starts_as, assert_state_dict_loads, in_pytorch
+from tests.naming import for_each
 from tests.strategies import seeds, split_modules
 
 
@@ -88,7 +89,7 @@ def test_cardinal_groups_do_not_see_each_other():
     assert not grads["fc2.weight"].reshape(2, 8, -1)[1].any()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "message"),
     [
         ({"in_channels": 7}, "groups * radix=2; expected a divisor of in_channels=7"),

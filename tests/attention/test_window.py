@@ -10,6 +10,7 @@ from npattn.ops.convolution import pair
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity_in
 from tests.attention.witnesses import agree, draw, installed
+from tests.naming import for_each
 from tests.strategies import cases, seeds, window_modules
 
 
@@ -230,7 +231,7 @@ def test_100_taken_off_hides_no_logits_that_are_large_enough():
     assert rows[1].round(12).tolist() == [0, 0, 0, 1]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("options", "error", "message"),
     [
         ({"heads": 3}, ValueError, "heads=3; expected a divisor of channels=8"),

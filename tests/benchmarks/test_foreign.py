@@ -10,6 +10,7 @@ from npattn.module import as_tuple
 from npattn.oracle import generic_values
 from npattn.oracle.mistakes import MISTAKES
 from npattn.oracle.mistakes.roundings import NARROW
+from tests.naming import for_each
 
 pytest.importorskip("torch")
 from tests.benchmarks import diagnosis, foreign
@@ -88,7 +89,7 @@ SETS = {"fresh": foreign.fresh, "recent": foreign.recent, "latest": foreign.late
 APART = {f"{name}: {(key, hyper)}": (name, key, hyper) for name, of in SETS.items() for key, hyper, *_ in of.MISTAKES}
 
 
-@pytest.mark.parametrize("system", APART)
+@for_each("system", APART)
 def test_the_form_of_a_set_apart_agrees(system):
     name, key, hyper = APART[system]
     module = module_of(key, hyper)

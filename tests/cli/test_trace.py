@@ -50,7 +50,7 @@ def test_the_small_example_can_be_checked_with_a_pencil(command):
     assert all(f"\n{tag}  " in out for tag in equations("efficient_channel"))
 
 
-@pytest.mark.parametrize("key", ["se", "eca", "cbam-channel", "mhsa", "sdpa"])
+@for_each("key", ["se", "eca", "cbam-channel", "mhsa", "sdpa"])
 def test_on_paper_gates_differ_and_every_parameter_has_a_gradient(key):
     module = shrink(npattn.CATALOGUE[key].example())
     params, inputs = small_values(module, SMALL_SIZE, seed=0)

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npattn.data import Filter, photo_features, photo_filters, photograph
+from tests.naming import for_each
 
 FOLDER = Path(str(resources.files("npattn.data")))
 CHANNELS = st.sampled_from([1, 3, 64, 300])
@@ -107,7 +108,7 @@ def test_filters_differ_from_each_other_and_are_named_so():
     assert str(Filter(2, 4.0, "red-green", np.pi / 4)) == "line 45°, σ 4, red-green"
 
 
-@pytest.mark.parametrize("channels", [2, 3, 10, 64, 299, 300])
+@for_each("channels", [2, 3, 10, 64, 299, 300])
 def test_filters_leave_no_direction_out(channels):
     angles = np.sort([bank.angle for bank in photo_filters(channels)])
     assert angles[0] >= 0

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.data import digits
+from tests.naming import for_each
 
 FOLDER = Path(str(resources.files("npattn.data")))
 
@@ -89,7 +90,7 @@ def test_the_same_seed_gives_the_same_maps_on_every_numpy():
     assert not np.array_equal(maps.x, digits.digit_maps(20, seed=3, split="test").x)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "error", "complaint"),
     [
         ({"count": 0}, ValueError, "digit_maps: count=0; expected"),

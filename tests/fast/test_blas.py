@@ -162,7 +162,7 @@ def test_a_product_takes_the_calling_thread_alone(shape):
     assert min(others) < 0.005
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.longdouble, complex, ">f4", int])
+@for_each("kind", [np.float16, np.longdouble, complex, ">f4", int])
 def test_other_numbers_are_left_to_numpy(kind):
     a, b = (np.round(9 * m).astype(kind) for m in draw(((2,), 60, 170, 100), float))
     np.testing.assert_array_equal(product(a, b) if kind is not int else blas.multiply(a, b, a @ b), a @ b)
@@ -191,7 +191,7 @@ def test_a_result_that_may_not_be_written_to_is_refused():
     assert not out.any()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("a", "b", "out"),
     [
         ((200, 100), (101, 100), (200, 100)),

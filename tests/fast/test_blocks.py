@@ -64,7 +64,7 @@ def test_a_map_of_the_machines_floats_is_large_from_2_to_the_17_on(size, expecte
         assert not is_large(other, x)
 
 
-@pytest.mark.parametrize("dtype", ["?", "i4", "f2", "f4", "f8", "g", "c8", "c16", "O"])
+@for_each("dtype", ["?", "i4", "f2", "f4", "f8", "g", "c8", "c16", "O"])
 def test_machine_floats_are_float32_and_float64(dtype):
     a = np.ones(3).astype(dtype)
     assert are_machine_floats(a) is (dtype in {"f4", "f8"})

@@ -60,7 +60,7 @@ def test_single_precision_is_within_16_ulps_of_the_largest_by_definition(plane):
 # Which way
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kernel", "options", "expected"),
     [
         ((1, 1), {}, True),
@@ -234,7 +234,7 @@ def test_large_wide_convolutions_of_3_by_3_in_single_precision_take_tiles(change
     assert bool(tiles) is expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("channels", "out", "size", "expected"),
     [
         (128, 128, (16, 32), True),

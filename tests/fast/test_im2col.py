@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from npattn.fast import convolution, im2col
 from npattn.ops import conv2d
 from npattn.ops.primitive import definitions
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched
 from tests.strategies import seeds, sizes
 
@@ -82,7 +83,7 @@ def test_all_orders_agree_where_taps_reach_little_or_nothing(plane, channels, ou
             assert (dx.shape, dweight.shape) == (x.shape, weight.shape)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("images", "channels", "out", "side", "expected"),
     [
         (4, 32, 32, 56, "conv_by_images"),

@@ -8,6 +8,7 @@ from npattn.fast import masking
 from npattn.fast.blocks import NUM_BLOCKS
 from npattn.ops.primitive import definitions
 from tests.fast.test_attention import tilings
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, warned, way_taken
 from tests.ops.test_attention import arrays
 from tests.strategies import seeds
@@ -88,7 +89,7 @@ def test_what_is_masked_is_without_effect_and_without_warning(which, junk):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("beyond", [-1e4, -200.0, -30.0, 30.0, 200.0, 1e4])
+@for_each("beyond", [-1e4, -200.0, -30.0, 30.0, 200.0, 1e4])
 def test_logits_of_any_size_give_averages_whose_weights_lose_nothing(beyond):
     *qkv, do = (a.astype(np.float32) for a in arrays((2, 3), (3, 4, 9, 11)))
     bias = np.zeros((3, 9, 11), np.float32)
@@ -160,7 +161,7 @@ def test_blocks_of_which_nothing_is_seen_are_not_computed(monkeypatch):
     assert share(lengths=np.array([0.0])) == 0
 
 
-@pytest.mark.parametrize(
+@for_each(
     "other",
     [
         {"bias": normal(400, 400).astype(np.float32)},

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import pooling
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, way_taken
 from tests.strategies import arrange, layouts, seeds, sizes
 
@@ -36,7 +37,7 @@ def test_single_precision_averages_are_within_8_ulps_of_the_largest(shape, axis,
     assert np.abs(found - expected).max() <= 8 * np.finfo(np.float32).eps * size_of_terms
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "axis", "rtol"),
     [
         ((1, 64, 56, 56), (2, 3), 5e-7),
@@ -53,7 +54,7 @@ def test_an_average_of_many_keeps_its_digits(shape, axis, rtol):
     np.testing.assert_allclose(pooling.mean(x, axis), x.astype(float).mean(axis=axis, keepdims=True), rtol=rtol)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "axis", "expected"),
     [
         ((2, 16, 1, 4096), 3, "mean_by_einsum"),
@@ -174,7 +175,7 @@ def test_the_average_beside_a_maximum_keeps_ties_and_what_is_not_finite(x, dtype
     np.testing.assert_array_equal(dx.sum(axis=(2, 3)), 1)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("names", "passes"),
     [(("avg", "max"), 1), (("max", "avg"), 1), (("max", "lp", "avg"), 1), (("max",), 1), (("lp",), 0)],
 )

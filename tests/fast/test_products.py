@@ -1,9 +1,9 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.ops.products import product
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, ulps, way_taken
 from tests.strategies import arrange, layouts, seeds
 
@@ -47,7 +47,7 @@ def test_single_precision_is_within_4_ulps_of_the_largest_at_once(pair):
         assert ulps(product(*pair), pair[0] @ pair[1]) <= 4
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shapes", "blocked"),
     [
         (((9, 32), (32, 31)), False),
@@ -63,7 +63,7 @@ def test_products_are_made_in_blocks_where_blas_would_use_several_cores_or_shoul
     assert (way_taken(product, a, b) == "product_in_blocks") is blocked
 
 
-@pytest.mark.parametrize(("columns", "blocks"), [(2**14 - 1, 1), (2**15 - 1, 1), (2**15, 2), (2**17, 8), (2**19, 8)])
+@for_each(("columns", "blocks"), [(2**14 - 1, 1), (2**15 - 1, 1), (2**15, 2), (2**17, 8), (2**19, 8)])
 def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_one_for_each_core(columns, blocks):
     counts = []
 

@@ -1,10 +1,10 @@
 import numpy as np
-import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops.primitive import definitions
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, way_taken
 from tests.strategies import seeds
 
@@ -43,7 +43,7 @@ def test_rows_as_matrices_give_the_convolution_for_any_map_kernel_and_padding(ma
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shapes", "options"),
     [
         (((4, 1, 8, 8), (3, 1, 3, 3)), {"stride": 2}),

@@ -85,7 +85,7 @@ WAYS = {
     "affinity_sums_by_halves": cases(lambda b, c, h, w: [(b, c, h + w), (b, 2, h + w)], bound=128),
 }
 FOUND = [(primitive, way) for primitive in PRIMITIVES for way in primitive.ways]
-all_ways = pytest.mark.parametrize(("primitive", "way"), FOUND, ids=[way.compute.__name__ for _, way in FOUND])
+all_ways = for_each(("primitive", "way"), FOUND)
 
 
 def windows(height, width):
@@ -193,7 +193,7 @@ def test_every_way_has_its_cases():
     assert len(FOUND) == len(WAYS)
 
 
-@all_ways
+@pytest.mark.parametrize(("primitive", "way"), FOUND, ids=[way.compute.__name__ for _, way in FOUND])
 @settings(max_examples=12)
 @given(circumstances)
 def test_a_way_gives_values_and_gradients_of_its_definition_in_every_layout(primitive, way, circumstance):
@@ -334,9 +334,7 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
     assert_within(found, expected, max(bounds), dtype, size_of_terms(primitive, wide, options))
 
 
-@pytest.mark.parametrize(
-    "primitive", [primitive for primitive in PRIMITIVES if primitive.ways], ids=lambda p: p.__name__
-)
+@for_each("primitive", [primitive for primitive in PRIMITIVES if primitive.ways])
 def test_small_arrays_take_the_definition(primitive):
     for way in primitive.ways:
         if way.compute.__name__ == "conv_pointwise":  # which gains at every size

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from npattn import ops
 from npattn.ops.primitive import definitions
 from npattn.ops.windowing import add_windows, window_sums
+from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, warned, way_taken
 from tests.ops.test_windowing import windows
 from tests.strategies import seeds, sizes
@@ -114,7 +115,7 @@ def test_windows_whose_sum_overflows_where_they_overlap_leave_the_rest_as_it_is(
     np.testing.assert_array_equal(x[0, 0, :, 1:3], 0)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "expected"),
     [
         ((2, 3, 5, 4), "by_products"),  # 120 numbers

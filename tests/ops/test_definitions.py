@@ -4,9 +4,8 @@ import ast
 import sys
 from pathlib import Path
 
-import pytest
-
 import npattn.ops
+from tests.naming import for_each
 
 MAX_LINES = 20
 KINDS = {"dtype", "type", "flags", "char", "kind", "itemsize"}
@@ -81,7 +80,7 @@ def written_to(tree):
             yield from (keyword for keyword in node.keywords if keyword.arg == "out")
 
 
-every_file = pytest.mark.parametrize("path", DEFINING, ids=lambda path: path.name)
+every_file = for_each("path", DEFINING)
 
 
 @every_file
@@ -121,7 +120,7 @@ def test_definitions_give_no_memory_to_write_to(path):
     assert [ast.unparse(keyword) for keyword in written_to(parse(path))] == []
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("source", "decides"),
     [
         ("x.dtype == np.float32", True),

@@ -1,7 +1,6 @@
 """Every definition's gradients, entry by entry, against the complex step; a new primitive needs its cases here."""
 
 import numpy as np
-import pytest
 
 from npattn import ops
 from npattn.ops.pooling import first_maximum, mean, scatter
@@ -249,7 +248,7 @@ def test_gradients_agree_with_the_complex_step(case):
     assert worst_error(bind(primitive, options, *way), *arrays) <= bound
 
 
-@pytest.mark.parametrize("case", STEPS, ids=label)
+@for_each("case", STEPS)
 def test_steps_take_the_complex_step_as_it_is(case):
     primitive, arrays, options = case
 

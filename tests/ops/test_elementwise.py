@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from npattn import ops
 from npattn.ops.elementwise import ACTIVATIONS, GATES
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients
 
 finite = hnp.arrays(np.float64, hnp.array_shapes(max_dims=4, max_side=4), elements=st.floats(-1e3, 1e3))
@@ -82,7 +83,7 @@ def test_silu_agrees_with_pytorch_and_keeps_its_digits_far_out():
     np.testing.assert_allclose(backward(dy), dx, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *GATES])
+@for_each("name", [*ACTIVATIONS, *GATES])
 def test_functions_that_are_chosen_by_name_are_the_primitives_of_that_name(name):
     assert (ACTIVATIONS | GATES)[name] is getattr(ops, name)
 

@@ -4,11 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
 
-@pytest.mark.parametrize("axis", [1, 2, 3, (2, 3), (1, 3)])
+@for_each("axis", [1, 2, 3, (2, 3), (1, 3)])
 def test_average_pool_along_any_axis_is_the_mean(axis):
     x = normal(2, 3, 4, 5)
     np.testing.assert_allclose(ops.average_pool(x, axis)[0], x.mean(axis, keepdims=True), rtol=1e-14)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from npattn.oracle import same
+from tests.naming import for_each
 
 numbers = arrays(np.float64, array_shapes(max_dims=3, max_side=4), elements=st.floats(-1e6, 1e6))
 
@@ -61,7 +62,7 @@ def test_the_array_that_differs_is_counted():
         same([np.ones(2), np.ones(2)], (np.ones(2), np.array([1.0, 2.0])))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("ours", "theirs", "options", "told"),
     [
         (np.ones(2), np.ones(3), {}, r"shapes \(2,\) and \(3,\)"),

@@ -73,7 +73,7 @@ OF_OTHER_SIZES = {"sdpa", "halo"}
 """Systems whose sizes are others: of queries and keys, or whole blocks."""
 
 
-@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.key not in OF_OTHER_SIZES], ids=lambda system: system.key)
+@for_each("system", [s for s in SYSTEMS if s.key not in OF_OTHER_SIZES])
 def test_sizes_lie_at_one_and_around_powers_of_two(system):
     recipes = oracle.cases(system, ["float16"], kinds=["sizes"])
     assert {recipe.batch for recipe in recipes} == {1, 2, 3}
@@ -233,7 +233,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "options", "error", "words"),
     [
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'?"),
@@ -328,7 +328,7 @@ def test_every_kind_is_of_each_shape_and_by_default_sizes_alone_are():
     assert len({r.id for r in several}) == len(several)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("key", "hyperparameters"),
     [
         ("se", {"reduction": 3}),

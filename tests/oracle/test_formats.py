@@ -113,7 +113,7 @@ def test_a_format_is_found_by_all_its_names(format):
         assert find_format(alias, "golden") is format
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float16", "float32", "float8_e4m3fn", "float8_e5m2"])
+@for_each("name", ["bfloat16", "float16", "float32", "float8_e4m3fn", "float8_e5m2"])
 def test_a_format_is_found_by_the_dtype_of_any_library(name):
     expected = FORMATS[name.removesuffix("fn")]
     for dtype in (foreign(name, "class"), foreign(name, "printed"), foreign(name, "named")):
@@ -168,9 +168,7 @@ def test_unknown_formats_are_refused_with_what_may_be_meant(given, words):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    "given", [None, 16, 1.5, True, b"float16", ["float16"], np.ones(2, "f2"), np.float16(1), object()]
-)
+@for_each("given", [None, 16, 1.5, True, b"float16", ["float16"], np.ones(2, "f2"), np.float16(1), object()])
 def test_what_is_no_dtype_is_told_by_its_type(given):
     with pytest.raises(TypeError, match=r"^golden: dtype=.* is an? .*; expected a name or dtype: 'float32' or 'tf32'"):
         find_format(given, "golden")

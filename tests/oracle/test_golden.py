@@ -220,7 +220,7 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
     assert all(judgement.worst == 0 for judgement in report.judgements.values())
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "error", "message"),
     [
         (
@@ -324,7 +324,7 @@ def test_a_case_with_fewer_or_more_keys_than_queries_tells_both():
         assert f"{shape}, float16" in " ".join(str(case.compare(case.expected)).split())
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("system", "options", "error", "words"),
     [
         ("sdpa", {"heads": 4}, TypeError, "is the key 'sdpa'; expected an instance: golden(npattn.ScaledDotProduct"),

@@ -12,6 +12,7 @@ from npattn import MultiHeadSelfAttention, PixelCorrelation, PositionAttention, 
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import he_normal, zeros
+from tests.naming import for_each
 from tests.strategies import SMALL_MODULES, SYSTEMS, cases, has_few_parameters, seeds, small_example
 
 METHODS = ["jacobian", "adjoint"]
@@ -536,7 +537,7 @@ def test_inputs_may_be_named_listed_or_alone():
     assert reports[0] == reports[1] == reports[2]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("change", "error", "message"),
     [
         ({"inputs": {"y": 0}}, ValueError, "unknown input 'y'.*expected x"),

@@ -256,7 +256,7 @@ class Recording(Selections):
         return super().order(values, axis)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("decide", "kind"),
     [
         (ops.relu, "compare"),
@@ -371,7 +371,7 @@ def test_what_masks_logits_before_a_softmax_makes_no_error(by_hand, low, format)
     np.testing.assert_allclose(np.sqrt(np.mean(errors**2, axis=1)), np.sqrt(np.mean(expected**2, axis=1)), rtol=0.25)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "compute",
     [
         lambda x: x * np.sqrt(2.0),

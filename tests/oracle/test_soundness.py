@@ -11,6 +11,7 @@ from npattn import Pass
 from npattn.oracle import GradcheckReport, golden, soundness
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.parameters import zeros
+from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, NormGate, RMSNorm
 
 RIGHT = GradcheckReport({}, "adjoint", 1e-12)
@@ -33,13 +34,13 @@ def with_gradients(change):
     return lambda run: replace(run, backward=lambda dy: change(*run.backward(dy)))
 
 
-@pytest.mark.parametrize("system", OWN_SYSTEMS, ids=lambda system: system.__name__)
+@for_each("system", OWN_SYSTEMS)
 def test_right_systems_have_golden_cases(system):
     case = golden(system.example(), batch=2, **SMALL)
     assert case.compare(case.expected).passed
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("module", "message"),
     [
         (spoiled(RMSNorm, with_gradients(lambda dx, grads: (1.001 * dx, grads))), "x is off by 0.001"),

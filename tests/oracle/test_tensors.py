@@ -39,7 +39,7 @@ def same(one, other):
             np.testing.assert_array_equal(a, getattr(other, kind)[name])
 
 
-@pytest.mark.parametrize("dtype", FORMATS)
+@for_each("dtype", FORMATS)
 def test_what_is_given_is_rounded_to_the_format_and_the_case_says_so(dtype):
     arrays = {"inputs": {"x": normal(*SHAPE)}, "params": {"conv.weight": normal(1, 1, 3)}}
     case = golden(MODULE, **arrays, upstream=normal(*SHAPE, seed=1), dtype=dtype)
@@ -213,7 +213,7 @@ def test_an_empty_batch_is_saved_and_loaded(tmp_path):
 X, DY = normal(*SHAPE), normal(*SHAPE)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "error", "words"),
     [
         ({"inputs": X[:, :3]}, ValueError, "x has shape (2, 3, 3, 5); expected (2, 4, 3, 5); the map has 3 channels"),

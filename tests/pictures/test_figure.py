@@ -47,7 +47,7 @@ def test_no_panel_is_blank(key):
     assert len(cut) >= 6
     for panel in cut:
         assert panel.size > 1000
-        colours = np.rint(255 * panel[..., :3]) @ [1 << 16, 1 << 8, 1]
+        colours = np.rint(255 * panel[::3, ::3, :3]) @ [1 << 16, 1 << 8, 1]
         assert len(np.unique(colours)) > 2
         assert panel[..., :3].std(axis=(0, 1)).max() > 0.05
 

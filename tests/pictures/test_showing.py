@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from npattn.data import photograph
+from tests.naming import for_each
 
 figure = pytest.importorskip("matplotlib.figure")
 showing = pytest.importorskip("npattn.pictures.showing")
@@ -30,7 +31,7 @@ def test_a_bar_names_what_it_measures_and_axes_are_marked_where_asked_for(axis):
     assert axis.axison
 
 
-@pytest.mark.parametrize("shape", [(100, 150), (50, 75), (200, 300), (2, 3), (40, 150)])
+@for_each("shape", [(100, 150), (50, 75), (200, 300), (2, 3), (40, 150)])
 def test_a_map_is_enlarged_to_the_photograph_position_by_position(shape):
     values = np.random.RandomState(0).standard_normal((*shape, 3))
     height, width = photograph().shape[:2]

@@ -1,7 +1,6 @@
 """Traces and equations in plain text."""
 
 import numpy as np
-import pytest
 
 import npattn
 from npattn.tracing import trace
@@ -27,7 +26,7 @@ def test_every_system_has_a_page_with_equations():
     assert equations("no such page") == {}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("latex", "plain"),
     [
         (r"\bar z_{bc} = a_{bc} (1 - a_{bc}) \bar a_{bc}", "z\u0304_bc = a_bc (1 - a_bc) a\u0304_bc"),

@@ -18,6 +18,7 @@ from npattn.training import (
     matched_network,
     network,
 )
+from tests.naming import for_each
 
 
 def test_equations_of_code_and_page_have_the_same_numbers_and_backward_mirrors_forward():
@@ -29,7 +30,7 @@ def test_equations_of_code_and_page_have_the_same_numbers_and_backward_mirrors_f
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["running", "training"])
-@pytest.mark.parametrize("key", SYSTEMS)
+@for_each("key", SYSTEMS)
 def test_every_gradient_of_the_network_is_exact_with_every_system(key, training):
     module = matched_network(key, training)
     report = gradcheck(module, *generic_values(module, batch=2, height=6, width=4))
@@ -37,7 +38,7 @@ def test_every_gradient_of_the_network_is_exact_with_every_system(key, training)
     assert report.error < 1e-12
 
 
-@pytest.mark.parametrize("key", SYSTEMS)
+@for_each("key", SYSTEMS)
 def test_networks_have_the_same_number_of_parameters_within_a_hundredth(key):
     assert count_parameters(matched_network(key)) == pytest.approx(PARAMETER_BUDGET, rel=0.0101)
 

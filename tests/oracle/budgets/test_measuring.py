@@ -11,6 +11,7 @@ from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.formats import FORMATS, ulp
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.threads import PassThreads
+from tests.naming import for_each
 from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
 
 
@@ -105,7 +106,7 @@ def test_a_jump_widens_the_element_that_jumps_and_no_other():
     assert worst_limit(50, budget.freedom) * widened[11] == pytest.approx(JUMP_MARGIN * 5)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 7, 9, 50])
+@for_each("count", [1, 2, 4, 7, 9, 50])
 def test_a_jump_of_one_element_passes_both_limits(count):
     errors = np.repeat(normal_errors(np.array([1e-2])), count, axis=1)  # all elements err as one
     jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, count))

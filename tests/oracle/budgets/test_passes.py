@@ -46,7 +46,7 @@ def test_running_statistics_and_attention_maps_come_last_by_their_own_names(syst
         np.testing.assert_array_equal(rest[name], value)
 
 
-@pytest.mark.parametrize("system", TRAINED, ids=lambda system: system.key)
+@for_each("system", TRAINED)
 def test_running_statistics_are_results_in_training_alone(system):
     for training in (False, True):
         recipes = cases(system, ["float32"], kinds=["options"])

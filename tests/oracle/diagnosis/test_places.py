@@ -1,15 +1,15 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn.oracle.diagnosis.places import describe_indices, describe_place
+from tests.naming import for_each
 
 NAMES = "image", "head", "query", "key"
 ROW, COLUMN = np.indices((8, 8))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("indices", "length", "text"),
     [
         ([3], 8, "key 3"),
@@ -34,7 +34,7 @@ def test_indices_have_short_names(indices, length, text):
     assert describe_indices(np.array(indices), length, "key") == text
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("pattern", "text"),
     [
         (ROW == COLUMN, "the diagonal of queries and keys"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.rounding import Rounding, stochastic
 from npattn.oracle.rounding.arrays import largest_finite
+from tests.naming import for_each
 from tests.strategies import seeds
 
 every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
@@ -86,7 +87,7 @@ def test_rows_that_do_not_follow_each_other_are_rounded_in_the_order_of_their_in
             np.testing.assert_array_equal(bits(Rounding(format, [seed, 3]).round(laid)), bits(plain))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("values", "largest"),
     [
         ([], 0),

@@ -4,11 +4,11 @@ import base64
 import re
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn.tracing.web.arrays import figure
+from tests.naming import for_each
 
 
 def kinds(value, positions=(0, 0)):
@@ -20,7 +20,7 @@ def kinds(value, positions=(0, 0)):
     ]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "positions", "expected"),
     [
         ((), (0, 0), ["scalar"]),

@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from npattn.tracing.pages import equations
 from npattn.tracing.web.mathml import split_lines, to_mathml
 from tests.naming import for_each
@@ -23,7 +21,7 @@ def test_no_equation_keeps_a_trace_of_latex(page):
         assert to_mathml(latex).count("<math ") == len(split_lines(latex)), tag
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("latex", "lines"),
     [
         (r"a = b", ["a = b"]),
