@@ -13,7 +13,7 @@ from npattn.oracle.mistakes.candidates import Candidate, Passes, are_apart
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.ordering import Fed, Order, calls_in, with_every
+from npattn.oracle.mistakes.ordering import FORWARD, Fed, Order, calls_in, with_every
 from npattn.oracle.mistakes.planting import Run, Site, sites
 from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
 from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
@@ -179,16 +179,19 @@ class Search(Runner):
         None where that can't be, or the mistake's own form says the same.
         """
         alone = dataclasses.replace(mistake, way="output")
-        if not (self.spares_gradients() and changes_forward(mistake)) or ((alone, site),) in self.seen:
+        if not (self.spares_gradients() and mistake.way in FORWARD) or ((alone, site),) in self.seen:
             return None
-        misfit = self.forward_misfit(mistake, site)
-        if misfit is None or not self.is_near(misfit):
-            return None
+        if changes_forward(mistake):
+            misfit = self.forward_misfit(mistake, site)
+            if misfit is None or not self.is_near(misfit):
+                return None
+            found = self.forward_of(((in_forward(mistake), site),))
+        else:
+            found = self.forward_of(((mistake, site),), self.run)  # it makes results of other results
         self.seen.add(((alone, site),))
-        found = self.forward_of(((in_forward(mistake), site),))
         if found is None:
             return None
-        known = {name: found[name] for name in self.case.expected if name in found}
+        known = {name: found[name] for name in self.case.expected if name in found and is_forward(name)}
         return self.candidate(((alone, site),), dict(self.case.expected) | known)
 
     def spares_gradients(self) -> bool:
@@ -334,7 +337,7 @@ class Search(Runner):
 
 def changes_forward(mistake: Mistake) -> bool:
     """Tell whether forward's results are those of `plain`, or of the mistake itself."""
-    return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
+    return mistake.way in FORWARD and bool(mistake.primitive or mistake.plain)
 
 
 def in_forward(mistake: Mistake) -> Mistake:

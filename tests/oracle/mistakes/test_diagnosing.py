@@ -386,6 +386,13 @@ def test_what_is_wrong_in_the_output_alone_is_named_so():
     assert not any(mistake.way == "output" for one in carried for mistake in one.mistakes)
 
 
+def test_a_mistake_of_several_steps_is_named_where_it_is_wrong_in_the_output_alone():
+    case = case_of("pam")
+    wrong = results_with(case, (find("pass: γ on the residual as well", "carried"), 0))
+    found = diagnosed(case, dict(case.expected) | {"output": wrong["output"]})
+    assert found[0].name == "γ on the residual as well, in the output alone"
+
+
 def test_a_mistake_that_breaks_further_on_is_passed_over():
     """Up to where a forward pass may end it is near, so the whole of it is run."""
     case = case_of("sk")
