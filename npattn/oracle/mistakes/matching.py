@@ -35,6 +35,8 @@ MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
 MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
+NEARER = 0.5
+"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
@@ -206,12 +208,13 @@ class Search(Runner):
             misfit = misfit.relative_to(self.growth(mistakes, found))
         if misfit.fits and not self.explains(found):
             misfit = misfit.too_far()
-        return Candidate(mistakes, misfit, found if misfit.fits else {})
+        close = misfit.worst <= NEARER * self.right.worst
+        return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
 
-    def explains(self, exact: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether a mistake leaves but little of what is wrong, however large its own errors may be."""
+    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
+        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
         left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, MOST_LEFT * self.right.distances[name]) for name in self.wrong & left.keys())
+        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def growth(
         self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
