@@ -14,7 +14,7 @@ from npattn import (
     SqueezeExcitation,
 )
 
-__all__ = ["MISFITS", "label"]
+__all__ = ["MISFITS"]
 
 MISFITS = [
     (SqueezeExcitation(64), SqueezeExcitation(64, 8), {"reduction=8"}),
@@ -39,8 +39,3 @@ MISFITS = [
     (PixelCorrelation(16, 8), PixelCorrelation(100, 24), {"channels=100", "embedding=24"}),
     (Residual(SqueezeExcitation(64)), Residual(SqueezeExcitation(64, 8)), {"inner.reduction=8"}),
 ]
-
-
-def label(value):
-    """Name a test's argument, the same in every process."""
-    return " ".join(sorted(value)) if isinstance(value, set) else str(value)[:30]

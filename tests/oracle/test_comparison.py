@@ -262,15 +262,15 @@ def test_elements_that_the_format_cannot_hold_are_left_out_and_counted(case):
 
 
 def test_assert_matches_raises_with_the_report(case):
-    signs = np.sign(np.random.RandomState(0).standard_normal(case.expected["output"].shape))
-    results = {"output": case.expected["output"] * (1 + 0.5 * signs)}
+    wrong = case.module(case.params, case.inputs["x"]).attention["channel"][..., None, None] + case.inputs["x"]
+    results = {"output": 0.8 * wrong + 0.2 * case.expected["output"]}  # near a mistake, and not that of it
     with pytest.raises(AssertionError) as caught:
         case.assert_matches(results)
     report = str(case.compare(results))
     assert str(caught.value).startswith(report)
     diagnosis = str(caught.value)[len(report) :].split("\n")
     assert diagnosis[1] == "no known mistake gives these results"
-    assert diagnosis[2].startswith("the nearest is ")
+    assert diagnosis[2].startswith("the nearest is (6) gate: added, not multiplied")
     assert "1 of 1 results WRONG" in str(caught.value)
 
 

@@ -40,13 +40,15 @@ def known_factors(case: Case) -> dict[str, float]:
         sizes["keys"] = float(case.inputs["key"].shape[-2])
     if len(shape) == 4 and "H" in sizes:
         sizes["H W"] = float(shape[2] * shape[3])
-    for field in ("heads", "head_dim", "head_channels", "groups"):
+    for field in ("heads", "key_heads", "head_dim", "head_channels", "groups"):
         value = getattr(case.module, field, None)
         if isinstance(value, int):
             sizes.setdefault({"head_dim": "d", "head_channels": "d"}.get(field, field), float(value))
+    if sizes.get("heads") and sizes.get("key_heads", sizes["heads"]) != sizes["heads"]:
+        sizes["heads/key_heads"] = sizes["heads"] / sizes["key_heads"]
     factors = {"2": 2.0, "0.5": 0.5, "ln 2": math.log(2), "1/ln 2": 1 / math.log(2)}
     for name, n in sizes.items():
-        wrapped = f"({name})" if " " in name else name
+        wrapped = f"({name})" if " " in name or "/" in name else name
         factors |= {name: n, f"1/{wrapped}": 1 / n}
         if name in ("C", "d"):
             factors |= {f"sqrt({name})": n**0.5, f"1/sqrt({name})": n**-0.5}

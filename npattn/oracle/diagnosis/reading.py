@@ -73,7 +73,7 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
 
 
 def reads_exactly(case: Case, name: str, got: np.ndarray) -> bool:
-    """Tell whether a wrong result, of the shape expected, reads as a whole: what every element is can be said.
+    """Tell whether a wrong result, of the shape expected, reads exactly: what every element is can be said.
 
     Examples
     --------
@@ -85,8 +85,10 @@ def reads_exactly(case: Case, name: str, got: np.ndarray) -> bool:
     """
     with np.errstate(all="ignore"):
         evidence = evidence_of(case, name, got)
-        readings = read_whole(evidence, case, name, name_axes(case, name, got.shape))
-        return bool(evidence.judged.size) and any(readings)
+        names = name_axes(case, name, got.shape)
+        if not evidence.judged.size:
+            return False
+        return any(read_whole(evidence, case, name, names)) or ", which is " in read_place(evidence, names)
 
 
 def evidence_of(case: Case, name: str, got: np.ndarray) -> Evidence:

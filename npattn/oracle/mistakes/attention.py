@@ -1,6 +1,8 @@
 """Mistakes in attention: of softmax and its tiles, of scales, and of gradients."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,7 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
 PRODUCTS_ROUNDED = "products of queries and keys in bfloat16"
+HEADS_INTERLEAVED = "heads interleaved, where they are cut and where they are brought together"
 NEITHER_RESCALED = "neither accumulator nor sum rescaled"
 
 several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
@@ -204,6 +207,54 @@ def merged_interleaved(o):
     return o.swapaxes(1, 2).reshape(o.shape)
 
 
+def interleaved(a):
+    """Let the head be what counts fastest among the channels that a projection gives."""
+    batch, heads, channels, n = a.shape
+    return a.reshape(batch, channels, heads, n).swapaxes(1, 2)
+
+
+def heads_interleaved(original, q, k, v, *others, **options):
+    """Cut channels into heads, and bring heads together, as if the head counted fastest."""
+    value, backward = original(*map(interleaved, (q, k, v)), *others, **options)
+    o, *rest = value if isinstance(value, tuple) else (value,)
+    merged = merged_interleaved(o)
+    return ((merged, *rest) if rest else merged), backward
+
+
+SCALES: dict[str, Callable[[Any, float], float]] = {
+    "missing scale": lambda q, scale: 1.0,
+    "scale twice": lambda q, scale: scale**2,
+    "scaled by 1/√d": lambda q, scale: q.shape[-2] ** -0.5,
+    "scaled by the padded head dim": lambda q, scale: scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5,
+    "scaled by the channels of all heads": lambda q, scale: math.prod(q.shape[-3:-1]) ** -0.5,
+    "base 2": lambda q, scale: scale * math.log(2),
+}
+"""Scales that logits may have had in the place of the right one, by the name of the mistake."""
+
+
+def scaled_in_weights(primitive, attend):
+    """List wrong scales of the logits alone, dq and dk being multiplied by the right one.
+
+    ``attend(q, k, v, scale, factor, **options)`` takes attention with logits multiplied by a factor more.
+    """
+    return [
+        instead(
+            primitive,
+            name,
+            lambda _, q, k, v, scale, other=other, **options: attend(
+                q, k, v, scale, other(q, scale) / scale, **options
+            ),
+            lambda q, k, v, scale, other=other, **_: several_keys(q, k) and not math.isclose(other(q, scale), scale),
+            way="weights",
+        )
+        for name, other in SCALES.items()
+    ]
+
+
+def with_factor(q, k, v, scale, factor):
+    return attention(q, k, v, scale, weigh=lambda z: softmax(factor * z))
+
+
 def of_base_2(z):
     """Take weights from a logsumexp to base 2, as if it were to base e."""
     log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
@@ -275,7 +326,7 @@ HELD_OUT = [
 
 def padded_scale(q, k, v, scale, **_):
     """Scale by a head dimension that is filled up to whole tiles."""
-    return scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5
+    return SCALES["scaled by the padded head dim"](q, scale)
 
 
 def transposed_map(_, q, k, v, scale):
@@ -386,6 +437,7 @@ def of_alike_values(q, k, v, *_):
 
 
 ADDED = [
+    *scaled_in_weights(NAME, with_factor),
     weighed("logits in bfloat16", lambda z: softmax(arrays.in_bfloat16(z))),
     instead(NAME, PRODUCTS_ROUNDED, products_rounded, scaled),
     *(
@@ -408,6 +460,7 @@ ADDED = [
     ),
     differentiated("sum over all heads", over_all_heads, heads),
     value(NAME, "heads brought together interleaved", lambda o, *_: merged_interleaved(o), heads),
+    instead(NAME, HEADS_INTERLEAVED, heads_interleaved, heads),
     instead(NAME, "keys taken for values", lambda original, q, k, v, scale: original(q, k, k, scale), of_alike_values),
     instead(NAME, "values taken for keys", lambda original, q, k, v, scale: original(q, v, v, scale), of_alike_values),
     instead(NAME, "queries taken for keys", lambda original, q, k, v, scale: original(q, q, v, scale), alike),

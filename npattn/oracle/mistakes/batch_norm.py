@@ -204,6 +204,7 @@ ADDED = [
     normalised("epsilon 1e-6", lambda v, eps, n: np.sqrt(v + 1e-6)),
     normalised("epsilon 1e-5", lambda v, eps, n: np.sqrt(v + 1e-5), lambda *_, eps, **__: eps != 1e-5),
     normalised("epsilon 1e-2", lambda v, eps, n: np.sqrt(v + 1e-2)),
+    normalised("epsilon beside the root, 1e-2", lambda v, eps, n: np.sqrt(v) + 1e-2),
     normalised("epsilon 0.1", lambda v, eps, n: np.sqrt(v + 0.1)),
     normalised("epsilon 1", lambda v, eps, n: np.sqrt(v + 1)),
 ]

@@ -32,6 +32,8 @@ class Candidate:
         Whether backward was run too.
     cut : bool
         Whether backward was run in part.
+    halves : bool
+        Whether it leaves less than half of what is wrong, however large it makes errors.
     twins : tuple of Mistake
         The catalogue's others that stand there too and have the same results.
     """
@@ -41,6 +43,7 @@ class Candidate:
     results: dict[str, np.ndarray] = field(default_factory=dict)
     whole: bool = True
     cut: bool = False
+    halves: bool = True
     twins: tuple[Mistake, ...] = ()
 
 

@@ -45,6 +45,7 @@ from npattn.oracle.mistakes import (
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
 from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.saving import by_saved_sums, leaves_sums
 
 __all__ = ["ADDED", "FAULTS", "HELD_OUT", "MISTAKES"]
 
@@ -82,5 +83,12 @@ def in_both_forms(mistakes: list[Mistake]) -> list[Mistake]:
     return found
 
 
-MISTAKES = in_both_forms([*FAULTS, *ADDED])
-"""All, each mistake in forward both alone and carried through backward."""
+def read_again(mistakes: list[Mistake]) -> list[Mistake]:
+    """List mistakes of attention whose logsumexp backward reads, each once."""
+    forward = {str(one): one for one in mistakes if leaves_sums(one)}
+    return [by_saved_sums(one) for one in forward.values()]
+
+
+IN_BOTH_FORMS = in_both_forms([*FAULTS, *ADDED])
+MISTAKES = [*IN_BOTH_FORMS, *read_again(IN_BOTH_FORMS)]
+"""All, each mistake in forward both alone and carried through backward; those of attention read by backward too."""

@@ -195,12 +195,12 @@ def square_layer(x, weight, *_, **__):
     return weight.shape[0] == weight.shape[1] > 1
 
 
-def moved(by):
-    """Read so many rows and columns further on."""
+def moved(*by):
+    """Read so many rows, and so many columns, further on."""
 
     def convolve(conv2d, x, weight, bias, *, padding, **options):
         sizes = [n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)]
-        top, left = (max(p - by, 0) for p in both_axes(padding))
+        top, left = (max(p - n, 0) for p, n in zip(both_axes(padding), by, strict=True))
         wide = np.zeros_like(x, shape=(*x.shape[:2], *sizes))
         wide[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
         return conv2d(wide, weight, bias, **options)
@@ -302,7 +302,10 @@ ADDED = [
         "conv2d", 1, "outermost ring of the kernel ignored", without_border, lambda x, w, *_, **__: min(w.shape[2:]) > 2
     ),
     *(
-        instead("conv2d", f"padding shifted by one: reads a row and column further {words}", moved(by), padded)
+        instead(
+            "conv2d", f"padding shifted by one: reads a {what} further {words}", moved(rows * by, columns * by), padded
+        )
+        for what, rows, columns in (("row and column", 1, 1), ("row", 1, 0), ("column", 0, 1))
         for by, words in ((1, "on"), (-1, "back"))
     ),
     *(

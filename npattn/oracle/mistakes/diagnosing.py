@@ -47,8 +47,6 @@ UNLIKE = 0.05
 """Difference of a step's values, in proportion to them, that every format shows."""
 UNREAD = "no mistake was tried: what is wrong has no numbers that can be laid beside the expected ones"
 """What is said where all that is wrong is of another shape, or of another kind of numbers."""
-NEARER = 0.5
-"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 
 
 def diagnose(
@@ -103,10 +101,10 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         )
     fitting = fitting or search.pairs()
     if not fitting:
-        nearest = min((one for one in search.tried if one.whole), key=lambda one: one.misfit.worst, default=None)
-        far = nearest is None or nearest.misfit.worst > NEARER * search.right.worst
+        near = (one for one in search.tried if one.whole and one.halves)
+        nearest = min(near, key=lambda one: one.misfit.worst, default=None)
         read = (reads_exactly(search.case, name, search.ruler.results[name]) for name in search.wrong)
-        found = None if nearest is None or far or any(read) else suspects_of(search, [nearest])[0]
+        found = None if nearest is None or any(read) else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting), several_images=several_images)
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]

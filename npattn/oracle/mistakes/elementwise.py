@@ -27,9 +27,9 @@ def slope_of_next_image(g, dy, x):
 
 TUNED_ON = [
     value("relu", "left out", lambda y, x: x),
-    value("relu", "a slope below zero", lambda y, x: y + LEAK * (x - y)),
+    value("relu", "leaky, slope 0.01", lambda y, x: y + LEAK * (x - y)),
     gradient("relu", 0, "left out", lambda g, dy, x: dy),
-    gradient("relu", 0, "a slope below zero", lambda g, dy, x: g + LEAK * (dy - g)),
+    gradient("relu", 0, "leaky, slope 0.01", lambda g, dy, x: g + LEAK * (dy - g)),
     gradient("relu", 0, "mask of dy", lambda g, dy, x: np.where(dy.real > 0, dy, 0)),
     value("sigmoid", "hard sigmoid", lambda y, x: hard_sigmoid(x)),
     value("sigmoid", "hyperbolic tangent", lambda y, x: np.tanh(x)),

@@ -8,15 +8,18 @@ from npattn import ops
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import TILE, both, longer, with_tile
 from npattn.oracle.mistakes.attention import (
+    HEADS_INTERLEAVED,
     NEITHER_RESCALED,
     PRODUCTS_ROUNDED,
     WAYS,
+    heads_interleaved,
     last_queries_left_out,
     map_detached,
     merged_interleaved,
     padded_scale,
     running_maximum,
     scale_left_out,
+    scaled_in_weights,
     viewed,
 )
 from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
@@ -45,6 +48,10 @@ def without_scale(g, dy, *qkv, **_):
 
 def scale_twice(g, dy, *qkv, **_):
     return g * qkv[3]
+
+
+def with_factor(q, k, v, scale, factor, **options):
+    return whole(q, k, v, scale, **options, products=lambda z: factor * z)
 
 
 def without_sink(*_, sink, **__):
@@ -117,10 +124,12 @@ HELD_OUT = [
     argument(NAME, 3, "missing scale", lambda *_, **__: 1.0, lambda q, k, v, scale, **_: scale != 1, way="both"),
 ]
 ADDED = [
+    *scaled_in_weights(NAME, with_factor),
     *map(zeros_counted, (TILE, *arrays.TILES)),
     with_mistake("weights in bfloat16 where they meet the values", way="both", met=in_narrow),
     *(with_mistake("logits in bfloat16", way=way, logits=arrays.in_bfloat16) for way in WAYS),
     *(with_mistake(PRODUCTS_ROUNDED, scaled, way, products=arrays.in_bfloat16) for way in WAYS),
+    instead(NAME, HEADS_INTERLEAVED, heads_interleaved, with_heads),
     gradient(NAME, 2, "dv by the map, not its transpose", by_untransposed, alike),
     value(
         NAME,

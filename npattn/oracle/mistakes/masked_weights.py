@@ -52,9 +52,12 @@ def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     cap=None, delta=True, through_l=1, bias_first=False, low=-np.inf, late=False, axis=-1,
     turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, stale_sum=False,
-    heads=False, met=None, products=None, logits=None,
+    heads=False, met=None, products=None, logits=None, saved=None,
 ):  # fmt: skip
-    """Attention with all weights at once; the last arguments are mistakes."""
+    """Attention with all weights at once; the last arguments are mistakes.
+
+    Of what was `saved`, another output and logsumexp, backward makes its weights.
+    """
     seen = pairs_seen(q, k, band, lengths, mask) if see is None else see(q, k, band, lengths, mask)
     z, bend = transpose(q) @ k, 1
     z = scale * (z if products is None else products(z))
@@ -85,6 +88,10 @@ def whole(
     log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
     log_sum = np.where(none | (~seen.any(axis=-1, keepdims=True) if log else False), -np.inf, log_sum)
     log_sum = log_sum[..., 0] if axis == -1 else log_sum[..., 0, :] + np.zeros_like(o[..., 0, :])
+
+    if saved is not None:
+        o, log_sum = saved
+        s = w = np.where(seen, np.exp(z - np.where(log_sum == -np.inf, np.inf, log_sum)[..., None]), 0)
 
     def backward(do, dl=0.0):
         row = (do * (o if met is None else v @ transpose(s))).sum(axis=-2) if delta else np.zeros_like(log_sum)

@@ -51,6 +51,24 @@ def nan_where_dead(pair, *_, **__):
     return np.where(np.isneginf(pair[1])[..., None, :], np.nan, pair[0]), pair[1]
 
 
+def nan_of_nothing(s, highest, total):
+    """Return weights that are 0 / 0 in the rows of queries that see nothing."""
+    return np.where(s.sum(axis=-1, keepdims=True) == 0, np.nan, s)
+
+
+def nan_carried(original, *qkv, **options):
+    """Carry NaN through logits' gradients too, to all that such a query has read."""
+    (o, log_sum), backward = original(*qkv, **options)
+    dead = np.isneginf(log_sum)[..., None, :]
+    reached = dead.any(axis=-1, keepdims=True)
+
+    def wrong(*dy):
+        dq, dk, dv, *others = backward(*dy)
+        return np.where(dead, np.nan, dq), np.where(reached, np.nan, dk), np.where(reached, np.nan, dv), *others
+
+    return (np.where(dead, np.nan, o), log_sum), wrong
+
+
 def turned_over(*_, mask, **__):
     return (mask == 0).astype(mask.dtype)
 
@@ -127,6 +145,47 @@ def last_block_unmasked(tile):
     return instead(NAME, with_tile("last block of keys unmasked", tile), other, may_see_filling(tile))
 
 
+def in_blocks(a, tile):
+    return np.arange(a.shape[-1]) // tile
+
+
+def diagonal_seen(tile):
+    """See all of the block that a query's own key stands in."""
+
+    def see(q, k, band, lengths, mask):
+        own = (in_blocks(q, tile)[:, None] == in_blocks(k, tile)) & pairs_seen(q, k, (None, None), lengths, mask)
+        return pairs_seen(q, k, band, lengths, mask) | own
+
+    return see
+
+
+def last_seen(tile):
+    """See all of the last block of keys, that mask which the rest has left out."""
+
+    def see(q, k, band, lengths, mask):
+        last = (in_blocks(k, tile) == (k.shape[-1] - 1) // tile) & pairs_seen(q, k, (None, None), lengths, mask)
+        return pairs_seen(q, k, band, lengths, mask) | last
+
+    return see
+
+
+def lengths_rounded_up(tile):
+    """See padding up to the end of the block in which it begins."""
+
+    def change(*_, lengths, **__):
+        return np.ceil(lengths / tile) * tile
+
+    def when(q, k, *_, lengths, **__):
+        return lengths is not None and bool((lengths % tile > 0).any()) and k.shape[-1] > 1
+
+    return argument(NAME, "lengths", f"padding read to the end of its block of {tile}", change, when, way="both")
+
+
+def masked_blocks(tile):
+    """Whether blocks are hidden in part: by the band, in squares of a tile."""
+    return lambda q, k, *_, band, **__: band[1] is not None and k.shape[-1] > tile and q.shape[-1] > 1
+
+
 def mask_of_image_0(*_, mask, **__):
     return np.broadcast_to(mask[:1], mask.shape).copy()
 
@@ -174,6 +233,17 @@ HELD_OUT = [
 ]
 ADDED = [
     *map(last_block_unmasked, arrays.TILES),
+    *(
+        with_mistake(with_tile(name, tile), masked_blocks(tile), see=see(tile))
+        for tile in (TILE, *arrays.TILES)
+        for name, see in (
+            ("blocks on the diagonal unmasked", diagonal_seen),
+            ("last block of keys seen by all", last_seen),
+        )
+    ),
+    *map(lengths_rounded_up, (TILE, *arrays.TILES)),
+    with_mistake("NaN where no key is seen, in the weights too", has_dead, "both", met=nan_of_nothing),
+    instead(NAME, "NaN where no key is seen, and in all that it reaches", nan_carried, has_dead, way="both"),
     with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
     with_mistake("last key never read", see=last_unseen),

@@ -13,7 +13,7 @@ from npattn.oracle.mistakes.candidates import Candidate, Passes, are_apart
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.ordering import Fed, Order, calls_in, with_every
+from npattn.oracle.mistakes.ordering import FORWARD, Fed, Order, calls_in, with_every
 from npattn.oracle.mistakes.planting import Run, Site, sites
 from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
 from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
@@ -35,6 +35,8 @@ MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
 MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
+NEARER = 0.5
+"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 MOST_GROWTH = 100.0
@@ -179,16 +181,19 @@ class Search(Runner):
         None where that can't be, or the mistake's own form says the same.
         """
         alone = dataclasses.replace(mistake, way="output")
-        if not (self.spares_gradients() and changes_forward(mistake)) or ((alone, site),) in self.seen:
+        if not (self.spares_gradients() and mistake.way in FORWARD) or ((alone, site),) in self.seen:
             return None
-        misfit = self.forward_misfit(mistake, site)
-        if misfit is None or not self.is_near(misfit):
-            return None
+        if changes_forward(mistake):
+            misfit = self.forward_misfit(mistake, site)
+            if misfit is None or not self.is_near(misfit):
+                return None
+            found = self.forward_of(((in_forward(mistake), site),))
+        else:
+            found = self.forward_of(((mistake, site),), self.run)  # it makes results of other results
         self.seen.add(((alone, site),))
-        found = self.forward_of(((in_forward(mistake), site),))
         if found is None:
             return None
-        known = {name: found[name] for name in self.case.expected if name in found}
+        known = {name: found[name] for name in self.case.expected if name in found and is_forward(name)}
         return self.candidate(((alone, site),), dict(self.case.expected) | known)
 
     def spares_gradients(self) -> bool:
@@ -203,12 +208,13 @@ class Search(Runner):
             misfit = misfit.relative_to(self.growth(mistakes, found))
         if misfit.fits and not self.explains(found):
             misfit = misfit.too_far()
-        return Candidate(mistakes, misfit, found if misfit.fits else {})
+        close = misfit.worst <= NEARER * self.right.worst
+        return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
 
-    def explains(self, exact: Mapping[str, np.ndarray]) -> bool:
-        """Tell whether a mistake leaves but little of what is wrong, however large its own errors may be."""
+    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
+        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
         left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, MOST_LEFT * self.right.distances[name]) for name in self.wrong & left.keys())
+        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def growth(
         self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
@@ -334,7 +340,7 @@ class Search(Runner):
 
 def changes_forward(mistake: Mistake) -> bool:
     """Tell whether forward's results are those of `plain`, or of the mistake itself."""
-    return mistake.way in ("forward", "both", "carried") and bool(mistake.primitive or mistake.plain)
+    return mistake.way in FORWARD and bool(mistake.primitive or mistake.plain)
 
 
 def in_forward(mistake: Mistake) -> Mistake:

@@ -26,6 +26,8 @@ class Mistake:
     way : str
         "forward": in forward alone, backward being that of the right forward; "backward"; "both": backward is computed
         from what forward has read; "carried": backward is the derivative of the wrong forward, as autograd makes it.
+        Of attention alone, where backward is right but for what forward has saved: "weights": it reads the wrong
+        weights; "logsumexp": it makes weights again by the wrong logsumexp, and δ of the wrong output.
         A search has "output" besides: what forward gives is wrong, and every gradient that of the right pass.
     apply : callable
         For a primitive ``apply(primitive, *arguments, **options)``, which returns value and backward as the primitive
@@ -73,7 +75,7 @@ def instead(
 
     def apply(original, *arguments, **options):
         wrong, back_wrong = other(original, *arguments, **options)
-        if way == "both":
+        if way in ("both", "weights"):
             return wrong, back_wrong
         right, back_right = original(*arguments, **options)
         if way == "forward":

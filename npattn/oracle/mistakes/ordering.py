@@ -10,13 +10,15 @@ from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import EVERY, Site
 
-__all__ = ["Fed", "Order", "calls_in", "with_every"]
+__all__ = ["FORWARD", "Fed", "Order", "calls_in", "with_every"]
 
 TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
 """Turns by which mistakes of forward are late where its results are right, those of backward where they are not, and
 those in some calls of several."""
+FORWARD = "carried", "both", "forward", "weights", "logsumexp"
+"""Ways of mistakes that forward's results show, in the order in which they are tried."""
 SUMS = ("add",)
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
@@ -65,9 +67,9 @@ class Order:
 
     def one_by_one(self) -> Iterator[tuple[Mistake, Site]]:
         """Yield mistakes with their places, those carried through backward first, and last what is unlikely."""
-        late = ("backward",) if self.forward_wrong else ("forward", "both", "carried")
-        first = ("carried", "both", "forward", "backward")
-        ranked = sorted(self.places, key=lambda one: (one.way in late, first.index(one.way)))
+        late = ("backward",) if self.forward_wrong else FORWARD
+        order = (*FORWARD, "backward")
+        ranked = sorted(self.places, key=lambda one: (one.way in late, order.index(one.way)))
         for mistake in ranked:
             if not (self.forward_wrong and mistake.way == "backward"):
                 for site in self.places[mistake]:

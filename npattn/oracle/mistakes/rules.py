@@ -13,7 +13,7 @@ from npattn.module import as_tuple
 from npattn.ops.primitive import Primitive
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import transpose
-from npattn.oracle.mistakes.carrying import carried
+from npattn.oracle.mistakes.carrying import carried, in_forward_alone
 from npattn.oracle.mistakes.mistake import Mistake, argument, dropped, gradient, instead, mistake, value
 
 __all__ = ["rules_of"]
@@ -23,8 +23,8 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
     """List the mistakes that can be made with any primitive.
 
     A step left out, its sign, two arguments swapped, one transposed, a sum for a mean and the reverse, another axis,
-    each carried through backward; a value in bfloat16; gradients lost, negated, transposed, of another size, made with
-    another argument, not added to those that came other ways.
+    each carried through backward, and in forward alone; a value in bfloat16; gradients lost, negated, transposed, of
+    another size, made with another argument, not added to those that came other ways.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
         words = f"of {names[j]} made with {names[k]} in the place of {names[i]}"
         backward.append(instead(name, words, reading(i, k), alike(i, k), way="backward", of=(j,)))
     backward.append(value(name, "in bfloat16", in_bfloat16))
-    return [carried(one) for one in forward] + backward
+    return [*map(carried, forward), *map(in_forward_alone, forward), *backward]
 
 
 def unfit(condition: bool) -> None:

@@ -128,11 +128,13 @@ class Runner:
         found = self.forward_of(mistakes)
         return None if found is None else self.ruler.measure(found, farthest=self.farthest(found))
 
-    def forward_of(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> dict[str, np.ndarray] | None:
-        """Run forward with mistakes; None where it can't be run."""
+    def forward_of(
+        self, mistakes: tuple[tuple[Mistake, Site], ...], run: Run | None = None
+    ) -> dict[str, np.ndarray] | None:
+        """Run forward, or all that `run` does, with mistakes; None where it can't be run."""
         try:
             with np.errstate(all="ignore"), self.memory.at_work():
-                return dict(run_with(self.forward_alone, mistakes)(self.module, *self.given))
+                return dict(run_with(run or self.forward_alone, mistakes)(self.module, *self.given))
         except UNFIT:
             return None
 

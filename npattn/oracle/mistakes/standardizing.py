@@ -174,6 +174,14 @@ def over_tokens(result, x, weight, bias, *, eps):
     return centred / np.sqrt((centred * centred).mean(axis=-2, keepdims=True) + eps) * weight + bias
 
 
+def over_batch(y, x, weight, bias, groups, *, eps):
+    """Normalise each channel over all images."""
+    axes = (0, 2, 3)
+    centred = x - x.mean(axis=axes, keepdims=True)
+    n = centred / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
+    return n * weight[:, None, None] + bias[:, None, None]
+
+
 def interleaved(norm, x, weight, bias, groups, **options):
     """Group channels that stand `groups` apart."""
     order = np.arange(x.shape[1]).reshape(-1, groups).T.ravel()
@@ -273,6 +281,9 @@ ADDED = [
     value(LAYER, "mean not subtracted (RMS norm)", lambda y, *a, **o: without_mean(*a, **o), several),
     value(GROUP, "mean not subtracted", lambda y, *a, **o: without_mean(*a, **o), several),
     value(LAYER, "over tokens, not channels", over_tokens, both(lambda x, *_, **__: x.ndim > 1, longer(-2))),
+    value(
+        GROUP, "normalised over the batch (batch norm)", over_batch, arrays.both(arrays.several_images, arrays.on_map)
+    ),
     instead(GROUP, "channels of a group interleaved", interleaved, several_groups),
     *added_to(LAYER),
     *added_to(GROUP),

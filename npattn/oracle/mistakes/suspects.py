@@ -145,6 +145,8 @@ def describe(mistake: Mistake, step: str) -> str:
         "forward": ", in forward alone",
         "carried": ", carried through backward",
         "output": ", in the output alone",
+        "weights": ", in forward and the weights that backward reads of it",
+        "logsumexp": ", in forward alone, whose logsumexp and output backward reads",
     }
     return f"{step} {mistake.primitive}: {mistake.name}{forms.get(mistake.way, '')}".strip()
 

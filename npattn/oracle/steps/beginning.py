@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from npattn.oracle.budgets import Given
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.measuring import given_of
-from npattn.oracle.steps.upstream import feeds_of, find_suspects
+from npattn.oracle.steps.upstream import feeds_of, find_suspects, number_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -20,6 +20,8 @@ __all__ = ["first_wrong", "in_order", "where_it_begins"]
 WIDTH = 80
 MOST_LISTED, MOST_HIDDEN, MOST_READ = 12, 6, 4
 """Steps of a list, steps that what is right hides, and parameters; of more the first, or all, are only counted."""
+MOST_PLACES = 3
+"""Wrong results of which each may have a mistake of its own, the same in all."""
 NEAR = 0.5
 """Share of its limit beyond which a step, though it may be right, may be where a mistake begins."""
 NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
@@ -133,11 +135,24 @@ def describe_suspects(
     if names:
         begins = "begins in" if len(wrong) == 1 else "if it is one mistake, it begins in"
         lines += fold(f"{begins} {'one of ' if len(names) > 1 else ''}{', '.join(names)}: {where}")
+        own = own_steps(feeds, wrong)
+        lines += fold(f"or, if it was made in several places, in each of {', '.join(own)}") if own else []
         lines += fold(f"or, if what is right hides it or recomputes it, in {hidden}") if hidden else []
     else:
         one = f", or one that what is right hides or recomputes, in {hidden}" if hidden else ""
         lines += fold(f"no one step is {where}: more than one mistake{one}")
     return lines
+
+
+def own_steps(feeds: Mapping[str, Sequence[str]], wrong: Sequence[str]) -> list[str]:
+    """List of each of several wrong results the last step that feeds it alone; none if one has no such step."""
+    fed: dict[str, set[str]] = {}
+    for node, results in feeds.items():
+        if number_of(node) != node:
+            fed.setdefault(number_of(node), set()).update(results)
+    own = {next(iter(results)): number for number, results in fed.items() if len(results) == 1}
+    told = [number for name, number in own.items() if name in wrong]
+    return told if 1 < len(told) == len(wrong) <= MOST_PLACES else []
 
 
 def listed(nodes: Sequence[str], most: int = MOST_LISTED) -> list[str]:

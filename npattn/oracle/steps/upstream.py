@@ -17,7 +17,7 @@ from npattn.oracle.steps.recorded import Recorded, name_steps
 from npattn.tracing import Step
 from npattn.typing import Array
 
-__all__ = ["Suspects", "feeds_of", "find_suspects"]
+__all__ = ["Suspects", "feeds_of", "find_suspects", "number_of"]
 
 NUMBERED = re.compile(r"((?:.+ / )?\(\w+)('?\)) .+")
 Feeds = Mapping[str, Collection[str]]

@@ -44,6 +44,10 @@ FORWARD = {
         *(ops.group_norm, (MAP, draw(4), draw(4), 2)),
         lambda x, weight, bias: normal(x, (1, 2, 3)) * weight[:, None, None] + bias[:, None, None],
     ),
+    ("group_norm", "normalised over the batch (batch norm)"): (
+        *(ops.group_norm, (MAP, draw(4), draw(4), 2)),
+        lambda x, weight, bias: normal(x, (0, 2, 3)) * weight[:, None, None] + bias[:, None, None],
+    ),
     ("l2_normalize", "over positions, not channels"): (
         *(ops.l2_normalize, (MAP, EPS)),
         lambda x: x / (np.linalg.norm(x.reshape(2, 4, 15), axis=2)[:, :, None, None] + EPS),

@@ -106,6 +106,7 @@ REARRANGED = {
     "rows and columns exchanged": lambda y: y.swapaxes(2, 3),
     "shifted by 1 along its columns": lambda y: np.roll(y, 1, 3),
     "1.5 times expected": lambda y: 1.5 * y,
+    "wrong in odd columns alone, which is expected with the other sign": lambda y: y * (-1) ** np.arange(y.shape[3]),
 }
 
 
@@ -114,7 +115,6 @@ def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monke
     case = golden(npattn.EfficientChannelAttention(channels=8), height=6, width=6, certify=False)
     results = {"output": REARRANGED[reading](case.expected["output"])}
     assert reading in case.compare(results).readings["output"]
-    monkeypatch.setattr(diagnosing, "NEARER", np.inf)  # however far off, there is a nearest
     monkeypatch.setattr(Search, "singles", lambda self: [])
     monkeypatch.setattr(Search, "pairs", lambda self: [])
     monkeypatch.setattr(diagnosing, "roundings", lambda search: [])
@@ -122,6 +122,14 @@ def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monke
     monkeypatch.setattr(Search, "find_places", lambda self, _: self.tried.append(nearest))
     assert diagnosed(case, results).nearest is None
     assert diagnosed(case, {"output": case.expected["output"] ** 2}).nearest is not None
+
+
+def test_a_mistake_that_makes_errors_huge_is_not_the_nearest():
+    """Weights by a logsumexp that lacks the maximum are so large that within their errors all would fit."""
+    case = golden(npattn.ScaledDotProductAttention(heads=2, head_dim=8), height=40, width=40, certify=False)
+    wrong = case.expected["key.grad"].copy()
+    wrong[..., -16:, ::2] = 0
+    assert diagnosed(case, dict(case.expected) | {"key.grad": wrong}).nearest is None
 
 
 def test_a_gradient_that_never_came_is_one_of_zeros():
@@ -384,6 +392,13 @@ def test_what_is_wrong_in_the_output_alone_is_named_so():
     assert found.sure
     carried = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
     assert not any(mistake.way == "output" for one in carried for mistake in one.mistakes)
+
+
+def test_a_mistake_of_several_steps_is_named_where_it_is_wrong_in_the_output_alone():
+    case = case_of("pam")
+    wrong = results_with(case, (find("pass: γ on the residual as well", "carried"), 0))
+    found = diagnosed(case, dict(case.expected) | {"output": wrong["output"]})
+    assert found[0].name == "γ on the residual as well, in the output alone"
 
 
 def test_a_mistake_that_breaks_further_on_is_passed_over():

@@ -280,3 +280,109 @@ def test_logits_are_rounded_with_their_bias_and_products_without(name, way):
     z = narrow(SCALE * products + bias) if name.startswith("logits") else SCALE * narrow(products) + bias
     e = np.where(np.arange(19) - np.arange(23)[:, None] <= 4, np.exp(z), 0)
     np.testing.assert_allclose(o, np.einsum("bhmn,bhcn->bhcm", e / e.sum(axis=-1, keepdims=True), v), rtol=1e-12)
+
+
+def plain_weights(q, k, scale):
+    e = np.exp(scale * np.einsum("bhcm,bhcn->bhmn", q, k))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("primitive", "masks"),
+    [(ops.dot_product_attention, "none"), (ops.masked_attention, "none"), (ops.masked_attention, "top-left")],
+    ids=["dot product", "no mask", "top-left"],
+)
+@pytest.mark.parametrize(
+    ("name", "scale"), [("missing scale", 1.0), ("scale twice", SCALE**2), ("base 2", SCALE * np.log(2))]
+)
+def test_backward_makes_weights_of_the_logsumexp_and_the_output_that_a_wrong_forward_has_saved(
+    primitive, masks, name, scale
+):
+    queries, options = MASKS[masks]
+    qkv = drawn(queries)
+    (o, log_sum), _ = ops.masked_attention(*qkv, scale, **options)
+    do = draw(*o.shape)
+    applies, (value, backward) = called(made(primitive, name, "logsumexp"), primitive, qkv, options)
+    assert applies
+    assert np.allclose(value if primitive is ops.dot_product_attention else value[0], o)
+    expected = by_logsumexp(qkv, o, log_sum, do, options)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("missing scale", 1.0), ("scaled by the padded head dim", SCALE * 3**0.5 / 4)]
+)
+def test_weights_of_a_wrong_scale_are_read_by_a_backward_that_multiplies_by_the_right_one(primitive, name, scale):
+    q, k, v = drawn(23)
+    s = plain_weights(q, k, scale)
+    o = np.einsum("bhmn,bhcn->bhcm", s, v)
+    do = draw(*o.shape)
+    ds = np.einsum("bhcm,bhcn->bhmn", do, v)
+    dz = SCALE * s * (ds - (s * ds).sum(axis=-1, keepdims=True))
+    expected = (
+        np.einsum("bhmn,bhcn->bhcm", dz, k),
+        np.einsum("bhmn,bhcm->bhcn", dz, q),
+        np.einsum("bhmn,bhcm->bhcn", s, do),
+    )
+    applies, (value, backward) = called(made(primitive, name, "weights"), primitive, (q, k, v))
+    assert applies
+    assert np.allclose(value if primitive is ops.dot_product_attention else value[0], o)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
+M, N = np.arange(23)[:, None], np.arange(19)
+BLOCKS = {
+    "blocks on the diagonal unmasked": ({"band": (None, 0)}, (N <= M) | (M // 16 == N // 16)),
+    "blocks on the diagonal unmasked, tiles of 4": ({"band": (None, 0)}, (N <= M) | (M // 4 == N // 4)),
+    "last block of keys seen by all": ({"band": (None, 0)}, (N <= M) | (N >= 16)),
+    "last block of keys seen by all, tiles of 8": ({"band": (None, -4)}, (N <= M - 4) | (N >= 16)),
+    "padding read to the end of its block of 8": ({"lengths": np.array([[9.0], [9.0]])}, (N < 16) & (M >= 0)),
+    "padding read to the end of its block of 4": ({"lengths": np.array([[9.0], [9.0]])}, (N < 12) & (M >= 0)),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_are_seen_that_a_mask_should_hide_in_part(name):
+    options, seen = BLOCKS[name]
+    qkv = drawn(23)
+    expected, _ = ops.masked_attention(*qkv, SCALE, mask=np.broadcast_to(seen * 1.0, (2, 1, 23, 19)))
+    for way in ("forward", "carried"):
+        applies, (values, _) = called(made(ops.masked_attention, name, way), ops.masked_attention, qkv, options)
+        assert applies
+        assert all(np.allclose(a, b) for a, b in zip(values, expected, strict=True))
+
+
+def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too():
+    """Of 23 queries to 19 keys, aligned with the last, 4 see none."""
+    options, qkv = {"band": (None, -4)}, drawn(23)
+    (o, _), back_right = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    dq, dk, _ = back_right(do)[:3]
+    for name in ("in the weights too", "and in all that it reaches"):
+        mistake = made(ops.masked_attention, f"NaN where no key is seen, {name}", "both")
+        applies, ((wrong, _), backward) = called(mistake, ops.masked_attention, qkv, options)
+        assert applies
+        assert np.isnan(wrong[..., :4]).all()
+        assert np.allclose(wrong[..., 4:], o[..., 4:])
+        wrong_dq, wrong_dk, wrong_dv = backward(do)[:3]
+        assert np.isnan(wrong_dv).all()
+        assert np.allclose(wrong_dq[..., 4:], dq[..., 4:])
+        reached = name.startswith("and")
+        assert np.isnan(wrong_dq[..., :4]).all() == np.isnan(wrong_dk).all() == reached
+        assert reached or np.allclose(wrong_dk, dk)
+
+
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_heads_are_interleaved_where_they_are_cut_and_where_they_are_brought_together(primitive):
+    """Channel c of head h, of 2, is the projection's 2 c + h, not 3 h + c; so it is of the output's."""
+    order = np.array([[0, 2, 4], [1, 3, 5]])
+    qkv = drawn(23)
+    mistake = made(primitive, "heads interleaved, where they are cut and where they are brought together", "carried")
+    applies, (value, _) = called(mistake, primitive, qkv)
+    q, k, v = (a.reshape(2, 6, -1)[:, order] for a in qkv)
+    right = np.einsum("bhmn,bhcn->bhcm", plain_weights(q, k, SCALE), v)
+    expected = np.empty_like(right).reshape(2, 6, -1)
+    expected[:, order] = right
+    assert applies
+    assert np.allclose((value if primitive is ops.dot_product_attention else value[0]).reshape(2, 6, -1), expected)

@@ -9,7 +9,7 @@ import npattn
 from npattn import ops
 from npattn.oracle import generic_values
 from npattn.oracle.formats import FORMATS
-from npattn.oracle.mistakes import FAULTS, HELD_OUT, arrays, families, faulty, passes, sites
+from npattn.oracle.mistakes import FAULTS, HELD_OUT, MISTAKES, arrays, families, faulty, passes, sites
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, mistake, upstream, value
 from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.rounding import Rounding
@@ -357,3 +357,24 @@ def test_the_last_of_a_tile_is_read_from_its_neighbour(n):
     moved = np.flatnonzero(arrays.from_neighbour(a, 1) != a)
     assert moved.tolist() == list(range(15, n, 16))
     assert np.array_equal(arrays.from_neighbour(a, 1)[0, moved], moved - 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "columns"),
+    [
+        ("row further on", (0, 2), (1, 1)),
+        ("column further back", (1, 1), (2, 0)),
+        ("row and column further on", (0, 2), (0, 2)),
+    ],
+)
+def test_padding_is_shifted_along_one_axis_or_both(words, rows, columns):
+    x, weight = (
+        np.random.RandomState(0).standard_normal((2, 3, 6, 5)),
+        np.random.RandomState(1).standard_normal((4, 3, 3, 3)),
+    )
+    shifted = next(
+        one for one in MISTAKES if one.name == f"padding shifted by one: reads a {words}" and one.way == "carried"
+    )
+    given, options = completed(ops.conv2d, (x, weight), {"padding": 1})
+    y, _ = shifted.apply(ops.conv2d, *given, **options)
+    assert np.allclose(y, ops.conv2d(np.pad(x, ((0, 0), (0, 0), rows, columns)), weight)[0])

@@ -158,6 +158,15 @@ def test_results_alone_tell_which_steps_can_have_spoilt_them(eca, names, lines):
     assert report.first_wrong is None
 
 
+def test_a_mistake_made_in_several_places_may_begin_in_the_last_step_of_each_result():
+    """Of a group of heads neither dk nor dv is summed, each by a line of its own."""
+    module = npattn.ScaledDotProductAttention(heads=4, key_heads=2, head_dim=4)
+    case = golden(module, batch=1, height=5, width=5, certify=False)
+    lines = case.compare(wrong_results(case, ["key.grad", "value.grad"])).begins
+    assert "or, if it was made in several places, in each of (2'), (1')" in lines
+    assert not any("several places" in line for line in case.compare(wrong_results(case, ["key.grad"])).begins)
+
+
 def test_of_many_suspects_the_last_are_named_and_the_others_counted():
     case = golden(npattn.CBAM.example(), batch=1, height=4, width=4, certify=False)
     wrong = [name for name in case.expected if name.startswith("SpatialGate") and name.endswith(".grad")]
