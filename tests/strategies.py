@@ -109,6 +109,8 @@ __all__ = [
     "window_modules",
 ]
 
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+"""All that UTF-8 has, as `st.text` takes by default: it tries the codec on each, for seconds in a clean clone."""
 SYSTEMS = list(npattn.CATALOGUE.values())
 NAMESPACE = {system.__name__: system for system in SYSTEMS}
 """What the text of a module is evaluated in."""

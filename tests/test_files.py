@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npattn.files import check_path, describe_kind, discard_unfinished, one_line, whole_file
+from tests.strategies import CHARACTERS
 
 posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links are POSIX's")
 
@@ -334,7 +335,7 @@ def test_discarding_removes_what_running_blocks_have_written_and_nothing_else(tm
     assert contents(tmp_path) == {"a": b"later", "done": b"done"}
 
 
-@given(st.text(), st.none() | st.integers(10, 50))
+@given(st.text(CHARACTERS), st.none() | st.integers(10, 50))
 def test_one_line_is_printable_and_as_long_as_it_may_be(text, longest):
     line = one_line(text, longest)
     assert line.isprintable()

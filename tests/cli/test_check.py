@@ -106,15 +106,18 @@ def test_check_of_keys_and_of_a_family_at_once_is_refused(command):
     assert_one_complaint(command("check", "--family", "chanel"), "'chanel'", *map(repr, FAMILIES))
 
 
-@pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])
-def test_check_takes_maps_of_any_size(command, monkeypatch, size):
-    keys = list(CATALOGUE) if size == "1x1" else ["se", "eca"]
+@pytest.fixture
+def in_few_directions(monkeypatch):
+    """Check the crop, which is of another size, in a few directions as well."""
     gradcheck = gradients.gradcheck
+    monkeypatch.setattr(
+        gradients, "gradcheck", lambda *case, method, **rest: gradcheck(*case, method="adjoint", **rest)
+    )
 
-    def quick(*case, method, **options):  # the crop, which is of another size, in a few directions as well
-        return gradcheck(*case, method="adjoint", **options)
 
-    monkeypatch.setattr(gradients, "gradcheck", quick)
+@pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])
+def test_check_takes_maps_of_any_size(command, in_few_directions, size):
+    keys = list(CATALOGUE) if size == "1x1" else ["se", "eca"]
     status, out, err = command("check", *keys, "--size", size)
     assert (status, err) == (0, "")
     assert [row["key"] for row in rows(out)] == keys
@@ -122,7 +125,7 @@ def test_check_takes_maps_of_any_size(command, monkeypatch, size):
     assert all(row["input"].endswith(f"x{size}") for row in rows(out) if row["key"] not in ("sdpa", "halo"))
 
 
-def test_check_says_where_a_system_takes_a_larger_map_than_it_was_told(command):
+def test_check_says_where_a_system_takes_a_larger_map_than_it_was_told(command, in_few_directions):
     _, out, _ = command("check", "halo", "eca", "--size", "3x4")
     assert out.splitlines()[2] == "  on 4x4 positions: it takes no map of 3x4"
     assert out.count("it takes no map") == 1

@@ -248,16 +248,19 @@ def kept(pytester):
     return sorted(pytester.path.glob(".pytest_cache/d/npattn/*/*.npz"))
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", None])
-def test_a_damaged_entry_is_made_anew(run_with_cache, pytester, damage):
+def test_damaged_entries_are_made_anew(run_with_cache, pytester):
     run_with_cache(marked(FOUR))
-    first, *others = kept(pytester)
-    first.write_bytes(first.read_bytes()[:-100] if damage is None else damage)
+    empty, foreign, short, whole = entries = kept(pytester)
+    empty.write_bytes(b"")
+    foreign.write_bytes(b"PK\x03\x04 cut")
+    short.write_bytes(short.read_bytes()[:-100])
+    left = whole.stat().st_mtime_ns
     result, made = run_with_cache(marked(FOUR))
     result.assert_outcomes(passed=4)
-    assert made == 1
+    assert made == 3
     assert run_with_cache(marked(FOUR))[1] == 0
-    assert kept(pytester) == [first, *others]
+    assert kept(pytester) == entries
+    assert whole.stat().st_mtime_ns == left
 
 
 def test_entries_of_another_npattn_are_removed(run_with_cache, pytester, monkeypatch):

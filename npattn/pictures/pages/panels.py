@@ -42,9 +42,10 @@ def draw_panels(key: str, shown: int = 1) -> Figure:
             panel.suptitle(textwrap.fill(title, LINE), fontsize=10)
     for axis in figure.axes:
         axis.title.set_fontsize(0.9 * float(axis.title.get_fontsize()))
-        for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
-            if len(labels) > MOST_LABELS:
-                thin_out(labels)
+        if axis.axison:  # where axes are hidden, to ask for labels makes them: a quarter of the time
+            for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+                if len(labels) > MOST_LABELS:
+                    thin_out(labels)
     return figure
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from npattn.oracle import ArchiveError, load
 from npattn.oracle.golden_files.header import CHECKSUM, GROUPS, HEADER
+from tests.strategies import CHARACTERS
 
 
 def same(one, other):
@@ -134,7 +135,9 @@ def put(*path, value):
 
 
 HYPERPARAMETERS = {"channels": 3, "kernel_size": 3, "gamma": 2, "b": 1}
-TEXT = st.text(max_size=9) | st.builds(lambda text, n: text * n, st.text(min_size=1, max_size=5), st.integers(60, 99))
+TEXT = st.text(CHARACTERS, max_size=9) | st.builds(
+    lambda text, n: text * n, st.text(CHARACTERS, min_size=1, max_size=5), st.integers(60, 99)
+)
 
 
 def names_and_one_twice(n):
