@@ -39,7 +39,7 @@ def product_in_blocks(a: Array, b: Array) -> Array:
     c = np.empty_like(a, order="C", shape=(*batch, rows, columns))
     a, b = np.broadcast_to(a, (*batch, rows, inner)), np.broadcast_to(b, (*batch, inner, columns))
 
-    if inner == 1 and c.ndim > 2:  # nothing is added up: memory decides, and BLAS would be slow
+    if inner == 1 and c.ndim > 2 and c.size:  # nothing is added up: memory decides, and BLAS would be slow
 
         def multiply_block(block):
             np.multiply(a[broadcast_block(a, block)], b[broadcast_block(b, block)], out=c[block])

@@ -61,7 +61,7 @@ class Sweep:
         for sizes, changes in own:
             changed = {**changes, **self.fixed}
             with contextlib.suppress(ValueError):
-                found.append(Recipe(replace(self.module, **changed), "", *sizes, label=write_label(changed)))
+                found.append(Recipe(replace(self.module, **changed), "", *sizes, label=self.label(changed)))
         return found
 
     def recipes_on(self, shape: MapShape, kind: str) -> list[Recipe]:
@@ -86,7 +86,7 @@ class Sweep:
         else:
             found = [(module, kind, {"values": kind})]
             found += [(m, f"training-{kind}", {"values": kind}) for m in self.trained(module)]
-        stays = write_label(self.fixed)
+        stays = self.label(self.fixed)
         recipes = [
             Recipe(m, "", batch, height, width, label="-".join(filter(None, [stays, label])), **options)
             for m, label, options in found
@@ -98,11 +98,19 @@ class Sweep:
             recipes += [Recipe(m, "", *FEW_LARGE, values="large", label=large) for m in few]
         return recipes
 
+    def label(self, changes: Mapping[str, Any]) -> str:
+        """Write hyperparameters as a part of an id, but for what is switched off in the module anyway."""
+        off = {name for name, value in changes.items() if value is False is getattr(self.module, name)}
+        return write_label({name: value for name, value in changes.items() if name not in off})
+
     def options(self, shape: MapShape) -> list[tuple[Module, str]]:
         """Change hyperparameters that are free, one or a few at a time; say which."""
         options = OPTIONS.get(getattr(self.module, "key", ""), self.module.options) if self.free else []
         changes = [change for change in options if not change.keys() & self.fixed.keys()]
-        found = [(self.fitted(replace(self.module, **change), shape), write_label(change)) for change in changes]
+        found = []
+        for change in changes:
+            with contextlib.suppress(ValueError):  # what hyperparameters that stay, or the shape, don't go with
+                found.append((self.fitted(replace(self.module, **change), shape), write_label(change)))
         return found + [(m, "training") for m in self.trained(self.fitted(self.module, shape))]
 
     def trained(self, module: Module) -> list[Module]:

@@ -2,15 +2,16 @@
 
     python tests/benchmarks/golden.py
     python tests/benchmarks/golden.py mhsa danet --formats bfloat16 --cores 1 2 16
+    python tests/benchmarks/golden.py --large none
     python tests/benchmarks/golden.py --sweeps
 
 The first prints, by system and format, the seconds that one image of 64 channels and 32 × 32 positions takes, the share
 of them that the certificate in longdouble takes, and the memory, as a multiple of what the case's own arrays take; then
-the same of a few large cases; then how long `import npattn` with its catalogue takes in a fresh process that has
-imported NumPy and SciPy, and `npattn check`. Each case is made in a fresh process, on all cores or on as many threads
-as are asked for, with and without its certificate for the time, and once more for the memory. More threads than there
-are cores tell what memory such a machine would need, not how long it would take. With --sweeps every case of every
-sweep is made, and those that take longer than two seconds are named.
+the same of a few large cases, each of which may take minutes; then how long `import npattn` with its catalogue takes in
+a fresh process that has imported NumPy and SciPy, and `npattn check`. Each case is made in a fresh process, on all
+cores or on as many threads as are asked for, with and without its certificate for the time, and once more for the
+memory. More threads than there are cores tell what memory such a machine would need, not how long it would take. With
+--sweeps every case of every sweep is made, and those that take longer than two seconds are named.
 """
 
 import argparse
@@ -82,8 +83,9 @@ def measure(key, shape, dtype):
     """
     batch, channels, height, width = shape
     module = widened(npattn.CATALOGUE[key].example(), channels)
-    sizes = {"batch": batch, "height": height, "width": width, "dtype": dtype}
-    oracle.golden(module, **sizes | {"batch": 1, "height": 4, "width": 4})  # what is done once in a process
+    small = {"batch": 1, "height": 4, "width": 4, "dtype": dtype}
+    oracle.golden(module.for_size(4, 4), **small)  # what is done once in a process
+    module, sizes = module.for_size(height, width), small | {"batch": batch, "height": height, "width": width}
     seconds, without = (time_making(module, certify=certify, **sizes) for certify in (True, False))
     tracemalloc.start()
     case = oracle.golden(module, **sizes)
@@ -114,11 +116,11 @@ def measure_apart(key, shape, dtype, cores):
 
 def print_row(name, key, shape, formats, cores):
     """Print a case's seconds, the certificate's share of them, and the memory in each format."""
-    print(f"{name:<24}", end="")
+    print(f"{name:<24}", end="", flush=True)
     for dtype in formats:
         seconds, share, memory = measure_apart(key, shape, dtype, cores)
         print(f"{seconds:>8.2f} s {share:>4.0%} {memory:>5.1f}×", end="", flush=True)
-    print()
+    print(flush=True)
 
 
 def time_sweep(key, dtype):
@@ -163,6 +165,7 @@ def main(argv=None):
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
     parser.add_argument("--formats", nargs="+", default=FORMATS_SWEPT, choices=list(oracle.FORMATS))
     parser.add_argument("--cores", nargs="+", type=int, default=[None], metavar="N", help="default: all")
+    parser.add_argument("--large", default="also", choices=["also", "only", "none"], help="the large cases")
     parser.add_argument("--sweeps", action="store_true", help="make every case of the systems' sweeps instead")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
@@ -174,13 +177,14 @@ def main(argv=None):
             for dtype in arguments.formats:
                 print_sweep(key, dtype)
         return
+    rows = {key: (key, SHAPE) for key in keys if arguments.large != "only"}
+    if arguments.large != "none":
+        rows |= {f"{key} {'x'.join(map(str, shape))}": (key, shape) for key, shape in LARGE.items() if key in keys}
     for cores in arguments.cores:
-        print(f"{f'on {cores} cores' if cores else '':<24}" + "".join(f"{name:>22}" for name in arguments.formats))
-        for key in keys:
-            print_row(key, key, SHAPE, arguments.formats, cores)
-        for key, shape in LARGE.items():
-            if key in keys:
-                print_row(f"{key} {'x'.join(map(str, shape))}", key, shape, arguments.formats, cores)
+        headings = "".join(f"{name:>22}" for name in arguments.formats)
+        print(f"{f'on {cores} cores' if cores else '':<24}{headings}", flush=True)
+        for name, (key, shape) in rows.items():
+            print_row(name, key, shape, arguments.formats, cores)
     if not arguments.keys:
         print(f"import npattn {time_import():.3f} s, npattn check {time_check():.1f} s")
 

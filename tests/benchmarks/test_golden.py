@@ -45,13 +45,14 @@ def test_the_module_that_is_timed_is_of_the_size_that_is_said(key, monkeypatch):
         return cases("eca", ["float16"], kinds=["ties"])[0].make()
 
     monkeypatch.setattr(golden.oracle, "golden", note)
-    seconds, share, memory = golden.measure(key, (2, 16, 15, 14), "float16")
+    seconds, share, memory = golden.measure(key, (2, 16, 16, 24), "float16")
     assert seconds >= 0
     assert 0 <= share <= 1
     assert memory < 1
     assert [module.channels for module, _ in made] == [16] * 4
     assert {module.key for module, _ in made} == {key}
-    asked = {"batch": 2, "height": 15, "width": 14, "dtype": "float16"}
+    asked = {"batch": 2, "height": 16, "width": 24, "dtype": "float16"}
+    assert {module.input_shapes(2, 16, 24).get("x", (2, 16, 16, 24)) for module, _ in made[1:]} == {(2, 16, 16, 24)}
     assert [options for _, options in made[1:]] == [asked | {"certify": True}, asked | {"certify": False}, asked]
 
 
@@ -61,6 +62,16 @@ def test_one_system_alone_is_made_and_measured_apart(tiny, capsys):
     assert heading.split() == ["on", "1", "cores", "float32"]
     assert len(rows) == 2
     assert all(re.fullmatch(r"eca( 2x8x3x4)? +\d+\.\d\d s +\d+% +\d+\.\d×", row) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("option", "rows"), [("also", ["eca", "eca 2x8x3x4"]), ("only", ["eca 2x8x3x4"]), ("none", ["eca"])]
+)
+def test_large_cases_are_left_out_or_chosen(option, rows, tiny, monkeypatch):
+    printed = []
+    monkeypatch.setattr(golden, "print_row", lambda name, *_: printed.append(name))
+    golden.main(["eca", "--large", option])
+    assert printed == rows
 
 
 def test_as_many_threads_as_are_asked_for_make_a_case_be_there_cores_or_not():

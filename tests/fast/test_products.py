@@ -40,6 +40,13 @@ def test_any_product_is_that_of_numpy_and_lies_in_memory_row_by_row(pair, limits
     assert c.flags.c_contiguous or not blocked
 
 
+@for_each("inner", [1, 2])
+def test_products_of_a_batch_without_images_are_none(inner):
+    a, b = normal(98, inner), normal(0, 1, inner, 190)
+    assert way_taken(product, a, b) != "definition"
+    assert product(a, b).shape == (0, 1, 98, 190)
+
+
 @settings(max_examples=20)
 @given(factors(np.float32))
 def test_single_precision_is_within_4_ulps_of_the_largest_at_once(pair):

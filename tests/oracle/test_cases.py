@@ -1,6 +1,7 @@
 import re
 import sys
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from npattn.oracle.cases import KINDS
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.special import special
-from npattn.oracle.sweeps import write_label
+from npattn.oracle.sweeps import OPTIONS, write_label
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, small_example
 
@@ -350,10 +351,42 @@ def test_hyperparameters_stay_what_they_are_in_all_cases(key, hyperparameters):
     assert len(recipes) >= 12
     ids = [recipe.id for recipe in recipes]
     assert len(set(ids)) == len(ids)
-    assert all(write_label(hyperparameters) in name for name in ids)
+    shown = {name: value for name, value in hyperparameters.items() if name != "training" or value}
+    assert all(write_label(shown) in name for name in ids)
     for recipe in recipes:
         assert {name: getattr(recipe.module, name) for name in hyperparameters} == hyperparameters
     run_all(recipes)
+
+
+def test_what_is_switched_off_anyway_is_no_part_of_an_id():
+    off = {"lengths": False, "logsumexp": False}
+    ids = [recipe.id for recipe in oracle.cases("sdpa", ["float16"], causal="top-left", **off)]
+    assert all("causal-top-left" in name and "no_" not in name for name in ids)
+    assert all("no_sink" in recipe.id for recipe in oracle.cases("sdpa", ["float16"], sink=False))
+
+
+@pytest.mark.parametrize("key", npattn.CATALOGUE)
+def test_no_option_of_a_system_is_one_that_it_refuses(key):
+    labels = [recipe.label for recipe in oracle.cases(key, ["float16"], kinds=["options"])]
+    assert {write_label(change) for change in OPTIONS.get(key, ())} <= set(labels)
+
+
+def test_options_that_a_system_of_ones_own_refuses_are_left_out_and_channels_are_its_own_then():
+    @dataclass(frozen=True)
+    class Even(Doubled):
+        channels: int = 8
+        power: int = 2
+        options: ClassVar = ({"power": 0}, {"power": 3})
+
+        def __post_init__(self):
+            super().__post_init__()
+            if self.channels % 2 or not self.power:
+                raise ValueError(f"{self}: expected even channels and a power")
+
+    assert [r.label for r in oracle.cases(Even, ["float16"], kinds=["options"])] == ["power-3"]
+    assert [r.module.channels for r in oracle.cases(Even, ["float16"], kinds=["sizes"])][:4] == [8, 16, 8, 16]
+    with pytest.raises(ValueError, match="even channels"):
+        oracle.cases(Even, ["float16"], channels=7)
 
 
 def test_channels_still_vary_where_other_hyperparameters_stay():

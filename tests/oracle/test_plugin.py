@@ -99,6 +99,12 @@ def test_shapes_and_hyperparameters_are_chosen_in_the_marker(run):
     ]
 
 
+def test_a_format_is_selected_by_its_name_after_the_systems(run):
+    source = marked("'eca', formats=['float16', 'bfloat16'], kinds=['ties', 'zeros']")
+    selected = collected(run(source, "--collect-only", "-q", "-k", "eca-float16"))
+    assert selected == ["eca-float16-3x32x7x9-ties", "eca-float16-3x32x7x9-zeros"]
+
+
 def test_modules_that_differ_in_what_no_id_says_are_all_tested(run):
     modules = ", ".join(f"npattn.PositionAttention(8, reduction={reduction})" for reduction in (2, 4, 2))
     source = "import npattn\n" + marked(f"{modules}, formats=['float16'], kinds=['zeros']")

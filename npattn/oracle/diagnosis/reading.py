@@ -52,7 +52,7 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
     >>> y = y.copy()
     >>> y[:, 5] = 0
     >>> read_result(case, "output", y)
-    'wrong in channel 5 alone, which is 0; all else is right'
+    'wrong in channel 5 alone, where it is 0; all else is right'
     """
     expected = case.expected[name]
     got = np.asarray(got).astype(np.float64)
@@ -131,5 +131,5 @@ def read_place(evidence: Evidence, names: tuple[str, ...]) -> str:
     if np.isnan(there.got[there.judged]).all():
         return f"NaN in {text}; all else is right"
     readings = list(read_constant(there)) or list(read_factor(there, {"2": 2.0, "0.5": 0.5}))
-    told = f", which is {readings[0].removesuffix(' everywhere')}" if readings else ""
+    told = f", where it is {readings[0].removesuffix(' everywhere')}" if readings else ""
     return f"wrong in {text} alone{told}; all else is right"

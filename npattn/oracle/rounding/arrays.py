@@ -62,8 +62,8 @@ class RoundingArray(np.ndarray):
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any
     ) -> Any:
         """Compute on plain arrays, then round."""
-        rounding = rounding_of(*inputs, *(out or ()))
-        operands = [to_storage(unwrap(a), rounding) for a in inputs]
+        rounding = self.rounding or rounding_of(*inputs, *(out or ()))
+        operands = [to_storage(a.view(np.ndarray) if isinstance(a, RoundingArray) else a, rounding) for a in inputs]
         if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands).kind == "f":
             return rounding.selections.compare(operands[0], operands[1], ufunc)
         if ufunc is np.equal and method == "__call__":
@@ -90,8 +90,8 @@ class RoundingArray(np.ndarray):
             precision = rounding.format.precision
             if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
                 precision = 23
-            result = tuple(rounding.round(to_storage(np.asarray(a), rounding), precision) for a in result)
-        wrapped = out or tuple(wrap(a, rounding) for a in result)
+            result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
+        wrapped = out or tuple([wrap(a, rounding) for a in result])
         return wrapped[0] if len(wrapped) == 1 else wrapped
 
     def __array_function__(
@@ -102,7 +102,9 @@ class RoundingArray(np.ndarray):
         options: Mapping[str, Any],
     ) -> Any:
         """Count einsum as a product; see that what other functions make keeps rounding."""
-        found = next((a for a in flatten((arguments, options)) if isinstance(a, RoundingArray)), None)
+        found = next((a for a in arguments if a is self), None)  # mostly there, and nothing nested is looked through
+        if found is None:
+            found = next((a for a in flatten((arguments, options)) if isinstance(a, RoundingArray)), None)
         if found is None:  # makes something like an array of this kind, which `like` has named
             return function(*arguments, **options)
         if function in HANDLED_FUNCTIONS:

@@ -16,6 +16,8 @@ from npattn.typing import Array
 
 __all__ = ["Rounding"]
 
+NOTHING = np.empty(0, np.intp)
+"""What a block has of numbers near 0, where there are none."""
 WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
 BLOCK_BYTES = 2**19
@@ -91,6 +93,8 @@ class Rounding:
         self.format = format
         self.dtype = np.dtype(format.storage)
         self.digits = np.finfo(self.dtype).nmant + 1
+        self.word = WORDS[8 * self.dtype.itemsize]
+        self.least_normal = 2.0**format.least_exponent
         self.limited = format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64  # less than the storage is
         self.alike = alike
         self.fused = False
@@ -156,23 +160,24 @@ class Rounding:
         drop = self.digits - self.format.operand_precision
         if self.random is None:
             return self.round(values, self.format.operand_precision)
-        word, signed = (np.uint32, np.int32) if self.dtype == np.float32 else (np.uint64, np.int64)
         unit = 1 << drop
-        bits: Array = values.view(word)
-        lost = bits & word(unit - 1)
+        bits: Array = values.view(self.word)
+        lost = bits & (unit - 1)
         short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
         blur = 1.5 * self.draw_bits(values, drop) - 0.75 * unit
-        bits += np.where(short, 0, blur).astype(signed).view(word)
+        bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
         return values
 
     def round_extremes(self, values: np.ndarray) -> Extremes:
         """Round those numbers of a row that are near 0 apart, and see which may leave the range."""
         magnitude = np.abs(values)
-        near = magnitude < 2.0**self.format.least_exponent
-        if np.count_nonzero(near):
+        near = magnitude < self.least_normal
+        small = near_zero = NOTHING
+        if near.any():
             near &= magnitude > 0
-        small = np.flatnonzero(near)  # an index takes a tenth as long as a mask
-        near_zero = self.round_subnormal(values[small]) if small.size else values[:0]
+            (small,) = near.nonzero()  # an index takes a tenth as long as a mask
+            if small.size:
+                near_zero = self.round_subnormal(values[small])
         within = np.maximum.reduce(magnitude, initial=0) < self.format.largest / 2  # false for NaN
         return Extremes(small, near_zero, None if within else magnitude < np.inf)
 
@@ -188,13 +193,12 @@ class Rounding:
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
-        word = np.uint32 if self.dtype == np.float32 else np.uint64
-        bits: Array = values.view(word)
+        bits: Array = values.view(self.word)
         if self.random is None:
-            bits += ((bits >> word(drop)) & word(1)) + word((1 << drop - 1) - 1)
+            bits += ((bits >> drop) & 1) + ((1 << drop - 1) - 1)
         else:
             bits += self.draw_bits(values, drop, spare=spare)
-        bits &= ~word((1 << drop) - 1)
+        bits &= (1 << 8 * self.dtype.itemsize) - (1 << drop)
 
     def restore(self, values: np.ndarray, extremes: Extremes) -> None:
         """Put in place what was rounded apart, and what is beyond the largest number."""
@@ -221,8 +225,10 @@ class Rounding:
             return (hashed >> np.uint64(64 - count)).astype(word)
         shape, size = values.shape, values.size
         words = size * bits // 64 + 1 if spare else -(-size * bits // 64)
-        raw: Array = self.random.bit_generator.random_raw(words).view(word)[:size].reshape(shape)
-        return raw if bits == count else raw >> word(bits - count)
+        raw: Array = self.random.bit_generator.random_raw(words).view(word)[:size]
+        if bits > count:
+            raw >>= bits - count
+        return raw.reshape(shape)
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
         """Add to sums the error that an accumulator in float32 may make, in place.
@@ -285,11 +291,12 @@ class Rounding:
     def add_noise(self, total: np.ndarray, squares: np.ndarray, factor: float, *, spare: bool) -> None:
         """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2."""
         end = np.square(total)
-        size: Array = np.asarray(np.minimum(end, squares) * 1.5)
+        size: Array = np.asarray(np.minimum(end, squares))
+        size *= 1.5
         size += squares * 0.5
         size += end
         np.sqrt(size, out=size)
-        if not np.isfinite(size.max(initial=0)):
+        if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:
             size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
         # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
         noise = self.draw_bits(total, 16, spare=spare).view(np.int16)

@@ -87,9 +87,9 @@ DISTORTIONS = {
     "0.25 everywhere": lambda y, case: 0 * y + 0.25,
     "NaN everywhere": lambda y, case: np.nan * y,
     "NaN in the last 2 rows; all else": lambda y, case: filled(y, np.nan, ALL, ALL, slice(-2, None)),
-    "wrong in channel 3 alone, which is 0": lambda y, case: filled(y, 0, ALL, 3),
-    "wrong in odd columns alone, which is 0": lambda y, case: filled(y, 0, ..., slice(1, None, 2)),
-    "a border of 1 of the rows and columns alone, which is 0": lambda y, case: np.pad(
+    "wrong in channel 3 alone, where it is 0": lambda y, case: filled(y, 0, ALL, 3),
+    "wrong in odd columns alone, where it is 0": lambda y, case: filled(y, 0, ..., slice(1, None, 2)),
+    "a border of 1 of the rows and columns alone, where it is 0": lambda y, case: np.pad(
         y[:, :, 1:-1, 1:-1], ((0, 0), (0, 0), (1, 1), (1, 1))
     ),
     "plus one number for each image and channel": lambda y, case: y + 0.7 * case.expected["x.grad"][:, :, :1, :1],

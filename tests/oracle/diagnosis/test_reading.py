@@ -129,7 +129,7 @@ def test_a_block_of_a_masked_gradient_is_told_beside_gradients_that_are_0(name, 
     got = filled(case.expected[name], number, ALL, ALL, where)
     found = read_result(case, name, got)
     assert found.startswith(f"wrong in {text}"), found
-    assert found.endswith(f" alone, which is {number}; all else is right")
+    assert found.endswith(f" alone, where it is {number}; all else is right")
 
 
 def test_what_several_readings_say_alike_is_said_once():
