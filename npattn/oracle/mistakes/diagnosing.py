@@ -151,9 +151,17 @@ def rank_in_catalogue(one: Candidate) -> int:
     return RANKS.get(str(one.mistakes[0][0]), 1)
 
 
-def places_of(one: Candidate) -> set[tuple[str, Site, bool]]:
-    """Return where mistakes stand, and whether in backward."""
-    return {(mistake.primitive, site, mistake.way == "backward") for mistake, site in one.mistakes}
+def places_of(one: Candidate) -> set[tuple[str, Site, bool, str]]:
+    """Return where mistakes stand, and whether in backward: of a line read wrongly, what is read."""
+    return {
+        (
+            mistake.primitive,
+            site,
+            mistake.way == "backward",
+            mistake.name.rpartition("`")[0] if not mistake.primitive else "",
+        )
+        for mistake, site in one.mistakes
+    }
 
 
 def same_results(one: Candidate, other: Candidate) -> bool:
