@@ -234,7 +234,9 @@ def says_enough(search: Search, best: Candidate) -> bool:
         freedom = min(search.case.freedom[name], search.case.expected[name].size)
         moved = search.right.squares[name] / (best.misfit.squares.get(name, np.inf) + 1)
         bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), 1e12))
-    return bool(bits > np.log2(max(len(search.tried), 2)) + BITS and ruler.results)
+    # What there was no time to try might have fitted as well; of pairs there are as many as of one by another.
+    tried = max(len(search.tried), 2 if search.complete else sum(map(len, search.places.values())))
+    return bool(bits > len(best.mistakes) * np.log2(max(tried, 2)) + BITS and ruler.results)
 
 
 def hints(search: Search, alike: Sequence[Candidate]) -> tuple[str, ...]:

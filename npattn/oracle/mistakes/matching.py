@@ -35,6 +35,8 @@ MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
 MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
+MOST_LED = 5
+"""Mistakes in backward, each of which explains some results, that are tried beside all that may explain the others."""
 NEARER = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
@@ -296,12 +298,12 @@ class Search(Runner):
     def pairs(self, most: int = 40) -> list[Candidate]:
         """Try pairs of mistakes in different places that together explain all that is wrong."""
         self.finish()
-        partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
+        partial = [one for one in self.tried if self.explained(one)]
         partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
-        found: list[Candidate] = []
+        order, found = self.order(), list[Candidate]()
         for i, one in enumerate(partial[:most]):
             beside = [other for other in partial[:i] if self.explained(one) | self.explained(other) == self.wrong]
-            for other in beside + self.behind(one):
+            for other in beside + self.behind(one, order if i < MOST_LED else None):
                 if time.perf_counter() > self.deadline:
                     self.complete = False
                     return found
@@ -322,12 +324,19 @@ class Search(Runner):
             if one.cut:
                 self.tried[i] = self.try_mistakes(*one.mistakes, whole=True) or one
 
-    def behind(self, one: Candidate) -> list[Candidate]:
-        """List mistakes in backward that may stand beside one whose forward is met."""
-        if not self.forward_wrong or not self.forward_met(one):
+    def behind(self, one: Candidate, order: Order | None) -> list[Candidate]:
+        """List mistakes in backward that may stand beside one: whose forward is met, or that explains some results.
+
+        In backward alone, those that all feed what the first leaves wrong; none without an order.
+        """
+        late = [mistake for mistake in self.places if mistake.way == "backward"]
+        places = [(mistake, site) for mistake in late for site in self.places[mistake]]
+        if not self.forward_wrong and order is not None:
+            rest = self.wrong - self.explained(one)
+            places = [place for place in places if rest <= (order.feeds(*place) or set())]
+        elif not (self.forward_wrong and self.forward_met(one)):
             return []
-        late = [mistake for mistake in self.places if mistake.way == "backward" and mistake.primitive]
-        return [Candidate(((mistake, site),), one.misfit) for mistake in late for site in self.places[mistake]]
+        return [Candidate((place,), one.misfit) for place in places]
 
     def forward_met(self, one: Candidate) -> bool:
         """Tell whether all that forward gives is that of a mistake."""
