@@ -96,7 +96,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         return Diagnosis(
             suspects=suspects_of(search, arithmetic),
             alike=len(arithmetic),
-            sure=len(search.wrong) > 1 or bool(arithmetic[0].results),
+            sure=bool(arithmetic[0].results),  # the size of errors alone names no format
             complete=search.complete,
         )
     fitting = fitting or search.pairs()
