@@ -33,6 +33,8 @@ FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
 MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
+NARROW = "in tf32", "in bfloat16", "in float16"
+"""How mistakes are named that make no larger errors."""
 MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 MOST_LED = 5
@@ -183,9 +185,10 @@ class Search(Runner):
         None where that can't be, or the mistake's own form says the same.
         """
         alone = dataclasses.replace(mistake, way="output")
-        if not (self.spares_gradients() and mistake.way in FORWARD) or ((alone, site),) in self.seen:
+        plain = changes_forward(mistake)
+        if not (self.spares_gradients() and (plain or mistake.way == "carried")) or ((alone, site),) in self.seen:
             return None
-        if changes_forward(mistake):
+        if plain:
             misfit = self.forward_misfit(mistake, site)
             if misfit is None or not self.is_near(misfit):
                 return None
@@ -279,7 +282,8 @@ class Search(Runner):
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
         order = self.order()
-        places = list(order.one_by_one())
+        far = self.is_far_off()
+        places = [place for place in order.one_by_one() if not (far and place[0].name.endswith(NARROW))]
         numbers = {place: number for number, place in enumerate(places)}
         for group in order.in_turn(places):
             fitting: list[Candidate] = []

@@ -113,3 +113,14 @@ def test_a_format_is_not_sure_by_the_size_of_errors_alone():
     )
     assert not found.sure
     assert str(found).startswith("it looks like a lack of precision, not a mistake of mathematics")
+
+
+def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make():
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    tried = {}
+    for factor in (1.2, 2.0):
+        search = Search(case, dict(case.expected) | {"output": factor * case.expected["output"]})
+        search.find_places([made("linear: operands in bfloat16"), made("relu: GELU")])
+        search.singles()
+        tried[factor] = {one.mistakes[0][0].name for one in search.tried}
+    assert tried == {1.2: {"operands in bfloat16", "GELU"}, 2.0: {"GELU"}}
