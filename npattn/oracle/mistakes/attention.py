@@ -26,7 +26,6 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 NAME = "dot_product_attention"
 WAYS = "forward", "both"
 PRODUCTS_ROUNDED = "products of queries and keys in bfloat16"
-HEADS_INTERLEAVED = "heads interleaved, where they are cut and where they are brought together"
 NEITHER_RESCALED = "neither accumulator nor sum rescaled"
 
 several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
@@ -197,30 +196,6 @@ def last_queries_left_out(primitive, tile):
         yield instead(primitive, name, other, when, way="backward", of=of)
 
 
-def over_all_heads(s, ds):
-    """Add up δ over all heads."""
-    return s * (ds - (s * ds).sum(axis=(1, 3), keepdims=True))
-
-
-def merged_interleaved(o):
-    """Let the head be what counts fastest among the channels of all heads."""
-    return o.swapaxes(1, 2).reshape(o.shape)
-
-
-def interleaved(a):
-    """Let the head be what counts fastest among the channels that a projection gives."""
-    batch, heads, channels, n = a.shape
-    return a.reshape(batch, channels, heads, n).swapaxes(1, 2)
-
-
-def heads_interleaved(original, q, k, v, *others, **options):
-    """Cut channels into heads, and bring heads together, as if the head counted fastest."""
-    value, backward = original(*map(interleaved, (q, k, v)), *others, **options)
-    o, *rest = value if isinstance(value, tuple) else (value,)
-    merged = merged_interleaved(o)
-    return ((merged, *rest) if rest else merged), backward
-
-
 SCALES: dict[str, Callable[[Any, float], float]] = {
     "missing scale": lambda q, scale: 1.0,
     "scale twice": lambda q, scale: scale**2,
@@ -379,24 +354,9 @@ def cosines(original, q, k, v, scale):
     return original(unit_length(q), unit_length(k), v, scale)
 
 
-def of_head_0(a):
-    """Let all heads read the first one's."""
-    return np.concatenate([a[:, :1]] * a.shape[1], axis=1)
-
-
 def viewed(o):
     """Read positions by channels in memory as channels by positions."""
     return transpose(o).reshape(o.shape)
-
-
-def viewed_across_heads(o):
-    """Read heads by positions by channels in memory as positions by channels of all heads."""
-    batch, heads, channels, positions = o.shape
-    return transpose(transpose(o).reshape(batch, positions, heads * channels)).reshape(o.shape)
-
-
-def one_head_of_keys(original, q, k, v, scale):
-    return original(q, of_head_0(k), of_head_0(v), scale)
 
 
 def several_rows(q, *_):
@@ -458,9 +418,6 @@ ADDED = [
         weighed(f"softmax {name}", lambda z, tile=tile, how=how: by_tiles(z, tile, **how), longer(-1, tile, 1))
         for name, tile, how in WITHIN_TILES
     ),
-    differentiated("sum over all heads", over_all_heads, heads),
-    value(NAME, "heads brought together interleaved", lambda o, *_: merged_interleaved(o), heads),
-    instead(NAME, HEADS_INTERLEAVED, heads_interleaved, heads),
     instead(NAME, "keys taken for values", lambda original, q, k, v, scale: original(q, k, k, scale), of_alike_values),
     instead(NAME, "values taken for keys", lambda original, q, k, v, scale: original(q, v, v, scale), of_alike_values),
     instead(NAME, "queries taken for keys", lambda original, q, k, v, scale: original(q, q, v, scale), alike),
@@ -480,12 +437,9 @@ ADDED = [
     *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
     instead(NAME, "weights not divided by their sum", not_divided, several_keys, way="both"),
     value(NAME, "output viewed without a transpose", lambda o, *_: viewed(o), several_rows),
-    value(NAME, "heads merged without a transpose", lambda o, *_: viewed_across_heads(o), heads),
     weighed("divided by the number of keys, no softmax", lambda z: z / z.shape[-1]),
     weighed("diagonal masked: no position sees itself", without_self, square),
-    weighed("softmax over heads", lambda z: softmax(z, 1), heads),
     instead(NAME, "queries and keys brought to unit length", cosines, several_keys),
-    instead(NAME, "keys and values of the first head for all heads", one_head_of_keys, heads),
     argument(NAME, 3, "scaled by the channels of all heads", lambda q, *_: (q.shape[1] * q.shape[2]) ** -0.5, heads),
     argument(NAME, 3, "multiplied by √d, not divided", lambda q, k, v, scale: 1 / scale, scaled),
     differentiated("sum over queries, not over keys", lambda s, ds: s * (ds - (s * ds).sum(axis=-2, keepdims=True))),

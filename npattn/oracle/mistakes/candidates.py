@@ -72,8 +72,10 @@ class Passes:
 
 
 def are_apart(one: Candidate, other: Candidate) -> bool:
-    """Tell whether two mistakes stand in different calls."""
+    """Tell whether two mistakes stand in different calls; of whole passes, whether one is in backward alone."""
     (first, site), (second, other_site) = one.mistakes[0], other.mistakes[0]
+    if not (first.primitive or second.primitive):
+        return (first.way == "backward") != (second.way == "backward")
     calls = [set(one) if isinstance(one, tuple) else {one} for one in (site, other_site)]
     return first.primitive != second.primitive or (calls[0].isdisjoint(calls[1]) and EVERY not in calls[0] | calls[1])
 

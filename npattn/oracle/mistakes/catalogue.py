@@ -16,6 +16,7 @@ from npattn.oracle.mistakes import (
     energy,
     gathering,
     gating,
+    heads,
     joining,
     l2_normalize,
     lambdas,
@@ -64,7 +65,7 @@ HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.H
 for another."""
 
 ADDED_IN_ORDER = (
-    *(*IN_ORDER, standardizing, shifting, energy, choosing),
+    *(*IN_ORDER, heads, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
     *(two_gates, covering, tiled_convolution, regrouping),
 )

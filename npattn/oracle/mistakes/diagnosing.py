@@ -96,7 +96,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         return Diagnosis(
             suspects=suspects_of(search, arithmetic),
             alike=len(arithmetic),
-            sure=len(search.wrong) > 1 or bool(arithmetic[0].results),
+            sure=bool(arithmetic[0].results),  # the size of errors alone names no format
             complete=search.complete,
         )
     fitting = fitting or search.pairs()
@@ -151,9 +151,17 @@ def rank_in_catalogue(one: Candidate) -> int:
     return RANKS.get(str(one.mistakes[0][0]), 1)
 
 
-def places_of(one: Candidate) -> set[tuple[str, Site, bool]]:
-    """Return where mistakes stand, and whether in backward."""
-    return {(mistake.primitive, site, mistake.way == "backward") for mistake, site in one.mistakes}
+def places_of(one: Candidate) -> set[tuple[str, Site, bool, str]]:
+    """Return where mistakes stand, and whether in backward: of a line read wrongly, what is read."""
+    return {
+        (
+            mistake.primitive,
+            site,
+            mistake.way == "backward",
+            mistake.name.rpartition("`")[0] if not mistake.primitive else "",
+        )
+        for mistake, site in one.mistakes
+    }
 
 
 def same_results(one: Candidate, other: Candidate) -> bool:
@@ -226,7 +234,9 @@ def says_enough(search: Search, best: Candidate) -> bool:
         freedom = min(search.case.freedom[name], search.case.expected[name].size)
         moved = search.right.squares[name] / (best.misfit.squares.get(name, np.inf) + 1)
         bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), 1e12))
-    return bool(bits > np.log2(max(len(search.tried), 2)) + BITS and ruler.results)
+    # What there was no time to try might have fitted as well; of pairs there are as many as of one by another.
+    tried = max(len(search.tried), 2 if search.complete else sum(map(len, search.places.values())))
+    return bool(bits > len(best.mistakes) * np.log2(max(tried, 2)) + BITS and ruler.results)
 
 
 def hints(search: Search, alike: Sequence[Candidate]) -> tuple[str, ...]:

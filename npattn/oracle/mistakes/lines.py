@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
+
 from npattn.module import Module
 from npattn.oracle.mistakes.forwarding import Instead, in_forward
 from npattn.oracle.mistakes.mistake import Mistake, always
@@ -58,8 +60,9 @@ def rules_of_lines(module: Module) -> list[Mistake]:
         tag = text.statement(statement).tag
         for node in ast.walk(statement):
             others = [] if inner else list(readings_of_others(node, seen))
+            lost = lost_gradients(statement, node, function.__globals__) if inner else ()
             layers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-            for words, make in [*variants(node, function.__globals__), *others]:
+            for words, make in [*variants(node, function.__globals__), *others, *lost]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
                 name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
@@ -78,6 +81,15 @@ def rules_of_lines(module: Module) -> list[Mistake]:
         compiled = Wrong(functools.partial(compile_wrong, make_definition, around, function), function)
         mistakes += in_forward(name, compiled.forward)
     return mistakes[:MOST]
+
+
+def lost_gradients(statement: ast.stmt, node: ast.AST, names: dict[str, Any]) -> Iterator[Variant]:
+    """List gradients that backward makes by a function of NumPy, and may lose."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    function = node.func if isinstance(node, ast.Call) and node is getattr(statement, "value", None) else None
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    if isinstance(target, ast.Name) and isinstance(owner, ast.Name) and names.get(owner.id) is np:
+        yield f"{target.id} lost", lambda call: ast.BinOp(ast.Constant(0), ast.Mult(), call)
 
 
 def assigned(statement: ast.stmt) -> list[str]:

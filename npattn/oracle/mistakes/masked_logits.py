@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import both
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, both, transpose
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
     WAYS,
@@ -79,6 +79,11 @@ def sink_forgotten(original, *qkv, sink, **options):
     return right, lambda *dy: (*backward(*dy)[:4], np.zeros_like(sink))
 
 
+def overflows(largest):
+    """Whether an exponential is beyond a format's largest number."""
+    return lambda q, k, v, scale, **_: bool((scale * (transpose(q) @ k) > largest).any())
+
+
 def of_windows(g, dy, q, *_, **__):
     """Average over all that the bias serves: images, and what lies among them."""
     return g / np.prod(q.shape[:-3], dtype=int)
@@ -116,6 +121,11 @@ HELD_OUT = [
     instead(NAME, "bias of the first head alone", not_summed, serves_heads, way="backward"),
 ]
 ADDED = [
+    *(
+        with_mistake(name, overflows(largest), way, largest=largest)
+        for name, largest in (("maximum not subtracted", SINGLE), ("maximum not subtracted, float16", HALF))
+        for way in WAYS
+    ),
     gradient(NAME, 3, "of the bias averaged over images and windows", of_windows, given("bias")),
     *(argument(NAME, "sink", f"sink counted once a tile of {2**i} keys", *counted(2**i)) for i in range(1, 7)),
     with_mistake("base 2, in bias and sink too", base=2),

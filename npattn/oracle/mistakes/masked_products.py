@@ -8,14 +8,11 @@ from npattn import ops
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import TILE, both, longer, with_tile
 from npattn.oracle.mistakes.attention import (
-    HEADS_INTERLEAVED,
     NEITHER_RESCALED,
     PRODUCTS_ROUNDED,
     WAYS,
-    heads_interleaved,
     last_queries_left_out,
     map_detached,
-    merged_interleaved,
     padded_scale,
     running_maximum,
     scale_left_out,
@@ -23,6 +20,7 @@ from npattn.oracle.mistakes.attention import (
     viewed,
 )
 from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
+from npattn.oracle.mistakes.heads import HEADS_INTERLEAVED, heads_interleaved, merged_interleaved
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
     alike,

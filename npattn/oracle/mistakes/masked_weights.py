@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from npattn.ops.masking import keys_seen, sum_to
-from npattn.oracle.mistakes.arrays import before, longer, transpose
+from npattn.oracle.mistakes.arrays import before, longer, overflowing, transpose
 from npattn.oracle.mistakes.mistake import instead
 
 __all__: list[str] = []  # for the mistakes of this package alone
@@ -52,7 +52,7 @@ def whole(
     q, k, v, scale=1.0, *, softcap, bias, sink, band, lengths, mask,
     cap=None, delta=True, through_l=1, bias_first=False, low=-np.inf, late=False, axis=-1,
     turned=False, see=None, added=None, shift_sink=True, base=1, keep=True, log=None, stale=None, stale_sum=False,
-    heads=False, met=None, products=None, logits=None, saved=None,
+    heads=False, met=None, products=None, logits=None, saved=None, largest=None, narrow=None,
 ):  # fmt: skip
     """Attention with all weights at once; the last arguments are mistakes.
 
@@ -72,17 +72,22 @@ def whole(
     if base != 1:
         z, sink = z * math.log(base), None if sink is None else sink * math.log(base)
     z = z if logits is None else logits(z)
+    around = narrow or (lambda a: a)  # of what softmax takes and gives
+    z = around(z)
     if not late:
         z = np.where(seen, z, z.dtype.type(-softcap if low == "cap" else low))
     none = z.max(axis=axis, keepdims=True) == -np.inf
     highest = np.where(none, 0, z.max(axis=axis, keepdims=True))
-    e = np.exp(z - highest)
+    if largest is not None:
+        highest = 0 * highest
+    e = np.exp(z - highest) if largest is None else overflowing(z, largest)
     old = 1 if stale is None else stale(z, highest)
     total = of_keys = (e * old if stale_sum else e).sum(axis=axis, keepdims=True)
     if sink is not None:
         total = total + np.where(none, 0, np.exp(sink[..., None, None] - (highest if shift_sink else 0)))
     total = np.where(total == 0, 1, total)
     s = np.where(seen, e / total, 0) if late or not keep else e / total
+    s = around(s)
     w = s if met is None else met(s, highest, total)
     o = v @ (s if turned else transpose(w if stale is None else s * old))
     log_sum = highest + np.log(total) if log is None else log(highest, total, of_keys, z, scale)
@@ -97,7 +102,7 @@ def whole(
         row = (do * (o if met is None else v @ transpose(s))).sum(axis=-2) if delta else np.zeros_like(log_sum)
         row = row.sum(axis=1, keepdims=True) if heads else row
         row = (row - through_l * dl)[..., None]
-        dz = s * (transpose(do) @ v - row)
+        dz = around(s * (around(transpose(do) @ v) - row))
         dt = bend * dz
         dbias = None if bias is None else sum_to(dz, bias.shape)
         shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])

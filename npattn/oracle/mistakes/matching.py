@@ -33,8 +33,12 @@ FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
 MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
+NARROW = "in tf32", "in bfloat16", "in float16"
+"""How mistakes are named that make no larger errors."""
 MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
+MOST_LED = 5
+"""Mistakes in backward, each of which explains some results, that are tried beside all that may explain the others."""
 NEARER = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
@@ -181,9 +185,10 @@ class Search(Runner):
         None where that can't be, or the mistake's own form says the same.
         """
         alone = dataclasses.replace(mistake, way="output")
-        if not (self.spares_gradients() and mistake.way in FORWARD) or ((alone, site),) in self.seen:
+        plain = changes_forward(mistake)
+        if not (self.spares_gradients() and (plain or mistake.way == "carried")) or ((alone, site),) in self.seen:
             return None
-        if changes_forward(mistake):
+        if plain:
             misfit = self.forward_misfit(mistake, site)
             if misfit is None or not self.is_near(misfit):
                 return None
@@ -277,7 +282,8 @@ class Search(Runner):
     def singles(self) -> list[Candidate]:
         """Try mistakes alone, as long as there is time."""
         order = self.order()
-        places = list(order.one_by_one())
+        far = self.is_far_off()
+        places = [place for place in order.one_by_one() if not (far and place[0].name.endswith(NARROW))]
         numbers = {place: number for number, place in enumerate(places)}
         for group in order.in_turn(places):
             fitting: list[Candidate] = []
@@ -296,12 +302,12 @@ class Search(Runner):
     def pairs(self, most: int = 40) -> list[Candidate]:
         """Try pairs of mistakes in different places that together explain all that is wrong."""
         self.finish()
-        partial = [one for one in self.tried if self.explained(one) and one.mistakes[0][0].primitive]
+        partial = [one for one in self.tried if self.explained(one)]
         partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
-        found: list[Candidate] = []
+        order, found = self.order(), list[Candidate]()
         for i, one in enumerate(partial[:most]):
             beside = [other for other in partial[:i] if self.explained(one) | self.explained(other) == self.wrong]
-            for other in beside + self.behind(one):
+            for other in beside + self.behind(one, order if i < MOST_LED else None):
                 if time.perf_counter() > self.deadline:
                     self.complete = False
                     return found
@@ -322,12 +328,19 @@ class Search(Runner):
             if one.cut:
                 self.tried[i] = self.try_mistakes(*one.mistakes, whole=True) or one
 
-    def behind(self, one: Candidate) -> list[Candidate]:
-        """List mistakes in backward that may stand beside one whose forward is met."""
-        if not self.forward_wrong or not self.forward_met(one):
+    def behind(self, one: Candidate, order: Order | None) -> list[Candidate]:
+        """List mistakes in backward that may stand beside one: whose forward is met, or that explains some results.
+
+        In backward alone, those that all feed what the first leaves wrong; none without an order.
+        """
+        late = [mistake for mistake in self.places if mistake.way == "backward"]
+        places = [(mistake, site) for mistake in late for site in self.places[mistake]]
+        if not self.forward_wrong and order is not None:
+            rest = self.wrong - self.explained(one)
+            places = [place for place in places if rest <= (order.feeds(*place) or set())]
+        elif not (self.forward_wrong and self.forward_met(one)):
             return []
-        late = [mistake for mistake in self.places if mistake.way == "backward" and mistake.primitive]
-        return [Candidate(((mistake, site),), one.misfit) for mistake in late for site in self.places[mistake]]
+        return [Candidate((place,), one.misfit) for place in places]
 
     def forward_met(self, one: Candidate) -> bool:
         """Tell whether all that forward gives is that of a mistake."""

@@ -116,7 +116,11 @@ def faulty(run: Run, mistake: Mistake, site: Site) -> Run:
 
 
 def planted(run: Run, places: Sequence[tuple[Mistake, Site]]) -> Run:
-    """Return `run` with several mistakes in primitives, each in the call of its number, in several, or in `EVERY`."""
+    """Return `run` with several mistakes: in primitives each in the call of its number, in several, or in `EVERY`."""
+    whole = [mistake for mistake, _ in places if not mistake.primitive]
+    if whole:
+        inner = planted(run, [(mistake, site) for mistake, site in places if mistake.primitive])
+        return functools.reduce(lambda inside, mistake: functools.partial(mistake.apply, inside), whole, inner)
 
     def wrong(module: Module, *given: Any) -> Any:
         calls: collections.Counter[str] = collections.Counter()

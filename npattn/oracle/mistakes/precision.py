@@ -1,11 +1,14 @@
 """Mistakes of precision: numbers or products in a narrower format, results flushed to zero."""
 
+import functools
+
 import numpy as np
 
 from npattn import ops
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.mistakes import attention
-from npattn.oracle.mistakes.arrays import longer, with_bits
+from npattn.oracle.mistakes.arrays import longer, transpose, with_bits
+from npattn.oracle.mistakes.masked_weights import with_mistake
 from npattn.oracle.mistakes.mistake import Mistake, instead, mistake, value
 from npattn.oracle.mistakes.passes import each, reads, writes
 from npattn.oracle.mistakes.planting import answering, completed
@@ -38,6 +41,20 @@ def read_in(name):
     return change
 
 
+def of_both_in(name):
+    """Return a function that rounds what a pass is given, but for dy."""
+
+    def change(module, params, inputs, upstream):
+        return module, *(each(arrays, lambda a: in_format(a, name)) for arrays in (params, inputs)), upstream
+
+    return change
+
+
+def results_in(name):
+    """Return a function that rounds all results."""
+    return lambda results, *_: each(results, lambda a: in_format(a, name))
+
+
 def products_in(name):
     """Return a function that runs a pass whose products take operands of a format."""
 
@@ -53,6 +70,65 @@ def products_in(name):
             return run(*given)
 
     return apply
+
+
+def operands_in(name):
+    """Return a primitive whose operands are of a format, those of its backward too."""
+
+    def compute(original, *operands, **options):
+        y, back = original(*(in_format(a, name) for a in operands), **options)
+        return y, lambda *dy: back(*(in_format(g, name) for g in dy))
+
+    return compute
+
+
+def queries_and_keys_in(name):
+    """Return attention whose queries and keys are of a format, and its values not."""
+    return lambda original, q, k, *others, **options: original(
+        in_format(q, name), in_format(k, name), *others, **options
+    )
+
+
+def narrow_softmax(name):
+    """Return a softmax of a format's arithmetic: what it takes and gives, forward and backward."""
+
+    def compute(original, z, axis=-1):
+        s = in_format(original(in_format(z, name), axis)[0], name)
+        return s, lambda ds: in_format(slopes_of(s, in_format(ds, name), axis), name)
+
+    return compute
+
+
+def slopes_of(s, ds, axis=-1):
+    return s * (ds - (s * ds).sum(axis=axis, keepdims=True))
+
+
+def around_softmax(name):
+    """Return attention whose softmax is of a format's arithmetic."""
+
+    def differentiate(s, ds):
+        return in_format(attention.slopes(s, in_format(ds, name)), name)
+
+    def weigh(z):
+        return in_format(softmax(in_format(z, name)), name)
+
+    return lambda _, *qkv: attention.attention(*qkv, weigh=weigh, differentiate=differentiate)
+
+
+def narrow_weights(name):
+    """Return attention whose weights are of a format where they meet the values, and not in their gradient."""
+
+    def compute(_, q, k, v, scale):
+        s = softmax(attention.logits(q, k, v, scale))
+        met = in_format(s, name)
+
+        def backward(do):
+            dz = attention.slopes(s, transpose(do) @ v)
+            return scale * (k @ transpose(dz)), scale * (q @ dz), do @ met
+
+        return v @ transpose(met), backward
+
+    return compute
 
 
 def flushed(limit):
@@ -80,7 +156,7 @@ def softmax_in(name):
 
     def compute(original, z, axis=-1):
         s = in_format(original(z, axis)[0], name)
-        return s, lambda ds: s * (ds - (s * ds).sum(axis=axis, keepdims=True))
+        return s, lambda ds: slopes_of(s, ds, axis)
 
     return compute
 
@@ -89,6 +165,31 @@ TUNED_ON: list[Mistake] = []
 HELD_OUT: list[Mistake] = []
 ADDED = [
     *(reads(f"inputs, parameters and dy in {name}", "both", read_in(name)) for name in NARROW),
+    *(reads(f"inputs and parameters in {name}", "both", of_both_in(name)) for name in NARROW),
+    *(writes(f"results in {name}", "forward", results_in(name)) for name in NARROW[1:]),
+    *(
+        instead(attention.NAME, f"softmax and all around it in {name}", around_softmax(name), way="both")
+        for name in NARROW[1:]
+    ),
+    *(instead("softmax", f"it and all around it in {name}", narrow_softmax(name), way="both") for name in NARROW[1:]),
+    *(
+        with_mistake(f"softmax and all around it in {name}", way="both", narrow=functools.partial(in_format, name=name))
+        for name in NARROW[1:]
+    ),
+    *(
+        instead(primitive.__name__, f"operands in {name}", operands_in(name), way="both")
+        for primitive in PRODUCTS
+        for name in NARROW
+    ),
+    *(
+        instead(primitive, f"queries and keys in {name}", queries_and_keys_in(name), way="both")
+        for primitive in (attention.NAME, "masked_attention")
+        for name in NARROW
+    ),
+    *(
+        instead(attention.NAME, f"weights that meet the values in {name}", narrow_weights(name), way="both")
+        for name in NARROW[1:]
+    ),
     *(mistake("", f"products' operands in {name}", "both", products_in(name)) for name in NARROW),
     *(
         writes(f"flushed to zero below the normal numbers of {n}", "forward", flushed(x))

@@ -28,7 +28,7 @@ BY_CHANCE = 2.0
 """How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
-"""How mistakes are named that round a step's value."""
+"""How mistakes are named that round a step's value or operands, or all that a pass reads or gives."""
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
 SAME_ERRORS = 0.9
@@ -91,13 +91,13 @@ def roundings(search: Search) -> list[Candidate]:
 
 
 def at_one_step(search: Search) -> list[Candidate]:
-    """Look for a step alone whose value is rounded to a narrower format.
+    """Look for a step alone, or what goes in or comes out, that is rounded to a narrower format.
 
     A kernel's own errors turn a rounding the other way where a number lies between two of the format: such a result is
     further off than its budget, and all others are where the rounding puts them.
     """
     found: list[Candidate] = []
-    rounded = [one for one in search.places if one.primitive and one.name.endswith(STEPS) and one.way != "backward"]
+    rounded = [one for one in search.places if one.name.endswith(STEPS) and one.way != "backward"]
     for place in ((one, site) for one in rounded for site in search.places[one]):
         if time.perf_counter() > search.end:
             search.complete = False

@@ -19,6 +19,8 @@ JUST = 1.05
 """Distance up to which a mistake is told to be just too far off."""
 MOST_TWINS = 2
 """Others with the same results that are told."""
+PRECISION = "it looks like a lack of precision, not a mistake of mathematics: errors have the size of what follows"
+"""What is said where errors have a size that some arithmetic has, of which the size alone is known."""
 MOST_NAMED = 3
 """Wrong results that are named where they are all that are wrong."""
 
@@ -123,7 +125,9 @@ class Diagnosis(Sequence[Suspect]):
                 lines.append(f"the nearest is {near.name}: its results are {far} what errors of rounding explain")
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]
-        lines = ["it looks like:" if self.sure else "it may be, though these results say too little to be sure:"]
+        by_size = all(mistake.way == "precision" for one in first for mistake in one.mistakes)
+        unsure = PRECISION if by_size else "it may be, though these results say too little to be sure:"
+        lines = fold("it looks like:" if self.sure else unsure)
         lines += [folded for one in first[:MOST_SHOWN] for folded in fold(str(one), "  ")]
         lines += [f"  and {len(first) - MOST_SHOWN} more"] if len(first) > MOST_SHOWN else []
         if len(first) > 1 and self.hints:

@@ -97,15 +97,41 @@ def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
     of_numpy = isinstance(owner, ast.Name) and names.get(owner.id) is np
     if of_numpy and len(node.args) == 1 and name not in EXCHANGED:
         yield f"{name} left out", lambda call: call.args[0]
+    if of_numpy and name in OF_NUMPY:
+        yield from OF_NUMPY[name](node)
     if method and not of_numpy and name == "reshape":
         for i, (one, next_) in enumerate(zip(node.args, node.args[1:], strict=False)):
             if i and not any(isinstance(a, ast.Starred) for a in node.args) and ast.dump(one) != ast.dump(next_):
                 yield f"axes {i} and {i + 1} exchanged in memory", with_axes_exchanged(i)
     if method and not of_numpy and name in TRANSPOSITIONS:
         yield "transposition left out", lambda call: call.func.value
-    if len(node.args) > 1 and not (method and name in TRANSPOSITIONS):
+    if len(node.args) > 1 and not (method and name in (*TRANSPOSITIONS, "einsum")):
         last = len(node.args) - 1 if name == "where" else 1
         yield "arguments exchanged", exchanged_arguments(last - 1, last)
+
+
+def of_einsum(node: ast.Call) -> Iterator[Variant]:
+    """List wrong readings of a sum of products: two operands exchanged, one transposed."""
+    subscripts, *operands = node.args
+    if not (isinstance(subscripts, ast.Constant) and isinstance(subscripts.value, str)):
+        return
+    inputs, arrow, output = subscripts.value.partition("->")
+    letters = inputs.split(",")
+    if len(operands) == 2:
+        yield "operands exchanged", exchanged_arguments(1, 2)
+    for i, (own, operand) in enumerate(zip(letters, operands, strict=False)):
+        turned = ",".join([*letters[:i], f"{own[:-2]}{own[-1:]}{own[-2:-1]}", *letters[i + 1 :]])
+        yield f"{ast.unparse(operand)} transposed", with_first(ast.Constant(turned + arrow + output))
+
+
+def of_triangle(_: ast.Call) -> Iterator[Variant]:
+    """List triangles whose diagonal is one off."""
+    for words, k in (("on", 1), ("back", -1)):
+        yield f"diagonal one further {words}", with_diagonal(k)
+
+
+OF_NUMPY = {"einsum": of_einsum} | dict.fromkeys(("tri", "tril", "triu"), of_triangle)
+"""Functions of NumPy that are read wrongly in ways of their own."""
 
 
 def is_primitive(function: ast.expr, names: dict[str, Any]) -> bool:
@@ -168,6 +194,22 @@ def with_axis(axis: int) -> Callable[[Any], ast.expr]:
     def make(call: Any) -> ast.expr:
         others = [one for one in call.keywords if one.arg != "axis"]
         return ast.Call(call.func, call.args, [ast.keyword("axis", ast.Constant(axis)), *others])
+
+    return make
+
+
+def with_first(argument: ast.expr) -> Callable[[Any], ast.expr]:
+    return lambda call: ast.Call(call.func, [argument, *call.args[1:]], call.keywords)
+
+
+def with_diagonal(k: int) -> Callable[[Any], ast.expr]:
+    """Move the diagonal of a triangle, by so many more than it is moved."""
+
+    def make(call: Any) -> ast.expr:
+        own = next((one.value for one in call.keywords if one.arg == "k"), ast.Constant(0))
+        others = [one for one in call.keywords if one.arg != "k"]
+        moved = ast.keyword("k", ast.BinOp(own, ast.Add(), ast.Constant(k)))
+        return ast.Call(call.func, call.args, [*others, moved])
 
     return make
 

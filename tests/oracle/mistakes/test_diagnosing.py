@@ -175,6 +175,29 @@ def test_a_mistake_of_forward_and_one_of_backward_are_found_together():
     assert {(str(one), one.way) for one in found[0].mistakes} == {(str(one), one.way) for one in (first, second)}
 
 
+@pytest.mark.parametrize(
+    "back",
+    ["global_max_pool: gradient: to the last maximum", "pass: gradient: averaged over the batch"],
+)
+def test_a_mistake_of_several_steps_and_one_of_backward_are_found_together(back):
+    module = npattn.CBAMChannelGate(channels=16, reduction=2)
+    case = golden(module, batch=2, height=4, width=3, dtype="float32", values="ties", certify=False)
+    first, second = find("pass: pools added before the shared layers", "carried"), find(back, "backward")
+    with np.errstate(all="ignore"):
+        wrong = planted(run, [(first, 0), (second, 0)])(case.module, *kernels.given(case))
+    found = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
+    assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
+
+
+def test_two_mistakes_of_backward_are_found_of_which_one_alone_explains_some_results():
+    """Both make x.grad wrong; the gradients of queries' and keys' layers are those of one of them."""
+    case = case_of("pam")
+    first = find("dot_product_attention: gradient: sum left out", "backward")
+    second = find("add: gradient: residual detached", "backward")
+    found = diagnosed(case, results_with(case, (first, 0), (second, 0)))
+    assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
+
+
 def test_pairs_are_tried_as_long_as_there_is_time():
     case = case_of("se")
     places = [
@@ -192,17 +215,25 @@ def test_pairs_are_tried_as_long_as_there_is_time():
     assert [set(one.mistakes) for one in search.pairs()] == [set(places)]
 
 
-@pytest.mark.parametrize(("freedom", "sure"), [(20, False), (22, True)])
-def test_one_is_named_surely_where_results_say_more_than_it_takes_to_choose_it(freedom, sure):
-    """Squares of 3 in place of 1 say ½ log₂ 3 bits a free number; to choose among 100 takes 6.6, and 10 more."""
+@pytest.mark.parametrize(
+    ("freedom", "places", "complete", "sure"),
+    [(20, 1, True, False), (22, 1, True, True), (22, 1, False, False), (26, 1, False, True), (22, 2, True, False)],
+)
+def test_one_is_named_surely_where_results_say_more_than_it_takes_to_choose_it(freedom, places, complete, sure):
+    """Squares of 3 in place of 1 say ½ log₂ 3 bits a free number; to choose among 100 takes 6.6, and 10 more.
+
+    Where there was no time to try more than these, all 1000 count; of pairs there are 100 by 100.
+    """
     search = SimpleNamespace(
         case=SimpleNamespace(freedom={"y": freedom}, expected={"y": np.zeros(1000)}),
         ruler=SimpleNamespace(results={"y": np.zeros(1000)}),
         right=Misfit({}, {"y": 3.0}),
         wrong={"y"},
         tried=range(100),
+        places={"mistake": range(1000)},
+        complete=complete,
     )
-    assert diagnosing.says_enough(search, Candidate((), Misfit({}, {"y": 0.0}))) == sure
+    assert diagnosing.says_enough(search, Candidate((("mistake", 0),) * places, Misfit({}, {"y": 0.0}))) == sure
 
 
 @pytest.mark.parametrize("several_images", [False, True])

@@ -146,3 +146,62 @@ def test_backward_alone_may_read_another_tensor_than_was_saved():
 
 def run(module, *given):
     return named_results(module, Given(*given))
+
+
+@dataclass(frozen=True)
+class Products(Module):
+    """Tokens that attend to each other without a softmax, times their number, and times 2."""
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, height, width)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, height, width)}
+
+    def forward(self, params, x):
+        n = x.shape[1]
+        s = np.einsum("bmc,bnc->bmn", x, np.tanh(x))  # (1)
+        y = 2 * n * np.einsum("bmn,bnc->bmc", s, x)  # (2)
+
+        def backward(dy):
+            ds = 2 * n * np.einsum("bmc,bnc->bmn", dy, x)  # (2')
+            dx = np.einsum("bmn,bmc->bnc", 2 * n * s, dy)  # (2')
+            dt = np.einsum("bmn,bmc->bnc", ds, x)  # (1')
+            dx = dx + np.einsum("bmn,bnc->bmc", ds, np.tanh(x))  # (1')
+            return dx + dt * (1 - np.tanh(x) ** 2), {}
+
+        return Pass(y, backward)
+
+
+@pytest.fixture(scope="module")
+def products():
+    return golden(Products(), batch=2, height=2, width=5, dtype="float32", certify=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("(1) operands exchanged", lambda x, t: 4 * (t @ x.swapaxes(1, 2)) @ x),
+        ("(2) s transposed", lambda x, t: 4 * (t @ x.swapaxes(1, 2)) @ x),
+    ],
+)
+def test_operands_of_a_sum_of_products_are_exchanged_or_transposed(products, words, wrong):
+    x = np.asarray(products.inputs["x"], np.float64)
+    found = diagnosed(products, {"output": wrong(x, np.tanh(x))})
+    assert any(one.name.startswith(words) for one in found.suspects[: found.alike])
+
+
+def test_a_gradient_that_backward_makes_by_a_function_of_numpy_may_be_lost(products):
+    x, dy = (np.asarray(a, np.float64) for a in (products.inputs["x"], products.upstream["output"]))
+    dt = np.einsum("bmn,bmc->bnc", 4 * np.einsum("bmc,bnc->bmn", dy, x), x)
+    wrong = products.expected["x.grad"] - dt * (1 - np.tanh(x) ** 2)
+    found = diagnosed(products, dict(products.expected) | {"x.grad": wrong})
+    assert found[0].name.startswith("(1') dt lost: ")
+
+
+def test_lines_that_are_wrong_in_other_words_with_the_same_results_are_all_told(products):
+    """Of 2 tokens their number is 2 as well: whether it was left out, or the 2, no result tells."""
+    found = diagnosed(products, {name: a / 2 for name, a in products.expected.items()})
+    told = " ".join(one.name for one in found.suspects[: found.alike])
+    assert "2 left out: `n` for `2 * n`" in told
+    assert "n left out: `2` for `2 * n`" in told

@@ -386,3 +386,15 @@ def test_heads_are_interleaved_where_they_are_cut_and_where_they_are_brought_tog
     expected[:, order] = right
     assert applies
     assert np.allclose((value if primitive is ops.dot_product_attention else value[0]).reshape(2, 6, -1), expected)
+
+
+def test_exponentials_are_infinite_beyond_a_formats_largest_number_where_no_maximum_is_taken_off():
+    q, k, v = drawn(23)
+    large = [200 * q, k, v]
+    mistake = made(ops.masked_attention, "maximum not subtracted", "forward")
+    with np.errstate(all="ignore"):
+        applies, ((o, _), _) = called(mistake, ops.masked_attention, large)
+    z = SCALE * np.einsum("bhcm,bhcn->bhmn", large[0], k)
+    assert applies
+    assert np.array_equal(np.isnan(o).all(axis=2), (z > 88.72).any(axis=-1))
+    assert not called(mistake, ops.masked_attention, (q, k, v))[0]

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 import npattn
 from npattn.oracle import FORMATS, golden, mistakes
@@ -76,3 +77,50 @@ def test_errors_in_a_few_elements_are_not_those_of_an_arithmetic():
     error[0, 0] = np.linalg.norm((results["output"] - right) / case.budget["output"]) / np.sqrt(error[0, 0].size)
     local = right + error * case.budget["output"]
     assert roundings(Search(case, results | {"output": local})) == []
+
+
+def named(case, mistake, way):
+    one = next(m for m in mistakes.MISTAKES if (str(m), m.way) == (mistake, way))
+    with np.errstate(all="ignore"):
+        results = kernels.rounded(faulty(run, one, 0)(case.module, *kernels.given(case)), case.format)
+    return diagnosed(case, {n: a for n, a in results.items() if n not in case.maps})
+
+
+@pytest.mark.parametrize(
+    ("key", "mistake", "way"),
+    [
+        ("mhsa", "dot_product_attention: softmax and all around it in bfloat16", "both"),
+        ("cam", "softmax: it and all around it in float16", "both"),
+        ("mhsa", "dot_product_attention: queries and keys in tf32", "both"),
+        ("mhsa", "dot_product_attention: weights that meet the values in bfloat16", "both"),
+        ("se", "linear: operands in bfloat16", "both"),
+        ("pam", "pass: inputs and parameters in bfloat16", "both"),
+        ("mhsa", "pass: results in float16", "forward"),
+    ],
+)
+def test_what_is_kept_in_a_narrow_format_is_named(key, mistake, way):
+    case = golden(npattn.CATALOGUE[key].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    found = named(case, mistake, way)
+    assert found.sure
+    names = {str(one) for suspect in found.suspects[: found.alike] for one in (*suspect.mistakes, *suspect.twins)}
+    assert mistake in names
+
+
+def test_a_format_is_not_sure_by_the_size_of_errors_alone():
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    found = diagnosed(
+        case, dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, Given(case.params, case.inputs, case.upstream)))
+    )
+    assert not found.sure
+    assert str(found).startswith("it looks like a lack of precision, not a mistake of mathematics")
+
+
+def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make():
+    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    tried = {}
+    for factor in (1.2, 2.0):
+        search = Search(case, dict(case.expected) | {"output": factor * case.expected["output"]})
+        search.find_places([made("linear: operands in bfloat16"), made("relu: GELU")])
+        search.singles()
+        tried[factor] = {one.mistakes[0][0].name for one in search.tried}
+    assert tried == {1.2: {"operands in bfloat16", "GELU"}, 2.0: {"GELU"}}

@@ -28,3 +28,18 @@ def test_a_reshape_into_axes_of_unknown_number_is_left_alone():
 def test_a_sum_may_be_divided_by_one_fewer_or_one_more():
     found = readings("1 / len(maps)", maps=[1, 2, 3])
     assert (found["divided by one fewer"], found["divided by one more"]) == (0.5, 0.25)
+
+
+def test_of_a_sum_of_products_an_operand_may_be_transposed_or_both_exchanged():
+    s, v = np.random.RandomState(0).standard_normal((2, 3, 3))
+    found = readings("np.einsum('mn,cn->cm', s, v)", np=np, s=s, v=v)
+    assert set(found) == {"operands exchanged", "s transposed", "v transposed"}
+    assert np.allclose(found["s transposed"], v @ s)
+    assert np.allclose(found["v transposed"], v.T @ s.T)
+    assert np.allclose(found["operands exchanged"], s @ v.T)
+
+
+def test_the_diagonal_of_a_triangle_may_be_one_off():
+    found = readings("np.tril(a, k=1)", np=np, a=np.ones((4, 4)))
+    assert np.array_equal(found["diagonal one further on"], np.tri(4, k=2))
+    assert np.array_equal(found["diagonal one further back"], np.tri(4))
