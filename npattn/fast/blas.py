@@ -18,12 +18,13 @@ import platform
 import time
 from _thread import get_ident
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["multiplies_on_one_thread", "multiply", "num_threads", "serial_product"]
+__all__ = ["add_product", "multiplies_on_one_thread", "multiply", "num_threads", "serial_product"]
 
 MAX_SERIAL_VECTOR_PRODUCT = 9215
 """Multiplications of a matrix with a vector up to which OpenBLAS takes one thread."""
@@ -69,25 +70,66 @@ def multiply(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     >>> multiply(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.empty((1, 1)))
     array([[11.]])
     """
-    batch = out.shape[:-2]
-    if a.shape != (*batch, out.shape[-2], a.shape[-1]) or b.shape != (*batch, a.shape[-1], out.shape[-1]):
-        raise ValueError(
-            f"a, b and out must be (..., I, K), (..., K, J) and (..., I, J), got {a.shape}, {b.shape} and {out.shape}"
-        )
-    thread = get_ident()
-    while True:  # no child is forked while BLAS holds locks, which nobody would release there
-        MULTIPLYING[thread] = None
-        try:
-            if not FORKING:
-                return choose_product(a, b, out)
-        finally:
-            MULTIPLYING.pop(thread, None)
-        time.sleep(0.0005)
+    check_shapes(a, b, out)
+    return between_forks(choose_product, a, b, out)
 
 
 def serial_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return what `multiply` writes."""
     return multiply(a, b, out=np.empty((*a.shape[:-1], b.shape[-1]), a.dtype))
+
+
+def add_product(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray, memory: Callable[[tuple[int, ...]], np.ndarray] | None = None
+) -> np.ndarray:
+    """Add a product to what `out` holds: large ones within BLAS, which spares to write the product and to read it.
+
+    Parameters
+    ----------
+    a, b, out
+        As `multiply` has them.
+    memory : callable, optional
+        ``memory(shape)`` gives an array for a small product, with any content.
+
+    Returns
+    -------
+    numpy.ndarray
+        `out`.
+
+    Examples
+    --------
+    >>> add_product(np.array([[1.0, 2.0]]), np.array([[3.0], [4.0]]), np.array([[100.0]]))
+    array([[111.]])
+    """
+    check_shapes(a, b, out)
+    gemm, (rows, inner), columns = find_gemm(out.dtype), a.shape[-2:], b.shape[-1]
+    if rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1 or not suits(gemm, a, b, out):
+        out += serial_product(a, b) if memory is None else multiply(a, b, out=memory(out.shape))
+        return out
+    between_forks(gemm, a, b, out, 1)
+    return out
+
+
+def check_shapes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Refuse matrices that do not fit."""
+    batch = out.shape[:-2]
+    if a.shape != (*batch, out.shape[-2], a.shape[-1]) or b.shape != (*batch, a.shape[-1], out.shape[-1]):
+        raise ValueError(
+            f"a, b and out must be (..., I, K), (..., K, J) and (..., I, J), got {a.shape}, {b.shape} and {out.shape}"
+        )
+
+
+def between_forks(product: Callable[..., Any], *arguments: Any) -> Any:
+    """Multiply while no child is forked: BLAS holds locks meanwhile, which nobody would release there."""
+    thread = get_ident()
+    while True:
+        MULTIPLYING[thread] = None
+        try:
+            if not FORKING:
+                return product(*arguments)
+        finally:
+            MULTIPLYING.pop(thread, None)
+        time.sleep(0.0005)
 
 
 def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -97,9 +139,8 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     bound = MAX_SERIAL_VECTOR_PRODUCT if vector else MAX_SERIAL_PRODUCT
     if multiplications <= bound and not np.may_share_memory(a, b):
         return np.matmul(a, b, out=out)
-    gemm, flags = find_gemm(out.dtype), (a.flags, b.flags, out.flags)
-    suitable = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
-    if gemm is None or not suitable:
+    gemm = find_gemm(out.dtype)
+    if not suits(gemm, a, b, out):
         return np.matmul(a, b, out=out)
     if inner == 1:
         return np.multiply(a, b, out=out)
@@ -109,6 +150,13 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
         return multiply_in_parts(a, b, out)
     gemm(a, b, out)
     return out
+
+
+def suits(gemm: Gemm | None, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
+    """Tell whether there is a function that takes these arrays."""
+    flags = a.flags, b.flags, out.flags
+    fitting = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
+    return gemm is not None and fitting
 
 
 def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -140,16 +188,17 @@ class Gemm:
     integer: Any
     real: Any
 
-    def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    def __call__(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, times_out: int = 0) -> None:
+        """Write a b + t out to `out`, where t, `times_out`, is 0 or 1."""
         c, layout, width = lay_out(out)
         if layout == TRANSPOSED:
-            self(b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2))
+            self(b.swapaxes(-1, -2), a.swapaxes(-1, -2), out.swapaxes(-1, -2), times_out)
             return
         a, layout_of_a, width_of_a = lay_out(a)
         b, layout_of_b, width_of_b = lay_out(b)
         sizes = a.shape[-2], b.shape[-1], a.shape[-1]
         before, after_a, after_b, after_c = arguments(
-            self.integer, self.real, layout_of_a, layout_of_b, sizes, width_of_a, width_of_b, width
+            self.integer, self.real, times_out, layout_of_a, layout_of_b, sizes, width_of_a, width_of_b, width
         )
         pointer, byref = ctypes.c_void_p, ctypes.byref
         for at_a, at_b, at_c in zip(addresses_of(a), addresses_of(b), addresses_of(c), strict=True):
@@ -163,7 +212,7 @@ class Gemm:
 
 @functools.lru_cache(1024)
 def arguments(
-    integer: Any, real: Any, layout_of_a: int, layout_of_b: int, sizes: tuple[int, ...], *widths: int
+    integer: Any, real: Any, times_out: int, layout_of_a: int, layout_of_b: int, sizes: tuple[int, ...], *widths: int
 ) -> tuple[tuple[Any, ...], Any, tuple[Any, ...], tuple[Any, ...]]:
     """Make the arguments of a batch of one that stand before, between and behind the pointers: arrays of one number.
 
@@ -172,7 +221,7 @@ def arguments(
     layouts = (ctypes.byref(ctypes.c_int(layout)) for layout in (layout_of_a, layout_of_b))
     rows, columns, inner, width_a, width_b, width_c, one = (ctypes.byref(integer(n)) for n in (*sizes, *widths, 1))
     before = ROW_MAJOR, *layouts, rows, columns, inner, ctypes.byref(real(1))
-    return before, width_a, (width_b, ctypes.byref(real(0))), (width_c, integer(1), one)
+    return before, width_a, (width_b, ctypes.byref(real(times_out))), (width_c, integer(1), one)
 
 
 @functools.cache

@@ -11,8 +11,9 @@ import numpy as np
 
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.elementwise import are_finite
-from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows
+from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, reach
 from npattn.fast.pooling import MAX_ROW
+from npattn.fast.products import sum_of_products
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3
 from npattn.ops.convolution import conv2d, pair
@@ -59,7 +60,7 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
 
     def backward(dy):
         dz = dy.reshape(batch, len(weight), height * width)
-        dweight = product(dz, rows.swapaxes(1, 2)).sum(axis=0).reshape(weight.shape)
+        dweight = sum_of_products(dz, rows.swapaxes(1, 2)).reshape(weight.shape)
         return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
@@ -96,8 +97,27 @@ def suits_rows(
     """Tell whether kernels slide one by one over all channels, and read many numbers."""
     if not (pair(stride) == (1, 1) and groups == 1 and are_machine_floats(x, weight)):
         return False
+    axes = zip(x.shape[2:], weight.shape[2:], pair(padding), pair(dilation), strict=True)
+    if not all(itertools.starmap(all_see_some, axes)):
+        return False
     taps = math.prod(weight.shape[2:])
     return weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1) and taps * x.size >= MIN_PARALLEL_SIZE
+
+
+def all_see_some(length: int, k: int, padding: int, dilation: int) -> bool:
+    """Tell whether every output sees some of the map along an axis, none zeros beyond the edges alone.
+
+    Examples
+    --------
+    >>> all_see_some(5, 3, 2, 1), all_see_some(5, 3, 3, 1), all_see_some(33, 3, 36, 36), all_see_some(3, 2, 4, 8)
+    (True, False, True, False)
+    """
+    result, seen = length + 2 * padding - dilation * (k - 1), 0
+    for _, outputs, _ in reversed(reach(length, result, k, padding, dilation)):
+        if outputs.start > seen:
+            return False
+        seen = max(seen, outputs.stop)
+    return seen >= result
 
 
 def suits_tiles(
@@ -253,12 +273,14 @@ def by_convolution(
     """Convolve without a bias, and add it; where anything is infinite, follow the definition.
 
     By definition infinity meets the zeros beyond the edges, which gives NaN; faster ways leave those products out, or
-    take infinities off each other.
+    take infinities off each other. As every output sees some of the map (`suits_rows`), what is infinite there, or in
+    the gradient, shows in what is made of it: no other pass over them has to look for it. A kernel's tap may see zeros
+    alone.
     """
     x, weight, bias = (*arguments, None)[:3]
     with np.errstate(over="ignore", invalid="ignore"):
-        y, back = conv(x, weight) if are_finite(x, weight) else (None, None)
-        finite = y is not None and are_finite(y)
+        y, back = conv(x, weight)
+        finite = are_finite(weight, y)
     if not finite:
         return conv2d.definition(*arguments, **options)
     if bias is not None:
@@ -266,8 +288,8 @@ def by_convolution(
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):
-            gradients = back(dy) if are_finite(dy) else None
-            finite = gradients is not None and are_finite(*gradients)
+            gradients = back(dy)
+            finite = are_finite(*gradients)
         if not finite:
             return conv2d.definition(*arguments, **options)[1](dy)
         return *gradients, None if bias is None else sum_by_channels(dy)

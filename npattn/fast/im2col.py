@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blas import multiply, serial_product
+from npattn.fast.blas import add_product, multiply
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import parallel_for, reusing_memory
 from npattn.typing import Array, Backward
 
-__all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows"]
+__all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows", "reach"]
 
 
 def conv_by_columns(
@@ -85,7 +85,7 @@ def conv_by_rows(
         def multiply_rows(some, outputs):
             for dmatrix, to, read in zip(dmatrices[some], target_at[some], source_at[some], strict=True):
                 for dt, s in zip(dtarget, source, strict=True):
-                    dmatrix[outputs] += serial_product(dt[outputs, to], s[:, read].T)
+                    add_product(dt[outputs, to], s[:, read].T, out=dmatrix[outputs])
 
         in_blocks(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
@@ -120,11 +120,11 @@ def conv_by_images(
     matrices = [np.ascontiguousarray(kernel.transpose(0, 2, 1)).reshape(out, -1) for kernel in kernels]
     forward_rows = longest_first(matrices, columns_of(result[1], 2), columns_of(result[1], 1))
 
-    def compute(image, laying, adding):
-        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], laying)
-        add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]), adding(flat_y.shape[1:]))
+    def compute(image, memory):
+        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], memory)
+        add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]))
 
-    parallel_for(reusing_memory(compute, x, 2), range(batch), products=True)
+    parallel_for(reusing_memory(compute, x, 1), range(batch), products=True)
 
     def backward(dy):
         dx = np.empty_like(x, order="C")
@@ -134,13 +134,13 @@ def conv_by_images(
         backward_rows = longest_first(matrices, reads, makes)
         dmatrices = np.empty_like(x, shape=(batch, len(rows), len(columns) * out, channels))
 
-        def differentiate(image, laying, adding):
-            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], laying)
-            add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]), adding(flat_dx.shape[1:]))
+        def differentiate(image, memory):
+            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], memory)
+            add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]))
             for dmatrix, to, read in zip(dmatrices[image], reads, makes, strict=True):
                 multiply(laid[:, to], flat_x[image][:, read].T, out=dmatrix)
 
-        parallel_for(reusing_memory(differentiate, x, 2), range(batch), products=True)
+        parallel_for(reusing_memory(differentiate, x, 1), range(batch), products=True)
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices.sum(axis=0), strict=True):
             dweight[:, :, i, used] = dmatrix.reshape(len(columns), out, channels).transpose(1, 2, 0)
@@ -177,9 +177,8 @@ def add_products(matrices, source, source_at, target_at, shape):
     rows = longest_first(matrices, source_at, target_at)
 
     def add_up(images, some):
-        product = np.empty_like(source, shape=target[0:1, :, some].shape[1:])  # reused: fresh memory costs more
         for image, total in zip(source[images], target[images], strict=True):
-            add_rows(rows, image, total, some, product)
+            add_rows(rows, image, total, some)
 
     in_blocks(add_up, shape[0], shape[2], [*matrices, source])
     return target
@@ -190,23 +189,17 @@ def longest_first(matrices, source_at, target_at):
     return sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
 
 
-def add_rows(rows, source, total, some, product):
-    """Make some columns of an image's total: the sum of all rows' products with what they read of the source.
-
-    `product` has room for a row's product.
-    """
+def add_rows(rows, source, total, some):
+    """Make some columns of an image's total: the sum of all rows' products with what they read of the source."""
     whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
     if not whole:
         total[:, some] = 0
     for number, (matrix, read, to) in enumerate(rows):
         start, stop = max(to.start, some.start), min(to.stop, some.stop)
         if start < stop:
-            first = whole and number == 0
-            part = total[:, some] if first else product[:, : stop - start]
             shift = read.start - to.start
-            multiply(matrix, source[:, start + shift : stop + shift], out=part)
-            if not first:
-                total[:, start:stop] += part
+            add_or_begin = multiply if whole and number == 0 else add_product
+            add_or_begin(matrix, source[:, start + shift : stop + shift], out=total[:, start:stop])
 
 
 def in_blocks(work, count, length, factors):

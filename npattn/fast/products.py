@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 
-from npattn.fast.blas import multiply
+from npattn.fast.blas import add_product, multiply
 from npattn.fast.blocks import are_machine_floats, blocks, blocks_of_product, broadcast_block
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.typing import Array
+
+__all__ = ["product_in_blocks", "sum_of_products"]
 
 MIN_SERIAL = 9216
 """Multiplications from which BLAS may take several threads of its own."""
@@ -52,4 +54,23 @@ def product_in_blocks(a: Array, b: Array) -> Array:
         multiply(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
 
     parallel_for(compute, blocks_of_product(batch, rows, inner, columns), products=True)
+    return c
+
+
+def sum_of_products(a: Array, b: Array) -> Array:
+    """Add up products of matrices, (B, I, K) and (B, K, J) to (I, J), where they are made.
+
+    So no product is written to memory to be added to others, by one thread.
+    """
+    (batch, rows, inner), columns = a.shape, b.shape[2]
+    if not is_worth_blocks(a, b):
+        return product(a, b).sum(axis=0)
+    c = np.zeros_like(a, order="C", shape=(rows, columns))
+
+    def compute(block):
+        _, i, j = block
+        for image in range(batch):
+            add_product(a[image, i], b[image, :, j], out=c[i, j])
+
+    parallel_for(compute, blocks_of_product((), rows, batch * inner, columns), products=True)
     return c

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from npattn.fast.blas import multiply, serial_product
+from npattn.fast.blas import add_product, multiply
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, NUM_BLOCKS, cut_axis
 from npattn.fast.threads import parallel_for
 from npattn.typing import Array, Backward
@@ -191,7 +191,7 @@ def correlate(planes, dy, images=1, parts=1):
             for j in range(4)[some]:
                 distribute(halves, j, dproducts)
                 combine(rows, j, 1, tiles)
-                dkernels[i, j] += serial_product(dproducts, tiles[:, :count].T)
+                add_product(dproducts, tiles[:, :count].T, out=dkernels[i, j])
 
     parallel_for(compute, list(itertools.product(range(4), cut_axis(4, parts))), products=True)
     return dkernels

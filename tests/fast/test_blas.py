@@ -310,3 +310,21 @@ def test_processes_forked_while_others_multiply_can_multiply():
     )
     assert not found.returncode, found.stderr
     assert int(found.stdout) > 3
+
+
+@shapes
+@for_each("dtype", [np.float32, np.float64])
+@for_each("layout", ["rows", "columns", "every other"])
+def test_a_product_is_added_to_what_is_there(shape, dtype, layout):
+    a, b = draw(shape, dtype)
+    asked = []
+
+    def memory(size):
+        asked.append(size)
+        return np.full(size, np.nan, dtype)
+
+    for room in (None, memory):
+        out = LAYOUTS[layout](np.full((*a.shape[:-1], b.shape[-1]), 3, dtype))
+        assert blas.add_product(a, b, out, room) is out
+        np.testing.assert_allclose(out - 3, product(a, b), rtol=0, atol=(a.shape[-1] + 3) * np.finfo(dtype).eps * 9)
+    assert asked in ([], [out.shape])

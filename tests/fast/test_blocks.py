@@ -31,7 +31,8 @@ def test_blocks_cover_every_element_once_and_are_no_larger_than_asked(shape, siz
     visits = np.zeros(shape)
     indivisible = visits[:1].size // (shape[axis] if axis else 1)
     asked = min(size, visits.size // NUM_BLOCKS)
-    found = blocks(visits, axis, size)
+    with patched("MIN_THREADED_SIZE", 1):
+        found = blocks(visits, axis, size)
     for block in found:
         assert len(block) == axis + 1
         assert 0 < visits[block].size <= max(asked, indivisible)
@@ -41,6 +42,12 @@ def test_blocks_cover_every_element_once_and_are_no_larger_than_asked(shape, siz
     assert 2 * visits[found[0]].size > asked  # and not needlessly small
 
 
+def test_a_map_that_is_not_worth_two_threads_is_one_block():
+    sizes = [2**21 - 1, 2**21]
+    assert [len(blocks(np.empty((n, 1), np.float32), 1)) == 1 for n in sizes] == [True, False]
+    assert blocks(np.empty((4, 5)), 1, 2) == [(slice(None), slice(None))]
+
+
 @settings(max_examples=20)
 @given(shapes, st.data())
 def test_a_block_of_a_map_meets_the_same_block_of_what_is_broadcast_to_it(shape, data):
@@ -48,7 +55,9 @@ def test_a_block_of_a_map_meets_the_same_block_of_what_is_broadcast_to_it(shape,
     kept = data.draw(st.tuples(*(st.booleans() for _ in shape)))
     a = normal(*(n if keep else 1 for n, keep in zip(shape, kept, strict=True)))
     axis = data.draw(st.integers(0, len(shape) - 1))
-    for block in blocks(x, axis, 3):
+    with patched("MIN_THREADED_SIZE", 1):
+        cut = blocks(x, axis, 3)
+    for block in cut:
         some = a[broadcast_block(a, block)]
         np.testing.assert_array_equal(np.broadcast_to(some, x[block].shape), np.broadcast_to(a, shape)[block])
 

@@ -32,6 +32,7 @@ def in_blocks(count=4, tiles=(12, 2, (3, 2))):
     """Have the smallest maps computed in the faster ways, block by block, on so many threads."""
     with (
         patched("MIN_PARALLEL_SIZE", 1),
+        patched("MIN_THREADED_SIZE", 1),
         patched("num_threads", lambda: count),
         patched("MIN_MULTIPLICATIONS", 1),
         patched("MIN_BLOCK_MULTIPLICATIONS", 1),
