@@ -198,7 +198,7 @@ class Gemm:
         b, layout_of_b, width_of_b = lay_out(b)
         sizes = a.shape[-2], b.shape[-1], a.shape[-1]
         before, after_a, after_b, after_c = arguments(
-            self.integer, self.real, times_out, layout_of_a, layout_of_b, sizes, width_of_a, width_of_b, width
+            self.integer, self.real, times_out, (layout_of_a, layout_of_b), sizes, width_of_a, width_of_b, width
         )
         pointer, byref = ctypes.c_void_p, ctypes.byref
         for at_a, at_b, at_c in zip(addresses_of(a), addresses_of(b), addresses_of(c), strict=True):
@@ -212,15 +212,15 @@ class Gemm:
 
 @functools.lru_cache(1024)
 def arguments(
-    integer: Any, real: Any, times_out: int, layout_of_a: int, layout_of_b: int, sizes: tuple[int, ...], *widths: int
+    integer: Any, real: Any, times_out: int, layouts: tuple[int, int], sizes: tuple[int, ...], *widths: int
 ) -> tuple[tuple[Any, ...], Any, tuple[Any, ...], tuple[Any, ...]]:
     """Make the arguments of a batch of one that stand before, between and behind the pointers: arrays of one number.
 
     Nobody writes to them. They are kept, as making them takes longer than the call.
     """
-    layouts = (ctypes.byref(ctypes.c_int(layout)) for layout in (layout_of_a, layout_of_b))
+    laid = (ctypes.byref(ctypes.c_int(layout)) for layout in layouts)
     rows, columns, inner, width_a, width_b, width_c, one = (ctypes.byref(integer(n)) for n in (*sizes, *widths, 1))
-    before = ROW_MAJOR, *layouts, rows, columns, inner, ctypes.byref(real(1))
+    before = ROW_MAJOR, *laid, rows, columns, inner, ctypes.byref(real(1))
     return before, width_a, (width_b, ctypes.byref(real(times_out))), (width_c, integer(1), one)
 
 

@@ -160,7 +160,7 @@ def lay_image(image, taps, width, memory):
     return laid.reshape(len(taps) * channels, height * width)
 
 
-def reach(size, result, k, padding, dilation):
+def reach(size: int, result: int, k: int, padding: int, dilation: int) -> list[tuple[int, slice, slice]]:
     """List a kernel's taps along one axis that reach the map: index, the outputs that do so, what they read."""
     taps = []
     for tap in range(k):
