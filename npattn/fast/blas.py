@@ -102,8 +102,8 @@ def add_product(
     array([[111.]])
     """
     check_shapes(a, b, out)
-    gemm, (rows, inner), columns = find_gemm(out.dtype), a.shape[-2:], b.shape[-1]
-    if rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1 or not suits(gemm, a, b, out):
+    gemm, (rows, inner), columns = find_gemm(a, b, out), a.shape[-2:], b.shape[-1]
+    if rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1 or gemm is None:
         out += serial_product(a, b) if memory is None else multiply(a, b, out=memory(out.shape))
         return out
     between_forks(gemm, a, b, out, 1)
@@ -139,8 +139,8 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     bound = MAX_SERIAL_VECTOR_PRODUCT if vector else MAX_SERIAL_PRODUCT
     if multiplications <= bound and not np.may_share_memory(a, b):
         return np.matmul(a, b, out=out)
-    gemm = find_gemm(out.dtype)
-    if not suits(gemm, a, b, out):
+    gemm = find_gemm(a, b, out)
+    if gemm is None:
         return np.matmul(a, b, out=out)
     if inner == 1:
         return np.multiply(a, b, out=out)
@@ -152,11 +152,11 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     return out
 
 
-def suits(gemm: Gemm | None, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
-    """Tell whether there is a function that takes these arrays."""
+def find_gemm(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Gemm | None:
+    """Find the product for these arrays, if there is one."""
     flags = a.flags, b.flags, out.flags
     fitting = a.dtype == b.dtype == out.dtype and flags[2].writeable and all(flag.aligned for flag in flags)
-    return gemm is not None and fitting
+    return gemm_of(out.dtype) if fitting else None
 
 
 def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -225,7 +225,7 @@ def arguments(
 
 
 @functools.cache
-def find_gemm(dtype: np.dtype[Any]) -> Gemm | None:
+def gemm_of(dtype: np.dtype[Any]) -> Gemm | None:
     """Find the product for a kind of number, if there is one."""
     letter, real = {"f": ("s", ctypes.c_float), "d": ("d", ctypes.c_double)}.get(dtype.char, ("", None))
     if real is None or not dtype.isnative:
@@ -265,7 +265,7 @@ def num_threads(default: int) -> int:
 
 def multiplies_on_one_thread() -> bool:
     """Tell whether `multiply` takes one thread and gives the same bits whatever number of threads BLAS has."""
-    return find_gemm(np.dtype(np.float32)) is not None
+    return gemm_of(np.dtype(np.float32)) is not None
 
 
 @functools.cache

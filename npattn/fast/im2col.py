@@ -66,7 +66,8 @@ def conv_by_rows(
         width, order, shape = size[1], (2, 0, 1), (len(columns) * out, channels)
         beside = [(inputs, outputs) for _, outputs, inputs in columns]
     matrices = [np.ascontiguousarray(weight[:, :, i, used].transpose(order).reshape(shape)) for i, _, _ in rows]
-    target_at, source_at = ([slice(width * s.start, width * s.stop) for s in (row[k] for row in rows)] for k in (1, 2))
+    target_at = [slice(width * to.start, width * to.stop) for _, to, _ in rows]
+    source_at = [slice(width * read.start, width * read.stop) for _, _, read in rows]
 
     source = (lay_beside(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
     target = add_products(matrices, source, source_at, target_at, (batch, shape[0], result[0] * width))
@@ -115,10 +116,10 @@ def conv_by_images(
     flat_x, flat_y = (a.reshape(*a.shape[:2], -1) for a in (x, y))
 
     def columns_of(width, k):
-        return [slice(width * row[k].start, width * row[k].stop) for row in rows]
+        return [slice(width * lines[k].start, width * lines[k].stop) for _, *lines in rows]
 
     matrices = [np.ascontiguousarray(kernel.transpose(0, 2, 1)).reshape(out, -1) for kernel in kernels]
-    forward_rows = longest_first(matrices, columns_of(result[1], 2), columns_of(result[1], 1))
+    forward_rows = longest_first(matrices, columns_of(result[1], 1), columns_of(result[1], 0))
 
     def compute(image, memory):
         laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], memory)
@@ -130,7 +131,7 @@ def conv_by_images(
         dx = np.empty_like(x, order="C")
         flat_dx = dx.reshape(flat_x.shape)
         matrices = [np.ascontiguousarray(kernel.transpose(1, 2, 0)).reshape(channels, -1) for kernel in kernels]
-        reads, makes = columns_of(size[1], 1), columns_of(size[1], 2)
+        reads, makes = columns_of(size[1], 0), columns_of(size[1], 1)
         backward_rows = longest_first(matrices, reads, makes)
         dmatrices = np.empty_like(x, shape=(batch, len(rows), len(columns) * out, channels))
 

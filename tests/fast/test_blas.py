@@ -142,7 +142,7 @@ def test_every_way_to_multiply_is_taken_within_its_bounds(batch, sizes, transpos
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(np, "matmul", numpy_takes_one_thread)
         patch.setattr(np, "einsum", lambda *_, out: None)
-        patch.setattr(blas, "find_gemm", lambda dtype: batch_is_large_enough)
+        patch.setattr(blas, "gemm_of", lambda dtype: batch_is_large_enough)
         blas.multiply(a, b, out)
 
 
@@ -226,7 +226,7 @@ def test_the_number_of_threads_is_that_of_the_library_that_has_most(monkeypatch)
 
 
 def test_without_openblas_products_are_numpys(monkeypatch):
-    monkeypatch.setattr(blas, "find_gemm", lambda dtype: None)
+    monkeypatch.setattr(blas, "gemm_of", lambda dtype: None)
     assert not blas.multiplies_on_one_thread()
     for shape in SHAPES.values():
         a, b = draw(shape, np.float32)

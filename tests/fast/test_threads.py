@@ -380,7 +380,7 @@ def test_a_product_has_the_same_bits_whatever_threads_there_are_and_whatever_oth
 
 
 def test_products_come_one_after_the_other_where_blas_has_none_on_one_thread(two_threads, monkeypatch):
-    monkeypatch.setattr(blas, "find_gemm", lambda dtype: None)
+    monkeypatch.setattr(blas, "gemm_of", lambda dtype: None)
     done = []
 
     def work(block):
