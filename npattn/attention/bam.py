@@ -170,8 +170,11 @@ class BAM(Module):
             dx, dg = back_add(dy)                                                                       # (17')
             dx_gate, dm = back_gate(dg)                                                                 # (16')
             dz = back_sigmoid(dm)                                                                       # (15')
+            del dm  # here and below no map is held longer than it is needed
             de, dc = back_join(dz)                                                                      # (14')
+            del dz
             ds = back_repeat(de)                                                                        # (13')
+            del de
             dw, grads_final = back_final(ds)                                                            # (12')
             dv, grads_2 = back_2(dw)                                                                    # (11')
             du, grads_1 = back_1(dv)                                                                    # (10')

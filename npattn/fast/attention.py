@@ -73,7 +73,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
 
     def backward(do):
         do = do.reshape(o.shape)
-        dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+        dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
         delta = (do * o).sum(axis=-2)  # Σ_n s_mn ds_mn, without the weights
         shifted_logits = product_less(scaled, k, log_sum_exp)
         shifted_ds = product_less(do, v, delta)

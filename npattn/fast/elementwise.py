@@ -98,7 +98,7 @@ def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, 
     own : str
         A letter, as einsum has them, for each axis along which `term` is as long as the map.
     """
-    y = np.empty_like(x)
+    y = np.empty_like(x, order="K" if all(x.strides) else "C")  # as the map lies, if it is not itself broadcast
 
     def compute(block):
         combine(x[block], term[broadcast_block(term, block)], out=y[block])

@@ -64,16 +64,21 @@ def makes_large(x: Array, times: int, axis: int) -> bool:
 
 @repeat.faster(suits=makes_large)
 def repeat_parts_in_blocks(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
-    """Write all repetitions of a part at a time, and add up their gradients, on all cores."""
+    """Write all repetitions of a part at a time, and add up their gradients, on all cores.
+
+    A single part is not written again: what reads its repetitions finds it in the cache.
+    """
     shape = *x.shape[: axis + 1], times, *x.shape[axis + 1 :]
-    y = np.empty_like(x, shape=shape, order="C")
     parts = x.reshape(*x.shape[: axis + 1], 1, *x.shape[axis + 1 :])
+    y = np.broadcast_to(parts, shape)
     cut = blocks(y, axis=min(axis, 1))
+    if x.shape[axis] > 1:
+        y = np.empty_like(x, shape=shape, order="C")
 
-    def compute(block):
-        y[block] = parts[block]
+        def compute(block):
+            y[block] = parts[block]
 
-    parallel_for(compute, cut)
+        parallel_for(compute, cut)
 
     def backward(dy):
         if not is_large(dy, x):

@@ -152,7 +152,7 @@ def differentiate(
     """Return the gradients of queries as `pairs` has them, keys, values and the bias."""
     (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
     power, shared, count = quick_powers()[0], False, 1
-    dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
     if bias is not None and bias.size < math.prod(pairs.shape):
         # It serves several images and heads, whose gradients are added up in few arrays at the same time.
         shared, count = True, max(1, min(NUM_BLOCKS, (q.size + k.size) // bias.size))

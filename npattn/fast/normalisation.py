@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, MIN_THREADED_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large
-from npattn.fast.elementwise import are_finite
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import batch_norm, group_norm
@@ -40,7 +39,7 @@ def group_norm_group_by_group(
     parallel_for(compute, cut)
 
     def backward(dy):
-        if not is_large(dy) or not are_finite(dy):
+        if not is_large(dy):
             return group_norm.definition(x, weight, bias, groups, eps=eps)[1](dy)
         given, dx = dy.reshape(shape), np.empty_like(maps)
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
@@ -53,13 +52,14 @@ def group_norm_group_by_group(
             along, average = (
                 ((scale * sums[block]).sum(axis=2) / count)[:, :, None, None] for sums in (dweights, dbiases)
             )
-            np.multiply(given[block], scale[..., None], out=to)
-            to -= average
-            centred *= steep * along
+            np.multiply(given[block], steep * scale[..., None], out=to)
+            centred *= steep * steep * along
+            centred += steep * average
             to -= centred
-            to *= steep
 
         parallel_for(differentiate, cut)
+        if not np.isfinite(dbiases).all():  # and so is not all of dy
+            return group_norm.definition(x, weight, bias, groups, eps=eps)[1](dy)
         return dx.reshape(x.shape), *(sums.reshape(x.shape[:2]).sum(axis=0) for sums in (dweights, dbiases))
 
     return y.reshape(x.shape), backward
