@@ -204,9 +204,14 @@ class HaloAttention(RelativeHeads):
             dblocks = back_fold(dy)                                                                   # (9')
             dq, dk, dv, dr, _ = back_attention(by_blocks(dblocks, heads).reshape(o.shape))            # (8')
             dq, grads_relative = back_relative(dr, accumulate_into=dq.reshape(q.shape))               # (7')
+            del dr  # here and below no map is held longer than it is needed
             dw = back_split((dk.reshape(k.shape), dv.reshape(v.shape)))                               # (6')
-            dp = back_windows(by_channels(dw))                                                        # (5')
+            del dk, dv
+            dw = by_channels(dw)
+            dp = back_windows(dw)                                                                     # (5')
+            del dw
             du = back_pad(dp)                                                                         # (4')
+            del dp
             dx, grads_kv = back_kv(du)                                                                # (3')
             dt = back_blocks(by_channels(dq))                                                         # (2')
             dx, grads_query = back_query(dt, accumulate_into=dx)                                      # (1')

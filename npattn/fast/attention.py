@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blas import multiply, serial_product
+from npattn.fast.blas import add_product, multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats, cut_axis
 from npattn.fast.machine import has_quick_powers_of_two
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
@@ -82,11 +82,11 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             at, m, n, part = block
             s = shifted_logits(at, m, n, first)
             power(s, out=s)
-            dv[at][..., n] += product_in(second, do[at][..., m], s)
+            add_product(do[at][..., m], s, dv[at][..., n], second)
             dz = shifted_ds(at, m, n, second)
             dz *= s
             part[at] = sum_columns(k[at][..., n], dz, first)
-            dk[at][..., n] += product_in(first, scaled[at][..., m], dz)
+            add_product(scaled[at][..., m], dz, dk[at][..., n], first)
 
         compute = reusing_memory(differentiate, q, 2)
         for m, columns in backward_blocks:

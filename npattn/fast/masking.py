@@ -22,7 +22,7 @@ from npattn.fast.attention import (
     sum_columns,
     with_channel,
 )
-from npattn.fast.blas import serial_product
+from npattn.fast.blas import add_product, serial_product
 from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
 from npattn.fast.convolution import are_finite
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
@@ -162,14 +162,14 @@ def differentiate(
         at, m, n = block
         s, slope = pairs.logits(at, m, n, first, least)
         power(s, out=s)
-        dv[at][..., n] += product_in(second, do[at][..., m], s)
+        add_product(do[at][..., m], s, dv[at][..., n], second)
         dz = difference_in(second, do[at][..., m], v[at][..., n], delta[at][..., m])
         dz *= s
         if dbias is not None:
             pairs.add_to_bias(dbias, block, dz)
         if slope is not None:
             dz *= slope
-        dk[at][..., n] += product_in(first, q[at][..., m], dz)
+        add_product(q[at][..., m], dz, dk[at][..., n], first)
         return sum_columns(k[at][..., n], dz, first)
 
     def compute(block, *memories):
@@ -248,8 +248,11 @@ class Pairs:
 
     @functools.cached_property
     def added(self) -> Array | None:
-        """The bias, seen as one for each image and head."""
-        added = None if self.bias is None else self.unit * self.bias
+        """The bias, seen as one for each image and head, times the unit; not one that is as large as all logits."""
+        if self.bias is None or (self.bias.size == math.prod(self.shape) and not self.hides_by_bias):
+            added = None
+        else:
+            added = self.unit * self.bias
         if self.hides_by_bias:
             added = np.where(self.mask == 0, -np.inf, 0 if added is None else added).astype(self.q.dtype, copy=False)
         return None if added is None else np.broadcast_to(added, self.shape)
@@ -299,6 +302,8 @@ class Pairs:
                 z -= least[at][..., m][..., None]
         if self.added is not None:
             z += self.added[at][..., m, n]
+        elif self.bias is not None:
+            z += self.unit * np.broadcast_to(self.bias, self.shape)[at][..., m, n]
         hidden = self.hidden(at, m, n)
         if hidden is not None:
             np.copyto(z, -np.inf, where=hidden)
@@ -308,11 +313,11 @@ class Pairs:
         """Tell which pairs of a block are hidden; None where none is."""
         least, most = self.band
         found: list[Array] = []
-        distance = np.arange(n.start, n.stop) - np.arange(m.start, m.stop)[:, None]
-        if least is not None and n.start - (m.stop - 1) < least:
-            found.append(distance < least)
-        if most is not None and n.stop - 1 - m.start > most:
-            found.append(distance > most)
+        behind = least is not None and n.start - (m.stop - 1) < least
+        ahead = most is not None and n.stop - 1 - m.start > most
+        if behind or ahead:
+            distance = np.arange(n.start, n.stop) - np.arange(m.start, m.stop)[:, None]
+            found += ([distance < least] if behind else []) + ([distance > most] if ahead else [])
         if self.counts is not None and not (self.counts[at] >= n.stop).all():
             found.append(~(np.arange(n.start, n.stop) < self.counts[at][..., None, None]))
         if self.allowed is not None:
