@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from npattn import BAM
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity_in, assert_starts_as, assert_state_dict_loads
+from tests.memory import peak_of_pass
 from tests.strategies import bam_modules, cases, seeds
 
 
@@ -105,3 +106,7 @@ def test_in_training_a_single_image_is_refused():
     module = BAM(channels=4, training=True)
     with pytest.raises(ValueError, match="expected at least two images: in training batch norm behind the pool"):
         module(module.init(), np.ones((1, 4, 5, 5)))
+
+
+def test_both_passes_hold_nine_maps_at_most():
+    assert peak_of_pass(BAM(channels=128), 64) < 9 * 128 * 64 * 64 * 4

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from npattn import BottleneckAttention, HaloAttention
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.memory import peak_of_pass
 from tests.naming import for_each
 from tests.strategies import cases, halo_modules, seeds
 
@@ -175,3 +176,9 @@ def test_maps_that_blocks_do_not_fill_are_refused():
     module = HaloAttention(channels=16, block_size=1, stride=2)
     with pytest.raises(ValueError, match="expected at least 2 rows and columns for stride=2"):
         module(module.init(), np.ones((1, 16, 1, 6)))
+
+
+def test_both_passes_hold_less_than_four_times_the_logits():
+    module = HaloAttention(channels=32, heads=4, block_size=8, halo_size=3)
+    blocks, queries, keys = 64, 64, 14 * 14
+    assert peak_of_pass(module, 64) < 4 * module.heads * blocks * queries * keys * 4
