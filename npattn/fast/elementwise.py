@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.fast.attention import quick_powers
 from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.elementwise import relu, sigmoid
@@ -48,34 +49,37 @@ def keep_where(on: Array, a: Array, out: Array | None = None) -> Array:
     return out
 
 
+LEAST_LOGIT = -80.0
+"""Argument down to which exp(-x) is finite in float32, and times its sigmoid 1 but for rounding."""
+
+
 @sigmoid.faster(suits=is_large)
 def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
-    """Do all that a block needs while it is in the cache, and nothing by selection, which takes as long as all else."""
-    y, e = np.empty_like(x), np.empty_like(x)
-    cut = blocks(x, min(1, x.ndim - 1), BLOCK_SIZE)
+    """Do all that a block needs while it is in the cache, its slope too, and nothing by selection.
+
+    With t = exp(-x), y = 1 / (1 + t) and y' = t y², where t is finite; blocks in which it may not be are left to the
+    definition. As a power of 2, where that is quicker, t is that of an x with one more rounding.
+    """
+    y, slope = np.empty_like(x), np.empty_like(x)
+    power, _, unit = quick_powers()
 
     def compute(block):
-        some = np.abs(x[block])
-        np.exp(np.negative(some, out=some), out=e[block])
-        np.add(e[block], 1, out=some)
-        np.maximum(e[block], x[block] >= 0, out=y[block])  # 1 or, below 0, e
-        y[block] /= some
+        some, to, t = x[block], y[block], slope[block]
+        if some.min() > LEAST_LOGIT:  # false for NaN
+            np.multiply(some, -unit, out=t)
+            power(t, out=t)
+            np.add(t, 1, out=to)
+            np.divide(1, to, out=to)
+            t *= to
+            t *= to
+        else:
+            to[...], back = sigmoid.definition(some)
+            t[...] = back(np.ones_like(some))
 
-    parallel_for(compute, cut)
+    parallel_for(compute, blocks(x, min(1, x.ndim - 1), BLOCK_SIZE))
 
     def backward(dy):
-        if not is_large(dy):
-            return dy * (e / (1 + e) ** 2)
-        dx = np.empty_like(dy)
-
-        def differentiate(block):
-            slope = e[block] + 1
-            slope *= slope
-            np.divide(e[block], slope, out=slope)
-            np.multiply(dy[block], slope, out=dx[block])
-
-        parallel_for(differentiate, cut)
-        return dx
+        return combine_in_blocks(np.multiply, dy, slope)[0] if is_large(dy) else dy * slope
 
     return y, backward
 

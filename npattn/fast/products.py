@@ -60,12 +60,13 @@ def product_in_blocks(a: Array, b: Array) -> Array:
 def sum_of_products(a: Array, b: Array) -> Array:
     """Add up products of matrices, (B, I, K) and (B, K, J) to (I, J), where they are made.
 
-    So no product is written to memory to be added to others, by one thread.
+    So no product is written to memory to be added to others, by one thread. With many columns the transpose is made:
+    where K is long BLAS takes two thirds of the time for 256 rows of 32 that it takes for 32 rows of 256.
     """
     (batch, rows, inner), columns = a.shape, b.shape[2]
     if not is_worth_blocks(a, b):
         return product(a, b).sum(axis=0)
-    c = np.zeros_like(a, order="C", shape=(rows, columns))
+    c = np.zeros_like(a, order="C" if rows >= columns else "F", shape=(rows, columns))
 
     def compute(block):
         _, i, j = block

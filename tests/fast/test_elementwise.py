@@ -35,3 +35,16 @@ def test_what_is_not_finite_is_seen_wherever_it_stands(size, value):
                 kept, a.flat[place] = a.flat[place], value
                 assert not are_finite(*arrays)
                 a.flat[place] = kept
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoids_of_all_sizes_are_those_of_the_definition_to_the_rounding_of_their_argument(dtype):
+    x = np.concatenate([-np.geomspace(1e-6, 200, 300), np.geomspace(1e-6, 200, 300), [0.0, -0.0]]).astype(dtype)
+    for some in (x[x > -80], x, x[x < 1]):
+        with in_blocks(2):
+            y, backward = ops.sigmoid(some)
+            dx = backward(np.ones_like(some))
+        exact, back = ops.sigmoid.definition(some.astype(np.longdouble))
+        tolerance = (8 + np.abs(some)) * np.finfo(dtype).eps
+        for found, expected in ((y, exact), (dx, back(np.ones_like(exact)))):
+            assert (np.abs(found - expected) <= tolerance * expected + np.finfo(dtype).tiny).all()
