@@ -248,16 +248,12 @@ def conv_group_by_group(
 @conv2d.faster(suits=suits_rows)
 def conv_row_by_row(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve by a product for each row of the kernel, or for each column where its taps lie far apart."""
-    padding, dilation = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
-
-    def conv(x, weight):
-        if weight.shape[3] > 1 and FAR * dilation[1] > x.shape[3]:
-            way = conv_by_columns
-        else:
-            way = conv_by_images if fits_cache(x, weight) else conv_by_rows
-        return way(x, weight, padding, dilation)
-
-    return by_convolution(conv, *arguments, **options)
+    (x, weight), *taps = arguments[:2], pair(options.get("padding", 0)), pair(options.get("dilation", 1))
+    far_apart = weight.shape[3] > 1 and FAR * taps[1][1] > x.shape[3]
+    if fits_cache(x, weight) and not far_apart:
+        return if_finite(lambda *arrays: conv_by_images(*arrays, *taps), *arguments, **options)
+    way = conv_by_columns if far_apart else conv_by_rows
+    return by_convolution(lambda x, weight: way(x, weight, *taps), *arguments, **options)
 
 
 def fits_cache(x: Array, weight: Array) -> bool:
@@ -270,28 +266,47 @@ def fits_cache(x: Array, weight: Array) -> bool:
 def by_convolution(
     conv: Callable[..., tuple[Array, Backward]], *arguments: Any, **options: Any
 ) -> tuple[Array, Backward]:
-    """Convolve without a bias, and add it; where anything is infinite, follow the definition.
+    """Convolve without a bias, and add it, in a pass of its own, as another one looks for infinities."""
+
+    def conv_with_bias(x, weight, bias):
+        y, back = conv(x, weight)
+        finite = are_finite(y)
+        if bias is not None:
+            add_bias(y, bias)
+
+        def backward(dy):
+            gradients = back(dy)
+            return are_finite(*gradients), (*gradients, None if bias is None else sum_by_channels(dy))
+
+        return (finite, y), backward
+
+    return if_finite(conv_with_bias, *arguments, **options)
+
+
+def if_finite(conv: Callable[..., tuple[Any, Backward]], *arguments: Any, **options: Any) -> tuple[Array, Backward]:
+    """Convolve; where anything is infinite, follow the definition.
 
     By definition infinity meets the zeros beyond the edges, which gives NaN; faster ways leave those products out, or
     take infinities off each other. As every output sees some of the map (`suits_rows`), what is infinite there, or in
     the gradient, shows in what is made of it: no other pass over them has to look for it. A kernel's tap may see zeros
     alone.
+
+    Parameters
+    ----------
+    conv : callable
+        ``conv(x, weight, bias)`` returns ``(finite, y), backward``, and ``backward(dy)`` returns ``finite, gradients``:
+        whether all that was made is finite.
     """
     x, weight, bias = (*arguments, None)[:3]
     with np.errstate(over="ignore", invalid="ignore"):
-        y, back = conv(x, weight)
-        finite = are_finite(weight, y)
+        (finite, y), back = conv(x, weight, bias)
+        finite = finite and are_finite(weight)
     if not finite:
         return conv2d.definition(*arguments, **options)
-    if bias is not None:
-        add_bias(y, bias)
 
     def backward(dy):
         with np.errstate(over="ignore", invalid="ignore"):
-            gradients = back(dy)
-            finite = are_finite(*gradients)
-        if not finite:
-            return conv2d.definition(*arguments, **options)[1](dy)
-        return *gradients, None if bias is None else sum_by_channels(dy)
+            finite, gradients = back(dy)
+        return gradients if finite else conv2d.definition(*arguments, **options)[1](dy)
 
     return y, backward

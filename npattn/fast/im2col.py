@@ -99,13 +99,20 @@ def conv_by_rows(
 
 
 def conv_by_images(
-    x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[Array, Backward]:
+    x: Array, weight: Array, bias: Array | None, padding: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[tuple[bool, Array], Backward]:
     """Convolve as `conv_by_rows` does, one image after the other, in memory that stays in a core's cache.
 
     With few channels a product makes little of every number that is laid out; to write all of them to memory and to
     read them again takes as long as the products. Nothing that is laid out is held for the gradients: they need the
-    gradient of y laid out, one time for those of x and of the kernels.
+    gradient of y laid out, one time for those of x and of the kernels. What is done with an image besides, it takes no
+    passes over memory for: its bias is added, its gradient added up, and looked whether all that was made is finite.
+
+    Returns
+    -------
+    (finite, y) : bool and array
+    backward : callable
+        ``backward(dy)`` returns ``finite, (dx, dweight, dbias)``.
     """
     (batch, channels, *size), (out, _, *kernel) = x.shape, weight.shape
     result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
@@ -124,11 +131,16 @@ def conv_by_images(
     def compute(image, memory):
         laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], memory)
         add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]))
+        sums[image] = flat_y[image].sum()
+        if bias is not None:
+            flat_y[image] += bias[:, None]
 
+    sums = np.empty_like(x, shape=batch)
     parallel_for(reusing_memory(compute, x, 1), range(batch), products=True)
 
     def backward(dy):
-        dx = np.empty_like(x, order="C")
+        dx, dsums = np.empty_like(x, order="C"), np.empty_like(x, shape=batch)
+        dbiases = None if bias is None else np.empty_like(x, shape=(batch, out))
         flat_dx = dx.reshape(flat_x.shape)
         matrices = [np.ascontiguousarray(kernel.transpose(1, 2, 0)).reshape(channels, -1) for kernel in kernels]
         reads, makes = columns_of(size[1], 0), columns_of(size[1], 1)
@@ -138,6 +150,9 @@ def conv_by_images(
         def differentiate(image, memory):
             laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], memory)
             add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]))
+            dsums[image] = flat_dx[image].sum()
+            if dbiases is not None:
+                np.sum(dy[image], axis=(1, 2), out=dbiases[image])
             for dmatrix, to, read in zip(dmatrices[image], reads, makes, strict=True):
                 multiply(laid[:, to], flat_x[image][:, read].T, out=dmatrix)
 
@@ -145,9 +160,10 @@ def conv_by_images(
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices.sum(axis=0), strict=True):
             dweight[:, :, i, used] = dmatrix.reshape(len(columns), out, channels).transpose(1, 2, 0)
-        return dx, dweight
+        finite = bool(np.isfinite(dsums).all() and np.isfinite(dweight).all())
+        return finite, (dx, dweight, None if dbiases is None else dbiases.sum(axis=0))
 
-    return y, backward
+    return (bool(np.isfinite(sums).all()), y), backward
 
 
 def lay_image(image, taps, width, memory):

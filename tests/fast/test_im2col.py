@@ -32,10 +32,12 @@ def deep_planes(draw):
 def ways(x, weight, padding, dilation):
     """Convolve by every order of the products there is."""
     y, backward = conv2d.definition(x, weight, padding=padding, dilation=dilation)
+    (finite, by_images), back_by_images = im2col.conv_by_images(x, weight, None, padding, dilation)
+    assert finite
     return {
         "columns": im2col.conv_by_columns(x, weight, padding, dilation),
         "rows": im2col.conv_by_rows(x, weight, padding, dilation),
-        "images": im2col.conv_by_images(x, weight, padding, dilation),
+        "images": (by_images, lambda dy: back_by_images(dy)[1][:2]),
         "definition": (y, lambda dy: backward(dy)[:2]),
     }
 
