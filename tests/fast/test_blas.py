@@ -126,8 +126,8 @@ def test_bits_of_a_matrix_times_its_own_transpose_do_not_depend_on_the_threads_o
 @example(batch=[], sizes=(100, 1000, 10), transposed=False)
 def test_every_way_to_multiply_is_taken_within_its_bounds(batch, sizes, transposed):
     rows, inner, columns = sizes
-    a, out = np.empty((*batch, rows, inner)), np.empty((*batch, rows, rows if transposed else columns))
-    b = a.swapaxes(-1, -2) if transposed else np.empty((*batch, inner, columns))
+    a, out = np.zeros((*batch, rows, inner)), np.empty((*batch, rows, rows if transposed else columns))
+    b = a.swapaxes(-1, -2) if transposed else np.zeros((*batch, inner, columns))
 
     def numpy_takes_one_thread(a, b, out):
         few, many = sorted((a.shape[-2], b.shape[-1]))
