@@ -43,7 +43,7 @@ def test_blocks_cover_every_element_once_and_are_no_larger_than_asked(shape, siz
 
 
 def test_a_map_that_is_not_worth_two_threads_is_one_block():
-    sizes = [2**21 - 1, 2**21]
+    sizes = [2**20 - 1, 2**20]
     assert [len(blocks(np.empty((n, 1), np.float32), 1)) == 1 for n in sizes] == [True, False]
     assert blocks(np.empty((4, 5)), 1, 2) == [(slice(None), slice(None))]
 
