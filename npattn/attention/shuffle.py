@@ -114,9 +114,13 @@ class ShuffleAttention(Module):
             dr, dq = back_join(dw.reshape(groups.shape))                                 # (10')
             du, de = back_gate_map(dq)                                                   # (9')
             dt = back_sigmoid_map(de)                                                    # (8')
+            del de  # here and below no map is held longer than it is needed
             dn, grads_map = back_affine_map(dt)                                          # (7')
+            del dt
             du, grads_norm = back_norm(dn, accumulate_into=du)                           # (6')
+            del dn
             dv, da = back_gate(dr)                                                       # (5')
+            del dw, dr, dq
             ds = back_sigmoid(da)                                                        # (4')
             dp, grads = back_affine(ds[:, :, None, None])                                # (3')
             dv = back_pool(dp[:, :, 0, 0], accumulate_into=dv)                           # (2')

@@ -5,6 +5,7 @@ from hypothesis import assume, given, settings
 from npattn import ShuffleAttention, ops
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_state_dict_loads
+from tests.memory import peak_of_pass
 from tests.strategies import cases, seeds, shuffle_modules
 
 
@@ -102,3 +103,7 @@ def test_channels_that_cannot_be_cut_so_are_refused(options, message):
     with pytest.raises(ValueError, match=r".") as caught:
         ShuffleAttention(**options)
     assert str(caught.value).startswith(message)
+
+
+def test_both_passes_hold_nine_maps_at_most():
+    assert peak_of_pass(ShuffleAttention(channels=128, groups=16), 64) < 9 * 128 * 64 * 64 * 4
