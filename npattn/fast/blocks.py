@@ -21,6 +21,7 @@ __all__ = [
     "broadcast_block",
     "cut_axis",
     "is_large",
+    "is_shared_out",
     "parts_of_each",
 ]
 
@@ -71,6 +72,11 @@ def is_large(*arrays: Any) -> bool:
     return type(arrays[0]) is np.ndarray and arrays[0].size >= MIN_PARALLEL_SIZE and are_machine_floats(*arrays)
 
 
+def is_shared_out(x: np.ndarray) -> bool:
+    """Tell whether passes over a map are shared out to threads."""
+    return x.size >= MIN_THREADED_SIZE
+
+
 def blocks(x: np.ndarray, axis: int, size: int | None = None) -> list[tuple[slice, ...]]:
     """Cut a map into blocks: some images, or a part of one image along an axis; a map that is not worth it into one.
 
@@ -90,7 +96,7 @@ def blocks(x: np.ndarray, axis: int, size: int | None = None) -> list[tuple[slic
     list of tuple of slice
         What to take along the axes up to `axis`.
     """
-    if x.size < MIN_THREADED_SIZE:
+    if not is_shared_out(x):
         return [(slice(None),) * (axis + 1)]
     image, length = x.size // len(x), x.shape[axis] if axis else 1
     size = min(size or MAX_BLOCK_SIZE, x.size // NUM_BLOCKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import BLOCK_SIZE, MIN_THREADED_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large
+from npattn.fast.blocks import BLOCK_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large, is_shared_out
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import batch_norm, group_norm
@@ -84,7 +84,7 @@ def batch_norm_channel_by_channel(
     maps, count = x.reshape(shape), len(x) * shape[2]
     mean, variance = (np.empty_like(old) if training else old for old in (running_mean, running_var))
     scale, y = np.empty_like(weight), np.empty_like(maps, order="C")
-    cut = cut_axis(shape[1], max(NUM_BLOCKS, x.size // BLOCK_SIZE) if x.size >= MIN_THREADED_SIZE else 1)
+    cut = cut_axis(shape[1], max(NUM_BLOCKS, x.size // BLOCK_SIZE) if is_shared_out(x) else 1)
 
     def compute(some):
         to = y[:, some]

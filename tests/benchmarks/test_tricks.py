@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npattn.fast import attention, machine, threads
+from npattn.fast import attention, blocks, machine, threads
 from npattn.ops.primitive import CONTEXT, PRIMITIVES
 from tests.benchmarks import compare, tricks
 
@@ -44,6 +44,13 @@ def test_powers_of_2_can_be_put_aside(monkeypatch):
     with tricks.tricks()["powers of 2"]():
         assert not attention.has_quick_powers_of_two()
     assert attention.has_quick_powers_of_two()
+
+
+def test_small_maps_can_be_shared_out():
+    small = np.empty((8, 4, 5))
+    with tricks.tricks()["small maps on one thread"]():
+        assert len(blocks.blocks(small, 0)) > 1
+    assert len(blocks.blocks(small, 0)) == 1
 
 
 def test_memory_of_blocks_can_be_taken_anew():
@@ -114,7 +121,7 @@ def test_the_table_names_what_each_trick_brings_to_the_system_that_it_brings_mos
     monkeypatch.setattr(tricks, "WORTH", 1.3)
     tricks.main(["se", "eca"])
     out = capsys.readouterr().out
-    ways = "threads 1.01, powers of 2 1.01, memory used again by blocks 1.01, all ways 1.01"
+    ways = ", ".join(f"{name} 1.01" for name in tricks.ANYWHERE)
     assert f"eca: {ways}, helpers off the caller's core 1.20, freed memory kept 1.20\n" in out
     assert "freed memory kept                 1.50  se\n" in out
     assert "threads                           1.01  se  LITTLE\n" in out
