@@ -102,8 +102,10 @@ def add_product(
     array([[111.]])
     """
     check_shapes(a, b, out)
-    gemm, (rows, inner), columns = find_gemm(a, b, out), a.shape[-2:], b.shape[-1]
-    if rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1 or gemm is None:
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    small = rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1
+    gemm = None if small else find_gemm(a, b, out)
+    if gemm is None:
         out += serial_product(a, b) if memory is None else multiply(a, b, out=memory(out.shape))
         return out
     between_forks(gemm, a, b, out, 1)

@@ -7,7 +7,7 @@ import numpy as np
 from npattn.fast.blas import add_product, multiply
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
-from npattn.fast.threads import parallel_for, reusing_memory
+from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.typing import Array, Backward
 
 __all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows", "reach"]
@@ -128,15 +128,15 @@ def conv_by_images(
     matrices = [np.ascontiguousarray(kernel.transpose(0, 2, 1)).reshape(out, -1) for kernel in kernels]
     forward_rows = longest_first(matrices, columns_of(result[1], 1), columns_of(result[1], 0))
 
-    def compute(image, memory):
-        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], memory)
-        add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]))
+    def compute(image, laying, adding):
+        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], laying)
+        add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]), adding)
         sums[image] = flat_y[image].sum()
         if bias is not None:
             flat_y[image] += bias[:, None]
 
     sums = np.empty_like(x, shape=batch)
-    parallel_for(reusing_memory(compute, x, 1), range(batch), products=True)
+    parallel_for(reusing_memory(compute, x, 2), range(batch), products=True)
 
     def backward(dy):
         dx, dsums = np.empty_like(x, order="C"), np.empty_like(x, shape=batch)
@@ -147,16 +147,16 @@ def conv_by_images(
         backward_rows = longest_first(matrices, reads, makes)
         dmatrices = np.empty_like(x, shape=(batch, len(rows), len(columns) * out, channels))
 
-        def differentiate(image, memory):
-            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], memory)
-            add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]))
+        def differentiate(image, laying, adding):
+            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], laying)
+            add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]), adding)
             dsums[image] = flat_dx[image].sum()
             if dbiases is not None:
                 np.sum(dy[image], axis=(1, 2), out=dbiases[image])
             for dmatrix, to, read in zip(dmatrices[image], reads, makes, strict=True):
                 multiply(laid[:, to], flat_x[image][:, read].T, out=dmatrix)
 
-        parallel_for(reusing_memory(differentiate, x, 1), range(batch), products=True)
+        parallel_for(reusing_memory(differentiate, x, 2), range(batch), products=True)
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices.sum(axis=0), strict=True):
             dweight[:, :, i, used] = dmatrix.reshape(len(columns), out, channels).transpose(1, 2, 0)
@@ -194,8 +194,9 @@ def add_products(matrices, source, source_at, target_at, shape):
     rows = longest_first(matrices, source_at, target_at)
 
     def add_up(images, some):
+        memory = Memory(np.empty_like(source, shape=0))
         for image, total in zip(source[images], target[images], strict=True):
-            add_rows(rows, image, total, some)
+            add_rows(rows, image, total, some, memory)
 
     in_blocks(add_up, shape[0], shape[2], [*matrices, source])
     return target
@@ -206,8 +207,11 @@ def longest_first(matrices, source_at, target_at):
     return sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
 
 
-def add_rows(rows, source, total, some):
-    """Make some columns of an image's total: the sum of all rows' products with what they read of the source."""
+def add_rows(rows, source, total, some, memory):
+    """Make some columns of an image's total: the sum of all rows' products with what they read of the source.
+
+    `memory` gives room for a product that is too small to be added within BLAS.
+    """
     whole = bool(rows) and rows[0][2].start <= some.start and some.stop <= rows[0][2].stop
     if not whole:
         total[:, some] = 0
@@ -215,8 +219,11 @@ def add_rows(rows, source, total, some):
         start, stop = max(to.start, some.start), min(to.stop, some.stop)
         if start < stop:
             shift = read.start - to.start
-            add_or_begin = multiply if whole and number == 0 else add_product
-            add_or_begin(matrix, source[:, start + shift : stop + shift], out=total[:, start:stop])
+            part, to_part = source[:, start + shift : stop + shift], total[:, start:stop]
+            if whole and number == 0:
+                multiply(matrix, part, out=to_part)
+            else:
+                add_product(matrix, part, to_part, memory)
 
 
 def in_blocks(work, count, length, factors):

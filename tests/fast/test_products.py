@@ -88,12 +88,17 @@ def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 3), st.tuples(matrix_sizes, matrix_sizes, matrix_sizes), layouts, thresholds, seeds)
+@given(st.integers(0, 5), st.tuples(matrix_sizes, matrix_sizes, matrix_sizes), layouts, thresholds, seeds)
 def test_products_are_added_up_where_they_are_made(batch, sizes, layout, limits, seed):
     rows, inner, columns = sizes
     a = arrange(normal(batch, rows, inner, seed=seed), layout)
     b = arrange(normal(batch, columns, inner, seed=seed + 1), layout).swapaxes(1, 2)
-    with in_blocks(2), patched("MIN_SERIAL", limits[0]), patched("MIN_MULTIPLICATIONS", limits[1]):
+    with (
+        in_blocks(2),
+        patched("MIN_SERIAL", limits[0]),
+        patched("MIN_MULTIPLICATIONS", limits[1]),
+        patched("MAX_PRODUCT_BLOCKS", 2),
+    ):
         found = sum_of_products(a, b)
     assert found.shape == (rows, columns)
     np.testing.assert_allclose(found, (a @ b).sum(axis=0), rtol=1e-12, atol=1e-12)
