@@ -7,28 +7,25 @@ import functools
 from typing import Any
 
 from npattn.oracle.mistakes.attention import NAME as PLAIN
-from npattn.oracle.mistakes.attention import SCALES
 from npattn.oracle.mistakes.masked_weights import NAME, whole
 from npattn.oracle.mistakes.mistake import Mistake
 
 __all__ = ["by_saved_sums", "leaves_sums"]
 
-ARGUMENTS = (*SCALES, "queries and keys swapped", "queries taken for keys", "keys of image 0 for all")
-"""Mistakes of `dot_product_attention`, which returns no logsumexp, that leave one: that of the wrong arguments."""
 NOTHING = {"softcap": None, "bias": None, "sink": None, "band": (None, None), "lengths": None, "mask": None}
 """Options of attention where it has none."""
 
 
 def leaves_sums(mistake: Mistake) -> bool:
-    """Tell of a mistake in forward whether it leaves a logsumexp that backward can read."""
-    name = mistake.name if mistake.way == "forward" else ""
-    return (mistake.primitive == NAME and bool(name)) or (mistake.primitive == PLAIN and name in ARGUMENTS)
+    """Tell of a mistake whether it is one in the forward pass of attention."""
+    return mistake.way == "forward" and mistake.primitive in (NAME, PLAIN)
 
 
 def by_saved_sums(mistake: Mistake) -> Mistake:
     """Let backward make the weights again, rightly, by the logsumexp and the output that a wrong forward has saved.
 
-    So do kernels whose forward pass keeps no weights: their backward pass is a kernel of its own.
+    So do kernels whose forward pass keeps no weights: their backward pass is a kernel of its own. A primitive that
+    returns no logsumexp has that of what it reads, rightly or wrongly.
 
     Parameters
     ----------
@@ -53,7 +50,7 @@ def by_saved_sums(mistake: Mistake) -> Mistake:
         if isinstance(value, tuple):
             _, backward = whole(*arguments, **options, saved=value)
             return value, backward
-        (_, log_sum), _ = whole(*calls[0][0], **NOTHING)
+        (_, log_sum), _ = whole(*(calls[0][0] if calls else arguments), **NOTHING)
         _, backward = whole(*arguments, **NOTHING, saved=(value, log_sum))
         return value, lambda do: backward(do)[:3]
 

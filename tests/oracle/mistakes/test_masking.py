@@ -398,3 +398,20 @@ def test_exponentials_are_infinite_beyond_a_formats_largest_number_where_no_maxi
     assert applies
     assert np.array_equal(np.isnan(o).all(axis=2), (z > 88.72).any(axis=-1))
     assert not called(mistake, ops.masked_attention, (q, k, v))[0]
+
+
+@pytest.mark.parametrize("name", ["map transposed", "softmax over the wrong axis"])
+def test_where_the_logsumexp_is_right_backward_reads_a_wrong_output_alone(name):
+    q, k, v = qkv = drawn(19)
+    z = SCALE * np.einsum("bhcm,bhcn->bhmn", q, k)
+    along = np.exp(z) / np.exp(z).sum(axis=-2, keepdims=True)
+    s = plain_weights(q, k, SCALE).swapaxes(2, 3) if name == "map transposed" else along
+    o = np.einsum("bhmn,bhcn->bhcm", s, v)
+    do = draw(*o.shape)
+    applies, (value, backward) = called(
+        made(ops.dot_product_attention, name, "logsumexp"), ops.dot_product_attention, qkv
+    )
+    expected = by_logsumexp(qkv, o, np.log(np.exp(z).sum(axis=-1)), do, {})
+    assert applies
+    assert np.allclose(value, o)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do), expected, strict=True))
