@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["read_result", "reads_exactly"]
 
+THERE = ", where it is "
+"""What stands before what a result is in the place where it is wrong."""
 MAX_READINGS = 2
 """Ways to read a result that are told, where several hold."""
 
@@ -88,7 +90,7 @@ def reads_exactly(case: Case, name: str, got: np.ndarray) -> bool:
         names = name_axes(case, name, got.shape)
         if not evidence.judged.size:
             return False
-        return any(read_whole(evidence, case, name, names)) or ", which is " in read_place(evidence, names)
+        return any(read_whole(evidence, case, name, names)) or THERE in read_place(evidence, names)
 
 
 def evidence_of(case: Case, name: str, got: np.ndarray) -> Evidence:
@@ -131,5 +133,5 @@ def read_place(evidence: Evidence, names: tuple[str, ...]) -> str:
     if np.isnan(there.got[there.judged]).all():
         return f"NaN in {text}; all else is right"
     readings = list(read_constant(there)) or list(read_factor(there, {"2": 2.0, "0.5": 0.5}))
-    told = f", where it is {readings[0].removesuffix(' everywhere')}" if readings else ""
+    told = f"{THERE}{readings[0].removesuffix(' everywhere')}" if readings else ""
     return f"wrong in {text} alone{told}; all else is right"

@@ -106,7 +106,7 @@ REARRANGED = {
     "rows and columns exchanged": lambda y: y.swapaxes(2, 3),
     "shifted by 1 along its columns": lambda y: np.roll(y, 1, 3),
     "1.5 times expected": lambda y: 1.5 * y,
-    "wrong in odd columns alone, which is expected with the other sign": lambda y: y * (-1) ** np.arange(y.shape[3]),
+    "wrong in odd columns alone, where it is expected with the other sign": lambda y: y * (-1) ** np.arange(y.shape[3]),
 }
 
 
