@@ -197,10 +197,8 @@ def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
     that is seen is none.
     """
     finite = np.isfinite(a)
-    total = np.where(finite, a, 0) @ transpose(weights)
-    if finite.all():
-        return total
-    return np.where(np.where(finite, 0.0, 1.0) @ np.where(transpose(seen), 1.0, 0.0) > 0, np.nan, total)
+    spoilt = np.where(finite, 0.0, 1.0) @ np.where(transpose(seen), 1.0, 0.0) > 0
+    return np.where(spoilt, np.nan, np.where(finite, a, 0) @ transpose(weights))
 
 
 def sum_to(a: Array, shape: tuple[int, ...]) -> Array:
