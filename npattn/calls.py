@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import channel_hint, check_array, check_map, describe_type, require_inputs
+from npattn.checks import check_array, check_map, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.typing import Array, Params
+from npattn.wording import channel_hint, describe_type
 
 if TYPE_CHECKING:
     from npattn.module import Module

@@ -1,21 +1,18 @@
-"""What is refused at the door, and in which words: what was given, what was expected, for which name, what to do."""
+"""What is refused at the door: what was given, what was expected, for which name, what to do."""
 
 from __future__ import annotations
 
-import difflib
 import math
-import reprlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
 from npattn.synonyms import STAND_INS, is_synonym, same_value
+from npattn.wording import brief, describe_type, did_you_mean, suggest
 
 __all__ = [
-    "brief",
-    "channel_hint",
     "check_array",
     "check_hyperparameters",
     "check_map",
@@ -24,9 +21,6 @@ __all__ = [
     "check_positions",
     "check_rows",
     "check_variance",
-    "describe_type",
-    "did_you_mean",
-    "nearest",
     "refuse_masked",
     "require_booleans",
     "require_choice",
@@ -35,7 +29,6 @@ __all__ = [
     "require_integers",
     "require_numbers",
     "require_selection",
-    "suggest",
 ]
 
 
@@ -207,35 +200,6 @@ def check_hyperparameters(
             )
 
 
-def suggest(names: Sequence[str], note: str = "") -> str:
-    """Ask whether one of some names is meant, as the clause of a message; say nothing if there are none.
-
-    Examples
-    --------
-    >>> suggest(["fc1", "fc2"])
-    "; did you mean 'fc1' or 'fc2'?"
-    """
-    listed = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), *map(repr, names[-1:])]))
-    return f"; did you mean {listed}{note}?" if names else ""
-
-
-def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:
-    """Find the choice whose spelling is nearest, in whatever case; none if none is as near as `cutoff`."""
-    spelt = {choice.lower(): choice for choice in choices}
-    return [spelt[near] for near in difflib.get_close_matches(str(given).lower(), spelt, n=1, cutoff=cutoff)]
-
-
-def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str:
-    """Ask whether the choice whose spelling is nearest is meant, as the clause of a message.
-
-    Examples
-    --------
-    >>> did_you_mean("Reductoin", ["channels", "reduction"])
-    "; did you mean 'reduction'?"
-    """
-    return suggest(nearest(given, choices, cutoff))
-
-
 def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False) -> None:
     """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array.
 
@@ -344,24 +308,3 @@ def check_rows(call: str, rows: Any, noun: str, count: int, hint: str = "") -> l
         if not 0 <= int(row) < count:
             raise ValueError(f"{call}: rows holds {brief(row)}; expected {noun} from 0 to {count - 1}{hint}")
     return [int(row) for row in rows]
-
-
-def channel_hint(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """Say what to do about a map whose channels do not fit."""
-    if len(given) != 4 or len(expected) != 4:
-        return ""
-    if given[3] == expected[1] != given[1]:
-        return f"; the channels stand last: {name}.transpose(0, 3, 1, 2) makes (batch, channels, height, width) of them"
-    return f"; the map has {given[1]} channels, the module {expected[1]}"
-
-
-def describe_type(value: Any) -> str:
-    """Name a value's type with its article and module, as a reader would import it."""
-    cls = type(value)
-    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
-
-
-def brief(value: Any) -> str:
-    """Write a value on one line, cut to what a message can hold."""
-    return " ".join(reprlib.repr(value).split())

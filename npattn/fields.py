@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from npattn.checks import (
-    brief,
-    describe_type,
     require_booleans,
     require_choice,
     require_equal_shares,
@@ -20,6 +18,7 @@ from npattn.checks import (
     require_numbers,
     require_selection,
 )
+from npattn.wording import brief, describe_type
 
 __all__ = [
     "boolean",

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import describe_type, refuse_masked
+from npattn.checks import refuse_masked
+from npattn.wording import describe_type
 
 __all__ = ["to_host", "to_numpy"]
 

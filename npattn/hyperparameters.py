@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from npattn.attention import CATALOGUE
-from npattn.checks import brief, check_hyperparameters, did_you_mean
+from npattn.checks import check_hyperparameters
 from npattn.module import Module
 from npattn.parameters import strip_prefix
+from npattn.wording import brief, did_you_mean
 
 __all__ = ["override"]
 

@@ -23,7 +23,6 @@ from npattn.calls import (
     find_sizes,
     leading_input,
 )
-from npattn.checks import describe_type
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.foreign_arrays import to_numpy
@@ -32,6 +31,7 @@ from npattn.parameters import Parameter, strip_prefix
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
+from npattn.wording import describe_type
 
 __all__ = ["FAMILIES", "Family", "Module", "Paper", "Pass", "as_tuple"]
 

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from npattn.checks import nearest, suggest
 from npattn.fitting import Shape, declared, default_of, search
 from npattn.pairing import OURS, ending, find_naming, is_index, pair_names, stem
 from npattn.synonyms import solid
+from npattn.wording import nearest, suggest
 
 if TYPE_CHECKING:
     from npattn.module import Module

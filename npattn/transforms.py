@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npattn.checks import brief, check_map, describe_type, require_booleans, require_choice, require_integers
+from npattn.checks import check_map, require_booleans, require_choice, require_integers
 from npattn.ops.resizing import resize_bilinear
 from npattn.typing import Array, Backward
+from npattn.wording import brief, describe_type
 
 __all__ = ["Compose", "Flip", "QuarterTurns", "Rescale", "Transform", "Translate"]
 

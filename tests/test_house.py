@@ -15,6 +15,7 @@ BASE = {
     "version",
     "calls",
     "checks",
+    "wording",
     "construction",
     "files",
     "foreign_arrays",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npattn.checks import check_array, check_map, describe_type
+from npattn.checks import check_array, check_map
 from npattn.typing import Array, Backward
+from npattn.wording import describe_type
 
 __all__ = ["equivariance_loss"]
 

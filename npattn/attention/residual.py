@@ -12,12 +12,12 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention.squeeze_excitation import SqueezeExcitation
-from npattn.checks import brief, describe_type
 from npattn.fields import checked
 from npattn.module import Module, Paper, Pass, as_tuple
 from npattn.parameters import Parameter, add_prefix, strip_prefix
 from npattn.synonyms import Naming
 from npattn.typing import Array, Params
+from npattn.wording import brief, describe_type
 
 SUCH_AS = "such as SqueezeExcitation, CBAM or PositionAttention"
 

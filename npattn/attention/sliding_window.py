@@ -8,11 +8,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_array, describe_type, require_integers
+from npattn.checks import check_array, require_integers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, he_normal
 from npattn.typing import Array, Params
+from npattn.wording import describe_type
 
 
 class Regions(NamedTuple):

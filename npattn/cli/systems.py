@@ -7,9 +7,9 @@ import math
 from collections.abc import Collection, Mapping
 
 from npattn.attention import CATALOGUE
-from npattn.checks import did_you_mean
 from npattn.cli.arguments import UsageError
 from npattn.module import FAMILIES, Family, Module
+from npattn.wording import did_you_mean
 
 __all__ = ["add_families", "count_numbers", "find_system", "group_by_family"]
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from npattn.checks import did_you_mean
 from npattn.cli.arguments import Parser, UsageError, add_command
 from npattn.cli.streams import describe_error, progress
 from npattn.oracle import ArchiveError, Case, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
 from npattn.oracle.mistakes import Diagnosis, Suspect
 from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
+from npattn.wording import did_you_mean
 
 __all__ = ["add_verify"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import describe_type
 from npattn.files import one_line
 from npattn.module import Module
 from npattn.oracle.budgets import Given
@@ -22,6 +21,7 @@ from npattn.oracle.layouts import lay_out
 from npattn.oracle.mistakes import Diagnosis, diagnose
 from npattn.oracle.steps import GoldenStep, measure_steps, with_steps
 from npattn.oracle.tensors import Change, describe_changes
+from npattn.wording import describe_type
 
 __all__ = ["Case"]
 

@@ -6,19 +6,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from npattn.checks import (
-    brief,
-    check_hyperparameters,
-    describe_type,
-    require_choice,
-    require_integers,
-    require_selection,
-)
+from npattn.checks import check_hyperparameters, require_choice, require_integers, require_selection
 from npattn.module import Module
 from npattn.oracle.formats import find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
+from npattn.wording import brief, describe_type
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "cases"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import brief, describe_type, did_you_mean, suggest
+from npattn.wording import brief, describe_type, did_you_mean, suggest
 
 __all__ = ["FLOAT64", "FORMATS", "Format", "find_format", "representable", "ulp"]
 

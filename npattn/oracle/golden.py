@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npattn.attention import CATALOGUE
-from npattn.checks import brief, describe_type, did_you_mean, require_booleans, require_choice, require_integers
+from npattn.checks import require_booleans, require_choice, require_integers
 from npattn.module import Module
 from npattn.ops.primitive import replacing
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
@@ -31,6 +31,7 @@ from npattn.oracle.steps import Recorded, first_steps, measure_steps, reader_of
 from npattn.oracle.systems import SYSTEMS
 from npattn.oracle.tensors import describe_overflow
 from npattn.oracle.threads import pass_threads
+from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import describe_type, did_you_mean, require_choice, require_numbers
+from npattn.checks import require_choice, require_numbers
 from npattn.foreign_arrays import to_numpy
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
 from npattn.oracle.steps import in_order
 from npattn.oracle.tensors import describe_overflow
+from npattn.wording import describe_type, did_you_mean
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from npattn.checks import brief, describe_type
+from npattn.wording import brief, describe_type
 
 __all__ = ["Passes", "check_progress"]
 

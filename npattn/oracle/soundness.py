@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from npattn.checks import did_you_mean
 from npattn.module import Module, as_tuple
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
 from npattn.oracle.systems import is_known
 from npattn.oracle.values import generic_values
+from npattn.wording import did_you_mean
 
 __all__ = ["require_sound"]
 

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.checks import describe_type, did_you_mean
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module
 from npattn.oracle.formats import Format, representable
+from npattn.wording import describe_type, did_you_mean
 
 __all__ = [
     "Change",

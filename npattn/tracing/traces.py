@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from npattn.checks import describe_type, did_you_mean
 from npattn.module import Module, Pass, as_tuple
 from npattn.tracing.copies import Copies, writes_nowhere
 from npattn.tracing.places import Place
@@ -15,6 +14,7 @@ from npattn.tracing.recording import recording
 from npattn.tracing.steps import Step
 from npattn.tracing.text import table, written_out
 from npattn.typing import Array, Gradients, Params
+from npattn.wording import describe_type, did_you_mean
 
 __all__ = ["Trace", "trace"]
 

@@ -19,11 +19,11 @@ from npattn.attention import (
     ScaledDotProductAttention,
     SqueezeExcitation,
 )
-from npattn.checks import describe_type, did_you_mean
 from npattn.fields import integer
 from npattn.module import Module, Pass
 from npattn.parameters import Parameter, add_prefix
 from npattn.typing import Array, Params
+from npattn.wording import describe_type, did_you_mean
 
 __all__ = ["SYSTEMS", "Identity", "PositionAndChannelAttention", "SelfAttention", "check_attention", "make_system"]
 

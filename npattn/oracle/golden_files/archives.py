@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npattn.checks import brief
 from npattn.files import check_path, describe_kind, one_line
+from npattn.wording import brief
 
 __all__ = ["Archive", "ArchiveError", "Layout", "Members", "decode", "open_archive", "quote", "refusal", "repeated"]
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import brief, describe_type, did_you_mean
 from npattn.module import Module
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.version import find_version
+from npattn.wording import brief, describe_type, did_you_mean
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from npattn.calls import find_sizes
-from npattn.checks import brief
 from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.golden_files.archives import Archive, decode, open_archive, quote, repeated
@@ -29,6 +28,7 @@ from npattn.oracle.golden_files.reading_header import is_number, read_header
 from npattn.oracle.layouts import lay_out
 from npattn.oracle.steps import GoldenStep
 from npattn.oracle.tensors import Change
+from npattn.wording import brief
 
 __all__ = ["load"]
 

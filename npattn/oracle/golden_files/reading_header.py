@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from npattn.checks import brief
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden_files.archives import Archive, ArchiveError, quote, repeated
 from npattn.oracle.golden_files.header import (
@@ -25,6 +24,7 @@ from npattn.oracle.special import VALUES
 from npattn.oracle.steps import looks_like_step
 from npattn.oracle.tensors import Change
 from npattn.version import find_version
+from npattn.wording import brief
 
 __all__ = ["is_number", "read_header"]
 

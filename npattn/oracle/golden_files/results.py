@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.checks import brief, did_you_mean
 from npattn.oracle.golden_files.archives import Layout, Members, open_archive, quote
 from npattn.oracle.golden_files.folders import open_folder
 from npattn.oracle.golden_files.header import HEADER
+from npattn.wording import brief, did_you_mean
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import check_names, describe_type, require_choice, require_inputs, require_integers
+from npattn.checks import check_names, require_choice, require_inputs, require_integers
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module, as_tuple
 from npattn.oracle.gradcheck.directions import random_directions, unit_directions
@@ -16,6 +16,7 @@ from npattn.oracle.gradcheck.entries import EntryComparison
 from npattn.oracle.gradcheck.faults import find_faults
 from npattn.oracle.gradcheck.point import Point, gradient_shapes
 from npattn.oracle.gradcheck.report import GradcheckReport
+from npattn.wording import describe_type
 
 __all__ = ["gradcheck"]
 

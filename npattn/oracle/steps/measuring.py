@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.checks import did_you_mean
 from npattn.module import Module
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
@@ -16,6 +15,7 @@ from npattn.oracle.steps.upstream import feeds_of
 from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
+from npattn.wording import did_you_mean
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case

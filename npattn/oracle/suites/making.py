@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from npattn.checks import brief, describe_type, require_booleans
+from npattn.checks import require_booleans
 from npattn.files import check_path, one_line, whole_file
 from npattn.oracle.golden_files import write
 from npattn.oracle.recipes import Recipe, make
@@ -27,6 +27,7 @@ from npattn.oracle.suites.manifest import (
     read_manifest,
     write_manifest,
 )
+from npattn.wording import brief, describe_type
 
 __all__ = ["Progress", "SuiteReport", "hash_file", "suite"]
 

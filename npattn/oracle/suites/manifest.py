@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import brief
 from npattn.files import one_line, whole_file
 from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.header import system_to_json
 from npattn.oracle.recipes import Recipe
 from npattn.version import find_source, find_version
+from npattn.wording import brief
 
 __all__ = ["MANIFEST", "Entry", "describe_recipe", "find_versions", "identify", "read_manifest", "write_manifest"]
 

@@ -1,0 +1,60 @@
+"""The words that messages share: a value on one line, the name of its type, what may have been meant instead."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "nearest", "suggest"]
+
+
+def brief(value: Any) -> str:
+    """Write a value on one line, cut to what a message can hold."""
+    return " ".join(reprlib.repr(value).split())
+
+
+def describe_type(value: Any) -> str:
+    """Name a value's type with its article and module, as a reader would import it."""
+    cls = type(value)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def suggest(names: Sequence[str], note: str = "") -> str:
+    """Ask whether one of some names is meant, as the clause of a message; say nothing if there are none.
+
+    Examples
+    --------
+    >>> suggest(["fc1", "fc2"])
+    "; did you mean 'fc1' or 'fc2'?"
+    """
+    listed = " or ".join(filter(None, [", ".join(map(repr, names[:-1])), *map(repr, names[-1:])]))
+    return f"; did you mean {listed}{note}?" if names else ""
+
+
+def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str:
+    """Ask whether the choice whose spelling is nearest is meant, as the clause of a message.
+
+    Examples
+    --------
+    >>> did_you_mean("Reductoin", ["channels", "reduction"])
+    "; did you mean 'reduction'?"
+    """
+    return suggest(nearest(given, choices, cutoff))
+
+
+def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:
+    """Find the choice whose spelling is nearest, in whatever case; none if none is as near as `cutoff`."""
+    spelt = {choice.lower(): choice for choice in choices}
+    return [spelt[near] for near in difflib.get_close_matches(str(given).lower(), spelt, n=1, cutoff=cutoff)]
+
+
+def channel_hint(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Say what to do about a map whose channels do not fit."""
+    if len(given) != 4 or len(expected) != 4:
+        return ""
+    if given[3] == expected[1] != given[1]:
+        return f"; the channels stand last: {name}.transpose(0, 3, 1, 2) makes (batch, channels, height, width) of them"
+    return f"; the map has {given[1]} channels, the module {expected[1]}"
