@@ -7,7 +7,6 @@ import itertools
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from npattn.fast.attention import (
     cut,
     difference_in,
     is_worth_blocks,
-    product_in,
     quick_powers,
     sum_columns,
     with_channel,
@@ -25,12 +23,13 @@ from npattn.fast.attention import (
 from npattn.fast.blas import add_product, serial_product
 from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
 from npattn.fast.convolution import are_finite
-from npattn.fast.threads import Memory, parallel_for, reusing_memory
+from npattn.fast.seen_pairs import Pairs
+from npattn.fast.threads import parallel_for, reusing_memory
 from npattn.ops.attention import transpose
-from npattn.ops.masking import masked_attention, sink_gradient, sum_to
+from npattn.ops.masking import masked_attention, sink_gradient
 from npattn.typing import Array, Backward
 
-__all__ = ["Pairs", "attention_in_seen_blocks"]
+__all__ = ["attention_in_seen_blocks"]
 
 SAFE_TOTAL = 2.0**58
 """What sums of exponentials may be, and 1 divided by them, without that float32 loses digits."""
@@ -213,124 +212,3 @@ def exponentials(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
         total += power(sink - highest)
     total[none] = 1
     return z, total, highest + logarithm(total)
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Pairs of queries and keys: their logits, and which are seen.
-
-    Attributes
-    ----------
-    q, k : numpy.ndarray, (*lead, d, M), (*lead, d, N)
-        The queries are scaled.
-    unit : float
-        What logits are multiplied with at last; without a softcap, the queries are already.
-    softcap, bias, band, lengths, mask
-        As `npattn.ops.masked_attention` has them.
-    """
-
-    q: Array
-    k: Array
-    unit: float
-    softcap: float | None
-    bias: Array | None
-    band: tuple[int | None, int | None]
-    lengths: Array | None
-    mask: Array | None
-
-    @functools.cached_property
-    def hides_by_bias(self) -> bool:
-        """Whether the bias says what the mask hides too: where both together are no larger than what is given."""
-        if self.mask is None:
-            return False
-        shapes = self.mask.shape, () if self.bias is None else self.bias.shape
-        return math.prod(np.broadcast_shapes(*shapes)) <= self.q.size + self.k.size
-
-    @functools.cached_property
-    def added(self) -> Array | None:
-        """The bias, seen as one for each image and head, times the unit; not one that is as large as all logits."""
-        if self.bias is None or (self.bias.size == math.prod(self.shape) and not self.hides_by_bias):
-            added = None
-        else:
-            added = self.unit * self.bias
-        if self.hides_by_bias:
-            added = np.where(self.mask == 0, -np.inf, 0 if added is None else added).astype(self.q.dtype, copy=False)
-        return None if added is None else np.broadcast_to(added, self.shape)
-
-    @functools.cached_property
-    def allowed(self) -> Array | None:
-        """The mask, seen likewise, where it is not in the bias."""
-        return None if self.mask is None or self.hides_by_bias else np.broadcast_to(self.mask, self.shape)
-
-    @functools.cached_property
-    def counts(self) -> Array | None:
-        """The lengths, seen likewise."""
-        return None if self.lengths is None else np.broadcast_to(self.lengths, self.shape[:-2])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all logits."""
-        return (*self.q.shape[:-2], self.q.shape[-1], self.k.shape[-1])
-
-    def keys_seen(self, at: Any, m: slice, n: slice) -> slice:
-        """Narrow a range of keys to those that a query of a block may see; it may be empty."""
-        start, stop = n.start, n.stop
-        least, most = self.band
-        if least is not None:
-            start = max(start, m.start + least)
-        if most is not None:
-            stop = min(stop, m.stop + most)
-        if self.counts is not None:
-            stop = min(stop, int(np.ceil(np.clip(np.nan_to_num(self.counts[at]), 0, stop)).max(initial=0)))
-        return slice(min(start, n.stop), max(min(start, n.stop), stop))
-
-    def logits(
-        self, at: Any, m: slice, n: slice, memory: Memory, least: Array | None = None
-    ) -> tuple[Array, Array | None]:
-        """Make a block of logits, less a number for each query, and the softcap's slope, if there is one."""
-        q, k, slope = self.q[at][..., m], self.k[at][..., n], None
-        if least is not None and self.softcap is None:
-            z = difference_in(memory, q, k, least[at][..., m])
-        else:
-            z = product_in(memory, transpose(q), k)
-        if self.softcap is not None:
-            z /= self.softcap
-            np.tanh(z, out=z)
-            slope = 1 - z * z
-            z *= self.softcap * self.unit
-            if least is not None:
-                z -= least[at][..., m][..., None]
-        if self.added is not None:
-            z += self.added[at][..., m, n]
-        elif self.bias is not None:
-            z += self.unit * np.broadcast_to(self.bias, self.shape)[at][..., m, n]
-        hidden = self.hidden(at, m, n)
-        if hidden is not None:
-            np.copyto(z, -np.inf, where=hidden)
-        return z, slope
-
-    def hidden(self, at: Any, m: slice, n: slice) -> Array | None:
-        """Tell which pairs of a block are hidden; None where none is."""
-        least, most = self.band
-        found: list[Array] = []
-        behind = least is not None and n.start - (m.stop - 1) < least
-        ahead = most is not None and n.stop - 1 - m.start > most
-        if behind or ahead:
-            distance = np.arange(n.start, n.stop) - np.arange(m.start, m.stop)[:, None]
-            found += ([distance < least] if behind else []) + ([distance > most] if ahead else [])
-        if self.counts is not None and not (self.counts[at] >= n.stop).all():
-            found.append(~(np.arange(n.start, n.stop) < self.counts[at][..., None, None]))
-        if self.allowed is not None:
-            found.append(self.allowed[at][..., m, n] == 0)
-        return functools.reduce(np.logical_or, found) if found else None
-
-    def add_to_bias(self, dbias: Array, block: tuple[Any, slice, slice], dz: Array) -> None:
-        """Add a block of gradients where the bias stands that serves it: dz summed over what it serves."""
-        at, m, n = block
-        own = dbias.reshape(*(1,) * (len(self.shape) - dbias.ndim), *dbias.shape)
-        index = tuple(
-            i if length > 1 else slice(None) if isinstance(i, slice) else 0
-            for i, length in zip(at, own.shape, strict=False)
-        )
-        place = own[index][..., m, n]
-        place += sum_to(dz, place.shape)

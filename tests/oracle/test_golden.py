@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn import CATALOGUE, oracle
 from npattn.module import as_tuple
-from npattn.oracle import golden
+from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
@@ -47,7 +47,7 @@ def without_budgets(monkeypatch):
     def unit(observed, *_, **__):
         return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
 
-    monkeypatch.setattr(GOLDEN, "measure_budgets", unit)
+    monkeypatch.setattr(measurement, "measure_budgets", unit)
 
 
 @pytest.mark.parametrize(
@@ -176,18 +176,6 @@ def test_golden_values_are_right_to_many_more_digits_than_any_budget_needs(syste
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps == np.finfo(np.float64).eps, reason="longdouble has no more digits")
-def test_right_digits_are_counted_from_the_largest_error():
-    right_digits = GOLDEN.right_digits
-    exact, budget = np.full(10, 2, np.longdouble), np.full(10, 1e-3)
-    found = np.full(10, 2.0)
-    assert right_digits(found, exact, budget) == 15
-    found[3] += 2e-9
-    assert right_digits(found, exact, budget) == pytest.approx(9)
-    budget[3] = np.inf
-    assert right_digits(found, exact, budget) == 15
-    assert right_digits(np.full(10, 1e-9), 0 * exact, np.full(10, 1e-3)) == pytest.approx(6)
-
-
 @pytest.mark.parametrize("system", [npattn.HardAttention, npattn.SoftHardAttention])
 @for_each("dtype", ["float32", "bfloat16", "float16"])
 def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):

@@ -1,7 +1,6 @@
 """Layouts, and kernels that ignore them: each of these reads memory otherwise than its array says."""
 
 import functools
-import importlib
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn import oracle
-from npattn.oracle import golden
+from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import named_results
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_out
 from npattn.oracle.recipes import make
@@ -174,8 +173,7 @@ def test_a_case_hands_over_what_its_budgets_were_made_for(layout, key):
 @for_each("key", npattn.CATALOGUE)
 def test_in_every_system_some_input_and_every_upstream_gradient_is_laid_out_anew(key, monkeypatch):
     laid = []
-    module = importlib.import_module("npattn.oracle.golden")  # the function of this name hides it
-    monkeypatch.setattr(module, "observe", lambda _, given, *__: laid.append(given) or 1 / 0)
+    monkeypatch.setattr(measurement, "observe", lambda _, given, *__: laid.append(given) or 1 / 0)
     for recipe in oracle.cases(key, ["float16"], kinds=["layouts"]):
         with pytest.raises(ZeroDivisionError):
             make.__wrapped__(recipe)

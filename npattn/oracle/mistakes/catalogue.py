@@ -14,6 +14,7 @@ from npattn.oracle.mistakes import (
     dropping,
     elementwise,
     energy,
+    exchanging,
     gathering,
     gating,
     heads,
@@ -54,10 +55,10 @@ MAPS = convolution, convolution_1d, pooling
 POINTWISE = elementwise, gating, batch_norm
 PRODUCTS = products, attention, masking, masked_logits, masked_products, repeating, affinity
 MOVING = joining, resizing, dropping, selecting, windowing
-IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, passes, several_steps, precision)
+IN_ORDER = (*MAPS, *POINTWISE, l2_normalize, softmax, *PRODUCTS, *MOVING, exchanging, passes, several_steps, precision)
 HELD_OUT_IN_ORDER = (*MAPS, softmax, *POINTWISE, *MOVING, l2_normalize, *PRODUCTS, passes)
 
-FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in file.TUNED_ON]
+FAULTS: list[Mistake] = [mistake for file in IN_ORDER for mistake in getattr(file, "TUNED_ON", ())]
 FAULTS += [mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT]
 """Mistakes that the judge is measured on."""
 HELD_OUT = frozenset(mistake for file in HELD_OUT_IN_ORDER for mistake in file.HELD_OUT)

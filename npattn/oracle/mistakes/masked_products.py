@@ -14,7 +14,6 @@ from npattn.oracle.mistakes.attention import (
     last_queries_left_out,
     map_detached,
     padded_scale,
-    running_maximum,
     scale_left_out,
     scaled_in_weights,
     viewed,
@@ -32,6 +31,7 @@ from npattn.oracle.mistakes.masked_weights import (
     with_mistake,
 )
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+from npattn.oracle.mistakes.tiled_softmax import running_maximum
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
