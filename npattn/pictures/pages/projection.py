@@ -40,6 +40,7 @@ def draw_projection() -> Figure:
         axis.text(*(1.08 * end), name, color=colour, fontsize=13)
     axis.plot(*np.stack([flat, flat + rest]).T, ":", color="0.4")
     axis.plot(*np.stack([rest, flat + rest]).T, ":", color="0.4")
+    axis.set(xlim=(-0.59, 2.39), ylim=(-0.8, 2.4), zlim=(-0.035, 1.73))  # matplotlib 3.8 would leave out the plane
     axis.set_axis_off()
     axis.set_box_aspect((1, 1.2, 0.7), zoom=1.35)
     axis.view_init(elev=18, azim=-62)
