@@ -29,10 +29,10 @@ __all__ = [
     "integer",
     "integers",
     "number",
-    "pair",
     "positive",
     "probability",
     "side",
+    "two_integers",
 ]
 
 REQUIRED = dataclasses.MISSING
@@ -201,7 +201,7 @@ def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
     return checked(check, default)
 
 
-def pair(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, str] = ("height", "width")) -> Any:
+def two_integers(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, str] = ("height", "width")) -> Any:
     """Declare a pair of integers of at least so much; a list is kept as a tuple.
 
     Parameters

@@ -12,10 +12,10 @@ from npattn.fields import (
     integer,
     integers,
     number,
-    pair,
     positive,
     probability,
     side,
+    two_integers,
 )
 from tests.naming import for_each
 
@@ -33,7 +33,7 @@ class Kept(Module):
     flag: bool = boolean(default=False)
     mode: str = choice(("one", "two"), default="one")
     names: tuple[str, ...] = choices(("a", "b"), default=("a",))
-    shape: tuple[int, int] | None = pair(default=None)
+    shape: tuple[int, int] | None = two_integers(default=None)
     extent: int | tuple[int, int] = side(least=1, default=3)
     free: object = "anything"
 

@@ -11,7 +11,7 @@ import numpy as np
 from npattn import layers, ops
 from npattn.attention_maps import MapByRows
 from npattn.checks import check_map_size, require_equal_shares
-from npattn.fields import boolean, integer, pair, positive
+from npattn.fields import boolean, integer, positive, two_integers
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions
 from npattn.ops.masking import exponentials_of_seen, masked_logits
@@ -161,7 +161,7 @@ class BottleneckAttention(RelativeHeads):
     pairs_positions: ClassVar = True
 
     channels: int = integer(least=1)
-    feat_size: tuple[int, int] = pair()
+    feat_size: tuple[int, int] = two_integers()
     out_channels: int | None = integer(least=1, default=None)
     stride: int = integer(least=1, default=1)
     heads: int = integer(least=1, default=4)

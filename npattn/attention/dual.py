@@ -12,7 +12,7 @@ from npattn import layers, ops
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.position import PositionAttention
 from npattn.checks import check_variance
-from npattn.fields import boolean, choice, integer, pair, probability
+from npattn.fields import boolean, choice, integer, probability, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, add_prefix
 from npattn.typing import Array, Backward, Params
@@ -120,7 +120,7 @@ class DualAttentionHead(Module):
     dropout: float = probability(default=0.1)
     variant: str = choice(("paper", "code"), default="paper")
     training: bool = boolean(default=False)
-    size: tuple[int, int] | None = pair(default=None)
+    size: tuple[int, int] | None = two_integers(default=None)
 
     @classmethod
     def example(cls) -> DualAttentionHead:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from npattn import layers, ops
 from npattn.attention.bottleneck import halve
 from npattn.checks import check_map_size, check_variance
-from npattn.fields import boolean, integer, pair, positive
+from npattn.fields import boolean, integer, positive, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, normal, round_channels, uniform_fan_in
 from npattn.typing import Array, Backward, Params
@@ -93,7 +93,7 @@ class LambdaLayer(Module):
     heads: int = integer(least=1, default=4, divides="channels")
     key_channels: int = integer(least=1, default=16)
     kernel_size: int = integer(least=1, default=9, odd=True)
-    feat_size: tuple[int, int] | None = pair(default=None)
+    feat_size: tuple[int, int] | None = two_integers(default=None)
     qk_ratio: float | None = positive(default=None)
     stride: int = integer(least=1, default=1)
     bias: bool = boolean(default=False)

@@ -12,7 +12,7 @@ import numpy as np
 from npattn import ops
 from npattn.calls import check_axes
 from npattn.checks import check_rows, require_equal_shares
-from npattn.fields import boolean, choice, integer, number, pair, positive
+from npattn.fields import boolean, choice, integer, number, positive, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import transpose
 from npattn.ops.masking import exponentials_of_seen, masked_logits
@@ -121,7 +121,7 @@ class ScaledDotProductAttention(Module):
     value_dim: int | None = integer(least=1, default=None)
     scale: float | None = number(default=None)
     causal: str | None = choice(("top-left", "bottom-right"), default=None)
-    window: tuple[int, int] | None = pair(default=None, least=0, names=("left", "right"))
+    window: tuple[int, int] | None = two_integers(default=None, least=0, names=("left", "right"))
     softcap: float | None = positive(default=None)
     bias: bool = boolean(default=False)
     mask: bool = boolean(default=False)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from npattn.ops.convolution import pair
 from npattn.oracle.mistakes import families
 from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
 from npattn.oracle.mistakes.families import (
@@ -74,30 +75,24 @@ def kernel_mistakes(way):
     ]
 
 
-def both_axes(number):
-    return number if isinstance(number, tuple) else (number, number)
-
-
 def padded(*_, padding, **__):
-    return max(both_axes(padding)) > 0
+    return max(pair(padding)) > 0
 
 
 def with_edges(conv2d, x, weight, bias, *, padding, **options):
     """Pad with copies of the edges."""
-    rows, columns = (
-        np.clip(np.arange(-p, n + p), 0, n - 1) for n, p in zip(x.shape[2:], both_axes(padding), strict=True)
-    )
+    rows, columns = (np.clip(np.arange(-p, n + p), 0, n - 1) for n, p in zip(x.shape[2:], pair(padding), strict=True))
     return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
 
 
 def keeps_size(x, weight, bias, *, padding, dilation, **_):
     """Whether there are zeros around the map for as far as a kernel reaches."""
-    reach = [d * (n - 1) / 2 for d, n in zip(both_axes(dilation), weight.shape[2:], strict=True)]
-    return list(both_axes(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
+    reach = [d * (n - 1) / 2 for d, n in zip(pair(dilation), weight.shape[2:], strict=True)]
+    return list(pair(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
 
 
 def too_dilated(conv2d, x, weight, bias, **options):
-    dilation = tuple(d + 1 for d in both_axes(options["dilation"]))
+    dilation = tuple(d + 1 for d in pair(options["dilation"]))
     padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
     return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
 
@@ -148,7 +143,7 @@ def padded_by(index):
     """Read beyond the edges what stands at ``index(positions, length)``."""
 
     def convolve(conv2d, x, weight, bias, *, padding, **options):
-        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], both_axes(padding), strict=True))
+        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], pair(padding), strict=True))
         return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
 
     return convolve
@@ -156,10 +151,8 @@ def padded_by(index):
 
 def shifted_padding(conv2d, x, weight, bias, *, padding, **options):
     """Put all padding before the map."""
-    wide = np.zeros_like(
-        x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)))
-    )
-    top, left = both_axes(padding)
+    wide = np.zeros_like(x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], pair(padding), strict=True))))
+    top, left = pair(padding)
     wide[:, :, 2 * top :, 2 * left :] = x
     return conv2d(wide, weight, bias, **options)
 
@@ -170,7 +163,7 @@ def undilated(conv2d, x, weight, bias, **options):
 
 
 def dilated(x, weight, *layer, dilation, **options):
-    return max(both_axes(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
+    return max(pair(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
 
 
 def one_group(conv2d, x, weight, bias, *, groups, **options):
@@ -199,8 +192,8 @@ def moved(*by):
     """Read so many rows, and so many columns, further on."""
 
     def convolve(conv2d, x, weight, bias, *, padding, **options):
-        sizes = [n + 2 * p for n, p in zip(x.shape[2:], both_axes(padding), strict=True)]
-        top, left = (max(p - n, 0) for p, n in zip(both_axes(padding), by, strict=True))
+        sizes = [n + 2 * p for n, p in zip(x.shape[2:], pair(padding), strict=True)]
+        top, left = (max(p - n, 0) for p, n in zip(pair(padding), by, strict=True))
         wide = np.zeros_like(x, shape=(*x.shape[:2], *sizes))
         wide[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
         return conv2d(wide, weight, bias, **options)
@@ -212,7 +205,7 @@ def dilated_along(axis):
     """Let taps be apart along one axis alone."""
 
     def convolve(conv2d, x, weight, bias, **options):
-        dilation = tuple(d if i == axis else 1 for i, d in enumerate(both_axes(options["dilation"])))
+        dilation = tuple(d if i == axis else 1 for i, d in enumerate(pair(options["dilation"])))
         padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
         return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
 
@@ -254,7 +247,7 @@ def stride_ignored(conv2d, x, weight, bias, **options):
 
 
 def strided(*_, stride=1, **__):
-    return max(both_axes(stride)) > 1
+    return max(pair(stride)) > 1
 
 
 def read_with_inputs_first(x, weight, *_, **__):

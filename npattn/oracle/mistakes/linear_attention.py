@@ -3,6 +3,7 @@
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, longer, transpose, without_last, without_tail
+from npattn.oracle.mistakes.attention import heads
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import softmax
@@ -61,10 +62,6 @@ def in_parts(i, name, change, when=several_keys):
     return gradient(NAME, i, name, changed, when)
 
 
-def several_heads(q, *_):
-    return q.ndim == 4 and q.shape[1] > 1
-
-
 def several_images(q, *_):
     return len(q) > 1
 
@@ -114,8 +111,8 @@ ADDED = [
     ),
     value(NAME, "context of image 0 for all", context_of_image_0, several_images),
     gradient(NAME, 0, "dq by the context of the last image", of_last_context, several_images),
-    in_parts(1, "dk by the first head's values", lambda dc, k, v: transpose(dc) @ v[:, :1], several_heads),
-    in_parts(2, "dv by the first head's keys", lambda dc, k, v: dc @ k[:, :1], several_heads),
+    in_parts(1, "dk by the first head's values", lambda dc, k, v: transpose(dc) @ v[:, :1], heads),
+    in_parts(2, "dv by the first head's keys", lambda dc, k, v: dc @ k[:, :1], heads),
     in_parts(2, "dv by exponentials, not divided by their sum", lambda dc, k, v: dc @ exponentials(k), are_weights),
     argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),

@@ -3,7 +3,8 @@
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.mistakes.convolution import both_axes, keeps_size
+from npattn.ops.convolution import pair
+from npattn.oracle.mistakes.convolution import keeps_size
 from npattn.oracle.mistakes.mistake import value
 
 __all__ = ["ADDED"]
@@ -13,12 +14,12 @@ NAME = "conv2d"
 
 def keeps_map(x, weight, bias, *, stride=1, groups=1, **options):
     """Whether every position has an output of its own, and reads all channels."""
-    return groups == 1 and max(both_axes(stride)) == 1 and keeps_size(x, weight, bias, **options)
+    return groups == 1 and max(pair(stride)) == 1 and keeps_size(x, weight, bias, **options)
 
 
 def run_on(y, x, weight, bias, *, dilation, **_):
     """Read beyond a row's ends what stands in the rows beside it, as positions that are counted through do."""
-    (height, width), (down, right) = x.shape[2:], both_axes(dilation)
+    (height, width), (down, right) = x.shape[2:], pair(dilation)
     kernel = weight.shape[2:]
     reach = down * (kernel[0] // 2) * width + right * (kernel[1] // 2)
     flat = x.reshape(*x.shape[:2], height * width)
@@ -41,10 +42,10 @@ def in_tiles(height, width, halo):
     """Convolve tiles, of which nothing is read further than `halo` beyond them: the change, and when that is wrong."""
 
     def reach_of(options):
-        return max(both_axes(options["padding"]))
+        return max(pair(options["padding"]))
 
     def convolve(y, x, weight, bias, **options):
-        top, left = both_axes(options["padding"])
+        top, left = pair(options["padding"])
         tall, wide = min(height, x.shape[2]), min(width or x.shape[3], x.shape[3])
         corners = [(i, j) for i in range(0, x.shape[2], tall) for j in range(0, x.shape[3], wide)]
         near = []

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.fields import boolean, choice, integer, pair, probability
+from npattn.fields import boolean, choice, integer, probability, two_integers
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 from npattn.typing import Array, Params
@@ -54,7 +54,7 @@ class ResizeNearest(PrimitiveSystem):
     options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)})
 
     channels: int = integer(least=1, default=16)
-    size: tuple[int, int] = pair(default=(15, 11))
+    size: tuple[int, int] = two_integers(default=(15, 11))
 
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """Shape of the resized map."""
@@ -130,7 +130,7 @@ class ResizeBilinear(PrimitiveSystem):
     options: ClassVar = ({"size": (1, 1)}, {"size": (14, 18)}, {"size": (3, 40)}, {"align_corners": True})
 
     channels: int = integer(least=1, default=16)
-    size: tuple[int, int] = pair(default=(5, 11))
+    size: tuple[int, int] = two_integers(default=(5, 11))
     align_corners: bool = boolean(default=False)
 
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
-from npattn.fields import choice, integer, number, pair
+from npattn.fields import choice, integer, number, two_integers
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 from npattn.parameters import Parameter, lecun_normal
@@ -159,7 +159,7 @@ class RelativeLogits(PrimitiveSystem):
     options: ClassVar = ({"size": (1, 1)}, {"size": (5, 16)}, {"size": (8, 8)}, {"margin": 3}, {"scale": 1.0})
 
     channels: int = integer(least=1, default=16)
-    size: tuple[int, int] = pair(default=(4, 6))
+    size: tuple[int, int] = two_integers(default=(4, 6))
     margin: int = integer(least=0, default=0)
     scale: float = number(default=0.25)
 

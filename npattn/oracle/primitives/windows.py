@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npattn import ops
-from npattn.fields import integer, pair
+from npattn.fields import integer, two_integers
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
 from npattn.typing import Array, Params
@@ -85,7 +85,7 @@ class Laid(Windows):
 
     options: ClassVar[tuple[dict[str, Any], ...]] = (*Windows.options, {"size": (1, 1)}, {"size": (5, 16)})
 
-    size: tuple[int, int] = pair(default=(7, 9))
+    size: tuple[int, int] = two_integers(default=(7, 9))
 
     def output_shapes(self, batch: int, height: int, width: int) -> Shapes:
         """Shape of the map."""
