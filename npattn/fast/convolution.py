@@ -12,6 +12,7 @@ import numpy as np
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.elementwise import are_finite
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, reach
+from npattn.fast.joining import copy_in_blocks
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.products import sum_of_products
 from npattn.fast.threads import parallel_for
@@ -203,15 +204,6 @@ def lines_apart(length: int, d: int) -> list[tuple[slice, slice]]:
     """Say where the lines of each such map are laid, and where they stood."""
     step = -(-length // d) + 1
     return [(slice(i * step, i * step + len(range(i, length, d))), slice(i, None, d)) for i in range(d)]
-
-
-def copy_in_blocks(target: Array, source: Array) -> None:
-    """Copy a map to where it belongs, on all cores."""
-
-    def copy(block):
-        target[block] = source[block]
-
-    parallel_for(copy, blocks(source, 1) if is_large(source) else [(slice(None), slice(None))])
 
 
 def suits_groups(x: Array, weight: Array, bias: Array | None = None, *, groups: int = 1, **options: Any) -> bool:

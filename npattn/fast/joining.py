@@ -104,10 +104,14 @@ def deal(x: Array, groups: int) -> Array:
     """Deal the channels of groups out in turn."""
     shape = len(x), groups, x.shape[1] // groups
     y = np.empty_like(x, shape=(shape[0], shape[2], groups, *x.shape[2:]), order="C")
-    dealt = x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2)
+    copy_in_blocks(y, x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2))
+    return y.reshape(x.shape)
+
+
+def copy_in_blocks(target: Array, source: Array) -> None:
+    """Copy a map to where it belongs, on all cores."""
 
     def copy(block):
-        y[block] = dealt[block]
+        target[block] = source[block]
 
-    parallel_for(copy, blocks(y, 1))
-    return y.reshape(x.shape)
+    parallel_for(copy, blocks(source, 1) if is_large(source) else [(slice(None), slice(None))])
