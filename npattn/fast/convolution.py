@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.elementwise import are_finite
-from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, reach
+from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, taps_that_reach
 from npattn.fast.joining import copy_in_blocks
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.products import sum_of_products
@@ -73,7 +73,7 @@ def add_bias(y: Array, bias: Array) -> None:
     def add(block):
         y[block] += bias[block[1], None, None]
 
-    parallel_for(add, blocks(y, 1) if is_large(y) else [(slice(None), slice(None))])
+    parallel_for(add, blocks(y, 1))
 
 
 def sum_by_channels(dy: Array) -> Array:
@@ -114,7 +114,7 @@ def all_see_some(length: int, k: int, padding: int, dilation: int) -> bool:
     (True, False, True, False)
     """
     result, seen = length + 2 * padding - dilation * (k - 1), 0
-    for _, outputs, _ in reversed(reach(length, result, k, padding, dilation)):
+    for _, outputs, _ in reversed(taps_that_reach(length, result, k, padding, dilation)):
         if outputs.start > seen:
             return False
         seen = max(seen, outputs.stop)

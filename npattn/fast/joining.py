@@ -95,12 +95,14 @@ def channel_shuffle_in_blocks(x: Array, groups: int) -> tuple[Array, Backward]:
     """Copy some channels of each group at a time to where they go."""
 
     def backward(dy):
-        return deal(dy, dy.shape[1] // groups) if is_large(dy) else channel_shuffle.definition(x, groups)[1](dy)
+        if not is_large(dy):
+            return channel_shuffle.definition(x, groups)[1](dy)
+        return shuffle_channels(dy, dy.shape[1] // groups)
 
-    return deal(x, groups), backward
+    return shuffle_channels(x, groups), backward
 
 
-def deal(x: Array, groups: int) -> Array:
+def shuffle_channels(x: Array, groups: int) -> Array:
     """Deal the channels of groups out in turn."""
     shape = len(x), groups, x.shape[1] // groups
     y = np.empty_like(x, shape=(shape[0], shape[2], groups, *x.shape[2:]), order="C")
@@ -114,4 +116,4 @@ def copy_in_blocks(target: Array, source: Array) -> None:
     def copy(block):
         target[block] = source[block]
 
-    parallel_for(copy, blocks(source, 1) if is_large(source) else [(slice(None), slice(None))])
+    parallel_for(copy, blocks(source, 1))

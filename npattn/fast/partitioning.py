@@ -1,4 +1,4 @@
-"""Large maps turned round and cut into windows, copied on all cores."""
+"""Large maps rolled and cut into windows, copied on all cores."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def cyclic_shift_in_blocks(x: Array, shift: tuple[int, int]) -> tuple[Array, Bac
     """Copy the four parts that stay together, each on all cores."""
 
     def backward(dy):
-        return turn(dy, [-n for n in shift]) if is_large(dy) else cyclic_shift.definition(x, shift)[1](dy)
+        return roll(dy, [-n for n in shift]) if is_large(dy) else cyclic_shift.definition(x, shift)[1](dy)
 
-    return turn(x, shift), backward
+    return roll(x, shift), backward
 
 
-def turn(x: Array, shift: Sequence[int]) -> Array:
+def roll(x: Array, shift: Sequence[int]) -> Array:
     """Move a map up and to the left, round its edges."""
     y = np.empty_like(x, order="C")
-    for (to_rows, rows), (to_columns, columns) in itertools.product(*map(parts_turned, x.shape[2:], shift)):
+    for (to_rows, rows), (to_columns, columns) in itertools.product(*map(parts_rolled, x.shape[2:], shift)):
         copy_in_blocks(y[:, :, to_rows, to_columns], x[:, :, rows, columns])
     return y
 
 
-def parts_turned(length: int, shift: int) -> list[tuple[slice, slice]]:
-    """Say for both parts of an axis that is turned where they go and where they stood.
+def parts_rolled(length: int, shift: int) -> list[tuple[slice, slice]]:
+    """Say for both parts of an axis that is rolled where they go and where they stood.
 
     Examples
     --------
-    >>> parts_turned(5, -1)
+    >>> parts_rolled(5, -1)
     [(slice(0, 1, None), slice(4, 5, None)), (slice(1, 5, None), slice(0, 4, None))]
     """
     moved = shift % length
@@ -56,9 +56,9 @@ def window_partition_in_blocks(x: Array, window: tuple[int, int]) -> tuple[Array
 
     def backward(dwindows):
         large = is_large(dwindows)
-        return lay(dwindows, window, size) if large else window_partition.definition(x, window)[1](dwindows)
+        return join_windows(dwindows, window, size) if large else window_partition.definition(x, window)[1](dwindows)
 
-    return cut(x, window), backward
+    return partition(x, window), backward
 
 
 @window_reverse.faster(suits=are_whole_windows)
@@ -66,12 +66,12 @@ def window_reverse_in_blocks(windows: Array, window: tuple[int, int], size: tupl
     """Lay some channels at a time."""
 
     def backward(dx):
-        return cut(dx, window) if is_large(dx) else window_reverse.definition(windows, window, size)[1](dx)
+        return partition(dx, window) if is_large(dx) else window_reverse.definition(windows, window, size)[1](dx)
 
-    return lay(windows, window, size), backward
+    return join_windows(windows, window, size), backward
 
 
-def cut(x: Array, window: tuple[int, int]) -> Array:
+def partition(x: Array, window: tuple[int, int]) -> Array:
     """Cut a map into windows: (B, C, H, W) to (B, C, R, h w)."""
     (*lead, height, width), (h, w) = x.shape, window
     maps = x.reshape(*lead, height // h, h, width // w, w)
@@ -80,7 +80,7 @@ def cut(x: Array, window: tuple[int, int]) -> Array:
     return windows.reshape(*lead, -1, h * w)
 
 
-def lay(windows: Array, window: tuple[int, int], size: tuple[int, int]) -> Array:
+def join_windows(windows: Array, window: tuple[int, int], size: tuple[int, int]) -> Array:
     """Lay windows side by side: (B, C, R, h w) to (B, C, H, W)."""
     (*lead, _, _), (h, w), (height, width) = windows.shape, window, size
     maps = np.empty_like(windows, shape=(*lead, height // h, h, width // w, w), order="C")
