@@ -23,8 +23,8 @@ AVOID_CALLERS_CORE = True
 """Whether helpers keep off the core that their caller runs on (`other_cores`)."""
 KEEP_FREED_MEMORY = True
 """Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
-MAX_FREED_MEMORY = 2**29
-"""Bytes of freed memory that are kept for the next trace: twenty maps of (8, 256, 56, 56) in float32."""
+MAX_FREED_BY_PASSES, MAX_FREED_BY_TRACES = 2**28, 2**29
+"""Bytes of freed memory kept for the next pass, and for the next trace: ten and twenty maps of (8, 256, 56, 56)."""
 TRIM_THRESHOLD = -1
 """What mallopt(3) calls M_TRIM_THRESHOLD."""
 
@@ -52,26 +52,33 @@ def keep_freed_memory() -> None:
 
     A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
     are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
-    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
-    kept.
+    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched.
     """
     if KEEP_FREED_MEMORY and os.name == "posix":
         library = ctypes.CDLL(None)
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
         library.free(library.malloc(2**25 - 2**16))
+        keep_up_to(MAX_FREED_BY_PASSES)
 
 
 @functools.cache
 def keep_more_freed_memory() -> None:
-    """Have the C library keep more of it than a pass frees: a trace is freed with the copies of all its maps.
-
-    Once set, the limit holds for the process, which returns nothing below it (mallopt(3), M_TRIM_THRESHOLD).
-    """
+    """Have the C library keep more of it than a pass frees: a trace is freed with the copies of all its maps."""
     keep_freed_memory()
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if KEEP_FREED_MEMORY and set_option is not None:
-        set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)
+    if KEEP_FREED_MEMORY and os.name == "posix":
+        keep_up_to(MAX_FREED_BY_TRACES)
+
+
+def keep_up_to(size: int) -> None:
+    """Have the C library return no freed memory below a limit, which holds for the process, unless users set theirs.
+
+    By itself glibc keeps twice the largest block that it has seen freed (mallopt(3), M_TRIM_THRESHOLD): less than a
+    pass frees, so that each would get its memory anew, and two threads at once wait for each other to get it.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        set_option(TRIM_THRESHOLD, size)
 
 
 @functools.cache
