@@ -93,13 +93,7 @@ def repeat_parts_in_blocks(x: Array, times: int, axis: int) -> tuple[Array, Back
 @channel_shuffle.faster(suits=lambda x, groups: is_large(x))
 def channel_shuffle_in_blocks(x: Array, groups: int) -> tuple[Array, Backward]:
     """Copy some channels of each group at a time to where they go."""
-
-    def backward(dy):
-        if not is_large(dy):
-            return channel_shuffle.definition(x, groups)[1](dy)
-        return shuffle_channels(dy, dy.shape[1] // groups)
-
-    return shuffle_channels(x, groups), backward
+    return shuffle_channels(x, groups), lambda dy: shuffle_channels(dy, dy.shape[1] // groups)
 
 
 def shuffle_channels(x: Array, groups: int) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,14 +15,10 @@ from npattn.typing import Array, Backward
 @cyclic_shift.faster(suits=lambda x, shift: is_large(x))
 def cyclic_shift_in_blocks(x: Array, shift: tuple[int, int]) -> tuple[Array, Backward]:
     """Copy the four parts that stay together, each on all cores."""
-
-    def backward(dy):
-        return roll(dy, [-n for n in shift]) if is_large(dy) else cyclic_shift.definition(x, shift)[1](dy)
-
-    return roll(x, shift), backward
+    return roll(x, shift), lambda dy: roll(dy, (-shift[0], -shift[1]))
 
 
-def roll(x: Array, shift: Sequence[int]) -> Array:
+def roll(x: Array, shift: tuple[int, int]) -> Array:
     """Move a map up and to the left, round its edges."""
     y = np.empty_like(x, order="C")
     for (to_rows, rows), (to_columns, columns) in itertools.product(*map(parts_rolled, x.shape[2:], shift)):
@@ -53,22 +48,13 @@ def are_whole_windows(x: Array, window: tuple[int, int], size: tuple[int, int] |
 def window_partition_in_blocks(x: Array, window: tuple[int, int]) -> tuple[Array, Backward]:
     """Cut some channels at a time; there are no zeros to be added."""
     size = x.shape[2], x.shape[3]
-
-    def backward(dwindows):
-        large = is_large(dwindows)
-        return join_windows(dwindows, window, size) if large else window_partition.definition(x, window)[1](dwindows)
-
-    return partition(x, window), backward
+    return partition(x, window), lambda dwindows: join_windows(dwindows, window, size)
 
 
 @window_reverse.faster(suits=are_whole_windows)
 def window_reverse_in_blocks(windows: Array, window: tuple[int, int], size: tuple[int, int]) -> tuple[Array, Backward]:
     """Lay some channels at a time."""
-
-    def backward(dx):
-        return partition(dx, window) if is_large(dx) else window_reverse.definition(windows, window, size)[1](dx)
-
-    return join_windows(windows, window, size), backward
+    return join_windows(windows, window, size), lambda dx: partition(dx, window)
 
 
 def partition(x: Array, window: tuple[int, int]) -> Array:
