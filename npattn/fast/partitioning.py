@@ -8,7 +8,7 @@ import numpy as np
 
 from npattn.fast.blocks import is_large
 from npattn.fast.joining import copy_in_blocks
-from npattn.ops.partitioning import cyclic_shift, window_partition, window_reverse
+from npattn.ops.partitioning import cyclic_shift, window_partition
 from npattn.typing import Array, Backward
 
 
@@ -39,9 +39,9 @@ def parts_rolled(length: int, shift: int) -> list[tuple[slice, slice]]:
     return [(slice(0, rest), slice(moved, length)), (slice(rest, length), slice(0, moved))]
 
 
-def are_whole_windows(x: Array, window: tuple[int, int], size: tuple[int, int] | None = None) -> bool:
+def are_whole_windows(x: Array, window: tuple[int, int]) -> bool:
     """Tell whether a map is large, and ends where windows do."""
-    return is_large(x) and not any(n % side for n, side in zip(size or x.shape[2:], window, strict=True))
+    return is_large(x) and not any(n % side for n, side in zip(x.shape[2:], window, strict=True))
 
 
 @window_partition.faster(suits=are_whole_windows)
@@ -49,12 +49,6 @@ def window_partition_in_blocks(x: Array, window: tuple[int, int]) -> tuple[Array
     """Cut some channels at a time; there are no zeros to be added."""
     size = x.shape[2], x.shape[3]
     return partition(x, window), lambda dwindows: join_windows(dwindows, window, size)
-
-
-@window_reverse.faster(suits=are_whole_windows)
-def window_reverse_in_blocks(windows: Array, window: tuple[int, int], size: tuple[int, int]) -> tuple[Array, Backward]:
-    """Lay some channels at a time."""
-    return join_windows(windows, window, size), lambda dx: partition(dx, window)
 
 
 def partition(x: Array, window: tuple[int, int]) -> Array:
