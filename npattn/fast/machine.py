@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "keep_more_freed_memory", "other_cores"]
+__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "other_cores"]
 
 NUM_CORES = os.cpu_count() or 1
 """Cores of the machine, however many of them this process may use."""
@@ -23,8 +23,8 @@ AVOID_CALLERS_CORE = True
 """Whether helpers keep off the core that their caller runs on (`other_cores`)."""
 KEEP_FREED_MEMORY = True
 """Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
-MAX_FREED_BY_PASSES, MAX_FREED_BY_TRACES = 2**28, 2**29
-"""Bytes of freed memory kept for the next pass, and for the next trace: ten and twenty maps of (8, 256, 56, 56)."""
+MAX_FREED_MEMORY = 2**29
+"""Bytes of freed memory that are kept for the next pass, or trace: twenty maps of (8, 256, 56, 56) in float32."""
 TRIM_THRESHOLD = -1
 """What mallopt(3) calls M_TRIM_THRESHOLD."""
 
@@ -50,35 +50,20 @@ def current_core() -> Any:
 def keep_freed_memory() -> None:
     """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
 
-    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
-    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
-    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched.
+    A page that is new to a process costs more time than what is computed in it, and threads that meet new pages wait
+    for each other. glibc returns large blocks when they are freed, up to a size that grows with the blocks it has seen
+    freed, to 32 MB at most (mallopt(3), M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. By
+    itself it would keep twice as much, which is less than a pass over large maps frees, or a trace with the copies of
+    all its maps. The limit holds for the process; one that users set, as Dask does, is left.
     """
     if KEEP_FREED_MEMORY and os.name == "posix":
         library = ctypes.CDLL(None)
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
         library.free(library.malloc(2**25 - 2**16))
-        keep_up_to(MAX_FREED_BY_PASSES)
-
-
-@functools.cache
-def keep_more_freed_memory() -> None:
-    """Have the C library keep more of it than a pass frees: a trace is freed with the copies of all its maps."""
-    keep_freed_memory()
-    if KEEP_FREED_MEMORY and os.name == "posix":
-        keep_up_to(MAX_FREED_BY_TRACES)
-
-
-def keep_up_to(size: int) -> None:
-    """Have the C library return no freed memory below a limit, which holds for the process, unless users set theirs.
-
-    By itself glibc keeps twice the largest block that it has seen freed (mallopt(3), M_TRIM_THRESHOLD): less than a
-    pass frees, so that each would get its memory anew, and two threads at once wait for each other to get it.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
-        set_option(TRIM_THRESHOLD, size)
+        set_option = getattr(library, "mallopt", None)
+        if set_option is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+            set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)
 
 
 @functools.cache
