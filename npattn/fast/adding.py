@@ -53,8 +53,8 @@ def shift_block_by_block(x: Array, t: Array) -> tuple[Array, Backward]:
 
     def backward(dy):
         dt = None
-        if is_large(dy, x, term):
+        if is_large(dy, term):
             dt = add_up_in_blocks(dy, own, lambda block, subscripts, sums: np.einsum(subscripts, dy[block], out=sums))
-        return shift.definition(x, t)[1](dy) if dt is None else (dy, dt.reshape(t.shape))
+        return shift.definition(dy, t)[1](dy) if dt is None else (dy, dt.reshape(t.shape))
 
     return y, backward

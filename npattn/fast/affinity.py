@@ -36,7 +36,7 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
     """
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.zeros_like(values)
-    blocks = cut(u.shape[0], u.shape[2])
+    blocks = blocks_of_affinity(u.shape[0], u.shape[2])
 
     def sum_block(at: slice, m: slice, n: slice) -> Parts:
         a = serial_product(transpose(u[at][..., m]), u[at][..., n])
@@ -97,7 +97,7 @@ def add_up(compute: Callable[[slice, slice, slice], Parts], blocks: list[Block],
     add()
 
 
-def cut(images: int, positions: int) -> list[Block]:
+def blocks_of_affinity(images: int, positions: int) -> list[Block]:
     """Cut the upper half of the affinities into blocks of some images, rows and columns.
 
     Of each block of rows the rows' own columns come first; those behind them are served by the mirror image too.

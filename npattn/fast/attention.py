@@ -68,7 +68,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
         np.divide(average, total[..., None, :], out=o[at][..., m])
         log_sum_exp[at][..., m] = logarithm(total) if safe else highest[..., 0] + logarithm(total)
 
-    forward_blocks, backward_blocks = cut(lead, queries, keys)
+    forward_blocks, backward_blocks = blocks_of_attention(lead, queries, keys)
     parallel_for(reusing_memory(attend, q, 1), forward_blocks, products=True)
 
     def backward(do):
@@ -114,7 +114,7 @@ def are_safe(q: Array, k: Array, unit: float = 1) -> bool:
         return bool(longest[0] * longest[1] <= SAFE_LOGIT * unit)  # false for NaN
 
 
-def cut(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list[Any]]:
+def blocks_of_attention(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list[Any]]:
     """Cut the work into blocks by its shape alone: those of the forward pass, and of the backward pass by queries."""
     size = min(BLOCK_LOGITS, math.prod(lead) * queries * keys // NUM_BLOCKS)
     rows = cut_evenly(queries, max(MIN_QUERIES, size // keys))

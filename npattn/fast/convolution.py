@@ -11,11 +11,12 @@ import numpy as np
 
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machine_floats, blocks, cut_axis, is_large
 from npattn.fast.elementwise import are_finite
-from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, reach
+from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, taps_that_reach
+from npattn.fast.joining import copy_in_blocks
 from npattn.fast.pooling import MAX_ROW
 from npattn.fast.products import sum_of_products
 from npattn.fast.threads import parallel_for
-from npattn.fast.winograd import conv3x3
+from npattn.fast.winograd import conv3x3, laid_length
 from npattn.ops.convolution import conv2d, pair
 from npattn.ops.products import product
 from npattn.typing import Array, Backward
@@ -31,7 +32,7 @@ MIN_IMAGES = MAX_PRODUCT_BLOCKS
 MAX_LAID = 2**20
 """Numbers of an image that is laid out, up to which it stays in a core's cache."""
 MAX_LAID_APART = 1.25
-"""Positions of a map that is laid apart, to those of the map, up to which tiles still gain."""
+"""Positions of d² maps beside each other, to those of the map of which they are, up to which tiles still gain."""
 
 
 def is_pointwise(
@@ -72,7 +73,7 @@ def add_bias(y: Array, bias: Array) -> None:
     def add(block):
         y[block] += bias[block[1], None, None]
 
-    parallel_for(add, blocks(y, 1) if is_large(y) else [(slice(None), slice(None))])
+    parallel_for(add, blocks(y, 1))
 
 
 def sum_by_channels(dy: Array) -> Array:
@@ -113,7 +114,7 @@ def all_see_some(length: int, k: int, padding: int, dilation: int) -> bool:
     (True, False, True, False)
     """
     result, seen = length + 2 * padding - dilation * (k - 1), 0
-    for _, outputs, _ in reversed(reach(length, result, k, padding, dilation)):
+    for _, outputs, _ in reversed(taps_that_reach(length, result, k, padding, dilation)):
         if outputs.start > seen:
             return False
         seen = max(seen, outputs.stop)
@@ -135,7 +136,7 @@ def suits_tiles(
     near = pair(dilation) == (1, 1) and max(above, beside) <= 2
     if not near and pair(dilation) == (above, beside):
         positions = math.prod(x.shape[2:])
-        near = math.prod(map(length_apart, x.shape[2:], pair(dilation))) <= MAX_LAID_APART * positions
+        near = math.prod(map(laid_length, x.shape[2:], pair(dilation))) <= MAX_LAID_APART * positions
     large = positions >= MIN_POSITIONS and min(weight.shape[:2]) >= MIN_WIDE
     small_kernels = weight.shape[2:] == (3, 3) and near and x.dtype == np.float32
     return large and small_kernels and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
@@ -144,74 +145,8 @@ def suits_tiles(
 @conv2d.faster(suits=suits_tiles)
 def conv_in_tiles(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve 2×2 outputs at a time; errors are those of the largest input and weight that an output sees."""
-    padding, dilation = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
-
-    def conv(x, weight):
-        return conv3x3(x, weight, padding) if dilation == (1, 1) else conv3x3_apart(x, weight, dilation)
-
-    return by_convolution(conv, *arguments, **options)
-
-
-def conv3x3_apart(x: Array, weight: Array, dilation: tuple[int, int]) -> tuple[Array, Backward]:
-    """Slide kernels with taps d apart over a map, with d zeros beyond its edges.
-
-    A kernel sees every d-th row and column. So there are d² maps that do not see each other; they are laid beside each
-    other, with a line of zeros in between, as one map over which a plain kernel slides.
-    """
-    size = x.shape[2:]
-    apart, back = conv3x3(lay_apart(x, dilation), weight, (1, 1))
-
-    def backward(dy):
-        dapart, dweight = back(lay_apart(dy, dilation))
-        return bring_together(dapart, size, dilation), dweight
-
-    return bring_together(apart, size, dilation), backward
-
-
-def lay_apart(x: Array, dilation: tuple[int, int]) -> Array:
-    """Lay the d² maps that kernels see beside each other, with zeros in between."""
-    shape = *x.shape[:2], *map(length_apart, x.shape[2:], dilation)
-    apart = np.empty_like(x, shape=shape, order="C")
-
-    def lay(image):
-        apart[image] = 0
-        for (to_rows, rows), (to_columns, columns) in itertools.product(*map(lines_apart, x.shape[2:], dilation)):
-            apart[image, :, to_rows, to_columns] = x[image, :, rows, columns]
-
-    parallel_for(lay, range(len(x)))
-    return apart
-
-
-def bring_together(apart: Array, size: tuple[int, int], dilation: tuple[int, int]) -> Array:
-    """Put them back as they stood in a map of this size: the adjoint of `lay_apart`."""
-    x = np.empty_like(apart, shape=(*apart.shape[:2], *size), order="C")
-
-    def put(image):
-        for (at_rows, rows), (at_columns, columns) in itertools.product(*map(lines_apart, size, dilation)):
-            x[image, :, rows, columns] = apart[image, :, at_rows, at_columns]
-
-    parallel_for(put, range(len(x)))
-    return x
-
-
-def length_apart(length: int, d: int) -> int:
-    """Count the lines of d maps with every d-th line each, beside each other with a line in between."""
-    return d * (-(-length // d) + 1) - 1
-
-
-def lines_apart(length: int, d: int) -> list[tuple[slice, slice]]:
-    """Say where the lines of each such map are laid, and where they stood."""
-    step = -(-length // d) + 1
-    return [(slice(i * step, i * step + len(range(i, length, d))), slice(i, None, d)) for i in range(d)]
-
-
-def copy_in_blocks(target: Array, source: Array) -> None:
-    """Copy a map to where it belongs, on all cores."""
-
-    def copy(block):
-        target[block] = source[block]
-
-    parallel_for(copy, blocks(source, 1) if is_large(source) else [(slice(None), slice(None))])
+    taps = pair(options.get("padding", 0)), pair(options.get("dilation", 1))
+    return by_convolution(lambda x, weight: conv3x3(x, weight, *taps), *arguments, **options)
 
 
 def suits_groups(x: Array, weight: Array, bias: Array | None = None, *, groups: int = 1, **options: Any) -> bool:

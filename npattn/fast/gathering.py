@@ -14,7 +14,7 @@ from npattn.typing import Array, Backward
 @gather_average.faster(suits=lambda x, extent: is_large(x))
 def gather_average_by_shifts(x: Array, extent: int) -> tuple[Array, Backward]:
     """Add up shifted rows, then shifted columns, while a block is in the cache; no neighbourhood is laid out."""
-    taps = [list_taps(length, extent) for length in x.shape[2:]]
+    taps = [list_distances(length, extent) for length in x.shape[2:]]
     rows, columns = (np.zeros_like(x, shape=-(-length // extent)) for length in x.shape[2:])
     for lengths, reads in zip((rows, columns), taps, strict=True):
         for to, _ in reads:
@@ -50,7 +50,7 @@ def gather_average_by_shifts(x: Array, extent: int) -> tuple[Array, Backward]:
     return p, backward
 
 
-def list_taps(length: int, extent: int) -> list[tuple[slice, slice]]:
+def list_distances(length: int, extent: int) -> list[tuple[slice, slice]]:
     """Say which averages along an axis count a number at a distance, and which numbers those are.
 
     The distances are 0 to e - 1, to which every number lies from one average, and then -1 to 1 - e.

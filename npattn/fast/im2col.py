@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 from npattn.fast.blas import add_product, multiply
-from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, is_large, parts_of_each
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.typing import Array, Backward
 
-__all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows", "reach"]
+__all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows", "taps_that_reach"]
 
 
 def conv_by_columns(
@@ -27,7 +29,7 @@ def conv_by_columns(
     )
     y = np.zeros_like(x, shape=(len(x), out, rows, columns))
     backs = []
-    for j, to, read in reach(width, columns, kernel[1], padding[1], dilation[1]):
+    for j, to, read in taps_that_reach(width, columns, kernel[1], padding[1], dilation[1]):
         some = x[..., read] if read == slice(0, width) else x[..., read].copy()  # as a product wants it
         part, back = conv_by_rows(some, weight[..., j : j + 1], (padding[0], 0), dilation)
         y[..., to] += part
@@ -55,7 +57,7 @@ def conv_by_rows(
     """
     (batch, _, *size), (out, channels, *kernel) = x.shape, weight.shape
     result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
-    rows, columns = map(reach, size, result, kernel, padding, dilation)
+    rows, columns = map(taps_that_reach, size, result, kernel, padding, dilation)
     used = slice(columns[0][0], columns[-1][0] + 1) if columns else slice(0)
     lay_out_x = channels <= out
     # The products take maps of W' columns, or of W, to maps as wide: S to T channels, S = kw C or T = kw O.
@@ -69,18 +71,18 @@ def conv_by_rows(
     target_at = [slice(width * to.start, width * to.stop) for _, to, _ in rows]
     source_at = [slice(width * read.start, width * read.stop) for _, _, read in rows]
 
-    source = (lay_beside(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
+    source = (im2col_by_rows(x, beside, width) if lay_out_x else x).reshape(batch, shape[1], size[0] * width)
     target = add_products(matrices, source, source_at, target_at, (batch, shape[0], result[0] * width))
     y = target.reshape(batch, shape[0], result[0], width)
     if not lay_out_x:
-        y = add_beside(y, beside, out, result[1])
+        y = col2im_by_rows(y, beside, out, result[1])
 
     def backward(dy):
-        dtarget = (dy if lay_out_x else lay_beside(dy, beside, width)).reshape(target.shape)
+        dtarget = (dy if lay_out_x else im2col_by_rows(dy, beside, width)).reshape(target.shape)
         dsource = add_products([matrix.T for matrix in matrices], dtarget, target_at, source_at, source.shape)
         dx = dsource.reshape(batch, shape[1], size[0], width)
         if lay_out_x:
-            dx = add_beside(dx, beside, channels, size[1])
+            dx = col2im_by_rows(dx, beside, channels, size[1])
         dmatrices = np.zeros_like(weight, shape=(len(rows), *shape))
 
         def multiply_rows(some, outputs):
@@ -88,7 +90,7 @@ def conv_by_rows(
                 for dt, s in zip(dtarget, source, strict=True):
                     add_product(dt[outputs, to], s[:, read].T, out=dmatrix[outputs])
 
-        in_blocks(multiply_rows, len(rows), shape[0], [*matrices, source])
+        for_parts(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices, strict=True):
             laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
@@ -116,7 +118,7 @@ def conv_by_images(
     """
     (batch, channels, *size), (out, _, *kernel) = x.shape, weight.shape
     result = [n + 2 * p - d * (k - 1) for n, k, p, d in zip(size, kernel, padding, dilation, strict=True)]
-    rows, columns = map(reach, size, result, kernel, padding, dilation)
+    rows, columns = map(taps_that_reach, size, result, kernel, padding, dilation)
     used = slice(columns[0][0], columns[-1][0] + 1) if columns else slice(0)
     kernels = [weight[:, :, i, used] for i, _, _ in rows]
     y = np.empty_like(x, shape=(batch, out, *result), order="C")
@@ -129,7 +131,7 @@ def conv_by_images(
     forward_rows = longest_first(matrices, columns_of(result[1], 1), columns_of(result[1], 0))
 
     def compute(image, laying, adding):
-        laid = lay_image(x[image], [tap[1:] for tap in columns], result[1], laying)
+        laid = im2col_of_image(x[image], [tap[1:] for tap in columns], result[1], laying)
         add_rows(forward_rows, laid, flat_y[image], slice(0, flat_y.shape[2]), adding)
         sums[image] = flat_y[image].sum()
         if bias is not None:
@@ -148,7 +150,7 @@ def conv_by_images(
         dmatrices = np.empty_like(x, shape=(batch, len(rows), len(columns) * out, channels))
 
         def differentiate(image, laying, adding):
-            laid = lay_image(dy[image], [tap[:0:-1] for tap in columns], size[1], laying)
+            laid = im2col_of_image(dy[image], [tap[:0:-1] for tap in columns], size[1], laying)
             add_rows(backward_rows, laid, flat_dx[image], slice(0, flat_dx.shape[2]), adding)
             dsums[image] = flat_dx[image].sum()
             if dbiases is not None:
@@ -166,8 +168,8 @@ def conv_by_images(
     return (bool(np.isfinite(sums).all()), y), backward
 
 
-def lay_image(image, taps, width, memory):
-    """Lay the taps along a row beside each other, as `lay_beside` does: (C, H, W) to (kw C, H width)."""
+def im2col_of_image(image: Array, taps: Sequence[tuple[slice, slice]], width: int, memory: Memory) -> Array:
+    """Lay the taps along a row beside each other, as `im2col_by_rows` does: (C, H, W) to (kw C, H width)."""
     channels, height, _ = image.shape
     laid = memory((len(taps), channels, height, width))
     for part, (to, read) in zip(laid, taps, strict=True):
@@ -177,7 +179,7 @@ def lay_image(image, taps, width, memory):
     return laid.reshape(len(taps) * channels, height * width)
 
 
-def reach(size: int, result: int, k: int, padding: int, dilation: int) -> list[tuple[int, slice, slice]]:
+def taps_that_reach(size: int, result: int, k: int, padding: int, dilation: int) -> list[tuple[int, slice, slice]]:
     """List a kernel's taps along one axis that reach the map: index, the outputs that do so, what they read."""
     taps = []
     for tap in range(k):
@@ -188,7 +190,13 @@ def reach(size: int, result: int, k: int, padding: int, dilation: int) -> list[t
     return taps
 
 
-def add_products(matrices, source, source_at, target_at, shape):
+def add_products(
+    matrices: Sequence[Array],
+    source: Array,
+    source_at: Sequence[slice],
+    target_at: Sequence[slice],
+    shape: tuple[int, ...],
+) -> Array:
     """Add up, each at its place, products of matrices with parts of the source: (B, S, N) to (B, T, N')."""
     target = np.empty_like(source, shape=shape)
     rows = longest_first(matrices, source_at, target_at)
@@ -198,16 +206,20 @@ def add_products(matrices, source, source_at, target_at, shape):
         for image, total in zip(source[images], target[images], strict=True):
             add_rows(rows, image, total, some, memory)
 
-    in_blocks(add_up, shape[0], shape[2], [*matrices, source])
+    for_parts(add_up, shape[0], shape[2], [*matrices, source])
     return target
 
 
-def longest_first(matrices, source_at, target_at):
+def longest_first(
+    matrices: Sequence[Array], source_at: Sequence[slice], target_at: Sequence[slice]
+) -> list[tuple[Array, slice, slice]]:
     """List the rows of a kernel as `add_rows` takes them: where the first makes all numbers, none has to begin as 0."""
     return sorted(zip(matrices, source_at, target_at, strict=True), key=lambda row: row[2].start - row[2].stop)
 
 
-def add_rows(rows, source, total, some, memory):
+def add_rows(
+    rows: Sequence[tuple[Array, slice, slice]], source: Array, total: Array, some: slice, memory: Memory
+) -> None:
     """Make some columns of an image's total: the sum of all rows' products with what they read of the source.
 
     `memory` gives room for a product that is too small to be added within BLAS.
@@ -226,7 +238,7 @@ def add_rows(rows, source, total, some, memory):
                 add_product(matrix, part, to_part, memory)
 
 
-def in_blocks(work, count, length, factors):
+def for_parts(work: Callable[[slice, slice], None], count: int, length: int, factors: Sequence[Array]) -> None:
     """Call ``work(some, part)`` for parts of `count` results, and for parts of their length, if factors are large."""
     if not are_machine_floats(*factors):
         work(slice(0, count), slice(0, length))
@@ -239,7 +251,7 @@ def in_blocks(work, count, length, factors):
     parallel_for(lambda block: work(*block), each, products=True)
 
 
-def lay_beside(x, taps, width):
+def im2col_by_rows(x: Array, taps: Sequence[tuple[slice, slice]], width: int) -> Array:
     """Lay the taps along a row beside each other, with zeros beyond the ends: (B, C, H, W) to (B, kw C, H, width).
 
     `taps` holds a pair of slices for every tap: columns of the result, columns of x.
@@ -254,12 +266,12 @@ def lay_beside(x, taps, width):
         for j, (to, read) in enumerate(taps):
             laid[images, j, some, :, to] = x[block][..., read]
 
-    parallel_for(lay, channel_blocks(x))
+    parallel_for(lay, blocks(x, 1))
     return laid.reshape(batch, len(taps) * channels, height, width)
 
 
-def add_beside(laid, taps, channels, width):
-    """Add every tap back to where it was read: the adjoint of `lay_beside`."""
+def col2im_by_rows(laid: Array, taps: Sequence[tuple[slice, slice]], channels: int, width: int) -> Array:
+    """Add every tap back to where it was read: the adjoint of `im2col_by_rows`."""
     batch, _, height, wide = laid.shape
     if taps == [(slice(0, width), slice(0, wide))]:
         return laid
@@ -271,10 +283,5 @@ def add_beside(laid, taps, channels, width):
         for j, (to, read) in enumerate(taps):
             x[block][..., read] += by_taps[images, j, some, :, to]
 
-    parallel_for(collect, channel_blocks(x))
+    parallel_for(collect, blocks(x, 1))
     return x
-
-
-def channel_blocks(x):
-    """Cut a map into blocks of some channels if it is worth it."""
-    return blocks(x, 1) if is_large(x) else [(slice(None), slice(None))]

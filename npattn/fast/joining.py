@@ -93,21 +93,21 @@ def repeat_parts_in_blocks(x: Array, times: int, axis: int) -> tuple[Array, Back
 @channel_shuffle.faster(suits=lambda x, groups: is_large(x))
 def channel_shuffle_in_blocks(x: Array, groups: int) -> tuple[Array, Backward]:
     """Copy some channels of each group at a time to where they go."""
-
-    def backward(dy):
-        return deal(dy, dy.shape[1] // groups) if is_large(dy) else channel_shuffle.definition(x, groups)[1](dy)
-
-    return deal(x, groups), backward
+    return shuffle_channels(x, groups), lambda dy: shuffle_channels(dy, dy.shape[1] // groups)
 
 
-def deal(x: Array, groups: int) -> Array:
+def shuffle_channels(x: Array, groups: int) -> Array:
     """Deal the channels of groups out in turn."""
     shape = len(x), groups, x.shape[1] // groups
     y = np.empty_like(x, shape=(shape[0], shape[2], groups, *x.shape[2:]), order="C")
-    dealt = x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2)
+    copy_in_blocks(y, x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2))
+    return y.reshape(x.shape)
+
+
+def copy_in_blocks(target: Array, source: Array) -> None:
+    """Copy a map to where it belongs, on all cores."""
 
     def copy(block):
-        y[block] = dealt[block]
+        target[block] = source[block]
 
-    parallel_for(copy, blocks(y, 1))
-    return y.reshape(x.shape)
+    parallel_for(copy, blocks(source, 1))

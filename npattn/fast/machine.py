@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "keep_more_freed_memory", "other_cores"]
+__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "other_cores"]
 
 NUM_CORES = os.cpu_count() or 1
 """Cores of the machine, however many of them this process may use."""
@@ -24,7 +24,7 @@ AVOID_CALLERS_CORE = True
 KEEP_FREED_MEMORY = True
 """Whether memory of freed arrays is kept for the next ones (`keep_freed_memory`)."""
 MAX_FREED_MEMORY = 2**29
-"""Bytes of freed memory that are kept for the next trace: twenty maps of (8, 256, 56, 56) in float32."""
+"""Bytes of freed memory that are kept for the next pass, or trace: twenty maps of (8, 256, 56, 56) in float32."""
 TRIM_THRESHOLD = -1
 """What mallopt(3) calls M_TRIM_THRESHOLD."""
 
@@ -50,28 +50,20 @@ def current_core() -> Any:
 def keep_freed_memory() -> None:
     """Have the C library keep the memory of freed arrays, so that the next ones need not get it from the system.
 
-    A page that is new to a process costs more time than what is computed in it. glibc returns large blocks when they
-    are freed, up to a size that grows with the blocks it has seen freed, to 32 MB at most (mallopt(3),
-    M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. Of freed memory up to twice as much is
-    kept.
+    A page that is new to a process costs more time than what is computed in it, and threads that meet new pages wait
+    for each other. glibc returns large blocks when they are freed, up to a size that grows with the blocks it has seen
+    freed, to 32 MB at most (mallopt(3), M_MMAP_THRESHOLD). This is such a block, of which no page is ever touched. By
+    itself it would keep twice as much, which is less than a pass over large maps frees, or a trace with the copies of
+    all its maps. The limit holds for the process; one that users set, as Dask does, is left.
     """
     if KEEP_FREED_MEMORY and os.name == "posix":
         library = ctypes.CDLL(None)
         library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
         library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
         library.free(library.malloc(2**25 - 2**16))
-
-
-@functools.cache
-def keep_more_freed_memory() -> None:
-    """Have the C library keep more of it than a pass frees: a trace is freed with the copies of all its maps.
-
-    Once set, the limit holds for the process, which returns nothing below it (mallopt(3), M_TRIM_THRESHOLD).
-    """
-    keep_freed_memory()
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if KEEP_FREED_MEMORY and set_option is not None:
-        set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)
+        set_option = getattr(library, "mallopt", None)
+        if set_option is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+            set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import numpy as np
 
 from npattn.fast.attention import (
     MAX_NARROW,
-    cut,
+    blocks_of_attention,
     difference_in,
     is_worth_blocks,
     quick_powers,
@@ -74,7 +74,7 @@ def attention_in_seen_blocks(
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
     unit = quick_powers()[2]
     pairs = Pairs((scale if softcap is not None else scale * unit) * q, k, unit, softcap, bias, band, lengths, mask)
-    forward_blocks, backward_blocks = cut(lead, queries, keys)
+    forward_blocks, backward_blocks = blocks_of_attention(lead, queries, keys)
     o, log_sum_exp = average(pairs, v, None if sink is None else np.broadcast_to(unit * sink, lead), forward_blocks)
     dead = log_sum_exp == np.inf
     least = np.where(dead, 0, log_sum_exp)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, NUM_BLOCKS, cut_axis
 from npattn.fast.threads import parallel_for
 from npattn.typing import Array, Backward
 
-__all__ = ["conv3x3"]
+__all__ = ["conv3x3", "laid_length"]
 
 CACHED = 2**18
 """Numbers of a map that are transformed and multiplied at a time, about: few enough to stay in a core's cache."""
@@ -19,13 +21,15 @@ KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2
 """G: four numbers of a kernel's three."""
 MIRRORED = [3, 1, 2, 0]
 """Where G has the four numbers of the mirrored kernel."""
-INPUT = (np.subtract, 0, 2), (np.add, 1, 2), (np.subtract, 2, 1), (np.subtract, 1, 3)
+INPUT: tuple[tuple[Any, ...], ...] = (np.subtract, 0, 2), (np.add, 1, 2), (np.subtract, 2, 1), (np.subtract, 1, 3)
 """Bᵀ: four numbers of four inputs, each from two of them."""
-OUTPUT = (None, None), (np.add, None), (np.add, np.subtract), (None, np.subtract)
+OUTPUT: tuple[tuple[Any, ...], ...] = (None, None), (np.add, None), (np.add, np.subtract), (None, np.subtract)
 """Aᵀ, column by column: how each of four products goes into two outputs, of which the first two are the beginning."""
 
 
-def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, Backward]:
+def conv3x3(
+    x: Array, weight: Array, padding: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+) -> tuple[Array, Backward]:
     """Slide 3×3 kernels over a map, 2×2 outputs at a time: y = Aᵀ [Σ_c (G w_c Gᵀ) ⊙ (Bᵀ x_c B)] A.
 
     A tile of 4×4 inputs makes 2×2 outputs, by 16 multiplications for each channel instead of 36: kernel and tile are
@@ -37,11 +41,12 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
     x : array, (B, C, H, W)
     weight : array, (O, C, 3, 3)
     padding : pair of int
-        At most 2: beyond that, outputs see nothing of the map.
+        At most 2: beyond that, outputs see nothing of the map. With a dilation, the dilation.
+    dilation : pair of int
 
     Returns
     -------
-    y : array, (B, O, H + 2p - 2, W + 2p - 2)
+    y : array, (B, O, H + 2p - 2d, W + 2p - 2d)
     backward : callable
         ``backward(dy)`` returns ``(dx, dweight)``.
 
@@ -65,22 +70,26 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
              [42., 46., 50.]]]])
     """
     (batch, channels, *size), out = x.shape, len(weight)
-    result = [n + 2 * p - 2 for n, p in zip(size, padding, strict=True)]
+    result = [n + 2 * p - 2 * d for n, p, d in zip(size, padding, dilation, strict=True)]
+    border = [p // d for p, d in zip(padding, dilation, strict=True)]  # zeros in a map of every d-th line
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
     kernels = np.empty_like(weight, shape=(4, 4, out, channels), order="C")
     rows, columns = weight.reshape(-1, 9), kernels.reshape(16, -1)
     parts = cut_axis(len(rows), NUM_BLOCKS)
     parallel_for(lambda part: multiply(transform, rows[part].T, out=columns[:, part]), parts, products=True)
-    images = images_together(batch, max(channels, out), result)
-    planes = deal(x, padding, result, out, images)
-    y = slide(planes, kernels, result, images)
+    images = images_together(batch, max(channels, out), result, dilation)
+    planes = gather_planes(x, border, result, dilation, channels=out, images=images)
+    y = convolve_planes(planes, kernels, result, dilation, images)
 
     def backward(dy):
         # An input is read by the outputs around it through the kernel's mirror image.
         mirrored = [[kernels[i, j].T for j in MIRRORED] for i in MIRRORED]
-        together = images_together(batch, max(channels, out), size)
-        dx = slide(deal(dy, [2 - p for p in padding], size, channels, together), mirrored, size, together)
-        dkernels, drows = correlate(planes, dy, images, -(-MAX_PRODUCT_BLOCKS // 4)), np.empty_like(rows, order="C")
+        together = images_together(batch, max(channels, out), size, dilation)
+        rest = [2 - p for p in border]
+        dplanes = gather_planes(dy, rest, size, dilation, channels=channels, images=together)
+        dx = convolve_planes(dplanes, mirrored, size, dilation, together)
+        dkernels = correlate(planes, dy, dilation, images, -(-MAX_PRODUCT_BLOCKS // 4))
+        drows = np.empty_like(rows, order="C")
         dcolumns = dkernels.reshape(16, -1)
         parallel_for(lambda part: multiply(dcolumns[:, part].T, transform, out=drows[part]), parts, products=True)
         return dx, drows.reshape(weight.shape)
@@ -88,58 +97,97 @@ def conv3x3(x: Array, weight: Array, padding: tuple[int, int]) -> tuple[Array, B
     return y, backward
 
 
-def images_together(batch, channels, result):
+def images_together(batch: int, channels: int, result: Sequence[int], dilation: tuple[int, int] = (1, 1)) -> int:
     """Say how many small maps of so many channels are taken at a time: the more, the longer are sums and products."""
-    height, across = (n // 2 + n % 2 for n in result)
+    height, across = map(count_tiles, result, dilation)
     numbers = channels * (height + 1) * (across + 1)
     fitting = [n for n in range(1, batch + 1) if batch % n == 0 and n * numbers <= CACHED]
     return max((n for n in fitting if batch >= n * MAX_PRODUCT_BLOCKS), default=1)
 
 
-def deal(x, padding, result, channels=0, images=1):
-    """Deal the padded map out by even and odd rows and columns: (B, C, H, W) to (2, 2, S B, C, (h + 1)(w + 1)).
+def laid_length(length: int, dilation: int) -> int:
+    """Count the lines of d maps that have every d-th line each, beside each other with a line of zeros in between."""
+    return dilation * (-(-length // dilation) + 1) - 1
+
+
+def count_tiles(length: int, dilation: int) -> int:
+    """Count the tiles along an axis that make so many outputs."""
+    return -(-laid_length(length, dilation) // 2)
+
+
+def gather_planes(
+    x: Array,
+    padding: Sequence[int],
+    result: Sequence[int],
+    dilation: tuple[int, int] = (1, 1),
+    *,
+    channels: int = 0,
+    images: int = 1,
+) -> Array:
+    """Gather the padded map by even and odd rows and columns: (B, C, H, W) to (2, 2, S B, C, (h + 1)(w + 1)).
 
     A map of h × w tiles is cut into S strips of rows of tiles, few enough that a strip of so many channels stays in a
     core's cache. Neighbours of a plane are two apart in the map, as tiles are; so what all tiles of a strip read with
     one of their 4×4 inputs lies in a row, from t = r (w + 1) + c on for the tile in row r and column c. Tiles in column
     w are none, nor those in row h: what comes of them is left out. Where several images make one strip, their rows of
     tiles follow each other.
+
+    Kernels with taps d apart see every d-th row and column: d² maps that do not see each other. They are gathered as if
+    they lay beside each other, with a line of zeros in between, as one map.
     """
     batch, own, *size = x.shape
-    height, across = (n // 2 + n % 2 for n in result)
-    parts = cut(height, max(own, channels) * height * (across + 1)) if images == 1 else [slice(0, height)]
+    height, across = map(count_tiles, result, dilation)
+    parts = cut_strips(height, max(own, channels) * height * (across + 1)) if images == 1 else [slice(0, height)]
     tall, strips = parts[0].stop + 1, batch // images
     planes = np.empty_like(x, shape=(2, 2, len(parts), strips, own, images, tall, across + 1), order="C")
     maps = x.reshape(strips, images, own, *size).swapaxes(1, 2)
-    columns = list(lines(size[1], padding[1], 0, across + 1))
+    columns = list_lines(size[1], dilation[1], padding[1], 0, across + 1)
 
     def fill(block):
         part, strip = block
         planes[:, :, part, strip] = 0
-        first = parts[part].start
-        rows = lines(size[0], padding[0], first, first + tall)
-        for (i, (to, read)), (j, (beside, along)) in itertools.product(enumerate(rows), enumerate(columns)):
-            planes[i, j, part, strip][..., to, beside] = maps[strip][..., read, along]
+        rows = list_lines(size[0], dilation[0], padding[0], parts[part].start, parts[part].start + tall)
+        for i, j in np.ndindex(2, 2):
+            for (to, read), (beside, along) in itertools.product(rows[i], columns[j]):
+                planes[i, j, part, strip][..., to, beside] = maps[strip][..., read, along]
 
     parallel_for(fill, list(np.ndindex(len(parts), strips)))
     return planes.reshape(2, 2, len(parts) * strips, own, images * tall * (across + 1))
 
 
-def lines(size, padding, first, end):
-    """Name, for even and for odd lines of a padded map, those from one to another that lie on the map: which, where."""
-    for parity in range(2):
-        shift = parity - padding
-        start = max(first, -(shift // 2))
-        stop = max(start, min(end, (size - shift + 1) // 2))
-        yield slice(start - first, stop - first), slice(2 * start + shift, 2 * stop + shift, 2)
+def list_lines(size: int, dilation: int, padding: int, first: int, end: int) -> list[list[tuple[slice, slice]]]:
+    """List, for even and for odd lines of a padded map, those from one to another that lie on the map: which, where.
+
+    With a dilation they are those of d maps beside each other, each of which has every d-th line.
+
+    Examples
+    --------
+    >>> list_lines(5, 1, 1, 0, 3)  # the even lines are the padding, 1 and 3, the odd ones 0, 2 and 4
+    [[(slice(1, 3, None), slice(1, 5, 2))], [(slice(0, 3, None), slice(0, 6, 2))]]
+    """
+    step = -(-size // dilation) + 1
+    found: list[list[tuple[slice, slice]]] = [[], []]
+    for parity, begin in itertools.product(range(2), range(dilation)):
+        shift, count = parity - padding - begin * step, len(range(begin, size, dilation))
+        start, stop = max(first, -(shift // 2)), min(end, (count - shift + 1) // 2)
+        if start < stop:
+            read = slice(begin + dilation * (2 * start + shift), begin + dilation * (2 * stop + shift), 2 * dilation)
+            found[parity].append((slice(start - first, stop - first), read))
+    return found
 
 
-def slide(planes, kernels, result, images=1):
+def convolve_planes(
+    planes: Array,
+    kernels: Sequence[Any] | Array,
+    result: Sequence[int],
+    dilation: tuple[int, int] = (1, 1),
+    images: int = 1,
+) -> Array:
     """Make the outputs of all tiles: transform tiles, multiply, transform back."""
     (_, _, strips, channels, length), out = planes.shape, len(kernels[0][0])
-    across = -(-result[1] // 2) + 1
+    tiles_down, across = count_tiles(result[0], dilation[0]), count_tiles(result[1], dilation[1]) + 1
     height, count = length // across // images - 1, length - across
-    y = np.empty_like(planes, shape=(images * strips // -(-result[0] // (2 * height)), out, *result), order="C")
+    y = np.empty_like(planes, shape=(images * strips // -(-tiles_down // height), out, *result), order="C")
 
     def compute(strip):
         rows, tiles, other_products, other_halves, quarters = (
@@ -159,23 +207,22 @@ def slide(planes, kernels, result, images=1):
                 multiply(kernels[i][j], tiles[:, :count], out=products)
                 add(products, j, halves)
             add(halves, i, quarters)
-        for image, i, j in np.ndindex(images, 2, 2):
-            every_second = outputs(y, strip, height, images)[image, :, i::2, j::2]
-            every_second[:] = tiles_of(quarters[i, j], image, height, across, every_second.shape)
+        for outputs, made in outputs_of_tiles(y, quarters, strip, height, dilation=dilation, images=images):
+            outputs[...] = made
 
     parallel_for(compute, range(strips), products=True)
     return y
 
 
-def correlate(planes, dy, images=1, parts=1):
+def correlate(planes: Array, dy: Array, dilation: tuple[int, int] = (1, 1), images: int = 1, parts: int = 1) -> Array:
     """Make the gradients of the transformed kernels: (4, 4, O, C).
 
     A row of the sixteen, or a part of one, is made at a time, strip by strip: what its products take stays in a core's
     cache.
     """
     (_, _, strips, channels, length), out = planes.shape, dy.shape[1]
-    across = -(-dy.shape[3] // 2) + 1
-    quarters = deal_outputs(dy, strips, length // across // images - 1, images)
+    across = count_tiles(dy.shape[3], dilation[1]) + 1
+    quarters = gather_outputs(dy, strips, length // across // images - 1, dilation, images)
     count = length - across
     dkernels = np.zeros_like(planes, shape=(4, 4, out, channels), order="C")
 
@@ -197,36 +244,39 @@ def correlate(planes, dy, images=1, parts=1):
     return dkernels
 
 
-def deal_outputs(dy, strips, height, images):
-    """Deal the gradients of outputs out by even and odd rows and columns, as `deal`: (2, 2, S B, O, h (w + 1))."""
-    out, across = dy.shape[1], -(-dy.shape[3] // 2) + 1
+def gather_outputs(dy: Array, strips: int, height: int, dilation: tuple[int, int], images: int) -> Array:
+    """Gather the gradients of outputs by even and odd rows and columns: (2, 2, S B, O, h (w + 1))."""
+    out, across = dy.shape[1], count_tiles(dy.shape[3], dilation[1]) + 1
     count = (images * (height + 1) - 1) * across
     quarters = np.empty_like(dy, shape=(2, 2, strips, out, count), order="C")
 
     def fill(strip):
         quarters[:, :, strip] = 0
-        for image, i, j in np.ndindex(images, 2, 2):
-            every_second = outputs(dy, strip, height, images)[image, :, i::2, j::2]
-            tiles_of(quarters[i, j, strip], image, height, across, every_second.shape)[...] = every_second
+        for outputs, made in outputs_of_tiles(
+            dy, quarters[:, :, strip], strip, height, dilation=dilation, images=images
+        ):
+            made[...] = outputs
 
     parallel_for(fill, range(strips))
     return quarters
 
 
-def outputs(y, strip, height, images):
-    """Take what the tiles of a strip make of maps: of a part of one, or of several."""
-    part, first = divmod(strip, len(y) // images)
-    return y[first * images : (first + 1) * images, :, 2 * height * part : 2 * height * (part + 1)]
+def outputs_of_tiles(
+    y: Array, quarters: Array, strip: int, height: int, *, dilation: tuple[int, int], images: int
+) -> Iterator[tuple[Array, Array]]:
+    """Pair outputs, where they stand in maps, with what the tiles of a strip, (2, 2, O, h (w + 1)), make: views."""
+    part, group = divmod(strip, len(y) // images)
+    across = count_tiles(y.shape[3], dilation[1]) + 1
+    rows = list_lines(y.shape[2], dilation[0], 0, height * part, height * (part + 1))
+    columns = list_lines(y.shape[3], dilation[1], 0, 0, across)
+    for image, i, j in np.ndindex(images, 2, 2):
+        start = image * (height + 1) * across
+        tiles = quarters[i, j][:, start : start + height * across].reshape(-1, height, across)
+        for (to, read), (beside, along) in itertools.product(rows[i], columns[j]):
+            yield y[group * images + image, :, read, along], tiles[:, to, beside]
 
 
-def tiles_of(numbers, image, height, across, shape):
-    """Find those of a strip's numbers that belong to the tiles of one image that are any, as rows and columns."""
-    first = image * (height + 1) * across
-    rows = numbers[:, first : first + height * across].reshape(len(numbers), height, across)  # a view
-    return rows[:, : shape[1], : shape[2]]
-
-
-def combine(pair, number, apart, out):
+def combine(pair: Array, number: int, apart: int, out: Array) -> None:
     """Make one of the four numbers of all tiles along an axis, from even and odd lines: two rows of Bᵀ x.
 
     Channels lie one behind the other, so that it is one long sum. What lies behind the last, of tiles that are none, is
@@ -240,23 +290,23 @@ def combine(pair, number, apart, out):
     out[..., count:] = 0
 
 
-def add(product, number, pair):
+def add(product: Array, number: int, pair: Array) -> None:
     """Add one of four products to the two outputs along an axis, as Aᵀ says."""
     for output, ufunc in zip(pair, OUTPUT[number], strict=True):
         if ufunc:
             ufunc(output, product, out=output)
 
 
-def distribute(pair, number, out):
+def distribute(pair: Array, number: int, out: Array) -> None:
     """Make the gradient of one of four products from those of two outputs: the adjoint of `add`."""
     if number == 0:
         out[...] = pair[0]
     elif number == 3:
         np.negative(pair[1], out=out)
     else:
-        (np.add if number == 1 else np.subtract)(*pair, out=out)
+        (np.add if number == 1 else np.subtract)(pair[0], pair[1], out=out)
 
 
-def cut(length, numbers):
+def cut_strips(length: int, numbers: int) -> list[slice]:
     """Cut an axis of a map of so many numbers into an even number of parts that stay in a core's cache."""
     return cut_axis(length, 2 * -(-numbers // (2 * CACHED)))

@@ -21,7 +21,6 @@ __all__ = ["Copies", "is_harmless", "writes_nowhere"]
 
 FAST = find_spec("npattn.fast") is not None
 BLOCKS: Any = import_module("npattn.fast.blocks") if FAST else None
-MACHINE: Any = import_module("npattn.fast.machine") if FAST else None
 THREADS: Any = import_module("npattn.fast.threads") if FAST else None
 
 
@@ -92,7 +91,6 @@ def copy_of(array: np.ndarray) -> np.ndarray:
     """Copy an array; a large one on all cores, as the steps are computed, where there are faster ways at all."""
     if BLOCKS is None or not BLOCKS.is_large(array):
         return array.copy()
-    MACHINE.keep_more_freed_memory()
     copy = np.empty_like(array)
 
     def compute(block):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast import threads
-from npattn.fast.affinity import add_up, cut
+from npattn.fast.affinity import add_up, blocks_of_affinity
 from tests.memory import peak_of_both
 from tests.ops.primitives import normal, patched, way_taken
 from tests.ops.test_affinity import both, features_and_maps
@@ -34,7 +34,7 @@ def test_halves_give_the_whole_however_they_are_cut(shape, tiling, seed):
 @given(st.integers(0, 5), st.integers(1, 20), tilings)
 def test_blocks_and_their_mirror_images_cover_every_pair_once(images, positions, tiling):
     with patched("BLOCK_ROWS", tiling[0]), patched("BLOCK_COLUMNS", tiling[1]):
-        blocks = cut(images, positions)
+        blocks = blocks_of_affinity(images, positions)
     visits = np.zeros((images, positions, positions))
     for at, rows, columns in blocks:
         visits[at, rows, columns] += 1

@@ -81,7 +81,7 @@ def size_of(at, lead):
 def test_blocks_cover_every_query_and_every_key_once(lead, queries, keys, tiling):
     lead = lead or (1,)
     with in_blocks(tiles=tiling):
-        forward, backward = attention.cut(lead, queries, keys)
+        forward, backward = attention.blocks_of_attention(lead, queries, keys)
     size = min(tiling[0], int(np.prod(lead)) * queries * keys // NUM_BLOCKS)
     visits = np.zeros((*lead, queries))
     for at, m in forward:

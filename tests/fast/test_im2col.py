@@ -140,7 +140,7 @@ def test_blocks_of_products_cover_every_result_once(large, count, length):
         visits[some, part] += 1
 
     with in_blocks(), patched("MIN_MULTIPLICATIONS", 1 if large else 2**60), patched("parallel_for", watch):
-        im2col.in_blocks(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+        im2col.for_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
     np.testing.assert_array_equal(visits, 1)
 
 
@@ -149,7 +149,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks)
     matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
     number, found = 4 * 2 * 3 * 5 * 7, []
     with patched("MIN_MULTIPLICATIONS", number - beyond), patched("MAX_PRODUCT_BLOCKS", 2):
-        im2col.in_blocks(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
+        im2col.for_parts(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
     assert len(found) == blocks
 
 
@@ -161,7 +161,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks)
 def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
     result = max(0, size + 2 * padding - dilation * (k - 1))
     reached = {}
-    for tap, outputs, inputs in im2col.reach(size, result, k, padding, dilation):
+    for tap, outputs, inputs in im2col.taps_that_reach(size, result, k, padding, dilation):
         assert 0 <= inputs.start < inputs.stop <= size
         for output, position in zip(range(outputs.start, outputs.stop), range(inputs.start, inputs.stop), strict=True):
             reached[tap, output] = position
@@ -173,13 +173,13 @@ def test_taps_reach_what_the_padded_map_holds(size, k, padding, dilation):
 @given(st.tuples(sizes, sizes, sizes, sizes), st.integers(1, 5), st.integers(0, 6), st.integers(1, 4), seeds)
 def test_laying_taps_beside_each_other_and_adding_them_back_are_adjoint(shape, k, padding, dilation, seed):
     width = max(0, shape[3] + 2 * padding - dilation * (k - 1))
-    beside = [(to, read) for _, to, read in im2col.reach(shape[3], width, k, padding, dilation)]
+    beside = [(to, read) for _, to, read in im2col.taps_that_reach(shape[3], width, k, padding, dilation)]
     for way in (in_blocks, definitions):
         x = normal(*shape, seed=seed)
         with way():
-            laid = im2col.lay_beside(x, beside, width)
+            laid = im2col.im2col_by_rows(x, beside, width)
             other = normal(*laid.shape, seed=seed + 1)
-            added = im2col.add_beside(other, beside, shape[1], shape[3])
+            added = im2col.col2im_by_rows(other, beside, shape[1], shape[3])
         assert laid.shape == (shape[0], len(beside) * shape[1], shape[2], width)
         assert added.shape == shape
         np.testing.assert_allclose(np.sum(laid * other), np.sum(x * added), rtol=1e-11, atol=1e-11)

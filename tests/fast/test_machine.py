@@ -43,8 +43,6 @@ from npattn.fast import machine, threads
 how, times, count = sys.argv[1], *map(int, sys.argv[2:])
 machine.KEEP_FREED_MEMORY = how != "return"
 threads.parallel_for(lambda block: None, range(2))
-if how == "keep more":
-    machine.keep_more_freed_memory()
 
 def fresh():
     for _ in range(times):
@@ -58,9 +56,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def count_new_pages(how, times=20, count=5):
+def count_new_pages(how, times=20, count=5, *, limits=False):
     # What others set for the C library in the environment, as Dask does, decides by itself what is kept.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment = {name: value for name, value in os.environ.items() if limits or not name.startswith("MALLOC_")}
     command = [sys.executable, "-c", MEMORY, how, str(times), str(count)]
     return int(subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment).stdout)
 
@@ -71,5 +69,12 @@ def test_memory_of_freed_arrays_is_kept_for_the_next_ones():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
-def test_so_is_what_a_trace_frees_which_is_more():
-    assert 10 * count_new_pages("keep more", 2, 30) < count_new_pages("keep", 2, 30)
+def test_so_is_all_that_a_pass_over_maps_of_usual_size_frees():
+    assert 10 * count_new_pages("keep", 2, 100) < count_new_pages("return", 2, 100)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have ways of their own")
+def test_a_limit_that_users_set_holds(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(2**20))
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**25))
+    assert 2 * count_new_pages("keep", 5, limits=True) > count_new_pages("return", 5, limits=True)

@@ -44,7 +44,9 @@ WAYS = {
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
-    "group_norm_group_by_group": cases(lambda b, c, h, w: [(b, 2 * c, h, w), (2 * c,), (2 * c,)], bound=64, groups=2),
+    "group_norm_group_by_group": cases(
+        lambda b, c, h, w: [(b, 2 * c, h + 1, w), (2 * c,), (2 * c,)], bound=64, groups=2
+    ),
     "batch_norm_channel_by_channel": cases(
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
@@ -52,6 +54,8 @@ WAYS = {
     "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
+    "cyclic_shift_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, shift=(2, -1)),
+    "window_partition_in_blocks": cases(lambda b, c, h, w: [(b, c, 2 * h, 3 * w)], bound=0, window=(2, 3)),
     "mean_by_einsum": cases(lambda b, c, h, w: [(b, c, h, w)], axis=(2, 3)),
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),

@@ -110,8 +110,8 @@ def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
         lengths.append(len(found))
         return found
 
-    arrays, cut = make(case), winograd.cut
-    monkeypatch.setattr(winograd, "cut", watch)
+    arrays, cut = make(case), winograd.cut_strips
+    monkeypatch.setattr(winograd, "cut_strips", watch)
     with patched("num_threads", lambda: 1):
         with patched("CACHED", 2**60):
             whole = results(conv3x3, *arrays)
@@ -142,7 +142,7 @@ def test_no_more_maps_are_taken_together_than_fit_the_cache():
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
 def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
     with patched("CACHED", cached):
-        found = winograd.cut(length, length * apart)
+        found = winograd.cut_strips(length, length * apart)
     assert [i for some in found for i in range(some.start, some.stop)] == list(range(length))
     # The last number of a block may be cut in two by the limit.
     assert max((some.stop - some.start - 1) * apart for some in found) <= cached
