@@ -23,6 +23,7 @@ from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format, find_format
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
 from npattn.oracle.own import read_own
+from npattn.oracle.pairs import keeping_apart
 from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.soundness import require_sound
@@ -366,7 +367,8 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overfl
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:
     """Compute the results with more digits than float64 has, where the machine can; of attention, a sample of them."""
-    with np.errstate(all="ignore"), replacing(divide), replacing(sample_queries) if sampled else nullcontext():
+    sampling = replacing(sample_queries) if sampled else nullcontext()
+    with np.errstate(all="ignore"), keeping_apart(module), replacing(divide), sampling:
         return {name: np.asarray(y) for name, y in named_results(module, given.each(extend)).items()}
 
 
