@@ -14,6 +14,7 @@ from npattn.module import as_tuple
 from npattn.ops.masking import keys_seen
 from npattn.ops.primitive import Primitive
 from npattn.oracle.heads import attend_by_heads
+from npattn.oracle.pairs import keep_apart
 from npattn.typing import Array
 
 __all__ = ["ATTENTION", "divide", "options_of_queries"]
@@ -21,7 +22,7 @@ __all__ = ["ATTENTION", "divide", "options_of_queries"]
 ATTENTION: tuple[Any, ...] = ops.dot_product_attention, ops.masked_attention
 BLOCK = 2**16
 """Weights of an attention, or taps of a convolution, that are computed at once."""
-MIN_QUERIES = 16
+MIN_QUERIES, QUERIES_OF_HEAD = 16, 64
 CHANNELS_A_QUERY = 4
 """Keys and values are read, and their gradients added up, once for a block. That is to take no longer than its queries:
 a block has at least one for so many channels of both."""
@@ -54,6 +55,9 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     >>> bool(np.abs(found - o).max() < 1e-14)
     True
     """
+    apart = keep_apart(called, arguments, options, QUERIES_OF_HEAD)
+    if apart is not NotImplemented:
+        return apart
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
         q, k, *_ = arguments
         many = math.prod(q.shape[:-2]) > 1 and q.shape[-1] * k.shape[-1] >= BLOCK

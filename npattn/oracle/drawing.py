@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npattn.module import Module
-from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.budgets import Given, exact_results
 from npattn.oracle.formats import Format, representable
 from npattn.oracle.own import Own, exact_names
 from npattn.oracle.special import special
@@ -92,7 +92,7 @@ def choose_params(module: Module, own: Own, format: Format, seed: int, **options
     best, fewest, always = Chosen(0, None), set[str](), set[str]()
     for number in range(MAX_CHOICES):
         with np.errstate(all="ignore"):
-            results = named_results(module, draw_case(module, own, format, seed, choice=number, **options))
+            results = exact_results(module, draw_case(module, own, format, seed, choice=number, **options))
         dead = {name for name, a in results.items() if not a.any()}
         always = dead if number == 0 else always & dead
         if number == 0 or len(dead) < len(fewest):

@@ -16,6 +16,7 @@ from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend
 from npattn.oracle.formats import Format
+from npattn.oracle.pairs import keeping_apart
 from npattn.oracle.progress import Passes
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.steps import Recorded, reader_of
@@ -134,7 +135,8 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overfl
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:
     """Compute the results with more digits than float64 has, where the machine can; of attention, a sample of them."""
-    with np.errstate(all="ignore"), replacing(divide), replacing(sample_queries) if sampled else nullcontext():
+    sampling = replacing(sample_queries) if sampled else nullcontext()
+    with np.errstate(all="ignore"), keeping_apart(module), replacing(divide), sampling:
         return {name: np.asarray(y) for name, y in named_results(module, given.each(extend)).items()}
 
 

@@ -13,6 +13,7 @@ from npattn.ops.attention import transpose
 from npattn.ops.primitive import Primitive
 from npattn.oracle.dividing import ATTENTION, options_of_queries
 from npattn.oracle.extended import extend
+from npattn.oracle.pairs import RelativeLogits
 from npattn.typing import Array
 
 __all__ = ["STRIDE", "sample_queries"]
@@ -78,6 +79,8 @@ def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
 
 def single(a: Any) -> Any:
     """Return an extended array in float64; all else as it is."""
+    if isinstance(a, RelativeLogits):
+        return RelativeLogits(single(a.rows), single(a.columns))
     return np.asarray(a, np.float64) if isinstance(a, np.ndarray) else a
 
 

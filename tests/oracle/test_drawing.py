@@ -61,7 +61,7 @@ def test_parameters_that_are_given_stay_what_they_are():
 
 def test_an_empty_batch_takes_the_first_parameters_and_tries_none(monkeypatch):
     module, tried = NARROW[0], []
-    monkeypatch.setattr(drawing, "named_results", lambda *_: tried.append(1) or {})
+    monkeypatch.setattr(drawing, "exact_results", lambda *_: tried.append(1) or {})
     case = oracle.golden(module, batch=0, dtype="float32", seed=3)
     expected = Given(module.init(3, generic=True), {}, {}).each(np.float32).params
     for name, value in expected.items():

@@ -6,13 +6,14 @@
 from npattn.oracle.budgets.limits import Budget, limits_of, rms_limit, worst_limit
 from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed, observe
-from npattn.oracle.budgets.passes import Given, named_results, run_on
+from npattn.oracle.budgets.passes import Given, exact_results, named_results, run_on
 from npattn.oracle.budgets.shrinkage import shrink_variances
 
 __all__ = [
     "Budget",
     "Given",
     "Observed",
+    "exact_results",
     "limits_of",
     "measure_budgets",
     "named_results",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -14,7 +14,8 @@ from npattn.oracle.budgets.limits import Budget, rms_limit, worst_limit
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, FlippedSelections, Observed
 from npattn.oracle.budgets.passes import Given, run_on
 from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink_variances
-from npattn.oracle.formats import FORMATS, Format, ulp
+from npattn.oracle.budgets.vanishing import FLOAT32, Errors, errors_in_float32
+from npattn.oracle.formats import Format, ulp
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding, Selections
 from npattn.oracle.threads import PassThreads
@@ -23,13 +24,8 @@ __all__ = ["measure_budgets"]
 
 NUM_RUNS = 8
 """Runs with stochastic rounding, from whose errors scales are estimated."""
-FLOAT32 = FORMATS["float32"]
-"""What kernels of narrower formats compute in."""
-NUM_FUSED_RUNS, NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS = 2, 4, 12
-"""Runs whose backward pass is in float32; runs that are so as a whole, where a result vanishes; and more of these where
-hardly one of them errs."""
-RARE_SHARE = 0.75
-"""Share of the squared errors of four runs that one run has, on average, where errors are rare; of normal ones 0.62."""
+NUM_FUSED_RUNS = 2
+"""Runs whose backward pass is in float32."""
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
 """Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
 matter."""
@@ -40,8 +36,6 @@ JUMP_MARGIN = 1.25
 MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 12, 2**22, 2
 """Runs take place on fewer threads where all at once would take more memory than so many times the case's own arrays,
 or so many bytes if these are more; on two at least. Some is left for what single operations hold for a moment."""
-Errors: TypeAlias = list[dict[str, np.ndarray]]
-"""Of some runs, by the result's name."""
 
 
 def measure_budgets(
@@ -133,14 +127,12 @@ def measure_budgets(
         return allow_cancelling(budgets, observed.expected, given, format)
     fused = runs(101, NUM_FUSED_RUNS, fused=True)
     budgets = {name: wider(budget, take(fused, name)) for name, budget in budgets.items()}
-    vanishing = [name for name, budget in budgets.items() if vanishes(observed.expected[name], budget.scale)]
-    if vanishing:
-        passes.expect(NUM_FLOAT32_RUNS)
-        single = runs(201, NUM_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
-        if any(is_rare([errors[name] for errors in single]) for name in vanishing):
-            passes.expect(NUM_MORE_FLOAT32_RUNS)
-            single += runs(201 + NUM_FLOAT32_RUNS, NUM_MORE_FLOAT32_RUNS, format=FLOAT32, names=vanishing)
-        budgets |= {name: wider(budgets[name], take(single, name)) for name in vanishing}
+
+    def run_in_float32(first: int, count: int, names: Collection[str]) -> Errors:
+        return runs(first, count, format=FLOAT32, names=names)
+
+    single = errors_in_float32(budgets, observed.expected, format, run_in_float32, passes)
+    budgets |= {name: wider(budgets[name], errors) for name, errors in single.items()}
     return allow_cancelling(budgets, observed.expected, given, format)
 
 
@@ -151,14 +143,6 @@ def free_memory(given: Given, expected: Mapping[str, np.ndarray], num_runs: int)
     case = 4 * num_given + 16 * num_results  # in float32; expected and budget in float64
     kept = 8 * num_given + (8 + 4 * num_runs) * num_results
     return max(MIN_MEMORY, MAX_MEMORY * case - kept)
-
-
-def is_rare(errors: list[np.ndarray]) -> bool:
-    """Tell whether hardly one run errs, as where a result mostly cancels in float32 too: others may err by more."""
-    squares = np.square(np.array(errors, np.float64))
-    total = squares.sum(axis=0)
-    shares = np.divide(squares.max(axis=0), total, out=np.ones_like(total), where=total > 0)
-    return bool(np.mean(shares) > RARE_SHARE)
 
 
 def repeats(given: Given) -> bool:
@@ -176,16 +160,6 @@ def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Return by how much a run errs: by nothing where both have the same infinity."""
     with np.errstate(all="ignore"):
         return np.where(found == expected, 0, found - expected).astype(np.float32)
-
-
-def vanishes(expected: np.ndarray, scale: np.ndarray) -> bool:
-    """Tell whether a result is 0 but for rounding, as the gradient of what a softmax does not see.
-
-    In the format it may cancel to the last bit, weights being 0 and 1, while a kernel that computes in float32 is off
-    by the rounding of what cancels there.
-    """
-    judged = np.isfinite(scale)
-    return bool((np.abs(expected) < scale)[judged].all()) and bool(judged.any())
 
 
 def wider(budget: Budget, errors: np.ndarray) -> Budget:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.module import Module
-from npattn.oracle.budgets.passes import Given, named_results, run_on
+from npattn.oracle.budgets.passes import Given, exact_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
 from npattn.oracle.rounding import Footprint, Rounding, Selections
 from npattn.oracle.threads import Follower
@@ -91,8 +91,7 @@ def observe(
     Observed
     """
     if expected is None:
-        with np.errstate(all="ignore"):
-            expected = named_results(module, given)
+        expected = exact_results(module, given)
     found: list[ComparedSelections] = []
 
     def follow(margins: Iterator[np.ndarray]) -> None:

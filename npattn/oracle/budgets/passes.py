@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.module import Module, as_tuple
+from npattn.ops.primitive import replacing
+from npattn.oracle.pairs import keep_apart, keeping_apart
 from npattn.oracle.rounding import Rounding
 from npattn.typing import Array
 
-__all__ = ["Given", "named_results", "run_on"]
+__all__ = ["Given", "exact_results", "named_results", "run_on"]
 
 
 class Given(NamedTuple):
@@ -71,6 +73,23 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     return found | {name: a for name, a in maps.items() if name not in found}
 
 
+def exact_results(module: Module, given: Given) -> dict[str, Array]:
+    """Name the results of a pass in float64, in which logits of many pairs are never held all at once.
+
+    Parameters
+    ----------
+    module : Module
+    given : Given
+
+    Returns
+    -------
+    dict of array
+        As `named_results` names them.
+    """
+    with np.errstate(all="ignore"), keeping_apart(module), replacing(keep_apart):
+        return named_results(module, given)
+
+
 def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = False) -> dict[str, np.ndarray]:
     """Run forward and backward on rounding arrays; return plain ones.
 
@@ -91,7 +110,7 @@ def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = Fa
     def between() -> None:
         rounding.fused = fused
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), keeping_apart(module):
         found = named_results(module, given.each(rounding.array), between)
         rounding.fused = False
         return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}

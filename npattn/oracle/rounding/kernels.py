@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from npattn import ops
+from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
+from npattn.oracle.pairs import keep_apart
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
@@ -80,6 +84,20 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
         return definition(q, k, v, scale)
     return attend_by_heads(definition, q, k, v, scale)
+
+
+def apart(primitive: Primitive) -> Callable[..., Any]:
+    """Return how to compute a primitive whose logits of many pairs are kept as their summands, or as it is defined."""
+
+    def compute(*arguments: Any, **options: Any) -> Any:
+        found = keep_apart(primitive, arguments, options)
+        return primitive.definition(*arguments, **options) if found is NotImplemented else found
+
+    return compute
+
+
+for pairing in (ops.relative_logits, ops.masked_attention):
+    implements(pairing)(apart(pairing))
 
 
 @implements(ops.resize_bilinear)

@@ -177,7 +177,8 @@ class Rounding:
             near &= magnitude > 0
             (small,) = near.nonzero()  # an index takes a tenth as long as a mask
             if small.size:
-                near_zero = self.round_subnormal(values[small])
+                # Of the storage's dtype: numbers of another take three times as long to be put in place.
+                near_zero = self.round_subnormal(values.take(small)).astype(self.dtype, copy=False)
         within = np.maximum.reduce(magnitude, initial=0) < self.format.largest / 2  # false for NaN
         return Extremes(small, near_zero, None if within else magnitude < np.inf)
 
@@ -189,7 +190,9 @@ class Rounding:
         if self.format.least_exponent == FLUSHED_BELOW:
             drawn = self.random.random(steps.shape) * 2
             return np.where(drawn < 1, np.floor(steps + drawn), 0) * self.format.smallest
-        return np.floor(steps + self.random.random(steps.shape)) * self.format.smallest
+        drawn = self.random.random(steps.shape)
+        drawn += steps
+        return np.floor(drawn, out=drawn) * self.format.smallest
 
     def round_bits(self, values: np.ndarray, drop: int, *, spare: bool) -> None:
         """Cut so many bits off, after a random amount below the last place has been added."""
