@@ -15,7 +15,8 @@ from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.ordering import FORWARD, Fed, Order, calls_in, with_every
 from npattn.oracle.mistakes.planting import Run, Site, sites
-from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
+from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, UNFIT, Runner, TooFarError, run_with
+from npattn.oracle.mistakes.screening import Screen, is_worth_screening
 from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
 
 if TYPE_CHECKING:
@@ -39,12 +40,8 @@ MOST_LEFT = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 MOST_LED = 5
 """Mistakes in backward, each of which explains some results, that are tried beside all that may explain the others."""
-NEARER = 0.5
-"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
-MOST_GROWTH = 100.0
-"""Factor by which a mistake makes errors larger at most."""
 
 
 class Search(Runner):
@@ -70,6 +67,7 @@ class Search(Runner):
     ) -> None:
         super().__init__(case, results)
         self.passes = passes
+        self.screen = Screen(case, results) if passes is None and is_worth_screening(case) else None
         self.end = time.perf_counter() + seconds
         self.left = (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
         self.deadline = self.end - self.left
@@ -111,6 +109,8 @@ class Search(Runner):
             found = sites(self.run_watched, mistakes, self.module, *self.given)
         self.deadline = self.end - min(self.left, ROUNDED * (time.perf_counter() - began))
         self.memory.settle()
+        if self.screen is not None:
+            self.screen.prepare()
         self.places = with_every(found, self.kinds, self.tags())
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
@@ -136,6 +136,9 @@ class Search(Runner):
                 return None if misfit is None else Candidate(mistakes, misfit, whole=False)
             if not whole and not misfit.fits and not self.forward_fits_grown(*mistakes[0]):
                 return Candidate(mistakes, misfit, whole=False, cut=True)
+        far = None if self.screen is None else self.screen.far(mistakes, stop=stop, checked=checked)
+        if far is not None:
+            return far
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
@@ -161,7 +164,9 @@ class Search(Runner):
             return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
         key = (str(mistake), site) if mistake.primitive else mistake.plain
         if key not in self.forward:
-            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
+            place = ((in_forward(mistake), site),)
+            far = None if self.screen is None else self.screen.far_forward(place)
+            self.forward[key] = far or self.measured_forward(place)
         return self.forward[key]
 
     def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:

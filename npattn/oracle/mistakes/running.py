@@ -26,6 +26,10 @@ FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
+NEARER = 0.5
+"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
+MOST_GROWTH = 100.0
+"""Factor by which a mistake makes errors larger at most."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NameError
 """What a pass raises whose mistake does not fit a system's shapes."""
 
@@ -46,14 +50,16 @@ class Runner:
     case : Case
     results : mapping of numpy.ndarray
         By name, as the case expects them; of steps that it has among its results too.
+    dtype : dtype, default float64
+        What passes are computed in.
     """
 
-    def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, case: Case, results: Mapping[str, np.ndarray], dtype: Any = np.float64) -> None:
         self.case, self.module = case, case.module
         steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
         self.read = reader_of(steps) if steps else None
         self.ruler = Ruler(case, results)
-        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, dtype))
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
         self.returned: Returned = {}
@@ -63,7 +69,11 @@ class Runner:
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
-        return misfit.worst <= nearness(right)
+        return misfit.worst <= self.nearness(right)
+
+    def nearness(self, right: float) -> float:
+        """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
+        return max(1.0, min(FAR, NEAR * right))
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
@@ -111,7 +121,7 @@ class Runner:
 
     def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass no further than to the first result that is too far off."""
-        farthest = nearness(self.right.worst)
+        farthest = self.nearness(self.right.worst)
 
         def check(number: int, gradients: tuple[Any, ...]) -> None:
             for i, name in self.returned.get(number, ()):
@@ -141,16 +151,11 @@ class Runner:
     def farthest(self, found: Mapping[str, np.ndarray]) -> float:
         """Return how far off a mistake with such results may be, to be looked at closely."""
         right = (self.right.distances[name] for name in found if name in self.right.distances)
-        return nearness(max(right, default=np.inf))
+        return self.nearness(max(right, default=np.inf))
 
     def forward_alone(self, module: Any, params: Any, inputs: Any, upstream: Any) -> dict[str, np.ndarray]:
         """Run forward, and name what it gives."""
         return forward_results(self.recorded(module)(params, *inputs.values()), upstream)
-
-
-def nearness(right: float) -> float:
-    """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
-    return max(1.0, min(FAR, NEAR * right))
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:
