@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -17,6 +18,12 @@ __all__ = ["Memory"]
 Result = TypeVar("Result")
 
 
+class State(threading.local):
+    """What holds for the passes of one thread: whether they are within a primitive's own backward."""
+
+    inside = False
+
+
 class Memory:
     """What primitives gave, forward and backward: a call on the same numbers is answered from here.
 
@@ -28,7 +35,7 @@ class Memory:
     def __init__(self) -> None:
         self.calls: dict[Primitive, Known] = {}
         self.keeping = True
-        self.inside = False
+        self.state = State()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -38,7 +45,7 @@ class Memory:
 
     def answer(self, primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Look for a call on the same numbers."""
-        if self.inside or primitive in THROUGH:
+        if self.state.inside or primitive in THROUGH:
             return NotImplemented
         given = tuple(arguments), dict(options)
         calls = self.calls.setdefault(primitive, Known())
@@ -123,11 +130,12 @@ class Remembered:
         found = self.returned.find((dy, options))
         if found is not None:
             return handed_out(found.value)
-        before, self.memory.inside = self.memory.inside, True
+        state = self.memory.state
+        before, state.inside = state.inside, True
         try:
             result = self.back(*dy, **options)
         finally:
-            self.memory.inside = before
+            state.inside = before
         if self.memory.keeping:
             self.returned.keep(Kept((dy, options)), Kept(result))
         return result

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.forwarding import Instead
 from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.ordering import FORWARD, calls_in
 from npattn.oracle.mistakes.planting import Run, Site, answering, faulty, planted
 from npattn.oracle.mistakes.replaying import Memory
 from npattn.oracle.mistakes.returning import Returned, results_among, watching
-from npattn.oracle.steps import Recorded, looks_like_step, reader_of
+from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -62,6 +65,8 @@ class Runner:
         self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, dtype))
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
+        self.places: dict[Mistake, list[Site]] = {}
+        self.forward: dict[Any, Misfit | None] = {}
         self.returned: Returned = {}
         self.calls: dict[str, int] = {}
         self.kinds: dict[tuple[str, int], Any] = {}
@@ -133,6 +138,36 @@ class Runner:
         with watching(check):
             return self.run(module, *given, stop=True)
 
+    def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
+        """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
+        if mistake.primitive and self.is_behind_forward(mistake, site):
+            distances, squares = self.right.distances, self.right.squares
+            return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
+        key = forward_key(mistake, site)
+        if key not in self.forward:
+            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
+        return self.forward[key]
+
+    def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:
+        """Tell whether the calls that a mistake stands in are made on the way back alone."""
+        made = self.calls.get(mistake.primitive, 0 if self.calls else np.inf)
+        return min(calls_in(site, self.places.get(mistake, [])), default=0) >= made
+
+    def run_until_far(
+        self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool
+    ) -> dict[str, np.ndarray] | Candidate | None:
+        """Run a pass with mistakes, the whole of it or until it is too far off, which is measured; None if it can't."""
+        stop = all(one.primitive or one.way == "both" for one, _ in mistakes)
+        checked = stop and not whole and all(one.primitive for one, _ in mistakes)
+
+        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
+            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
+
+        try:
+            return self.forward_of(mistakes, run)
+        except TooFarError as far:
+            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
+
     def measured_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
         """Run forward with mistakes and measure it; None where it can't be run."""
         found = self.forward_of(mistakes)
@@ -167,3 +202,23 @@ def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarr
     """Name what forward gives, as `named_results` does."""
     outputs = run.output if isinstance(run.output, tuple) else (run.output,)
     return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+
+
+def changes_forward(mistake: Mistake) -> bool:
+    """Tell whether forward's results are those of `plain`, or of the mistake itself."""
+    return mistake.way in FORWARD and bool(mistake.primitive or mistake.plain)
+
+
+def in_forward(mistake: Mistake) -> Mistake:
+    """Make the mistake at the least cost that gives the same forward."""
+    return dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
+
+
+def is_forward(name: str) -> bool:
+    """Tell whether a result, or a step, is one of the way forward."""
+    return not (is_backward(name) if looks_like_step(name) else name.endswith(".grad"))
+
+
+def forward_key(mistake: Mistake, site: Site) -> Any:
+    """Name what mistakes have in common that give the same forward."""
+    return (str(mistake), site) if mistake.primitive else mistake.plain

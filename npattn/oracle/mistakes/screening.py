@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import Site
-from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, UNFIT, Runner, TooFarError, run_with
+from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, Runner, changes_forward
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -44,11 +44,12 @@ class Screen(Runner):
 
     def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
         super().__init__(case, results, np.float32)
-        self.own = MOST_GROWTH * 2.0 ** (case.format.operand_precision - 24)
+        self.own = MOST_GROWTH * 2.0 ** (case.format.precision - 24)
         self.wrong = set(self.right.distances) - self.right.within()
 
-    def prepare(self) -> None:
-        """Remember what the right pass computes."""
+    def prepare(self, places: dict[Mistake, list[Site]]) -> None:
+        """Remember where mistakes can stand, and what the right pass computes."""
+        self.places = places
         with np.errstate(all="ignore"), self.memory.at_work():
             self.run_watched(self.module, *self.given)
         self.memory.settle()
@@ -57,36 +58,28 @@ class Screen(Runner):
         """Return how far off a mistake may be here that is to be looked at exactly."""
         return MARGIN * super().nearness(right) + self.own
 
-    def far_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
-        """Run forward with mistakes: how far off it is, or None where that is not clear."""
-        misfit = self.measured_forward(mistakes)
-        return None if misfit is None or math.isinf(misfit.worst) or self.is_near(misfit) else misfit
+    def is_far(self, misfit: Misfit) -> bool:
+        """Tell whether what was measured here is clearly too far off."""
+        return math.isfinite(misfit.worst) and not self.is_near(misfit)
 
-    def far(self, mistakes: tuple[tuple[Mistake, Site], ...], *, stop: bool, checked: bool) -> Candidate | None:
+    def look(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool) -> Candidate | None:
         """Run a pass with mistakes: how far off it is, or None where that is not clear or where it explains a result.
 
         Parameters
         ----------
         mistakes : tuple of pair
-        stop : bool
-            Whether to stop where forward is far off.
-        checked : bool
-            Whether to stop where any gradient is.
+        whole : bool
+            Whether to go on where a gradient is too far off.
         """
-
-        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
-            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
-
-        try:
-            with np.errstate(all="ignore"), self.memory.at_work():
-                found = run_with(run, mistakes)(self.module, *self.given)
-        except TooFarError as far:
-            clear = math.isfinite(far.misfit.worst)
-            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back) if clear else None
-        except UNFIT:
-            return None
-        misfit = self.ruler.measure(found)
-        return None if self.may_tell(misfit) else Candidate(mistakes, misfit, halves=False)
+        if len(mistakes) == 1 and changes_forward(mistakes[0][0]):
+            misfit = self.forward_misfit(*mistakes[0])
+            if misfit is not None and self.is_far(misfit):
+                return Candidate(mistakes, misfit, whole=False)
+        found = self.run_until_far(mistakes, whole=whole)
+        if isinstance(found, Candidate):
+            return found if math.isfinite(found.misfit.worst) else None
+        misfit = None if found is None else self.ruler.measure(found)
+        return None if misfit is None or self.may_tell(misfit) else Candidate(mistakes, misfit, halves=False)
 
     def may_tell(self, misfit: Misfit) -> bool:
         """Tell whether what is measured may fit, halve what is wrong, or explain a result, when it is run exactly."""
