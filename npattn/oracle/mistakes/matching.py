@@ -11,23 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.oracle.formats import FORMATS
 from npattn.oracle.mistakes.candidates import Candidate, Passes
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.locating import Place, locate
+from npattn.oracle.mistakes.measuring import Measurer
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.ordering import Fed, Order, with_every
-from npattn.oracle.mistakes.planting import Run, Site, sites
-from npattn.oracle.mistakes.running import (
-    MOST_GROWTH,
-    NEARER,
-    UNFIT,
-    Runner,
-    changes_forward,
-    forward_key,
-    in_forward,
-    is_forward,
-    run_with,
-)
+from npattn.oracle.mistakes.planting import Site, sites
+from npattn.oracle.mistakes.running import UNFIT, changes_forward, forward_key, in_forward, is_forward
 from npattn.oracle.mistakes.screening import Screen, is_worth_screening
 from npattn.oracle.steps import feeds_of
 from npattn.oracle.threads import PassThreads, pass_threads
@@ -49,15 +41,11 @@ MOST_ROUNDED = 0.3
 """Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
 NARROW = "in tf32", "in bfloat16", "in float16"
 """How mistakes are named that make no larger errors."""
-MOST_LEFT = 0.25
-"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 AHEAD = 16
 """Mistakes that are screened at once, on all cores."""
-LEAST_ERROR = 0.1
-"""Root mean square, in units of budget, that a pass's own errors have at least."""
 
 
-class Search(Runner):
+class Search(Measurer):
     """A search for the mistakes whose results a kernel's are.
 
     Parameters
@@ -78,8 +66,7 @@ class Search(Runner):
         seconds: float = SECONDS,
         passes: Passes | None = None,
     ) -> None:
-        super().__init__(case, results)
-        self.passes = passes
+        super().__init__(case, results, passes)
         self.screen = Screen(case, results) if passes is None and is_worth_screening(case) else None
         self.end = time.perf_counter() + seconds
         self.left = (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
@@ -87,15 +74,9 @@ class Search(Runner):
         self.tried: list[Candidate] = []
         self.complete = True
         self.known_tags: dict[tuple[str, int], Place] | None = None
-        self.errors: dict[str, float] = {}
         self.screened: dict[Any, Candidate | None] = {}
         self.grown: dict[Any, bool] = {}
         self.seen: set[Any] = set()
-
-    @property
-    def wrong(self) -> set[str]:
-        """Names of the results that are not as they should be."""
-        return set(self.right.distances) - self.right.within()
 
     @property
     def forward_wrong(self) -> bool:
@@ -207,51 +188,6 @@ class Search(Runner):
         gradients = [name for name in self.right.distances if not is_forward(name)]
         return bool(gradients) and not any(name in self.wrong for name in gradients)
 
-    def candidate(self, mistakes: tuple[tuple[Mistake, Site], ...], found: dict[str, np.ndarray]) -> Candidate:
-        """Measure results; keep them if they fit."""
-        misfit = self.ruler.measure(found)
-        if not misfit.fits and self.is_near(misfit) and self.explains(found):
-            misfit = misfit.relative_to(self.growth(mistakes, found))
-        if misfit.fits and not self.explains(found):
-            misfit = misfit.too_far()
-        close = misfit.worst <= NEARER * self.right.worst
-        return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
-
-    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
-        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
-        left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
-
-    def growth(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
-    ) -> dict[str, float]:
-        """Measure by what factor a mistake makes the errors of results larger: by one pass in float32, of `run`."""
-        if self.passes is not None and mistakes in self.passes.growths:
-            return self.passes.growths[mistakes]
-        if not self.errors:
-            self.errors = self.errors_in_float32((), self.case.expected)
-        mistaken = self.errors_in_float32(mistakes, exact, run)
-        # A pass whose float32 results are exact by luck has errors of some size in a format.
-        least = LEAST_ERROR * 2.0 ** (self.case.format.operand_precision - 24)
-        found = {
-            name: float(np.clip(mistaken[name] / max(right, least), 1, MOST_GROWTH))
-            for name, right in self.errors.items()
-            if np.isfinite(mistaken.get(name, np.nan))
-        }
-        if self.passes is not None:
-            self.passes.growths[mistakes] = found
-        return found
-
-    def errors_in_float32(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
-    ) -> dict[str, float]:
-        """Return the root mean square of the errors of a pass in float32, in units of budget."""
-        given = self.given.each(lambda a: a.astype(np.float32))
-        with np.errstate(all="ignore"):
-            results = run_with(run or self.run, mistakes)(self.module, *given)
-        measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
-        return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
-
     def fed_from(self) -> Fed:
         """Name the results that are made from what each call's line computes: forward and back, and back alone."""
         try:
@@ -271,6 +207,7 @@ class Search(Runner):
 
     def order(self) -> Order:
         """Return the order in which mistakes are tried."""
+        precision = self.case.format.operand_precision
         return Order(
             self.places,
             self.calls,
@@ -278,6 +215,7 @@ class Search(Runner):
             wrong=self.wrong,
             given=set(self.right.distances),
             forward_wrong=self.forward_wrong,
+            last=tuple(f"in {name}" for name, one in FORMATS.items() if one.operand_precision >= precision),
         )
 
     def singles(self) -> list[Candidate]:

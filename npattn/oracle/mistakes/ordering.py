@@ -42,6 +42,8 @@ class Order:
         Names of all results.
     forward_wrong : bool
         Whether some of forward's are wrong.
+    last : tuple of str, optional
+        Ends of names of mistakes that come last: of formats whose errors are none in the kernel's.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class Order:
         wrong: set[str],
         given: set[str],
         forward_wrong: bool,
+        last: tuple[str, ...] = (),
     ) -> None:
         self.places, self.calls, self.fed = places, calls, fed
-        self.wrong, self.given, self.forward_wrong = wrong, given, forward_wrong
+        self.wrong, self.given, self.forward_wrong, self.last = wrong, given, forward_wrong, last
 
     def feeds(self, mistake: Mistake, site: Site) -> set[str] | None:
         """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
@@ -96,7 +99,7 @@ class Order:
             back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
             late = LATE * ((back == self.forward_wrong) + isinstance(site, tuple))
             turn = TURNS * names[mistake.name] // len(names)
-            key = spared > 0, late + turn, spared, 0 if feeds is None else len(feeds)
+            key = mistake.name.endswith(self.last), spared > 0, late + turn, spared, 0 if feeds is None else len(feeds)
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
             group.sort(key=lambda pair: pair[0])

@@ -71,6 +71,11 @@ class Runner:
         self.calls: dict[str, int] = {}
         self.kinds: dict[tuple[str, int], Any] = {}
 
+    @property
+    def wrong(self) -> set[str]:
+        """Names of the results that are not as they should be."""
+        return set(self.right.distances) - self.right.within()
+
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)

@@ -45,7 +45,6 @@ class Screen(Runner):
     def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
         super().__init__(case, results, np.float32)
         self.own = MOST_GROWTH * 2.0 ** (case.format.precision - 24)
-        self.wrong = set(self.right.distances) - self.right.within()
 
     def prepare(self, places: dict[Mistake, list[Site]]) -> None:
         """Remember where mistakes can stand, and what the right pass computes."""
