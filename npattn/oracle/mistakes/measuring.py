@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Measurer"]
 
-MOST_LEFT = 0.25
-"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 LEAST_ERROR = 0.1
 """Root mean square, in units of budget, that a pass's own errors have at least."""
 
@@ -49,11 +47,6 @@ class Measurer(Runner):
             misfit = misfit.too_far()
         close = misfit.worst <= NEARER * self.right.worst
         return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
-
-    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
-        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
-        left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def growth(
         self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -30,9 +30,15 @@ class Memory:
     Only what is called first is kept, in the pass without a mistake: of the others few calls come again. Once it is
     over, arrays that nothing has written to are handed out themselves, for reading alone: what comes back as an
     argument is then known by its place in memory.
+
+    Parameters
+    ----------
+    fast : bool, default False
+        Whether other calls are computed by faster ways where there are some, and not by definitions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fast: bool = False) -> None:
+        self.fast = fast
         self.calls: dict[Primitive, Known] = {}
         self.keeping = True
         self.state = State()
@@ -40,7 +46,7 @@ class Memory:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Answer the calls of a pass. Definitions compute the others: they write to nothing that is kept."""
-        with definitions(), replacing(self.answer):
+        with nullcontext() if self.fast else definitions(), replacing(self.answer):
             yield
 
     def answer(self, primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:

@@ -31,6 +31,8 @@ NEAR = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
 NEARER = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
+MOST_LEFT = 0.25
+"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NameError
@@ -84,6 +86,11 @@ class Runner:
     def nearness(self, right: float) -> float:
         """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
         return max(1.0, min(FAR, NEAR * right))
+
+    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
+        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
+        left = self.ruler.measure(exact, grown=False).distances
+        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""

@@ -12,6 +12,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import Site
+from npattn.oracle.mistakes.replaying import Memory
 from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, Runner, changes_forward
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["Screen", "is_worth_screening"]
 
 LEAST_SIZE = 2**14
 """Elements of outputs from which a pass in float32 takes clearly less time than one in float64."""
-MARGIN = 1.25
+MARGIN = 1.05
 """Factor by which distances may be larger than those that are looked at exactly: what float32 adds to them."""
 
 
@@ -44,14 +45,16 @@ class Screen(Runner):
 
     def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
         super().__init__(case, results, np.float32)
+        self.memory = Memory(fast=True)
         self.own = MOST_GROWTH * 2.0 ** (case.format.precision - 24)
 
     def prepare(self, places: dict[Mistake, list[Site]]) -> None:
         """Remember where mistakes can stand, and what the right pass computes."""
         self.places = places
         with np.errstate(all="ignore"), self.memory.at_work():
-            self.run_watched(self.module, *self.given)
+            right = self.run_watched(self.module, *self.given)
         self.memory.settle()
+        self.ruler.right = {name: np.asarray(right[name]) for name in self.ruler.results}
 
     def nearness(self, right: float) -> float:
         """Return how far off a mistake may be here that is to be looked at exactly."""
@@ -78,11 +81,12 @@ class Screen(Runner):
         if isinstance(found, Candidate):
             return found if math.isfinite(found.misfit.worst) else None
         misfit = None if found is None else self.ruler.measure(found)
-        return None if misfit is None or self.may_tell(misfit) else Candidate(mistakes, misfit, halves=False)
+        if found is None or misfit is None or self.may_tell(misfit):
+            return None
+        close = misfit.worst <= NEARER * self.right.worst
+        return Candidate(mistakes, misfit, halves=close and self.explains(found, NEARER))
 
     def may_tell(self, misfit: Misfit) -> bool:
-        """Tell whether what is measured may fit, halve what is wrong, or explain a result, when it is run exactly."""
+        """Tell whether what is measured may fit, or explain a result, when it is run exactly."""
         met = any(misfit.distances.get(name, math.inf) <= self.nearness(0) for name in self.wrong)
-        worst = misfit.worst
-        halves = worst <= MARGIN * NEARER * self.right.worst + self.own
-        return met or halves or math.isinf(worst) or self.is_near(misfit)
+        return met or math.isinf(misfit.worst) or self.is_near(misfit)
