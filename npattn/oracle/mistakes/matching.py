@@ -31,18 +31,18 @@ __all__ = ["SECONDS", "Search"]
 
 SECONDS = 4.0
 """Time that a search may take."""
-FOR_ROUNDINGS = 0.4
+FOR_ROUNDINGS = 0.3
 """Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
 ROUNDED = 5.0
 """How much longer all of those take together than the first pass in which calls are listed."""
 FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
-MOST_ROUNDED = 0.3
-"""Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
+MOST_ROUNDED, MOST_ROUNDED_BACK = 0.3, 0.5
+"""Error of an output, and of an input's gradient, in proportion, that arithmetic in a narrower format makes at most."""
 NARROW = "in tf32", "in bfloat16", "in float16"
 """How mistakes are named that make no larger errors."""
 AHEAD = 16
-"""Mistakes that are screened at once, on all cores."""
+"""Mistakes that are tried at once, on all cores."""
 
 
 class Search(Measurer):
@@ -75,6 +75,7 @@ class Search(Measurer):
         self.complete = True
         self.known_tags: dict[tuple[str, int], Place] | None = None
         self.screened: dict[Any, Candidate | None] = {}
+        self.exactly: dict[Any, Candidate | None] = {}
         self.grown: dict[Any, bool] = {}
         self.seen: set[Any] = set()
 
@@ -84,11 +85,13 @@ class Search(Measurer):
         return any(map(is_forward, self.wrong))
 
     def is_far_off(self) -> bool:
-        """Tell whether an output is off by more than rounding."""
+        """Tell whether an output or an input's gradient is off by more than rounding."""
+        most = dict.fromkeys(self.case.upstream, MOST_ROUNDED)
+        most |= {f"{name}.grad": MOST_ROUNDED_BACK for name in self.case.inputs}
         return any(
             float(np.linalg.norm(np.nan_to_num(self.ruler.results[name] - self.case.expected[name])))
-            > MOST_ROUNDED * float(np.linalg.norm(np.nan_to_num(self.case.expected[name])))
-            for name in self.case.upstream
+            > share * float(np.linalg.norm(np.nan_to_num(self.case.expected[name])))
+            for name, share in most.items()
             if name in self.wrong
         )
 
@@ -119,7 +122,7 @@ class Search(Measurer):
     def try_mistakes(self, *mistakes: tuple[Mistake, Site], whole: bool = False) -> Candidate | None:
         """Run a pass with mistakes, the whole of it or until it is too far off; None where it can't be."""
         if self.passes is None:
-            return self.far_off(mistakes, whole=whole) or self.run_exactly(mistakes, whole=whole)
+            return self.far_off(mistakes, whole=whole) or self.tried_exactly(mistakes, whole=whole)
         if mistakes not in self.passes.found:
             self.passes.found[mistakes] = self.forward_of(mistakes, self.run)
         known = self.passes.found[mistakes]
@@ -132,6 +135,12 @@ class Search(Measurer):
         if (mistakes, whole) not in self.screened:
             self.screened[mistakes, whole] = self.screen.look(mistakes, whole=whole)
         return self.screened[mistakes, whole]
+
+    def tried_exactly(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool = False) -> Candidate | None:
+        """Run a pass with mistakes in float64, once."""
+        if (mistakes, whole) not in self.exactly:
+            self.exactly[mistakes, whole] = self.run_exactly(mistakes, whole=whole)
+        return self.exactly[mistakes, whole]
 
     def run_exactly(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool) -> Candidate | None:
         """Run a pass with mistakes in float64."""
@@ -234,7 +243,9 @@ class Search(Measurer):
     def fitting(self, places: Sequence[tuple[Mistake, Site]], threads: PassThreads | None) -> list[Candidate]:
         """Try mistakes one by one, as long as there is time: those that fit."""
         fitting: list[Candidate] = []
-        for i, place in enumerate(places):
+        places, met = list(places), set[Any]()
+        for i in range(len(places)):
+            place, key = places[i], forward_key(*places[i])
             until = self.end if fitting else self.deadline
             if threads is not None and i % AHEAD == 0:
                 self.look_ahead(places[i : i + AHEAD], threads, until)
@@ -245,10 +256,18 @@ class Search(Measurer):
             found = [one for one in tried if one is not None]
             self.tried += found
             fitting += [one for one in found if one.misfit.fits]
+            if key not in met and self.has_met_forward(place):
+                met.add(key)
+                places[i + 1 :] = sorted(places[i + 1 :], key=lambda other: forward_key(*other) != key)
         return fitting
 
+    def has_met_forward(self, place: tuple[Mistake, Site]) -> bool:
+        """Tell whether forward is wrong, and is that of a mistake: what else gives the same forward is tried next."""
+        misfit = self.forward.get(forward_key(*place)) if changes_forward(place[0]) else None
+        return self.forward_wrong and misfit is not None and misfit.fits
+
     def look_ahead(self, places: Sequence[tuple[Mistake, Site]], threads: PassThreads, until: float) -> None:
-        """Screen the next mistakes on all cores, each forward but once; what is found does not depend on who does."""
+        """Try the next mistakes on all cores, each forward in float32 but once; what is found is the same on one."""
         forward = {forward_key(*place): place for place in places if changes_forward(place[0])}
 
         def look(work: Callable[[], object]) -> None:
@@ -259,3 +278,5 @@ class Search(Measurer):
         if screen is not None:
             threads.map(look, [functools.partial(screen.forward_misfit, *place) for place in forward.values()])
             threads.map(look, [functools.partial(self.far_off, (place,)) for place in places])
+            near = [place for place in places if self.screened.get(((place,), False)) is None]
+            threads.map(look, [functools.partial(self.tried_exactly, (place,)) for place in near])

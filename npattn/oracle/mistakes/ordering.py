@@ -15,8 +15,7 @@ __all__ = ["FORWARD", "Fed", "Order", "calls_in", "with_every"]
 TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
-"""Turns by which mistakes of forward are late where its results are right, those of backward where they are not, and
-those in some calls of several."""
+"""Turns by which mistakes in some calls of several are late."""
 FORWARD = "carried", "both", "forward", "weights", "logsumexp"
 """Ways of mistakes that forward's results show, in the order in which they are tried."""
 SUMS = ("add",)
@@ -97,9 +96,17 @@ class Order:
             spared = 0 if feeds is None else len(feeds & self.given - self.wrong)
             numbers = calls_in(site, self.places[mistake])
             back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
-            late = LATE * ((back == self.forward_wrong) + isinstance(site, tuple))
+            late = LATE * isinstance(site, tuple)
             turn = TURNS * names[mistake.name] // len(names)
-            key = mistake.name.endswith(self.last), spared > 0, late + turn, spared, 0 if feeds is None else len(feeds)
+            other_way = back == self.forward_wrong  # of forward where that is right, and the reverse
+            key = (
+                mistake.name.endswith(self.last),
+                other_way,
+                spared > 0,
+                late + turn,
+                spared,
+                0 if feeds is None else len(feeds),
+            )
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
             group.sort(key=lambda pair: pair[0])

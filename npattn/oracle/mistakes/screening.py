@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Screen", "is_worth_screening"]
 
-LEAST_SIZE = 2**14
-"""Elements of outputs from which a pass in float32 takes clearly less time than one in float64."""
+LEAST_SIZE = 2**15
+"""Elements of inputs and outputs from which a pass in float32 takes clearly less time than one in float64."""
 MARGIN = 1.05
 """Factor by which distances may be larger than those that are looked at exactly: what float32 adds to them."""
 
 
 def is_worth_screening(case: Case) -> bool:
     """Tell whether passes of a case are so large that most of their time goes into numbers."""
-    return sum(case.expected[name].size for name in case.upstream) >= LEAST_SIZE
+    return sum(a.size for a in (*case.inputs.values(), *case.upstream.values())) >= LEAST_SIZE
 
 
 class Screen(Runner):
