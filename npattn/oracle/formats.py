@@ -176,11 +176,14 @@ def representable(values: np.ndarray, format: Format) -> np.ndarray:
     array([1.       , 1.0078125,       inf, 0.       ])
     """
     # The spacing is a power of two, so dividing and multiplying by it is exact; rint takes ties to even.
-    spacing = ulp(values, format, format.operand_precision)
+    spacing = binades(values, format.least_exponent) * 2.0 ** (1 - format.operand_precision)
     with np.errstate(over="ignore"):
-        rounded = np.rint(values / spacing) * spacing
+        rounded = np.asarray(np.rint(values / spacing) * spacing, np.float64)
+    too_large = np.abs(rounded) > format.largest
+    if not too_large.any():
+        return rounded
     beyond = format.largest if format.saturates else np.inf
-    return np.where(np.abs(rounded) > format.largest, np.copysign(beyond, rounded), rounded)
+    return np.where(too_large, np.copysign(beyond, rounded), rounded)
 
 
 def ulp(values: np.ndarray, format: Format, precision: int | None = None) -> np.ndarray:
@@ -202,7 +205,32 @@ def ulp(values: np.ndarray, format: Format, precision: int | None = None) -> np.
     >>> ulp(np.array([0.0, 1.0, -1.9, 2.0]), FORMATS["float16"])
     array([5.96046448e-08, 9.76562500e-04, 9.76562500e-04, 1.95312500e-03])
     """
-    precision = precision or format.precision
-    _, exponent = np.frexp(np.where(np.isfinite(values), values, 0))  # values = m 2^exponent with 1/2 <= |m| < 1
-    exponent = np.where(values == 0, format.least_exponent, exponent - 1)
-    return np.ldexp(1.0, np.maximum(exponent, format.least_exponent) - precision + 1)
+    return np.asarray(binades(values, format.least_exponent), np.float64) * 2.0 ** (1 - (precision or format.precision))
+
+
+def binades(values: np.ndarray, least_exponent: int) -> np.ndarray:
+    """Return the largest power of two that each number reaches, 2 ** least_exponent at least.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, float32 or float64
+    least_exponent : int
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same dtype; 1/2 of infinity and NaN.
+
+    Examples
+    --------
+    >>> binades(np.array([0.0, 1.0, -1.9, 6.0]), -14).tolist()
+    [6.103515625e-05, 1.0, 1.0, 4.0]
+    """
+    values = np.asarray(values)
+    if values.dtype == np.float32:
+        powers = (values.view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    else:
+        values = np.asarray(values, np.float64)
+        powers = (values.view(np.uint64) & np.uint64(0x7FF0000000000000)).view(np.float64)
+    powers = np.maximum(powers, powers.dtype.type(2.0**least_exponent))
+    return np.where(np.isfinite(powers), powers, powers.dtype.type(0.5))

@@ -8,18 +8,20 @@ whose exact results differ by less than the case's budgets can't be told apart: 
     python tests/benchmarks/diagnosis.py se eca --seeds 3
     python tests/benchmarks/diagnosis.py --quick
     python tests/benchmarks/diagnosis.py --foreign mine.py
+    python tests/benchmarks/diagnosis.py mhsa pam --shape 1,64,32,32 --most 6 --formats float16
 
 A file of foreign mistakes has a list MISTAKES of tuples: the system's key, its hyperparameters as a dict, a function of
 torch tensors ``(params, *inputs)`` that returns the output, or a tuple of them, and words, one of which must be among
 the first suspect's. Beside it may stand KINDS, by the functions' names the catalogue's own name of the mistake, or
 several, "by rule: " and words of the name, or None where its kind is not in the catalogue: then that name is right
 too, and the rate among those in it is written.
+
+With --shape the cases are of so many images, channels, rows and columns, --most mistakes (default: 2) are drawn among
+primitives and ways, and each search has the time that a failing test gives it, on this process's cores.
 """
 
 import argparse
-import collections
 import concurrent.futures
-import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -34,6 +36,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
 
+import npattn
 from npattn.module import as_tuple
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
@@ -43,42 +46,14 @@ from npattn.oracle.mistakes.ordering import with_every
 from npattn.oracle.mistakes.planting import EVERY
 from npattn.oracle.mistakes.roundings import NARROW
 from tests.benchmarks import kernels
+from tests.benchmarks.diagnosis_at_size import measure_at_size, report_at_size
 from tests.benchmarks.judge import FORMATS, SYSTEMS, modules_of
+from tests.benchmarks.trials import Trial, kinds_in, report, tell
 
 SHAPES = (2, 7, 5), (1, 9, 9), (3, 5, 12)
 """Images, height and width."""
 SECONDS = 60.0
 """What a search may take here, where passes are kept from one to the next."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One planted mistake, and what was said of it.
-
-    Attributes
-    ----------
-    key, case, format, name : str
-    rank : int
-        Place of the right name among the suspects, from 1 on; 0 where it is none of them.
-    sure : bool
-        Whether the first was named surely.
-    alike : int
-        How many could not be told apart.
-    said : str
-        The first suspect.
-    kind : str or tuple of str, optional
-        Of a foreign mistake the catalogue's names; None where it has none, or nothing is known of it.
-    """
-
-    key: str
-    case: str
-    format: str
-    name: str
-    rank: int
-    sure: bool
-    alike: int
-    said: str
-    kind: str | tuple[str, ...] | None = None
 
 
 def run(module, *given):
@@ -220,11 +195,6 @@ def is_named(suspect, words, kind):
     return by_words or by_rule or any(str(one) in kinds_in(kind) for one in (*suspect.mistakes, *suspect.twins))
 
 
-def kinds_in(kind):
-    """List the catalogue's names of a foreign mistake."""
-    return kind if isinstance(kind, tuple) else (kind,) if kind else ()
-
-
 def try_cases(path, number, cases):
     """Try one mistake of a file in several cases."""
     return [trial for case in cases if (trial := try_foreign(path, number, *case))]
@@ -262,6 +232,24 @@ def groups_of(arguments):
     ]
 
 
+def groups_at_size(arguments):
+    """List the cases of a size that is asked for."""
+    return [
+        functools.partial(measure_at_size, key, arguments.shape, format, arguments.most or 2, seed)
+        for key in arguments.keys or npattn.CATALOGUE
+        for format in arguments.formats
+        for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    ]
+
+
+def shape_of(text):
+    """Read images, channels, height and width."""
+    shape = tuple(map(int, text.split(",")))
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(text)
+    return shape
+
+
 def results_of(groups, jobs):
     """Call functions, in so many processes; yield what they return, in order."""
     if jobs == 1:
@@ -270,55 +258,6 @@ def results_of(groups, jobs):
     with concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         for future in [pool.submit(group) for group in groups]:
             yield future.result()
-
-
-def share(count, total):
-    return f"{100 * count / total:.1f} %" if total else "-"
-
-
-def report(trials, most):
-    """Write how often the right name was first, among three, and a wrong one sure."""
-    lines = [f"{'':<24}{'planted':>9}{'first':>9}{'of 3':>9}{'alike':>9}{'none':>9}{'wrong':>9}"]
-    groups = {format: [t for t in trials if t.format == format] for format in FORMATS}
-    groups |= {key: [t for t in trials if t.key == key] for key in dict.fromkeys(t.key for t in trials)}
-    for name, some in (groups | {"all": trials}).items():
-        first = sum(map(named, some))
-        three = sum(0 < t.rank <= max(3, t.alike) for t in some)
-        alike = sum(t.alike > 1 for t in some)
-        none = sum(not t.said for t in some)
-        wrong = sum(surely_wrong(t) for t in some)
-        cells = [share(n, len(some)) for n in (first, three, alike, none, wrong)]
-        lines.append(f"{name:<24}{len(some):>9}" + "".join(f"{cell:>9}" for cell in cells))
-    known = [t for t in trials if t.kind]
-    if known:
-        first = share(sum(map(named, known)), len(known))
-        sure = share(sum(map(surely_wrong, trials)), len(trials))
-        lines.append(f"kind in the catalogue: {len(known)}, first {first}; wrong with confidence: {sure} of all")
-    missed = [t for t in trials if not named(t)]
-    lines.append(f"not first: {len(missed)}")
-    for t in missed[:most]:
-        lines.append(f"  {t.case}\n    {t.name}: rank {t.rank}, {'sure' if t.sure else 'not sure'}: {t.said}")
-        lines += [f"    in the catalogue: {', '.join(kinds_in(t.kind))}"] if t.kind else []
-    counts = collections.Counter(t.name.rpartition(", ")[0] for t in missed)
-    lines += [f"  {count} times {name}" for name, count in counts.most_common(most)]
-    return lines
-
-
-def tell(trials, began):
-    """Say how it goes."""
-    right = sum(named(trial) for trial in trials)
-    text = f"{len(trials)} planted, {right} named first, {time.perf_counter() - began:.0f} s"
-    print(text, file=sys.stderr, flush=True)
-
-
-def named(trial):
-    """Tell whether the right name is first, or among those that can't be told apart from it."""
-    return 0 < trial.rank <= max(1, trial.alike)
-
-
-def surely_wrong(trial):
-    """Tell whether a wrong name was given with confidence."""
-    return trial.sure and not named(trial)
 
 
 def main(argv=None):
@@ -335,19 +274,23 @@ def main(argv=None):
         metavar="N",
         help="plant so many in each case, or try each of the file in so many cases, chosen by name",
     )
+    parser.add_argument("--shape", type=shape_of, metavar="B,C,H,W", help="measure cases of this size, timed")
+    parser.add_argument("--formats", nargs="+", default=FORMATS, choices=FORMATS, help="of those (default: all)")
     parser.add_argument("--seeds", type=int, default=1, help="cases of every shape (default: 1)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--first-seed", type=int, default=0, help="of the cases of that size")
+    parser.add_argument("--jobs", type=int, help="processes (default: one a core, or one where searches are timed)")
     parser.add_argument("--list", type=int, default=10, metavar="N", help="list so many that were not first")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
         if key not in SYSTEMS:
             parser.error(f"unknown system {key!r} (expected some of {', '.join(SYSTEMS)})")
     began, trials = time.perf_counter(), []
-    for found in results_of(foreign_groups(arguments) if arguments.foreign else groups_of(arguments), arguments.jobs):
+    make = groups_at_size if arguments.shape else foreign_groups if arguments.foreign else groups_of
+    for found in results_of(make(arguments), arguments.jobs or (1 if arguments.shape else os.cpu_count())):
         trials += found
         if found:
             tell(trials, began)
-    print("\n".join(report(trials, arguments.list)))
+    print("\n".join((report_at_size if arguments.shape else report)(trials, arguments.list)))
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
 
 

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from tests.benchmarks import diagnosis
+from tests.benchmarks import diagnosis, trials
 
 ONLY = "conv1d: flipped kernel", "gate: gradient: gate detached"
 
@@ -10,11 +10,11 @@ ONLY = "conv1d: flipped kernel", "gate: gradient: gate detached"
 @pytest.mark.parametrize("format", ["float32", "float16"])
 def test_planted_mistakes_are_named_first(format):
     (module, *_) = diagnosis.modules_of("eca")
-    trials = diagnosis.measure(module, (2, 7, 5), format, 0, only=ONLY)
-    assert [trial.name.partition(",")[0] for trial in trials]
-    assert all(map(diagnosis.named, trials))
-    assert not any(map(diagnosis.surely_wrong, trials))
-    lines = diagnosis.report(trials, 3)
+    found = diagnosis.measure(module, (2, 7, 5), format, 0, only=ONLY)
+    assert [trial.name.partition(",")[0] for trial in found]
+    assert all(map(trials.named, found))
+    assert not any(map(trials.surely_wrong, found))
+    lines = trials.report(found, 3)
     assert lines[-2].startswith("not first: 0") or "not first: 0" in lines
 
 
@@ -24,16 +24,16 @@ def test_so_many_are_planted_as_are_asked_for():
 
 
 def trial(rank, *, sure, alike=1):
-    return diagnosis.Trial("eca", "", "float32", "a, b, call 0", rank, sure, alike, "said")
+    return trials.Trial("eca", "", "float32", "a, b, call 0", rank, sure, alike, "said")
 
 
 def test_a_wrong_name_counts_as_given_with_confidence_only_if_it_was_sure():
-    assert diagnosis.surely_wrong(trial(0, sure=True))
-    assert diagnosis.surely_wrong(trial(2, sure=True))
-    assert not diagnosis.surely_wrong(trial(0, sure=False))
-    assert not diagnosis.surely_wrong(trial(2, sure=True, alike=3))
-    assert diagnosis.named(trial(1, sure=False, alike=0))
-    assert "not first: 1" in diagnosis.report([trial(2, sure=True), trial(1, sure=True)], 0)
+    assert trials.surely_wrong(trial(0, sure=True))
+    assert trials.surely_wrong(trial(2, sure=True))
+    assert not trials.surely_wrong(trial(0, sure=False))
+    assert not trials.surely_wrong(trial(2, sure=True, alike=3))
+    assert trials.named(trial(1, sure=False, alike=0))
+    assert "not first: 1" in trials.report([trial(2, sure=True), trial(1, sure=True)], 0)
 
 
 def test_mistakes_that_others_wrote_are_read_from_a_file(tmp_path):
@@ -53,5 +53,5 @@ def test_mistakes_that_others_wrote_are_read_from_a_file(tmp_path):
 
 def test_rates_among_those_that_the_catalogue_has_are_told_apart():
     known = dataclasses.replace(trial(1, sure=True), kind="gate: left out")
-    lines = diagnosis.report([known, trial(0, sure=True)], 0)
+    lines = trials.report([known, trial(0, sure=True)], 0)
     assert "kind in the catalogue: 1, first 100.0 %; wrong with confidence: 50.0 % of all" in lines

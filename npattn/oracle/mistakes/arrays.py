@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from npattn.oracle.formats import binades
 from npattn.oracle.mistakes.taping import straight_through
 
 __all__ = ["HALF", "LAST_OF_TILES", "LOW", "SINGLE", "TILE", "TILES"]
@@ -188,8 +189,8 @@ def in_bfloat16(a):
 
 def with_bits(a, count):
     """Round to so many bits."""
-    mantissa, exponent = np.frexp(a)
-    return np.ldexp(np.rint(np.ldexp(mantissa, count)), exponent - count)
+    spacing = binades(a, np.finfo(a.dtype).minexp) * a.dtype.type(2.0 ** (1 - count))
+    return np.rint(a / spacing) * spacing
 
 
 def overflowing(x, largest):

@@ -21,6 +21,7 @@ from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Search
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.ordering import calls_in
+from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import Site, answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
@@ -99,7 +100,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
             sure=bool(arithmetic[0].results),  # the size of errors alone names no format
             complete=search.complete,
         )
-    fitting = fitting or search.pairs()
+    fitting = fitting or pairs(search)
     if not fitting:
         near = (one for one in search.tried if one.whole and one.halves)
         nearest = min(near, key=lambda one: one.misfit.worst, default=None)

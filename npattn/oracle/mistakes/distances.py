@@ -69,6 +69,11 @@ class Ruler:
     case : Case
     results : mapping of numpy.ndarray, float64
         By name, of the shapes that the case expects.
+
+    Attributes
+    ----------
+    right : mapping of numpy.ndarray
+        What passes without a mistake give, in the arithmetic of those that are measured.
     """
 
     def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
@@ -77,6 +82,7 @@ class Ruler:
         self.usual = {name: size_of(case.budget[name]) for name in results}
         finite = {name: np.isfinite(case.budget[name]) for name in results}
         self.judged = {name: None if judged.all() else judged for name, judged in finite.items()}
+        self.right: Mapping[str, np.ndarray] = case.expected
         self.known: dict[str, tuple[np.ndarray, tuple[float, float]]] = {}
 
     def remember(self, exact: Mapping[str, np.ndarray]) -> None:
@@ -141,7 +147,7 @@ class Ruler:
         right one, the error is in proportion to that number as all are in proportion to the result, and about as large
         as elsewhere: it may be a number that belongs there.
         """
-        right, budget, size = self.case.expected[name], self.case.budget[name], self.sizes[name]
+        right, budget, size = self.right[name], self.case.budget[name], self.sizes[name]
         growth = max(1.0, size_of(exact) / size) if size else 1.0
         usual = self.usual[name]
         with np.errstate(all="ignore"):

@@ -1,22 +1,28 @@
-"""The mistakes whose results a kernel's are: passes with one mistake each, or two, the likeliest first."""
+"""The mistakes whose results a kernel's are: passes with one mistake each, the likeliest first."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.oracle.mistakes.candidates import Candidate, Passes, are_apart
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.mistakes.candidates import Candidate, Passes
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.locating import Place, locate
+from npattn.oracle.mistakes.measuring import Measurer
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.ordering import FORWARD, Fed, Order, calls_in, with_every
-from npattn.oracle.mistakes.planting import Run, Site, sites
-from npattn.oracle.mistakes.running import UNFIT, Runner, TooFarError, run_with
-from npattn.oracle.steps import feeds_of, is_backward, looks_like_step
+from npattn.oracle.mistakes.ordering import Fed, Order, with_every
+from npattn.oracle.mistakes.planting import Site, sites
+from npattn.oracle.mistakes.running import UNFIT, changes_forward, forward_key, in_forward, is_forward
+from npattn.oracle.mistakes.screening import Screen, is_worth_screening
+from npattn.oracle.steps import feeds_of
+from npattn.oracle.threads import PassThreads, pass_threads
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -25,29 +31,21 @@ __all__ = ["SECONDS", "Search"]
 
 SECONDS = 4.0
 """Time that a search may take."""
-FOR_ROUNDINGS = 0.4
+FOR_ROUNDINGS = 0.3
 """Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
 ROUNDED = 5.0
 """How much longer all of those take together than the first pass in which calls are listed."""
 FOR_LITTLE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
-MOST_ROUNDED = 0.3
-"""Error of an output, in proportion to it, that arithmetic in a narrower format makes at most."""
+MOST_ROUNDED, MOST_ROUNDED_BACK = 0.3, 0.5
+"""Error of an output, and of an input's gradient, in proportion, that arithmetic in a narrower format makes at most."""
 NARROW = "in tf32", "in bfloat16", "in float16"
 """How mistakes are named that make no larger errors."""
-MOST_LEFT = 0.25
-"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
-MOST_LED = 5
-"""Mistakes in backward, each of which explains some results, that are tried beside all that may explain the others."""
-NEARER = 0.5
-"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
-LEAST_ERROR = 0.1
-"""Root mean square, in units of budget, that a pass's own errors have at least."""
-MOST_GROWTH = 100.0
-"""Factor by which a mistake makes errors larger at most."""
+AHEAD = 16
+"""Mistakes that are tried at once, on all cores."""
 
 
-class Search(Runner):
+class Search(Measurer):
     """A search for the mistakes whose results a kernel's are.
 
     Parameters
@@ -68,24 +66,18 @@ class Search(Runner):
         seconds: float = SECONDS,
         passes: Passes | None = None,
     ) -> None:
-        super().__init__(case, results)
-        self.passes = passes
+        super().__init__(case, results, passes)
+        self.screen = Screen(case, results) if passes is None and is_worth_screening(case) else None
         self.end = time.perf_counter() + seconds
         self.left = (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
         self.deadline = self.end - self.left
         self.tried: list[Candidate] = []
-        self.places: dict[Mistake, list[Site]] = {}
         self.complete = True
         self.known_tags: dict[tuple[str, int], Place] | None = None
-        self.errors: dict[str, float] = {}
-        self.forward: dict[Any, Misfit | None] = {}
+        self.screened: dict[Any, Candidate | None] = {}
+        self.exactly: dict[Any, Candidate | None] = {}
         self.grown: dict[Any, bool] = {}
         self.seen: set[Any] = set()
-
-    @property
-    def wrong(self) -> set[str]:
-        """Names of the results that are not as they should be."""
-        return set(self.right.distances) - self.right.within()
 
     @property
     def forward_wrong(self) -> bool:
@@ -93,11 +85,13 @@ class Search(Runner):
         return any(map(is_forward, self.wrong))
 
     def is_far_off(self) -> bool:
-        """Tell whether an output is off by more than rounding."""
+        """Tell whether an output or an input's gradient is off by more than rounding."""
+        most = dict.fromkeys(self.case.upstream, MOST_ROUNDED)
+        most |= {f"{name}.grad": MOST_ROUNDED_BACK for name in self.case.inputs}
         return any(
             float(np.linalg.norm(np.nan_to_num(self.ruler.results[name] - self.case.expected[name])))
-            > MOST_ROUNDED * float(np.linalg.norm(np.nan_to_num(self.case.expected[name])))
-            for name in self.case.upstream
+            > share * float(np.linalg.norm(np.nan_to_num(self.case.expected[name])))
+            for name, share in most.items()
             if name in self.wrong
         )
 
@@ -112,6 +106,8 @@ class Search(Runner):
         self.deadline = self.end - min(self.left, ROUNDED * (time.perf_counter() - began))
         self.memory.settle()
         self.places = with_every(found, self.kinds, self.tags())
+        if self.screen is not None:
+            self.screen.prepare(self.places)
         if self.passes is not None:
             self.passes.places, self.passes.memory = self.places, self.memory
 
@@ -125,53 +121,48 @@ class Search(Runner):
 
     def try_mistakes(self, *mistakes: tuple[Mistake, Site], whole: bool = False) -> Candidate | None:
         """Run a pass with mistakes, the whole of it or until it is too far off; None where it can't be."""
-        if self.passes is not None and mistakes in self.passes.found:
-            known = self.passes.found[mistakes]
-            return None if known is None else self.candidate(mistakes, known)
-        stop = self.passes is None and all(one.primitive or one.way == "both" for one, _ in mistakes)
-        checked = stop and not whole and all(one.primitive for one, _ in mistakes)
-        if self.passes is None and len(mistakes) == 1 and changes_forward(mistakes[0][0]):
+        if self.passes is None:
+            return self.far_off(mistakes, whole=whole) or self.tried_exactly(mistakes, whole=whole)
+        if mistakes not in self.passes.found:
+            self.passes.found[mistakes] = self.forward_of(mistakes, self.run)
+        known = self.passes.found[mistakes]
+        return None if known is None else self.candidate(mistakes, known)
+
+    def far_off(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool = False) -> Candidate | None:
+        """Tell by passes in float32 how far off mistakes are; None where that is not clear, or nothing is screened."""
+        if self.screen is None:
+            return None
+        if (mistakes, whole) not in self.screened:
+            self.screened[mistakes, whole] = self.screen.look(mistakes, whole=whole)
+        return self.screened[mistakes, whole]
+
+    def tried_exactly(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool = False) -> Candidate | None:
+        """Run a pass with mistakes in float64, once."""
+        if (mistakes, whole) not in self.exactly:
+            self.exactly[mistakes, whole] = self.run_exactly(mistakes, whole=whole)
+        return self.exactly[mistakes, whole]
+
+    def run_exactly(self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool) -> Candidate | None:
+        """Run a pass with mistakes in float64."""
+        if len(mistakes) == 1 and changes_forward(mistakes[0][0]):
             misfit = self.forward_misfit(*mistakes[0])
             if misfit is None or not self.is_near(misfit):
                 return None if misfit is None else Candidate(mistakes, misfit, whole=False)
             if not whole and not misfit.fits and not self.forward_fits_grown(*mistakes[0]):
                 return Candidate(mistakes, misfit, whole=False, cut=True)
-
-        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
-            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
-
-        wrong = run_with(run, mistakes)
-        try:
-            with np.errstate(all="ignore"), self.memory.at_work():
-                found = wrong(self.module, *self.given)
-        except TooFarError as far:
-            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
-        except UNFIT:
-            found = None
-        if self.passes is not None:
-            self.passes.found[mistakes] = found
-        if found is None:
-            return None
-        return self.candidate(mistakes, found)
+        found = self.run_until_far(mistakes, whole=whole)
+        return self.candidate(mistakes, found) if isinstance(found, dict) else found
 
     def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
-        """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
-        if mistake.primitive and self.is_behind_forward(mistake, site):
-            distances, squares = self.right.distances, self.right.squares
-            return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
-        key = (str(mistake), site) if mistake.primitive else mistake.plain
-        if key not in self.forward:
-            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
-        return self.forward[key]
-
-    def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:
-        """Tell whether the calls that a mistake stands in are made on the way back alone."""
-        made = self.calls.get(mistake.primitive, 0 if self.calls else np.inf)
-        return min(calls_in(site, self.places.get(mistake, [])), default=0) >= made
+        """Measure what forward gives with a mistake, once for all its forms, as exactly as need be."""
+        misfit = None if self.screen is None else self.screen.forward_misfit(mistake, site)
+        if misfit is not None and self.screen is not None and self.screen.is_far(misfit):
+            return misfit
+        return super().forward_misfit(mistake, site)
 
     def forward_fits_grown(self, mistake: Mistake, site: Site) -> bool:
         """Tell whether forward's results may be a mistake's whose errors it makes larger, once for all its forms."""
-        key = (str(mistake), site) if mistake.primitive else mistake.plain
+        key = forward_key(mistake, site)
         if key not in self.grown:
             place = ((in_forward(mistake), site),)
             exact = self.forward_of(place)
@@ -206,51 +197,6 @@ class Search(Runner):
         gradients = [name for name in self.right.distances if not is_forward(name)]
         return bool(gradients) and not any(name in self.wrong for name in gradients)
 
-    def candidate(self, mistakes: tuple[tuple[Mistake, Site], ...], found: dict[str, np.ndarray]) -> Candidate:
-        """Measure results; keep them if they fit."""
-        misfit = self.ruler.measure(found)
-        if not misfit.fits and self.is_near(misfit) and self.explains(found):
-            misfit = misfit.relative_to(self.growth(mistakes, found))
-        if misfit.fits and not self.explains(found):
-            misfit = misfit.too_far()
-        close = misfit.worst <= NEARER * self.right.worst
-        return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
-
-    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
-        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
-        left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
-
-    def growth(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
-    ) -> dict[str, float]:
-        """Measure by what factor a mistake makes the errors of results larger: by one pass in float32, of `run`."""
-        if self.passes is not None and mistakes in self.passes.growths:
-            return self.passes.growths[mistakes]
-        if not self.errors:
-            self.errors = self.errors_in_float32((), self.case.expected)
-        mistaken = self.errors_in_float32(mistakes, exact, run)
-        # A pass whose float32 results are exact by luck has errors of some size in a format.
-        least = LEAST_ERROR * 2.0 ** (self.case.format.operand_precision - 24)
-        found = {
-            name: float(np.clip(mistaken[name] / max(right, least), 1, MOST_GROWTH))
-            for name, right in self.errors.items()
-            if np.isfinite(mistaken.get(name, np.nan))
-        }
-        if self.passes is not None:
-            self.passes.growths[mistakes] = found
-        return found
-
-    def errors_in_float32(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
-    ) -> dict[str, float]:
-        """Return the root mean square of the errors of a pass in float32, in units of budget."""
-        given = self.given.each(lambda a: a.astype(np.float32))
-        with np.errstate(all="ignore"):
-            results = run_with(run or self.run, mistakes)(self.module, *given)
-        measured = {name: np.asarray(results[name], np.float64) for name in self.ruler.results if name in results}
-        return {name: self.ruler.error(name, a, np.asarray(exact[name])) for name, a in measured.items()}
-
     def fed_from(self) -> Fed:
         """Name the results that are made from what each call's line computes: forward and back, and back alone."""
         try:
@@ -270,6 +216,7 @@ class Search(Runner):
 
     def order(self) -> Order:
         """Return the order in which mistakes are tried."""
+        precision = self.case.format.operand_precision
         return Order(
             self.places,
             self.calls,
@@ -277,6 +224,7 @@ class Search(Runner):
             wrong=self.wrong,
             given=set(self.right.distances),
             forward_wrong=self.forward_wrong,
+            last=tuple(f"in {name}" for name, one in FORMATS.items() if one.operand_precision >= precision),
         )
 
     def singles(self) -> list[Candidate]:
@@ -285,82 +233,50 @@ class Search(Runner):
         far = self.is_far_off()
         places = [place for place in order.one_by_one() if not (far and place[0].name.endswith(NARROW))]
         numbers = {place: number for number, place in enumerate(places)}
-        for group in order.in_turn(places):
-            fitting: list[Candidate] = []
-            for place in group:
-                if time.perf_counter() > (self.end if fitting else self.deadline):
-                    self.complete = False
-                    break
-                tried = [self.try_mistakes(place), self.in_output_alone(*place)]
-                found = [one for one in tried if one is not None]
-                self.tried += found
-                fitting += [one for one in found if one.misfit.fits]
-            if fitting:
-                return sorted(fitting, key=lambda one: numbers.get(one.mistakes[0], 0))
+        with contextlib.nullcontext() if self.screen is None else pass_threads() as threads:
+            for group in order.in_turn(places):
+                fitting = self.fitting(group, threads)
+                if fitting:
+                    return sorted(fitting, key=lambda one: numbers.get(one.mistakes[0], 0))
         return []
 
-    def pairs(self, most: int = 40) -> list[Candidate]:
-        """Try pairs of mistakes in different places that together explain all that is wrong."""
-        self.finish()
-        partial = [one for one in self.tried if self.explained(one)]
-        partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
-        order, found = self.order(), list[Candidate]()
-        for i, one in enumerate(partial[:most]):
-            beside = [other for other in partial[:i] if self.explained(one) | self.explained(other) == self.wrong]
-            for other in beside + self.behind(one, order if i < MOST_LED else None):
-                if time.perf_counter() > self.deadline:
-                    self.complete = False
-                    return found
-                if are_apart(one, other):
-                    pair = self.try_mistakes(*other.mistakes, *one.mistakes)
-                    if pair is not None and pair.misfit.fits:
-                        found.append(pair)
-            if found:
-                break
-        return found
-
-    def finish(self) -> None:
-        """Run to the end what was left where the first result was off: it may explain others."""
-        for i, one in enumerate(self.tried):
-            if time.perf_counter() > self.deadline:
+    def fitting(self, places: Sequence[tuple[Mistake, Site]], threads: PassThreads | None) -> list[Candidate]:
+        """Try mistakes one by one, as long as there is time: those that fit."""
+        fitting: list[Candidate] = []
+        places, met = list(places), set[Any]()
+        for i in range(len(places)):
+            place, key = places[i], forward_key(*places[i])
+            until = self.end if fitting else self.deadline
+            if threads is not None and i % AHEAD == 0:
+                self.look_ahead(places[i : i + AHEAD], threads, until)
+            if time.perf_counter() > until:
                 self.complete = False
                 break
-            if one.cut:
-                self.tried[i] = self.try_mistakes(*one.mistakes, whole=True) or one
+            tried = [self.try_mistakes(place), self.in_output_alone(*place)]
+            found = [one for one in tried if one is not None]
+            self.tried += found
+            fitting += [one for one in found if one.misfit.fits]
+            if key not in met and self.has_met_forward(place):
+                met.add(key)
+                places[i + 1 :] = sorted(places[i + 1 :], key=lambda other: forward_key(*other) != key)
+        return fitting
 
-    def behind(self, one: Candidate, order: Order | None) -> list[Candidate]:
-        """List mistakes in backward that may stand beside one: whose forward is met, or that explains some results.
+    def has_met_forward(self, place: tuple[Mistake, Site]) -> bool:
+        """Tell whether forward is wrong, and is that of a mistake: what else gives the same forward is tried next."""
+        misfit = self.forward.get(forward_key(*place)) if changes_forward(place[0]) else None
+        return self.forward_wrong and misfit is not None and misfit.fits
 
-        In backward alone, those that all feed what the first leaves wrong; none without an order.
-        """
-        late = [mistake for mistake in self.places if mistake.way == "backward"]
-        places = [(mistake, site) for mistake in late for site in self.places[mistake]]
-        if not self.forward_wrong and order is not None:
-            rest = self.wrong - self.explained(one)
-            places = [place for place in places if rest <= (order.feeds(*place) or set())]
-        elif not (self.forward_wrong and self.forward_met(one)):
-            return []
-        return [Candidate((place,), one.misfit) for place in places]
+    def look_ahead(self, places: Sequence[tuple[Mistake, Site]], threads: PassThreads, until: float) -> None:
+        """Try the next mistakes on all cores, each forward in float32 but once; what is found is the same on one."""
+        forward = {forward_key(*place): place for place in places if changes_forward(place[0])}
 
-    def forward_met(self, one: Candidate) -> bool:
-        """Tell whether all that forward gives is that of a mistake."""
-        return all(d <= 1 for name, d in one.misfit.distances.items() if is_forward(name))
+        def look(work: Callable[[], object]) -> None:
+            if time.perf_counter() <= until:
+                work()
 
-    def explained(self, one: Candidate) -> set[str]:
-        """Name the wrong results that are those of a mistake."""
-        return (self.wrong & one.misfit.within()) if one.whole else set()
-
-
-def changes_forward(mistake: Mistake) -> bool:
-    """Tell whether forward's results are those of `plain`, or of the mistake itself."""
-    return mistake.way in FORWARD and bool(mistake.primitive or mistake.plain)
-
-
-def in_forward(mistake: Mistake) -> Mistake:
-    """Make the mistake at the least cost that gives the same forward."""
-    return dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
-
-
-def is_forward(name: str) -> bool:
-    """Tell whether a result, or a step, is one of the way forward."""
-    return not (is_backward(name) if looks_like_step(name) else name.endswith(".grad"))
+        screen = self.screen
+        if screen is not None:
+            threads.map(look, [functools.partial(screen.forward_misfit, *place) for place in forward.values()])
+            threads.map(look, [functools.partial(self.far_off, (place,)) for place in places])
+            near = [place for place in places if self.screened.get(((place,), False)) is None]
+            threads.map(look, [functools.partial(self.tried_exactly, (place,)) for place in near])

@@ -15,8 +15,7 @@ __all__ = ["FORWARD", "Fed", "Order", "calls_in", "with_every"]
 TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
-"""Turns by which mistakes of forward are late where its results are right, those of backward where they are not, and
-those in some calls of several."""
+"""Turns by which mistakes in some calls of several are late."""
 FORWARD = "carried", "both", "forward", "weights", "logsumexp"
 """Ways of mistakes that forward's results show, in the order in which they are tried."""
 SUMS = ("add",)
@@ -42,6 +41,8 @@ class Order:
         Names of all results.
     forward_wrong : bool
         Whether some of forward's are wrong.
+    last : tuple of str, optional
+        Ends of names of mistakes that come last: of formats whose errors are none in the kernel's.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Order:
         wrong: set[str],
         given: set[str],
         forward_wrong: bool,
+        last: tuple[str, ...] = (),
     ) -> None:
         self.places, self.calls, self.fed = places, calls, fed
-        self.wrong, self.given, self.forward_wrong = wrong, given, forward_wrong
+        self.wrong, self.given, self.forward_wrong, self.last = wrong, given, forward_wrong, last
 
     def feeds(self, mistake: Mistake, site: Site) -> set[str] | None:
         """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
@@ -94,9 +96,17 @@ class Order:
             spared = 0 if feeds is None else len(feeds & self.given - self.wrong)
             numbers = calls_in(site, self.places[mistake])
             back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
-            late = LATE * ((back == self.forward_wrong) + isinstance(site, tuple))
+            late = LATE * isinstance(site, tuple)
             turn = TURNS * names[mistake.name] // len(names)
-            key = spared > 0, late + turn, spared, 0 if feeds is None else len(feeds)
+            other_way = back == self.forward_wrong  # of forward where that is right, and the reverse
+            key = (
+                mistake.name.endswith(self.last),
+                other_way,
+                spared > 0,
+                late + turn,
+                spared,
+                0 if feeds is None else len(feeds),
+            )
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))
         for group in likely, unlikely:
             group.sort(key=lambda pair: pair[0])

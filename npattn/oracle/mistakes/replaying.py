@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -17,28 +18,40 @@ __all__ = ["Memory"]
 Result = TypeVar("Result")
 
 
+class State(threading.local):
+    """What holds for the passes of one thread: whether they are within a primitive's own backward."""
+
+    inside = False
+
+
 class Memory:
     """What primitives gave, forward and backward: a call on the same numbers is answered from here.
 
     Only what is called first is kept, in the pass without a mistake: of the others few calls come again. Once it is
     over, arrays that nothing has written to are handed out themselves, for reading alone: what comes back as an
     argument is then known by its place in memory.
+
+    Parameters
+    ----------
+    fast : bool, default False
+        Whether other calls are computed by faster ways where there are some, and not by definitions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fast: bool = False) -> None:
+        self.fast = fast
         self.calls: dict[Primitive, Known] = {}
         self.keeping = True
-        self.inside = False
+        self.state = State()
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Answer the calls of a pass. Definitions compute the others: they write to nothing that is kept."""
-        with definitions(), replacing(self.answer):
+        with nullcontext() if self.fast else definitions(), replacing(self.answer):
             yield
 
     def answer(self, primitive: Primitive, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Look for a call on the same numbers."""
-        if self.inside or primitive in THROUGH:
+        if self.state.inside or primitive in THROUGH:
             return NotImplemented
         given = tuple(arguments), dict(options)
         calls = self.calls.setdefault(primitive, Known())
@@ -123,11 +136,12 @@ class Remembered:
         found = self.returned.find((dy, options))
         if found is not None:
             return handed_out(found.value)
-        before, self.memory.inside = self.memory.inside, True
+        state = self.memory.state
+        before, state.inside = state.inside, True
         try:
             result = self.back(*dy, **options)
         finally:
-            self.memory.inside = before
+            state.inside = before
         if self.memory.keeping:
             self.returned.keep(Kept((dy, options)), Kept(result))
         return result

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.forwarding import Instead
 from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.ordering import FORWARD, calls_in
 from npattn.oracle.mistakes.planting import Run, Site, answering, faulty, planted
 from npattn.oracle.mistakes.replaying import Memory
 from npattn.oracle.mistakes.returning import Returned, results_among, watching
-from npattn.oracle.steps import Recorded, looks_like_step, reader_of
+from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -26,6 +29,12 @@ FAR = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
 NEAR = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
+NEARER = 0.5
+"""How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
+MOST_LEFT = 0.25
+"""How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
+MOST_GROWTH = 100.0
+"""Factor by which a mistake makes errors larger at most."""
 UNFIT = ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NameError
 """What a pass raises whose mistake does not fit a system's shapes."""
 
@@ -46,24 +55,42 @@ class Runner:
     case : Case
     results : mapping of numpy.ndarray
         By name, as the case expects them; of steps that it has among its results too.
+    dtype : dtype, default float64
+        What passes are computed in.
     """
 
-    def __init__(self, case: Case, results: Mapping[str, np.ndarray]) -> None:
+    def __init__(self, case: Case, results: Mapping[str, np.ndarray], dtype: Any = np.float64) -> None:
         self.case, self.module = case, case.module
         steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
         self.read = reader_of(steps) if steps else None
         self.ruler = Ruler(case, results)
-        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64))
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, dtype))
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
+        self.places: dict[Mistake, list[Site]] = {}
+        self.forward: dict[Any, Misfit | None] = {}
         self.returned: Returned = {}
         self.calls: dict[str, int] = {}
         self.kinds: dict[tuple[str, int], Any] = {}
 
+    @property
+    def wrong(self) -> set[str]:
+        """Names of the results that are not as they should be."""
+        return set(self.right.distances) - self.right.within()
+
     def is_near(self, misfit: Misfit) -> bool:
         """Tell whether results are near enough to a mistake's for its own errors to be what is between them."""
         right = max((self.right.distances.get(name, np.inf) for name in misfit.distances), default=np.inf)
-        return misfit.worst <= nearness(right)
+        return misfit.worst <= self.nearness(right)
+
+    def nearness(self, right: float) -> float:
+        """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
+        return max(1.0, min(FAR, NEAR * right))
+
+    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
+        """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
+        left = self.ruler.measure(exact, grown=False).distances
+        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
@@ -111,7 +138,7 @@ class Runner:
 
     def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass no further than to the first result that is too far off."""
-        farthest = nearness(self.right.worst)
+        farthest = self.nearness(self.right.worst)
 
         def check(number: int, gradients: tuple[Any, ...]) -> None:
             for i, name in self.returned.get(number, ()):
@@ -122,6 +149,36 @@ class Runner:
 
         with watching(check):
             return self.run(module, *given, stop=True)
+
+    def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
+        """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
+        if mistake.primitive and self.is_behind_forward(mistake, site):
+            distances, squares = self.right.distances, self.right.squares
+            return Misfit(*({name: a for name, a in one.items() if is_forward(name)} for one in (distances, squares)))
+        key = forward_key(mistake, site)
+        if key not in self.forward:
+            self.forward[key] = self.measured_forward(((in_forward(mistake), site),))
+        return self.forward[key]
+
+    def is_behind_forward(self, mistake: Mistake, site: Site) -> bool:
+        """Tell whether the calls that a mistake stands in are made on the way back alone."""
+        made = self.calls.get(mistake.primitive, 0 if self.calls else np.inf)
+        return min(calls_in(site, self.places.get(mistake, [])), default=0) >= made
+
+    def run_until_far(
+        self, mistakes: tuple[tuple[Mistake, Site], ...], *, whole: bool
+    ) -> dict[str, np.ndarray] | Candidate | None:
+        """Run a pass with mistakes, the whole of it or until it is too far off, which is measured; None if it can't."""
+        stop = all(one.primitive or one.way == "both" for one, _ in mistakes)
+        checked = stop and not whole and all(one.primitive for one, _ in mistakes)
+
+        def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
+            return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
+
+        try:
+            return self.forward_of(mistakes, run)
+        except TooFarError as far:
+            return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
 
     def measured_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
         """Run forward with mistakes and measure it; None where it can't be run."""
@@ -141,16 +198,11 @@ class Runner:
     def farthest(self, found: Mapping[str, np.ndarray]) -> float:
         """Return how far off a mistake with such results may be, to be looked at closely."""
         right = (self.right.distances[name] for name in found if name in self.right.distances)
-        return nearness(max(right, default=np.inf))
+        return self.nearness(max(right, default=np.inf))
 
     def forward_alone(self, module: Any, params: Any, inputs: Any, upstream: Any) -> dict[str, np.ndarray]:
         """Run forward, and name what it gives."""
         return forward_results(self.recorded(module)(params, *inputs.values()), upstream)
-
-
-def nearness(right: float) -> float:
-    """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
-    return max(1.0, min(FAR, NEAR * right))
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:
@@ -162,3 +214,23 @@ def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarr
     """Name what forward gives, as `named_results` does."""
     outputs = run.output if isinstance(run.output, tuple) else (run.output,)
     return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+
+
+def changes_forward(mistake: Mistake) -> bool:
+    """Tell whether forward's results are those of `plain`, or of the mistake itself."""
+    return mistake.way in FORWARD and bool(mistake.primitive or mistake.plain)
+
+
+def in_forward(mistake: Mistake) -> Mistake:
+    """Make the mistake at the least cost that gives the same forward."""
+    return dataclasses.replace(mistake, apply=mistake.plain or mistake.apply)
+
+
+def is_forward(name: str) -> bool:
+    """Tell whether a result, or a step, is one of the way forward."""
+    return not (is_backward(name) if looks_like_step(name) else name.endswith(".grad"))
+
+
+def forward_key(mistake: Mistake, site: Site) -> Any:
+    """Name what mistakes have in common that give the same forward."""
+    return (str(mistake), site) if mistake.primitive else mistake.plain

@@ -17,6 +17,7 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import value
+from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import EVERY, planted
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
@@ -116,7 +117,7 @@ def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monke
     results = {"output": REARRANGED[reading](case.expected["output"])}
     assert reading in case.compare(results).readings["output"]
     monkeypatch.setattr(Search, "singles", lambda self: [])
-    monkeypatch.setattr(Search, "pairs", lambda self: [])
+    monkeypatch.setattr(diagnosing, "pairs", lambda search: [])
     monkeypatch.setattr(diagnosing, "roundings", lambda search: [])
     nearest = Candidate(((find("conv1d: flipped kernel", "carried"), 0),), Misfit({"output": 2.0}, {"output": 4.0}))
     monkeypatch.setattr(Search, "find_places", lambda self, _: self.tried.append(nearest))
@@ -209,10 +210,10 @@ def test_pairs_are_tried_as_long_as_there_is_time():
     search.find_places([mistake for mistake, _ in places])
     search.tried = [search.try_mistakes(place, whole=True) for place in places]
     search.deadline = 0.0
-    assert search.pairs() == []
+    assert pairs(search) == []
     assert not search.complete
     search.deadline = np.inf
-    assert [set(one.mistakes) for one in search.pairs()] == [set(places)]
+    assert [set(one.mistakes) for one in pairs(search)] == [set(places)]
 
 
 @pytest.mark.parametrize(

@@ -56,3 +56,22 @@ def test_what_can_not_explain_all_that_is_wrong_comes_last():
     given = {"a.grad", "b.grad"}
     order = Order({DROPPED: [0, 1]}, {"linear": 2}, fed, wrong={"a.grad"}, given=given, forward_wrong=False)
     assert order.in_turn(list(order.one_by_one())) == ([(DROPPED, 0)], [(DROPPED, 1)])
+
+
+def test_formats_whose_errors_are_none_in_the_kernels_come_last():
+    narrow, even = (find(f"linear: operands in {name}", "carried") for name in ("bfloat16", "float16"))
+    places = {even: [0], narrow: [0]}
+    options = {"wrong": {"output"}, "given": {"output"}, "forward_wrong": True}
+    for last, expected in (("in float16",), [narrow, even]), ((), [even, narrow]):
+        likely, _ = Order(places, {"linear": 1}, {}, **options, last=last).in_turn([(even, 0), (narrow, 0)])
+        assert [one for one, _ in likely] == expected
+
+
+def test_mistakes_of_forward_come_behind_those_of_backward_where_its_results_are_right():
+    fed = {("linear", 0): ({"output", "a.grad", "b.grad"}, {"a.grad", "b.grad"})}
+    options = {"wrong": {"a.grad"}, "given": {"output", "a.grad", "b.grad"}}
+    places = {LOST: [0], DROPPED: [0]}
+    for forward_wrong, expected in ((False, [DROPPED, LOST]), (True, [LOST, DROPPED])):
+        order = Order(places, {"linear": 1}, fed, **options, forward_wrong=forward_wrong)
+        likely, _ = order.in_turn([(one, 0) for one in reversed(expected)])
+        assert [one for one, _ in likely] == expected

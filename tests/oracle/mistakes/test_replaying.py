@@ -1,3 +1,5 @@
+import concurrent.futures
+
 import numpy as np
 
 from npattn import ops
@@ -34,3 +36,17 @@ def test_what_a_pass_has_written_to_is_remembered_as_it_was():
     again[:] = 5
     with memory.at_work():
         assert ops.relu(x)[0].tolist() == [0, 2]
+
+
+def test_what_one_thread_carries_back_hides_no_call_of_another():
+    x = np.array([-1.0, 2.0])
+    memory, y = remembered(x)
+
+    def call():
+        with memory.at_work():
+            return ops.relu(x)[0]
+
+    memory.state.inside = True
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert np.shares_memory(pool.submit(call).result(), y)
+    assert not np.shares_memory(call(), y)
