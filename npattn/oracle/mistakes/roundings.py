@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from npattn.oracle.budgets import run_on
-from npattn.oracle.formats import FORMATS
+from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.mistakes.narrow_calls import narrow_calls
 from npattn.oracle.mistakes.running import UNFIT, run_with
+from npattn.oracle.mistakes.written import format_written, rounded_results
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
 
@@ -50,9 +53,12 @@ class NarrowSums(Rounding):
         return found
 
 
-def ways(search: Search) -> Iterator[tuple[str, Rounding]]:
-    """Yield the arithmetics that are narrower than the case's."""
+def ways(search: Search, written: Format | None) -> Iterator[tuple[str, Rounding]]:
+    """Yield the arithmetics that are narrower than the case's: of the format that results are written in, if any."""
     own = search.case.format
+    if written:
+        yield f"arithmetic in {written.name}", Rounding(written, [search.case.seed, 7])
+        return
     for name in NARROW:
         if FORMATS[name].operand_precision < own.operand_precision:
             yield f"arithmetic in {name}", Rounding(FORMATS[name], [search.case.seed, 7])
@@ -72,10 +78,17 @@ def roundings(search: Search) -> list[Candidate]:
     list of Candidate
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
+    written = format_written(search)
+    found = rounded_results(search, written) if written else []
+    if found:
+        return found
+    found, sure = narrow_calls(search)
+    if found:
+        return found if sure else [dataclasses.replace(one, results={}) for one in found]
     found = at_one_step(search)
     if found or any(abs(along(search, name)) > ALONG for name in search.wrong):
         return found
-    for name, rounding in ways(search):
+    for name, rounding in ways(search, written):
         if time.perf_counter() > search.end:
             search.complete = False
             break
@@ -86,7 +99,7 @@ def roundings(search: Search) -> list[Candidate]:
         misfit = compare_sizes(search, results)
         if misfit.fits and all(are_spread_alike(search, name, results[name]) for name in search.wrong):
             precise: Mistake = mistake("", name, "precision", run_on)
-            found.append(Candidate(((precise, 0),), misfit))
+            found.append(Candidate(((precise, 0),), misfit, results if written else {}))
     return sorted(found, key=lambda one: one.misfit.worst)
 
 

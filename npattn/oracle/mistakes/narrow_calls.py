@@ -1,0 +1,201 @@
+"""Which call of a primitive is in a narrower format: by how much of a kernel's errors its roundings make.
+
+Rounding to nearest is no chance: of exact numbers that are known it makes errors that are known, element by element.
+A kernel that rounds at a step has these, but for a few that flip. What a pass with the rounding leaves of the kernel's
+errors tells how likely the step and the format are, as for every other mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.mistakes.candidates import Candidate
+from npattn.oracle.mistakes.distances import Misfit
+from npattn.oracle.mistakes.matching import Search, is_forward
+from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, forms_of, in_backward, products_alone
+from npattn.oracle.mistakes.planting import Site
+
+__all__ = ["NARROW", "narrow_calls"]
+
+NARROW = "bfloat16", "float16", "tf32"
+"""Formats that are looked for, the coarsest first: it tells how large errors of the others are."""
+FINER = 8.0
+"""By how much errors of the others are smaller."""
+CLOSE = 2.5
+"""Factor by which errors may be larger or smaller than a rounding makes, which come from one part alone."""
+LEFT = 0.6
+"""Share of the errors, root mean square, that a rounding leaves of those that it is looked at closely for."""
+LEFT_SURELY = 0.3
+"""Share that it leaves of what forward gives, or of what is wrong where that is right, to be named surely."""
+LEFT_BEHIND = 0.85
+"""Share that it leaves of gradients then: roundings on the way back, of which kernels have many, are others."""
+MOST_FOLLOWED = 5
+"""Forms of forward that are carried back."""
+CLEARLY = 6.0
+BITS = 10.0
+FEW = 8
+
+Place = tuple[Mistake, Site]
+
+
+class Errors:
+    """A kernel's errors, beside those that passes make.
+
+    Parameters
+    ----------
+    search : Search
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.forward = {name for name in search.wrong if is_forward(name)}
+        self.tried = 0
+
+    def measure(self, found: dict[str, np.ndarray]) -> Misfit:
+        """Measure what a pass leaves of the errors, in units of the right results' budget."""
+        return self.search.ruler.measure(found, grown=False)
+
+    def left(self, misfit: Misfit, name: str) -> float:
+        """Return the share of a result's errors that a pass leaves."""
+        return math.sqrt(misfit.squares[name] / max(self.search.right.squares[name], 1e-30))
+
+    def most_left(self, misfit: Misfit, names: set[str]) -> float:
+        """Return the largest share of errors that is left of results of several numbers."""
+        case = self.search.case
+        told = [name for name in names if case.expected[name].size >= FEW] or names
+        return max((self.left(misfit, name) for name in told), default=math.inf)
+
+    def likelihood(self, misfit: Misfit) -> float:
+        """Return the logarithm of how much likelier a pass makes the results than the right one does."""
+        return self.search.ruler.better(misfit, self.search.right)
+
+    def size(self, found: dict[str, np.ndarray]) -> float:
+        """Return how large the errors that a pass makes are in forward, in proportion to the kernel's."""
+        ruler, case = self.search.ruler, self.search.case
+        made = [
+            ruler.distance(n, np.asarray(found[n], np.float64), case.expected[n], grown=False)[1] for n in self.forward
+        ]
+        kernel = [self.search.right.squares[name] for name in self.forward]
+        return math.sqrt(sum(made) / max(sum(kernel), 1e-30))
+
+
+def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
+    """Look for calls in a narrower format whose roundings make a kernel's errors.
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    list of Candidate
+        The likeliest, and those that can't be told apart from it.
+    bool
+        Whether it is sure.
+    """
+    errors = Errors(search)
+    if errors.forward:
+        begun = sorted(from_forward(search, errors), key=lambda pair: pair[0])
+        found = [one for _, place in begun[:MOST_FOLLOWED] for one in carried_back(search, errors, place)]
+    else:
+        found = [one for place in backward_alone(search) if (one := tried(search, errors, place)) is not None]
+    ranked = sorted(found, key=lambda one: -errors.likelihood(one.misfit))
+    if not ranked:
+        return [], False
+    best = ranked[0]
+    explained = errors.most_left(best.misfit, errors.forward or search.wrong)
+    if explained > LEFT:
+        return [], False
+    behind = errors.most_left(best.misfit, search.wrong)
+    bits = errors.likelihood(best.misfit) / math.log(2)
+    sure = explained <= LEFT_SURELY and behind <= LEFT_BEHIND and bits > math.log2(max(errors.tried, 2)) + BITS
+    alike = [one for one in ranked if errors.likelihood(best.misfit) - errors.likelihood(one.misfit) < CLEARLY]
+    return alike, sure
+
+
+def formats_of(search: Search) -> list[str]:
+    """List the formats that are narrower than the case's."""
+    own = search.case.format
+    return [n for n in NARROW if min(FORMATS[n].precision, FORMATS[n].operand_precision) < own.operand_precision]
+
+
+def sites_of(search: Search) -> Iterator[tuple[str, Site]]:
+    """Yield the calls of forward, each alone, and all of a primitive's where there are several."""
+    for name, count in search.calls.items():
+        yield from ((name, number) for number in range(count))
+        if count > 1:
+            yield name, tuple(range(count))
+
+
+def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[str, Site, str, tuple[str, ...]]]]:
+    """Yield what explains what forward gives: what it leaves of the errors, and the call, the format and the form."""
+    formats = formats_of(search)
+    for name, site in [*sites_of(search), *((("", 0),) if len(search.calls) else ())]:
+        widest = formats[:1]
+        for form in forms_of(name, widest[0]):
+            size = math.nan
+            for format in formats:
+                if time.perf_counter() > search.end:
+                    search.complete = False
+                    return
+                expected = size if format == widest[0] else size / FINER
+                if not (math.isnan(size) or 1 / CLOSE <= expected <= CLOSE) or form not in forms_of(name, format):
+                    continue
+                errors.tried += 1
+                place = mistake_of(name, site, format, form, ())
+                run = search.run if not name else None
+                found = search.forward_of((place,), run)
+                if found is None:
+                    break
+                found = {n: found[n] for n in search.ruler.results if n in found and is_forward(n)}
+                size = errors.size(found) if format == widest[0] else size
+                left = errors.most_left(errors.measure(found), errors.forward)
+                if left <= LEFT:
+                    yield left, (name, site, format, form)
+
+
+def mistake_of(name: str, site: Site, format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Place:
+    """Make the mistake of a call, or of all products."""
+    return (at_call(name, format, form, back) if name else products_alone(format, form, back)), site
+
+
+def carried_back(search: Search, errors: Errors, start: tuple[str, Site, str, tuple[str, ...]]) -> Iterator[Candidate]:
+    """Yield the ways in which what is narrow in forward may be in backward."""
+    for back in BACKWARD:
+        if time.perf_counter() > search.end:
+            search.complete = False
+            return
+        found = tried(search, errors, mistake_of(*start, back))
+        if found is not None:
+            yield found
+
+
+def backward_alone(search: Search) -> Iterator[Place]:
+    """Yield calls whose gradients are narrow."""
+    for name, site in sites_of(search):
+        for format in formats_of(search):
+            for back in BACKWARD[1:]:
+                if time.perf_counter() > search.end:
+                    search.complete = False
+                    return
+                if format != "tf32" or back == ("dy",):
+                    yield in_backward(name, format, back=back), site
+
+
+def tried(search: Search, errors: Errors, place: Place) -> Candidate | None:
+    """Measure a whole pass with one of them."""
+    errors.tried += 1
+    found = search.forward_of((place,), search.run)
+    if found is None:
+        return None
+    misfit = errors.measure(
+        {name: np.asarray(found[name], np.float64) for name in search.ruler.results if name in found}
+    )
+    return dataclasses.replace(Candidate((place,), misfit), results=found)
