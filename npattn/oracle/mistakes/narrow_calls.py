@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search, is_forward
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, forms_of, in_backward, products_alone
+from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, backs_of, forms_of, in_backward, products_alone
 from npattn.oracle.mistakes.planting import Site
 
 __all__ = ["NARROW", "narrow_calls"]
@@ -34,13 +34,20 @@ LEFT = 0.6
 """Share of the errors, root mean square, that a rounding leaves of those that it is looked at closely for."""
 LEFT_SURELY = 0.3
 """Share that it leaves of what forward gives, or of what is wrong where that is right, to be named surely."""
+LEFT_BY_NONE = 0.1
+"""Share that nothing but the very roundings leaves of what forward gives."""
 LEFT_BEHIND = 0.85
 """Share that it leaves of gradients then: roundings on the way back, of which kernels have many, are others."""
 MOST_FOLLOWED = 5
 """Forms of forward that are carried back."""
 CLEARLY = 6.0
+"""Logarithm of how much likelier one must be than another for the two to be told apart."""
+SAME = 1e-3
+"""Difference of the shares that two leave, from which they are not the same in forward."""
 BITS = 10.0
+"""How much errors must say beyond what it takes to choose among all that were tried."""
 FEW = 8
+"""Numbers that are too few to be asked by themselves, where there are others."""
 
 Place = tuple[Mistake, Site]
 
@@ -56,6 +63,7 @@ class Errors:
     def __init__(self, search: Search) -> None:
         self.search = search
         self.forward = {name for name in search.wrong if is_forward(name)}
+        self.told = self.forward or search.wrong
         self.tried = 0
 
     def measure(self, found: dict[str, np.ndarray]) -> Misfit:
@@ -72,9 +80,17 @@ class Errors:
         told = [name for name in names if case.expected[name].size >= FEW] or names
         return max((self.left(misfit, name) for name in told), default=math.inf)
 
-    def likelihood(self, misfit: Misfit) -> float:
-        """Return the logarithm of how much likelier a pass makes the results than the right one does."""
-        return self.search.ruler.better(misfit, self.search.right)
+    def likelihood(self, misfit: Misfit, names: Collection[str] = ()) -> float:
+        """Return the logarithm of how much likelier a pass makes results, or some, than the right one does."""
+        squares = {name: a for name, a in misfit.squares.items() if not names or name in names}
+        return self.search.ruler.better(Misfit({}, squares), self.search.right)
+
+    def are_explained(self, misfit: Misfit) -> bool:
+        """Tell whether a pass leaves so little that the errors are surely its own."""
+        left = self.most_left(misfit, self.told)
+        enough = left <= LEFT_SURELY and self.most_left(misfit, self.search.wrong) <= LEFT_BEHIND
+        bits = self.likelihood(misfit, self.told) / math.log(2)
+        return (enough or left <= LEFT_BY_NONE) and bits > math.log2(max(self.tried, 2)) + BITS
 
     def size(self, found: dict[str, np.ndarray]) -> float:
         """Return how large the errors that a pass makes are in forward, in proportion to the kernel's."""
@@ -102,22 +118,24 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
     """
     errors = Errors(search)
     if errors.forward:
-        begun = sorted(from_forward(search, errors), key=lambda pair: pair[0])
-        found = [one for _, place in begun[:MOST_FOLLOWED] for one in carried_back(search, errors, place)]
+        begun = sorted(from_forward(search, errors), key=lambda pair: pair[0])[:MOST_FOLLOWED]
+        groups = [(left, list(carried_back(search, errors, start))) for left, start in begun]
+        found = [max(group, key=lambda one: errors.likelihood(one.misfit)) for _, group in groups if group]
     else:
+        begun = []
         found = [one for place in backward_alone(search) if (one := tried(search, errors, place)) is not None]
     ranked = sorted(found, key=lambda one: -errors.likelihood(one.misfit))
-    if not ranked:
+    if not ranked or errors.most_left(ranked[0].misfit, errors.told) > LEFT:
         return [], False
     best = ranked[0]
-    explained = errors.most_left(best.misfit, errors.forward or search.wrong)
-    if explained > LEFT:
-        return [], False
-    behind = errors.most_left(best.misfit, search.wrong)
-    bits = errors.likelihood(best.misfit) / math.log(2)
-    sure = explained <= LEFT_SURELY and behind <= LEFT_BEHIND and bits > math.log2(max(errors.tried, 2)) + BITS
-    alike = [one for one in ranked if errors.likelihood(best.misfit) - errors.likelihood(one.misfit) < CLEARLY]
-    return alike, sure
+
+    def is_alike(one: Candidate) -> bool:
+        """Tell whether it is as likely; how much of what comes back is narrow says nothing of a step of forward."""
+        near = abs(errors.most_left(one.misfit, errors.told) - errors.most_left(best.misfit, errors.told)) < SAME
+        apart = errors.likelihood(best.misfit) - errors.likelihood(one.misfit)
+        return apart < CLEARLY or (near and bool(errors.forward))
+
+    return [one for one in ranked if is_alike(one)], errors.are_explained(best.misfit)
 
 
 def formats_of(search: Search) -> list[str]:
@@ -168,7 +186,8 @@ def mistake_of(name: str, site: Site, format: str, form: tuple[str, ...], back: 
 
 def carried_back(search: Search, errors: Errors, start: tuple[str, Site, str, tuple[str, ...]]) -> Iterator[Candidate]:
     """Yield the ways in which what is narrow in forward may be in backward."""
-    for back in BACKWARD:
+    name, _, _, form = start
+    for back in backs_of(name, form):
         if time.perf_counter() > search.end:
             search.complete = False
             return

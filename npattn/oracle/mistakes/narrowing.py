@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,12 +23,14 @@ from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.mistakes.precision import PRODUCTS, in_format, slopes_of
 from npattn.oracle.mistakes.softmax import softmax
 
-__all__ = ["BACKWARD", "forms_of", "in_backward", "products_alone"]
+__all__ = ["BACKWARD", "at_call", "backs_of", "forms_of", "in_backward", "products_alone"]
 
 Round = Callable[[Any], Any]
 
 BACKWARD = (), ("dy",), ("gradients",), ("dy", "gradients")
 """What is narrow on the way back."""
+OF_WEIGHTS = ("ds",), ("ds", "dz"), ("dy", "ds", "dz", "gradients")
+"""And within attention: gradients of the weights, of the logits."""
 WORDS = {
     ("x",): "{first} in {format}",
     ("operands",): "operands in {format}",
@@ -41,6 +44,8 @@ OF_ATTENTION = {
     ("weights",): "softmax in {format}",
     ("logits",): "logits in {format}",
     ("queries and keys",): "queries and keys in {format}",
+    ("products",): "products of queries and keys in {format}",
+    ("queries and keys", "products"): "queries and keys, and their products, in {format}",
     ("queries and keys", "logits"): "queries, keys and logits in {format}",
     ("operands",): "operands in {format}",
     ("operands", "weights"): "operands and weights in {format}",
@@ -48,26 +53,40 @@ OF_ATTENTION = {
     ("values", "weights"): "weights and values in {format}",
     ("values", "weights", "value"): "weights, values and value in {format}",
     ("operands", "weights", "value"): "operands, weights and value in {format}",
+    ("operands", "products", "weights", "value"): "operands, products, weights and value in {format}",
     ("operands", "logits", "weights", "value"): "operands, logits, weights and value in {format}",
 }
 """Forms of forward of attention whose weights are made within it."""
 ATTENTION = attention.NAME, MASKED
+WITHIN = {"products", "logits", "weights"}
+"""Parts of forward that no other primitive has."""
+MULTIPLYING = (
+    *(one.__name__ for one in PRODUCTS),
+    *("score", "criss_cross_attention", "linear_attention", "relative_logits", "apply_lambdas", "affinity_sums"),
+)
+"""Primitives that multiply matrices: their units take operands of a narrow format."""
 SOFTMAX_WITHIN = ("criss_cross_attention",)
 """Primitives that call softmax themselves."""
 
 
 def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
-    """List the forms of forward of a primitive's calls, or without a name of all products: what of them is in a narrow format.
+    """List the forms of forward of a primitive, or without a name of all products: what of it is narrow.
 
     Numbers of tf32 are those that products read alone.
     """
     forms: Iterable[tuple[str, ...]] = OF_ATTENTION if name in ATTENTION else WORDS if name else OF_PRODUCTS
     if name in SOFTMAX_WITHIN:
         forms = [*forms, ("softmax",)]
-    product = not name or any(one.__name__ == name for one in PRODUCTS)
+    product = not name or name in MULTIPLYING
     for form in forms:
-        if format != "tf32" or (product and not {"value", "logits", "weights"} & {*form}):
+        if format != "tf32" or (product and not {"value", "products", "logits", "weights"} & {*form}):
             yield form
+
+
+def backs_of(name: str, form: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """List what may be narrow on the way back through calls with a form of forward."""
+    within = name in ATTENTION and bool(WITHIN & {*form})
+    return BACKWARD + (OF_WEIGHTS if within else ())
 
 
 def at_call(name: str, format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Mistake:
@@ -82,7 +101,7 @@ def at_call(name: str, format: str, form: tuple[str, ...], back: tuple[str, ...]
         What is narrow in forward, and in backward.
     """
     round_ = functools.partial(in_format, name=format)
-    inner = functools.partial(attend, name) if name in ATTENTION else call
+    inner = attend if name in ATTENTION else call
 
     def apply(original: Any, *arguments: Any, **options: Any) -> Any:
         y, backward = inner(original, arguments, options, {*form, *back}, round_)
@@ -154,24 +173,32 @@ def narrow_softmax(round_: Round, primitive: Primitive, arguments: Sequence[Any]
     return s, lambda ds: round_(slopes_of(s, round_(ds), *arguments[1:], **options))
 
 
-def attend(name: str, original: Any, arguments: Sequence[Any], options: Any, narrow: set[str], round_: Round) -> Any:
+def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[str], round_: Round) -> Any:
     """Call attention, parts of which are narrow."""
-    which = (0, 1, 2) if "operands" in narrow else (0, 1) if "queries and keys" in narrow else ()
-    which = (2,) if "values" in narrow else which
-    given = [round_(a) if i in which else a for i, a in enumerate(arguments)]
-    if not {"logits", "weights"} & narrow:
+    which = {"operands": (0, 1, 2), "queries and keys": (0, 1), "values": (2,)}
+    read = {i for part in narrow & which.keys() for i in which[part]}
+    given = [round_(a) if i in read else a for i, a in enumerate(arguments)]
+    if not WITHIN & narrow:
         return original(*given, **options)
-    exact: Round = lambda a: a  # noqa: E731
-    logits, weights = (round_ if part in narrow else exact for part in ("logits", "weights"))
-    back = round_ if "gradients" in narrow else exact
-    if name == MASKED:
-        order = iter((logits, weights))
-        return whole(*given, **options, narrow=lambda a: next(order, back)(a))
+    products, logits, weights, ds, dz = (
+        round_ if part in narrow else exact for part in ("products", "logits", "weights", "ds", "dz")
+    )
+    if original.__name__ == MASKED:
+        in_turn = itertools.chain((logits, weights), itertools.cycle((ds, dz)))  # as forward and backward ask for them
+        if "logits" in narrow and options["sink"] is not None:
+            options = options | {"sink": round_(options["sink"])}
+        return whole(*given, **options, products=products, narrow=lambda a: next(in_turn)(a))  # noqa: PLW0108
+    scale = given[3]
     return attention.attention(
         *given,
-        weigh=lambda z: weights(softmax(logits(z))),
-        differentiate=lambda s, ds: back(attention.slopes(s, back(ds))),
+        weigh=lambda z: weights(softmax(logits(scale * products(z / scale)))),
+        differentiate=lambda s, gradient: dz(attention.slopes(s, ds(gradient))),
     )
+
+
+def exact(a: Any) -> Any:
+    """Round nothing."""
+    return a
 
 
 def products_alone(format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Mistake:
@@ -184,9 +211,9 @@ def products_alone(format: str, form: tuple[str, ...], back: tuple[str, ...]) ->
         def spoil(primitive: Any, arguments: Any, options: Any) -> Any:
             name = primitive.__name__
             arguments, options = completed(primitive, arguments, options)
-            if primitive in PRODUCTS:
+            if name in MULTIPLYING:
                 inner = tuple(part for part in form if part != "handed on")
-                inner = ("operands", "logits", "weights", "value") if name in ATTENTION and "value" in form else inner
+                inner = ("operands", "products", "weights", "value") if name in ATTENTION and "value" in form else inner
             elif "handed on" in form and name != "softmax" and is_narrow(name, arguments, format):
                 inner = ("value",)
             else:

@@ -32,6 +32,8 @@ BY_CHANCE = 2.0
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
 """How mistakes are named that round a step's value or operands, or all that a pass reads or gives."""
+WRITTEN = 2.0
+"""Distance of sizes up to which results that are written in a format are those of arithmetic in it."""
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
 SAME_ERRORS = 0.9
@@ -97,7 +99,8 @@ def roundings(search: Search) -> list[Candidate]:
         except TypeError:
             continue  # a system's own code that no rounding array goes through
         misfit = compare_sizes(search, results)
-        if misfit.fits and all(are_spread_alike(search, name, results[name]) for name in search.wrong):
+        spread = all(are_spread_alike(search, name, results[name]) for name in search.wrong)
+        if (misfit.fits and spread) or (written and misfit.worst <= WRITTEN):
             precise: Mistake = mistake("", name, "precision", run_on)
             found.append(Candidate(((precise, 0),), misfit, results if written else {}))
     return sorted(found, key=lambda one: one.misfit.worst)
