@@ -19,7 +19,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search, is_forward
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, backs_of, forms_of, in_backward, products_alone
+from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, at_pass, backs_of, forms_of, in_backward
 from npattn.oracle.mistakes.planting import Site
 
 __all__ = ["NARROW", "narrow_calls"]
@@ -135,7 +135,7 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
         apart = errors.likelihood(best.misfit) - errors.likelihood(one.misfit)
         return apart < CLEARLY or (near and bool(errors.forward))
 
-    return [one for one in ranked if is_alike(one)], errors.are_explained(best.misfit)
+    return [as_known(search, one) for one in ranked if is_alike(one)], errors.are_explained(best.misfit)
 
 
 def formats_of(search: Search) -> list[str]:
@@ -180,8 +180,16 @@ def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[
 
 
 def mistake_of(name: str, site: Site, format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Place:
-    """Make the mistake of a call, or of all products."""
-    return (at_call(name, format, form, back) if name else products_alone(format, form, back)), site
+    """Make the mistake of a call, or without a name of a whole pass."""
+    return (at_call(name, format, form, back) if name else at_pass(format, form, back)), site
+
+
+def as_known(search: Search, one: Candidate) -> Candidate:
+    """Take the catalogue's own mistake where it has one of the name."""
+    (mistake, site), *_ = one.mistakes
+    names = (m for m in search.places if str(m) == str(mistake) and m.way in ("both", "forward"))
+    known = min(names, key=lambda m: m.way, default=mistake)
+    return dataclasses.replace(one, mistakes=((known, site),))
 
 
 def carried_back(search: Search, errors: Errors, start: tuple[str, Site, str, tuple[str, ...]]) -> Iterator[Candidate]:

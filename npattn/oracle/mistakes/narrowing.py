@@ -19,11 +19,12 @@ from npattn.oracle.mistakes import attention
 from npattn.oracle.mistakes.masked_weights import NAME as MASKED
 from npattn.oracle.mistakes.masked_weights import whole
 from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.mistakes.passes import reads
 from npattn.oracle.mistakes.planting import answering, completed
-from npattn.oracle.mistakes.precision import PRODUCTS, in_format, slopes_of
+from npattn.oracle.mistakes.precision import PRODUCTS, in_format, of_both_in, read_in, slopes_of
 from npattn.oracle.mistakes.softmax import softmax
 
-__all__ = ["BACKWARD", "at_call", "backs_of", "forms_of", "in_backward", "products_alone"]
+__all__ = ["BACKWARD", "at_call", "at_pass", "backs_of", "forms_of", "in_backward"]
 
 Round = Callable[[Any], Any]
 
@@ -70,11 +71,11 @@ SOFTMAX_WITHIN = ("criss_cross_attention",)
 
 
 def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
-    """List the forms of forward of a primitive, or without a name of all products: what of it is narrow.
+    """List the forms of forward of a primitive, or without a name of a whole pass: what of it is narrow.
 
     Numbers of tf32 are those that products read alone.
     """
-    forms: Iterable[tuple[str, ...]] = OF_ATTENTION if name in ATTENTION else WORDS if name else OF_PRODUCTS
+    forms: Iterable[tuple[str, ...]] = OF_ATTENTION if name in ATTENTION else WORDS if name else OF_PASS
     if name in SOFTMAX_WITHIN:
         forms = [*forms, ("softmax",)]
     product = not name or name in MULTIPLYING
@@ -114,20 +115,18 @@ def at_call(name: str, format: str, form: tuple[str, ...], back: tuple[str, ...]
 
         return value, wrong
 
-    return mistake(name, name_of(name, format, form, back), "both", apply)
+    return mistake(name, name_of(name, format, form), "both", apply)
 
 
 in_backward = functools.partial(at_call, form=())
 """The mistake of gradients in a narrow format."""
 
 
-def name_of(name: str, format: str, form: tuple[str, ...], back: tuple[str, ...]) -> str:
+def name_of(name: str, format: str, form: tuple[str, ...]) -> str:
     """Say what is narrow."""
-    if not form:
-        return f"gradients in {format}"
-    words = {("softmax",): "softmax in {format}"} | (OF_ATTENTION if name in ATTENTION else WORDS)
-    found = words[form].format(first=first_argument(name), format=format)
-    return found.replace(" in ", ", and gradients, in ") if back and not found.startswith("in ") else found
+    words = {(): "gradients in {format}", ("softmax",): "softmax in {format}"}
+    words |= OF_ATTENTION if name in ATTENTION else WORDS
+    return words[form].format(first=first_argument(name), format=format)
 
 
 def first_argument(name: str) -> str:
@@ -201,11 +200,14 @@ def exact(a: Any) -> Any:
     return a
 
 
-def products_alone(format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Mistake:
-    """Make the mistake of all products in a narrow format, as where a framework casts what they take.
+def at_pass(format: str, form: tuple[str, ...], back: tuple[str, ...]) -> Mistake:
+    """Make the mistake of a whole pass: what it is given is narrow, or all products, as where a framework casts them.
 
     With "handed on" in `form`, what takes nothing but numbers of the format gives such numbers too, but for softmax.
     """
+    if form == ("inputs",):
+        given = ("inputs, parameters and dy", read_in) if "dy" in back else ("inputs and parameters", of_both_in)
+        return reads(f"{given[0]} in {format}", "both", given[1](format))
 
     def apply(run: Any, *given: Any) -> Any:
         def spoil(primitive: Any, arguments: Any, options: Any) -> Any:
@@ -223,15 +225,16 @@ def products_alone(format: str, form: tuple[str, ...], back: tuple[str, ...]) ->
         with answering(spoil):
             return run(*given)
 
-    return mistake("", OF_PRODUCTS[form].format(format=format), "both", apply)
+    return mistake("", OF_PASS[form].format(format=format), "both", apply)
 
 
-OF_PRODUCTS = {
+OF_PASS = {
+    ("inputs",): "inputs and parameters in {format}",
     ("operands",): "products' operands in {format}",
     ("operands", "value"): "products in {format}",
     ("operands", "value", "handed on"): "products in {format}, and what follows them",
 }
-"""Forms of all products."""
+"""Forms of a whole pass."""
 
 
 def is_narrow(name: str, arguments: Sequence[Any], format: str) -> bool:

@@ -84,11 +84,11 @@ def roundings(search: Search) -> list[Candidate]:
     found = rounded_results(search, written) if written else []
     if found:
         return found
-    found, sure = narrow_calls(search)
-    if found:
-        return found if sure else [dataclasses.replace(one, results={}) for one in found]
-    found = at_one_step(search)
-    if found or any(abs(along(search, name)) > ALONG for name in search.wrong):
+    calls, sure = narrow_calls(search)
+    found = calls if sure else at_one_step(search)
+    if found or calls:
+        return found or [dataclasses.replace(one, results={}) for one in calls]
+    if any(abs(along(search, name)) > ALONG for name in search.wrong):
         return found
     for name, rounding in ways(search, written):
         if time.perf_counter() > search.end:
