@@ -38,6 +38,8 @@ LEFT_BY_NONE = 0.1
 """Share that nothing but the very roundings leaves of what forward gives."""
 LEFT_BEHIND = 0.85
 """Share that it leaves of gradients then: roundings on the way back, of which kernels have many, are others."""
+FOR_FORWARD = 0.6
+"""Share of the time left that is taken for them at most."""
 MOST_FOLLOWED = 5
 """Forms of forward that are carried back."""
 CLEARLY = 6.0
@@ -141,7 +143,8 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
 def formats_of(search: Search) -> list[str]:
     """List the formats that are narrower than the case's."""
     own = search.case.format
-    return [n for n in NARROW if min(FORMATS[n].precision, FORMATS[n].operand_precision) < own.operand_precision]
+    pairs = ((FORMATS[name], name) for name in NARROW)
+    return [n for f, n in pairs if f.precision < own.precision or f.operand_precision < own.operand_precision]
 
 
 def sites_of(search: Search) -> Iterator[tuple[str, Site]]:
@@ -154,16 +157,16 @@ def sites_of(search: Search) -> Iterator[tuple[str, Site]]:
 
 def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[str, Site, str, tuple[str, ...]]]]:
     """Yield what explains what forward gives: what it leaves of the errors, and the call, the format and the form."""
-    formats = formats_of(search)
-    for name, site in [*sites_of(search), *((("", 0),) if len(search.calls) else ())]:
-        widest = formats[:1]
-        for form in forms_of(name, widest[0]):
+    formats, now = formats_of(search), time.perf_counter()
+    until = now + FOR_FORWARD * (search.end - now)
+    for name, site in [("", 0), *sites_of(search)] if formats else ():
+        for form in forms_of(name, formats[0]):
             size = math.nan
             for format in formats:
-                if time.perf_counter() > search.end:
+                if time.perf_counter() > until:
                     search.complete = False
                     return
-                expected = size if format == widest[0] else size / FINER
+                expected = size if format == formats[0] else size / FINER
                 if not (math.isnan(size) or 1 / CLOSE <= expected <= CLOSE) or form not in forms_of(name, format):
                     continue
                 errors.tried += 1
@@ -173,7 +176,7 @@ def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[
                 if found is None:
                     break
                 found = {n: found[n] for n in search.ruler.results if n in found and is_forward(n)}
-                size = errors.size(found) if format == widest[0] else size
+                size = errors.size(found) if format == formats[0] else size
                 left = errors.most_left(errors.measure(found), errors.forward)
                 if left <= LEFT:
                     yield left, (name, site, format, form)

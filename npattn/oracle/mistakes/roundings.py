@@ -16,6 +16,7 @@ from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.mistakes.narrow_calls import narrow_calls
+from npattn.oracle.mistakes.narrow_sums import narrow_sums
 from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.mistakes.written import format_written, rounded_results
 from npattn.oracle.rounding import Rounding
@@ -81,7 +82,7 @@ def roundings(search: Search) -> list[Candidate]:
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
     written = format_written(search)
-    found = rounded_results(search, written) if written else []
+    found = (rounded_results(search, written) or arithmetics(search, written)) if written else []
     if found:
         return found
     calls, sure = narrow_calls(search)
@@ -89,7 +90,13 @@ def roundings(search: Search) -> list[Candidate]:
     if found or calls:
         return found or [dataclasses.replace(one, results={}) for one in calls]
     if any(abs(along(search, name)) > ALONG for name in search.wrong):
-        return found
+        return []
+    return narrow_sums(search) or arithmetics(search, None)
+
+
+def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
+    """Look for arithmetic that makes errors of such sizes; in the format that results are written in, it is sure."""
+    found: list[Candidate] = []
     for name, rounding in ways(search, written):
         if time.perf_counter() > search.end:
             search.complete = False
