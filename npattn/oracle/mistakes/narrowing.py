@@ -47,6 +47,8 @@ OF_ATTENTION = {
     ("queries and keys",): "queries and keys in {format}",
     ("products",): "products of queries and keys in {format}",
     ("queries and keys", "products"): "queries and keys, and their products, in {format}",
+    ("scaled queries", "logits"): "scaled queries, keys and logits in {format}",
+    ("scaled queries", "logits", "values", "weights", "value"): "all but softmax in {format}, queries scaled first",
     ("queries and keys", "logits"): "queries, keys and logits in {format}",
     ("operands",): "operands in {format}",
     ("operands", "weights"): "operands and weights in {format}",
@@ -80,7 +82,8 @@ def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
         forms = [*forms, ("softmax",)]
     product = not name or name in MULTIPLYING
     for form in forms:
-        if format != "tf32" or (product and not {"value", "products", "logits", "weights"} & {*form}):
+        operands = not {"value", "products", "logits"} & {*form} and form != ("weights",)
+        if format != "tf32" or (product and operands):
             yield form
 
 
@@ -174,9 +177,11 @@ def narrow_softmax(round_: Round, primitive: Primitive, arguments: Sequence[Any]
 
 def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[str], round_: Round) -> Any:
     """Call attention, parts of which are narrow."""
-    which = {"operands": (0, 1, 2), "queries and keys": (0, 1), "values": (2,)}
+    which = {"operands": (0, 1, 2), "queries and keys": (0, 1), "scaled queries": (1,), "values": (2,)}
     read = {i for part in narrow & which.keys() for i in which[part]}
     given = [round_(a) if i in read else a for i, a in enumerate(arguments)]
+    if "scaled queries" in narrow:
+        given[0] = round_(given[0] * given[3]) / given[3]
     if not WITHIN & narrow:
         return original(*given, **options)
     products, logits, weights, ds, dz = (

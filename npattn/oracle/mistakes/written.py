@@ -10,7 +10,6 @@ from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import mistake
 from npattn.oracle.mistakes.precision import in_format
-from npattn.oracle.mistakes.suspects import enumerate_names
 
 __all__ = ["format_written", "rounded_results"]
 
@@ -73,7 +72,7 @@ def rounded_results(search: Search, format: Format) -> list[Candidate]:
         found[name] = in_format(exact, format.name)
         distances[name], squares[name] = 0.0, 0.0
     whole = all(is_written_in(a, format.name) for a in search.ruler.results.values())
-    what = "results" if whole else enumerate_names([name for name in search.ruler.results if name in search.wrong])
+    what = "results" if whole else "right numbers, written"
 
     def written(results: dict[str, np.ndarray], *_: object) -> dict[str, np.ndarray]:
         return {n: in_format(a, format.name) if whole or n in search.wrong else a for n, a in results.items()}

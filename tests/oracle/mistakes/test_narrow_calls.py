@@ -95,7 +95,7 @@ def test_calls_are_looked_at_as_long_as_there_is_time():
 def test_a_gradient_alone_in_a_narrower_format_is_named():
     case, results = kernel("se", torch.enable_grad())
     (found,) = roundings(searched(case, results | {"x.grad": results["x.grad"].astype(np.float16)}))
-    assert found.mistakes[0][0].name == "x.grad in float16"
+    assert found.mistakes[0][0].name == "right numbers, written in float16"
     assert found.results["x.grad"].tolist() != case.expected["x.grad"].tolist()
 
 
