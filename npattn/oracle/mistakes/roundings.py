@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from npattn.oracle.budgets import run_on
-from npattn.oracle.formats import FORMATS
+from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
+from npattn.oracle.mistakes.narrow_calls import narrow_calls
+from npattn.oracle.mistakes.narrow_sums import narrow_sums
 from npattn.oracle.mistakes.running import UNFIT, run_with
+from npattn.oracle.mistakes.written import format_written, rounded_results
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
 
@@ -29,6 +33,8 @@ BY_CHANCE = 2.0
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
 """How mistakes are named that round a step's value or operands, or all that a pass reads or gives."""
+WRITTEN = 2.0
+"""Distance of sizes up to which results that are written in a format are those of arithmetic in it."""
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
 SAME_ERRORS = 0.9
@@ -50,9 +56,12 @@ class NarrowSums(Rounding):
         return found
 
 
-def ways(search: Search) -> Iterator[tuple[str, Rounding]]:
-    """Yield the arithmetics that are narrower than the case's."""
+def ways(search: Search, written: Format | None) -> Iterator[tuple[str, Rounding]]:
+    """Yield the arithmetics that are narrower than the case's: of the format that results are written in, if any."""
     own = search.case.format
+    if written:
+        yield f"arithmetic in {written.name}", Rounding(written, [search.case.seed, 7])
+        return
     for name in NARROW:
         if FORMATS[name].operand_precision < own.operand_precision:
             yield f"arithmetic in {name}", Rounding(FORMATS[name], [search.case.seed, 7])
@@ -72,10 +81,23 @@ def roundings(search: Search) -> list[Candidate]:
     list of Candidate
         Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
     """
-    found = at_one_step(search)
-    if found or any(abs(along(search, name)) > ALONG for name in search.wrong):
+    written = format_written(search)
+    found = (rounded_results(search, written) or arithmetics(search, written)) if written else []
+    if found:
         return found
-    for name, rounding in ways(search):
+    calls, sure = narrow_calls(search)
+    found = calls if sure else at_one_step(search)
+    if found or calls:
+        return found or [dataclasses.replace(one, results={}) for one in calls]
+    if any(abs(along(search, name)) > ALONG for name in search.wrong):
+        return []
+    return narrow_sums(search) or arithmetics(search, None)
+
+
+def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
+    """Look for arithmetic that makes errors of such sizes; in the format that results are written in, it is sure."""
+    found: list[Candidate] = []
+    for name, rounding in ways(search, written):
         if time.perf_counter() > search.end:
             search.complete = False
             break
@@ -84,9 +106,10 @@ def roundings(search: Search) -> list[Candidate]:
         except TypeError:
             continue  # a system's own code that no rounding array goes through
         misfit = compare_sizes(search, results)
-        if misfit.fits and all(are_spread_alike(search, name, results[name]) for name in search.wrong):
+        spread = all(are_spread_alike(search, name, results[name]) for name in search.wrong)
+        if (misfit.fits and spread) or (written and misfit.worst <= WRITTEN):
             precise: Mistake = mistake("", name, "precision", run_on)
-            found.append(Candidate(((precise, 0),), misfit))
+            found.append(Candidate(((precise, 0),), misfit, results if written else {}))
     return sorted(found, key=lambda one: one.misfit.worst)
 
 

@@ -108,11 +108,12 @@ def test_what_is_kept_in_a_narrow_format_is_named(key, mistake, way):
 
 def test_a_format_is_not_sure_by_the_size_of_errors_alone():
     case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
-    found = diagnosed(
-        case, dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, Given(case.params, case.inputs, case.upstream)))
-    )
+    given = Given(case.params, case.inputs, case.upstream)
+    results = dict(run_on(Rounding(FORMATS["bfloat16"], 3), case.module, given))
+    found = diagnosed(case, {name: a * (1 + 2.0**-22) for name, a in results.items()})
     assert not found.sure
     assert str(found).startswith("it looks like a lack of precision, not a mistake of mathematics")
+    assert diagnosed(case, results).sure, "all results are numbers of the format"
 
 
 def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make():

@@ -1,0 +1,81 @@
+"""Results that are written in a narrower format than the case's: all their numbers are the format's."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn.oracle.formats import FORMATS, Format, ulp
+from npattn.oracle.mistakes.candidates import Candidate
+from npattn.oracle.mistakes.distances import Misfit
+from npattn.oracle.mistakes.matching import Search
+from npattn.oracle.mistakes.mistake import mistake
+from npattn.oracle.mistakes.precision import in_format
+
+__all__ = ["format_written", "rounded_results"]
+
+NARROW = "bfloat16", "float16"
+"""Formats that results are written in, the coarsest first: its numbers are nearly all among the other's."""
+BITS = 24.0
+"""Digits of wrong results, beyond those of the format, that have to be 0 for it to be no chance."""
+HALF = 0.5 + 1e-6
+"""Units in the last place that a number errs by at most when it is rounded to nearest."""
+
+
+def format_written(search: Search) -> Format | None:
+    """Find the narrower format whose numbers all wrong results are.
+
+    Parameters
+    ----------
+    search : Search
+
+    Returns
+    -------
+    Format or None
+    """
+    for format in (FORMATS[name] for name in NARROW):
+        lost = search.case.format.precision - format.precision
+        written = [search.ruler.results[name] for name in search.wrong]
+        count = sum(int(np.count_nonzero(np.isfinite(a) & (a != 0))) for a in written)
+        if lost * count >= BITS and all(is_written_in(a, format.name) for a in written):
+            return format
+    return None
+
+
+def is_written_in(a: np.ndarray, name: str) -> bool:
+    """Tell whether all of some numbers are a format's."""
+    return np.array_equal(in_format(a, name), a, equal_nan=True)
+
+
+def rounded_results(search: Search, format: Format) -> list[Candidate]:
+    """Say that wrong results are the right ones, rounded to a format, if they are.
+
+    Parameters
+    ----------
+    search : Search
+    format : Format
+
+    Returns
+    -------
+    list of Candidate
+        One, or none.
+    """
+    case, found = search.case, dict(search.case.expected)
+    distances, squares = dict(search.right.distances), dict(search.right.squares)
+    for name in search.wrong:
+        exact = case.expected[name]
+        judged = np.isfinite(case.budget[name])
+        worst_limit, _ = case.limits[name]
+        allowed = HALF * ulp(exact, format) + worst_limit * case.budget[name]
+        error = np.abs(search.ruler.results[name] - exact)
+        if not (error <= allowed)[judged].all():
+            return []
+        found[name] = in_format(exact, format.name)
+        distances[name], squares[name] = 0.0, 0.0
+    whole = all(is_written_in(a, format.name) for a in search.ruler.results.values())
+    what = "results" if whole else "right numbers, written"
+
+    def written(results: dict[str, np.ndarray], *_: object) -> dict[str, np.ndarray]:
+        return {n: in_format(a, format.name) if whole or n in search.wrong else a for n, a in results.items()}
+
+    one = mistake("", f"{what} in {format.name}", "forward", lambda run, *given: written(run(*given)))
+    return [Candidate(((one, 0),), Misfit(distances, squares), found)]
