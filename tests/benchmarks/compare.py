@@ -4,7 +4,8 @@ All run in turns in one process, so that whatever else the machine does falls on
 medians. PyTorch runs eagerly, compiled by `torch.compile` where that works, and in its fused form where there is one.
 Before each system the machine's rates are measured, of matrix products and of memory, and of each system stands what
 share it reaches of the one that bounds it (`work` counts what the mathematics needs). Peak memory is that of a fresh
-process for each, beyond its inputs and parameters.
+process for each, beyond its inputs and parameters. npattn has the C library keep more freed memory than it does by
+itself; in PyTorch's turns it keeps what it does in a process without npattn.
 
     python tests/benchmarks/compare.py
     python tests/benchmarks/compare.py se eca --dtype float64 --repeats 30
@@ -40,6 +41,7 @@ from pathlib import Path
 import numpy as np
 
 import npattn
+from npattn.fast.machine import MAX_FREED_MEMORY, TRIM_THRESHOLD
 from npattn.module import as_tuple
 
 SHAPE = 8, 256, 56, 56
@@ -188,16 +190,20 @@ IMPLEMENTATIONS = {
 FORMS = {"pytorch": "eager", "compiled": "compiled", "fused": "fused"}
 """Forms of PyTorch by the names that the table has for them."""
 WAYS = "forward", "backward", "both"
+FREED_BY_ITSELF = 2**26
+"""Bytes of freed memory that glibc keeps by itself where large arrays are freed: twice its largest M_MMAP_THRESHOLD."""
 
 
 def medians(passes, repeats):
     """Time several implementations in turns: median seconds of forward, backward and both.
 
-    Before it is timed each runs once: the one before leaves threads that still wait for work on all cores.
+    Before it is timed each runs once: the one before leaves threads that still wait for work on all cores, and memory
+    that is kept, or is not.
     """
     times = {name: [] for name in passes}
     for _ in range(repeats):
         for name, (forward, backward) in passes.items():
+            keep_freed_memory_as(name)
             forward()
             backward()
             start = time.perf_counter()
@@ -207,6 +213,13 @@ def medians(passes, repeats):
             end = time.perf_counter()
             times[name].append((middle - start, end - middle, end - start))
     return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+
+
+def keep_freed_memory_as(name):
+    """Have the C library keep as much freed memory as it does where one implementation has a process of its own."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if set_option is not None and "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        set_option(TRIM_THRESHOLD, MAX_FREED_MEMORY if name == "npattn" else FREED_BY_ITSELF)
 
 
 def peak_megabytes(key, name, shape=None, dtype="float32"):
