@@ -166,7 +166,7 @@ def blocks_of_product(
     each = parts_of_each(math.prod(batch), count)
     across = min(range(1, each + 1), key=lambda n: (rows * n + columns * -(-each // n), n))
     cuts = list(itertools.product(cut_axis(rows, -(-each // across)), cut_axis(columns, across)))
-    most, parts = 4 * wanted, []  # of many small products several to a block
+    most, parts = max(1, 4 * wanted // len(cuts)), []  # of many small products several to a block
     for length in batch:
         parts.append(cut_axis(length, most))
         most = max(1, most // len(parts[-1]))

@@ -95,6 +95,7 @@ def test_an_axis_is_cut_once_through_into_parts_of_nearly_one_length(length, cou
 @given(st.lists(st.integers(1, 40), max_size=2), *(st.integers(1, 5000) for _ in range(3)))
 @example([7, 7], 7, 816, 60)
 @example([5, 5], 24, 467, 60)
+@example([5], 32, 1748, 60)
 def test_blocks_of_a_product_cover_it_once_and_are_worth_a_thread(batch, rows, inner, columns):
     visits = np.zeros((*batch, min(rows, 60), min(columns, 60)), np.uint8)
     found = blocks_of_product(batch, visits.shape[-2], inner, visits.shape[-1])
