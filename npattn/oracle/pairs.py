@@ -12,7 +12,6 @@ import numpy as np
 from npattn import ops
 from npattn.attention.bottleneck import RelativeHeads
 from npattn.module import Module
-from npattn.ops.attention import QUERIES
 from npattn.ops.primitive import Primitive
 from npattn.ops.relative import offset_logits
 from npattn.oracle.systems import is_known
@@ -20,6 +19,8 @@ from npattn.typing import Array, Backward
 
 __all__ = ["RelativeLogits", "attend_by_blocks", "keep_apart", "keeping_apart", "relative_logits", "suits"]
 
+QUERIES_OF_HEAD = 128
+"""Queries of one head in a block, of whose logits a pass holds a dozen arrays for a moment."""
 MIN_PAIRS = 2**16
 """Pairs of one head below which their logits are an array as any other."""
 APART: ContextVar[bool] = ContextVar("npattn.oracle.pairs", default=False)
@@ -70,7 +71,7 @@ class RelativeLogits:
 
 
 def keep_apart(
-    called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], queries: int = QUERIES
+    called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], queries: int = QUERIES_OF_HEAD
 ) -> Any:
     """Compute logits of many pairs, and attention that is given them, so that all pairs are never held at once.
 
