@@ -120,13 +120,13 @@ def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any
         return NotImplemented
     parts, backs = [], []
     for some in blocks:
+        count = min(some.stop, groups) - some.start
         c, o = (slice(some.start * n // groups, some.stop * n // groups) for n in (x.shape[1], len(weight)))
         bias_of_some = None if b is None else b[o]
         found = NotImplemented
-        if some.stop - some.start == 1:
+        if count == 1:
             found = divide_channels(x[:, c], weight[o], bias_of_some, named, taps)
         if found is NotImplemented:
-            count = some.stop - some.start
             found = ops.conv2d.definition(x[:, c], weight[o], bias_of_some, groups=count, **named)
         parts.append(found[0])
         backs.append((o, found[1]))

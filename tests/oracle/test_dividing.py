@@ -80,6 +80,11 @@ def test_a_convolution_of_some_channels_at_a_time_is_the_same(channels, options)
         assert_same(ops.conv2d, (normal(2, 6, 9, 8), weight, normal(4, seed=2)), options, [1])
 
 
+@pytest.mark.usefixtures("small")
+def test_so_it_is_where_blocks_of_several_groups_leave_some_over():
+    assert_same(ops.conv2d, (normal(2, 7, 9, 8), normal(14, 1, 1, 1, seed=1)), {"groups": 7}, [1])
+
+
 @pytest.mark.parametrize(
     ("primitive", "arguments", "options", "share"),
     [
