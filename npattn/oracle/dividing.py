@@ -65,11 +65,8 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
             # A block reads all keys and values: those of one head, for the more queries.
             return attend_by_heads(divide_head, *arguments)
         return divide_queries(called, arguments, options)
-    if called is ops.conv2d and len(arguments) >= 2 and options.get("groups", 1) == 1:
-        x, weight = arguments[:2]
-        taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
-        least = len(weight) // weight[0, 0].size  # then they take as much memory as the outputs that they are added to
-        return divide_channels(arguments, options, max(1, least, BLOCK // taps))
+    if called is ops.conv2d and len(arguments) >= 2:
+        return divide_groups(arguments, options)
     return NotImplemented
 
 
@@ -110,18 +107,49 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     return outputs if isinstance(parts[0], tuple) else outputs[0], backward
 
 
-def divide_channels(arguments: tuple[Any, ...], options: Mapping[str, Any], step: int) -> Any:
-    """Compute a convolution for so many input channels at a time."""
+def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Compute a convolution for some groups at a time, or for some input channels of one."""
     x, weight, *bias = arguments
-    blocks = cut(x.shape[1], step)
+    named = {name: value for name, value in options.items() if name not in ("bias", "groups")}
+    groups, b = options.get("groups", 1), (bias or [options.get("bias")])[0]
+    taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
+    blocks = cut(groups, max(1, BLOCK // (taps * weight.shape[1])))
+    if groups == 1:
+        return divide_channels(x, weight, b, named, taps)
     if len(blocks) < 2:
         return NotImplemented
-    named = {name: value for name, value in options.items() if name != "bias"}
-    bias = bias or [options.get("bias")]
+    parts, backs = [], []
+    for some in blocks:
+        count = min(some.stop, groups) - some.start
+        c, o = (slice(some.start * n // groups, some.stop * n // groups) for n in (x.shape[1], len(weight)))
+        bias_of_some = None if b is None else b[o]
+        found = NotImplemented
+        if count == 1:
+            found = divide_channels(x[:, c], weight[o], bias_of_some, named, taps)
+        if found is NotImplemented:
+            found = ops.conv2d.definition(x[:, c], weight[o], bias_of_some, groups=count, **named)
+        parts.append(found[0])
+        backs.append((o, found[1]))
+    y = join(parts, 1)
+    del parts
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dxs, dweights, dbiases = zip(*(back(dy[:, o]) for o, back in backs), strict=True)
+        return join(dxs, 1), join(dweights, 0), None if b is None else join(dbiases, 0)
+
+    return y, backward
+
+
+def divide_channels(x: Array, weight: Array, bias: Array | None, options: Mapping[str, Any], taps: int) -> Any:
+    """Compute a convolution of one group for some input channels, of so many taps each, at a time."""
+    least = len(weight) // weight[0, 0].size  # then they take as much memory as the outputs that they are added to
+    blocks = cut(x.shape[1], max(1, least, BLOCK // taps))
+    if len(blocks) < 2:
+        return NotImplemented
     sums: tuple[Array | None, ...] = ()
     backs = []
     for c in blocks:
-        y, back = ops.conv2d.definition(x[:, c], weight[:, c], *(bias if c.start == 0 else [None]), **named)
+        y, back = ops.conv2d.definition(x[:, c], weight[:, c], bias if c.start == 0 else None, **options)
         sums = add(sums, (y,))
         backs.append(back)
 

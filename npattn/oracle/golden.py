@@ -16,7 +16,7 @@ from npattn.oracle.case import Case
 from npattn.oracle.drawing import choose_params, draw_case, require_drawn
 from npattn.oracle.formats import find_format
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
-from npattn.oracle.measurement import are_judgeable, measure, right_digits
+from npattn.oracle.measurement import Measured, Refused, are_judgeable, measure, right_digits
 from npattn.oracle.own import read_own
 from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.soundness import require_sound
@@ -29,8 +29,9 @@ from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
 
-MAX_DRAWS = 20
-"""Inputs that are tried until near ties sway little of the outputs."""
+MAX_DRAWS, MAX_CROWDED = 20, 4
+"""Inputs that are tried until near ties sway little of the outputs; and until so many have been refused that have near
+ties throughout, as others then do: the last will do."""
 
 
 def golden(
@@ -154,10 +155,13 @@ def golden(
     options: dict[str, Any] = {"values": values, "repeated": layout == "broadcast"}
     with pass_threads():  # then products are the same on any number of cores
         chosen = choose_params(module, own, format, seed, **options)
+    crowded = 0
     for draw in range(MAX_DRAWS):
+        last = not drawn_anew or draw == MAX_DRAWS - 1
+        if crowded == MAX_CROWDED and not last:
+            continue
         given = draw_case(module, own, format, seed, choice=chosen.number, draw=draw, **options)
         require_constant(layout, given)
-        last = not drawn_anew or draw == MAX_DRAWS - 1
         shapes = first_steps(module, given) if steps else {}
         found = measure(
             module,
@@ -171,11 +175,14 @@ def golden(
             known=chosen.results if draw == 0 and not steps else None,
             overflow=describe_overflow(own.rounded, format),
         )
+        if isinstance(found, Refused):
+            crowded += found.crowded
+            continue
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
-        beyond = found and values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
-        if found is not None and not beyond:
+        beyond = values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)
+        if not beyond:
             break
-    assert found is not None  # anything will do at last
+    assert isinstance(found, Measured)  # anything will do at last
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
     case = Case(

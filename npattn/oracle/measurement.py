@@ -22,11 +22,16 @@ from npattn.oracle.sampling import sample_queries
 from npattn.oracle.steps import Recorded, reader_of
 from npattn.oracle.threads import pass_threads
 
-__all__ = ["are_judgeable", "measure", "right_digits"]
+__all__ = ["Measured", "Refused", "are_judgeable", "measure", "right_digits"]
 
 
 MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
+CROWDED = 0.25
+"""Near ties of one comparison, for each element of the outputs, that are hardly the draw's fault."""
+FEW_TIES = 1e-3
+"""Near ties, for each element of the outputs, that seldom sway so many. Then the certificate is begun at once, and has
+mostly ended before the errors of many runs are held beside it."""
 
 
 class Measured(NamedTuple):
@@ -50,6 +55,18 @@ class Measured(NamedTuple):
     steps: dict[str, tuple[np.ndarray, Budget]]
 
 
+class Refused(NamedTuple):
+    """Inputs in place of which others are to be drawn.
+
+    Attributes
+    ----------
+    crowded : bool
+        Whether one comparison has near ties throughout, as of what only rounding moves: others will have them too.
+    """
+
+    crowded: bool
+
+
 def measure(
     module: Module,
     given: Given,
@@ -62,17 +79,18 @@ def measure(
     steps: Mapping[str, tuple[int, ...]],
     known: dict[str, np.ndarray] | None,
     overflow: str,
-) -> Measured | None:
-    """Make the runs of a case, as many at once as there are cores; None where other inputs are to be drawn.
+) -> Measured | Refused:
+    """Make the runs of a case, as many at once as there are cores; refuse it where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
-    they are not. The certificate is begun as soon as that is known. The `steps`, with their shapes, are measured by the
-    same runs, and have no say in what is drawn. The exact results may be `known`, but for steps. `overflow` says what
-    of the caller's has become infinite.
+    they are not. The certificate is begun as soon as that is known or likely. The `steps`, with their shapes, are
+    measured by the same runs, and have no say in what is drawn. The exact results may be `known`, but for steps.
+    `overflow` says what of the caller's has become infinite.
     """
     system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
     begun = not certify
+    num_outputs = sum(y.size for y in given.upstream.values())
     passes.expect(int(bool(certify)))
 
     def results_in(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,14 +113,14 @@ def measure(
         observed = observe(system, given, format, seed, known)
         expected = results_in(observed.expected)
         validate_expected(module, expected, overflow)
-        if anything or not observed.near_ties:
+        if anything or observed.near_ties <= FEW_TIES * num_outputs:
             begin_certificate()
         budgets = measure_budgets(
             observed, system, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
         )
         if budgets is None:
             passes.drop()
-            return None
+            return Refused(any(event.near.size > CROWDED * num_outputs for event in observed.events))
         begin_certificate()
         threads.end()
     if certificate:

@@ -1,3 +1,4 @@
+import functools
 import tracemalloc
 
 import numpy as np
@@ -64,28 +65,42 @@ def test_so_it_is_with_masks_biases_and_sinks(options):
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("channels", "options"),
-    [(6, {}), (6, {"stride": 2, "padding": 1, "dilation": 2}), (6, {"bias": normal(4, seed=2)}), (3, {"groups": 2})],
+    [
+        (6, {}),
+        (6, {"stride": 2, "padding": 1, "dilation": 2}),
+        (6, {"bias": normal(4, seed=2)}),
+        (3, {"groups": 2}),
+        (1, {"groups": 6, "bias": normal(12, seed=2)}),
+    ],
 )
 def test_a_convolution_of_some_channels_at_a_time_is_the_same(channels, options):
-    weight = normal(4, channels, 3, 3, seed=1)
+    weight = normal(12 if channels == 1 else 4, channels, 3, 3, seed=1)
     assert_same(ops.conv2d, (normal(2, 6, 9, 8), weight), options, [1])
     if "bias" not in options and channels == 6:
         assert_same(ops.conv2d, (normal(2, 6, 9, 8), weight, normal(4, seed=2)), options, [1])
 
 
+@pytest.mark.usefixtures("small")
+def test_so_it_is_where_blocks_of_several_groups_leave_some_over():
+    assert_same(ops.conv2d, (normal(2, 7, 9, 8), normal(14, 1, 1, 1, seed=1)), {"groups": 7}, [1])
+
+
 @pytest.mark.parametrize(
-    ("primitive", "arguments", "share"),
+    ("primitive", "arguments", "options", "share"),
     [
-        (ops.dot_product_attention, [normal(2, 4, 512, seed=seed) for seed in range(3)], 1 / 3),
-        (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 64, 3, 3)], 1 / 2),
+        (ops.dot_product_attention, [normal(2, 4, 512, seed=seed) for seed in range(3)], {}, 1 / 3),
+        (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 64, 3, 3)], {}, 1 / 2),
+        (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 16, 3, 3)], {"groups": 4}, 1 / 2),
     ],
 )
-def test_it_takes_a_fraction_of_the_memory(primitive, arguments, share):
+def test_it_takes_a_fraction_of_the_memory(primitive, arguments, options, share):
+    whole = functools.partial(primitive, **options)
+
     def divided(*arguments):
         with replacing(divide):
-            return primitive(*arguments)
+            return whole(*arguments)
 
-    assert peak_of_both(divided, *arguments) < share * peak_of_both(primitive, *arguments)
+    assert peak_of_both(divided, *arguments) < share * peak_of_both(whole, *arguments)
 
 
 def test_between_forward_and_backward_a_convolution_holds_no_results_of_its_blocks(monkeypatch):

@@ -77,7 +77,8 @@ def measure_budgets(
     num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
     num_alike = NUM_ALIKE_RUNS if repeats(given) else 0
     passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
-    free = free_memory(given, observed.expected, NUM_RUNS + num_alike + num_flipped)
+    kept_of_flipped = min(num_flipped, FLIP_GROUPS + 2)  # those of a round, and the largest in float64
+    free = free_memory(given, observed.expected, NUM_RUNS + num_alike + kept_of_flipped)
 
     def runs(first: int, count: int, **options: Any) -> Errors:
         """Make the errors of some runs, by the result's name."""
@@ -105,14 +106,14 @@ def measure_budgets(
         if name not in noises:
             noises[name] = measure_noise(take(errors, name), observed.expected[name], format)
         noise = noises.pop(name) if pop else noises[name]
-        return allow_jumps(noise, take(jumps, name, pop=pop))
+        return allow_jumps(noise, jumps.get(name))
 
     flipped = functools.partial(FlippedSelections, observed, seed)
     errors = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True)
-    jumps: Errors = []
+    jumps: dict[str, np.ndarray] = {}
     noises: dict[str, Noise] = {}
     for first in range(1 + NUM_RUNS, 1 + NUM_RUNS + num_flipped, FLIP_GROUPS):
-        jumps += runs(first, FLIP_GROUPS, selections=flipped)
+        jumps = add_round(runs(first, FLIP_GROUPS, selections=flipped), jumps)
         # A round can only widen what those before it have shown: where that is too much, others are of no use.
         if accept and not accept({name: estimate_of(name) for name in given.upstream}):
             return None
@@ -151,9 +152,9 @@ def repeats(given: Given) -> bool:
     return any(a.size >= MIN_REPEATS * len(np.unique(a)) > 0 for a in arrays)
 
 
-def take(runs: Errors, name: str, *, pop: bool = True) -> np.ndarray:
+def take(runs: Errors, name: str) -> np.ndarray:
     """Take one result's errors, (runs, *shape), out of what the runs have made, which then holds them no longer."""
-    return np.array([errors.pop(name) if pop else errors[name] for errors in runs])
+    return np.array([errors.pop(name) for errors in runs])
 
 
 def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -211,16 +212,16 @@ def measure_noise(errors: np.ndarray, expected: np.ndarray, format: Format) -> N
     return Noise(scale, judged, freedom, undisturbed)
 
 
-def allow_jumps(noise: Noise, jumps: np.ndarray) -> Budget:
-    """Make a tensor's budget: its noise, and jumps in runs in which near ties were flipped, (runs, *shape)."""
+def allow_jumps(noise: Noise, jumps: np.ndarray | None) -> Budget:
+    """Make a tensor's budget: its noise, and how far near ties may throw each element, if there are any."""
     scale, freedom, size = noise.scale, noise.freedom, noise.scale.size
     if not size:
         return Budget(scale, freedom)
     widest = scale
-    if len(jumps):
+    if jumps is not None:
         # In a tensor of few elements a jump of one is most of the root mean square as well.
         limit = min(worst_limit(size, freedom), rms_limit(freedom) * size**0.5)
-        widest = np.maximum(scale, JUMP_MARGIN * largest_jumps(jumps) / limit)
+        widest = np.maximum(scale, JUMP_MARGIN * jumps / limit)
     return Budget(np.where(noise.judged, widest, np.inf), freedom, float(np.mean(widest > 8 * noise.undisturbed)))
 
 
@@ -293,11 +294,16 @@ def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -
     return total / scale.size
 
 
-def largest_jumps(jumps: np.ndarray) -> np.ndarray:
+def add_round(runs: Errors, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return how far near ties may throw each element of each result, by the runs of a round and the rounds before."""
+    return {name: largest_jumps(take(runs, name), before.get(name)) for name in list(runs[0])}
+
+
+def largest_jumps(jumps: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     """Return how far near ties may throw each element: it may hang on several groups, and all may fall otherwise."""
-    found = np.empty(jumps.shape[1:])
+    found = np.zeros(jumps.shape[1:]) if before is None else before
     for block in blocks_of(found.size):
         some = jumps.reshape(len(jumps), found.size)[:, block].astype(np.float64)
-        rounds = np.abs(np.where(np.isfinite(some), some, np.inf)).reshape(-1, FLIP_GROUPS, some.shape[1])
-        found.flat[block] = rounds.sum(axis=1).max(axis=0)
+        together = np.abs(np.where(np.isfinite(some), some, np.inf)).sum(axis=0)
+        found.flat[block] = np.maximum(found.flat[block], together)
     return found

@@ -298,11 +298,15 @@ class Rounding:
         return np.uint64(self.random.bit_generator.random_raw() | 1)
 
     def add_noise(self, total: np.ndarray, squares: np.ndarray, factor: float, *, spare: bool) -> None:
-        """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2."""
+        """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2.
+
+        The squares are used up.
+        """
         end = np.square(total)
         size: Array = np.asarray(np.minimum(end, squares))
         size *= 1.5
-        size += squares * 0.5
+        squares *= 0.5
+        size += squares
         size += end
         np.sqrt(size, out=size)
         if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:
