@@ -8,7 +8,7 @@ from npattn import ops
 from npattn.oracle import FORMATS, pairs
 from npattn.oracle.budgets import Given, exact_results, named_results, run_on
 from npattn.oracle.extended import extend
-from npattn.oracle.golden import run_in_longdouble
+from npattn.oracle.measurement import run_in_longdouble
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.steps.recorded import Recorded
 
