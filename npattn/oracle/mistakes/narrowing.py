@@ -44,6 +44,7 @@ OF_ATTENTION = {
     ("logits", "weights"): "softmax and all around it in {format}",
     ("weights",): "softmax in {format}",
     ("logits",): "logits in {format}",
+    ("scaled",): "scaled queries in {format}",
     ("queries and keys",): "queries and keys in {format}",
     ("products",): "products of queries and keys in {format}",
     ("queries and keys", "products"): "queries and keys, and their products, in {format}",
@@ -180,7 +181,7 @@ def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[st
     which = {"operands": (0, 1, 2), "queries and keys": (0, 1), "scaled queries": (1,), "values": (2,)}
     read = {i for part in narrow & which.keys() for i in which[part]}
     given = [round_(a) if i in read else a for i, a in enumerate(arguments)]
-    if "scaled queries" in narrow:
+    if {"scaled", "scaled queries"} & narrow:
         given[0] = round_(given[0] * given[3]) / given[3]
     if not WITHIN & narrow:
         return original(*given, **options)
