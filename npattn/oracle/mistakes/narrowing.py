@@ -35,7 +35,7 @@ OF_WEIGHTS = ("ds",), ("ds", "dz"), ("dy", "ds", "dz", "gradients")
 WORDS = {
     ("x",): "{first} in {format}",
     ("operands",): "operands in {format}",
-    ("value",): "in {format}",
+    ("value",): "value in {format}",
     ("x", "value"): "{first} and value in {format}",
     ("operands", "value"): "operands and value in {format}",
 }
@@ -53,7 +53,7 @@ OF_ATTENTION = {
     ("queries and keys", "logits"): "queries, keys and logits in {format}",
     ("operands",): "operands in {format}",
     ("operands", "weights"): "operands and weights in {format}",
-    ("value",): "in {format}",
+    ("value",): "value in {format}",
     ("values", "weights"): "weights and values in {format}",
     ("values", "weights", "value"): "weights, values and value in {format}",
     ("operands", "weights", "value"): "operands, weights and value in {format}",

@@ -91,7 +91,7 @@ def roundings(search: Search) -> tuple[list[Candidate], bool]:
     found = arithmetics(search, written) if written else []
     calls, sure = narrow_calls(search)
     if written and found:
-        return [*found, *(calls if sure else cast_products(search, written))], True
+        return [*found, *cast_products(search, written), *calls], sure or not calls
     if sure:
         return calls, True
     steps, complete = at_one_step(search)
