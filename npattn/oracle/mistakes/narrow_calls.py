@@ -166,7 +166,11 @@ def narrower_alike(search: Search, best: Candidate) -> tuple[list[Candidate], bo
     found, _ = narrow_calls(search)
     complete, search.complete = search.complete, before
     known = {(str(mistake), site) for mistake, site in best.mistakes}
-    others = [one for one in found if not known & {(str(mistake), site) for mistake, site in one.mistakes}]
+    others = [
+        dataclasses.replace(one, misfit=search.ruler.measure(one.results))  # in the units of what the catalogue's are
+        for one in found
+        if not known & {(str(mistake), site) for mistake, site in one.mistakes}
+    ]
     return [one for one in others if search.ruler.better(best.misfit, one.misfit) < CLEARLY], complete
 
 

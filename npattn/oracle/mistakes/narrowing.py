@@ -83,6 +83,8 @@ def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
         forms = [*forms, ("softmax",)]
     product = not name or name in MULTIPLYING
     for form in forms:
+        if "operands" in form and len(operands_of(name)) == 1:
+            continue  # the first argument is all
         operands = not {"value", "products", "logits"} & {*form} and form != ("weights",)
         if format != "tf32" or (product and operands):
             yield form
@@ -135,8 +137,14 @@ def name_of(name: str, format: str, form: tuple[str, ...]) -> str:
 
 def first_argument(name: str) -> str:
     """Name the first argument of a primitive."""
+    return next(iter(operands_of(name)), "x")
+
+
+def operands_of(name: str) -> list[str]:
+    """Name the arguments of a primitive that have to be given."""
     found = next((one for one in PRIMITIVES if one.__name__ == name), None)
-    return "x" if found is None else next(iter(inspect.signature(found.definition).parameters))
+    given = {} if found is None else inspect.signature(found.definition).parameters
+    return [argument for argument, one in given.items() if one.default is one.empty]
 
 
 def rounded(value: Any, round_: Round) -> Any:

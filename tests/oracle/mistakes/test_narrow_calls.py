@@ -5,7 +5,8 @@ import pytest
 
 import npattn
 from npattn import ops
-from npattn.oracle import golden
+from npattn.oracle import golden, mistakes
+from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.diagnosing import unlike
 from npattn.oracle.mistakes.distances import Misfit
@@ -140,10 +141,11 @@ def test_formats_that_the_numbers_do_not_tell_apart_are_both_named():
 
 
 def test_a_value_and_what_reads_it_are_not_told_apart():
-    case, results = kernel(
-        "eca", Instead(F.conv1d, lambda function, *given, **options: function(*given, **options).bfloat16().float())
-    )
-    found = diagnosed(case, results)
+    """The catalogue has the one, and its results are just those."""
+    case, _ = kernel("eca", torch.enable_grad())
+    one = next(m for m in mistakes.MISTAKES if str(m) == "conv1d: value in bfloat16")
+    run = mistakes.faulty(lambda module, *given: named_results(module, Given(*given)), one, 0)
+    found = diagnosed(case, run(case.module, case.params, case.inputs, case.upstream))
     said = {one.name.partition(",")[0] for one in found[: found.alike]}
     assert {"(2) conv1d: value in bfloat16", "(3) sigmoid: x in bfloat16"} <= said
 
