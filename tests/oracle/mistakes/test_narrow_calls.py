@@ -76,7 +76,7 @@ def names(found):
             Instead(torch.softmax, narrow(torch.bfloat16)),
             ("dot_product_attention", 0, "softmax and all around it in bfloat16"),
         ),
-        ("pam", Instead(F.conv2d, narrow(torch.float16)), ("conv2d", 0, "operands and value in float16")),
+        ("se", Instead(F.linear, narrow(torch.float16)), ("linear", 0, "operands and value in float16")),
         ("se", torch.autocast("cpu", torch.bfloat16), ("", 0, "products in bfloat16, and what follows them")),
     ],
 )
