@@ -20,6 +20,7 @@ from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Search
 from npattn.oracle.mistakes.mistake import Mistake
+from npattn.oracle.mistakes.narrow_calls import NARROW, narrower_alike
 from npattn.oracle.mistakes.ordering import calls_in
 from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import Site, answering
@@ -89,17 +90,13 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
     """Look for the mistakes whose results a search has."""
     search.find_places(() if passes is not None and passes.places else [*MISTAKES, *by_rule(search)])
     fitting = search.singles()
-    arithmetic = [] if fitting else roundings(search)
+    arithmetic, sure = ([], False) if fitting else roundings(search)
     several_images = len(next(iter(search.case.inputs.values()))) > 1
     if arithmetic:
-        if arithmetic[0].results:
+        if all(one.results for one in arithmetic):
             arithmetic = unlike(arithmetic, several_images=several_images)
-        return Diagnosis(
-            suspects=suspects_of(search, arithmetic),
-            alike=len(arithmetic),
-            sure=bool(arithmetic[0].results),  # the size of errors alone names no format
-            complete=search.complete,
-        )
+        suspects = suspects_of(search, arithmetic)
+        return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete)
     fitting = fitting or pairs(search)
     if not fitting:
         near = (one for one in search.tried if one.whole and one.halves)
@@ -108,11 +105,15 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         found = None if nearest is None or any(read) else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting), several_images=several_images)
+    all_tried = True
+    if is_narrow(best[0]):
+        others, all_tried = narrower_alike(search, best[0])
+        best = unlike(ranked(search.ruler, [*best, *others]), several_images=several_images)
     alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
         alike=min(8, len(alike)),
-        sure=says_enough(search, best[0]),
+        sure=all_tried and says_enough(search, best[0]),
         hints=hints(search, alike) if len(alike) > 1 else (),
         complete=search.complete,
     )
@@ -137,10 +138,16 @@ def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Can
             found.append(one)
         else:
             first, second = sorted((found[twin], one), key=place)
-            known = [second.mistakes[0][0]] if len(second.mistakes) == 1 and rank_in_catalogue(second) < 1 else []
+            told = is_narrow(second) or (len(second.mistakes) == 1 and rank_in_catalogue(second) < 1)
+            known = [second.mistakes[0][0]] if told else []
             others = dict.fromkeys((*first.twins, *second.twins, *known))
             found[twin] = dataclasses.replace(first, twins=tuple(others))
     return found
+
+
+def is_narrow(one: Candidate) -> bool:
+    """Tell whether a candidate is a step in a narrower format."""
+    return len(one.mistakes) == 1 and one.mistakes[0][0].name.endswith(tuple(f"in {format}" for format in NARROW))
 
 
 RANKS = {str(one): -i for i, one in enumerate(reversed(MISTAKES))}

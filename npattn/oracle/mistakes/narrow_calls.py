@@ -22,7 +22,7 @@ from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, at_pass, backs_of, forms_of, in_backward
 from npattn.oracle.mistakes.planting import Site
 
-__all__ = ["NARROW", "narrow_calls"]
+__all__ = ["CLEARLY", "NARROW", "narrow_calls", "narrower_alike"]
 
 NARROW = "bfloat16", "float16", "tf32"
 """Formats that are looked for, the coarsest first: it tells how large errors of the others are."""
@@ -41,7 +41,9 @@ LEFT_BEHIND = 0.85
 FOR_FORWARD = 0.6
 """Share of the time left that is taken for them at most."""
 MOST_FOLLOWED = 5
-"""Forms of forward that are carried back."""
+"""Forms of forward that are carried back, beside those that leave as little as the first."""
+MOST_SAME = 12
+"""Those at most, with the others."""
 CLEARLY = 6.0
 """Logarithm of how much likelier one must be than another for the two to be told apart."""
 SAME = 1e-3
@@ -67,6 +69,14 @@ class Errors:
         self.forward = {name for name in search.wrong if is_forward(name)}
         self.told = self.forward or search.wrong
         self.tried = 0
+        self.complete = True
+
+    def has_time(self, until: float) -> bool:
+        """Tell whether there is time left; what is not tried then is remembered."""
+        if time.perf_counter() > until:
+            self.complete = self.search.complete = False
+            return False
+        return True
 
     def measure(self, found: dict[str, np.ndarray]) -> Misfit:
         """Measure what a pass leaves of the errors, in units of the right results' budget."""
@@ -88,11 +98,11 @@ class Errors:
         return self.search.ruler.better(Misfit({}, squares), self.search.right)
 
     def are_explained(self, misfit: Misfit) -> bool:
-        """Tell whether a pass leaves so little that the errors are surely its own."""
+        """Tell whether a pass leaves so little that the errors are surely its own, of all that there are."""
         left = self.most_left(misfit, self.told)
         enough = left <= LEFT_SURELY and self.most_left(misfit, self.search.wrong) <= LEFT_BEHIND
         bits = self.likelihood(misfit, self.told) / math.log(2)
-        return (enough or left <= LEFT_BY_NONE) and bits > math.log2(max(self.tried, 2)) + BITS
+        return self.complete and (enough or left <= LEFT_BY_NONE) and bits > math.log2(max(self.tried, 2)) + BITS
 
     def size(self, found: dict[str, np.ndarray]) -> float:
         """Return how large the errors that a pass makes are in forward, in proportion to the kernel's."""
@@ -120,12 +130,10 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
     """
     errors = Errors(search)
     if errors.forward:
-        begun = sorted(from_forward(search, errors), key=lambda pair: pair[0])[:MOST_FOLLOWED]
-        groups = [(left, list(carried_back(search, errors, start))) for left, start in begun]
-        found = [max(group, key=lambda one: errors.likelihood(one.misfit)) for _, group in groups if group]
+        groups = [list(carried_back(search, errors, start)) for start in followed(search, errors)]
+        found = [max(group, key=lambda one: errors.likelihood(one.misfit)) for group in groups if group]
     else:
-        begun = []
-        found = [one for place in backward_alone(search) if (one := tried(search, errors, place)) is not None]
+        found = [one for place in backward_alone(search, errors) if (one := tried(search, errors, place)) is not None]
     ranked = sorted(found, key=lambda one: -errors.likelihood(one.misfit))
     if not ranked or errors.most_left(ranked[0].misfit, errors.told) > LEFT:
         return [], False
@@ -138,6 +146,40 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
         return apart < CLEARLY or (near and bool(errors.forward))
 
     return [as_known(search, one) for one in ranked if is_alike(one)], errors.are_explained(best.misfit)
+
+
+def narrower_alike(search: Search, best: Candidate) -> tuple[list[Candidate], bool]:
+    """Look for calls in a narrower format that are as likely as a mistake of the catalogue that is one itself.
+
+    Parameters
+    ----------
+    search : Search
+    best : Candidate
+
+    Returns
+    -------
+    list of Candidate
+    bool
+        Whether there was time to try all.
+    """
+    before, search.complete = search.complete, True
+    found, _ = narrow_calls(search)
+    complete, search.complete = search.complete, before
+    known = {(str(mistake), site) for mistake, site in best.mistakes}
+    others = [
+        dataclasses.replace(one, misfit=search.ruler.measure(one.results))  # in the units of what the catalogue's are
+        for one in found
+        if not known & {(str(mistake), site) for mistake, site in one.mistakes}
+    ]
+    return [one for one in others if search.ruler.better(best.misfit, one.misfit) < CLEARLY], complete
+
+
+def followed(search: Search, errors: Errors) -> list[tuple[str, Site, str, tuple[str, ...]]]:
+    """Choose what of forward is carried back: what leaves the least, and all that leaves as little as the first."""
+    found = sorted(from_forward(search, errors), key=lambda pair: pair[0])
+    same = sum(left - found[0][0] < SAME for left, _ in found)
+    errors.complete = errors.complete and same <= MOST_SAME
+    return [start for _, start in found[: min(max(same, MOST_FOLLOWED), MOST_SAME)]]
 
 
 def formats_of(search: Search) -> list[str]:
@@ -163,8 +205,7 @@ def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[
         for form in forms_of(name, formats[0]):
             size = math.nan
             for format in formats:
-                if time.perf_counter() > until:
-                    search.complete = False
+                if not errors.has_time(until):
                     return
                 expected = size if format == formats[0] else size / FINER
                 if not (math.isnan(size) or 1 / CLOSE <= expected <= CLOSE) or form not in forms_of(name, format):
@@ -199,21 +240,19 @@ def carried_back(search: Search, errors: Errors, start: tuple[str, Site, str, tu
     """Yield the ways in which what is narrow in forward may be in backward."""
     name, _, _, form = start
     for back in backs_of(name, form):
-        if time.perf_counter() > search.end:
-            search.complete = False
+        if not errors.has_time(search.end):
             return
         found = tried(search, errors, mistake_of(*start, back))
         if found is not None:
             yield found
 
 
-def backward_alone(search: Search) -> Iterator[Place]:
+def backward_alone(search: Search, errors: Errors) -> Iterator[Place]:
     """Yield calls whose gradients are narrow."""
     for name, site in sites_of(search):
         for format in formats_of(search):
             for back in BACKWARD[1:]:
-                if time.perf_counter() > search.end:
-                    search.complete = False
+                if not errors.has_time(search.end):
                     return
                 if format != "tf32" or back == ("dy",):
                     yield in_backward(name, format, back=back), site

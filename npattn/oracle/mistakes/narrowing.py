@@ -35,7 +35,7 @@ OF_WEIGHTS = ("ds",), ("ds", "dz"), ("dy", "ds", "dz", "gradients")
 WORDS = {
     ("x",): "{first} in {format}",
     ("operands",): "operands in {format}",
-    ("value",): "in {format}",
+    ("value",): "value in {format}",
     ("x", "value"): "{first} and value in {format}",
     ("operands", "value"): "operands and value in {format}",
 }
@@ -44,6 +44,7 @@ OF_ATTENTION = {
     ("logits", "weights"): "softmax and all around it in {format}",
     ("weights",): "softmax in {format}",
     ("logits",): "logits in {format}",
+    ("scaled",): "scaled queries in {format}",
     ("queries and keys",): "queries and keys in {format}",
     ("products",): "products of queries and keys in {format}",
     ("queries and keys", "products"): "queries and keys, and their products, in {format}",
@@ -52,7 +53,7 @@ OF_ATTENTION = {
     ("queries and keys", "logits"): "queries, keys and logits in {format}",
     ("operands",): "operands in {format}",
     ("operands", "weights"): "operands and weights in {format}",
-    ("value",): "in {format}",
+    ("value",): "value in {format}",
     ("values", "weights"): "weights and values in {format}",
     ("values", "weights", "value"): "weights, values and value in {format}",
     ("operands", "weights", "value"): "operands, weights and value in {format}",
@@ -82,6 +83,8 @@ def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
         forms = [*forms, ("softmax",)]
     product = not name or name in MULTIPLYING
     for form in forms:
+        if "operands" in form and len(operands_of(name)) == 1:
+            continue  # the first argument is all
         operands = not {"value", "products", "logits"} & {*form} and form != ("weights",)
         if format != "tf32" or (product and operands):
             yield form
@@ -134,8 +137,14 @@ def name_of(name: str, format: str, form: tuple[str, ...]) -> str:
 
 def first_argument(name: str) -> str:
     """Name the first argument of a primitive."""
+    return next(iter(operands_of(name)), "x")
+
+
+def operands_of(name: str) -> list[str]:
+    """Name the arguments of a primitive that have to be given."""
     found = next((one for one in PRIMITIVES if one.__name__ == name), None)
-    return "x" if found is None else next(iter(inspect.signature(found.definition).parameters))
+    given = {} if found is None else inspect.signature(found.definition).parameters
+    return [argument for argument, one in given.items() if one.default is one.empty]
 
 
 def rounded(value: Any, round_: Round) -> Any:
@@ -180,7 +189,7 @@ def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[st
     which = {"operands": (0, 1, 2), "queries and keys": (0, 1), "scaled queries": (1,), "values": (2,)}
     read = {i for part in narrow & which.keys() for i in which[part]}
     given = [round_(a) if i in read else a for i, a in enumerate(arguments)]
-    if "scaled queries" in narrow:
+    if {"scaled", "scaled queries"} & narrow:
         given[0] = round_(given[0] * given[3]) / given[3]
     if not WITHIN & narrow:
         return original(*given, **options)

@@ -203,9 +203,9 @@ ADDED = [
         instead(attention.NAME, f"exponentials in {name}", rounded_exponentials(name), attention.several_keys)
         for name in FOR_WEIGHTS
     ),
-    *(instead("softmax", f"in {name}", softmax_in(name), longer(-1), way="both") for name in FOR_WEIGHTS),
+    *(instead("softmax", f"value in {name}", softmax_in(name), longer(-1), way="both") for name in FOR_WEIGHTS),
     *(
-        value(primitive, f"in {name}", lambda y, *_, name=name, **__: in_format(y, name))
+        value(primitive, f"value in {name}", lambda y, *_, name=name, **__: in_format(y, name))
         for primitive in ("gram", "matmul", "score", "linear", "conv1d", "global_average_pool", "gate")
         for name in NARROW[1:]
     ),

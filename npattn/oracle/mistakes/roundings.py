@@ -13,12 +13,13 @@ from npattn.oracle.budgets import run_on
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
-from npattn.oracle.mistakes.matching import Search
+from npattn.oracle.mistakes.matching import Search, is_forward
 from npattn.oracle.mistakes.mistake import Mistake, mistake
-from npattn.oracle.mistakes.narrow_calls import narrow_calls
+from npattn.oracle.mistakes.narrow_calls import CLEARLY, narrow_calls
 from npattn.oracle.mistakes.narrow_sums import narrow_sums
+from npattn.oracle.mistakes.narrowing import BACKWARD, at_pass
 from npattn.oracle.mistakes.running import UNFIT, run_with
-from npattn.oracle.mistakes.written import format_written, rounded_results
+from npattn.oracle.mistakes.written import format_written, is_written_in, rounded_results
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
 
@@ -69,8 +70,8 @@ def ways(search: Search, written: Format | None) -> Iterator[tuple[str, Rounding
         yield f"sums accumulated in {name}", NarrowSums(own, FORMATS[name], [search.case.seed, 7])
 
 
-def roundings(search: Search) -> list[Candidate]:
-    """Look for arithmetic whose errors are of the size of those of the wrong results.
+def roundings(search: Search) -> tuple[list[Candidate], bool]:
+    """Look for arithmetic whose errors are of the size of those of the wrong results, or are those very errors.
 
     Parameters
     ----------
@@ -79,19 +80,33 @@ def roundings(search: Search) -> list[Candidate]:
     Returns
     -------
     list of Candidate
-        Their distances say how far the sizes lie apart: 1 is a factor of `CLOSE`.
+        Where only the sizes are known, their distances say how far these lie apart: 1 is a factor of `CLOSE`.
+    bool
+        Whether it is sure.
     """
     written = format_written(search)
-    found = (rounded_results(search, written) or arithmetics(search, written)) if written else []
+    found = rounded_results(search, written) if written else []
     if found:
-        return found
+        return found, True
+    found = arithmetics(search, written) if written else []
     calls, sure = narrow_calls(search)
-    found = calls if sure else at_one_step(search)
-    if found or calls:
-        return found or [dataclasses.replace(one, results={}) for one in calls]
-    if any(abs(along(search, name)) > ALONG for name in search.wrong):
-        return []
-    return narrow_sums(search) or arithmetics(search, None)
+    if written and found:
+        return [*found, *cast_products(search, written), *calls], sure or not calls
+    if sure:
+        return calls, True
+    steps, complete = at_one_step(search)
+    if steps:
+        return as_likely(search, steps, calls), complete
+    if calls or any(abs(along(search, name)) > ALONG for name in search.wrong):
+        return [dataclasses.replace(one, results={}) for one in calls], False
+    return narrow_sums(search) or arithmetics(search, None), False
+
+
+def as_likely(search: Search, *groups: list[Candidate]) -> list[Candidate]:
+    """Leave those that can't be told apart from the likeliest."""
+    found = [(search.ruler.measure(one.results, grown=False), one) for group in groups for one in group]
+    best, _ = max(found, key=lambda pair: search.ruler.better(pair[0], search.right))
+    return [one for misfit, one in found if search.ruler.better(best, misfit) < CLEARLY]
 
 
 def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
@@ -113,17 +128,28 @@ def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
     return sorted(found, key=lambda one: one.misfit.worst)
 
 
-def at_one_step(search: Search) -> list[Candidate]:
+def cast_products(search: Search, written: Format) -> list[Candidate]:
+    """Look for products in the format that results are written in, as a framework casts them: they may be all of it."""
+    place = at_pass(written.name, ("operands", "value", "handed on"), BACKWARD[-1]), 0
+    found = search.forward_of((place,), search.run)
+    if found is None or not all(is_written_in(found[n], written.name) for n in search.wrong if is_forward(n)):
+        return []
+    one = Candidate((place,), compare_sizes(search, found), found)
+    return [one] if one.misfit.worst <= WRITTEN else []
+
+
+def at_one_step(search: Search) -> tuple[list[Candidate], bool]:
     """Look for a step alone, or what goes in or comes out, that is rounded to a narrower format.
 
     A kernel's own errors turn a rounding the other way where a number lies between two of the format: such a result is
-    further off than its budget, and all others are where the rounding puts them.
+    further off than its budget, and all others are where the rounding puts them. Whether all were tried is told too.
     """
     found: list[Candidate] = []
+    complete = True
     rounded = [one for one in search.places if one.name.endswith(STEPS) and one.way != "backward"]
     for place in ((one, site) for one in rounded for site in search.places[one]):
         if time.perf_counter() > search.end:
-            search.complete = False
+            complete = search.complete = False
             break
         try:
             with np.errstate(all="ignore"), search.memory.at_work():
@@ -133,7 +159,7 @@ def at_one_step(search: Search) -> list[Candidate]:
         misfit = compare_sizes(search, results)
         if misfit.fits and all(likeness(search, name, results[name]) > SAME_ERRORS for name in search.wrong):
             found.append(Candidate((place,), misfit, results))
-    return sorted(found, key=lambda one: one.misfit.worst)
+    return sorted(found, key=lambda one: one.misfit.worst), complete
 
 
 def likeness(search: Search, name: str, wrong: np.ndarray) -> float:

@@ -66,7 +66,7 @@ def rules_of(primitive: Primitive) -> list[Mistake]:
     for (i, k), j in itertools.product(triples, range(len(names[:3]))):
         words = f"of {names[j]} made with {names[k]} in the place of {names[i]}"
         backward.append(instead(name, words, reading(i, k), alike(i, k), way="backward", of=(j,)))
-    backward.append(value(name, "in bfloat16", in_bfloat16))
+    backward.append(value(name, "value in bfloat16", in_bfloat16))
     return [*map(carried, forward), *map(in_forward_alone, forward), *backward]
 
 

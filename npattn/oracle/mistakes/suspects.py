@@ -130,7 +130,7 @@ class Diagnosis(Sequence[Suspect]):
         lines = fold("it looks like:" if self.sure else unsure)
         lines += [folded for one in first[:MOST_SHOWN] for folded in fold(str(one), "  ")]
         lines += [f"  and {len(first) - MOST_SHOWN} more"] if len(first) > MOST_SHOWN else []
-        if len(first) > 1 and self.hints:
+        if len(first) > 1 and (self.hints or self.sure):
             lines.append(f"these {len(first)} can't be told apart by the results given")
             lines += [folded for hint in self.hints for folded in fold(hint, "  ")]
         return lines + unfinished

@@ -11,7 +11,7 @@ from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import mistake
 from npattn.oracle.mistakes.precision import in_format
 
-__all__ = ["format_written", "rounded_results"]
+__all__ = ["format_written", "is_written_in", "rounded_results"]
 
 NARROW = "bfloat16", "float16"
 """Formats that results are written in, the coarsest first: its numbers are nearly all among the other's."""

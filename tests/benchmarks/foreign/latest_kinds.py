@@ -28,7 +28,7 @@ KINDS = {
     "eca_gate_gradient_is_averaged": "gate: gradient: mean for sum",
     "eca_mean_by_the_padded_size": "global_average_pool: divided by the size padded to 8",
     "eca_channels_in_blocks_without_halo": "conv1d: blocks of 8 channels, each with zeros around it",
-    "eca_gates_kept_in_bfloat16": "by rule: sigmoid: in bfloat16",
+    "eca_gates_kept_in_bfloat16": "by rule: sigmoid: value in bfloat16",
     "cbam_mean_map_stands_first": "concatenate: parts in the wrong order",
     "cbam_gates_side_by_side": "pass: gates in parallel: those of positions made of the raw map",
     "cbam_adds_gates": "pass: sigmoid before the sum of the pools",
@@ -37,7 +37,7 @@ KINDS = {
     "cbam_norm_backward_without_the_deviation": "batch_norm: gradient: not divided by the deviation",
     "cbam_tiles_with_a_narrow_halo": "conv2d: tiles of 4 with a halo of 1",
     "cbam_running_statistics_the_other_way_round": "batch_norm: momentum the other way round",
-    "cbam_pooled_maps_kept_in_bfloat16": "by rule: concatenate: in bfloat16",
+    "cbam_pooled_maps_kept_in_bfloat16": "by rule: concatenate: value in bfloat16",
     "coordinate_by_the_smooth_swish": "hard_swish: swish",
     "coordinate_joins_columns_first": (
         "concatenate: parts of several sizes in the wrong order",
@@ -64,7 +64,7 @@ KINDS = {
     "ge_norm_backward_without_its_weight": "batch_norm: gradient: weight lost",
     "ge_pads_below_and_to_the_right": "conv2d: padding shifted by one: reads a row and column further on",
     "ge_position_is_rounded": None,
-    "ge_hidden_kept_in_bfloat16": "by rule: relu: in bfloat16",
+    "ge_hidden_kept_in_bfloat16": "by rule: relu: value in bfloat16",
     "pam_divides_by_the_root": "dot_product_attention: scaled by 1/√d",
     "pam_softmax_over_the_queries": "dot_product_attention: softmax over the wrong axis",
     "pam_map_is_transposed": "dot_product_attention: map transposed",
@@ -150,5 +150,5 @@ KINDS = {
     "residual_sum_overwrites_what_was_saved": None,
     "residual_weight_is_read_by_columns": "linear: weight's memory read as (in, out)",
     "residual_gates_of_the_first_image": "gate: gate of image 0 for all",
-    "residual_branch_kept_in_bfloat16": "gate: in bfloat16",
+    "residual_branch_kept_in_bfloat16": "gate: value in bfloat16",
 }

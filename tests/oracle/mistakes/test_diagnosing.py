@@ -118,7 +118,7 @@ def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monke
     assert reading in case.compare(results).readings["output"]
     monkeypatch.setattr(Search, "singles", lambda self: [])
     monkeypatch.setattr(diagnosing, "pairs", lambda search: [])
-    monkeypatch.setattr(diagnosing, "roundings", lambda search: [])
+    monkeypatch.setattr(diagnosing, "roundings", lambda search: ([], False))
     nearest = Candidate(((find("conv1d: flipped kernel", "carried"), 0),), Misfit({"output": 2.0}, {"output": 4.0}))
     monkeypatch.setattr(Search, "find_places", lambda self, _: self.tried.append(nearest))
     assert diagnosed(case, results).nearest is None

@@ -123,7 +123,7 @@ FORWARD = (
             *(ops.unfold_windows, (draw(1, 2, 4, 4), 2, 2)),
             lambda x: ops.unfold_windows(x, 2, 2)[0] * np.array([[1.0, 0.0], [0.0, 0.0]]),
         ),
-        ("gate", "in bfloat16"): (
+        ("gate", "value in bfloat16"): (
             *(ops.gate, (draw(2, 3, 4, 5), draw(2, 3))),
             lambda x, a: rounded(x * a[:, :, None, None]),
         ),

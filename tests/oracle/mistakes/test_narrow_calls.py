@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.oracle import golden
+from npattn import ops
+from npattn.oracle import golden, mistakes
+from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.mistakes.candidates import Candidate
+from npattn.oracle.mistakes.diagnosing import unlike
+from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
-from npattn.oracle.mistakes.narrow_calls import narrow_calls
+from npattn.oracle.mistakes.narrow_calls import Errors, carried_back, from_forward, narrow_calls
 from npattn.oracle.mistakes.narrow_sums import narrow_sums
+from npattn.oracle.mistakes.narrowing import at_call
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.written import format_written
+from tests.oracle.mistakes.searching import diagnosed
 
 torch = pytest.importorskip("torch")
 foreign = pytest.importorskip("tests.benchmarks.foreign")
@@ -45,7 +52,8 @@ def kernel(key, context):
 
     def form(*tensors):
         with context:
-            return foreign.FORMS[key](*tensors)
+            y = foreign.FORMS[key](*tensors)
+        return y.float()
 
     return case, foreign.results(module, form, *given)
 
@@ -68,7 +76,7 @@ def names(found):
             Instead(torch.softmax, narrow(torch.bfloat16)),
             ("dot_product_attention", 0, "softmax and all around it in bfloat16"),
         ),
-        ("pam", Instead(F.conv2d, narrow(torch.float16)), ("conv2d", 0, "operands and value in float16")),
+        ("se", Instead(F.linear, narrow(torch.float16)), ("linear", 0, "operands and value in float16")),
         ("se", torch.autocast("cpu", torch.bfloat16), ("", 0, "products in bfloat16, and what follows them")),
     ],
 )
@@ -94,7 +102,8 @@ def test_calls_are_looked_at_as_long_as_there_is_time():
 
 def test_a_gradient_alone_in_a_narrower_format_is_named():
     case, results = kernel("se", torch.enable_grad())
-    (found,) = roundings(searched(case, results | {"x.grad": results["x.grad"].astype(np.float16)}))
+    (found,), sure = roundings(searched(case, results | {"x.grad": results["x.grad"].astype(np.float16)}))
+    assert sure
     assert found.mistakes[0][0].name == "right numbers, written in float16"
     assert found.results["x.grad"].tolist() != case.expected["x.grad"].tolist()
 
@@ -102,7 +111,8 @@ def test_a_gradient_alone_in_a_narrower_format_is_named():
 def test_results_of_another_format_are_told_by_their_digits():
     case, results = kernel("se", torch.enable_grad())
     narrow_ones = {name: a.astype(np.float16) for name, a in results.items()}
-    (found,) = roundings(searched(case, narrow_ones))
+    (found,), sure = roundings(searched(case, narrow_ones))
+    assert sure
     assert found.mistakes[0][0].name == "results in float16"
     assert format_written(searched(case, {n: a * np.float32(1.0003) for n, a in narrow_ones.items()})) is None
 
@@ -120,3 +130,48 @@ def test_sums_accumulated_in_a_narrower_format_are_named_unsurely():
     (found,) = narrow_sums(search)
     assert names([found]) == [("conv2d", 0, "sums accumulated in bfloat16")]
     assert not found.results
+
+
+def test_formats_that_the_numbers_do_not_tell_apart_are_both_named():
+    same = {"output": np.ones(3)}
+    places = [((at_call("score", format, ("operands",), ()), 0),) for format in ("float16", "tf32")]
+    (found,) = unlike([Candidate(place, Misfit({}, {}), same) for place in places], several_images=True)
+    assert found.mistakes == places[0]
+    assert found.twins == (places[1][0][0],)
+
+
+def test_a_value_and_what_reads_it_are_not_told_apart():
+    """The catalogue has the one, and its results are just those."""
+    case, _ = kernel("eca", torch.enable_grad())
+    one = next(m for m in mistakes.MISTAKES if str(m) == "conv1d: value in bfloat16")
+    run = mistakes.faulty(lambda module, *given: named_results(module, Given(*given)), one, 0)
+    found = diagnosed(case, run(case.module, case.params, case.inputs, case.upstream))
+    said = {one.name.partition(",")[0] for one in found[: found.alike]}
+    assert {"(2) conv1d: value in bfloat16", "(3) sigmoid: x in bfloat16"} <= said
+
+
+def test_a_call_is_sure_where_all_others_had_time_alone():
+    search = searched(*kernel("se", Instead(torch.sigmoid, narrow(torch.bfloat16))))
+    errors = Errors(search)
+    best, *_ = sorted(from_forward(search, errors), key=lambda pair: pair[0])
+    (one, *_) = carried_back(search, errors, best[1])
+    assert errors.are_explained(one.misfit)
+    assert not errors.has_time(0.0)
+    assert not errors.are_explained(one.misfit)
+
+
+def test_products_that_a_framework_casts_are_not_told_from_arithmetic_throughout():
+    case, results = kernel("mhsa", torch.autocast("cpu", torch.bfloat16))
+    found, _ = roundings(searched(case, results))
+    assert [name for *_, name in names(found)] == [
+        "arithmetic in bfloat16",
+        "products in bfloat16, and what follows them",
+    ]
+
+
+def test_scaled_queries_alone_are_narrow():
+    q, k, v = np.random.RandomState(0).standard_normal((3, 1, 4, 6))
+    attend, scale = ops.dot_product_attention, 0.3
+    narrow_one = at_call(attend.__name__, "float16", ("scaled",), ()).apply(attend, q, k, v, scale)[0]
+    exactly = attend(np.float16(scale * q).astype(np.float64), k, v, 1.0)[0]
+    assert np.allclose(narrow_one, exactly, rtol=1e-12, atol=0)

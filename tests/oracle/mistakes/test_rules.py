@@ -32,7 +32,7 @@ def test_an_argument_of_another_shape_can_not_take_the_place_of_one():
 
 def test_a_value_may_be_written_in_bfloat16():
     x = np.random.RandomState(0).standard_normal((2, 3))
-    y, back = rule(ops.sigmoid, "in bfloat16").apply(ops.sigmoid, x)
+    y, back = rule(ops.sigmoid, "value in bfloat16").apply(ops.sigmoid, x)
     assert np.array_equal(y, in_bfloat16(ops.sigmoid(x)[0]))
     assert np.array_equal(back(x), ops.sigmoid(x)[1](x))
 
