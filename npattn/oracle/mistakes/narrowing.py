@@ -21,7 +21,7 @@ from npattn.oracle.mistakes.masked_weights import whole
 from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.mistakes.passes import reads
 from npattn.oracle.mistakes.planting import answering, completed
-from npattn.oracle.mistakes.precision import PRODUCTS, in_format, of_both_in, read_in, slopes_of
+from npattn.oracle.mistakes.precision import PRODUCTS, in_format, meeting_values, of_both_in, read_in, slopes_of
 from npattn.oracle.mistakes.softmax import softmax
 
 __all__ = ["BACKWARD", "at_call", "at_pass", "backs_of", "forms_of", "in_backward"]
@@ -43,6 +43,7 @@ WORDS = {
 OF_ATTENTION = {
     ("logits", "weights"): "softmax and all around it in {format}",
     ("weights",): "softmax in {format}",
+    ("met",): "weights in {format} where they meet the values",
     ("logits",): "logits in {format}",
     ("scaled",): "scaled queries in {format}",
     ("queries and keys",): "queries and keys in {format}",
@@ -62,7 +63,7 @@ OF_ATTENTION = {
 }
 """Forms of forward of attention whose weights are made within it."""
 ATTENTION = attention.NAME, MASKED
-WITHIN = {"products", "logits", "weights"}
+WITHIN = {"products", "logits", "weights", "met"}
 """Parts of forward that no other primitive has."""
 MULTIPLYING = (
     *(one.__name__ for one in PRODUCTS),
@@ -85,7 +86,7 @@ def forms_of(name: str, format: str) -> Iterator[tuple[str, ...]]:
     for form in forms:
         if "operands" in form and len(operands_of(name)) == 1:
             continue  # the first argument is all
-        operands = not {"value", "products", "logits"} & {*form} and form != ("weights",)
+        operands = not {"value", "products", "logits"} & {*form} and form not in {("weights",), ("met",)}
         if format != "tf32" or (product and operands):
             yield form
 
@@ -200,7 +201,10 @@ def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[st
         in_turn = itertools.chain((logits, weights), itertools.cycle((ds, dz)))  # as forward and backward ask for them
         if "logits" in narrow and options["sink"] is not None:
             options = options | {"sink": round_(options["sink"])}
-        return whole(*given, **options, products=products, narrow=lambda a: next(in_turn)(a))  # noqa: PLW0108
+        met = (lambda s, *_: round_(s)) if "met" in narrow else None
+        return whole(*given, **options, products=products, met=met, narrow=lambda a: next(in_turn)(a))  # noqa: PLW0108
+    if "met" in narrow:
+        return meeting_values(round_, *given)
     scale = given[3]
     return attention.attention(
         *given,

@@ -115,20 +115,21 @@ def around_softmax(name):
     return lambda _, *qkv: attention.attention(*qkv, weigh=weigh, differentiate=differentiate)
 
 
+def meeting_values(round_, q, k, v, scale):
+    """Attend with weights that are rounded where they meet the values, and not in their gradient."""
+    s = softmax(attention.logits(q, k, v, scale))
+    met = round_(s)
+
+    def backward(do):
+        dz = attention.slopes(s, transpose(do) @ v)
+        return scale * (k @ transpose(dz)), scale * (q @ dz), do @ met
+
+    return v @ transpose(met), backward
+
+
 def narrow_weights(name):
     """Return attention whose weights are of a format where they meet the values, and not in their gradient."""
-
-    def compute(_, q, k, v, scale):
-        s = softmax(attention.logits(q, k, v, scale))
-        met = in_format(s, name)
-
-        def backward(do):
-            dz = attention.slopes(s, transpose(do) @ v)
-            return scale * (k @ transpose(dz)), scale * (q @ dz), do @ met
-
-        return v @ transpose(met), backward
-
-    return compute
+    return lambda _, *qkv: meeting_values(functools.partial(in_format, name=name), *qkv)
 
 
 def flushed(limit):
@@ -187,7 +188,7 @@ ADDED = [
         for name in NARROW
     ),
     *(
-        instead(attention.NAME, f"weights that meet the values in {name}", narrow_weights(name), way="both")
+        instead(attention.NAME, f"weights in {name} where they meet the values", narrow_weights(name), way="both")
         for name in NARROW[1:]
     ),
     *(mistake("", f"products' operands in {name}", "both", products_in(name)) for name in NARROW),

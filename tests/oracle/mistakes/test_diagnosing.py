@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import re
 import time
 import warnings
 from types import SimpleNamespace
@@ -273,7 +274,7 @@ def test_arithmetic_in_a_narrower_format_is_told_from_mistakes_of_mathematics(na
         Given(case.params, case.inputs, case.upstream),
     )
     found = diagnosed(case, results)
-    assert {mistake.way for one in found for mistake in one.mistakes} == {"precision"}
+    assert all(re.search(r" in (tf32|float16|bfloat16)$", str(mistake)) for one in found for mistake in one.mistakes)
     assert any(name in one.name for one in found)
 
 

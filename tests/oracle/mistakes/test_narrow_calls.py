@@ -44,6 +44,12 @@ def narrow(dtype):
     ).float()
 
 
+def meeting_narrow(function, *given, **options):
+    """Round the value where it is used, but not in its own gradient."""
+    value = function(*given, **options)
+    return value + (value.half().float() - value).detach()
+
+
 def kernel(key, context):
     """Run a system's PyTorch form in a context; return the case, and its results."""
     module = npattn.CATALOGUE[key].example()
@@ -75,6 +81,11 @@ def names(found):
             "pam",
             Instead(torch.softmax, narrow(torch.bfloat16)),
             ("dot_product_attention", 0, "softmax and all around it in bfloat16"),
+        ),
+        (
+            "pam",
+            Instead(torch.softmax, meeting_narrow),
+            ("dot_product_attention", 0, "weights in float16 where they meet the values"),
         ),
         ("se", Instead(F.linear, narrow(torch.float16)), ("linear", 0, "operands and value in float16")),
         ("se", torch.autocast("cpu", torch.bfloat16), ("", 0, "products in bfloat16, and what follows them")),

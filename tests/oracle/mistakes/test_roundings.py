@@ -94,7 +94,7 @@ def named(case, mistake, way):
         ("mhsa", "dot_product_attention: softmax and all around it in bfloat16", "both"),
         ("cam", "softmax: it and all around it in float16", "both"),
         ("mhsa", "dot_product_attention: queries and keys in tf32", "both"),
-        ("mhsa", "dot_product_attention: weights that meet the values in bfloat16", "both"),
+        ("mhsa", "dot_product_attention: weights in bfloat16 where they meet the values", "both"),
         ("se", "linear: operands in bfloat16", "both"),
         ("pam", "pass: inputs and parameters in bfloat16", "both"),
         ("mhsa", "pass: results in float16", "forward"),
