@@ -166,7 +166,8 @@ def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any]
         def visit(self, node: ast.AST) -> Any:
             return ast.copy_location(make(node), node) if node is old else self.generic_visit(node)
 
-    return ast.fix_missing_locations(Replace().visit(copied))
+    found: ast.FunctionDef = Replace().visit(copied)
+    return found
 
 
 def compile_wrong(replaced: Callable[[], ast.FunctionDef], around: str, function: FunctionType) -> CodeType:

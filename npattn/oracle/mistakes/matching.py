@@ -14,6 +14,7 @@ import numpy as np
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.mistakes.candidates import Candidate, Passes
 from npattn.oracle.mistakes.distances import Misfit
+from npattn.oracle.mistakes.feeding import fed_by_calls
 from npattn.oracle.mistakes.locating import Place, locate
 from npattn.oracle.mistakes.measuring import Measurer
 from npattn.oracle.mistakes.mistake import Mistake
@@ -21,7 +22,6 @@ from npattn.oracle.mistakes.ordering import Fed, Order, with_every
 from npattn.oracle.mistakes.planting import Site, sites
 from npattn.oracle.mistakes.running import UNFIT, changes_forward, forward_key, in_forward, is_forward
 from npattn.oracle.mistakes.screening import Screen, is_worth_screening
-from npattn.oracle.steps import feeds_of
 from npattn.oracle.threads import PassThreads, pass_threads
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ MOST_ROUNDED, MOST_ROUNDED_BACK = 0.3, 0.5
 """Error of an output, and of an input's gradient, in proportion, that arithmetic in a narrower format makes at most."""
 NARROW = "in tf32", "in bfloat16", "in float16"
 """How mistakes are named that make no larger errors."""
+LITTLE = 10.0
+"""Distance of the right pass up to which they come first: most others would make larger errors."""
 AHEAD = 16
 """Mistakes that are tried at once, on all cores."""
 
@@ -198,21 +200,11 @@ class Search(Measurer):
         return bool(gradients) and not any(name in self.wrong for name in gradients)
 
     def fed_from(self) -> Fed:
-        """Name the results that are made from what each call's line computes: forward and back, and back alone."""
+        """Name the results that are made from what each call computes: forward and back, and back alone."""
         try:
-            feeds = feeds_of(self.module, self.given)
+            return fed_by_calls(self.module, self.given)
         except UNFIT:
             return {}  # a system's own code that no such array goes through
-
-        def fed(tag: str) -> set[str]:
-            return {name for node, names in feeds.items() if node.startswith(f"{tag} ") for name in names}
-
-        calls = self.tags().items()
-        return {
-            call: (fed(place.tag) | fed(place.back_tag), fed(place.back_tag))
-            for call, place in calls
-            if place.tag and place.back_tag
-        }
 
     def order(self) -> Order:
         """Return the order in which mistakes are tried."""
@@ -224,6 +216,7 @@ class Search(Measurer):
             wrong=self.wrong,
             given=set(self.right.distances),
             forward_wrong=self.forward_wrong,
+            first=NARROW if self.right.worst <= LITTLE else (),
             last=tuple(f"in {name}" for name, one in FORMATS.items() if one.operand_precision >= precision),
         )
 

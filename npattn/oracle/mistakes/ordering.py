@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +17,17 @@ TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
 LATE = 3
 """Turns by which mistakes in some calls of several are late."""
+SPARING = 4
+"""Turns by which mistakes are late for each doubling of the results, and one, that they would leave right."""
+UNKNOWN = 6
+"""Turns by which those are late of which that is unknown."""
 FORWARD = "carried", "both", "forward", "weights", "logsumexp"
 """Ways of mistakes that forward's results show, in the order in which they are tried."""
 SUMS = ("add",)
 """Primitives that a system calls for many reasons: a mistake is not made in every call."""
 
 Fed = Mapping[tuple[str, int], tuple[set[str], set[str]]]
-"""Results that are made from what each call's line computes: forward and back, and back alone."""
+"""Results that are made from what each call computes: forward and back, and back alone."""
 
 
 class Order:
@@ -41,8 +46,9 @@ class Order:
         Names of all results.
     forward_wrong : bool
         Whether some of forward's are wrong.
-    last : tuple of str, optional
-        Ends of names of mistakes that come last: of formats whose errors are none in the kernel's.
+    first, last : tuple of str, optional
+        Ends of names of mistakes that come first of their call's, and last of all: of formats whose errors are as large
+        as the kernel's, and of those whose errors are none in the kernel's.
     """
 
     def __init__(
@@ -54,13 +60,15 @@ class Order:
         wrong: set[str],
         given: set[str],
         forward_wrong: bool,
+        first: tuple[str, ...] = (),
         last: tuple[str, ...] = (),
     ) -> None:
         self.places, self.calls, self.fed = places, calls, fed
-        self.wrong, self.given, self.forward_wrong, self.last = wrong, given, forward_wrong, last
+        self.wrong, self.given, self.forward_wrong = wrong, given, forward_wrong
+        self.first, self.last = first, last
 
     def feeds(self, mistake: Mistake, site: Site) -> set[str] | None:
-        """Name the results that are made from what the lines compute that a mistake stands in; None if unknown."""
+        """Name the results that are made from what the calls compute that a mistake stands in; None if unknown."""
         numbers = calls_in(site, self.places[mistake])
         if not mistake.primitive or any((mistake.primitive, number) not in self.fed for number in numbers):
             return None
@@ -80,8 +88,8 @@ class Order:
     def in_turn(self, places: Sequence[tuple[Mistake, Site]]) -> tuple[list[Any], list[Any]]:
         """Sort mistakes by when they are tried, and part them by whether they may explain all that is wrong.
 
-        A part of every call's in turn, those of calls first from which little is made that is right: were such a
-        mistake there, it would be wrong.
+        A part of every call's in turn, the sooner the less is made from a call that is right: were such a mistake
+        there, most of that would be wrong, but for what it changes within the budget.
         """
         calls: dict[Any, dict[str, int]] = {}
         for mistake, site in places:
@@ -97,14 +105,12 @@ class Order:
             numbers = calls_in(site, self.places[mistake])
             back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
             late = LATE * isinstance(site, tuple)
-            turn = TURNS * names[mistake.name] // len(names)
+            turn = 0 if mistake.name.endswith(self.first) else TURNS * names[mistake.name] // len(names)
             other_way = back == self.forward_wrong  # of forward where that is right, and the reverse
             key = (
                 mistake.name.endswith(self.last),
                 other_way,
-                spared > 0,
-                late + turn,
-                spared,
+                late + turn + (UNKNOWN if feeds is None else SPARING * math.log2(1 + spared)),
                 0 if feeds is None else len(feeds),
             )
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))

@@ -97,7 +97,8 @@ def swapped(definition: ast.FunctionDef, second: int, one: str, other: str) -> a
         def visit(self, found: ast.AST) -> Any:
             return [found, ast.copy_location(swap, found)] if found is node else self.generic_visit(found)
 
-    return ast.fix_missing_locations(Swap().visit(copied))
+    found: ast.FunctionDef = Swap().visit(copied)
+    return found
 
 
 def is_step(node: Any) -> bool:
@@ -149,4 +150,5 @@ def exchanged(definition: ast.FunctionDef, first: int, second: int, source: int,
                 return ast.copy_location(ast.Pass(), node)
             return [early, late] if node is other else self.generic_visit(node)
 
-    return ast.fix_missing_locations(Exchange().visit(copied))
+    found: ast.FunctionDef = Exchange().visit(copied)
+    return found

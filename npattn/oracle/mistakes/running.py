@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit, Ruler
 from npattn.oracle.mistakes.forwarding import Instead
+from npattn.oracle.mistakes.going_back import GoingBack, can_go_back, no_look
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.ordering import FORWARD, calls_in
 from npattn.oracle.mistakes.planting import Run, Site, answering, faulty, planted
@@ -72,6 +74,8 @@ class Runner:
         self.returned: Returned = {}
         self.calls: dict[str, int] = {}
         self.kinds: dict[tuple[str, int], Any] = {}
+        self.ways_back: list[GoingBack] = []
+        self.making = threading.Lock()
 
     @property
     def wrong(self) -> set[str]:
@@ -138,17 +142,16 @@ class Runner:
 
     def run_checked(self, module: Any, *given: Any) -> dict[str, np.ndarray]:
         """Run a pass no further than to the first result that is too far off."""
-        farthest = self.nearness(self.right.worst)
-
-        def check(number: int, gradients: tuple[Any, ...]) -> None:
-            for i, name in self.returned.get(number, ()):
-                if name in self.ruler.results:
-                    misfit = self.ruler.measure({name: gradients[i].reshape(self.case.expected[name].shape)})
-                    if misfit.worst > farthest:
-                        raise TooFarError(misfit, going_back=True)
-
-        with watching(check):
+        with watching(self.check):
             return self.run(module, *given, stop=True)
+
+    def check(self, number: int, gradients: tuple[Any, ...]) -> None:
+        """Stop a pass where a result that has come back is too far off."""
+        for i, name in self.returned.get(number, ()):
+            if name in self.ruler.results:
+                misfit = self.ruler.measure({name: gradients[i].reshape(self.case.expected[name].shape)})
+                if misfit.worst > self.nearness(self.right.worst):
+                    raise TooFarError(misfit, going_back=True)
 
     def forward_misfit(self, mistake: Mistake, site: Site) -> Misfit | None:
         """Measure what forward gives with a mistake, once for all its forms; None where it can't be run."""
@@ -171,14 +174,30 @@ class Runner:
         """Run a pass with mistakes, the whole of it or until it is too far off, which is measured; None if it can't."""
         stop = all(one.primitive or one.way == "both" for one, _ in mistakes)
         checked = stop and not whole and all(one.primitive for one, _ in mistakes)
+        going_back = self.going_back(mistakes)
 
         def run(module: Any, *given: Any) -> dict[str, np.ndarray]:
             return self.run_checked(module, *given) if checked else self.run(module, *given, stop=stop)
 
         try:
+            if going_back is not None:
+                return going_back.results(mistakes[0], no_look if whole else self.check)
             return self.forward_of(mistakes, run)
+        except UNFIT:
+            return None
         except TooFarError as far:
             return Candidate(mistakes, far.misfit, whole=False, cut=far.going_back)
+
+    def going_back(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> GoingBack | None:
+        """Return passes to go back through with a mistake that leaves forward as it is; None where it may not."""
+        (mistake, site), *others = mistakes
+        behind = bool(mistake.primitive) and self.is_behind_forward(mistake, site)
+        if others or self.read is not None or self.memory.keeping or not can_go_back(mistake, behind=behind):
+            return None
+        with self.making:
+            if not self.ways_back:
+                self.ways_back.append(GoingBack(self.module, self.given, self.memory))
+        return self.ways_back[0] if self.ways_back[0].works else None
 
     def measured_forward(self, mistakes: tuple[tuple[Mistake, Site], ...]) -> Misfit | None:
         """Run forward with mistakes and measure it; None where it can't be run."""

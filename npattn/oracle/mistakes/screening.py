@@ -54,7 +54,7 @@ class Screen(Runner):
         with np.errstate(all="ignore"), self.memory.at_work():
             right = self.run_watched(self.module, *self.given)
         self.memory.settle()
-        self.ruler.right = {name: np.asarray(right[name]) for name in self.ruler.results}
+        self.ruler.take_as_right({name: np.asarray(right[name]) for name in self.ruler.results})
 
     def nearness(self, right: float) -> float:
         """Return how far off a mistake may be here that is to be looked at exactly."""
@@ -77,6 +77,8 @@ class Screen(Runner):
             misfit = self.forward_misfit(*mistakes[0])
             if misfit is not None and self.is_far(misfit):
                 return Candidate(mistakes, misfit, whole=False)
+            if misfit is not None and not (whole or misfit.fits):
+                return None  # its backward need not be run where an exact forward does not fit
         found = self.run_until_far(mistakes, whole=whole)
         if isinstance(found, Candidate):
             return found if math.isfinite(found.misfit.worst) else None

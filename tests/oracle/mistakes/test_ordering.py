@@ -75,3 +75,16 @@ def test_mistakes_of_forward_come_behind_those_of_backward_where_its_results_are
         order = Order(places, {"linear": 1}, fed, **options, forward_wrong=forward_wrong)
         likely, _ = order.in_turn([(one, 0) for one in reversed(expected)])
         assert [one for one, _ in likely] == expected
+
+
+def test_formats_whose_errors_are_as_large_as_the_kernels_come_first_of_their_call():
+    narrow = find("linear: operands in bfloat16", "carried")
+    others = [one for one in MISTAKES if one.primitive == "linear" and one.way == "carried" and one != narrow]
+    places = {one: [0] for one in [*others, narrow]}
+    options = {"wrong": {"output"}, "given": {"output"}, "forward_wrong": True}
+    at = []
+    for first in ("in bfloat16",), ():
+        order = Order(places, {"linear": 1}, {}, **options, first=first)
+        likely, _ = order.in_turn(list(order.one_by_one()))
+        at.append(likely.index((narrow, 0)))
+    assert at[0] < at[1] // 2
