@@ -59,6 +59,8 @@ class Passes:
         Exact results of a pass, by mistakes and their calls; None where there are none.
     growths : dict
         By what they make errors larger, by the same.
+    calls : dict
+        How often each primitive is called forward, by name.
     tags : dict
         As `locate` returns them.
     memory : Memory
@@ -67,6 +69,7 @@ class Passes:
     places: dict[Mistake, list[Site]] = field(default_factory=dict)
     found: dict[Any, Any] = field(default_factory=dict)
     growths: dict[Any, dict[str, float]] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
     tags: dict[tuple[str, int], Place] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
 

@@ -100,7 +100,7 @@ class Search(Measurer):
     def find_places(self, mistakes: Iterable[Mistake]) -> None:
         """Find where mistakes can stand, alone or in every call; remember what the right pass computes."""
         if self.passes is not None and self.passes.places:
-            self.places, self.memory = self.passes.places, self.passes.memory
+            self.places, self.memory, self.calls = self.passes.places, self.passes.memory, self.passes.calls
             return
         began = time.perf_counter()
         with np.errstate(all="ignore"), self.memory.at_work():
@@ -111,7 +111,7 @@ class Search(Measurer):
         if self.screen is not None:
             self.screen.prepare(self.places)
         if self.passes is not None:
-            self.passes.places, self.passes.memory = self.places, self.memory
+            self.passes.places, self.passes.memory, self.passes.calls = self.places, self.memory, self.calls
 
     def tags(self) -> dict[tuple[str, int], Place]:
         """Return the equation numbers of all calls."""

@@ -7,7 +7,7 @@ import npattn
 from npattn import ops
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
-from npattn.oracle.mistakes.candidates import Candidate
+from npattn.oracle.mistakes.candidates import Candidate, Passes
 from npattn.oracle.mistakes.diagnosing import unlike
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
@@ -109,6 +109,15 @@ def test_calls_are_looked_at_as_long_as_there_is_time():
     assert narrow_calls(search) == ([], False)
     assert narrow_sums(search) == []
     assert not search.complete
+
+
+def test_the_calls_of_a_case_are_kept_for_its_next_results():
+    case, results = kernel("se", Instead(F.linear, narrow(torch.float16)))
+    passes = Passes()
+    for _ in range(2):
+        search = Search(case, results, 600.0, passes)
+        search.find_places(mistakes.MISTAKES)
+        assert search.calls == {"global_average_pool": 1, "linear": 2, "relu": 1, "sigmoid": 1, "gate": 1}
 
 
 def test_a_gradient_alone_in_a_narrower_format_is_named():
