@@ -83,6 +83,11 @@ def names(found):
             ("dot_product_attention", 0, "softmax and all around it in bfloat16"),
         ),
         (
+            "halo",
+            Instead(torch.softmax, narrow(torch.float16)),
+            ("masked_attention", 0, "softmax and all around it in float16"),
+        ),
+        (
             "pam",
             Instead(torch.softmax, meeting_narrow),
             ("dot_product_attention", 0, "weights in float16 where they meet the values"),
