@@ -89,25 +89,26 @@ def weigh(
 ) -> Iterator[tuple[float, Candidate]]:
     """Measure how likely errors are as large as those of some passes, times one number."""
     case, results = search.case, search.ruler.results
-    ratios: dict[str, float] = {}
+    log_ratios: dict[str, float] = {}
     sizes: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for result, got in results.items():
         judged = np.isfinite(case.budget[result])
+        if not judged.any():
+            continue
         exact, own = case.expected[result], np.square(case.budget[result])[judged]
         drawn = np.mean([np.square(one[result] - exact) for one in passes], axis=0)[judged]
         sizes[result] = np.square(got - exact)[judged], drawn + 1e-2 * np.mean(drawn), own
         if result in search.wrong and exact.size >= FEW:
-            ratios[result] = math.sqrt(np.mean(sizes[result][0]) / max(np.mean(drawn), 1e-300))
-    if not ratios:
+            log_ratios[result] = float(np.log(np.mean(sizes[result][0]) / max(np.mean(drawn), 1e-300)) / 2)
+    if not log_ratios:
         return
-    scale = float(np.exp(np.mean(np.log(list(ratios.values())))))
-    apart = max(abs(math.log(ratio / scale)) for ratio in ratios.values())
-    if not apart <= math.log(CLOSE):
-        return
+    mean = float(np.mean(list(log_ratios.values())))
+    if not all(abs(ratio - mean) <= math.log(CLOSE) for ratio in log_ratios.values()):
+        return  # nor where errors are 0 or not finite
+    scale = math.exp(mean)
     likelihood = sum(
         min(case.freedom[result], errors.size) * log_density(errors, scale**2 * drawn + own)
         for result, (errors, drawn, own) in sizes.items()
-        if errors.size
     )
     for format in FORMATS_OF_SUMS:
         factor = scale * 2.0 ** (FORMATS[format].precision - FORMATS["bfloat16"].precision)
@@ -115,7 +116,7 @@ def weigh(
         if narrower and SCALES[0] <= factor <= SCALES[1]:
             one = mistake(name, f"sums accumulated in {format}", "precision", noisy)
             distances = dict.fromkeys(results, 0.0) | {
-                n: abs(math.log(r / scale)) / math.log(CLOSE) for n, r in ratios.items()
+                n: abs(r - mean) / math.log(CLOSE) for n, r in log_ratios.items()
             }
             yield likelihood, Candidate(((one, site),), Misfit(distances, dict.fromkeys(results, 1.0)))
 

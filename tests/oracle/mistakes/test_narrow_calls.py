@@ -12,10 +12,11 @@ from npattn.oracle.mistakes.diagnosing import unlike
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.narrow_calls import Errors, carried_back, from_forward, narrow_calls
-from npattn.oracle.mistakes.narrow_sums import narrow_sums
+from npattn.oracle.mistakes.narrow_sums import narrow_sums, weigh
 from npattn.oracle.mistakes.narrowing import at_call
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.written import format_written
+from tests.naming import for_each
 from tests.oracle.mistakes.searching import diagnosed
 
 torch = pytest.importorskip("torch")
@@ -155,6 +156,16 @@ def test_sums_accumulated_in_a_narrower_format_are_named_unsurely():
     (found,) = narrow_sums(search)
     assert names([found]) == [("conv2d", 0, "sums accumulated in bfloat16")]
     assert not found.results
+
+
+@for_each("error", [0.0, 1e-200, np.inf, np.nan])
+def test_errors_that_have_no_size_are_of_no_sums(error):
+    case, results = kernel("se", torch.enable_grad())
+    search = searched(case, results | {"x.grad": results["x.grad"] + 1.0})
+    search.ruler.results["x.grad"] = case.expected["x.grad"] + error
+    drawn = [case.expected | {"x.grad": case.expected["x.grad"] + 1e-3}]
+    with np.errstate(all="ignore"):
+        assert not list(weigh(search, drawn, "linear", 0))
 
 
 def test_formats_that_the_numbers_do_not_tell_apart_are_both_named():
