@@ -202,7 +202,11 @@ def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[st
         if "logits" in narrow and options["sink"] is not None:
             options = options | {"sink": round_(options["sink"])}
         met = (lambda s, *_: round_(s)) if "met" in narrow else None
-        return whole(*given, **options, products=products, met=met, narrow=lambda a: next(in_turn)(a))  # noqa: PLW0108
+
+        def rounded_in_turn(a: Any) -> Any:
+            return next(in_turn)(a)
+
+        return whole(*given, **options, products=products, met=met, narrow=rounded_in_turn)
     if "met" in narrow:
         return meeting_values(round_, *given)
     scale = given[3]
