@@ -88,3 +88,9 @@ def test_formats_whose_errors_are_as_large_as_the_kernels_come_first_of_their_ca
         likely, _ = order.in_turn(list(order.one_by_one()))
         at.append(likely.index((narrow, 0)))
     assert at[0] < at[1] // 2
+
+
+def test_some_calls_of_several_come_behind_one_alone():
+    places = {LOST: [0, 1, 2, (1, 2)]}
+    order = Order(places, {"linear": 3}, {}, wrong={"output"}, given={"output"}, forward_wrong=True)
+    assert order.in_turn([(LOST, (1, 2)), (LOST, 0)]) == ([(LOST, 0), (LOST, (1, 2))], [])
