@@ -255,9 +255,7 @@ def score(v: Array, params: Params, name: str) -> tuple[Array, Backward]:
     return named(ops.score, v, params, [f"{name}.weight", f"{name}.bias"])
 
 
-def relative_logits(
-    q: Array, params: Params, name: str, *, scale: float = 1.0
-) -> tuple[Array, Backward]:
+def relative_logits(q: Array, params: Params, name: str, *, scale: float = 1.0) -> tuple[Array, Backward]:
     """Multiply queries, (..., d, h, w), with the vectors of all keys' offsets, as `ops.relative_logits`.
 
     Parameters
@@ -343,6 +341,7 @@ def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Bac
     >>> {name: gradient.ravel() for name, gradient in grads.items()}
     {'scale': array([7.]), 'shift': array([2.])}
     """
+
     def scale_and_shift(x, weight, bias):
         scaled, back_scale = ops.gate(x, weight)
         y, back_shift = ops.shift(scaled, bias)
