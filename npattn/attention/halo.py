@@ -174,9 +174,7 @@ class HaloAttention(RelativeHeads):
                     "width: pad the map, or set another block_size"
                 )
             if min(x.shape[2:]) < self.stride:
-                raise ValueError(
-                    f"{self}: x has shape {x.shape}; expected at least 2 rows and columns for stride=2"
-                )
+                raise ValueError(f"{self}: x has shape {x.shape}; expected at least 2 rows and columns for stride=2")
         super().check_inputs(inputs)
 
     def forward(self, params: Params, x: Array) -> Pass:

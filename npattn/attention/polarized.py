@@ -209,19 +209,19 @@ class PolarizedSelfAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Gate channels and positions, of the same map or one behind the other. The tags are the derivation's."""
         parallel, gates = self.form == "parallel", self.gates
-        (y, a), back_channels = gate_channels(x, params, gates)                      # (20)
-        (s, b), back_positions = gate_positions(x if parallel else y, params, gates) # (21)
+        (y, a), back_channels = gate_channels(x, params, gates)                       # (20)
+        (s, b), back_positions = gate_positions(x if parallel else y, params, gates)  # (21)
         if parallel:
-            s, back_add = ops.add(y, s)                                              # (22)
+            s, back_add = ops.add(y, s)                                               # (22)
 
         def backward(dy):
             ds = dy
             if parallel:
-                dc, ds = back_add(dy)                                                # (22')
-            dx, grads_positions = back_positions(ds)                                 # (21')
+                dc, ds = back_add(dy)                                                 # (22')
+            dx, grads_positions = back_positions(ds)                                  # (21')
             if not parallel:
                 dc, dx = dx, None
-            dx, grads_channels = back_channels(dc, accumulate_into=dx)               # (20')
+            dx, grads_channels = back_channels(dc, accumulate_into=dx)                # (20')
             return dx, grads_channels | grads_positions
 
         return Pass(s, backward, {"channel": a, "spatial": b})
