@@ -2,14 +2,15 @@
 
 The bounds of `compare.py` are those of the machine: matrix products at their full rate, and every map moved as often as
 the mathematics needs. NumPy cannot always reach them. It has no step that multiplies and adds, a product over the few
-channels of a head is slower than one over many, and a connection around a system can't see into it. Here each step that
-a system takes is timed alone, on all cores, again and again on the same arrays, and their times are added up.
+channels of a head, or the positions of one small map, is slower than one over many, an exponential takes as long as the
+product to its logit, and a connection around a system can't see into it. Here each step that a system takes is timed
+alone, on all cores, again and again on the same arrays, and their times are added up.
 
     python tests/benchmarks/bounds.py
     python tests/benchmarks/bounds.py mhsa --repeats 20
 
 prints for each system the sum of its steps, how much of the time that npattn takes that is, and its ratio to PyTorch's
-eager and compiled forms; then every step with its share.
+eager, compiled and fused forms; then what every kind of step takes.
 """
 
 import argparse
@@ -63,32 +64,47 @@ def sweeps(shape):
     }
 
 
-def attention_steps(width):
+def attention_steps(width, tile):
     """Make the steps of attention in a tile for every core, of heads of this many channels.
 
     Each core multiplies by itself: BLAS's own threads would wait for each other where all cores are taken.
     """
-    queries, keys = TILE
+    queries, keys = tile
     cores = range(num_threads())
     q, k = np.ones((len(cores), width, queries), DTYPE), np.ones((len(cores), width, keys), DTYPE)
     logits, weights, other = (np.ones((len(cores), queries, keys), DTYPE) for _ in range(3))
     for_queries, for_keys = np.empty((len(cores), queries, width), DTYPE), np.empty((len(cores), width, keys), DTYPE)
     power = np.exp2 if has_quick_powers_of_two() else np.exp
-
-    def each(work, products=False):
-        def work_on_tiles(core):
-            for _ in range(TIMES):
-                work(core)
-
-        return lambda: parallel_for(work_on_tiles, cores, products=products)
-
     return {
-        "product to logits": each(lambda i: multiply(q[i].T, k[i], out=logits[i]), True),
-        "product to queries": each(lambda i: multiply(weights[i], k[i].T, out=for_queries[i]), True),
-        "product to keys": each(lambda i: multiply(q[i], weights[i], out=for_keys[i]), True),
-        "exponential": each(lambda i: power(weights[i], out=other[i])),
-        "multiply": each(lambda i: np.multiply(logits[i], weights[i], out=logits[i])),
+        "product to logits": on_cores(lambda i: multiply(q[i].T, k[i], out=logits[i]), products=True),
+        "product to queries": on_cores(lambda i: multiply(weights[i], k[i].T, out=for_queries[i]), products=True),
+        "product to keys": on_cores(lambda i: multiply(q[i], weights[i], out=for_keys[i]), products=True),
+        "exponential": on_cores(lambda i: power(weights[i], out=other[i])),
+        "multiply": on_cores(lambda i: np.multiply(logits[i], weights[i], out=logits[i])),
+        "add": on_cores(lambda i: np.add(logits[i], weights[i], out=logits[i])),
     }
+
+
+def layer_steps(channels, out, positions):
+    """Make the products of a layer, and of its gradients, on a map for every core."""
+    cores, weight = num_threads(), np.ones((out, channels), DTYPE)
+    x, y = (np.ones((cores, count, positions), DTYPE) for count in (channels, out))
+    dx, dweight = np.empty_like(x), np.empty((cores, *weight.shape), DTYPE)
+    return {
+        "layer": on_cores(lambda i: multiply(weight, x[i], out=y[i]), products=True),
+        "layer's gradient": on_cores(lambda i: multiply(weight.T, y[i], out=dx[i]), products=True),
+        "gradient of its kernels": on_cores(lambda i: multiply(y[i], x[i].T, out=dweight[i]), products=True),
+    }
+
+
+def on_cores(work, products=False):
+    """Return a function that has every core take a step again and again: ``work(core)``."""
+
+    def work_again(core):
+        for _ in range(TIMES):
+            work(core)
+
+    return lambda: parallel_for(work_again, range(num_threads()), products=products)
 
 
 GATE = {"pool": 1, "gate": 2, "gradient of the gate": 1, "add a pool's gradient": 1}
@@ -108,7 +124,7 @@ ATTENTION = {
 """Steps for a logit: forward 2 products and the exponential; backward 5 products, the exponential, one by the other.
 
 Where heads are narrow the products sum the weights too, and take off what is to be taken off; where logits are small no
-maximum is sought."""
+maximum is sought. Logits by offset, in `bottleneck`, are added two times, and cost more, which is left out."""
 
 
 def count_steps(key, module, shape, repeats, rate):
@@ -118,18 +134,30 @@ def count_steps(key, module, shape, repeats, rate):
     if key in SWEEPS:
         times = time_steps(sweeps(shape), repeats)
         return {name: count * times[name] for name, count in SWEEPS[key].items()}
-    flops = sum(part[0] for part in count_work(module, shape))
     if key == "danet":
-        return {"products at the machine's rate": flops / rate}
+        return {"products at the machine's rate": sum(part[0] for part in count_work(module, shape)) / rate}
     batch, channels, height, width = shape
-    n = height * width
-    times = time_steps(attention_steps(channels // module.heads), repeats)
-    steps = batch * module.heads * n * n / (num_threads() * TIMES * TILE[0] * TILE[1])
+    n, each = height * width, num_threads() * TIMES
+    if key == "sdpa":  # of height queries and width keys
+        return attention_times(module.head_dim, TILE, batch * module.heads * n, ATTENTION, repeats)
+    if key == "bottleneck":
+        times = time_steps(layer_steps(channels, sum(module.sizes), n), repeats)
+        layers = {name: batch * seconds / each for name, seconds in times.items()}
+        counts = ATTENTION | {"add": 2}
+        return attention_times(module.head_channels, (n, n), batch * module.heads * n**2, counts, repeats) | layers
     layers = 3 * 8 * batch * n * channels**2
-    return {name: count * steps * times[name] for name, count in ATTENTION.items()} | {"layers": layers / rate}
+    logits = batch * module.heads * n**2
+    return attention_times(channels // module.heads, TILE, logits, ATTENTION, repeats) | {"layers": layers / rate}
 
 
-KEYS = *SWEEPS, "mhsa", "danet"
+def attention_times(width, tile, logits, counts, repeats):
+    """Return what the steps of attention take for so many logits, in seconds."""
+    times = time_steps(attention_steps(width, tile), repeats)
+    steps = logits / (num_threads() * TIMES * tile[0] * tile[1])
+    return {name: count * steps * times[name] for name, count in counts.items()}
+
+
+KEYS = *SWEEPS, "mhsa", "sdpa", "bottleneck", "danet"
 
 
 def main(argv=None):
@@ -151,13 +179,14 @@ def main(argv=None):
     machine = Machine(DTYPE)
     for key in arguments.keys or KEYS:
         rate, _ = machine.rates(arguments.repeats)
-        passes = {name: compare.IMPLEMENTATIONS[name](key) for name in names}
+        forms = names + ["fused"] * (len(names) > 1 and hasattr(compare.tests_of(key), "fused"))
+        passes = {name: compare.IMPLEMENTATIONS[name](key) for name in forms}
         found = {name: both for name, (*_, both) in compare.medians(passes, arguments.repeats).items()}
         module, shape = compare.make_module(key), compare.shape_of(key)
         steps = count_steps(key, module, shape, arguments.repeats, rate)
         least = sum(steps.values())
         shares = [f"{100 * least / found['npattn']:.0f} % of npattn's time"]
-        shares += [f"{least / found[name]:.2f} of {compare.FORMS[name]}" for name in names[1:]]
+        shares += [f"{least / found[name]:.2f} of {compare.FORMS[name]}" for name in forms[1:]]
         print(f"{key:<14}{1e3 * least:8.1f} ms  {', '.join(shares)}")
         for name, seconds in steps.items():
             print(f"  {name:<32}{1e3 * seconds:8.1f} ms", flush=True)

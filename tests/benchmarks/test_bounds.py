@@ -36,6 +36,8 @@ def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
     monkeypatch.setattr(bounds, "count_steps", lambda *_: {"all": 4.5})
     bounds.main(["residual"])
     assert capsys.readouterr().out.splitlines()[0].endswith("  56 % of npattn's time, 0.50 of eager")
+    bounds.main(["sdpa"])
+    assert capsys.readouterr().out.splitlines()[0].endswith("  56 % of npattn's time, 0.50 of eager, 0.64 of fused")
 
 
 def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
@@ -52,6 +54,22 @@ def test_steps_of_attention_count_by_logits_and_layers_by_their_flops(tiny, monk
     logits = 3 * module.heads * 16 * 16
     assert steps.pop("layers") == 3 * (4 * 2 * 16 * 16**2) * 3 / 2.0  # forward, and twice that back
     assert steps == {name: n * logits / (2 * bounds.TIMES * 6 * 8) for name, n in bounds.ATTENTION.items()}
+
+
+def test_steps_count_by_queries_and_keys_and_layers_by_images(tiny, monkeypatch):
+    made, attention_steps = [], bounds.attention_steps
+    monkeypatch.setattr(bounds, "attention_steps", lambda *sizes: made.append(sizes) or attention_steps(*sizes))
+    monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
+    monkeypatch.setattr(bounds, "num_threads", lambda: 2)
+    module, shape = compare.make_module("sdpa"), (3, 16, 4, 5)
+    steps = bounds.count_steps("sdpa", module, shape, 1, rate=2.0)
+    each = 2 * bounds.TIMES
+    assert steps["multiply"] == 3 * module.heads * 4 * 5 / (each * 6 * 8)
+    module, shape = compare.make_module("bottleneck"), (3, 16, 6, 5)
+    steps = bounds.count_steps("bottleneck", module, shape, 1, rate=2.0)
+    assert steps["add"] == 2 * 3 * module.heads / each  # a tile is a head
+    assert [steps[name] for name in bounds.layer_steps(1, 1, 1)] == 3 * [3 / each]
+    assert made == [(16, (6, 8)), (module.head_channels, (30, 30))]
 
 
 def test_products_of_danet_take_their_flops_at_the_rate(tiny):
@@ -93,7 +111,7 @@ def test_every_core_takes_each_step_of_attention_many_times(cores, tiny, monkeyp
             return whole(*arguments, **options)
 
         monkeypatch.setattr(owner, name, spy)
-    for step in bounds.attention_steps(4).values():
+    for step in bounds.attention_steps(4, (6, 8)).values():
         step()
     names = [name for name, _ in calls]
     count = cores * bounds.TIMES
@@ -104,14 +122,14 @@ def test_every_core_takes_each_step_of_attention_many_times(cores, tiny, monkeyp
     }
 
 
-def test_no_step_of_attention_leaves_its_product_to_threads_of_blas(tiny, monkeypatch):
+def test_no_step_leaves_its_product_to_threads_of_blas(tiny, monkeypatch):
     monkeypatch.setattr(bounds.np, "matmul", None)
     multiplied = []
     monkeypatch.setattr(bounds, "multiply", lambda a, b, out: multiplied.append(out.shape))
-    for name, step in bounds.attention_steps(4).items():
+    for name, step in (bounds.attention_steps(4, (6, 8)) | bounds.layer_steps(2, 3, 5)).items():
         multiplied.clear()
         step()
-        assert bool(multiplied) is ("product" in name)
+        assert bool(multiplied) is (name not in ("exponential", "multiply", "add"))
 
 
 def test_the_first_run_of_a_step_does_not_count(monkeypatch):
@@ -123,4 +141,4 @@ def test_the_first_run_of_a_step_does_not_count(monkeypatch):
 def test_an_unknown_system_is_refused(capsys):
     with pytest.raises(SystemExit):
         bounds.main(["se"])
-    assert "unknown system 'se'; there are flexible, cbam-channel, residual, mhsa, danet" in capsys.readouterr().err
+    assert f"unknown system 'se'; there are {', '.join(bounds.KEYS)}" in capsys.readouterr().err
