@@ -24,7 +24,8 @@ BLOCK_BYTES = 2**19
 """Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
 of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
 MIN_ROWS, MIN_COLUMNS = 128, 256
-"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones."""
+"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones. Of float64
+that is still to be squared, half as many columns are as many bytes."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
@@ -321,7 +322,8 @@ class Rounding:
 def square_product(a: np.ndarray, b: np.ndarray, *, squared: bool) -> np.ndarray:
     """Multiply the squares of two matrices, of which the second may be squared already, some columns at a time."""
     squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
-    step = max(MIN_COLUMNS, BLOCK_BYTES // max(1, b[:, :1].nbytes))
+    least = MIN_COLUMNS if squared else 4 * MIN_COLUMNS // b.itemsize
+    step = max(least, BLOCK_BYTES // max(1, b[:, :1].nbytes))
     for j in range(0, b.shape[1], step):
         some = b[:, j : j + step]
         np.matmul(squares, some if squared else np.square(some), out=found[:, j : j + step])
