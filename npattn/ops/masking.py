@@ -197,7 +197,7 @@ def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
     that is seen is none.
     """
     finite = np.isfinite(a)
-    spoilt = np.where(finite, 0.0, 1.0) @ np.where(transpose(seen), 1.0, 0.0) > 0
+    spoilt = (~finite).astype(np.float32) @ transpose(seen).astype(np.float32) > 0
     return np.where(spoilt, np.nan, np.where(finite, a, 0) @ transpose(weights))
 
 

@@ -29,9 +29,10 @@ from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
 
-MAX_DRAWS, MAX_CROWDED = 20, 4
-"""Inputs that are tried until near ties sway little of the outputs; and until so many have been refused that have near
-ties throughout, as others then do: the last will do."""
+MAX_DRAWS, MAX_CROWDED, MAX_SWAYED = 20, 4, 2
+"""Inputs that are tried until near ties sway little of the outputs, of which the last will do. Once so many have been
+refused that have near ties throughout, as others then do, it is taken at once; once so many have been swayed too much,
+as where one near tie moves a whole channel, no others are run than those with fewer near ties."""
 
 
 def golden(
@@ -155,7 +156,7 @@ def golden(
     options: dict[str, Any] = {"values": values, "repeated": layout == "broadcast"}
     with pass_threads():  # then products are the same on any number of cores
         chosen = choose_params(module, own, format, seed, **options)
-    crowded = 0
+    crowded, swayed = 0, list[int]()
     for draw in range(MAX_DRAWS):
         last = not drawn_anew or draw == MAX_DRAWS - 1
         if crowded == MAX_CROWDED and not last:
@@ -174,9 +175,11 @@ def golden(
             steps=shapes,
             known=chosen.results if draw == 0 and not steps else None,
             overflow=describe_overflow(own.rounded, format),
+            most_ties=min(swayed) - 1 if len(swayed) >= MAX_SWAYED else np.inf,
         )
         if isinstance(found, Refused):
             crowded += found.crowded
+            swayed += [found.near_ties] if found.near_ties else []
             continue
         # An image of zeros may lead beyond what the format holds, as 1 / (0 + 1e-5) in float16: then it is left out.
         beyond = values == "zeros" and inputs is None and draw == 0 and not are_judgeable(found.budgets)

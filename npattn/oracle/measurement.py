@@ -62,9 +62,12 @@ class Refused(NamedTuple):
     ----------
     crowded : bool
         Whether one comparison has near ties throughout, as of what only rounding moves: others will have them too.
+    near_ties : int
+        Of which some sway an output too much; 0 where that is not why.
     """
 
     crowded: bool
+    near_ties: int
 
 
 def measure(
@@ -79,25 +82,33 @@ def measure(
     steps: Mapping[str, tuple[int, ...]],
     known: dict[str, np.ndarray] | None,
     overflow: str,
+    most_ties: float = np.inf,
 ) -> Measured | Refused:
     """Make the runs of a case, as many at once as there are cores; refuse it where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
-    they are not. The certificate is begun as soon as that is known or likely. The `steps`, with their shapes, are
-    measured by the same runs, and have no say in what is drawn. The exact results may be `known`, but for steps.
-    `overflow` says what of the caller's has become infinite.
+    they are not. Where there are more near ties than `most_ties`, they are before any run. The certificate is begun as
+    soon as a refusal is unlikely. The `steps`, with their shapes, are measured by the same runs, and have no say in
+    what is drawn. The exact results may be `known`, but for steps. `overflow` says what of the caller's has become
+    infinite.
     """
     system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
-    begun = not certify
+    begun, swayed = not certify, False
     num_outputs = sum(y.size for y in given.upstream.values())
     passes.expect(int(bool(certify)))
 
     def results_in(found: Mapping[str, Any]) -> dict[str, Any]:
         return {name: one for name, one in found.items() if name not in steps}
 
+    def refuse() -> Refused:
+        passes.drop()
+        crowded = any(event.near.size > CROWDED * num_outputs for event in observed.events)
+        return Refused(crowded, observed.near_ties if swayed else 0)
+
     def accept(budgets: Mapping[str, Budget]) -> bool:
-        swayed = observed.near_ties and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
+        nonlocal swayed
+        swayed = observed.near_ties > 0 and any(budgets[name].widened > MAX_SWAYED for name in given.upstream)
         if not anything and (swayed or not are_judgeable(results_in(budgets))):
             return False
         begin_certificate()  # what the first near ties don't sway too much the others hardly ever do
@@ -111,6 +122,8 @@ def measure(
 
     with pass_threads() as threads:
         observed = observe(system, given, format, seed, known)
+        if not anything and observed.near_ties > most_ties:
+            return refuse()
         expected = results_in(observed.expected)
         validate_expected(module, expected, overflow)
         if anything or observed.near_ties <= FEW_TIES * num_outputs:
@@ -119,8 +132,7 @@ def measure(
             observed, system, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
         )
         if budgets is None:
-            passes.drop()
-            return Refused(any(event.near.size > CROWDED * num_outputs for event in observed.events))
+            return refuse()
         begin_certificate()
         threads.end()
     if certificate:

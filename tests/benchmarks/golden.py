@@ -3,7 +3,8 @@
     python tests/benchmarks/golden.py
     python tests/benchmarks/golden.py mhsa danet --formats bfloat16 --cores 1 2 16
     python tests/benchmarks/golden.py --large none
-    python tests/benchmarks/golden.py --sweeps
+    python tests/benchmarks/golden.py --sweeps --over 1
+    python tests/benchmarks/golden.py danet --sweeps --memory --cores 1
 
 The first prints, by system and format, the seconds that one image of 64 channels and 32 × 32 positions takes, the share
 of them that the certificate in longdouble takes, and the memory, as a multiple of what the case's own arrays take; then
@@ -11,18 +12,20 @@ the same of a few large cases, each of which may take minutes; then how long `im
 a fresh process that has imported NumPy and SciPy, and `npattn check`. Each case is made in a fresh process, on all
 cores or on as many threads as are asked for, with and without its certificate for the time, and once more for the
 memory. More threads than there are cores tell what memory such a machine would need, not how long it would take. With
---sweeps every case of every sweep is made, and those that take longer than two seconds are named.
+--sweeps every case of every sweep is made, and those that take longer than so many seconds, two if nothing else is
+said, are named, slowest first: seconds by the clock and of all cores together, of which the first are too many on a
+busy machine, and the second on several threads, so that the lesser of both counts; with --memory also the memory.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
-import tracemalloc
 from pathlib import Path
 from unittest import mock
 
@@ -33,12 +36,11 @@ from npattn import oracle
 from npattn.oracle import threads
 from npattn.oracle.cases import FORMATS_SWEPT
 from npattn.oracle.recipes import make
+from tests.memory import peak_memory
 
 ROOT = Path(__file__).parents[2]
 SHAPE = (1, 64, 32, 32)
 LARGE = {"se": (2, 256, 56, 56), "pam": (1, 512, 64, 64), "sdpa": (1, 64, 1024, 1024)}
-MOST_SECONDS = 2.0
-"""That a case of a sweep should take."""
 MEASURE = """
 import json, os, sys
 *case, cores = json.loads(sys.argv[1])
@@ -87,11 +89,9 @@ def measure(key, shape, dtype):
     oracle.golden(module.for_size(4, 4), **small)  # what is done once in a process
     module, sizes = module.for_size(height, width), small | {"batch": batch, "height": height, "width": width}
     seconds, without = (time_making(module, certify=certify, **sizes) for certify in (True, False))
-    tracemalloc.start()
-    case = oracle.golden(module, **sizes)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return seconds, max(0, 1 - without / seconds), peak / bytes_of(case)
+    made = []
+    peak = peak_memory(lambda: made.append(oracle.golden(module, **sizes)))
+    return seconds, max(0, 1 - without / seconds), peak / bytes_of(made[0])
 
 
 def time_making(module, **options):
@@ -123,23 +123,23 @@ def print_row(name, key, shape, formats, cores):
     print(flush=True)
 
 
-def time_sweep(key, dtype):
-    """Make every case of a system's sweep in a format: seconds by the recipe's id."""
-    found = {}
-    for recipe in oracle.cases(key, [dtype]):
-        start = time.perf_counter()
-        make.__wrapped__(recipe)
-        found[recipe.id] = time.perf_counter() - start
-    return found
+def measure_recipe(recipe, memory):
+    """Make a recipe's case: return its seconds by the clock and of all cores, and its memory if that is asked."""
+    start = time.perf_counter(), time.process_time()
+    case = make.__wrapped__(recipe)
+    seconds = time.perf_counter() - start[0], time.process_time() - start[1]
+    return *seconds, peak_memory(lambda: make.__wrapped__(recipe)) / max(1, bytes_of(case)) if memory else 0.0
 
 
-def print_sweep(key, dtype):
-    """Print how long the cases of a sweep take, and name those that take too long."""
-    found = time_sweep(key, dtype)
-    slow = {name: seconds for name, seconds in found.items() if seconds > MOST_SECONDS}
-    print(f"{key:<22} {dtype:<9} {len(found):>3} cases {sum(found.values()):>7.1f} s, most {max(found.values()):.2f} s")
-    for name, seconds in sorted(slow.items(), key=lambda item: -item[1]):
-        print(f"  {name} {seconds:.2f} s")
+def print_sweep(key, dtype, over, memory):
+    """Print how long the cases of a sweep take, and name those that take too long, slowest first."""
+    found = [(recipe.id, *measure_recipe(recipe, memory)) for recipe in oracle.cases(key, [dtype])]
+    found.sort(key=lambda one: -min(one[1:3]))
+    total, most = sum(wall for _, wall, *_ in found), min(found[0][1:3])
+    print(f"{key:<22} {dtype:<9} {len(found):>3} cases {total:>7.1f} s, most {most:.2f} s")
+    for name, wall, cores, multiple in found:
+        if min(wall, cores) > over:
+            print(f"  {name:<72} {wall:>6.2f} s {cores:>6.2f} s" + (f" {multiple:>5.1f}×" if memory else ""))
     sys.stdout.flush()
 
 
@@ -167,15 +167,17 @@ def main(argv=None):
     parser.add_argument("--cores", nargs="+", type=int, default=[None], metavar="N", help="default: all")
     parser.add_argument("--large", default="also", choices=["also", "only", "none"], help="the large cases")
     parser.add_argument("--sweeps", action="store_true", help="make every case of the systems' sweeps instead")
+    parser.add_argument("--over", type=float, default=2.0, metavar="SECONDS", help="name cases that take longer")
+    parser.add_argument("--memory", action="store_true", help="the memory of every case of a sweep too")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
         if key not in npattn.CATALOGUE:
             parser.error(f"unknown system {key!r}; there are {', '.join(npattn.CATALOGUE)}")
     keys = arguments.keys or list(npattn.CATALOGUE)
     if arguments.sweeps:
-        for key in keys:
-            for dtype in arguments.formats:
-                print_sweep(key, dtype)
+        for cores, key, dtype in itertools.product(arguments.cores, keys, arguments.formats):
+            with on_threads(cores):
+                print_sweep(key, dtype, arguments.over, arguments.memory)
         return
     rows = {key: (key, SHAPE) for key in keys if arguments.large != "only"}
     if arguments.large != "none":

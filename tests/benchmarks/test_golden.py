@@ -1,6 +1,5 @@
 import re
 
-import numpy as np
 import pytest
 
 import npattn
@@ -80,15 +79,17 @@ def test_as_many_threads_as_are_asked_for_make_a_case_be_there_cores_or_not():
             assert pool.count == count
 
 
-def test_cases_of_sweeps_that_take_too_long_are_named(monkeypatch, capsys):
-    monkeypatch.setattr(golden, "MOST_SECONDS", 0.0)
+def test_cases_of_sweeps_that_take_too_long_are_named_slowest_first(monkeypatch, capsys):
     monkeypatch.setattr(golden.oracle, "cases", lambda key, formats: cases(key, formats, kinds=["ties", "empty"]))
-    golden.main(["eca", "--sweeps", "--formats", "float16"])
+    golden.main(["eca", "--sweeps", "--formats", "float16", "--over", "0", "--memory", "--cores", "1"])
     total, *slow = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"eca +float16 +2 cases +\d+\.\d s, most \d+\.\d\d s", total)
-    assert sorted(line.split()[0] for line in slow) == ["eca-float16-0x32x7x9-empty", "eca-float16-3x32x7x9-ties"]
-    monkeypatch.setattr(golden, "MOST_SECONDS", np.inf)
-    golden.main(["eca", "--sweeps", "--formats", "float16"])
+    rows = [re.fullmatch(r" +(\S+) +(\d+\.\d\d) s +(\d+\.\d\d) s +(\d+\.\d)×", line).groups() for line in slow]
+    assert sorted(name for name, *_ in rows) == ["eca-float16-0x32x7x9-empty", "eca-float16-3x32x7x9-ties"]
+    first, second = (min(float(wall), float(cores)) for _, wall, cores, _ in rows)
+    assert first >= second
+    assert all(float(multiple) > 1 for *_, multiple in rows)
+    golden.main(["eca", "--sweeps", "--formats", "float16", "--over", "inf"])
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 

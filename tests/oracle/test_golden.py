@@ -15,6 +15,7 @@ from npattn.module import as_tuple
 from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
+from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
@@ -181,6 +182,32 @@ def test_no_output_hangs_on_a_close_ranking_of_positions(system, dtype):
         case = golden(system.example(), height=12, width=12, dtype=dtype, seed=seed)
         size = np.sqrt(np.mean(case.expected["output"] ** 2))
         assert np.median(case.budget["output"]) < 8 * case.format.unit_roundoff * size
+
+
+def test_once_two_draws_hang_on_near_ties_none_is_run_that_has_as_many(monkeypatch):
+    allowed, ties = [], iter([5, 3, 0, 2, 4])
+
+    def measure(*arguments, most_ties, anything, **options):
+        if anything:
+            return measurement.measure(*arguments, anything=anything, **options)
+        allowed.append(most_ties)
+        return measurement.Refused(crowded=False, near_ties=next(ties, 0))
+
+    monkeypatch.setattr(GOLDEN, "measure", measure)
+    golden(npattn.EfficientChannelAttention(4), height=2, width=3)
+    assert allowed[:6] == [np.inf, np.inf, 2, 2, 1, 1]
+    assert len(allowed) == GOLDEN.MAX_DRAWS - 1
+
+
+def test_a_draw_with_more_near_ties_than_are_allowed_is_refused_before_any_run():
+    module, passes = npattn.EfficientChannelAttention(4), []
+    case = golden(module, height=2, width=3, dtype="float32")
+    options = {"certify": True, "anything": False, "steps": {}, "known": None, "overflow": "", "most_ties": -1}
+    found = measurement.measure(
+        module, given_to(case), case.format, 0, passes=Passes(lambda *count: passes.append(count)), **options
+    )
+    assert found == measurement.Refused(crowded=False, near_ties=0)
+    assert not passes
 
 
 few = st.integers(1, 3)

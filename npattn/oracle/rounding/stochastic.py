@@ -24,7 +24,8 @@ BLOCK_BYTES = 2**19
 """Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
 of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
 MIN_ROWS, MIN_COLUMNS = 128, 256
-"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones."""
+"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones. Of float64
+that is still to be squared, half as many columns are as many bytes."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
@@ -160,12 +161,13 @@ class Rounding:
         drop = self.digits - self.format.operand_precision
         if self.random is None:
             return self.round(values, self.format.operand_precision)
-        unit = 1 << drop
-        bits: Array = values.view(self.word)
-        lost = bits & (unit - 1)
-        short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
-        blur = 1.5 * self.draw_bits(values, drop) - 0.75 * unit
-        bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
+        unit, slabs = 1 << drop, slabs_of(values)
+        for slab in slabs:  # what is computed of a number takes several times its own memory
+            bits: Array = slab.view(self.word)
+            lost = bits & (unit - 1)
+            short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
+            blur = 1.5 * self.draw_bits(slab, drop, spare=slab is slabs[-1]) - 0.75 * unit
+            bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
         return values
 
     def round_extremes(self, values: np.ndarray) -> Extremes:
@@ -321,7 +323,8 @@ class Rounding:
 def square_product(a: np.ndarray, b: np.ndarray, *, squared: bool) -> np.ndarray:
     """Multiply the squares of two matrices, of which the second may be squared already, some columns at a time."""
     squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
-    step = max(MIN_COLUMNS, BLOCK_BYTES // max(1, b[:, :1].nbytes))
+    least = MIN_COLUMNS if squared else 4 * MIN_COLUMNS // b.itemsize
+    step = max(least, BLOCK_BYTES // max(1, b[:, :1].nbytes))
     for j in range(0, b.shape[1], step):
         some = b[:, j : j + step]
         np.matmul(squares, some if squared else np.square(some), out=found[:, j : j + step])
@@ -334,3 +337,18 @@ def blocks_of(values: np.ndarray) -> list[np.ndarray]:
         return [values]
     row, step = values.reshape(-1), BLOCK_BYTES // values.itemsize
     return [row[start : start + step] for start in range(0, row.size, step)]
+
+
+def slabs_of(values: np.ndarray) -> list[np.ndarray]:
+    """Cut an array, however it lies in memory, into parts of its numbers in a row, fewer than are rounded at once.
+
+    They share no word of random bits if each number takes a whole one, as those of float64 that lose 32 bits or more.
+    """
+    axis = next((axis for axis, length in enumerate(values.shape) if length > 1), None)
+    if axis is None or 4 * values.nbytes <= BLOCK_BYTES:
+        return [values]
+    row = values.size // values.shape[axis]
+    step = max(1, BLOCK_BYTES // (4 * values.itemsize * row))
+    before = [slice(None)] * axis
+    parts = [values[(*before, slice(i, i + step))] for i in range(0, values.shape[axis], step)]
+    return [slab for part in parts for slab in slabs_of(part)] if len(parts) > 1 else parts

@@ -1,3 +1,4 @@
+import functools
 from unittest import mock
 
 import numpy as np
@@ -131,6 +132,23 @@ def test_operands_of_tf32_lose_as_much_wherever_between_two_numbers_they_lie():
         assert 0.4 < errors.std() < 0.46
         rounded = Rounding(format).shorten(values.copy())
         np.testing.assert_array_equal(rounded, 1.5 + round(fraction) * unit)
+
+
+@given(seed=seeds, shape=st.sampled_from([(1,), (0, 3), (67,), (1, 21, 3), (3, 9, 2), (3, 2, 8)]), alike=st.booleans())
+@settings(max_examples=25)
+def test_blocks_change_no_bit_of_shortened_operands(seed, shape, alike):
+    values = mixed(seed, shape, FORMATS["tf32"])
+
+    def work(order):
+        rounding = Rounding(FORMATS["tf32"], [seed, 3], alike=alike)
+        shortened = rounding.shorten(np.array(values, order=order))
+        return bits(shortened), rounding.random.bit_generator.random_raw()
+
+    whole, next_bits = in_blocks(2**19, lambda: work("C"))
+    for order in "CF":
+        found, next_found = in_blocks(32, functools.partial(work, order))
+        np.testing.assert_array_equal(found, whole)
+        assert next_found == next_bits
 
 
 def test_operands_that_are_short_already_lose_nothing():
