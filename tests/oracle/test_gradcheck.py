@@ -117,7 +117,7 @@ def scale_one(gradient, element):
     return gradient
 
 
-@pytest.mark.parametrize(("method", "examples"), [("jacobian", 12), ("adjoint", 25)])
+@pytest.mark.parametrize(("method", "examples"), [("jacobian", 10), ("adjoint", 25)])
 def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits_and_no_fault_is_found(method, examples):
     few = st.integers(1, 3)
     drawn = cases(batch=few, height=few).filter(has_few_parameters) if method == "jacobian" else cases()

@@ -16,6 +16,7 @@ from npattn.oracle.mistakes import diagnosing
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Misfit
+from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import value
 from npattn.oracle.mistakes.pairing import pairs
@@ -400,6 +401,8 @@ def test_what_a_wrong_line_feeds_is_known():
 
 def test_a_mistake_that_does_not_fit_a_systems_lines_is_passed_over(monkeypatch):
     """A wrong line of DANet's head returns one output, where there are three."""
+    monkeypatch.setattr(diagnosing, "MISTAKES", [])
+    monkeypatch.setattr(diagnosing, "by_rule", lambda search: rules_of_lines(search.module))
     monkeypatch.setattr(diagnosing, "pairs", lambda search: [])
     monkeypatch.setattr(diagnosing, "roundings", lambda search: ([], False))
     module = npattn.DualAttentionHead(in_channels=8, classes=2)
