@@ -195,7 +195,7 @@ few = st.integers(1, 3)
     st.sampled_from(list(FORMATS)),
     st.integers(0, 100),
 )
-@settings(max_examples=12)
+@settings(max_examples=10)
 @example((npattn.ShuffleAttention(channels=2, groups=1), {}, {"x": np.zeros((1, 2, 1, 1))}), "float8_e4m3", 0)
 def test_any_module_has_golden_cases(drawn, dtype, seed):
     module, _, inputs = drawn
@@ -244,7 +244,7 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
 def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system, dtype, monkeypatch):
     monkeypatch.setattr("npattn.oracle.budgets.measuring.NUM_RUNS", 2)  # they are all alike
     module = small_example(system)
-    case = golden(module, batch=0, height=4, width=5, dtype=dtype)
+    case = golden(module, batch=0, height=4, width=5, dtype=dtype, certify=False)
     shapes = named_results(module, given_to(case))
     assert {name: y.shape for name, y in case.expected.items()} == {name: y.shape for name, y in shapes.items()}
     assert all(not y.any() for y in case.expected.values())
