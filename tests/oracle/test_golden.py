@@ -26,11 +26,15 @@ NARROW = dict(zip(SYSTEMS, itertools.cycle(["float16", "bfloat16"])))
 """Formats narrower than float32, which systems take turns with."""
 
 
-@functools.cache
-def case_of(system, wide=False):
+def case_of(system, *, wide=False):
     """A case of a system's small instance, which many tests look at: to make it takes longer than to judge by it."""
+    return made(system, wide)
+
+
+@functools.cache
+def made(system, wide):
     dtype = "float32" if wide else NARROW[system]
-    return golden(small_example(system), batch=2, height=6, width=7, dtype=dtype)
+    return golden(small_example(system), batch=2, height=6, width=7, dtype=dtype, certify=wide)
 
 
 wide_and_narrow = for_each("wide", [True, False])
@@ -57,7 +61,7 @@ def without_budgets(monkeypatch):
 @pytest.mark.usefixtures("without_budgets")
 def test_what_a_kernel_is_given_is_representable_and_of_the_right_shape(system, dtype):
     module = system.example()
-    case = golden(module, batch=2, height=4, width=3, dtype=dtype, seed=1)
+    case = golden(module, batch=2, height=4, width=3, dtype=dtype, seed=1, certify=False)
     shapes = {
         "inputs": module.input_shapes(2, 4, 3),
         "params": module.parameter_shapes() | module.buffer_shapes(),
@@ -92,14 +96,14 @@ def test_results_are_named_shaped_and_computed_as_the_module_does(system):
 @every_system
 @wide_and_narrow
 def test_a_plain_kernel_in_the_format_passes(system, wide):
-    case = case_of(system, wide)
+    case = case_of(system, wide=wide)
     case.assert_matches(run_on(Rounding(case.format), case.module, given_to(case)))
 
 
 @every_system
 @wide_and_narrow
 def test_float32_with_results_rounded_to_the_format_passes(system, wide):
-    case = case_of(system, wide)
+    case = case_of(system, wide=wide)
     single = named_results(case.module, given_to(case).each(np.float32))
     case.assert_matches({name: representable(np.float64(a), case.format) for name, a in single.items()})
 
@@ -109,7 +113,7 @@ def test_float32_with_results_rounded_to_the_format_passes(system, wide):
 def test_pytorch_in_the_format_passes(system, wide):
     torch = pytest.importorskip("torch")
     tests = importlib.import_module(f"tests.attention.test_{system.__module__.rpartition('.')[2]}")
-    case = case_of(system, wide)
+    case = case_of(system, wide=wide)
     module = case.module
     # Sliding windows one by one add up in the format: no kernel of interest does.
     dtype = "float32" if "sliding" in module.key or "flexible-seg" in module.key else case.format.name
@@ -135,16 +139,16 @@ FAULTS = {
 
 
 @every_system
-@for_each("fault", FAULTS)
-def test_wrong_results_are_refused_by_name(system, fault):
+@for_each(("turn", "fault"), enumerate(FAULTS))
+def test_wrong_results_are_refused_by_name(system, turn, fault):
     case = case_of(system, wide=NARROW[system] == "bfloat16")  # in which a tenth of some results is hardly seen
     wrong = {name: FAULTS[fault](value) for name, value in case.expected.items()}
     # Of the others a fault vanishes, or the format hardly holds it.
     seen = [name for name, y in wrong.items() if np.max(np.abs(y - case.expected[name]) / case.budget[name]) >= 10]
     assert len(seen) >= 2
-    for names in (seen[::2], seen[1::2]):
-        report = case.compare(case.expected | {name: wrong[name] for name in names})
-        assert {n for n, judgement in report.judgements.items() if not judgement.passed} == {*names}
+    names = seen[turn % 2 :: 2]
+    report = case.compare(case.expected | {name: wrong[name] for name in names})
+    assert {n for n, judgement in report.judgements.items() if not judgement.passed} == {*names}
 
 
 def test_the_same_seed_gives_the_same_case_and_another_one_another():
@@ -218,7 +222,7 @@ few = st.integers(1, 3)
     st.sampled_from(list(FORMATS)),
     st.integers(0, 100),
 )
-@settings(max_examples=20)
+@settings(max_examples=10)
 @example((npattn.ShuffleAttention(channels=2, groups=1), {}, {"x": np.zeros((1, 2, 1, 1))}), "float8_e4m3", 0)
 def test_any_module_has_golden_cases(drawn, dtype, seed):
     module, _, inputs = drawn
@@ -259,11 +263,15 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
         golden(**arguments)
 
 
-@every_system
-def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system, monkeypatch):
+@pytest.mark.parametrize(
+    ("system", "dtype"),
+    list(zip(SYSTEMS, itertools.cycle(["float32", "float16", "float32"]))),  # in float32 far fewer passes are made
+    ids=lambda one: getattr(one, "key", one),
+)
+def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system, dtype, monkeypatch):
     monkeypatch.setattr("npattn.oracle.budgets.measuring.NUM_RUNS", 2)  # they are all alike
     module = small_example(system)
-    case = golden(module, batch=0, height=4, width=5)
+    case = golden(module, batch=0, height=4, width=5, dtype=dtype, certify=False)
     shapes = named_results(module, given_to(case))
     assert {name: y.shape for name, y in case.expected.items()} == {name: y.shape for name, y in shapes.items()}
     assert all(not y.any() for y in case.expected.values())
@@ -276,7 +284,8 @@ def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system, monke
 @every_system
 @pytest.mark.usefixtures("without_budgets")
 def test_upstream_gradients_of_ones_are_ones_and_inputs_the_same(system):
-    ones, generic = (golden(system.example(), height=4, width=3, values=values) for values in ("ones", "generic"))
+    module = system.example()
+    ones, generic = (golden(module, height=4, width=3, values=v, certify=False) for v in ("ones", "generic"))
     assert all((dy == 1).all() for dy in ones.upstream.values())
     for name, x in generic.inputs.items():
         np.testing.assert_array_equal(ones.inputs[name], x)

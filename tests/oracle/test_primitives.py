@@ -58,7 +58,7 @@ def test_gradients_agree_with_the_complex_step_whatever_the_options(key):
 
 @every_primitive
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
     for module in variants(key):
         if getattr(module, "training", False) and batch * height * width == 1:
@@ -76,7 +76,8 @@ def test_outputs_have_the_shapes_that_are_promised(key, batch, height, width):
 
 @pytest.mark.parametrize(("key", "dtype"), list(zip(PRIMITIVE_SYSTEMS, itertools.cycle(["float32", "bfloat16"]))))
 def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
-    recipes = [recipe for recipe in cases(key, [dtype]) if "x1x" not in recipe.id and recipe.batch][-4:]
+    recipes = [recipe for recipe in cases(key, [dtype]) if recipe.label in {"ties", "broadcast"}]
+    assert len(recipes) == 2
     refused = 0
     for recipe in recipes:
         case = recipe.make()
@@ -91,7 +92,7 @@ def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
 @every_primitive
 def test_a_file_names_the_primitive_and_is_read_back(key, tmp_path):
     module = PRIMITIVE_SYSTEMS[key].example()
-    case = golden(module, batch=2, height=2, width=3)
+    case = golden(module, batch=2, height=2, width=3, dtype="float32", certify=False)
     case.save(tmp_path / "case.npz")
     again = load(tmp_path / "case.npz")
     assert again.module == module

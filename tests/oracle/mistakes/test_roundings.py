@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,13 @@ def run(module, *given):
     return named_results(module, Given(*given))
 
 
+@functools.cache
+def case_of(key, *sizes):
+    batch, height, width = sizes or (2, 7, 5)
+    module = npattn.CATALOGUE[key].example()
+    return golden(module, batch=batch, height=height, width=width, dtype="float32", certify=False)
+
+
 def made(name):
     return next(one for one in mistakes.MISTAKES if (str(one), one.way) == (name, "forward"))
 
@@ -27,7 +36,7 @@ def spoilt(case, name):
 
 
 def test_a_rounding_at_one_step_is_named_where_some_numbers_are_rounded_the_other_way():
-    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    case = case_of("pam", 3, 5, 12)
     results = spoilt(case, "gate: value in bfloat16")
     flipped = results["output"].copy()
     at = np.unravel_index(np.argmax(np.abs(case.expected["output"])), flipped.shape)
@@ -38,7 +47,7 @@ def test_a_rounding_at_one_step_is_named_where_some_numbers_are_rounded_the_othe
 
 
 def test_errors_of_the_size_of_a_rounding_that_lie_elsewhere_are_not_one():
-    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    case = case_of("pam", 3, 5, 12)
     right, results = case.expected["output"], spoilt(case, "gate: value in bfloat16")
     errors = (results["output"] - right)[:, ::-1, ::-1]
     found = diagnosed(case, results | {"output": right + errors})
@@ -46,7 +55,7 @@ def test_errors_of_the_size_of_a_rounding_that_lie_elsewhere_are_not_one():
 
 
 def test_roundings_are_looked_for_as_long_as_there_is_time():
-    case = golden(npattn.CATALOGUE["pam"].example(), batch=3, height=5, width=12, dtype="float32")
+    case = case_of("pam", 3, 5, 12)
     given = {name: np.asarray(a, np.float64) for name, a in spoilt(case, "gate: value in bfloat16").items()}
     search = Search(case, given)
     search.find_places([made("gate: value in bfloat16")])
@@ -60,7 +69,7 @@ def test_roundings_are_looked_for_as_long_as_there_is_time():
 
 
 def test_arithmetics_are_tried_as_long_as_there_is_time():
-    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32")
+    case = case_of("se")
     given = Given(case.params, case.inputs, case.upstream)
     search = Search(case, dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, given)))
     for end in (0.0, np.inf):
@@ -70,7 +79,7 @@ def test_arithmetics_are_tried_as_long_as_there_is_time():
 
 def test_errors_in_a_few_elements_are_not_those_of_an_arithmetic():
     """Of the same size, over a whole result, as those of the arithmetic."""
-    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32")
+    case = case_of("se")
     given = Given(case.params, case.inputs, case.upstream)
     results = dict(run_on(Rounding(FORMATS["bfloat16"]), case.module, given))
     assert roundings(Search(case, results))[0]
@@ -101,7 +110,7 @@ def named(case, mistake, way):
     ],
 )
 def test_what_is_kept_in_a_narrow_format_is_named(key, mistake, way):
-    case = golden(npattn.CATALOGUE[key].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    case = case_of(key)
     found = named(case, mistake, way)
     assert found.sure
     names = {str(one) for suspect in found.suspects[: found.alike] for one in (*suspect.mistakes, *suspect.twins)}
@@ -109,7 +118,7 @@ def test_what_is_kept_in_a_narrow_format_is_named(key, mistake, way):
 
 
 def test_a_format_is_not_sure_by_the_size_of_errors_alone():
-    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    case = case_of("se")
     given = Given(case.params, case.inputs, case.upstream)
     results = dict(run_on(Rounding(FORMATS["bfloat16"], 3), case.module, given))
     found = diagnosed(case, {name: a * (1 + 2.0**-22) for name, a in results.items()})
@@ -119,7 +128,7 @@ def test_a_format_is_not_sure_by_the_size_of_errors_alone():
 
 
 def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make():
-    case = golden(npattn.CATALOGUE["se"].example(), batch=2, height=7, width=5, dtype="float32", certify=False)
+    case = case_of("se")
     tried = {}
     for factor in (1.2, 2.0):
         search = Search(case, dict(case.expected) | {"output": factor * case.expected["output"]})

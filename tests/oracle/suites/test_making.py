@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import npattn
-from npattn.oracle import cases, load, suite, worker_processes
+from npattn.oracle import cases, load, suite
 from npattn.oracle.suites import making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
 
@@ -48,28 +48,19 @@ def test_a_suite_is_golden_files_and_a_manifest_of_their_hashes_and_versions(rec
         assert load(folder / case["file"]).values == case["recipe"]["values"]
 
 
-@pytest.fixture(scope="module")
-def made_here(recipes, tmp_path_factory):
-    """What this process makes of the recipes."""
-    folder = tmp_path_factory.mktemp("here")
-    suite(recipes, folder)
-    return contents(folder)
-
-
 @pytest.mark.parametrize("where", ["threads", "processes", "dask"])
-def test_any_executor_makes_the_same_bytes(recipes, made_here, tmp_path, where):
+def test_any_executor_makes_the_same_bytes(recipes, kept_here, tmp_path, where, request):
     if where == "threads":
         with ThreadPoolExecutor(2) as pool:
             suite(recipes, tmp_path / "there", pool)
     elif where == "processes":
-        with worker_processes(2) as pool:
-            suite(recipes, tmp_path / "there", pool)
+        suite(recipes, tmp_path / "there", request.getfixturevalue("processes"))
     else:
         distributed = pytest.importorskip("distributed")
         cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
         with cluster, distributed.Client(cluster, set_as_default=False) as client:
             suite(recipes, tmp_path / "there", client.get_executor())
-    assert contents(tmp_path / "there") == made_here
+    assert contents(tmp_path / "there") == contents(kept_here)
 
 
 def test_a_suite_goes_on_where_it_was(recipes, tmp_path):
@@ -98,10 +89,9 @@ def test_files_hold_steps_where_they_are_asked_for_and_are_kept_where_they_are_n
     assert [entry.recipe["steps"] for entry in read_manifest(tmp_path).values()] == [True, True]
 
 
-def test_steps_are_the_same_on_processes(recipes, tmp_path):
+def test_steps_are_the_same_on_processes(recipes, processes, tmp_path):
     suite(recipes, tmp_path / "here", steps=True)
-    with worker_processes(2) as pool:
-        suite(recipes, tmp_path / "there", pool, steps=True)
+    suite(recipes, tmp_path / "there", processes, steps=True)
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
@@ -193,16 +183,15 @@ def test_an_interruption_begins_nothing_more(recipes, tmp_path):
 
 
 @pytest.mark.parametrize("spoil", ["altered", "missing", "other recipe", "other npattn", "never made"])
-def test_a_file_is_made_again_unless_hash_recipe_and_version_are_the_manifests(recipes, tmp_path, spoil):
-    suite(recipes, tmp_path)
-    before = contents(tmp_path)
+def test_a_file_is_made_again_unless_hash_recipe_and_version_are_the_manifests(recipes, made, spoil):
+    before = contents(made)
     name = f"{recipes[0].id}.npz"
-    manifest = tmp_path / "manifest.json"
+    manifest = made / "manifest.json"
     text = manifest.read_text()
     if spoil == "altered":
-        (tmp_path / name).write_bytes(before[name][:-1] + b"!")
+        (made / name).write_bytes(before[name][:-1] + b"!")
     elif spoil == "missing":
-        (tmp_path / name).unlink()
+        (made / name).unlink()
     else:
         found = json.loads(text)
         case = next(case for case in found["cases"] if case["file"] == name)
@@ -214,11 +203,11 @@ def test_a_file_is_made_again_unless_hash_recipe_and_version_are_the_manifests(r
             case["recipe"]["seed"] = 5
         manifest.write_text(json.dumps(found))
     executor = Counted()
-    report = suite(recipes, tmp_path, executor)
+    report = suite(recipes, made, executor)
     assert executor.made == [recipes[0].id]
     assert len(report.kept) == len(recipes) - 1
     if spoil != "other recipe":
-        assert contents(tmp_path) == before
+        assert contents(made) == before
 
 
 def test_a_failed_recipe_is_named_and_stops_no_other(recipes, tmp_path):
