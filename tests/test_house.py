@@ -1,6 +1,7 @@
 """The floors of the house: what each part of the package may import, in functions as at the top of a file."""
 
 import ast
+import functools
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -52,6 +53,7 @@ EXEMPT = {("npattn.ops", "npattn.fast")}
 """Imports that break the rules: whoever takes the primitives gets the faster ways too, where they are installed."""
 
 
+@functools.cache
 def package():
     """The text of every module, by its name."""
     folder = Path(npattn.__file__).parent
@@ -63,9 +65,12 @@ def package():
     }
 
 
+parse = functools.cache(ast.parse)
+
+
 def imports(text, modules, running=False):
     """What a module imports, at whatever depth or by name; while `running`, without what type checkers alone import."""
-    found, nodes = set(), [ast.parse(text)]
+    found, nodes = set(), [parse(text)]
     while nodes:
         node = nodes.pop()
         if running and isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
@@ -74,7 +79,7 @@ def imports(text, modules, running=False):
         nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and name_of(node.func).endswith("import_module"):
             found |= {name.value for name in node.args if isinstance(name, ast.Constant)}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports name the package"
@@ -82,6 +87,11 @@ def imports(text, modules, running=False):
                 name = f"{node.module}.{alias.name}"
                 found.add(name if name in modules or node.module == "npattn" else node.module)
     return found
+
+
+def name_of(function):
+    """The last name of what is called."""
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 def part_of(module):

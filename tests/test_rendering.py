@@ -1,5 +1,6 @@
 """The pages and the README show on GitHub what is written: maths that Markdown leaves alone, code that fits."""
 
+import functools
 import json
 import re
 import shutil
@@ -40,10 +41,14 @@ def as_shown(part):
     return {"text": part.content, "softbreak": "\n"}.get(part.type, MARKUP)
 
 
+parse = functools.cache(GITHUB.parse)
+
+
+@functools.cache
 def inline_formulas(text):
     """The formulas between dollars after Markdown's inline parsing: there GitHub looks for them."""
     found = []
-    for block in GITHUB.parse(text):
+    for block in parse(text):
         if block.type == "inline":
             found += between_dollars("".join(as_shown(part) for part in block.children))
     return found
@@ -55,7 +60,7 @@ def written_formulas(text):
 
 
 def displays(text):
-    return [block.content for block in GITHUB.parse(text) if block.type == "fence" and block.info == "math"]
+    return [block.content for block in parse(text) if block.type == "fence" and block.info == "math"]
 
 
 @every_page
@@ -122,7 +127,7 @@ def test_katex_in_strict_mode_typesets_every_formula():
 
 def blocks(page, *, of=None, but=()):
     """The fenced blocks of a page, of one language or of all but some."""
-    fences = [block for block in GITHUB.parse(page.read_text(encoding="utf-8")) if block.type == "fence"]
+    fences = [block for block in parse(page.read_text(encoding="utf-8")) if block.type == "fence"]
     return [block.content for block in fences if of in (None, block.info) and block.info not in but]
 
 

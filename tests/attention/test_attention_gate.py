@@ -34,7 +34,7 @@ def published(module):
 
 
 @given(cases(attention_gate_modules() | attention_gate_modules(training=True)), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
     torch = pytest.importorskip("torch")
     module, params, inputs = case

@@ -84,14 +84,14 @@ def logits(a):
 
 
 @given(cases(modules), seeds)
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed), floor=1e-3)
 
 
 @given(cases(modules_in_training, batch=several), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_output_gradients_and_running_statistics_agree_with_pytorch_in_training(case, seed):
     module, params, inputs = case
     assert module(params, inputs["x"]).buffers.keys() == module.buffer_shapes().keys()
@@ -99,7 +99,7 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch_in_training(
 
 
 @given(cases(modules), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_ties_and_zeros_take_the_side_that_pytorch_takes(case, seed):
     module, params, inputs = case
     x = np.random.RandomState(seed).randint(-1, 2, inputs["x"].shape).astype(float)
@@ -278,7 +278,7 @@ def test_log_sum_exp_neither_overflows_nor_vanishes(dtype, level):
 
 
 @given(cases(modules), st.randoms(use_true_random=False))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_renaming_channels_renames_the_output(case, random):
     module, params, inputs = case
     order = list(range(module.channels))

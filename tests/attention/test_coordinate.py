@@ -43,14 +43,14 @@ def upstream(x, seed=0):
 
 
 @given(cases(coordinate_modules()), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed))
 
 
 @given(cases(coordinate_modules(training=True)), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_output_gradients_and_running_statistics_agree_with_pytorch_in_training(case, seed):
     module, params, inputs = case
     assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed), floor=0.1)
@@ -124,6 +124,7 @@ def exchanged(params):
 
 
 @given(cases(coordinate_modules() | coordinate_modules(training=True)))
+@settings(max_examples=20)
 def test_a_map_on_its_side_with_the_two_layers_exchanged_gives_the_output_on_its_side(case):
     module, params, inputs = case
     run = module(params, inputs["x"])

@@ -33,7 +33,7 @@ def fast(module):
 
 
 @given(cases(flexible_segmentation_modules()), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     batch, _, height, width = inputs["x"].shape
@@ -47,6 +47,7 @@ def test_a_state_dict_of_both_halves_loads_unchanged():
 
 
 @given(cases(flexible_segmentation_modules()), seeds)
+@settings(max_examples=20)
 def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
     module, params, inputs = case
     attention = FlexibleAttention(module.channels, module.reduction)
@@ -67,6 +68,7 @@ def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
 
 
 @given(cases(flexible_segmentation_modules()))
+@settings(max_examples=20)
 def test_gates_act_as_a_classifier_of_each_images_own(case):
     module, params, inputs = case
     run = module(params, inputs["x"])

@@ -64,7 +64,7 @@ def published(module):
 
 
 @given(cases(ge_modules() | ge_modules(training=True)), seeds)
-@settings(max_examples=80)
+@settings(max_examples=20)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=1e-2)
 
@@ -81,7 +81,7 @@ OPTIONS = {
 
 
 @given(st.fixed_dictionaries(OPTIONS), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_gather_excite_is_timms(options, seed):
     """Layers are put in place by hand where the installed timm's own constructor can't (1.0.31 stops at them)."""
     installed("timm")

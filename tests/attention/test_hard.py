@@ -91,7 +91,7 @@ def assert_equal_to(found, expected, tolerance=1e-12):
 
 
 @given(cases(hard_modules()), seeds)
-@settings(max_examples=50)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape[:2])
@@ -178,7 +178,7 @@ def test_nan_in_the_map_is_selected_and_so_seen(index):
 
 
 @given(cases(hard_modules()), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_straight_through_is_right_on_average_about_a_linear_loss(case, seed):
     module, params, inputs = case
     x, noise = inputs.values()
@@ -272,7 +272,7 @@ def test_other_noise_draws_from_something_else(noise):
 
 
 @given(cases(hard_modules()), seeds, baselines)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_the_mean_over_all_draws_is_the_exact_gradient_whatever_the_baseline(case, seed, baseline):
     module, params, x, probability, r = single(case, seed)
     estimates = all_estimates(module, params, x, r, r[:, 0] if baseline == "own" else baseline)
@@ -299,7 +299,7 @@ def test_images_are_rewarded_one_by_one_and_parameter_gradients_add_up(case, see
 
 
 @given(cases(hard_modules(), height=st.integers(2, 4), width=st.integers(2, 4)), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_no_baseline_has_less_variance_than_the_one_that_weighs_rewards_by_squared_length(case, seed):
     module, params, x, probability, r = single(case, seed)
     r = r + 2

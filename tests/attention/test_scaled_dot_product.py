@@ -139,7 +139,7 @@ def assert_agrees_with_pytorch(reference, module, params, inputs):
         np.testing.assert_allclose(found[name], theirs, rtol=0, atol=1e-12 * max(1, largest), err_msg=name)
 
 
-@settings(max_examples=100)
+@settings(max_examples=20)
 @given(cases(sdpa_modules()), st.sampled_from([1, 2, 256]))
 def test_outputs_and_gradients_agree_with_pytorch_by_hand(case, queries):
     module, params, inputs = case
@@ -213,7 +213,7 @@ def spoil(module, inputs, junk, random):
 
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 1e308])
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(case=cases(sdpa_modules()), seed=seeds)
 def test_what_is_masked_is_without_effect_whatever_stands_there(junk, case, seed):
     module, params, inputs = case
@@ -244,7 +244,7 @@ def test_a_key_spoils_the_queries_that_see_it_and_no_other(which, junk):
         np.testing.assert_array_equal(found["output.1"], clean["output.1"])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(cases(sdpa_modules()))
 def test_queries_without_keys_give_0_and_minus_infinity_and_pass_no_gradient(case):
     module, params, inputs = case
@@ -311,6 +311,7 @@ def test_gradients_hold_across_many_blocks(queries, monkeypatch):
 
 
 @given(cases(sdpa_modules()), st.data())
+@settings(max_examples=20)
 def test_attention_map_is_what_the_output_is_made_of(case, data):
     module, params, inputs = case
     query, key, value, *others = inputs.values()

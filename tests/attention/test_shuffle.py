@@ -34,7 +34,7 @@ def published(module):
 
 
 @given(cases(shuffle_modules()), seeds)
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     assume(inputs["x"][0, 0].size > 1)  # the norm of one number is 0 here, and of the size of its rounding in PyTorch

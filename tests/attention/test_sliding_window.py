@@ -84,7 +84,7 @@ def fast(module):
 
 
 @given(cases(sliding_window_modules(), height=st.integers(1, 9), width=st.integers(1, 9)), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch_window_by_window(case, seed):
     module, params, inputs = case
     batch, _, height, width = inputs["x"].shape
@@ -93,7 +93,7 @@ def test_output_and_gradients_agree_with_pytorch_window_by_window(case, seed):
 
 
 @given(sliding_window_modules(), st.integers(0, 3), st.integers(0, 3), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_where_windows_divide_the_map_pytorch_unfold_and_fold_agree(module, down, right, seed):
     height, width = (module.window + steps * module.stride for steps in (down, right))
     params, inputs = generic_values(module, height=height, width=width, seed=seed)
@@ -108,7 +108,7 @@ def test_a_state_dict_of_one_linear_layer_loads_unchanged():
 
 
 @given(cases(sliding_window_modules(), height=st.integers(1, 9), width=st.integers(1, 9)))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_each_pixel_has_the_mean_logits_of_the_windows_around_it(case):
     module, params, inputs = case
     x = inputs["x"]
@@ -134,6 +134,7 @@ def test_a_map_that_is_the_same_everywhere_gets_the_classifiers_logits_everywher
 
 
 @given(cases(sliding_window_modules()), seeds)
+@settings(max_examples=20)
 def test_the_bias_collects_the_gradient_of_all_pixels(case, seed):
     module, params, inputs = case
     run = module(params, inputs["x"])
@@ -209,6 +210,7 @@ def test_what_are_no_logits_of_this_module_is_refused_by_mask(logits, error, mes
 
 
 @given(cases(sliding_window_modules()), st.integers(1, 40))
+@settings(max_examples=20)
 def test_regions_are_the_windows_sorted_by_best_foreground_logit_above_background(case, top):
     module, params, inputs = case
     run = module(params, inputs["x"])

@@ -72,7 +72,7 @@ def chosen(run):
 
 @pytest.mark.parametrize("form", [published, masked])
 @given(cases(soft_hard_modules()), seeds)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_output_and_gradients_agree_with_pytorch(form, case, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape[:2])
@@ -99,6 +99,7 @@ def test_the_highest_scores_share_the_weight_by_softmax_and_the_others_have_none
 
 
 @given(cases(soft_hard_modules()), seeds)
+@settings(max_examples=20)
 def test_with_all_positions_it_is_soft_attention(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -112,6 +113,7 @@ def test_with_all_positions_it_is_soft_attention(case, seed):
 
 
 @given(cases(soft_hard_modules()), seeds)
+@settings(max_examples=20)
 def test_with_one_position_it_is_the_feature_at_the_highest_score(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -128,6 +130,7 @@ def test_with_one_position_it_is_the_feature_at_the_highest_score(case, seed):
 
 
 @given(cases(soft_hard_modules()), seeds)
+@settings(max_examples=20)
 def test_positions_that_are_not_chosen_have_no_gradient_and_no_effect(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -140,6 +143,7 @@ def test_positions_that_are_not_chosen_have_no_gradient_and_no_effect(case, seed
 
 
 @given(cases(soft_hard_modules()), seeds)
+@settings(max_examples=20)
 def test_moving_positions_changes_nothing_and_moves_the_gradient_with_them(case, seed):
     module, params, inputs = case
     x = inputs["x"]

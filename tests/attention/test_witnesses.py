@@ -141,7 +141,7 @@ def test_efficient_channel_attention_is_timms_with_three_taps_at_least(channels,
 
 
 @given(cbams, seeds)
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_cbam_and_each_of_its_gates_is_timms(options, seed):
     layers = timm_layers()
     block = importlib.import_module("timm.layers.cbam").CbamModule(
@@ -160,7 +160,7 @@ def test_cbam_and_each_of_its_gates_is_timms(options, seed):
 
 
 @given(contexts, seeds)
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_global_context_is_timms(options, seed):
     layers = timm_layers()
     block = layers.GlobalContext(
@@ -184,7 +184,7 @@ def test_timms_global_context_is_ours_by_default_where_nothing_is_rounded(channe
 
 
 @given(st.sampled_from([1, 3, 8, 20]), st.integers(1, 5), st.booleans(), st.booleans(), seeds)
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_non_local_is_timms(channels, hidden, scaled, training, seed):
     timm_layers()
     block = importlib.import_module("timm.layers.non_local_attn").NonLocalAttn(channels, scaled, rd_channels=hidden)
@@ -343,7 +343,7 @@ local_looks = st.fixed_dictionaries(
 @given(
     local_looks.filter(lambda options: (options["out_channels"] or options["channels"]) % options["heads"] == 0), seeds
 )
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_halo_attention_is_timms(options, seed):
     given = {"dim": "channels", "dim_out": "out_channels", "num_heads": "heads", "dim_head": "head_dim"}
     given |= {"qkv_bias": "bias"} | {

@@ -61,7 +61,16 @@ def quick(monkeypatch):
         monkeypatch.setitem(CATALOGUE, key, with_example(module))
 
 
-def test_check_of_all_finds_every_gradient_right(command, quick):
+@pytest.fixture
+def in_few_directions(monkeypatch):
+    """Check the crop, whose full Jacobian takes long, in a few directions as well."""
+    gradcheck = gradients.gradcheck
+    monkeypatch.setattr(
+        gradients, "gradcheck", lambda *case, method, **rest: gradcheck(*case, method="adjoint", **rest)
+    )
+
+
+def test_check_of_all_finds_every_gradient_right(command, quick, in_few_directions):
     status, out, err = command("check")
     assert (status, err) == (0, "")
     lines = out.splitlines()
@@ -84,14 +93,14 @@ def test_check_of_all_finds_every_gradient_right(command, quick):
         assert int(row["params"].replace(",", "")) == sum(map(np.prod, module.parameter_shapes().values()))
 
 
-def test_check_takes_the_order_asked_for_and_each_system_once(command):
+def test_check_takes_the_order_asked_for_and_each_system_once(command, in_few_directions):
     status, out, _ = command("check", "se", "eca", "se", "--size", "2x3")
     assert status == 0
     assert [row["key"] for row in rows(out)] == ["se", "eca"]
     assert [row["key"] for row in rows(command("check", "eca", "se", "eca", "--size", "2x3")[1])] == ["eca", "se"]
 
 
-def test_check_of_families_takes_their_systems_in_reading_order(command, quick):
+def test_check_of_families_takes_their_systems_in_reading_order(command, quick, in_few_directions):
     status, out, _ = command("check", "--family", "other", "--family", "channel", "--size", "2x3")
     assert status == 0
     keys = [key for key, system in CATALOGUE.items() if system.family in ("channel", "other")]
@@ -104,15 +113,6 @@ def test_check_of_keys_and_of_a_family_at_once_is_refused(command):
         command("check", "se", "--family", "channel"), "KEY", "--family", "both (se, --family channel)"
     )
     assert_one_complaint(command("check", "--family", "chanel"), "'chanel'", *map(repr, FAMILIES))
-
-
-@pytest.fixture
-def in_few_directions(monkeypatch):
-    """Check the crop, which is of another size, in a few directions as well."""
-    gradcheck = gradients.gradcheck
-    monkeypatch.setattr(
-        gradients, "gradcheck", lambda *case, method, **rest: gradcheck(*case, method="adjoint", **rest)
-    )
 
 
 @pytest.mark.parametrize("size", ["1x1", "1x7", "60x3"])
@@ -132,7 +132,9 @@ def test_check_says_where_a_system_takes_a_larger_map_than_it_was_told(command, 
     assert "takes no map" not in command("check", "halo", "sdpa", "--size", "4x6")[1]
 
 
-def test_systems_that_pair_positions_are_checked_on_smaller_maps_within_others_too(command, monkeypatch):
+def test_systems_that_pair_positions_are_checked_on_smaller_maps_within_others_too(
+    command, monkeypatch, in_few_directions
+):
     monkeypatch.setitem(CATALOGUE, "residual", with_example(Residual(PositionAttention(2))))
     sizes = [row["input"] for row in rows(command("check", "residual", "eca")[1])]
     assert sizes == ["2x20x30", "32x40x60"]
@@ -153,7 +155,7 @@ def test_check_fails_and_names_the_one_wrong_gradient(command, monkeypatch, key,
     assert out.splitlines()[-1] == "1 of 1 systems with a wrong gradient"
 
 
-def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monkeypatch):
+def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monkeypatch, in_few_directions):
     spoil(monkeypatch, "se", "x", -1)
     status, out, _ = command("check", "se", "eca", "--size", "3x5")
     assert status == 1

@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from npattn import oracle
+from npattn import cli, oracle
 from npattn.cli import suite as suite_command
 from npattn.cli.suite import show_progress
 from npattn.oracle.suites import Progress, read_manifest
@@ -163,7 +164,7 @@ def start_suite(folder, *options):
     finally:
         signal.signal(signal.SIGINT, before)
     while process.poll() is None and len(list(folder.glob("cases/[!.]*.npz"))) < 2:
-        time.sleep(0.05)
+        time.sleep(0.02)
     return process
 
 
@@ -177,8 +178,10 @@ def wait_for_end(process):
 
 
 @posix
-@pytest.mark.parametrize("options", [(), ("--jobs", "2")])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status", "options"),
+    [(signal.SIGINT, 130, ()), (signal.SIGINT, 130, ("--jobs", "2")), (signal.SIGTERM, 143, ("--jobs", "2"))],
+)
 def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, options):
     process = start_suite(folder, *options)
     # A terminal sends Ctrl-C to all processes, kill sends SIGTERM to one.
@@ -200,16 +203,24 @@ def test_workers_end_with_the_command(folder):
     wait_for_end(process)
 
 
-@pytest.fixture
-def suite(command, folder):
-    """A suite, and a folder of right results."""
-    assert command("golden", *FEW)[0] == 0
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A suite, and a folder of right results, to be copied."""
+    folder = tmp_path_factory.mktemp("made")
+    assert cli.main(["golden", *FEW[:-1], str(folder / "cases")]) == 0
     results = folder / "results"
     results.mkdir()
     for name in read_manifest(folder / "cases"):
         case = oracle.load(folder / "cases" / name)
         np.savez(results / name, **case.expected)
-    return results
+    return folder
+
+
+@pytest.fixture
+def suite(made, folder):
+    """A suite, and a folder of right results."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    return folder / "results"
 
 
 TIES, EMPTY = "eca-float16-3x32x7x9-ties", "eca-float16-0x32x7x9-empty"

@@ -89,7 +89,7 @@ def tied_maps(draw):
     return x, axis
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(tied_maps(), st.sampled_from([np.float32, np.float64]), layouts)
 def test_the_first_maximum_is_that_of_numpy(case, dtype, layout):
     x, axis = case

@@ -22,7 +22,7 @@ def arrays(lead, size, more, seed=0):
     return q, tables, normal(*lead, np.prod(size), np.prod(keys), seed=seed + 3)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.sampled_from([(), (3,), (2, 3), (1, 2, 2)]),
     st.tuples(sizes, sizes),

@@ -16,7 +16,7 @@ def run(x, weight, bias, padding, dy):
     return [a for a in (y, *backward(dy)) if a is not None]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     st.tuples(st.integers(1, 5), st.integers(2, 4)),
     st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -25,6 +25,7 @@ def size_of(key):
     return COARSER if example.pairs_positions else scene.DRAWN_SIZE
 
 
+@functools.cache
 def results(key, height, width):
     """Run a system as the picture does: the features, and the pass."""
     module = CATALOGUE[key].example().for_size(height, width)
@@ -35,14 +36,25 @@ def results(key, height, width):
 
 
 @functools.cache
-def shown(key, seed=SEED):
-    """Draw what show draws: the figure, and its pixels from 0 to 1."""
+def figure_of(key, seed=SEED):
+    """Make the figure that show draws, not yet laid out: half of the work."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene, "DRAWN_SIZE", size_of(key))
-        figure = pictures.draw(CATALOGUE[key].example(), seed)
+        return pictures.draw(CATALOGUE[key].example(), seed)
+
+
+@functools.cache
+def shown(key, seed=SEED):
+    """Draw what show draws: the figure, and its pixels from 0 to 1."""
+    figure = figure_of(key, seed)
+    return figure, pixels_of(figure)
+
+
+def pixels_of(figure):
+    """Lay a figure out and draw it."""
     canvas = agg.FigureCanvasAgg(figure)
     canvas.draw()  # once, where a file is drawn twice: to lay it out, and then
-    return figure, np.asarray(canvas.buffer_rgba()) / np.float32(255)
+    return np.asarray(canvas.buffer_rgba()) / np.float32(255)
 
 
 def looks(figure):

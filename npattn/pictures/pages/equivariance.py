@@ -21,16 +21,16 @@ TRAININGS = {"before": (0.0, 1), "steps of 0.04": (0.04, 600), "steps of 1": (1.
 
 def fit_kernel(pooled: Array, rate: float, steps: int) -> tuple[Array, Array, Array]:
     """Descend the loss: the kernel that comes of it, and the attention of the flipped maps and of the maps."""
-    flipped, _ = FLIP(pooled)
+    maps = np.concatenate([FLIP(pooled)[0], pooled])
     w = np.random.RandomState(0).uniform(-1, 1, (1, 2, 7, 7)) / 98**0.5
     for step in range(steps):
-        (z, back), (z_flipped, back_flipped) = (conv2d(x, w, padding=3) for x in (pooled, flipped))
-        (a, back_a), (a_flipped, back_a_flipped) = sigmoid(z), sigmoid(z_flipped)
-        _, backward = equivariance_loss(a_flipped, a, FLIP)
-        d_flipped, d = backward()
-        dw = back_flipped(back_a_flipped(d_flipped))[1] + back(back_a(d))[1]
+        z, back = conv2d(maps, w, padding=3)
+        a, back_a = sigmoid(z)
+        _, backward = equivariance_loss(a[:1], a[1:], FLIP)
+        dw = back(back_a(np.concatenate(backward())))[1]
         w = w - rate * (1 - step / steps) * dw
-    return w, sigmoid(conv2d(flipped, w, padding=3)[0])[0], sigmoid(conv2d(pooled, w, padding=3)[0])[0]
+    a = sigmoid(conv2d(maps, w, padding=3)[0])[0]
+    return w, a[:1], a[1:]
 
 
 def draw_equivariance() -> Figure:
