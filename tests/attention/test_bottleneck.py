@@ -48,7 +48,7 @@ def published(module):
 
 
 @given(cases(bottleneck_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     [shape] = module.output_shapes(len(inputs["x"]), 1, 1).values()

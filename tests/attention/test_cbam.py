@@ -84,7 +84,7 @@ def logits(a):
 
 
 @given(cases(modules), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     assert_parity(module, published(module), params, inputs["x"], upstream(inputs["x"], seed), floor=1e-3)

@@ -40,7 +40,7 @@ def small(module, scale=0.5, **options):
 
 
 @given(cases(cam_modules()), scales, seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_and_gradients_agree_with_pytorch(case, scale, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
@@ -61,7 +61,7 @@ def test_a_published_state_dict_loads_unchanged(variant):
 
 
 @given(cases(cam_modules()), scales)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_every_entry_of_the_jacobian_is_exact_where_no_softmax_saturates(case, scale):
     module, params, inputs = case
     x = scale / np.sqrt(inputs["x"][0, 0].size) * inputs["x"]
@@ -113,7 +113,7 @@ def test_row_of_the_affinity_belongs_to_the_channel_that_is_mixed(variant):
 
 
 @given(cases(cam_modules()), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_renaming_channels_and_moving_positions_does_the_same_to_the_output(case, random):
     module, params, inputs = case
     x = inputs["x"] / 5

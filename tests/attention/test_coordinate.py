@@ -124,7 +124,7 @@ def exchanged(params):
 
 
 @given(cases(coordinate_modules() | coordinate_modules(training=True)))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_a_map_on_its_side_with_the_two_layers_exchanged_gives_the_output_on_its_side(case):
     module, params, inputs = case
     run = module(params, inputs["x"])

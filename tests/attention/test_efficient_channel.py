@@ -28,7 +28,7 @@ def published(module):
 
 
 @given(cases(eca_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed)
 

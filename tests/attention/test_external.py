@@ -42,7 +42,7 @@ def published(module):
 
 
 @given(cases(any_modules), seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_gradients_and_statistics_agree_with_pytorch(case, seed):
     # The first layer's bias has gradient 0; with one memory so have the keys.
     assert_parity_in(case, published, seed, floor=0.1)
@@ -73,14 +73,14 @@ def test_every_positions_weights_add_up_to_1(case):
 
 
 @given(cases(any_modules), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_in_another_order_give_outputs_in_that_order(case, random):
     module, params, inputs = case
     assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(external_modules().filter(lambda module: module.block)), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_what_is_added_to_all_positions_before_the_memories_changes_nothing(case, seed):
     module, params, inputs = case
     moved = params | {"conv1.bias": np.random.RandomState(seed).standard_normal(module.channels)}
@@ -89,7 +89,7 @@ def test_what_is_added_to_all_positions_before_the_memories_changes_nothing(case
 
 
 @given(cases(external_modules()), st.permutations(range(6)))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_memories_have_no_order(case, order):
     module, params, inputs = case
     order = [i for i in order if i < module.memory]

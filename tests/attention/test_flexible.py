@@ -33,7 +33,7 @@ def published(module):
 
 
 @given(cases(flexible_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=SATURATED)
 

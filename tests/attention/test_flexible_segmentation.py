@@ -47,7 +47,7 @@ def test_a_state_dict_of_both_halves_loads_unchanged():
 
 
 @given(cases(flexible_segmentation_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
     module, params, inputs = case
     attention = FlexibleAttention(module.channels, module.reduction)
@@ -68,7 +68,7 @@ def test_the_whole_is_one_half_after_the_other_forward_and_backward(case, seed):
 
 
 @given(cases(flexible_segmentation_modules()))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_gates_act_as_a_classifier_of_each_images_own(case):
     module, params, inputs = case
     run = module(params, inputs["x"])

@@ -64,7 +64,7 @@ def published(module):
 
 
 @given(cases(ge_modules() | ge_modules(training=True)), seeds)
-@settings(max_examples=20)
+@settings(max_examples=40)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=1e-2)
 

@@ -63,7 +63,7 @@ def published(module):
 
 
 @given(cases(gc_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=1e-3)
 
@@ -103,14 +103,14 @@ def test_a_block_that_adds_starts_as_the_identity():
 
 
 @given(cases(gc_modules()), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_in_another_order_give_outputs_in_that_order(case, random):
     module, params, inputs = case
     assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(gc_modules().filter(lambda module: module.attention)), st.floats(-30, 30))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_what_is_added_to_all_scores_changes_nothing(case, more):
     module, params, inputs = case
     before = module(params, inputs["x"]).output

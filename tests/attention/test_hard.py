@@ -91,7 +91,7 @@ def assert_equal_to(found, expected, tolerance=1e-12):
 
 
 @given(cases(hard_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape[:2])

@@ -49,7 +49,7 @@ def fused(module):
 
 @pytest.mark.parametrize("form", [published, fused])
 @given(case=cases(mhsa_modules()), seed=seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(form, case, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
@@ -58,7 +58,7 @@ def test_output_and_gradients_agree_with_pytorch(form, case, seed):
 
 
 @given(case=cases(mhsa_modules(masked=True), batch=st.integers(1, 2)), seed=seeds, serves=st.sampled_from([1, None]))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_masks_biases_and_lengths_agree_with_pytorch(case, seed, serves):
     torch = pytest.importorskip("torch")
     module, params, inputs = case
@@ -202,7 +202,7 @@ def test_positions_may_be_rearranged_and_the_output_is_rearranged_alike(case, ra
 
 
 @given(cases(mhsa_modules()), st.floats(-100, 100))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_the_keys_bias_has_no_effect_and_no_gradient_and_the_values_bias_passes_through(case, shift):
     module, params, inputs = case
     keys, values = (slice(part * module.channels, (part + 1) * module.channels) for part in (1, 2))
@@ -222,7 +222,7 @@ def test_the_keys_bias_has_no_effect_and_no_gradient_and_the_values_bias_passes_
 
 
 @given(cases(mhsa_modules()), st.data())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_attention_map_is_what_the_output_is_made_of(case, data):
     module, params, inputs = case
     x = inputs["x"]

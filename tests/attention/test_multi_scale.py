@@ -112,7 +112,7 @@ def test_a_rate_beyond_the_map_reads_its_own_position_alone():
 
 
 @given(st.integers(1, 4), st.integers(0, 8), st.integers(0, 8), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_a_branch_reads_its_nine_taps_and_no_other_position(rate, row, column, seed):
     module = MultiScaleConcat(2, 3, (rate,))
     params, inputs = generic_values(module, batch=1, height=9, width=9, seed=seed)
@@ -128,7 +128,7 @@ def test_a_branch_reads_its_nine_taps_and_no_other_position(rate, row, column, s
 
 
 @given(multi_scale_modules(), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_the_images_branch_is_the_same_at_every_position_and_knows_no_order(module, seed):
     params, inputs = generic_values(module, seed=seed)
     x = inputs["x"]

@@ -43,7 +43,7 @@ def published(module):
 
 
 @given(cases(any_modules), seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_gradients_and_statistics_agree_with_pytorch(case, seed):
     # The keys' bias has gradient 0 beside a softmax, that of the last layer beside statistics of the batch.
     assert_parity_in(case, published, seed, floor=0.1)
@@ -95,14 +95,14 @@ def test_kernels_start_by_their_fan_out():
 
 
 @given(cases(non_local_modules().filter(lambda module: not module.subsample)), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_in_another_order_give_outputs_in_that_order(case, random):
     module, params, inputs = case
     assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(any_modules), st.data())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_attention_map_is_what_the_output_is_made_of(case, data):
     module, params, inputs = case
     x = inputs["x"]

@@ -43,7 +43,7 @@ def affinities(module, params, features):
 
 
 @given(case=cases(pcm_modules()), maps=st.integers(1, 5), seed=seeds)
-@settings(max_examples=20)
+@settings(max_examples=30)
 def test_output_and_gradients_agree_with_pytorch(case, maps, seed):
     torch = pytest.importorskip("torch")
     module, params, inputs = case

@@ -115,7 +115,7 @@ def test_the_output_is_the_map_times_the_sum_or_the_product_of_its_gates(case):
 
 
 @given(cases(polarized_modules().filter(lambda module: module.variant == "paper")))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_in_the_paper_both_forms_have_the_same_gate_of_channels(case):
     module, params, inputs = case
     other = PolarizedSelfAttention(**{**vars(module), "form": "parallel"})
@@ -124,14 +124,14 @@ def test_in_the_paper_both_forms_have_the_same_gate_of_channels(case):
 
 
 @given(cases(polarized_modules()), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_may_be_rearranged_and_the_output_is_rearranged_alike(case, random):
     module, params, inputs = case
     assert_rearranged_alike(module, params, inputs["x"], random)
 
 
 @given(cases(polarized_modules().filter(lambda module: module.gates == "parallel")))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_the_codes_parallel_gates_of_positions_exceed_a_half_by_little(case):
     """Their softmax adds up to 1 over the map, so that their logits are 1/N on the average."""
     module, params, inputs = case

@@ -57,7 +57,7 @@ def fused(module):
 
 @pytest.mark.parametrize("form", [published, fused])
 @given(case=cases(pam_modules()), seed=seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(form, case, seed):
     module, params, inputs = case
     dy = np.random.RandomState(seed).standard_normal(inputs["x"].shape)
@@ -108,7 +108,7 @@ def test_the_keys_bias_has_no_effect_and_no_gradient(case, shift):
 
 
 @given(cases(pam_modules()), st.data())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_attention_map_is_what_the_output_is_made_of(case, data):
     module, params, inputs = case
     x = inputs["x"]

@@ -92,7 +92,7 @@ class Rounded(Module):
 
 
 @given(cases(residual_modules()), seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
     module, params, inputs = case
     x, *others = inputs.values()
@@ -102,7 +102,7 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
 
 
 @given(cases(residual_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_is_the_input_and_what_the_inner_system_makes_of_it_forward_and_backward(case, seed):
     module, params, inputs = case
     x, *others = inputs.values()
@@ -216,7 +216,7 @@ def test_attention_map_is_the_inner_systems_for_the_parameters_of_the_whole(dept
 
 
 @given(residual_modules())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_a_residual_is_written_hashed_and_pickled_as_a_value(module):
     assert repr(module) == f"Residual(inner={module.inner!r})"
     assert eval(repr(module), NAMESPACE) == pickle.loads(pickle.dumps(module)) == module

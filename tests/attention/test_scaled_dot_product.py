@@ -139,7 +139,7 @@ def assert_agrees_with_pytorch(reference, module, params, inputs):
         np.testing.assert_allclose(found[name], theirs, rtol=0, atol=1e-12 * max(1, largest), err_msg=name)
 
 
-@settings(max_examples=20)
+@settings(max_examples=50)
 @given(cases(sdpa_modules()), st.sampled_from([1, 2, 256]))
 def test_outputs_and_gradients_agree_with_pytorch_by_hand(case, queries):
     module, params, inputs = case
@@ -311,7 +311,7 @@ def test_gradients_hold_across_many_blocks(queries, monkeypatch):
 
 
 @given(cases(sdpa_modules()), st.data())
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_attention_map_is_what_the_output_is_made_of(case, data):
     module, params, inputs = case
     query, key, value, *others = inputs.values()

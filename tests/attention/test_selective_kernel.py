@@ -80,7 +80,7 @@ def test_training_starts_where_pytorch_starts():
 
 
 @given(sk_modules(), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_weights_of_a_channel_add_up_to_one_and_mix_its_branches(module, seed):
     params, inputs = generic_values(module, seed=seed)
     run = module(params, inputs["x"])

@@ -22,7 +22,7 @@ def published(module):
 
 
 @given(cases(simam_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed)
 
@@ -68,7 +68,7 @@ def test_a_gate_is_at_least_that_of_the_mean_and_grows_with_the_distance_from_it
 
 
 @given(cases(simam_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_in_another_order_give_outputs_in_that_order(case, seed):
     module, params, inputs = case
     assert_rearranged_alike(module, params, inputs["x"], np.random.RandomState(seed))

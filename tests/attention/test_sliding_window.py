@@ -134,7 +134,7 @@ def test_a_map_that_is_the_same_everywhere_gets_the_classifiers_logits_everywher
 
 
 @given(cases(sliding_window_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_the_bias_collects_the_gradient_of_all_pixels(case, seed):
     module, params, inputs = case
     run = module(params, inputs["x"])
@@ -210,7 +210,7 @@ def test_what_are_no_logits_of_this_module_is_refused_by_mask(logits, error, mes
 
 
 @given(cases(sliding_window_modules()), st.integers(1, 40))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_regions_are_the_windows_sorted_by_best_foreground_logit_above_background(case, top):
     module, params, inputs = case
     run = module(params, inputs["x"])

@@ -99,7 +99,7 @@ def test_the_highest_scores_share_the_weight_by_softmax_and_the_others_have_none
 
 
 @given(cases(soft_hard_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_with_all_positions_it_is_soft_attention(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -113,7 +113,7 @@ def test_with_all_positions_it_is_soft_attention(case, seed):
 
 
 @given(cases(soft_hard_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_with_one_position_it_is_the_feature_at_the_highest_score(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -130,7 +130,7 @@ def test_with_one_position_it_is_the_feature_at_the_highest_score(case, seed):
 
 
 @given(cases(soft_hard_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_positions_that_are_not_chosen_have_no_gradient_and_no_effect(case, seed):
     module, params, inputs = case
     x = inputs["x"]
@@ -143,7 +143,7 @@ def test_positions_that_are_not_chosen_have_no_gradient_and_no_effect(case, seed
 
 
 @given(cases(soft_hard_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_moving_positions_changes_nothing_and_moves_the_gradient_with_them(case, seed):
     module, params, inputs = case
     x = inputs["x"]

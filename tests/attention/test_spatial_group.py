@@ -32,7 +32,7 @@ def published(module):
 
 
 @given(cases(sge_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=1e-3)
 

@@ -68,7 +68,7 @@ def test_training_starts_where_pytorch_starts():
 
 
 @given(split_modules(), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_weights_of_a_channel_add_up_to_one_unless_there_is_one_split(module, seed):
     params, inputs = generic_values(module, seed=seed)
     a = module(params, inputs["x"]).attention["branch_weights"]

@@ -28,7 +28,7 @@ def published(module):
 
 
 @given(cases(se_modules()), seeds)
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed)
 
@@ -50,7 +50,7 @@ def test_the_middle_is_a_fraction_of_the_channels_and_never_empty(channels, redu
 
 
 @given(cases(se_modules()), st.randoms(use_true_random=False))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_renaming_channels_renames_the_output(case, random):
     module, params, inputs = case
     order = list(range(module.channels))

@@ -48,7 +48,7 @@ def published(module):
 
 
 @given(cases(any_modules, batch=several), seeds)
-@settings(max_examples=20)
+@settings(max_examples=50)
 def test_output_gradients_and_statistics_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=0.01)
 
@@ -86,7 +86,7 @@ def test_the_output_is_the_map_times_the_mean_of_its_gates(case):
 
 
 @given(cases(any_modules, batch=several))
-@settings(max_examples=20)
+@settings(max_examples=25)
 def test_exchanging_height_and_channels_exchanges_two_gates_and_turns_the_third(case):
     """The gate that keeps height and channels pools over columns: turned, it is one of the other map."""
     module, params, inputs = case
