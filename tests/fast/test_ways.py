@@ -44,6 +44,7 @@ WAYS = {
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
+    "affine_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (1, c, 1, 1), (1, c, 1, 1)], bound=16),
     "group_norm_group_by_group": cases(
         lambda b, c, h, w: [(b, 2 * c, h + 1, w), (2 * c,), (2 * c,)], bound=64, groups=2
     ),
