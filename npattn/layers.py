@@ -24,6 +24,7 @@ from typing import Any
 
 from npattn import ops
 from npattn.module import Pass
+from npattn.ops import gating
 from npattn.ops.elementwise import ACTIVATIONS
 from npattn.parameters import (
     CONV_AND_NORM,
@@ -341,18 +342,7 @@ def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Bac
     >>> {name: gradient.ravel() for name, gradient in grads.items()}
     {'scale': array([7.]), 'shift': array([2.])}
     """
-
-    def scale_and_shift(x, weight, bias):
-        scaled, back_scale = ops.gate(x, weight)
-        y, back_shift = ops.shift(scaled, bias)
-
-        def backward(dy):
-            dscaled, dbias = back_shift(dy)
-            return *back_scale(dscaled), dbias
-
-        return y, backward
-
-    return named(scale_and_shift, x, params, [weight, bias])
+    return named(gating.affine, x, params, [weight, bias])
 
 
 def batch_norm(

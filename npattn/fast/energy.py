@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, blocks, is_large
+from npattn.fast.normalisation import add_up
 from npattn.fast.threads import parallel_for
 from npattn.ops.energy import inverse_energy
 from npattn.typing import Array, Backward
@@ -16,16 +17,17 @@ def inverse_energy_channel_by_channel(
 ) -> tuple[Array, Backward]:
     """Do all that a channel needs while it is in the cache: so x comes from memory once."""
     rows = x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-    degrees = max(rows.shape[2] - correction, 1)
+    count = rows.shape[2]
+    degrees = max(count - correction, 1)
     mean = np.empty_like(rows, shape=(*rows.shape[:2], 1))
     scale, z = np.empty_like(mean), np.empty_like(rows)
     cut = blocks(rows, 1, BLOCK_SIZE)
 
     def compute(block):
-        np.mean(rows[block], axis=2, keepdims=True, out=mean[block])
+        mean[block] = add_up(rows[block])[:, :, None] / count
         squares = rows[block] - mean[block]
         squares *= squares
-        variance = squares.mean(axis=2, keepdims=True) * (rows.shape[2] / degrees)
+        variance = add_up(squares)[:, :, None] / degrees
         np.divide(0.25, variance + e_lambda, out=scale[block])
         squares *= scale[block]
         np.add(squares, 0.5, out=z[block])
@@ -43,11 +45,11 @@ def inverse_energy_channel_by_channel(
         def differentiate(block):
             centred, some = rows[block] - mean[block], dx[block]
             np.multiply(centred, given[block], out=some)
-            along = np.einsum("bcn,bcn->bc", some, centred)[:, :, None]
+            along = add_up(some, centred)[:, :, None]
             some *= 2 * scale[block]
             centred *= 8 / degrees * scale[block] ** 2 * along
             some -= centred
-            some -= some.mean(axis=2, keepdims=True)
+            some -= add_up(some)[:, :, None] / count
             if added is not None:
                 some += added[block]
 

@@ -50,7 +50,7 @@ def join(parts: Sequence[Array], axis: int) -> Array:
 
     def copy(job):
         place, part, block = job
-        place[block] = part[block]
+        copy_block(place[block], part[block])
 
     pairs = zip(places, parts, strict=True)
     parallel_for(copy, [(*pair, block) for pair in pairs for block in blocks(pair[1], min(1, y.ndim - 1))])
@@ -106,8 +106,13 @@ def shuffle_channels(x: Array, groups: int) -> Array:
 
 def copy_in_blocks(target: Array, source: Array) -> None:
     """Copy a map to where it belongs, on all cores."""
+    parallel_for(lambda block: copy_block(target[block], source[block]), blocks(source, 1))
 
-    def copy(block):
-        target[block] = source[block]
 
-    parallel_for(copy, blocks(source, 1))
+def copy_block(target: Array, source: Array) -> None:
+    """Copy numbers as products with 1, which are as quick as a copy and keep clear of the C library's.
+
+    On processors of AMD's some versions of it copy rows of several kilobytes at a tenth of their rate where one begins
+    16 bytes further in its page than the other: so do large arrays that are made one after the other.
+    """
+    np.multiply(source, 1, out=target)

@@ -127,7 +127,10 @@ def batch_norm_channel_by_channel(
 
 
 def add_up(a: Array, b: Array | None = None) -> Array:
-    """Add up rows, or the products of two maps' rows; long ones in pairs, which loses fewer digits."""
+    """Add up rows, or the products of two maps' rows; long ones in pairs, which loses fewer digits.
+
+    `np.vecdot` takes half the time, but keeps the interpreter meanwhile, and so all other threads from their next step.
+    """
     if a.shape[-1] > MAX_ROW:
         return (a if b is None else a * b).sum(axis=-1)
-    return np.einsum("...n->...", a) if b is None else np.vecdot(a, b)
+    return np.einsum("...n->...", a) if b is None else np.einsum("...n,...n->...", a, b)

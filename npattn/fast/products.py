@@ -14,11 +14,12 @@ from npattn.fast.blocks import (
     blocks_of_product,
     broadcast_block,
     cut_axis,
+    is_large,
     parts_of_each,
 )
 from npattn.fast.threads import parallel_for
-from npattn.ops.products import product
-from npattn.typing import Array
+from npattn.ops.products import matmul, product
+from npattn.typing import Array, Backward
 
 __all__ = ["product_in_blocks", "sum_of_products"]
 
@@ -63,6 +64,39 @@ def product_in_blocks(a: Array, b: Array) -> Array:
 
     parallel_for(compute, blocks_of_product(batch, rows, inner, columns), products=True)
     return c
+
+
+def is_large_by_vector(a: Array, b: Array) -> bool:
+    """Tell whether each matrix of a large batch is multiplied with a single row or column."""
+    vector, matrix = (a, b) if a.shape[-2] == 1 else (b, a)
+    return a.ndim == b.ndim == 3 and 1 in (a.shape[1], b.shape[2]) and len(a) == len(b) and is_large(matrix, vector)
+
+
+@matmul.faster(suits=is_large_by_vector)
+def matmul_by_vector(a: Array, b: Array) -> tuple[Array, Backward]:
+    """Multiply some matrices at a time, as memory decides: both gradients of a block are taken together."""
+    by_rows = a.shape[1] == 1
+    vector, matrix = (a[:, 0], b) if by_rows else (b[:, :, 0], a)
+    across, along = ("np,npq->nq", "nq,npq->np") if by_rows else ("nq,npq->np", "np,npq->nq")
+    c = np.empty_like(a, order="C", shape=(len(a), b.shape[2] if by_rows else a.shape[1]))
+    cut = blocks(matrix, 0)
+    parallel_for(lambda block: np.einsum(across, vector[block], matrix[block], out=c[block]), cut)
+
+    def backward(dc):
+        if not is_large(matrix, dc):
+            return matmul.definition(a, b)[1](dc)
+        given, dvector, dmatrix = dc.reshape(c.shape), np.empty_like(vector), np.empty_like(matrix, order="C")
+
+        def differentiate(block):
+            np.einsum(along, given[block], matrix[block], out=dvector[block])
+            left, right = (vector, given) if by_rows else (given, vector)
+            np.multiply(left[block][:, :, None], right[block][:, None], out=dmatrix[block])
+
+        parallel_for(differentiate, cut)
+        dvector = dvector.reshape(a.shape if by_rows else b.shape)
+        return (dvector, dmatrix) if by_rows else (dmatrix, dvector)
+
+    return c[:, None] if by_rows else c[:, :, None], backward
 
 
 def sum_of_products(a: Array, b: Array) -> Array:

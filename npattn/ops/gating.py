@@ -1,13 +1,14 @@
-"""Gates: a map multiplied by an attention that is smaller than the map."""
+"""Gates: a map multiplied by an attention that is smaller than the map, or scaled and shifted channel by channel."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from npattn.ops.adding import shift
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["gate"]
+__all__ = ["affine", "gate"]
 
 
 @primitive
@@ -48,3 +49,38 @@ def gate(x: Array, a: Array) -> tuple[Array, Backward]:
         return dy * broadcast, da.reshape(a.shape)
 
     return x * broadcast, backward
+
+
+@primitive
+def affine(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
+    """Give every channel a scale and a shift: y = w x + b.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    weight, bias : array, (1, C, 1, 1)
+        w and b.
+
+    Returns
+    -------
+    y : array, shape of `x`
+    backward : callable
+        ``backward(dy)`` returns ``(dx, dweight, dbias)``.
+
+    Examples
+    --------
+    >>> y, backward = affine(np.array([[[[3.0, 4.0]]]]), np.full((1, 1, 1, 1), 2.0), np.ones((1, 1, 1, 1)))
+    >>> y
+    array([[[[7., 9.]]]])
+    >>> dx, dweight, dbias = backward(np.ones_like(y))
+    >>> dx, dweight.ravel(), dbias.ravel()
+    (array([[[[2., 2.]]]]), array([7.]), array([2.]))
+    """
+    scaled, back_scale = gate(x, weight)
+    y, back_shift = shift(scaled, bias)
+
+    def backward(dy):
+        dscaled, dbias = back_shift(dy)
+        return *back_scale(dscaled), dbias
+
+    return y, backward

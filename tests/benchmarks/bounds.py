@@ -46,7 +46,7 @@ def time_steps(steps, repeats):
 
 
 def sweeps(shape):
-    """Make the sweeps over maps: pool, gate, gradient of a gate, a pool's gradient added, and two maps added."""
+    """Make the sweeps over maps: pool, gate, gradient of a gate, a pool's gradient or a map added, exponentials."""
     batch, channels, height, width = shape
     x, dy, out = (np.ones((batch, channels, height * width), DTYPE) for _ in range(3))
     gate, sums = np.ones((batch, channels, 1), DTYPE), np.empty((batch, channels), DTYPE)
@@ -61,6 +61,7 @@ def sweeps(shape):
         "gradient of the gate": swept(lambda at: np.einsum("bcn,bcn->bc", dy[at], x[at], out=sums[at])),
         "add a pool's gradient": swept(lambda at: np.add(out[at], gate[at], out=out[at])),
         "add two maps": swept(lambda at: np.add(x[at], dy[at], out=out[at])),
+        "exponential": swept(lambda at: np.exp(x[at], out=out[at])),
     }
 
 
@@ -112,8 +113,17 @@ SWEEPS = {
     "flexible": GATE,
     "cbam-channel": GATE,
     "residual": GATE | {"add two maps": 2},
+    "sge": {"pool": 3, "gate": 2, "add two maps": 2, "add a pool's gradient": 1},
+    "shuffle": {
+        **{"pool": 0.5, "gate": 7.25, "gradient of the gate": 0.5, "add two maps": 3.5},
+        **{"add a pool's gradient": 0.5, "exponential": 0.5},
+    },
 }
-"""Sweeps that systems take, forward and backward. Both pools of `flexible` and `cbam-channel` share one."""
+"""Sweeps that systems take, forward and backward. Both pools of `flexible` and `cbam-channel` share one.
+
+What reads one map and writes one counts as a gate, what reads two and writes one as two maps added. All that is done
+with a block while it is in the cache counts as one. In `shuffle` either half of the map has steps of its own, which
+count half; the halves are joined forward, with the gates once more, and backward, and shuffled there and back."""
 ATTENTION = {
     "product to logits": 3,
     "product to queries": 2,

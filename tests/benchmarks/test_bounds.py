@@ -43,7 +43,7 @@ def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
 def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
     monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
     found = {key: sum(bounds.count_steps(key, None, (2, 4, 3, 3), 1, 1.0).values()) for key in bounds.SWEEPS}
-    assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7}
+    assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7, "sge": 8, "shuffle": 12.75}
 
 
 def test_steps_of_attention_count_by_logits_and_layers_by_their_flops(tiny, monkeypatch):
@@ -87,8 +87,8 @@ def test_every_sweep_covers_its_maps(tiny):
         out = variables["sums"] if name in {"pool", "gradient of the gate"} else variables["out"]
         out[...] = np.nan if name != "add a pool's gradient" else 1
         step()
-        expected = {"pool": 30, "gate": 1, "gradient of the gate": 30}.get(name, 2)
-        np.testing.assert_array_equal(out, expected)
+        sums = dict.fromkeys(("pool", "gradient of the gate"), 30)
+        np.testing.assert_array_equal(out, (sums | {"gate": 1, "exponential": np.exp(np.float32(1))}).get(name, 2))
 
 
 def arrays_of(step):

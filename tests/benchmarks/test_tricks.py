@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npattn.fast import attention, blocks, machine, threads
+from npattn.fast import attention, blocks, joining, machine, threads
 from npattn.ops.primitive import CONTEXT, PRIMITIVES
 from tests.benchmarks import compare, tricks
 
@@ -61,6 +61,21 @@ def test_memory_of_blocks_can_be_taken_anew():
     assert np.shares_memory(first, again)
     assert not np.shares_memory(first, anew)
     assert (anew.shape, anew.dtype) == ((3, 2), np.float32)
+
+
+def test_operands_can_be_laid_out_as_numpy_does_by_itself():
+    sizes = []
+    with tricks.tricks()["operands not laid out"]():
+        threads.parallel_for(lambda _: sizes.append(np.getbufsize()), range(1))
+    assert sizes == [np.getbufsize()] != [threads.BUFFER_SIZE]
+
+
+def test_copies_can_be_left_to_numpy(monkeypatch):
+    monkeypatch.setattr(np, "copyto", lambda target, source: target.fill(7))
+    target = np.empty((2, 3))
+    with tricks.tricks()["copies by products"]():
+        joining.copy_in_blocks(target, np.ones((2, 3)))
+    assert (target == 7).all()
 
 
 def test_ways_that_a_system_takes_are_noted(monkeypatch):

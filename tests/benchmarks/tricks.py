@@ -24,13 +24,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import npattn
 import npattn.fast
-from npattn.fast import attention, blocks, machine, threads
+from npattn.fast import attention, blocks, joining, machine, threads
 from npattn.ops.primitive import PRIMITIVES
 from tests.benchmarks import compare
 
 WORTH = 1.03
 """The ratio that a trick should reach in some system."""
-ANYWHERE = "threads", "powers of 2", "memory used again by blocks", "small maps on one thread", "all ways"
+ANYWHERE = (
+    *("threads", "powers of 2", "memory used again by blocks", "small maps on one thread"),
+    *("operands not laid out", "copies by products", "all ways"),
+)
 """Tricks that are no way of a primitive's own, by name."""
 PROCESS = {"helpers off the caller's core": "AVOID_CALLERS_CORE", "freed memory kept": "KEEP_FREED_MEMORY"}
 """Tricks of a whole process, and their switches in `npattn.fast.machine`."""
@@ -45,6 +48,8 @@ def tricks():
     found["powers of 2"] = lambda: mock.patch.object(attention, "has_quick_powers_of_two", lambda: False)
     found["memory used again by blocks"] = lambda: mock.patch.object(threads.Memory, "__call__", fresh)
     found["small maps on one thread"] = lambda: mock.patch.object(blocks, "MIN_THREADED_SIZE", 1)
+    found["operands not laid out"] = lambda: mock.patch.object(threads, "BUFFER_SIZE", np.getbufsize())
+    found["copies by products"] = lambda: mock.patch.object(joining, "copy_block", np.copyto)
     return found | {"all ways": npattn.definitions}
 
 

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.primitive import definitions
+from npattn.ops.gating import affine
+from npattn.ops.primitive import definitions, replacing
 from tests.ops.primitives import in_blocks, normal, run_both, ulps
 from tests.strategies import arrange, layouts, seeds, sizes
 
@@ -74,3 +75,16 @@ def test_a_gradient_of_other_numbers_goes_back_by_definition():
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_who_watches_primitives_sees_the_gate_and_the_shift_of_a_map_and_the_same_bits():
+    x, weight, bias, dy = normal(6, 3, 5, 4), normal(1, 3, 1, 1, seed=1), normal(1, 3, 1, 1, seed=2), normal(6, 3, 5, 4)
+    seen = []
+    with in_blocks():
+        y, backward = affine(x, weight, bias)
+        with replacing(lambda primitive, *_: seen.append(primitive) or NotImplemented):
+            watched, back_watched = affine(x, weight, bias)
+        found, expected = (y, *backward(dy)), (watched, *back_watched(dy))
+    assert seen == [affine, ops.gate, ops.shift]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

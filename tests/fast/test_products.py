@@ -3,9 +3,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.fast.products import sum_of_products
-from npattn.ops.products import product
+from npattn.ops.products import matmul, product
 from tests.naming import for_each
-from tests.ops.primitives import in_blocks, normal, patched, ulps, way_taken
+from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, way_taken
 from tests.strategies import arrange, layouts, seeds
 
 leads = st.sampled_from(
@@ -102,3 +102,21 @@ def test_products_are_added_up_where_they_are_made(batch, sizes, layout, limits,
         found = sum_of_products(a, b)
     assert found.shape == (rows, columns)
     np.testing.assert_allclose(found, (a @ b).sum(axis=0), rtol=1e-12, atol=1e-12)
+
+
+@for_each("turned", [False, True])
+@settings(max_examples=20)
+@given(st.tuples(st.integers(1, 5), st.integers(1, 20), st.integers(1, 20)), layouts, seeds)
+def test_a_row_times_each_matrix_or_each_matrix_times_a_column_is_what_matmul_is_by_definition(
+    turned, sizes, layout, seed
+):
+    batch, inner, length = sizes
+    vector, matrix = normal(batch, 1, inner, seed=seed), arrange(normal(batch, inner, length, seed=seed + 1), layout)
+    pair, dc = (vector, matrix), normal(batch, 1, length, seed=seed + 2)
+    if turned:
+        pair, dc = (matrix.swapaxes(1, 2), vector.swapaxes(1, 2)), dc.swapaxes(1, 2)
+    with in_blocks():
+        assert way_taken(matmul, *pair) == "matmul_by_vector"
+    for found, expected in zip(*run_both(matmul, *pair, dy=dc), strict=True):
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)

@@ -280,11 +280,19 @@ def test_a_helper_has_the_callers_settings(setting, two_threads):
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_callers_settings_stay_as_they_were(count, monkeypatch):
     monkeypatch.setattr(threads, "num_threads", lambda: count)
-    before, call = np.geterr(), np.geterrcall()
+    before, call = (np.geterr(), np.getbufsize()), np.geterrcall()
     parallel_for(lambda _: np.seterr(all="ignore"), range(4))
-    assert np.geterr() == before
+    assert (np.geterr(), np.getbufsize()) == before
     assert np.geterrcall() is call
     assert threads.IN_PARALLEL.get() is False
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_numpy_lays_out_no_rows_of_maps_in_work_on_blocks(count, monkeypatch):
+    monkeypatch.setattr(threads, "num_threads", lambda: count)
+    found = []
+    parallel_for(lambda _: found.append(np.getbufsize()), range(4))
+    assert found == [threads.BUFFER_SIZE] * 4
 
 
 def divide(blocks=8):

@@ -44,6 +44,7 @@ WAYS = {
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
+    "affine_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (1, c, 1, 1), (1, c, 1, 1)], bound=16),
     "group_norm_group_by_group": cases(
         lambda b, c, h, w: [(b, 2 * c, h + 1, w), (2 * c,), (2 * c,)], bound=64, groups=2
     ),
@@ -64,6 +65,7 @@ WAYS = {
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
     "gather_average_by_shifts": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, extent=3),
     "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
+    "matmul_by_vector": cases(lambda b, c, h, w: [(b, c, h), (b, h, 1)], bound=8),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from npattn import ops
+from npattn.ops.gating import affine
 from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import PRIMITIVES
 from npattn.ops.products import product
@@ -135,6 +136,7 @@ CASES = [
         for primitive in (ops.gate, ops.shift)
         for shape in ((2,), (2, 3), (2, 1, 4, 2), (2, 3, 4, 1), (1, 3, 1, 1), (1,), (2, 3, 4, 2))
     ),
+    (affine, shaped((2, 3, 4, 2), (1, 3, 1, 1), (1, 3, 1, 1)), {}, 1e-12),
     *((ops.concatenate, shaped((2, 1, 2), (2, 3, 2)), {"axis": axis}, 0, "sequence") for axis in (1, -2)),
     (ops.split, shaped((2, 4, 3)), {"sizes": (1, 3), "axis": 1}, 0, joined),
     *((ops.linear, shaped((2, 3), (4, 3, *kernel), (4,)), {}, 1e-13) for kernel in ((), (1, 1))),
