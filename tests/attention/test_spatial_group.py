@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from npattn import SpatialGroupEnhance
 from npattn.oracle import generic_values
@@ -31,9 +31,18 @@ def published(module):
     return Reference()
 
 
+def spread(module, x):
+    """The least standard deviation of the similarities of a group, beside the largest of them; 1 of one position."""
+    groups = x.reshape(len(x), module.groups, -1, x[0, 0].size)
+    similarity = (groups * groups.mean(axis=3, keepdims=True)).sum(axis=2)
+    return 1 if x[0, 0].size == 1 else np.min(similarity.std(axis=2) / np.abs(similarity).max(axis=2))
+
+
 @given(cases(sge_modules()), seeds)
 @settings(max_examples=50)
 def test_output_and_gradients_agree_with_pytorch(case, seed):
+    module, _, inputs = case
+    assume(spread(module, inputs["x"]) > 1e-2)  # rounding is divided by its square
     assert_parity_in(case, published, seed, floor=1e-3)
 
 
