@@ -81,6 +81,23 @@ def test_a_form_that_is_missing_leaves_its_cell_empty(tiny, monkeypatch, capsys)
     assert (eca[at - 4 : at].strip(), pam[at - 4 : at]) == ("", of_pam[1])
 
 
+def test_what_pytorch_compiles_wrongly_is_not_run(tiny, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(compare, "can_compile", lambda: True)
+    compiled = []
+
+    def noted(key, **options):
+        compiled.append(key)
+        return compare.torch_passes(key, **options)
+
+    monkeypatch.setitem(compare.IMPLEMENTATIONS, "compiled", noted)
+    monkeypatch.setattr(compare, "MISCOMPILED", {"se"})
+    compare.main(["se", "eca", "--repeats", "1"])
+    of_se, of_eca = (cells(line)[3:] for line in capsys.readouterr().out.splitlines() if line.startswith("  both"))
+    assert compiled == ["eca"]
+    assert (len(of_se), len(of_eca)) == (3, 4)
+
+
 def test_the_same_is_printed_as_the_table_of_the_readme(tiny, monkeypatch, capsys):
     pytest.importorskip("torch")
     monkeypatch.setattr(compare, "can_compile", lambda: False)
