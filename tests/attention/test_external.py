@@ -65,11 +65,14 @@ def test_linear_layers_called_mk_and_mv_are_read():
 
 
 @given(cases(any_modules))
-def test_every_positions_weights_add_up_to_1(case):
+def test_every_positions_weights_add_up_to_1_but_for_what_keeps_the_quotient_finite(case):
     module, params, inputs = case
     weights = module(params, inputs["x"]).attention["memory"]
     assert (weights >= 0).all()
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    total = weights.sum(axis=1).reshape(len(weights), -1)
+    np.testing.assert_allclose(total, 1, rtol=1e-2)  # 1e-9 is added to what it is divided by, which may be small
+    assert (total <= 1 + 1e-12).all()
+    assert (total.max(axis=1) >= 1 - 1.1e-9 * total.shape[1]).all()  # of N positions one has a share of 1/N at least
 
 
 @given(cases(any_modules), st.randoms(use_true_random=False))
