@@ -166,7 +166,7 @@ def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
 def wider(budget: Budget, errors: np.ndarray) -> Budget:
     """Allow what some further runs are off by as well, where that is clearly more."""
     more = np.empty(budget.scale.shape)
-    for block in blocks_of(more.size):
+    for block in cut_elements(more.size):
         some = errors.reshape(len(errors), -1)[:, block].astype(np.float64)
         more.flat[block] = np.sqrt(np.mean(np.square(np.where(np.isfinite(some), some, 0)), axis=0))
     return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
@@ -244,7 +244,7 @@ def allow_cancelling(
     return budgets | found
 
 
-def blocks_of(size: int) -> list[slice]:
+def cut_elements(size: int) -> list[slice]:
     """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
     return [slice(start, min(start + BLOCK_SIZE, size)) for start in range(0, size, BLOCK_SIZE)]
 
@@ -274,7 +274,7 @@ def summarise(errors: np.ndarray) -> Summary:
     """Summarise errors, (runs, *shape), element by element."""
     size = errors[0].size
     found = Summary(np.empty(size, bool), np.empty(size), np.empty(size, bool), np.empty(size))
-    for block in blocks_of(size):
+    for block in cut_elements(size):
         some = errors.reshape(len(errors), size)[:, block].astype(np.float64)
         judged = np.isfinite(some).all(axis=0)
         some[:, ~judged] = 0
@@ -288,7 +288,7 @@ def summarise(errors: np.ndarray) -> Summary:
 def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return each run's mean square in units of budget, where a judged element's errors count."""
     total = np.zeros(len(errors))
-    for block in blocks_of(scale.size):
+    for block in cut_elements(scale.size):
         some = errors.reshape(len(errors), scale.size)[:, block] / scale.reshape(-1)[block]
         total += np.sum(np.square(np.where(judged.reshape(-1)[block], some, 0)), axis=1)
     return total / scale.size
@@ -302,7 +302,7 @@ def add_round(runs: Errors, before: Mapping[str, np.ndarray]) -> dict[str, np.nd
 def largest_jumps(jumps: np.ndarray, before: np.ndarray | None) -> np.ndarray:
     """Return how far near ties may throw each element: it may hang on several groups, and all may fall otherwise."""
     found = np.zeros(jumps.shape[1:]) if before is None else before
-    for block in blocks_of(found.size):
+    for block in cut_elements(found.size):
         some = jumps.reshape(len(jumps), found.size)[:, block].astype(np.float64)
         together = np.abs(np.where(np.isfinite(some), some, np.inf)).sum(axis=0)
         found.flat[block] = np.maximum(found.flat[block], together)

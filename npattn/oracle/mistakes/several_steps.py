@@ -24,8 +24,8 @@ def is_scaled(module, *_):
     return any(name.split(".")[-1] == "gamma" for name in module.parameter_shapes())
 
 
-def blocks_of(z, u):
-    """Cut rows into one block for each pool; None where there are not several."""
+def part_pools(z, u):
+    """Part rows into one block for each pool; None where there are not several."""
     return u.reshape(-1, *z.shape) if z.ndim == 2 and len(u) > len(z) and len(u) % len(z) == 0 else None
 
 
@@ -41,7 +41,7 @@ def sigmoid_first(run, *given, mean=False):
                 return back(left.pop("du", dz))
 
             return left["u"], back_linear
-        blocks = blocks_of(arguments[0], left["u"]) if primitive is ops.sigmoid and "u" in left else None
+        blocks = part_pools(arguments[0], left["u"]) if primitive is ops.sigmoid and "u" in left else None
         if blocks is None:
             return NotImplemented
         s, factor = logistic(blocks), 1 / len(blocks) if mean else 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn.oracle.formats import Format
 from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, wrap
+from npattn.oracle.rounding.cutting import cut_row, cut_rows, cut_slabs, is_small, square_product
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.typing import Array
@@ -20,12 +21,6 @@ NOTHING = np.empty(0, np.intp)
 """What a block has of numbers near 0, where there are none."""
 WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
-BLOCK_BYTES = 2**19
-"""Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
-of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
-MIN_ROWS, MIN_COLUMNS = 128, 256
-"""Of the blocks in which squares of large products are multiplied: BLAS takes longer over narrower ones. Of float64
-that is still to be squared, half as many columns are as many bytes."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
@@ -141,7 +136,7 @@ class Rounding:
             return values
         # Where rows don't follow each other, a copy is: a dozen passes over it take less than over the array.
         row = values.reshape(-1)
-        blocks = blocks_of(row)
+        blocks = cut_row(row)
         extremes = [self.round_extremes(block) for block in blocks] if self.limited else []
         for block in blocks:
             self.round_bits(block, drop, spare=block is blocks[-1])
@@ -161,7 +156,7 @@ class Rounding:
         drop = self.digits - self.format.operand_precision
         if self.random is None:
             return self.round(values, self.format.operand_precision)
-        unit, slabs = 1 << drop, slabs_of(values)
+        unit, slabs = 1 << drop, cut_slabs(values)
         for slab in slabs:  # what is computed of a number takes several times its own memory
             bits: Array = slab.view(self.word)
             lost = bits & (unit - 1)
@@ -258,9 +253,9 @@ class Rounding:
         if self.random is not None and count > 1:
             squares = np.asarray(squares)
             matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
-            blocks = blocks_of(total) if matching else [total]
+            blocks = cut_row(total) if matching else [total]
             with np.errstate(invalid="ignore", over="ignore"):
-                for sums, terms in zip(blocks, blocks_of(squares) if matching else [squares], strict=True):
+                for sums, terms in zip(blocks, cut_row(squares) if matching else [squares], strict=True):
                     factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
                     self.add_noise(sums, terms, factor, spare=sums is blocks[-1])
         return total
@@ -271,25 +266,21 @@ class Rounding:
         Of large products the squares are made some rows at a time: never all, nor those of an operand much larger than
         the product.
         """
-        inner, columns = a.shape[-1], b.shape[-1]
-        rows = max(MIN_ROWS, BLOCK_BYTES // (4 * columns * total.itemsize) * 4)
-        small = max(total.nbytes, a.nbytes, b.nbytes) <= BLOCK_BYTES
-        if small or total.ndim < 2 or not total.flags.c_contiguous:
+        inner = a.shape[-1]
+        if is_small(total, a, b) or total.ndim < 2 or not total.flags.c_contiguous:
             self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
         elif self.random is not None and inner > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
-            blocks = [
-                (*at, slice(i, i + rows)) for at in np.ndindex(total.shape[:-2]) for i in range(0, a.shape[-2], rows)
-            ]
+            blocks = cut_rows(total)
             factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
             # The squares of b serve all blocks of rows, which takes up to 5 % off a case whose products are large.
-            kept = rows < a.shape[-2] and inner <= 2 * a.shape[-2]
+            kept = len(blocks) > math.prod(total.shape[:-2]) and inner <= 2 * a.shape[-2]
             squares = b
             with np.errstate(invalid="ignore", over="ignore"):
                 for block in blocks:
                     if not kept or block[-1].start == 0:
                         squares = np.square(b[block[:-1]]) if kept else b[block[:-1]]
-                    parts = [blocks_of(m) for m in (total[block], square_product(a[block], squares, squared=kept))]
+                    parts = [cut_row(m) for m in (total[block], square_product(a[block], squares, squared=kept))]
                     for sums, terms in zip(*parts, strict=True):
                         spare = block is blocks[-1] and sums is parts[0][-1]
                         self.add_noise(sums, terms, factor, spare=spare)
@@ -318,37 +309,3 @@ class Rounding:
         size *= np.asarray(factor / 2**16, size.dtype)
         size *= noise
         total += size.astype(total.dtype, copy=False)
-
-
-def square_product(a: np.ndarray, b: np.ndarray, *, squared: bool) -> np.ndarray:
-    """Multiply the squares of two matrices, of which the second may be squared already, some columns at a time."""
-    squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
-    least = MIN_COLUMNS if squared else 4 * MIN_COLUMNS // b.itemsize
-    step = max(least, BLOCK_BYTES // max(1, b[:, :1].nbytes))
-    for j in range(0, b.shape[1], step):
-        some = b[:, j : j + step]
-        np.matmul(squares, some if squared else np.square(some), out=found[:, j : j + step])
-    return found
-
-
-def blocks_of(values: np.ndarray) -> list[np.ndarray]:
-    """Cut an array whose rows follow each other into parts of its numbers in a row; leave another whole."""
-    if values.nbytes <= BLOCK_BYTES or not values.flags.c_contiguous:
-        return [values]
-    row, step = values.reshape(-1), BLOCK_BYTES // values.itemsize
-    return [row[start : start + step] for start in range(0, row.size, step)]
-
-
-def slabs_of(values: np.ndarray) -> list[np.ndarray]:
-    """Cut an array, however it lies in memory, into parts of its numbers in a row, fewer than are rounded at once.
-
-    They share no word of random bits if each number takes a whole one, as those of float64 that lose 32 bits or more.
-    """
-    axis = next((axis for axis, length in enumerate(values.shape) if length > 1), None)
-    if axis is None or 4 * values.nbytes <= BLOCK_BYTES:
-        return [values]
-    row = values.size // values.shape[axis]
-    step = max(1, BLOCK_BYTES // (4 * values.itemsize * row))
-    before = [slice(None)] * axis
-    parts = [values[(*before, slice(i, i + step))] for i in range(0, values.shape[axis], step)]
-    return [slab for part in parts for slab in slabs_of(part)] if len(parts) > 1 else parts

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn.oracle.formats import FORMATS
-from npattn.oracle.rounding import Rounding, stochastic
+from npattn.oracle.rounding import Rounding, cutting
 from npattn.oracle.rounding.arrays import largest_finite
 from tests.naming import for_each
 from tests.strategies import seeds
@@ -33,7 +33,7 @@ def bits(a):
 
 def in_blocks(size, work):
     """Do some work with blocks of so many bytes."""
-    with mock.patch.object(stochastic, "BLOCK_BYTES", size), np.errstate(all="ignore"):
+    with mock.patch.object(cutting, "BLOCK_BYTES", size), np.errstate(all="ignore"):
         return work()
 
 
@@ -84,7 +84,7 @@ def test_rows_that_do_not_follow_each_other_are_rounded_in_the_order_of_their_in
     values = mixed(seed, (9, 12), format)
     plain = Rounding(format, [seed, 3]).round(values.copy())
     for laid in (np.asfortranarray(values), np.repeat(values, 2, axis=1)[:, ::2]):
-        with mock.patch.object(stochastic, "BLOCK_BYTES", 32):
+        with mock.patch.object(cutting, "BLOCK_BYTES", 32):
             np.testing.assert_array_equal(bits(Rounding(format, [seed, 3]).round(laid)), bits(plain))
 
 
@@ -172,7 +172,7 @@ def test_squares_in_blocks_err_by_as_much_as_all_at_once(shapes, alike, monkeypa
     a, b = (np.random.RandomState(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes))
     exact, spread = a @ b, []
     for block in (2**16, 16, 256):
-        monkeypatch.setattr(stochastic, "BLOCK_BYTES", 4 * block)
+        monkeypatch.setattr(cutting, "BLOCK_BYTES", 4 * block)
         errors = []
         for number in range(200):
             total = exact.astype(np.float64)
