@@ -117,6 +117,7 @@ def test_a_row_times_each_matrix_or_each_matrix_times_a_column_is_what_matmul_is
         pair, dc = (matrix.swapaxes(1, 2), vector.swapaxes(1, 2)), dc.swapaxes(1, 2)
     with in_blocks():
         assert way_taken(matmul, *pair) == "matmul_by_vector"
+        assert batch == 1 or way_taken(matmul, pair[0][:1], pair[1]) != "matmul_by_vector"
     for found, expected in zip(*run_both(matmul, *pair, dy=dc), strict=True):
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-13)
