@@ -87,11 +87,10 @@ def attention_in_seen_blocks(
             delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
             finite = bool(np.isfinite(delta).all())  # and so is do
             if finite:
-                dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), backward_blocks)
+                dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), scale, backward_blocks)
                 finite = are_finite(dq, dk)
         if not finite:
             return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
-        dq *= scale
         if softcap is None and unit != 1:
             dk /= unit
         dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
@@ -146,9 +145,9 @@ def sum_of_channels(a: Array, b: Array, cut: Sequence[tuple[Any, slice]]) -> Arr
 
 
 def differentiate(
-    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], cut: Sequence[tuple[slice, Any]]
+    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], scale: float, cut: Sequence[tuple[slice, Any]]
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Return the gradients of queries as `pairs` has them, keys, values and the bias."""
+    """Return the gradients of queries, before they were scaled, keys as `pairs` has the queries, values and the bias."""
     (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
     power, shared, count = quick_powers()[0], False, 1
     dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
@@ -175,17 +174,17 @@ def differentiate(
         ats, m, columns, part, dbias = block
         for at in ats:
             n = pairs.keys_seen(at, m, columns)
-            part[at] = go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0
+            np.multiply(go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0, scale, out=part[at])
 
     for m, columns in cut:
-        parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+        parts = [dq[..., m], *(np.empty_like(q[..., m]) for _ in columns[1:])]  # to be added up
         each = [
             (ats[some], m, n, part, dbias)
             for (n, ats), part in zip(columns, parts, strict=True)
             for some, dbias in zip(cut_axis(len(ats), count if shared else len(ats)), itertools.cycle(dbiases))
         ]
         parallel_for(reusing_memory(compute, q, 2), each, products=True)
-        dq[..., m] = functools.reduce(operator.iadd, parts)
+        functools.reduce(operator.iadd, parts)
     return dq, dk, dv, None if bias is None else functools.reduce(operator.iadd, dbiases)
 
 
