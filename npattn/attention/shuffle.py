@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention_maps import MapsOnDemand
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_parameters, ones, zeros
@@ -127,5 +128,8 @@ class ShuffleAttention(Module):
             dx = back_cut((dv, du))                                                      # (1')
             return dx.reshape(x.shape), layers.merge(grads, grads_map, grads_norm)
 
-        gates, _ = ops.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
-        return Pass(y, backward, attention={"gate": gates.reshape(x.shape)})
+        def gate():
+            gates, _ = ops.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
+            return gates.reshape(x.shape)
+
+        return Pass(y, backward, attention=MapsOnDemand(gate=gate))

@@ -26,6 +26,8 @@ class Pairs:
     ----------
     q, k : numpy.ndarray, (*lead, d, M), (*lead, d, N)
         The queries are scaled.
+    scale : float
+        What products of queries and keys are multiplied with.
     unit : float
         What logits are multiplied with at last; without a softcap, the queries are already.
     softcap, bias, band, lengths, mask
@@ -34,6 +36,7 @@ class Pairs:
 
     q: Array
     k: Array
+    scale: float
     unit: float
     softcap: float | None
     bias: Array | None
