@@ -167,14 +167,14 @@ def conv_group_by_group(
         arguments = x[:, some], weight[to], None if bias is None else bias[to]
         part, back = (conv_in_tiles if suits_tiles(*arguments, **options) else conv_row_by_row)(*arguments, **options)
         y = np.empty_like(x, shape=(len(x), len(weight), *part.shape[2:]), order="C") if y is None else y
-        copy_in_blocks(y[:, to], part)
+        copy_in_blocks((y[:, to], part))
         backs.append(back)
 
     def backward(dy):
         dx, dweight = np.empty_like(x, order="C"), np.empty_like(weight)
         for (some, to), back in zip(cut, backs, strict=True):
             dpart, dweight[to], _ = back(dy[:, to])
-            copy_in_blocks(dx[:, some], dpart)
+            copy_in_blocks((dx[:, some], dpart))
         return dx, dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward

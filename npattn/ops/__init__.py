@@ -27,7 +27,7 @@ from npattn.ops.global_pooling import (
     global_max_pool,
     global_pools,
 )
-from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
+from npattn.ops.joining import channel_shuffle, concatenate, concatenate_and_shuffle, repeat, split
 from npattn.ops.lambdas import apply_lambdas
 from npattn.ops.linear import linear
 from npattn.ops.linear_attention import linear_attention
@@ -59,6 +59,7 @@ __all__ = [
     "batch_norm",
     "channel_shuffle",
     "concatenate",
+    "concatenate_and_shuffle",
     "conv1d",
     "conv2d",
     "criss_cross_attention",

@@ -52,6 +52,9 @@ WAYS = {
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
     "concatenate_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w), (b, 2, h, w)], bound=0, axis=1),
+    "concatenate_and_shuffle_at_once": cases(
+        lambda b, c, h, w: [(4 * b, c, h, w), (4 * b, 2, h, w)], bound=0, count=4, groups=2
+    ),
     "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
@@ -188,6 +191,7 @@ def measure(primitive, arrays, options):
         ops.conv2d: lambda: x.size // options.get("groups", 1) * np.prod(others[0].shape[2:]),
         scatter: lambda: others[-1].size,
         ops.concatenate: lambda: [a.size for a in arrays if is_float(a)][-1],
+        ops.concatenate_and_shuffle: lambda: [a.size for a in arrays if is_float(a)][-1],
         ops.repeat: lambda: x.size * options["times"],
     }
     constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE"}

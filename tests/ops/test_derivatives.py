@@ -138,6 +138,7 @@ CASES = [
     ),
     (affine, shaped((2, 3, 4, 2), (1, 3, 1, 1), (1, 3, 1, 1)), {}, 1e-12),
     *((ops.concatenate, shaped((2, 1, 2), (2, 3, 2)), {"axis": axis}, 0, "sequence") for axis in (1, -2)),
+    (ops.concatenate_and_shuffle, shaped((6, 1, 2), (6, 2, 2)), {"count": 3, "groups": 3}, 0, "sequence"),
     (ops.split, shaped((2, 4, 3)), {"sizes": (1, 3), "axis": 1}, 0, joined),
     *((ops.linear, shaped((2, 3), (4, 3, *kernel), (4,)), {}, 1e-13) for kernel in ((), (1, 1))),
     *((ops.cross_entropy, [s * normal(2, 3, 2, 2)], {"labels": LABELS}, 1e-13) for s in (1, 5)),

@@ -23,6 +23,7 @@ NO_SYSTEMS = {
     "accumulate": "adds to a gradient in place, in backward passes alone",
     "affinity_sums": "a step of pcm, which is a system",
     "concatenate": "moves numbers, and its gradient too",
+    "concatenate_and_shuffle": "is made of two others",
     "cyclic_shift": "moves numbers, and its gradient too",
     "global_pools": "several of the pools, which are systems, at once",
     "masked_attention": "what sdpa computes, which is a system",
