@@ -64,6 +64,7 @@ WAYS = {
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
+    "softmax_of_short_columns": cases(lambda b, c, h, w: [(b, h, c, w)], bound=16, axis=2),
     "softmax_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, axis=1),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
     "gather_average_by_shifts": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, extent=3),
