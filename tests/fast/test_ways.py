@@ -76,6 +76,9 @@ WAYS = {
     "add_windows_by_products": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "add_windows_by_runs": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "conv_pointwise": cases(lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,)], bound=32),
+    "project_at_once": cases(
+        lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,), (h + 1, c, 1, 1), (h + 1,)], bound=64
+    ),
     "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
     "conv_group_by_group": cases(
         lambda b, c, h, w: [(b, 2 * c + 6, h, w), (2 * w, c + 3, 3, 2), (2 * w,)], bound=64, padding=1, groups=2

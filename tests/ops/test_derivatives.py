@@ -118,6 +118,7 @@ CASES = [
     (ops.channel_shuffle, shaped((2, 6, 2)), {"groups": 3}, 0),
     (ops.repeat, shaped((2, 3, 4)), {"times": 3, "axis": 1}, 1e-14),
     *((ops.conv1d, shaped((2, length), (1, 1, k)), {}, 1e-12) for length in (1, 2, 8) for k in (1, 3, 7)),
+    (ops.project, shaped((2, 3, 2, 4), (2, 3, 1, 1), (2,), (4, 3, 1, 1), (4,)), {}, 1e-12, joined),
     convolution((2, 4, 3, 2)),
     convolution((4, 4, 1, 1)),
     convolution((2, 4, 3, 2), stride=2, padding=1),

@@ -27,6 +27,7 @@ NO_SYSTEMS = {
     "cyclic_shift": "moves numbers, and its gradient too",
     "global_pools": "several of the pools, which are systems, at once",
     "masked_attention": "what sdpa computes, which is a system",
+    "project": "several layers of conv2d, which is a system",
     "select": "a step of hard, which is a system",
     "split": "moves numbers, and its gradient too",
     "take": "moves numbers, and its gradient too",
