@@ -1,15 +1,15 @@
-"""Attention maps that are too large to be kept: rows of them are made when they are asked for."""
+"""Attention maps that are made when they are asked for: they take time, or rows of them alone can be kept."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from npattn.checks import check_positions
 from npattn.module import Module
 from npattn.typing import Array, Params
 
-__all__ = ["MapByRows"]
+__all__ = ["MapByRows", "MapsOnDemand"]
 
 
 class MapByRows(Module):
@@ -67,3 +67,37 @@ class MapByRows(Module):
     def query_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of queries on a map of that size: unless a system says otherwise, those of the map."""
         return height, width
+
+
+class MapsOnDemand(Mapping[str, Array]):
+    """Attention maps by name, of which each is made when it is asked for, and kept from then on.
+
+    Parameters
+    ----------
+    **makers : callable
+        Functions without arguments that return the maps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> maps = MapsOnDemand(gate=lambda: np.array([0.5, 1.0]))
+    >>> maps["gate"]
+    array([0.5, 1. ])
+    """
+
+    def __init__(self, **makers: Callable[[], Array]) -> None:
+        self.makers, self.made = makers, dict[str, Array]()
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self.made:
+            self.made[name] = self.makers[name]()
+        return self.made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

@@ -51,6 +51,7 @@ __all__ = [
     "linear",
     "linear_parameters",
     "merge",
+    "project",
     "relative_logits",
     "scale",
     "score",
@@ -107,6 +108,44 @@ def conv(
         return ops.conv2d(x, kernel, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
     return named(conv2d, x, params, [f"{name}{separator}weight", f"{name}{separator}bias"])
+
+
+def project(x: Array, params: Params, names: Sequence[str]) -> tuple[tuple[Array, ...], Backward]:
+    """Map the channels of every position by several layers, (B, C, H, W) to (B, O_i, H, W), as `ops.project`.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    params : mapping of str to array
+    names : sequence of str
+        Of each layer the matrix is ``name.weight``, (O_i, C, 1, 1), and ``name.bias`` is (O_i,).
+
+    Returns
+    -------
+    ys : tuple of array, (B, O_i, H, W)
+    backward : callable
+        ``backward(dys, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"keys.weight": np.full((1, 1, 1, 1), 3.0), "keys.bias": np.ones(1)}
+    >>> params |= {"values.weight": np.full((1, 1, 1, 1), 5.0), "values.bias": np.zeros(1)}
+    >>> (k, v), backward = project(np.full((1, 1, 1, 1), 2.0), params, ("keys", "values"))
+    >>> k.item(), v.item()
+    (7.0, 10.0)
+    >>> dx, grads = backward((k, v))
+    >>> dx.item(), list(grads)
+    (71.0, ['keys.weight', 'keys.bias', 'values.weight', 'values.bias'])
+    """
+    parameters = [f"{name}.{part}" for name in names for part in ("weight", "bias")]
+    ys, back = ops.project(x, *(params[name] for name in parameters))
+
+    def backward(dys, accumulate_into=None):
+        dx, *gradients = back(dys, accumulate_into)
+        return dx, dict(zip(parameters, gradients, strict=True))
+
+    return ys, backward
 
 
 def conv1d(x: Array, params: Params, name: str) -> tuple[Array, Backward]:

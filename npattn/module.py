@@ -84,7 +84,7 @@ class Pass:
     backward : callable
         ``backward(dy)``, with `dy` shaped as the output, returns ``(dx, grads)``: the gradient of every input (a tuple
         where the system has several) and a dict of the gradient of every parameter, by name.
-    attention : dict of arrays
+    attention : mapping of str to array
         The maps that a reader wants to see, by name: ``{"channel": (B, C)}``.
     buffers : dict of arrays
         New running statistics in training mode, else empty.
@@ -92,7 +92,7 @@ class Pass:
 
     output: Array
     backward: Callable[[Array], tuple[Array, Gradients]]
-    attention: dict[str, Array] = field(default_factory=dict)
+    attention: Mapping[str, Array] = field(default_factory=dict)
     buffers: dict[str, Array] = field(default_factory=dict)
 
     def __repr__(self) -> str:

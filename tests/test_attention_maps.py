@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from npattn import HaloAttention
-from npattn.attention_maps import MapByRows
+from npattn.attention_maps import MapByRows, MapsOnDemand
 from npattn.oracle import generic_values
 from tests.strategies import SYSTEMS
 
@@ -37,3 +37,19 @@ def test_inputs_that_a_call_refuses_are_refused(module):
     params, inputs = generic_values(module)
     with pytest.raises(TypeError, match="got 2 inputs; expected 1: x"):
         module.attention_map(params, inputs["x"], others=[inputs["x"]])
+
+
+def test_a_map_is_made_when_it_is_first_asked_for_and_not_again():
+    made = []
+
+    def make():
+        made.append(np.ones(2))
+        return made[-1]
+
+    maps = MapsOnDemand(gate=make)
+    assert list(maps) == ["gate"]
+    assert len(maps) == 1
+    assert not made
+    assert maps["gate"] is maps["gate"]
+    assert len(made) == 1
+    assert repr(maps) == "{'gate': array([1., 1.])}"

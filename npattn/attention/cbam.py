@@ -358,7 +358,7 @@ class CBAM(Module):
             dx, grads_channel = f.backward(df)                                     # (15')
             return dx, grads_channel | grads_spatial
 
-        return Pass(g.output, backward, f.attention | g.attention, g.buffers)
+        return Pass(g.output, backward, {**f.attention, **g.attention}, g.buffers)
 
 
 def identity(_: Params, x: Array) -> Pass:

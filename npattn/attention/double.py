@@ -98,22 +98,19 @@ class DoubleAttention(Module):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Weigh positions, gather, distribute, lead back. The tags are the equation numbers of the derivation."""
-        a, back_features = layers.conv(x, params, "convA")                               # (1)
-        b, back_maps = layers.conv(x, params, "convB")                                   # (2)
-        v, back_weights = layers.conv(x, params, "convV")                                # (3)
-        s, back_gather = ops.softmax(flatten_positions(b), axis=-1)                      # (4)
-        w, back_distribute = ops.softmax(flatten_positions(v), axis=1)                   # (5)
-        o, back_attention = ops.linear_attention(w, s, flatten_positions(a))             # (6)
-        y, back_last = layers.conv(o.reshape(a.shape), params, "conv_reconstruct")       # (7)
+        (a, b, v), back_layers = layers.project(x, params, ("convA", "convB", "convV"))  # (1)
+        s, back_gather = ops.softmax(flatten_positions(b), axis=-1)                      # (2)
+        w, back_distribute = ops.softmax(flatten_positions(v), axis=1)                   # (3)
+        o, back_attention = ops.linear_attention(w, s, flatten_positions(a))             # (4)
+        y, back_last = layers.conv(o.reshape(a.shape), params, "conv_reconstruct")       # (5)
 
         def backward(dy):
-            do, grads_last = back_last(dy)                                               # (7')
-            dw, ds, da = back_attention(do.reshape(o.shape))                             # (6')
-            dv = back_distribute(dw)                                                     # (5')
-            db = back_gather(ds)                                                         # (4')
-            dx, grads_weights = back_weights(dv.reshape(v.shape))                        # (3')
-            dx, grads_maps = back_maps(db.reshape(b.shape), accumulate_into=dx)          # (2')
-            dx, grads_features = back_features(da.reshape(a.shape), accumulate_into=dx)  # (1')
-            return dx, grads_features | grads_maps | grads_weights | grads_last
+            do, grads_last = back_last(dy)                                               # (5')
+            dw, ds, da = back_attention(do.reshape(o.shape))                             # (4')
+            dv = back_distribute(dw)                                                     # (3')
+            db = back_gather(ds)                                                         # (2')
+            parts = da.reshape(a.shape), db.reshape(b.shape), dv.reshape(v.shape)
+            dx, grads = back_layers(parts)                                               # (1')
+            return dx, grads | grads_last
 
         return Pass(y, backward, attention={"gather": s.reshape(b.shape), "distribute": w.reshape(v.shape)})

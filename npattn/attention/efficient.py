@@ -108,27 +108,24 @@ class EfficientAttention(Module):
     def forward(self, params: Params, x: Array) -> Pass:
         """Make keys, queries and values, weigh, gather, distribute, lead back, add. The tags are the derivation's."""
         heads, positions = self.heads, x.shape[2] * x.shape[3]
-        z, back_keys = layers.conv(x, params, "keys")                                  # (1)
-        u, back_queries = layers.conv(x, params, "queries")                            # (2)
-        v, back_values = layers.conv(x, params, "values")                              # (3)
+        (z, u, v), back_layers = layers.project(x, params, ("keys", "queries", "values"))  # (1)
         z_of_heads, u_of_heads, v_of_heads = (
             a.reshape(len(x), heads, a.shape[1] // heads, positions) for a in (z, u, v)
         )
-        k, back_gather = ops.softmax(z_of_heads, axis=3)                               # (4)
-        q, back_distribute = ops.softmax(u_of_heads, axis=2)                           # (5)
-        o, back_attention = ops.linear_attention(q, k, v_of_heads)                     # (6)
-        e, back_last = layers.conv(o.reshape(v.shape), params, "reprojection")         # (7)
-        y, back_add = ops.add(x, e)                                                    # (8)
+        k, back_gather = ops.softmax(z_of_heads, axis=3)                                   # (2)
+        q, back_distribute = ops.softmax(u_of_heads, axis=2)                               # (3)
+        o, back_attention = ops.linear_attention(q, k, v_of_heads)                         # (4)
+        e, back_last = layers.conv(o.reshape(v.shape), params, "reprojection")             # (5)
+        y, back_add = ops.add(x, e)                                                        # (6)
 
         def backward(dy):
-            dx, de = back_add(dy)                                                      # (8')
-            do, grads_last = back_last(de)                                             # (7')
-            dq, dk, dv = back_attention(do.reshape(o.shape))                           # (6')
-            du = back_distribute(dq)                                                   # (5')
-            dz = back_gather(dk)                                                       # (4')
-            dx, grads_values = back_values(dv.reshape(v.shape), accumulate_into=dx)    # (3')
-            dx, grads_queries = back_queries(du.reshape(u.shape), accumulate_into=dx)  # (2')
-            dx, grads_keys = back_keys(dz.reshape(z.shape), accumulate_into=dx)        # (1')
-            return dx, grads_keys | grads_queries | grads_values | grads_last
+            dx, de = back_add(dy)                                                          # (6')
+            do, grads_last = back_last(de)                                                 # (5')
+            dq, dk, dv = back_attention(do.reshape(o.shape))                               # (4')
+            du = back_distribute(dq)                                                       # (3')
+            dz = back_gather(dk)                                                           # (2')
+            parts = dz.reshape(z.shape), du.reshape(u.shape), dv.reshape(v.shape)
+            dx, grads = back_layers(parts, accumulate_into=dx)                             # (1')
+            return dx, grads | grads_last
 
         return Pass(y, backward, attention={"gather": k.reshape(z.shape), "distribute": q.reshape(u.shape)})

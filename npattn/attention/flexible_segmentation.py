@@ -114,7 +114,7 @@ class FlexibleSegmentation(Module):
             dx, grads_attention = weighting.backward(du)                                  # (1')
             return dx, grads_attention | grads_segmentation
 
-        maps = weighting.attention | {"reweighted": u} | scoring.attention
+        maps = {**weighting.attention, "reweighted": u, **scoring.attention}
         return Pass(scoring.output, backward, attention=maps)
 
     def mask(self, logits: Array) -> Array:

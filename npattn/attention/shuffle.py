@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention_maps import MapsOnDemand
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_parameters, ones, zeros
@@ -106,26 +107,27 @@ class ShuffleAttention(Module):
         t, back_affine_map = layers.affine(n, params, "sweight", "sbias")                # (7)
         e, back_sigmoid_map = ops.sigmoid(t)                                             # (8)
         q, back_gate_map = ops.gate(u, e)                                                # (9)
-        w, back_join = ops.concatenate((r, q), axis=1)                                   # (10)
-        y, back_shuffle = ops.channel_shuffle(w.reshape(x.shape), 2)                     # (11)
+        y, back_deal = ops.concatenate_and_shuffle((r, q), self.groups, 2)               # (10)
 
         def backward(dy):
-            dw = back_shuffle(dy)                                                        # (11')
-            dr, dq = back_join(dw.reshape(groups.shape))                                 # (10')
+            dr, dq = back_deal(dy)                                                       # (10')
             du, de = back_gate_map(dq)                                                   # (9')
             dt = back_sigmoid_map(de)                                                    # (8')
-            del de  # here and below no map is held longer than it is needed
+            del dq, de  # here and below no map is held longer than it is needed
             dn, grads_map = back_affine_map(dt)                                          # (7')
             del dt
             du, grads_norm = back_norm(dn, accumulate_into=du)                           # (6')
             del dn
             dv, da = back_gate(dr)                                                       # (5')
-            del dw, dr, dq
+            del dr
             ds = back_sigmoid(da)                                                        # (4')
             dp, grads = back_affine(ds[:, :, None, None])                                # (3')
             dv = back_pool(dp[:, :, 0, 0], accumulate_into=dv)                           # (2')
             dx = back_cut((dv, du))                                                      # (1')
             return dx.reshape(x.shape), layers.merge(grads, grads_map, grads_norm)
 
-        gates, _ = ops.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
-        return Pass(y, backward, attention={"gate": gates.reshape(x.shape)})
+        def gate():
+            gates, _ = ops.concatenate((np.broadcast_to(a[:, :, None, None], v.shape), e), axis=1)
+            return gates.reshape(x.shape)
+
+        return Pass(y, backward, attention=MapsOnDemand(gate=gate))

@@ -21,7 +21,7 @@ BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 """Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
 BLOCK_QUERIES, BLOCK_KEYS = 576, 768
 """Queries and keys in a block of the backward pass at most."""
-MAX_NARROW = 128
+MAX_NARROW = 127
 """Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
 SAFE_LOGIT = 40.0
 """Size of logits up to which no exponential, nor a sum of them, leaves the range or loses digits in float32."""
@@ -85,16 +85,15 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             add_product(do[at][..., m], s, dv[at][..., n], second)
             dz = shifted_ds(at, m, n, second)
             dz *= s
-            part[at] = sum_columns(k[at][..., n], dz, first)
+            np.multiply(sum_columns(k[at][..., n], dz, first), scale, out=part[at])
             add_product(scaled[at][..., m], dz, dk[at][..., n], first)
 
         compute = reusing_memory(differentiate, q, 2)
         for m, columns in backward_blocks:
-            parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+            parts = [dq[..., m], *(np.empty_like(q[..., m]) for _ in columns[1:])]  # to be added up
             each = [(at, m, n, part) for (n, ats), part in zip(columns, parts, strict=True) for at in ats]
             parallel_for(compute, each, products=True)
-            dq[..., m] = functools.reduce(operator.iadd, parts)
-            dq[..., m] *= scale
+            functools.reduce(operator.iadd, parts)
         if unit != 1:
             dk /= unit
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))

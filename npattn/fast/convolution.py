@@ -17,7 +17,10 @@ from npattn.fast.pooling import MAX_ROW
 from npattn.fast.products import sum_of_products
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3, laid_length
-from npattn.ops.convolution import conv2d, pair
+from npattn.ops.adding import accumulate
+from npattn.ops.convolution import conv2d, pair, project
+from npattn.ops.joining import split
+from npattn.ops.primitive import CONTEXT
 from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
@@ -65,6 +68,29 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
         return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward
+
+
+def are_large_and_unwatched(x: Array, *parameters: Array) -> bool:
+    """Tell whether a map is large, and nobody asks for single layers."""
+    return is_large(x, *parameters) and len(parameters) > 2 and not CONTEXT.get().handlers
+
+
+@project.faster(suits=are_large_and_unwatched)
+def project_at_once(x: Array, *parameters: Array) -> tuple[tuple[Array, ...], Backward]:
+    """Multiply by all matrices in one product, of more rows, and so by their gradients; x is read once."""
+    weights, biases = parameters[::2], parameters[1::2]
+    sizes = [len(weight) for weight in weights]
+    y, back = conv_pointwise(x, np.concatenate(weights), np.concatenate(biases))
+    ys, back_split = split(y, sizes, 1)
+
+    def backward(dys, accumulate_into=None):
+        dx, *gradients = back(back_split(dys))
+        if accumulate_into is not None:
+            dx = accumulate(dx, accumulate_into)
+        by_layer = zip(*(split(gradient, sizes, 0)[0] for gradient in gradients), strict=True)
+        return dx, *itertools.chain(*by_layer)
+
+    return ys, backward
 
 
 def add_bias(y: Array, bias: Array) -> None:
@@ -167,14 +193,14 @@ def conv_group_by_group(
         arguments = x[:, some], weight[to], None if bias is None else bias[to]
         part, back = (conv_in_tiles if suits_tiles(*arguments, **options) else conv_row_by_row)(*arguments, **options)
         y = np.empty_like(x, shape=(len(x), len(weight), *part.shape[2:]), order="C") if y is None else y
-        copy_in_blocks(y[:, to], part)
+        copy_in_blocks((y[:, to], part))
         backs.append(back)
 
     def backward(dy):
         dx, dweight = np.empty_like(x, order="C"), np.empty_like(weight)
         for (some, to), back in zip(cut, backs, strict=True):
             dpart, dweight[to], _ = back(dy[:, to])
-            copy_in_blocks(dx[:, some], dpart)
+            copy_in_blocks((dx[:, some], dpart))
         return dx, dweight, None if bias is None else sum_by_channels(dy)
 
     return y, backward

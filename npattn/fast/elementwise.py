@@ -49,32 +49,30 @@ def keep_where(on: Array, a: Array, out: Array | None = None) -> Array:
     return out
 
 
-LEAST_LOGIT = -80.0
-"""Argument down to which exp(-x) is finite in float32, and times its sigmoid 1 but for rounding."""
+MAX_LOGIT = 80.0
+"""Argument up to which exp(x) is finite in float32, and its inverse loses no digits."""
 
 
 @sigmoid.faster(suits=is_large)
 def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
     """Do all that a block needs while it is in the cache, its slope too, and nothing by selection.
 
-    With t = exp(-x), y = 1 / (1 + t) and y' = t y², where t is finite; blocks in which it may not be are left to the
-    definition. As a power of 2, where that is quicker, t is that of an x with one more rounding.
+    With t = exp(x), y = t / (1 + t) and y' = y / (1 + t), where t is finite; blocks in which it may not be are left to
+    the definition. As a power of 2, where that is quicker, t is that of an x with one more rounding.
     """
     y, slope = np.empty_like(x), np.empty_like(x)
     power, _, unit = quick_powers()
 
     def compute(block):
-        some, to, t = x[block], y[block], slope[block]
-        if some.min() > LEAST_LOGIT:  # false for NaN
-            np.multiply(some, -unit, out=t)
-            power(t, out=t)
-            np.add(t, 1, out=to)
-            np.divide(1, to, out=to)
-            t *= to
-            t *= to
+        some, to, below = x[block], y[block], slope[block]
+        if some.max() < MAX_LOGIT:  # false for NaN
+            power(some if unit == 1 else np.multiply(some, unit, out=to), out=to)
+            np.add(to, 1, out=below)
+            to /= below
+            np.divide(to, below, out=below)
         else:
             to[...], back = sigmoid.definition(some)
-            t[...] = back(np.ones_like(some))
+            below[...] = back(np.ones_like(some))
 
     parallel_for(compute, blocks(x, min(1, x.ndim - 1), BLOCK_SIZE))
 

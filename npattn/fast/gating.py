@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
+from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.elementwise import add_up_in_blocks, combine_in_blocks
 from npattn.fast.threads import parallel_for
 from npattn.ops.gating import affine, gate
@@ -46,7 +46,7 @@ def is_large_and_unwatched(x: Array, weight: Array, bias: Array) -> bool:
 def affine_block_by_block(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     """Shift a block while it is in the cache, and take all gradients of a block together."""
     y = np.empty_like(x)
-    cut = blocks(x, 1, BLOCK_SIZE)
+    cut = blocks(x, 1)
 
     def compute(block):
         to = y[block]

@@ -10,7 +10,8 @@ import numpy as np
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks, is_large
 from npattn.fast.threads import parallel_for
 from npattn.fast.windowing import along
-from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
+from npattn.ops.joining import channel_shuffle, concatenate, concatenate_and_shuffle, repeat, split
+from npattn.ops.primitive import CONTEXT
 from npattn.typing import Array, Backward
 
 
@@ -47,13 +48,7 @@ def join(parts: Sequence[Array], axis: int) -> Array:
     first, ends = parts[0], list(itertools.accumulate(part.shape[axis] for part in parts))
     y = np.empty_like(first, shape=(*first.shape[:axis], ends[-1], *first.shape[axis + 1 :]), order="C")
     places = [y[along(axis, slice(end - part.shape[axis], end))] for end, part in zip(ends, parts, strict=True)]
-
-    def copy(job):
-        place, part, block = job
-        copy_block(place[block], part[block])
-
-    pairs = zip(places, parts, strict=True)
-    parallel_for(copy, [(*pair, block) for pair in pairs for block in blocks(pair[1], min(1, y.ndim - 1))])
+    copy_in_blocks(*zip(places, parts, strict=True))
     return y
 
 
@@ -100,13 +95,46 @@ def shuffle_channels(x: Array, groups: int) -> Array:
     """Deal the channels of groups out in turn."""
     shape = len(x), groups, x.shape[1] // groups
     y = np.empty_like(x, shape=(shape[0], shape[2], groups, *x.shape[2:]), order="C")
-    copy_in_blocks(y, x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2))
+    copy_in_blocks((y, x.reshape(*shape, *x.shape[2:]).swapaxes(1, 2)))
     return y.reshape(x.shape)
 
 
-def copy_in_blocks(target: Array, source: Array) -> None:
-    """Copy a map to where it belongs, on all cores."""
-    parallel_for(lambda block: copy_block(target[block], source[block]), blocks(source, 1))
+def are_whole_groups(parts: Sequence[Array], count: int, groups: int) -> bool:
+    """Tell whether parts are large, no group is dealt out in two, and nobody asks for the joined map."""
+    return count % groups == 0 and are_large_parts(parts, 1) and not CONTEXT.get().handlers
+
+
+@concatenate_and_shuffle.faster(suits=are_whole_groups)
+def concatenate_and_shuffle_at_once(parts: Sequence[Array], count: int, groups: int) -> tuple[Array, Backward]:
+    """Copy the parts to where their channels go at last: the joined map is not made."""
+    sizes, size = [part.shape[1] for part in parts], parts[0].shape[2:]
+    shape = len(parts[0]) // count, count // groups, sum(sizes), groups, *size
+
+    def places(y, parts):
+        """Pair each part with the place of its channels."""
+        joined = np.moveaxis(y.reshape(shape), 3, 1)
+        cut = np.split(joined, list(itertools.accumulate(sizes))[:-1], axis=3)
+        return [(place, part.reshape(place.shape)) for place, part in zip(cut, parts, strict=True)]
+
+    y = np.empty_like(parts[0], shape=(shape[0], count * sum(sizes), *size), order="C")
+    copy_in_blocks(*places(y, parts))
+
+    def backward(dy):
+        dparts = tuple(np.empty_like(dy, shape=part.shape, order="C") for part in parts)
+        copy_in_blocks(*((dpart, place) for place, dpart in places(dy, dparts)))
+        return dparts
+
+    return y, backward
+
+
+def copy_in_blocks(*pairs: tuple[Array, Array]) -> None:
+    """Copy maps, pairs of (target, source), to where they belong, on all cores."""
+
+    def copy(job):
+        target, source, block = job
+        copy_block(target[block], source[block])
+
+    parallel_for(copy, [(*pair, block) for pair in pairs for block in blocks(pair[1], min(1, pair[1].ndim - 1))])
 
 
 def copy_block(target: Array, source: Array) -> None:

@@ -73,7 +73,8 @@ def attention_in_seen_blocks(
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
     unit = quick_powers()[2]
-    pairs = Pairs((scale if softcap is not None else scale * unit) * q, k, unit, softcap, bias, band, lengths, mask)
+    scaled = (scale if softcap is not None else scale * unit) * q
+    pairs = Pairs(scaled, k, scale, unit, softcap, bias, band, lengths, mask)
     forward_blocks, backward_blocks = blocks_of_attention(lead, queries, keys)
     o, log_sum_exp = average(pairs, v, None if sink is None else np.broadcast_to(unit * sink, lead), forward_blocks)
     dead = log_sum_exp == np.inf
@@ -91,7 +92,6 @@ def attention_in_seen_blocks(
                 finite = are_finite(dq, dk)
         if not finite:
             return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
-        dq *= scale
         if softcap is None and unit != 1:
             dk /= unit
         dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
@@ -148,7 +148,7 @@ def sum_of_channels(a: Array, b: Array, cut: Sequence[tuple[Any, slice]]) -> Arr
 def differentiate(
     pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], cut: Sequence[tuple[slice, Any]]
 ) -> tuple[Array, Array, Array, Array | None]:
-    """Return the gradients of queries as `pairs` has them, keys, values and the bias."""
+    """Return the gradients of queries as they are given, keys as `pairs` has the queries, values and the bias."""
     (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
     power, shared, count = quick_powers()[0], False, 1
     dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
@@ -175,17 +175,17 @@ def differentiate(
         ats, m, columns, part, dbias = block
         for at in ats:
             n = pairs.keys_seen(at, m, columns)
-            part[at] = go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0
+            np.multiply(go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0, pairs.scale, out=part[at])
 
     for m, columns in cut:
-        parts = [np.empty_like(q[..., m]) for _ in columns]  # of dq, to which all keys add
+        parts = [dq[..., m], *(np.empty_like(q[..., m]) for _ in columns[1:])]  # to be added up
         each = [
             (ats[some], m, n, part, dbias)
             for (n, ats), part in zip(columns, parts, strict=True)
             for some, dbias in zip(cut_axis(len(ats), count if shared else len(ats)), itertools.cycle(dbiases))
         ]
         parallel_for(reusing_memory(compute, q, 2), each, products=True)
-        dq[..., m] = functools.reduce(operator.iadd, parts)
+        functools.reduce(operator.iadd, parts)
     return dq, dk, dv, None if bias is None else functools.reduce(operator.iadd, dbiases)
 
 

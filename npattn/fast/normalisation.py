@@ -25,7 +25,7 @@ def group_norm_group_by_group(
     maps, scales, shifts = x.reshape(shape), weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
     mean = np.empty_like(x, shape=(*shape[:2], 1, 1))
     inverse, y = np.empty_like(mean), np.empty_like(maps)
-    cut, count = blocks(maps, 1, BLOCK_SIZE), shape[2] * shape[3]
+    cut, count = blocks(maps, 1), shape[2] * shape[3]
 
     def compute(block):
         some, to = maps[block], y[block]

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
-from npattn.fast.blocks import is_large
-from npattn.fast.joining import copy_in_blocks
+from npattn.fast.blocks import blocks, is_large
+from npattn.fast.joining import copy_block
+from npattn.fast.threads import parallel_for
 from npattn.ops.partitioning import cyclic_shift, window_partition
 from npattn.typing import Array, Backward
 
 
 @cyclic_shift.faster(suits=lambda x, shift: is_large(x))
 def cyclic_shift_in_blocks(x: Array, shift: tuple[int, int]) -> tuple[Array, Backward]:
-    """Copy the four parts that stay together, each on all cores."""
+    """Copy all rows of a channel as one, and then what comes round an edge."""
     return roll(x, shift), lambda dy: roll(dy, (-shift[0], -shift[1]))
 
 
 def roll(x: Array, shift: tuple[int, int]) -> Array:
-    """Move a map up and to the left, round its edges."""
+    """Move a map up and to the left, round its edges.
+
+    Seen as one row, a channel moves by some rows and columns at once. So the columns that stay together come to where
+    they belong; the others, fewer, are a row off, and are copied again.
+    """
     y = np.empty_like(x, order="C")
-    for (to_rows, rows), (to_columns, columns) in itertools.product(*map(parts_rolled, x.shape[2:], shift)):
-        copy_in_blocks(y[:, :, to_rows, to_columns], x[:, :, rows, columns])
+    given, made = (a.reshape(*a.shape[:2], -1) for a in (x, y))
+    rows, columns = map(parts_rolled, x.shape[2:], shift)
+    (to_rest, rest), (to_most, most) = sorted(columns, key=lambda part: part[0].stop - part[0].start)
+    parts = parts_rolled(given.shape[2], rows[0][1].start * x.shape[3] + most.start - to_most.start)
+
+    def copy(block):
+        for to, some in parts:
+            copy_block(made[block][..., to], given[block][..., some])
+        for to, some in rows:
+            copy_block(y[block][..., to, to_rest], x[block][..., some, rest])
+
+    parallel_for(copy, blocks(y, 1))
     return y
 
 
@@ -54,9 +67,8 @@ def window_partition_in_blocks(x: Array, window: tuple[int, int]) -> tuple[Array
 def partition(x: Array, window: tuple[int, int]) -> Array:
     """Cut a map into windows: (B, C, H, W) to (B, C, R, h w)."""
     (*lead, height, width), (h, w) = x.shape, window
-    maps = x.reshape(*lead, height // h, h, width // w, w)
     windows = np.empty_like(x, shape=(*lead, height // h, width // w, h, w), order="C")
-    copy_in_blocks(windows, maps.swapaxes(3, 4))
+    copy_rows(windows, x.reshape(*lead, height // h, h, width // w, w).swapaxes(3, 4))
     return windows.reshape(*lead, -1, h * w)
 
 
@@ -64,5 +76,15 @@ def join_windows(windows: Array, window: tuple[int, int], size: tuple[int, int])
     """Lay windows side by side: (B, C, R, h w) to (B, C, H, W)."""
     (*lead, _, _), (h, w), (height, width) = windows.shape, window, size
     maps = np.empty_like(windows, shape=(*lead, height // h, h, width // w, w), order="C")
-    copy_in_blocks(maps.swapaxes(3, 4), windows.reshape(*lead, height // h, width // w, h, w))
+    copy_rows(maps.swapaxes(3, 4), windows.reshape(*lead, height // h, width // w, h, w))
     return maps.reshape(*lead, *size)
+
+
+def copy_rows(target: Array, source: Array) -> None:
+    """Copy windows, on all cores, each of their rows as a single item: they are too short to be run through."""
+    length, size = source.shape[-1], source.itemsize
+    if source.strides[-1] != size:
+        source = source.copy()
+    item = f"V{length * size}"
+    to, given = target.view(item)[..., 0], source.view(item)[..., 0]
+    parallel_for(lambda block: np.copyto(to[block], given[block]), blocks(source, 1))

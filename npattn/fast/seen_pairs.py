@@ -26,6 +26,8 @@ class Pairs:
     ----------
     q, k : numpy.ndarray, (*lead, d, M), (*lead, d, N)
         The queries are scaled.
+    scale : float
+        What products of queries and keys are multiplied with.
     unit : float
         What logits are multiplied with at last; without a softcap, the queries are already.
     softcap, bias, band, lengths, mask
@@ -34,6 +36,7 @@ class Pairs:
 
     q: Array
     k: Array
+    scale: float
     unit: float
     softcap: float | None
     bias: Array | None
@@ -51,11 +54,12 @@ class Pairs:
 
     @functools.cached_property
     def added(self) -> Array | None:
-        """The bias, seen as one for each image and head, times the unit; not one that is as large as all logits."""
-        if self.bias is None or (self.bias.size == math.prod(self.shape) and not self.hides_by_bias):
-            added = None
+        """The bias, seen as one for each image and head, times the unit; none that would be as large as all logits."""
+        if self.bias is None or self.unit == 1:
+            added = self.bias
         else:
-            added = self.unit * self.bias
+            large = self.bias.size == math.prod(self.shape) and not self.hides_by_bias
+            added = None if large else self.unit * self.bias
         if self.hides_by_bias:
             added = np.where(self.mask == 0, -np.inf, 0 if added is None else added).astype(self.q.dtype, copy=False)
         return None if added is None else np.broadcast_to(added, self.shape)

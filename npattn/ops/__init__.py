@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from npattn.ops.adding import accumulate, add, shift
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import dot_product_attention
-from npattn.ops.convolution import conv1d, conv2d
+from npattn.ops.convolution import conv1d, conv2d, project
 from npattn.ops.criss_cross import criss_cross_attention
 from npattn.ops.dropping import dropout
 from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
@@ -27,7 +27,7 @@ from npattn.ops.global_pooling import (
     global_max_pool,
     global_pools,
 )
-from npattn.ops.joining import channel_shuffle, concatenate, repeat, split
+from npattn.ops.joining import channel_shuffle, concatenate, concatenate_and_shuffle, repeat, split
 from npattn.ops.lambdas import apply_lambdas
 from npattn.ops.linear import linear
 from npattn.ops.linear_attention import linear_attention
@@ -59,6 +59,7 @@ __all__ = [
     "batch_norm",
     "channel_shuffle",
     "concatenate",
+    "concatenate_and_shuffle",
     "conv1d",
     "conv2d",
     "criss_cross_attention",
@@ -89,6 +90,7 @@ __all__ = [
     "max_pool",
     "overlap_average",
     "pad",
+    "project",
     "relative_logits",
     "relu",
     "repeat",

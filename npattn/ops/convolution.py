@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 
+from npattn.ops.adding import accumulate
 from npattn.ops.primitive import primitive
 from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
-__all__ = ["conv1d", "conv2d"]
+__all__ = ["conv1d", "conv2d", "project"]
 
 
 @primitive
@@ -159,3 +160,42 @@ def windows(x: Array, k: int) -> Array:
     padded = np.zeros_like(x, shape=(batch, length + k - 1))
     padded[:, k // 2 : k // 2 + length] = x
     return np.stack([padded[:, j : j + length] for j in range(k)], axis=-1)
+
+
+@primitive
+def project(x: Array, *parameters: Array) -> tuple[tuple[Array, ...], Backward]:
+    """Map the channels of every position by several layers: y_i = W_i x + b_i.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    *parameters : array
+        Each layer's W_i, (O_i, C, 1, 1), and b_i, (O_i,), in turn.
+
+    Returns
+    -------
+    ys : tuple of array, (B, O_i, H, W)
+    backward : callable
+        ``backward(dys, accumulate_into=None)`` returns ``(dx, dW_1, db_1, dW_2, ...)``; dx with what is to be added.
+
+    Examples
+    --------
+    >>> w, b = np.full((1, 1, 1, 1), 3.0), np.ones(1)
+    >>> (y, z), backward = project(np.full((1, 1, 1, 1), 2.0), w, b, 10 * w, b)
+    >>> y.item(), z.item()
+    (7.0, 61.0)
+    >>> [gradient.item() for gradient in backward((y, z))]
+    [1851.0, 14.0, 7.0, 122.0, 61.0]
+    """
+    layers = [conv2d(x, weight, bias) for weight, bias in zip(parameters[::2], parameters[1::2], strict=True)]
+    ys, backs = zip(*layers, strict=True)
+
+    def backward(dys, accumulate_into=None):
+        dx, gradients = accumulate_into, []
+        for back, dy in zip(backs[::-1], dys[::-1], strict=True):
+            share, *of_layer = back(dy)
+            dx = share if dx is None else accumulate(share, dx)
+            gradients = [*of_layer, *gradients]
+        return dx, *gradients
+
+    return ys, backward

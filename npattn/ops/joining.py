@@ -10,7 +10,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["channel_shuffle", "concatenate", "repeat", "split"]
+__all__ = ["channel_shuffle", "concatenate", "concatenate_and_shuffle", "repeat", "split"]
 
 
 @primitive
@@ -145,5 +145,41 @@ def channel_shuffle(x: Array, groups: int) -> tuple[Array, Backward]:
 
     def backward(dy):
         return dy.reshape(batch, channels // groups, groups, *size).swapaxes(1, 2).reshape(dy.shape)
+
+    return y, backward
+
+
+@primitive
+def concatenate_and_shuffle(parts: Sequence[Array], count: int, groups: int) -> tuple[Array, Backward]:
+    """Lay the parts of every group of channels end to end, and deal the channels of all groups out: `channel_shuffle`.
+
+    Parameters
+    ----------
+    parts : sequence of array, (B K, C_i, ...)
+        Of each group of every image.
+    count : int
+        K, the number of groups that an image has.
+    groups : int
+        G, of how many groups the channels are dealt out; it divides C = K (C_1 + C_2 + ...).
+
+    Returns
+    -------
+    y : array, (B, C, ...)
+    backward : callable
+        ``backward(dy)`` returns a tuple of the gradient of each part.
+
+    Examples
+    --------
+    >>> y, backward = concatenate_and_shuffle((np.array([[1], [10]]), np.array([[2], [20]])), 2, 2)
+    >>> y
+    array([[ 1, 10,  2, 20]])
+    >>> [dpart.ravel() for dpart in backward(y)]
+    [array([ 1, 10]), array([ 2, 20])]
+    """
+    w, back_join = concatenate(parts, axis=1)
+    y, back_shuffle = channel_shuffle(w.reshape(len(w) // count, count * w.shape[1], *w.shape[2:]), groups)
+
+    def backward(dy):
+        return back_join(back_shuffle(dy).reshape(w.shape))
 
     return y, backward

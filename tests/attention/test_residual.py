@@ -108,7 +108,7 @@ def test_output_is_the_input_and_what_the_inner_system_makes_of_it_forward_and_b
     x, *others = inputs.values()
     run, alone = module(params, x, *others), module.inner(strip_prefix("inner.", params), x, *others)
     np.testing.assert_array_equal(run.output, x + alone.output)
-    np.testing.assert_equal(run.attention, alone.attention)
+    np.testing.assert_equal(dict(run.attention), dict(alone.attention))
     np.testing.assert_equal(run.buffers, add_prefix("inner.", alone.buffers))
     assert (run.buffers != {}) == (module.training and module.buffer_shapes() != {})
     dy = np.random.RandomState(seed).standard_normal(x.shape)

@@ -115,7 +115,7 @@ SWEEPS = {
     "residual": GATE | {"add two maps": 2},
     "sge": {"pool": 3, "gate": 2, "add two maps": 2, "add a pool's gradient": 1},
     "shuffle": {
-        **{"pool": 0.5, "gate": 7.25, "gradient of the gate": 0.5, "add two maps": 3.5},
+        **{"pool": 0.5, "gate": 5.25, "gradient of the gate": 0.5, "add two maps": 3.5},
         **{"add a pool's gradient": 0.5, "exponential": 0.5},
     },
 }
@@ -123,7 +123,7 @@ SWEEPS = {
 
 What reads one map and writes one counts as a gate, what reads two and writes one as two maps added. All that is done
 with a block while it is in the cache counts as one. In `shuffle` either half of the map has steps of its own, which
-count half; the halves are joined forward, with the gates once more, and backward, and shuffled there and back."""
+count half; forward the halves are joined and shuffled at once, backward shuffled and cut, and joined at last."""
 ATTENTION = {
     "product to logits": 3,
     "product to queries": 2,

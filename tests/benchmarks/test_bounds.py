@@ -43,7 +43,7 @@ def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
 def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
     monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
     found = {key: sum(bounds.count_steps(key, None, (2, 4, 3, 3), 1, 1.0).values()) for key in bounds.SWEEPS}
-    assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7, "sge": 8, "shuffle": 12.75}
+    assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7, "sge": 8, "shuffle": 10.75}
 
 
 def test_steps_of_attention_count_by_logits_and_layers_by_their_flops(tiny, monkeypatch):

@@ -74,7 +74,7 @@ def test_copies_can_be_left_to_numpy(monkeypatch):
     monkeypatch.setattr(np, "copyto", lambda target, source: target.fill(7))
     target = np.empty((2, 3))
     with tricks.tricks()["copies by products"]():
-        joining.copy_in_blocks(target, np.ones((2, 3)))
+        joining.copy_in_blocks((target, np.ones((2, 3))))
     assert (target == 7).all()
 
 

@@ -380,3 +380,17 @@ def test_what_is_not_finite_shows_wherever_it_stands(size, kernel, padding, dila
                     np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
                     np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
                 spoilt.flat[place] = kept
+
+
+def test_layers_of_one_map_add_their_gradient_to_what_has_come_and_leave_that_as_it_is():
+    x, before = normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
+    parameters = [normal(*shape, seed=2) for shape in ((2, 3, 1, 1), (2,), (4, 3, 1, 1), (4,))]
+    given = before.copy()
+    results = []
+    for way in (ops.project, ops.project.definition):
+        with in_blocks():
+            ys, backward = way(x, *parameters)
+            results.append([*ys, *backward(ys, accumulate_into=before)])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(before, given)

@@ -52,6 +52,9 @@ WAYS = {
         lambda b, c, h, w: [(b, c, h + 1, w), (c,), (c,), (c,), (c,)], bound=64, training=True
     ),
     "concatenate_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w), (b, 2, h, w)], bound=0, axis=1),
+    "concatenate_and_shuffle_at_once": cases(
+        lambda b, c, h, w: [(4 * b, c, h, w), (4 * b, 2, h, w)], bound=0, count=4, groups=2
+    ),
     "repeat_parts_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], times=3, axis=1),
     "split_and_join_in_blocks": cases(lambda b, c, h, w: [(b, 4, h, w)], bound=0, sizes=(1, 3), axis=1),
     "channel_shuffle_in_blocks": cases(lambda b, c, h, w: [(b, 2 * c, h, w)], bound=0, groups=2),
@@ -61,6 +64,7 @@ WAYS = {
     "first_maximum_by_hits": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, axis=1),
     "scatter_in_place": cases(lambda b, c, h, w: [(b, 1, h, w)], bound=1),
     "global_pools_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)], names=("max", "lp", "avg")),
+    "softmax_of_short_columns": cases(lambda b, c, h, w: [(b, h, c, w)], bound=16, axis=2),
     "softmax_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, axis=1),
     "score_image_by_image": cases(lambda b, c, h, w: [(b, c, h), (1, c, 1, 1), (1,)], bound=16),
     "gather_average_by_shifts": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, extent=3),
@@ -72,6 +76,9 @@ WAYS = {
     "add_windows_by_products": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "add_windows_by_runs": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
     "conv_pointwise": cases(lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,)], bound=32),
+    "project_at_once": cases(
+        lambda b, c, h, w: [(b, c, h, w), (w, c, 1, 1), (w,), (h + 1, c, 1, 1), (h + 1,)], bound=64
+    ),
     "conv_row_by_row": cases(lambda b, c, h, w: [(b, c + 3, h, w), (w, c + 3, 3, 2), (w,)], bound=64, padding=1),
     "conv_group_by_group": cases(
         lambda b, c, h, w: [(b, 2 * c + 6, h, w), (2 * w, c + 3, 3, 2), (2 * w,)], bound=64, padding=1, groups=2
@@ -188,6 +195,7 @@ def measure(primitive, arrays, options):
         ops.conv2d: lambda: x.size // options.get("groups", 1) * np.prod(others[0].shape[2:]),
         scatter: lambda: others[-1].size,
         ops.concatenate: lambda: [a.size for a in arrays if is_float(a)][-1],
+        ops.concatenate_and_shuffle: lambda: [a.size for a in arrays if is_float(a)][-1],
         ops.repeat: lambda: x.size * options["times"],
     }
     constants = {product: "MIN_MULTIPLICATIONS", ops.score: "MIN_UNCACHED_SIZE"}

@@ -107,7 +107,7 @@ def test_a_traced_pass_is_the_pass_to_the_last_bit(system):
     steps = trace(module, params, *inputs.values())
     expected, found = run.backward(dy), steps.backward(dy)
     for kind in ("attention", "buffers"):
-        np.testing.assert_equal(getattr(steps.run, kind), getattr(run, kind), strict=True)
+        np.testing.assert_equal(dict(getattr(steps.run, kind)), dict(getattr(run, kind)), strict=True)
     np.testing.assert_equal(steps.run.output, run.output, strict=True)
     np.testing.assert_equal(found, expected, strict=True)
 

@@ -24,7 +24,7 @@ Site = int | tuple[int, ...]
 """The number of a call of a mistake's primitive, or those of several."""
 EVERY = -1
 """In place of a call's number: every call that a mistake applies to."""
-THROUGH = (ops.global_pools,)
+THROUGH = ops.concatenate_and_shuffle, ops.global_pools, ops.project
 """Primitives whose calls of others count as the system's own: whether they are answered themselves or not."""
 
 
