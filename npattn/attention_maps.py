@@ -72,6 +72,8 @@ class MapByRows(Module):
 class MapsOnDemand(Mapping[str, Array]):
     """Attention maps by name, of which each is made when it is asked for, and kept from then on.
 
+    They join others as dicts do, by ``|``, and are all made then.
+
     Parameters
     ----------
     **makers : callable
@@ -98,6 +100,12 @@ class MapsOnDemand(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.makers)
+
+    def __or__(self, other: Mapping[str, Array]) -> dict[str, Array]:
+        return {**self, **other}
+
+    def __ror__(self, other: Mapping[str, Array]) -> dict[str, Array]:
+        return {**other, **self}
 
     def __repr__(self) -> str:
         return repr(dict(self))

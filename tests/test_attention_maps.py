@@ -53,3 +53,12 @@ def test_a_map_is_made_when_it_is_first_asked_for_and_not_again():
     assert maps["gate"] is maps["gate"]
     assert len(made) == 1
     assert repr(maps) == "{'gate': array([1., 1.])}"
+
+
+def test_maps_on_demand_join_dicts():
+    one, other = np.ones(2), np.zeros(3)
+    maps = MapsOnDemand(gate=lambda: one)
+    assert list(maps | {"other": other}) == ["gate", "other"]
+    assert list({"other": other} | maps) == ["other", "gate"]
+    assert (maps | {"gate": other})["gate"] is other
+    assert ({"gate": other} | maps)["gate"] is one
