@@ -1,10 +1,10 @@
 import numpy as np
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import figure_of, results
 
 
 def test_gates_of_blocks_stand_below_the_channels_that_they_vary_most_in():
-    x, run = results("ge", *size_of("ge"))
+    x, run = results("ge")
     gates = run.attention["blocks"][0]
     titled = {axes.get_title(): axes for axes in figure_of("ge").axes if axes.images}
     drawn = {title: axes for title, axes in titled.items() if "times" in title}

@@ -3,7 +3,7 @@ import pytest
 
 from npattn import CATALOGUE
 from npattn.data import photograph
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import figure_of, results
 
 MAPS = [
     key
@@ -14,7 +14,7 @@ MAPS = [
 
 @pytest.mark.parametrize("key", MAPS)
 def test_picture_of_a_system_that_changes_the_map_shows_its_strength_before_and_after(key):
-    x, run = results(key, *size_of(key))
+    x, run = results(key)
     first, before, after, _ = (axes.images[0].get_array() for axes in figure_of(key).axes[:4])
     np.testing.assert_array_equal(first, photograph())
     for drawn, features in ((before, x), (after, run.output)):

@@ -3,7 +3,7 @@ import pytest
 
 from npattn import CATALOGUE
 from npattn.oracle import generic_values
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import figure_of, results
 
 
 def has_channel_gates(module):
@@ -16,7 +16,7 @@ GATES = [key for key, system in CATALOGUE.items() if has_channel_gates(system.ex
 
 @pytest.mark.parametrize("key", GATES)
 def test_bars_end_at_the_gates_of_the_channels_in_falling_order(key):
-    (gates,) = results(key, *size_of(key))[1].attention["channel"]
+    (gates,) = results(key)[1].attention["channel"]
     figure = figure_of(key)
     (above,) = (axes for axes in figure.axes if axes.get_ylabel() == "gate a")
     (below,) = (axes for axes in figure.axes if axes.get_xlabel().startswith("channel"))

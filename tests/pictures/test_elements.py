@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import figure_of, results
 
 
 def images(figure, word):
@@ -11,7 +11,7 @@ def images(figure, word):
 @pytest.mark.parametrize("key", ["simam", "shuffle"])
 def test_each_gate_stands_below_the_channel_that_it_is_of(key):
     figure = figure_of(key)
-    x, run = results(key, *size_of(key))
+    x, run = results(key)
     gates = images(figure, "times")
     assert len(gates) == 3
     for axes in gates:
@@ -23,7 +23,7 @@ def test_each_gate_stands_below_the_channel_that_it_is_of(key):
 
 def test_channels_are_those_whose_gates_vary_most():
     figure = figure_of("simam")
-    _, run = results("simam", *size_of("simam"))
+    _, run = results("simam")
     spread = run.attention["gate"][0].std(axis=(1, 2))
     channels = [int(axes.get_title().partition(":")[0]) for axes in images(figure, "times")]
     assert channels == list(np.argsort(-spread)[:3])

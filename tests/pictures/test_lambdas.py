@@ -26,7 +26,7 @@ def test_the_kernel_of_a_pixel_is_what_its_query_makes_of_position_lambdas():
 def test_channels_of_the_keys_are_drawn_with_the_share_of_the_map_that_holds_half():
     pytest.importorskip("npattn.pictures.lambdas")
     titles = [axes.get_title() for axes in figure_of("lambda").axes]
-    keys = results("lambda", *size_of("lambda"))[1].attention["keys"][0]
+    keys = results("lambda")[1].attention["keys"][0]
     for f, key in enumerate(keys):
         largest = np.sort(key.ravel())[::-1].cumsum()
         share = (np.searchsorted(largest, 0.5) + 1) / key.size

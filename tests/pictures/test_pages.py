@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.pictures.drawing import assert_well_laid_out, shared_scene
+
 matplotlib = pytest.importorskip("matplotlib")
 image = pytest.importorskip("PIL.Image")
 pages = pytest.importorskip("npattn.pictures.pages")
 catalogue = pytest.importorskip("npattn.pictures.pages.catalogue")
+panels = pytest.importorskip("npattn.pictures.pages.panels")
 
 DERIVATIONS = Path(__file__).parents[2] / "derivations"
 MEASURED = "training", "training_attention"  # drawn by the program that trained
@@ -33,12 +36,21 @@ def kept(path):
         return np.asarray(file.convert("RGB")) / 255
 
 
-def drawn_today(path):
-    """The pixels that are drawn today, in as few colours as the file has."""
+def as_in_file(path, pixels):
+    """Pixels in as few colours as the file has, from 0 to 1."""
     with image.open(path) as file:
         colours = len(file.getpalette()) // 3
-    drawn = image.fromarray(catalogue.draw_pixels(path.stem)).quantize(colours, dither=image.Dither.NONE)
+    drawn = image.fromarray(pixels).quantize(colours, dither=image.Dither.NONE)
     return np.asarray(drawn.convert("RGB")) / 255
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
+def page(request):
+    """A picture as it is drawn today: its file, the figure, and the pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panels, "make_scene", shared_scene)
+        figure = catalogue.PICTURES[request.param.stem]()
+    return request.param, figure, catalogue.pixels_of(figure)
 
 
 def ink(pixels):
@@ -72,14 +84,19 @@ def test_pictures_are_small_and_as_wide_as_a_page():
     assert {kept(path).shape[1] for path in FILES} == {catalogue.WIDTH}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_pictures_are_what_is_drawn_today(path):
-    drawn, found = drawn_today(path), kept(path)
+def test_pictures_are_what_is_drawn_today(page):
+    path, _, pixels = page
+    drawn, found = as_in_file(path, pixels), kept(path)
     assert np.abs(np.subtract(drawn.shape, found.shape)).max() <= 2
     drawn, found = ink(drawn[: len(found)]), ink(found[: len(drawn)])
     assert distance(drawn, found) < ALIKE
     if matplotlib.__version__.startswith(DRAWN_BY):
         assert worst(drawn, found) < SAME
+
+
+def test_pictures_are_well_laid_out(page):
+    _, figure, pixels = page
+    assert_well_laid_out(figure, pixels / 255)
 
 
 def test_a_label_that_is_gone_and_a_panel_that_has_moved_show_in_a_cell():

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import figure_of, results
 
 
 def test_every_plane_is_drawn_with_its_axes_named():
     pytest.importorskip("npattn.pictures.planes")
     figure = figure_of("triplet")
-    gates = {name: gate[0] for name, gate in results("triplet", *size_of("triplet"))[1].attention.items()}
+    gates = {name: gate[0] for name, gate in results("triplet")[1].attention.items()}
     expected = {
         "gate of channel, column": (gates["cw"][:, 0], "channel", "column"),
         "gate of row, channel": (gates["hc"][:, :, 0].T, "row", "channel"),
