@@ -19,6 +19,6 @@ def test_picture_of_a_context_shows_every_channels_beside_its_average():
 
 def test_the_weights_of_a_context_are_as_sharp_as_those_of_a_score():
     pytest.importorskip("npattn.pictures.context")
-    titles = [axes.get_title() for axes in figure_of("gc").axes]
+    titles = [axes.get_title() for axes in figure_of("gc", 3).axes]
     [half] = [title for title in titles if title.startswith("weights a: half on ")]
     assert int(half.split()[4]) == pytest.approx(0.01 * np.prod(size_of("gc")), rel=0.1)
