@@ -214,10 +214,10 @@ def check_params(module: Module, params: Params, like_name: str, like: Array) ->
         raise TypeError(
             f"{module}: params is {describe_type(params)}; expected a mapping of names to arrays, as init() gives"
         )
-    check_parameter_names(module, module, params)
+    expected = check_parameter_names(module, module, params)
     for name, value in params.items():
         check_array(module, f"parameter {name!r}", value, like_name, like)
-    check_parameter_shapes(module, module, params)
+    check_parameter_shapes(module, module, params, expected)
 
 
 def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> Any:

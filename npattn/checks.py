@@ -21,7 +21,7 @@ __all__ = [
     "check_positions",
     "check_rows",
     "check_variance",
-    "refuse_masked",
+    "masked",
     "require_booleans",
     "require_choice",
     "require_equal_shares",
@@ -210,9 +210,10 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
             "numpy.asarray(...) makes one on the host, cupy.asarray(...) on a GPU"
         )
-    refuse_masked(f"{call}: {name}", value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise masked(f"{call}: {name}")
     exact = counts and value.dtype.kind in "biu"
-    if not (exact or np.issubdtype(value.dtype, np.inexact)):
+    if not (exact or issubclass(value.dtype.type, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
     if value is like:
         return
@@ -228,12 +229,9 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
         )
 
 
-def refuse_masked(name: str, value: Any) -> None:
-    """Refuse a masked array, of which no computation here would leave anything out."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)"
-        )
+def masked(name: str) -> TypeError:
+    """Say why a masked array is refused: no computation here would leave anything out of it."""
+    return TypeError(f"{name} is a masked array, some of whose numbers don't count; expected a plain one: .filled(...)")
 
 
 def require_inputs(call: Any, inputs: Sequence[Any], names: Sequence[str]) -> None:

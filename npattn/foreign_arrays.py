@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import refuse_masked
+from npattn.checks import masked
 from npattn.wording import describe_type
 
 __all__ = ["to_host", "to_numpy"]
@@ -36,7 +36,8 @@ def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
     TypeError
         If it is none of these, or not of floating-point numbers.
     """
-    refuse_masked(name, value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise masked(name)
     if not any(hasattr(value, protocol) for protocol in ("__array__", "__dlpack__")):
         raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
     try:

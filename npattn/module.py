@@ -340,13 +340,12 @@ class Module(metaclass=Constructor):
         arrays = {naming.translate(name): value for name, value in arrays.items()}
         counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
         arrays = {name: value for name, value in arrays.items() if name not in counters and not is_index(name)}
-        check_parameter_names(call, self, arrays, prefix, whole, naming=naming)
-        shapes = self.parameter_shapes() | self.buffer_shapes()
+        shapes = check_parameter_names(call, self, arrays, prefix, whole, naming=naming)
         params = {
             name: naming.lay_out(name, to_numpy(arrays[name], f"{call}: {prefix}{naming.restore(name)}"), shape)
             for name, shape in shapes.items()
         }
-        check_parameter_shapes(call, self, params, prefix, naming=naming)
+        check_parameter_shapes(call, self, params, shapes, prefix, naming=naming)
         return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
     def __call__(self, params: Params, *inputs: Array) -> Pass:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from npattn.fitting import declared
+from npattn.fitting import Shape, declared
 from npattn.pairing import OURS, pair_all
 from npattn.state_dict_hints import (
     change_hint,
@@ -33,8 +33,8 @@ def check_parameter_names(
     whole: Mapping[str, Any] | None = None,
     *,
     naming: Naming = OURS,
-) -> None:
-    """Refuse missing and unknown names, and say what would make them fit.
+) -> dict[str, Shape]:
+    """Refuse missing and unknown names, and say what would make them fit; return the shapes that are declared.
 
     Parameters
     ----------
@@ -50,13 +50,17 @@ def check_parameter_names(
     naming : Naming, optional
         Whose names, translated, are given.
 
+    Returns
+    -------
+    dict of str to tuple of int
+
     Raises
     ------
     ValueError
     """
     expected = declared(module)
     if given.keys() == expected.keys():
-        return
+        return expected
     shapes = {name: shape_of(value) for name, value in given.items()}
     unknown = [name for name in shapes if name not in expected]
     missing = [name for name in expected if name not in shapes]
@@ -86,15 +90,20 @@ def check_parameter_names(
 
 
 def check_parameter_shapes(
-    call: Any, module: Module, arrays: Mapping[str, Any], prefix: str = "", *, naming: Naming = OURS
+    call: Any,
+    module: Module,
+    arrays: Mapping[str, Any],
+    expected: Mapping[str, Shape],
+    prefix: str = "",
+    *,
+    naming: Naming = OURS,
 ) -> None:
-    """Refuse an array whose shape is not the one declared under its name, and say what would make it fit.
+    """Refuse an array whose shape is not the one `expected` under its name, and say what would make it fit.
 
     Raises
     ------
     ValueError
     """
-    expected = declared(module)
     given = {name: shape_of(arrays[name]) for name in expected}
     if given == expected:
         return

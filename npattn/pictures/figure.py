@@ -108,15 +108,20 @@ def draw(module: Module, seed: int = 0, at: tuple[int, int] | None = None) -> Fi
     scene = make_scene(module, seed, at)
     functions, heights = zip(*choose_panels(scene), strict=True)
     figure = Figure(figsize=(12, 0.6 + sum(heights)), dpi=110, layout="constrained")
-    name = type(scene.module).__name__
-    if scene.inner is not scene.module:
-        name += f" round {type(scene.inner).__name__}"
-    source = f"{scene.module.paper.title} ({scene.module.paper.citation})"
-    figure.suptitle(f"{name}, random parameters of seed {seed}\n{source}", fontsize=12)
+    figure.suptitle(title_of(scene), fontsize=12)
     rows = figure.subfigures(len(functions), 1, squeeze=False, height_ratios=heights)
     for row, function in zip(rows.flat, functions, strict=True):
         function(row, scene)
     return figure
+
+
+def title_of(scene: Scene) -> str:
+    """Name the system, the seed and the paper."""
+    name = type(scene.module).__name__
+    if scene.inner is not scene.module:
+        name += f" round {type(scene.inner).__name__}"
+    source = f"{scene.module.paper.title} ({scene.module.paper.citation})"
+    return f"{name}, random parameters of seed {scene.seed}\n{source}"
 
 
 def choose_panels(scene: Scene) -> list[tuple[Callable[[SubFigure, Scene], None], float]]:

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import SEED, features, figure_of, results, size_of
+from tests.pictures.drawing import SEED, features, panels_of, results
 
 
 def test_the_gates_of_both_maps_and_of_either_alone_are_drawn():
     pytest.importorskip("npattn.pictures.additive")
-    _, run = results("attention-gate", *size_of("attention-gate"))
-    titled = {axes.get_title(): axes for axes in figure_of("attention-gate").axes if axes.images}
+    _, run = results("attention-gate")
+    titled = {axes.get_title(): axes for axes in panels_of("attention-gate").axes if axes.images}
     gate = run.attention["additive"][0, 0]
     np.testing.assert_allclose(titled["gate a of both"].images[0].get_array(), gate)
     alone = [titled[f"gate a, {name} its mean everywhere"].images[0].get_array() for name in ("g", "x")]

@@ -3,7 +3,7 @@ import pytest
 
 from npattn import PositionAttention
 from npattn.data import photograph
-from tests.pictures.drawing import COARSER, SEED, figure_of, looks
+from tests.pictures.drawing import COARSER, SEED, looks, panels_of
 
 features = pytest.importorskip("npattn.pictures.features")
 pictures = pytest.importorskip("npattn.pictures")
@@ -25,14 +25,14 @@ def test_the_pixel_asked_for_is_marked_and_what_it_looks_at_shines(at, monkeypat
 
 
 def test_without_a_wish_attention_is_drawn_from_the_eye():
-    drawn = looks(figure_of("pam"))
+    drawn = looks(panels_of("pam"))
     assert list(drawn) == [features.EYE, *features.OTHER_PIXELS]
     heat = drawn[features.EYE].images[1].get_array()
     assert 0.01 < np.mean(heat > 0.5) < 0.2
 
 
 def test_every_head_has_a_row_of_its_own_looks():
-    figure = figure_of("mhsa")
+    figure = panels_of("mhsa")
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
     pixels = [features.EYE, *features.OTHER_PIXELS]
     expected = [f"from row {row}, column {column}, head {head}" for head in (1, 2) for row, column in pixels]

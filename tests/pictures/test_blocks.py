@@ -1,12 +1,12 @@
 import numpy as np
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import panels_of, results
 
 
 def test_gates_of_blocks_stand_below_the_channels_that_they_vary_most_in():
-    x, run = results("ge", *size_of("ge"))
+    x, run = results("ge")
     gates = run.attention["blocks"][0]
-    titled = {axes.get_title(): axes for axes in figure_of("ge").axes if axes.images}
+    titled = {axes.get_title(): axes for axes in panels_of("ge").axes if axes.images}
     drawn = {title: axes for title, axes in titled.items() if "times" in title}
     channels = [int(title.partition(":")[0]) for title in drawn]
     assert channels == list(np.argsort(-gates.std(axis=(1, 2)))[:4])

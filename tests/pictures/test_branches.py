@@ -5,14 +5,14 @@ import pytest
 
 from npattn import CATALOGUE
 from npattn.data import photo_features
-from tests.pictures.drawing import SEED, figure_of
+from tests.pictures.drawing import SEED, panels_of
 
 features = pytest.importorskip("npattn.pictures.features")
 scene = pytest.importorskip("npattn.pictures.scene")
 
 
 def test_every_rate_is_drawn_with_its_taps_and_its_answer():
-    figure = figure_of("multi-scale")
+    figure = panels_of("multi-scale")
     module = replace(CATALOGUE["multi-scale"].example(), rates=scene.LARGE_HYPERPARAMETERS["rates"])
     answers = module(module.init(SEED, generic=True), photo_features(module.channels, *scene.DRAWN_SIZE)).attention
     by_title = {axes.get_title(): axes for axes in figure.axes}

@@ -3,7 +3,9 @@ import pytest
 
 from npattn import CATALOGUE
 from npattn.data import photograph
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import drawn_alone, scene_of
+
+choose_panels = pytest.importorskip("npattn.pictures.figure").choose_panels
 
 MAPS = [
     key
@@ -14,8 +16,9 @@ MAPS = [
 
 @pytest.mark.parametrize("key", MAPS)
 def test_picture_of_a_system_that_changes_the_map_shows_its_strength_before_and_after(key):
-    x, run = results(key, *size_of(key))
-    first, before, after, _ = (axes.images[0].get_array() for axes in figure_of(key).axes[:4])
+    scene = scene_of(key)
+    (panel, _), *_ = choose_panels(scene)
+    first, before, after, _ = (axes.images[0].get_array() for axes in drawn_alone(panel, key).axes[:4])
     np.testing.assert_array_equal(first, photograph())
-    for drawn, features in ((before, x), (after, run.output)):
+    for drawn, features in ((before, scene.x), (after, scene.run.output)):
         np.testing.assert_allclose(drawn, np.sqrt((features**2).mean(axis=(0, 1))), rtol=1e-12)

@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from npattn import CATALOGUE, trace
-from tests.pictures.drawing import SEED, figure_of, results, scene, size_of
+from tests.pictures.drawing import SEED, panels_of, results, scene
 
 
 def test_what_is_read_of_both_branches_makes_the_gate_of_the_group_that_varies_most():
     pytest.importorskip("npattn.pictures.crossing")
-    x, run = results("ema", *size_of("ema"))
+    x, run = results("ema")
     gates = run.attention["cross"][0]
     group = int(np.argmax(gates.std(axis=(1, 2))))
-    titled = {axes.get_title(): axes.images[0].get_array() for axes in figure_of("ema").axes if axes.images}
+    titled = {axes.get_title(): axes.images[0].get_array() for axes in panels_of("ema").axes if axes.images}
     np.testing.assert_allclose(titled["gate e"], gates[group])
     module = CATALOGUE["ema"].example()
     size = module.channels // module.groups

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import panels_of, results
 
 
 def images(figure, word):
@@ -10,8 +10,8 @@ def images(figure, word):
 
 @pytest.mark.parametrize("key", ["simam", "shuffle"])
 def test_each_gate_stands_below_the_channel_that_it_is_of(key):
-    figure = figure_of(key)
-    x, run = results(key, *size_of(key))
+    figure = panels_of(key)
+    x, run = results(key)
     gates = images(figure, "times")
     assert len(gates) == 3
     for axes in gates:
@@ -22,15 +22,15 @@ def test_each_gate_stands_below_the_channel_that_it_is_of(key):
 
 
 def test_channels_are_those_whose_gates_vary_most():
-    figure = figure_of("simam")
-    _, run = results("simam", *size_of("simam"))
+    figure = panels_of("simam")
+    _, run = results("simam")
     spread = run.attention["gate"][0].std(axis=(1, 2))
     channels = [int(axes.get_title().partition(":")[0]) for axes in images(figure, "times")]
     assert channels == list(np.argsort(-spread)[:3])
 
 
 def test_a_number_at_its_channels_mean_has_the_lowest_gate():
-    figure = figure_of("simam")
+    figure = panels_of("simam")
     (law,) = (axes for axes in figure.axes if axes.get_title() == "one gate a for each number")
     for line in law.lines:
         distance, gate = line.get_data()

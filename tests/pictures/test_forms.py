@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, size_of
+from tests.pictures.drawing import panels_of, size_of
 
 
 def test_softmax_and_products_are_drawn_of_the_same_pixels_and_both_are_highest_where_these_look_themselves():
     pytest.importorskip("npattn.pictures.attention_maps")
-    figure = figure_of("non-local")
+    figure = panels_of("non-local")
     below = [axes for axes in figure.axes if axes.get_title().endswith("of the map taken off")]
     above = [axes for axes in figure.axes if "half of it on" in axes.get_title()]
     assert [axes.get_title().split("\n")[0].rstrip(":") for axes in below] == [

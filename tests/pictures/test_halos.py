@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, size_of
+from tests.pictures.drawing import panels_of, size_of
 
 offsets = pytest.importorskip("npattn.pictures.offsets")
 
 
 def test_each_pixel_looks_within_the_outer_frame_and_lies_in_the_inner_one():
-    figure = figure_of("halo")
+    figure = panels_of("halo")
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
     assert [axes.get_title().split("\n")[0].rsplit(", ", 1)[1] for axes in drawn] == ["content"] * 5 + ["both"] * 5
     for axes in drawn:

@@ -1,12 +1,12 @@
 import numpy as np
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import panels_of, results
 
 
 def test_channels_at_both_ends_and_between_stand_above_their_gates():
-    x, run = results("bam", *size_of("bam"))
+    x, run = results("bam")
     order = np.argsort(-run.attention["channel_branch"][0])
-    titled = {axes.get_title(): axes for axes in figure_of("bam").axes if axes.images}
+    titled = {axes.get_title(): axes for axes in panels_of("bam").axes if axes.images}
     for channel in order[[0, len(order) // 4, -1]]:
         of_channel = [axes for title, axes in titled.items() if title.startswith(f"{channel}: ")]
         feature, gates = sorted(of_channel, key=lambda axes: "times" in axes.get_title())
@@ -15,8 +15,8 @@ def test_channels_at_both_ends_and_between_stand_above_their_gates():
 
 
 def test_both_branches_are_shown_with_their_signs():
-    _, run = results("bam", *size_of("bam"))
-    titled = {axes.get_title(): axes for axes in figure_of("bam").axes}
+    _, run = results("bam")
+    titled = {axes.get_title(): axes for axes in panels_of("bam").axes}
     bars = [bar.get_height() for bar in titled["channel branch c"].patches]
     np.testing.assert_allclose(bars, sorted(run.attention["channel_branch"][0], reverse=True))
     spatial = titled["spatial branch s"].images[0]

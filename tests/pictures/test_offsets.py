@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 
 import npattn
-from tests.pictures.drawing import figure_of
+from tests.pictures.drawing import panels_of
 
 
 def weights_by_title():
     pytest.importorskip("npattn.pictures.offsets")
-    figure = figure_of("bottleneck")
+    figure = panels_of("bottleneck")
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
     found = {}
     for axes in drawn:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.pictures.drawing import assert_well_laid_out, page_of
+
 matplotlib = pytest.importorskip("matplotlib")
 image = pytest.importorskip("PIL.Image")
 pages = pytest.importorskip("npattn.pictures.pages")
@@ -16,6 +18,8 @@ catalogue = pytest.importorskip("npattn.pictures.pages.catalogue")
 DERIVATIONS = Path(__file__).parents[2] / "derivations"
 MEASURED = "training", "training_attention"  # drawn by the program that trained
 FILES = sorted(path for path in (DERIVATIONS / "pictures").glob("*") if path.stem not in MEASURED)
+NEARLY_WHITE = {"equivariance": {"contrast": 0.001}}
+"""Where a panel shows that something vanishes."""
 MOST_BYTES = 60_000
 CELL = 20
 """Pixels along each side of what is compared: a letter that another version draws otherwise changes it little."""
@@ -33,12 +37,19 @@ def kept(path):
         return np.asarray(file.convert("RGB")) / 255
 
 
-def drawn_today(path):
-    """The pixels that are drawn today, in as few colours as the file has."""
+def as_in_file(path, pixels):
+    """Pixels in as few colours as the file has, from 0 to 1."""
     with image.open(path) as file:
         colours = len(file.getpalette()) // 3
-    drawn = image.fromarray(catalogue.draw_pixels(path.stem)).quantize(colours, dither=image.Dither.NONE)
+    drawn = image.fromarray(pixels).quantize(colours, dither=image.Dither.NONE)
     return np.asarray(drawn.convert("RGB")) / 255
+
+
+@pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
+def page(request):
+    """A picture as it is drawn today: its file, the figure, and the pixels."""
+    figure = page_of(request.param.stem)
+    return request.param, figure, catalogue.pixels_of(figure)
 
 
 def ink(pixels):
@@ -72,14 +83,19 @@ def test_pictures_are_small_and_as_wide_as_a_page():
     assert {kept(path).shape[1] for path in FILES} == {catalogue.WIDTH}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_pictures_are_what_is_drawn_today(path):
-    drawn, found = drawn_today(path), kept(path)
+def test_pictures_are_what_is_drawn_today(page):
+    path, _, pixels = page
+    drawn, found = as_in_file(path, pixels), kept(path)
     assert np.abs(np.subtract(drawn.shape, found.shape)).max() <= 2
     drawn, found = ink(drawn[: len(found)]), ink(found[: len(drawn)])
     assert distance(drawn, found) < ALIKE
     if matplotlib.__version__.startswith(DRAWN_BY):
         assert worst(drawn, found) < SAME
+
+
+def test_pictures_are_well_laid_out(page):
+    path, figure, pixels = page
+    assert_well_laid_out(figure, pixels / 255, **NEARLY_WHITE.get(path.stem, {}))
 
 
 def test_a_label_that_is_gone_and_a_panel_that_has_moved_show_in_a_cell():

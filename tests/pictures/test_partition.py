@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of
+from tests.pictures.drawing import panels_of
 
 
 def test_pixels_look_at_nothing_beyond_the_edges_of_their_window_that_are_drawn():
     pytest.importorskip("npattn.pictures.partition")
-    figure = figure_of("window")
+    figure = panels_of("window")
     drawn = [axes for axes in figure.axes if axes.get_title().startswith("from row")]
     assert [axes.get_title().split("\n")[0].rpartition(", ")[2] for axes in drawn] == ["still"] * 5 + ["moved"] * 5
     found = []

@@ -3,12 +3,12 @@ import re
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, size_of
+from tests.pictures.drawing import panels_of, size_of
 
 
 def test_pixels_look_along_their_row_and_column_once_and_over_the_map_twice():
     pytest.importorskip("npattn.pictures.attention_maps")
-    drawn = [axes for axes in figure_of("criss-cross").axes if axes.get_title().startswith("from row")]
+    drawn = [axes for axes in panels_of("criss-cross").axes if axes.get_title().startswith("from row")]
     rows, columns = size_of("criss-cross")
     first, second = drawn[:5], drawn[5:]
     assert [axes.get_title().split("\n")[0].replace("once", "twice:") for axes in first] == [

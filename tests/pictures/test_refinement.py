@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of
+from tests.pictures.drawing import panels_of
 
 features = pytest.importorskip("npattn.pictures.features")
 
 
 def test_from_one_eye_pixel_correlation_finds_the_other_and_leaves_the_background_out():
-    figure = figure_of("pcm")
+    figure = panels_of("pcm")
     titles = [axes.get_title() for axes in figure.axes]
     (place,) = (i for i, title in enumerate(titles) if title.startswith("coarse map: one eye"))
     refined = next(

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of, results, size_of
+from tests.pictures.drawing import panels_of, results
 
 pytest.importorskip("npattn.pictures.selection")
 
 
 @pytest.mark.parametrize("key", ["sk", "split"])
 def test_every_channels_bar_is_cut_as_it_chooses(key):
-    figure = figure_of(key)
+    figure = panels_of(key)
     [axes] = [axes for axes in figure.axes if axes.get_title().startswith("how much of each branch")]
-    _, run = results(key, *size_of(key))
+    _, run = results(key)
     order = [int(label.get_text()) for label in axes.get_xticklabels()]
     weights = run.attention["branch_weights"][0]
     for bars, share in zip(axes.containers, weights, strict=True):
@@ -20,8 +20,8 @@ def test_every_channels_bar_is_cut_as_it_chooses(key):
 
 @pytest.mark.parametrize("key", ["sk", "split"])
 def test_branches_of_a_channel_times_their_weights_add_up_to_the_sum_beside_them(key):
-    figure = figure_of(key)
-    _, run = results(key, *size_of(key))
+    figure = panels_of(key)
+    _, run = results(key)
     images = [axes for axes in figure.axes if axes.images]
     sums = [axes for axes in images if axes.get_title().endswith("their sum")]
     assert len(sums) == 2

@@ -3,13 +3,13 @@ import re
 import numpy as np
 import pytest
 
-from tests.pictures.drawing import figure_of
+from tests.pictures.drawing import panels_of
 
 
 def test_gates_of_the_same_queries_and_values_are_drawn_with_their_ranges_those_of_the_code_next_to_a_half():
     pytest.importorskip("npattn.pictures.softmaxes")
     ranges = {}
-    for axes in figure_of("polarized").axes:
+    for axes in panels_of("polarized").axes:
         found = re.match(r"(of the .*)\n.*: (.*) to (.*)$", axes.get_title())
         if found:
             gate = np.asarray(axes.images[0].get_array())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,7 +76,7 @@ def carried(mistake: Mistake) -> Mistake:
 
         return untape(wrong), backward
 
-    return dataclasses.replace(mistake, way="carried", apply=apply, plain=mistake.apply)
+    return Mistake(mistake.primitive, mistake.name, "carried", apply, mistake.when, mistake.apply)
 
 
 def in_forward_alone(mistake: Mistake) -> Mistake:
@@ -87,7 +86,7 @@ def in_forward_alone(mistake: Mistake) -> Mistake:
         wrong, _ = mistake.apply(original, *arguments, **options)
         return wrong, original(*arguments, **options)[1]
 
-    return dataclasses.replace(mistake, way="forward", apply=apply)
+    return Mistake(mistake.primitive, mistake.name, "forward", apply, mistake.when, mistake.plain)
 
 
 def tape(value: Any, sources: list[Taped]) -> Any:

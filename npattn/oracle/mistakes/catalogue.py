@@ -78,10 +78,10 @@ def in_both_forms(mistakes: list[Mistake]) -> list[Mistake]:
     """Add what is missing of those in a primitive's forward pass: it alone wrong, and what autograd makes of it."""
     found, done = list(mistakes), {(str(one), one.way) for one in mistakes}
     for one in mistakes:
-        if one.primitive and one.way in ("forward", "both") and (str(one), "carried") not in done:
-            others = [carried(one), in_forward_alone(one)]
-            found += [other for other in others if (str(other), other.way) not in done]
-            done |= {(str(other), other.way) for other in others}
+        name = str(one)
+        if one.primitive and one.way in ("forward", "both") and (name, "carried") not in done:
+            found += [other for other in (carried(one), in_forward_alone(one)) if (name, other.way) not in done]
+            done |= {(name, "carried"), (name, "forward")}
     return found
 
 

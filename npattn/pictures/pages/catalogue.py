@@ -26,7 +26,7 @@ from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.typing import Array
 
-__all__ = ["PICTURES", "WIDTH", "draw_pixels", "write_picture"]
+__all__ = ["PICTURES", "WIDTH", "draw_pixels", "pixels_of", "write_picture"]
 
 WIDTH = 800
 """Pixels of every picture from left to right: those of a page."""
@@ -63,7 +63,11 @@ PICTURES: dict[str, Draw] = {
 
 def draw_pixels(name: str) -> Array:
     """Draw a picture, (H, W, 3), uint8."""
-    figure = PICTURES[name]()
+    return pixels_of(PICTURES[name]())
+
+
+def pixels_of(figure: Figure) -> Array:
+    """Draw a figure as wide as a page, (H, W, 3), uint8."""
     figure.set_dpi(WIDTH / figure.get_size_inches()[0])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

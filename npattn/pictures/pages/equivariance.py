@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.lib.stride_tricks import sliding_window_view
 
 from npattn.attention import equivariance_loss
 from npattn.data import photo_features
-from npattn.ops import conv2d, sigmoid
+from npattn.ops import sigmoid
 from npattn.pictures.showing import show, signed
 from npattn.transforms import Flip
 from npattn.typing import Array
@@ -21,16 +22,16 @@ TRAININGS = {"before": (0.0, 1), "steps of 0.04": (0.04, 600), "steps of 1": (1.
 
 def fit_kernel(pooled: Array, rate: float, steps: int) -> tuple[Array, Array, Array]:
     """Descend the loss: the kernel that comes of it, and the attention of the flipped maps and of the maps."""
-    maps = np.concatenate([FLIP(pooled)[0], pooled])
-    w = np.random.RandomState(0).uniform(-1, 1, (1, 2, 7, 7)) / 98**0.5
-    for step in range(steps):
-        z, back = conv2d(maps, w, padding=3)
-        a, back_a = sigmoid(z)
-        _, backward = equivariance_loss(a[:1], a[1:], FLIP)
-        dw = back(back_a(np.concatenate(backward())))[1]
-        w = w - rate * (1 - step / steps) * dw
-    a = sigmoid(conv2d(maps, w, padding=3)[0])[0]
-    return w, a[:1], a[1:]
+    maps = np.pad(np.concatenate([FLIP(pooled)[0], pooled]), ((0, 0), (0, 0), (3, 3), (3, 3)))
+    windows = sliding_window_view(maps, (7, 7), axis=(2, 3)).transpose(1, 4, 5, 0, 2, 3)
+    columns = windows.reshape(98, -1)  # laid out once for all steps: a convolution's maps need no gradient here
+    w = np.random.RandomState(0).uniform(-1, 1, 98) / 98**0.5
+    for step in range(steps + 1):
+        a, back = sigmoid((w @ columns).reshape(2, 1, *pooled.shape[2:]))
+        if step < steps:
+            _, backward = equivariance_loss(a[:1], a[1:], FLIP)
+            w = w - rate * (1 - step / steps) * (columns @ back(np.concatenate(backward())).ravel())
+    return w.reshape(1, 2, 7, 7), a[:1], a[1:]
 
 
 def draw_equivariance() -> Figure:
