@@ -31,8 +31,8 @@ __all__ = ["golden"]
 
 MAX_DRAWS, MAX_CROWDED, MAX_SWAYED = 20, 4, 2
 """Inputs that are tried until near ties sway little of the outputs, of which the last will do. Once so many have been
-refused that have near ties throughout, as others then do, it is taken at once; once so many have been swayed too much,
-as where one near tie moves a whole channel, no others are run than those with fewer near ties."""
+swayed too much, as where one near tie moves a whole channel, no others are run than those with fewer near ties. Once so
+many have been refused for that, or have near ties throughout, as others then do, the last is taken at once."""
 
 
 def golden(

@@ -210,7 +210,7 @@ def test_a_draw_with_more_near_ties_than_are_allowed_is_refused_before_any_run()
     found = measurement.measure(
         module, given_to(case), case.format, 0, passes=Passes(lambda *count: passes.append(count)), **options
     )
-    assert found == measurement.Refused(crowded=False, near_ties=0)
+    assert found == measurement.Refused(crowded=True, near_ties=0)
     assert not passes
 
 
