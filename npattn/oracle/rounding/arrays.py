@@ -201,8 +201,7 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     result = np.asarray(np.einsum(subscripts, *factors))
     if rounding.random is None:
         return wrap(rounding.round(result), rounding)
-    squared = [np.square(a, out=a if rounding.format.shortens else None) for a in factors]
-    squares = np.asarray(np.einsum(subscripts, *squared))
+    squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))  # anew: the result may be a view of a factor
     lengths = {
         letter: length
         for letters, a in zip(given.split(","), factors, strict=True)

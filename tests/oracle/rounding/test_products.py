@@ -31,3 +31,9 @@ def test_a_product_leaves_its_operands_as_they_are(dtype):
         with mock.patch.object(products, "SLAB_BYTES", slab_bytes):
             products.multiply(a, b, Rounding(FORMATS[dtype], [0, 3]))
     np.testing.assert_array_equal((a, b), kept)
+
+
+def test_an_einsum_that_sums_nothing_gives_its_products():
+    rounding = Rounding(FORMATS["tf32"], [0, 3])
+    a = rounding.array(np.random.RandomState(0).standard_normal((3, 4)))
+    np.testing.assert_allclose(np.einsum("ij,ij->ij", a, a), np.square(a), rtol=2.0**-9)
