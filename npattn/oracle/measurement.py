@@ -61,8 +61,7 @@ class Refused(NamedTuple):
     Attributes
     ----------
     crowded : bool
-        Whether one comparison has near ties throughout, as of what only rounding moves, or there are more than most:
-        others will have them too.
+        Whether one comparison has near ties throughout, as of what only rounding moves: others will have them too.
     near_ties : int
         Of which some sway an output too much; 0 where that is not why.
     """
@@ -105,7 +104,7 @@ def measure(
     def refuse() -> Refused:
         passes.drop()
         crowded = any(event.near.size > CROWDED * num_outputs for event in observed.events)
-        return Refused(crowded or observed.near_ties > most_ties, observed.near_ties if swayed else 0)
+        return Refused(crowded, observed.near_ties if swayed else 0)
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
         nonlocal swayed
