@@ -67,6 +67,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
         total = e.sum(axis=-1, keepdims=True)
         o[..., m] = v @ transpose(e) / transpose(total)
         log_sum_exp[..., m, :] = highest + np.log(total)
+        del e  # or it stands beside the next block's
 
     def backward(do):
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
@@ -77,6 +78,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
             dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
             dq[..., m] = scale * (k @ transpose(dz))
             dk += scaled[..., m] @ dz
+            del s, dz
         return dq, dk, dv
 
     return o, backward

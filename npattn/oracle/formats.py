@@ -56,6 +56,11 @@ class Format:
         return 2.0 ** (self.least_exponent - self.precision + 1)
 
     @property
+    def shortens(self) -> bool:
+        """Whether operands of matrix products lose digits of the format's numbers."""
+        return self.operand_precision < self.precision
+
+    @property
     def storage(self) -> type:
         """NumPy's format in which its numbers are held: one whose own rounding is far finer."""
         return np.float32 if self.precision <= 16 else np.float64

@@ -29,10 +29,11 @@ from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
 
-MAX_DRAWS, MAX_CROWDED, MAX_SWAYED = 20, 4, 2
+MAX_DRAWS, MAX_CROWDED, MAX_SWAYED, MAX_SWAYED_DRAWS = 20, 4, 2, 10
 """Inputs that are tried until near ties sway little of the outputs, of which the last will do. Once so many have been
 refused that have near ties throughout, as others then do, it is taken at once; once so many have been swayed too much,
-as where one near tie moves a whole channel, no others are run than those with fewer near ties."""
+as where one near tie moves a whole channel, no others are run than those with fewer near ties, and so many are tried
+before the last."""
 
 
 def golden(
@@ -159,7 +160,7 @@ def golden(
     crowded, swayed = 0, list[int]()
     for draw in range(MAX_DRAWS):
         last = not drawn_anew or draw == MAX_DRAWS - 1
-        if crowded == MAX_CROWDED and not last:
+        if not last and (crowded == MAX_CROWDED or (len(swayed) >= MAX_SWAYED and draw >= MAX_SWAYED_DRAWS)):
             continue
         given = draw_case(module, own, format, seed, choice=chosen.number, draw=draw, **options)
         require_constant(layout, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -98,12 +99,16 @@ def large_scale(module: Module, given: Given, format: Format) -> float:
             named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, magnitudes)))
         return magnitudes
 
-    unscaled, scale = run(1.0), 2.0
-    while scale < MAX_SCALE and run(scale, unscaled).exponent < 2 * np.log(format.largest):
-        scale *= 2
-    while scale > 1 and run(scale, unscaled).number > format.largest / 2:
-        scale /= 2
-    return scale
+    unscaled = run(1.0)
+    enlarged_run = functools.cache(lambda power: run(2.0**power, unscaled))
+    overflow, highest = 2 * np.log(format.largest), round(np.log2(MAX_SCALE))
+    power = highest
+    if unscaled.exponentials:
+        # What exponentials are taken of grows with the inputs.
+        power = 1 + bisect_left(range(1, highest), overflow, key=lambda power: enlarged_run(power).exponent)
+    while power > 0 and enlarged_run(power).number > format.largest / 2:
+        power -= 1
+    return float(2**power)
 
 
 class Magnitudes:
@@ -116,12 +121,20 @@ class Magnitudes:
     ----------
     unscaled : Magnitudes, optional
         Of that run; without it, this is it.
+
+    Attributes
+    ----------
+    number, exponent : float
+        The largest of any number, and of what an exponential was taken of.
+    exponentials : bool
+        Whether there was any.
     """
 
     def __init__(self, unscaled: Magnitudes | None = None) -> None:
         self.kept: list[np.ndarray] = []
         self.unscaled = None if unscaled is None else iter(unscaled.kept)
         self.number = self.exponent = 0.0
+        self.exponentials = False
 
     def growth(self, a: np.ndarray) -> float:
         """Return how far numbers are from those of the other run, at most."""
@@ -146,6 +159,7 @@ class Watched(np.ndarray):
         """Compute on plain arrays."""
         magnitudes = next(a.magnitudes for a in (*inputs, *(out or ())) if isinstance(a, Watched) and a.magnitudes)
         if ufunc is np.exp:
+            magnitudes.exponentials = True
             magnitudes.exponent = max(magnitudes.exponent, magnitudes.growth(np.array(inputs[0])))
         if out is not None:
             options["out"] = tuple(map(unwatch, out))

@@ -9,6 +9,7 @@ import numpy as np
 
 from npattn.ops.primitive import PRIMITIVES, ask_handlers
 from npattn.oracle.formats import ulp
+from npattn.oracle.rounding.products import multiply, round_operand
 from npattn.typing import Array
 
 if TYPE_CHECKING:
@@ -74,10 +75,7 @@ class RoundingArray(np.ndarray):
             options["out"] = tuple(unwrap(a) for a in out)
         with np.errstate(over="ignore"):
             if ufunc is np.matmul:
-                operands = [round_operand(a, rounding) for a in operands]
-                result = ufunc(*operands, **options)
-                if rounding.random is not None:
-                    rounding.accumulate_product(result, *operands)
+                result: Any = multiply(operands[0], operands[1], rounding, **options)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
                 if ufunc is np.add and method == "reduce" and rounding.random is not None:
@@ -189,14 +187,6 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-def round_operand(a: np.ndarray, rounding: Rounding) -> np.ndarray:
-    """Shorten an operand of a product to what the format's products take."""
-    format = rounding.format
-    if format.operand_precision == format.precision:
-        return a
-    return rounding.shorten(np.array(a))
-
-
 @implements(np.einsum)
 def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     """Sum products, as matmul, for whatever axes; products of maps element by element are rounded before."""
@@ -211,7 +201,7 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     result = np.asarray(np.einsum(subscripts, *factors))
     if rounding.random is None:
         return wrap(rounding.round(result), rounding)
-    squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))
+    squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))  # anew: the result may be a view of a factor
     lengths = {
         letter: length
         for letters, a in zip(given.split(","), factors, strict=True)

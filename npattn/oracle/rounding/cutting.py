@@ -52,11 +52,11 @@ def cut_rows(total: np.ndarray) -> list[tuple[Any, ...]]:
 
 
 def square_product(a: np.ndarray, b: np.ndarray, *, squared: bool) -> np.ndarray:
-    """Multiply the squares of two matrices, of which the second may be squared already, some columns at a time."""
-    squares, found = np.square(a), np.empty((a.shape[0], b.shape[1]), a.dtype)
+    """Multiply a matrix by the squares of another, which may be squared already, some columns at a time."""
+    found = np.empty((a.shape[0], b.shape[1]), a.dtype)
     least = MIN_COLUMNS if squared else 4 * MIN_COLUMNS // b.itemsize
     step = max(least, BLOCK_BYTES // max(1, b[:, :1].nbytes))
     for j in range(0, b.shape[1], step):
         some = b[:, j : j + step]
-        np.matmul(squares, some if squared else np.square(some), out=found[:, j : j + step])
+        np.matmul(a, some if squared else np.square(some), out=found[:, j : j + step])
     return found

@@ -146,7 +146,7 @@ class Rounding:
             values[...] = row.reshape(values.shape)
         return values
 
-    def shorten(self, values: np.ndarray) -> np.ndarray:
+    def shorten(self, values: np.ndarray, *, spare: bool = True) -> np.ndarray:
         """Blur operands of a product, in place, by what they lose in being shortened to what its units take.
 
         Some kernels shorten them to the nearest number, some cut digits off, and some, where little is to be computed,
@@ -161,7 +161,7 @@ class Rounding:
             bits: Array = slab.view(self.word)
             lost = bits & (unit - 1)
             short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
-            blur = 1.5 * self.draw_bits(slab, drop, spare=slab is slabs[-1]) - 0.75 * unit
+            blur = 1.5 * self.draw_bits(slab, drop, spare=spare and slab is slabs[-1]) - 0.75 * unit
             bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
         return values
 
@@ -253,37 +253,43 @@ class Rounding:
         if self.random is not None and count > 1:
             squares = np.asarray(squares)
             matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
-            blocks = cut_row(total) if matching else [total]
-            with np.errstate(invalid="ignore", over="ignore"):
-                for sums, terms in zip(blocks, cut_row(squares) if matching else [squares], strict=True):
-                    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
-                    self.add_noise(sums, terms, factor, spare=sums is blocks[-1])
+            self.accumulate_block(total, squares, count, whole=not matching)
         return total
 
-    def accumulate_product(self, total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    def accumulate_block(
+        self, total: np.ndarray, squares: np.ndarray, count: int, *, whole: bool = False, spare: bool = True
+    ) -> None:
+        """Do so for some of an array's sums, cut into rows but where they are taken whole; the squares are used up."""
+        parts = [[m] if whole else cut_row(m) for m in (total, squares)]
+        factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for sums, terms in zip(*parts, strict=True):
+                self.add_noise(sums, terms, factor, spare=spare and sums is parts[0][-1])
+
+    def accumulate_product(self, total: np.ndarray, a: np.ndarray, b: np.ndarray, *, copied: bool = False) -> None:
         """Add to the product of two arrays the error that its accumulators may make, in place.
 
         Of large products the squares are made some rows at a time: never all, nor those of an operand much larger than
-        the product.
+        the product. Operands that are copies become their squares.
         """
         inner = a.shape[-1]
+        if copied:
+            a, b = (np.square(m, out=m) for m in (a, b))
         if is_small(total, a, b) or total.ndim < 2 or not total.flags.c_contiguous:
-            self.accumulate(total, np.matmul(np.square(a), np.square(b)), inner)
+            self.accumulate(total, np.matmul(a, b) if copied else np.matmul(np.square(a), np.square(b)), inner)
         elif self.random is not None and inner > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
             blocks = cut_rows(total)
-            factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * inner)
             # The squares of b serve all blocks of rows, which takes up to 5 % off a case whose products are large.
             kept = len(blocks) > math.prod(total.shape[:-2]) and inner <= 2 * a.shape[-2]
             squares = b
-            with np.errstate(invalid="ignore", over="ignore"):
+            with np.errstate(over="ignore"):
                 for block in blocks:
                     if not kept or block[-1].start == 0:
-                        squares = np.square(b[block[:-1]]) if kept else b[block[:-1]]
-                    parts = [cut_row(m) for m in (total[block], square_product(a[block], squares, squared=kept))]
-                    for sums, terms in zip(*parts, strict=True):
-                        spare = block is blocks[-1] and sums is parts[0][-1]
-                        self.add_noise(sums, terms, factor, spare=spare)
+                        squares = np.square(b[block[:-1]]) if kept and not copied else b[block[:-1]]
+                    rows = a[block] if copied else np.square(a[block])
+                    found = square_product(rows, squares, squared=kept or copied)
+                    self.accumulate_block(total[block], found, inner, spare=block is blocks[-1])
 
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""

@@ -1,0 +1,39 @@
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from npattn.oracle.formats import FORMATS
+from npattn.oracle.rounding import Rounding, products
+from tests.naming import for_each
+
+
+@pytest.mark.parametrize("shapes", [((4, 6), (6, 12)), ((2, 4, 8), (5, 2, 8, 6)), ((1, 5, 8), (1, 12, 8))])
+def test_an_operand_shortened_in_slabs_gives_the_product_of_a_whole_one(shapes):
+    a, b = (np.random.RandomState(i).standard_normal(shape) for i, shape in enumerate(shapes))
+    b = b.swapaxes(-1, -2) if a.shape[-1] != b.shape[-2] else b
+    found = []
+    for slab_bytes in (2**20, 70):
+        rounding = Rounding(FORMATS["tf32"], [0, 3])
+        with mock.patch.object(products, "SLAB_BYTES", slab_bytes):
+            assert products.has_slabs(a, b) == (slab_bytes == 70)
+            found.append((products.multiply(a, b, rounding), rounding.random.bit_generator.random_raw()))
+    (whole, next_bits), (by_slabs, next_found) = found
+    np.testing.assert_allclose(by_slabs, whole, rtol=1e-14, atol=1e-14)
+    assert next_found == next_bits
+
+
+@for_each("dtype", ["float32", "tf32"])
+def test_a_product_leaves_its_operands_as_they_are(dtype):
+    a, b = (np.random.RandomState(i).standard_normal((8, 8)).astype(np.float32).astype(np.float64) for i in range(2))
+    kept = a.copy(), b.copy()
+    for slab_bytes in (2**20, 64):
+        with mock.patch.object(products, "SLAB_BYTES", slab_bytes):
+            products.multiply(a, b, Rounding(FORMATS[dtype], [0, 3]))
+    np.testing.assert_array_equal((a, b), kept)
+
+
+def test_an_einsum_that_sums_nothing_gives_its_products():
+    rounding = Rounding(FORMATS["tf32"], [0, 3])
+    a = rounding.array(np.random.RandomState(0).standard_normal((3, 4)))
+    np.testing.assert_allclose(np.einsum("ij,ij->ij", a, a), np.square(a), rtol=2.0**-9)
