@@ -197,8 +197,7 @@ def sum_seen(a: Array, weights: Array, seen: Array) -> Array:
     that is seen is none.
     """
     finite = np.isfinite(a)
-    n = np.flatnonzero(~finite.all(axis=tuple(range(a.ndim - 1))))  # where a number is none, which is rare
-    spoilt = ~finite[..., n] @ transpose(seen[..., n])
+    spoilt = (~finite).astype(np.float32) @ transpose(seen).astype(np.float32) > 0
     return np.where(spoilt, np.nan, np.where(finite, a, 0) @ transpose(weights))
 
 
