@@ -201,7 +201,7 @@ def check_hyperparameters(
 
 
 def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False) -> None:
-    """Refuse what is no array of floating-point numbers, or differs from `like` in dtype or in kind of array.
+    """Refuse what is no array of this machine's floating-point numbers, or differs from `like` in dtype or in kind.
 
     Where it `counts`, integers and booleans will do as well, as in labels and masks.
     """
@@ -215,6 +215,12 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
     exact = counts and value.dtype.kind in "biu"
     if not (exact or issubclass(value.dtype.type, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
+    if not (exact or value.dtype.isnative):
+        native = value.dtype.newbyteorder("=")
+        raise TypeError(
+            f"{call}: {name} has dtype {value.dtype}, of another machine's byte order; expected {native}: "
+            f".astype({str(native)!r}) makes it that"
+        )
     if value is like:
         return
     if not (isinstance(value, type(like)) or isinstance(like, type(value))):

@@ -39,7 +39,9 @@ REQUIRED = dataclasses.MISSING
 """The default of what has none."""
 
 
-def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED, *, divides: str = "") -> Any:
+def checked(
+    check: Callable[[str, str, Any], Any], default: Any = REQUIRED, *, divides: str = "", options: Collection[str] = ()
+) -> Any:
     """Declare a hyperparameter with a check of one's own.
 
     Parameters
@@ -50,6 +52,8 @@ def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED, *, d
         Without it the hyperparameter has to be given.
     divides : str, optional
         Another hyperparameter, of which it must be a divisor.
+    options : collection of str, optional
+        The strings that it is one of, or a tuple of some of.
 
     Returns
     -------
@@ -70,7 +74,7 @@ def checked(check: Callable[[str, str, Any], Any], default: Any = REQUIRED, *, d
     Traceback (most recent call last):
     ValueError: Grouped: groups=3; expected an even number
     """
-    return dataclasses.field(default=default, metadata={"check": check, "divides": divides})
+    return dataclasses.field(default=default, metadata={"check": check, "divides": divides, "options": options})
 
 
 def integer(least: int, default: Any = REQUIRED, *, odd: bool = False, divides: str = "") -> Any:
@@ -188,7 +192,7 @@ def choice(options: Collection[str], default: Any = REQUIRED) -> Any:
         require_choice(system, options, **{name: value})
         return value
 
-    return checked(check, default)
+    return checked(check, default, options=options)
 
 
 def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
@@ -198,7 +202,7 @@ def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
         require_selection(system, options, **{name: value})
         return tuple(map(str, value))
 
-    return checked(check, default)
+    return checked(check, default, options=options)
 
 
 def two_integers(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, str] = ("height", "width")) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import itertools
 import math
 import re
 import time
@@ -33,6 +34,8 @@ MAX_IDLE = 8
 """Values of a hyperparameter that change no shape, after which it has no say in them."""
 COMMON_NUMBERS = [*range(1, 65), *(2**n for n in range(7, 13))]
 """What hyperparameters often are."""
+PAIR = "tuple[int, int]"
+"""The type of height and width."""
 SEARCH_SECONDS = 0.03
 """After which the search ends with nothing found."""
 
@@ -137,7 +140,7 @@ def attempts(
         except Exception:  # a system that refuses the value, or fails on it, is none to suggest
             continue
         if shapes != before:
-            label = ".".join(path) + (f" of length {len(value)}" if isinstance(value, tuple) else f"={value!r}")
+            label = ".".join(path) + (f" of length {len(value)}" if has_any_length(field, value) else f"={value!r}")
             yield Variation(module, (*start.paths, path), (*start.labels, label)), shapes
             idle = -len(numbers)
         idle += 1
@@ -175,13 +178,28 @@ def default_of(field: dataclasses.Field) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+def has_any_length(field: dataclasses.Field, value: Any) -> bool:
+    """Tell whether a hyperparameter is a tuple of as many numbers as one likes, which no shape tells."""
+    return isinstance(value, tuple) and not field.metadata.get("options") and PAIR not in kind_of(field)
+
+
+def kind_of(field: dataclasses.Field) -> str:
+    """Return a field's type as text."""
+    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
+
+
 def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterable[Any]:
-    """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, tuple of any length."""
-    kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+    """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, pair, tuple."""
+    kind, options = kind_of(field), field.metadata.get("options", ())
     default: list[Any] = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
     others: list[Any] = []
     if isinstance(current, bool):
         others = [not current]
+    elif options:
+        several = (some for size in range(1, len(options) + 1) for some in itertools.combinations(options, size))
+        others = list(several if isinstance(current, tuple) else options)
+    elif PAIR in kind:
+        others = [*sides(numbers), *itertools.product(sides(numbers), repeat=2)]
     elif isinstance(current, tuple):
         others = [current[:size] for size in range(len(current) - 1, 0, -1)]
         others += [current + current[-1:] * more for more in range(1, 4)]
@@ -190,6 +208,19 @@ def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterab
     elif re.fullmatch(r"int|Optional\[int\]|int \| None|None \| int", kind.removeprefix("typing.")):
         others = numbers
     return [value for value in (*default, *others) if value != current]
+
+
+def sides(numbers: Iterable[int]) -> list[int]:
+    """List the sides of maps between whose positions there are so many offsets, along an axis or in a square.
+
+    Examples
+    --------
+    >>> sides([13, 96, 225])
+    [7, 113, 8]
+    """
+    roots = ((n, math.isqrt(n)) for n in numbers if n % 2)
+    found = (side for n, root in roots for side in [(n + 1) // 2, *([(root + 1) // 2] if root**2 == n else [])])
+    return list(dict.fromkeys(side for side in found if side > 1))[:MAX_SIZES]
 
 
 def likely_numbers(shapes: Iterable[Shape]) -> list[int]:

@@ -25,7 +25,8 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
     module : Module
     settings : mapping of str to str
         Text by the hyperparameter's name: a Python literal, or a string without quotes. Where the hyperparameter is a
-        system, it is the key of one, which stands for its example; ``inner.channels`` names a hyperparameter of it.
+        tuple of strings, these may stand without quotes too, with commas between them. Where it is a system, the text
+        is the key of one, which stands for its example; ``inner.channels`` names a hyperparameter of it.
 
     Returns
     -------
@@ -42,6 +43,8 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
     --------
     >>> override(CATALOGUE["eca"].example(), {"channels": "64", "kernel_size": "5"})
     EfficientChannelAttention(channels=64, kernel_size=5, gamma=2, b=1)
+    >>> override(CATALOGUE["cbam"].example(), {"pools": "max,lse"}).pools
+    ('max', 'lse')
     >>> override(CATALOGUE["residual"].example(), {"inner": "cam", "inner.variant": "code"})
     Residual(inner=ChannelAttention(channels=32, variant='code'))
     """
@@ -58,7 +61,7 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
                 raise ValueError(
                     f"{name}: {path}: {field} is no system and has no hyperparameters; expected {field}=VALUE"
                 )
-            changes[field] = literal(text)
+            changes[field] = split_words(literal(text), values[field])
         elif not dot:
             changes[field] = example(text, f"{name}: {field}")
     for field, value in values.items():
@@ -76,6 +79,12 @@ def literal(text: str) -> Any:
             return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def split_words(value: Any, current: Any) -> Any:
+    """Make a tuple of words with commas between them, where there is a tuple of strings now."""
+    several = isinstance(current, tuple) and all(isinstance(word, str) for word in current)
+    return tuple(filter(None, value.split(","))) if several and isinstance(value, str) else value
 
 
 def example(key: str, name: str) -> Module:

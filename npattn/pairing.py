@@ -74,7 +74,10 @@ def pair_names(unknown: Mapping[str, Shape | None], missing: Mapping[str, Shape]
 
 
 def match(names: list[str], targets: list[str]) -> dict[str, str]:
-    """Pair names of arrays of one kind: by spelling where it decides, else in order, if there are as many of both."""
+    """Pair names of arrays of one kind: by spelling where it decides, else in order, if there are as many of both.
+
+    An order that parts a name from the target that begins as it does is none to go by.
+    """
     if not names or not targets:
         return {}
     if len(names) > len(targets):
@@ -83,7 +86,15 @@ def match(names: list[str], targets: list[str]) -> dict[str, str]:
         spelt = {name: target for name in names if (target := nearest_by_far(name, targets))}
         if len(spelt) == len(set(spelt.values())) == len(names):
             return spelt
-    return dict(zip(names, targets, strict=True)) if len(names) == len(targets) else {}
+    pairs = dict(zip(names, targets, strict=True)) if len(names) == len(targets) else {}
+    return {} if any(parts_namesakes(*pair, targets) for pair in pairs.items()) else pairs
+
+
+def parts_namesakes(name: str, chosen: str, targets: list[str]) -> bool:
+    """Tell whether another target than the chosen one is the only one to begin as a name does: "g.conv", and "g"."""
+    first = name.partition(".")[0]
+    namesakes = [target for target in targets if target.partition(".")[0] == first]
+    return len(namesakes) == 1 and namesakes[0] != chosen
 
 
 def nearest_by_far(name: str, targets: list[str]) -> str | None:

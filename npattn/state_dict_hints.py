@@ -197,11 +197,12 @@ def layout_hint(names: Mapping[str, str], given: Mapping[str, Shape | None], exp
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
 
 
-def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) -> str:
-    """Say which other hyperparameters would make everything fit."""
+def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str, *, renamed: bool = True) -> str:
+    """Say which other hyperparameters would make everything fit, or fit once it is `renamed`."""
+    alike = fits_renamed if renamed else never
     shapes = {name: shape for name, shape in given.items() if shape is not None}
     known = shapes and len(shapes) == len(given) <= largest_part(declared(module))
-    found = search(module, shapes, fits_renamed) if known else None
+    found = search(module, shapes, alike) if known else None
     if not found:
         return ""
     hint = f"; {', '.join(found.labels)} would fit: {write_call(found.module)}"
@@ -211,6 +212,11 @@ def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str) 
         missing = {name: shape for name, shape in expected.items() if name not in given}
         hint += f", with a renaming: {rename(pair_names(unknown, missing), given, expected, prefix)}"
     return hint
+
+
+def never(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bool:
+    """Tell of any two lists of shapes that they do not agree but for the names."""
+    return False
 
 
 def fits_renamed(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> bool:

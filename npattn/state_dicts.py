@@ -77,6 +77,7 @@ def check_parameter_names(
         entry_hint(expected, whole)
         or published_hint(module, given, prefix)
         or prefix_hint(module, whole, prefix)
+        or change_hint(module, texts, before, renamed=False)
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
         or change_hint(module, texts, before)
         or (missing and prefix_hint(module, whole, prefix, renamed=True))

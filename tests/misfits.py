@@ -2,16 +2,21 @@
 
 from npattn import (
     CBAM,
+    BottleneckAttention,
     CoordinateAttention,
     DualAttentionHead,
     EfficientChannelAttention,
     FlexibleAttention,
+    GlobalContext,
+    LambdaLayer,
     MultiHeadSelfAttention,
     MultiScaleConcat,
     PixelCorrelation,
+    PolarizedSelfAttention,
     PositionAttention,
     Residual,
     SqueezeExcitation,
+    WindowAttention,
 )
 
 __all__ = ["MISFITS"]
@@ -37,5 +42,11 @@ MISFITS = [
     (PositionAttention(64), PositionAttention(64, 2), {"reduction=2"}),
     (MultiScaleConcat(8, 4), MultiScaleConcat(8, 4, (6, 12)), {"rates of length 2"}),
     (PixelCorrelation(16, 8), PixelCorrelation(100, 24), {"channels=100", "embedding=24"}),
+    (PolarizedSelfAttention(16), PolarizedSelfAttention(16, form="sequential"), {"form='sequential'"}),
+    (GlobalContext(16), GlobalContext(16, fuse=("add",)), {"fuse=('add',)"}),
+    (GlobalContext(16), GlobalContext(16, fuse=("add", "scale")), {"fuse=('add', 'scale')"}),
+    (LambdaLayer(16), LambdaLayer(16, feat_size=(5, 4)), {"feat_size=(5, 4)"}),
+    (BottleneckAttention(16, (4, 4)), BottleneckAttention(16, (7, 5)), {"feat_size=(7, 5)"}),
+    (WindowAttention(16, 2), WindowAttention(16, 2, window=8), {"window=8"}),
     (Residual(SqueezeExcitation(64)), Residual(SqueezeExcitation(64, 8)), {"inner.reduction=8"}),
 ]

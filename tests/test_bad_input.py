@@ -165,6 +165,15 @@ def test_channels_that_stand_last_are_recognised(system):
 
 
 @every_system
+def test_numbers_in_another_byte_order_are_told_to_convert(system):
+    module, params, x, call = arguments(system)
+    order = x.dtype.newbyteorder()
+    swapped = {name: value.astype(order) for name, value in params.items()}
+    with refused(TypeError, f"{module}: {first_of(module)} has dtype {order.str}", ".astype('float64') makes it that"):
+        call(x.astype(order), swapped)
+
+
+@every_system
 def test_input_without_floating_point_is_told_to_convert(system):
     module, _, x, call = arguments(system)
     name = first_of(module)

@@ -14,3 +14,11 @@ def test_pairs_are_exact_shapes_first_then_endings_then_axes_of_one():
     assert pair_names({"norm.moving_variance": (4,)}, {"bn.running_mean": (4,), "bn.running_var": (4,)}) == {
         "norm.moving_variance": "bn.running_var"
     }
+
+
+def test_an_order_that_parts_a_name_from_its_namesake_is_none_to_go_by():
+    targets = dict.fromkeys(("t.weight", "p.weight", "g.weight"), (8, 16))
+    theirs = dict.fromkeys(("g.conv.weight", "theta.conv.weight", "phi.conv.weight"), (8, 16))
+    assert pair_names(theirs, targets) == {}
+    in_order = {name: theirs[name] for name in ("theta.conv.weight", "phi.conv.weight", "g.conv.weight")}
+    assert pair_names(in_order, targets) == dict(zip(in_order, targets, strict=True))

@@ -20,8 +20,13 @@ from npattn.typing import Array, Backward, Params
 
 VARIANTS = {"embedded_gaussian": ops.dot_product_attention, "dot_product": ops.linear_attention}
 """How positions gather: by the softmax of their products with all others, or by the products themselves."""
-OTHER_NAMES = {"t": ("theta",), "p": ("phi", "phi.0"), "g": ("g", "g.0"), "z": ("W", "W.0"), "norm": ("W.1",)}
+OTHER_NAMES = {"t": ("theta",), "p": ("phi.0", "phi"), "g": ("g.0", "g"), "z": ("W", "W.0"), "norm": ("W.1",)}
 """What other PyTorch code calls the layers; before a pool they stand in a `Sequential`."""
+MMCV = {
+    **{"theta.conv": "t", "phi.0.conv": "p", "phi.conv": "p", "g.0.conv": "g", "g.conv": "g"},
+    **{"conv_out.conv": "z", "conv_out.bn": "norm"},
+}
+"""What mmcv calls them."""
 
 
 def pool(x: Array) -> tuple[Array, Backward]:
@@ -80,9 +85,9 @@ class NonLocal(MapByRows):
     ``p.bias`` and ``g.bias`` (D,); ``z.weight`` (C, D, 1, 1) and ``z.bias`` (C,); ``norm.weight`` and ``norm.bias``
     (C,), and the running statistics ``norm.running_mean`` and ``norm.running_var``. Kernels start from a normal
     distribution of variance 2 / fan-out, biases and norm at 0; without the norm ``z.weight`` starts at 0. The names
-    ``theta``, ``phi``, ``g``, ``W.0`` and ``W.1`` of other PyTorch code are read too. The pass has no attention map:
-    `attention_map` makes the rows of it that are asked for. Row j holds the weights of all keys for position j; in the
-    embedded Gaussian form they add up to 1.
+    ``theta``, ``phi``, ``g``, ``W.0`` and ``W.1`` of other PyTorch code, and those of mmcv, are read too. The pass has
+    no attention map: `attention_map` makes the rows of it that are asked for. Row j holds the weights of all keys for
+    position j; in the embedded Gaussian form they add up to 1.
 
     References
     ----------
@@ -112,7 +117,10 @@ class NonLocal(MapByRows):
         url="https://arxiv.org/abs/1711.07971",
     )
     pairs_positions: ClassVar = True
-    published: ClassVar = (Naming({other: ours for ours, others in OTHER_NAMES.items() for other in others}),)
+    published: ClassVar = (
+        Naming({other: ours for ours, others in OTHER_NAMES.items() for other in others}),
+        Naming(MMCV),
+    )
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=8)

@@ -105,10 +105,11 @@ def conv_by_matrices(x: Array, weight: Array, padding: tuple[int, int]) -> tuple
 
 
 def list_taps(length: int, result: int, kernel: int, padding: int) -> list[tuple[slice, slice]]:
-    """Say for each tap of a kernel, along an axis, what it reads of the map, and for which outputs."""
+    """Say for each tap of a kernel, along an axis, what it reads of the map, and for which outputs; none, maybe."""
     taps = []
     for shift in range(-padding, kernel - padding):
-        start, stop = max(0, -shift), min(result, length - shift)
+        start = max(0, -shift)
+        stop = max(start, min(result, length - shift))
         taps.append((slice(start + shift, stop + shift), slice(start, stop)))
     return taps
 

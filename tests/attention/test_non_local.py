@@ -49,15 +49,17 @@ def test_output_gradients_and_statistics_agree_with_pytorch(case, seed):
     assert_parity_in(case, published, seed, floor=0.1)
 
 
-@given(cases(any_modules))
+@given(cases(any_modules), st.booleans())
 @settings(max_examples=20)
-def test_the_names_of_other_pytorch_code_are_read(case):
+def test_the_names_of_other_pytorch_code_are_read(case, mmcv):
     module, params, _ = case
     names = {"t": "theta", "p": "phi", "g": "g", "z": "W", "norm": "W.1"}
     if module.subsample:
         names |= {"p": "phi.0", "g": "g.0"}
     if module.batch_norm:
         names["z"] = "W.0"
+    if mmcv:
+        names = {layer: f"{names[layer]}.conv" for layer in "tpg"} | {"z": "conv_out.conv", "norm": "conv_out.bn"}
     theirs = {}
     for name, value in params.items():
         layer, _, word = name.rpartition(".")

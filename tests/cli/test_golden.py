@@ -85,6 +85,8 @@ def test_golden_refuses_in_one_line_and_writes_nothing(command, folder, argument
         (["cam", "variant=code", "channels=4"], npattn.ChannelAttention(4, "code")),
         (["cam", "variant='code'", "channels=4"], npattn.ChannelAttention(4, "code")),
         (["cbam-channel", "pools=('max',)", "channels=4"], npattn.CBAMChannelGate(4, 8, ("max",))),
+        (["gc", "fuse=add", "channels=4"], npattn.GlobalContext(4, 4, ("add",))),
+        (["gc", "fuse=add,scale", "channels=4"], npattn.GlobalContext(4, 4, ("add", "scale"))),
         (["mhsa", "heads=3", "channels=9"], npattn.MultiHeadSelfAttention(9, 3)),
         (["residual", "inner.channels=4", "inner=cam"], npattn.Residual(npattn.ChannelAttention(4))),
         (["residual", "inner.reduction=2"], npattn.Residual(npattn.SqueezeExcitation(32, 2))),
