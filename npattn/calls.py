@@ -234,7 +234,7 @@ def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> A
     found = tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in as_tuple(output))
     for i, y in enumerate(found):
         name = f"output.{i}" if isinstance(output, tuple) else "output"
-        if not hasattr(y, "dtype"):
+        if not isinstance(getattr(y, "dtype", None), np.dtype):
             raise TypeError(f"{module}: forward's {name} is {describe_type(y)}; expected an array like {like_name}")
         if y.dtype != like.dtype:
             raise lifted(module, f"forward's {name}", y, like_name, like)
@@ -298,7 +298,7 @@ def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tupl
     for name, gradient in named:
         if gradient is None:
             continue
-        if not hasattr(gradient, "dtype"):
+        if not isinstance(getattr(gradient, "dtype", None), np.dtype):
             raise TypeError(f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array")
         if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)

@@ -49,7 +49,7 @@ def read_own(module: Module, format: Format, asked: Mapping[str, int | None], gi
         sizes = sizes_of_inputs(module, arrays["inputs"], asked)
     else:
         sizes = DEFAULT_SIZES | {size: number for size, number in asked.items() if number is not None}
-        outputs = module.output_shapes(**sizes)
+        outputs = module.output_shapes(*sizes.values())
     if given["upstream"] is not None:
         arrays["upstream"] = read_upstream(given["upstream"], outputs)
     rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
@@ -76,7 +76,7 @@ def sizes_of_inputs(
     """Find batch, height and width of inputs; what is asked for besides may be other sizes of the same shapes."""
     found = dict(zip(DEFAULT_SIZES, find_sizes(module, list(inputs.values())), strict=True))
     wanted = found | {size: number for size, number in asked.items() if number is not None}
-    shapes = {name: tuple(shape) for name, shape in module.input_shapes(**wanted).items()}
+    shapes = {name: tuple(shape) for name, shape in module.input_shapes(*wanted.values()).items()}
     if wanted == found or shapes == {name: x.shape for name, x in inputs.items()}:
         return wanted
     size = next(size for size in wanted if wanted[size] != found[size])
