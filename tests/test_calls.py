@@ -251,7 +251,7 @@ def test_what_forward_returns_is_told_as_what_it_is():
         def forward(self, params, x):
             return Pass(SimpleNamespace(dtype="torch.float32", shape=x.shape), lambda dy: (dy, {}))
 
-    with pytest.raises(TypeError, match="forward's output is a types.SimpleNamespace; expected an array like x"):
+    with pytest.raises(TypeError, match=r"forward's output is a types\.SimpleNamespace; expected an array like x"):
         Foreign()({}, x)
     with pytest.raises(TypeError, match="forward's output is a list; expected an array like x"):
         Listed()({}, x)
