@@ -112,16 +112,25 @@ def check_axes(module: Module, inputs: tuple[Array, ...], axes: Mapping[str, Seq
         if a.ndim != len(axes[name]):
             raise ValueError(
                 f"{module}: {name} has shape {a.shape}; expected {len(axes[name])} axes, ({', '.join(axes[name])})"
-                + (f"; a single image needs a batch axis: {name}[None]" if a.ndim == len(axes[name]) - 1 else "")
+                + missing_axes_hint(name, a, axes[name])
             )
     for name, expected in module.expected_shapes(inputs).items():
         shape = tuple(given[name].shape)
         if shape != expected:
-            swapped = len(shape) == 4 and (shape[0], shape[2], shape[1], shape[3]) == expected
+            # Where heads stand third, what sizes are read of the others may be wrong too.
+            swapped = len(shape) == 4 and shape[1] != expected[1] == shape[2]
             raise ValueError(
                 f"{module}: {name} has shape {shape}; expected {expected}: ({', '.join(axes[name])})"
                 + (f"; the {axes[name][1].split('_')[-1]} stand third: {name}.swapaxes(1, 2)" if swapped else "")
             )
+
+
+def missing_axes_hint(name: str, a: Array, axes: Sequence[str]) -> str:
+    """Say how an array gets the axes that it lacks, of one image alone or of what serves all images and heads."""
+    lacking = len(axes) - a.ndim
+    if lacking > 0 and all("1" in axis for axis in axes[:lacking]):
+        return f"; what serves all has axes of 1: {name}[{', '.join(['None'] * lacking)}]"
+    return f"; a single image needs a batch axis: {name}[None]" if lacking == 1 else ""
 
 
 def require_several_images(module: Module, x: Array) -> None:
@@ -225,7 +234,7 @@ def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> A
     found = tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in as_tuple(output))
     for i, y in enumerate(found):
         name = f"output.{i}" if isinstance(output, tuple) else "output"
-        if not hasattr(y, "dtype"):
+        if not isinstance(getattr(y, "dtype", None), np.dtype):
             raise TypeError(f"{module}: forward's {name} is {describe_type(y)}; expected an array like {like_name}")
         if y.dtype != like.dtype:
             raise lifted(module, f"forward's {name}", y, like_name, like)
@@ -289,7 +298,7 @@ def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tupl
     for name, gradient in named:
         if gradient is None:
             continue
-        if not hasattr(gradient, "dtype"):
+        if not isinstance(getattr(gradient, "dtype", None), np.dtype):
             raise TypeError(f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array")
         if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)

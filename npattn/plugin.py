@@ -36,13 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a marked test on the cases that its markers name. None is made before its test is set up.
 
     Raises
     ------
     MarkerError
-        If a marker can't be understood, or the test has no argument `case`.
+        If a marker can't be understood, the test has no argument `case`, or it has been given others by then.
     """
     markers = list(metafunc.definition.iter_markers("golden"))
     if not markers:
@@ -51,7 +52,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         raise MarkerError(f"{test}: marked golden, but has no argument `case` to be handed; add it")
     recipes = list(dict.fromkeys(recipe for marker in reversed(markers) for recipe in read_marker(test, marker)))
-    metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
+    try:
+        metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
+    except (
+        ValueError,
+        pytest.Collector.CollectError,
+    ) as error:  # of whichever kind pytest has for it
+        raise MarkerError(
+            f"{test}: its argument `case` has parameters already, of pytest.mark.parametrize or of a fixture `case` "
+            f"with params, and golden would give it npattn's cases: rename that one ({error})"
+        ) from None
 
 
 def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:

@@ -46,9 +46,23 @@ def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str
 
 
 def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:
-    """Find the choice whose spelling is nearest, in whatever case; none if none is as near as `cutoff`."""
+    """Find the choice whose spelling is nearest, in whatever case; none if none is as near as `cutoff`.
+
+    Of those that are as near, one of the same letters is.
+
+    Examples
+    --------
+    >>> nearest("eac", ["ema", "eca", "se"])
+    ['eca']
+    """
     spelt = {choice.lower(): choice for choice in choices}
-    return [spelt[near] for near in difflib.get_close_matches(str(given).lower(), spelt, n=1, cutoff=cutoff)]
+    word = str(given).lower()
+    near = difflib.get_close_matches(word, spelt, n=3, cutoff=cutoff)  # best first
+
+    def nearness(choice: str) -> tuple[float, bool]:
+        return difflib.SequenceMatcher(None, choice, word).ratio(), sorted(choice) == sorted(word)
+
+    return [spelt[max(near, key=nearness)]] if near else []
 
 
 def channel_hint(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> str:

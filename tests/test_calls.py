@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -245,6 +246,13 @@ def test_what_forward_returns_is_told_as_what_it_is():
         TypeError, match=r"Bare\(channels=4\): forward returns a tuple; expected Pass\(output, backward"
     ):
         Bare()({}, x)
+
+    class Foreign(Doubled):
+        def forward(self, params, x):
+            return Pass(SimpleNamespace(dtype="torch.float32", shape=x.shape), lambda dy: (dy, {}))
+
+    with pytest.raises(TypeError, match=r"forward's output is a types\.SimpleNamespace; expected an array like x"):
+        Foreign()({}, x)
     with pytest.raises(TypeError, match="forward's output is a list; expected an array like x"):
         Listed()({}, x)
 

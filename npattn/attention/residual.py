@@ -27,9 +27,9 @@ def check_inner(system: str, name: str, inner: Any) -> Module:
     if not isinstance(inner, Module):
         kind = describe_type(inner) if not isinstance(inner, type) else "a class, not an instance of it"
         raise TypeError(f"{system}: {name}={brief(inner)} is {kind}; expected a system, {SUCH_AS}")
-    size = {"batch": 2, "height": 211, "width": 307}  # by which no system resizes its output by chance
-    first, *_ = inner.input_shapes(**size).values()
-    outputs = list(inner.output_shapes(**size).values())
+    size = 2, 211, 307  # batch, height and width, by which no system resizes its output by chance
+    first, *_ = inner.input_shapes(*size).values()
+    outputs = list(inner.output_shapes(*size).values())
     if len(outputs) > 1:
         raise ValueError(
             f"{system}: {name}={inner} gives {len(outputs)} outputs; expected a system of one output, which has its "

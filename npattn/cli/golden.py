@@ -58,7 +58,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "fields",
         nargs="*",
         metavar="FIELD=VALUE",
-        help="hyperparameters that differ from the small instance's of npattn list",
+        help="hyperparameters that differ from those of the small instance, which are printed",
     )
     make.add_argument("--batch", type=parse_batch, metavar="B", help="images (default: 1)")
     make.add_argument("--height", type=parse_length, metavar="H", help="rows of the map (default: 16)")

@@ -72,7 +72,7 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         "fields",
         nargs="*",
         metavar="FIELD=VALUE",
-        help="hyperparameters that differ from the small instance's of npattn list",
+        help="hyperparameters that differ from those of the small instance",
     )
     command.add_argument(
         "--size",

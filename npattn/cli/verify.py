@@ -141,7 +141,11 @@ def find_places(results: Path, entries: dict[str, Entry]) -> dict[str, Path]:
             continue
         name = f"{path.name}.npz" if path.is_dir() else path.name
         if name not in entries:
-            meant = did_you_mean(name, entries, 0.6) or "; expected results of cases alone"
+            some = min(entries, default="NAME.npz")
+            meant = did_you_mean(name, entries, 0.6) or (
+                f"; expected results of cases alone, each as a file or a folder of its name: {results / some} or "
+                f"{results / Path(some).stem}/output.npy"
+            )
             raise UsageError(f"{path} is named as no case of the suite{meant}")
         if name in found:
             raise UsageError(f"{path} and {found[name]} are both results of {name}; expected one of them")

@@ -20,7 +20,7 @@ from npattn.oracle.judging import compare
 from npattn.oracle.layouts import lay_out
 from npattn.oracle.mistakes import Diagnosis, diagnose
 from npattn.oracle.steps import GoldenStep, measure_steps, with_steps
-from npattn.oracle.tensors import Change, describe_changes
+from npattn.oracle.tensors import Change, describe_changes, require_kept
 from npattn.wording import describe_type
 
 __all__ = ["Case"]
@@ -101,7 +101,9 @@ class Case:
         parts = str(self.module), shape, self.dtype, *special, *given, *rounded, f"seed {self.seed}"
         return f"Case({', '.join(parts)})"
 
-    def arrays(self, convert: Callable[[np.ndarray], Any] = np.asarray) -> Given:
+    def arrays(
+        self, convert: Callable[[np.ndarray], Any] = np.asarray, *, exact: Callable[[np.ndarray], Any] | None = None
+    ) -> Given:
         """Hand over what the kernel is given as arrays of any library, laid out in memory as `layout` says.
 
         Parameters
@@ -110,6 +112,9 @@ class Case:
             Makes an array of the library, dtype and device that the kernel takes of a contiguous NumPy array in
             float32, and keeps its shape: ``numpy.float16``, ``cupy.asarray``, or ``lambda a: torch.tensor(a,
             dtype=torch.bfloat16, requires_grad=True)``.
+        exact : callable, optional
+            Does so for inputs without a gradient, masks, lengths and labels, of which a narrow format may not hold all:
+            ``torch.tensor``. By default `convert`.
 
         Returns
         -------
@@ -120,7 +125,9 @@ class Case:
         Raises
         ------
         TypeError
-            If `convert` can't be called.
+            If `convert` or `exact` can't be called.
+        ValueError
+            If a length, label or the like does not survive `convert`, as 415 does not in bfloat16.
 
         Examples
         --------
@@ -131,18 +138,25 @@ class Case:
         >>> upstream["output"].shape, upstream["output"].strides
         ((1, 4, 3, 5), (0, 0, 0, 0))
         """
-        if not callable(convert):
-            raise TypeError(
-                f"{self!r}.arrays: convert is {describe_type(convert)}; expected a function of a NumPy array, such as "
-                "numpy.float16"
-            )
+        exact = convert if exact is None else exact
+        for option, function in {"convert": convert, "exact": exact}.items():
+            if not callable(function):
+                raise TypeError(
+                    f"{self!r}.arrays: {option} is {describe_type(function)}; expected a function of a NumPy array, "
+                    "such as numpy.float16"
+                )
+        differentiated = {name: a for name, a in self.inputs.items() if f"{name}.grad" in self.expected}
+        others = {name: lay_out(a, self.layout, exact) for name, a in self.inputs.items() if name not in differentiated}
+        for name, a in others.items():
+            require_kept(f"{self!r}.arrays", name, self.inputs[name], a)
 
         def hand_over(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, Any]:
             return {name: lay_out(a, layout, convert) for name, a in arrays.items()}
 
+        inputs = hand_over(differentiated, self.layout) | others
         return Given(
             hand_over(self.params, "contiguous"),
-            hand_over(self.inputs, self.layout),
+            {name: inputs[name] for name in self.inputs},
             hand_over(self.upstream, self.layout),
         )
 

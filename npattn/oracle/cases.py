@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
-from npattn.checks import check_hyperparameters, require_choice, require_integers, require_selection
+from npattn.checks import check_hyperparameters, require_integers, require_selection
 from npattn.module import Module
 from npattn.oracle.formats import find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
-from npattn.wording import brief, describe_type
+from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "cases"]
 
@@ -123,7 +123,9 @@ def find_module(system: Any) -> Module:
         return system.example()
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
-    require_choice("cases", SYSTEMS, system=system)
+    if system not in SYSTEMS:
+        meant = did_you_mean(system, SYSTEMS) or ";"
+        raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()
 
 

@@ -59,6 +59,8 @@ def compare(
     for name in results:
         if name not in judged_by.expected:
             meant = did_you_mean(name, case.expected, 0.6)
+            if name in none:
+                meant = f": {name.removesuffix('.grad')} has no gradient, leave it out"
             raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
     found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
     # Too little of a step may be known to judge it, and its result be right: it tells nothing then.

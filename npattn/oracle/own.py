@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.calls import find_sizes
 from npattn.module import Module, as_tuple
 from npattn.oracle.formats import Format
 from npattn.oracle.tensors import Change, read_inputs, read_params, read_upstream, round_arrays
@@ -41,10 +42,14 @@ class Own(NamedTuple):
 def read_own(module: Module, format: Format, asked: Mapping[str, int | None], given: Mapping[str, Any]) -> Own:
     """Read and check what a caller gives, of inputs, params and upstream; round it to the format."""
     arrays = {} if given["inputs"] is None else {"inputs": read_inputs(module, given["inputs"])}
-    sizes = settle_sizes(asked, arrays.get("inputs", {}))
     if given["params"] is not None:
         arrays["params"] = read_params(module, given["params"])
-    outputs = find_output_shapes(module, arrays, sizes)
+    if "inputs" in arrays:
+        outputs = shapes_of_outputs(module, arrays)  # a run, which refuses inputs that no sizes make
+        sizes = sizes_of_inputs(module, arrays["inputs"], asked)
+    else:
+        sizes = DEFAULT_SIZES | {size: number for size, number in asked.items() if number is not None}
+        outputs = module.output_shapes(*sizes.values())
     if given["upstream"] is not None:
         arrays["upstream"] = read_upstream(given["upstream"], outputs)
     rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
@@ -65,27 +70,25 @@ def exact_names(module: Module, inputs: Mapping[str, np.ndarray]) -> list[str]:
     return [name for name, x in inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()]
 
 
-def settle_sizes(asked: Mapping[str, int | None], inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Find batch, height and width: those of the inputs, which may be asked for besides, or else as asked for."""
-    if not inputs:
-        return DEFAULT_SIZES | {size: number for size, number in asked.items() if number is not None}
-    name, x = next(iter(inputs.items()))
-    found = dict(zip(DEFAULT_SIZES, (len(x), *x.shape[2:]), strict=True)) if x.ndim == 4 else {}
-    for size, number in asked.items():
-        if number is not None and found.get(size) != number:
-            raise ValueError(
-                f"golden: {size}={number}, but inputs[{name!r}] has shape {x.shape}: leave {size} out, or give inputs "
-                "of that size"
-            )
-    return found
+def sizes_of_inputs(
+    module: Module, inputs: Mapping[str, np.ndarray], asked: Mapping[str, int | None]
+) -> dict[str, int]:
+    """Find batch, height and width of inputs; what is asked for besides may be other sizes of the same shapes."""
+    found = dict(zip(DEFAULT_SIZES, find_sizes(module, list(inputs.values())), strict=True))
+    wanted = found | {size: number for size, number in asked.items() if number is not None}
+    shapes = {name: tuple(shape) for name, shape in module.input_shapes(*wanted.values()).items()}
+    if wanted == found or shapes == {name: x.shape for name, x in inputs.items()}:
+        return wanted
+    size = next(size for size in wanted if wanted[size] != found[size])
+    given = ", ".join(f"{name} of shape {x.shape}" for name, x in inputs.items())
+    raise ValueError(
+        f"golden: {size}={wanted[size]}, but inputs are {given}, of {size} {found[size]}: leave {size} out, or give "
+        "inputs of that size"
+    )
 
 
-def find_output_shapes(
-    module: Module, arrays: Mapping[str, Mapping[str, np.ndarray]], sizes: Mapping[str, int]
-) -> dict[str, tuple[int, ...]]:
-    """Find the outputs' shapes: for inputs of the caller's, which may be as no size says, by a run."""
-    if "inputs" not in arrays:
-        return module.output_shapes(**sizes)
+def shapes_of_outputs(module: Module, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, tuple[int, ...]]:
+    """Find the outputs' shapes for inputs of the caller's, which may be as no size says, by a run."""
     params = arrays.get("params") or module.init(generic=True)
     with np.errstate(all="ignore"):
         output = module(params, *arrays["inputs"].values()).output

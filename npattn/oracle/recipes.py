@@ -64,10 +64,11 @@ def make(recipe: Recipe, *, steps: bool = False) -> Case:
     try:
         return make_golden(recipe, steps=steps)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
-        if not is_known(recipe.module) and not str(error).startswith((str(recipe.module), "golden: ")):
+        if not is_known(recipe.module) and not str(error).startswith(str(recipe.module)):
+            raised = "" if str(error).startswith("golden: ") else f"raised by {type(recipe.module).__name__} itself. "
             error.add_note(
-                f"{recipe.id}: raised by {type(recipe.module).__name__} itself. If it takes no such hyperparameters or "
-                "sizes, it is to refuse them by a ValueError, in __post_init__ or check_inputs: then no cases have them"
+                f"{recipe.id}: {raised}If it takes no such hyperparameters or sizes, it is to refuse them by a "
+                "ValueError, in __post_init__ or check_inputs: then no cases have them"
             )
         raise
 

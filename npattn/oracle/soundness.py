@@ -100,7 +100,7 @@ def validate_module(module: Module, sizes: Mapping[str, int]) -> None:
 
 def describe_gradients(module: Module, sizes: Mapping[str, int]) -> str:
     """Say on one line what is wrong with a module's gradients, of which each is looked at where it is not 0."""
-    untested = {*module.input_shapes(**sizes), *module.parameter_shapes()}
+    untested = {*module.input_shapes(*sizes.values()), *module.parameter_shapes()}
     trouble = ""
     for seed in range(MAX_DRAWS):
         values = generic_values(module, **sizes, seed=seed)
@@ -120,7 +120,7 @@ def describe_gradients(module: Module, sizes: Mapping[str, int]) -> str:
 def validate_outputs(module: Module, shapes: list[tuple[int, ...]], several: bool, sizes: Mapping[str, int]) -> None:
     """Hold the shapes of what forward returns to those that `output_shapes` promises."""
     found = {f"output.{i}" if several else "output": shape for i, shape in enumerate(shapes)}
-    promised = {name: tuple(shape) for name, shape in module.output_shapes(**sizes).items()}
+    promised = {name: tuple(shape) for name, shape in module.output_shapes(*sizes.values()).items()}
     if found == promised:
         return
     default = getattr(type(module).output_shapes, "__module__", "") == "npattn.module"

@@ -159,7 +159,12 @@ def check_shape(module: Module, shape: MapShape) -> None:
     shapes = module.input_shapes(batch, height, width)
     if channels is not None and shape not in shapes.values() and getattr(module, "channels", None) != channels:
         name, first = next(iter(shapes.items()))
-        raise ValueError(f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}")
+        own = [(batch, n, height, width) for n in [getattr(module, "channels", None)] if n]
+        expected = " or ".join(map(str, [*own, (batch, height, width)]))
+        raise ValueError(
+            f"cases: shapes holds {shape}, but {name} of {module} has shape {tuple(first)}; expected {expected}: "
+            f"batch, {'channels, ' if own else ''}height and width"
+        )
     if size_of_map(module, height, width) != (height, width):
         raise ValueError(f"cases: shapes holds {shape}, but x of {module} has shape {shapes['x']}")
     refused = map_refused(Recipe(module, "", batch, height, width))

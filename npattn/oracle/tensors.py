@@ -19,6 +19,7 @@ __all__ = [
     "read_inputs",
     "read_params",
     "read_upstream",
+    "require_kept",
     "round_arrays",
 ]
 
@@ -210,3 +211,24 @@ def change_of(before: np.ndarray, after: np.ndarray, format: Format) -> Change:
     within = changed & ~beyond
     largest = np.max(np.abs(after[within] - before[within]), initial=0.0)
     return Change(int(changed.sum()), before.size, float(largest), int(beyond.sum()))
+
+
+def require_kept(call: str, name: str, values: np.ndarray, converted: Any) -> None:
+    """Refuse an array of a kernel's dtype that holds other lengths, labels or the like than it was made of.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        made = to_numpy(converted, name, counts=True)
+    except TypeError:  # of a library that can't be looked into
+        return
+    if made.shape != values.shape:
+        return
+    for index in np.argwhere(made != values)[:1]:
+        one, other = values[tuple(index)], made[tuple(index)]
+        raise ValueError(
+            f"{call}: {name} has {one:g} at [{', '.join(map(str, index))}], of which convert makes {other:g}: say by "
+            "exact=, as in exact=torch.tensor, how inputs without a gradient are made"
+        )

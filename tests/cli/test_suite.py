@@ -306,12 +306,18 @@ def test_a_bad_golden_file_stops_no_other(command, suite, folder):
         ("cases", f"results/{TIES}.npz", ["is no folder"]),
         ("cases", "none", ["none holds no results"]),
         ("cases", "typo", ["is named as no case of the suite; did you mean", TIES]),
+        ("cases", "stray", ["a file or a folder of its name: stray/", "/output.npy"]),
         ("cases", "twice", ["are both results of", TIES]),
     ],
 )
 @pytest.mark.usefixtures("suite")
 def test_other_folders_are_refused_in_one_line(command, folder, golden, results, words):
-    for name, files in {"none": [], "typo": [f"{TIES}s.npz"], "twice": [f"{TIES}.npz"]}.items():
+    for name, files in {
+        "none": [],
+        "typo": [f"{TIES}s.npz"],
+        "stray": ["x.grad.npy"],
+        "twice": [f"{TIES}.npz"],
+    }.items():
         (folder / name).mkdir()
         for file in files:
             (folder / name / file).write_bytes(b"")

@@ -239,7 +239,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
 @for_each(
     ("arguments", "options", "error", "words"),
     [
-        (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'?"),
+        (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'? npattn list names them all"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),
         (["eca", ["bfloat15"]], {}, ValueError, "dtype='bfloat15'; did you mean 'bfloat16'?"),
@@ -254,7 +254,18 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
         (["eca"], {"shapes": [(64, 7)]}, ValueError, "shapes holds (64, 7); expected (batch, channels, height, width)"),
         (["eca"], {"shapes": [(1, 64, 7, 0)]}, ValueError, "shapes: width=0; expected an integer of at least 1"),
         (["eca"], {"shapes": [(1, 6.5, 7, 1)]}, TypeError, "shapes: channels=6.5 is a float"),
-        (["eca"], {"shapes": [(1, 64, 7, 7)], "channels": 8}, ValueError, "has shape (1, 8, 7, 7)"),
+        (
+            ["eca"],
+            {"shapes": [(1, 64, 7, 7)], "channels": 8},
+            ValueError,
+            "has shape (1, 8, 7, 7); expected (1, 8, 7, 7)",
+        ),
+        (
+            ["sdpa"],
+            {"shapes": [(2, 4, 9, 7)], "head_dim": 8},
+            ValueError,
+            "shape (2, 4, 9, 8); expected (2, 8, 9, 7) or",
+        ),
         ([npattn.CBAM(8)], {"shapes": [(1, 64, 7, 7)]}, ValueError, "but x of CBAM(channels=8"),
         (["mhsa"], {"shapes": [(1, 9, 8, 8)], "heads": 2}, ValueError, "expected a divisor of channels=9"),
         (["soft-hard"], {"shapes": [(1, 9, 2, 2)], "k": 9}, ValueError, "at least k=9 positions to choose from"),

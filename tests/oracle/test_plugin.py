@@ -328,6 +328,17 @@ def test_a_fixture_that_stands_before_ours_is_noticed(run, scope):
     assert "a fixture `case` of its module, class or conftest stands before npattn's" in result.stdout.str()
 
 
+@pytest.mark.parametrize("by_mark", [False, True])
+def test_parameters_that_the_argument_has_besides_are_noticed(run, by_mark):
+    source = marked("'eca', formats=['float16'], kinds=['ties']", "...")
+    if by_mark:
+        source = source.replace("@pytest.mark.golden", "@pytest.mark.parametrize('case', [1])\n@pytest.mark.golden")
+    else:
+        source += "\n\n@pytest.fixture(params=[1, 2])\ndef case(request): return request.param\n"
+    told = " ".join(run(source).stdout.str().split())
+    assert "its argument `case` has parameters already, of pytest.mark.parametrize or of a fixture `case`" in told
+
+
 def test_a_fixture_that_builds_on_ours_is_welcome(run):
     own = "\n\n@pytest.fixture\ndef case(case): return case, 3\n"
     body = "case, three = case; assert three == 3; case.assert_matches({'output': case.expected['output']})"

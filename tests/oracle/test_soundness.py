@@ -103,6 +103,19 @@ def test_forgotten_output_shapes_are_told_as_that():
         golden(Wrong(), **SMALL)
 
 
+def test_sizes_may_be_called_otherwise_by_a_system_of_ones_own():
+    class Short(RMSNorm):
+        def input_shapes(self, b, h, w):
+            return super().input_shapes(b, h, w)
+
+        def output_shapes(self, b, h, w):
+            return super().output_shapes(b, h, w)
+
+    x = np.ones((2, 3, 4))
+    assert golden(Short(4), inputs=x, batch=2, certify=False).given == ("inputs",)
+    assert npattn.Residual(inner=Short(4)).inner == Short(4)
+
+
 def test_a_system_is_looked_at_once_and_those_of_npattn_never(monkeypatch):
     looked = []
     monkeypatch.setattr(soundness, "gradcheck", lambda module, *_, **__: looked.append(module) or RIGHT)

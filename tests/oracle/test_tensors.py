@@ -225,9 +225,9 @@ X, DY = normal(*SHAPE), normal(*SHAPE)
         ({"inputs": {"X": X}}, ValueError, "golden: inputs holds an unknown 'X'; did you mean 'x'? (expected x)"),
         ({"inputs": {}}, ValueError, "golden: inputs lacks 'x' (expected x)"),
         ({"inputs": np.ma.masked_array(X)}, TypeError, "inputs['x'] is a masked array"),
-        ({"inputs": X, "batch": 3}, ValueError, "batch=3, but inputs['x'] has shape (2, 4, 3, 5): leave batch out"),
-        ({"inputs": X, "height": 5}, ValueError, "height=5, but inputs['x'] has shape (2, 4, 3, 5)"),
-        ({"inputs": X, "width": 3}, ValueError, "width=3, but inputs['x'] has shape (2, 4, 3, 5)"),
+        ({"inputs": X, "batch": 3}, ValueError, "batch=3, but inputs are x of shape (2, 4, 3, 5), of batch 2: leave"),
+        ({"inputs": X, "height": 5}, ValueError, "height=5, but inputs are x of shape (2, 4, 3, 5), of height 3"),
+        ({"inputs": X, "width": 3}, ValueError, "width=3, but inputs are x of shape (2, 4, 3, 5), of width 5"),
         (
             {"inputs": X, "values": "ties"},
             ValueError,
@@ -314,6 +314,53 @@ def test_upstream_gradients_of_several_outputs_are_given_in_order_or_by_name():
 def test_a_system_of_ones_own_takes_ones_own_tensors():
     case = golden(Doubled(), inputs=X, params={}, upstream=DY)
     case.assert_matches({"output": 2 * case.inputs["x"], "x.grad": 2 * case.upstream["output"]}, require="all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attending(npattn.Module):
+    """A system of tokens: queries, and another number of keys."""
+
+    def input_shapes(self, batch, height, width):
+        return {"q": (batch, height, 4), "k": (batch, width, 4)}
+
+    def forward(self, params, q, k):
+        total = k.sum(1, keepdims=True)
+
+        def backward(dy):
+            return (dy * total, np.repeat((q * dy).sum(1, keepdims=True), k.shape[1], axis=1)), {}
+
+        return npattn.Pass(q * total, backward)
+
+
+def test_of_inputs_that_are_no_maps_all_else_is_drawn_and_sizes_are_read_from_their_shapes():
+    q, k = normal(2, 3, 4), normal(2, 5, 4, seed=1)
+    case = golden(Attending(), inputs=(q, k), certify=False)
+    same(golden(Attending(), inputs=(q, k), batch=2, height=3, width=5, certify=False), case)
+    with pytest.raises(ValueError, match=r"width=4, but inputs are q of shape \(2, 3, 4\), k of .*, of width 5: leave"):
+        golden(Attending(), inputs=(q, k), width=4)
+    attention = npattn.ScaledDotProductAttention(heads=1, head_dim=4)
+    with pytest.raises(ValueError, match=r"width=4, but inputs are query of shape .*, of width 5"):
+        golden(attention, inputs=(q[:, None], k[:, None], k[:, None]), width=4)
+
+
+def test_a_length_that_the_kernels_format_does_not_hold_is_handed_over_exactly_or_refused():
+    torch = pytest.importorskip("torch")
+    key = np.ones((2, 1, 301, 4))
+    module = npattn.ScaledDotProductAttention(1, head_dim=4, lengths=True)
+    inputs = {"query": key[:, :, :1], "key": key, "value": key, "lengths": np.array([300, 299])}
+    case = golden(module, inputs=inputs, dtype="bfloat16", certify=False)
+
+    def convert(a):
+        return torch.tensor(a, dtype=torch.bfloat16, requires_grad=True)
+
+    with pytest.raises(ValueError, match=r"lengths has 299 at \[1\], of which convert makes 300: say by exact="):
+        case.arrays(convert)
+    handed = case.arrays(convert, exact=torch.tensor).inputs
+    assert list(handed) == list(inputs)
+    assert handed["lengths"].tolist() == [300, 299]
+    assert handed["key"].dtype == torch.bfloat16
+    with pytest.raises(TypeError, match="arrays: exact is an int; expected a function"):
+        case.arrays(exact=3)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8, np.float32])

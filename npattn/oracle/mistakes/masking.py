@@ -13,6 +13,7 @@ from npattn.oracle.mistakes.masked_weights import (
     hides,
     may_see_filling,
     pairs_seen,
+    whole,
     with_mistake,
 )
 from npattn.oracle.mistakes.mistake import argument, instead, value
@@ -203,6 +204,24 @@ def turned_window(*_, band, **__):
     return tuple(None if n is None else -n for n in band[::-1])
 
 
+def none_hidden(q, k, *_):
+    return np.ones((1,) * (q.ndim - 2) + (q.shape[-1], k.shape[-1]), bool)
+
+
+def one_key_late(q, k, band, lengths, mask):
+    return pairs_seen(q, k, moved(0, 1)(band=band), lengths, mask)
+
+
+def made_again(name, see, when):
+    """See other keys where backward makes the weights again, of the logsumexp and output that forward has saved."""
+
+    def other(original, *qkv, **options):
+        saved, _ = original(*qkv, **options)
+        return saved, whole(*qkv, **options, saved=saved, see=see)[1]
+
+    return instead(NAME, f"{name} where weights are made again", other, when, way="backward")
+
+
 def zeros_hidden(q, k, band, lengths, mask):
     """Hide keys that are 0, as those are that stand in a margin of zeros."""
     return pairs_seen(q, k, band, lengths, mask) & (k != 0).any(axis=-2)[..., None, :]
@@ -276,4 +295,6 @@ ADDED = [
     argument(NAME, "band", "causal mask the other way round", turned_band, has_last, way="both"),
     argument(NAME, "mask", "mask inverted", turned_over, given("mask"), way="both"),
     argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
+    made_again("nothing hidden", none_hidden, hides),
+    made_again("mask one key late", one_key_late, has_last),
 ]

@@ -309,6 +309,6 @@ def hash_file(path: Path) -> str | None:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Say on one line what was raised; of what is no complaint of ours, the kind as well."""
+    """Say on one line what was raised; of what is no complaint of ours, the kind as well; and its notes."""
     kind = "" if isinstance(error, (ValueError, TypeError, OSError)) else f"{type(error).__name__}: "
-    return one_line(f"{kind}{error}", MAX_ERROR_LENGTH)
+    return one_line("; ".join([f"{kind}{error}", *getattr(error, "__notes__", [])]), MAX_ERROR_LENGTH)

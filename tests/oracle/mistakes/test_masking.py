@@ -309,6 +309,22 @@ def test_backward_makes_weights_of_the_logsumexp_and_the_output_that_a_wrong_for
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "seen"), [("nothing hidden", {}), ("mask one key late", {"band": (None, 1)})], ids=["nothing", "late"]
+)
+def test_another_mask_than_forwards_where_backward_makes_the_weights_again(name, seen):
+    queries, options = MASKS["top-left"]
+    qkv = drawn(queries)
+    (o, log_sum), _ = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    mistake = made(ops.masked_attention, f"gradient: {name} where weights are made again", "backward")
+    applies, (value, backward) = called(mistake, ops.masked_attention, qkv, options)
+    assert applies
+    assert np.array_equal(value[0], o)
+    expected = by_logsumexp(qkv, o, log_sum, do, seen)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
 @pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
 @pytest.mark.parametrize(
     ("name", "scale"), [("missing scale", 1.0), ("scaled by the padded head dim", SCALE * 3**0.5 / 4)]

@@ -228,11 +228,13 @@ def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
 
     def fail_once(recipe, **options):
         if recipe == recipes[0]:
-            raise MemoryError("too large")
+            error = MemoryError("too large")
+            error.add_note("give smaller maps")
+            raise error
         return golden(recipe, **options)
 
     monkeypatch.setattr(making.make, "__wrapped__", fail_once)
-    assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large"}
+    assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large; give smaller maps"}
 
 
 def test_a_broken_pool_fails_all_that_it_was_to_make(recipes, tmp_path):
