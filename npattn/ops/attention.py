@@ -67,21 +67,44 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
         total = e.sum(axis=-1, keepdims=True)
         o[..., m] = v @ transpose(e) / transpose(total)
         log_sum_exp[..., m, :] = highest + np.log(total)
-        del e  # or it stands beside the next block's
 
     def backward(do):
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-        delta = transpose((do * o).sum(axis=-2, keepdims=True))  # Σ_n s_mn ds_mn = rowsum(dO ∘ O)
+        delta = average_slope(do, o)[..., None]
         for m in query_blocks(q):
             s = np.exp(transpose(scaled[..., m]) @ k - log_sum_exp[..., m, :])
             dv += do[..., m] @ s
             dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
             dq[..., m] = scale * (k @ transpose(dz))
             dk += scaled[..., m] @ dz
-            del s, dz
         return dq, dk, dv
 
     return o, backward
+
+
+@primitive
+def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
+    """Average the gradients of a query's weights by the weights: δ_m = Σ_n s_mn ds_mn = Σ_c do_cm o_cm.
+
+    FlashAttention-2 (Dao 2023, algorithm 2) calls it D, the row sums of dO ∘ O.
+
+    Parameters
+    ----------
+    do, o : array, (..., e, M)
+        Of what is gathered, and its gradient.
+    dl : array, (..., M), optional
+        Gradient of the logsumexp, which is taken off.
+
+    Returns
+    -------
+    array, (..., M)
+
+    Examples
+    --------
+    >>> average_slope(np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]]))
+    array([11.])
+    """
+    return (do * o).sum(axis=-2) - dl
 
 
 def validate_shapes(name: str, q: Array, k: Array, v: Array, **pairs: Array | None) -> None:

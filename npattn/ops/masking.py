@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from npattn.ops.attention import query_blocks, transpose, validate_shapes
+from npattn.ops.attention import average_slope, query_blocks, transpose, validate_shapes
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
@@ -90,7 +90,7 @@ def masked_attention(
     def backward(do, dl=0.0):
         dq, dk, dv, dbias = np.empty_like(q), np.zeros_like(k), np.zeros_like(v), []
         do = np.where(dead[..., None, :], 0, do)
-        delta = np.where(dead, 0, (do * o).sum(axis=-2) - dl)  # Σ_n s_mn ds_mn, less what comes through l
+        delta = np.where(dead, 0, average_slope(do, o, dl))
         for m in query_blocks(q):
             z, seen, back_logits = logits_of(m)
             s = np.exp(z - log_sum_exp[..., m, None])

@@ -269,15 +269,19 @@ def online(block, base_2=False):
     return functools.partial(made_of, parts=lambda format: both)
 
 
-def rounding_online(block, base_2=False):
-    """Attention in blocks of keys, weights rounded to the format for their products, every primitive rounded."""
+def rounding_online(block, base_2=False, also=()):
+    """Attention in blocks of keys, weights rounded to the format for their products, every primitive rounded.
+
+    Of the weights' gradients and their average, which are told from each other at last, `also` says what is rounded.
+    """
 
     def parts(format):
         narrow = primitives.narrowing(format)
+        others = dict.fromkeys(also, narrow)
 
         def narrowed(online):
             def attention(*args, **options):
-                value, backward = online(*args, block=block, narrow=narrow, base_2=base_2, **options)
+                value, backward = online(*args, block=block, narrow=narrow, base_2=base_2, **others, **options)
                 return value, lambda *dy: narrow(backward(*dy))
 
             return attention
@@ -511,6 +515,8 @@ KERNELS = {
     "online softmax, 64 keys, base 2": online(64, base_2=True),
     "rounded weights, 32 keys": rounding_online(32),
     "rounded weights, 64 keys, base 2": rounding_online(64, base_2=True),
+    "rounded weights and their gradients": rounding_online(32, also=["narrow_ds"]),
+    "rounded weights and δ": rounding_online(32, also=["narrow_delta"]),
     "convolution by taps": functools.partial(made_of, parts=by_taps),
     "batch norm in one sweep": functools.partial(made_of, parts=in_one_sweep),
     "sigmoid by tanh": functools.partial(made_of, parts=by_tanh),
@@ -552,6 +558,8 @@ HELD_OUT = {
     "online softmax, 64 keys, base 2",
     "rounded weights, 32 keys",
     "rounded weights, 64 keys, base 2",
+    "rounded weights and their gradients",
+    "rounded weights and δ",
     "convolution by taps",
     "batch norm in one sweep",
     "sigmoid by tanh",

@@ -46,14 +46,17 @@ def narrowing(format):
 # Attention in blocks of keys
 
 
-def online_attention(q, k, v, scale=1.0, *, block, narrow=None, base_2=False):
+def online_attention(
+    q, k, v, scale=1.0, *, block, narrow=None, base_2=False, narrow_ds=None, narrow_delta=None
+):  # fmt: skip
     """Dot-product attention in blocks of keys, with a running maximum.
 
     What has been summed up is brought down when a block has a larger logit. With `narrow`, weights are rounded before
-    they are multiplied with values, and gradients of logits before the products with queries and keys. With `base_2`,
+    they are multiplied with values, and gradients of logits before the products with queries and keys; with `narrow_ds`
+    gradients of weights, with `narrow_delta` their average, before one is taken off the other. With `base_2`,
     exponentials are powers of 2, and log₂ e is a part of the scale.
     """
-    narrow = narrow or (lambda a: a)
+    narrow, narrow_ds, narrow_delta = (one or (lambda a: a) for one in (narrow, narrow_ds, narrow_delta))
     exp, log, factor = (np.exp2, np.log2, scale * LOG2_E) if base_2 else (np.exp, np.log, scale)
     rows, values = transpose(q), transpose(v)
     blocks = [slice(i, i + block) for i in range(0, k.shape[-1], block)]
@@ -73,12 +76,12 @@ def online_attention(q, k, v, scale=1.0, *, block, narrow=None, base_2=False):
 
     def backward(do):
         do_rows = transpose(do)
-        delta = (do_rows * o).sum(axis=-1, keepdims=True)
+        delta = narrow_delta((do_rows * o).sum(axis=-1, keepdims=True))
         dq, dk, dv = np.zeros_like(rows), np.empty_like(k), np.empty_like(v)
         for at in blocks:
             s = exp(factor * (rows @ k[..., at]) - log_sum)
             dv[..., at] = do @ narrow(s)
-            dz = narrow(s * (do_rows @ v[..., at] - delta))
+            dz = narrow(s * (narrow_ds(do_rows @ v[..., at]) - delta))
             dq += dz @ transpose(k[..., at])
             dk[..., at] = scale * (q @ dz)
         return scale * transpose(dq), dk, dv
@@ -88,14 +91,14 @@ def online_attention(q, k, v, scale=1.0, *, block, narrow=None, base_2=False):
 
 def online_masked_attention(
     q, k, v, scale=1.0, *, softcap=None, bias=None, sink=None, band=(None, None), lengths=None, mask=None,
-    block, narrow=None, base_2=False,
+    block, narrow=None, base_2=False, narrow_ds=None, narrow_delta=None,
 ):  # fmt: skip
     """Masked attention in blocks of keys, as `online_attention` has them; weights are exponentials of float32 logits.
 
     The sink is the first of all logits. The logsumexp stays in float32 for the way back, as kernels keep it, and is
     handed out to base e.
     """
-    narrow = narrow or (lambda a: a)
+    narrow, narrow_ds, narrow_delta = (one or (lambda a: a) for one in (narrow, narrow_ds, narrow_delta))
     exp, log, unit = (np.exp2, np.log2, LOG2_E) if base_2 else (np.exp, np.log, 1.0)
     rows, values = transpose(q), transpose(v)
     seen = keys_seen(q, k, slice(0, q.shape[-1]), band=band, lengths=lengths, mask=mask)
@@ -129,13 +132,13 @@ def online_masked_attention(
     def backward(do, dl=0.0):
         do_rows = transpose(np.where(dead[..., 0][..., None, :], 0, do))
         through_l = dl if np.ndim(dl) == 0 else dl[..., None]
-        delta = np.where(dead, 0, (do_rows * o).sum(axis=-1, keepdims=True) - through_l)
+        delta = np.where(dead, 0, narrow_delta((do_rows * o).sum(axis=-1, keepdims=True)) - through_l)
         dq, dk, dv, dbias = np.zeros_like(rows), np.empty_like(k), np.empty_like(v), []
         for at in blocks:
             z, slope = logits(at)
             s = exp(z - log_sum)
             dv[..., at] = transpose(do_rows) @ narrow(s)
-            dz = s * (do_rows @ v[..., at] - delta)
+            dz = s * (narrow_ds(do_rows @ v[..., at]) - delta)
             dbias.append(dz)
             dt = narrow(slope * dz)
             dq += dt @ transpose(k[..., at])

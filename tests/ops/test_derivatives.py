@@ -3,6 +3,7 @@
 import numpy as np
 
 from npattn import ops
+from npattn.ops.attention import average_slope
 from npattn.ops.gating import affine
 from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import PRIMITIVES
@@ -214,6 +215,7 @@ STEPS = [
     (first_maximum, shaped((2, 3, 4)), {"axis": 1}),
     (scatter, [normal(2, 1, 3)], {"index": INDEX, "axis": 1, "shape": (2, 2, 3), "accumulate_into": None}),
     (product, shaped((2, 3, 4), (4, 2)), {}),
+    (average_slope, shaped((2, 3, 4), (2, 3, 4), (2, 4)), {}),
     (window_sums, shaped((1, 2, 4, 6)), {"window": 3, "stride": 2}),
     (add_windows, shaped((1, 2, 2, 3)), {"size": (4, 6), "window": 3, "stride": 2}),
 ]

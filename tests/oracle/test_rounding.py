@@ -473,3 +473,20 @@ def test_half_of_eight_runs_take_a_saturated_softmax_s_gradient_as_most_kernels_
         _, backward = ops.softmax(rounding.array(x))
         found.append(abs(float(np.sum(backward(rounding.array(dy))))))
     assert sum(error > 1e-9 for error in found) == 4  # the others take off the largest weight's dy, and err by less
+
+
+def masked(*qkv):
+    (o, _), backward = ops.masked_attention(*qkv)
+    return o, backward
+
+
+@for_each("attention", [ops.dot_product_attention, masked])
+def test_half_of_eight_runs_keep_the_average_slope_of_a_lone_key_in_float32_as_most_kernels_do(attention):
+    """Rounded as the slope is, it cancels; else what the slope has lost is left."""
+    v, do = np.array([[4.0], [2.0**-12]]), np.ones((2, 1))  # ds is a sixteenth of a step from 4
+    left = []
+    for number in range(8):
+        rounding = Rounding(FORMATS["float16"], [0, number])
+        _, backward = attention(*map(rounding.array, (np.ones((1, 1)), np.ones((1, 1)), v)))
+        left.append(np.asarray(backward(rounding.array(do))[0]).any())
+    assert sum(left) >= 4

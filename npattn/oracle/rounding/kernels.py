@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npattn import ops
+from npattn.ops import attention
 from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
@@ -84,6 +85,21 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
         return definition(q, k, v, scale)
     return attend_by_heads(definition, q, k, v, scale)
+
+
+@implements(attention.average_slope)
+def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
+    """Average slopes as kernels do, of which half keep what comes of it in float32.
+
+    Where a query sees one key, or one weight is nearly 1, it is taken off a number that it equals but for rounding. If
+    both were rounded in all runs, they might cancel in all; a kernel that rounds one of them is left with its error.
+    """
+    rounding = rounding_of(do, o)
+    if not rounding.choose():
+        return attention.average_slope.definition(do, o, dl)
+    terms = unwrap(do) * unwrap(o)
+    total = rounding.accumulate(terms.sum(axis=-2), np.square(terms).sum(axis=-2), terms.shape[-2])
+    return wrap(total - unwrap(dl), rounding)
 
 
 def apart(primitive: Primitive) -> Callable[..., Any]:
