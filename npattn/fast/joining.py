@@ -120,7 +120,10 @@ def concatenate_and_shuffle_at_once(parts: Sequence[Array], count: int, groups: 
     copy_in_blocks(*places(y, parts))
 
     def backward(dy):
-        dparts = tuple(np.empty_like(dy, shape=part.shape, order="C") for part in parts)
+        # In one piece of memory: a part that is done with would leave a hole that little fits.
+        ends = list(itertools.accumulate(part.size for part in parts))
+        sections = np.split(np.empty_like(dy, shape=dy.size), ends[:-1])
+        dparts = tuple(section.reshape(part.shape) for section, part in zip(sections, parts, strict=True))
         copy_in_blocks(*((dpart, place) for place, dpart in places(dy, dparts)))
         return dparts
 
