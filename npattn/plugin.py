@@ -54,10 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     recipes = list(dict.fromkeys(recipe for marker in reversed(markers) for recipe in read_marker(test, marker)))
     try:
         metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
-    except (
-        ValueError,
-        pytest.Collector.CollectError,
-    ) as error:  # of whichever kind pytest has for it
+    except (ValueError, pytest.Collector.CollectError) as error:  # versions of pytest differ
         raise MarkerError(
             f"{test}: its argument `case` has parameters already, of pytest.mark.parametrize or of a fixture `case` "
             f"with params, and golden would give it npattn's cases: rename that one ({error})"

@@ -31,9 +31,7 @@ def softmax_of_short_columns(x: Array, axis: int = -1) -> tuple[Array, Backward]
     y, cut = np.empty_like(x), blocks(x, int(axis > 1), BLOCK_SIZE)
 
     def weigh(block):
-        e = np.subtract(x[block], x[block].max(axis=axis, keepdims=True), out=y[block])
-        np.exp(e, out=e)
-        e /= e.sum(axis=axis, keepdims=True)
+        to_weights(np.subtract(x[block], x[block].max(axis=axis, keepdims=True), out=y[block]), axis)
 
     parallel_for(weigh, cut)
 
@@ -68,9 +66,7 @@ def softmax_in_blocks(x: Array, axis: int = -1) -> tuple[Array, Backward]:
     def weigh(block):
         some = x[block]
         first[block] = some.argmax(axis=axis, keepdims=True)
-        e = np.subtract(some, np.take_along_axis(some, first[block], axis), out=y[block])
-        np.exp(e, out=e)
-        e /= e.sum(axis=axis, keepdims=True)
+        to_weights(np.subtract(some, np.take_along_axis(some, first[block], axis), out=y[block]), axis)
 
     parallel_for(weigh, cut)
 
@@ -89,3 +85,9 @@ def softmax_in_blocks(x: Array, axis: int = -1) -> tuple[Array, Backward]:
         return dx
 
     return y, backward
+
+
+def to_weights(z: Array, axis: int) -> None:
+    """Make of logits, the largest of which is 0, their weights, in place."""
+    np.exp(z, out=z)
+    z /= z.sum(axis=axis, keepdims=True)
