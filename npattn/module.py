@@ -314,7 +314,7 @@ class Module(metaclass=Constructor):
         mapping : mapping of str to array
             NumPy arrays, torch or JAX tensors, or whatever speaks DLPack. The arrays are copied. The number of batches
             that PyTorch's batch norm counts, ``num_batches_tracked``, is left out, as no computation uses it, and so
-            are indices that follow from the hyperparameters, ``relative_position_index``.
+            are indices that follow from the hyperparameters, ``relative_position_index`` and ``rel_pos_indices``.
         prefix : str, default ""
             Where in a larger checkpoint this system stands, such as ``"layer1.0.se."``; other entries are left alone.
 

@@ -18,13 +18,15 @@ __all__ = ["OURS", "ending", "find_naming", "is_index", "pair_all", "pair_names"
 
 ENDINGS = {"kernel": "weight", "w": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "variance": "var"}
 """What other libraries call a layer's arrays."""
+INDICES = "relative_position_index", "rel_pos_indices"
+"""What timm calls its indices into tables of relative positions: those of windows, those of lambda layers."""
 OURS = Naming()
 """The names that stand here."""
 
 
 def is_index(name: str) -> bool:
     """Tell whether an array holds no more than indices into another one, which follow from the hyperparameters."""
-    return name.rpartition(".")[2] == "relative_position_index"
+    return name.rpartition(".")[2] in INDICES
 
 
 def find_naming(module: Module, names: Collection[str]) -> Naming:

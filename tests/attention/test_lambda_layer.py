@@ -155,9 +155,10 @@ def test_every_lambda_layer_of_timms_models_loads_and_gives_its_values_and_gradi
         stride = 2 if layer.pool.__class__.__name__ == "AvgPool2d" else 1
         module = LambdaLayer(layer.qkv.in_channels, layer.num_heads, layer.dim_qk, **kernel, stride=stride)
         layer.double()
+        state = {**model.state_dict(), **dict(model.named_buffers())}  # with the indices, that a checkpoint may hold
         height, width = module.feat_size or (4, 5)
         x = np.random.RandomState(0).standard_normal((2, module.channels, height, width))
-        assert_layers_agree(module, layer, x, model.state_dict(), f"{prefix}.")
+        assert_layers_agree(module, layer, x, state, f"{prefix}.")
 
 
 def test_kernels_start_by_their_inputs_and_norms_as_the_identity():
