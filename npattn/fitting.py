@@ -206,7 +206,8 @@ def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterab
     elif literal := re.search(r"Literal(\[.*\])", kind):
         others = ast.literal_eval(literal[1])
     elif re.fullmatch(r"int|Optional\[int\]|int \| None|None \| int", kind.removeprefix("typing.")):
-        others = numbers
+        scales = (current * 2, current // 2, current * 4, current // 4) if current else (2, 4, 8)
+        others = [*numbers, *scales]  # no shape tells how often a map is halved
     return [value for value in (*default, *others) if value != current]
 
 
