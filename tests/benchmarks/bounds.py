@@ -45,23 +45,23 @@ def time_steps(steps, repeats):
     return {name: statistics.median(found[1:]) for name, found in times.items()}
 
 
-def sweeps(shape):
-    """Make the sweeps over maps: pool, gate, gradient of a gate, a pool's gradient or a map added, exponentials."""
+def memory_passes(shape):
+    """Make the passes over maps: pool, gate, gradient of a gate, a pool's gradient or a map added, exponentials."""
     batch, channels, height, width = shape
     x, dy, out = (np.ones((batch, channels, height * width), DTYPE) for _ in range(3))
     gate, sums = np.ones((batch, channels, 1), DTYPE), np.empty((batch, channels), DTYPE)
     parts = blocks(x, 1)
 
-    def swept(work):
+    def passing(work):
         return lambda: parallel_for(work, parts)
 
     return {
-        "pool": swept(lambda at: np.einsum("bcn->bc", x[at], out=sums[at])),
-        "gate": swept(lambda at: np.multiply(x[at], gate[at], out=out[at])),
-        "gradient of the gate": swept(lambda at: np.einsum("bcn,bcn->bc", dy[at], x[at], out=sums[at])),
-        "add a pool's gradient": swept(lambda at: np.add(out[at], gate[at], out=out[at])),
-        "add two maps": swept(lambda at: np.add(x[at], dy[at], out=out[at])),
-        "exponential": swept(lambda at: np.exp(x[at], out=out[at])),
+        "pool": passing(lambda at: np.einsum("bcn->bc", x[at], out=sums[at])),
+        "gate": passing(lambda at: np.multiply(x[at], gate[at], out=out[at])),
+        "gradient of the gate": passing(lambda at: np.einsum("bcn,bcn->bc", dy[at], x[at], out=sums[at])),
+        "add a pool's gradient": passing(lambda at: np.add(out[at], gate[at], out=out[at])),
+        "add two maps": passing(lambda at: np.add(x[at], dy[at], out=out[at])),
+        "exponential": passing(lambda at: np.exp(x[at], out=out[at])),
     }
 
 
@@ -109,7 +109,7 @@ def on_cores(work, products=False):
 
 
 GATE = {"pool": 1, "gate": 2, "gradient of the gate": 1, "add a pool's gradient": 1}
-SWEEPS = {
+PASSES = {
     "flexible": GATE,
     "cbam-channel": GATE,
     "residual": GATE | {"add two maps": 2},
@@ -119,7 +119,7 @@ SWEEPS = {
         **{"add a pool's gradient": 0.5, "exponential": 0.5},
     },
 }
-"""Sweeps that systems take, forward and backward. Both pools of `flexible` and `cbam-channel` share one.
+"""Passes over maps that systems take, forward and backward. Both pools of `flexible` and `cbam-channel` share one.
 
 What reads one map and writes one counts as a gate, what reads two and writes one as two maps added. All that is done
 with a block while it is in the cache counts as one. In `shuffle` either half of the map has steps of its own, which
@@ -141,9 +141,9 @@ def count_steps(key, module, shape, repeats, rate):
     """Return what each kind of step of a system takes in all, in seconds."""
     from tests.benchmarks.work import count_work
 
-    if key in SWEEPS:
-        times = time_steps(sweeps(shape), repeats)
-        return {name: count * times[name] for name, count in SWEEPS[key].items()}
+    if key in PASSES:
+        times = time_steps(memory_passes(shape), repeats)
+        return {name: count * times[name] for name, count in PASSES[key].items()}
     if key == "danet":
         return {"products at the machine's rate": sum(part[0] for part in count_work(module, shape)) / rate}
     batch, channels, height, width = shape
@@ -167,7 +167,7 @@ def attention_times(width, tile, logits, counts, repeats):
     return {name: count * steps * times[name] for name, count in counts.items()}
 
 
-KEYS = *SWEEPS, "mhsa", "sdpa", "bottleneck", "danet"
+KEYS = *PASSES, "mhsa", "sdpa", "bottleneck", "danet"
 
 
 def main(argv=None):

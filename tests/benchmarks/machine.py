@@ -11,10 +11,10 @@ __all__ = ["Machine"]
 
 PRODUCT = 256, 4096, 512
 """Rows, inner length and columns of the matrix product: a tile of position attention's weights times the values."""
-SWEEP = 2**25
-"""Numbers in each array of the sweep: 128 MB in float32, far beyond any cache."""
-PIECE = 2**15
-"""Numbers that the sweep takes at once, so that starting a step costs little and none is held up by another."""
+SIZE = 2**25
+"""Numbers in each array that is passed over: 128 MB in float32, far beyond any cache."""
+BLOCK_SIZE = 2**15
+"""Numbers that a pass takes at once, so that starting a step costs little and none is held up by another."""
 REST = 0.1
 """Seconds after which BLAS's threads, which wait for more work at first, have gone to sleep."""
 
@@ -31,7 +31,7 @@ class Machine:
         rows, inner, columns = PRODUCT
         self.weights, self.values = np.ones((rows, inner), dtype), np.ones((inner, columns), dtype)
         self.out = np.empty((rows, columns), dtype)
-        self.a, self.b, self.c = (np.ones(SWEEP, dtype) for _ in range(3))
+        self.a, self.b, self.c = (np.ones(SIZE, dtype) for _ in range(3))
         self.flops = 2 * rows * inner * columns
         self.bytes = 3 * self.a.nbytes
         self.threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -40,7 +40,7 @@ class Machine:
     def rates(self, repeats):
         """Measure both rates, one after the other, by medians: flops and bytes in a second."""
         found = []
-        for work, amount in ((self.multiply, self.flops), (self.sweep, self.bytes)):
+        for work, amount in ((self.multiply, self.flops), (self.pass_over_memory, self.bytes)):
             times = []
             for _ in range(repeats + 1):
                 start = time.perf_counter()
@@ -54,12 +54,12 @@ class Machine:
         """Multiply two matrices, on as many cores as BLAS takes."""
         np.matmul(self.weights, self.values, out=self.out)
 
-    def sweep(self):
-        """Read two arrays and write a third, each core its own stretch."""
-        ends = [SWEEP * i // self.threads for i in range(self.threads + 1)]
+    def pass_over_memory(self):
+        """Read two arrays and write a third, each core its own range."""
+        ends = [SIZE * i // self.threads for i in range(self.threads + 1)]
         list(self.pool.map(self._add, ends[:-1], ends[1:]))
 
     def _add(self, start, end):
-        for i in range(start, end, PIECE):
-            some = slice(i, min(i + PIECE, end))
+        for i in range(start, end, BLOCK_SIZE):
+            some = slice(i, min(i + BLOCK_SIZE, end))
             np.add(self.a[some], self.b[some], out=self.c[some])

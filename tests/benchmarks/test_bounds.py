@@ -15,7 +15,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(compare, "SHAPES", {})
     monkeypatch.setattr(bounds, "TILE", (6, 8))
     monkeypatch.setattr(machine, "PRODUCT", (64, 64, 64))
-    monkeypatch.setattr(machine, "SWEEP", 100_001)
+    monkeypatch.setattr(machine, "SIZE", 100_001)
     monkeypatch.setattr(machine, "REST", 0)
 
 
@@ -40,9 +40,9 @@ def test_beside_it_stand_the_ratios_to_pytorch(tiny, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[0].endswith("  56 % of npattn's time, 0.50 of eager, 0.64 of fused")
 
 
-def test_gates_take_their_sweeps_and_a_connection_two_more(tiny, monkeypatch):
+def test_gates_take_their_passes_and_a_connection_two_more(tiny, monkeypatch):
     monkeypatch.setattr(bounds, "time_steps", lambda steps, _: dict.fromkeys(steps, 1.0))
-    found = {key: sum(bounds.count_steps(key, None, (2, 4, 3, 3), 1, 1.0).values()) for key in bounds.SWEEPS}
+    found = {key: sum(bounds.count_steps(key, None, (2, 4, 3, 3), 1, 1.0).values()) for key in bounds.PASSES}
     assert found == {"flexible": 5, "cbam-channel": 5, "residual": 7, "sge": 8, "shuffle": 10.75}
 
 
@@ -80,9 +80,9 @@ def test_products_of_danet_take_their_flops_at_the_rate(tiny):
     assert sum(steps.values()) > 3 * 2 * 2 * 16 * 4 * taps  # the first layer of both branches, forward and backward
 
 
-def test_every_sweep_covers_its_maps(tiny):
+def test_every_pass_covers_its_maps(tiny):
     shape = 2, 16, 6, 5
-    for name, step in bounds.sweeps(shape).items():
+    for name, step in bounds.memory_passes(shape).items():
         variables = arrays_of(step)
         out = variables["sums"] if name in {"pool", "gradient of the gate"} else variables["out"]
         out[...] = np.nan if name != "add a pool's gradient" else 1

@@ -24,8 +24,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(compare, "OPTIONS", compare.OPTIONS | {"window": 3, "stride": 2, "heads": 4})
     monkeypatch.setattr(compare, "peak_megabytes", lambda key, name, *_, **__: {"npattn": 7.0}.get(name, 14.0))
     monkeypatch.setattr(machine, "PRODUCT", (64, 64, 64))
-    monkeypatch.setattr(machine, "SWEEP", 100_001)
-    monkeypatch.setattr(machine, "PIECE", 10_000)
+    monkeypatch.setattr(machine, "SIZE", 100_001)
+    monkeypatch.setattr(machine, "BLOCK_SIZE", 10_000)
     monkeypatch.setattr(machine, "REST", 0)
 
 
@@ -149,10 +149,10 @@ def test_the_share_is_of_the_larger_of_the_two_times(tiny, monkeypatch):
         assert [row.share for row in rows] == pytest.approx(shares)
 
 
-def test_the_machine_multiplies_and_sweeps_all(tiny):
+def test_the_machine_multiplies_and_passes_over_all(tiny):
     found = machine.Machine("float64")
     found.multiply()
-    found.sweep()
+    found.pass_over_memory()
     assert (found.out == 64).all()
     assert (found.c == 2).all()
     assert found.flops == 2 * 64**3
@@ -169,7 +169,7 @@ def test_rates_are_work_over_the_median_of_its_times(tiny, monkeypatch):
 
     monkeypatch.setattr(machine.time, "perf_counter", lambda: clock[-1])
     monkeypatch.setattr(found, "multiply", work([50, 1, 9, 2]))
-    monkeypatch.setattr(found, "sweep", work([50, 8, 4, 4]))
+    monkeypatch.setattr(found, "pass_over_memory", work([50, 8, 4, 4]))
     assert found.rates(3) == (found.flops / 2, found.bytes / 4)
 
 

@@ -16,7 +16,7 @@ from npattn.ops.convolution import pair
 
 __all__ = ["PRODUCTS", "count_work"]
 
-SWEEPS = {
+PASSES = {
     "se": ((2, 3), (4, 4)),
     "eca": ((2, 3), (4, 4)),
     "ge": ((4, 3), (7, 4)),
@@ -63,9 +63,9 @@ def count_work(module, shape):
     if module.key == "sdpa":  # of height queries and width keys
         rows = batch * (module.heads * height + module.groups * width)
         size = rows * (module.head_dim + module.value_channels) / 2
-    if module.key in SWEEPS:
+    if module.key in PASSES:
         scores = batch * getattr(module, "classes", 0) * height * width  # which the two segmentations write, and read
-        return [(flops * size, passes * size + scores) for flops, passes in SWEEPS[module.key]]
+        return [(flops * size, passes * size + scores) for flops, passes in PASSES[module.key]]
     forward, backward = (batch * flops for flops in PRODUCTS[module.key](module, channels, height, width))
     # x is read and y written; x and dy are read and dx written. That is little beside the products.
     return [(forward, 2 * size), (backward, 3 * size)]
