@@ -14,7 +14,7 @@ from npattn.checks import check_map_size, require_equal_shares
 from npattn.fields import boolean, integer, positive, two_integers
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions
-from npattn.ops.masking import exponentials_of_seen, masked_logits
+from npattn.ops.masking import masked_weights
 from npattn.parameters import Parameter, lecun_normal, round_channels, uniform_fan_in
 from npattn.typing import Array, Backward, Params
 
@@ -79,11 +79,7 @@ class RelativeHeads(MapByRows):
 
     def weigh(self, q: Array, k: Array, r: Array, rows: slice | list[int]) -> Array:
         """Make the weights of all keys for some queries, by what they hold and by what their offsets add."""
-        hiding: dict[str, Any] = {"band": (None, None), "lengths": None, "mask": None}
-        q, k = map(flatten_positions, (self.scale * q, k))
-        z, _, _ = masked_logits(q, k, rows, softcap=None, bias=r, **hiding)
-        e, total, _ = exponentials_of_seen(z, None)
-        return e / total
+        return masked_weights(flatten_positions(q), flatten_positions(k), rows, self.scale, bias=r)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.attention.scaled_dot_product import draw_lengths, shape_of_pairs
+from npattn.attention.scaled_dot_product import ScaledDotProductAttention, draw_lengths, shape_of_pairs
 from npattn.attention_maps import MapByRows
 from npattn.fields import boolean, integer
-from npattn.module import Paper, Pass
-from npattn.ops.masking import exponentials_of_seen, masked_logits
+from npattn.module import Pass
+from npattn.ops.masking import masked_weights
 from npattn.parameters import Parameter, uniform_fan_in, xavier_uniform, zeros
 from npattn.typing import Array, Backward, Params
 
@@ -52,9 +52,9 @@ class MultiHeadSelfAttention(MapByRows):
     -----
     Input ``x``: (B, C, H, W); with `bias` also ``bias`` (B or 1, heads or 1, N, N); with `padding` also ``lengths``
     (B,), for which backward returns None. Both are arrays of x's dtype; an image of length 0 gathers nothing. Output:
-    (B, C, H, W), without residual. Parameters, named as in PyTorch's
-    `MultiheadAttention`: ``in_proj_weight`` (3C, C), the rows of queries, keys and values one below the other, each
-    head by head; ``in_proj_bias`` (3C,), ``out_proj.weight`` (C, C), ``out_proj.bias`` (C,). They start as there:
+    (B, C, H, W), without residual. Parameters, named as in PyTorch's `MultiheadAttention`: ``in_proj_weight`` (3C, C),
+    the rows of queries, keys and values one below the other, each head by head; ``in_proj_bias`` (3C,),
+    ``out_proj.weight`` (C, C), ``out_proj.bias`` (C,). They start as there:
     ``in_proj_weight`` by Glorot and Bengio's rule for its 3C × C, ``out_proj.weight`` uniform in ±1/√C, biases at 0.
     The pass has no attention map, which would be N × N for each head: `attention_map` makes the rows of it that are
     asked for. Row j holds the weights s_ji of all positions i for position j; they add up to 1, or 0 where none is
@@ -80,13 +80,7 @@ class MultiHeadSelfAttention(MapByRows):
 
     key: ClassVar = "mhsa"
     family: ClassVar = "self-attention"
-    paper: ClassVar = Paper(
-        title="Attention Is All You Need",
-        authors="Vaswani, Shazeer, Parmar, Uszkoreit, Jones, Gomez, Kaiser, Polosukhin",
-        venue="NeurIPS",
-        year=2017,
-        url="https://arxiv.org/abs/1706.03762",
-    )
+    paper: ClassVar = ScaledDotProductAttention.paper
     pairs_positions: ClassVar = True
     without_gradient: ClassVar = ("lengths",)
 
@@ -183,6 +177,4 @@ class MultiHeadSelfAttention(MapByRows):
         u, _ = layers.conv(x, without_values, "in_proj", separator="_")
         u = u.reshape(len(x), 2 * self.heads, self.head_channels, x.shape[2] * x.shape[3])
         q, k = u[:, : self.heads], u[:, self.heads :]
-        z, _, _ = masked_logits(self.scale * q, k, rows, softcap=None, mask=None, **self.masking(others))
-        e, total, _ = exponentials_of_seen(z, None)
-        return e / total
+        return masked_weights(q, k, rows, self.scale, **self.masking(others))

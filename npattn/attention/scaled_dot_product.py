@@ -11,11 +11,11 @@ import numpy as np
 
 from npattn import ops
 from npattn.calls import check_axes
-from npattn.checks import check_rows, require_equal_shares
+from npattn.checks import check_array, check_rows, require_equal_shares
 from npattn.fields import boolean, choice, integer, number, positive, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import transpose
-from npattn.ops.masking import exponentials_of_seen, masked_logits
+from npattn.ops.masking import masked_weights
 from npattn.parameters import Parameter, zeros
 from npattn.typing import Array, Params
 
@@ -69,11 +69,11 @@ class ScaledDotProductAttention(Module):
     Raises
     ------
     TypeError
-        If a hyperparameter is of another type.
+        If a hyperparameter is of another type, or `head_dim` missing.
     ValueError
         If an integer is below 1, `key_heads` does not divide `heads`, `causal` is another string, `window` is no pair
-        of integers of at least 0, or `softcap` is not above 0; when called, if an input's axes are others, or there are
-        no queries or no keys.
+        of integers of at least 0, `softcap` is not above 0, or it or `scale` is not finite; when called, if an input's
+        axes are others, or there are no queries or no keys.
 
     Notes
     -----
@@ -145,7 +145,7 @@ class ScaledDotProductAttention(Module):
 
     @property
     def channels(self) -> int:
-        """D, of queries and keys, by the name that other systems give it."""
+        """d, of queries and keys, by the name that other systems give it."""
         return self.head_dim
 
     @property
@@ -155,7 +155,7 @@ class ScaledDotProductAttention(Module):
 
     @property
     def value_channels(self) -> int:
-        """E, of values."""
+        """e, of values."""
         return self.value_dim or self.head_dim
 
     @property
@@ -290,15 +290,13 @@ class ScaledDotProductAttention(Module):
         TypeError, ValueError
             If an argument is refused by a call, or a row is no query.
         """
+        check_array(self, "key", key, "key", key)
         self.check(params, query, key, np.zeros_like(key, shape=(*key.shape[:3], self.value_channels)), *others)
         queries = query.shape[2]
         which = slice(0, queries) if rows is None else check_rows(f"{self}.attention_map", rows, "queries", queries)
         options = self.attention_options(params, query, key, others)
-        sink = options.pop("sink")
         k, _ = ops.repeat(key, self.heads // self.groups, axis=1)
-        z, _, _ = masked_logits(self.factor * transpose(query), transpose(k), which, **options)
-        e, total, _ = exponentials_of_seen(z, sink)
-        return e / total
+        return masked_weights(transpose(query), transpose(k), which, self.factor, **options)
 
 
 def shape_of_pairs(a: Array, query: tuple[int, ...], pairs: tuple[int, ...]) -> tuple[int, ...]:

@@ -55,8 +55,8 @@ class SlidingWindowSegmentation(Module):
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: logits, (B, K, H, W). ``attention["windows"]``: (B, K, R, S), the logits of the
-    windows. Parameters: ``classifier.weight`` (K, C), ``classifier.bias`` (K,). Published initial
-    values are not known; weights start here from He's normal distribution and the bias at 0.
+    windows. Parameters: ``classifier.weight`` (K, C), ``classifier.bias`` (K,). Published initial values are not known;
+    weights start here from He's normal distribution and the bias at 0.
 
     References
     ----------
@@ -172,12 +172,14 @@ class SlidingWindowSegmentation(Module):
         require_integers(f"{type(self).__name__}.regions", top=top)
         if not isinstance(run, Pass):
             raise TypeError(f"{self}: run is {describe_type(run)}; expected the Pass that calling the module returns")
+        if getattr(run.output, "ndim", 0) != 4:
+            raise ValueError(f"{self}: run is {run}; expected the Pass that calling this module returns")
         height, width = run.output.shape[2:]
         rows, columns = (len(ops.window_starts(length, self.window, self.stride)) for length in (height, width))
         expected = run.output.shape[0], self.classes, rows, columns
         windows = run.attention.get("windows")
         if windows is None or windows.shape != expected:
-            given = "has none" if windows is None else f"has shape {windows.shape}"
+            given = "is missing" if windows is None else f"has shape {windows.shape}"
             raise ValueError(f"{self}: run.attention['windows'] {given}; expected {expected}, as this module makes it")
         background, foreground = windows.real[:, 0], windows.real[:, 1:]
         scores = (foreground.max(axis=1) - background).reshape(expected[0], rows * columns)

@@ -41,7 +41,7 @@ def masked_attention(
     softcap : float, optional
         Bound of the logits.
     bias : array, optional
-        Broadcast to (..., M, N) but for its last two axes. Added to the logits.
+        (..., M, N), with leading axes that are broadcast. Added to the logits.
     sink : array, optional
         Broadcast to the leading axes. A logit that takes weight and gives no value.
     band : tuple of int or None, default (None, None)
@@ -49,11 +49,11 @@ def masked_attention(
     lengths : array, optional
         Broadcast to the leading axes. Keys n ≥ lengths are not seen.
     mask : array, optional
-        Broadcast to (..., M, N) but for its last two axes. Keys are seen where it is not 0.
+        (..., M, N), with leading axes that are broadcast. Keys are seen where it is not 0.
 
     Returns
     -------
-    o, l : array, (..., e, M), (..., M)
+    (o, l) : array, (..., e, M), and array, (..., M)
     backward : callable
         ``backward(do, dl=0.0)`` returns ``(dq, dk, dv, dbias, dsink)``, None for what was not given.
 
@@ -129,6 +129,25 @@ def masked_logits(
         return sum_seen(k, dz, seen), sum_seen(q[..., m], transpose(dz), transpose(seen)), dadded
 
     return z, seen, backward
+
+
+def masked_weights(
+    q: Array,
+    k: Array,
+    m: slice | list[int],
+    scale: float = 1.0,
+    *,
+    softcap: float | None = None,
+    bias: Array | None = None,
+    sink: Array | None = None,
+    band: tuple[int | None, int | None] = (None, None),
+    lengths: Array | None = None,
+    mask: Array | None = None,
+) -> Array:
+    """Make the weights s_mn by which `masked_attention` averages for some of the queries, so that they can be read."""
+    z, _, _ = masked_logits(scale * q, k, m, softcap=softcap, bias=bias, band=band, lengths=lengths, mask=mask)
+    e, total, _ = exponentials_of_seen(z, sink)
+    return e / total
 
 
 def keys_seen(

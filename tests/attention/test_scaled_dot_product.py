@@ -394,6 +394,12 @@ def test_attention_map_refuses_rows_that_are_no_queries(rows, message):
     assert message in str(caught.value)
 
 
+def test_attention_map_refuses_keys_that_are_no_array():
+    module = ScaledDotProductAttention(heads=1, head_dim=2)
+    with pytest.raises(TypeError, match="key is a list; expected an array"):
+        module.attention_map({}, np.ones((1, 1, 3, 2)), [1.0])
+
+
 def test_a_window_may_be_given_as_a_list_and_is_counted_from_the_last_key():
     module = ScaledDotProductAttention(heads=1, head_dim=2, window=[2, 0])
     assert module.window == (2, 0)

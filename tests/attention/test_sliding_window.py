@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn import EfficientChannelAttention, SlidingWindowSegmentation, ops
+from npattn import DualAttentionHead, EfficientChannelAttention, SlidingWindowSegmentation, ops
 from npattn.attention.sliding_window import Regions
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity, assert_state_dict_loads
@@ -314,8 +314,11 @@ def test_what_is_no_pass_of_this_module_is_refused_by_regions():
     with pytest.raises(ValueError, match=r"'windows'\] has shape \(2, 3, 2, 2\); expected \(2, 3, 3, 2\)"):
         other.regions(run)
     eca = EfficientChannelAttention(channels=32)
-    with pytest.raises(ValueError, match=r"run.attention\['windows'\] has none; expected \(2, 3, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"run.attention\['windows'\] is missing; expected \(2, 3, 2, 2\)"):
         module.regions(eca(eca.init(), inputs["x"]))
+    head = DualAttentionHead(in_channels=32, classes=3)
+    with pytest.raises(ValueError, match=r"run is Pass\(output: .*\); expected the Pass that calling this module"):
+        module.regions(head(head.init(), inputs["x"]))
 
 
 @pytest.mark.parametrize(("top", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (None, TypeError)])
