@@ -29,7 +29,7 @@ class EfficientAttention(Module):
     heads : int, default 1
         h, which share the channels of keys and values.
     key_channels, value_channels : int, optional
-        Channels of queries and keys, and of values: multiples of h, by default C/2 or the next one below.
+        Channels of queries and keys, and of values: multiples of h, by default C/2 or the next one below, at least h.
 
     Raises
     ------

@@ -35,7 +35,8 @@ class EfficientChannelAttention(Module):
     TypeError
         If `channels` or `kernel_size` is no integer, or `gamma` or `b` no number.
     ValueError
-        If `channels` is below 1, `kernel_size` is even or below 1, or `gamma` is 0 or not finite.
+        If `channels` is below 1, `kernel_size` is even or below 1, `gamma` is 0, `gamma` or `b` is not finite, or the
+        kernel that they choose would have more than a million taps.
 
     Notes
     -----

@@ -40,7 +40,8 @@ class ExternalAttention(Module):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter is none of these.
+        If a hyperparameter is none of these; when called in training, if the block's norm sees fewer than two positions
+        in the whole batch.
 
     Notes
     -----

@@ -66,7 +66,8 @@ class HaloAttention(RelativeHeads):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter is none of these; if a head has no channels; when called on a map that blocks don't fill.
+        If a hyperparameter is none of these; if a head has no channels; when called on a map that blocks don't fill, or
+        that has fewer than 2 × 2 positions for `stride` 2.
 
     Notes
     -----

@@ -51,8 +51,9 @@ class LambdaLayer(Module):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter is none of these; if `heads` does not divide `channels`; when called on a map that is not of
-        the size given.
+        If a hyperparameter is none of these; if `heads` does not divide `channels`; when called, if a map is not of the
+        size given or has fewer than 2 × 2 positions for `stride` 2, and in training if the batch has fewer than two
+        positions.
 
     Notes
     -----
@@ -143,9 +144,9 @@ class LambdaLayer(Module):
             height, width = self.feat_size
             table = {"pos_emb": normal(2 * height - 1, 2 * width - 1, self.query_channels, deviation=0.02)}
         else:
-            taps = self.query_channels, 1, self.kernel_size, self.kernel_size, 1
+            shape = self.query_channels, 1, self.kernel_size, self.kernel_size, 1
             kernel = {
-                "conv_lambda.weight": normal(*taps, deviation=self.query_channels**-0.5),
+                "conv_lambda.weight": normal(*shape, deviation=self.query_channels**-0.5),
                 "conv_lambda.bias": uniform_fan_in(self.query_channels, inputs=self.kernel_size**2),
             }
         if self.bias:

@@ -76,7 +76,8 @@ class NonLocal(MapByRows):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter is none of these.
+        If a hyperparameter is none of these; when called, if a map has fewer than 2 × 2 positions for `subsample`, and
+        in training with batch norm if the batch has fewer than two positions.
 
     Notes
     -----

@@ -66,7 +66,7 @@ class Residual(Module):
     TypeError
         If `inner` is no system.
     ValueError
-        If its output has another shape than its input; when called, whatever `inner` refuses.
+        If it has several outputs, or one of another shape than its input; when called, whatever `inner` refuses.
 
     Notes
     -----
