@@ -478,8 +478,8 @@ def conv_norm_act(
     """
     kernel, norm = (f"{name}.{part}" for part in parts)
     padding = dilation * (params[f"{kernel}.weight"].shape[2] // 2)
-    taps = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    z, back_conv = conv(x, params, kernel, **taps)                            # (1)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    z, back_conv = conv(x, params, kernel, **options)                         # (1)
     (n, running), back_norm = batch_norm(z, params, norm, training=training)  # (2)
     r, back_activation = ACTIVATIONS[activation](n)                           # (3)
 

@@ -17,8 +17,9 @@ from npattn.typing import Array, Backward, Params
 MONAI = {f"{name}.0.conv": f"{name}.0" for name in ("W_g", "W_x", "psi")} | {
     f"{name}.1": f"{name}.1" for name in ("W_g", "W_x", "psi")
 }
+"""What MONAI calls the layers."""
 AUTHORS = {"theta": "W_x.0", "phi": "W_g.0", "psi": "psi.0"}
-"""What others call the layers."""
+"""What the authors call them."""
 
 
 def project(

@@ -53,7 +53,7 @@ class BAM(Module):
         r; both branches have max(1, C // r) channels inside.
     dilation : int, default 4
         Step between the taps of the two 3×3 convolutions.
-    variant : "code" or "paper", default "code"
+    variant : {"code", "paper"}, default "code"
         Whether the branches are multiplied, as in the authors' code, or added, as in the paper.
     training : bool, default False
         Whether the batch norms use the batch's own statistics, and ``run.buffers`` holds the new running ones.

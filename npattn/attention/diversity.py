@@ -62,7 +62,8 @@ def diversity_penalty(a: Array) -> tuple[Array, Backward]:
     g, back_gram = ops.gram(a)      # (1)
     e = g.reshape(*a.shape[:-2], heads * heads)  # rows end to end: of these, the diagonal is every (heads + 1)-th
     e[..., :: heads + 1] -= 1       # (2)
-    p = (e * e).sum(axis=-1)[...]   # (3)
+    p = (e * e).sum(axis=-1)        # (3)
+    p = p[...]  # an array for a single example too, which NumPy sums to a scalar
 
     def backward(dp):
         check_array("diversity_penalty", "dp", dp, "a", a)

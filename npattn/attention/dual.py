@@ -13,7 +13,7 @@ from npattn.attention.channel import ChannelAttention
 from npattn.attention.position import PositionAttention
 from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer, probability, two_integers
-from npattn.module import Module, Paper, Pass
+from npattn.module import Module, Pass
 from npattn.parameters import Parameter, add_prefix
 from npattn.typing import Array, Backward, Params
 
@@ -105,13 +105,7 @@ class DualAttentionHead(Module):
 
     key: ClassVar = "danet"
     family: ClassVar = "self-attention"
-    paper: ClassVar = Paper(
-        title="Dual Attention Network for Scene Segmentation",
-        authors="Fu, Liu, Tian, Li, Bao, Fang, Lu",
-        venue="CVPR",
-        year=2019,
-        url="https://arxiv.org/abs/1809.02983",
-    )
+    paper: ClassVar = PositionAttention.paper
     pairs_positions: ClassVar = True
     without_gradient: ClassVar = ("drop6", "drop7", "drop8")
 

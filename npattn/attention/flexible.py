@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.attention.cbam import PAPER
 from npattn.fields import integer
-from npattn.module import Module, Paper, Pass
+from npattn.module import Module, Pass
 from npattn.parameters import Parameter, he_normal
 from npattn.typing import Array, Params
 
@@ -61,13 +62,7 @@ class FlexibleAttention(Module):
 
     key: ClassVar = "flexible"
     family: ClassVar = "channel"
-    paper: ClassVar = Paper(
-        title="CBAM: Convolutional Block Attention Module",
-        authors="Woo, Park, Lee, Kweon",
-        venue="ECCV",
-        year=2018,
-        url="https://arxiv.org/abs/1807.06521",
-    )
+    paper: ClassVar = PAPER
 
     channels: int = integer(least=1)
     reduction: int = integer(least=1, default=16)

@@ -24,12 +24,12 @@ def gather_by_kernel(
     x: Array, params: Params, name: str, *, stride: int, norm: bool, training: bool, activation: str | None
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
     """Slide one kernel over each channel, with a norm and an activation behind if there are any."""
-    conv, scaled = f"gather.{name}", f"gather.{name}".replace("conv", "norm")
+    conv, norm_behind = f"gather.{name}", f"gather.{name}".replace("conv", "norm")
     running: dict[str, Array] = {}
     padding = params[f"{conv}.weight"].shape[2] // 2
     q, back_conv = layers.conv(x, params, conv, stride=stride, padding=padding, groups=x.shape[1])  # (1)
     if norm:
-        (q, running), back_norm = layers.batch_norm(q, params, scaled, training=training)           # (2)
+        (q, running), back_norm = layers.batch_norm(q, params, norm_behind, training=training)      # (2)
     if activation:
         q, back_activation = ACTIVATIONS[activation](q)                                             # (3)
 

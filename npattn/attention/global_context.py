@@ -111,8 +111,8 @@ class GlobalContext(Module):
         Naming.join(
             ("", "", Naming({"conv_mask": "conv_attn"})),
             *(
-                (f"channel_{ours}_conv.", f"mlp_{name}.", Naming({"0": "fc1", "1": "norm", "3": "fc2"}))
-                for ours, name in (("add", "add"), ("mul", "scale"))
+                (f"channel_{theirs}_conv.", f"mlp_{ours}.", Naming({"0": "fc1", "1": "norm", "3": "fc2"}))
+                for theirs, ours in (("add", "add"), ("mul", "scale"))
             ),
         ),
     )

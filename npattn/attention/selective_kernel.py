@@ -17,7 +17,7 @@ from npattn.ops.elementwise import ACTIVATIONS
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, round_channels
 from npattn.typing import Array, Params
 
-CONV_AND_NORM = "conv", "bn"
+BRANCH_PARTS = "conv", "bn"
 """What timm calls convolution and norm of a branch."""
 
 
@@ -66,7 +66,7 @@ class SelectiveKernel(BranchChoice):
     stride : int, default 1
         Step between the positions of the result.
     groups : int, default 1
-        Groups of the convolutions; at most O.
+        Groups of the convolutions: a divisor of O, and of how many channels a branch reads.
     reduction : int, default 16
         r; between the two layers there are O/r channels, rounded to a multiple of 8, at least 8.
     hidden : int, optional
@@ -170,7 +170,7 @@ class SelectiveKernel(BranchChoice):
         for i, (size, _) in enumerate(self.kernels):
             read = self.read_channels // self.groups
             shape = self.output_channels, read, size
-            declared |= layers.conv_norm_act_parameters(f"paths.{i}", *shape, parts=CONV_AND_NORM)
+            declared |= layers.conv_norm_act_parameters(f"paths.{i}", *shape, parts=BRANCH_PARTS)
         declared |= layers.conv_parameters("attn.fc_reduce", self.hidden_channels, self.output_channels, bias=False)
         declared |= norm_parameters("attn.bn", self.hidden_channels)
         select = len(self.kernels) * self.output_channels, self.hidden_channels
@@ -180,7 +180,7 @@ class SelectiveKernel(BranchChoice):
         """Declare the running statistics of all norms."""
         declared: dict[str, Parameter] = {}
         for i, _ in enumerate(self.kernels):
-            declared |= layers.conv_norm_act_buffers(f"paths.{i}", self.output_channels, parts=CONV_AND_NORM)
+            declared |= layers.conv_norm_act_buffers(f"paths.{i}", self.output_channels, parts=BRANCH_PARTS)
         return declared | norm_buffers("attn.bn", self.hidden_channels)
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
@@ -194,7 +194,7 @@ class SelectiveKernel(BranchChoice):
             layers.conv_norm_act,
             params=params,
             training=self.training,
-            parts=CONV_AND_NORM,
+            parts=BRANCH_PARTS,
             activation=self.activation,
             stride=self.stride,
             groups=self.groups,

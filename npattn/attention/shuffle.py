@@ -55,7 +55,7 @@ class ShuffleAttention(Module):
     >>> run
     Pass(output: float64 (2, 16, 7, 5); gate (2, 16, 7, 5))
     >>> dx, grads = run.backward(np.ones((2, 16, 7, 5)))
-    >>> {name: gradient.shape for name, gradient in grads.items()}["cweight"]
+    >>> grads["cweight"].shape
     (1, 2, 1, 1)
     """
 

@@ -25,7 +25,7 @@ class SimAM(Module):
         C, channels of the map.
     e_lambda : float, default 1e-4
         λ, above 0; it bounds the quotient where a channel hardly varies.
-    variant : "code" or "paper", default "code"
+    variant : {"code", "paper"}, default "code"
         Whether squares are added up and divided by N - 1 or by N, the number of positions, for the variance.
 
     Raises

@@ -28,7 +28,7 @@ class SpatialGroupEnhance(Module):
         C, channels of the map.
     groups : int, default 64
         G, a divisor of C.
-    variant : "code" or "paper", default "code"
+    variant : {"code", "paper"}, default "code"
         Whether squares are added up and divided by N - 1 or by N, the number of positions, for the deviation.
 
     Raises

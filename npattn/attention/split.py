@@ -156,11 +156,11 @@ class SplitAttention(BranchChoice):
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Split, fuse, select. The tags are the equation numbers of the derivation."""
-        norm = functools.partial(layers.batch_norm, training=self.training) if self.batch_norm else unchanged
+        norm = functools.partial(layers.batch_norm, training=self.training) if self.batch_norm else identity
         act, groups, radix, width = ACTIVATIONS[self.activation], self.groups, self.radix, self.output_channels
         padding = self.dilation * (self.kernel_size // 2)
-        taps: dict[str, Any] = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
-        u, back_conv = layers.conv(x, params, "conv", groups=groups * radix, **taps)            # (1)
+        options: dict[str, Any] = {"stride": self.stride, "padding": padding, "dilation": self.dilation}
+        u, back_conv = layers.conv(x, params, "conv", groups=groups * radix, **options)         # (1)
         (n, running0), back_norm0 = norm(u, params, "bn0")                                      # (2)
         w, back_act0 = act(n)                                                                   # (3)
         v, back_split = ops.split(w, [width] * radix, axis=1)                                   # (4)
@@ -203,8 +203,8 @@ def weigh(z: Array) -> tuple[Array, Backward]:
     return ops.softmax(z, axis=2) if z.shape[2] > 1 else ops.sigmoid(z)
 
 
-def unchanged(x: Array, params: Params, name: str) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Do nothing, where there is no norm."""
+def identity(x: Array, params: Params, name: str) -> tuple[tuple[Array, dict[str, Array]], Backward]:
+    """Hand a map on as it is, where there is no norm."""
 
     def backward(dx):
         return dx, {}

@@ -15,7 +15,7 @@ from npattn.checks import require_equal_shares
 from npattn.fields import boolean, integer, number, side
 from npattn.module import Paper, Pass
 from npattn.ops.convolution import pair
-from npattn.parameters import Parameter, linear_parameters, normal
+from npattn.parameters import Parameter, normal
 from npattn.typing import Array, Backward, Params
 
 INITIAL = functools.partial(normal, deviation=0.02)
@@ -132,8 +132,8 @@ class WindowAttention(MapByRows):
         (h, w), inner = pair(self.window), self.heads * self.query_channels
         return {
             "relative_position_bias_table": INITIAL((2 * h - 1) * (2 * w - 1), self.heads),
-            **linear_parameters("qkv", 3 * inner, self.channels, bias=self.bias, initial=INITIAL),
-            **linear_parameters("proj", self.channels, inner, initial=INITIAL),
+            **layers.linear_parameters("qkv", 3 * inner, self.channels, bias=self.bias, initial=INITIAL),
+            **layers.linear_parameters("proj", self.channels, inner, initial=INITIAL),
         }
 
     def moves(self, size: tuple[int, ...]) -> tuple[int, int]:
@@ -220,13 +220,13 @@ class WindowAttention(MapByRows):
         each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *g.shape[1:]))
         at = self.cut(np.arange(1, positions + 1).reshape(1, 1, *size))[0, 0]  # where they stand; 0 beyond the map
         places = [np.argwhere(at == row + 1)[0].tolist() for row in which]
-        chosen = {window: n for n, window in enumerate(dict.fromkeys(window for window, _ in places))}
+        chosen = {own: n for n, own in enumerate(dict.fromkeys(own for own, _ in places))}  # windows with a row
         seen, some = self.seen(x), list(chosen)
         s, _ = self.attend(q[:, some], k[:, some], each[:, some], g, None if seen is None else seen[some])
         found = np.zeros_like(x, shape=(len(x), self.heads, len(which), positions))
-        for i, (window, position) in enumerate(places):
-            inside = at[window] > 0
-            found[:, :, i, at[window, inside] - 1] = s[:, chosen[window], :, :, position][..., inside]
+        for i, (own, position) in enumerate(places):
+            inside = at[own] > 0
+            found[:, :, i, at[own, inside] - 1] = s[:, chosen[own], :, :, position][..., inside]
         return found
 
 

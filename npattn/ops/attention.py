@@ -91,7 +91,7 @@ def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
     Parameters
     ----------
     do, o : array, (..., e, M)
-        Of what is gathered, and its gradient.
+        The gradient of what is gathered, and that itself.
     dl : array, (..., M), optional
         Gradient of the logsumexp, which is taken off.
 

@@ -99,8 +99,8 @@ def conv2d(
              [1., 2., 1.]]]])
     """
     batch, (out, _, *kernel) = len(x), weight.shape
-    taps = tuple(kernel), pair(stride), pair(padding), pair(dilation)
-    columns, back_columns = im2col(x, *taps)
+    geometry = tuple(kernel), pair(stride), pair(padding), pair(dilation)
+    columns, back_columns = im2col(x, *geometry)
     size = columns.shape[-2:]
     matrix = weight.reshape(groups, out // groups, -1)
     columns = columns.reshape(batch, groups, matrix.shape[2], size[0] * size[1])
@@ -113,7 +113,7 @@ def conv2d(
     def backward(dy):
         dz = dy.reshape(batch, groups, out // groups, size[0] * size[1])
         dx = back_columns(product(matrix.swapaxes(1, 2), dz).reshape(batch, x.shape[1], kernel[0] * kernel[1], *size))
-        columns = im2col(x, *taps)[0].reshape(shape)
+        columns = im2col(x, *geometry)[0].reshape(shape)
         dweight = product(dz, columns.swapaxes(2, 3)).sum(axis=0).reshape(weight.shape)
         return dx, dweight, None if bias is None else dy.sum(axis=(0, 2, 3))
 

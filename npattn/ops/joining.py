@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from itertools import accumulate
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...],
     >>> backward((np.array([10.0, 20.0]), np.array([30.0])))
     array([10., 20., 30.])
     """
-    *ends, _ = accumulate(sizes)
+    *ends, _ = itertools.accumulate(sizes)
 
     def backward(dparts):
         return np.concatenate(dparts, axis=axis)

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import SubFigure
 
 from npattn import layers
-from npattn.attention.selective_kernel import CONV_AND_NORM
+from npattn.attention.selective_kernel import BRANCH_PARTS
 from npattn.pictures.scene import Scene
 from npattn.pictures.showing import CLASS_COLOURS, bright, show
 from npattn.typing import Array
@@ -59,6 +59,6 @@ def read(scene: Scene) -> list[tuple[str, Array]]:
         return [(f"split {r}", v) for r, v in enumerate(splits, start=1)]
     count = len(module.kernels)
     parts = np.split(scene.x, count, axis=1) if module.split_input else [scene.x] * count
-    layer = functools.partial(layers.conv_norm_act, params=params, training=False, parts=CONV_AND_NORM)
+    layer = functools.partial(layers.conv_norm_act, params=params, training=False, parts=BRANCH_PARTS)
     results = [layer(parts[m], name=f"paths.{m}", dilation=apart) for m, (_, apart) in enumerate(module.kernels)]
     return [(f"{k}×{k}", u[0]) for k, ((u, _), _) in zip(module.kernel_sizes, results, strict=True)]
