@@ -25,10 +25,9 @@ from npattn.calls import (
 )
 from npattn.construction import Constructor
 from npattn.fields import check_fields
-from npattn.foreign_arrays import to_numpy
-from npattn.pairing import find_naming, is_index
-from npattn.parameters import Parameter, strip_prefix
-from npattn.state_dicts import check_parameter_names, check_parameter_shapes
+from npattn.papers import Paper
+from npattn.parameters import Parameter
+from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
 from npattn.wording import describe_type
@@ -39,39 +38,6 @@ Family = Literal["channel", "spatial", "both", "self-attention", "other"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 """What systems weigh: channels, positions, both one after the other or at once, positions or channels by how they go
 with each other, or something else."""
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a system was published.
-
-    Attributes
-    ----------
-    title, authors, venue : str
-    year : int
-    url : str
-        Where the text can be read.
-    """
-
-    title: str
-    authors: str
-    venue: str
-    year: int
-    url: str
-
-    def __str__(self) -> str:
-        return f"{self.authors}: {self.title}. {self.venue} {self.year}"
-
-    @property
-    def first_author(self) -> str:
-        """The first author, with "et al." for the others."""
-        first, *others = self.authors.split(", ")
-        return f"{first}{' et al.' if others else ''}"
-
-    @property
-    def citation(self) -> str:
-        """The short form: first author, venue and year."""
-        return f"{self.first_author}, {self.venue} {self.year}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -202,6 +168,11 @@ class Module(metaclass=Constructor):
         Returns
         -------
         dict of tuple of int
+
+        Raises
+        ------
+        TypeError
+            If a system without a field `channels` does not say it.
         """
         channels = getattr(self, "channels", None)
         if channels is None:
@@ -330,23 +301,7 @@ class Module(metaclass=Constructor):
             If an entry is missing, unknown or of a wrong shape. The message says what would make the checkpoint fit,
             if something does: another prefix, other names, an array laid out anew, other hyperparameters.
         """
-        call = f"{self}.from_state_dict"
-        if not isinstance(mapping, Mapping):
-            pass_on = ": pass its state_dict()" if hasattr(mapping, "state_dict") else ""
-            raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
-        whole = {str(name): value for name, value in mapping.items()}
-        arrays = strip_prefix(prefix, whole)
-        naming = find_naming(self, arrays)
-        arrays = {naming.translate(name): value for name, value in arrays.items()}
-        counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in self.buffer_shapes()]
-        arrays = {name: value for name, value in arrays.items() if name not in counters and not is_index(name)}
-        shapes = check_parameter_names(call, self, arrays, prefix, whole, naming=naming)
-        params = {
-            name: naming.lay_out(name, to_numpy(arrays[name], f"{call}: {prefix}{naming.restore(name)}"), shape)
-            for name, shape in shapes.items()
-        }
-        check_parameter_shapes(call, self, params, shapes, prefix, naming=naming)
-        return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
+        return read_state_dict(self, mapping, prefix)
 
     def __call__(self, params: Params, *inputs: Array) -> Pass:
         """Run the forward pass.

@@ -1,12 +1,16 @@
-"""Whether a state dict fits a system; and if not, what was meant: names, a prefix, a layout, hyperparameters."""
+"""Reading a state dict; where it doesn't fit a system, what was meant: names, a prefix, a layout, hyperparameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from npattn.fitting import Shape, declared
-from npattn.pairing import OURS, pair_all
+from npattn.foreign_arrays import to_numpy
+from npattn.pairing import OURS, find_naming, is_index, pair_all
+from npattn.parameters import strip_prefix
 from npattn.state_dict_hints import (
     change_hint,
     entry_hint,
@@ -18,11 +22,33 @@ from npattn.state_dict_hints import (
     shape_of,
 )
 from npattn.synonyms import Naming
+from npattn.wording import describe_type
 
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["check_parameter_names", "check_parameter_shapes"]
+__all__ = ["check_parameter_names", "check_parameter_shapes", "read_state_dict"]
+
+
+def read_state_dict(module: Module, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Take a module's parameters and buffers from a published checkpoint, as `Module.from_state_dict` says."""
+    call = f"{module}.from_state_dict"
+    if not isinstance(mapping, Mapping):
+        pass_on = ": pass its state_dict()" if hasattr(mapping, "state_dict") else ""
+        raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
+    whole = {str(name): value for name, value in mapping.items()}
+    arrays = strip_prefix(prefix, whole)
+    naming = find_naming(module, arrays)
+    arrays = {naming.translate(name): value for name, value in arrays.items()}
+    counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in module.buffer_shapes()]
+    arrays = {name: value for name, value in arrays.items() if name not in counters and not is_index(name)}
+    shapes = check_parameter_names(call, module, arrays, prefix, whole, naming=naming)
+    params = {
+        name: naming.lay_out(name, to_numpy(arrays[name], f"{call}: {prefix}{naming.restore(name)}"), shape)
+        for name, shape in shapes.items()
+    }
+    check_parameter_shapes(call, module, params, shapes, prefix, naming=naming)
+    return {name: np.array(value, value.dtype.newbyteorder("="), order="C") for name, value in params.items()}
 
 
 def check_parameter_names(

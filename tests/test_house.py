@@ -30,6 +30,7 @@ BASE = {
     "synonyms",
     "fields",
     "module",
+    "papers",
 }
 SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
