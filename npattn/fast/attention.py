@@ -12,7 +12,7 @@ import numpy as np
 
 from npattn.fast.blas import add_product, multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats, cut_axis
-from npattn.fast.machine import has_quick_powers_of_two
+from npattn.fast.machine import quick_powers
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import dot_product_attention, transpose
 from npattn.typing import Array, Backward
@@ -21,7 +21,7 @@ BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 """Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
 BLOCK_QUERIES, BLOCK_KEYS = 576, 768
 """Queries and keys in a block of the backward pass at most."""
-MAX_NARROW = 127
+MAX_FEW_CHANNELS = 127
 """Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
 SAFE_LOGIT = 40.0
 """Size of logits up to which no exponential, nor a sum of them, leaves the range or loses digits in float32."""
@@ -51,7 +51,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     o = np.empty_like(q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(q, shape=(*lead, queries))
     safe = are_safe(scaled, k, unit)
-    summing = with_channel(v, 1) if v.shape[-2] <= MAX_NARROW else None
+    summing = with_channel(v, 1) if v.shape[-2] <= MAX_FEW_CHANNELS else None
 
     def attend(block, memory):
         at, m = block
@@ -101,11 +101,6 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
 
 
-def quick_powers() -> tuple[np.ufunc, np.ufunc, float]:
-    """Choose the base of which logits are powers, the quicker one: powers, logarithms, and what e's logits times."""
-    return (np.exp2, np.log2, math.log2(math.e)) if has_quick_powers_of_two() else (np.exp, np.log, 1.0)
-
-
 def are_safe(q: Array, k: Array, unit: float = 1) -> bool:
     """Tell whether |q| |k| keeps all logits so small that no maximum has to be taken off before the exponential."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -147,7 +142,7 @@ def product_in(memory: Memory, a: Array, b: Array) -> Array:
 
 def product_less(a: Array, b: Array, c: Array) -> Callable[..., Array]:
     """Return how to compute a block of Σ_i a_im b_in - c_m: ``compute(at, m, n, memory)``."""
-    if a.shape[-2] <= MAX_NARROW:
+    if a.shape[-2] <= MAX_FEW_CHANNELS:
         a, b = with_channel(a, -c[..., None, :]), with_channel(b, 1)
         return lambda at, m, n, memory: product_in(memory, transpose(a[at][..., m]), b[at][..., n])
     return lambda at, m, n, memory: difference_in(memory, a[at][..., m], b[at][..., n], c[at][..., m])
@@ -155,7 +150,7 @@ def product_less(a: Array, b: Array, c: Array) -> Callable[..., Array]:
 
 def difference_in(memory: Memory, a: Array, b: Array, c: Array) -> Array:
     """Compute Σ_i a_im b_in - c_m. Where that is quicker, an extra channel, -c in a and 1 in b, takes c off."""
-    if a.shape[-2] <= MAX_NARROW:
+    if a.shape[-2] <= MAX_FEW_CHANNELS:
         return product_in(memory, transpose(with_channel(a, -c[..., None, :])), with_channel(b, 1))
     block = product_in(memory, transpose(a), b)
     block -= c[..., None]
@@ -176,6 +171,6 @@ def sum_columns(a: Array, weights: Array, memory: Memory | None = None) -> Array
     BLAS is quicker, up to twice, at many rows and few columns than at few rows and many columns.
     """
     product = serial_product if memory is None else functools.partial(product_in, memory)
-    if a.shape[-2] > MAX_NARROW:
+    if a.shape[-2] > MAX_FEW_CHANNELS:
         return product(a, transpose(weights))
     return transpose(product(weights, transpose(a)))

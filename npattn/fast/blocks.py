@@ -15,6 +15,7 @@ __all__ = [
     "BLOCK_SIZE",
     "MIN_PARALLEL_SIZE",
     "NUM_BLOCKS",
+    "along",
     "are_machine_floats",
     "blocks",
     "blocks_of_product",
@@ -112,6 +113,11 @@ def blocks(x: np.ndarray, axis: int, size: int | None = None) -> list[tuple[slic
 def broadcast_block(a: np.ndarray, block: tuple[slice, ...]) -> tuple[slice, ...]:
     """Say what to take of an array that is broadcast to a map, for a block of the map: all along axes of length 1."""
     return tuple(slice(None) if n == 1 else part for part, n in zip(block, a.shape, strict=False))
+
+
+def along(axis: int, index: slice) -> tuple[slice, ...]:
+    """Index one axis, and take all of those before it."""
+    return (slice(None),) * axis + (index,)
 
 
 def cut_axis(length: int, count: int) -> list[slice]:

@@ -28,7 +28,7 @@ MIN_CHANNELS = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
 FAR = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
-MIN_WIDE, MIN_POSITIONS = 128, 2**9
+MIN_TILED_CHANNELS, MIN_TILED_POSITIONS = 128, 2**9
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
 MIN_IMAGES = MAX_PRODUCT_BLOCKS
 """Images from which each core has some of its own."""
@@ -163,7 +163,7 @@ def suits_tiles(
     if not near and pair(dilation) == (above, beside):
         positions = math.prod(x.shape[2:])
         near = math.prod(map(laid_length, x.shape[2:], pair(dilation))) <= MAX_LAID_APART * positions
-    large = positions >= MIN_POSITIONS and min(weight.shape[:2]) >= MIN_WIDE
+    large = positions >= MIN_TILED_POSITIONS and min(weight.shape[:2]) >= MIN_TILED_CHANNELS
     small_kernels = weight.shape[2:] == (3, 3) and near and x.dtype == np.float32
     return large and small_kernels and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
 

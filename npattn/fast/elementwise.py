@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.attention import quick_powers
 from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
+from npattn.fast.machine import quick_powers
 from npattn.fast.threads import parallel_for
 from npattn.ops.elementwise import relu, sigmoid
 from npattn.typing import Array, Backward

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from npattn.fast.blocks import BLOCK_SIZE, blocks, is_large
+from npattn.fast.blocks import BLOCK_SIZE, along, blocks, is_large
 from npattn.fast.threads import parallel_for
-from npattn.fast.windowing import along
 from npattn.ops.gathering import gather_average
 from npattn.typing import Array, Backward
 

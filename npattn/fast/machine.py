@@ -1,4 +1,4 @@
-"""The machine: how many cores it has, and two ways to get more from it.
+"""The machine: how many cores it has, which powers are quick on it, and two ways to get more from it.
 
 Helpers keep off the caller's core, and memory is not given back. Either can be switched off, to measure what it brings,
 in a process that has not computed on several threads yet.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import sys
 from typing import Any
 
 import numpy as np
 
-__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "other_cores"]
+__all__ = ["NUM_CORES", "has_quick_powers_of_two", "keep_freed_memory", "other_cores", "quick_powers"]
 
 NUM_CORES = os.cpu_count() or 1
 """Cores of the machine, however many of them this process may use."""
@@ -75,3 +76,11 @@ def has_quick_powers_of_two() -> bool:
     found: Any = np.show_config(mode="dicts")
     names = found.get("SIMD Extensions", {}).get("found", [])
     return sys.platform == "linux" and not {"AVX512_SKX", "X86_V4"}.isdisjoint(names)
+
+
+def quick_powers() -> tuple[np.ufunc, np.ufunc, float]:
+    """Choose the base whose powers are the quicker ones: powers, logarithms, and what turns logits of base e into its.
+
+    With p, l and u, exp(z) is p(u z) and log(a) is l(a) / u.
+    """
+    return (np.exp2, np.log2, math.log2(math.e)) if has_quick_powers_of_two() else (np.exp, np.log, 1.0)

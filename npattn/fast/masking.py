@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 
 from npattn.fast.attention import (
-    MAX_NARROW,
+    MAX_FEW_CHANNELS,
     blocks_of_attention,
     difference_in,
     is_worth_blocks,
-    quick_powers,
     sum_columns,
     with_channel,
 )
 from npattn.fast.blas import add_product, serial_product
 from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
-from npattn.fast.convolution import are_finite
+from npattn.fast.elementwise import are_finite
+from npattn.fast.machine import quick_powers
 from npattn.fast.seen_pairs import Pairs
 from npattn.fast.threads import parallel_for, reusing_memory
 from npattn.ops.attention import transpose
@@ -191,7 +191,7 @@ def differentiate(
 
 def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
     """Add up values by weights, (..., e, M), and the weights, (..., M): within the product where that is quicker."""
-    if v.shape[-2] > MAX_NARROW:
+    if v.shape[-2] > MAX_FEW_CHANNELS:
         return serial_product(v, transpose(e)), e.sum(axis=-1)
     sums = transpose(serial_product(e, transpose(with_channel(v, 1))))
     return sums[..., :-1, :], sums[..., -1, :]

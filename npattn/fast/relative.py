@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, are_machine_floats, blocks
-from npattn.fast.convolution import are_finite
+from npattn.fast.elementwise import are_finite
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.ops.relative import relative_logits

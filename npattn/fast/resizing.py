@@ -21,7 +21,7 @@ def repeats_to_large(x: Array, size: tuple[int, int]) -> bool:
 
 @resize_nearest.faster(suits=repeats_to_large)
 def repeat_in_blocks(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
-    """Repeat rows and columns, and add up those of a gradient, without the matrices that say where each is read."""
+    """Repeat rows and columns, and add up those of a gradient, all of a block at once and on all cores."""
     batch, channels, height, width = x.shape
     down, across = size[0] // height, size[1] // width
     y = np.empty_like(x, shape=(batch, channels, height, down, width, across))

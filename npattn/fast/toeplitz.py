@@ -64,7 +64,7 @@ def conv_by_matrices(x: Array, weight: Array, padding: tuple[int, int]) -> tuple
     cut = cut_axis(batch, max(NUM_BLOCKS, y.size // BLOCK_SIZE))
 
     def lay_rows(some, memory):
-        laid = memory((some.stop - some.start, height, *kernel[:1], size[1]))
+        laid = memory((some.stop - some.start, height, kernel[0], size[1]))
         for i, (read, to) in enumerate(rows):
             laid[:, to, i] = maps[some, read]
             laid[:, : to.start, i] = 0
@@ -90,7 +90,7 @@ def conv_by_matrices(x: Array, weight: Array, padding: tuple[int, int]) -> tuple
             gathered = gathered.reshape(len(laid), -1)
             multiply(laid.T, gathered, out=dmatrices[number])
             dlaid = multiply(gathered, matrix.T, out=multiplying(laid.shape))
-            dlaid = dlaid.reshape(-1, height, *kernel[:1], size[1])
+            dlaid = dlaid.reshape(-1, height, kernel[0], size[1])
             for i, (read, to) in enumerate(rows):
                 dx[some, 0, read] += dlaid[:, to, i]
 

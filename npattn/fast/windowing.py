@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, along, are_machine_floats
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_starts, window_sums
 from npattn.typing import Array
@@ -90,8 +89,3 @@ def total(x: Array, axis: int) -> Array:
     """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
     ones = np.ones_like(x, shape=x.shape[axis])
     return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
-
-
-def along(axis: int, index: slice) -> tuple[Any, ...]:
-    """Index one axis, and take all of those before it."""
-    return (slice(None),) * axis + (index,)

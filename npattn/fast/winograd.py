@@ -15,7 +15,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["conv3x3", "laid_length"]
 
-CACHED = 2**18
+MAX_CACHED_SIZE = 2**18
 """Numbers of a map that are transformed and multiplied at a time, about: few enough to stay in a core's cache."""
 KERNEL = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2
 """G: four numbers of a kernel's three."""
@@ -101,7 +101,7 @@ def images_together(batch: int, channels: int, result: Sequence[int], dilation: 
     """Say how many small maps of so many channels are taken at a time: the more, the longer are sums and products."""
     height, across = map(count_tiles, result, dilation)
     numbers = channels * (height + 1) * (across + 1)
-    fitting = [n for n in range(1, batch + 1) if batch % n == 0 and n * numbers <= CACHED]
+    fitting = [n for n in range(1, batch + 1) if batch % n == 0 and n * numbers <= MAX_CACHED_SIZE]
     return max((n for n in fitting if batch >= n * MAX_PRODUCT_BLOCKS), default=1)
 
 
@@ -309,4 +309,4 @@ def distribute(pair: Array, number: int, out: Array) -> None:
 
 def cut_strips(length: int, numbers: int) -> list[slice]:
     """Cut an axis of a map of so many numbers into an even number of parts that stay in a core's cache."""
-    return cut_axis(length, 2 * -(-numbers // (2 * CACHED)))
+    return cut_axis(length, 2 * -(-numbers // (2 * MAX_CACHED_SIZE)))

@@ -202,7 +202,7 @@ def test_many_channels_are_weighted_as_few_are(narrow):
     q, k, v, do = normal(2, 3, 5), normal(2, 3, 7, seed=1), normal(2, 4, 7, seed=2), normal(2, 4, 5, seed=3)
     with definitions():
         expected = run((q, k, v), do, 0.5)
-    with in_blocks(), patched("MAX_NARROW", narrow):
+    with in_blocks(), patched("MAX_FEW_CHANNELS", narrow):
         found = run((q, k, v), do, 0.5)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)

@@ -167,8 +167,8 @@ def test_an_empty_batch_stays_empty(dilation):
 def tiles(monkeypatch):
     """Take tiles from 4 channels and 30 positions on: the arguments of every call."""
     calls, original = [], convolution.conv3x3
-    monkeypatch.setattr(convolution, "MIN_WIDE", 4)
-    monkeypatch.setattr(convolution, "MIN_POSITIONS", 30)
+    monkeypatch.setattr(convolution, "MIN_TILED_CHANNELS", 4)
+    monkeypatch.setattr(convolution, "MIN_TILED_POSITIONS", 30)
     monkeypatch.setattr(convolution, "conv3x3", lambda *arguments: calls.append(arguments) or original(*arguments))
     with in_blocks():
         yield calls
@@ -303,7 +303,7 @@ def test_what_is_not_finite_is_left_to_the_definition(wide, value, name, padding
     arrays = made(padding)
     random = np.random.RandomState(padding)
     arrays[name].flat[random.randint(0, arrays[name].size)] = value
-    with patched("MIN_WIDE", wide):
+    with patched("MIN_TILED_CHANNELS", wide):
         found, warnings = warned(run, *arrays.values(), padding)
     expected, expected_warnings = warned(run_definition, *arrays.values(), padding)
     assert not all(np.isfinite(a).all() for a in expected)
@@ -322,7 +322,7 @@ def test_numbers_whose_sums_overflow_are_left_to_the_definition(wide, everywhere
     arrays = made()
     large = arrays[name] if everywhere else arrays[name].reshape(-1)[7:8]
     large[:] = np.copysign(np.float32(1e38), large)
-    with patched("MIN_WIDE", wide):
+    with patched("MIN_TILED_CHANNELS", wide):
         found, warnings = warned(run, *arrays.values(), 1)
     expected, expected_warnings = warned(run_definition, *arrays.values(), 1)
     for ours, theirs in zip(found, expected, strict=True):
@@ -340,7 +340,7 @@ def test_the_callers_settings_are_heeded(wide, tiles):
     x[0, 0, 4, 4] = np.inf
     x[0, 1, 4, 4] = -np.inf
     weight[:, :2] = 1
-    with patched("MIN_WIDE", wide), np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
+    with patched("MIN_TILED_CHANNELS", wide), np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
         ops.conv2d(x, weight, padding=1)
 
 

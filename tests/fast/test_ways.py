@@ -235,7 +235,7 @@ def test_a_way_takes_the_machines_floats_alone(primitive, way):
     class Other(np.ndarray):
         pass
 
-    with in_blocks(), patched("MIN_WIDE", 1), patched("MIN_POSITIONS", 1), patched("MAX_SIDE", 0):
+    with in_blocks(), patched("MIN_TILED_CHANNELS", 1), patched("MIN_TILED_POSITIONS", 1), patched("MAX_SIDE", 0):
         assert way.suits(*as_arguments(primitive, arrays), **options) or "by_products" in way.compute.__name__
         for kind in (np.float16, np.longdouble, complex):
             others = [a.astype(kind) if is_float(a) else a for a in arrays]
@@ -336,8 +336,8 @@ def test_a_way_begins_at_its_threshold_and_nothing_but_rounding_changes_there(pr
     wide = [a.astype(np.float64) if is_float(a) else a for a in arrays]
     with (
         in_blocks(2),
-        patched("MIN_WIDE", 1),
-        patched("MIN_POSITIONS", 1),
+        patched("MIN_TILED_CHANNELS", 1),
+        patched("MIN_TILED_POSITIONS", 1),
         patched("MIN_SERIAL", 2**60),
         patched(constant, size - beyond),
     ):

@@ -113,10 +113,10 @@ def test_blocks_give_what_fewer_blocks_do(case, cached, monkeypatch):
     arrays, cut = make(case), winograd.cut_strips
     monkeypatch.setattr(winograd, "cut_strips", watch)
     with patched("num_threads", lambda: 1):
-        with patched("CACHED", 2**60):
+        with patched("MAX_CACHED_SIZE", 2**60):
             whole = results(conv3x3, *arrays)
         assert max(lengths) <= 2  # one for each of two cores
-        with patched("CACHED", cached):
+        with patched("MAX_CACHED_SIZE", cached):
             assert_agree(results(conv3x3, *arrays), whole)
         assert max(lengths) > 2
 
@@ -133,7 +133,7 @@ def test_small_maps_are_taken_together_and_do_not_see_each_other(case, batch, to
 
 def test_no_more_maps_are_taken_together_than_fit_the_cache():
     numbers = 5 * (3 + 1) * (3 + 1)  # of 5 channels, 3×3 tiles and what follows them
-    with patched("MAX_PRODUCT_BLOCKS", 2), patched("CACHED", 3 * numbers):
+    with patched("MAX_PRODUCT_BLOCKS", 2), patched("MAX_CACHED_SIZE", 3 * numbers):
         assert winograd.images_together(12, 5, (6, 5)) == 3
         assert winograd.images_together(12, 6, (6, 5)) == 2
 
@@ -141,7 +141,7 @@ def test_no_more_maps_are_taken_together_than_fit_the_cache():
 @settings(max_examples=20)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 500))
 def test_blocks_cover_an_axis_once_and_fit_the_cache_as_far_as_they_can(length, apart, cached):
-    with patched("CACHED", cached):
+    with patched("MAX_CACHED_SIZE", cached):
         found = winograd.cut_strips(length, length * apart)
     assert [i for some in found for i in range(some.start, some.stop)] == list(range(length))
     # The last number of a block may be cut in two by the limit.
@@ -157,7 +157,7 @@ def test_bits_are_the_same_from_run_to_run_and_in_whatever_order_blocks_are_done
             work(block)
 
     arrays = make(case, dtype)
-    with in_blocks(3), patched("CACHED", 500):
+    with in_blocks(3), patched("MAX_CACHED_SIZE", 500):
         first, again = results(conv3x3, *arrays), results(conv3x3, *arrays)
         with patched("parallel_for", turned):
             backwards = results(conv3x3, *arrays)
