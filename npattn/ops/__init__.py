@@ -1,8 +1,8 @@
 """Primitives: each a function that returns its value and the closure that carries a gradient back through it.
 
 Every derivative is written out by hand. The functions call NumPy by protocol only, so any array that follows NEP 13
-and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Arguments are trusted here; they are checked
-once, in `npattn.Module`.
+and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Arguments are trusted here, as they are
+checked once, in `npattn.Module`; attention alone refuses shapes that it would misread.
 
 These are definitions. Faster ways to the same numbers stand in `npattn.fast`, and enter through `npattn.ops.primitive`.
 """

@@ -67,6 +67,6 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
             dvalues[..., j] = dsums @ transpose(np.where(c <= 0, 0, c))
             da = transpose(left[..., j]) @ right
             du[..., j] = u @ transpose(np.where(c <= 0, 0, da))
-        return du, dvalues[:, :-1].copy()
+        return du, dvalues[:, :-1]
 
     return (sums[:, :-1], sums[:, -1:]), backward

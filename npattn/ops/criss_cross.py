@@ -58,9 +58,9 @@ def criss_cross_attention(q: Array, k: Array, v: Array) -> tuple[Array, Backward
 
     def backward(do):
         dz = back_softmax(products(do, v))
-        return gather(k, dz), scatter(q, dz), scatter(do, s)
+        return gather_on_lines(k, dz), scatter_on_lines(q, dz), scatter_on_lines(do, s)
 
-    return gather(v, s), backward
+    return gather_on_lines(v, s), backward
 
 
 def rows(a: Array) -> Array:
@@ -91,13 +91,13 @@ def products(a: Array, b: Array) -> Array:
     return np.concatenate([in_row, in_column.swapaxes(-3, -2)], axis=-1)
 
 
-def gather(a: Array, w: Array) -> Array:
+def gather_on_lines(a: Array, w: Array) -> Array:
     """Add up for every position those in its row and its column, weighted by what it has to do with them."""
     in_row, in_column = parts(w)
     return rows(product(rows(a), transpose(in_row))) + transpose(rows(product(columns(a), transpose(in_column))))
 
 
-def scatter(a: Array, w: Array) -> Array:
-    """Add every position to those in its row and its column, by the same weights: the adjoint of `gather`."""
+def scatter_on_lines(a: Array, w: Array) -> Array:
+    """Add every position to those in its row and its column, by the same weights: the adjoint of `gather_on_lines`."""
     in_row, in_column = parts(w)
     return rows(product(rows(a), in_row)) + transpose(rows(product(columns(a), in_column)))

@@ -94,7 +94,7 @@ def masked_attention(
         for m in query_blocks(q):
             z, seen, back_logits = logits_of(m)
             s = np.exp(z - log_sum_exp[..., m, None])
-            dz = np.where(seen, s * (products(do[..., m], v, seen) - delta[..., m, None]), 0)
+            dz = np.where(seen, s * (products_seen(do[..., m], v, seen) - delta[..., m, None]), 0)
             dv += sum_seen(do[..., m], transpose(s), transpose(seen))
             dq[..., m], dk_of_block, dbias_of_block = back_logits(dz)
             dk += dk_of_block
@@ -115,7 +115,7 @@ def masked_logits(
 ) -> tuple[Array, Array, Backward]:
     """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way."""
     seen = keys_seen(q, k, m, **hiding)
-    z = products(q[..., m], k, seen)
+    z = products_seen(q[..., m], k, seen)
     slope = 1.0
     if softcap is not None:
         t = np.tanh(z / softcap)
@@ -203,7 +203,7 @@ def sink_gradient(sink: Array | None, log_sum_exp: Array, delta: Array) -> Array
     return sum_to(-weights * delta, (*sink.shape, 1))[..., 0]
 
 
-def products(a: Array, b: Array, seen: Array) -> Array:
+def products_seen(a: Array, b: Array, seen: Array) -> Array:
     """Multiply all queries with all keys, (..., i, M) and (..., i, N) to (..., M, N); 0 where they do not meet."""
     with np.errstate(over="ignore", invalid="ignore"):  # whatever stands there
         return np.where(seen, transpose(a) @ b, 0)

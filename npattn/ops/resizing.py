@@ -83,7 +83,6 @@ def resize_nearest(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
 
     Examples
     --------
-    >>> import numpy as np
     >>> y, backward = resize_nearest(np.array([[[[1.0, 2.0]]]]), (1, 5))
     >>> y
     array([[[[1., 1., 1., 2., 2.]]]])
@@ -105,7 +104,7 @@ def resize_nearest(x: Array, size: tuple[int, int]) -> tuple[Array, Backward]:
 
 def interpolate(x: Array, axis: int, length: int, align_corners: bool) -> Array:
     """Read an axis at `length` positions."""
-    below, above, (numerators, denominator) = taps(x.shape[axis], length, align_corners)
+    below, above, (numerators, denominator) = neighbours(x.shape[axis], length, align_corners)
     weight = np.array(numerators, dtype=x.real.dtype, like=x) / denominator
     weight = weight.reshape(length, *(1,) * (x.ndim - axis % x.ndim - 1))
     y = np.take(x, above, axis)
@@ -114,7 +113,7 @@ def interpolate(x: Array, axis: int, length: int, align_corners: bool) -> Array:
     return y
 
 
-def taps(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int], tuple[list[int], int]]:
+def neighbours(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int], tuple[list[int], int]]:
     """List the neighbours of m positions on an axis of length n, and the upper one's weight as a fraction.
 
     All in integers, so that the weight is exact in any number format until it's divided.

@@ -76,7 +76,7 @@ def take(x: Array, index: Array) -> tuple[Array, Backward]:
     array([[[2., 0., 1.]]])
     """
     # With positions before channels, an image and a position are the index of a whole feature.
-    at = np.cumsum(np.ones_like(index[:, :1]), axis=0) - 1, index
+    at = np.arange(len(index), like=index)[:, None], index
 
     def backward(dy):
         dx = np.zeros_like(x)

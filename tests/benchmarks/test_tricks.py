@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from npattn.fast import attention, blocks, joining, machine, threads
+from npattn.fast import blocks, joining, machine, threads
 from npattn.ops.primitive import CONTEXT, PRIMITIVES
 from tests.benchmarks import compare, tricks
 
@@ -40,10 +40,10 @@ def test_threads_and_all_ways_can_be_put_aside(monkeypatch):
 
 
 def test_powers_of_2_can_be_put_aside(monkeypatch):
-    monkeypatch.setattr(attention, "has_quick_powers_of_two", lambda: True)
+    monkeypatch.setattr(machine, "has_quick_powers_of_two", lambda: True)
     with tricks.tricks()["powers of 2"]():
-        assert not attention.has_quick_powers_of_two()
-    assert attention.has_quick_powers_of_two()
+        assert not machine.has_quick_powers_of_two()
+    assert machine.has_quick_powers_of_two()
 
 
 def test_small_maps_can_be_shared_out():

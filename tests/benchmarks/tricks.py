@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import npattn
 import npattn.fast
-from npattn.fast import attention, blocks, joining, machine, threads
+from npattn.fast import blocks, joining, machine, threads
 from npattn.ops.primitive import PRIMITIVES
 from tests.benchmarks import compare
 
@@ -45,7 +45,7 @@ def tricks():
     for primitive in PRIMITIVES:
         for way in primitive.ways:
             found[way.compute.__name__] = lambda primitive=primitive, way=way: without(primitive, way)
-    found["powers of 2"] = lambda: mock.patch.object(attention, "has_quick_powers_of_two", lambda: False)
+    found["powers of 2"] = lambda: mock.patch.object(machine, "has_quick_powers_of_two", lambda: False)
     found["memory used again by blocks"] = lambda: mock.patch.object(threads.Memory, "__call__", fresh)
     found["small maps on one thread"] = lambda: mock.patch.object(blocks, "MIN_THREADED_SIZE", 1)
     found["operands not laid out"] = lambda: mock.patch.object(threads, "BUFFER_SIZE", np.getbufsize())

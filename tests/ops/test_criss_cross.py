@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.criss_cross import gather, products, scatter
+from npattn.ops.criss_cross import gather_on_lines, products, scatter_on_lines
 from tests.ops.primitives import torch_gradients
 from tests.ops.test_attention import leads
 from tests.strategies import seeds, sizes
@@ -43,6 +43,6 @@ def test_values_and_gradients_are_those_of_attention_with_all_others_masked(lead
 def test_gathering_and_scattering_are_adjoint(shape, seed):
     a, b, *_ = maps((2,), shape, seed)
     w = np.random.RandomState(seed).standard_normal((2, *shape[2:], shape[3] + shape[2]))
-    one, other = (b * gather(a, w)).sum(), (scatter(b, w) * a).sum()
+    one, other = (b * gather_on_lines(a, w)).sum(), (scatter_on_lines(b, w) * a).sum()
     assert one == pytest.approx(other, rel=1e-10, abs=1e-10)
     assert (products(b, a) * w).sum() == pytest.approx(one, rel=1e-10, abs=1e-10)

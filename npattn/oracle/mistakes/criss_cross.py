@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from npattn import ops
-from npattn.ops.criss_cross import columns, gather, is_itself, parts, products, rows, scatter
+from npattn.ops.criss_cross import columns, gather_on_lines, is_itself, parts, products, rows, scatter_on_lines
 from npattn.oracle.mistakes.arrays import both, in_bfloat16, longer, transpose
 from npattn.oracle.mistakes.attention import slopes
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL
@@ -38,7 +38,7 @@ def alike(q, k, v):
     return several(q) and k.shape == v.shape
 
 
-def attention(*qkv, weigh=None, collect=gather, differentiate=slopes):
+def attention(*qkv, weigh=None, collect=gather_on_lines, differentiate=slopes):
     """Compute the primitive: `weigh` makes weights of all products, `collect` the output of values and weights."""
     q, k, v = qkv
     z = products(q, k)
@@ -46,7 +46,7 @@ def attention(*qkv, weigh=None, collect=gather, differentiate=slopes):
 
     def backward(do):
         dz = differentiate(s, products(do, v))
-        return gather(k, dz), scatter(q, dz), scatter(do, s)
+        return gather_on_lines(k, dz), scatter_on_lines(q, dz), scatter_on_lines(do, s)
 
     return collect(v, s), backward
 
@@ -128,9 +128,9 @@ def met_by_values(name, change):
 
         def backward(do):
             dz = slopes(s, products(do, v))
-            return gather(k, dz), scatter(q, dz), scatter(do, met)
+            return gather_on_lines(k, dz), scatter_on_lines(q, dz), scatter_on_lines(do, met)
 
-        return gather(v, met), backward
+        return gather_on_lines(v, met), backward
 
     return instead(NAME, name, other, several_rows, way="both")
 
@@ -150,7 +150,7 @@ def column_misread(v, s):
 def weights_exchanged(v, s):
     """Weight rows by what is of columns, and the other way round."""
     half = s.shape[-2]
-    return gather(v, np.concatenate([s[..., half:], s[..., :half]], axis=-1))
+    return gather_on_lines(v, np.concatenate([s[..., half:], s[..., :half]], axis=-1))
 
 
 def everywhere(_, q, k, v):
@@ -186,9 +186,9 @@ def halved(w, row):
 def lost(word, row):
     """Lose in every gradient what comes by the row, or by the column."""
     return [
-        in_part(0, f"{word} lost in dq", lambda s, dz, do, q, k: gather(k, halved(dz, row))),
-        in_part(1, f"{word} lost in dk", lambda s, dz, do, q, k: scatter(q, halved(dz, row))),
-        in_part(2, f"{word} lost in dv", lambda s, dz, do, q, k: scatter(do, halved(s, row))),
+        in_part(0, f"{word} lost in dq", lambda s, dz, do, q, k: gather_on_lines(k, halved(dz, row))),
+        in_part(1, f"{word} lost in dk", lambda s, dz, do, q, k: scatter_on_lines(q, halved(dz, row))),
+        in_part(2, f"{word} lost in dv", lambda s, dz, do, q, k: scatter_on_lines(do, halved(s, row))),
     ]
 
 
@@ -267,7 +267,7 @@ ADDED = [
     weighed("sigmoid for softmax", lambda z, q: np.where(is_itself(q), 0.0, 1 / (1 + np.exp(-z)))),
     collected("columns' part written as rows", column_misread, square),
     collected("weights of row and column exchanged", weights_exchanged, square),
-    collected("weights transposed", scatter),
+    collected("weights transposed", scatter_on_lines),
     instead(NAME, "all positions, not row and column", everywhere, wide),
     instead(NAME, "queries and keys swapped", lambda exact, q, k, v: exact(k, q, v), several),
     instead(NAME, "keys taken for values", lambda exact, q, k, v: exact(q, k, k), alike),
@@ -278,8 +278,8 @@ ADDED = [
     instead(NAME, "map detached", detached, several, way="backward"),
     *(gradient(NAME, i, f"{name} dropped", dropped) for i, name in enumerate(("dq", "dk", "dv"))),
     gradient(NAME, None, "dq and dk swapped", lambda g, *_: (g[1], g[0], g[2]), several),
-    in_part(1, "dk gathered, not scattered", lambda s, dz, do, q, k: gather(q, dz), several),
-    in_part(2, "dv gathered, not scattered", lambda s, dz, do, q, k: gather(do, s), several),
+    in_part(1, "dk gathered, not scattered", lambda s, dz, do, q, k: gather_on_lines(q, dz), several),
+    in_part(2, "dv gathered, not scattered", lambda s, dz, do, q, k: gather_on_lines(do, s), several),
     *lost("column's part", row=True),
     *lost("row's part", row=False),
     mistake("", "recurrence: missing residual", "carried", unconnected, is_criss_cross),
