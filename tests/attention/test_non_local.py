@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from npattn import NonLocal, PositionAttention
 from npattn.oracle import generic_values
-from tests.attention.parity import assert_parity_in, assert_rearranged_alike
+from tests.attention.parity import assert_parity_in, assert_rearranged_alike, assert_state_dict_loads
+from tests.attention.witnesses import draw
 from tests.memory import peak_memory
 from tests.strategies import cases, non_local_modules, seeds
 
@@ -72,10 +73,7 @@ def test_the_names_of_other_pytorch_code_are_read(case, mmcv):
 
 def test_a_published_state_dict_loads_unchanged():
     module = NonLocal(channels=24)
-    state = published(module).state_dict()
-    params = module.from_state_dict(state)
-    assert [*params, "norm.num_batches_tracked"] == list(state)
-    assert all(value.dtype == np.float32 for value in params.values())
+    assert_state_dict_loads(module, draw(published(module)).float(), atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])

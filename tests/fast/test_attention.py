@@ -11,7 +11,7 @@ from npattn.fast.blocks import NUM_BLOCKS
 from npattn.ops.primitive import definitions
 from tests.memory import peak_of_both
 from tests.ops.primitives import in_blocks, normal, patched, way_taken
-from tests.ops.test_attention import arrays, leads, positions_alone
+from tests.ops.test_attention import arrays, either_attention, leads, misread, positions_alone
 from tests.strategies import seeds
 
 tilings = st.sampled_from(
@@ -218,6 +218,14 @@ def test_weights_are_the_same_as_powers_of_2_and_of_e(quick, safe):
         found = run((q, k, v), do, 0.5)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@either_attention
+@misread
+def test_what_the_definition_refuses_no_faster_way_takes(primitive, shapes, message):
+    with in_blocks(), pytest.raises(ValueError) as caught:
+        primitive(*map(np.ones, shapes))
+    assert str(caught.value).startswith(f"{primitive.__name__}: {message}")
 
 
 def test_memory_grows_as_the_positions_and_not_as_their_square():

@@ -77,11 +77,16 @@ def test_rearranged_positions_give_rearranged_sums(small_blocks):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.longdouble, np.complex128])
-def test_other_numbers_keep_their_dtype(small_blocks, dtype):
-    u, v = normal(2, 3, 7), normal(2, 2, 7, seed=1)
-    value, _ = both(u.astype(dtype), v.astype(dtype))
-    assert value.dtype == dtype
-    np.testing.assert_allclose(value, whole(u, v), rtol=1e-5, atol=1e-6)
+def test_other_numbers_keep_their_dtype_and_agree_with_float64(small_blocks, dtype):
+    u, v, d = normal(2, 3, 7), normal(2, 2, 7, seed=1), normal(2, 3, 7, seed=2)
+    expected, back = both(u, v)
+    np.testing.assert_allclose(expected, whole(u, v), rtol=1e-12)
+    value, backward = both(u.astype(dtype), v.astype(dtype))
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    gradients = () if dtype == np.complex128 else backward(d.astype(dtype))  # which are real code
+    for found, reference in zip((value, *gradients), (expected, *back(d)), strict=False):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, reference, rtol=tolerance, atol=tolerance)
 
 
 def test_affinity_runs_on_a_device_array_and_gives_the_same_bits(small_blocks):

@@ -12,14 +12,16 @@ def gates(draw):
     """A map and a gate that may lack axes at the end, or have length 1 in some."""
     shape = draw(st.tuples(sizes, sizes, sizes, sizes))
     kept = shape[: draw(st.integers(1, 4))]
-    spread = draw(st.tuples(*(st.booleans() for _ in kept)))
+    broadcast = draw(st.tuples(*(st.booleans() for _ in kept)))
     seed = draw(seeds)
-    return normal(*shape, seed=seed), normal(*(1 if s else n for s, n in zip(spread, kept, strict=True)), seed=seed + 1)
+    return normal(*shape, seed=seed), normal(
+        *(1 if s else n for s, n in zip(broadcast, kept, strict=True)), seed=seed + 1
+    )
 
 
 @settings(max_examples=20)
 @given(gates())
-def test_gate_multiplies_every_element_by_the_gate_spread_over_it(case):
+def test_gate_multiplies_every_element_by_the_gate_that_is_broadcast_to_it(case):
     x, a = case
     full = np.broadcast_to(a.reshape(a.shape + (1,) * (x.ndim - a.ndim)), x.shape)
     dy = normal(*x.shape, seed=5)

@@ -32,13 +32,12 @@ def test_masked_attention_that_hides_nothing_is_dot_product_attention(lead, quer
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("bias", [0.0, -np.inf])
-def test_a_bias_of_minus_infinity_hides_as_a_mask_does(bias):
+def test_a_bias_of_minus_infinity_hides_as_a_mask_does():
     q, k, v, do = arrays()
-    added = np.where(np.arange(30).reshape(5, 6) % 3 == 0, bias, 0.5)
-    added[2] = bias
+    added = np.where(np.arange(30).reshape(5, 6) % 3 == 0, -np.inf, 0.5)
+    added[2] = -np.inf
     (o, log_sum), backward = ops.masked_attention(q, k, v, bias=added)
-    mask = None if bias == 0 else np.isfinite(added).astype(float)
+    mask = np.isfinite(added).astype(float)
     (expected, theirs), back = ops.masked_attention(q, k, v, bias=np.where(np.isfinite(added), added, 0), mask=mask)
     np.testing.assert_array_equal(o, expected)
     np.testing.assert_array_equal(log_sum, theirs)

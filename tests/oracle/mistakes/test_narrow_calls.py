@@ -119,11 +119,11 @@ def test_calls_are_looked_at_as_long_as_there_is_time():
 
 def test_the_calls_of_a_case_are_kept_for_its_next_results():
     case, results = kernel("se", Instead(F.linear, narrow(torch.float16)))
-    passes = Passes()
-    for _ in range(2):
-        search = Search(case, results, 600.0, passes)
-        search.find_places(mistakes.MISTAKES)
-        assert search.calls == {"global_average_pool": 1, "linear": 2, "relu": 1, "sigmoid": 1, "gate": 1}
+    first, second = (Search(case, results, 600.0, passes) for passes in [Passes()] * 2)
+    first.find_places(mistakes.MISTAKES)
+    assert first.calls == {"global_average_pool": 1, "linear": 2, "relu": 1, "sigmoid": 1, "gate": 1}
+    second.find_places(mistakes.MISTAKES)
+    assert second.calls is first.calls
 
 
 def test_a_gradient_alone_in_a_narrower_format_is_named():
