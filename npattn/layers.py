@@ -51,6 +51,7 @@ __all__ = [
     "linear",
     "linear_parameters",
     "merge",
+    "named",
     "project",
     "relative_logits",
     "scale",
@@ -202,7 +203,7 @@ def linear(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
 
 
 def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tuple[Array, Backward]:
-    """Give the channels of every row, (..., C), a learnt mean and variance, as `ops.layer_norm`.
+    """Give the channels of every row mean 0 and variance 1, then a learnt scale and shift, as `ops.layer_norm`.
 
     Parameters
     ----------
@@ -238,7 +239,7 @@ def layer_norm(x: Array, params: Params, name: str, *, eps: float = 1e-5) -> tup
 
 
 def group_norm(x: Array, params: Params, name: str, groups: int) -> tuple[Array, Backward]:
-    """Give groups of channels of a map, (B, C, H, W), a learnt mean and variance, as `ops.group_norm`.
+    """Give groups of channels mean 0 and variance 1, then channels a learnt scale and shift, as `ops.group_norm`.
 
     Parameters
     ----------
@@ -336,7 +337,7 @@ def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:
     x : array, any shape
     params : mapping of str to array
     name : str
-        ``name`` is the number's own, (1,).
+        The number's own: ``params[name]`` is (1,).
 
     Returns
     -------
@@ -387,7 +388,7 @@ def affine(x: Array, params: Params, weight: str, bias: str) -> tuple[Array, Bac
 def batch_norm(
     x: Array, params: Params, name: str, *, training: bool, momentum: float = 0.1
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Give every channel of a map, (B, C, H, W), a learnt mean and variance, as `ops.batch_norm`.
+    """Give every channel mean 0 and variance 1, then a learnt scale and shift, as `ops.batch_norm`.
 
     Parameters
     ----------
@@ -406,6 +407,7 @@ def batch_norm(
     (y, running) : array, shape of `x`, and dict of array
         `running` holds the new buffers by name; it is empty unless in training.
     backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``; the buffers have no gradients.
 
     Examples
     --------
@@ -548,7 +550,34 @@ def submodule(forward: Callable[..., Pass], params: Params, name: str, *inputs: 
 
 
 def named(primitive: Callable[..., Any], x: Array, params: Params, names: Sequence[str]) -> tuple[Any, Backward]:
-    """Call a primitive with those parameters of these names that there are; its backward names their gradients."""
+    """Make a layer of a primitive: call it with the parameters of some names, and name their gradients.
+
+    Parameters
+    ----------
+    primitive : callable
+        ``primitive(x, *values)`` returns ``(y, backward)``, and ``backward(dy)`` a gradient for each argument. It may
+        see the values in other shapes than they have in `params`.
+    x : array
+    params : mapping of str to array
+    names : sequence of str
+        In the order of the primitive's arguments; those of which there may be none, such as a bias, come last.
+
+    Returns
+    -------
+    y
+        What the primitive returns.
+    backward : callable
+        ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = {"fc.weight": np.array([[3.0, 4.0]])}
+    >>> z, backward = named(ops.linear, np.ones((1, 2)), params, ["fc.weight", "fc.bias"])
+    >>> dx, grads = backward(z)
+    >>> grads
+    {'fc.weight': array([[7., 7.]])}
+    """
     shapes = {name: params[name].shape for name in names if name in params}
     y, back = primitive(x, *(params[name] for name in shapes))
 
