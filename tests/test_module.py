@@ -80,11 +80,12 @@ def test_images_of_a_batch_do_not_see_each_other_and_parameter_gradients_add_up(
         np.testing.assert_allclose(total[name], grad, rtol=1e-9, atol=1e-11)
 
 
-@given(cases(), st.sampled_from([1e-100, 1e-30, 1e30, 1e100]))
+@given(cases(), st.sampled_from([1e-100, 1e-30, 1e30, 1e70]))  # SGE squares products: 1e70⁴ is still finite
 @settings(max_examples=50)
 def test_extreme_inputs_give_finite_outputs_and_gradients(case, scale):
     module, params, inputs = case
-    usual, run = (module(params, *(factor * x for x in inputs.values())) for factor in (1, scale))
+    scaled = {name: x if name in module.without_gradient else scale * x for name, x in inputs.items()}
+    usual, run = (module(params, *arrays.values()) for arrays in (inputs, scaled))
     dx, grads = run.backward(as_upstream(run.output))
     for y, at_usual_size in zip(as_tuple(run.output), as_tuple(usual.output), strict=True):
         assert (np.isfinite(y) | (y == at_usual_size)).all()  # a query that sees no key has the logsumexp -inf
