@@ -129,11 +129,20 @@ def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool
 
 
 def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners: bool) -> Array:
-    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors."""
+    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors.
+
+    Where a position is right on a number, though the step from one to the next is none of float32's, it may be read a
+    trace to one side or the other.
+    """
     matrix = interpolate(np.eye(length, dtype=rounding.format.storage), 0, outputs, align_corners)
     if rounding.random is not None:
-        between = (matrix > 0).sum(axis=1) == 2
+        row, first, num_read = np.arange(outputs), (matrix > 0).argmax(axis=1), (matrix > 0).sum(axis=1)
         farthest = ACCUMULATOR_ROUNDOFF * length
-        error = rounding.random.uniform(-farthest, farthest, (outputs, 1)) * between[:, None]
-        matrix += np.where(matrix > 0, error, 0) * np.where(np.cumsum(matrix > 0, axis=1) == 1, 1, -1)
+        error = rounding.random.uniform(-farthest, farthest, outputs)
+        step = (length - 1) / max(outputs - 1, 1) if align_corners else length / outputs
+        on_number = (num_read == 1) & (first > 0) & (first < length - 1) & (float(np.float32(step)) != step)
+        second = np.where((num_read == 2) | (error < 0), first + 1, first - 1) % length
+        error = np.where(on_number, -np.abs(error), error) * (on_number | (num_read == 2))
+        matrix[row, first] += error
+        matrix[row, second] -= error
     return wrap(matrix, rounding)
