@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +225,7 @@ def sum_one_by_one(
     summed = sorted(i % terms.ndim for i in several)
     rows = np.moveaxis(terms, summed, range(len(summed)))
     shape = rows.shape[len(summed) :]
-    rows = rows.reshape(-1, *shape)
+    rows = rows.reshape(math.prod(rows.shape[: len(summed)]), *shape)
     assert rounding.random is not None
     total = np.zeros(shape, np.float32)
     for row in rows[rounding.random.permutation(len(rows))]:

@@ -19,7 +19,8 @@ def hard_sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     """
     rounding = rounding_of(x)
     z = x + 3
-    below, above = x <= -3, (x >= 3) | (z >= 6)
+    # What is far above the corner may err by more than it lies from those below.
+    below, above = x <= -3, (x >= 3) | (np.clip(z, 0, 12) >= 6)
     from_middle = rounding.format.precision == 24 and rounding.choose()
     y: Array = np.where(below, 0, np.where(above, 1, x / 6 + 0.5 if from_middle else z / 6))
     return y, lambda dy: np.where(below | above, 0, dy / 6)
