@@ -146,6 +146,14 @@ def test_norms_of_equal_numbers_may_add_up_one_by_one(values):
     assert case.compare({name: np.moveaxis(a.reshape(shape), -1, 1) for name, a in found.items()}).passed
 
 
+def test_a_sigmoid_may_be_differentiated_step_by_step():
+    module = PRIMITIVE_SYSTEMS["ops.sigmoid"]()
+    case = golden(module, batch=3, height=7, width=9, dtype="float32", values="ones")
+    e = np.exp(-case.inputs["x"].astype(np.float32))
+    y = 1 / (1 + e)
+    assert case.compare({"output": y, "x.grad": y * y * e}).passed
+
+
 def test_the_slope_at_a_corner_of_hard_sigmoid_is_told_in_the_narrowest_format():
     module = PRIMITIVE_SYSTEMS["ops.hard_sigmoid"](channels=2)
     x = np.array([-3.0, 3.0]).reshape(1, 2, 1, 1) * np.ones((1, 2, 3, 3))
