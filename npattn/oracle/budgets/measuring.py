@@ -234,26 +234,25 @@ def allow_jumps(noise: Noise, jumps: np.ndarray | None) -> Budget:
 def allow_cancelling(
     budgets: dict[str, Budget], expected: Mapping[str, np.ndarray], given: Given, format: Format
 ) -> dict[str, Budget]:
-    """Allow gradients that are 0 throughout what their terms may be off by, which are of the others' size.
+    """Allow gradients that are 0 throughout, or but for rounding, what their terms may be off by.
 
     Runs that compute as the reference does may cancel them to the last bit, as the gradient of a softmax over one
-    position; another formula has terms that are rounded apart. What cancels here and there by luck alone gets the unit
-    of the others.
+    position; another formula has terms of the others' size that are rounded apart. What cancels here and there by luck
+    alone gets the usual unit.
     """
     gradients = {name: a for name, a in expected.items() if name.endswith(".grad") and a.size}
     sizes = [np.sqrt(np.mean(np.square(a))) for a in (*given.upstream.values(), *gradients.values()) if a.size]
     least = max([format.smallest, *(format.unit_roundoff * size for size in sizes if np.isfinite(size))])
-    vanishing = {name: budgets[name] for name, a in gradients.items() if not a.any()}
-    return budgets | {
-        name: budget._replace(scale=usual_at_least(budget.scale, least)) for name, budget in vanishing.items()
-    }
-
-
-def usual_at_least(scale: np.ndarray, least: float) -> np.ndarray:
-    """Give each element that is judged the root mean square of all units, or more."""
-    judged = scale[np.isfinite(scale)]
-    usual = float(np.sqrt(np.mean(np.square(judged)))) if judged.size else 0.0
-    return np.maximum(scale, max(usual, least))
+    found = {}
+    for name, a in gradients.items():
+        scale = budgets[name].scale
+        judged = np.isfinite(scale)
+        usual = float(np.sqrt(np.mean(np.square(scale[judged])))) if judged.any() else 0.0
+        if not a.any():
+            usual = max(usual, least)
+        if np.max(np.abs(a), where=judged, initial=0) < usual:
+            found[name] = budgets[name]._replace(scale=np.maximum(scale, usual))
+    return budgets | found
 
 
 def cut_elements(size: int) -> list[slice]:

@@ -105,7 +105,7 @@ def l2_normalize(x: RoundingArray, eps: float = 1e-5) -> tuple[Array, Backward]:
 
 @implements(ops.sum_normalize)
 def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
-    """Divide by a sum; half of the runs differentiate the quotient as products of its terms, not of its value."""
+    """Divide by a sum; half of the runs differentiate numerator and denominator apart, as autograd does."""
     rounding = rounding_of(x)
     y, back = ops.sum_normalize.definition(x, axis, eps)
     if not rounding.choose():
@@ -113,6 +113,6 @@ def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[
     total = x.sum(axis=axis, keepdims=True) + eps
 
     def backward(dy: Array) -> Array:
-        return dy / total - (x * dy).sum(axis=axis, keepdims=True) / total / total
+        return dy / total - (dy * (y / total)).sum(axis=axis, keepdims=True)
 
     return y, backward
