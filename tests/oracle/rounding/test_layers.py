@@ -166,7 +166,16 @@ def test_a_sigmoid_may_be_differentiated_step_by_step():
 
 def test_the_slope_at_a_corner_of_hard_sigmoid_is_told_in_the_narrowest_format():
     module = PRIMITIVE_SYSTEMS["ops.hard_sigmoid"](channels=2)
-    x = np.array([-3.0, 3.0]).reshape(1, 2, 1, 1) * np.ones((1, 2, 3, 3))
+    x = np.random.RandomState(0).standard_normal((1, 2, 9, 9))
+    x[:, :, 0, 0] = 3, -3
     case = golden(module, inputs={"x": x}, dtype="bfloat16")
-    assert case.compare({"x.grad": 0 * x}).passed
-    assert not case.compare({"x.grad": case.upstream["output"] / 6}).passed
+    for corner in (3, -3):
+        slope = np.where(case.inputs["x"] == corner, case.upstream["output"] / 6, case.expected["x.grad"])
+        assert not case.compare({"x.grad": slope}).passed
+
+
+def test_numbers_far_above_the_corner_of_hard_sigmoid_hide_no_slope_below_it():
+    x = np.random.RandomState(0).standard_normal((1, 2, 9, 9))
+    x[:, :, 1:5], x[0, 0, 0, 0] = 1001, 2.25
+    case = golden(PRIMITIVE_SYSTEMS["ops.hard_sigmoid"](channels=2), inputs={"x": x}, dtype="bfloat16")
+    assert not case.compare({"x.grad": np.where(x == 2.25, 0, case.expected["x.grad"])}).passed
