@@ -228,8 +228,8 @@ def sum_one_by_one(
     rows = rows.reshape(math.prod(rows.shape[: len(summed)]), *shape)
     assert rounding.random is not None
     total = np.zeros(shape, np.float32)
-    for row in rows[rounding.random.permutation(len(rows))]:
-        total += row
+    for i in rounding.random.permutation(len(rows)):
+        total += rows[i]
     kept = [1 if i in summed else n for i, n in enumerate(terms.shape)]
     return total.astype(terms.dtype).reshape(kept if keepdims else shape)
 
