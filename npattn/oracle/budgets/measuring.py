@@ -75,7 +75,7 @@ def measure_budgets(
     passes = passes or Passes()
     single_precision = format.precision == FLOAT32.precision
     num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
-    num_alike = NUM_ALIKE_RUNS if repeats(given, zeros=single_precision) else 0
+    num_alike = NUM_ALIKE_RUNS if repeats(given, zeros=format.is_accumulator) else 0
     passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
     kept_of_flipped = min(num_flipped, FLIP_GROUPS + 2)  # those of a round, and the largest in float64
     free = free_memory(given, observed.expected, NUM_RUNS + num_alike + kept_of_flipped)
