@@ -61,6 +61,11 @@ class Format:
         return self.operand_precision < self.precision
 
     @property
+    def is_accumulator(self) -> bool:
+        """Whether sums are accumulated in the format itself, so that their errors are all there is."""
+        return self.precision == self.operand_precision == 24
+
+    @property
     def storage(self) -> type:
         """NumPy's format in which its numbers are held: one whose own rounding is far finer."""
         return np.float32 if self.precision <= 16 else np.float64

@@ -199,7 +199,7 @@ def golden(
         upstream=laid.upstream,
         expected=found.expected,
         budget={name: budget.scale for name, budget in found.budgets.items()},
-        limits={name: limits_of(budget) for name, budget in found.budgets.items()},
+        limits={name: limits_of(b, wandering=format.is_accumulator) for name, b in found.budgets.items()},
         freedom={name: budget.freedom for name, budget in found.budgets.items()},
         digits={
             name: right_digits(y, found.exact[name], found.budgets[name].scale) if certify else np.nan

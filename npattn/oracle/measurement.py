@@ -159,6 +159,8 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overfl
             text += f", as {overflow}" if overflow else ""
             if unknown.mean() >= LEAST_JUDGED:
                 todo = ": give smaller values, or another dtype" if overflow else ""
+                if not overflow and not all(a.size for a in expected.values()):
+                    todo = "; the batch is empty: a system that has no meaning then refuses it in check_inputs"
                 raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it{todo}")
             warnings.warn(f"{text}; there no kernel is judged", stacklevel=4)
 

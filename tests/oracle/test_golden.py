@@ -15,6 +15,7 @@ from npattn.module import as_tuple
 from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import Budget, Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from tests.naming import for_each
@@ -388,3 +389,13 @@ def test_inputs_are_drawn_anew_where_most_of_a_result_overflows_on_its_way():
     module = npattn.MultiScaleConcat(in_channels=10, out_channels=8, rates=(2, 5), training=True)
     case = golden(module, batch=2, height=10, width=10, dtype="float16", seed=73)  # a variance of two near numbers
     assert all(np.isfinite(budget).mean() > 0.5 for budget in case.budget.values())
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_system_without_a_meaning_for_an_empty_batch_is_told_to_refuse_it():
+    class Careless(PRIMITIVE_SYSTEMS["ops.batch_norm"]):
+        def check_inputs(self, inputs):
+            npattn.Module.check_inputs(self, inputs)
+
+    with pytest.raises(ValueError, match=r"the batch is empty: .* refuses it in check_inputs"):
+        golden(Careless(), batch=0, height=3, width=3)

@@ -15,6 +15,10 @@ SLACK = 1.4
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
 
 
+ONE_BY_ONE = 0.73
+"""What adding one by one errs by, root mean square, of what budgets have for sums in float32."""
+
+
 class Budget(NamedTuple):
     """The budget of one tensor.
 
@@ -34,20 +38,37 @@ class Budget(NamedTuple):
     widened: float = 0.0
 
 
-def worst_limit(count: int, freedom: float = np.inf) -> float:
+def worst_limit(count: int, freedom: float = np.inf, *, wandering: bool = False) -> float:
     """Return how many units the worst of so many elements may be off.
 
     The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`;
     `SLACK` times that is allowed. Few independent errors may be larger all at once: by a factor that one case in a
-    hundred exceeds.
+    hundred exceeds. With `wandering`, errors are those of accumulators, whose partial sums now and then wander far.
 
     Examples
     --------
     >>> [f"{worst_limit(n):.1f}" for n in (1, 1000, 10**6)]
     ['6.2', '8.0', '9.5']
+    >>> [f"{worst_limit(n, wandering=True):.1f}" for n in (1, 1000, 10**6)]
+    ['6.2', '9.7', '13.6']
     """
+    probability = FALSE_ALARM_PROBABILITY / max(count, 1)
     together = np.sqrt(scipy.special.chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
-    return SLACK * float(together * np.sqrt(scipy.special.chdtri(1, FALSE_ALARM_PROBABILITY / max(count, 1))))
+    normal = SLACK * np.sqrt(scipy.special.chdtri(1, probability))
+    return float(together * max(normal, ONE_BY_ONE * wandering_quantile(probability) if wandering else 0.0))
+
+
+def wandering_quantile(probability: float) -> float:
+    """Return what an error of one accumulator exceeds with a small probability, in units of its root mean square.
+
+    Its variance is proportional to the integral of a squared random walk that ends where it began. A normal number
+    times the root of that has the characteristic function √(s / sinh s), so its tail beyond x is 2 exp(-πx) / (π√x),
+    in units of √6 of its own.
+    """
+    x = 1.0
+    for _ in range(20):
+        x = (np.log(2 / (np.pi * probability)) - np.log(x) / 2) / np.pi
+    return float(x * np.sqrt(6))
 
 
 def rms_limit(freedom: float) -> float:
@@ -63,7 +84,7 @@ def rms_limit(freedom: float) -> float:
     return SLACK * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM_PROBABILITY) / freedom))
 
 
-def limits_of(budget: Budget) -> tuple[float, float]:
+def limits_of(budget: Budget, *, wandering: bool = False) -> tuple[float, float]:
     """Return the limits of one tensor's worst element and of its root mean square."""
     judged = int(np.isfinite(budget.scale).sum())
-    return worst_limit(judged, budget.freedom), rms_limit(budget.freedom)
+    return worst_limit(judged, budget.freedom, wandering=wandering), rms_limit(budget.freedom)

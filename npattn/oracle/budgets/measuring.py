@@ -75,7 +75,7 @@ def measure_budgets(
     passes = passes or Passes()
     single_precision = format.precision == FLOAT32.precision
     num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
-    num_alike = NUM_ALIKE_RUNS if repeats(given) else 0
+    num_alike = NUM_ALIKE_RUNS if repeats(given, zeros=format.is_accumulator) else 0
     passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
     kept_of_flipped = min(num_flipped, FLIP_GROUPS + 2)  # those of a round, and the largest in float64
     free = free_memory(given, observed.expected, NUM_RUNS + num_alike + kept_of_flipped)
@@ -146,10 +146,16 @@ def free_memory(given: Given, expected: Mapping[str, np.ndarray], num_runs: int)
     return max(MIN_MEMORY, MAX_MEMORY * case - kept)
 
 
-def repeats(given: Given) -> bool:
-    """Tell whether an input or an upstream gradient holds few numbers, each many times; 0, which is exact, is none."""
-    arrays = (a[a != 0] for a in (*given.inputs.values(), *given.upstream.values()))
-    return any(a.size >= MIN_REPEATS * len(np.unique(a)) > 0 for a in arrays)
+def repeats(given: Given, *, zeros: bool = False) -> bool:
+    """Tell whether an input or an upstream gradient holds few numbers, each many times.
+
+    0, which is exact, is none of them; but less its mean it is a number as others, whose sums in float32 err: with
+    `zeros`, arrays of which it is a quarter count.
+    """
+    arrays = [(a, a[a != 0]) for a in (*given.inputs.values(), *given.upstream.values())]
+    return any(
+        a.size >= MIN_REPEATS * len(np.unique(a)) > 0 or (zeros and 4 * a.size <= 3 * whole.size) for whole, a in arrays
+    )
 
 
 def take(runs: Errors, name: str) -> np.ndarray:
@@ -228,19 +234,24 @@ def allow_jumps(noise: Noise, jumps: np.ndarray | None) -> Budget:
 def allow_cancelling(
     budgets: dict[str, Budget], expected: Mapping[str, np.ndarray], given: Given, format: Format
 ) -> dict[str, Budget]:
-    """Allow gradients that are 0 throughout what their terms may be off by, which are of the others' size.
+    """Allow gradients that are 0 throughout, or but for rounding, what their terms may be off by.
 
     Runs that compute as the reference does may cancel them to the last bit, as the gradient of a softmax over one
-    position; another formula has terms that are rounded apart.
+    position; another formula has terms of the others' size that are rounded apart. What cancels here and there by luck
+    alone gets the usual unit.
     """
     gradients = {name: a for name, a in expected.items() if name.endswith(".grad") and a.size}
     sizes = [np.sqrt(np.mean(np.square(a))) for a in (*given.upstream.values(), *gradients.values()) if a.size]
     least = max([format.smallest, *(format.unit_roundoff * size for size in sizes if np.isfinite(size))])
-    found = {
-        name: budgets[name]._replace(scale=np.maximum(budgets[name].scale, least))
-        for name, a in gradients.items()
-        if not a.any()
-    }
+    found = {}
+    for name, a in gradients.items():
+        scale = budgets[name].scale
+        judged = np.isfinite(scale)
+        usual = float(np.sqrt(np.mean(np.square(scale[judged])))) if judged.any() else 0.0
+        if not a.any():
+            usual = max(usual, least)
+        if np.max(np.abs(a), where=judged, initial=0) < usual:
+            found[name] = budgets[name]._replace(scale=np.maximum(scale, usual))
     return budgets | found
 
 

@@ -38,6 +38,8 @@ WRITTEN = 2.0
 """Distance of sizes up to which results that are written in a format are those of arithmetic in it."""
 ALONG = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
+ONE_SIDED = 0.6
+"""Cosine between errors and a constant from which they lie on one side, as those of no rounding do."""
 SAME_ERRORS = 0.9
 """Cosine between errors and those of a rounding at one step from which they are its own, but for some that flip."""
 
@@ -99,7 +101,10 @@ def roundings(search: Search) -> tuple[list[Candidate], bool]:
         return as_likely(search, steps, calls), complete
     if calls or any(abs(along(search, name)) > ALONG for name in search.wrong):
         return [dataclasses.replace(one, results={}) for one in calls], False
-    return narrow_sums(search) or arithmetics(search, None), False
+    found = narrow_sums(search)
+    if not found and not any(is_one_sided(search, name) for name in search.wrong):
+        found = arithmetics(search, None)
+    return found, False
 
 
 def as_likely(search: Search, *groups: list[Candidate]) -> list[Candidate]:
@@ -170,6 +175,13 @@ def likeness(search: Search, name: str, wrong: np.ndarray) -> float:
 def along(search: Search, name: str) -> float:
     """Return the cosine between a result's errors and what it should be; 0 of few numbers, which say nothing."""
     return cosine(search, name, search.case.expected[name])
+
+
+def is_one_sided(search: Search, name: str) -> bool:
+    """Tell whether a result's errors lie on one side of what it should be, far more than chance would have them."""
+    exact = search.case.expected[name]
+    count = min(search.case.freedom[name], exact.size)
+    return abs(cosine(search, name, np.ones(exact.shape))) > ONE_SIDED + BY_CHANCE / np.sqrt(max(count, 1.0))
 
 
 def cosine(search: Search, name: str, other: np.ndarray) -> float:

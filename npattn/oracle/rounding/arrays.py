@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,9 @@ class RoundingArray(np.ndarray):
                 result: Any = multiply(operands[0], operands[1], rounding, **options)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
-                if ufunc is np.add and method == "reduce" and rounding.random is not None:
+                if ufunc is np.add and method == "reduce" and rounding.adds_one_by_one and out is None:
+                    result = sum_one_by_one(operands[0], rounding, **{"axis": 0, **options})
+                elif ufunc is np.add and method == "reduce" and rounding.random is not None:
                     squares = np.add.reduce(np.square(operands[0]), **{k: v for k, v in options.items() if k != "out"})
                     result = np.asarray(result)
                     rounding.accumulate(result, squares, operands[0].size // max(result.size, 1))
@@ -197,6 +200,9 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     if others == [first]:
         product = wrap(operands[0] * operands[1], rounding)
         return einsum(f"{first}->{kept}", product)
+    if not others and rounding.adds_one_by_one:
+        axes = tuple(i for i, letter in enumerate(first) if letter not in kept)
+        return wrap(sum_one_by_one(unwrap(operands[0]), rounding, axis=axes), rounding)
     factors = [round_operand(unwrap(a), rounding) for a in operands]
     result = np.asarray(np.einsum(subscripts, *factors))
     if rounding.random is None:
@@ -209,6 +215,23 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     }
     count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
     return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
+
+
+def sum_one_by_one(
+    terms: np.ndarray, rounding: Rounding, *, axis: int | tuple[int, ...] | None, keepdims: bool = False, **_: Any
+) -> np.ndarray:
+    """Add up with one accumulator, in a random order: terms that are equal are all rounded the same way there."""
+    several = range(terms.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    summed = sorted(i % terms.ndim for i in several)
+    rows = np.moveaxis(terms, summed, range(len(summed)))
+    shape = rows.shape[len(summed) :]
+    rows = rows.reshape(math.prod(rows.shape[: len(summed)]), *shape)
+    assert rounding.random is not None
+    total = np.zeros(shape, np.float32)
+    for i in rounding.random.permutation(len(rows)):
+        total += rows[i]
+    kept = [1 if i in summed else n for i, n in enumerate(terms.shape)]
+    return total.astype(terms.dtype).reshape(kept if keepdims else shape)
 
 
 def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:

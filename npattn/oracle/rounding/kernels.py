@@ -28,10 +28,20 @@ MANY_WEIGHTS = 2**16
 def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
 
-    The primitive itself keeps more than y, and loses nothing there; a correct kernel may.
+    The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
+    make the slope of the exponential, by more operations, as what differentiates them one by one does.
     """
     y: Array = 1 / (1 + np.exp(-x))
-    return y, lambda dy: dy * (y * (1 - y))
+    one_by_one = rounding_of(x).choose()
+
+    def backward(dy: Array) -> Array:
+        slope = y * (1 - y)
+        if one_by_one:
+            e = np.exp(np.minimum(x, 1))
+            slope = np.where(unwrap(x) < 1, e / (1 + e) ** 2, slope)
+        return dy * slope
+
+    return y, backward
 
 
 @implements(ops.softmax)
@@ -129,11 +139,20 @@ def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool
 
 
 def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners: bool) -> Array:
-    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors."""
+    """Make the matrix of an interpolation, whose two weights of a row differ from the exact ones by opposite errors.
+
+    Where a position is right on a number, though the step from one to the next is none of float32's, it may be read a
+    trace to one side or the other.
+    """
     matrix = interpolate(np.eye(length, dtype=rounding.format.storage), 0, outputs, align_corners)
     if rounding.random is not None:
-        between = (matrix > 0).sum(axis=1) == 2
+        row, first, num_read = np.arange(outputs), (matrix > 0).argmax(axis=1), (matrix > 0).sum(axis=1)
         farthest = ACCUMULATOR_ROUNDOFF * length
-        error = rounding.random.uniform(-farthest, farthest, (outputs, 1)) * between[:, None]
-        matrix += np.where(matrix > 0, error, 0) * np.where(np.cumsum(matrix > 0, axis=1) == 1, 1, -1)
+        error = rounding.random.uniform(-farthest, farthest, outputs)
+        step = (length - 1) / max(outputs - 1, 1) if align_corners else length / outputs
+        on_number = (num_read == 1) & (first > 0) & (first < length - 1) & (float(np.float32(step)) != step)
+        second = np.where((num_read == 2) | (error < 0), first + 1, first - 1) % length
+        error = np.where(on_number, -np.abs(error), error) * (on_number | (num_read == 2))
+        matrix[row, first] += error
+        matrix[row, second] -= error
     return wrap(matrix, rounding)

@@ -57,7 +57,7 @@ def multiply_slabs(a: np.ndarray, b: np.ndarray, rounding: Rounding) -> np.ndarr
         if rounding.random is not None:
             squares[at] += squares_of_a[at][:, some] @ np.square(slab, out=slab)
     if rounding.random is not None:
-        blocks = cut_rows(product)
+        blocks, terms = cut_rows(product), rounding.length_of_sums(inner)
         for block in blocks:
-            rounding.accumulate_block(product[block], squares[block], inner, spare=block is blocks[-1])
+            rounding.accumulate_block(product[block], squares[block], terms, spare=block is blocks[-1])
     return product

@@ -69,6 +69,8 @@ class Rounding:
         Whether results are left in the storage's own precision for now, as within a fused kernel.
     footprint : Footprint or None
         Where the arrays of the run are counted, if they are.
+    joined_sums : list of int
+        Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
     Examples
     --------
@@ -95,6 +97,7 @@ class Rounding:
         self.alike = alike
         self.fused = False
         self.footprint: Footprint | None = None
+        self.joined_sums: list[int] = []
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
@@ -230,6 +233,18 @@ class Rounding:
             raw >>= bits - count
         return raw.reshape(shape)
 
+    @property
+    def adds_one_by_one(self) -> bool:
+        """Whether sums, other than products', are to be made as one accumulator makes them.
+
+        Where terms are equal, its errors don't average out; only beside a format's own of as many digits they show.
+        """
+        return self.alike and self.format.precision == 24
+
+    def length_of_sums(self, inner: int) -> int:
+        """Return how many terms an accumulator adds up of a product that comes next, of so long sums."""
+        return inner * self.joined_sums.pop(0) if self.joined_sums else inner
+
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
         """Add to sums the error that an accumulator in float32 may make, in place.
 
@@ -273,11 +288,12 @@ class Rounding:
         the product. Operands that are copies become their squares.
         """
         inner = a.shape[-1]
+        terms = self.length_of_sums(inner)
         if copied:
             a, b = (np.square(m, out=m) for m in (a, b))
         if is_small(total, a, b) or total.ndim < 2 or not total.flags.c_contiguous:
-            self.accumulate(total, np.matmul(a, b) if copied else np.matmul(np.square(a), np.square(b)), inner)
-        elif self.random is not None and inner > 1:
+            self.accumulate(total, np.matmul(a, b) if copied else np.matmul(np.square(a), np.square(b)), terms)
+        elif self.random is not None and terms > 1:
             a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
             blocks = cut_rows(total)
             # The squares of b serve all blocks of rows, which takes up to 5 % off a case whose products are large.
@@ -289,7 +305,7 @@ class Rounding:
                         squares = np.square(b[block[:-1]]) if kept and not copied else b[block[:-1]]
                     rows = a[block] if copied else np.square(a[block])
                     found = square_product(rows, squares, squared=kept or copied)
-                    self.accumulate_block(total[block], found, inner, spare=block is blocks[-1])
+                    self.accumulate_block(total[block], found, terms, spare=block is blocks[-1])
 
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""

@@ -113,7 +113,8 @@ def measure_steps(case: Case, measured: Measured | None = None) -> dict[str, Gol
 
     def make(name: str, step: Step) -> GoldenStep:
         expected, budget = known[name]
-        return GoldenStep(name, expected, budget.scale, limits_of(budget), budget.freedom, step.line, feeds[name])
+        limits = limits_of(budget, wandering=case.format.is_accumulator)
+        return GoldenStep(name, expected, budget.scale, limits, budget.freedom, step.line, feeds[name])
 
     return {name: make(name, step) for name, step in recorded.items()}
 

@@ -9,6 +9,7 @@ from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import faulty
 from npattn.oracle.mistakes.roundings import at_one_step, roundings
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
@@ -125,6 +126,15 @@ def test_a_format_is_not_sure_by_the_size_of_errors_alone():
     assert not found.sure
     assert str(found).startswith("it looks like a lack of precision, not a mistake of mathematics")
     assert diagnosed(case, results).sure, "all results are numbers of the format"
+
+
+def test_errors_on_one_side_are_no_lack_of_precision():
+    module = PRIMITIVE_SYSTEMS["ops.silu"](channels=8)
+    case = golden(module, batch=2, height=7, width=5, dtype="float32", certify=False)
+    x, dy = case.inputs["x"], case.upstream["output"]
+    y = 1 / (1 + np.exp(-1.01 * x))
+    results = {"output": x * y, "x.grad": dy * (y + 1.01 * x * y * (1 - y))}
+    assert not diagnosed(case, {name: np.float32(a) for name, a in results.items()})
 
 
 def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make():

@@ -1,0 +1,52 @@
+"""Functions and pools as kernels compute them: what stands for them on rounding arrays, where they err more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn import ops
+from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
+from npattn.typing import Array, Backward
+
+__all__ = ["global_lse_pool", "hard_sigmoid"]
+
+
+@implements(ops.hard_sigmoid)
+def hard_sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
+    """Squash by straight lines as kernels do, which compare x + 3: rounded, it may be 6 where x is below 3.
+
+    In float32 half of the runs halve the line's error at 1/2 and not at 0, as y = x / 6 + 1/2.
+    """
+    rounding = rounding_of(x)
+    z = x + 3
+    # What is far above the corner may err by more than it lies from those below.
+    below, above = x <= -3, (x >= 3) | (np.clip(z, 0, 12) >= 6)
+    from_middle = rounding.format.precision == 24 and rounding.choose()
+    y: Array = np.where(below, 0, np.where(above, 1, x / 6 + 0.5 if from_middle else z / 6))
+    return y, lambda dy: np.where(below | above, 0, dy / 6)
+
+
+@implements(ops.global_lse_pool)
+def global_lse_pool(x: RoundingArray) -> tuple[Array, Backward]:
+    """Pool as kernels do: half of the runs make the gradient of what they gave, p, whose error is relative there.
+
+    The others differentiate through the maximum as well, as released code does: what it gets is 0 but for rounding.
+    """
+    highest = x.max(axis=(2, 3), keepdims=True)
+    highest = np.where(np.isfinite(unwrap(highest)), highest, 0)
+    e = np.exp(x - highest)
+    total = e.sum(axis=(2, 3), keepdims=True)
+    p = highest + np.log(total)
+    keeps_value = rounding_of(x).choose()
+
+    def backward(dp: Array, accumulate_into: Array | None = None) -> Array:
+        dp = dp[:, :, None, None]
+        if keeps_value:
+            dx = dp * np.exp(x - p)
+        else:
+            through_sum = e * (dp / total)
+            rest = dp - through_sum.sum(axis=(2, 3), keepdims=True)
+            dx = through_sum + np.where(unwrap(x) == unwrap(highest), rest, 0)
+        return ops.accumulate(accumulate_into, dx)
+
+    return p[:, :, 0, 0], backward

@@ -1,0 +1,181 @@
+"""Layers as kernels compute them: sums as long as an accumulator's, and correct kernels of another make, which pass."""
+
+import numpy as np
+import pytest
+
+from npattn import ops
+from npattn.oracle import FORMATS, golden
+from npattn.oracle.formats import representable
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
+from npattn.oracle.rounding import Rounding
+
+draw = np.random.RandomState(0).standard_normal
+
+
+def errors_of_conv(x, weight, dy, **taps):
+    """Root mean square errors of both gradients of a convolution in float32, in units of what they are."""
+    exact = ops.conv2d(x, weight, **taps)[1](dy)[:2]
+    rounding = Rounding(FORMATS["float32"], [0, 1])
+    found = ops.conv2d(*map(rounding.array, (x, weight)), **taps)[1](rounding.array(dy))[:2]
+    return [np.std(np.asarray(a) - b) / np.std(b) for a, b in zip(found, exact, strict=True)]
+
+
+def test_gradients_of_weights_err_as_one_sum_over_all_images_does():
+    x, dy, weight = np.float32(draw((64, 16, 4, 4))), np.float32(draw((64, 16, 4, 4))), np.float32(draw((16, 16, 1, 1)))
+    of_many = errors_of_conv(x, weight, dy)[1]
+    in_one = [a.swapaxes(0, 1).reshape(1, 16, 32, 32) for a in (x, dy)]  # the same terms
+    assert of_many == pytest.approx(errors_of_conv(in_one[0], weight, in_one[1])[1], rel=0.2)
+
+
+def test_gradients_of_maps_err_as_one_sum_over_all_taps_does():
+    x, dy, weight = (np.float32(draw(shape)) for shape in [(1, 8, 20, 20), (1, 32, 20, 20), (32, 8, 5, 5)])
+    by_taps, _ = errors_of_conv(x, weight, dy, padding=2)
+    x, dy, weight = (np.float32(draw(shape)) for shape in [(1, 8, 20, 20), (1, 800, 20, 20), (800, 8, 1, 1)])
+    at_once, _ = errors_of_conv(x, weight, dy)
+    assert by_taps == pytest.approx(at_once, rel=0.2)
+
+
+def line_of_batch_norm(params, x, dy, module):
+    scale = 1 / np.sqrt(params["running_var"] + np.float32(module.eps))
+    slope = params["weight"] * scale
+    shift = params["bias"] - params["running_mean"] * slope
+    return {"output": x * slope[:, None, None] + shift[:, None, None], "x.grad": dy * slope[:, None, None]}
+
+
+def line_of_layer_norm(params, x, dy, module):
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    scale = 1 / np.sqrt(variance + np.float32(module.eps))
+    normal = np.float32(x.astype(float) * scale - mean * scale)  # as one instruction: of two terms one is rounded
+    return {"output": normal * params["weight"] + params["bias"], "weight.grad": (dy * normal).sum((0, 1))}
+
+
+def quotient_of_l2_normalize(params, x, dy, module):
+    norm = np.sqrt((x * x).sum(1, keepdims=True))
+    length = norm + np.float32(module.eps)
+    return {"x.grad": dy / length - x * ((dy * x).sum(1, keepdims=True) / length / length / norm)}
+
+
+def narrow(a):
+    return representable(a.astype(float), FORMATS["bfloat16"]).astype(np.float32)
+
+
+def quotient_of_sum_normalize(params, x, dy, module):
+    total = narrow(x.sum(1, keepdims=True))
+    by_total = narrow(dy * narrow(narrow(x / total) / total))
+    return {"x.grad": narrow(dy / total) - narrow(by_total.sum(1, keepdims=True))}
+
+
+def through_the_maximum(params, x, dy, module):
+    highest = x.max((2, 3), keepdims=True)
+    e = np.exp(x - highest)
+    dx = e * (dy[:, :, None, None] / e.sum((2, 3), keepdims=True))
+    rest = dy[:, :, None, None] - dx.sum((2, 3), keepdims=True)
+    return {"x.grad": dx + np.where(x == highest, rest, 0)}
+
+
+def from_the_value(params, x, dy, module):
+    highest = x.max((2, 3), keepdims=True)
+    p = highest + np.log(np.exp(x - highest).sum((2, 3), keepdims=True))
+    return {"x.grad": dy[:, :, None, None] * np.exp(x - narrow(p))}
+
+
+def compared_after_rounding(params, x, dy, module):
+    z = narrow(x + 3)
+    return {"x.grad": np.where((z > 0) & (z < 6), dy / 6, 0)}
+
+
+def in_float32_positions(params, x, dy, module):
+    """Read each output between two inputs, with a step of float32."""
+    length, outputs = x.shape[3], dy.shape[3]
+    step = np.float32(length) / np.float32(outputs)
+    at = np.clip(step * (np.arange(outputs, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5), 0, None)
+    low = np.minimum(at.astype(int), length - 1)
+    dx = np.zeros_like(x)
+    for k, (i, share) in enumerate(zip(low, at - low, strict=True)):
+        dx[..., i] += (1 - share) * dy[..., k]
+        dx[..., min(i + 1, length - 1)] += share * dy[..., k]
+    return {"x.grad": dx}
+
+
+KERNELS = {
+    "batch norm as a line": ("batch_norm", "float32", {"training": False}, {"mean": 30}, line_of_batch_norm),
+    "layer norm of one channel as a line": ("layer_norm", "float32", {"channels": 1}, {"mean": 3}, line_of_layer_norm),
+    "l2 norm of one channel": ("l2_normalize", "float32", {"channels": 1}, {}, quotient_of_l2_normalize),
+    "sum of one channel": ("sum_normalize", "bfloat16", {"channels": 1}, {}, quotient_of_sum_normalize),
+    "logsumexp through the maximum": (
+        "global_lse_pool",
+        "float32",
+        {"channels": 64},
+        {"spread": 1},
+        through_the_maximum,
+    ),
+    "logsumexp from its value": ("global_lse_pool", "bfloat16", {"channels": 64}, {"mean": 10}, from_the_value),
+    "hard sigmoid of what is rounded": ("hard_sigmoid", "bfloat16", {}, {}, compared_after_rounding),
+    "positions of float32": ("resize_bilinear", "float32", {"size": (1, 11)}, {"width": 127}, in_float32_positions),
+}
+"""Correct kernels: of which primitive, in which format, with which hyperparameters, on which inputs, and how."""
+
+
+def judge(name):
+    key, format, options, of_inputs, kernel = KERNELS[name]
+    module = PRIMITIVE_SYSTEMS[f"ops.{key}"](**options)
+    sizes = {"batch": 2, "height": 1 if "width" in of_inputs else 9, "width": of_inputs.get("width", 7)}
+    params = module.init(1, generic=True)
+    x = np.random.RandomState(0).standard_normal(module.input_shapes(**sizes)["x"])
+    x = np.exp(x) if key == "sum_normalize" else of_inputs.get("spread", 2) * x + of_inputs.get("mean", 0)
+    if "running_mean" in params:
+        params["running_mean"] += of_inputs["mean"]
+    case = golden(module, inputs={"x": x}, params=params, dtype=format)
+    given = ({name: a.astype(np.float32) for name, a in values.items()} for values in (case.params, case.inputs))
+    params, inputs = given
+    results = kernel(params, inputs["x"], case.upstream["output"].astype(np.float32), module)
+    results = {name: representable(a.astype(float), case.format) for name, a in results.items()}
+    return case.compare(results)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_correct_kernels_of_another_make_pass(name):
+    report = judge(name)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("values", ["ties", "zeros"])
+def test_norms_of_equal_numbers_may_add_up_one_by_one(values):
+    case = golden(PRIMITIVE_SYSTEMS["ops.batch_norm"](), batch=3, height=7, width=9, dtype="float32", values=values)
+    x, dy = (np.moveaxis(a, 1, -1).reshape(-1, 16) for a in (case.inputs["x"], case.upstream["output"]))
+
+    def mean(rows):
+        return np.add.accumulate(rows.astype(np.float32))[-1] / np.float32(len(rows))
+
+    centred = x - mean(x)
+    scale = 1 / np.sqrt(mean(centred * centred) + np.float32(1e-5))
+    dx = case.params["weight"] * scale * (dy - mean(dy) - centred * scale * mean(dy * centred * scale))
+    y = centred * scale * case.params["weight"] + case.params["bias"]
+    found = {"output": y, "x.grad": dx}
+    shape = 3, 7, 9, 16
+    assert case.compare({name: np.moveaxis(a.reshape(shape), -1, 1) for name, a in found.items()}).passed
+
+
+def test_a_sigmoid_may_be_differentiated_step_by_step():
+    module = PRIMITIVE_SYSTEMS["ops.sigmoid"]()
+    case = golden(module, batch=3, height=7, width=9, dtype="float32", values="ones")
+    e = np.exp(-case.inputs["x"].astype(np.float32))
+    y = 1 / (1 + e)
+    assert case.compare({"output": y, "x.grad": y * y * e}).passed
+
+
+def test_the_slope_at_a_corner_of_hard_sigmoid_is_told_in_the_narrowest_format():
+    module = PRIMITIVE_SYSTEMS["ops.hard_sigmoid"](channels=2)
+    x = np.random.RandomState(0).standard_normal((1, 2, 9, 9))
+    x[:, :, 0, 0] = 3, -3
+    case = golden(module, inputs={"x": x}, dtype="bfloat16")
+    for corner in (3, -3):
+        slope = np.where(case.inputs["x"] == corner, case.upstream["output"] / 6, case.expected["x.grad"])
+        assert not case.compare({"x.grad": slope}).passed
+
+
+def test_numbers_far_above_the_corner_of_hard_sigmoid_hide_no_slope_below_it():
+    x = np.random.RandomState(0).standard_normal((1, 2, 9, 9))
+    x[:, :, 1:5], x[0, 0, 0, 0] = 1001, 2.25
+    case = golden(PRIMITIVE_SYSTEMS["ops.hard_sigmoid"](channels=2), inputs={"x": x}, dtype="bfloat16")
+    assert not case.compare({"x.grad": np.where(x == 2.25, 0, case.expected["x.grad"])}).passed
