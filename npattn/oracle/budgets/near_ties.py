@@ -12,7 +12,7 @@ from npattn.module import Module
 from npattn.oracle.budgets.passes import Given, exact_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
 from npattn.oracle.rounding import Footprint, Rounding, Selections
-from npattn.oracle.threads import Follower
+from npattn.oracle.threads import Follower, most_threads
 
 __all__ = ["FLIP_GROUPS", "FLIP_ROUNDS", "Event", "FlippedSelections", "Observed", "observe"]
 
@@ -24,6 +24,9 @@ NEAR_TIE_DEVIATIONS = 6.0
 """A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
 BLOCK = 2**16
 """Numbers that are compared with the exact run's at once."""
+
+MAX_RECORDED = 2**20
+"""Bytes that are held of what the exact run compares, where the other had better follow it than run beside it."""
 
 Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
@@ -63,12 +66,15 @@ class Observed(NamedTuple):
         Decisions that rounding may flip.
     footprint : int
         Bytes of all arrays that an exact run on rounding arrays holds at once.
+    mean_array : float
+        Bytes of one array that it makes, on average.
     """
 
     expected: dict[str, np.ndarray]
     events: list[Event]
     near_ties: int
     footprint: int
+    mean_array: float
 
 
 def observe(
@@ -98,13 +104,21 @@ def observe(
         found.append(ComparedSelections(margins))
         run_on(Rounding(format, [seed, 0], found[0]), module, given)
 
+    exact = Rounding(FLOAT64)
+    exact.footprint = footprint = Footprint()
+    recorded = 0
+
+    def record(margins: np.ndarray) -> None:
+        nonlocal recorded
+        recorded += margins.nbytes
+        follower.hand_over(margins, later=recorded <= MAX_RECORDED and most_threads(footprint.mean) == 1)
+
     # The two run side by side, so that margins, which may be all pairs of positions, are never held all at once.
     with Follower(follow) as follower:
-        exact = Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over))
-        exact.footprint = Footprint()
+        exact.selections = RecordedSelections(record)
         run_on(exact, module, given)
     compared = found[0] if found else ComparedSelections(iter(()))
-    return Observed(expected, compared.events, compared.near_ties, exact.footprint.peak)
+    return Observed(expected, compared.events, compared.near_ties, footprint.peak, footprint.mean)
 
 
 class RecordedSelections(Selections):
