@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -102,7 +103,8 @@ def observe(
 
     def follow(margins: Iterator[np.ndarray]) -> None:
         found.append(ComparedSelections(margins))
-        run_on(Rounding(format, [seed, 0], found[0]), module, given)
+        with contextlib.suppress(NothingLeftError):
+            run_on(Rounding(format, [seed, 0], found[0]), module, given, between=found[0].go_on)
 
     exact = Rounding(FLOAT64)
     exact.footprint = footprint = Footprint()
@@ -147,6 +149,10 @@ class RecordedSelections(Selections):
         return super().order(values, axis)
 
 
+class NothingLeftError(Exception):
+    """Raised to end a run of which nothing more is to be seen."""
+
+
 class ComparedSelections(Selections):
     """Measure, in a run with stochastic rounding, the noise of what is compared; find near ties.
 
@@ -159,6 +165,7 @@ class ComparedSelections(Selections):
     def __init__(self, margins: Iterator[np.ndarray]) -> None:
         super().__init__()
         self.margins = margins
+        self.ahead: np.ndarray | None = None
         self.events: list[Event] = []
         self.near_ties = 0
 
@@ -184,9 +191,16 @@ class ComparedSelections(Selections):
         self.keep(margin, noise, np.zeros(margin.shape, bool))
         return super().order(values, axis)
 
+    def go_on(self) -> None:
+        """End the run if the exact one has compared nothing since, as hardly a backward pass does."""
+        self.ahead = next(self.margins, None)
+        if self.ahead is None:
+            raise NothingLeftError
+
     def compare_runs(self, values: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the exact run's numbers that are compared next, and how far these are from them."""
-        margin = next(self.margins)
+        margin = next(self.margins) if self.ahead is None else self.ahead
+        self.ahead = None
         total, count = 0.0, 0
         for start in range(0, margin.size, BLOCK):
             some, exact = (a.reshape(-1)[start : start + BLOCK] for a in (values, margin))
