@@ -74,12 +74,15 @@ class Chosen(NamedTuple):
     ----------
     number : int
         For `draw_case`.
+    given : Given, or None
+        What it draws first; None where nothing was tried.
     results : dict of numpy.ndarray, or None
-        The exact ones, with the inputs that are drawn first; None where nothing was tried.
+        The exact ones of that.
     """
 
     number: int
-    results: dict[str, np.ndarray] | None
+    given: Given | None = None
+    results: dict[str, np.ndarray] | None = None
 
 
 def choose_params(module: Module, own: Own, format: Format, seed: int, **options: Any) -> Chosen:
@@ -88,15 +91,16 @@ def choose_params(module: Module, own: Own, format: Format, seed: int, **options
     Behind a relu that lets nothing through every gradient is 0, whatever a kernel computes there.
     """
     if "params" in own.arrays or own.sizes["batch"] == 0:
-        return Chosen(0, None)
-    best, fewest, always = Chosen(0, None), set[str](), set[str]()
+        return Chosen(0)
+    best, fewest, always = Chosen(0), set[str](), set[str]()
     for number in range(MAX_CHOICES):
         with np.errstate(all="ignore"):
-            results = exact_results(module, draw_case(module, own, format, seed, choice=number, **options))
+            given = draw_case(module, own, format, seed, choice=number, **options)
+            results = exact_results(module, given)
         dead = {name for name, a in results.items() if not a.any()}
         always = dead if number == 0 else always & dead
         if number == 0 or len(dead) < len(fewest):
-            best, fewest = Chosen(number, results), dead
+            best, fewest = Chosen(number, given, results), dead
         hopeless = fewest == always and len(fewest) < len(results) / 2
         if not dead or (hopeless and number + 1 >= ENOUGH):
             break

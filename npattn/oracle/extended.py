@@ -41,10 +41,10 @@ class ExtendedArray(np.ndarray):
         arguments: Iterable[Any],
         options: Mapping[str, Any],
     ) -> Any:
-        """Leave primitives to their definitions."""
+        """Leave primitives to their definitions; see that what `numpy.where` makes multiplies quickly too."""
         if not function.__module__.startswith("numpy"):
             return NotImplemented
-        return super().__array_function__(function, types, arguments, options)
+        return wrap(super().__array_function__(function, types, arguments, options))
 
 
 def extend(values: np.ndarray) -> ExtendedArray:

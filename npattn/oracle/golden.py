@@ -162,7 +162,8 @@ def golden(
         last = not drawn_anew or draw == MAX_DRAWS - 1
         if not last and (crowded == MAX_CROWDED or (len(swayed) >= MAX_SWAYED and draw >= MAX_SWAYED_DRAWS)):
             continue
-        given = draw_case(module, own, format, seed, choice=chosen.number, draw=draw, **options)
+        drawn = chosen.given if draw == 0 else None
+        given = drawn or draw_case(module, own, format, seed, choice=chosen.number, draw=draw, **options)
         require_constant(layout, given)
         shapes = first_steps(module, given) if steps else {}
         found = measure(

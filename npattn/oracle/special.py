@@ -139,7 +139,7 @@ class Magnitudes:
     def growth(self, a: np.ndarray) -> float:
         """Return how far numbers are from those of the other run, at most."""
         if self.unscaled is None:
-            self.kept.append(a if magnitude(a) > 1 else np.zeros(()))
+            self.kept.append(a.copy() if magnitude(a) > 1 else np.zeros(()))  # which may be changed in place
             return 0.0
         before = next(self.unscaled, np.zeros(()))
         return magnitude(a - before if before.shape in ((), a.shape) else a)
@@ -160,12 +160,12 @@ class Watched(np.ndarray):
         magnitudes = next(a.magnitudes for a in (*inputs, *(out or ())) if isinstance(a, Watched) and a.magnitudes)
         if ufunc is np.exp:
             magnitudes.exponentials = True
-            magnitudes.exponent = max(magnitudes.exponent, magnitudes.growth(np.array(inputs[0])))
+            magnitudes.exponent = max(magnitudes.exponent, magnitudes.growth(np.asarray(inputs[0])))
         if out is not None:
             options["out"] = tuple(map(unwatch, out))
         result = getattr(ufunc, method)(*map(unwatch, inputs), **options)
         if isinstance(result, np.ndarray) and result.dtype.kind == "f":  # not what a comparison gives
-            magnitudes.number = max(magnitudes.number, magnitudes.growth(np.array(result)))
+            magnitudes.number = max(magnitudes.number, magnitudes.growth(np.asarray(result)))
         if out is not None:
             return out[0]
         return watch(result, magnitudes) if isinstance(result, np.ndarray) else result
@@ -184,12 +184,21 @@ class Watched(np.ndarray):
         if not (self.magnitudes and isinstance(result, np.ndarray)):
             return result
         if function is np.einsum:  # which computes out of sight
-            self.magnitudes.number = max(self.magnitudes.number, self.magnitudes.growth(np.array(result)))
+            self.magnitudes.number = max(self.magnitudes.number, self.magnitudes.growth(np.asarray(result)))
         return watch(result, self.magnitudes)
 
 
 def magnitude(a: np.ndarray) -> float:
-    """Return the largest finite magnitude."""
+    """Return the largest finite magnitude.
+
+    Examples
+    --------
+    >>> magnitude(np.array([1.0, -3.0])), magnitude(np.array([-2.0, np.inf, np.nan])), magnitude(np.empty(0))
+    (3.0, 2.0, 0.0)
+    """
+    largest = np.max(np.abs(a), initial=0)
+    if largest < np.inf:  # a selection takes several times as long
+        return float(largest)
     return float(np.max(np.abs(a), initial=0, where=np.isfinite(a)))
 
 

@@ -17,11 +17,13 @@ from typing import Generic, TypeVar
 
 from threadpoolctl import LibController, ThreadpoolController
 
-__all__ = ["Follower", "PassThreads", "pass_threads"]
+__all__ = ["Follower", "PassThreads", "most_threads", "pass_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+ARRAY_BYTES = 2**16
+"""Of the arrays that a pass makes, on average, for each thread on which passes take place."""
 LOCK = threading.Lock()
 USERS: set[object] = set()
 """One for each block of `pass_threads` that is entered, in any thread."""
@@ -116,13 +118,19 @@ class Follower(Generic[Item]):
         self.room.put(None)
         self.ended: SimpleQueue[None] = SimpleQueue()
         self.failures: deque[BaseException] = deque()
+        self.kept: deque[Item] = deque()
         self.begun = self.over = False
 
-    def hand_over(self, item: Item) -> None:
-        """Wait until the item before was taken, and hand over this one."""
+    def hand_over(self, item: Item, *, later: bool = False) -> None:
+        """Wait until the item before was taken, and hand over this one; or keep it for later, unless work has begun."""
+        if later and not self.begun:
+            self.kept.append(item)
+            return
         if not self.begun:
             start_new_thread(copy_context().run, (self.run,))
             self.begun = True
+            while self.kept:
+                self.hand_over(self.kept.popleft())
         while not self.over:
             with contextlib.suppress(Empty):
                 self.room.get(timeout=0.1)
@@ -149,12 +157,31 @@ class Follower(Generic[Item]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        """Hand over no more, wait until the work has ended, and raise what it raised."""
+        """Hand over no more, wait until the work has ended, and raise what it raised.
+
+        If there is nothing but what was kept, it is done here.
+        """
         self.items.put(None)
+        if self.kept and kind is None:
+            self.work(iter(self.kept))
         if self.begun:
             self.ended.get()
         if self.failures and kind is None:
             raise self.failures[0]
+
+
+def most_threads(mean: float) -> int:
+    """Tell on how many threads passes are worth it that make arrays of so many bytes, on average.
+
+    While NumPy computes on small arrays, another thread gets little done before both want the interpreter again, and to
+    wait for it takes longer than such a computation.
+
+    Examples
+    --------
+    >>> most_threads(1_000), most_threads(300_000)
+    (1, 4)
+    """
+    return max(1, int(mean // ARRAY_BYTES))
 
 
 def do_all(left: deque[Callable[[], object]]) -> None:

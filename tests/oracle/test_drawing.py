@@ -50,6 +50,14 @@ def test_what_is_0_whatever_the_parameters_takes_the_first():
     assert choose_params(module, own(module, 1, 1), FORMATS["float32"], 0, values="generic").number == 0
 
 
+def test_what_was_drawn_to_choose_parameters_is_not_drawn_again(monkeypatch):
+    drawn, special = [], drawing.special
+    monkeypatch.setattr(drawing, "special", lambda *arguments: drawn.append(special(*arguments)) or drawn[-1])
+    case = oracle.golden(npattn.CATALOGUE["eca"].example(), height=3, width=2, values="large")
+    (found,) = drawn
+    np.testing.assert_array_equal(case.inputs["x"], found.inputs["x"].astype(np.float16))
+
+
 def test_parameters_that_are_given_stay_what_they_are():
     module = NARROW[0]
     params = {name: np.zeros(shape) for name, shape in module.parameter_shapes().items()}

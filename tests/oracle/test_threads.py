@@ -18,7 +18,8 @@ def blas_threads():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_case_is_the_same_on_any_number_of_threads(dtype):
+def test_a_case_is_the_same_on_any_number_of_threads(dtype, monkeypatch):
+    monkeypatch.setattr(threads, "ARRAY_BYTES", 1)  # so that small arrays take all threads too
     module, made = npattn.PositionAttention(64), []
     for limit in (1, 3):
         with threadpool_limits(limit, user_api="blas"):
@@ -75,7 +76,8 @@ def test_what_is_raised_leaves_no_limit():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interrupts by a timer")
-def test_interrupts_at_any_moment_leave_threads_that_go_on():
+def test_interrupts_at_any_moment_leave_threads_that_go_on(monkeypatch):
+    monkeypatch.setattr(threads, "ARRAY_BYTES", 1)  # so that small arrays take all threads too
     module = npattn.EfficientChannelAttention(channels=4)
     make = functools.partial(golden, module, height=3, width=3, dtype="float16")
     before, interrupts, random = make().budget, 0, np.random.RandomState(0)
@@ -144,3 +146,25 @@ def test_a_follower_ends_with_its_maker_and_is_not_begun_for_nothing():
         follower.hand_over(1)
         raise KeyError
     assert ended == [1]
+
+
+def test_a_follower_takes_what_was_kept_for_later_first_and_in_its_makers_thread_if_there_is_nothing_else():
+    taken = []
+
+    def follow(items):
+        taken.extend((item, threading.get_ident() == maker) for item in items)
+
+    maker = threading.get_ident()
+    with Follower(follow) as follower:
+        for item in range(4):
+            follower.hand_over(item, later=item != 2)
+    assert taken == [(item, False) for item in range(4)]
+    taken.clear()
+    with Follower(follow) as follower:
+        for item in range(3):
+            follower.hand_over(item, later=True)
+    assert taken == [(item, True) for item in range(3)]
+    with pytest.raises(KeyError), Follower(taken.clear) as follower:
+        follower.hand_over(1, later=True)
+        raise KeyError
+    assert taken

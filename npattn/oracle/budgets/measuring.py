@@ -18,7 +18,7 @@ from npattn.oracle.budgets.vanishing import FLOAT32, Errors, errors_in_float32
 from npattn.oracle.formats import Format, ulp
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding, Selections
-from npattn.oracle.threads import PassThreads
+from npattn.oracle.threads import PassThreads, most_threads
 
 __all__ = ["measure_budgets"]
 
@@ -80,10 +80,15 @@ def measure_budgets(
     kept_of_flipped = min(num_flipped, FLIP_GROUPS + 2)  # those of a round, and the largest in float64
     free = free_memory(given, observed.expected, NUM_RUNS + num_alike + kept_of_flipped)
 
+    def most_at_once(format: Format) -> float:
+        """Tell on how many threads runs are worth it, and fit into memory."""
+        share = np.dtype(format.storage).itemsize / 8  # observed was float64
+        fitting = max(MIN_AT_ONCE, free // max(observed.footprint * share, 1))
+        return min(fitting, most_threads(observed.mean_array * share))
+
     def runs(first: int, count: int, **options: Any) -> Errors:
         """Make the errors of some runs, by the result's name."""
-        held = observed.footprint * np.dtype(options.get("format", format).storage).itemsize / 8  # that was in float64
-        at_once = max(MIN_AT_ONCE, free // max(held, 1))
+        at_once = most_at_once(options.get("format", format))
         return threads.map(functools.partial(run, **options), range(first, first + count), at_once)
 
     def run(
@@ -119,7 +124,7 @@ def measure_budgets(
             return None
     names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
     estimating = functools.partial(estimate_of, pop=True)
-    estimates = threads.map(estimating, names, MIN_AT_ONCE)
+    estimates = threads.map(estimating, names, min(MIN_AT_ONCE, most_at_once(format)))
     found = dict(zip(names, estimates, strict=True))
     budgets = {name: found[name] for name in observed.expected}
     if accept and not accept(budgets):

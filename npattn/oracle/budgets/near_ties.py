@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from npattn.module import Module
 from npattn.oracle.budgets.passes import Given, exact_results, run_on
 from npattn.oracle.formats import FLOAT64, Format
 from npattn.oracle.rounding import Footprint, Rounding, Selections
-from npattn.oracle.threads import Follower
+from npattn.oracle.threads import Follower, most_threads
 
 __all__ = ["FLIP_GROUPS", "FLIP_ROUNDS", "Event", "FlippedSelections", "Observed", "observe"]
 
@@ -24,6 +25,9 @@ NEAR_TIE_DEVIATIONS = 6.0
 """A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
 BLOCK = 2**16
 """Numbers that are compared with the exact run's at once."""
+
+MAX_RECORDED = 2**20
+"""Bytes that are held of what the exact run compares, where the other had better follow it than run beside it."""
 
 Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
@@ -63,12 +67,15 @@ class Observed(NamedTuple):
         Decisions that rounding may flip.
     footprint : int
         Bytes of all arrays that an exact run on rounding arrays holds at once.
+    mean_array : float
+        Bytes of one array that it makes, on average.
     """
 
     expected: dict[str, np.ndarray]
     events: list[Event]
     near_ties: int
     footprint: int
+    mean_array: float
 
 
 def observe(
@@ -96,15 +103,24 @@ def observe(
 
     def follow(margins: Iterator[np.ndarray]) -> None:
         found.append(ComparedSelections(margins))
-        run_on(Rounding(format, [seed, 0], found[0]), module, given)
+        with contextlib.suppress(NothingLeftError):
+            run_on(Rounding(format, [seed, 0], found[0]), module, given, between=found[0].go_on)
+
+    exact = Rounding(FLOAT64)
+    exact.footprint = footprint = Footprint()
+    recorded = 0
+
+    def record(margins: np.ndarray) -> None:
+        nonlocal recorded
+        recorded += margins.nbytes
+        follower.hand_over(margins, later=recorded <= MAX_RECORDED and most_threads(footprint.mean) == 1)
 
     # The two run side by side, so that margins, which may be all pairs of positions, are never held all at once.
     with Follower(follow) as follower:
-        exact = Rounding(FLOAT64, selections=RecordedSelections(follower.hand_over))
-        exact.footprint = Footprint()
+        exact.selections = RecordedSelections(record)
         run_on(exact, module, given)
     compared = found[0] if found else ComparedSelections(iter(()))
-    return Observed(expected, compared.events, compared.near_ties, exact.footprint.peak)
+    return Observed(expected, compared.events, compared.near_ties, footprint.peak, footprint.mean)
 
 
 class RecordedSelections(Selections):
@@ -133,6 +149,10 @@ class RecordedSelections(Selections):
         return super().order(values, axis)
 
 
+class NothingLeftError(Exception):
+    """Raised to end a run of which nothing more is to be seen."""
+
+
 class ComparedSelections(Selections):
     """Measure, in a run with stochastic rounding, the noise of what is compared; find near ties.
 
@@ -145,6 +165,7 @@ class ComparedSelections(Selections):
     def __init__(self, margins: Iterator[np.ndarray]) -> None:
         super().__init__()
         self.margins = margins
+        self.ahead: np.ndarray | None = None
         self.events: list[Event] = []
         self.near_ties = 0
 
@@ -170,9 +191,16 @@ class ComparedSelections(Selections):
         self.keep(margin, noise, np.zeros(margin.shape, bool))
         return super().order(values, axis)
 
+    def go_on(self) -> None:
+        """End the run if the exact one has compared nothing since, as hardly a backward pass does."""
+        self.ahead = next(self.margins, None)
+        if self.ahead is None:
+            raise NothingLeftError
+
     def compare_runs(self, values: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the exact run's numbers that are compared next, and how far these are from them."""
-        margin = next(self.margins)
+        margin = next(self.margins) if self.ahead is None else self.ahead
+        self.ahead = None
         total, count = 0.0, 0
         for start in range(0, margin.size, BLOCK):
             some, exact = (a.reshape(-1)[start : start + BLOCK] for a in (values, margin))

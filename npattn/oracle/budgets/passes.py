@@ -90,7 +90,14 @@ def exact_results(module: Module, given: Given) -> dict[str, Array]:
         return named_results(module, given)
 
 
-def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = False) -> dict[str, np.ndarray]:
+def run_on(
+    rounding: Rounding,
+    module: Module,
+    given: Given,
+    *,
+    fused: bool = False,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, np.ndarray]:
     """Run forward and backward on rounding arrays; return plain ones.
 
     Parameters
@@ -100,6 +107,8 @@ def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = Fa
     given : Given
     fused : bool, default False
         Whether the backward pass rounds nothing but its results.
+    between : callable, optional
+        Called before it.
 
     Returns
     -------
@@ -107,10 +116,11 @@ def run_on(rounding: Rounding, module: Module, given: Given, *, fused: bool = Fa
         As `named_results` names them.
     """
 
-    def between() -> None:
+    def begin_backward() -> None:
+        between()
         rounding.fused = fused
 
     with np.errstate(all="ignore"), keeping_apart(module):
-        found = named_results(module, given.each(rounding.array), between)
+        found = named_results(module, given.each(rounding.array), begin_backward)
         rounding.fused = False
         return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}

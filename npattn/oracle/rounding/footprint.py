@@ -24,6 +24,8 @@ class Footprint:
     ----------
     peak : int
         The most so far.
+    made, total : int
+        How many arrays have been added, and the bytes of all, those that were freed too.
 
     Examples
     --------
@@ -39,7 +41,12 @@ class Footprint:
         self.held: dict[int, Held] = {}
         # Filled while arrays are freed, by what an interrupt can't meet: there it would be lost.
         self.freed: deque[Held] = deque()
-        self.counted = self.peak = 0
+        self.counted = self.peak = self.made = self.total = 0
+
+    @property
+    def mean(self) -> float:
+        """Bytes of an array that was added, on average."""
+        return self.total / max(1, self.made)
 
     @property
     def bytes(self) -> int:
@@ -52,6 +59,8 @@ class Footprint:
 
     def add(self, array: np.ndarray) -> None:
         """Count the memory that an array, or what it is a view of, holds until it is freed."""
+        self.made += 1
+        self.total += array.nbytes
         owner = array
         while isinstance(owner.base, np.ndarray):
             owner = owner.base

@@ -41,8 +41,10 @@ def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance
     assert estimate(errors, np.empty((0, 500)), expected, FORMATS["float32"]).scale[:5].max() < 0.05
 
 
-@pytest.mark.parametrize(("memory", "at_once"), [(0, 2), (10**6, 8)])
-def test_as_many_runs_are_made_at_once_as_memory_allows(memory, at_once, monkeypatch):
+@pytest.mark.parametrize(
+    ("memory", "array", "at_once"), [(0, 2**20, 2), (10**6, 2**20, 8), (10**6, 2**17, 2), (10**6, 100, 1)]
+)
+def test_as_many_runs_are_made_at_once_as_fit_into_memory_and_are_worth_it(memory, array, at_once, monkeypatch):
     monkeypatch.setattr(measuring, "MAX_MEMORY", memory)
     monkeypatch.setattr(measuring, "MIN_MEMORY", 0)
     lock, meeting, running, most = threading.Lock(), threading.Barrier(at_once, timeout=300), 0, 0
@@ -61,6 +63,7 @@ def test_as_many_runs_are_made_at_once_as_memory_allows(memory, at_once, monkeyp
     module = npattn.ChannelAttention(4)
     values, observed = prepared(module, format=FORMATS["float32"])
     monkeypatch.setattr(measuring, "run_on", run)
+    observed = observed._replace(mean_array=array)
     assert measure_budgets(observed, module, values, FORMATS["float32"], 0, threads=PassThreads(8))
     assert most == at_once
 

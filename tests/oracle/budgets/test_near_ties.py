@@ -34,6 +34,27 @@ def test_what_is_compared_is_recorded_in_order():
     np.testing.assert_allclose(margin, hidden, rtol=1e-9)
 
 
+@pytest.mark.parametrize("compares", [False, True])
+def test_a_backward_pass_that_compares_nothing_is_left_out_of_the_run_that_sees_what_is_compared(compares):
+    formats = []
+
+    class Rectified(npattn.Module):
+        channels = 3
+
+        def forward(self, params, x):
+            positive = x > 0
+
+            def backward(dy):
+                formats.append(dy.rounding.format if isinstance(dy, RoundingArray) else None)
+                return np.where(dy > 0 if compares else positive, dy, 0), {}
+
+            return npattn.Pass(np.where(positive, x, 0), backward)
+
+    _, observed = prepared(Rectified())
+    assert len(observed.events) == 1 + compares
+    assert formats == [None, FLOAT64, BFLOAT16][: 2 + compares]
+
+
 @given(st.integers(0, 30))
 @settings(max_examples=10)
 def test_noise_of_what_is_compared_is_of_the_size_of_its_rounding(seed):

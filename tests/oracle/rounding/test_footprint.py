@@ -30,3 +30,14 @@ def test_what_a_run_computes_is_counted_while_it_is_held():
     assert np.isfinite(total)
     assert rounding.footprint.bytes == 2 * 8000 + 8
     assert rounding.footprint.peak < 6 * 8000
+
+
+def test_the_size_of_what_a_run_makes_is_averaged_over_all_of_it():
+    rounding = Rounding(FLOAT64)
+    rounding.footprint = Footprint()
+    assert rounding.footprint.mean == 0
+    x = rounding.array(np.ones(100))
+    for _ in range(3):
+        np.exp(x)
+    x.sum()
+    assert rounding.footprint.mean == (4 * 800 + 8) / 5
