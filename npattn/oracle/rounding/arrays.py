@@ -52,12 +52,22 @@ COARSE_STEP = 0.25
 
 
 class RoundingArray(np.ndarray):
-    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is."""
+    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is.
+
+    Attributes
+    ----------
+    rounding : Rounding or None
+    average : callable or None
+        Of a gradient that a product has made, and of views of it: returns what it averages to along the axis that was
+        summed over, weighted by what it is the gradient of, and the sum of the magnitudes.
+    """
 
     rounding: Rounding | None
+    average: Callable[[], tuple[np.ndarray, np.ndarray]] | None
 
     def __array_finalize__(self, source: Any) -> None:
         self.rounding = getattr(source, "rounding", None)
+        self.average = getattr(source, "average", None)
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from npattn import ops
-from npattn.ops import attention
+from npattn.ops import attention, criss_cross
 from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
@@ -18,7 +19,18 @@ from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, i
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["dot_product_attention", "resize_bilinear", "sigmoid", "softmax", "softmin"]
+__all__ = [
+    "conv2d",
+    "criss_cross_attention",
+    "dot_product_attention",
+    "linear_attention",
+    "matmul",
+    "resize_bilinear",
+    "sigmoid",
+    "softmax",
+    "softmin",
+    "sum_normalize",
+]
 
 MANY_WEIGHTS = 2**16
 """Weights of one head from which heads are computed one after the other."""
@@ -45,7 +57,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     # is nearly 1, the others err by far more.
     shifted = rounding.format.precision == 24 and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
-    # then it is y's own error that does not cancel.
+    # then it is y's own error that does not cancel, and that of the average.
     fused = rounding.choose()
     first = unwrap(y).argmax(axis=axis, keepdims=True)
 
@@ -53,9 +65,127 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
         if shifted:
             dy = dy - np.take_along_axis(unwrap(dy), first, axis)
             return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
-        weights, upstream = (unwrap(y), unwrap(dy)) if fused else (y, dy)
-        dx = weights * (upstream - (weights * upstream).sum(axis=axis, keepdims=True))
-        return wrap(rounding.round(dx), rounding) if fused else dx
+        if not fused:
+            return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
+        dx = unwrap(y) * (unwrap(dy) - average_apart(y, dy, axis))
+        return wrap(rounding.round(dx), rounding)
+
+    return y, backward
+
+
+@implements(ops.sum_normalize)
+def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
+    """Divide by the sum, and take from the gradient what it averages to, in half of the runs made apart from it."""
+    rounding = rounding_of(x)
+    total = x.sum(axis=axis, keepdims=True) + eps
+    y: Array = x / total
+    apart = rounding.choose()
+
+    def backward(dy: Array) -> Array:
+        if not apart:
+            return (dy - (y * dy).sum(axis=axis, keepdims=True)) / total
+        dx = (unwrap(dy) - average_apart(y, dy, axis)) / unwrap(total)
+        return wrap(rounding.round(dx), rounding)
+
+    return y, backward
+
+
+def average_apart(y: Array, dy: Array, axis: int) -> np.ndarray:
+    """Average a gradient by its weights as kernels do, in float32, with errors that its own don't cancel.
+
+    Where there is one weight, or one is nearly 1, the average is taken off what it equals but for rounding. A kernel
+    makes it of what the weights have gathered, which may be rounded; or it rounds one of both and not the other.
+    """
+    rounding = rounding_of(y, dy)
+    terms = unwrap(y) * unwrap(dy)
+    own = np.asarray(terms.sum(axis=axis, keepdims=True))
+    if isinstance(dy, RoundingArray) and dy.average is not None:
+        found, size = (a.reshape(own.shape) if a.size == own.size else np.nan for a in dy.average())
+        size = size + np.abs(terms).sum(axis=axis, keepdims=True)
+        # Else it is no average of these weights, but of another axis.
+        if (np.abs(found - own) <= rounding.format.unit_roundoff**0.5 * size).all():
+            return np.asarray(found)
+    return rounding.blur(own)
+
+
+def average_of_product(c: Array, dc: Array, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average the gradient of a factor by the factor, where c is the product: Σ_k a_ik da_ik = Σ_j c_ij dc_ij.
+
+    Of rounded products, or of a product that is rounded: their errors are of one size.
+
+    Returns
+    -------
+    average, size : numpy.ndarray
+        With `axis` kept, and the sums of the magnitudes.
+    """
+    rounding = rounding_of(c, dc)
+    terms = rounding.blur(np.asarray(unwrap(c) * unwrap(dc)))
+    total, squares = (np.asarray(a.sum(axis=axis, keepdims=True)) for a in (terms, np.square(terms)))
+    return rounding.accumulate(total, squares, terms.shape[axis]), np.abs(terms).sum(axis=axis, keepdims=True)
+
+
+def tell_average(gradient: Array, *product: Any) -> None:
+    """Tell a gradient what it averages to, if it is asked: by `average_of_product`."""
+    if isinstance(gradient, RoundingArray):
+        gradient.average = partial(average_of_product, *product)
+
+
+@implements(ops.matmul)
+def matmul(a: Array, b: Array) -> tuple[Array, Backward]:
+    """Multiply as the primitive does; gradients know what they average to by the product."""
+    c, back = ops.matmul.definition(a, b)
+
+    def backward(dc: Array) -> tuple[Array, Array]:
+        da, db = back(dc)
+        tell_average(da, c, dc, -1)
+        tell_average(db, c, dc, -2)
+        return da, db
+
+    return c, backward
+
+
+@implements(ops.linear_attention)
+def linear_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[Array, Backward]:
+    """Multiply as the primitive does; gradients know what they average to by the two products."""
+    gathered = v @ k.swapaxes(-1, -2)
+    g = scale * gathered
+    o = g @ q
+
+    def backward(do: Array) -> tuple[Array, Array, Array]:
+        dg = scale * (do @ q.swapaxes(-1, -2))
+        dq, dk = g.swapaxes(-1, -2) @ do, dg.swapaxes(-1, -2) @ v
+        tell_average(dq, o, do, -2)
+        tell_average(dk, gathered, dg, -2)
+        return dq, dk, dg @ k
+
+    return o, backward
+
+
+@implements(ops.criss_cross_attention)
+def criss_cross_attention(q: Array, k: Array, v: Array) -> tuple[Array, Backward]:
+    """Attend as the primitive does; gradients of weights know what they average to by what was gathered."""
+    s, back_softmax = ops.softmax(np.where(criss_cross.is_itself(q), -np.inf, criss_cross.products(q, k)))
+    o = criss_cross.gather(v, s)
+
+    def backward(do: Array) -> tuple[Array, Array, Array]:
+        ds = criss_cross.products(do, v)
+        tell_average(ds, o, do, -3)
+        dz = back_softmax(ds)
+        return criss_cross.gather(k, dz), criss_cross.scatter(q, dz), criss_cross.scatter(do, s)
+
+    return o, backward
+
+
+@implements(ops.conv2d)
+def conv2d(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> tuple[Array, Backward]:
+    """Convolve as the primitive does; where every position has its own, gradients know what they average to."""
+    y, back = ops.conv2d.definition(x, weight, bias, **options)
+
+    def backward(dy: Array) -> tuple[Array, ...]:
+        dx, *others = back(dy)
+        if bias is None and weight.shape[2:] == (1, 1):
+            tell_average(dx, y, dy, 1)
+        return dx, *others
 
     return y, backward
 
