@@ -83,6 +83,9 @@ class RoundingArray(np.ndarray):
             operands[0] = push_apart(rounding, *operands)
         if out is not None:
             options["out"] = tuple(unwrap(a) for a in out)
+            for a in out:
+                if isinstance(a, RoundingArray):
+                    a.average = None
         with np.errstate(over="ignore"):
             if ufunc is np.matmul:
                 result: Any = multiply(operands[0], operands[1], rounding, **options)
