@@ -497,7 +497,7 @@ ONE, TERMS, UPSTREAM = np.ones((1, 1)), np.array([[1000.0], [-1000.0]]), np.ones
 
 
 def lone_weight(rounding):
-    y, backward = ops.softmax(rounding.array(ONE))
+    _, backward = ops.softmax(rounding.array(ONE))
     return backward(rounding.array(ONE))
 
 
