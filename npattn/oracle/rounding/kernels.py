@@ -55,10 +55,11 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
     # then, and so is the error of its accumulator, which in narrower formats is far below a rounding. Where that weight
     # is nearly 1, the others err by far more.
-    shifted = rounding.format.precision == 24 and rounding.choose()
+    single = rounding.format.precision == 24
+    shifted = single and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
     # then it is y's own error that does not cancel, and that of the average.
-    fused = rounding.choose()
+    fused = not shifted if single else rounding.choose()
     first = unwrap(y).argmax(axis=axis, keepdims=True)
 
     def backward(dy: Array) -> Array:
@@ -97,15 +98,15 @@ def average_apart(y: Array, dy: Array, axis: int) -> np.ndarray:
     makes it of what the weights have gathered, which may be rounded; or it rounds one of both and not the other.
     """
     rounding = rounding_of(y, dy)
-    terms = unwrap(y) * unwrap(dy)
-    own = np.asarray(terms.sum(axis=axis, keepdims=True))
+    terms = np.asarray(unwrap(y) * unwrap(dy))
+    own, squares = (np.asarray(a.sum(axis=axis, keepdims=True)) for a in (terms, np.square(terms)))
     if isinstance(dy, RoundingArray) and dy.average is not None:
         found, size = (a.reshape(own.shape) if a.size == own.size else np.nan for a in dy.average())
         size = size + np.abs(terms).sum(axis=axis, keepdims=True)
         # Else it is no average of these weights, but of another axis.
         if (np.abs(found - own) <= rounding.format.unit_roundoff**0.5 * size).all():
             return np.asarray(found)
-    return rounding.blur(own)
+    return rounding.blur(rounding.accumulate(own, squares, terms.shape[axis]))
 
 
 def average_of_product(c: Array, dc: Array, axis: int) -> tuple[np.ndarray, np.ndarray]:
