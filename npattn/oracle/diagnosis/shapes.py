@@ -42,7 +42,14 @@ def read_shape(
                     return "right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW"
                 return f"right but for the order of its axes: .transpose{order} mends it"
     if got.size == expected.size:
-        return "right but for its shape" if right(got.reshape(expected.shape), expected, budget) else ""
+        if right(got.reshape(expected.shape), expected, budget):
+            return "right but for its shape"
+        # Axes may have been brought beside each other before they were merged, as heads and their channels are.
+        for order in itertools.permutations(range(expected.ndim)) if got.ndim < expected.ndim <= 5 else ():
+            apart, back = tuple(expected.shape[axis] for axis in order), tuple(map(order.index, range(expected.ndim)))
+            if right(got.reshape(apart).transpose(back), expected, budget):
+                return f"right once merged axes are parted: .reshape{apart}.transpose{back} mends it"
+        return ""
     for axes in axis_sets(range(min(got.ndim, 5))):
         for reduced, what in ((got.sum(axis=axes), "sum"), (got.mean(axis=axes), "mean")):
             if reduced.size == expected.size and right(reduced.reshape(expected.shape), expected, budget):
