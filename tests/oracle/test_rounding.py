@@ -465,14 +465,14 @@ def test_within_a_fused_backward_pass_only_results_are_rounded():
         assert not name.endswith(".grad") or errors[1] < 0.97 * errors[0], name
 
 
-def test_half_of_eight_runs_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
+def test_half_of_eight_runs_at_least_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
     x, dy = np.array([0.0, -16.66]), np.array([-1.0, 70.0])
     found = []
     for number in range(1, 9):
         rounding = Rounding(FORMATS["float32"], [3, number])
         _, backward = ops.softmax(rounding.array(x))
         found.append(abs(float(np.sum(backward(rounding.array(dy))))))
-    assert sum(error > 1e-9 for error in found) == 4  # the others take off the largest weight's dy, and err by less
+    assert sum(error > 1e-9 for error in found) >= 4
 
 
 def masked(*qkv):
@@ -547,10 +547,10 @@ LONE = [
 
 
 @for_each("gradient", LONE)
-def test_half_of_eight_runs_take_from_a_lone_weight_s_gradient_an_average_that_was_made_apart(gradient):
-    """Of what the weight has gathered, if a product knows it; the others cancel to the last bit."""
+def test_most_runs_leave_something_of_a_lone_weight_s_gradient_whose_average_was_made_apart(gradient):
+    """Of what the weight has gathered, if a product knows it; else by an error that may be lost in rounding."""
     runs = [gradient(Rounding(FORMATS["float16"], [0, number])) for number in range(8)]
-    assert sum(np.asarray(found).any() for found in runs) == 4
+    assert sum(np.asarray(found).any() for found in runs) >= (4 if gradient is lone_weight else 7)
 
 
 @given(seed=seeds)

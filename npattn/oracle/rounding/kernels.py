@@ -53,60 +53,54 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y: Array = e / e.sum(axis=axis, keepdims=True)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
-    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding. Where that weight
-    # is nearly 1, the others err by far more.
-    single = rounding.format.precision == 24
-    shifted = single and rounding.choose()
+    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
+    shifted = rounding.format.precision == 24 and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
-    # then it is y's own error that does not cancel, and that of the average.
-    fused = not shifted if single else rounding.choose()
+    # then it is y's own error that does not cancel.
+    fused = rounding.choose()
     first = unwrap(y).argmax(axis=axis, keepdims=True)
 
     def backward(dy: Array) -> Array:
+        error = error_of_average(y, dy, axis)
         if shifted:
             dy = dy - np.take_along_axis(unwrap(dy), first, axis)
-            return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
-        if not fused:
-            return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
-        dx = unwrap(y) * (unwrap(dy) - average_apart(y, dy, axis))
-        return wrap(rounding.round(dx), rounding)
+        weights, upstream = (unwrap(y), unwrap(dy)) if fused and not shifted else (y, dy)
+        dx = weights * (upstream - ((weights * upstream).sum(axis=axis, keepdims=True) + error))
+        return dx if isinstance(dx, RoundingArray) else wrap(rounding.round(dx), rounding)
 
     return y, backward
 
 
 @implements(ops.sum_normalize)
 def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
-    """Divide by the sum, and take from the gradient what it averages to, in half of the runs made apart from it."""
-    rounding = rounding_of(x)
+    """Divide by the sum, and take from the gradient an average that is made apart from it."""
     total = x.sum(axis=axis, keepdims=True) + eps
     y: Array = x / total
-    apart = rounding.choose()
 
     def backward(dy: Array) -> Array:
-        if not apart:
-            return (dy - (y * dy).sum(axis=axis, keepdims=True)) / total
-        dx = (unwrap(dy) - average_apart(y, dy, axis)) / unwrap(total)
-        return wrap(rounding.round(dx), rounding)
+        return (dy - ((y * dy).sum(axis=axis, keepdims=True) + error_of_average(y, dy, axis))) / total
 
     return y, backward
 
 
-def average_apart(y: Array, dy: Array, axis: int) -> np.ndarray:
-    """Average a gradient by its weights as kernels do, in float32, with errors that its own don't cancel.
+def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
+    """Return by how much the average of a gradient by its weights errs that is made apart from the gradient.
 
-    Where there is one weight, or one is nearly 1, the average is taken off what it equals but for rounding. A kernel
-    makes it of what the weights have gathered, which may be rounded; or it rounds one of both and not the other.
+    Where there is one weight, or one is nearly 1, the average is taken off what it equals but for rounding, and made of
+    the gradient it would cancel to the last bit. A kernel makes it of what the weights have gathered, which may be
+    rounded; or it rounds one of both and not the other.
     """
     rounding = rounding_of(y, dy)
     terms = np.asarray(unwrap(y) * unwrap(dy))
-    own, squares = (np.asarray(a.sum(axis=axis, keepdims=True)) for a in (terms, np.square(terms)))
+    own = np.asarray(terms.sum(axis=axis, keepdims=True))
     if isinstance(dy, RoundingArray) and dy.average is not None:
-        found, size = (a.reshape(own.shape) if a.size == own.size else np.nan for a in dy.average())
-        size = size + np.abs(terms).sum(axis=axis, keepdims=True)
-        # Else it is no average of these weights, but of another axis.
-        if (np.abs(found - own) <= rounding.format.unit_roundoff**0.5 * size).all():
-            return np.asarray(found)
-    return rounding.blur(rounding.accumulate(own, squares, terms.shape[axis]))
+        found, size = dy.average()
+        if found.size == own.size:
+            error, size = found.reshape(own.shape) - own, size.reshape(own.shape) + abs(terms).sum(axis, keepdims=True)
+            # Else it is no average of these weights, but of another axis.
+            if (np.abs(error) <= rounding.format.unit_roundoff**0.5 * size).all():
+                return np.asarray(error)
+    return rounding.blur(own.copy()) - own
 
 
 def average_of_product(c: Array, dc: Array, axis: int) -> tuple[np.ndarray, np.ndarray]:
