@@ -299,9 +299,30 @@ def rounding_online(block, base_2=False, also=()):
     return run
 
 
+def averaging(*rounded):
+    """Softmax with an average of its gradient made apart from it, in float32 but for what is rounded."""
+
+    def parts(format):
+        return primitives.weighing(**dict.fromkeys(rounded, primitives.narrowing(format)))
+
+    def run(case):
+        if not weighs(case.module):
+            raise SkippedError("no softmax in it")
+        return made_of(case, parts)
+
+    return run
+
+
+def weighs(module):
+    inner = getattr(module, "inner", None)
+    return module.key in WEIGHING or (inner is not None and weighs(inner))
+
+
 def calls_attention(module):
     inner = getattr(module, "inner", None)
-    return module.key in {"pam", "mhsa", "sdpa", "danet"} or (inner is not None and calls_attention(inner))
+    return module.key in {"bottleneck", "danet", "halo", "mhsa", "non-local", "pam", "sdpa", "window"} or (
+        inner is not None and calls_attention(inner)
+    )
 
 
 def by_taps(format):
@@ -498,6 +519,9 @@ def in_pytorch(
     return rounded(results, case.format) if wide else results
 
 
+WEIGHING = {"cam", "criss-cross", "danet", "double", "ema", "external", "gc", "hard", "lambda", "linear", "polarized"}
+WEIGHING |= {"sk", "soft-hard", "split"}
+"""Systems whose softmax stands by itself."""
 KERNELS = {
     "PyTorch": in_pytorch,
     "PyTorch, autocast": functools.partial(in_pytorch, autocast=True),
@@ -517,6 +541,9 @@ KERNELS = {
     "rounded weights, 64 keys, base 2": rounding_online(64, base_2=True),
     "rounded weights and their gradients": rounding_online(32, also=["narrow_ds"]),
     "rounded weights and δ": rounding_online(32, also=["narrow_delta"]),
+    "softmax, gradients of weights rounded": averaging("narrow_ds"),
+    "softmax, δ rounded": averaging("narrow_delta"),
+    "softmax, δ of a rounded output": averaging("narrow_o"),
     "convolution by taps": functools.partial(made_of, parts=by_taps),
     "batch norm in one sweep": functools.partial(made_of, parts=in_one_sweep),
     "sigmoid by tanh": functools.partial(made_of, parts=by_tanh),
@@ -560,6 +587,9 @@ HELD_OUT = {
     "rounded weights, 64 keys, base 2",
     "rounded weights and their gradients",
     "rounded weights and δ",
+    "softmax, gradients of weights rounded",
+    "softmax, δ rounded",
+    "softmax, δ of a rounded output",
     "convolution by taps",
     "batch norm in one sweep",
     "sigmoid by tanh",

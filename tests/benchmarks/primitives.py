@@ -8,6 +8,7 @@ import functools
 import numpy as np
 
 from npattn import ops
+from npattn.ops import criss_cross
 from npattn.ops.masking import keys_seen, sum_to
 from npattn.ops.normalisation import batch_norm as reference_norm
 from npattn.ops.windowing import window_average, window_starts
@@ -24,6 +25,7 @@ __all__ = [
     "rounding_between",
     "sigmoid_by_tanh",
     "textbook",
+    "weighing",
 ]
 
 LOG2_E = float(np.log2(np.e))
@@ -384,6 +386,76 @@ textbook = {
     )
 }
 """Primitives with all weights and affinities held at once, and with gradients in the form that textbooks have."""
+
+
+# Averages that a softmax's gradient is taken from
+
+
+def weighing(*, narrow_ds=None, narrow_delta=None, narrow_o=None):
+    """Return primitives of which softmax takes from its gradient an average that is made apart from it.
+
+    With `narrow_ds` the gradient is rounded and its average is not, with `narrow_delta` the other way round. With
+    `narrow_o` the average is made of what the weights have gathered, rounded, where a product has done so.
+    """
+    told = {}
+
+    def softmax(x, axis=-1):
+        e = np.exp(x - x.max(axis=axis, keepdims=True))
+        y = e / e.sum(axis=axis, keepdims=True)
+
+        def backward(dy):
+            delta = (y * dy).sum(axis=axis, keepdims=True)
+            delta = told.get(memory(y, axis), delta).reshape(delta.shape)
+            return y * ((narrow_ds(dy) if narrow_ds else dy) - (narrow_delta(delta) if narrow_delta else delta))
+
+        return y, backward
+
+    def tell(weights, axis, o, do, summed):
+        if narrow_o:
+            told[memory(weights, axis)] = (narrow_o(o) * do).sum(axis=summed)
+
+    def matmul(a, b):
+        c = a @ b
+
+        def backward(dc):
+            tell(a, -1, c, dc, -1)
+            tell(b, -2, c, dc, -2)
+            return dc @ transpose(b), transpose(a) @ dc
+
+        return c, backward
+
+    def linear_attention(q, k, v, scale=1.0):
+        g, back_gather = matmul(scale * v, transpose(k))
+        o, back_distribute = matmul(narrow_o(g) if narrow_o else g, q)
+
+        def backward(do):
+            dg, dq = back_distribute(do)
+            dv, dk = back_gather(dg)
+            return dq, transpose(dk), scale * dv
+
+        return o, backward
+
+    def criss_cross_attention(q, k, v):
+        s, back_softmax = softmax(np.where(criss_cross.is_itself(q), -np.inf, criss_cross.products(q, k)))
+        o = criss_cross.gather(v, s)
+
+        def backward(do):
+            tell(s, -1, o, do, -3)
+            dz = back_softmax(criss_cross.products(do, v))
+            return criss_cross.gather(k, dz), criss_cross.scatter(q, dz), criss_cross.scatter(do, s)
+
+        return o, backward
+
+    functions = (softmax, matmul, linear_attention, criss_cross_attention)
+    return {function.__name__: function for function in functions}
+
+
+def memory(a, axis):
+    """Tell where an array's numbers stand, and how those along an axis do."""
+    owner = a
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    return id(owner), a.shape[axis], a.strides[axis]
 
 
 # Windows

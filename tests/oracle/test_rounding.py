@@ -465,14 +465,14 @@ def test_within_a_fused_backward_pass_only_results_are_rounded():
         assert not name.endswith(".grad") or errors[1] < 0.97 * errors[0], name
 
 
-def test_half_of_eight_runs_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
+def test_half_of_eight_runs_at_least_take_a_saturated_softmax_s_gradient_as_most_kernels_do():
     x, dy = np.array([0.0, -16.66]), np.array([-1.0, 70.0])
     found = []
     for number in range(1, 9):
         rounding = Rounding(FORMATS["float32"], [3, number])
         _, backward = ops.softmax(rounding.array(x))
         found.append(abs(float(np.sum(backward(rounding.array(dy))))))
-    assert sum(error > 1e-9 for error in found) == 4  # the others take off the largest weight's dy, and err by less
+    assert sum(error > 1e-9 for error in found) >= 4
 
 
 def masked(*qkv):
@@ -490,3 +490,89 @@ def test_half_of_eight_runs_keep_the_average_slope_of_a_lone_key_in_float32_as_m
         _, backward = attention(*map(rounding.array, (np.ones((1, 1)), np.ones((1, 1)), v)))
         left.append(np.asarray(backward(rounding.array(do))[0]).any())
     assert sum(left) >= 4
+
+
+# Of one weight, and of two channels whose terms cancel: the weight's gradient is 0, what it is the sum of is not.
+ONE, TERMS, UPSTREAM = np.ones((1, 1)), np.array([[1000.0], [-1000.0]]), np.ones((2, 1))
+
+
+def lone_weight(rounding):
+    _, backward = ops.softmax(rounding.array(ONE))
+    return backward(rounding.array(ONE))
+
+
+def lone_row_of_a_product(rounding):
+    y, back_softmax = ops.softmax(rounding.array(ONE))
+    _, back_product = ops.matmul(y, rounding.array(TERMS.T))
+    return back_softmax(back_product(rounding.array(UPSTREAM.T))[0])
+
+
+def lone_column_of_a_product(rounding):
+    y, back_softmax = ops.softmax(rounding.array(ONE[0]))
+    _, back_product = ops.matmul(rounding.array(TERMS), y[:, None])
+    return back_softmax(back_product(rounding.array(UPSTREAM))[1][:, 0])
+
+
+def lone_query_channel(rounding, which=0):
+    made = [ops.softmax(rounding.array(ONE), axis=axis) for axis in (-2, -1)]
+    _, back = ops.linear_attention(*(y for y, _ in made), rounding.array(TERMS))
+    return made[which][1](back(rounding.array(UPSTREAM))[which])
+
+
+def lone_key_of_linear_attention(rounding):
+    return lone_query_channel(rounding, 1)
+
+
+def lone_position(rounding):
+    maps = (rounding.array(a[..., None]) for a in (ONE, ONE, TERMS))
+    _, backward = ops.criss_cross_attention(*maps)
+    return backward(rounding.array(UPSTREAM[..., None]))[0]
+
+
+def lone_memory(rounding):
+    y, back_sum = ops.sum_normalize(rounding.array(ONE[..., None, None]), axis=1)
+    _, back_conv = ops.conv2d(y, rounding.array(TERMS[..., None, None]))
+    return back_sum(back_conv(rounding.array(UPSTREAM.reshape(1, 2, 1, 1)))[0])
+
+
+LONE = [
+    lone_weight,
+    lone_row_of_a_product,
+    lone_column_of_a_product,
+    lone_query_channel,
+    lone_key_of_linear_attention,
+    lone_position,
+    lone_memory,
+]
+
+
+@for_each("gradient", LONE)
+def test_most_runs_leave_something_of_a_lone_weight_s_gradient_whose_average_was_made_apart(gradient):
+    """Of what the weight has gathered, if a product knows it; else by an error that may be lost in rounding."""
+    runs = [gradient(Rounding(FORMATS["float16"], [0, number])) for number in range(8)]
+    assert sum(np.asarray(found).any() for found in runs) >= (4 if gradient is lone_weight else 7)
+
+
+@given(seed=seeds)
+@settings(max_examples=10)
+def test_what_a_product_tells_of_another_axis_is_not_taken_for_a_softmax_s_average(seed):
+    """The product sums over channels, the softmax over as many positions: both averages have the same shape."""
+    random = np.random.RandomState(seed)
+    x, a = (random.standard_normal(shape) for shape in ((4, 4), (1, 4)))
+    y, back_softmax = ops.softmax(x)
+    exact = back_softmax(ops.matmul(a, y)[1](a)[1])
+    for number in range(8):
+        rounding = Rounding(FORMATS["float32"], [seed, number])
+        y, back_softmax = ops.softmax(rounding.array(x))
+        _, back_product = ops.matmul(rounding.array(a), y)
+        np.testing.assert_allclose(back_softmax(back_product(rounding.array(a))[1]), exact, atol=1e-5)
+
+
+def test_an_average_outlives_no_operation_in_place():
+    rounding = Rounding(FORMATS["bfloat16"], [0, 1])
+    a, b = (rounding.array(np.ones((2, 2))) for _ in range(2))
+    da, _ = ops.matmul(a, b)[1](a)
+    assert da.average is not None and da.T.average is not None
+    assert (da + da).average is None
+    da += da
+    assert da.average is None

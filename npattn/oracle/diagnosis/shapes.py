@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def read_shape(
                     return "right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW"
                 return f"right but for the order of its axes: .transpose{order} mends it"
     if got.size == expected.size:
-        return "right but for its shape" if right(got.reshape(expected.shape), expected, budget) else ""
+        ways = parted(got, expected.shape)
+        return next((text for text, values in ways if right(values, expected, budget)), "")
     for axes in axis_sets(range(min(got.ndim, 5))):
         for reduced, what in ((got.sum(axis=axes), "sum"), (got.mean(axis=axes), "mean")):
             if reduced.size == expected.size and right(reduced.reshape(expected.shape), expected, budget):
@@ -55,3 +57,15 @@ def read_shape(
             if exact.size == got.size and right(got.reshape(exact.shape), exact, factor * units):
                 return f"the {what} of expected over axis {', '.join(map(str, axes))}: reduced too far"
     return ""
+
+
+def parted(got: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield ways to bring so many numbers into another shape, and what is said of each.
+
+    Axes may have been brought beside each other before they were merged, as heads and their channels are.
+    """
+    yield "right but for its shape", got.reshape(shape)
+    for order in itertools.permutations(range(len(shape))) if got.ndim < len(shape) <= 5 else ():
+        apart, back = tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(shape))))
+        text = f"right once merged axes are parted: .reshape{apart}.transpose{back} mends it"
+        yield text, got.reshape(apart).transpose(back)

@@ -212,14 +212,18 @@ def one_key_late(q, k, band, lengths, mask):
     return pairs_seen(q, k, moved(0, 1)(band=band), lengths, mask)
 
 
-def made_again(name, see, when):
-    """See other keys where backward makes the weights again, of the logsumexp and output that forward has saved."""
+def made_again(name, see, when, *, by="again"):
+    """See other keys where backward makes the weights again, of the output that forward has saved, and its logsumexp.
+
+    By a softmax they are made of what these keys add up to.
+    """
 
     def other(original, *qkv, **options):
-        saved, _ = original(*qkv, **options)
-        return saved, whole(*qkv, **options, saved=saved, see=see)[1]
+        value, _ = original(*qkv, **options)
+        saved = value if by == "again" else (value[0], whole(*qkv, **options, see=see)[0][1])
+        return value, whole(*qkv, **options, saved=saved, see=see)[1]
 
-    return instead(NAME, f"{name} where weights are made again", other, when, way="backward")
+    return instead(NAME, f"{name} where weights are made {by}", other, when, way="backward")
 
 
 def zeros_hidden(q, k, band, lengths, mask):
@@ -296,5 +300,6 @@ ADDED = [
     argument(NAME, "mask", "mask inverted", turned_over, given("mask"), way="both"),
     argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
     made_again("nothing hidden", none_hidden, hides),
+    made_again("nothing hidden", none_hidden, hides, by="by a softmax of their own, δ of the right output"),
     made_again("mask one key late", one_key_late, has_last),
 ]

@@ -53,12 +53,22 @@ COARSE_STEP = 0.25
 
 
 class RoundingArray(np.ndarray):
-    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is."""
+    """An array whose operations round: made by `Rounding.array`, and by NumPy from one that is.
+
+    Attributes
+    ----------
+    rounding : Rounding or None
+    average : callable or None
+        Of a gradient that a product has made, and of views of it: returns what it averages to along the axis that was
+        summed over, weighted by what it is the gradient of, and the sum of the magnitudes.
+    """
 
     rounding: Rounding | None
+    average: Callable[[], tuple[np.ndarray, np.ndarray]] | None
 
     def __array_finalize__(self, source: Any) -> None:
         self.rounding = getattr(source, "rounding", None)
+        self.average = getattr(source, "average", None)
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any
@@ -74,17 +84,16 @@ class RoundingArray(np.ndarray):
             operands[0] = push_apart(rounding, *operands)
         if out is not None:
             options["out"] = tuple(unwrap(a) for a in out)
+            for a in out:
+                if isinstance(a, RoundingArray):
+                    a.average = None
         with np.errstate(over="ignore"):
             if ufunc is np.matmul:
                 result: Any = multiply(operands[0], operands[1], rounding, **options)
+            elif ufunc is np.add and method == "reduce" and rounding.random is not None:
+                result = add_up(operands[0], rounding, **options)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
-                if ufunc is np.add and method == "reduce" and rounding.adds_one_by_one and out is None:
-                    result = sum_one_by_one(operands[0], rounding, **{"axis": 0, **options})
-                elif ufunc is np.add and method == "reduce" and rounding.random is not None:
-                    squares = np.add.reduce(np.square(operands[0]), **{k: v for k, v in options.items() if k != "out"})
-                    result = np.asarray(result)
-                    rounding.accumulate(result, squares, operands[0].size // max(result.size, 1))
         if not isinstance(result, tuple):
             result = (result,)
         if ufunc not in EXACT:
@@ -215,6 +224,16 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     }
     count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
     return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
+
+
+def add_up(terms: np.ndarray, rounding: Rounding, **options: Any) -> np.ndarray:
+    """Add up along axes as `numpy.add.reduce` does, and add the error of an accumulator in float32."""
+    if rounding.adds_one_by_one and "out" not in options:
+        return sum_one_by_one(terms, rounding, **{"axis": 0, **options})
+    total = np.asarray(np.add.reduce(terms, **options))
+    options.pop("out", None)
+    squares = np.add.reduce(np.square(terms), **options)
+    return rounding.accumulate(total, squares, terms.size // max(total.size, 1))
 
 
 def sum_one_by_one(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from npattn import ops
-from npattn.ops import attention
+from npattn.ops import attention, criss_cross
 from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
@@ -18,7 +19,18 @@ from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, i
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["dot_product_attention", "resize_bilinear", "sigmoid", "softmax", "softmin"]
+__all__ = [
+    "criss_cross_attention",
+    "dot_product_attention",
+    "linear_attention",
+    "matmul",
+    "resize_bilinear",
+    "sigmoid",
+    "softmax",
+    "softmin",
+    "sum_normalize",
+    "tell_average",
+]
 
 MANY_WEIGHTS = 2**16
 """Weights of one head from which heads are computed one after the other."""
@@ -51,8 +63,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     y: Array = e / e.sum(axis=axis, keepdims=True)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
-    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding. Where that weight
-    # is nearly 1, the others err by far more.
+    # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
     shifted = rounding.format.precision == 24 and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
     # then it is y's own error that does not cancel.
@@ -60,14 +71,124 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     first = unwrap(y).argmax(axis=axis, keepdims=True)
 
     def backward(dy: Array) -> Array:
+        error = error_of_average(y, dy, axis)
         if shifted:
             dy = dy - np.take_along_axis(unwrap(dy), first, axis)
-            return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
-        weights, upstream = (unwrap(y), unwrap(dy)) if fused else (y, dy)
-        dx = weights * (upstream - (weights * upstream).sum(axis=axis, keepdims=True))
-        return wrap(rounding.round(dx), rounding) if fused else dx
+        weights, upstream = (unwrap(y), unwrap(dy)) if fused and not shifted else (y, dy)
+        dx = weights * (upstream - ((weights * upstream).sum(axis=axis, keepdims=True) + error))
+        return dx if isinstance(dx, RoundingArray) else wrap(rounding.round(dx), rounding)
 
     return y, backward
+
+
+@implements(ops.sum_normalize)
+def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
+    """Divide by the sum, and take from the gradient an average that is made apart from it.
+
+    Half of the runs differentiate the quotient as products of its terms, not of its value.
+    """
+    total = x.sum(axis=axis, keepdims=True) + eps
+    y: Array = x / total
+    by_terms = rounding_of(x).choose()
+
+    def backward(dy: Array) -> Array:
+        if by_terms:
+            return dy / total - (x * dy).sum(axis=axis, keepdims=True) / total / total
+        return (dy - ((y * dy).sum(axis=axis, keepdims=True) + error_of_average(y, dy, axis))) / total
+
+    return y, backward
+
+
+def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
+    """Return by how much the average of a gradient by its weights errs that is made apart from the gradient.
+
+    Where there is one weight, or one is nearly 1, the average is taken off what it equals but for rounding, and made of
+    the gradient it would cancel to the last bit. A kernel makes it of what the weights have gathered, which may be
+    rounded; or it rounds one of both and not the other.
+    """
+    rounding = rounding_of(y, dy)
+    terms = np.asarray(unwrap(y) * unwrap(dy))
+    own = np.asarray(terms.sum(axis=axis, keepdims=True))
+    if isinstance(dy, RoundingArray) and dy.average is not None:
+        found, size = dy.average()
+        if found.size == own.size:
+            error, size = found.reshape(own.shape) - own, size.reshape(own.shape) + abs(terms).sum(axis, keepdims=True)
+            # Else it is no average of these weights, but of another axis.
+            if (np.abs(error) <= rounding.format.unit_roundoff**0.5 * size).all():
+                return np.asarray(error)
+    return rounding.blur(own.copy()) - own
+
+
+def average_of_product(c: Array, dc: Array, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Average the gradient of a factor by the factor, where c is the product: Σ_k a_ik da_ik = Σ_j c_ij dc_ij.
+
+    Of rounded products, or of a product that is rounded: their errors are of one size.
+
+    Returns
+    -------
+    average, size : numpy.ndarray
+        With `axis` kept, and the sums of the magnitudes.
+    """
+    rounding = rounding_of(c, dc)
+    terms = rounding.blur(np.asarray(unwrap(c) * unwrap(dc)))
+    total, squares = (np.asarray(a.sum(axis=axis, keepdims=True)) for a in (terms, np.square(terms)))
+    return rounding.accumulate(total, squares, terms.shape[axis]), np.abs(terms).sum(axis=axis, keepdims=True)
+
+
+def tell_average(gradient: Array, *product: Any) -> None:
+    """Tell a gradient what it averages to, if it is asked: by `average_of_product`."""
+    if isinstance(gradient, RoundingArray):
+        gradient.average = partial(average_of_product, *product)
+
+
+@implements(ops.matmul)
+def matmul(a: Array, b: Array) -> tuple[Array, Backward]:
+    """Multiply as the primitive does; gradients know what they average to by the product."""
+    c, back = ops.matmul.definition(a, b)
+
+    def backward(dc: Array) -> tuple[Array, Array]:
+        da, db = back(dc)
+        tell_average(da, c, dc, -1)
+        tell_average(db, c, dc, -2)
+        return da, db
+
+    return c, backward
+
+
+@implements(ops.linear_attention)
+def linear_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[Array, Backward]:
+    """Multiply as the primitive does; gradients know what they average to by the two products."""
+    gathered = v @ k.swapaxes(-1, -2)
+    g = scale * gathered
+    o = g @ q
+
+    def backward(do: Array) -> tuple[Array, Array, Array]:
+        dg = scale * (do @ q.swapaxes(-1, -2))
+        dq, dk = g.swapaxes(-1, -2) @ do, dg.swapaxes(-1, -2) @ v
+        tell_average(dq, o, do, -2)
+        tell_average(dk, gathered, dg, -2)
+        return dq, dk, dg @ k
+
+    return o, backward
+
+
+@implements(ops.criss_cross_attention)
+def criss_cross_attention(q: Array, k: Array, v: Array) -> tuple[Array, Backward]:
+    """Attend as the primitive does; gradients of weights know what they average to by what was gathered."""
+    s, back_softmax = ops.softmax(np.where(criss_cross.is_itself(q), -np.inf, criss_cross.products(q, k)))
+    o = criss_cross.gather_on_lines(v, s)
+
+    def backward(do: Array) -> tuple[Array, Array, Array]:
+        ds = criss_cross.products(do, v)
+        tell_average(ds, o, do, -3)
+        dz = back_softmax(ds)
+        return (
+            criss_cross.gather_on_lines(k, dz),
+            criss_cross.scatter_on_lines(q, dz),
+            criss_cross.scatter_on_lines(do, s),
+        )
+
+    return o, backward
 
 
 @implements(ops.softmin)

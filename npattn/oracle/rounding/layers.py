@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
+from npattn.oracle.rounding.kernels import tell_average
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "conv2d", "l2_normalize", "layer_norm", "score", "sum_normalize"]
+__all__ = ["batch_norm", "conv2d", "l2_normalize", "layer_norm", "score"]
 
 
 @implements(ops.conv2d)
-def conv2d(x: Array, weight: Array, bias: Array | None = None, **taps: Any) -> tuple[Array, Backward]:
+def conv2d(x: Array, weight: Array, bias: Array | None = None, **options: Any) -> tuple[Array, Backward]:
     """Convolve as the primitive does, with sums on the way back as long as a kernel's accumulator makes them.
 
     The primitive adds up a map's gradient tap by tap and that of the weights image by image, each sum a short one.
+    Where every position has its own, gradients know what they average to.
     """
-    y, back = ops.conv2d.definition(x, weight, bias, **taps)
-    rounding = rounding_of(x, weight)
+    y, back = ops.conv2d.definition(x, weight, bias, **options)
+    taps = weight.shape[2] * weight.shape[3]
 
-    def backward(dy: Array) -> Any:
-        rounding.joined_sums = [weight.shape[2] * weight.shape[3], len(x)]
-        return back(dy)
+    def backward(dy: Array) -> tuple[Array, ...]:
+        with joined_sums(rounding_of(x, weight), taps, len(x)):
+            dx, *others = back(dy)
+        if bias is None and taps == 1:
+            tell_average(dx, y, dy, 1)
+        return dx, *others
 
     return y, backward
 
@@ -34,13 +41,22 @@ def conv2d(x: Array, weight: Array, bias: Array | None = None, **taps: Any) -> t
 def score(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     """Score as the primitive does; a kernel may add up the gradient of the weights over all images at once."""
     s, back = ops.score.definition(x, weight, bias)
-    rounding = rounding_of(x, weight)
 
     def backward(ds: Array) -> Any:
-        rounding.joined_sums = [len(x)]
-        return back(ds)
+        with joined_sums(rounding_of(x, weight), len(x)):
+            return back(ds)
 
     return s, backward
+
+
+@contextmanager
+def joined_sums(rounding: Rounding, *counts: int) -> Iterator[None]:
+    """Let so many sums each of the products that come next be one in a kernel's accumulator, product by product."""
+    rounding.joined_sums = list(counts)
+    try:
+        yield
+    finally:
+        rounding.joined_sums = []
 
 
 @implements(ops.batch_norm)
@@ -101,18 +117,3 @@ def l2_normalize(x: RoundingArray, eps: float = 1e-5) -> tuple[Array, Backward]:
         return (du - scaled * (along / nonzero)) / length * scale
 
     return u, backward
-
-
-@implements(ops.sum_normalize)
-def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[Array, Backward]:
-    """Divide by a sum; half of the runs differentiate numerator and denominator apart, as autograd does."""
-    rounding = rounding_of(x)
-    y, back = ops.sum_normalize.definition(x, axis, eps)
-    if not rounding.choose():
-        return y, back
-    total = x.sum(axis=axis, keepdims=True) + eps
-
-    def backward(dy: Array) -> Array:
-        return dy / total - (dy * (y / total)).sum(axis=axis, keepdims=True)
-
-    return y, backward

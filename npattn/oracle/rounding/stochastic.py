@@ -25,6 +25,8 @@ NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
 SHORT = 10
 """An operand counts as short if it loses no more than a unit in the last place over two to this power."""
+BLUR = 1.0
+"""How many unit roundoffs a number is blurred by at most: stochastic rounding errs by 0.58 of them on average."""
 FLUSHED_BELOW = -126
 """Exponent of the smallest numbers that all of a GPU's units compute with."""
 
@@ -166,6 +168,16 @@ class Rounding:
             short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
             blur = 1.5 * self.draw_bits(slab, drop, spare=spare and slab is slabs[-1]) - 0.75 * unit
             bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
+        return values
+
+    def blur(self, values: np.ndarray) -> np.ndarray:
+        """Add to numbers, in place, what rounding to the format may, but to those too that are the format's already.
+
+        Uniform, as an error is of which nothing is known, and in the mean square that of rounding stochastically.
+        """
+        if self.random is not None:
+            noise = self.draw_bits(values, 16).view(np.int16)
+            values += values * (noise * values.dtype.type(BLUR * self.format.unit_roundoff / 2**15))
         return values
 
     def round_extremes(self, values: np.ndarray) -> Extremes:

@@ -8,6 +8,9 @@ OTHER_SHAPES = {
     "right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW": lambda y: y.transpose(0, 2, 3, 1),
     "right but for the order of its axes: .transpose(1, 0, 2, 3) mends it": lambda y: y.swapaxes(0, 1),
     "right but for its shape": lambda y: y.reshape(3, 8, 30),
+    "right once merged axes are parted: .reshape(3, 5, 8, 6).transpose(0, 2, 1, 3) mends it": lambda y: y.swapaxes(
+        1, 2
+    ).reshape(3, 5, 48),
     "right once its sum over axis 0 is taken, which is missing": lambda y: np.stack([0.25 * y, 0.75 * y]),
     "right once its mean over axis 4 is taken, which is missing": lambda y: np.stack([0.5 * y, 1.5 * y], -1),
     "the sum of expected over axis 0: reduced too far": lambda y: y.sum(axis=0),

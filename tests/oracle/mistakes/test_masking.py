@@ -325,6 +325,22 @@ def test_another_mask_than_forwards_where_backward_makes_the_weights_again(name,
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
+def test_weights_that_backward_makes_by_a_softmax_without_the_mask_of_the_right_output():
+    queries, options = MASKS["top-left"]
+    qkv = drawn(queries)
+    (o, _), _ = ops.masked_attention(*qkv, SCALE, **options)
+    (_, of_all), _ = ops.masked_attention(*qkv, SCALE)
+    do = draw(*o.shape)
+    name = "nothing hidden where weights are made by a softmax of their own, δ of the right output"
+    applies, (value, backward) = called(
+        made(ops.masked_attention, f"gradient: {name}", "backward"), ops.masked_attention, qkv, options
+    )
+    assert applies
+    assert np.array_equal(value[0], o)
+    expected = by_logsumexp(qkv, o, of_all, do, {})
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
 @pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
 @pytest.mark.parametrize(
     ("name", "scale"), [("missing scale", 1.0), ("scaled by the padded head dim", SCALE * 3**0.5 / 4)]
