@@ -92,9 +92,10 @@ def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[
     by_terms = rounding_of(x).choose()
 
     def backward(dy: Array) -> Array:
+        error = error_of_average(y, dy, axis)
         if by_terms:
-            return dy / total - (x * dy).sum(axis=axis, keepdims=True) / total / total
-        return (dy - ((y * dy).sum(axis=axis, keepdims=True) + error_of_average(y, dy, axis))) / total
+            return dy / total - ((x * dy).sum(axis=axis, keepdims=True) + error * unwrap(total)) / total / total
+        return (dy - ((y * dy).sum(axis=axis, keepdims=True) + error)) / total
 
     return y, backward
 
