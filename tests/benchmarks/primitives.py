@@ -437,12 +437,16 @@ def weighing(*, narrow_ds=None, narrow_delta=None, narrow_o=None):
 
     def criss_cross_attention(q, k, v):
         s, back_softmax = softmax(np.where(criss_cross.is_itself(q), -np.inf, criss_cross.products(q, k)))
-        o = criss_cross.gather(v, s)
+        o = criss_cross.gather_on_lines(v, s)
 
         def backward(do):
             tell(s, -1, o, do, -3)
             dz = back_softmax(criss_cross.products(do, v))
-            return criss_cross.gather(k, dz), criss_cross.scatter(q, dz), criss_cross.scatter(do, s)
+            return (
+                criss_cross.gather_on_lines(k, dz),
+                criss_cross.scatter_on_lines(q, dz),
+                criss_cross.scatter_on_lines(do, s),
+            )
 
         return o, backward
 
