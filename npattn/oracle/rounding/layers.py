@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.kernels import tell_average
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "conv2d", "l2_normalize", "layer_norm", "score"]
+__all__ = ["batch_norm", "conv2d", "group_norm", "l2_normalize", "layer_norm", "score"]
 
 
 @implements(ops.conv2d)
@@ -74,31 +75,66 @@ def batch_norm(
 
 @implements(ops.layer_norm)
 def layer_norm(x: RoundingArray, weight: Array, bias: Array, *, eps: float = 1e-5) -> tuple[Array, Backward]:
-    """Normalise as the primitive does; half of the runs in float32 by lines: x̂ = a x + c, and a gradient in x."""
-    if not draws_a_line(rounding_of(x)):
+    """Normalise as the primitive does; half of the runs in float32 by lines."""
+    if not draws_a_line(rounding_of(x), x.shape[-1]):
         return ops.layer_norm.definition(x, weight, bias, eps=eps)
-    mean = x.mean(axis=-1, keepdims=True)
-    centred = x - mean
-    scale = 1 / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
-    normal: Array = x * scale - mean * scale
+    normal, back_standardize = standardize_by_lines(x, (-1,), eps)
     others = tuple(range(x.ndim - 1))
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
-        dnormal = dy * weight
-        shift = dnormal.mean(axis=-1, keepdims=True)
-        slope = (shift * mean - (dnormal * x).mean(axis=-1, keepdims=True)) * scale**3
-        dx = dnormal * scale + x * slope - (slope * mean + shift * scale)
-        return dx, (dy * normal).sum(axis=others), dy.sum(axis=others)
+        return back_standardize(dy * weight), (dy * normal).sum(axis=others), dy.sum(axis=others)
 
     return normal * weight + bias, backward
 
 
-def draws_a_line(rounding: Rounding) -> bool:
+@implements(ops.group_norm)
+def group_norm(
+    x: RoundingArray, weight: Array, bias: Array, groups: int, *, eps: float = 1e-5
+) -> tuple[Array, Backward]:
+    """Normalise as the primitive does; half of the runs in float32 by lines."""
+    grouped = x.reshape(len(x), groups, x.shape[1] // groups, *x.shape[2:])
+    if not draws_a_line(rounding_of(x), math.prod(grouped.shape[2:])):
+        return ops.group_norm.definition(x, weight, bias, groups, eps=eps)
+    normal, back_standardize = standardize_by_lines(grouped, (2, 3, 4), eps)
+    normal, scale = normal.reshape(x.shape), weight[:, None, None]
+
+    def backward(dy: Array) -> tuple[Array, Array, Array]:
+        dx = back_standardize((dy * scale).reshape(grouped.shape)).reshape(x.shape)
+        return dx, (dy * normal).sum(axis=(0, 2, 3)), dy.sum(axis=(0, 2, 3))
+
+    return normal * scale + bias[:, None, None], backward
+
+
+def standardize_by_lines(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Backward]:
+    """Bring to mean 0 and variance 1 by the line x̂ = a x - c, and a gradient by one in x, as PyTorch does on a CPU.
+
+    Of one value, or of equal ones, the terms of a line are equal but for rounding, and may cancel in all runs: so what
+    is taken off is blurred.
+    """
+    rounding = rounding_of(x)
+
+    def blurred(c: Array) -> Array:
+        return wrap(rounding.blur(np.array(unwrap(c))), rounding)
+
+    mean = x.mean(axis=axes, keepdims=True)
+    centred = x - mean
+    scale = 1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
+
+    def backward(dnormal: Array) -> Array:
+        shift = dnormal.mean(axis=axes, keepdims=True)
+        slope = (shift * mean - (dnormal * x).mean(axis=axes, keepdims=True)) * scale**3
+        return dnormal * scale + x * slope - blurred(slope * mean + shift * scale)
+
+    return x * scale - blurred(mean * scale), backward
+
+
+def draws_a_line(rounding: Rounding, count: int = 0) -> bool:
     """Tell whether this run normalises by a line, whose two terms cancel where a mean is far above the deviation.
 
-    Kernels do so in float32, whatever the format: what that loses shows in float32 alone.
+    Kernels do so in float32, whatever the format: what that loses shows in float32 alone. All runs do of a single
+    value, as what else they lose there is nothing.
     """
-    return rounding.format.precision == 24 and rounding.choose()
+    return rounding.format.precision == 24 and (count == 1 or rounding.choose())
 
 
 @implements(ops.l2_normalize)

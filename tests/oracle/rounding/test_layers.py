@@ -1,5 +1,7 @@
 """Layers as kernels compute them: sums as long as an accumulator's, and correct kernels of another make, which pass."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -154,6 +156,18 @@ def test_norms_of_equal_numbers_may_add_up_one_by_one(values):
     found = {"output": y, "x.grad": dx}
     shape = 3, 7, 9, 16
     assert case.compare({name: np.moveaxis(a.reshape(shape), -1, 1) for name, a in found.items()}).passed
+
+
+@pytest.mark.parametrize("norm", [ops.layer_norm, functools.partial(ops.group_norm, groups=1)])
+def test_a_line_leaves_something_of_a_single_value_in_every_run_and_of_its_gradient(norm):
+    """Both terms, which are equal, may be rounded to the same number; blurred, most are not."""
+    shape = (50, 1) if norm is ops.layer_norm else (50, 1, 1, 1)
+    x, dy = np.float32(draw(shape)), np.float32(draw(shape))
+    for number in range(8):
+        rounding = Rounding(FORMATS["float32"], [0, number])
+        y, back = norm(rounding.array(x), rounding.array(np.ones(1)), rounding.array(np.zeros(1)))
+        dx = back(rounding.array(dy))[0]
+        assert all(np.count_nonzero(np.asarray(a)) > 30 for a in (y, dx))
 
 
 def test_a_sigmoid_may_be_differentiated_step_by_step():
