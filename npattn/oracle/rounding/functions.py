@@ -8,7 +8,7 @@ from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
 from npattn.typing import Array, Backward
 
-__all__ = ["global_lse_pool", "hard_sigmoid"]
+__all__ = ["global_lse_pool", "hard_sigmoid", "hard_swish"]
 
 
 @implements(ops.hard_sigmoid)
@@ -19,11 +19,40 @@ def hard_sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     """
     rounding = rounding_of(x)
     z = x + 3
-    # What is far above the corner may err by more than it lies from those below.
-    below, above = x <= -3, (x >= 3) | (np.clip(z, 0, 12) >= 6)
+    below, above = beyond_corners(x, z)
     from_middle = rounding.format.precision == 24 and rounding.choose()
     y: Array = np.where(below, 0, np.where(above, 1, x / 6 + 0.5 if from_middle else z / 6))
     return y, lambda dy: np.where(below | above, 0, dy / 6)
+
+
+@implements(ops.hard_swish)
+def hard_swish(x: RoundingArray) -> tuple[Array, Backward]:
+    """Weigh by the hard sigmoid as kernels do: by x (x + 3) / 6 as it stands, or with the slope x / 3 + 1/2.
+
+    Where that passes through 0, what is left is the rounding of its terms, which differ.
+    """
+    rounding = rounding_of(x)
+    as_product, as_line = rounding.choose(), rounding.choose()
+    s, back_sigmoid = ops.hard_sigmoid(x)
+    z = x + 3
+    below, above = beyond_corners(x, z)  # in every run: all compare the same, in the same order
+    z = np.where(below, 0, np.where(above, 6, z))
+
+    def backward(dy: Array) -> Array:
+        if as_product:
+            share = dy / 6
+            return share * z + np.where(below | above, 0, share * x)
+        if as_line:
+            return dy * np.where(below, 0, np.where(above, 1, x / 3 + 0.5))
+        return dy * s + back_sigmoid(dy * x)
+
+    return x * z / 6 if as_product else x * s, backward
+
+
+def beyond_corners(x: Array, z: Array) -> tuple[Array, Array]:
+    """Tell where x is at -3 or below, and where it is at 3 or above, or z = x + 3 is rounded to 6."""
+    # What is far above the corner may err by more than it lies from those below.
+    return x <= -3, (x >= 3) | (np.clip(z, 0, 12) >= 6)
 
 
 @implements(ops.global_lse_pool)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npattn import ops
-from npattn.oracle import FORMATS, golden
+from npattn.oracle import FORMATS, cases, golden
 from npattn.oracle.formats import representable
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding
@@ -176,6 +176,16 @@ def test_a_sigmoid_may_be_differentiated_step_by_step():
     e = np.exp(-case.inputs["x"].astype(np.float32))
     y = 1 / (1 + e)
     assert case.compare({"output": y, "x.grad": y * y * e}).passed
+
+
+def test_the_slope_of_hard_swish_may_be_that_of_a_product_where_it_passes_through_0():
+    recipes = cases("ops.hard_swish", ["float16"], kinds=["sizes"], seed=1)
+    case = next(recipe for recipe in recipes if "1x129x3x43" in recipe.id).make()
+    x, dy = (a.astype(np.float16) for a in (case.inputs["x"], case.upstream["output"]))
+    share = dy / np.float16(6)
+    inside = (x > -3) & (x < 3)
+    dx = share * np.clip(x + np.float16(3), 0, 6) + np.where(inside, share * x, 0)
+    assert case.compare({"x.grad": dx.astype(np.float16)}).passed
 
 
 def test_the_slope_at_a_corner_of_hard_sigmoid_is_told_in_the_narrowest_format():
