@@ -16,7 +16,7 @@ from npattn.oracle.case import Case
 from npattn.oracle.drawing import choose_params, draw_case, require_drawn
 from npattn.oracle.formats import find_format
 from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
-from npattn.oracle.measurement import Measured, Refused, are_judgeable, measure, right_digits
+from npattn.oracle.measurement import Measured, Refused, are_judgeable, judge_overflowing, measure, right_digits
 from npattn.oracle.own import read_own
 from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.soundness import require_sound
@@ -188,6 +188,7 @@ def golden(
         if not beyond:
             break
     assert isinstance(found, Measured)  # anything will do at last
+    found = judge_overflowing(found, module, given, format=format, seed=seed, passes=passes)
     single = given.each(np.float32)
     laid = single._replace(inputs=lay_all(single.inputs, layout), upstream=lay_all(single.upstream, layout))
     case = Case(

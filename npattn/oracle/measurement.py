@@ -11,18 +11,25 @@ import numpy as np
 
 from npattn.module import Module
 from npattn.ops.primitive import replacing
-from npattn.oracle.budgets import Budget, Given, measure_budgets, named_results, observe
+from npattn.oracle.budgets import (
+    Budget,
+    Given,
+    measure_budgets,
+    measure_in_range_of_float32,
+    named_results,
+    observe,
+)
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend
-from npattn.oracle.formats import Format
+from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.pairs import keeping_apart
 from npattn.oracle.progress import Passes
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.steps import Recorded, reader_of
 from npattn.oracle.threads import pass_threads
 
-__all__ = ["Measured", "Refused", "are_judgeable", "measure", "right_digits"]
+__all__ = ["Measured", "Refused", "are_judgeable", "judge_overflowing", "measure", "right_digits"]
 
 
 MAX_SWAYED = 0.1
@@ -143,8 +150,26 @@ def measure(
 
 def are_judgeable(budgets: Mapping[str, Budget]) -> bool:
     """Tell whether enough of each result can be judged for it to pass."""
-    scales = (budget.scale for budget in budgets.values() if budget.scale.size)
-    return all(np.isfinite(scale).mean() >= LEAST_JUDGED for scale in scales)
+    return all(map(is_judgeable, budgets.values()))
+
+
+def is_judgeable(budget: Budget) -> bool:
+    """Tell whether enough of a result can be judged for it to pass."""
+    return not budget.scale.size or bool(np.isfinite(budget.scale).mean() >= LEAST_JUDGED)
+
+
+def judge_overflowing(
+    found: Measured, module: Module, given: Given, *, format: Format, seed: int, passes: Passes
+) -> Measured:
+    """Judge results of which too little can be, as what leads to them overflows, by what kernels in float32 err by."""
+    names = [name for name, budget in found.budgets.items() if not is_judgeable(budget)]
+    if not names or format.least_exponent == FORMATS["float32"].least_exponent:
+        return found
+    with pass_threads() as threads:
+        budgets = measure_in_range_of_float32(
+            names, found.expected, module, given, format=format, seed=seed, threads=threads, passes=passes
+        )
+    return found._replace(budgets=found.budgets | budgets)
 
 
 def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overflow: str = "") -> None:

@@ -391,6 +391,18 @@ def test_inputs_are_drawn_anew_where_most_of_a_result_overflows_on_its_way():
     assert all(np.isfinite(budget).mean() > 0.5 for budget in case.budget.values())
 
 
+def test_where_most_of_a_result_overflows_on_its_way_a_kernel_that_computes_in_float32_is_judged():
+    """SimAM's gradient of one position goes through 1 / (4 λ)², which is 100 times beyond float16."""
+    module = npattn.SimAM(channels=16)
+    case = golden(module, batch=3, height=1, width=1, dtype="float16")
+    x, dy = (a.astype(np.float32) for a in (case.inputs["x"], case.upstream["output"]))
+    run = module({}, x)
+    dx = run.backward(dy)[0].astype(np.float16)
+    assert case.compare({"output": run.output.astype(np.float16), "x.grad": dx}).passed
+    for wrong in (1.01 * dx, np.full_like(dx, np.nan)):
+        assert not case.compare({"x.grad": wrong.astype(np.float16)}).passed
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_system_without_a_meaning_for_an_empty_batch_is_told_to_refuse_it():
     class Careless(PRIMITIVE_SYSTEMS["ops.batch_norm"]):

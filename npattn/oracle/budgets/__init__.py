@@ -6,6 +6,7 @@
 from npattn.oracle.budgets.limits import Budget, limits_of, rms_limit, worst_limit
 from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed, observe
+from npattn.oracle.budgets.overflowing import measure_in_range_of_float32
 from npattn.oracle.budgets.passes import Given, exact_results, named_results, run_on
 from npattn.oracle.budgets.shrinkage import shrink_variances
 
@@ -16,6 +17,7 @@ __all__ = [
     "exact_results",
     "limits_of",
     "measure_budgets",
+    "measure_in_range_of_float32",
     "named_results",
     "observe",
     "rms_limit",
