@@ -133,6 +133,20 @@ def test_every_gradient_agrees_with_the_complex_step_to_twelve_digits_and_no_fau
     check()
 
 
+@pytest.mark.parametrize(("share", "passed"), [(3e-14, True), (1e-11, False)])
+def test_an_element_that_is_rounding_alone_is_held_to_the_largest_gradient_beside_others_of_its_tensor(share, passed):
+    """A key's bias, which the softmax hides; of a query that sees one key rounding mostly leaves nothing of it."""
+    module = MultiHeadSelfAttention(channels=4, heads=2)
+
+    def add_a_trace(gradient):
+        gradient[4] += share * gradient[8]  # to a key's bias, of a value's
+        return gradient
+
+    values = generic_values(module, batch=1, height=2, width=3)
+    report = gradcheck(spoiled(module, {"in_proj_bias": add_a_trace}), *values, method="jacobian")
+    assert report.passed == passed, report
+
+
 @pytest.mark.parametrize("system", SYSTEMS[::2], ids=lambda system: system.key)
 def test_one_element_of_any_gradient_wrong_by_one_part_in_a_billion_is_caught_by_the_jacobian(system):
     module = small_example(system)

@@ -16,6 +16,8 @@ CANCELLED_SHARE = 1e-2
 """An entry below this share of its column is a sum that nearly cancels, and is not held to its own last digits."""
 NEGLIGIBLE_SHARE = 1e-9
 """A gradient below this share of the largest one is 0 but for rounding, as a bias's before batch norm."""
+ROUNDING_SHARE = 1e-13
+"""So is one element's below this share, beside others of its tensor, as that of a key's bias, which a softmax hides."""
 EXTENDED = np.longdouble
 """The kind of number with more digits, where it has them."""
 NUM_NEIGHBOURS = 12
@@ -91,7 +93,9 @@ class EntryComparison:
         """Return what the errors of entries are relative to."""
         if self.vanishing[name]:
             return np.broadcast_to(self.largest * self.lengths[name], exact.shape)
-        return np.maximum(np.abs(exact), CANCELLED_SHARE * self.columns[name])
+        largest, columns = self.largest * self.lengths[name], self.columns[name]
+        entries = np.maximum(np.abs(exact), CANCELLED_SHARE * columns)
+        return np.where(columns <= ROUNDING_SHARE * largest, largest, entries)
 
     def mistakes(
         self, point: Point, difference: Mapping[str, np.ndarray], doubts: Mapping[str, np.ndarray]
