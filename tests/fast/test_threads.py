@@ -59,15 +59,17 @@ def end(pool):
 
 
 def run(program, *arguments):
-    """Run a program of its own, which is over long before."""
-    return subprocess.run(
+    """Run a program of its own, which is over long before, and return the words that it prints."""
+    ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)],
-        check=True,
+        check=False,
         capture_output=True,
         timeout=PATIENCE,
         text=True,
         cwd=Path(__file__).parents[2],
-    ).stdout.split()
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.split()
 
 
 # Every block, once
@@ -430,11 +432,39 @@ def compute():
     threads.parallel_for(add_one, [slice(i, i + 500) for i in range(0, 4000, 500)])
     return product(a, b), product(a2, b2), y.copy()
 
-def interrupt(*_):
-    raise KeyboardInterrupt
+def compute_under_fire(fresh):
+    if fresh:
+        for _ in range(9):
+            threads.Pool.current.tasks.put(sys.exit)
+        threads.Pool.renew()  # so that threads are started under fire as well
+    delay = rng.uniform(1e-5, 1.3 * usual)
+    if way == "storm":
+        signal.setitimer(signal.ITIMER_REAL, delay, 0.0003)
+    elif way == "timer":
+        signal.setitimer(signal.ITIMER_REAL, delay)
+    else:
+        others.append(threading.Timer(delay, _thread.interrupt_main))
+        others[-1].start()
+    compute()
+    while way == "thread" and others[-1].is_alive():
+        time.sleep(0.0001)
+
+def interrupt(_, frame):
+    while frame is not None:
+        if frame.f_code is compute_under_fire.__code__:  # what follows it cannot be met, however late a signal comes
+            raise KeyboardInterrupt
+        frame = frame.f_back
 
 def state():
     return blas_threads(), sorted(os.sched_getaffinity(0)), np.geterr(), threads.IN_PARALLEL.get()
+
+def assert_all_is_as_before():
+    assert state() == before, (state(), before)
+    assert all(np.array_equal(f, e) for f, e in zip(compute(), expected)), "other bits"
+    both = threading.Barrier(2, timeout=60)
+    threads.parallel_for(lambda _: both.wait(), range(2))
+    assert not blas.MULTIPLYING
+    assert len(threads.Pool.current.threads) <= 2
 
 expected, before = compute(), state()
 signal.signal(signal.SIGALRM, interrupt)
@@ -443,45 +473,22 @@ started = time.monotonic()
 for _ in range(5):
     compute()
 usual = (time.monotonic() - started) / 5
-rounds = interrupts = escapes = 0
+rounds, interrupts, escapes, others = 0, 0, 0, []
 while time.monotonic() < started + seconds or rounds < 20:
     rounds += 1
-    fresh = rng.random() < 0.1
     try:
-        try:
-            if fresh:
-                for _ in range(9):
-                    threads.Pool.current.tasks.put(sys.exit)
-                threads.Pool.renew()  # so that threads are started under fire as well
-            delay = rng.uniform(1e-5, 1.3 * usual)
-            if way == "storm":
-                signal.setitimer(signal.ITIMER_REAL, delay, 0.0003)
-            elif way == "timer":
-                signal.setitimer(signal.ITIMER_REAL, delay)
-            else:
-                other = threading.Timer(delay, _thread.interrupt_main)
-                other.start()
-            found = compute()
-            while way == "thread" and other.is_alive():
-                time.sleep(0.0001)
-        except KeyboardInterrupt:
-            interrupts += 1
-            escapes += bool(active)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            if way == "thread":
-                other.join()
+        compute_under_fire(fresh=rng.random() < 0.1)
     except KeyboardInterrupt:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        interrupts += 1
+        escapes += bool(active)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    while others:
+        others.pop().join()
     while active:
         time.sleep(0.0001)
     if rounds % 10 == 0:
-        assert state() == before, (state(), before)
-        assert all(np.array_equal(f, e) for f, e in zip(compute(), expected)), "other bits"
-        both = threading.Barrier(2, timeout=60)
-        threads.parallel_for(lambda _: both.wait(), range(2))
-assert not blas.MULTIPLYING
-assert len(threads.Pool.current.threads) <= 2
+        assert_all_is_as_before()
+assert_all_is_as_before()
 print(rounds, interrupts, escapes)
 """
 
