@@ -22,6 +22,7 @@ from npattn.fast import blas, machine, threads
 from npattn.fast.threads import num_threads, parallel_for, reusing_memory
 from npattn.ops.primitive import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
+from tests.interrupts import interrupt_within
 
 on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
@@ -409,6 +410,7 @@ import _thread, os, random, signal, sys, threading, time
 import numpy as np
 from npattn.fast import blas, threads
 from tests.fast.products import blas_threads, matrices, product
+from tests.interrupts import interrupt_within
 
 seconds, way = float(sys.argv[1]), sys.argv[2]
 threads.num_threads = lambda: 3
@@ -449,12 +451,6 @@ def compute_under_fire(fresh):
     while way == "thread" and others[-1].is_alive():
         time.sleep(0.0001)
 
-def interrupt(_, frame):
-    while frame is not None:
-        if frame.f_code is compute_under_fire.__code__:  # what follows it cannot be met, however late a signal comes
-            raise KeyboardInterrupt
-        frame = frame.f_back
-
 def state():
     return blas_threads(), sorted(os.sched_getaffinity(0)), np.geterr(), threads.IN_PARALLEL.get()
 
@@ -467,8 +463,8 @@ def assert_all_is_as_before():
     assert len(threads.Pool.current.threads) <= 2
 
 expected, before = compute(), state()
-signal.signal(signal.SIGALRM, interrupt)
-signal.signal(signal.SIGINT, interrupt)
+signal.signal(signal.SIGALRM, interrupt_within(compute_under_fire))
+signal.signal(signal.SIGINT, interrupt_within(compute_under_fire))
 started = time.monotonic()
 for _ in range(5):
     compute()
@@ -605,15 +601,14 @@ def test_however_many_interrupts_come_helpers_have_ended(two_threads):
             time.sleep(0.3)
             active.pop()
 
-    def interrupt(*_):
+    def interrupt(number, frame):
         interrupts.append(None)
-        raise KeyboardInterrupt
+        interrupt_within(parallel_for)(number, frame)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
             parallel_for(work, range(2))
-        signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -628,6 +623,7 @@ import os, signal, sys, threading, time
 import numpy as np
 from npattn.fast import threads
 from tests.fast.products import blas_threads, matrices, product
+from tests.interrupts import interrupt_within
 
 threads.num_threads = lambda: 2
 a, b = matrices(150, 300), matrices(300, 150, seed=1)

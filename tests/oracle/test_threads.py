@@ -1,4 +1,3 @@
-import functools
 import os
 import signal
 import threading
@@ -10,6 +9,7 @@ from threadpoolctl import threadpool_limits
 import npattn
 from npattn.oracle import golden, threads
 from npattn.oracle.threads import Follower, pass_threads
+from tests.interrupts import interrupt_within
 
 
 def blas_threads():
@@ -79,18 +79,21 @@ def test_what_is_raised_leaves_no_limit():
 def test_interrupts_at_any_moment_leave_threads_that_go_on(monkeypatch):
     monkeypatch.setattr(threads, "ARRAY_BYTES", 1)  # so that small arrays take all threads too
     module = npattn.EfficientChannelAttention(channels=4)
-    make = functools.partial(golden, module, height=3, width=3, dtype="float16")
+
+    def make():
+        return golden(module, height=3, width=3, dtype="float16")
+
     before, interrupts, random = make().budget, 0, np.random.RandomState(0)
-    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    handler = signal.signal(signal.SIGALRM, interrupt_within(make))
     try:
         with threadpool_limits(3, user_api="blas"):
             for _ in range(100):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 0.03))
                     make()
-                    signal.setitimer(signal.ITIMER_REAL, 0)
                 except KeyboardInterrupt:
                     interrupts += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 assert blas_threads() == {3}
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

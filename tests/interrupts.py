@@ -1,0 +1,22 @@
+"""Interrupts that meet what they are meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FrameType
+
+
+def interrupt_within(function: Callable[..., object]) -> Callable[[int, FrameType | None], None]:
+    """Make a signal's handler that raises KeyboardInterrupt where `function` is under way, and nowhere else.
+
+    A signal goes to any thread of a process, which may have to wait for a core before it takes it: the main thread may
+    have gone on meanwhile, and have stopped the timer, to see what the interrupts have left.
+    """
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code is function.__code__:
+                raise KeyboardInterrupt
+            frame = frame.f_back
+
+    return interrupt
