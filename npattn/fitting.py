@@ -36,8 +36,8 @@ COMMON_NUMBERS = [*range(1, 65), *(2**n for n in range(7, 13))]
 """What hyperparameters often are."""
 PAIR = "tuple[int, int]"
 """The type of height and width."""
-SEARCH_SECONDS = 0.03
-"""After which the search ends with nothing found."""
+SEARCH_SECONDS = 0.5
+"""After which the search ends with nothing found: several times what the systems here take."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,14 +28,6 @@ def photograph_is_filtered_once():
         yield
 
 
-@pytest.fixture(scope="module")
-def patience():
-    """Time enough for every search of hyperparameters on a busy machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("npattn.fitting.SEARCH_SECONDS", 10)
-        yield
-
-
 def pytest_configure(config):
     """Leave out the examples of what can't be imported without its extra; anything else has to be imported."""
     for library, folder in (("matplotlib", "pictures"), ("latex2mathml", "tracing/web")):

@@ -3,7 +3,6 @@ import time
 from typing import Literal
 
 import numpy as np
-import pytest
 from hypothesis import given
 
 import npattn
@@ -13,8 +12,6 @@ from npattn.parameters import ones
 from tests.misfits import MISFITS
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, modules
-
-pytestmark = pytest.mark.usefixtures("patience")
 
 
 def never(shapes, wanted):
@@ -111,7 +108,7 @@ def test_nothing_is_found_where_nothing_fits():
 
 
 @for_each("system", SYSTEMS)
-def test_a_search_in_vain_takes_less_than_a_twentieth_of_a_second(monkeypatch, system):
+def test_a_search_in_vain_ends_when_its_time_is_over(monkeypatch, system):
     monkeypatch.setattr(fitting, "SEARCH_SECONDS", 0.03)
     module = system.example()
     given = {name: tuple(size + 11 for size in shape) for name, shape in declared(module).items()}

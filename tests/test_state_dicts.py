@@ -26,7 +26,6 @@ from tests.naming import for_each
 from tests.strategies import NAMESPACE, modules
 
 SE = SqueezeExcitation(64)
-pytestmark = pytest.mark.usefixtures("patience")
 OTHERS = ("se_reduce.weight", "se_reduce.bias", "se_expand.weight", "se_expand.bias")
 """What some code calls the parameters of squeeze-and-excitation; these names are not known."""
 
