@@ -289,7 +289,7 @@ with threadpool_limits(2):
         for _ in range(4):  # at once, as a pool of processes is started
             child = os.fork()
             if not child:
-                signal.alarm(100)  # ends a child that waits for a lock that nobody holds
+                signal.alarm(200)  # ends a child that waits for a lock that nobody holds
                 right = all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
                 os._exit(0 if right else 1)
             children.append(child)

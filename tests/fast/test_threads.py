@@ -457,7 +457,7 @@ def state():
 def assert_all_is_as_before():
     assert state() == before, (state(), before)
     assert all(np.array_equal(f, e) for f, e in zip(compute(), expected)), "other bits"
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=200)
     threads.parallel_for(lambda _: both.wait(), range(2))
     assert not blas.MULTIPLYING
     assert len(threads.Pool.current.threads) <= 2
@@ -642,9 +642,9 @@ while time.monotonic() < until or forked < 4:
     for _ in range(2):
         child = os.fork()
         if not child:
-            signal.alarm(100)  # ends a child that waits for what its parent alone has
+            signal.alarm(200)  # ends a child that waits for what its parent alone has
             as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.Pool.current.threads
-            both = threading.Barrier(2, timeout=60)
+            both = threading.Barrier(2, timeout=200)
             threads.parallel_for(lambda _: both.wait(), range(2))
             right = (product(a, b) == expected).all() and np.allclose(a @ b, expected, atol=1e-3)
             os._exit(0 if as_before and right else 1)
@@ -670,7 +670,7 @@ import os, threading
 from npattn.fast import threads
 
 threads.num_threads = lambda: 2
-both, caller = threading.Barrier(2, timeout=60), threading.get_ident()
+both, caller = threading.Barrier(2, timeout=200), threading.get_ident()
 parent = os.getpid()
 
 def work(_):
@@ -732,11 +732,11 @@ def test_limits_of_users_are_neither_lost_nor_overridden(elsewhere, two_threads)
     with ThreadPoolExecutor(3) as executor:
         others = [executor.submit(compute) for _ in range(2)]
         try:
-            executor.submit(limit).result(60) if elsewhere else limit()
+            executor.submit(limit).result(PATIENCE) if elsewhere else limit()
         finally:
             stop.set()
         for other in others:
-            other.result(60)
+            other.result(PATIENCE)
     assert len(rounds) > 20
     assert blas_threads() == before
 
