@@ -156,7 +156,7 @@ def test_every_backward_equation_is_followed_by_a_check(path):
     for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):
         if "'}" in formula:
             check = text.partition("\n**")[0]
-            assert re.search(r"^>>> same\(|^\.\.\. +same\(|True", check, flags=re.MULTILINE), formula
+            assert re.search(r"^>>> same\(|^\.\.\. +same\(|gradcheck\(", check, flags=re.MULTILINE), formula
 
 
 @for_each("path", [*PAGES, REPOSITORY / "README.md"])

@@ -26,12 +26,12 @@ def draw_channels(figure: SubFigure, scene: Scene) -> None:
     colours = [RAISED if gate >= middle else LOWERED for gate in gates[order]]
     axis.bar(places, gates[order] - middle, bottom=middle, color=colours)
     axis.axhline(middle, color="0.5", linewidth=0.8)
-    axis.set_title("one gate a for each channel, against the median gate", fontsize=10)
-    axis.set_ylabel("gate a")
+    axis.set_title("one gate for each channel, against the median gate", fontsize=10)
+    axis.set_ylabel("gate")
     axis.tick_params(labelbottom=False)
     below = figure.add_subplot(left[1], sharex=axis)
     below.bar(places, averages[order], color="0.6")
-    below.set(xlabel="channel, in the order of its gate", ylabel="average p", xlim=(-0.8, len(gates) - 0.2))
+    below.set(xlabel="channel, in the order of its gate", ylabel="average", xlim=(-0.8, len(gates) - 0.2))
     below.set_xticks(places, order, fontsize=7, rotation=90)
     for bars in (axis, below):
         bars.spines[["top", "right"]].set_visible(False)

@@ -32,8 +32,8 @@ def draw_elements(figure: SubFigure, scene: Scene) -> None:
     axis, below = law.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for channel in order[:NUM_SHOWN]:
         axis.plot(distance[channel].ravel(), gates[channel].ravel(), ".", markersize=2, color=RAISED)
-    axis.set_title("one gate a for each number", fontsize=10)
-    axis.set_ylabel("gate a")
+    axis.set_title("one gate for each number", fontsize=10)
+    axis.set_ylabel("gate")
     below.hist(distance[order[:NUM_SHOWN]].ravel(), bins=60, color="0.6")
     below.set(xlabel="distance from the channel's mean, in standard deviations", yticks=[], ylabel="how many")
     for each in (axis, below):

@@ -30,7 +30,7 @@ def draw_groups(figure: SubFigure, scene: Scene) -> None:
         rising = scene.params["weight"].flat[group] > 0
         axis.plot(scores[group].ravel(), gates[group].ravel(), ".", markersize=3, color=RAISED if rising else LOWERED)
     axis.set_title("gates a of every group, in one colour\nthose with a scale w above 0", fontsize=10)
-    axis.set(xlabel="similarity t, in standard deviations", ylabel="gate a")
+    axis.set(xlabel="score t: similarity, in standard deviations", ylabel="gate a")
     axis.spines[["top", "right"]].set_visible(False)
 
     for column, group in enumerate(shown):

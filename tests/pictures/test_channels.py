@@ -20,7 +20,7 @@ GATES = [key for key, system in CATALOGUE.items() if has_channel_gates(system.ex
 def test_bars_end_at_the_gates_of_the_channels_in_falling_order(key):
     (gates,) = results(key)[1].attention["channel"]
     figure = drawn_alone(draw_channels, key)
-    (above,) = (axes for axes in figure.axes if axes.get_ylabel() == "gate a")
+    (above,) = (axes for axes in figure.axes if axes.get_ylabel() == "gate")
     (below,) = (axes for axes in figure.axes if axes.get_xlabel().startswith("channel"))
     ends = [bar.get_y() + bar.get_height() for bar in above.patches]
     np.testing.assert_allclose(ends, np.sort(gates)[::-1], rtol=1e-12, atol=1e-15)

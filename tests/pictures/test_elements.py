@@ -31,7 +31,7 @@ def test_channels_are_those_whose_gates_vary_most():
 
 def test_a_number_at_its_channels_mean_has_the_lowest_gate():
     figure = panels_of("simam")
-    (law,) = (axes for axes in figure.axes if axes.get_title() == "one gate a for each number")
+    (law,) = (axes for axes in figure.axes if axes.get_title() == "one gate for each number")
     for line in law.lines:
         distance, gate = line.get_data()
         np.testing.assert_array_less(0.62245, gate)
