@@ -76,9 +76,15 @@ class Workers(ProcessPoolExecutor):
     """Processes that may be ended while they compute, and not while they hand over a result."""
 
     def submit(self, function: Callable[..., Result], /, *arguments: Any, **options: Any) -> Future[Result]:
-        """Have a function called. A worker that this starts never gets Ctrl-C, which is its parent's."""
+        """Have a function called. A worker that this starts never gets Ctrl-C, which is its parent's.
+
+        A future keeps the pool: its thread, which knows it by a weak reference, asks it whether to drop what was
+        cancelled, and fails on that in Python 3.11 if the pool is gone.
+        """
         with without_interrupts():
-            return super().submit(compute, function, *arguments, **options)
+            future = super().submit(compute, function, *arguments, **options)
+        future.add_done_callback(lambda _: self)
+        return future
 
 
 @contextlib.contextmanager

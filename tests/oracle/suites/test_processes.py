@@ -53,6 +53,41 @@ CANCELLED = """
             raise KeyboardInterrupt
 """
 
+FORGOTTEN = """
+    import concurrent.futures.process, gc, threading, time
+    from npattn.oracle.suites.processes import worker_processes
+
+    Thread = concurrent.futures.process._ExecutorManagerThread  # which knows the pool by a weak reference
+    is_shutting_down = Thread.is_shutting_down
+
+    def look_late(thread):
+        time.sleep(0.5)
+        return is_shutting_down(thread)
+
+    def wait():
+        threading.Event().wait()
+
+    def main():
+        with worker_processes(2) as pool:
+            futures = []
+            while sum(future.running() for future in futures) < 5:  # two, and three that wait at the workers' door
+                futures.append(pool.submit(wait))
+                time.sleep(0.01)
+            futures += [pool.submit(wait) for _ in range(50)]
+            Thread.is_shutting_down = look_late
+            for future in futures:
+                future.cancel()
+            raise KeyboardInterrupt
+
+    if __name__ == "__main__":
+        try:
+            main()
+        except KeyboardInterrupt:
+            pass
+        gc.collect()
+        raise KeyboardInterrupt
+"""
+
 
 def run(code, folder):
     """Run a program that ends by an interrupt."""
@@ -74,6 +109,10 @@ def test_workers_that_compute_keep_no_process_from_its_end(tmp_path):
 
 def test_cancelled_work_keeps_no_process_from_its_end(tmp_path):
     run(CANCELLED, tmp_path)
+
+
+def test_nor_does_a_pool_that_nobody_knows_any_more(tmp_path):
+    run(FORGOTTEN, tmp_path)
 
 
 def test_a_worker_multiplies_on_one_thread(monkeypatch):
