@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 import npattn.data
+import npattn.oracle
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -25,6 +26,14 @@ def photograph_is_filtered_once():
     """Keep what pictures are drawn from: many show maps of the same sizes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(npattn.data, "sampled_derivatives", functools.lru_cache(64)(npattn.data.sampled_derivatives))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def searches_have_time():
+    """Let a case's diagnosis end when all is tried, however loaded the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("npattn.oracle.case.diagnose", functools.partial(npattn.oracle.mistakes.diagnose, seconds=600.0))
         yield
 
 
