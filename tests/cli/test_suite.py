@@ -108,7 +108,7 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
         (["eca", "--jobs", "2"], ["--jobs is for many files"]),
         (["eca", "--limit", "2"], ["--limit is for many files"]),
         ([], ["which system?", "--suite KEY"]),
-        (["--suite", "eca", "-o", "file"], ["file: File exists"]),
+        (["--suite", "eca", "-o", "file"], ["file is no folder; expected one, or a name that is free"]),
     ],
 )
 def test_other_arguments_are_refused_in_one_line(command, folder, arguments, words):

@@ -239,6 +239,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
 @for_each(
     ("arguments", "options", "error", "words"),
     [
+        (["EfficientChannel"], {}, ValueError, "did you mean 'eca'? npattn list names them all"),
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'? npattn list names them all"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),
