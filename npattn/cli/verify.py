@@ -188,13 +188,21 @@ def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
         elif verdict.report.passed:
             lines.append(f"{name}  ok")
         else:
-            lines += [f"{name}  WRONG", *(f"  {line}" for line in write_verdict(verdict))]
-    given = [verdict for verdict in found if verdict.report is not None]
-    passed = sum(verdict.report is not None and verdict.report.passed for verdict in found)
+            kind = "INCOMPLETE" if is_incomplete(verdict.report) else "WRONG"
+            lines += [f"{name}  {kind}", *(f"  {line}" for line in write_verdict(verdict))]
+    given = [verdict.report for verdict in found if verdict.report is not None]
+    passed = sum(report.passed for report in given)
+    incomplete = sum(map(is_incomplete, given))
     bad = sum(bool(verdict.error) for verdict in found)
-    counts = [f"{passed} of {len(found)} cases passed", f"{len(given) - passed} wrong"]
+    counts = [f"{passed} of {len(found)} cases passed", f"{len(given) - passed - incomplete} wrong"]
+    counts += [f"{incomplete} incomplete"] if incomplete else []
     counts += [f"{len(found) - len(given) - bad} not given"] + ([f"{bad} with a bad file"] if bad else [])
     return [*lines, ", ".join(counts)]
+
+
+def is_incomplete(report: Comparison) -> bool:
+    """Tell whether a case has failed for nothing but results that are missing."""
+    return not report.passed and all(judgement.passed for judgement in report.judgements.values())
 
 
 def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:

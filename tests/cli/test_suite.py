@@ -260,7 +260,9 @@ def test_verify_asks_for_all_if_told_to(command, suite):
     assert command("verify", "cases", "results")[0] == 0
     status, out, _ = command("verify", "cases", "results", "--all")
     assert status == 1
+    assert f"{TIES}.npz  INCOMPLETE" in out
     assert "NOT GIVEN" in out
+    assert out.splitlines()[-1] == "2 of 3 cases passed, 0 wrong, 1 incomplete, 0 not given"
     assert command("verify", f"cases/{TIES}.npz", f"results/{TIES}.npz", "--all")[0] == 1
     (suite / f"{TIES}.npz").unlink()
     status, out, _ = command("verify", "cases", "results")
