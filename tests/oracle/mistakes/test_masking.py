@@ -385,24 +385,40 @@ def test_blocks_are_seen_that_a_mask_should_hide_in_part(name):
         assert all(np.allclose(a, b) for a, b in zip(values, expected, strict=True))
 
 
-def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too():
-    """Of 23 queries to 19 keys, aligned with the last, 4 see none."""
-    options, qkv = {"band": (None, -4)}, drawn(23)
-    (o, _), back_right = ops.masked_attention(*qkv, SCALE, **options)
+@pytest.mark.parametrize(
+    ("name", "band", "wrong_band", "dead"),
+    [
+        ("NaN where no key is seen", (None, -4), (None, -4), 4),  # of 23 queries to 19 keys, aligned with the last
+        ("mask one key early, NaN where none is left", (None, 0), (None, -1), 1),
+    ],
+)
+def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too(name, band, wrong_band, dead):
+    qkv = drawn(23)
+    (o, _), back_right = ops.masked_attention(*qkv, SCALE, band=wrong_band)
     do = draw(*o.shape)
-    dq, dk, _ = back_right(do)[:3]
-    for name in ("in the weights too", "and in all that it reaches"):
-        mistake = made(ops.masked_attention, f"NaN where no key is seen, {name}", "both")
-        applies, ((wrong, _), backward) = called(mistake, ops.masked_attention, qkv, options)
+    dq, dk, dv = back_right(do)[:3]
+    for reach, weights, delta in (
+        ("in the weights too", True, False),
+        ("and in all that it reaches", True, True),
+        ("and in all that its δ reaches", False, True),
+    ):
+        mistake = made(ops.masked_attention, f"{name}, {reach}", "both")
+        applies, ((wrong, _), backward) = called(mistake, ops.masked_attention, qkv, {"band": band})
         assert applies
-        assert np.isnan(wrong[..., :4]).all()
-        assert np.allclose(wrong[..., 4:], o[..., 4:])
+        assert np.isnan(wrong[..., :dead]).all()
+        assert np.allclose(wrong[..., dead:], o[..., dead:])
         wrong_dq, wrong_dk, wrong_dv = backward(do)[:3]
-        assert np.isnan(wrong_dv).all()
-        assert np.allclose(wrong_dq[..., 4:], dq[..., 4:])
-        reached = name.startswith("and")
-        assert np.isnan(wrong_dq[..., :4]).all() == np.isnan(wrong_dk).all() == reached
-        assert reached or np.allclose(wrong_dk, dk)
+        assert np.allclose(wrong_dq[..., dead:], dq[..., dead:])
+        assert np.isnan(wrong_dq[..., :dead]).all() == np.isnan(wrong_dk).all() == delta
+        assert delta or np.allclose(wrong_dk, dk)
+        assert np.isnan(wrong_dv).all() == weights
+        assert weights or np.allclose(wrong_dv, dv)
+
+
+def test_a_mask_one_key_early_leaves_no_query_without_keys_where_there_is_a_sink():
+    mistake = made(ops.masked_attention, "mask one key early, NaN where none is left, in the weights too", "both")
+    options = {"band": (None, 0), "sink": np.zeros(2)}
+    assert not called(mistake, ops.masked_attention, drawn(23), options)[0]
 
 
 @pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
