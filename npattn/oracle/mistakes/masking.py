@@ -4,7 +4,7 @@ import numpy as np
 
 from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, both, with_tile
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, tail_of, with_tile
 from npattn.oracle.mistakes.empty_rows import EMPTY_ROWS, has_dead, hidden_too_early, leaves_none, nan_where_dead
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
@@ -118,6 +118,21 @@ def last_block_unmasked(tile):
         return right, without_filling
 
     return instead(NAME, with_tile("last block of keys unmasked", tile), other, may_see_filling(tile))
+
+
+def last_block_unseen(tile):
+    """See no keys behind the last whole block; one alone is a mistake of its own."""
+
+    def see(q, k, band, lengths, mask):
+        return pairs_seen(q, k, band, lengths, mask) & (np.arange(k.shape[-1]) < tail_of(k.shape[-1], tile))
+
+    def when(q, k, *_, band, lengths, mask, **__):
+        start = tail_of(k.shape[-1], tile)
+        if start is None or start == k.shape[-1] - 1:
+            return False
+        return bool(pairs_seen(q, k, band, lengths, mask)[..., start:].any())
+
+    return with_mistake(with_tile("last block of keys never read", tile), when, see=see)
 
 
 def in_blocks(a, tile):
@@ -250,6 +265,7 @@ ADDED = [
     with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
     with_mistake("last key never read", see=last_unseen),
+    *map(last_block_unseen, (TILE, *arrays.TILES)),
     argument(NAME, "band", "window's sides exchanged", turned_window, has_first, way="both"),
     argument(NAME, "band", "window one key narrow", moved(1, 0), has_first, way="both"),
     with_mistake(

@@ -369,6 +369,7 @@ BLOCKS = {
     "blocks on the diagonal unmasked, tiles of 4": ({"band": (None, 0)}, (N <= M) | (M // 4 == N // 4)),
     "last block of keys seen by all": ({"band": (None, 0)}, (N <= M) | (N >= 16)),
     "last block of keys seen by all, tiles of 8": ({"band": (None, -4)}, (N <= M - 4) | (N >= 16)),
+    "last block of keys never read": ({"band": (None, 4)}, (N <= M + 4) & (N < 16)),
     "padding read to the end of its block of 8": ({"lengths": np.array([[9.0], [9.0]])}, (N < 16) & (M >= 0)),
     "padding read to the end of its block of 4": ({"lengths": np.array([[9.0], [9.0]])}, (N < 12) & (M >= 0)),
 }
