@@ -189,6 +189,7 @@ def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, opt
     err = wait_for_end(process)
     assert process.returncode == status
     assert b"Traceback" not in err
+    assert (b"cases: interrupted; the same command goes on" in err) == (number == signal.SIGINT)
     files = {path.name for path in (folder / "cases").iterdir()}
     listed = read_manifest(folder / "cases")
     assert files - {"manifest.json"} <= listed.keys()
