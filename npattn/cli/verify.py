@@ -215,11 +215,22 @@ def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
         "error": verdict.error or None,
         "missing": None if report is None else list(report.missing),
         "first_wrong": None if report is None else report.first_wrong,
-        "begins": None if report is None else " ".join(map(str.strip, report.begins)) or None,
+        "begins": None if report is None else unfold(report.begins) or None,
         "order": None if report is None else report.order or None,
         **({} if verdict.diagnosis is None else diagnosis_to_json(verdict.diagnosis)),
         "judgements": None if report is None else judgements_to_json(report),
     }
+
+
+def unfold(lines: list[str]) -> str:
+    """Write statements on one line, of each of which all lines but the first are indented.
+
+    Examples
+    --------
+    >>> unfold(["begins in", "  (1)", "or in (2)"])
+    'begins in (1); or in (2)'
+    """
+    return "".join(f" {line.strip()}" if line.startswith(" ") else f"; {line}" for line in lines).removeprefix("; ")
 
 
 def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
