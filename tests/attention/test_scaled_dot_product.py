@@ -369,7 +369,7 @@ def test_inputs_of_other_shapes_are_refused_by_name(changes, message):
         (
             {"heads": 4, "causal": True},
             TypeError,
-            "causal=True is a bool; expected 'top-left' or 'bottom-right', or None",
+            "expected 'top-left' or 'bottom-right', or None",
         ),
         ({"heads": 4, "window": 3}, ValueError, "window=3; expected None or a pair (left, right)"),
         ({"heads": 4, "window": (3, -1)}, ValueError, "window[1]=-1; expected an integer of at least 0"),
