@@ -1,8 +1,10 @@
-"""Queries that see nothing: rows of weights that are 0 / 0, and what these reach."""
+"""Queries that see nothing, of all keys or of the first block: NaN, and what it reaches."""
 
 import numpy as np
 
-from npattn.oracle.mistakes.masked_weights import pairs_seen, whole
+from npattn.oracle.mistakes.arrays import TILE, TILES, before, with_tile
+from npattn.oracle.mistakes.masked_weights import NAME, pairs_seen, whole
+from npattn.oracle.mistakes.mistake import instead
 
 __all__: list[str] = []  # for the mistakes of this package alone
 
@@ -67,3 +69,46 @@ def leaves_none(q, k, *_, band, sink, lengths, mask, **__):
 def hidden_too_early(other):
     """Hide one key more, by a band that ends early, of what sees nothing in one of these ways."""
     return lambda original, *qkv, band, **options: other(original, *qkv, band=one_key_early(band), **options)
+
+
+def begun_blind(seen, tile):
+    """Return which queries see some keys, but none of the first block: a softmax in blocks takes −∞ off −∞ there."""
+    return seen.any(axis=-1) & ~seen[..., :tile].any(axis=-1)
+
+
+def nan_from_first_block(tile):
+    def other(original, q, k, v, scale, *, band, lengths, mask, **options):
+        (o, log_sum), backward = original(q, k, v, scale, band=band, lengths=lengths, mask=mask, **options)
+        blind = begun_blind(pairs_seen(q, k, band, lengths, mask), tile)
+        rows, reached = blind[..., None, :], blind.any(axis=-1)[..., None, None]
+
+        def wrong(*dy):
+            dq, dk, dv, *others = backward(*dy)
+            return np.where(rows, np.nan, dq), np.where(reached, np.nan, dk), np.where(reached, np.nan, dv), *others
+
+        return (np.where(rows, np.nan, o), np.where(blind, np.nan, log_sum)), wrong
+
+    return other
+
+
+def some_begin_blind(tile):
+    """Whether there are such queries, and others than with the blocks that have their mistakes before."""
+
+    def when(q, k, *_, band, lengths, mask, **__):
+        seen = pairs_seen(q, k, band, lengths, mask)
+        blind = begun_blind(seen, tile)
+        return bool(blind.any()) and all((blind != begun_blind(seen, size)).any() for size in before(tile))
+
+    return when
+
+
+FIRST_BLOCKS = [
+    instead(
+        NAME,
+        with_tile("NaN where the first block of keys is hidden, and in all that it reaches", tile),
+        nan_from_first_block(tile),
+        some_begin_blind(tile),
+        way="both",
+    )
+    for tile in (TILE, *TILES)
+]

@@ -5,7 +5,14 @@ import numpy as np
 from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, tail_of, with_tile
-from npattn.oracle.mistakes.empty_rows import EMPTY_ROWS, has_dead, hidden_too_early, leaves_none, nan_where_dead
+from npattn.oracle.mistakes.empty_rows import (
+    EMPTY_ROWS,
+    FIRST_BLOCKS,
+    has_dead,
+    hidden_too_early,
+    leaves_none,
+    nan_where_dead,
+)
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
     WAYS,
@@ -262,6 +269,7 @@ ADDED = [
         )
         for reach, other in EMPTY_ROWS.items()
     ),
+    *FIRST_BLOCKS,
     with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
     with_mistake("last key never read", see=last_unseen),

@@ -416,6 +416,21 @@ def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too(nam
         assert weights or np.allclose(wrong_dv, dv)
 
 
+def test_a_softmax_in_blocks_is_nan_where_the_first_block_is_hidden_and_in_all_that_it_reaches():
+    """Of 23 queries each sees the 4 keys before it and its own: those from the 8th on none of the first 4 keys."""
+    qkv, options = drawn(23), {"band": (-4, 0)}
+    (o, _), back_right = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    name = "NaN where the first block of keys is hidden, and in all that it reaches, tiles of 4"
+    applies, ((wrong, _), backward) = called(
+        made(ops.masked_attention, name, "both"), ops.masked_attention, qkv, options
+    )
+    assert applies
+    for got, right, first in zip((wrong, *backward(do)[:3]), (o, *back_right(do)[:3]), (8, 8, 0, 0), strict=True):
+        assert np.isnan(got[..., first:]).all()
+        assert np.allclose(got[..., :first], right[..., :first])
+
+
 def test_a_mask_one_key_early_leaves_no_query_without_keys_where_there_is_a_sink():
     mistake = made(ops.masked_attention, "mask one key early, NaN where none is left, in the weights too", "both")
     options = {"band": (None, 0), "sink": np.zeros(2)}
