@@ -78,8 +78,8 @@ def require_booleans(call: str, **values: Any) -> None:
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected True or False")
 
 
-def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
-    """Refuse what is none of the choices, naming the nearest.
+def require_choice(call: str, choices: Collection[str], or_else: str = "", **values: Any) -> None:
+    """Refuse what is none of the choices, naming the nearest, and what else the caller takes.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def require_choice(call: str, choices: Collection[str], **values: Any) -> None:
     ValueError
         If one of them is another string.
     """
-    listed = " or ".join(map(repr, choices))
+    listed = " or ".join(map(repr, choices)) + or_else
     for name, value in values.items():
         if not isinstance(value, str):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")

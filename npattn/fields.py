@@ -189,7 +189,7 @@ def choice(options: Collection[str], default: Any = REQUIRED) -> Any:
     """Declare one of some strings."""
 
     def check(system: str, name: str, value: Any) -> Any:
-        require_choice(system, options, **{name: value})
+        require_choice(system, options, ", or None" if default is None else "", **{name: value})
         return value
 
     return checked(check, default, options=options)

@@ -72,17 +72,18 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     temporary = target.with_name(f".npattn-{secrets.token_hex(8)}{suffix}")
     UNFINISHED.add(temporary)
     try:
-        try:
-            temporary.touch(exist_ok=False)
-        except OSError as error:
-            error.filename = str(given)  # the temporary name would tell the caller nothing
-            raise
+        temporary.touch(exist_ok=False)
         yield temporary
         if find_target(given, force) != target:  # another may have put something there meanwhile
             raise FileExistsError(f"{given} leads to another file than before; nothing is written")
         temporary.replace(target)
+    except OSError as error:
+        if error.strerror and error.filename in (None, temporary, str(temporary)):
+            error.filename = str(given)  # a full disk names no file, and the temporary name would tell nothing
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk, whose own complaint is under way
+            temporary.unlink(missing_ok=True)
         UNFINISHED.discard(temporary)
 
 

@@ -12,7 +12,7 @@ from npattn.attention import CATALOGUE
 from npattn.checks import check_hyperparameters
 from npattn.module import Module
 from npattn.parameters import strip_prefix
-from npattn.wording import brief, did_you_mean
+from npattn.wording import brief, key_meant
 
 __all__ = ["override"]
 
@@ -90,6 +90,6 @@ def split_words(value: Any, current: Any) -> Any:
 def example(key: str, name: str) -> Module:
     """Return the example of the system with a key."""
     if key not in CATALOGUE:
-        meant = did_you_mean(key, CATALOGUE, 0.4)
+        meant = key_meant(key, CATALOGUE, 0.4)
         raise ValueError(f"{name}={brief(key)} is no key of a system{meant} (npattn list names them all)")
     return CATALOGUE[key].example()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "nearest", "suggest"]
+__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "key_meant", "nearest", "suggest"]
 
 
 def brief(value: Any) -> str:
@@ -43,6 +43,18 @@ def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str
     "; did you mean 'reduction'?"
     """
     return suggest(nearest(given, choices, cutoff))
+
+
+def key_meant(given: Any, systems: Mapping[str, type], cutoff: float = 0.5) -> str:
+    """Ask which key may be meant, by its spelling or by the name of the class that it stands for.
+
+    Examples
+    --------
+    >>> key_meant("Dictt", {"map": dict, "row": list}), key_meant("rows", {"map": dict, "row": list})
+    ("; did you mean 'map'?", "; did you mean 'row'?")
+    """
+    keys = {system.__name__: key for key, system in systems.items()} | {key: key for key in systems}
+    return suggest([keys[name] for name in nearest(given, keys, cutoff)])
 
 
 def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:

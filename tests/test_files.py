@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import os
+import re
 import socket
 import stat
 import threading
@@ -289,9 +290,16 @@ def test_folder_that_cannot_be_written_to_is_told_by_the_name_that_was_given(tar
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)  # as a read-only disk does, though there is nothing to remove
     with pytest.raises(PermissionError) as caught, whole_file(target):
         pytest.fail("the block ran")
     assert caught.value.filename == str(target)
+
+
+def test_a_full_disk_is_told_by_the_name_that_was_given(target):
+    with pytest.raises(OSError, match=re.escape(str(target))) as caught, whole_file(target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")

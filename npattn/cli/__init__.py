@@ -74,7 +74,7 @@ def run_command(argv: Sequence[str] | None, prog: str) -> int:
     try:
         if sys.stdout is None:
             raise UsageError("stdout is closed; expected one to write to")
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
             sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is escaped
         arguments = make_parser(prog).parse_args(argv)
         name = f"{prog} {arguments.command}"

@@ -27,15 +27,17 @@ class Parser(argparse.ArgumentParser):
         """Parse; FIELD=VALUE may stand after options too."""
         found, rest = self.parse_known_args(args, namespace)
         if hasattr(found, "fields"):
-            found.fields += [word for word in rest if not word.startswith("-")]
+            found.fields = [*found.fields, *(word for word in rest if not word.startswith("-"))]
             rest = [word for word in rest if word.startswith("-")]
         if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
+            prog = " ".join(filter(None, [self.prog, getattr(found, "command", None)]))
+            self.error(f"unrecognized arguments: {' '.join(rest)}", prog)
         return found
 
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit status 2, pointing to ``--help``."""
-        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)\n")
+    def error(self, message: str, prog: str = "") -> NoReturn:
+        """Leave with exit status 2, pointing to the ``--help`` of `prog`."""
+        name = prog or self.prog
+        self.exit(2, f"{name}: {one_line(message)} (see {name} --help)\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Leave once the help is written, so that `main` hears of it if it can't be."""

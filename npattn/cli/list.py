@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import Parser, add_command
 from npattn.cli.systems import add_families, count_numbers, group_by_family
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 
 __all__ = ["add_list"]
 
 
 def add_list(commands: argparse._SubParsersAction[Parser]) -> None:
     """Declare the subcommand."""
-    summary = "List the systems by family and year: key, class, paper, and how many numbers\na small instance has."
+    summary = (
+        "List the systems by family and year: key, class, paper, and how many numbers\n"
+        "a small instance has; and the primitives."
+    )
     add_families(add_command(commands, "list", run_list, summary, "npattn list", "npattn list --family channel"))
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Print one line for each system, below its family's name."""
+    """Print one line for each system, below its family's name; of all families the primitives too."""
     heading = ("key", "system", "paper", "size")
     groups = {
         family: [
@@ -45,4 +50,6 @@ def run_list(arguments: argparse.Namespace) -> int:
         print(f"\n{family}")
         for row in rows:
             write(row)
+    if not arguments.family:
+        print(f"\nprimitives, which golden takes too\n{textwrap.fill('  '.join(PRIMITIVE_SYSTEMS), 80)}")
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from npattn.cli.arguments import Parser, UsageError
-from npattn.cli.streams import bar, progress
+from npattn.cli.streams import bar, progress, say
 from npattn.cli.systems import find_system
 from npattn.files import one_line
 from npattn.oracle import Recipe, cases, suite, worker_processes
@@ -82,9 +82,13 @@ def run_suite(arguments: argparse.Namespace) -> int:
         )
     with find_executor(arguments) as executor:
         try:
-            report = suite(recipes, arguments.output, executor, steps=arguments.steps, progress=show_progress)
-        finally:
-            progress("")
+            try:
+                report = suite(recipes, arguments.output, executor, steps=arguments.steps, progress=show_progress)
+            finally:
+                progress("")
+        except KeyboardInterrupt:
+            say(f"{arguments.output}: interrupted; the same command goes on with what is left")
+            raise
     print(report)
     return 0 if report.passed else 1
 

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import UsageError
 from npattn.module import FAMILIES, Family, Module
-from npattn.wording import did_you_mean
+from npattn.oracle.systems import SYSTEMS
+from npattn.wording import key_meant
 
 __all__ = ["add_families", "count_numbers", "find_system", "group_by_family"]
 
@@ -28,7 +29,9 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
     UsageError: unknown system 'ecaa'; did you mean 'eca'? npattn list names them all
     """
     if key not in systems:
-        meant = did_you_mean(key, systems, 0.4) or ";"
+        if key in SYSTEMS:
+            raise UsageError(f"{key!r} is a primitive, which only npattn golden takes; npattn list names the systems")
+        meant = key_meant(key, systems, 0.4) or ";"
         raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
     return systems[key]
 

@@ -71,6 +71,7 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
     command.add_argument(
         "fields",
         nargs="*",
+        default=[],
         metavar="FIELD=VALUE",
         help="hyperparameters that differ from those of the small instance",
     )

@@ -74,7 +74,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     scores = evaluate(run)
     system = type(run.network.attention).__name__
     print(f"{arguments.key}: {system} in a network of {count_parameters(run.network):,} parameters")
-    print(f"loss over {run.total} steps of {arguments.epochs} epochs:")
+    print(f"loss over {run.total} steps of {arguments.epochs} epoch{'s' * (arguments.epochs > 1)}:")
     print(chart(run.losses))
     for name, values in run.scalars.items():
         print(f"{name}: from {float(run.initial[name][0]):g} to {values[-1]:.3g}")

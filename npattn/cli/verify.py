@@ -188,13 +188,21 @@ def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
         elif verdict.report.passed:
             lines.append(f"{name}  ok")
         else:
-            lines += [f"{name}  WRONG", *(f"  {line}" for line in write_verdict(verdict))]
-    given = [verdict for verdict in found if verdict.report is not None]
-    passed = sum(verdict.report is not None and verdict.report.passed for verdict in found)
+            kind = "INCOMPLETE" if is_incomplete(verdict.report) else "WRONG"
+            lines += [f"{name}  {kind}", *(f"  {line}" for line in write_verdict(verdict))]
+    given = [verdict.report for verdict in found if verdict.report is not None]
+    passed = sum(report.passed for report in given)
+    incomplete = sum(map(is_incomplete, given))
     bad = sum(bool(verdict.error) for verdict in found)
-    counts = [f"{passed} of {len(found)} cases passed", f"{len(given) - passed} wrong"]
+    counts = [f"{passed} of {len(found)} cases passed", f"{len(given) - passed - incomplete} wrong"]
+    counts += [f"{incomplete} incomplete"] if incomplete else []
     counts += [f"{len(found) - len(given) - bad} not given"] + ([f"{bad} with a bad file"] if bad else [])
     return [*lines, ", ".join(counts)]
+
+
+def is_incomplete(report: Comparison) -> bool:
+    """Tell whether a case has failed for nothing but results that are missing."""
+    return not report.passed and all(judgement.passed for judgement in report.judgements.values())
 
 
 def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
@@ -207,11 +215,22 @@ def to_json(verdict: Verdict, all_required: bool) -> dict[str, Any]:
         "error": verdict.error or None,
         "missing": None if report is None else list(report.missing),
         "first_wrong": None if report is None else report.first_wrong,
-        "begins": None if report is None else " ".join(map(str.strip, report.begins)) or None,
+        "begins": None if report is None else unfold(report.begins) or None,
         "order": None if report is None else report.order or None,
         **({} if verdict.diagnosis is None else diagnosis_to_json(verdict.diagnosis)),
         "judgements": None if report is None else judgements_to_json(report),
     }
+
+
+def unfold(lines: list[str]) -> str:
+    """Write statements on one line, of each of which all lines but the first are indented.
+
+    Examples
+    --------
+    >>> unfold(["begins in", "  (1)", "or in (2)"])
+    'begins in (1); or in (2)'
+    """
+    return "".join(f" {line.strip()}" if line.startswith(" ") else f"; {line}" for line in lines).removeprefix("; ")
 
 
 def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:

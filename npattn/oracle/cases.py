@@ -12,7 +12,7 @@ from npattn.oracle.formats import find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
-from npattn.wording import brief, describe_type, did_you_mean
+from npattn.wording import brief, describe_type, key_meant
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "cases"]
 
@@ -124,7 +124,7 @@ def find_module(system: Any) -> Module:
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
     if system not in SYSTEMS:
-        meant = did_you_mean(system, SYSTEMS) or ";"
+        meant = key_meant(system, SYSTEMS) or ";"
         raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()
 

@@ -105,6 +105,7 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     if np.iscomplexobj(got):
         return Judgement(name, f"its dtype is {got.dtype}, expected real numbers")
     judged = np.isfinite(budget)
+    limit, rms_limit = case.limits[name]
     with np.errstate(all="ignore"):
         numbers = got.astype(np.float64)
         # An exact infinity, such as the logsumexp of nothing, is met or missed; it has no distance.
@@ -116,10 +117,11 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
         first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]!s}"
         finite = np.isfinite(numbers[wild]).all()
         what = "should be infinite and are not" if finite else "are not finite"
-        return Judgement(name, f"{wild.sum()} of {wild.size} elements {what}, {first}", where=where)
+        others = units[judged & ~wild] > limit
+        rest = f"; of the others {others.mean():.2%} are outside" if others.any() else ""
+        return Judgement(name, f"{wild.sum()} of {wild.size} elements {what}, {first}{rest}", where=where)
     count = int(judged.sum())
     where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
-    limit, rms_limit = case.limits[name]
     return Judgement(
         name,
         worst=float(units[where]) if units.size else 0.0,

@@ -164,6 +164,7 @@ OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
         ((1, 64, 127), {"head_dim": 127, "heads": 2, "key_heads": 1, "causal": "bottom-right"}),
         ((1, 32, 129), {"head_dim": 160, "value_dim": 96, "heads": 2, "key_heads": 1, "causal": None}),
         ((1, 33, 65), {"head_dim": 192, "value_dim": 128, "heads": 2, "key_heads": 2}),
+        ((1, 140, 137), {"head_dim": 8, "heads": 2, "key_heads": 1}),  # begun blocks of 128, seen by causal queries
         ((1, 65, 32), {"head_dim": 256, "heads": 1, "key_heads": 1}),
         ((1, 15, 17), {"head_dim": 257, "heads": 1, "key_heads": 1}),
         ((1, 1024, 1024), {"head_dim": 16, "heads": 1, "key_heads": 1}),

@@ -366,7 +366,11 @@ def test_inputs_of_other_shapes_are_refused_by_name(changes, message):
         ({"heads": 4}, TypeError, "missing hyperparameter 'head_dim' (expected heads, key_heads, head_dim, "),
         ({"heads": 4, "key_heads": 3}, ValueError, "key_heads=3; expected a divisor of heads=4"),
         ({"heads": 4, "causal": "left"}, ValueError, "causal='left'"),
-        ({"heads": 4, "causal": True}, TypeError, "causal=True is a bool; expected 'top-left' or 'bottom-right'"),
+        (
+            {"heads": 4, "causal": True},
+            TypeError,
+            "expected 'top-left' or 'bottom-right', or None",
+        ),
         ({"heads": 4, "window": 3}, ValueError, "window=3; expected None or a pair (left, right)"),
         ({"heads": 4, "window": (3, -1)}, ValueError, "window[1]=-1; expected an integer of at least 0"),
         ({"heads": 4, "softcap": 0}, ValueError, "softcap=0; expected a number above 0, or None"),

@@ -173,7 +173,7 @@ def test_a_full_disk_is_told_once_and_nothing_is_left(folder):
     code = "import resource, sys; from npattn.cli import main; "
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)); sys.exit(main())"
     result = run_in_shell("", "golden", "eca", "channels=3", *SMALL, code=code)
-    assert_one_complaint(result, f"npattn golden: {os.strerror(errno.EFBIG)}")
+    assert_one_complaint(result, f"npattn golden: eca-float16.npz: {os.strerror(errno.EFBIG)}")
     assert list(folder.iterdir()) == []
 
 

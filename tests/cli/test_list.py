@@ -3,14 +3,20 @@ import re
 import sys
 from dataclasses import replace
 
+import pytest
+
 from npattn import CATALOGUE, cli
 from npattn.module import FAMILIES
+from npattn.oracle.systems import SYSTEMS
+
+PRIMITIVES = "primitives, which golden takes too"
 
 
 def tables(out):
     """The lines of each family, by its name, below the heading's."""
     heading, *groups = out.split("\n\n")
-    return heading, {group.splitlines()[0]: group.splitlines()[1:] for group in groups}
+    found = {group.splitlines()[0]: group.splitlines()[1:] for group in groups}
+    return heading, {name: lines for name, lines in found.items() if name != PRIMITIVES}
 
 
 def test_list_has_a_line_for_each_system_below_its_family_the_oldest_paper_first(command):
@@ -47,18 +53,24 @@ def test_list_of_a_family_has_no_other(command):
         assert [line.split()[0] for line in lines] == [line.split()[0] for line in everything[family]]
 
 
+def test_list_ends_with_the_primitives_that_golden_takes(command):
+    _, _, listed = command("list")[1].partition(f"\n\n{PRIMITIVES}\n")
+    assert listed.split() == [key for key in SYSTEMS if key not in CATALOGUE]
+
+
 def test_list_fits_80_columns_and_ends_no_line_with_a_space(command):
     for line in command("list")[1].splitlines():
         assert len(line) <= 80
         assert line == line.rstrip()
 
 
-def test_author_whom_the_terminal_cannot_spell_is_escaped(monkeypatch):
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second is the C locale's
+def test_author_whom_the_terminal_cannot_spell_is_escaped(monkeypatch, errors):
     class Foreign(CATALOGUE["se"]):
         paper = replace(CATALOGUE["se"].paper, authors="Çelik, Hu")
 
     monkeypatch.setitem(CATALOGUE, "se", Foreign)
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors))
     assert cli.main(["list"]) == 0
     assert rb"\xc7elik et al." in written.getvalue()

@@ -73,7 +73,7 @@ def test_show_on_a_full_disk_keeps_what_was_there(command, folder, monkeypatch):
     monkeypatch.setattr(pictures, "draw", lambda module, seed, at: Figure())
     (folder / "se.png").write_bytes(b"old")
     result = command("show", "se", "--force")
-    assert_one_complaint(result, f"npattn show: {os.strerror(errno.ENOSPC)}\n")
+    assert_one_complaint(result, f"npattn show: se.png: {os.strerror(errno.ENOSPC)}\n")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"se.png": b"old"}
 
 

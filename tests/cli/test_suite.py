@@ -108,7 +108,7 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
         (["eca", "--jobs", "2"], ["--jobs is for many files"]),
         (["eca", "--limit", "2"], ["--limit is for many files"]),
         ([], ["which system?", "--suite KEY"]),
-        (["--suite", "eca", "-o", "file"], ["file: File exists"]),
+        (["--suite", "eca", "-o", "file"], ["file is no folder; expected one, or a name that is free"]),
     ],
 )
 def test_other_arguments_are_refused_in_one_line(command, folder, arguments, words):
@@ -189,6 +189,7 @@ def test_signals_leave_a_folder_that_is_gone_on_with(folder, number, status, opt
     err = wait_for_end(process)
     assert process.returncode == status
     assert b"Traceback" not in err
+    assert (b"cases: interrupted; the same command goes on" in err) == (number == signal.SIGINT)
     files = {path.name for path in (folder / "cases").iterdir()}
     listed = read_manifest(folder / "cases")
     assert files - {"manifest.json"} <= listed.keys()
@@ -260,7 +261,9 @@ def test_verify_asks_for_all_if_told_to(command, suite):
     assert command("verify", "cases", "results")[0] == 0
     status, out, _ = command("verify", "cases", "results", "--all")
     assert status == 1
+    assert f"{TIES}.npz  INCOMPLETE" in out
     assert "NOT GIVEN" in out
+    assert out.splitlines()[-1] == "2 of 3 cases passed, 0 wrong, 1 incomplete, 0 not given"
     assert command("verify", f"cases/{TIES}.npz", f"results/{TIES}.npz", "--all")[0] == 1
     (suite / f"{TIES}.npz").unlink()
     status, out, _ = command("verify", "cases", "results")

@@ -33,6 +33,7 @@ def test_training_prints_the_loss_and_how_many_pixels_are_right(command, few):
 
 def test_the_same_seed_prints_the_same_and_another_does_not(command, few):
     first, second, other = (command("train", "se", "--epochs=1", f"--seed={seed}")[1] for seed in (0, 0, 1))
+    assert "of 1 epoch:" in first
     assert first == second
     assert first != other
 

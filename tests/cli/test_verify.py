@@ -42,7 +42,7 @@ def test_verify_fails_and_names_the_wrong_result(command, small, spoiled, fault)
         (["right.npz", "eca-float16.npz"], ["right.npz: holds no header.json; expected a golden file"]),
         (["eca-float16.npz", "eca-float16.npz"], ["holds a header.json", "expected the results of a kernel"]),
         (["eca-float16.npz", "typo.npz"], ["typo.npz: holds 'outptu.npy'", "did you mean 'output.npy'?"]),
-        (["eca-float16.npz", "single.npy"], ["single.npy: a single array (.npy); expected an .npz file of results"]),
+        (["eca-float16.npz", "single.npy"], ["a single array (.npy); expected an .npz file", "a folder of .npy files"]),
         (["eca-float16.npz", "bfloat16.npz"], ["dtype '|V2'", "write float32"]),
         (["eca-float16.npz", "pickled.npz"], ["holds pickled objects"]),
         (["eca-float16.npz", "none.npz"], ["holds no results; expected some of output, x.grad, conv.weight.grad"]),
@@ -50,6 +50,7 @@ def test_verify_fails_and_names_the_wrong_result(command, small, spoiled, fault)
         (["eca-float16.npz", "cut.npz"], ["cut.npz: cut off or altered"]),
         (["text.npz", "right.npz"], ["text.npz: no .npz archive"]),
         (["eca-float16.npz", "."], [".: "]),
+        (["eca-float16.npz", "suite"], ["suite: holds 'eca-case', which is a folder; expected .npy files alone"]),
     ],
 )
 def test_verify_refuses_other_files_in_one_line(command, small, folder, arguments, words):
@@ -62,6 +63,7 @@ def test_verify_refuses_other_files_in_one_line(command, small, folder, argument
     np.savez("none.npz")
     (folder / "cut.npz").write_bytes((folder / "eca-float16.npz").read_bytes()[:-30])
     (folder / "text.npz").write_text("no archive")
+    (folder / "suite" / "eca-case").mkdir(parents=True)
     assert_one_complaint(command("verify", *arguments), "npattn verify: ", *words)
 
 

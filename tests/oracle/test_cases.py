@@ -205,6 +205,17 @@ def test_masks_and_noise_stay_what_they_are(values):
         assert (given.inputs["x"] != found.inputs["x"]).any()
 
 
+@pytest.mark.parametrize("causal", [None, "top-left", "bottom-right"])
+@pytest.mark.parametrize("block", [16, 32, 64, 128])
+def test_a_last_block_of_attention_that_is_left_out_shows_in_some_case(block, causal):
+    sizes = [
+        (r.height, r.width) for r in oracle.cases("sdpa", ["float16"], kinds=["sizes"], causal=causal, window=None)
+    ]
+    last_seen = {None: lambda m, n: n - 1, "top-left": lambda m, n: min(m, n) - 1, "bottom-right": lambda m, n: n - 1}
+    assert any(m > block and m % block for m, _ in sizes)
+    assert any(n > block and n % block and last_seen[causal](m, n) >= n - n % block for m, n in sizes)
+
+
 def test_a_limit_spreads_over_the_kinds():
     recipes = oracle.cases("cbam", ["float32", "float16"], limit=6)
     assert len(recipes) == 12
@@ -239,6 +250,7 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
 @for_each(
     ("arguments", "options", "error", "words"),
     [
+        (["EfficientChannel"], {}, ValueError, "did you mean 'eca'? npattn list names them all"),
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'? npattn list names them all"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),

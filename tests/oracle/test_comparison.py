@@ -82,6 +82,16 @@ def test_numbers_that_are_not_finite_fail_and_are_named_first(case, value):
     text = " ".join(str(report).split())
     assert "1 of 320 elements are not finite, the first at [1, 2, 3, 0]: expected " in text
     assert f"got {value}" in text
+    assert "of the others" not in text
+
+
+def test_beside_numbers_that_are_not_finite_the_share_of_the_others_that_are_outside_is_said(case):
+    wild = case.expected["output"].copy()
+    wild[0, 0, 0, 0] = np.nan
+    wild[1] += 1000 * case.budget["output"][1]
+    text = " ".join(str(case.compare({"output": wild})).split())
+    assert "1 of 320 elements are not finite" in text
+    assert "; of the others 50.16% are outside" in text  # 160 of 319
 
 
 def test_a_result_of_another_shape_fails_with_both_shapes(case):

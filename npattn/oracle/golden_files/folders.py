@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from npattn.files import describe_kind
 from npattn.oracle.golden_files.archives import Members, quote, refusal
 
 __all__ = ["Folder", "open_folder"]
@@ -42,8 +43,7 @@ def open_folder(path: str | os.PathLike[str]) -> Folder:
             continue
         status = member.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise refusal(
-                os.fspath(path), f"holds {quote(member.name)}, which is no file on a disk; expected .npy files"
-            )
+            kind = describe_kind(status.st_mode)
+            raise refusal(os.fspath(path), f"holds {quote(member.name)}, which is {kind}; expected .npy files alone")
         sizes[member.name] = status.st_size
     return Folder(os.fspath(path), sizes)

@@ -45,7 +45,7 @@ def read_results(path: str | os.PathLike[str], case: Case) -> dict[str, np.ndarr
     """
     if os.fspath(path) and Path(path).is_dir():
         return read_members(open_folder(path), case)
-    with open_archive(path, "an .npz file of results", deflated=True) as archive:
+    with open_archive(path, "an .npz file of results, or a folder of .npy files", deflated=True) as archive:
         return read_members(archive, case)
 
 

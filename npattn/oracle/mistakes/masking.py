@@ -4,7 +4,15 @@ import numpy as np
 
 from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, both, with_tile
+from npattn.oracle.mistakes.arrays import LOW, TILE, both, tail_of, with_tile
+from npattn.oracle.mistakes.empty_rows import (
+    EMPTY_ROWS,
+    FIRST_BLOCKS,
+    has_dead,
+    hidden_too_early,
+    leaves_none,
+    nan_where_dead,
+)
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
     WAYS,
@@ -41,33 +49,6 @@ def aligned_otherwise(q, k, *_, band, **__):
 def moved(first, last):
     """Move the ends of the band."""
     return lambda *_, band, **__: tuple(n if n is None else n + by for n, by in zip(band, (first, last), strict=True))
-
-
-def has_dead(q, k, *_, band, lengths, mask, **__):
-    seen = pairs_seen(q, k, band, lengths, mask)
-    return bool((~seen.any(axis=-1)).any() and seen.any())
-
-
-def nan_where_dead(pair, *_, **__):
-    return np.where(np.isneginf(pair[1])[..., None, :], np.nan, pair[0]), pair[1]
-
-
-def nan_of_nothing(s, highest, total):
-    """Return weights that are 0 / 0 in the rows of queries that see nothing."""
-    return np.where(s.sum(axis=-1, keepdims=True) == 0, np.nan, s)
-
-
-def nan_carried(original, *qkv, **options):
-    """Carry NaN through logits' gradients too, to all that such a query has read."""
-    (o, log_sum), backward = original(*qkv, **options)
-    dead = np.isneginf(log_sum)[..., None, :]
-    reached = dead.any(axis=-1, keepdims=True)
-
-    def wrong(*dy):
-        dq, dk, dv, *others = backward(*dy)
-        return np.where(dead, np.nan, dq), np.where(reached, np.nan, dk), np.where(reached, np.nan, dv), *others
-
-    return (np.where(dead, np.nan, o), log_sum), wrong
 
 
 def turned_over(*_, mask, **__):
@@ -144,6 +125,21 @@ def last_block_unmasked(tile):
         return right, without_filling
 
     return instead(NAME, with_tile("last block of keys unmasked", tile), other, may_see_filling(tile))
+
+
+def last_block_unseen(tile):
+    """See no keys behind the last whole block; one alone is a mistake of its own."""
+
+    def see(q, k, band, lengths, mask):
+        return pairs_seen(q, k, band, lengths, mask) & (np.arange(k.shape[-1]) < tail_of(k.shape[-1], tile))
+
+    def when(q, k, *_, band, lengths, mask, **__):
+        start = tail_of(k.shape[-1], tile)
+        if start is None or start == k.shape[-1] - 1:
+            return False
+        return bool(pairs_seen(q, k, band, lengths, mask)[..., start:].any())
+
+    return with_mistake(with_tile("last block of keys never read", tile), when, see=see)
 
 
 def in_blocks(a, tile):
@@ -265,11 +261,19 @@ ADDED = [
         )
     ),
     *map(lengths_rounded_up, (TILE, *arrays.TILES)),
-    with_mistake("NaN where no key is seen, in the weights too", has_dead, "both", met=nan_of_nothing),
-    instead(NAME, "NaN where no key is seen, and in all that it reaches", nan_carried, has_dead, way="both"),
+    *(
+        instead(NAME, f"{name}, {reach}", change(other), when, way="both")
+        for name, change, when in (
+            ("NaN where no key is seen", lambda other: other, has_dead),
+            ("mask one key early, NaN where none is left", hidden_too_early, leaves_none),
+        )
+        for reach, other in EMPTY_ROWS.items()
+    ),
+    *FIRST_BLOCKS,
     with_mistake("keys of zeros, as in a margin, hidden", has_zeros, see=zeros_hidden),
     argument(NAME, "mask", "mask ignored", lambda *_, **__: None, given("mask"), way="backward"),
     with_mistake("last key never read", see=last_unseen),
+    *map(last_block_unseen, (TILE, *arrays.TILES)),
     argument(NAME, "band", "window's sides exchanged", turned_window, has_first, way="both"),
     argument(NAME, "band", "window one key narrow", moved(1, 0), has_first, way="both"),
     with_mistake(

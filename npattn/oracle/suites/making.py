@@ -155,6 +155,8 @@ def suite(
         raise TypeError(f"suite: executor is {describe_type(executor)}; expected a concurrent.futures.Executor")
     require_booleans("suite", steps=steps)
     target = check_path(folder)
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(f"{target} is no folder; expected one, or a name that is free")
     target.mkdir(parents=True, exist_ok=True)
     entries = read_manifest(target) if (target / MANIFEST).exists() else {}
     run = Run(target, entries, SuiteReport(target), len(listed), steps, progress)

@@ -369,6 +369,7 @@ BLOCKS = {
     "blocks on the diagonal unmasked, tiles of 4": ({"band": (None, 0)}, (N <= M) | (M // 4 == N // 4)),
     "last block of keys seen by all": ({"band": (None, 0)}, (N <= M) | (N >= 16)),
     "last block of keys seen by all, tiles of 8": ({"band": (None, -4)}, (N <= M - 4) | (N >= 16)),
+    "last block of keys never read": ({"band": (None, 4)}, (N <= M + 4) & (N < 16)),
     "padding read to the end of its block of 8": ({"lengths": np.array([[9.0], [9.0]])}, (N < 16) & (M >= 0)),
     "padding read to the end of its block of 4": ({"lengths": np.array([[9.0], [9.0]])}, (N < 12) & (M >= 0)),
 }
@@ -385,24 +386,55 @@ def test_blocks_are_seen_that_a_mask_should_hide_in_part(name):
         assert all(np.allclose(a, b) for a, b in zip(values, expected, strict=True))
 
 
-def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too():
-    """Of 23 queries to 19 keys, aligned with the last, 4 see none."""
-    options, qkv = {"band": (None, -4)}, drawn(23)
+@pytest.mark.parametrize(
+    ("name", "band", "wrong_band", "dead"),
+    [
+        ("NaN where no key is seen", (None, -4), (None, -4), 4),  # of 23 queries to 19 keys, aligned with the last
+        ("mask one key early, NaN where none is left", (None, 0), (None, -1), 1),
+    ],
+)
+def test_weights_of_nothing_are_nan_and_reach_values_or_keys_and_queries_too(name, band, wrong_band, dead):
+    qkv = drawn(23)
+    (o, _), back_right = ops.masked_attention(*qkv, SCALE, band=wrong_band)
+    do = draw(*o.shape)
+    dq, dk, dv = back_right(do)[:3]
+    for reach, weights, delta in (
+        ("in the weights too", True, False),
+        ("and in all that it reaches", True, True),
+        ("and in all that its δ reaches", False, True),
+    ):
+        mistake = made(ops.masked_attention, f"{name}, {reach}", "both")
+        applies, ((wrong, _), backward) = called(mistake, ops.masked_attention, qkv, {"band": band})
+        assert applies
+        assert np.isnan(wrong[..., :dead]).all()
+        assert np.allclose(wrong[..., dead:], o[..., dead:])
+        wrong_dq, wrong_dk, wrong_dv = backward(do)[:3]
+        assert np.allclose(wrong_dq[..., dead:], dq[..., dead:])
+        assert np.isnan(wrong_dq[..., :dead]).all() == np.isnan(wrong_dk).all() == delta
+        assert delta or np.allclose(wrong_dk, dk)
+        assert np.isnan(wrong_dv).all() == weights
+        assert weights or np.allclose(wrong_dv, dv)
+
+
+def test_a_softmax_in_blocks_is_nan_where_the_first_block_is_hidden_and_in_all_that_it_reaches():
+    """Of 23 queries each sees the 4 keys before it and its own: those from the 8th on none of the first 4 keys."""
+    qkv, options = drawn(23), {"band": (-4, 0)}
     (o, _), back_right = ops.masked_attention(*qkv, SCALE, **options)
     do = draw(*o.shape)
-    dq, dk, _ = back_right(do)[:3]
-    for name in ("in the weights too", "and in all that it reaches"):
-        mistake = made(ops.masked_attention, f"NaN where no key is seen, {name}", "both")
-        applies, ((wrong, _), backward) = called(mistake, ops.masked_attention, qkv, options)
-        assert applies
-        assert np.isnan(wrong[..., :4]).all()
-        assert np.allclose(wrong[..., 4:], o[..., 4:])
-        wrong_dq, wrong_dk, wrong_dv = backward(do)[:3]
-        assert np.isnan(wrong_dv).all()
-        assert np.allclose(wrong_dq[..., 4:], dq[..., 4:])
-        reached = name.startswith("and")
-        assert np.isnan(wrong_dq[..., :4]).all() == np.isnan(wrong_dk).all() == reached
-        assert reached or np.allclose(wrong_dk, dk)
+    name = "NaN where the first block of keys is hidden, and in all that it reaches, tiles of 4"
+    applies, ((wrong, _), backward) = called(
+        made(ops.masked_attention, name, "both"), ops.masked_attention, qkv, options
+    )
+    assert applies
+    for got, right, first in zip((wrong, *backward(do)[:3]), (o, *back_right(do)[:3]), (8, 8, 0, 0), strict=True):
+        assert np.isnan(got[..., first:]).all()
+        assert np.allclose(got[..., :first], right[..., :first])
+
+
+def test_a_mask_one_key_early_leaves_no_query_without_keys_where_there_is_a_sink():
+    mistake = made(ops.masked_attention, "mask one key early, NaN where none is left, in the weights too", "both")
+    options = {"band": (None, 0), "sink": np.zeros(2)}
+    assert not called(mistake, ops.masked_attention, drawn(23), options)[0]
 
 
 @pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
