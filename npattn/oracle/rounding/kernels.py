@@ -15,7 +15,8 @@ from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
 from npattn.oracle.pairs import keep_apart
-from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 

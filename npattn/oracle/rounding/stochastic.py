@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.oracle.formats import Format
-from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, wrap
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.arrays import RoundingArray, wrap
 from npattn.oracle.rounding.cutting import cut_row, cut_rows, cut_slabs, is_small, square_product
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
