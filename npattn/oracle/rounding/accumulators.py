@@ -44,6 +44,17 @@ def sum_one_by_one(
     return total.astype(terms.dtype).reshape(kept if keepdims else shape)
 
 
+def add_at(total: np.ndarray, rounding: Rounding, index: Any, terms: Any) -> np.ndarray:
+    """Add terms to the numbers that an index names, in place, as `numpy.add.at` does: a sum for each of these."""
+    squares, counts = np.square(total), np.zeros(total.shape)
+    np.add.at(total, index, terms)
+    np.add.at(squares, index, np.square(terms))
+    np.add.at(counts, index, 1)
+    # Of longer sums the error is larger, and no larger than that of the longest.
+    total[...] = rounding.accumulate(total.copy(), squares, 1 + int(counts.max(initial=0)))
+    return total
+
+
 def multiply_up(factors: np.ndarray, rounding: Rounding, **options: Any) -> np.ndarray:
     """Multiply numbers along axes as `numpy.multiply.reduce` does, with the rounding of all but the first product."""
     product = np.asarray(np.multiply.reduce(factors, **options))
@@ -74,6 +85,7 @@ def draw_roundings(a: np.ndarray, rounding: Rounding, axis: int | None = None) -
 
 ACCUMULATED: dict[tuple[Any, str], Callable[..., np.ndarray]] = {
     (np.add, "accumulate"): running_sums,
+    (np.add, "at"): add_at,
     (np.add, "reduce"): add_up,
     (np.multiply, "accumulate"): running_products,
     (np.multiply, "reduce"): multiply_up,

@@ -85,11 +85,12 @@ class RoundingArray(np.ndarray):
             for a in out:
                 if isinstance(a, RoundingArray):
                     a.average = None
+        accumulated = ACCUMULATED.get((ufunc, method))
         with np.errstate(over="ignore"):
             if ufunc is np.matmul:
                 result: Any = multiply(operands[0], operands[1], rounding, **options)
-            elif rounding.random is not None and (ufunc, method) in ACCUMULATED:
-                result = ACCUMULATED[ufunc, method](operands[0], rounding, **options)
+            elif accumulated is not None and (rounding.random is not None or method == "at"):
+                result = accumulated(operands[0], rounding, *operands[1:], **options)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
         if not isinstance(result, tuple):

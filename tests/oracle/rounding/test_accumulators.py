@@ -32,6 +32,26 @@ def test_running_sums_and_products_err_as_one_accumulator_in_float32_does(name):
     assert squares[-1] > 8 * 2.0**-48 / 12 * np.mean(exact[:, -1] ** 2)  # more than a rounding at the end leaves
 
 
+def added_at(terms):
+    """Add the columns to two of three numbers of each row in turn."""
+    total = np.zeros_like(terms, shape=(len(terms), 3))
+    np.add.at(total, (slice(None), np.arange(terms.shape[1]) % 2), terms)
+    return total
+
+
+def test_sums_at_indices_err_as_other_sums_do_and_are_numbers_of_the_format():
+    exact = added_at(TERMS.astype(np.float64))
+    errors = np.array(
+        [np.asarray(added_at(Rounding(FORMATS["float32"], run).array(TERMS))) - exact for run in range(8)]
+    )
+    whole = [np.asarray(Rounding(FORMATS["float32"], run).array(TERMS[:, ::2]).sum(axis=1)) for run in range(8)]
+    ratio = np.mean(errors[:, :, 0] ** 2) / np.mean((np.array(whole) - exact[:, 0]) ** 2)
+    assert 0.5 < ratio < 2
+    assert not errors[:, :, 2].any()
+    narrow = np.asarray(added_at(Rounding(FORMATS["bfloat16"], 0).array(representable(TERMS, FORMATS["bfloat16"]))))
+    np.testing.assert_array_equal(narrow, representable(narrow, FORMATS["bfloat16"]))
+
+
 def test_in_a_narrow_format_running_sums_are_its_numbers():
     sums = np.asarray(np.cumsum(Rounding(FORMATS["bfloat16"], 0).array(representable(TERMS, FORMATS["bfloat16"]))))
     np.testing.assert_array_equal(sums, representable(sums, FORMATS["bfloat16"]))
