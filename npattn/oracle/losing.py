@@ -118,9 +118,14 @@ def lost_in(module: Module, given: Given) -> str:
     first, second = (arrays_met(module, one) for one in (given, moved))
     for where in first:
         pairs = zip(first[where], second[where], strict=False)
-        if any(a.shape == b.shape and a.size and np.mean((a != b) & (a != to_float32(a))) > MOST for a, b in pairs):
+        if any(a.shape == b.shape and a.size and np.mean(follows(a, b)) > MOST for a, b in pairs):
             return where
     return ""
+
+
+def follows(a: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Tell which numbers move with the inputs, and are none of float32's."""
+    return (a != moved) & (a != to_float32(a)) & np.isfinite(a) & np.isfinite(moved)
 
 
 def arrays_met(module: Module, given: Given) -> dict[str, list[np.ndarray]]:

@@ -116,8 +116,16 @@ def filled(x):
     return found
 
 
-@for_each("keeps", [np.positive, lambda x: x * np.where(x.real > 0, 1 / 3, 2 / 3), lambda x: x + filled(x) - filled(x)])
-def test_arrays_may_be_filled_and_chosen_by_comparisons(keeps):
+@for_each(
+    "keeps",
+    [
+        np.positive,
+        lambda x: x * np.where(x.real > 0, 1 / 3, 2 / 3),
+        lambda x: x + filled(x) - filled(x),
+        lambda x: x + np.full(x.shape, np.nan),
+    ],
+)
+def test_arrays_may_be_filled_chosen_by_comparisons_and_nan(keeps):
     assert soundness.lost_in(Slopes(keeps, keeps), given_to(Slopes())) == ""
 
 
