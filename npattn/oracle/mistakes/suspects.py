@@ -19,7 +19,7 @@ JUST = 1.05
 """Distance up to which a mistake is told to be just too far off."""
 MOST_TWINS = 2
 """Others with the same results that are told."""
-PRECISION = "it looks like a lack of precision, not a mistake of mathematics: errors have the size of what follows"
+PRECISION = "it may be a lack of precision, and no mistake of mathematics: errors have the size of what follows"
 """What is said where errors have a size that some arithmetic has, of which the size alone is known."""
 PRECISION_OF_FEW = (
     "it may be a lack of precision, though so few numbers tell little: errors have the size of what follows"
