@@ -245,7 +245,10 @@ def lifted(module: Module, name: str, value: Array, like_name: str, like: Array)
     """Say what may have given a result another dtype than the input's."""
     scalar = ""
     if np.result_type(value.dtype, like.dtype) == value.dtype:
-        scalar = f"; a number or an array in it is {value.dtype}, as np.sqrt(2) is: use Python's (math.sqrt, float)"
+        scalar = (
+            f"; a number or an array in it is {value.dtype}, as np.sqrt(2) is, or of integers: use Python's numbers "
+            f"(math.sqrt, float), and arrays like np.where(m, 0.5, 1).astype({like_name}.dtype)"
+        )
     return TypeError(f"{module}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}{scalar}")
 
 

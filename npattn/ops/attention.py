@@ -65,7 +65,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     for m in query_blocks(q):
         e, highest = exponentials(transpose(scaled[..., m]) @ k)
         total = e.sum(axis=-1, keepdims=True)
-        o[..., m] = v @ transpose(e) / transpose(total)
+        o[..., m] = weigh_values(v, e) / transpose(total)
         log_sum_exp[..., m, :] = highest + np.log(total)
 
     def backward(do):
@@ -80,6 +80,27 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
         return dq, dk, dv
 
     return o, backward
+
+
+@primitive
+def weigh_values(v: Array, e: Array) -> Array:
+    """Add up values by exponentials, which are yet to be divided by their sums: Σ_n v_cn e_mn.
+
+    Parameters
+    ----------
+    v : array, (..., c, N)
+    e : array, (..., M, N)
+
+    Returns
+    -------
+    array, (..., c, M)
+
+    Examples
+    --------
+    >>> weigh_values(np.array([[2.0, 4.0]]), np.array([[1.0, 0.5]]))
+    array([[4.]])
+    """
+    return v @ transpose(e)
 
 
 @primitive

@@ -14,7 +14,7 @@ from npattn.oracle.own import Own, exact_names
 from npattn.oracle.special import special
 from npattn.oracle.values import generic_values
 
-__all__ = ["Chosen", "choose_params", "draw_case", "require_drawn"]
+__all__ = ["MAX_REPEATED", "Chosen", "choose_params", "draw_case", "require_drawn"]
 
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""

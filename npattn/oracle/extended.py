@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,10 @@ LARGEST_EXPONENT = 400
 
 
 class ExtendedArray(np.ndarray):
-    """An array of longdouble that multiplies matrices by `multiply`; all else NumPy does. Made by `extend`."""
+    """An array of longdouble that multiplies matrices by `multiply`; all else NumPy does. Made by `extend`.
+
+    Functions that have no longdouble, as `scipy.special.erf`, compute in float64.
+    """
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[np.ndarray, ...] | None = None, **options: Any
@@ -29,9 +33,13 @@ class ExtendedArray(np.ndarray):
             return wrap(multiply(*operands))
         if out is not None:
             options["out"] = tuple(unwrap(a) for a in out)
+        if not has_longdouble(ufunc):
+            operands = [to_double(a) for a in operands]
         result = getattr(ufunc, method)(*operands, **options)
         if out is not None:
             return out[0] if len(out) == 1 else out
+        if not has_longdouble(ufunc):
+            result = tuple(map(to_longdouble, result)) if isinstance(result, tuple) else to_longdouble(result)
         return tuple(map(wrap, result)) if isinstance(result, tuple) else wrap(result)
 
     def __array_function__(
@@ -57,6 +65,22 @@ def extend(values: np.ndarray) -> ExtendedArray:
     ('ExtendedArray', True)
     """
     return np.array(values, np.longdouble).view(ExtendedArray)
+
+
+@functools.cache
+def has_longdouble(ufunc: np.ufunc) -> bool:
+    """Tell whether a function computes in longdouble."""
+    return any("g" in types for types in ufunc.types)
+
+
+def to_double(a: Any) -> Any:
+    """Take longdouble as float64."""
+    return a.astype(np.float64) if getattr(a, "dtype", None) == np.longdouble else a
+
+
+def to_longdouble(a: Any) -> Any:
+    """Take float64 as longdouble."""
+    return a.astype(np.longdouble) if getattr(a, "dtype", None) == np.float64 else a
 
 
 def unwrap(a: Any) -> Any:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from npattn.module import Module, as_tuple
+from npattn.oracle.budgets import Given
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
+from npattn.oracle.losing import lost_in
 from npattn.oracle.systems import is_known
 from npattn.oracle.values import generic_values
 from npattn.wording import did_you_mean
@@ -96,6 +98,15 @@ def validate_module(module: Module, sizes: Mapping[str, int]) -> None:
         trouble = describe_gradients(module, sizes)
     if trouble:
         raise ValueError(f"{module}: {trouble}")
+    random = np.random.RandomState(0)
+    upstream = {name: random.standard_normal(shape) for name, shape in module.output_shapes(*sizes.values()).items()}
+    where = lost_in(module, Given(*generic_values(module, **sizes), upstream))
+    if where:
+        raise TypeError(
+            f"{module}: {where} makes plain arrays of what it is given, as np.asarray and scipy.special.softmax do, in "
+            "which no rounding can be followed: budgets would be too small for a correct kernel; use functions of "
+            "NumPy, which keep the kind of an array"
+        )
 
 
 def describe_gradients(module: Module, sizes: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from npattn.attention import Residual
 from npattn.module import Module
+from npattn.oracle.drawing import MAX_REPEATED
 from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweep_options import BATCH, EDGE_SIZES, HEIGHT, OPTIONS, OWN_SIZES, WIDTH
@@ -76,9 +77,10 @@ class Sweep:
         if kind == "options":
             found = [(m, label, {}) for m, label in self.options(shape)]
         elif kind == "layouts":
-            layouts = [layout for layout in LAYOUTS if layout != "contiguous"]
+            layouts = [layout for layout in LAYOUTS if layout not in ("contiguous", "broadcast")]
             found = [(module, layout, {"layout": layout}) for layout in layouts]
-            found[layouts.index("broadcast")][2]["values"] = "ones"  # what a sum's gradient is, with stride 0
+            if is_broadcast(module, batch, height, width):  # a sum's gradient is ones, with stride 0
+                found.insert(0, (module, "broadcast", {"layout": "broadcast", "values": "ones"}))
         elif kind == "empty":
             batch, found = 0, [(module, kind, {})]
         elif kind == "sizes":
@@ -145,6 +147,13 @@ def map_refused(recipe: Recipe) -> ValueError | None:
     except ValueError as error:
         return error
     return None
+
+
+def is_broadcast(module: Module, *sizes: int) -> bool:
+    """Tell whether anything of a case can be broadcast: an upstream gradient of ones, or what a few images share."""
+    inputs, outputs = (shapes(*sizes).values() for shapes in (module.input_shapes, module.output_shapes))
+    several = any(length > 1 for shape in outputs for length in shape)
+    return several or any(1 < shape[0] <= MAX_REPEATED for shape in inputs if len(shape))
 
 
 def size_of_map(module: Module, height: int, width: int) -> tuple[int, int]:

@@ -354,6 +354,27 @@ def test_every_kind_is_of_each_shape_and_by_default_sizes_alone_are():
     assert len({r.id for r in several}) == len(several)
 
 
+@dataclass(frozen=True)
+class SumOfSquares(Module):
+    """One number of many rows."""
+
+    def input_shapes(self, batch, height, width):
+        return {"rows": (batch * height * width, 3)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output": ()}
+
+    def forward(self, params, rows):
+        return Pass((rows * rows).sum(), lambda dy: (2 * dy * rows, {}))
+
+
+@for_each("shape, broadcast", [((3, 7, 9), False), ((2, 2, 2), True)])
+def test_a_layout_is_left_out_of_which_nothing_can_be_made(shape, broadcast):
+    recipes = oracle.cases(SumOfSquares(), ["float16"], kinds=["layouts"], shapes=[shape])
+    assert [recipe.label for recipe in recipes if recipe.make()][-3:] == ["transposed", "sliced", "channels-last"]
+    assert len(recipes) == 3 + broadcast
+
+
 @for_each(
     ("key", "hyperparameters"),
     [

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import special
 
 import npattn
 from npattn.oracle import golden
@@ -72,3 +73,10 @@ def test_a_case_without_its_certificate_is_the_same_otherwise(tmp_path):
         np.testing.assert_array_equal(without.budget[name], budget)
     without.save(tmp_path / "case.npz")
     assert all(np.isnan(digits) for digits in npattn.oracle.load(tmp_path / "case.npz").digits.values())
+
+
+def test_functions_without_longdouble_compute_in_float64():
+    found = special.erf(extend(np.array([0.25, -3.0])))
+    assert isinstance(found, ExtendedArray)
+    assert found.dtype == np.longdouble
+    np.testing.assert_array_equal(found.astype(np.float64), special.erf([0.25, -3.0]))

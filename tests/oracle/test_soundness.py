@@ -5,10 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from scipy import special
 
 import npattn
 from npattn import Pass
-from npattn.oracle import GradcheckReport, golden, soundness
+from npattn.oracle import GradcheckReport, generic_values, golden, soundness
+from npattn.oracle.budgets import Given
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.parameters import zeros
 from tests.naming import for_each
@@ -27,6 +29,12 @@ def spoiled(system, change):
             return change(super().forward(params, *inputs))
 
     return Spoiled()
+
+
+def given_to(module):
+    """Draw what a module of one map is given."""
+    params, inputs = generic_values(module)
+    return Given(params, inputs, {"output": inputs["x"]})
 
 
 def with_gradients(change):
@@ -83,6 +91,51 @@ def test_a_none_that_is_not_declared_is_told_with_what_to_declare():
 
     with pytest.raises(ValueError, match=r"backward gives None for mask; .*declare without_gradient = \('mask',\)"):
         golden(Silent(), **SMALL)
+
+
+class Slopes(npattn.Module):
+    """A system whose arrays are made in many ways: of each kind one, and what it makes of its input."""
+
+    channels = 3
+
+    def __init__(self, make=np.positive, back=np.positive):
+        super().__init__()
+        object.__setattr__(self, "make", make)
+        object.__setattr__(self, "back", back)
+
+    def forward(self, params, x):
+        e = np.exp(self.make(x))
+        return Pass(x * e, lambda dy: (dy * e * (1 + self.back(x)), {}))
+
+
+def filled(x):
+    """Fill a plain array, as a loop over time does, with numbers that have been followed."""
+    found = np.zeros(x.shape, x.dtype)
+    for i in range(x.shape[-1]):
+        found[..., i] = x[..., i]
+    return found
+
+
+@for_each(
+    "keeps",
+    [
+        np.positive,
+        lambda x: x * np.where(x.real > 0, 1 / 3, 2 / 3),
+        lambda x: x + filled(x) - filled(x),
+        lambda x: x + np.full(x.shape, np.nan),
+    ],
+)
+def test_arrays_may_be_filled_chosen_by_comparisons_and_nan(keeps):
+    assert soundness.lost_in(Slopes(keeps, keeps), given_to(Slopes())) == ""
+
+
+@for_each("loses", [np.asarray, np.array, lambda x: special.softmax(x, axis=1)])
+def test_a_system_that_loses_the_kind_of_its_arrays_is_refused(loses):
+    """In plain arrays nothing is rounded: a kernel that rounds there would be."""
+    assert soundness.lost_in(Slopes(loses), given_to(Slopes())) == "forward"
+    assert soundness.lost_in(Slopes(back=lambda x: x + np.exp(loses(x)) - np.exp(x)), given_to(Slopes())) == "backward"
+    with pytest.raises(TypeError, match="backward makes plain arrays of what it is given"):
+        golden(Slopes(back=lambda x: x + np.exp(np.asarray(x)) - np.exp(x)), batch=2, **SMALL)
 
 
 def test_forgotten_output_shapes_are_told_as_that():

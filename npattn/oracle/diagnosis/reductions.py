@@ -23,9 +23,11 @@ def axis_sets(axes: Sequence[int]) -> Iterator[tuple[int, ...]]:
 def read_reduction(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
     """Say over which axes the exact result was reduced, where it is the same along them."""
     shape = evidence.shape
+    long = [axis for axis, length in enumerate(shape) if length > 1]
+    if not long:
+        return
     coordinates = np.unravel_index(evidence.sample, shape)
     got, expected, budget = (values.reshape(shape) for values in (evidence.got, evidence.expected, evidence.budget))
-    long = [axis for axis, length in enumerate(shape) if length > 1]
     for axes in axis_sets(long[-4:]):
         first = tuple(0 * index if axis in axes else index for axis, index in enumerate(coordinates))
         count = np.prod([shape[axis] for axis in axes])

@@ -42,7 +42,11 @@ CLEARLY = 6.0
 """Logarithm of how much likelier the first suspect must be than another for the two to be told apart."""
 BITS = 10.0
 """How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
-
+MOST_MOVED, NOT_FINITE = 1e12, 4.0
+"""What one number counts for at most, by how much nearer in the mean square it is to a mistake's: that of a mistake
+that gives NaN too says no more than a bit."""
+FEW = 8
+"""Wrong numbers whose size says little of the arithmetic that made it."""
 MOST_COMPARED = 4
 """Mistakes whose steps are compared."""
 UNLIKE = 0.05
@@ -96,7 +100,8 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         if all(one.results for one in arithmetic):
             arithmetic = unlike(arithmetic, several_images=several_images)
         suspects = suspects_of(search, arithmetic)
-        return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete)
+        few = sum(np.isfinite(search.case.budget[name]).sum() for name in search.wrong) < FEW
+        return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete, few=bool(few))
     fitting = fitting or pairs(search)
     if not fitting:
         near = (one for one in search.tried if one.whole and one.halves)
@@ -240,8 +245,10 @@ def says_enough(search: Search, best: Candidate) -> bool:
     ruler, bits = search.ruler, 0.0
     for name in search.wrong:
         freedom = min(search.case.freedom[name], search.case.expected[name].size)
-        moved = search.right.squares[name] / (best.misfit.squares.get(name, np.inf) + 1)
-        bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), 1e12))
+        square = search.right.squares[name]
+        moved = square / (best.misfit.squares.get(name, np.inf) + 1)
+        most = MOST_MOVED if np.isfinite(square) else NOT_FINITE
+        bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), most))
     # What there was no time to try might have fitted as well; of pairs there are as many as of one by another.
     tried = max(len(search.tried), 2 if search.complete else sum(map(len, search.places.values())))
     return bool(bits > len(best.mistakes) * np.log2(max(tried, 2)) + BITS and ruler.results)

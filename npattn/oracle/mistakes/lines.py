@@ -177,8 +177,12 @@ def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any]
 
 
 def compile_wrong(replaced: Callable[[], ast.FunctionDef], around: str, function: FunctionType) -> CodeType:
-    """Compile a function's wrong text."""
-    return compile_definition(replaced(), around, function.__code__)
+    """Compile a function's wrong text; a TypeError where it takes an index of a number, of which Python warns."""
+    definition = replaced()
+    for node in ast.walk(definition):
+        if isinstance(getattr(node, "value" if isinstance(node, ast.Subscript) else "func", None), ast.Constant):
+            raise TypeError(f"{ast.unparse(node)}: a number has no index and can't be called")
+    return compile_definition(definition, around, function.__code__)
 
 
 class Wrong:

@@ -21,7 +21,7 @@ from npattn.oracle.mistakes.narrowing import BACKWARD, at_pass
 from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.mistakes.written import format_written, is_written_in, rounded_results
 from npattn.oracle.rounding import Rounding
-from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 
 __all__ = ["NARROW", "roundings"]
 

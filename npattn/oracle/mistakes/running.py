@@ -21,6 +21,7 @@ from npattn.oracle.mistakes.planting import Run, Site, answering, faulty, plante
 from npattn.oracle.mistakes.replaying import Memory
 from npattn.oracle.mistakes.returning import Returned, results_among, watching
 from npattn.oracle.steps import Recorded, is_backward, looks_like_step, reader_of
+from npattn.wording import describe_type
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -230,9 +231,13 @@ def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:
 
 
 def forward_results(run: Any, upstream: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Name what forward gives, as `named_results` does."""
+    """Name what forward gives, as `named_results` does; a TypeError where it is no number, as ``Pass(backward, y)``."""
     outputs = run.output if isinstance(run.output, tuple) else (run.output,)
-    return dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+    found = dict(zip(upstream, outputs, strict=True)) | dict(run.buffers) | dict(run.attention)
+    for name, a in found.items():
+        if np.asarray(a).dtype.kind not in "fiub":
+            raise TypeError(f"{name} is {describe_type(a)}; expected numbers")
+    return found
 
 
 def changes_forward(mistake: Mistake) -> bool:

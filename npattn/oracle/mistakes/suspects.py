@@ -19,8 +19,12 @@ JUST = 1.05
 """Distance up to which a mistake is told to be just too far off."""
 MOST_TWINS = 2
 """Others with the same results that are told."""
-PRECISION = "it looks like a lack of precision, not a mistake of mathematics: errors have the size of what follows"
+PRECISION = "it may be a lack of precision, and no mistake of mathematics: errors have the size of what follows"
 """What is said where errors have a size that some arithmetic has, of which the size alone is known."""
+PRECISION_OF_FEW = (
+    "it may be a lack of precision, though so few numbers tell little: errors have the size of what follows"
+)
+"""What is said where a number or two are wrong, of which any size may be chance."""
 MOST_NAMED = 3
 """Wrong results that are named where they are all that are wrong."""
 
@@ -87,6 +91,8 @@ class Diagnosis(Sequence[Suspect]):
         Whether there was time to try all.
     untried : str
         Why no mistake was tried; else empty.
+    few : bool
+        Whether so few numbers are wrong that the size of their errors says little.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -97,6 +103,7 @@ class Diagnosis(Sequence[Suspect]):
     right: bool = False
     complete: bool = True
     untried: str = ""
+    few: bool = False
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -126,7 +133,8 @@ class Diagnosis(Sequence[Suspect]):
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]
         by_size = all(mistake.way == "precision" for one in first for mistake in one.mistakes)
-        unsure = PRECISION if by_size else "it may be, though these results say too little to be sure:"
+        by_size_alone = PRECISION_OF_FEW if self.few else PRECISION
+        unsure = by_size_alone if by_size else "it may be, though these results say too little to be sure:"
         lines = fold("it looks like:" if self.sure else unsure)
         lines += [folded for one in first[:MOST_SHOWN] for folded in fold(str(one), "  ")]
         lines += [f"  and {len(first) - MOST_SHOWN} more"] if len(first) > MOST_SHOWN else []

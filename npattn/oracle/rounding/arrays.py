@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +9,14 @@ import numpy as np
 
 from npattn.ops.primitive import PRIMITIVES, ask_handlers
 from npattn.oracle.formats import ulp
+from npattn.oracle.rounding.accumulators import ACCUMULATED, sum_one_by_one
 from npattn.oracle.rounding.products import multiply, round_operand
 from npattn.typing import Array
 
 if TYPE_CHECKING:
     from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["ACCUMULATOR_ROUNDOFF", "HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
+__all__ = ["HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
 
 EXACT = {
     np.absolute,
@@ -46,8 +46,6 @@ PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
 HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.dot: np.matmul}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
-ACCUMULATOR_ROUNDOFF = 2.0**-24
-"""Unit roundoff of the accumulators, float32."""
 COARSE_STEP = 0.25
 """Logits that lie so far apart in the format make softmax's weights jump."""
 
@@ -87,11 +85,12 @@ class RoundingArray(np.ndarray):
             for a in out:
                 if isinstance(a, RoundingArray):
                     a.average = None
+        accumulated = ACCUMULATED.get((ufunc, method))
         with np.errstate(over="ignore"):
             if ufunc is np.matmul:
                 result: Any = multiply(operands[0], operands[1], rounding, **options)
-            elif ufunc is np.add and method == "reduce" and rounding.random is not None:
-                result = add_up(operands[0], rounding, **options)
+            elif accumulated is not None and (rounding.random is not None or method == "at"):
+                result = accumulated(operands[0], rounding, *operands[1:], **options)
             else:
                 result = getattr(ufunc, method)(*operands, **options)
         if not isinstance(result, tuple):
@@ -141,8 +140,21 @@ class RoundingArray(np.ndarray):
         """Return the indices that sort."""
         return rounding_of(self).selections.order(unwrap(self), axis)
 
+    def cumsum(self, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        """Return running sums, of all numbers in a row where no axis is named."""
+        return np.add.accumulate(self.ravel() if axis is None else self, axis=axis or 0, dtype=dtype, out=out)
 
-HANDLED_FUNCTIONS |= {np.argmax: RoundingArray.argmax, np.argsort: RoundingArray.argsort}
+    def cumprod(self, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        """Return running products, of all numbers in a row where no axis is named."""
+        return np.multiply.accumulate(self.ravel() if axis is None else self, axis=axis or 0, dtype=dtype, out=out)
+
+
+HANDLED_FUNCTIONS |= {
+    np.argmax: RoundingArray.argmax,
+    np.argsort: RoundingArray.argsort,
+    np.cumprod: RoundingArray.cumprod,
+    np.cumsum: RoundingArray.cumsum,
+}
 
 
 def implements(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -224,33 +236,6 @@ def einsum(subscripts: str, *operands: Any) -> RoundingArray:
     }
     count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
     return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
-
-
-def add_up(terms: np.ndarray, rounding: Rounding, **options: Any) -> np.ndarray:
-    """Add up along axes as `numpy.add.reduce` does, and add the error of an accumulator in float32."""
-    if rounding.adds_one_by_one and "out" not in options:
-        return sum_one_by_one(terms, rounding, **{"axis": 0, **options})
-    total = np.asarray(np.add.reduce(terms, **options))
-    options.pop("out", None)
-    squares = np.add.reduce(np.square(terms), **options)
-    return rounding.accumulate(total, squares, terms.size // max(total.size, 1))
-
-
-def sum_one_by_one(
-    terms: np.ndarray, rounding: Rounding, *, axis: int | tuple[int, ...] | None, keepdims: bool = False, **_: Any
-) -> np.ndarray:
-    """Add up with one accumulator, in a random order: terms that are equal are all rounded the same way there."""
-    several = range(terms.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    summed = sorted(i % terms.ndim for i in several)
-    rows = np.moveaxis(terms, summed, range(len(summed)))
-    shape = rows.shape[len(summed) :]
-    rows = rows.reshape(math.prod(rows.shape[: len(summed)]), *shape)
-    assert rounding.random is not None
-    total = np.zeros(shape, np.float32)
-    for i in rounding.random.permutation(len(rows)):
-        total += rows[i]
-    kept = [1 if i in summed else n for i, n in enumerate(terms.shape)]
-    return total.astype(terms.dtype).reshape(kept if keepdims else shape)
 
 
 def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:

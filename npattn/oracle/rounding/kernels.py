@@ -15,7 +15,8 @@ from npattn.ops.primitive import Primitive
 from npattn.ops.resizing import interpolate
 from npattn.oracle.heads import attend_by_heads
 from npattn.oracle.pairs import keep_apart
-from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
@@ -217,6 +218,19 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
         return definition(q, k, v, scale)
     return attend_by_heads(definition, q, k, v, scale)
+
+
+@implements(attention.weigh_values)
+def weigh_values(v: Array, e: Array) -> Array:
+    """Add up values by exponentials; in tf32 by what they are over their sum, as kernels do that divide first.
+
+    The largest exponential is 1, of which a unit that multiplies loses nothing; a weight is no number of the format.
+    """
+    if not rounding_of(v, e).format.shortens:
+        return v @ e.swapaxes(-1, -2)
+    total = e.sum(axis=-1, keepdims=True)
+    total = np.where(unwrap(total) == 0, 1, total)
+    return (v @ (e / total).swapaxes(-1, -2)) * total.swapaxes(-1, -2)
 
 
 @implements(attention.average_slope)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.oracle.formats import Format
-from npattn.oracle.rounding.arrays import ACCUMULATOR_ROUNDOFF, RoundingArray, wrap
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.arrays import RoundingArray, wrap
 from npattn.oracle.rounding.cutting import cut_row, cut_rows, cut_slabs, is_small, square_product
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
@@ -29,6 +30,8 @@ BLUR = 1.0
 """How many unit roundoffs a number is blurred by at most: stochastic rounding errs by 0.58 of them on average."""
 FLUSHED_BELOW = -126
 """Exponent of the smallest numbers that all of a GPU's units compute with."""
+RUNS_TO_FLUSHED = 4
+"""From one run that makes all numbers 0 that some units don't compute with to the next."""
 
 
 class Extremes(NamedTuple):
@@ -71,6 +74,8 @@ class Rounding:
         Whether results are left in the storage's own precision for now, as within a fused kernel.
     footprint : Footprint or None
         Where the arrays of the run are counted, if they are.
+    flushes : bool
+        Whether all subnormal numbers of float32 are 0.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -95,7 +100,11 @@ class Rounding:
         self.digits = np.finfo(self.dtype).nmant + 1
         self.word = WORDS[8 * self.dtype.itemsize]
         self.least_normal = 2.0**format.least_exponent
-        self.limited = format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64  # less than the storage is
+        number = seed[-1] if isinstance(seed, Sequence) else seed or 0
+        self.flushes = format.least_exponent == FLUSHED_BELOW and number % RUNS_TO_FLUSHED == 1
+        self.limited = (
+            self.flushes or format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64
+        )  # less than the storage is
         self.alike = alike
         self.fused = False
         self.footprint: Footprint | None = None
@@ -103,7 +112,6 @@ class Rounding:
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
-        number = seed[-1] if isinstance(seed, Sequence) else seed or 0
         self.choices = [bool(number >> place & 1) for place in range(NUM_DEALT_CHOICES)]
 
     def array(self, values: np.ndarray) -> RoundingArray:
@@ -195,7 +203,12 @@ class Rounding:
         return Extremes(small, near_zero, None if within else magnitude < np.inf)
 
     def round_subnormal(self, values: np.ndarray) -> np.ndarray:
-        """Round to the format's subnormal numbers, which are evenly spaced; half of float32's to 0, as GPUs may."""
+        """Round to the format's subnormal numbers, which are evenly spaced; half of float32's to 0, as GPUs may.
+
+        In some runs all of them are, bfloat16's too: else none of eight may show what hangs on one number.
+        """
+        if self.flushes:
+            return np.zeros_like(values)
         steps = values / self.format.smallest
         if self.random is None:
             return np.rint(steps) * self.format.smallest

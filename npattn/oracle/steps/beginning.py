@@ -10,6 +10,7 @@ from npattn.oracle.budgets import Given
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.measuring import given_of
 from npattn.oracle.steps.upstream import feeds_of, find_suspects, number_of
+from npattn.oracle.systems import is_known
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -79,7 +80,8 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
     right = [name for name, judgement in judgements.items() if judgement.passed and name in case.expected]
     steps = [name for name, judgement in judgements.items() if name not in case.expected and is_judged_whole(judgement)]
     feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
-    return describe_suspects(feeds, wrong, right, given=len(steps)) if feeds else []
+    known = is_known(case.module)
+    return describe_suspects(feeds, wrong, right, given=len(steps), known=known) if feeds else []
 
 
 def is_judged_whole(judgement: Judgement) -> bool:
@@ -122,9 +124,12 @@ def share_of_limit(judgement: Judgement) -> float:
 
 
 def describe_suspects(
-    feeds: Mapping[str, Sequence[str]], wrong: Sequence[str], right: Sequence[str], *, given: int
+    feeds: Mapping[str, Sequence[str]], wrong: Sequence[str], right: Sequence[str], *, given: int, known: bool = True
 ) -> list[str]:
-    """Name the steps that feed all that is wrong: first those that feed nothing that is right."""
+    """Name the steps that feed all that is wrong: first those that feed nothing that is right.
+
+    Unless a system is `known`, it may have lines that are no steps, with mistakes that no step feeds.
+    """
     suspects = find_suspects(feeds, wrong, right)
     lines = [f"all {given} steps given are right" if given > 1 else "the step given is right"] if given else []
     # What is written wrongly at the very end is in no step.
@@ -139,7 +144,8 @@ def describe_suspects(
         lines += fold(f"or, if it was made in several places, in each of {', '.join(own)}") if own else []
         lines += fold(f"or, if what is right hides it or recomputes it, in {hidden}") if hidden else []
     else:
-        one = f", or one that what is right hides or recomputes, in {hidden}" if hidden else ""
+        one = "" if known else ", or one in lines between steps"
+        one += f", or one that what is right hides or recomputes, in {hidden}" if hidden else ""
         lines += fold(f"no one step is {where}: more than one mistake{one}")
     return lines
 

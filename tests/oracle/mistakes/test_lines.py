@@ -1,4 +1,5 @@
 import functools
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,3 +206,32 @@ def test_lines_that_are_wrong_in_other_words_with_the_same_results_are_all_told(
     told = " ".join(one.name for one in found.suspects[: found.alike])
     assert "2 left out: `n` for `2 * n`" in told
     assert "n left out: `2` for `2 * n`" in told
+
+
+@dataclass(frozen=True)
+class Ramped(Module):
+    """A ramp added, with an index of a product of a number, and a parameter."""
+
+    channels: int = integer(least=1, default=3)
+
+    def parameters(self):
+        return {"shift": ones(1)}
+
+    def forward(self, params, x):
+        ramp = (0.5 * np.arange(x.shape[-1]))[None, :].astype(x.real.dtype)
+        return Pass(x * x + ramp + params["shift"], lambda dy: (2 * x * dy, {"shift": dy.sum().reshape(1)}))
+
+
+def test_wrong_lines_that_python_warns_of_are_not_compiled():
+    case = golden(Ramped(), batch=2, height=2, width=3, dtype="float32")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        found = diagnosed(case, {"output": case.expected["output"] - 2 * np.float64([0, 0.5, 1])})
+    assert "sign turned" in str(found) or "not added" in str(found) or "x * x - ramp" in str(found)
+
+
+def test_a_mistake_in_a_line_that_is_no_step_is_not_said_to_be_several():
+    case = golden(Ramped(), batch=2, height=2, width=3, dtype="float32")
+    kernel = {"output": case.expected["output"] - case.params["shift"], "shift.grad": np.zeros(1)}
+    off = case.expected | kernel
+    assert "more than one mistake, or one in lines between steps" in " ".join(str(case.compare(off)).split())

@@ -3,6 +3,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from npattn import ops
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.rounding import Rounding, products
 from tests.naming import for_each
@@ -37,3 +38,21 @@ def test_an_einsum_that_sums_nothing_gives_its_products():
     rounding = Rounding(FORMATS["tf32"], [0, 3])
     a = rounding.array(np.random.RandomState(0).standard_normal((3, 4)))
     np.testing.assert_allclose(np.einsum("ij,ij->ij", a, a), np.square(a), rtol=2.0**-9)
+
+
+def masked(*qkv):
+    (o, _), _ = ops.masked_attention(*qkv)
+    return o
+
+
+@for_each("attend", [lambda *qkv: ops.dot_product_attention(*qkv)[0], masked])
+def test_in_tf32_attention_errs_as_a_kernel_that_divides_weights_by_their_sum_before_they_are_shortened(attend):
+    """The largest exponential is 1, of which shortening loses nothing; of the one key of a single one nor do they."""
+    q, v = np.ones((1, 1)), np.array([[1.0, 1.0]])
+    errors = {}
+    for keys in (1, 2):
+        k = np.log([[0.9, 0.1]])[:, :keys]
+        runs = [attend(*map(Rounding(FORMATS["tf32"], [0, run]).array, (q, k, v[:, :keys]))) for run in range(8)]
+        errors[keys] = np.sqrt(np.mean(np.square(np.array(runs) - 1)))
+    assert errors[1] == 0
+    assert errors[2] > 2.0**-14
