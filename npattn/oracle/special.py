@@ -54,7 +54,7 @@ def special(values: str, module: Module, given: Given, format: Format, draw: int
     array([ True, False,  True, False])
     """
     if values == "large":
-        return enlarged(module, given, max(1.0, large_scale(module, given, format) / 4**draw))
+        return enlarged(module, given, large_scale(module, given, format, draw))
     if values == "ties":
         return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
     if values == "zeros":
@@ -90,8 +90,14 @@ def enlarged(module: Module, given: Given, scale: float) -> Given:
     return with_maps(module, given, lambda x: scale * x)
 
 
-def large_scale(module: Module, given: Given, format: Format) -> float:
-    """Find a power of two to scale by: careless exponentials overflow, nothing else does."""
+def large_scale(module: Module, given: Given, format: Format, draw: int = 0) -> float:
+    """Find a power of two to scale by: careless exponentials overflow, nothing else does.
+
+    With each draw it is a quarter of that, down to 1; what is below that is not looked for.
+    """
+    least, highest = 2 * draw, round(np.log2(MAX_SCALE))
+    if least >= highest:
+        return 1.0
 
     def run(scale: float, unscaled: Magnitudes | None = None) -> Magnitudes:
         magnitudes = Magnitudes(unscaled)
@@ -101,14 +107,14 @@ def large_scale(module: Module, given: Given, format: Format) -> float:
 
     unscaled = run(1.0)
     enlarged_run = functools.cache(lambda power: run(2.0**power, unscaled))
-    overflow, highest = 2 * np.log(format.largest), round(np.log2(MAX_SCALE))
-    power = highest
+    overflow, power = 2 * np.log(format.largest), highest
     if unscaled.exponentials:
         # What exponentials are taken of grows with the inputs.
-        power = 1 + bisect_left(range(1, highest), overflow, key=lambda power: enlarged_run(power).exponent)
-    while power > 0 and enlarged_run(power).number > format.largest / 2:
+        powers = range(max(1, least), highest)
+        power = powers.start + bisect_left(powers, overflow, key=lambda power: enlarged_run(power).exponent)
+    while power > least and enlarged_run(power).number > format.largest / 2:
         power -= 1
-    return float(2**power)
+    return float(2 ** (power - least))
 
 
 class Magnitudes:

@@ -48,6 +48,7 @@ def measure_budgets(
     threads: PassThreads,
     passes: Passes | None = None,
     accept: Callable[[Mapping[str, Budget]], bool] | None = None,
+    outputs_first: bool = False,
 ) -> dict[str, Budget] | None:
     """Run several times with stochastic rounding; estimate the budget of each result.
 
@@ -66,6 +67,9 @@ def measure_budgets(
     accept : callable, optional
         Tells by budgets whether they will do: those of the outputs alone, as soon as it can be seen that they can only
         grow wider, and then all. Once it says no, no further run is made.
+    outputs_first : bool, default False
+        Whether that of the outputs is seen by forward passes alone, which are in vain where it says yes: for numbers
+        that will hardly do.
 
     Returns
     -------
@@ -99,10 +103,11 @@ def measure_budgets(
         fused: bool = False,
         alike: bool = False,
         names: Collection[str] = tuple(observed.expected),
+        backward: bool = True,
     ) -> dict[str, np.ndarray]:
         chosen = selections and selections(number - NUM_RUNS - 1)
         rounding = Rounding(format, [seed, number], chosen, alike=alike)
-        found = run_on(rounding, module, given, fused=fused)
+        found = run_on(rounding, module, given, fused=fused, backward=backward)
         errors = {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
         passes.end()
         return errors
@@ -113,7 +118,18 @@ def measure_budgets(
         noise = noises.pop(name) if pop else noises[name]
         return allow_jumps(noise, jumps.get(name))
 
+    def outputs_will_do(accept: Callable[[Mapping[str, Budget]], bool]) -> bool:
+        """Tell whether a round leaves the outputs' budgets acceptable, by forward passes alone."""
+        passes.expect(NUM_RUNS + num_alike + FLIP_GROUPS)
+        forward = functools.partial(runs, names=tuple(given.upstream), backward=False)
+        errors = forward(1, NUM_RUNS) + forward(301, num_alike, alike=True)
+        jumps = add_round(forward(1 + NUM_RUNS, FLIP_GROUPS, selections=flipped), {})
+        noises = {name: measure_noise(take(errors, name), observed.expected[name], format) for name in jumps}
+        return accept({name: allow_jumps(noises[name], jumps[name]) for name in jumps})
+
     flipped = functools.partial(FlippedSelections, observed, seed)
+    if outputs_first and accept and num_flipped and not outputs_will_do(accept):
+        return None
     errors = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True)
     jumps: dict[str, np.ndarray] = {}
     noises: dict[str, Noise] = {}
@@ -123,8 +139,7 @@ def measure_budgets(
         if accept and not accept({name: estimate_of(name) for name in given.upstream}):
             return None
     names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
-    estimating = functools.partial(estimate_of, pop=True)
-    estimates = threads.map(estimating, names, min(MIN_AT_ONCE, most_at_once(format)))
+    estimates = threads.map(functools.partial(estimate_of, pop=True), names, min(MIN_AT_ONCE, most_at_once(format)))
     found = dict(zip(names, estimates, strict=True))
     budgets = {name: found[name] for name in observed.expected}
     if accept and not accept(budgets):
