@@ -29,8 +29,9 @@ NUM_FUSED_RUNS = 2
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
 """Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
 matter."""
-BLOCK_SIZE = 2**14
-"""Elements that are looked at at once."""
+BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BLOCKS = 2**14, 2**10, 8
+"""Elements that are looked at at once: fewer of a small tensor, beside whose case many runs' errors in float64 are much
+memory."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
 MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 12, 2**22, 2
@@ -275,9 +276,10 @@ def allow_cancelling(
     return budgets | found
 
 
-def cut_elements(size: int) -> list[slice]:
+def cut_elements(size: int, step: int | None = None) -> list[slice]:
     """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
-    return [slice(start, min(start + BLOCK_SIZE, size)) for start in range(0, size, BLOCK_SIZE)]
+    step = step or min(BLOCK_SIZE, max(MIN_BLOCK_SIZE, size // MIN_BLOCKS))
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 class Summary(NamedTuple):
@@ -319,9 +321,10 @@ def summarise(errors: np.ndarray) -> Summary:
 def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return each run's mean square in units of budget, where a judged element's errors count."""
     total = np.zeros(len(errors))
-    for block in cut_elements(scale.size):
-        some = errors.reshape(len(errors), scale.size)[:, block] / scale.reshape(-1)[block]
-        total += np.sum(np.square(np.where(judged.reshape(-1)[block], some, 0)), axis=1)
+    for block in cut_elements(scale.size, BLOCK_SIZE):  # sums of other blocks would be rounded otherwise
+        unit, counts = scale.reshape(-1)[block], judged.reshape(-1)[block]
+        for number, run in enumerate(errors.reshape(len(errors), scale.size)):
+            total[number] += np.sum(np.square(np.where(counts, run[block] / unit, 0)))
     return total / scale.size
 
 
