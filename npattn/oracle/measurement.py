@@ -147,7 +147,8 @@ def measure(
             threads=threads,
             passes=passes,
             accept=None if anything else accept,
-            outputs_first=wary or getattr(module, "training", False),  # batch norm takes a near tie to a whole channel
+            # In training batch norm takes a near tie to a whole channel.
+            outputs_first=wary or bool(getattr(module, "training", False)),
         )
         if budgets is None:
             return refuse()
