@@ -276,10 +276,19 @@ def allow_cancelling(
     return budgets | found
 
 
-def cut_elements(size: int, step: int | None = None) -> list[slice]:
-    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
-    step = step or min(BLOCK_SIZE, max(MIN_BLOCK_SIZE, size // MIN_BLOCKS))
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+def cut_elements(size: int) -> list[slice]:
+    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64.
+
+    None stands alone beside others: of a single one NumPy adds up the runs in another order.
+
+    Examples
+    --------
+    >>> [block.stop - block.start for block in cut_elements(2049)], cut_elements(1), cut_elements(0)
+    ([1024, 1025], [slice(0, 1, None)], [])
+    """
+    step = min(BLOCK_SIZE, max(MIN_BLOCK_SIZE, size // MIN_BLOCKS))
+    starts = range(0, max(size - 1, min(size, 1)), step)
+    return [slice(start, start + step if start + step in starts else size) for start in starts]
 
 
 class Summary(NamedTuple):
@@ -321,7 +330,8 @@ def summarise(errors: np.ndarray) -> Summary:
 def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return each run's mean square in units of budget, where a judged element's errors count."""
     total = np.zeros(len(errors))
-    for block in cut_elements(scale.size, BLOCK_SIZE):  # sums of other blocks would be rounded otherwise
+    for start in range(0, scale.size, BLOCK_SIZE):
+        block = slice(start, start + BLOCK_SIZE)
         unit, counts = scale.reshape(-1)[block], judged.reshape(-1)[block]
         for number, run in enumerate(errors.reshape(len(errors), scale.size)):
             total[number] += np.sum(np.square(np.where(counts, run[block] / unit, 0)))
