@@ -178,6 +178,7 @@ def golden(
             known=chosen.results if draw == 0 and not steps else None,
             overflow=describe_overflow(own.rounded, format),
             most_ties=min(swayed) - 1 if len(swayed) >= MAX_SWAYED else np.inf,
+            wary=bool(swayed),
         )
         if isinstance(found, Refused):
             crowded += found.crowded

@@ -27,7 +27,7 @@ from npattn.oracle.pairs import keeping_apart
 from npattn.oracle.progress import Passes
 from npattn.oracle.sampling import sample_queries
 from npattn.oracle.steps import Recorded, reader_of
-from npattn.oracle.threads import pass_threads
+from npattn.oracle.threads import most_threads, pass_threads
 
 __all__ = ["Measured", "Refused", "are_judgeable", "judge_overflowing", "measure", "right_digits"]
 
@@ -90,14 +90,15 @@ def measure(
     known: dict[str, np.ndarray] | None,
     overflow: str,
     most_ties: float = np.inf,
+    wary: bool = False,
 ) -> Measured | Refused:
     """Make the runs of a case, as many at once as there are cores; refuse it where other inputs are to be drawn.
 
     They are if near ties sway too much of an output, or too little can be judged of a result; where `anything` will do,
-    they are not. Where there are more near ties than `most_ties`, they are before any run. The certificate is begun as
-    soon as a refusal is unlikely. The `steps`, with their shapes, are measured by the same runs, and have no say in
-    what is drawn. The exact results may be `known`, but for steps. `overflow` says what of the caller's has become
-    infinite.
+    they are not. Where there are more near ties than `most_ties`, they are before any run; where one is `wary`, after
+    forward passes alone, if near ties are why. The certificate is begun as soon as a refusal is unlikely. The `steps`,
+    with their shapes, are measured by the same runs, and have no say in what is drawn. The exact results may be
+    `known`, but for steps. `overflow` says what of the caller's has become infinite.
     """
     system = Recorded(module, reader_of(steps)) if steps else module
     certificate: list[dict[str, np.ndarray]] = []
@@ -128,15 +129,26 @@ def measure(
             threads.add(lambda: certificate.append(run_in_longdouble(module, given, certify == "sample")))
 
     with pass_threads() as threads:
-        observed = observe(system, given, format, seed, known)
-        if not anything and observed.near_ties > most_ties:
+        most = np.inf if anything else most_ties
+        observed = observe(system, given, format, seed, known, most_ties=most)
+        if observed.near_ties > most:
             return refuse()
         expected = results_in(observed.expected)
         validate_expected(module, expected, overflow)
-        if anything or observed.near_ties <= FEW_TIES * num_outputs:
+        at_once = most_threads(observed.mean_array) > 1
+        if at_once and (anything or observed.near_ties <= FEW_TIES * num_outputs):
             begin_certificate()
         budgets = measure_budgets(
-            observed, system, given, format, seed, threads=threads, passes=passes, accept=None if anything else accept
+            observed,
+            system,
+            given,
+            format,
+            seed,
+            threads=threads,
+            passes=passes,
+            accept=None if anything else accept,
+            # In training batch norm takes a near tie to a whole channel.
+            outputs_first=wary or bool(getattr(module, "training", False)),
         )
         if budgets is None:
             return refuse()

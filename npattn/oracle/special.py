@@ -20,6 +20,8 @@ VALUES = ("generic", "large", "ties", "zeros", "ones")
 """Kinds of inputs; the last, of upstream gradients."""
 MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
+FAR = 2**16
+"""What is so many times smaller than a format's largest number changes little about how near others come to that."""
 
 
 def special(values: str, module: Module, given: Given, format: Format, draw: int = 0) -> Given:
@@ -54,7 +56,7 @@ def special(values: str, module: Module, given: Given, format: Format, draw: int
     array([ True, False,  True, False])
     """
     if values == "large":
-        return enlarged(module, given, max(1.0, large_scale(module, given, format) / 4**draw))
+        return enlarged(module, given, large_scale(module, given, format, draw))
     if values == "ties":
         return with_maps(module, given, lambda x: np.clip(np.rint(x), -2, 2) + 0.0)
     if values == "zeros":
@@ -90,25 +92,31 @@ def enlarged(module: Module, given: Given, scale: float) -> Given:
     return with_maps(module, given, lambda x: scale * x)
 
 
-def large_scale(module: Module, given: Given, format: Format) -> float:
-    """Find a power of two to scale by: careless exponentials overflow, nothing else does."""
+def large_scale(module: Module, given: Given, format: Format, draw: int = 0) -> float:
+    """Find a power of two to scale by: careless exponentials overflow, nothing else does.
+
+    With each draw it is a quarter of that, down to 1; what is below that is not looked for.
+    """
+    least, highest = 2 * draw, round(np.log2(MAX_SCALE))
+    if least >= highest:
+        return 1.0
 
     def run(scale: float, unscaled: Magnitudes | None = None) -> Magnitudes:
-        magnitudes = Magnitudes(unscaled)
+        magnitudes = Magnitudes(unscaled, max(1.0, format.largest / FAR))
         with np.errstate(all="ignore"):
             named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, magnitudes)))
         return magnitudes
 
     unscaled = run(1.0)
     enlarged_run = functools.cache(lambda power: run(2.0**power, unscaled))
-    overflow, highest = 2 * np.log(format.largest), round(np.log2(MAX_SCALE))
-    power = highest
+    overflow, power = 2 * np.log(format.largest), highest
     if unscaled.exponentials:
         # What exponentials are taken of grows with the inputs.
-        power = 1 + bisect_left(range(1, highest), overflow, key=lambda power: enlarged_run(power).exponent)
-    while power > 0 and enlarged_run(power).number > format.largest / 2:
+        powers = range(max(1, least), highest)
+        power = powers.start + bisect_left(powers, overflow, key=lambda power: enlarged_run(power).exponent)
+    while power > least and enlarged_run(power).number > format.largest / 2:
         power -= 1
-    return float(2**power)
+    return float(2 ** (power - least))
 
 
 class Magnitudes:
@@ -121,6 +129,8 @@ class Magnitudes:
     ----------
     unscaled : Magnitudes, optional
         Of that run; without it, this is it.
+    least : float, default 1
+        Numbers are kept of that run where one is larger; of what an exponential is taken of, where one is beyond 1.
 
     Attributes
     ----------
@@ -130,16 +140,26 @@ class Magnitudes:
         Whether there was any.
     """
 
-    def __init__(self, unscaled: Magnitudes | None = None) -> None:
+    def __init__(self, unscaled: Magnitudes | None = None, least: float = 1.0) -> None:
+        self.least = least
         self.kept: list[np.ndarray] = []
         self.unscaled = None if unscaled is None else iter(unscaled.kept)
         self.number = self.exponent = 0.0
         self.exponentials = False
 
-    def growth(self, a: np.ndarray) -> float:
+    def see(self, a: np.ndarray) -> None:
+        """Note what was computed."""
+        self.number = max(self.number, self.growth(a, self.least))
+
+    def see_exponents(self, a: np.ndarray) -> None:
+        """Note what an exponential is taken of."""
+        self.exponentials = True
+        self.exponent = max(self.exponent, self.growth(a, 1.0))
+
+    def growth(self, a: np.ndarray, least: float) -> float:
         """Return how far numbers are from those of the other run, at most."""
         if self.unscaled is None:
-            self.kept.append(a.copy() if magnitude(a) > 1 else np.zeros(()))  # which may be changed in place
+            self.kept.append(a.copy() if magnitude(a) > least else np.zeros(()))  # which may be changed in place
             return 0.0
         before = next(self.unscaled, np.zeros(()))
         return magnitude(a - before if before.shape in ((), a.shape) else a)
@@ -159,13 +179,12 @@ class Watched(np.ndarray):
         """Compute on plain arrays."""
         magnitudes = next(a.magnitudes for a in (*inputs, *(out or ())) if isinstance(a, Watched) and a.magnitudes)
         if ufunc is np.exp:
-            magnitudes.exponentials = True
-            magnitudes.exponent = max(magnitudes.exponent, magnitudes.growth(np.asarray(inputs[0])))
+            magnitudes.see_exponents(np.asarray(inputs[0]))
         if out is not None:
             options["out"] = tuple(map(unwatch, out))
         result = getattr(ufunc, method)(*map(unwatch, inputs), **options)
         if isinstance(result, np.ndarray) and result.dtype.kind == "f":  # not what a comparison gives
-            magnitudes.number = max(magnitudes.number, magnitudes.growth(np.asarray(result)))
+            magnitudes.see(np.asarray(result))
         if out is not None:
             return out[0]
         return watch(result, magnitudes) if isinstance(result, np.ndarray) else result
@@ -184,7 +203,7 @@ class Watched(np.ndarray):
         if not (self.magnitudes and isinstance(result, np.ndarray)):
             return result
         if function is np.einsum:  # which computes out of sight
-            self.magnitudes.number = max(self.magnitudes.number, self.magnitudes.growth(np.asarray(result)))
+            self.magnitudes.see(np.asarray(result))
         return watch(result, self.magnitudes)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 import npattn
 from npattn import Module, Pass, oracle
-from npattn.oracle.budgets import Given, run_on
+from npattn.oracle import special as special_inputs
+from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.cases import KINDS
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
@@ -161,6 +162,23 @@ def test_large_inputs_are_no_larger_than_the_format_bears(system):
         assert np.isfinite(result).all(), name
     grown = {name: np.abs(x).max() / np.abs(given.inputs[name]).max() for name, x in large.inputs.items()}
     assert max(grown.values()) >= 2
+
+
+@pytest.mark.parametrize("key", ["eca", "cam", "se"])
+def test_large_inputs_are_a_quarter_as_large_with_each_draw_down_to_generic_ones(key, monkeypatch):
+    module, format, runs = npattn.CATALOGUE[key].example(), oracle.FORMATS["float16"], []
+    upstream = {name: np.ones(shape) for name, shape in module.output_shapes(1, 2, 3).items()}
+    given = Given(*oracle.generic_values(module, batch=1, height=2, width=3), upstream)
+    monkeypatch.setattr(special_inputs, "named_results", lambda *a: runs.append(1) or named_results(*a))
+    scales, taken = [], []
+    for draw in range(6):
+        runs.clear()
+        scales.append(special("large", module, given, format, draw).inputs["x"] / given.inputs["x"])
+        taken.append(len(runs))
+    for draw, scale in enumerate(scales):
+        np.testing.assert_allclose(scale, np.maximum(scales[0] / 4**draw, 1))
+    assert taken[-1] == 0
+    assert taken[-2] < taken[0]
 
 
 def test_ties_hold_few_numbers():

@@ -13,7 +13,7 @@ import npattn
 from npattn import oracle
 from npattn.module import as_tuple
 from npattn.oracle import golden, measurement
-from npattn.oracle.budgets import Budget, Given, named_results, run_on
+from npattn.oracle.budgets import Budget, Given, measuring, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
@@ -383,6 +383,41 @@ def test_where_near_ties_are_the_systems_own_few_draws_are_tried():
     module, seen = npattn.ExternalAttention(4, memory=3, training=True), []
     golden(module, batch=3, height=1, width=1, dtype="bfloat16", certify=False, progress=lambda *a: seen.append(a))
     assert 50 < seen[-1][0] < 100
+
+
+def test_inputs_that_near_ties_sway_go_forward_alone_and_get_no_certificate(monkeypatch):
+    backward, certified = [], []
+
+    def run(*arguments, **options):
+        backward.append(options["backward"])
+        return run_on(*arguments, **options)
+
+    def certify(*arguments):
+        certified.append(len(backward))
+        return run_in_longdouble(*arguments)
+
+    run_in_longdouble = measurement.run_in_longdouble
+    monkeypatch.setattr(measuring, "run_on", run)
+    monkeypatch.setattr(measurement, "run_in_longdouble", certify)
+    golden(npattn.ExternalAttention(4, memory=3, training=True), batch=3, height=1, width=1, dtype="bfloat16")
+    forward = backward.index(True)
+    assert forward > measuring.NUM_RUNS
+    assert all(backward[forward:])
+    assert certified == [len(backward)]
+
+
+def test_inputs_that_near_ties_refused_before_make_no_difference_to_a_case():
+    module, options = npattn.SqueezeExcitation(64, 1), {"anything": False, "steps": {}, "known": None, "overflow": ""}
+    case = golden(module, height=4, width=5, dtype="bfloat16")
+    found = [
+        measurement.measure(
+            module, given_to(case), case.format, 0, certify=False, passes=Passes(), wary=wary, **options
+        ).budgets
+        for wary in (False, True)
+    ]
+    for name, budget in case.budget.items():
+        for budgets in found:
+            np.testing.assert_array_equal(budgets[name].scale, budget)
 
 
 def test_inputs_are_drawn_anew_where_most_of_a_result_overflows_on_its_way():

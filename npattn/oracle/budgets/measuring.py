@@ -29,8 +29,9 @@ NUM_FUSED_RUNS = 2
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
 """Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
 matter."""
-BLOCK_SIZE = 2**14
-"""Elements that are looked at at once."""
+BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BLOCKS = 2**14, 2**10, 8
+"""Elements that are looked at at once: fewer of a small tensor, beside whose case many runs' errors in float64 are much
+memory."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
 MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 12, 2**22, 2
@@ -48,6 +49,7 @@ def measure_budgets(
     threads: PassThreads,
     passes: Passes | None = None,
     accept: Callable[[Mapping[str, Budget]], bool] | None = None,
+    outputs_first: bool = False,
 ) -> dict[str, Budget] | None:
     """Run several times with stochastic rounding; estimate the budget of each result.
 
@@ -66,6 +68,9 @@ def measure_budgets(
     accept : callable, optional
         Tells by budgets whether they will do: those of the outputs alone, as soon as it can be seen that they can only
         grow wider, and then all. Once it says no, no further run is made.
+    outputs_first : bool, default False
+        Whether that of the outputs is seen by forward passes alone, which are in vain where it says yes: for numbers
+        that will hardly do.
 
     Returns
     -------
@@ -99,10 +104,11 @@ def measure_budgets(
         fused: bool = False,
         alike: bool = False,
         names: Collection[str] = tuple(observed.expected),
+        backward: bool = True,
     ) -> dict[str, np.ndarray]:
         chosen = selections and selections(number - NUM_RUNS - 1)
         rounding = Rounding(format, [seed, number], chosen, alike=alike)
-        found = run_on(rounding, module, given, fused=fused)
+        found = run_on(rounding, module, given, fused=fused, backward=backward)
         errors = {name: errors_of(found.pop(name), observed.expected[name]) for name in names}
         passes.end()
         return errors
@@ -113,7 +119,18 @@ def measure_budgets(
         noise = noises.pop(name) if pop else noises[name]
         return allow_jumps(noise, jumps.get(name))
 
+    def outputs_will_do(accept: Callable[[Mapping[str, Budget]], bool]) -> bool:
+        """Tell whether a round leaves the outputs' budgets acceptable, by forward passes alone."""
+        passes.expect(NUM_RUNS + num_alike + FLIP_GROUPS)
+        forward = functools.partial(runs, names=tuple(given.upstream), backward=False)
+        errors = forward(1, NUM_RUNS) + forward(301, num_alike, alike=True)
+        jumps = add_round(forward(1 + NUM_RUNS, FLIP_GROUPS, selections=flipped), {})
+        noises = {name: measure_noise(take(errors, name), observed.expected[name], format) for name in jumps}
+        return accept({name: allow_jumps(noises[name], jumps[name]) for name in jumps})
+
     flipped = functools.partial(FlippedSelections, observed, seed)
+    if outputs_first and accept and num_flipped and not outputs_will_do(accept):
+        return None
     errors = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True)
     jumps: dict[str, np.ndarray] = {}
     noises: dict[str, Noise] = {}
@@ -123,8 +140,7 @@ def measure_budgets(
         if accept and not accept({name: estimate_of(name) for name in given.upstream}):
             return None
     names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
-    estimating = functools.partial(estimate_of, pop=True)
-    estimates = threads.map(estimating, names, min(MIN_AT_ONCE, most_at_once(format)))
+    estimates = threads.map(functools.partial(estimate_of, pop=True), names, min(MIN_AT_ONCE, most_at_once(format)))
     found = dict(zip(names, estimates, strict=True))
     budgets = {name: found[name] for name in observed.expected}
     if accept and not accept(budgets):
@@ -261,8 +277,18 @@ def allow_cancelling(
 
 
 def cut_elements(size: int) -> list[slice]:
-    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64."""
-    return [slice(start, min(start + BLOCK_SIZE, size)) for start in range(0, size, BLOCK_SIZE)]
+    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64.
+
+    None stands alone beside others: of a single one NumPy adds up the runs in another order.
+
+    Examples
+    --------
+    >>> [block.stop - block.start for block in cut_elements(2049)], cut_elements(1), cut_elements(0)
+    ([1024, 1025], [slice(0, 1, None)], [])
+    """
+    step = min(BLOCK_SIZE, max(MIN_BLOCK_SIZE, size // MIN_BLOCKS))
+    starts = range(0, max(size - 1, min(size, 1)), step)
+    return [slice(start, start + step if start + step in starts else size) for start in starts]
 
 
 class Summary(NamedTuple):
@@ -304,9 +330,11 @@ def summarise(errors: np.ndarray) -> Summary:
 def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return each run's mean square in units of budget, where a judged element's errors count."""
     total = np.zeros(len(errors))
-    for block in cut_elements(scale.size):
-        some = errors.reshape(len(errors), scale.size)[:, block] / scale.reshape(-1)[block]
-        total += np.sum(np.square(np.where(judged.reshape(-1)[block], some, 0)), axis=1)
+    for start in range(0, scale.size, BLOCK_SIZE):
+        block = slice(start, start + BLOCK_SIZE)
+        unit, counts = scale.reshape(-1)[block], judged.reshape(-1)[block]
+        for number, run in enumerate(errors.reshape(len(errors), scale.size)):
+            total[number] += np.sum(np.square(np.where(counts, run[block] / unit, 0)))
     return total / scale.size
 
 

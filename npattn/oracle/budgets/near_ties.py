@@ -79,7 +79,13 @@ class Observed(NamedTuple):
 
 
 def observe(
-    module: Module, given: Given, format: Format, seed: int, expected: dict[str, np.ndarray] | None = None
+    module: Module,
+    given: Given,
+    format: Format,
+    seed: int,
+    expected: dict[str, np.ndarray] | None = None,
+    *,
+    most_ties: float = np.inf,
 ) -> Observed:
     """Compute the exact results, and how near ties were on the way.
 
@@ -92,13 +98,13 @@ def observe(
         Of the roundings.
     expected : dict of numpy.ndarray, optional
         The exact results, where they are known.
+    most_ties : float, optional
+        Where there are more near ties, nothing is expected that is not known.
 
     Returns
     -------
     Observed
     """
-    if expected is None:
-        expected = exact_results(module, given)
     found: list[ComparedSelections] = []
 
     def follow(margins: Iterator[np.ndarray]) -> None:
@@ -120,6 +126,8 @@ def observe(
         exact.selections = RecordedSelections(record)
         run_on(exact, module, given)
     compared = found[0] if found else ComparedSelections(iter(()))
+    if expected is None:
+        expected = exact_results(module, given) if compared.near_ties <= most_ties else {}
     return Observed(expected, compared.events, compared.near_ties, footprint.peak, footprint.mean)
 
 

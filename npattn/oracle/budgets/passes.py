@@ -34,7 +34,9 @@ class Given(NamedTuple):
         return Given(*({name: function(a) for name, a in values.items()} for values in self))
 
 
-def named_results(module: Module, given: Given, between: Callable[[], object] = lambda: None) -> dict[str, Array]:
+def named_results(
+    module: Module, given: Given, between: Callable[[], object] = lambda: None, *, backward: bool = True
+) -> dict[str, Array]:
     """Run forward, call `between`, run backward; name the results.
 
     Parameters
@@ -42,6 +44,8 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     module : Module
     given : Given
     between : callable, optional
+    backward : bool, default True
+        Whether there is a backward pass; without it the outputs are all.
 
     Returns
     -------
@@ -62,6 +66,8 @@ def named_results(module: Module, given: Given, between: Callable[[], object] = 
     run = module(params, *inputs.values())
     several = isinstance(run.output, tuple)
     outputs = {f"output.{i}" if several else "output": y for i, y in enumerate(as_tuple(run.output))}
+    if not backward:
+        return outputs
     dy = tuple(upstream[name] for name in outputs)
     between()
     dx, grads = run.backward(dy if several else dy[0])
@@ -97,6 +103,7 @@ def run_on(
     *,
     fused: bool = False,
     between: Callable[[], object] = lambda: None,
+    backward: bool = True,
 ) -> dict[str, np.ndarray]:
     """Run forward and backward on rounding arrays; return plain ones.
 
@@ -109,6 +116,8 @@ def run_on(
         Whether the backward pass rounds nothing but its results.
     between : callable, optional
         Called before it.
+    backward : bool, default True
+        Whether there is one.
 
     Returns
     -------
@@ -121,6 +130,6 @@ def run_on(
         rounding.fused = fused
 
     with np.errstate(all="ignore"), keeping_apart(module):
-        found = named_results(module, given.each(rounding.array), begin_backward)
+        found = named_results(module, given.each(rounding.array), begin_backward, backward=backward)
         rounding.fused = False
         return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}

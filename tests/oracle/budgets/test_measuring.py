@@ -2,6 +2,8 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle import cases, golden
@@ -10,6 +12,7 @@ from npattn.oracle.budgets.measuring import (
     JUMP_MARGIN,
     NUM_RUNS,
     allow_jumps,
+    cut_elements,
     errors_of,
     largest_jumps,
     measure_noise,
@@ -19,6 +22,7 @@ from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.formats import FORMATS, ulp
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.threads import PassThreads
+from tests.memory import peak_memory
 from tests.naming import for_each
 from tests.oracle.budgets.runs import BFLOAT16, measured, normal_errors, prepared
 
@@ -72,6 +76,22 @@ def test_no_budget_is_finer_than_the_format():
     expected = np.geomspace(1e-3, 1e3, 50)
     budget = estimate(np.zeros((NUM_RUNS, 50)) + 1e-30, np.empty((0, 50)), expected, BFLOAT16)
     np.testing.assert_allclose(budget.scale, ulp(expected, BFLOAT16) / 12**0.5)
+
+
+def test_a_small_tensors_noise_is_measured_in_a_few_times_the_memory_of_its_errors():
+    errors = normal_errors(np.ones(6000)).astype(np.float32)
+    measure_noise(errors[:, :9], np.ones(9), BFLOAT16)  # what is imported once
+    assert peak_memory(lambda: measure_noise(errors, np.ones(6000), BFLOAT16)) < 5 * errors.nbytes
+
+
+@given(st.integers(0, 2**17))
+@example(2**13 + 1)
+@example(129 * 129)
+def test_elements_are_looked_at_in_blocks_of_which_none_is_a_single_one(size):
+    blocks = cut_elements(size)
+    assert [block.start for block in blocks] == [0, *(block.stop for block in blocks)][: len(blocks)]
+    assert sum(block.stop - block.start for block in blocks) == size
+    assert all(block.stop - block.start > 1 for block in blocks) or size == 1
 
 
 def test_elements_that_a_run_cannot_hold_are_not_judged():

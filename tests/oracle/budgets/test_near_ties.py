@@ -52,7 +52,16 @@ def test_a_backward_pass_that_compares_nothing_is_left_out_of_the_run_that_sees_
 
     _, observed = prepared(Rectified())
     assert len(observed.events) == 1 + compares
-    assert formats == [None, FLOAT64, BFLOAT16][: 2 + compares]
+    assert formats == [*[FLOAT64, BFLOAT16][: 1 + compares], None]
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_where_there_are_more_near_ties_than_are_allowed_nothing_is_expected(more):
+    module = npattn.SqueezeExcitation(64, 1)
+    values, observed = prepared(module)
+    found = observe(module, values, BFLOAT16, 0, most_ties=observed.near_ties - more)
+    assert observed.near_ties
+    assert list(found.expected) == ([] if more else list(observed.expected))
 
 
 @given(st.integers(0, 30))
