@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import scipy
 
 from npattn.module import Module
-from npattn.oracle.budgets.limits import Budget, rms_limit, worst_limit
+from npattn.oracle.budgets.limits import Budget
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, FlippedSelections, Observed
+from npattn.oracle.budgets.noise import Noise, add_round, allow_jumps, errors_of, measure_noise, take, wider
 from npattn.oracle.budgets.passes import Given, run_on
-from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink_variances
-from npattn.oracle.budgets.vanishing import FLOAT32, Errors, errors_in_float32
-from npattn.oracle.formats import Format, ulp
+from npattn.oracle.budgets.vanishing import FLOAT32, Errors, allow_cancelling, errors_in_float32
+from npattn.oracle.formats import Format
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding, Selections
 from npattn.oracle.threads import PassThreads, most_threads
@@ -29,11 +28,6 @@ NUM_FUSED_RUNS = 2
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
 """Further runs in which equal numbers err by the same; how often, on average, a number stands in a tensor for that to
 matter."""
-BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BLOCKS = 2**14, 2**10, 8
-"""Elements that are looked at at once: fewer of a small tensor, beside whose case many runs' errors in float64 are much
-memory."""
-JUMP_MARGIN = 1.25
-"""How far beyond the largest jump seen a result may jump."""
 MAX_MEMORY, MIN_MEMORY, MIN_AT_ONCE = 12, 2**22, 2
 """Runs take place on fewer threads where all at once would take more memory than so many times the case's own arrays,
 or so many bytes if these are more; on two at least. Some is left for what single operations hold for a moment."""
@@ -177,177 +171,3 @@ def repeats(given: Given, *, zeros: bool = False) -> bool:
     return any(
         a.size >= MIN_REPEATS * len(np.unique(a)) > 0 or (zeros and 4 * a.size <= 3 * whole.size) for whole, a in arrays
     )
-
-
-def take(runs: Errors, name: str) -> np.ndarray:
-    """Take one result's errors, (runs, *shape), out of what the runs have made, which then holds them no longer."""
-    return np.array([errors.pop(name) for errors in runs])
-
-
-def errors_of(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return by how much a run errs: by nothing where both have the same infinity."""
-    with np.errstate(all="ignore"):
-        return np.where(found == expected, 0, found - expected).astype(np.float32)
-
-
-def wider(budget: Budget, errors: np.ndarray) -> Budget:
-    """Allow what some further runs are off by as well, where that is clearly more."""
-    more = np.empty(budget.scale.shape)
-    for block in cut_elements(more.size):
-        some = errors.reshape(len(errors), -1)[:, block].astype(np.float64)
-        more.flat[block] = np.sqrt(np.mean(np.square(np.where(np.isfinite(some), some, 0)), axis=0))
-    return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
-
-
-class Noise(NamedTuple):
-    """What runs in which no near tie was flipped say of a tensor.
-
-    Attributes
-    ----------
-    scale : numpy.ndarray
-        The unit of each element's error.
-    judged : numpy.ndarray of bool
-        Whether all runs are finite there.
-    freedom : float
-        The effective degrees of freedom.
-    undisturbed : numpy.ndarray
-        The unit by the smaller errors alone: those of runs that have come near no tie.
-    """
-
-    scale: np.ndarray
-    judged: np.ndarray
-    freedom: float
-    undisturbed: np.ndarray
-
-
-def measure_noise(errors: np.ndarray, expected: np.ndarray, format: Format) -> Noise:
-    """Measure one tensor's noise, by its errors in some runs: (runs, *shape)."""
-    if not expected.size:
-        return Noise(np.zeros(expected.shape), np.ones(expected.shape, bool), 1.0, np.zeros(expected.shape))
-    seen = summarise(errors)
-    judged = seen.judged.reshape(expected.shape)
-    variance = shrink_variances(
-        seen.variance.reshape(expected.shape), np.abs(expected), len(errors), seen.unmoved.reshape(expected.shape)
-    )
-    # A result is rounded to the format at least: an error that is uniform between half an ulp below and above.
-    scale = np.asarray(np.sqrt(np.maximum(variance, np.square(ulp(expected, format)) / 12)))
-    untouched = (expected == 0) & (seen.variance == 0).reshape(expected.shape)
-    scale[untouched] = max(1e-3 * np.sqrt(np.mean(np.square(scale))), format.smallest)
-    freedom = effective_degrees_of_freedom(mean_squares_of(errors, judged, scale), expected.size)
-    undisturbed = seen.lower_quartile.reshape(expected.shape) / scipy.special.ndtri(0.625)
-    undisturbed += format.unit_roundoff * np.sqrt(np.mean(np.square(expected)))
-    return Noise(scale, judged, freedom, undisturbed)
-
-
-def allow_jumps(noise: Noise, jumps: np.ndarray | None) -> Budget:
-    """Make a tensor's budget: its noise, and how far near ties may throw each element, if there are any."""
-    scale, freedom, size = noise.scale, noise.freedom, noise.scale.size
-    if not size:
-        return Budget(scale, freedom)
-    widest = scale
-    if jumps is not None:
-        # In a tensor of few elements a jump of one is most of the root mean square as well.
-        limit = min(worst_limit(size, freedom), rms_limit(freedom) * size**0.5)
-        widest = np.maximum(scale, JUMP_MARGIN * jumps / limit)
-    return Budget(np.where(noise.judged, widest, np.inf), freedom, float(np.mean(widest > 8 * noise.undisturbed)))
-
-
-def allow_cancelling(
-    budgets: dict[str, Budget], expected: Mapping[str, np.ndarray], given: Given, format: Format
-) -> dict[str, Budget]:
-    """Allow gradients that are 0 throughout, or but for rounding, what their terms may be off by.
-
-    Runs that compute as the reference does may cancel them to the last bit, as the gradient of a softmax over one
-    position; another formula has terms of the others' size that are rounded apart. What cancels here and there by luck
-    alone gets the usual unit.
-    """
-    gradients = {name: a for name, a in expected.items() if name.endswith(".grad") and a.size}
-    sizes = [np.sqrt(np.mean(np.square(a))) for a in (*given.upstream.values(), *gradients.values()) if a.size]
-    least = max([format.smallest, *(format.unit_roundoff * size for size in sizes if np.isfinite(size))])
-    found = {}
-    for name, a in gradients.items():
-        scale = budgets[name].scale
-        judged = np.isfinite(scale)
-        usual = float(np.sqrt(np.mean(np.square(scale[judged])))) if judged.any() else 0.0
-        if not a.any():
-            usual = max(usual, least)
-        if np.max(np.abs(a), where=judged, initial=0) < usual:
-            found[name] = budgets[name]._replace(scale=np.maximum(scale, usual))
-    return budgets | found
-
-
-def cut_elements(size: int) -> list[slice]:
-    """Cut a tensor's elements into as many at a time as stay in a cache, all runs' errors in float64.
-
-    None stands alone beside others: of a single one NumPy adds up the runs in another order.
-
-    Examples
-    --------
-    >>> [block.stop - block.start for block in cut_elements(2049)], cut_elements(1), cut_elements(0)
-    ([1024, 1025], [slice(0, 1, None)], [])
-    """
-    step = min(BLOCK_SIZE, max(MIN_BLOCK_SIZE, size // MIN_BLOCKS))
-    starts = range(0, max(size - 1, min(size, 1)), step)
-    return [slice(start, start + step if start + step in starts else size) for start in starts]
-
-
-class Summary(NamedTuple):
-    """What a few runs say of each element, in a row.
-
-    Attributes
-    ----------
-    judged : numpy.ndarray of bool
-        Whether all errors are finite; where they aren't, the others count as 0.
-    variance : numpy.ndarray
-        Their mean square.
-    unmoved : numpy.ndarray of bool
-        Whether all runs err, and by the same.
-    lower_quartile : numpy.ndarray
-        Of their magnitudes.
-    """
-
-    judged: np.ndarray
-    variance: np.ndarray
-    unmoved: np.ndarray
-    lower_quartile: np.ndarray
-
-
-def summarise(errors: np.ndarray) -> Summary:
-    """Summarise errors, (runs, *shape), element by element."""
-    size = errors[0].size
-    found = Summary(np.empty(size, bool), np.empty(size), np.empty(size, bool), np.empty(size))
-    for block in cut_elements(size):
-        some = errors.reshape(len(errors), size)[:, block].astype(np.float64)
-        judged = np.isfinite(some).all(axis=0)
-        some[:, ~judged] = 0
-        found.judged[block] = judged
-        found.variance[block] = np.mean(np.square(some), axis=0)
-        found.unmoved[block] = (some[0] != 0) & (some == some[0]).all(axis=0)
-        found.lower_quartile[block] = np.quantile(np.abs(some), 0.25, axis=0)
-    return found
-
-
-def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return each run's mean square in units of budget, where a judged element's errors count."""
-    total = np.zeros(len(errors))
-    for start in range(0, scale.size, BLOCK_SIZE):
-        block = slice(start, start + BLOCK_SIZE)
-        unit, counts = scale.reshape(-1)[block], judged.reshape(-1)[block]
-        for number, run in enumerate(errors.reshape(len(errors), scale.size)):
-            total[number] += np.sum(np.square(np.where(counts, run[block] / unit, 0)))
-    return total / scale.size
-
-
-def add_round(runs: Errors, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return how far near ties may throw each element of each result, by the runs of a round and the rounds before."""
-    return {name: largest_jumps(take(runs, name), before.get(name)) for name in list(runs[0])}
-
-
-def largest_jumps(jumps: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Return how far near ties may throw each element: it may hang on several groups, and all may fall otherwise."""
-    found = np.zeros(jumps.shape[1:]) if before is None else before
-    for block in cut_elements(found.size):
-        some = jumps.reshape(len(jumps), found.size)[:, block].astype(np.float64)
-        together = np.abs(np.where(np.isfinite(some), some, np.inf)).sum(axis=0)
-        found.flat[block] = np.maximum(found.flat[block], together)
-    return found

@@ -9,7 +9,8 @@ import numpy as np
 
 from npattn.module import Module
 from npattn.oracle.budgets.limits import Budget
-from npattn.oracle.budgets.measuring import MIN_AT_ONCE, NUM_RUNS, errors_of, measure_noise, take
+from npattn.oracle.budgets.measuring import MIN_AT_ONCE, NUM_RUNS
+from npattn.oracle.budgets.noise import errors_of, measure_noise, take
 from npattn.oracle.budgets.passes import Given, run_on
 from npattn.oracle.budgets.vanishing import FLOAT32
 from npattn.oracle.formats import Format

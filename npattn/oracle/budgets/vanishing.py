@@ -7,10 +7,11 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from npattn.oracle.budgets.limits import Budget
+from npattn.oracle.budgets.passes import Given
 from npattn.oracle.formats import FORMATS, Format
 from npattn.oracle.progress import Passes
 
-__all__ = ["Errors", "errors_in_float32", "vanishes"]
+__all__ = ["FLOAT32", "Errors", "allow_cancelling", "errors_in_float32", "vanishes"]
 
 Errors = list[dict[str, np.ndarray]]
 """Of some runs, by the result's name."""
@@ -106,3 +107,27 @@ def is_rare(errors: np.ndarray) -> bool:
     total = squares.sum(axis=0)
     shares = np.divide(squares.max(axis=0), total, out=np.ones_like(total), where=total > 0)
     return bool(np.mean(shares) > RARE_SHARE)
+
+
+def allow_cancelling(
+    budgets: dict[str, Budget], expected: Mapping[str, np.ndarray], given: Given, format: Format
+) -> dict[str, Budget]:
+    """Allow gradients that are 0 throughout, or but for rounding, what their terms may be off by.
+
+    Runs that compute as the reference does may cancel them to the last bit, as the gradient of a softmax over one
+    position; another formula has terms of the others' size that are rounded apart. What cancels here and there by luck
+    alone gets the usual unit.
+    """
+    gradients = {name: a for name, a in expected.items() if name.endswith(".grad") and a.size}
+    sizes = [np.sqrt(np.mean(np.square(a))) for a in (*given.upstream.values(), *gradients.values()) if a.size]
+    least = max([format.smallest, *(format.unit_roundoff * size for size in sizes if np.isfinite(size))])
+    found = {}
+    for name, a in gradients.items():
+        scale = budgets[name].scale
+        judged = np.isfinite(scale)
+        usual = float(np.sqrt(np.mean(np.square(scale[judged])))) if judged.any() else 0.0
+        if not a.any():
+            usual = max(usual, least)
+        if np.max(np.abs(a), where=judged, initial=0) < usual:
+            found[name] = budgets[name]._replace(scale=np.maximum(scale, usual))
+    return budgets | found
