@@ -173,7 +173,7 @@ def test_a_case_hands_over_what_its_budgets_were_made_for(layout, key):
 @for_each("key", npattn.CATALOGUE)
 def test_in_every_system_some_input_and_every_upstream_gradient_is_laid_out_anew(key, monkeypatch):
     laid = []
-    monkeypatch.setattr(measurement, "observe", lambda _, given, *__: laid.append(given) or 1 / 0)
+    monkeypatch.setattr(measurement, "observe", lambda module, given, *_, **__: laid.append(given) or 1 / 0)
     for recipe in oracle.cases(key, ["float16"], kinds=["layouts"]):
         with pytest.raises(ZeroDivisionError):
             make.__wrapped__(recipe)
