@@ -144,7 +144,7 @@ def saturated(numbers: np.ndarray, expected: np.ndarray, most: np.ndarray, forma
     """Take as what is meant what a cast writes of a number beyond an 8-bit format, where a kernel may be beyond it.
 
     Some casts write the largest number, of infinities too; others an infinity, or NaN in a format that has none.
-    PyTorch, JAX and GPUs differ in which, so either is right.
+    PyTorch, ml_dtypes and GPUs differ in which, so either is right.
     """
     if not format.saturates:
         return numbers
