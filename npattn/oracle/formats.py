@@ -31,6 +31,8 @@ class Format:
         which keeps its results in float32.
     saturates : bool
         Whether what is too large becomes the largest number, as in kernels that write 8-bit floats, and not infinity.
+    infinite : bool
+        Whether it has infinities. Where it has none, a cast that does not saturate makes NaN of what is too large.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Format:
     largest: float
     operand_precision: int
     saturates: bool = False
+    infinite: bool = True
 
     @property
     def unit_roundoff(self) -> float:
@@ -78,7 +81,7 @@ FORMATS = {
         Format("tf32", 24, -126, float(np.finfo(np.float32).max), 11),
         Format("bfloat16", 8, -126, float.fromhex("0x1.fep127"), 8),
         Format("float16", 11, -14, 65504.0, 11),
-        Format("float8_e4m3", 4, -6, 448.0, 4, saturates=True),
+        Format("float8_e4m3", 4, -6, 448.0, 4, saturates=True, infinite=False),
         Format("float8_e5m2", 3, -14, 57344.0, 3, saturates=True),
     )
 }

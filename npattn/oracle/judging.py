@@ -11,6 +11,7 @@ import numpy as np
 from npattn.checks import require_choice, require_numbers
 from npattn.foreign_arrays import to_numpy
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
+from npattn.oracle.formats import Format
 from npattn.oracle.steps import in_order
 from npattn.oracle.tensors import describe_overflow
 from npattn.wording import describe_type, did_you_mean
@@ -107,7 +108,7 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     judged = np.isfinite(budget)
     limit, rms_limit = case.limits[name]
     with np.errstate(all="ignore"):
-        numbers = got.astype(np.float64)
+        numbers = saturated(got.astype(np.float64), expected, limit * budget, case.format)
         # An exact infinity, such as the logsumexp of nothing, is met or missed; it has no distance.
         units = np.where(judged & (numbers != expected), np.abs(numbers - expected) / budget, 0)
         rms = np.sqrt(np.sum(np.square(units)) / max(judged.sum(), 1))
@@ -137,6 +138,21 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
         reason=why_not_all(case, name, judged),
         enough=not units.size or (count > 0 and count >= least_judged * units.size),
     )
+
+
+def saturated(numbers: np.ndarray, expected: np.ndarray, most: np.ndarray, format: Format) -> np.ndarray:
+    """Take as what is meant what a cast writes of a number beyond an 8-bit format, where a kernel may be beyond it.
+
+    Some casts write the largest number, of infinities too; others an infinity, or NaN in a format that has none.
+    PyTorch, ml_dtypes and GPUs differ in which, so either is right.
+    """
+    if not format.saturates:
+        return numbers
+    largest = np.copysign(format.largest, expected)
+    unsigned = np.isnan(numbers) & (not format.infinite)
+    infinite = unsigned | (np.isinf(numbers) & (np.sign(numbers) == np.sign(expected)))
+    meant = np.where(infinite & (np.abs(largest - expected) <= most), largest, numbers)
+    return np.where(np.isinf(expected) & (infinite | (numbers == largest)), expected, meant)
 
 
 def why_not_all(case: Case, name: str, judged: np.ndarray) -> str:

@@ -16,6 +16,7 @@ from npattn.oracle.budgets import (
     Given,
     measure_budgets,
     measure_in_range_of_float32,
+    measure_unsaturated,
     named_results,
     observe,
 )
@@ -153,6 +154,9 @@ def measure(
         if budgets is None:
             return refuse()
         begin_certificate()
+        budgets = measure_unsaturated(
+            budgets, observed, system, given, format, seed=seed, threads=threads, passes=passes
+        )
         threads.end()
     if certificate:
         passes.end()

@@ -327,3 +327,32 @@ def test_the_worst_limit_allows_what_independent_normal_errors_do(count):
 def test_the_report_is_the_objects_text(case):
     report = oracle.Comparison("title", case.compare(case.expected).judgements)
     assert str(report).startswith("title\nevery result within its budget")
+
+
+@pytest.fixture(scope="module", params=["float8_e4m3", "float8_e5m2"])
+def beyond(request):
+    """A case of which some of an output is beyond an 8-bit format."""
+    largest = oracle.FORMATS[request.param].largest
+    (recipe,) = oracle.cases("ops.linear", [request.param], shapes=[(1, 16, 4, 4)])
+    inputs = recipe.make().inputs["x"]
+    factor = 1.5 * largest / np.abs(recipe.make().expected["output"]).max()
+    return golden(recipe.module, inputs=factor * inputs, dtype=request.param, seed=1)
+
+
+def test_what_is_beyond_an_8_bit_format_may_be_the_largest_number_an_infinity_or_without_one_nan(beyond):
+    largest, exact = beyond.format.largest, beyond.expected["output"]
+    outside = np.abs(exact) > 1.2 * largest
+    assert 0 < outside.sum() < outside.size
+    for number, passes in ((largest, True), (np.inf, True), (np.nan, not beyond.format.infinite), (-np.inf, False)):
+        written = np.where(outside, np.copysign(1, exact) * number, np.clip(exact, -largest, largest))
+        assert beyond.compare({"output": written}).passed is passes
+    for number in (np.inf, np.nan):
+        assert not beyond.compare({"output": np.where(np.abs(exact) < largest / 4, number, exact)}).passed
+
+
+def test_an_exact_infinity_may_be_written_as_the_largest_number_of_an_8_bit_format(beyond):
+    expected = np.where(beyond.expected["output"] > 0, np.inf, -np.inf)
+    case = dataclasses.replace(beyond, expected=beyond.expected | {"output": expected})
+    for number, passes in ((beyond.format.largest, True), (np.inf, True), (1.0, False), (-np.inf, False)):
+        assert case.compare({"output": np.copysign(1, expected) * number}).passed is passes
+    assert case.compare({"output": np.full(expected.shape, np.nan)}).passed is not beyond.format.infinite

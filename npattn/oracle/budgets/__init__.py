@@ -8,6 +8,7 @@ from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed, observe
 from npattn.oracle.budgets.overflowing import measure_in_range_of_float32
 from npattn.oracle.budgets.passes import Given, exact_results, named_results, run_on
+from npattn.oracle.budgets.saturating import measure_unsaturated
 from npattn.oracle.budgets.shrinkage import shrink_variances
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "limits_of",
     "measure_budgets",
     "measure_in_range_of_float32",
+    "measure_unsaturated",
     "named_results",
     "observe",
     "rms_limit",

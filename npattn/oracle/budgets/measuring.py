@@ -23,6 +23,11 @@ __all__ = ["measure_budgets"]
 
 NUM_RUNS = 8
 """Runs with stochastic rounding, from whose errors scales are estimated."""
+NUM_MORE_RUNS, COARSE = 16, 4
+"""Further such runs in formats of so few digits. What a row shares, as a norm's deviation, is one of two numbers there,
+and all of eight runs may have the same: with a chance of 1/6 where one run in five has the other."""
+FIRST_MORE = 608
+"""The number of the first of these."""
 NUM_FUSED_RUNS = 2
 """Runs whose backward pass is in float32."""
 NUM_ALIKE_RUNS, MIN_REPEATS = 4, 16
@@ -74,10 +79,10 @@ def measure_budgets(
     passes = passes or Passes()
     single_precision = format.precision == FLOAT32.precision
     num_flipped = FLIP_ROUNDS * FLIP_GROUPS if observed.near_ties else 0
-    num_alike = NUM_ALIKE_RUNS if repeats(given, zeros=format.is_accumulator) else 0
-    passes.expect(NUM_RUNS + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
+    num_more, num_alike = further_runs(given, format)
+    passes.expect(NUM_RUNS + num_more + num_alike + num_flipped + (0 if single_precision else NUM_FUSED_RUNS))
     kept_of_flipped = min(num_flipped, FLIP_GROUPS + 2)  # those of a round, and the largest in float64
-    free = free_memory(given, observed.expected, NUM_RUNS + num_alike + kept_of_flipped)
+    free = free_memory(given, observed.expected, NUM_RUNS + num_more + num_alike + kept_of_flipped)
 
     def most_at_once(format: Format) -> float:
         """Tell on how many threads runs are worth it, and fit into memory."""
@@ -125,7 +130,7 @@ def measure_budgets(
     flipped = functools.partial(FlippedSelections, observed, seed)
     if outputs_first and accept and num_flipped and not outputs_will_do(accept):
         return None
-    errors = runs(1, NUM_RUNS) + runs(301, num_alike, alike=True)
+    errors = runs(1, NUM_RUNS) + runs(FIRST_MORE, num_more) + runs(301, num_alike, alike=True)
     jumps: dict[str, np.ndarray] = {}
     noises: dict[str, Noise] = {}
     for first in range(1 + NUM_RUNS, 1 + NUM_RUNS + num_flipped, FLIP_GROUPS):
@@ -150,6 +155,12 @@ def measure_budgets(
     single = errors_in_float32(budgets, observed.expected, format, run_in_float32, passes)
     budgets |= {name: wider(budgets[name], errors) for name, errors in single.items()}
     return allow_cancelling(budgets, observed.expected, given, format)
+
+
+def further_runs(given: Given, format: Format) -> tuple[int, int]:
+    """Return how many more runs there are in a format of few digits, and how many in which equal numbers err alike."""
+    alike = repeats(given, zeros=format.is_accumulator)
+    return NUM_MORE_RUNS if format.precision <= COARSE else 0, NUM_ALIKE_RUNS if alike else 0
 
 
 def free_memory(given: Given, expected: Mapping[str, np.ndarray], num_runs: int) -> int:

@@ -72,6 +72,8 @@ class Rounding:
         The storage's.
     fused : bool
         Whether results are left in the storage's own precision for now, as within a fused kernel.
+    saturated : bool
+        Whether any number has become the format's largest, as it was larger.
     footprint : Footprint or None
         Where the arrays of the run are counted, if they are.
     flushes : bool
@@ -107,6 +109,7 @@ class Rounding:
         )  # less than the storage is
         self.alike = alike
         self.fused = False
+        self.saturated = False
         self.footprint: Footprint | None = None
         self.joined_sums: list[int] = []
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
@@ -235,6 +238,7 @@ class Rounding:
         if extremes.finite is not None:
             beyond = (np.abs(values) > self.format.largest) & extremes.finite
             values[beyond] = np.copysign(self.format.largest if self.format.saturates else np.inf, values[beyond])
+            self.saturated |= self.format.saturates and bool(beyond.any())
 
     def draw_bits(self, values: np.ndarray, count: int, *, spare: bool = True) -> np.ndarray:
         """Draw for each number an integer of so many random bits, in as narrow words as hold them.
