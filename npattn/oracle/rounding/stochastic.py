@@ -164,7 +164,8 @@ class Rounding:
 
         Some kernels shorten them to the nearest number, some cut digits off, and some, where little is to be computed,
         take them as they are. Rounded to one of two numbers, of which one is near, nearly all runs would lose the same,
-        and miss the others. Operands that are short already lose nothing.
+        and miss the others. Cut, all operands shrink by half a unit on average, which no sum averages out: so do those
+        of all runs. Operands that are short already lose nothing, those just below a short number all that can be cut.
         """
         drop = self.digits - self.format.operand_precision
         if self.random is None:
@@ -173,9 +174,10 @@ class Rounding:
         for slab in slabs:  # what is computed of a number takes several times its own memory
             bits: Array = slab.view(self.word)
             lost = bits & (unit - 1)
-            short = (lost < unit >> SHORT) | (lost > unit - (unit >> SHORT))
-            blur = 1.5 * self.draw_bits(slab, drop, spare=spare and slab is slabs[-1]) - 0.75 * unit
-            bits += np.where(short, 0, blur).astype(f"i{self.dtype.itemsize}").view(self.word)
+            short, just_below = lost < unit >> SHORT, lost > unit - (unit >> SHORT)
+            blur = 1.5 * self.draw_bits(slab, drop, spare=spare and slab is slabs[-1]) - 1.25 * unit
+            blur = np.where(short, 0, np.where(just_below, -1.0 * lost, blur))
+            bits += blur.astype(f"i{self.dtype.itemsize}").view(self.word)
         return values
 
     def blur(self, values: np.ndarray) -> np.ndarray:

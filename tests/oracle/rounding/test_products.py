@@ -34,6 +34,16 @@ def test_a_product_leaves_its_operands_as_they_are(dtype):
     np.testing.assert_array_equal((a, b), kept)
 
 
+def test_runs_in_tf32_err_as_a_kernel_whose_operands_are_cut_off():
+    """Cut, all terms shrink: in a long sum of positive ones their errors add up."""
+    a, b = (np.random.RandomState(i).uniform(1, 2, shape) for i, shape in enumerate([(4, 1000), (1000, 4)]))
+    cut = [np.floor(m * 2**10) / 2**10 for m in (a, b)]
+    runs = [products.multiply(a, b, Rounding(FORMATS["tf32"], [0, run])) for run in range(8)]
+    spread, errors = np.sqrt(np.mean(np.square(np.array(runs) - a @ b), axis=0)), np.abs(cut[0] @ cut[1] - a @ b)
+    assert (errors < 1.2 * spread).all()
+    assert (errors > 0.8 * spread).all()
+
+
 def test_an_einsum_that_sums_nothing_gives_its_products():
     rounding = Rounding(FORMATS["tf32"], [0, 3])
     a = rounding.array(np.random.RandomState(0).standard_normal((3, 4)))
