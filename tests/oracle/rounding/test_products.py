@@ -66,3 +66,12 @@ def test_in_tf32_attention_errs_as_a_kernel_that_divides_weights_by_their_sum_be
         errors[keys] = np.sqrt(np.mean(np.square(np.array(runs) - 1)))
     assert errors[1] == 0
     assert errors[2] > 2.0**-14
+
+
+def test_in_tf32_a_sink_makes_the_weight_of_a_single_key_one_that_loses_digits():
+    q, v, sink = np.ones((1, 1)), np.array([[1.0]]), np.array(-10.0)
+    runs = [
+        ops.masked_attention(*map(r.array, (q, q, v)), sink=r.array(sink))[0][0]
+        for r in (Rounding(FORMATS["tf32"], [0, run]) for run in range(8))
+    ]
+    assert np.sqrt(np.mean(np.square(np.array(runs) - 1))) > 2.0**-13
