@@ -75,3 +75,13 @@ def test_in_tf32_a_sink_makes_the_weight_of_a_single_key_one_that_loses_digits()
         for r in (Rounding(FORMATS["tf32"], [0, run]) for run in range(8))
     ]
     assert np.sqrt(np.mean(np.square(np.array(runs) - 1))) > 2.0**-13
+
+
+def test_in_tf32_an_affinity_over_its_total_loses_digits_though_it_has_none_to_lose_itself():
+    def run(number):
+        (t, s), _ = ops.affinity_sums(*map(Rounding(FORMATS["tf32"], [0, number]).array, (np.ones((1, 1, 1)),) * 2))
+        return t.item(), s.item()
+
+    sums, totals = zip(*map(run, range(8)), strict=True)
+    assert np.sqrt(np.mean(np.square(np.array(sums) - 1))) > 2.0**-13
+    np.testing.assert_allclose(totals, 1, rtol=2.0**-22)
