@@ -65,7 +65,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     for m in query_blocks(q):
         e, highest = exponentials(transpose(scaled[..., m]) @ k)
         total = e.sum(axis=-1, keepdims=True)
-        o[..., m] = weigh_values(v, e) / transpose(total)
+        o[..., m] = weigh_values(v, e, total)
         log_sum_exp[..., m, :] = highest + np.log(total)
 
     def backward(do):
@@ -83,13 +83,14 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
 
 
 @primitive
-def weigh_values(v: Array, e: Array) -> Array:
-    """Add up values by exponentials, which are yet to be divided by their sums: Σ_n v_cn e_mn.
+def weigh_values(v: Array, e: Array, total: Array) -> Array:
+    """Average values by exponentials, which are yet to be divided by a total: Σ_n v_cn e_mn / t_m.
 
     Parameters
     ----------
     v : array, (..., c, N)
     e : array, (..., M, N)
+    total : array, (..., M, 1)
 
     Returns
     -------
@@ -97,10 +98,10 @@ def weigh_values(v: Array, e: Array) -> Array:
 
     Examples
     --------
-    >>> weigh_values(np.array([[2.0, 4.0]]), np.array([[1.0, 0.5]]))
-    array([[4.]])
+    >>> weigh_values(np.array([[2.0, 4.0]]), np.array([[1.0, 0.5]]), np.array([[1.5]])).round(2)
+    array([[2.67]])
     """
-    return v @ transpose(e)
+    return v @ transpose(e) / transpose(total)
 
 
 @primitive

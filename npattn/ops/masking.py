@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -179,7 +178,7 @@ def keys_seen(
 def average_seen(v: Array, z: Array, seen: Array, sink: Array | None) -> tuple[Array, Array]:
     """Average values by the softmax of logits: the average, and the logsumexp, which is +∞ where no key is seen."""
     e, total, log_sum_exp = exponentials_of_seen(z, sink)
-    return sum_seen(v, e, seen, weigh_values) / transpose(total), log_sum_exp[..., 0]
+    return sum_seen(v, e, seen, total), log_sum_exp[..., 0]
 
 
 def exponentials_of_seen(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
@@ -210,17 +209,16 @@ def products_seen(a: Array, b: Array, seen: Array) -> Array:
         return np.where(seen, transpose(a) @ b, 0)
 
 
-def sum_seen(
-    a: Array, weights: Array, seen: Array, add_up: Callable[[Array, Array], Array] = weigh_values.definition
-) -> Array:
+def sum_seen(a: Array, weights: Array, seen: Array, total: Array | None = None) -> Array:
     """Add up columns by weights, Σ_n a_n w_mn over the n that are seen: (..., c, N), (..., M, N) to (..., c, M).
 
     The other weights are 0, but 0 times infinity is NaN: the sum is taken of finite numbers, and is NaN where a number
-    that is seen is none.
+    that is seen is none. With a total for each m, the weights are yet to be divided by it.
     """
     finite = np.isfinite(a)
     spoilt = (~finite).astype(np.float32) @ transpose(seen).astype(np.float32) > 0
-    return np.where(spoilt, np.nan, add_up(np.where(finite, a, 0), weights))
+    a = np.where(finite, a, 0)
+    return np.where(spoilt, np.nan, a @ transpose(weights) if total is None else weigh_values(a, weights, total))
 
 
 def sum_to(a: Array, shape: tuple[int, ...]) -> Array:

@@ -216,7 +216,7 @@ STEPS = [
     (scatter, [normal(2, 1, 3)], {"index": INDEX, "axis": 1, "shape": (2, 2, 3), "accumulate_into": None}),
     (product, shaped((2, 3, 4), (4, 2)), {}),
     (average_slope, shaped((2, 3, 4), (2, 3, 4), (2, 4)), {}),
-    (weigh_values, shaped((2, 3, 4), (2, 5, 4)), {}),
+    (weigh_values, shaped((2, 3, 4), (2, 5, 4)), {"total": np.full((2, 5, 1), 3.0)}),
     (window_sums, shaped((1, 2, 4, 6)), {"window": 3, "stride": 2}),
     (add_windows, shaped((1, 2, 2, 3)), {"size": (4, 6), "window": 3, "stride": 2}),
 ]

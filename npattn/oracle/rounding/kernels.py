@@ -220,19 +220,6 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     return attend_by_heads(definition, q, k, v, scale)
 
 
-@implements(attention.weigh_values)
-def weigh_values(v: Array, e: Array) -> Array:
-    """Add up values by exponentials; in tf32 by what they are over their sum, as kernels do that divide first.
-
-    The largest exponential is 1, of which a unit that multiplies loses nothing; a weight is no number of the format.
-    """
-    if not rounding_of(v, e).format.shortens:
-        return v @ e.swapaxes(-1, -2)
-    total = e.sum(axis=-1, keepdims=True)
-    total = np.where(unwrap(total) == 0, 1, total)
-    return (v @ (e / total).swapaxes(-1, -2)) * total.swapaxes(-1, -2)
-
-
 @implements(attention.average_slope)
 def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
     """Average slopes as kernels do, of which half keep what comes of it in float32.

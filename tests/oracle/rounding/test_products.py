@@ -34,6 +34,16 @@ def test_a_product_leaves_its_operands_as_they_are(dtype):
     np.testing.assert_array_equal((a, b), kept)
 
 
+def test_runs_in_tf32_err_as_a_kernel_whose_operands_are_cut_off():
+    """Cut, all terms shrink: in a long sum of positive ones their errors add up."""
+    a, b = (np.random.RandomState(i).uniform(1, 2, shape) for i, shape in enumerate([(4, 1000), (1000, 4)]))
+    cut = [np.floor(m * 2**10) / 2**10 for m in (a, b)]
+    runs = [products.multiply(a, b, Rounding(FORMATS["tf32"], [0, run])) for run in range(8)]
+    spread, errors = np.sqrt(np.mean(np.square(np.array(runs) - a @ b), axis=0)), np.abs(cut[0] @ cut[1] - a @ b)
+    assert (errors < 1.2 * spread).all()
+    assert (errors > 0.8 * spread).all()
+
+
 def test_an_einsum_that_sums_nothing_gives_its_products():
     rounding = Rounding(FORMATS["tf32"], [0, 3])
     a = rounding.array(np.random.RandomState(0).standard_normal((3, 4)))
@@ -56,3 +66,22 @@ def test_in_tf32_attention_errs_as_a_kernel_that_divides_weights_by_their_sum_be
         errors[keys] = np.sqrt(np.mean(np.square(np.array(runs) - 1)))
     assert errors[1] == 0
     assert errors[2] > 2.0**-14
+
+
+def test_in_tf32_a_sink_makes_the_weight_of_a_single_key_one_that_loses_digits():
+    q, v, sink = np.ones((1, 1)), np.array([[1.0]]), np.array(-10.0)
+    runs = [
+        ops.masked_attention(*map(r.array, (q, q, v)), sink=r.array(sink))[0][0]
+        for r in (Rounding(FORMATS["tf32"], [0, run]) for run in range(8))
+    ]
+    assert np.sqrt(np.mean(np.square(np.array(runs) - 1))) > 2.0**-13
+
+
+def test_in_tf32_an_affinity_over_its_total_loses_digits_though_it_has_none_to_lose_itself():
+    def run(number):
+        (t, s), _ = ops.affinity_sums(*map(Rounding(FORMATS["tf32"], [0, number]).array, (np.ones((1, 1, 1)),) * 2))
+        return t.item(), s.item()
+
+    sums, totals = zip(*map(run, range(8)), strict=True)
+    assert np.sqrt(np.mean(np.square(np.array(sums) - 1))) > 2.0**-13
+    np.testing.assert_allclose(totals, 1, rtol=2.0**-22)

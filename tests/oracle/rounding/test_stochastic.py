@@ -126,10 +126,13 @@ def test_operands_of_tf32_lose_as_much_wherever_between_two_numbers_they_lie():
     unit = 2.0**-10
     for fraction in (0.02, 0.3, 0.5, 0.98):
         values = np.full(10_000, 1.5 + fraction * unit)
-        errors = (Rounding(format, [0, 1]).shorten(values.copy()) - values) / unit
-        assert abs(errors.mean()) < 0.02
-        assert np.abs(errors).max() <= 0.75
-        assert 0.4 < errors.std() < 0.46
+        for number in range(8):
+            rounding = Rounding(format, [0, number])
+            errors = (rounding.shorten(values.copy()) - values) / unit
+            errors += 0.5 if rounding.shrinks else -0.5  # shrunk as where digits are cut off
+            assert abs(errors.mean()) < 0.02
+            assert np.abs(errors).max() <= 0.75
+            assert 0.4 < errors.std() < 0.46
         rounded = Rounding(format).shorten(values.copy())
         np.testing.assert_array_equal(rounded, 1.5 + round(fraction) * unit)
 
@@ -155,6 +158,17 @@ def test_operands_that_are_short_already_lose_nothing():
     values = np.array([0.0, -1.0, 1 + 2.0**-10, 3.0, np.inf, -(2.0**-140), 1 + 2.0**-24])
     np.testing.assert_array_equal(Rounding(FORMATS["tf32"], [0, 1]).shorten(values.copy()), values)
     assert np.isnan(Rounding(FORMATS["tf32"], [0, 1]).shorten(np.array([np.nan]))).all()
+
+
+def test_operands_shrink_in_half_of_eight_runs_in_a_row():
+    for first in range(1, 9):
+        assert sum(Rounding(FORMATS["tf32"], [0, first + i]).shrinks for i in range(8)) == 4
+
+
+def test_operands_just_below_a_short_number_lose_what_can_be_cut():
+    values = np.array([1 - 2.0**-24, -3 + 2.0**-22])
+    found = Rounding(FORMATS["tf32"], [0, 1]).shorten(values.copy())
+    np.testing.assert_array_equal(found, [1 - 2.0**-11, -3 + 2.0**-9])
 
 
 def test_half_of_float32_s_subnormal_numbers_are_taken_for_zero():

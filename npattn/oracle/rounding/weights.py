@@ -1,0 +1,43 @@
+"""Weights of averages as kernels compute them in tf32, which divide by the total before a product shortens them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn import ops
+from npattn.attention.pixel_correlation import EPSILON
+from npattn.ops import affinity, attention
+from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap
+from npattn.typing import Array, Backward
+
+__all__ = ["affinity_sums", "weigh_values"]
+
+
+@implements(attention.weigh_values)
+def weigh_values(v: Array, e: Array, total: Array) -> Array:
+    """Average values by exponentials; in tf32 by what they are over the total, as kernels do that divide first.
+
+    The largest exponential is 1, of which a unit that multiplies loses nothing; a weight is no number of the format.
+    """
+    if not rounding_of(v, e).format.shortens:
+        return attention.weigh_values.definition(v, e, total)
+    return v @ (e / total).swapaxes(-1, -2)
+
+
+@implements(ops.affinity_sums)
+def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
+    """Sum values by affinities; in tf32 by what these are over their totals, as kernels do that divide first.
+
+    There totals are sums of what is not shortened: shrunk together with the values' sums, they would cancel that.
+    """
+    (t, s), backward = ops.affinity_sums.definition(u, v)
+    if rounding_of(u, v).format.shortens:
+        for j in range(0, u.shape[2], affinity.ROWS):
+            rows = slice(j, j + affinity.ROWS)
+            c = u[..., rows].swapaxes(-1, -2) @ u
+            a = np.where(unwrap(c) <= 0, 0, c)
+            total = a.sum(axis=-1, keepdims=True)
+            divisor = total + EPSILON
+            t[..., rows] = (v @ (a / divisor).swapaxes(-1, -2)) * divisor.swapaxes(-1, -2)
+            s[..., rows] = total.swapaxes(-1, -2)
+    return (t, s), backward
