@@ -122,7 +122,7 @@ KINDS = {
     "bottleneck_value_gradient_by_rows": "masked_attention: gradient: dv by the map, not its transpose",
     "bottleneck_row_index_is_off_by_one": None,
     "bottleneck_values_begin_among_the_keys": None,
-    "bottleneck_keys_in_whole_tiles": None,
+    "bottleneck_keys_in_whole_tiles": "masked_attention: last block of keys never read, tiles of 8",
     "multi_scale_rates_are_ignored": ("conv2d: dilation ignored", "by rule: rates=(1, 1, 1) for (1, 2, 3)"),
     "multi_scale_image_branch_without_relu": ("relu: left out", "by rule: relu: step left out"),
     "multi_scale_pool_stands_first": "concatenate: last part first",
