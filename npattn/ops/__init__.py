@@ -16,7 +16,7 @@ from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d, project
 from npattn.ops.criss_cross import criss_cross_attention
 from npattn.ops.dropping import dropout
-from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu
+from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu, tanh
 from npattn.ops.energy import inverse_energy
 from npattn.ops.gathering import gather_average
 from npattn.ops.gating import gate
@@ -106,6 +106,7 @@ __all__ = [
     "split",
     "sum_normalize",
     "take",
+    "tanh",
     "top",
     "unfold_windows",
     "window_average",

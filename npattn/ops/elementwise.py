@@ -7,7 +7,7 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["ACTIVATIONS", "GATES", "hard_sigmoid", "hard_swish", "relu", "sigmoid", "silu"]
+__all__ = ["ACTIVATIONS", "GATES", "hard_sigmoid", "hard_swish", "relu", "sigmoid", "silu", "tanh"]
 
 
 @primitive
@@ -172,6 +172,38 @@ def silu(x: Array) -> tuple[Array, Backward]:
         return dy * s + back_sigmoid(dy * x)
 
     return x * s, backward
+
+
+@primitive
+def tanh(x: Array) -> tuple[Array, Backward]:
+    """Squash into (-1, 1) by the hyperbolic tangent: y = (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Examples
+    --------
+    >>> y, backward = tanh(np.array([-800.0, 0.0, np.log(2)]))
+    >>> y
+    array([-1. ,  0. ,  0.6])
+    >>> backward(np.array([0.0, 1.0, 1.0]))
+    array([0.  , 1.  , 0.64])
+    """
+    y = np.tanh(x)
+
+    def backward(dy):
+        # y' = 1 - y² = 1 / cosh² x; made of e^-|x|, at most 1, it loses no digits where y is nearly ±1.
+        e = np.exp(np.where(x.real < 0, x, -x))
+        return dy * (2 * e / (1 + e * e)) ** 2
+
+    return y, backward
 
 
 ACTIVATIONS = {"relu": relu, "silu": silu, "hard_swish": hard_swish}

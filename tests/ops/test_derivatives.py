@@ -130,7 +130,7 @@ CASES = [
     *((ops.dropout, shaped((2, 3, 4, 4)), {"mask": mask, "rate": 0.3}, 1e-15) for mask in MASKS),
     *(
         (primitive, arrays, {}, 1e-13)
-        for primitive in (ops.relu, ops.sigmoid, ops.hard_sigmoid, ops.hard_swish, ops.silu)
+        for primitive in (ops.relu, ops.sigmoid, ops.hard_sigmoid, ops.hard_swish, ops.silu, ops.tanh)
         for arrays in (shaped((3, 4)), [CORNERS])
     ),
     *(

@@ -39,6 +39,27 @@ def test_sigmoid_neither_overflows_nor_leaves_its_dtype(dtype):
     np.testing.assert_array_equal(slope[[0, 1, 3, 4, 6, 7, 8]], np.array([0, 0, 0.25, 0.25, 0, 0, np.nan], dtype))
 
 
+@settings(max_examples=20)
+@given(finite)
+def test_tanh_is_odd_and_its_slope_keeps_its_digits_where_it_saturates(x):
+    y, backward = ops.tanh(x)
+    np.testing.assert_array_equal(ops.tanh(-x)[0], -y)
+    with np.errstate(over="ignore"):
+        slope = np.cosh(x) ** -2.0
+    np.testing.assert_allclose(backward(np.ones_like(x)), slope, rtol=1e-14, atol=TINY)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_tanh_neither_overflows_nor_leaves_its_dtype(dtype):
+    extreme = np.finfo(dtype).max
+    x = np.array([-np.inf, -extreme, -0.0, 0, extreme, np.inf, np.nan], dtype)
+    y, backward = ops.tanh(x)
+    slope = backward(np.ones_like(x))
+    assert y.dtype == slope.dtype == dtype
+    np.testing.assert_array_equal(y, np.array([-1, -1, -0.0, 0, 1, 1, np.nan], dtype))
+    np.testing.assert_array_equal(slope, np.array([0, 0, 1, 1, 0, 0, np.nan], dtype))
+
+
 def test_relu_keeps_positive_numbers_and_passes_nan_and_infinity():
     x = np.array([-np.inf, -1, -0.0, 0, 1, np.inf, np.nan])
     y, backward = ops.relu(x)
@@ -46,7 +67,7 @@ def test_relu_keeps_positive_numbers_and_passes_nan_and_infinity():
     np.testing.assert_array_equal(backward(np.full(7, 2.0)), [0, 0, 0, 0, 2, 2, 2])
 
 
-@pytest.mark.parametrize("primitive", ["relu", "sigmoid"])
+@pytest.mark.parametrize("primitive", ["relu", "sigmoid", "tanh"])
 def test_value_and_gradient_agree_with_pytorch_at_kinks_too(primitive):
     torch = pytest.importorskip("torch")
     x = np.concatenate([normal(20), [0.0, -0.0, 700.0, -700.0]])

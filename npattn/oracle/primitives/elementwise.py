@@ -49,6 +49,12 @@ class Silu(Elementwise):
     primitive = staticmethod(ops.silu)
 
 
+class Tanh(Elementwise):
+    """`ops.tanh`."""
+
+    primitive = staticmethod(ops.tanh)
+
+
 @dataclass(frozen=True)
 class L2Normalize(Elementwise):
     """`ops.l2_normalize`."""

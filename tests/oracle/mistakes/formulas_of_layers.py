@@ -80,6 +80,10 @@ FORWARD = {
         *(ops.silu, (MAP,)),
         lambda x: x * logistic(1.702 * x),
     ),
+    ("tanh", "softsign"): (
+        *(ops.tanh, (MAP,)),
+        lambda x: x / (1 + np.abs(x)),
+    ),
     ("window_partition", "windows column by column"): (
         *(ops.window_partition, (draw(1, 2, 4, 6), (2, 2))),
         column_by_column,
@@ -110,6 +114,10 @@ BACKWARD = {
     ("silu", "gradient: slope of the gate alone"): (
         *(ops.silu, (MAP,), 0),
         lambda dy, x: dy * x / (2 + 2 * np.cosh(x)),
+    ),
+    ("tanh", "gradient: y (1 - y)"): (
+        *(ops.tanh, (MAP,), 0),
+        lambda dy, x: dy * np.sinh(x) / np.cosh(x) * (1 - np.sinh(x) / np.cosh(x)),
     ),
 }
 """By primitive and name: the primitive, its arguments, the number of the gradient or None for all, and what it is."""

@@ -178,6 +178,16 @@ def test_a_sigmoid_may_be_differentiated_step_by_step():
     assert case.compare({"output": y, "x.grad": y * y * e}).passed
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_tanh_may_be_differentiated_by_its_value_in_the_format_and_be_made_of_an_exponential(dtype):
+    case = golden(PRIMITIVE_SYSTEMS["ops.tanh"](), batch=3, height=7, width=9, dtype=dtype)
+    x, dy = (a.astype(np.float32) for a in (case.inputs["x"], case.upstream["output"]))
+    for y in np.tanh(x), 2 / (1 + np.exp(-2 * x)) - 1, 1 - 2 / (1 + np.exp(2 * x)):
+        y = representable(y, FORMATS[dtype]).astype(np.float32)
+        assert case.compare({"output": y, "x.grad": representable(dy * (1 - y * y), FORMATS[dtype])}).passed
+    assert not case.compare({"x.grad": dy * (1 - y * y * y)}).passed
+
+
 def test_the_slope_of_hard_swish_may_be_that_of_a_product_where_it_passes_through_0():
     recipes = cases("ops.hard_swish", ["float16"], kinds=["sizes"], seed=1)
     case = next(recipe for recipe in recipes if "1x129x3x43" in recipe.id).make()
