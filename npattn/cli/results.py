@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import textwrap
 
 import numpy as np
 
 from npattn.oracle import Case
+from npattn.oracle.budgets import zeros_pass
 from npattn.oracle.comparison import MOST_NAME_WIDTH
 
 __all__ = ["print_results"]
@@ -43,5 +45,9 @@ def print_results(case: Case) -> None:
         "digits: how many decimal digits of the expected result are right\n"
         "judged: share of the elements that the format can hold"
     )
+    blank = [name for name in case.expected if zeros_pass(case.expected[name], case.budget[name], case.limits[name])]
+    if blank:
+        about = f"Zeros would pass too, as rounding may err by as much as the result is: {', '.join(blank)}"
+        print("\n".join(textwrap.wrap(about, 80, subsequent_indent="  ")))
     if vanishing:
         print("A budget far above 1 is that of a result which is 0, but for rounding.")

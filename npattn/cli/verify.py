@@ -276,4 +276,5 @@ def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
         "where": [int(index) for index in judgement.where],
         "unjudged": int(judgement.unjudged),
         "reason": judgement.reason or None,
+        "zeros_pass": judgement.zeros_pass,
     }

@@ -48,6 +48,9 @@ class Judgement:
         Why these can't be judged; empty if all can.
     enough : bool
         Whether as large a share could be judged as was asked for.
+    zeros_pass : bool
+        Whether zeros would pass though not all of it is 0: errors of rounding are as large as the result. That it is
+        within its budget says little then.
     numbers : numpy.ndarray or None
         A copy of what was given, where it is wrong: what the report's reading reads.
     """
@@ -66,6 +69,7 @@ class Judgement:
     unjudged: int = 0
     reason: str = ""
     enough: bool = True
+    zeros_pass: bool = False
     numbers: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -77,6 +81,11 @@ class Judgement:
     def passed(self) -> bool:
         """Whether a correct kernel may have given this, and enough of it could be judged to say so."""
         return self.within and self.enough
+
+    @property
+    def known_right(self) -> bool:
+        """Whether it has passed, and what is wrong would not have."""
+        return self.passed and not self.zeros_pass
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class Comparison:
     def order(self) -> str:
         """Where to look first; empty where the results do not say."""
         wrong = [name for name, one in self.judgements.items() if not one.within]
-        right = [name for name, one in self.judgements.items() if one.passed]
+        right = [name for name, one in self.judgements.items() if one.known_right]
         return read_order(self.case, right, wrong) if self.case else ""
 
     @property
@@ -155,6 +164,10 @@ class Comparison:
                 lines += indent(f"reads as: {self.readings[judgement.name]}")
         lines += textwrap.wrap(self.order, 80, subsequent_indent="  ")
         lines += self.begins
+        blank = [name for name, one in self.judgements.items() if one.passed and one.zeros_pass]
+        if blank:
+            about = f"zeros would pass too, as rounding may err by as much as the result is: {', '.join(blank)}"
+            lines += textwrap.wrap(about, 80, subsequent_indent="  ")
         if self.missing:
             lines += textwrap.wrap(f"not given: {', '.join(self.missing)}", 80, subsequent_indent="  ")
         return "\n".join(lines)

@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn.checks import require_choice, require_numbers
 from npattn.foreign_arrays import to_numpy
+from npattn.oracle.budgets import zeros_pass
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
 from npattn.oracle.formats import Format
 from npattn.oracle.steps import in_order
@@ -137,6 +138,7 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
         unjudged=units.size - count,
         reason=why_not_all(case, name, judged),
         enough=not units.size or (count > 0 and count >= least_judged * units.size),
+        zeros_pass=zeros_pass(expected, budget, case.limits[name]),
     )
 
 

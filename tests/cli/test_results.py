@@ -27,6 +27,8 @@ def test_golden_prints_a_row_for_each_result(command, folder):
         assert digits == ("?" if np.isnan(case.digits[name]) else f"{case.digits[name]:.1f}")
         assert judged == "100%"
     assert "A budget far above 1 is that of a result which is 0, but for rounding." in lines  # the key's bias
+    told = lines[lines.index("judged: share of the elements that the format can hold") + 1 : -1]
+    assert told == ["Zeros would pass too, as rounding may err by as much as the result is:", "  key_conv.bias.grad"]
 
 
 def test_golden_tells_what_the_format_cannot_hold(capsys):

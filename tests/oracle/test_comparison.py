@@ -356,3 +356,24 @@ def test_an_exact_infinity_may_be_written_as_the_largest_number_of_an_8_bit_form
     for number, passes in ((beyond.format.largest, True), (np.inf, True), (1.0, False), (-np.inf, False)):
         assert case.compare({"output": np.copysign(1, expected) * number}).passed is passes
     assert case.compare({"output": np.full(expected.shape, np.nan)}).passed is not beyond.format.infinite
+
+
+def test_a_result_for_which_zeros_would_pass_is_told_and_counts_as_no_right_one(case):
+    """Budgets are widened until zeros are just within them: then what is right of a pass is no longer known."""
+    name, wrong = "output", {"x.grad": 2 * case.expected["x.grad"]}
+    zeros = case.compare({name: np.zeros_like(case.expected[name])}).judgements[name]
+    needed = max(zeros.worst / zeros.worst_limit, zeros.rms / zeros.rms_limit)
+    reports = {}
+    for factor in 0.99 * needed, 1.01 * needed:
+        wide = dataclasses.replace(case, budget={**case.budget, name: factor * case.budget[name]})
+        report = wide.compare({name: case.expected[name], **wrong})
+        told = "\nzeros would pass too, as rounding may err by as much as the result is: output" in str(report)
+        right = "output is right: the forward pass is; the fault is in backward" in str(report)
+        reports[wide.compare({name: np.zeros_like(case.expected[name])}).passed] = told, right
+    assert reports == {True: (True, False), False: (False, True)}
+
+
+def test_zeros_are_no_news_where_the_result_is_zero_throughout(case):
+    nothing = {name: np.zeros_like(expected) for name, expected in case.expected.items()}
+    blank = dataclasses.replace(case, expected=nothing)
+    assert "zeros would pass" not in str(blank.compare(nothing))

@@ -3,7 +3,7 @@
 ``derivations/error_budgets.md`` derives what stands here.
 """
 
-from npattn.oracle.budgets.limits import Budget, limits_of, rms_limit, worst_limit
+from npattn.oracle.budgets.limits import Budget, limits_of, rms_limit, worst_limit, zeros_pass
 from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed, observe
 from npattn.oracle.budgets.overflowing import measure_in_range_of_float32
@@ -26,4 +26,5 @@ __all__ = [
     "run_on",
     "shrink_variances",
     "worst_limit",
+    "zeros_pass",
 ]

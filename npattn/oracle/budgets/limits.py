@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy
 
-__all__ = ["Budget", "limits_of", "rms_limit", "worst_limit"]
+__all__ = ["Budget", "limits_of", "rms_limit", "worst_limit", "zeros_pass"]
 
 FALSE_ALARM_PROBABILITY = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
@@ -88,3 +88,20 @@ def limits_of(budget: Budget, *, wandering: bool = False) -> tuple[float, float]
     """Return the limits of one tensor's worst element and of its root mean square."""
     judged = int(np.isfinite(budget.scale).sum())
     return worst_limit(judged, budget.freedom, wandering=wandering), rms_limit(budget.freedom)
+
+
+def zeros_pass(expected: np.ndarray, scale: np.ndarray, limits: tuple[float, float]) -> bool:
+    """Tell whether zeros would be within both limits of a result that is not 0 throughout.
+
+    Examples
+    --------
+    >>> scale, limits = np.full(3, 0.1), (6.0, 2.0)
+    >>> zeros_pass(np.array([0.1, 0.0, -0.2]), scale, limits), zeros_pass(np.array([0.1, 0.0, 0.7]), scale, limits)
+    (True, False)
+    """
+    # An exact infinity is met or missed, and what has no budget is not judged.
+    told = np.isfinite(scale) & np.isfinite(expected) & (expected != 0)
+    with np.errstate(divide="ignore"):
+        units = np.abs(np.divide(expected, scale, out=np.zeros_like(scale), where=told))
+    judged = np.count_nonzero(np.isfinite(scale))
+    return bool(told.any() and units.max() <= limits[0] and np.sqrt(np.square(units).sum() / judged) <= limits[1])

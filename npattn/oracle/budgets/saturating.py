@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npattn.module import Module
-from npattn.oracle.budgets.limits import Budget, rms_limit
+from npattn.oracle.budgets.limits import Budget, limits_of, zeros_pass
 from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed
 from npattn.oracle.budgets.passes import Given, run_on
@@ -59,7 +59,9 @@ def measure_unsaturated(
     dict of Budget
         The same as given, but for results that saturation drowns.
     """
-    blank = [name for name, budget in budgets.items() if zeros_pass(budget, observed.expected[name])]
+    blank = [
+        name for name, budget in budgets.items() if zeros_pass(observed.expected[name], budget.scale, limits_of(budget))
+    ]
     if not format.saturates or not blank or not saturates_in(module, given, format, seed, passes):
         return dict(budgets)
     wide = dataclasses.replace(format, largest=FLOAT32.largest, saturates=False)
@@ -68,12 +70,6 @@ def measure_unsaturated(
     found = {name: allow_saturated(anew[name], observed.expected[name], format) for name in blank}
     narrower = {name: one for name, one in found.items() if size_of(one) < NARROWER * size_of(budgets[name])}
     return dict(budgets) | narrower
-
-
-def zeros_pass(budget: Budget, expected: np.ndarray) -> bool:
-    """Tell whether a result of zeros would pass, of elements that the format holds."""
-    units = np.where(np.isfinite(budget.scale) & np.isfinite(expected), expected, 0) / budget.scale
-    return bool(np.sqrt(np.mean(np.square(units))) <= rms_limit(budget.freedom)) if units.size else False
 
 
 def size_of(budget: Budget) -> float:

@@ -77,7 +77,7 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
     first = first_wrong(case, judgements)
     if first is not None:
         return describe_first(case, first, judgements)
-    right = [name for name, judgement in judgements.items() if judgement.passed and name in case.expected]
+    right = [name for name, judgement in judgements.items() if judgement.known_right and name in case.expected]
     steps = [name for name, judgement in judgements.items() if name not in case.expected and is_judged_whole(judgement)]
     feeds = {name: fed for name, fed in find_feeds(case).items() if name not in steps}
     known = is_known(case.module)
@@ -85,8 +85,8 @@ def where_it_begins(case: Case, judgements: Mapping[str, Judgement]) -> list[str
 
 
 def is_judged_whole(judgement: Judgement) -> bool:
-    """Tell whether all elements could be judged: only then a step that is not off is right."""
-    return not judgement.unjudged
+    """Tell whether all elements could be judged, and zeros not pass: only then a step that is not off is right."""
+    return not judgement.unjudged and not judgement.zeros_pass
 
 
 def find_feeds(case: Case) -> dict[str, tuple[str, ...]]:
