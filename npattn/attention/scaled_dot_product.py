@@ -89,7 +89,7 @@ class ScaledDotProductAttention(Module):
     References
     ----------
     Vaswani et al.: Attention Is All You Need, NeurIPS 2017, eq. 1. Grouped queries: Ainslie et al.: GQA, EMNLP 2023.
-    Logits capped by tanh: Bello et al.: Neural Combinatorial Optimization, 2016, appendix A.1. Sinks: Xiao et al.:
+    Logits capped by tanh: Bello et al.: Neural Combinatorial Optimization, 2016, appendix A.2. Sinks: Xiao et al.:
     Efficient Streaming Language Models with Attention Sinks, ICLR 2024, whose sink is a token.
 
     Examples

@@ -30,7 +30,7 @@ class SqueezeExcitation(Module):
     reduction : int, default 16
         r; the hidden layer has max(1, C // r) channels.
     bias : bool, default True
-        Whether the two layers have biases, as in torchvision; the authors' own code has none in some models.
+        Whether the two layers have biases, as in torchvision and the authors' released models; eq. 3 has none.
     hidden : int, optional
         Channels of the hidden layer, in place of C // r: what torchvision and timm round in ways of their own.
     activation : {"relu", "silu", "hard_swish"}, default "relu"

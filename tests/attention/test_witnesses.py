@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from npattn import (
     CBAM,
     BottleneckAttention,
+    CoordinateAttention,
     EfficientChannelAttention,
     GlobalContext,
     HaloAttention,
@@ -18,7 +20,7 @@ from npattn import (
     SplitAttention,
     SqueezeExcitation,
 )
-from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
+from tests.attention.witnesses import agree, assert_witnessed, counterpart, draw, installed, is_attention
 from tests.strategies import seeds
 
 TIMM = {
@@ -157,6 +159,25 @@ def test_cbam_and_each_of_its_gates_is_timms(options, seed):
     for part, gate in (("channel", module.channel_gate), ("spatial", module.spatial_gate)):
         block.zero_grad()
         assert_witnessed(gate, getattr(block, part), block.state_dict(), f"{part}.", seed=seed)
+
+
+@given(st.sampled_from([1, 16, 288]), st.booleans(), seeds)
+@settings(max_examples=10)
+def test_coordinate_attention_is_timms_with_biases(channels, training, seed):
+    module = CoordinateAttention(channels, training=training)
+    block = timm_block("coord_attn", "CoordAttn")(channels, rd_channels=module.hidden_channels, bias=True)
+    assert_witnessed(module, draw(block, seed), block.state_dict(), seed=seed)
+
+
+@pytest.mark.parametrize("channels", [1, 64, 287])
+def test_timms_coordinate_attention_is_ours_by_default_with_zeros_for_biases(channels):
+    block, module = timm_block("coord_attn", "CoordAttn")(channels), CoordinateAttention(channels)
+    state, zeros = draw(block).state_dict(), module.init(seed=0)
+    zeros = {name: np.zeros_like(value) for name, value in zeros.items() if name not in state}
+    assert list(zeros) == ["conv1.bias", "conv_h.bias", "conv_w.bias"]
+    x = np.random.RandomState(0).standard_normal((2, channels, 4, 5))
+    expected = block.eval()(importlib.import_module("torch").tensor(x)).detach().numpy()
+    agree(module(module.from_state_dict(state | zeros), x).output, expected)
 
 
 @given(contexts, seeds)
