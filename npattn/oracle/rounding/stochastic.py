@@ -272,7 +272,7 @@ class Rounding:
 
         Where terms are equal, its errors don't average out; only beside a format's own of as many digits they show.
         """
-        return self.alike and self.format.precision == 24
+        return self.alike and self.format.is_single_precision
 
     def length_of_sums(self, inner: int) -> int:
         """Return how many terms an accumulator adds up of a product that comes next, of so long sums."""
