@@ -287,7 +287,9 @@ def test_assert_matches_raises_with_the_report(case):
 @for_each(("turn", "system"), enumerate(SYSTEMS))
 def test_the_report_fits_eighty_columns_and_names_what_is_wrong(turn, system):
     case = made_up(small_example(system))
-    wrong = {n: [1e9 + 1e12 * v, v * np.nan][(turn + i) % 2] for i, (n, v) in enumerate(case.expected.items())}
+    wrong = {
+        n: [1e9 + 1e12 * v, v * np.nan, v * np.nan][(turn + i) % 3] for i, (n, v) in enumerate(case.expected.items())
+    }
     for found in (case.expected, wrong):
         text = str(case.compare(found))
         assert max(map(len, text.splitlines())) <= 80, text
