@@ -97,7 +97,7 @@ class RoundingArray(np.ndarray):
             result = (result,)
         if ufunc not in EXACT:
             precision = rounding.format.precision
-            if rounding.format.is_single_precision and ufunc not in BASIC and ufunc is not np.matmul:
+            if ufunc not in BASIC and ufunc is not np.matmul and rounding.format.is_single_precision:
                 precision -= 1
             result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
         wrapped = out or tuple([wrap(a, rounding) for a in result])
