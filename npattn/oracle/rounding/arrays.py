@@ -97,8 +97,8 @@ class RoundingArray(np.ndarray):
             result = (result,)
         if ufunc not in EXACT:
             precision = rounding.format.precision
-            if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
-                precision = 23
+            if ufunc not in BASIC and ufunc is not np.matmul and rounding.format.is_single_precision:
+                precision -= 1
             result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
         wrapped = out or tuple([wrap(a, rounding) for a in result])
         return wrapped[0] if len(wrapped) == 1 else wrapped

@@ -8,7 +8,39 @@ from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
 from npattn.typing import Array, Backward
 
-__all__ = ["global_lse_pool", "hard_sigmoid", "hard_swish"]
+__all__ = ["global_lse_pool", "hard_sigmoid", "hard_swish", "sigmoid", "tanh"]
+
+
+@implements(ops.sigmoid)
+def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
+    """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
+
+    The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
+    make the slope of the exponential, by more operations, as what differentiates them one by one does.
+    """
+    y: Array = 1 / (1 + np.exp(-x))
+    one_by_one = rounding_of(x).choose()
+
+    def backward(dy: Array) -> Array:
+        slope = y * (1 - y)
+        if one_by_one:
+            e = np.exp(np.minimum(x, 1))
+            slope = np.where(unwrap(x) < 1, e / (1 + e) ** 2, slope)
+        return dy * slope
+
+    return y, backward
+
+
+@implements(ops.tanh)
+def tanh(x: RoundingArray) -> tuple[Array, Backward]:
+    """Compute the hyperbolic tangent and its slope as kernels do, which keep y alone: near ±1 their 1 - y² cancels.
+
+    In float32 y is made of an exponential, as by a kernel without this function: near 0 it errs as numbers near 1 do.
+    """
+    y: Array = np.tanh(x)
+    if rounding_of(x).format.is_single_precision:
+        y = np.copysign(2 / (1 + np.exp(-2 * np.abs(x))) - 1, x)
+    return y, lambda dy: dy * (1 - y * y)
 
 
 @implements(ops.hard_sigmoid)
@@ -20,7 +52,7 @@ def hard_sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     rounding = rounding_of(x)
     z = x + 3
     below, above = beyond_corners(x, z)
-    from_middle = rounding.format.precision == 24 and rounding.choose()
+    from_middle = rounding.format.is_single_precision and rounding.choose()
     y: Array = np.where(below, 0, np.where(above, 1, x / 6 + 0.5 if from_middle else z / 6))
     return y, lambda dy: np.where(below | above, 0, dy / 6)
 

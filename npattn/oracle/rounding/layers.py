@@ -134,7 +134,7 @@ def draws_a_line(rounding: Rounding, count: int = 0) -> bool:
     Kernels do so in float32, whatever the format: what that loses shows in float32 alone. All runs do of a single
     value, as what else they lose there is nothing.
     """
-    return rounding.format.precision == 24 and (count == 1 or rounding.choose())
+    return rounding.format.is_single_precision and (count == 1 or rounding.choose())
 
 
 @implements(ops.l2_normalize)

@@ -182,8 +182,8 @@ def test_a_sigmoid_may_be_differentiated_step_by_step():
 def test_a_tanh_may_be_differentiated_by_its_value_in_the_format_and_be_made_of_an_exponential(dtype):
     case = golden(PRIMITIVE_SYSTEMS["ops.tanh"](), batch=3, height=7, width=9, dtype=dtype)
     x, dy = (a.astype(np.float32) for a in (case.inputs["x"], case.upstream["output"]))
-    for value in np.tanh(x), 2 / (1 + np.exp(-2 * x)) - 1, 1 - 2 / (1 + np.exp(2 * x)):
-        y = representable(value, FORMATS[dtype]).astype(np.float32)
+    for way in np.tanh(x), 2 / (1 + np.exp(-2 * x)) - 1, 1 - 2 / (1 + np.exp(2 * x)):
+        y = representable(way, FORMATS[dtype]).astype(np.float32)
         assert case.compare({"output": y, "x.grad": representable(dy * (1 - y * y), FORMATS[dtype])}).passed
     assert not case.compare({"x.grad": dy * (1 - y * y * y)}).passed
 
