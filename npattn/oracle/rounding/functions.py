@@ -1,4 +1,4 @@
-"""Functions and pools as kernels compute them: what stands for them on rounding arrays, where they err more."""
+"""Functions, pools and resizing as kernels compute them: what stands for them on rounding arrays that err more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
 from npattn.typing import Array, Backward
 
-__all__ = ["cross_entropy", "global_lse_pool", "hard_sigmoid", "hard_swish"]
+__all__ = ["cross_entropy", "global_lse_pool", "hard_sigmoid", "hard_swish", "resize_nearest"]
 
 
 @implements(ops.hard_sigmoid)
@@ -104,3 +104,22 @@ def cross_entropy(logits: RoundingArray, labels: Array, *, ignore_index: int = -
         return np.where(counted[:, None], slope * (dy / count), 0)
 
     return np.where(counted, losses, 0).sum() / count, backward
+
+
+@implements(ops.resize_nearest)
+def resize_nearest(x: RoundingArray, size: tuple[int, int]) -> tuple[Array, Backward]:
+    """Repeat as the primitive does; in float32 what reads a number is added up in any order, not rows before columns.
+
+    Of a few terms, one order may add up to the last bit what another rounds.
+    """
+    y, back = ops.resize_nearest.definition(x, size)
+    if rounding_of(x).format.precision != 24:
+        return y, back
+    rows, columns = ([k * n // m for k in range(m)] for n, m in zip(x.shape[2:], size, strict=True))
+
+    def backward(dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=x.shape)
+        np.add.at(dx, (..., np.array(rows)[:, None], np.array(columns)), dy)
+        return dx
+
+    return y, backward

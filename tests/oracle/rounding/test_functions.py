@@ -1,4 +1,4 @@
-"""Functions as kernels compute them: correct kernels of another make, which pass."""
+"""Functions as kernels compute them, of an exponential in base 2 too: correct kernels of another make, which pass."""
 
 import numpy as np
 import pytest
@@ -36,3 +36,27 @@ def test_the_loss_of_what_is_nearly_sure_may_cancel():
     assert 0 < case.expected["output"] < 1e-6
     assert case.compare(cross_entropy(case)).passed
     assert case.compare(cross_entropy(case, of_sum=True)).passed
+
+
+@pytest.mark.parametrize("key", ["softmax", "sigmoid"])
+def test_an_exponential_of_large_numbers_may_be_made_in_base_2(key):
+    case = next(recipe for recipe in cases(f"ops.{key}", ["float32"], seed=3) if recipe.label == "large").make()
+    x = case.inputs["x"].astype(np.float32)
+
+    def exponential(x):
+        return np.exp2(x * np.float32(1.442695))
+
+    e = exponential(x - x.max(axis=-1, keepdims=True) if key == "softmax" else -np.abs(x))
+    y = e / e.sum(axis=-1, keepdims=True) if key == "softmax" else np.where(x < 0, e, 1) / (1 + e)
+    assert case.compare({"output": y}).passed
+    assert not case.compare({"output": y * (1 + 1e-5)}).passed
+
+
+def test_terms_of_a_gradient_of_nearest_resizing_may_be_added_in_any_order():
+    case = next(recipe for recipe in cases("ops.resize_nearest", ["float32"], seed=3) if recipe.label == "large").make()
+    (height, width), (rows, columns) = case.inputs["x"].shape[2:], case.module.size
+    read = np.arange(rows)[:, None] * height // rows, np.arange(columns) * width // columns
+    dx = np.zeros(case.inputs["x"].shape, np.float32)
+    np.add.at(dx, (..., *read), case.upstream["output"].astype(np.float32))
+    assert case.compare({"x.grad": dx}).passed
+    assert not case.compare({"x.grad": dx * (1 + 1e-5)}).passed
