@@ -269,7 +269,7 @@ def round_exponents(rounding: Rounding, x: np.ndarray) -> np.ndarray:
     return x
 
 
-DISTURBED = {np.exp: round_exponents, np.subtract: push_apart}
+DISTURBED: dict[Any, Callable[..., np.ndarray]] = {np.exp: round_exponents, np.subtract: push_apart}
 """What the first operand of a function becomes, where kernels compute with another than the reference."""
 
 

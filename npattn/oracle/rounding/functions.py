@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
@@ -115,11 +117,12 @@ def resize_nearest(x: RoundingArray, size: tuple[int, int]) -> tuple[Array, Back
     y, back = ops.resize_nearest.definition(x, size)
     if rounding_of(x).format.precision != 24:
         return y, back
-    rows, columns = ([k * n // m for k in range(m)] for n, m in zip(x.shape[2:], size, strict=True))
+    rows, columns = (np.arange(m) * n // m for n, m in zip(x.shape[2:], size, strict=True))
+    read: Any = ..., rows[:, None], columns
 
     def backward(dy: Array) -> Array:
         dx = np.zeros_like(dy, shape=x.shape)
-        np.add.at(dx, (..., np.array(rows)[:, None], np.array(columns)), dy)
+        np.add.at(dx, read, dy)
         return dx
 
     return y, backward
