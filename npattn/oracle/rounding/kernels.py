@@ -95,7 +95,7 @@ def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
         if found.size == own.size:
             error, size = found.reshape(own.shape) - own, size.reshape(own.shape) + abs(terms).sum(axis, keepdims=True)
             # Else it is no average of these weights, but of another axis.
-            if (np.abs(error) <= rounding.format.unit_roundoff**0.5 * size).all():
+            if (np.abs(error) <= 2.0 ** (-rounding.format.operand_precision / 2) * size).all():
                 return np.asarray(error)
     return rounding.blur(own.copy()) - own
 
