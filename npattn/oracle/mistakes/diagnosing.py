@@ -179,7 +179,7 @@ def places_of(one: Candidate) -> set[tuple[str, Site, bool, str]]:
 
 def same_results(one: Candidate, other: Candidate) -> bool:
     """Tell whether two passes give the same but for rounding."""
-    return all(
+    return one.results.keys() == other.results.keys() and all(
         one.results[name].shape == value.shape
         and np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
         for name, value in other.results.items()
