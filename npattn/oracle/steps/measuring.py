@@ -165,6 +165,13 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
     wanted = [name for name in names if isinstance(name, str) and name not in case.expected and looks_like_step(name)]
     if not wanted:
         return case
+    if case.measured_steps is None and isinstance(case.module, Described):
+        system = case.module.name
+        raise TypeError(
+            f"{case.module}: no step {wanted[0]!r}: the file holds no steps, and no code of {system}; expected one "
+            f"written with steps, by npattn golden --steps or case.save(path, steps=True), or load it with "
+            f"systems=[{system}], the class"
+        )
     steps = case.steps()
     for name in wanted:
         if name not in steps:
