@@ -159,8 +159,8 @@ def takes_maps(module: Module) -> bool:
     Examples
     --------
     >>> import npattn
-    >>> takes_maps(npattn.EfficientChannelAttention(channels=4)), takes_maps(npattn.ScaledDotProductAttention(heads=2))
-    (True, False)
+    >>> [takes_maps(npattn.CATALOGUE[key].example()) for key in ("eca", "sdpa")]
+    [True, False]
     """
     return is_map(next(iter(module.input_shapes(*PROBE).values())))
 
