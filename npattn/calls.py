@@ -29,6 +29,7 @@ __all__ = [
     "find_sizes",
     "leading_input",
     "require_several_images",
+    "takes_maps",
 ]
 
 PROBE = 1009, 1013, 1019
@@ -152,6 +153,18 @@ def is_map(declared: Sequence[int]) -> bool:
     return len(declared) == 4 and (declared[0], *declared[2:]) == PROBE
 
 
+def takes_maps(module: Module) -> bool:
+    """Tell whether a system's first input is a map of any size.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> [takes_maps(npattn.CATALOGUE[key].example()) for key in ("eca", "sdpa")]
+    [True, False]
+    """
+    return is_map(next(iter(module.input_shapes(*PROBE).values())))
+
+
 def has_default_shapes(module: Module) -> bool:
     """Tell whether a system of someone's own has left unsaid what its inputs are."""
     own = not type(module).__module__.startswith("npattn.")
@@ -198,7 +211,7 @@ def find_sizes(module: Module, inputs: Sequence[Array]) -> tuple[int, int, int]:
         return lengths([*sizes[:i], size, *sizes[i + 1 :]])[axis]
 
     first = inputs[0].shape
-    if len(first) == 4 and is_map(next(iter(module.input_shapes(*PROBE).values()))):
+    if len(first) == 4 and takes_maps(module):
         return first[0], first[2], first[3]
     given, near, far = [length for x in inputs for length in x.shape], lengths((1, 1, 1)), lengths(PROBE)
     moved = [lengths([far if i == j else 1 for j, far in enumerate(PROBE)]) for i in range(3)]

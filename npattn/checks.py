@@ -203,8 +203,10 @@ def check_hyperparameters(
 def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False) -> None:
     """Refuse what is no array of this machine's floating-point numbers, or differs from `like` in dtype or in kind.
 
-    Where it `counts`, integers and booleans will do as well, as in labels and masks.
+    Where it `counts`, integers and booleans will do as well, as in labels and masks. NumPy's numbers are arrays without
+    axes: what NumPy makes of one by computing with it.
     """
+    value, like = (np.asarray(a) if isinstance(a, np.generic) else a for a in (value, like))
     if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
         raise TypeError(
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "

@@ -39,10 +39,11 @@ def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         raise masked(name)
     if not any(hasattr(value, protocol) for protocol in ("__array__", "__dlpack__")):
-        raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor")
+        made = ": numpy.array(...) makes one" if isinstance(value, (list, tuple, int, float, complex)) else ""
+        raise TypeError(f"{name} is {describe_type(value)}; expected an array or tensor{made}")
     try:
         array = to_host(value)
-    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:  # sparse, without data, …
+    except Exception as error:  # sparse, without data, …: whatever the other library raises
         reason = str(error).partition("\n")[0]
         raise TypeError(f"{name} is {describe_type(value)} that can't be read as a NumPy array: {reason}") from error
     if str(array.dtype).startswith(("bfloat16", "float8")):
@@ -50,7 +51,7 @@ def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
     if counts and array.dtype.kind in "biu":
         array = array.astype(np.float64)
     if not np.issubdtype(array.dtype, np.inexact):
-        raise TypeError(f"{name} has dtype {array.dtype}; expected floating point")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected floating point: convert it")
     return array
 
 

@@ -52,7 +52,8 @@ class Parameter:
 
     def draw(self, random: np.random.RandomState, generic: bool = False) -> np.ndarray:
         """Draw float64 values: the paper's initial ones, or generic ones."""
-        return (self.generic if generic else self.initial)(random, self.shape)
+        # NumPy makes numbers of arrays without axes wherever it computes with them.
+        return np.asarray((self.generic if generic else self.initial)(random, self.shape))
 
 
 def he_normal(*shape: int, fan: str = "in") -> Parameter:

@@ -115,7 +115,7 @@ class NormGate(Module):
 
 @dataclass(frozen=True)
 class LogitLoss(Module):
-    """Logits, labels, and an output that is one number."""
+    """Logits, labels, and a parameter and an output that are one number each."""
 
     classes: int = integer(least=2, default=5)
     without_gradient: ClassVar = ("labels",)
@@ -126,6 +126,9 @@ class LogitLoss(Module):
     def output_shapes(self, batch, height, width):
         return {"output": ()}
 
+    def parameters(self):
+        return {"scale": ones()}
+
     def draw_input(self, name, shape, random):
         if name == "labels":
             return random.randint(0, self.classes, shape)
@@ -133,11 +136,13 @@ class LogitLoss(Module):
 
     def forward(self, params, logits, labels):
         own = labels[:, None] == np.arange(self.classes)
-        p, _ = ops.softmax(logits)
+        scale = params["scale"]
+        p, _ = ops.softmax(scale * logits)
         loss = -np.log(np.where(own, p, 1)).sum() / len(logits)
 
         def backward(dy):
-            return (dy / len(logits) * (p - own), None), {}
+            dz = dy / len(logits) * (p - own)
+            return (scale * dz, None), {"scale": (dz * logits).sum()}
 
         return Pass(loss, backward)
 

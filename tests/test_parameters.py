@@ -54,3 +54,9 @@ def test_a_bias_beside_a_weight_that_starts_otherwise_starts_at_zero():
     expected = parameters.he_normal(3, 8).draw(np.random.RandomState(0))
     np.testing.assert_array_equal(declared["a.weight"].draw(np.random.RandomState(0)), expected)
     assert not declared["a.bias"].draw(np.random.RandomState(0)).any()
+
+
+@pytest.mark.parametrize("declare", [parameters.zeros, parameters.ones])
+def test_a_parameter_without_axes_is_an_array(declare):
+    random = np.random.RandomState(0)
+    assert all(isinstance(declare().draw(random, generic), np.ndarray) for generic in (False, True))

@@ -256,7 +256,7 @@ class Case:
             If `results` is no mapping.
         ValueError
             If it is empty, or holds a name that is neither in `expected` nor in `steps`; if `require` is another
-            string.
+            string, or `least_judged` no share.
 
         Examples
         --------
@@ -334,6 +334,11 @@ class Case:
         -------
         Diagnosis
             A sequence of suspects, best first; its text has one a line. It takes some seconds at most.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `compare` raises them of results.
 
         Examples
         --------

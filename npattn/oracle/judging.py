@@ -13,14 +13,14 @@ from npattn.foreign_arrays import to_numpy
 from npattn.oracle.budgets import zeros_pass
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
 from npattn.oracle.formats import Format
-from npattn.oracle.steps import in_order
+from npattn.oracle.steps import in_order, steps_meant
 from npattn.oracle.tensors import describe_overflow
-from npattn.wording import describe_type, did_you_mean
+from npattn.wording import brief, describe_type, did_you_mean, suggest
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["compare"]
+__all__ = ["compare", "require_results"]
 
 
 def compare(
@@ -47,23 +47,12 @@ def compare(
     Comparison
     """
     call = f"{case!r}.compare"
-    if not isinstance(results, Mapping):
-        raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays")
     require_numbers(call, least_judged=least_judged)
+    if not 0 <= least_judged <= 1:
+        raise ValueError(f"{call}: least_judged={brief(least_judged)}; expected a share, from 0 to 1")
     if require is not None:
         require_choice(call, ["all"], require=require)
-    # What an input without a gradient, noise or a mask, is given: rightly none.
-    none = {f"{name}.grad" for name in case.inputs} - case.expected.keys()
-    results = {name: value for name, value in results.items() if value is not None or name not in none}
-    if not results:
-        raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
-    judged_by = case.with_steps(results)
-    for name in results:
-        if name not in judged_by.expected:
-            meant = did_you_mean(name, case.expected, 0.6)
-            if name in none:
-                meant = f": {name.removesuffix('.grad')} has no gradient, leave it out"
-            raise ValueError(f"{call}: unknown result {name!r}{meant} (expected some of {', '.join(case.expected)})")
+    results, judged_by = require_results(call, case, results)
     found = [read_and_judge(judged_by, name, value, least_judged) for name, value in results.items()]
     # Too little of a step may be known to judge it, and its result be right: it tells nothing then.
     found = [j if j.name in case.expected else replace(j, enough=True) for j in found]
@@ -73,6 +62,50 @@ def compare(
     if judged_by is not case:
         judgements = {name: judgements[name] for name in in_order(case, judgements)}
     return Comparison(repr(case), judgements, missing, require is not None, case)
+
+
+def require_results(call: str, case: Case, results: Any) -> tuple[dict[str, Any], Case]:
+    """Refuse what holds no results, or others than a case's.
+
+    Parameters
+    ----------
+    call : str
+        What a message begins with.
+    case : Case
+    results : mapping of str to array
+
+    Returns
+    -------
+    results : dict
+        Without the gradients of inputs that have none, where these are None.
+    judged_by : Case
+        With those steps among its results that are given.
+
+    Raises
+    ------
+    TypeError
+        If it is no mapping.
+    ValueError
+        If it is empty, or holds a name that is neither a result's nor a step's.
+    """
+    if not isinstance(results, Mapping):
+        example = f"{{{next(iter(case.expected))!r}: ...}}"
+        raise TypeError(f"{call}: got {describe_type(results)}; expected a mapping of names to arrays: {example}")
+    # What an input without a gradient, noise or a mask, is given: rightly none.
+    none = {f"{name}.grad" for name in case.inputs} - case.expected.keys()
+    kept = {name: value for name, value in results.items() if value is not None or name not in none}
+    if not kept:
+        raise ValueError(f"{call}: no results; expected some of {', '.join(case.expected)}")
+    judged_by = case.with_steps(kept)
+    for name in kept:
+        if name not in judged_by.expected:
+            gradient = [f"{name}.grad"] if f"{name}.grad" in case.expected else []
+            meant = suggest(gradient) or did_you_mean(name, case.expected, 0.6) or suggest(steps_meant(case, name))
+            if name in none:
+                meant = f": {name.removesuffix('.grad')} has no gradient, leave it out"
+            expected = f"(expected some of {', '.join(case.expected)})"
+            raise ValueError(f"{call}: unknown result {brief(name)}{meant} {expected}")
+    return kept, judged_by
 
 
 def order_of(judgement: Judgement) -> tuple[bool, bool, bool, float]:
@@ -105,7 +138,7 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     if got.shape != expected.shape:
         return Judgement(name, f"its shape is {got.shape}, expected {expected.shape}")
     if np.iscomplexobj(got):
-        return Judgement(name, f"its dtype is {got.dtype}, expected real numbers")
+        return Judgement(name, f"its dtype is {got.dtype}, expected real numbers: hand over its real part")
     judged = np.isfinite(budget)
     limit, rms_limit = case.limits[name]
     with np.errstate(all="ignore"):

@@ -17,7 +17,7 @@ from typing import Any
 
 from npattn.tracing.source import Statement, Text, text_of
 
-__all__ = ["Rewritten", "is_rewritten", "rewrite"]
+__all__ = ["OPENED", "Rewritten", "is_rewritten", "open_definition", "rewrite"]
 
 CALL = "@call"
 """The variable by which a rewritten function finds what called it; no text can name it."""
@@ -25,6 +25,8 @@ DEFINITION = "@definition"
 """The name under which it is compiled."""
 HERE = "@here"
 """The variable that holds its place, for it and for the functions defined in it."""
+OPENED = "@opened"
+"""The attribute by which a function that is of no file brings its `Rewritten`."""
 FUTURE_FLAGS = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
 )
@@ -65,6 +67,9 @@ def is_rewritten(function: Any) -> bool:
 
 def rewrite(function: FunctionType) -> Rewritten | None:
     """Open a function's steps; None where its text isn't there, or isn't what it was compiled from."""
+    brought: Rewritten | None = getattr(function, OPENED, None)
+    if brought is not None:
+        return brought
     text = text_of(function)
     return None if text is None else rewrite_text(text, function.__code__.co_filename, FunctionKey(function))
 
@@ -95,9 +100,14 @@ def rewrite_text(text: Text, filename: str, named: FunctionKey) -> Rewritten | N
     definition, around = found
     if ast.get_docstring(definition, clean=False) is not None and len(definition.body) == 1:
         return None  # nothing is computed
+    return open_definition(text, definition, around, code)
+
+
+def open_definition(text: Text, definition: ast.FunctionDef, around: str, like: CodeType) -> Rewritten:
+    """Open the steps of a definition, whose lines are those of a text, as `compile_definition` would compile it."""
     rewriter = Rewriter(text)
     opened = rewriter.open(definition)
-    return Rewritten(compile_definition(opened, around, code), tuple(rewriter.statements))
+    return Rewritten(compile_definition(opened, around, like), tuple(rewriter.statements))
 
 
 class Rewriter(ast.NodeTransformer):

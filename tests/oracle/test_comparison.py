@@ -100,6 +100,16 @@ def test_a_result_of_another_shape_fails_with_both_shapes(case):
     assert "its shape is (1, 8, 5, 4), expected (2, 8, 5, 4)" in str(report)
 
 
+class Unreadable:
+    """An array of a library that fails in a way of its own."""
+
+    def __init__(self, y):
+        self.shape = y.shape
+
+    def __array__(self, dtype=None, copy=None):
+        raise KeyError("lost")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -109,7 +119,8 @@ def test_a_result_of_another_shape_fails_with_both_shapes(case):
         (lambda y: y.astype(int), "it has dtype int64; expected floating point"),
         (lambda y: y.astype(object), "it has dtype object; expected floating point"),
         (lambda y: y[:0], "its shape is (0, 8, 5, 4), expected (2, 8, 5, 4)"),
-        (lambda y: y.tolist(), "it is a list; expected an array or tensor"),
+        (lambda y: y.tolist(), "it is a list; expected an array or tensor: numpy.array(...) makes one"),
+        (Unreadable, "it is a tests.oracle.test_comparison.Unreadable that can't be read as a NumPy array: 'lost'"),
         (lambda y: np.ma.masked_array(y, np.ones(y.shape, bool)), "it is a masked array"),
         (np.ma.masked_array, "it is a masked array"),
         (lambda y: y + np.longdouble("1e4000"), "320 of 320 elements are not finite"),
@@ -314,11 +325,20 @@ def test_whatever_speaks_dlpack_is_taken(case):
         ([], TypeError, "got a list; expected a mapping of names to arrays"),
         ({}, ValueError, "no results; expected some of output, x.grad, fc1"),
         ({"fc1.weight": 0}, ValueError, "unknown result 'fc1.weight'; did you mean 'fc1.weight.grad'"),
+        ({"x": 0}, ValueError, "unknown result 'x'; did you mean 'x.grad'"),
+        ({"o" * 999: 0}, ValueError, "unknown result 'o+[.]{3}o+' [(]"),
     ],
 )
-def test_what_is_no_result_is_refused_with_a_reason(case, results, error, message):
-    with pytest.raises(error, match=message):
-        case.compare(results)
+@pytest.mark.parametrize("call", ["compare", "diagnose"])
+def test_what_is_no_result_is_refused_with_a_reason(case, call, results, error, message):
+    with pytest.raises(error, match=rf"\.{call}: {message}"):
+        getattr(case, call)(results)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_the_least_share_that_is_judged_is_a_share(case, share):
+    with pytest.raises(ValueError, match="least_judged=.*; expected a share, from 0 to 1"):
+        case.compare(case.expected, least_judged=share)
 
 
 @given(st.integers(1, 10**7))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from npattn.calls import takes_maps
+from npattn.oracle.golden_files.described import Described
+from npattn.oracle.systems import is_known
+
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["list_words", "name_axes", "plural"]
+__all__ = ["has_maps", "list_plurals", "list_words", "name_axes", "plural", "singular"]
 
 PARAMETER_AXES = {
     1: ("channel",),
@@ -43,12 +47,18 @@ def find_names(case: Case, name: str, shape: tuple[int, ...]) -> tuple[str, ...]
         if base in ("bias", "mask"):
             return "image", "head", "query", "key"
         return "image", "head", "key" if base in ("key", "value") else "query", "channel"
-    first = next(iter(case.inputs.values())).shape
+    first = next(iter(case.inputs.values())).shape if has_maps(case) else ()
     if len(first) == len(shape) == 4 and (shape[2:] == first[2:] or base in (*case.inputs, *case.upstream)):
         return MAP_AXES
     if len(first) == 4 and shape[1:] == first[2:]:
         return "image", "row", "column"
-    return MAP_AXES[:2] if shape == first[:2] else None
+    return MAP_AXES[:2] if first and shape == first[:2] else None
+
+
+def has_maps(case: Case) -> bool:
+    """Tell whether axes may be called those of maps: not where a system of somebody's own says that they are others."""
+    module = case.module
+    return is_known(module) or isinstance(module, Described) or takes_maps(module)
 
 
 def plural(name: str) -> str:
@@ -62,6 +72,30 @@ def plural(name: str) -> str:
     if name.startswith("axis"):
         return f"indices of {name}"
     return f"{name[:-1]}ies" if name.endswith("y") and name != "key" else f"{name}s"
+
+
+def singular(name: str) -> str:
+    """Return what an axis counts.
+
+    Examples
+    --------
+    >>> singular("query"), singular("axis 2")
+    ('query', 'index of axis 2')
+    """
+    return f"index of {name}" if name.startswith("axis") else name
+
+
+def list_plurals(names: Sequence[str]) -> str:
+    """Join what several axes count.
+
+    Examples
+    --------
+    >>> list_plurals(["row", "column"]), list_plurals(["axis 0", "axis 2"])
+    ('rows and columns', 'axes 0 and 2')
+    """
+    if len(names) > 1 and all(name.startswith("axis") for name in names):
+        return f"axes {list_words([name.removeprefix('axis ') for name in names])}"
+    return list_words([plural(name) for name in names])
 
 
 def list_words(words: Sequence[str], last: str = "and") -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import list_words
+from npattn.oracle.diagnosis.axes import has_maps, list_words
 from npattn.oracle.diagnosis.evidence import Candidate, Evidence
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def known_factors(case: Case) -> dict[str, float]:
     >>> factors["1/(H W)"], factors["sqrt(C)"], factors["B"]
     (0.1, 2.0, 3.0)
     """
-    shape = next(iter(case.inputs.values())).shape
-    names = ("B", "heads", "N", "d") if "query" in case.inputs else ("B", "C", "H", "W")
+    first, shape = next((name, a.shape) for name, a in case.inputs.items())
+    known = ("B", "heads", "N", "d") if "query" in case.inputs else ("B", "C", "H", "W")
+    names = known if has_maps(case) else [f"{first}.shape[{axis}]" for axis in range(len(shape))]
     sizes = {name: float(n) for name, n in zip(names, shape, strict=False)}
     if "key" in case.inputs:
         sizes["keys"] = float(case.inputs["key"].shape[-2])
@@ -50,7 +51,7 @@ def known_factors(case: Case) -> dict[str, float]:
     for name, n in sizes.items():
         wrapped = f"({name})" if " " in name or "/" in name else name
         factors |= {name: n, f"1/{wrapped}": 1 / n}
-        if name in ("C", "d"):
+        if name in ("C", "d", f"{first}.shape[{len(shape) - 1}]"):
             factors |= {f"sqrt({name})": n**0.5, f"1/sqrt({name})": n**-0.5}
     count = math.prod(shape) // shape[1] if len(shape) > 1 else 1
     if case.module.buffer_shapes() and count > 1:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import list_words, plural
+from npattn.oracle.diagnosis.axes import list_words, plural, singular
 
 __all__ = ["describe_indices", "describe_place"]
 
@@ -140,7 +140,7 @@ def describe_pattern(indices: np.ndarray, length: int, name: str) -> str | None:
     missing = np.setdiff1d(np.arange(length), indices)
     width = int(missing[0])
     if np.array_equal(missing, np.arange(width, length - width)):
-        return f"the first and the last {name}" if width == 1 else f"the first and the last {width} {many}"
+        return f"the first and the last {singular(name)}" if width == 1 else f"the first and the last {width} {many}"
     return f"{many} {list_words([str(index) for index in indices])}" if count <= MAX_LISTED else None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import list_words, plural
+from npattn.oracle.diagnosis.axes import list_plurals, list_words, singular
 from npattn.oracle.diagnosis.evidence import Candidate, Evidence
 from npattn.oracle.diagnosis.reductions import axis_sets
 from npattn.typing import Array
@@ -31,8 +31,8 @@ def read_slices(evidence: Evidence, names: Sequence[str]) -> Iterator[str]:
             continue
         count = math.prod(shape) // math.prod(shape[axis] for axis in axes)
         if evidence.supports(fitted(arrays, axes, multiplied=multiplied), fitted=count):
-            each = list_words([names[axis] for axis in long if axis not in axes])
-            over = list_words([plural(names[axis]) for axis in axes])
+            each = list_words([singular(names[axis]) for axis in long if axis not in axes])
+            over = list_plurals([names[axis] for axis in axes])
             if multiplied:
                 yield f"expected times one factor for each {each}: a factor broadcast over {over} is wrong or missing"
             else:

@@ -57,6 +57,7 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
     if not archive.sizes:
         raise archive.error(f"holds no results; expected {some}")
     names = {member: result_name(member) for member in archive.sizes}
+    steps = case.measured_steps or {}
     try:
         case = case.with_steps(names.values())
     except (TypeError, ValueError) as error:  # a misspelt step, or a system whose steps nobody knows
@@ -66,7 +67,7 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
         if name in found:
             raise archive.error(f"holds {quote(name)} twice, under two names; expected one of them")
         if name not in case.expected or not member.endswith(".npy"):
-            meant = did_you_mean(member, [f"{result}.npy" for result in case.expected], 0.6)
+            meant = did_you_mean(member, [f"{known}.npy" for known in (*case.expected, *steps)], 0.6)
             raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
         layout = archive.read_layout(member)
         if "V" in layout.dtype:

@@ -13,6 +13,7 @@ from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.diagnosis import reads_exactly
 from npattn.oracle.golden_files.described import Described
+from npattn.oracle.judging import require_results
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.distances import Ruler
@@ -73,9 +74,14 @@ def diagnose(
     Returns
     -------
     Diagnosis
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Case.compare` raises them of results.
     """
     with np.errstate(all="ignore"):  # results may be NaN, infinite or beyond what float64 squares
-        judged_by = case.with_steps(results)
+        results, judged_by = require_results(f"{case!r}.diagnose", case, results)
         read = readable(judged_by, results)
         search = Search(judged_by, read, seconds, passes)
         if not search.wrong:
@@ -179,7 +185,7 @@ def places_of(one: Candidate) -> set[tuple[str, Site, bool, str]]:
 
 def same_results(one: Candidate, other: Candidate) -> bool:
     """Tell whether two passes give the same but for rounding."""
-    return all(
+    return one.results.keys() == other.results.keys() and all(
         one.results[name].shape == value.shape
         and np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
         for name, value in other.results.items()

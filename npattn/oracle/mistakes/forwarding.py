@@ -12,6 +12,7 @@ from npattn.module import as_tuple
 from npattn.oracle.mistakes.mistake import Mistake, When, always
 from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.mistakes.taping import Taped, answering_taped, pull, untape
+from npattn.oracle.steps import is_backward, looks_like_step
 
 __all__ = ["Instead", "in_forward", "with_steps"]
 
@@ -22,10 +23,18 @@ Answer = Callable[..., Any]
 
 
 class Instead:
-    """A module that another function runs."""
+    """A module that another function runs.
 
-    def __init__(self, module: Any, run: Callable[..., Any]) -> None:
-        self.module, self.run = module, run
+    Parameters
+    ----------
+    module : Module
+    run : callable
+    as_module : callable, optional
+        Makes a module that runs the same, and can be traced.
+    """
+
+    def __init__(self, module: Any, run: Callable[..., Any], as_module: Callable[[], Any] | None = None) -> None:
+        self.module, self.run, self.as_module = module, run, as_module
 
     def __call__(self, *arguments: Any) -> Any:
         """Run it."""
@@ -36,7 +45,9 @@ class Instead:
         return getattr(self.module, name)
 
 
-def in_forward(name: str, forward: Forward, when: When = always) -> list[Mistake]:
+def in_forward(
+    name: str, forward: Forward, of: Callable[[Any], Any] | None = None, when: When = always
+) -> list[Mistake]:
     """Make the two mistakes that a wrong forward pass is: its results alone, and with the gradients of itself.
 
     Parameters
@@ -54,9 +65,15 @@ def in_forward(name: str, forward: Forward, when: When = always) -> list[Mistake
     def plain(run: Any, module: Any, *given: Any) -> Any:
         return run(Instead(module, functools.partial(forward, module)), *given)
 
+    def forward_steps(run: Any, module: Any, *given: Any, right: dict[str, Any]) -> dict[str, Any]:
+        steps = [name for name in right if looks_like_step(name) and not is_backward(name)]
+        found = run(of(module), *given) if steps and of is not None else {}
+        return {name: found[name] for name in steps if name in found}
+
     def alone(run: Any, module: Any, params: Any, inputs: Any, upstream: Any) -> Any:
         right = run(module, params, inputs, upstream)
-        return right | forward_of(forward(module, params, *inputs.values()), right, upstream)
+        steps = forward_steps(run, module, params, inputs, upstream, right=right)
+        return right | forward_of(forward(module, params, *inputs.values()), right, upstream) | steps
 
     def carried(run: Any, module: Any, params: Any, inputs: Any, upstream: Any) -> Any:
         right = run(module, params, inputs, upstream)
@@ -66,7 +83,10 @@ def in_forward(name: str, forward: Forward, when: When = always) -> list[Mistake
         sources = {f"{name}.grad": a for group in taped for name, a in group.items() if f"{name}.grad" in right}
         known = zip(outputs, upstream.values(), strict=True)
         gradients = dict(zip(sources, pull(known, list(sources.values())), strict=True))
-        return right | gradients | forward_of(passed, right, upstream)
+        steps = forward_steps(run, module, params, inputs, upstream, right=right)
+        if of is not None:  # what a tape goes back through are no steps of the system's own backward
+            right = {name: a for name, a in right.items() if not (looks_like_step(name) and is_backward(name))}
+        return right | gradients | forward_of(passed, right, upstream) | steps
 
     return [
         Mistake("", f"{name}, in forward alone", "forward", alone, when, plain),
@@ -91,7 +111,7 @@ def with_steps(name: str, make: Callable[..., Answer], when: When = always) -> l
         with answering_taped(spoil) if taped else answering(spoil):
             return module.forward(params, *inputs)
 
-    return in_forward(name, forward, when)
+    return in_forward(name, forward, when=when)
 
 
 def no_way_back(*_: Any, **__: Any) -> Any:

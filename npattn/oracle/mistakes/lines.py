@@ -6,7 +6,7 @@ import ast
 import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from types import CodeType, FunctionType
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ from npattn.oracle.mistakes.forwarding import Instead, in_forward
 from npattn.oracle.mistakes.mistake import Mistake, always
 from npattn.oracle.mistakes.reordering import copy_of, exchanged_names, exchanged_steps
 from npattn.oracle.mistakes.variants import Variant, variants
-from npattn.tracing.rewriting import compile_definition
-from npattn.tracing.source import text_of
+from npattn.tracing.rewriting import OPENED, compile_definition, open_definition
+from npattn.tracing.source import Text, text_of
 
 __all__ = ["rules_of_lines"]
 
@@ -72,20 +72,19 @@ def rules_of_function(function: FunctionType) -> list[Mistake]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
                 name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
-                compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
-                mistakes += in_pass(name, compiled, backward=inner)
+                wrong = Wrong(replaced, text, around, function)
+                mistakes += in_pass(name, wrong, backward=inner)
                 if layers and (words, make) in others:
-                    mistakes.append(of_parameters(name, compiled, layers))
+                    mistakes.append(of_parameters(name, wrong, layers))
         for words, make in [] if inner else readings_in_backward(statement, seen):
             call: Any = getattr(statement, "value", None)
             replaced = functools.partial(replaced_node, definition, numbers[id(call)], make)
-            compiled = Wrong(functools.partial(compile_wrong, replaced, around, function), function)
-            mistakes += in_pass(f"{tag} gradient: {words}", compiled, backward=True)
+            mistakes += in_pass(f"{tag} gradient: {words}", Wrong(replaced, text, around, function), backward=True)
         seen += [] if inner else assigned(statement)
     tags = {id(statement): text.statement(statement).tag for statement, inner in statements(definition) if not inner}
     for name, make_definition in (*exchanged_steps(definition, tags), *exchanged_names(definition, tags)):
-        compiled = Wrong(functools.partial(compile_wrong, make_definition, around, function), function)
-        mistakes += in_forward(name, compiled.forward)
+        wrong = Wrong(make_definition, text, around, function)
+        mistakes += in_forward(name, wrong.forward, wrong.of)
     return mistakes[:MOST]
 
 
@@ -176,31 +175,59 @@ def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any]
     return found
 
 
-def compile_wrong(replaced: Callable[[], ast.FunctionDef], around: str, function: FunctionType) -> CodeType:
-    """Compile a function's wrong text; a TypeError where it takes an index of a number, of which Python warns."""
-    definition = replaced()
-    for node in ast.walk(definition):
-        if isinstance(getattr(node, "value" if isinstance(node, ast.Subscript) else "func", None), ast.Constant):
-            raise TypeError(f"{ast.unparse(node)}: a number has no index and can't be called")
-    return compile_definition(definition, around, function.__code__)
-
-
 class Wrong:
-    """A system's forward pass with one line read wrongly; compiled when it is first run."""
+    """A system's forward pass with one line read wrongly; compiled when it is first run.
 
-    def __init__(self, compiled: Callable[[], CodeType], function: FunctionType) -> None:
-        self.compiled, self.function = functools.cache(compiled), function
+    Parameters
+    ----------
+    replaced : callable
+        Makes the wrong definition.
+    text : Text
+        Of the file of the right one.
+    around : str
+        The class that it stands in.
+    function : function
+        The right forward pass.
+    """
+
+    def __init__(
+        self, replaced: Callable[[], ast.FunctionDef], text: Text, around: str, function: FunctionType
+    ) -> None:
+        self.replaced, self.text, self.around, self.right = replaced, text, around, function
+
+    @functools.cached_property
+    def function(self) -> FunctionType:
+        """The wrong forward pass; a TypeError where it takes an index of a number, of which Python warns."""
+        definition, right = self.replaced(), self.right
+        for node in ast.walk(definition):
+            if isinstance(getattr(node, "value" if isinstance(node, ast.Subscript) else "func", None), ast.Constant):
+                raise TypeError(f"{ast.unparse(node)}: a number has no index and can't be called")
+        code = compile_definition(definition, self.around, right.__code__)
+        cells = dict(zip(right.__code__.co_freevars, right.__closure__ or (), strict=True))
+        closure = tuple(cells[name] for name in code.co_freevars)
+        return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)
+
+    @functools.cached_property
+    def open_function(self) -> Any:
+        """The same, with its steps where a trace finds them."""
+        function: Any = self.function
+        definition = ast.fix_missing_locations(self.replaced())
+        setattr(function, OPENED, open_definition(self.text, definition, self.around, self.right.__code__))
+        return function
 
     def of(self, module: Module) -> Any:
         """Return a module that runs it."""
-        return Instead(module, functools.partial(self.forward, module))
+        return Instead(module, functools.partial(self.forward, module), functools.partial(self.as_module, module))
+
+    def as_module(self, module: Module) -> Module:
+        """Make a module of which it is the method: one that can be traced."""
+        made: Module = object.__new__(type(type(module).__name__, (type(module),), {"forward": self.open_function}))
+        vars(made).update(vars(module))
+        return made
 
     def forward(self, module: Module, *arguments: Any) -> Any:
         """Run forward."""
-        code, right = self.compiled(), self.function
-        cells = dict(zip(right.__code__.co_freevars, right.__closure__ or (), strict=True))
-        closure = tuple(cells[name] for name in code.co_freevars)
-        return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)(module, *arguments)
+        return self.function(module, *arguments)
 
 
 def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
@@ -212,7 +239,7 @@ def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
     if backward:
         return [Mistake("", name, "backward", misread, always)]  # the tag, or the line, says that it is in backward
     read = Mistake("", f"{name}, and what backward reads of it", "both", misread, always)
-    return [*in_forward(name, wrong.forward), read]
+    return [*in_forward(name, wrong.forward, wrong.of), read]
 
 
 def of_parameters(name: str, wrong: Wrong, layers: Sequence[str]) -> Mistake:

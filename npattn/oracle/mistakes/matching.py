@@ -202,7 +202,7 @@ class Search(Measurer):
     def fed_from(self) -> Fed:
         """Name the results that are made from what each call computes: forward and back, and back alone."""
         try:
-            return fed_by_calls(self.module, self.given)
+            return fed_by_calls(self.recorded(self.module), self.given)
         except UNFIT:
             return {}  # a system's own code that no such array goes through
 

@@ -26,7 +26,7 @@ def pairs(search: Search, most: int = 40) -> list[Candidate]:
         How many of those that explain some results are tried beside others.
     """
     finish(search)
-    partial = [one for one in search.tried if explained(search, one)]
+    partial = [one for one in search.tried if explained(search, one) and not spoils(search, one)]
     partial.sort(key=lambda one: (-len(one.misfit.within()), one.misfit.worst))
     order, found = search.order(), list[Candidate]()
     for i, one in enumerate(partial[:most]):
@@ -78,3 +78,8 @@ def forward_met(one: Candidate) -> bool:
 def explained(search: Search, one: Candidate) -> set[str]:
     """Name the wrong results that are those of a mistake."""
     return (search.wrong & one.misfit.within()) if one.whole else set()
+
+
+def spoils(search: Search, one: Candidate) -> bool:
+    """Tell whether a mistake makes wrong what is right: another would have to undo that, as no two are likely to."""
+    return any(distance > 1 for name, distance in one.misfit.distances.items() if name not in search.wrong)

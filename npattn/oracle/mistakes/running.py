@@ -67,7 +67,7 @@ class Runner:
         steps = {name: a.shape for name, a in results.items() if looks_like_step(name)}
         self.read = reader_of(steps) if steps else None
         self.ruler = Ruler(case, results)
-        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, dtype))
+        self.given = Given(case.params, case.inputs, case.upstream).each(lambda a: for_reading(np.array(a, dtype)))
         self.right = self.ruler.measure(case.expected)
         self.memory = Memory()
         self.places: dict[Mistake, list[Site]] = {}
@@ -99,7 +99,10 @@ class Runner:
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""
-        return module if self.read is None else Recorded(module, self.read)
+        if self.read is None:
+            return module
+        made = module.as_module() if isinstance(module, Instead) and module.as_module is not None else module
+        return Recorded(made, self.read)
 
     def run(self, module: Any, *given: Any, stop: bool = False) -> dict[str, np.ndarray]:
         """Run a pass; with `stop`, no further than forward where that is far off."""
@@ -223,6 +226,12 @@ class Runner:
     def forward_alone(self, module: Any, params: Any, inputs: Any, upstream: Any) -> dict[str, np.ndarray]:
         """Run forward, and name what it gives."""
         return forward_results(self.recorded(module)(params, *inputs.values()), upstream)
+
+
+def for_reading(a: np.ndarray) -> np.ndarray:
+    """Let nothing be written to an array: mistakes that do so would spoil the passes that come after."""
+    a.flags.writeable = False
+    return a
 
 
 def run_with(run: Run, mistakes: tuple[tuple[Mistake, Site], ...]) -> Run:

@@ -5,7 +5,7 @@ by what `flowing` arrays are made from; `beginning`, which step is the first tha
 """
 
 from npattn.oracle.steps.beginning import first_wrong, in_order, is_backward, where_it_begins
-from npattn.oracle.steps.measuring import GoldenStep, first_steps, measure_steps, reader_of, with_steps
+from npattn.oracle.steps.measuring import GoldenStep, first_steps, measure_steps, reader_of, steps_meant, with_steps
 from npattn.oracle.steps.recorded import Recorded, looks_like_step
 from npattn.oracle.steps.upstream import feeds_of
 
@@ -20,6 +20,7 @@ __all__ = [
     "looks_like_step",
     "measure_steps",
     "reader_of",
+    "steps_meant",
     "where_it_begins",
     "with_steps",
 ]

@@ -105,7 +105,9 @@ def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) 
     steps = in_order(case, [name for name in judgements if name in golden])
     before = [name for name in steps[: steps.index(first)] if is_judged_whole(judgements[name])]
     earlier = list(golden).index(first)
-    near = [name for name in before if share_of_limit(judgements[name]) > NEAR]
+    # What it is made from feeds all that is made from it.
+    upstream = [name for name in before if set(golden[first].feeds) <= set(golden[name].feeds)]
+    near = [name for name in upstream if share_of_limit(judgements[name]) > NEAR]
     if len(before) < earlier:
         known = {0: "none is given", 1: "one is given, and right"}
         known_before = known.get(len(before), f"{len(before)} are given, and right")

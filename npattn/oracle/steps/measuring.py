@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npattn.module import Module
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
+from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
-from npattn.oracle.steps.upstream import feeds_of
+from npattn.oracle.steps.upstream import feeds_of, number_of
 from npattn.oracle.threads import pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
@@ -20,10 +21,12 @@ from npattn.wording import did_you_mean
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["GoldenStep", "first_steps", "given_of", "measure_steps", "reader_of", "with_steps"]
+__all__ = ["GoldenStep", "first_steps", "given_of", "measure_steps", "reader_of", "steps_meant", "with_steps"]
 
 MAX_RECORDED = 2**24
 """Elements of the steps that are measured together: more are measured group by group, by the same runs each time."""
+MOST_MEANT = 3
+"""Steps that are asked for where a name is of none."""
 Shapes = Mapping[str, tuple[int, ...]]
 Measured = Mapping[str, tuple[np.ndarray, Budget]]
 
@@ -162,12 +165,19 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
     wanted = [name for name in names if isinstance(name, str) and name not in case.expected and looks_like_step(name)]
     if not wanted:
         return case
+    if case.measured_steps is None and isinstance(case.module, Described):
+        system = case.module.name
+        raise TypeError(
+            f"{case.module}: no step {wanted[0]!r}: the file holds no steps, and no code of {system}; expected one "
+            f"written with steps, by npattn golden --steps or case.save(path, steps=True), or load it with "
+            f"systems=[{system}], the class"
+        )
     steps = case.steps()
     for name in wanted:
         if name not in steps:
             several = [other for other in steps if other.startswith(f"{name} #")]
             meant = f"; it is the name of {len(several)}: {', '.join(several)}" if several else ""
-            meant = meant or did_you_mean(name, steps, 0.6) or "; those of floating-point numbers are judged"
+            meant = meant or did_you_mean(name, steps, 0.6) or describe_neighbours(name, steps)
             raise ValueError(f"{case!r}: no step {name!r}{meant} (case.steps() lists all)")
     chosen = {name: steps[name] for name in wanted}
     return replace(
@@ -177,3 +187,48 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
         limits=case.limits | {name: step.limits for name, step in chosen.items()},
         freedom=case.freedom | {name: step.freedom for name, step in chosen.items()},
     )
+
+
+def describe_neighbours(name: str, steps: Iterable[str]) -> str:
+    """Say which steps have the number that a name has."""
+    number = number_of(name)
+    found = [other for other in steps if number_of(other) == number]
+    return f"; of {number} there are {', '.join(found)}" if found else "; those of floating-point numbers are judged"
+
+
+def steps_meant(case: Case, name: Any) -> list[str]:
+    """List the steps that may be meant by a name which has not their form: by the variable alone, or without a space.
+
+    Parameters
+    ----------
+    case : Case
+    name : str
+
+    Returns
+    -------
+    list of str
+        At most a few; none where the case holds no steps and its system's code isn't there.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+    >>> steps_meant(case, "(3')dz"), steps_meant(case, "a"), steps_meant(case, "(2)")
+    (["(3') dz"], ['(3) a'], ['(2) z'])
+    """
+    if not isinstance(name, str) or (case.measured_steps is None and isinstance(case.module, Described)):
+        return []
+    steps = case.measured_steps or list_steps(case.module, given_of(case))
+    wanted = squeezed(name)
+    found = [one for one in steps if wanted in (squeezed(one), squeezed(variable_of(one)), squeezed(number_of(one)))]
+    return found[:MOST_MEANT] if wanted else []
+
+
+def squeezed(name: str) -> str:
+    """Write a name without spaces, and with one kind of apostrophe."""
+    return "".join(name.split()).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("\N{PRIME}", "'")
+
+
+def variable_of(step: str) -> str:
+    """Return the name of a step's variable, without its number and that of the time that it is assigned."""
+    return step.rpartition(") ")[2].partition(" #")[0]

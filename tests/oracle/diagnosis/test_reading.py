@@ -16,6 +16,7 @@ from tests.oracle.diagnosis.distorting import (
     make_case,
     rounded,
 )
+from tests.own_systems import CausalHead, LogitLoss
 
 seeds = st.integers(0, 2**32 - 2)
 
@@ -139,6 +140,16 @@ def test_what_several_readings_say_alike_is_said_once():
     assert read_result(case, "output", 2 * y) == "2 times expected (B)"
 
 
-def test_a_factor_is_told_in_float32_that_five_digits_do_not_write():
-    case = make_case((2, 4, 5, 5), "float32", 0)
-    assert read_result(case, "output", case.expected["output"] * (161 / 189)) == "0.85185 times expected"
+@pytest.mark.parametrize(
+    ("factor", "text"), [(8**0.5, "2.828 times expected (sqrt(q.shape[2]))"), (0.1234567, "0.12346")]
+)
+def test_factors_of_ones_own_system_are_named_by_its_inputs_axes(factor, text):
+    case = golden(CausalHead(8), batch=3, height=7, width=5, dtype="float32", certify=False)
+    assert text in read_result(case, "output", factor * case.expected["output"])
+
+
+def test_axes_of_ones_own_inputs_are_called_by_their_numbers():
+    case = golden(LogitLoss(5), batch=7, height=1, width=1, dtype="float32", certify=False)
+    rows = np.linspace(0.5, 0.9, 7)[:, None]
+    text = "one factor for each index of axis 0: a factor broadcast over indices of axis 1"
+    assert text in read_result(case, "logits.grad", rows * case.expected["logits.grad"])

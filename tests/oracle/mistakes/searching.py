@@ -2,7 +2,7 @@
 
 from npattn.oracle import mistakes
 
-__all__ = ["diagnosed"]
+__all__ = ["SECONDS", "diagnosed"]
 
 SECONDS = 600.0
 

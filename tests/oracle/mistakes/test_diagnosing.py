@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn import ops
+from npattn import Module, Pass, ops
+from npattn.fields import integer
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes import diagnosing
@@ -189,6 +190,32 @@ def test_a_mistake_of_several_steps_and_one_of_backward_are_found_together(back)
         wrong = planted(run, [(first, 0), (second, 0)])(case.module, *kernels.given(case))
     found = diagnosed(case, {name: a for name, a in wrong.items() if name not in case.maps})
     assert {str(one) for one in found[0].mistakes} == {str(first), str(second)}
+
+
+def test_of_two_mistakes_none_undoes_what_the_other_does_to_a_right_result():
+    """The sign of x's second term is wrong, and nothing else; g's would be right again, were tanh's slope negative."""
+    case = golden(TwoSums(), batch=2, height=3, width=4, dtype="float32", certify=False)
+    x, dy = (np.array(a, np.float64) for a in (case.inputs["x"], case.upstream["output"]))
+    found = diagnosed(case, case.expected | {"x.grad": dy - 2 * x * dy})
+    assert not any(len(one.mistakes) > 1 for one in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoSums(Module):
+    channels: int = integer(least=1, default=4)
+
+    def input_shapes(self, batch, height, width):
+        return dict.fromkeys(("x", "g"), (batch, self.channels, height, width))
+
+    def forward(self, params, x, g):
+        t, back_tanh = ops.tanh(g)  # (1)
+        y = x + x * x + g + t  # (2)
+
+        def backward(dy):
+            dx, dg = (r + c for r, c in ((dy, 2 * x * dy), (dy, back_tanh(dy))))  # (2')
+            return (dx, dg), {}
+
+        return Pass(y, backward)
 
 
 def test_two_mistakes_of_backward_are_found_of_which_one_alone_explains_some_results():

@@ -2,6 +2,7 @@ import npattn
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.feeding import fed_by_calls
+from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import gradient, value
 from npattn.oracle.mistakes.planting import planted
 from npattn.oracle.mistakes.replaying import same
@@ -33,3 +34,11 @@ def test_what_a_call_feeds_is_all_that_changes_with_it_and_no_more():
             assert changed <= known, call
             assert make is value or name == "add" or changed == known, call
     assert fed["add", 6] == ({"x.grad"}, {"x.grad"})  # the last sum, which is made on the way back
+
+
+def test_a_call_feeds_the_steps_that_a_kernel_gives_too():
+    case = npattn.oracle.golden(npattn.EfficientChannelAttention(channels=4), height=3, width=3)
+    steps = case.with_steps(["(3) a", "(3') dz"])
+    fed = Search(steps, steps.expected).fed_from()
+    assert [names & {"(3) a", "(3') dz"} for names in fed["sigmoid", 0]] == [{"(3) a", "(3') dz"}, {"(3') dz"}]
+    assert fed["global_average_pool", 0][1] == {"x.grad"}

@@ -11,8 +11,9 @@ from npattn.fields import integer
 from npattn.oracle import generic_values, golden
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.lines import rules_of_lines
+from npattn.oracle.mistakes.matching import Search
 from npattn.parameters import ones
-from tests.oracle.mistakes.searching import diagnosed
+from tests.oracle.mistakes.searching import SECONDS, diagnosed
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,46 @@ def test_a_term_of_a_gradient_that_is_not_added_is_named(case):
     found = diagnosed(case, {"output": case.expected["output"], "x.grad": dx})
     assert found[0].name.startswith("(1') dc.mean(axis=-1, keepdims=True) not taken off")
     assert found.sure
+
+
+@pytest.mark.parametrize("words", ["(1') dc.mean(axis=-1, keepdims=True) not taken off", "(5) tanh left out"])
+def test_a_line_read_wrongly_is_named_beside_the_steps_of_the_kernel_too(case, words):
+    steps = {name: step.expected for name, step in case.steps().items()}
+    results = dict(case.expected)
+    if words.startswith("(1')"):
+        results["x.grad"] = steps["(1') dx"] = steps["(2') dx"]
+    else:
+        results["output"] = steps["(5) y"] = steps["(5) y"] - np.tanh(steps["(2) c"]) + steps["(2) c"]
+    found = diagnosed(case, results | steps)
+    assert found[0].name.startswith(words)
+    assert found.sure
+    assert found[0].all
+
+
+def test_a_reading_that_writes_to_what_a_pass_is_given_spoils_no_other():
+    case = golden(Collecting(), batch=1, height=3, width=4, dtype="float32", certify=False)
+    search = Search(case, {"x.grad": 2 * case.expected["x.grad"]}, SECONDS)
+    search.find_places(rules_of_lines(case.module))
+    search.singles()
+    np.testing.assert_array_equal(search.given.upstream["output"], case.upstream["output"])
+    assert any("zeros_like left out" in mistake.name for mistake in search.places)
+
+
+@dataclass(frozen=True)
+class Collecting(Module):
+    """A gradient that is collected in zeros."""
+
+    channels: int = integer(least=1, default=4)
+
+    def forward(self, params, x):
+        y = np.tanh(x)  # (1)
+
+        def backward(dy):
+            dx = np.zeros_like(dy)
+            dx += dy * (1 - y * y)  # (1')
+            return dx, {}
+
+        return Pass(y, backward)
 
 
 def dx_of_mean(case, x):

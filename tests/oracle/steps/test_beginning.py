@@ -197,6 +197,15 @@ def test_a_step_that_is_nearly_off_is_named_beside_the_first_that_is(eca):
     )
 
 
+def test_a_step_that_is_nearly_off_and_feeds_other_results_alone_is_not_named(eca):
+    """What comes back to the weight is not what comes back to the map."""
+    found = {name: step.expected for name, step in eca.steps().items()}
+    of_weight, dx = eca.steps()["(2') conv.weight.grad"], eca.steps()["(1') dx"]
+    found["(2') conv.weight.grad"] = of_weight.expected + 0.7 * of_weight.limits[1] * of_weight.budget
+    found["(1') dx"] = dx.expected + 2 * dx.limits[0] * dx.budget
+    assert eca.compare(found).begins[0] == f"begins at (1') dx: the {len(found) - 1} before it are right"
+
+
 def test_what_cannot_be_judged_is_not_called_right(eca):
     case, steps = replace(eca), eca.steps()
     beyond = replace(steps["(3') dz"], budget=np.full_like(steps["(3') dz"].budget, np.inf))

@@ -168,6 +168,10 @@ def test_a_variable_that_is_assigned_twice_has_two_names_and_indices_none():
     [
         ("(3) q", r"no step '\(3\) q'; did you mean '\(3\) a'\?"),
         ("(3') dq", r"no step \"\(3'\) dq\"; did you mean \"\(3'\) dz\"\?"),
+        ("(3') of the logits", r"no step .*; of \(3'\) there are \(3'\) dz"),
+        ("(3)a", r"unknown result '\(3\)a'; did you mean '\(3\) a'\?"),
+        ("(3\N{PRIME}) dz", r"; did you mean \"\(3'\) dz\"\?"),
+        ("dz", r"unknown result 'dz'; did you mean \"\(3'\) dz\"\?"),
         ("outptu", "unknown result 'outptu'; did you mean 'output'"),
     ],
 )
