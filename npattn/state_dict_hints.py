@@ -197,6 +197,18 @@ def layout_hint(names: Mapping[str, str], given: Mapping[str, Shape | None], exp
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
 
 
+def shape_hint(given: Shape | None, expected: Mapping[str, Shape]) -> str:
+    """Name the parameters, a few at most, that have the shape of an array which does not fit under its own name.
+
+    Examples
+    --------
+    >>> shape_hint((64, 4), {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
+    "; it has the shape of 'fc2.weight'"
+    """
+    fits = [name for name, shape in expected.items() if shape == given]
+    return f"; it has the shape of {' or '.join(map(repr, fits))}" if 0 < len(fits) <= LISTED else ""
+
+
 def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str, *, renamed: bool = True) -> str:
     """Say which other hyperparameters would make everything fit, or fit once it is `renamed`."""
     alike = fits_renamed if renamed else never
