@@ -24,7 +24,7 @@ DIGIT_SIZES = 6, 11
 DIGIT_PROBABILITY = 0.75
 """How often a cell holds a digit, where there are several."""
 FRAGMENT_SIZE = 3
-"""Side of a piece of another digit."""
+"""Side of a fragment of another digit."""
 INK = 0.3
 """A pixel belongs to a digit where this much of it is ink."""
 NOISE = 0.1
@@ -63,10 +63,10 @@ def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 2) -> DigitMaps:
-    """Paste digits of several sizes into maps, with pieces of others as clutter, and label every pixel.
+    """Paste digits of several sizes into maps, with fragments of others as clutter, and label every pixel.
 
     Each cell of 10 × 10 pixels holds, three times in four, one of the digits 0 to 4 at a random place, 6 to 10 pixels
-    high. As many pieces of digits, 3 × 3 pixels, lie anywhere and count as background.
+    high. As many fragments of digits, 3 × 3 pixels, lie anywhere and count as background.
 
     Parameters
     ----------
@@ -116,16 +116,16 @@ def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 
 
 
 def clutter(images: np.ndarray, cells: int, random: np.random.RandomState) -> np.ndarray:
-    """Strew pieces of digits over an empty map, as many as it has cells."""
+    """Strew fragments of digits over an empty map, as many as it has cells."""
     side = cells * CELL_SIZE
     ink = np.zeros((side, side))
     for _ in range(cells**2):
         which = random.randint(len(images))
         row, column = random.randint(0, 8 - FRAGMENT_SIZE + 1, 2)
-        piece = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
+        fragment = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
         top, left = random.randint(0, side - FRAGMENT_SIZE + 1, 2)
         there = ink[top : top + FRAGMENT_SIZE, left : left + FRAGMENT_SIZE]
-        np.maximum(there, piece, out=there)
+        np.maximum(there, fragment, out=there)
     return ink
 
 

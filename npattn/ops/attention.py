@@ -84,7 +84,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
 
 @primitive
 def weigh_values(v: Array, e: Array, total: Array) -> Array:
-    """Average values by exponentials, which are yet to be divided by a total: Σ_n v_cn e_mn / t_m.
+    """Average values by exponentials, which are yet to be divided by a total: o_cm = Σ_n v_cn e_mn / t_m.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def weigh_values(v: Array, e: Array, total: Array) -> Array:
 def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
     """Average the gradients of a query's weights by the weights: δ_m = Σ_n s_mn ds_mn = Σ_c do_cm o_cm.
 
-    FlashAttention-2 (Dao 2023, algorithm 2) calls it D, the row sums of dO ∘ O.
+    FlashAttention-2 (Dao 2023, algorithm 2) calls it D = rowsum(dO ∘ O).
 
     Parameters
     ----------
