@@ -36,6 +36,15 @@ SECTIONS = [
 ]
 ON_EVERY_PAGE = ["A case by hand", "Notation", "Common mistakes", "Exercises", "The same in PyTorch", "Reference"]
 
+WITHOUT_NUMBERS = {
+    "cross_entropy": ("3'", "2'"),
+    "gather_excite": ("3'", "2'", "1'"),
+    "layer_norm": ("3'",),
+    "training": ("7'", "6'", "5'", "4'", "3'", "2'"),
+    "triplet": ("11'",),
+}
+"""Equations that are checked together with the next, or whose numbers are those of the one before, or hardly any."""
+
 
 def page_of(path):
     return (REPOSITORY / "derivations" / f"{path.stem}.md").read_text(encoding="utf-8")
@@ -157,6 +166,16 @@ def test_every_backward_equation_is_followed_by_a_check(path):
         if "'}" in formula:
             check = text.partition("\n**")[0]
             assert re.search(r"^>>> same\(|^\.\.\. +same\(|gradcheck\(", check, flags=re.MULTILINE), formula
+
+
+@every_page
+def test_every_backward_equation_is_followed_by_numbers(path):
+    blocks = re.split(r"^```math\n(.*?)^```\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):
+        tag = re.search(r"^\\tag\{(\d+')\}$", formula, flags=re.MULTILINE)
+        if tag and tag[1] not in WITHOUT_NUMBERS.get(path.stem, ()):
+            code = "".join(re.findall(r"^```python\n(.*?)^```$", text.partition("\n**(")[0], re.MULTILINE | re.DOTALL))
+            assert re.search(r"^(?!>>>|\.\.\. ).*\d", code, flags=re.MULTILINE), formula
 
 
 @for_each("path", [*PAGES, REPOSITORY / "README.md"])

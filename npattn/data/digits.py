@@ -25,9 +25,9 @@ DIGIT_PROBABILITY = 0.75
 """How often a cell holds a digit, where there are several."""
 FRAGMENT_SIZE = 3
 """Side of a fragment of another digit."""
-INK = 0.3
+MIN_INK = 0.3
 """A pixel belongs to a digit where this much of it is ink."""
-NOISE = 0.1
+NOISE_DEVIATION = 0.1
 """Standard deviation of what is added to every pixel."""
 SPLITS = {"train": slice(0, 1297), "test": slice(1297, 1797)}
 """Scans that maps of each kind are made of: none is in both."""
@@ -111,8 +111,8 @@ def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 
                 place = paste(resized(images[which] / 16, random.randint(*DIGIT_SIZES)), random)
                 cell = np.s_[top : top + CELL_SIZE, left : left + CELL_SIZE]
                 np.maximum(ink[cell], place, out=ink[cell])
-                label[cell][place > INK] = classes[which]
-    return DigitMaps(x + NOISE * random.standard_normal(x.shape), labels)
+                label[cell][place > MIN_INK] = classes[which]
+    return DigitMaps(x + NOISE_DEVIATION * random.standard_normal(x.shape), labels)
 
 
 def clutter(images: np.ndarray, cells: int, random: np.random.RandomState) -> np.ndarray:

@@ -9,7 +9,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["dot_product_attention"]
 
-QUERIES = 256
+BLOCK_QUERIES = 256
 """Queries in a block: no more weights than theirs are ever materialised."""
 
 
@@ -156,7 +156,7 @@ def validate_shapes(name: str, q: Array, k: Array, v: Array, **pairs: Array | No
 
 def query_blocks(q: Array) -> list[slice]:
     """Cut the queries into blocks, at least one."""
-    return [slice(m, m + QUERIES) for m in range(0, max(1, q.shape[-1]), QUERIES)]
+    return [slice(m, m + BLOCK_QUERIES) for m in range(0, max(1, q.shape[-1]), BLOCK_QUERIES)]
 
 
 def exponentials(z: Array) -> tuple[Array, Array]:

@@ -23,7 +23,7 @@ FLIP_ROUNDS = 3
 """How often they are dealt."""
 NEAR_TIE_DEVIATIONS = 6.0
 """A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
-BLOCK = 2**16
+BLOCK_SIZE = 2**16
 """Numbers that are compared with the exact run's at once."""
 
 MAX_RECORDED = 2**20
@@ -210,8 +210,8 @@ class ComparedSelections(Selections):
         margin = next(self.margins) if self.ahead is None else self.ahead
         self.ahead = None
         total, count = 0.0, 0
-        for start in range(0, margin.size, BLOCK):
-            some, exact = (a.reshape(-1)[start : start + BLOCK] for a in (values, margin))
+        for start in range(0, margin.size, BLOCK_SIZE):
+            some, exact = (a.reshape(-1)[start : start + BLOCK_SIZE] for a in (values, margin))
             error = (some - exact)[np.isfinite(exact) & np.isfinite(some)]
             total, count = total + float(np.sum(np.square(error))), count + error.size
         return margin, math.sqrt(total / count) if count else 0.0
