@@ -152,6 +152,12 @@ def test_every_page_begins_with_a_case_by_hand_and_ends_with_exercises(path):
 
 
 @every_page
+def test_every_page_says_its_problem_in_two_sentences_at_most(path):
+    _, problem, *_ = path.read_text(encoding="utf-8").split("\n\n")
+    assert len(re.findall(r"[.?!](?=\s|$)", problem)) <= 2
+
+
+@every_page
 def test_every_exercise_has_an_answer_that_is_computed(path):
     exercises = path.read_text(encoding="utf-8").partition("\n## Exercises\n")[2].partition("\n## ")[0]
     answers = re.split(r"^\*\*\d\.\*\* ", exercises, flags=re.MULTILINE)[1:]
