@@ -12,8 +12,10 @@ from hypothesis import settings
 import npattn.data
 import npattn.oracle
 
-# The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time.
+# The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time. Where a
+# test asks for several, they sleep meanwhile.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Timings vary between machines, so no example is judged by its; in CI every run draws the same examples.
 settings.register_profile("default", deadline=None, max_examples=50)

@@ -243,6 +243,7 @@ def test_a_second_run_makes_nothing_anew(run_with_cache):
     assert printed(second) == printed(first) != []
 
 
+@pytest.mark.usefixtures("without_budgets")
 def test_cache_clear_and_another_recipe_make_anew(run_with_cache):
     run_with_cache(marked(FOUR))
     assert run_with_cache(marked(FOUR + ", seed=1"))[1] == 4
@@ -253,6 +254,7 @@ def kept(pytester):
     return sorted(pytester.path.glob(".pytest_cache/d/npattn/*/*.npz"))
 
 
+@pytest.mark.usefixtures("without_budgets")
 def test_damaged_entries_are_made_anew(run_with_cache, pytester):
     run_with_cache(marked(FOUR))
     empty, foreign, short, whole = entries = kept(pytester)
@@ -268,6 +270,7 @@ def test_damaged_entries_are_made_anew(run_with_cache, pytester):
     assert whole.stat().st_mtime_ns == left
 
 
+@pytest.mark.usefixtures("without_budgets")
 def test_entries_of_another_npattn_are_removed(run_with_cache, pytester, monkeypatch):
     run_with_cache(marked(FOUR))
     keeping = sys.modules["npattn.oracle.suites.keeping"]
@@ -276,6 +279,7 @@ def test_entries_of_another_npattn_are_removed(run_with_cache, pytester, monkeyp
     assert {path.parent.name[-16:] for path in kept(pytester)} == {"f" * 16}
 
 
+@pytest.mark.usefixtures("without_budgets")
 def test_cases_of_ones_own_systems_are_always_made(run_with_cache, pytester):
     own = "import npattn\nclass Own(npattn.EfficientChannelAttention): ...\n"
     for _ in range(2):
@@ -283,6 +287,7 @@ def test_cases_of_ones_own_systems_are_always_made(run_with_cache, pytester):
     assert kept(pytester) == []
 
 
+@pytest.mark.usefixtures("without_budgets")
 def test_a_cache_that_cant_be_written_fails_no_test(run_with_cache, pytester):
     (pytester.path / ".pytest_cache/d/npattn").mkdir(parents=True)
     (pytester.path / ".pytest_cache/d/npattn").rmdir()

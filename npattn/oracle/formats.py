@@ -10,7 +10,7 @@ import numpy as np
 
 from npattn.wording import brief, describe_type, did_you_mean, suggest
 
-__all__ = ["FLOAT64", "FORMATS", "Format", "find_format", "representable", "ulp"]
+__all__ = ["FLOAT32", "FLOAT64", "FORMATS", "Format", "find_format", "representable", "ulp"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,12 @@ class Format:
     @property
     def is_accumulator(self) -> bool:
         """Whether sums are accumulated in the format itself, so that their errors are all there is."""
-        return self.precision == self.operand_precision == 24
+        return self.is_single_precision and not self.shortens
+
+    @property
+    def is_single_precision(self) -> bool:
+        """Whether results have float32's digits, as those of tf32 do too."""
+        return self.precision == 24
 
     @property
     def storage(self) -> type:
@@ -86,10 +91,10 @@ FORMATS = {
     )
 }
 """The formats that the oracle knows, by name. The 8-bit ones are those of Micikevicius et al., arXiv:2209.05433."""
-
+FLOAT32 = FORMATS["float32"]
+"""What kernels of narrower formats compute in."""
 FLOAT64 = Format("float64", 53, -1022, float(np.finfo(np.float64).max), 53)
 """The format of the reference itself: nothing is rounded that float64 doesn't round."""
-
 
 ALIASES = {
     "float32": "fp32 f32 f4 single",

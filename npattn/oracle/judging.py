@@ -109,7 +109,7 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     judged = np.isfinite(budget)
     limit, rms_limit = case.limits[name]
     with np.errstate(all="ignore"):
-        numbers = saturated(got.astype(np.float64), expected, limit * budget, case.format)
+        numbers = read_saturated(got.astype(np.float64), expected, limit * budget, case.format)
         # An exact infinity, such as the logsumexp of nothing, is met or missed; it has no distance.
         units = np.where(judged & (numbers != expected), np.abs(numbers - expected) / budget, 0)
         rms = np.sqrt(np.sum(np.square(units)) / max(judged.sum(), 1))
@@ -117,11 +117,8 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     if wild.any():
         where = tuple(map(int, np.argwhere(wild)[0]))
         first = f"the first at [{', '.join(map(str, where))}]: expected {expected[where]:.8g}, got {got[where]!s}"
-        finite = np.isfinite(numbers[wild]).all()
-        what = "should be infinite and are not" if finite else "are not finite"
-        others = units[judged & ~wild] > limit
-        rest = f"; of the others {others.mean():.2%} are outside" if others.any() else ""
-        return Judgement(name, f"{wild.sum()} of {wild.size} elements {what}, {first}{rest}", where=where)
+        trouble = describe_wild(wild, numbers, first, units[judged & ~wild] > limit)
+        return Judgement(name, trouble, where=where)
     count = int(judged.sum())
     where = tuple(map(int, np.unravel_index(units.argmax(), units.shape))) if units.size else ()
     return Judgement(
@@ -142,17 +139,25 @@ def judge(case: Case, name: str, got: np.ndarray, least_judged: float = 0.0) -> 
     )
 
 
-def saturated(numbers: np.ndarray, expected: np.ndarray, most: np.ndarray, format: Format) -> np.ndarray:
-    """Take as what is meant what a cast writes of a number beyond an 8-bit format, where a kernel may be beyond it.
+def describe_wild(wild: np.ndarray, numbers: np.ndarray, first: str, outside: np.ndarray) -> str:
+    """Say how many elements are infinite or NaN, or should be infinite, and how many of the others are outside."""
+    what = "should be infinite and are not" if np.isfinite(numbers[wild]).all() else "are not finite"
+    rest = f"; of the others {outside.mean():.2%} are outside" if outside.any() else ""
+    return f"{wild.sum()} of {wild.size} elements {what}, {first}{rest}"
 
-    Some casts write the largest number, of infinities too; others an infinity, or NaN in a format that has none.
-    PyTorch, ml_dtypes and GPUs differ in which, so either is right.
+
+def read_saturated(numbers: np.ndarray, expected: np.ndarray, most: np.ndarray, format: Format) -> np.ndarray:
+    """Read what a cast writes for a number beyond an 8-bit format as the number that is meant.
+
+    Some casts write the largest number, for infinities too; others an infinity, or NaN in a format that has none.
+    PyTorch, ml_dtypes and GPUs differ in which, so either is right where a kernel may be beyond the largest number: by
+    `most` off the exact one.
     """
     if not format.saturates:
         return numbers
     largest = np.copysign(format.largest, expected)
-    unsigned = np.isnan(numbers) & (not format.infinite)
-    infinite = unsigned | (np.isinf(numbers) & (np.sign(numbers) == np.sign(expected)))
+    as_nan = np.isnan(numbers) & (not format.infinite)
+    infinite = as_nan | (np.isinf(numbers) & (np.sign(numbers) == np.sign(expected)))
     meant = np.where(infinite & (np.abs(largest - expected) <= most), largest, numbers)
     return np.where(np.isinf(expected) & (infinite | (numbers == largest)), expected, meant)
 

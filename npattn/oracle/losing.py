@@ -15,7 +15,7 @@ __all__ = ["lost_in"]
 
 RELATIVE_STEP = 2.0**-18
 """By how much inputs are moved, relative to them: seldom across a kink, and by some numbers of float32."""
-MIN_FOLLOWING_SHARE = 0.5
+MIN_SHARE = 0.5
 """Share of an array's numbers that must follow the inputs, and be none of float32's: a choice moves a few at most."""
 
 
@@ -120,7 +120,7 @@ def lost_in(module: Module, given: Given) -> str:
     first, second = (arrays_met(module, one) for one in (given, moved))
     for where in first:
         pairs = zip(first[where], second[where], strict=False)
-        if any(a.shape == b.shape and a.size and np.mean(follows(a, b)) > MIN_FOLLOWING_SHARE for a, b in pairs):
+        if any(a.shape == b.shape and a.size and np.mean(follows(a, b)) > MIN_SHARE for a, b in pairs):
             return where
     return ""
 

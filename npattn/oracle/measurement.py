@@ -23,7 +23,7 @@ from npattn.oracle.budgets import (
 from npattn.oracle.comparison import LEAST_JUDGED
 from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend
-from npattn.oracle.formats import FORMATS, Format
+from npattn.oracle.formats import FLOAT32, Format
 from npattn.oracle.pairs import keeping_apart
 from npattn.oracle.progress import Passes
 from npattn.oracle.sampling import sample_queries
@@ -179,7 +179,7 @@ def judge_overflowing(
 ) -> Measured:
     """Judge results of which too little can be, as what leads to them overflows, by what kernels in float32 err by."""
     names = [name for name, budget in found.budgets.items() if not is_judgeable(budget)]
-    if not names or format.least_exponent == FORMATS["float32"].least_exponent:
+    if not names or format.least_exponent == FLOAT32.least_exponent:
         return found
     with pass_threads() as threads:
         budgets = measure_in_range_of_float32(

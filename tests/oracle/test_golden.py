@@ -13,7 +13,7 @@ import npattn
 from npattn import oracle
 from npattn.module import as_tuple
 from npattn.oracle import golden, measurement
-from npattn.oracle.budgets import Budget, Given, measuring, named_results, run_on
+from npattn.oracle.budgets import Given, measuring, named_results, run_on, runs
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
@@ -44,16 +44,6 @@ wide_and_narrow = for_each("wide", [True, False])
 def given_to(case):
     """What a case gives, in float64."""
     return Given(case.params, case.inputs, case.upstream).each(np.float64)
-
-
-@pytest.fixture
-def without_budgets(monkeypatch):
-    """Let budgets, which take most of the time to make, be 1 where they are not the matter."""
-
-    def unit(observed, *_, **__):
-        return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
-
-    monkeypatch.setattr(measurement, "measure_budgets", unit)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +256,7 @@ def test_bad_arguments_are_refused_with_a_reason(change, error, message):
 
 @pytest.mark.parametrize(
     ("system", "dtype"),
-    list(zip(SYSTEMS, itertools.cycle(["float32", "float16", "float32"]))),  # in float32 far fewer passes are made
+    list(zip(SYSTEMS, itertools.cycle(["float16", *["float32"] * 9]))),  # in which far fewer passes are made
     ids=lambda one: getattr(one, "key", one),
 )
 def test_an_empty_batch_has_empty_results_and_gradients_that_are_0(system, dtype, monkeypatch):
@@ -397,7 +387,7 @@ def test_inputs_that_near_ties_sway_go_forward_alone_and_get_no_certificate(monk
         return run_in_longdouble(*arguments)
 
     run_in_longdouble = measurement.run_in_longdouble
-    monkeypatch.setattr(measuring, "run_on", run)
+    monkeypatch.setattr(runs, "run_on", run)
     monkeypatch.setattr(measurement, "run_in_longdouble", certify)
     golden(npattn.ExternalAttention(4, memory=3, training=True), batch=3, height=1, width=1, dtype="bfloat16")
     forward = backward.index(True)
@@ -422,7 +412,9 @@ def test_inputs_that_near_ties_refused_before_make_no_difference_to_a_case():
 
 def test_inputs_are_drawn_anew_where_most_of_a_result_overflows_on_its_way():
     module = npattn.MultiScaleConcat(in_channels=10, out_channels=8, rates=(2, 5), training=True)
-    case = golden(module, batch=2, height=10, width=10, dtype="float16", seed=73)  # a variance of two near numbers
+    case = golden(
+        module, batch=2, height=10, width=10, dtype="float16", seed=73, certify=False
+    )  # a variance of two near numbers
     assert all(np.isfinite(budget).mean() > 0.5 for budget in case.budget.values())
 
 

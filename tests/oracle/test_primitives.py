@@ -92,6 +92,7 @@ def test_right_kernels_pass_and_wrong_ones_do_not(key, dtype):
 
 
 @every_primitive
+@pytest.mark.usefixtures("without_budgets")
 def test_a_file_names_the_primitive_and_is_read_back(key, tmp_path):
     module = PRIMITIVE_SYSTEMS[key].example()
     case = golden(module, batch=2, height=2, width=3, dtype="float32", certify=False)

@@ -553,6 +553,15 @@ def test_most_runs_leave_something_of_a_lone_weight_s_gradient_whose_average_was
     assert sum(np.asarray(found).any() for found in runs) >= (4 if gradient is lone_weight else 7)
 
 
+def test_in_tf32_all_runs_make_an_average_apart_of_operands_that_are_shortened():
+    for number in range(8):
+        rounding = Rounding(FORMATS["tf32"], [0, number])
+        y, back_softmax = ops.softmax(rounding.array(ONE))
+        _, back_product = ops.matmul(y, rounding.array(ONE / 3))
+        left = back_softmax(back_product(rounding.array(ONE / 3))[0])
+        assert abs(np.asarray(left)).item() > 2.0**-20
+
+
 @given(seed=seeds)
 @settings(max_examples=10)
 def test_what_a_product_tells_of_another_axis_is_not_taken_for_a_softmax_s_average(seed):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn import oracle
-from npattn.oracle import FORMATS, golden, measurement
-from npattn.oracle.budgets import Budget, Given, named_results, run_on
+from npattn.oracle import FORMATS, golden
+from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import representable
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.tensors import Change, round_arrays
@@ -79,11 +79,8 @@ def test_what_is_left_out_is_drawn_as_ever(group):
 
 
 @for_each("key", npattn.CATALOGUE)
-def test_every_system_takes_tensors_and_makes_of_them_what_it_makes_of_drawn_ones(key, monkeypatch):
-    def unit(observed, *_, **__):  # budgets, which take most of the time, are not the matter here
-        return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
-
-    monkeypatch.setattr(measurement, "measure_budgets", unit)
+@pytest.mark.usefixtures("without_budgets")
+def test_every_system_takes_tensors_and_makes_of_them_what_it_makes_of_drawn_ones(key):
     recipe = oracle.cases(key, ["bfloat16"], shapes=[(2, 2, 4)], seed=5)[0]
     drawn = golden(recipe.module, batch=2, height=2, width=4, dtype="bfloat16", seed=5)
     given = {group: getattr(drawn, group) for group in ("inputs", "params", "upstream")}

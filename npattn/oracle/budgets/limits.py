@@ -13,8 +13,6 @@ FALSE_ALARM_PROBABILITY = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
 SLACK_FACTOR = 1.4
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
-
-
 ONE_BY_ONE_RATIO = 0.73
 """What adding one by one errs by, root mean square, of what budgets have for sums in float32."""
 

@@ -25,10 +25,8 @@ NEAR_TIE_DEVIATIONS = 6.0
 """A tie is near if the margin is less than this many standard deviations of the noise of what is compared."""
 BLOCK_SIZE = 2**16
 """Numbers that are compared with the exact run's at once."""
-
 MAX_RECORDED = 2**20
 """Bytes that are held of what the exact run compares, where the other had better follow it than run beside it."""
-
 Ordering = Callable[..., np.ndarray]
 """``numpy.less`` or one of its like."""
 

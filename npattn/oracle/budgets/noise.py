@@ -10,11 +10,11 @@ import scipy
 
 from npattn.oracle.budgets.limits import Budget, rms_limit, worst_limit
 from npattn.oracle.budgets.shrinkage import effective_degrees_of_freedom, shrink_variances
-from npattn.oracle.budgets.vanishing import Errors
 from npattn.oracle.formats import Format, ulp
 
 __all__ = [
     "JUMP_MARGIN",
+    "Errors",
     "Noise",
     "add_round",
     "allow_jumps",
@@ -26,6 +26,8 @@ __all__ = [
     "wider",
 ]
 
+Errors = list[dict[str, np.ndarray]]
+"""Of some runs, by the result's name."""
 BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BLOCKS = 2**14, 2**10, 8
 """Elements that are looked at at once: fewer of a small tensor, beside whose case many runs' errors in float64 are much
 memory."""

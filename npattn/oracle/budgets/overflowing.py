@@ -9,19 +9,16 @@ import numpy as np
 
 from npattn.module import Module
 from npattn.oracle.budgets.limits import Budget
-from npattn.oracle.budgets.measuring import MIN_AT_ONCE, NUM_RUNS
+from npattn.oracle.budgets.measuring import NUM_RUNS
 from npattn.oracle.budgets.noise import errors_of, measure_noise, take
 from npattn.oracle.budgets.passes import Given, run_on
-from npattn.oracle.budgets.vanishing import FLOAT32
-from npattn.oracle.formats import Format
+from npattn.oracle.budgets.runs import FIRST_IN_RANGE, MIN_AT_ONCE
+from npattn.oracle.formats import FLOAT32, Format
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.threads import PassThreads
 
 __all__ = ["measure_in_range_of_float32"]
-
-FIRST_RUN = 401
-"""The number of the first run, from which its errors are drawn."""
 
 
 def measure_in_range_of_float32(
@@ -69,7 +66,7 @@ def measure_in_range_of_float32(
         passes.end()
         return {name: errors_of(found[name], expected[name]) for name in names}
 
-    errors = threads.map(run, range(FIRST_RUN, FIRST_RUN + NUM_RUNS), MIN_AT_ONCE)
+    errors = threads.map(run, range(FIRST_IN_RANGE, FIRST_IN_RANGE + NUM_RUNS), MIN_AT_ONCE)
     budgets = {}
     for name in names:
         noise = measure_noise(take(errors, name), expected[name], format)

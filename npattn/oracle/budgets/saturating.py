@@ -12,16 +12,14 @@ from npattn.oracle.budgets.limits import Budget, limits_of, zeros_pass
 from npattn.oracle.budgets.measuring import measure_budgets
 from npattn.oracle.budgets.near_ties import Observed
 from npattn.oracle.budgets.passes import Given, run_on
-from npattn.oracle.budgets.vanishing import FLOAT32
-from npattn.oracle.formats import Format
+from npattn.oracle.budgets.runs import WATCHED_RUN
+from npattn.oracle.formats import FLOAT32, Format
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.threads import PassThreads
 
 __all__ = ["measure_unsaturated"]
 
-WATCHED_RUN = 501
-"""The number of the run that shows whether anything saturates."""
 NARROWER_RATIO = 0.5
 """Budgets take the place of those that allow for saturation if they are narrower by so much, root mean square."""
 

@@ -7,21 +7,17 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from npattn.oracle.budgets.limits import Budget
+from npattn.oracle.budgets.noise import Errors
 from npattn.oracle.budgets.passes import Given
-from npattn.oracle.formats import FORMATS, Format
+from npattn.oracle.budgets.runs import FIRST_IN_FLOAT32
+from npattn.oracle.formats import FLOAT32, Format
 from npattn.oracle.progress import Passes
 
-__all__ = ["FLOAT32", "Errors", "allow_cancelling", "errors_in_float32", "vanishes"]
+__all__ = ["allow_cancelling", "errors_in_float32", "vanishes"]
 
-Errors = list[dict[str, np.ndarray]]
-"""Of some runs, by the result's name."""
-FLOAT32 = FORMATS["float32"]
-"""What kernels of narrower formats compute in."""
-NUM_FIRST_RUNS, NUM_FURTHER_RUNS, NUM_MORE_RUNS = 1, 3, 12
+NUM_FIRST_RUNS, NUM_OTHER_RUNS, NUM_RARE_RUNS = 1, 3, 12
 """Runs in float32 as a whole: the first, which may settle that float32 errs by far less; others; and more of them where
 hardly one errs."""
-FIRST_RUN = 201
-"""Their number, from which their errors are drawn."""
 RARE_SHARE = 0.75
 """Share of the squared errors of four runs that one run has, on average, where errors are rare; of normal ones 0.62."""
 SETTLED_BELOW, SETTLED_ABOVE = 1 / 16, 1 / 8
@@ -57,7 +53,7 @@ def errors_in_float32(
 
     def add(count: int) -> None:
         passes.expect(count)
-        found.extend(run(FIRST_RUN + len(found), count, names))
+        found.extend(run(FIRST_IN_FLOAT32 + len(found), count, names))
 
     def unsettled() -> list[str]:
         return [name for name in names if not are_settled(of_result(name), budgets[name].scale, format)]
@@ -68,9 +64,9 @@ def errors_in_float32(
     if names:
         add(NUM_FIRST_RUNS)
         if unsettled():
-            add(NUM_FURTHER_RUNS)
+            add(NUM_OTHER_RUNS)
             if any(is_rare(of_result(name)) for name in unsettled()):
-                add(NUM_MORE_RUNS)
+                add(NUM_RARE_RUNS)
     return {name: of_result(name) for name in names}
 
 
@@ -91,6 +87,7 @@ def are_settled(errors: np.ndarray, scale: np.ndarray, format: Format) -> bool:
 
     Examples
     --------
+    >>> from npattn.oracle.formats import FORMATS
     >>> scale, usual = np.full(4, 0.5), np.array([[2.0, -1.0, 3.0, 1.0]])
     >>> [are_settled(size * usual, scale, FORMATS["bfloat16"]) for size in (1e-4, 1e-7, 1e-1)]
     [True, False, False]

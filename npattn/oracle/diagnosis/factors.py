@@ -83,8 +83,8 @@ def read_factor(evidence: Evidence, known: dict[str, float]) -> Iterator[str]:
         yield f"{nearest:.4g} times expected{told}"
     else:
         shortest = find_shortest(factor, lambda value: evidence.supports(scaled(evidence, value), fitted=1))
-        if shortest:
-            yield f"{shortest} times expected"
+        if shortest or evidence.supports(scaled(evidence, factor), fitted=1):  # of 1/189 all digits are told by float32
+            yield f"{shortest or f'{factor:.{MAX_DIGITS}g}'} times expected"
 
 
 def find_shortest(number: float, supported: Callable[[float], bool]) -> str:

@@ -1,15 +1,39 @@
 """Mistakes in attention: of its weights, of scales, and of gradients."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, both, filled, longer, tail, transpose, with_losses, with_tile
+from npattn.oracle.mistakes.arrays import LOW, TILE, filled, longer, tail, transpose, with_losses, with_tile
+from npattn.oracle.mistakes.attention_weights import (
+    NAME,
+    WAYS,
+    alike,
+    attention,
+    differentiated,
+    heads,
+    in_tiles,
+    logits,
+    scaled,
+    several_keys,
+    tiles_of_keys,
+    tiles_of_queries,
+    unscaled,
+    weighed,
+    weighed_once,
+)
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.scaling import (
+    padded_scale,
+    scale_left_out,
+    scale_twice,
+    scaled_in_weights,
+    scaled_late,
+    with_factor,
+    without_scale,
+)
 from npattn.oracle.mistakes.softmax import (
     WITHIN_TILES,
     by_tiles,
@@ -34,85 +58,16 @@ from npattn.oracle.mistakes.tiled_softmax import (
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
-NAME = "dot_product_attention"
-WAYS = "forward", "both"
 PRODUCTS_ROUNDED = "products of queries and keys in bfloat16"
 NEITHER_RESCALED = "neither accumulator nor sum rescaled"
-
-several_keys, tiles_of_keys, tiles_of_queries = longer(-1, i=1), longer(-1, TILE, 1), longer(-1, TILE)
-scaled = both(several_keys, lambda q, k, v, scale: scale != 1)
-unscaled = both(several_keys, lambda q, k, v, scale: scale == 1 and q.shape[-2] > 1)
-alike = both(several_keys, lambda q, k, v, scale: q.shape == k.shape)
 
 
 def tail_of_keys(q, k, *_):
     return ROW_TAIL.when(k)
 
 
-def heads(q, *_):
-    return q.ndim == 4 and q.shape[1] > 1
-
-
-def logits(q, k, v, scale):
-    return scale * (transpose(q) @ k)
-
-
-def slopes(s, ds):
-    return s * (ds - rowsum(s, ds))
-
-
-def attention(*qkv, weigh=softmax, differentiate=slopes):
-    """Attention with all weights at once: `weigh` makes weights s of logits z, and `differentiate` dz of s and ds."""
-    q, k, v, scale = qkv
-    s = weigh(logits(*qkv))
-
-    def backward(do):
-        dz = differentiate(s, transpose(do) @ v)
-        return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
-
-    return v @ transpose(s), backward
-
-
 def products_rounded(_, q, k, v, scale):
     return attention(q, k, v, scale, weigh=lambda z: softmax(scale * arrays.in_bfloat16(z / scale)))
-
-
-def weighed(name, weigh, when=several_keys, way="forward"):
-    """Take attention with other weights of logits."""
-    return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when, way=way)
-
-
-def weighed_once(name, weigh, when=several_keys, again=softmax):
-    """Take other weights in forward alone; backward makes weights `again`, and δ of the output that is there."""
-
-    def other(_, *qkv):
-        q, k, v, scale = qkv
-        o = v @ transpose(weigh(logits(*qkv)))
-
-        def backward(do):
-            s = again(logits(*qkv))
-            dz = s * (transpose(do) @ v - (do * o).sum(axis=-2)[..., None])
-            return scale * (k @ transpose(dz)), scale * (q @ dz), do @ s
-
-        return o, backward
-
-    return instead(NAME, name, other, when, way="both")
-
-
-def differentiated(name, differentiate, when=several_keys):
-    """Take attention with other gradients of logits."""
-    return instead(NAME, name, lambda _, *qkv: attention(*qkv, differentiate=differentiate), when, way="backward")
-
-
-def in_tiles(i, name, change, when=several_keys):
-    """Make a gradient of weights, and of the gradients of weights and logits: ``change(s, ds, dz, do, q, k)``."""
-
-    def changed(g, do, *qkv):
-        q, k, v, scale = qkv
-        s, ds = softmax(logits(*qkv)), transpose(do) @ v
-        return change(s, ds, scale * slopes(s, ds), do, q, k)
-
-    return gradient(NAME, i, name, changed, when)
 
 
 def overflow(name, largest):
@@ -154,40 +109,6 @@ def last_queries_left_out(primitive, tile):
         yield instead(primitive, name, other, when, way="backward", of=of)
 
 
-SCALES: dict[str, Callable[[Any, float], float]] = {
-    "missing scale": lambda q, scale: 1.0,
-    "scale twice": lambda q, scale: scale**2,
-    "scaled by 1/√d": lambda q, scale: q.shape[-2] ** -0.5,
-    "scaled by the padded head dim": lambda q, scale: scale * (q.shape[-2] / arrays.padded(q.shape[-2])) ** 0.5,
-    "scaled by the channels of all heads": lambda q, scale: math.prod(q.shape[-3:-1]) ** -0.5,
-    "base 2": lambda q, scale: scale * math.log(2),
-}
-"""Scales that logits may have had in the place of the right one, by the name of the mistake."""
-
-
-def scaled_in_weights(primitive, attend):
-    """List wrong scales of the logits alone, dq and dk being multiplied by the right one.
-
-    ``attend(q, k, v, scale, factor, **options)`` takes attention with logits multiplied by a factor more.
-    """
-    return [
-        instead(
-            primitive,
-            name,
-            lambda _, q, k, v, scale, other=other, **options: attend(
-                q, k, v, scale, other(q, scale) / scale, **options
-            ),
-            lambda q, k, v, scale, other=other, **_: several_keys(q, k) and not math.isclose(other(q, scale), scale),
-            way="weights",
-        )
-        for name, other in SCALES.items()
-    ]
-
-
-def with_factor(q, k, v, scale, factor):
-    return attention(q, k, v, scale, weigh=lambda z: softmax(factor * z))
-
-
 def of_base_2(z):
     """Take weights from a logsumexp to base 2, as if it were to base e."""
     log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
@@ -224,7 +145,7 @@ TUNED_ON = [
     *(argument(NAME, 3, "missing scale", lambda *_: 1.0, scaled, way=way) for way in ("forward", "backward", "both")),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled, way="both"),
     *(argument(NAME, 3, "scaled by 1/√d", lambda q, *_: q.shape[-2] ** -0.5, unscaled, way=way) for way in WAYS),
-    gradient(NAME, 1, "scale missing in dk", lambda g, do, q, k, v, scale: g / scale, scaled),
+    gradient(NAME, 1, "scale missing in dk", without_scale, scaled),
     gradient(NAME, None, "dq and dk swapped", lambda g, *_: (g[1], g[0], g[2]), alike),
     gradient(NAME, 1, "dk dropped", dropped, several_keys),
     gradient(NAME, 2, "dv transposed", lambda g, do, q, k, v, scale: attention(q, k, do, scale)[0], alike),
@@ -253,11 +174,6 @@ HELD_OUT = [
 ]
 
 
-def padded_scale(q, k, v, scale, **_):
-    """Scale by a head dimension that is filled up to whole tiles."""
-    return SCALES["scaled by the padded head dim"](q, scale)
-
-
 def transposed_map(_, q, k, v, scale):
     """Average over queries, by weights that add up over keys."""
     s = softmax(logits(q, k, v, scale))
@@ -268,25 +184,6 @@ def map_detached(original, q, k, v, scale, **options):
     """Keep the gradient of values alone."""
     right, backward = original(q, k, v, scale, **options)
     return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
-
-
-def without_scale(g, do, *qkv):
-    return g / qkv[-1]
-
-
-def scale_twice(g, do, *qkv):
-    return g * qkv[-1]
-
-
-def scale_left_out(original, q, k, v, scale, **options):
-    """Leave the scale out of the gradients of queries and keys."""
-    right, backward = original(q, k, v, scale, **options)
-
-    def unscaled_backward(*dy):
-        dq, dk, *rest = backward(*dy)
-        return dq / scale, dk / scale, *rest
-
-    return right, unscaled_backward
 
 
 def not_divided(_, *qkv):
@@ -313,7 +210,7 @@ def viewed(o):
     return transpose(o).reshape(o.shape)
 
 
-def several_rows(q, *_):
+def several_rows(q, *_, **__):
     return min(q.shape[-2:]) > 1
 
 
@@ -321,17 +218,12 @@ def square(q, k, *_):
     return q.shape[-1] == k.shape[-1] > 1
 
 
-def scaled_late(_, q, k, v, scale):
-    """Scale weights, not logits."""
-    return attention(q, k, v * scale, 1.0)
-
-
 def delta_not_divided(s, ds):
     """Make δ of an output that is not yet divided by the sum of exponentials."""
     return s * (ds - rowsum(s, ds) / s.max(axis=-1, keepdims=True))
 
 
-def of_alike_values(q, k, v, *_):
+def of_alike_values(q, k, v, *_, **__):
     return k.shape == v.shape
 
 
@@ -372,7 +264,7 @@ ADDED = [
     instead(NAME, "map detached", map_detached, several_keys, way="backward"),
     gradient(NAME, 0, "dq dropped", dropped, several_keys),
     gradient(NAME, 2, "dv dropped", dropped),
-    *(gradient(NAME, i, f"scale missing in {d}", without_scale, scaled) for i, d in ((0, "dq"),)),
+    gradient(NAME, 0, "scale missing in dq", without_scale, scaled),
     *(gradient(NAME, i, f"scale twice in {d}", scale_twice, scaled) for i, d in ((0, "dq"), (1, "dk"))),
     instead(NAME, "weights not divided by their sum", not_divided, several_keys, way="both"),
     value(NAME, "output viewed without a transpose", lambda o, *_: viewed(o), several_rows),

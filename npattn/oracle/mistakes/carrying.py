@@ -68,7 +68,8 @@ def carried(mistake: Mistake) -> Mistake:
         leaves = [*list(flat(given))[:3], *order] if order else list(flat(given))
 
         def backward(*dy: Any, accumulate_into: Any = None) -> Any:
-            known = [(y, g) for y, g in zip(outputs, flat(dy), strict=False) if isinstance(y, Taped) and np.ndim(g)]
+            taped = [(y, g) for y, g in zip(outputs, flat(dy), strict=False) if isinstance(y, Taped)]
+            known = [(y, g) for y, g in taped if np.ndim(g) or (g is not None and not y.shape)]
             known = [(y, np.broadcast_to(g, y.shape)) for y, g in known]
             pulled = dict(zip(map(id, sources), pull(known, sources), strict=True))
             found = [pulled.get(id(leaf)) for leaf in leaves]

@@ -11,6 +11,7 @@ from npattn.oracle.mistakes import (
     convolution_1d,
     covering,
     criss_cross,
+    cross_entropy,
     dropping,
     elementwise,
     energy,
@@ -68,7 +69,7 @@ for another."""
 ADDED_IN_ORDER = (
     *(*IN_ORDER, heads, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
-    *(two_gates, covering, tiled_convolution, regrouping),
+    *(two_gates, covering, tiled_convolution, regrouping, cross_entropy),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

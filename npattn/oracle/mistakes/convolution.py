@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from npattn.ops.convolution import pair
 from npattn.oracle.mistakes import families
 from npattn.oracle.mistakes.arrays import both, on_tiles_and_tail, several_images, unwritten, without_tail
 from npattn.oracle.mistakes.families import (
@@ -14,6 +13,22 @@ from npattn.oracle.mistakes.families import (
     ONLY_LAST_IMAGE,
     UNCLEARED,
     of_last,
+)
+from npattn.oracle.mistakes.geometry import (
+    dilated,
+    dilated_along,
+    grouped,
+    keeps_size,
+    moved,
+    one_group,
+    padded,
+    padded_by,
+    shifted_padding,
+    stride_ignored,
+    strided,
+    too_dilated,
+    undilated,
+    with_edges,
 )
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
 
@@ -75,28 +90,6 @@ def kernel_mistakes(way):
     ]
 
 
-def padded(*_, padding, **__):
-    return max(pair(padding)) > 0
-
-
-def with_edges(conv2d, x, weight, bias, *, padding, **options):
-    """Pad with copies of the edges."""
-    rows, columns = (np.clip(np.arange(-p, n + p), 0, n - 1) for n, p in zip(x.shape[2:], pair(padding), strict=True))
-    return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
-
-
-def keeps_size(x, weight, bias, *, padding, dilation, **_):
-    """Whether there are zeros around the map for as far as a kernel reaches."""
-    reach = [d * (n - 1) / 2 for d, n in zip(pair(dilation), weight.shape[2:], strict=True)]
-    return list(pair(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
-
-
-def too_dilated(conv2d, x, weight, bias, **options):
-    dilation = tuple(d + 1 for d in pair(options["dilation"]))
-    padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
-    return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
-
-
 def tiles_of_rows(x, weight, bias, **_):
     return weight.shape[2] > 1 and x.shape[2] > ROWS
 
@@ -139,43 +132,6 @@ HELD_OUT = [
 ]
 
 
-def padded_by(index):
-    """Read beyond the edges what stands at ``index(positions, length)``."""
-
-    def convolve(conv2d, x, weight, bias, *, padding, **options):
-        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], pair(padding), strict=True))
-        return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
-
-    return convolve
-
-
-def shifted_padding(conv2d, x, weight, bias, *, padding, **options):
-    """Put all padding before the map."""
-    wide = np.zeros_like(x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], pair(padding), strict=True))))
-    top, left = pair(padding)
-    wide[:, :, 2 * top :, 2 * left :] = x
-    return conv2d(wide, weight, bias, **options)
-
-
-def undilated(conv2d, x, weight, bias, **options):
-    padding = tuple((n - 1) // 2 for n in weight.shape[2:])
-    return conv2d(x, weight, bias, **options | {"dilation": 1, "padding": padding})
-
-
-def dilated(x, weight, *layer, dilation, **options):
-    return max(pair(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
-
-
-def one_group(conv2d, x, weight, bias, *, groups, **options):
-    """Let every group read the channels of the first."""
-    own = x[:, : x.shape[1] // groups]
-    return conv2d(np.concatenate([own] * groups, axis=1), weight, bias, groups=groups, **options)
-
-
-def grouped(*_, groups, **__):
-    return groups > 1
-
-
 def has_taps(x, weight, *_, **__):
     return weight.shape[2] * weight.shape[3] > 1
 
@@ -186,30 +142,6 @@ def square_taps(x, weight, *_, **__):
 
 def square_layer(x, weight, *_, **__):
     return weight.shape[0] == weight.shape[1] > 1
-
-
-def moved(*by):
-    """Read so many rows, and so many columns, further on."""
-
-    def convolve(conv2d, x, weight, bias, *, padding, **options):
-        sizes = [n + 2 * p for n, p in zip(x.shape[2:], pair(padding), strict=True)]
-        top, left = (max(p - n, 0) for p, n in zip(pair(padding), by, strict=True))
-        wide = np.zeros_like(x, shape=(*x.shape[:2], *sizes))
-        wide[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
-        return conv2d(wide, weight, bias, **options)
-
-    return convolve
-
-
-def dilated_along(axis):
-    """Let taps be apart along one axis alone."""
-
-    def convolve(conv2d, x, weight, bias, **options):
-        dilation = tuple(d if i == axis else 1 for i, d in enumerate(pair(options["dilation"])))
-        padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
-        return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
-
-    return convolve
 
 
 def of_last_rows(dy, *_, **__):
@@ -240,14 +172,6 @@ def of_first_rows(dy, *_, **__):
 
 def pools_share_bias(x, weight, bias, **_):
     return bias is not None and even_rows(x)
-
-
-def stride_ignored(conv2d, x, weight, bias, **options):
-    return conv2d(x, weight, bias, **options | {"stride": 1})
-
-
-def strided(*_, stride=1, **__):
-    return max(pair(stride)) > 1
 
 
 def read_with_inputs_first(x, weight, *_, **__):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import HALF, SINGLE, both, transpose
+from npattn.oracle.mistakes.attention_weights import WAYS
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
-    WAYS,
     capped,
     capped_before_scale,
     clipped,

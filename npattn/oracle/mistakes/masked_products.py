@@ -10,14 +10,13 @@ from npattn.oracle.mistakes.arrays import TILE, both, longer, with_tile
 from npattn.oracle.mistakes.attention import (
     NEITHER_RESCALED,
     PRODUCTS_ROUNDED,
-    WAYS,
     last_queries_left_out,
     map_detached,
-    padded_scale,
-    scale_left_out,
-    scaled_in_weights,
+    of_alike_values,
+    several_rows,
     viewed,
 )
+from npattn.oracle.mistakes.attention_weights import WAYS, heads, several_keys
 from npattn.oracle.mistakes.families import ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.heads import HEADS_INTERLEAVED, heads_interleaved, merged_interleaved
 from npattn.oracle.mistakes.masked_weights import (
@@ -26,11 +25,17 @@ from npattn.oracle.mistakes.masked_weights import (
     filling_seen,
     may_see_filling,
     scaled,
-    several_keys,
     whole,
     with_mistake,
 )
 from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+from npattn.oracle.mistakes.scaling import (
+    padded_scale,
+    scale_left_out,
+    scale_twice,
+    scaled_in_weights,
+    without_scale,
+)
 from npattn.oracle.mistakes.tiled_softmax import running_maximum
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -38,14 +43,6 @@ __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 def swapped(original, q, k, v, scale, **options):
     return original(k, q, v, scale, **options)
-
-
-def without_scale(g, dy, *qkv, **_):
-    return g / qkv[3]
-
-
-def scale_twice(g, dy, *qkv, **_):
-    return g * qkv[3]
 
 
 def with_factor(q, k, v, scale, factor, **options):
@@ -60,20 +57,8 @@ def by_all_channels(q, *_, **__):
     return (q.shape[1] * q.shape[2]) ** -0.5
 
 
-def with_heads(q, *_, **__):
-    return q.ndim == 4 and q.shape[1] > 1
-
-
-def several_rows(q, *_, **__):
-    return min(q.shape[-2:]) > 1
-
-
 def scaled_otherwise(q, k, v, scale, **_):
     return not math.isclose(scale, q.shape[-2] ** -0.5)
-
-
-def of_alike_values(q, k, v, *_, **__):
-    return k.shape == v.shape
 
 
 def not_rescaled(tile):
@@ -127,13 +112,13 @@ ADDED = [
     with_mistake("weights in bfloat16 where they meet the values", way="both", met=in_narrow),
     *(with_mistake("logits in bfloat16", way=way, logits=arrays.in_bfloat16) for way in WAYS),
     *(with_mistake(PRODUCTS_ROUNDED, scaled, way, products=arrays.in_bfloat16) for way in WAYS),
-    instead(NAME, HEADS_INTERLEAVED, heads_interleaved, with_heads),
+    instead(NAME, HEADS_INTERLEAVED, heads_interleaved, heads),
     gradient(NAME, 2, "dv by the map, not its transpose", by_untransposed, alike),
     value(
         NAME,
         "heads brought together interleaved",
         lambda pair, *_, **__: (merged_interleaved(pair[0]), pair[1]),
-        with_heads,
+        heads,
     ),
     *(
         argument(
@@ -147,7 +132,7 @@ ADDED = [
     ),
     *(one for tile in (TILE, *arrays.TILES) for one in not_rescaled(tile)),
     *(one for tile in (TILE, *arrays.TILES) for one in last_queries_left_out(NAME, tile)),
-    with_mistake("δ added up over all heads", with_heads, "backward", heads=True),
+    with_mistake("δ added up over all heads", heads, "backward", heads=True),
     instead(
         NAME, "keys taken for values", lambda original, q, k, v, *a, **o: original(q, k, k, *a, **o), of_alike_values
     ),
@@ -157,7 +142,7 @@ ADDED = [
     instead(NAME, "queries taken for keys", lambda original, q, k, *a, **o: original(q, q, *a, **o), alike),
     argument(NAME, 3, "scaled by 1/√d", lambda q, *_, **__: q.shape[-2] ** -0.5, scaled_otherwise),
     argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
-    argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, with_heads),
+    argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, heads),
     value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
     instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
     instead(NAME, "queries and keys swapped", swapped, alike),

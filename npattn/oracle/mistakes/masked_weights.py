@@ -6,14 +6,13 @@ import math
 import numpy as np
 
 from npattn.ops.masking import keys_seen, sum_to
-from npattn.oracle.mistakes.arrays import before, longer, overflowing, transpose
+from npattn.oracle.mistakes.arrays import before, overflowing, transpose
+from npattn.oracle.mistakes.attention_weights import several_keys
 from npattn.oracle.mistakes.mistake import instead
 
 __all__: list[str] = []  # for the mistakes of this package alone
 
 NAME = "masked_attention"
-WAYS = "forward", "both"
-several_keys = longer(-1, i=1)
 
 
 def pairs_seen(q, k, band, lengths, mask):

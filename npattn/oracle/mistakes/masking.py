@@ -5,6 +5,7 @@ import numpy as np
 from npattn.ops.masking import keys_seen
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import LOW, TILE, both, tail_of, with_tile
+from npattn.oracle.mistakes.attention_weights import WAYS
 from npattn.oracle.mistakes.empty_rows import (
     EMPTY_ROWS,
     FIRST_BLOCKS,
@@ -15,7 +16,6 @@ from npattn.oracle.mistakes.empty_rows import (
 )
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
-    WAYS,
     alike,
     given,
     hides,

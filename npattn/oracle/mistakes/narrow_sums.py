@@ -66,7 +66,12 @@ def narrow_sums(search: Search) -> list[Candidate]:
         The likeliest, and those that can't be told apart from it; they are never sure.
     """
     found = sorted(models(search), key=lambda one: -one[0])
-    return [one for likelihood, one in found if found[0][0] - likelihood < MIN_LOG_RATIO]
+    likeliest: dict[tuple[str, Site], Candidate] = {}  # of each call, in forward alone or on the way back too
+    for likelihood, one in found:
+        if found[0][0] - likelihood < MIN_LOG_RATIO:
+            (narrow, site), *_ = one.mistakes
+            likeliest.setdefault((narrow.primitive, site), one)
+    return list(likeliest.values())
 
 
 def models(search: Search) -> Iterator[tuple[float, Candidate]]:

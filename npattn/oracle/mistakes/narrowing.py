@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from npattn.ops.primitive import PRIMITIVES, Primitive, replacing
-from npattn.oracle.mistakes import attention
+from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
+from npattn.oracle.mistakes.attention_weights import attention
 from npattn.oracle.mistakes.masked_weights import NAME as MASKED
 from npattn.oracle.mistakes.masked_weights import whole
 from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.mistakes.passes import reads
 from npattn.oracle.mistakes.planting import answering, completed
-from npattn.oracle.mistakes.precision import PRODUCTS, in_format, meeting_values, of_both_in, read_in, slopes_of
-from npattn.oracle.mistakes.softmax import softmax
+from npattn.oracle.mistakes.precision import PRODUCTS, in_format, meeting_values, of_both_in, read_in
+from npattn.oracle.mistakes.softmax import slopes, softmax
 
 __all__ = ["BACKWARD", "at_call", "at_pass", "backs_of", "forms_of", "in_backward"]
 
@@ -62,7 +63,7 @@ OF_ATTENTION = {
     ("operands", "logits", "weights", "value"): "operands, logits, weights and value in {format}",
 }
 """Forms of forward of attention whose weights are made within it."""
-ATTENTION = attention.NAME, MASKED
+ATTENTION = PLAIN, MASKED
 WITHIN = {"products", "logits", "weights", "met"}
 """Parts of forward that no other primitive has."""
 MULTIPLYING = (
@@ -171,7 +172,7 @@ def call(original: Any, arguments: Sequence[Any], options: Any, narrow: set[str]
 
 
 SLOPES: dict[str, Callable[..., Any]] = {
-    "softmax": slopes_of,
+    "softmax": slopes,
     "sigmoid": lambda y, dy: dy * y * (1 - y),
 }
 """Derivatives that are made from the value."""
@@ -182,7 +183,7 @@ def narrow_softmax(round_: Round, primitive: Primitive, arguments: Sequence[Any]
     if primitive.__name__ != "softmax":
         return NotImplemented
     s = round_(primitive.definition(round_(arguments[0]), *arguments[1:], **options)[0])
-    return s, lambda ds: round_(slopes_of(s, round_(ds), *arguments[1:], **options))
+    return s, lambda ds: round_(slopes(s, round_(ds), *arguments[1:], **options))
 
 
 def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[str], round_: Round) -> Any:
@@ -210,10 +211,10 @@ def attend(original: Any, arguments: Sequence[Any], options: Any, narrow: set[st
     if "met" in narrow:
         return meeting_values(round_, *given)
     scale = given[3]
-    return attention.attention(
+    return attention(
         *given,
         weigh=lambda z: weights(softmax(logits(scale * products(z / scale)))),
-        differentiate=lambda s, gradient: dz(attention.slopes(s, ds(gradient))),
+        differentiate=lambda s, gradient: dz(slopes(s, ds(gradient))),
     )
 
 

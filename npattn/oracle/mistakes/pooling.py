@@ -153,6 +153,10 @@ def by_padded(tile):
     return lambda p, *pool: p * (count(*pool) / (-(-count(*pool) // tile) * tile))
 
 
+def with_zeros_to(tile):
+    return lambda p, x: p + np.log(1 + -count(x) % tile * np.exp(-p))
+
+
 def unpadded(tile):
     return lambda *pool: count(*pool) % tile > 0
 
@@ -224,6 +228,10 @@ ADDED = [
         for degrees, words in ((1, "unbiased"), (0, "biased"))
     ),
     value(LSE, "maximum not added again", lambda p, x: p - x.max(axis=(2, 3)), on_map),
+    *(
+        value(LSE, f"zeros that fill up to a multiple of {tile} counted", with_zeros_to(tile), unpadded(tile))
+        for tile in (16, 64)
+    ),
     value(LP, "magnitudes added up (power 1)", lambda p, x: np.maximum(x, -x).sum(axis=(2, 3)), on_map),
     *(
         value(name, f"divided by the size padded to {tile}", by_padded(tile), unpadded(tile))

@@ -6,14 +6,16 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.formats import FORMATS, representable
-from npattn.oracle.mistakes import attention
 from npattn.oracle.mistakes.arrays import longer, transpose, with_bits
+from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
+from npattn.oracle.mistakes.attention_weights import attention, logits, several_keys
 from npattn.oracle.mistakes.masked_weights import with_mistake
 from npattn.oracle.mistakes.mistake import Mistake, instead, mistake, value
 from npattn.oracle.mistakes.passes import each, reads, writes
 from npattn.oracle.mistakes.planting import answering, completed
-from npattn.oracle.mistakes.softmax import softmax
+from npattn.oracle.mistakes.softmax import slopes, softmax
 from npattn.oracle.mistakes.taping import straight_through
+from npattn.oracle.mistakes.tiled_softmax import exponentials
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -94,34 +96,30 @@ def narrow_softmax(name):
 
     def compute(original, z, axis=-1):
         s = in_format(original(in_format(z, name), axis)[0], name)
-        return s, lambda ds: in_format(slopes_of(s, in_format(ds, name), axis), name)
+        return s, lambda ds: in_format(slopes(s, in_format(ds, name), axis), name)
 
     return compute
-
-
-def slopes_of(s, ds, axis=-1):
-    return s * (ds - (s * ds).sum(axis=axis, keepdims=True))
 
 
 def around_softmax(name):
     """Return attention whose softmax is of a format's arithmetic."""
 
     def differentiate(s, ds):
-        return in_format(attention.slopes(s, in_format(ds, name)), name)
+        return in_format(slopes(s, in_format(ds, name)), name)
 
     def weigh(z):
         return in_format(softmax(in_format(z, name)), name)
 
-    return lambda _, *qkv: attention.attention(*qkv, weigh=weigh, differentiate=differentiate)
+    return lambda _, *qkv: attention(*qkv, weigh=weigh, differentiate=differentiate)
 
 
 def meeting_values(round_, q, k, v, scale):
     """Attend with weights that are rounded where they meet the values, and not in their gradient."""
-    s = softmax(attention.logits(q, k, v, scale))
+    s = softmax(logits(q, k, v, scale))
     met = round_(s)
 
     def backward(do):
-        dz = attention.slopes(s, transpose(do) @ v)
+        dz = slopes(s, transpose(do) @ v)
         return scale * (k @ transpose(dz)), scale * (q @ dz), do @ met
 
     return v @ transpose(met), backward
@@ -139,17 +137,17 @@ def flushed(limit):
 
 def rounded_weights(name):
     """Return attention whose weights are of a format."""
-    return lambda _, *qkv: attention.attention(*qkv, weigh=lambda z: in_format(softmax(z), name))
+    return lambda _, *qkv: attention(*qkv, weigh=lambda z: in_format(softmax(z), name))
 
 
 def rounded_exponentials(name):
     """Return attention whose exponentials are of a format where they meet the values, and not in their sum."""
 
     def weigh(z):
-        e = attention.exponentials(z)
+        e = exponentials(z)
         return in_format(e, name) / e.sum(axis=-1, keepdims=True)
 
-    return lambda _, *qkv: attention.attention(*qkv, weigh=weigh)
+    return lambda _, *qkv: attention(*qkv, weigh=weigh)
 
 
 def softmax_in(name):
@@ -157,7 +155,7 @@ def softmax_in(name):
 
     def compute(original, z, axis=-1):
         s = in_format(original(z, axis)[0], name)
-        return s, lambda ds: slopes_of(s, ds, axis)
+        return s, lambda ds: slopes(s, ds, axis)
 
     return compute
 
@@ -168,10 +166,7 @@ ADDED = [
     *(reads(f"inputs, parameters and dy in {name}", "both", read_in(name)) for name in NARROW),
     *(reads(f"inputs and parameters in {name}", "both", of_both_in(name)) for name in NARROW),
     *(writes(f"results in {name}", "forward", results_in(name)) for name in NARROW[1:]),
-    *(
-        instead(attention.NAME, f"softmax and all around it in {name}", around_softmax(name), way="both")
-        for name in NARROW[1:]
-    ),
+    *(instead(PLAIN, f"softmax and all around it in {name}", around_softmax(name), way="both") for name in NARROW[1:]),
     *(instead("softmax", f"it and all around it in {name}", narrow_softmax(name), way="both") for name in NARROW[1:]),
     *(
         with_mistake(f"softmax and all around it in {name}", way="both", narrow=functools.partial(in_format, name=name))
@@ -184,11 +179,11 @@ ADDED = [
     ),
     *(
         instead(primitive, f"queries and keys in {name}", queries_and_keys_in(name), way="both")
-        for primitive in (attention.NAME, "masked_attention")
+        for primitive in (PLAIN, "masked_attention")
         for name in NARROW
     ),
     *(
-        instead(attention.NAME, f"weights in {name} where they meet the values", narrow_weights(name), way="both")
+        instead(PLAIN, f"weights in {name} where they meet the values", narrow_weights(name), way="both")
         for name in NARROW[1:]
     ),
     *(mistake("", f"products' operands in {name}", "both", products_in(name)) for name in NARROW),
@@ -197,11 +192,22 @@ ADDED = [
         for n, x in SMALLEST_NORMAL.items()
     ),
     *(
-        instead(attention.NAME, f"softmax in {name}", rounded_weights(name), attention.several_keys, way="both")
+        instead(
+            PLAIN,
+            f"softmax in {name}",
+            rounded_weights(name),
+            several_keys,
+            way="both",
+        )
         for name in FOR_WEIGHTS
     ),
     *(
-        instead(attention.NAME, f"exponentials in {name}", rounded_exponentials(name), attention.several_keys)
+        instead(
+            PLAIN,
+            f"exponentials in {name}",
+            rounded_exponentials(name),
+            several_keys,
+        )
         for name in FOR_WEIGHTS
     ),
     *(instead("softmax", f"value in {name}", softmax_in(name), longer(-1), way="both") for name in FOR_WEIGHTS),

@@ -49,13 +49,13 @@ class NarrowSums(Rounding):
 
     def __init__(self, format: Any, accumulator: Any, seed: Any) -> None:
         super().__init__(format, seed)
-        self.factor = 2.0**-accumulator.precision / ACCUMULATOR_ROUNDOFF
+        self.coarser = 2.0**-accumulator.precision / ACCUMULATOR_ROUNDOFF
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
         """Add to sums the error of the accumulator."""
         before = total.copy()
         found = super().accumulate(total, squares, count)
-        found += (self.factor - 1) * (found - before)
+        found += (self.coarser - 1) * (found - before)
         return found
 
 

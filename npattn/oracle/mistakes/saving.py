@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from npattn.oracle.mistakes.attention import NAME as PLAIN
+from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
 from npattn.oracle.mistakes.masked_weights import NAME, whole
 from npattn.oracle.mistakes.mistake import Mistake
 

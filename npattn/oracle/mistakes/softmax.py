@@ -22,6 +22,10 @@ def rowsum(s, ds, axis=-1):
     return (s * ds).sum(axis=axis, keepdims=True)
 
 
+def slopes(s, ds, axis=-1):
+    return s * (ds - rowsum(s, ds, axis))
+
+
 def several(z, axis):
     return z.shape[axis] > 1
 

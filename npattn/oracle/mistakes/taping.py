@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,28 +17,9 @@ import numpy as np
 from npattn.module import as_tuple
 from npattn.ops.masking import sum_to
 from npattn.oracle.mistakes.derivatives import FLAT, FUNCTIONS, MOVING, UFUNCS
+from npattn.oracle.mistakes.tape import Node, carry_back
 
 __all__ = ["Taped", "answering_taped", "pull", "straight_through", "untape"]
-
-NUMBERS = itertools.count()
-
-
-class Node:
-    """One value: what it was computed from, and how its gradient goes back there.
-
-    Attributes
-    ----------
-    number : int
-        Nodes are numbered as they are made: each after those that it was computed from.
-    parents : tuple of Node
-    pullback : callable
-        Takes the gradient, returns one for each parent.
-    """
-
-    def __init__(self, parents: Sequence[Node] = (), pullback: Callable[[Any], Sequence[Any]] | None = None) -> None:
-        self.number = next(NUMBERS)
-        self.parents = tuple(parents)
-        self.pullback = pullback
 
 
 class Taped(np.lib.mixins.NDArrayOperatorsMixin):
@@ -354,25 +334,5 @@ def pull(outputs: Iterable[tuple[Taped, Any]], sources: Sequence[Taped]) -> list
     list of numpy.ndarray
         The gradient of each source; 0 where nothing leads back to it.
     """
-    nodes: dict[int, Node] = {}
-    gradients: dict[int, Any] = {}
-    waiting: list[int] = []
-
-    def add(node: Node, gradient: Any) -> None:
-        if gradient is None:
-            return
-        if node.number not in nodes:
-            waiting.append(-node.number)
-            nodes[node.number], gradients[node.number] = node, gradient
-            waiting.sort()
-        else:
-            gradients[node.number] = gradients[node.number] + gradient
-
-    for array, gradient in outputs:
-        add(array.node, gradient)
-    while waiting:
-        node = nodes[-waiting.pop(0)]
-        if node.pullback is not None:
-            for parent, gradient in zip(node.parents, node.pullback(gradients[node.number]), strict=True):
-                add(parent, gradient)
+    gradients = carry_back((array.node, gradient) for array, gradient in outputs)
     return [np.asarray(gradients.get(a.node.number, np.zeros_like(a.value)), a.value.dtype) for a in sources]

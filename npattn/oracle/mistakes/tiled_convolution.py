@@ -4,7 +4,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.ops.convolution import pair
-from npattn.oracle.mistakes.convolution import keeps_size
+from npattn.oracle.mistakes.geometry import keeps_size
 from npattn.oracle.mistakes.mistake import value
 
 __all__ = ["ADDED"]

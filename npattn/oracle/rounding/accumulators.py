@@ -1,4 +1,4 @@
-"""Sums and products, running ones too, as an accumulator in float32 makes them."""
+"""Sums and products, running ones too, as an accumulator in float32 makes them: with its errors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,60 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from npattn.oracle.rounding.cutting import cut_row
+from npattn.typing import Array
+
 if TYPE_CHECKING:
     from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["ACCUMULATED", "ACCUMULATOR_ROUNDOFF", "sum_one_by_one"]
+__all__ = ["ACCUMULATED", "ACCUMULATOR_ROUNDOFF", "add_errors", "sum_one_by_one"]
 
 ACCUMULATOR_ROUNDOFF = 2.0**-24
 """Unit roundoff of the accumulators, float32."""
+
+
+def add_errors(total: np.ndarray, squares: np.ndarray, count: int, rounding: Rounding, *, spare: bool = True) -> None:
+    """Add to sums the errors that an accumulator in float32 may make, in place.
+
+    Given its end S, the sum of the first k of n terms is kS/n plus a random walk that ends at 0, of variance
+    k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Where
+    one term is most of S and comes first, they add up to n S², and Q² is S²: the lesser of both counts 1/2 besides.
+    Rounding a number s errs by u²s²/3 in the mean square at most.
+
+    Parameters
+    ----------
+    total, squares : numpy.ndarray
+        Sums, and the sums of their squared terms, which are used up.
+    count : int
+        Terms of each.
+    rounding : Rounding
+    spare : bool, default True
+        Whether these are the last sums, or all, of an array: `Rounding.draw_bits`.
+    """
+    matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
+    parts = [cut_row(m) if matching else [m] for m in (total, squares)]
+    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for sums, terms in zip(*parts, strict=True):
+            add_noise(sums, terms, factor, rounding, spare=spare and sums is parts[0][-1])
+
+
+def add_noise(total: np.ndarray, squares: np.ndarray, factor: float, rounding: Rounding, *, spare: bool) -> None:
+    """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2."""
+    end = np.square(total)
+    size: Array = np.asarray(np.minimum(end, squares))
+    size *= 1.5
+    squares *= 0.5
+    size += squares
+    size += end
+    np.sqrt(size, out=size)
+    if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:
+        size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
+    # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
+    noise = rounding.draw_bits(total, 16, spare=spare).view(np.int16)
+    size *= np.asarray(factor / 2**16, size.dtype)
+    size *= noise
+    total += size.astype(total.dtype, copy=False)
 
 
 def add_up(terms: np.ndarray, rounding: Rounding, **options: Any) -> np.ndarray:

@@ -46,6 +46,8 @@ PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
 HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.dot: np.matmul}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
+FAR_EXPONENT = 4
+"""Exponents beyond err by more, relative to 1, than exponentials do that are right but for the last bit."""
 COARSE_STEP = 0.25
 """Logits that lie so far apart in the format make softmax's weights jump."""
 
@@ -78,8 +80,8 @@ class RoundingArray(np.ndarray):
             return rounding.selections.compare(operands[0], operands[1], ufunc)
         if ufunc is np.equal and method == "__call__":
             return select_equal(rounding, *operands)
-        if ufunc is np.subtract and method == "__call__":
-            operands[0] = push_apart(rounding, *operands)
+        if ufunc in DISTURBED and method == "__call__":
+            operands[0] = DISTURBED[ufunc](rounding, *operands)
         if out is not None:
             options["out"] = tuple(unwrap(a) for a in out)
             for a in out:
@@ -97,8 +99,8 @@ class RoundingArray(np.ndarray):
             result = (result,)
         if ufunc not in EXACT:
             precision = rounding.format.precision
-            if ufunc not in BASIC and ufunc is not np.matmul and precision == 24:
-                precision = 23
+            if ufunc not in BASIC and ufunc is not np.matmul and rounding.format.is_single_precision:
+                precision -= 1
             result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
         wrapped = out or tuple([wrap(a, rounding) for a in result])
         return wrapped[0] if len(wrapped) == 1 else wrapped
@@ -254,6 +256,21 @@ def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
     step = ulp(a, format)
     side = np.where(rounding.draw_bits(a, 1), 1, -1)
     return np.where(step >= COARSE_STEP, a + side * step, a).astype(a.dtype)
+
+
+def round_exponents(rounding: Rounding, x: np.ndarray) -> np.ndarray:
+    """Let exponents err in float32 as of kernels that raise 2 to the power of x / log 2, which they round."""
+    if not rounding.format.is_single_precision or rounding.random is None:
+        return x
+    far = np.isfinite(x) & (np.abs(x) > FAR_EXPONENT)
+    if far.any():
+        x = x.copy()
+        x[far] = rounding.blur(x[far])
+    return x
+
+
+DISTURBED: dict[Any, Callable[..., np.ndarray]] = {np.exp: round_exponents, np.subtract: push_apart}
+"""What the first operand of a function becomes, where kernels compute with another than the reference."""
 
 
 def largest_finite(a: np.ndarray) -> float:

@@ -1,6 +1,8 @@
-"""Functions and pools as kernels compute them: what stands for them on rounding arrays, where they err more."""
+"""Functions, pools and resizing as kernels compute them: what stands for them on rounding arrays that err more."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +10,39 @@ from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
 from npattn.typing import Array, Backward
 
-__all__ = ["global_lse_pool", "hard_sigmoid", "hard_swish"]
+__all__ = ["cross_entropy", "global_lse_pool", "hard_sigmoid", "hard_swish", "resize_nearest", "sigmoid", "tanh"]
+
+
+@implements(ops.sigmoid)
+def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
+    """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
+
+    The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
+    make the slope of the exponential, by more operations, as what differentiates them one by one does.
+    """
+    y: Array = 1 / (1 + np.exp(-x))
+    one_by_one = rounding_of(x).choose()
+
+    def backward(dy: Array) -> Array:
+        slope = y * (1 - y)
+        if one_by_one:
+            e = np.exp(np.minimum(x, 1))
+            slope = np.where(unwrap(x) < 1, e / (1 + e) ** 2, slope)
+        return dy * slope
+
+    return y, backward
+
+
+@implements(ops.tanh)
+def tanh(x: RoundingArray) -> tuple[Array, Backward]:
+    """Compute the hyperbolic tangent and its slope as kernels do, which keep y alone: near ±1 their 1 - y² cancels.
+
+    In float32 y is made of an exponential, as by a kernel without this function: near 0 it errs as numbers near 1 do.
+    """
+    y: Array = np.tanh(x)
+    if rounding_of(x).format.is_single_precision:
+        y = np.copysign(2 / (1 + np.exp(-2 * np.abs(x))) - 1, x)
+    return y, lambda dy: dy * (1 - y * y)
 
 
 @implements(ops.hard_sigmoid)
@@ -20,7 +54,7 @@ def hard_sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     rounding = rounding_of(x)
     z = x + 3
     below, above = beyond_corners(x, z)
-    from_middle = rounding.format.precision == 24 and rounding.choose()
+    from_middle = rounding.format.is_single_precision and rounding.choose()
     y: Array = np.where(below, 0, np.where(above, 1, x / 6 + 0.5 if from_middle else z / 6))
     return y, lambda dy: np.where(below | above, 0, dy / 6)
 
@@ -79,3 +113,48 @@ def global_lse_pool(x: RoundingArray) -> tuple[Array, Backward]:
         return ops.accumulate(accumulate_into, dx)
 
     return p[:, :, 0, 0], backward
+
+
+@implements(ops.cross_entropy)
+def cross_entropy(logits: RoundingArray, labels: Array, *, ignore_index: int = -100) -> tuple[Array, Backward]:
+    """Lose as kernels do, by a sum that the largest term is in, and with softmax less 1 as the label's gradient.
+
+    Both cancel where the label's class has nearly all; the primitive leaves the largest term out. Half of the runs
+    keep the logsumexp alone, as large as the logits, and make the probabilities of it.
+    """
+    keeps_sum = rounding_of(logits).choose()
+    own = labels[:, None] == np.arange(logits.shape[1], like=labels).reshape(-1, 1, 1)
+    counted, known = labels != ignore_index, own.any(axis=1)
+    count = np.maximum(counted.sum(), 1).astype(logits.dtype)
+    highest = logits.max(axis=1, keepdims=True)
+    e = np.exp(logits - highest)
+    total = e.sum(axis=1, keepdims=True)
+    z = logits - (highest + np.log(total)) if keeps_sum else logits - highest - np.log(total)
+    losses = np.where(known, -np.where(own, z, 0).sum(axis=1), np.nan)
+
+    def backward(dy: Array) -> Array:
+        y = np.exp(z) if keeps_sum else e / total
+        slope = np.where(known[:, None], y - own, np.nan)
+        return np.where(counted[:, None], slope * (dy / count), 0)
+
+    return np.where(counted, losses, 0).sum() / count, backward
+
+
+@implements(ops.resize_nearest)
+def resize_nearest(x: RoundingArray, size: tuple[int, int]) -> tuple[Array, Backward]:
+    """Repeat as the primitive does; in float32 what reads a number is added up in any order, not rows before columns.
+
+    Of a few terms, one order may add up to the last bit what another rounds.
+    """
+    y, back = ops.resize_nearest.definition(x, size)
+    if not rounding_of(x).format.is_single_precision:
+        return y, back
+    rows, columns = (np.arange(m) * n // m for n, m in zip(x.shape[2:], size, strict=True))
+    read: Any = ..., rows[:, None], columns
+
+    def backward(dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=x.shape)
+        np.add.at(dx, read, dy)
+        return dx
+
+    return y, backward

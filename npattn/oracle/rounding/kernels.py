@@ -26,49 +26,14 @@ __all__ = [
     "linear_attention",
     "matmul",
     "resize_bilinear",
-    "sigmoid",
     "softmax",
     "softmin",
     "sum_normalize",
-    "tanh",
     "tell_average",
 ]
 
 MANY_WEIGHTS = 2**16
 """Weights of one head from which heads are computed one after the other."""
-
-
-@implements(ops.sigmoid)
-def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
-    """Compute the logistic function and its slope as kernels do, which keep y alone: near 1 its 1 - y cancels.
-
-    The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
-    make the slope of the exponential, by more operations, as what differentiates them one by one does.
-    """
-    y: Array = 1 / (1 + np.exp(-x))
-    one_by_one = rounding_of(x).choose()
-
-    def backward(dy: Array) -> Array:
-        slope = y * (1 - y)
-        if one_by_one:
-            e = np.exp(np.minimum(x, 1))
-            slope = np.where(unwrap(x) < 1, e / (1 + e) ** 2, slope)
-        return dy * slope
-
-    return y, backward
-
-
-@implements(ops.tanh)
-def tanh(x: RoundingArray) -> tuple[Array, Backward]:
-    """Compute the hyperbolic tangent and its slope as kernels do, which keep y alone: near ±1 their 1 - y² cancels.
-
-    In float32 y is made of an exponential, as by a kernel without this function: near 0 it errs as numbers near 1 do.
-    """
-    y: Array = np.tanh(x)
-    if rounding_of(x).format.precision == 24:
-        y = np.copysign(2 / (1 + np.exp(-2 * np.abs(x))) - 1, x)
-
-    return y, lambda dy: dy * (1 - y * y)
 
 
 @implements(ops.softmax)
@@ -79,7 +44,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     y: Array = e / e.sum(axis=axis, keepdims=True)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
     # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
-    shifted = rounding.format.precision == 24 and rounding.choose()
+    shifted = rounding.format.is_single_precision and rounding.choose()
     # Half of the runs round nothing on the way back, as kernels do that keep y in the format and compute in float32:
     # then it is y's own error that does not cancel.
     fused = rounding.choose()
@@ -130,7 +95,7 @@ def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
         if found.size == own.size:
             error, size = found.reshape(own.shape) - own, size.reshape(own.shape) + abs(terms).sum(axis, keepdims=True)
             # Else it is no average of these weights, but of another axis.
-            if (np.abs(error) <= rounding.format.unit_roundoff**0.5 * size).all():
+            if (np.abs(error) <= 2.0 ** (-rounding.format.operand_precision / 2) * size).all():
                 return np.asarray(error)
     return rounding.blur(own.copy()) - own
 

@@ -15,7 +15,7 @@ from npattn.oracle.rounding.kernels import tell_average
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["batch_norm", "conv2d", "group_norm", "l2_normalize", "layer_norm", "score"]
+__all__ = ["batch_norm", "conv2d", "group_norm", "l2_normalize", "layer_norm", "score", "z_score"]
 
 
 @implements(ops.conv2d)
@@ -134,7 +134,7 @@ def draws_a_line(rounding: Rounding, count: int = 0) -> bool:
     Kernels do so in float32, whatever the format: what that loses shows in float32 alone. All runs do of a single
     value, as what else they lose there is nothing.
     """
-    return rounding.format.precision == 24 and (count == 1 or rounding.choose())
+    return rounding.format.is_single_precision and (count == 1 or rounding.choose())
 
 
 @implements(ops.l2_normalize)
@@ -153,3 +153,27 @@ def l2_normalize(x: RoundingArray, eps: float = 1e-5) -> tuple[Array, Backward]:
         return (du - scaled * (along / nonzero)) / length * scale
 
     return u, backward
+
+
+@implements(ops.z_score)
+def z_score(x: RoundingArray, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array, Backward]:
+    """Standardise as the primitive does; half of the runs centre the gradient before the deviation's share is added.
+
+    That share is a multiple of what is centred, by a mean that is rounded: where numbers are far above their deviation
+    its own mean is not 0, and only the primitive takes it off.
+    """
+    degrees = max(x.shape[-1] - correction, 1)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    deviation = np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees)
+    unit = deviation + eps
+    z: Array = centred / unit
+    centres_first = rounding_of(x).choose()
+
+    def backward(dz: Array) -> Array:
+        slope = centred / (degrees * np.where(deviation == 0, 1, deviation))
+        share = slope * -(dz * z).sum(axis=-1, keepdims=True) / unit
+        dx = dz / unit if centres_first else dz / unit + share
+        dx = dx - dx.mean(axis=-1, keepdims=True)
+        return dx + share if centres_first else dx
+
+    return z, backward

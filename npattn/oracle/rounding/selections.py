@@ -12,6 +12,9 @@ __all__ = ["Selections"]
 class Selections:
     """Decide comparisons and maxima by the numbers as they are.
 
+    All runs of a case ask for the same ones in the same order. What some runs alone compare, as they compute a
+    primitive in another way, is unwrapped first, and so asked of nobody.
+
     Heirs record how near ties were, or flip near ties: `npattn.oracle.budgets.near_ties`.
     """
 

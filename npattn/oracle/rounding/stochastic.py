@@ -1,17 +1,16 @@
-"""Stochastic rounding to a format, and the error of an accumulator in float32."""
+"""Stochastic rounding to a format."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from npattn.oracle.formats import Format
-from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
+from npattn.oracle.rounding.accumulators import add_errors
 from npattn.oracle.rounding.arrays import RoundingArray, wrap
-from npattn.oracle.rounding.cutting import cut_row, cut_rows, cut_slabs, is_small, square_product
+from npattn.oracle.rounding.cutting import cut_row, cut_slabs
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.typing import Array
@@ -107,9 +106,8 @@ class Rounding:
         number = seed[-1] if isinstance(seed, Sequence) else seed or 0
         self.flushes = format.least_exponent == FLUSHED_BELOW and number % RUNS_TO_FLUSHED == 1
         self.shrinks = bool((number ^ number >> 1 ^ number >> 2) & 1)
-        self.limited = (
-            self.flushes or format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64
-        )  # less than the storage is
+        # Whether the format's range is narrower than the storage's.
+        self.limited = self.flushes or format.least_exponent > FLUSHED_BELOW or self.dtype == np.float64
         self.alike = alike
         self.fused = False
         self.saturated = False
@@ -274,24 +272,19 @@ class Rounding:
 
         Where terms are equal, its errors don't average out; only beside a format's own of as many digits they show.
         """
-        return self.alike and self.format.precision == 24
+        return self.alike and self.format.is_single_precision
 
     def length_of_sums(self, inner: int) -> int:
         """Return how many terms an accumulator adds up of a product that comes next, of so long sums."""
         return inner * self.joined_sums.pop(0) if self.joined_sums else inner
 
     def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
-        """Add to sums the error that an accumulator in float32 may make, in place.
-
-        Given its end S, the sum of the first k of n terms is kS/n plus a random walk that ends at 0, of variance
-        k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Where
-        one term is most of S and comes first, they add up to n S², and Q² is S²: the lesser of both counts 1/2 besides.
-        Rounding a number s errs by u²s²/3 in the mean square at most.
+        """Add to sums the errors that an accumulator in float32 may make, in place; none where all round to nearest.
 
         Parameters
         ----------
         total, squares : numpy.ndarray
-            Sums, and the sums of their squared terms.
+            Sums, and the sums of their squared terms, which are used up.
         count : int
             Terms of each.
 
@@ -301,68 +294,10 @@ class Rounding:
             `total`.
         """
         if self.random is not None and count > 1:
-            squares = np.asarray(squares)
-            matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
-            self.accumulate_block(total, squares, count, whole=not matching)
+            add_errors(total, np.asarray(squares), count, self)
         return total
-
-    def accumulate_block(
-        self, total: np.ndarray, squares: np.ndarray, count: int, *, whole: bool = False, spare: bool = True
-    ) -> None:
-        """Do so for some of an array's sums, cut into rows but where they are taken whole; the squares are used up."""
-        parts = [[m] if whole else cut_row(m) for m in (total, squares)]
-        factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
-        with np.errstate(invalid="ignore", over="ignore"):
-            for sums, terms in zip(*parts, strict=True):
-                self.add_noise(sums, terms, factor, spare=spare and sums is parts[0][-1])
-
-    def accumulate_product(self, total: np.ndarray, a: np.ndarray, b: np.ndarray, *, copied: bool = False) -> None:
-        """Add to the product of two arrays the error that its accumulators may make, in place.
-
-        Of large products the squares are made some rows at a time: never all, nor those of an operand much larger than
-        the product. Operands that are copies become their squares.
-        """
-        inner = a.shape[-1]
-        terms = self.length_of_sums(inner)
-        if copied:
-            a, b = (np.square(m, out=m) for m in (a, b))
-        if is_small(total, a, b) or total.ndim < 2 or not total.flags.c_contiguous:
-            self.accumulate(total, np.matmul(a, b) if copied else np.matmul(np.square(a), np.square(b)), terms)
-        elif self.random is not None and terms > 1:
-            a, b = (np.broadcast_to(m, total.shape[:-2] + m.shape[-2:]) for m in (a, b))
-            blocks = cut_rows(total)
-            # The squares of b serve all blocks of rows, which takes up to 5 % off a case whose products are large.
-            kept = len(blocks) > math.prod(total.shape[:-2]) and inner <= 2 * a.shape[-2]
-            squares = b
-            with np.errstate(over="ignore"):
-                for block in blocks:
-                    if not kept or block[-1].start == 0:
-                        squares = np.square(b[block[:-1]]) if kept and not copied else b[block[:-1]]
-                    rows = a[block] if copied else np.square(a[block])
-                    found = square_product(rows, squares, squared=kept or copied)
-                    self.accumulate_block(total[block], found, terms, spare=block is blocks[-1])
 
     def draw_factor(self) -> np.uint64:
         """Draw the odd number that makes the random bits of one operation where equal numbers err alike."""
         assert self.random is not None
         return np.uint64(self.random.bit_generator.random_raw() | 1)
-
-    def add_noise(self, total: np.ndarray, squares: np.ndarray, factor: float, *, spare: bool) -> None:
-        """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2.
-
-        The squares are used up.
-        """
-        end = np.square(total)
-        size: Array = np.asarray(np.minimum(end, squares))
-        size *= 1.5
-        squares *= 0.5
-        size += squares
-        size += end
-        np.sqrt(size, out=size)
-        if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:
-            size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
-        # Uniform numbers of the same variance do as well as normal ones, and are drawn sooner.
-        noise = self.draw_bits(total, 16, spare=spare).view(np.int16)
-        size *= np.asarray(factor / 2**16, size.dtype)
-        size *= noise
-        total += size.astype(total.dtype, copy=False)

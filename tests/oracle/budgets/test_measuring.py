@@ -1,41 +1,11 @@
-import threading
-
 import numpy as np
 import pytest
 
 import npattn
-from npattn.oracle.budgets import Given, measure_budgets, measuring, rms_limit, run_on, worst_limit
+from npattn.oracle.budgets import Given, rms_limit, run_on, worst_limit
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.rounding import Rounding
-from npattn.oracle.threads import PassThreads
 from tests.oracle.budgets.runs import measured, prepared
-
-
-@pytest.mark.parametrize(
-    ("memory", "array", "at_once"), [(0, 2**20, 2), (10**6, 2**20, 8), (10**6, 2**17, 2), (10**6, 100, 1)]
-)
-def test_as_many_runs_are_made_at_once_as_fit_into_memory_and_are_worth_it(memory, array, at_once, monkeypatch):
-    monkeypatch.setattr(measuring, "MAX_MEMORY", memory)
-    monkeypatch.setattr(measuring, "MIN_MEMORY", 0)
-    lock, meeting, running, most = threading.Lock(), threading.Barrier(at_once, timeout=300), 0, 0
-
-    def run(*arguments, **options):
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        meeting.wait()
-        found = run_on(*arguments, **options)
-        with lock:
-            running -= 1
-        return found
-
-    module = npattn.ChannelAttention(4)
-    values, observed = prepared(module, format=FORMATS["float32"])
-    monkeypatch.setattr(measuring, "run_on", run)
-    observed = observed._replace(mean_array=array)
-    assert measure_budgets(observed, module, values, FORMATS["float32"], 0, threads=PassThreads(8))
-    assert most == at_once
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float16", "float32", "tf32", "float8_e4m3"])

@@ -137,3 +137,8 @@ def test_what_several_readings_say_alike_is_said_once():
     y = case.expected["output"]
     assert read_result(case, "output", y[::-1]) == "reversed along its images"
     assert read_result(case, "output", 2 * y) == "2 times expected (B)"
+
+
+def test_a_factor_is_told_in_float32_that_five_digits_do_not_write():
+    case = make_case((2, 4, 5, 5), "float32", 0)
+    assert read_result(case, "output", case.expected["output"] * (161 / 189)) == "0.85185 times expected"

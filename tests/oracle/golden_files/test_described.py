@@ -74,12 +74,12 @@ def test_a_system_of_ones_own_with_a_key_of_the_catalogue_is_not_taken_for_it(tm
 def test_no_code_is_imported(tmp_path):
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     saved(RMSNorm(3), tmp_path / "good.npz")
-    for name in ("trap", "Trap"):
+    for number, name in enumerate(("trap", "Trap")):
         change = put("system", "name", value=name)
-        (tmp_path / "case.npz").write_bytes(resealed((tmp_path / "good.npz").read_bytes(), change))
-        code = "import npattn.oracle; print(npattn.oracle.load('case.npz').module)"
-        found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert found.stdout == f"{name}(channels=3, eps=1e-06)\n"
+        (tmp_path / f"{number}.npz").write_bytes(resealed((tmp_path / "good.npz").read_bytes(), change))
+    code = "import npattn.oracle; print(*(npattn.oracle.load(f'{number}.npz').module for number in range(2)))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout == "trap(channels=3, eps=1e-06) Trap(channels=3, eps=1e-06)\n"
 
 
 def test_verify_judges_a_system_that_it_has_never_seen(tmp_path, capsys):

@@ -27,7 +27,27 @@ def column_by_column(x):
     return np.stack(parts, axis=2)
 
 
+LABELS = np.array([[[0, 1], [2, -100]], [[1, 1], [0, 2]]])
+
+
+def log_probabilities(logits, labels):
+    counted = np.take_along_axis(logits, labels[:, None], 1)[:, 0] - np.log(np.exp(logits).sum(axis=1))
+    return counted[LABELS != -100]
+
+
 FORWARD = {
+    ("cross_entropy", "divided by all labels, ignored ones too"): (
+        *(ops.cross_entropy, (draw(2, 3, 2, 2), LABELS)),
+        lambda logits: -log_probabilities(logits, np.abs(LABELS) % 100).sum() / 8,
+    ),
+    ("cross_entropy", "labels off by one"): (
+        *(ops.cross_entropy, (draw(2, 3, 2, 2), LABELS)),
+        lambda logits: -log_probabilities(logits, (LABELS + 1) % 3).mean(),
+    ),
+    ("global_lse_pool", "zeros that fill up to a multiple of 16 counted"): (
+        *(ops.global_lse_pool, (draw(2, 3, 5, 3),)),
+        lambda x: np.log(np.exp(x).sum(axis=(2, 3)) + 1),
+    ),
     ("channel_shuffle", "the wrong way round"): (
         *(ops.channel_shuffle, (draw(2, 6, 3), 2)),
         lambda x: x[:, [0, 2, 4, 1, 3, 5]],
@@ -99,6 +119,12 @@ def of_mean_alone(dy, x, weight, bias):
 
 
 BACKWARD = {
+    ("cross_entropy", "gradient: not less 1 for the label"): (
+        *(ops.cross_entropy, (draw(2, 3, 2, 2), LABELS), 0),
+        lambda dy, logits: np.where(
+            LABELS[:, None] == -100, 0, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True) * dy / 7
+        ),
+    ),
     ("gram", "gradient: the other side alone"): (
         *(ops.gram, (draw(2, 3, 7),), 0),
         lambda dg, a: np.einsum("bji,bjk->bik", dg, a),

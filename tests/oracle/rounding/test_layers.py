@@ -57,6 +57,14 @@ def quotient_of_l2_normalize(params, x, dy, module):
     return {"x.grad": dy / length - x * ((dy * x).sum(1, keepdims=True) / length / length / norm)}
 
 
+def z_score_centred_first(params, x, dz, module):
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = centred.std(-1, keepdims=True, ddof=1)
+    unit = deviation + np.float32(module.eps)
+    along = (dz * centred).sum(-1, keepdims=True) / (unit * unit * (x.shape[-1] - 1) * deviation)
+    return {"x.grad": (dz - dz.mean(-1, keepdims=True)) / unit - centred * along}
+
+
 def narrow(a):
     return representable(a.astype(float), FORMATS["bfloat16"]).astype(np.float32)
 
@@ -113,6 +121,7 @@ KERNELS = {
     ),
     "logsumexp from its value": ("global_lse_pool", "bfloat16", {"channels": 64}, {"mean": 10}, from_the_value),
     "hard sigmoid of what is rounded": ("hard_sigmoid", "bfloat16", {}, {}, compared_after_rounding),
+    "z-score that centres first": ("z_score", "float32", {}, {"mean": 100}, z_score_centred_first),
     "positions of float32": ("resize_bilinear", "float32", {"size": (1, 11)}, {"width": 127}, in_float32_positions),
 }
 """Correct kernels: of which primitive, in which format, with which hyperparameters, on which inputs, and how."""
@@ -182,8 +191,8 @@ def test_a_sigmoid_may_be_differentiated_step_by_step():
 def test_a_tanh_may_be_differentiated_by_its_value_in_the_format_and_be_made_of_an_exponential(dtype):
     case = golden(PRIMITIVE_SYSTEMS["ops.tanh"](), batch=3, height=7, width=9, dtype=dtype)
     x, dy = (a.astype(np.float32) for a in (case.inputs["x"], case.upstream["output"]))
-    for value in np.tanh(x), 2 / (1 + np.exp(-2 * x)) - 1, 1 - 2 / (1 + np.exp(2 * x)):
-        y = representable(value, FORMATS[dtype]).astype(np.float32)
+    for way in np.tanh(x), 2 / (1 + np.exp(-2 * x)) - 1, 1 - 2 / (1 + np.exp(2 * x)):
+        y = representable(way, FORMATS[dtype]).astype(np.float32)
         assert case.compare({"output": y, "x.grad": representable(dy * (1 - y * y), FORMATS[dtype])}).passed
     assert not case.compare({"x.grad": dy * (1 - y * y * y)}).passed
 

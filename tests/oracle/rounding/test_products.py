@@ -5,7 +5,7 @@ import pytest
 
 from npattn import ops
 from npattn.oracle.formats import FORMATS
-from npattn.oracle.rounding import Rounding, products
+from npattn.oracle.rounding import Rounding, cutting, products
 from tests.naming import for_each
 
 
@@ -22,6 +22,24 @@ def test_an_operand_shortened_in_slabs_gives_the_product_of_a_whole_one(shapes):
     (whole, next_bits), (by_slabs, next_found) = found
     np.testing.assert_allclose(by_slabs, whole, rtol=1e-14, atol=1e-14)
     assert next_found == next_bits
+
+
+@pytest.mark.parametrize("shapes", [((3, 5, 7), (3, 7, 9)), ((2, 3, 1, 4), (4, 63)), ((1, 70), (70, 1))])
+@pytest.mark.parametrize("alike", [False, True])
+def test_squares_in_blocks_err_by_as_much_as_all_at_once(shapes, alike, monkeypatch):
+    a, b = (np.random.RandomState(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes))
+    exact, spread = a @ b, []
+    for block in (2**16, 16, 256):
+        monkeypatch.setattr(cutting, "BLOCK_BYTES", 4 * block)
+        errors = []
+        for number in range(200):
+            total = exact.astype(np.float64)
+            rounding = Rounding(FORMATS["float32"], [0, number], alike=alike)
+            products.add_product_errors(total, a.astype(np.float64), b.astype(np.float64), rounding)
+            errors.append(total - exact)
+        spread.append(np.sqrt(np.mean(np.square(errors))))
+    assert spread[0] > 0
+    np.testing.assert_allclose(spread, spread[0], rtol=0.1)
 
 
 @for_each("dtype", ["float32", "tf32"])

@@ -185,21 +185,3 @@ def test_of_eight_runs_in_a_row_two_take_all_subnormal_numbers_for_zero(format):
     """As all units of some kernels do, from the lone exponential of -90 that a gradient hangs on."""
     found = [np.exp(Rounding(FORMATS[format], [0, run]).array(np.full(9, -90.0))) for run in range(8)]
     assert sum(not np.any(e) for e in found) == 2
-
-
-@pytest.mark.parametrize("shapes", [((3, 5, 7), (3, 7, 9)), ((2, 3, 1, 4), (4, 63)), ((1, 70), (70, 1))])
-@pytest.mark.parametrize("alike", [False, True])
-def test_squares_in_blocks_err_by_as_much_as_all_at_once(shapes, alike, monkeypatch):
-    a, b = (np.random.RandomState(i).standard_normal(shape).astype(np.float32) for i, shape in enumerate(shapes))
-    exact, spread = a @ b, []
-    for block in (2**16, 16, 256):
-        monkeypatch.setattr(cutting, "BLOCK_BYTES", 4 * block)
-        errors = []
-        for number in range(200):
-            total = exact.astype(np.float64)
-            rounding = Rounding(FORMATS["float32"], [0, number], alike=alike)
-            rounding.accumulate_product(total, a.astype(np.float64), b.astype(np.float64))
-            errors.append(total - exact)
-        spread.append(np.sqrt(np.mean(np.square(errors))))
-    assert spread[0] > 0
-    np.testing.assert_allclose(spread, spread[0], rtol=0.1)

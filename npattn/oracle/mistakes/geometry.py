@@ -1,0 +1,98 @@
+"""Convolutions of another geometry than they should have: padding, dilation, groups and stride."""
+
+import numpy as np
+
+from npattn.ops.convolution import pair
+
+__all__: list[str] = []  # for the mistakes of this package alone
+
+
+def padded(*_, padding, **__):
+    return max(pair(padding)) > 0
+
+
+def keeps_size(x, weight, bias, *, padding, dilation, **_):
+    """Whether there are zeros around the map for as far as a kernel reaches."""
+    reach = [d * (n - 1) / 2 for d, n in zip(pair(dilation), weight.shape[2:], strict=True)]
+    return list(pair(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
+
+
+def with_dilation(conv2d, x, weight, bias, dilation, **options):
+    """Convolve with taps so far apart, on a map of the same size."""
+    padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
+    return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
+
+
+def too_dilated(conv2d, *layer, dilation, **options):
+    return with_dilation(conv2d, *layer, tuple(d + 1 for d in pair(dilation)), **options)
+
+
+def undilated(conv2d, *layer, dilation, **options):
+    return with_dilation(conv2d, *layer, (1, 1), **options)
+
+
+def dilated_along(axis):
+    """Let taps be apart along one axis alone."""
+
+    def convolve(conv2d, *layer, dilation, **options):
+        one = tuple(d if i == axis else 1 for i, d in enumerate(pair(dilation)))
+        return with_dilation(conv2d, *layer, one, **options)
+
+    return convolve
+
+
+def padded_by(index):
+    """Read beyond the edges what stands at ``index(positions, length)``."""
+
+    def convolve(conv2d, x, weight, bias, *, padding, **options):
+        rows, columns = (index(np.arange(-p, n + p), n) for n, p in zip(x.shape[2:], pair(padding), strict=True))
+        return conv2d(x[:, :, rows][..., columns], weight, bias, **options)
+
+    return convolve
+
+
+with_edges = padded_by(lambda i, n: np.clip(i, 0, n - 1))
+
+
+def among_zeros(x, padding, top, left):
+    """Pad with as many zeros as `padding` says, so many of them before the map."""
+    wide = np.zeros_like(x, shape=(*x.shape[:2], *(n + 2 * p for n, p in zip(x.shape[2:], pair(padding), strict=True))))
+    wide[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    return wide
+
+
+def shifted_padding(conv2d, x, weight, bias, *, padding, **options):
+    """Put all padding before the map."""
+    return conv2d(among_zeros(x, padding, *(2 * p for p in pair(padding))), weight, bias, **options)
+
+
+def dilated(x, weight, *layer, dilation, **options):
+    return max(pair(dilation)) > 1 and keeps_size(x, weight, *layer, dilation=dilation, **options)
+
+
+def one_group(conv2d, x, weight, bias, *, groups, **options):
+    """Let every group read the channels of the first."""
+    own = x[:, : x.shape[1] // groups]
+    return conv2d(np.concatenate([own] * groups, axis=1), weight, bias, groups=groups, **options)
+
+
+def grouped(*_, groups, **__):
+    return groups > 1
+
+
+def moved(*by):
+    """Read so many rows, and so many columns, further on."""
+
+    def convolve(conv2d, x, weight, bias, *, padding, **options):
+        before = (max(p - n, 0) for p, n in zip(pair(padding), by, strict=True))
+        return conv2d(among_zeros(x, padding, *before), weight, bias, **options)
+
+    return convolve
+
+
+def stride_ignored(conv2d, x, weight, bias, **options):
+    return conv2d(x, weight, bias, **options | {"stride": 1})
+
+
+def strided(*_, stride=1, **__):
+    return max(pair(stride)) > 1
