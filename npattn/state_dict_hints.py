@@ -16,7 +16,7 @@ from npattn.wording import nearest, suggest
 if TYPE_CHECKING:
     from npattn.module import Module
 
-LISTED = 3
+MAX_LISTED = 3
 """Prefixes that a message lists before it counts the others."""
 
 
@@ -48,7 +48,7 @@ def name_hint(expected: Mapping[str, Shape], given: Mapping[str, Shape | None], 
     fits = [name for name in missing if shape is not None and solid(missing[name]) == solid(shape)]
     fits = [name for name in fits if ending(name) == last] or fits
     if fits:
-        return suggest([prefix + name for name in fits[: LISTED + 1]])
+        return suggest([prefix + name for name in fits[: MAX_LISTED + 1]])
     stems = {stem(name): name for name in missing or expected if ending(name) == last}
     if stems:
         near = [stems[near] for near in nearest(stem(first), stems, cutoff=0.6)]
@@ -161,7 +161,7 @@ def innermost(starts: list[str]) -> list[str]:
 
 def list_prefixes(starts: list[str]) -> str:
     """Write the first few prefixes, and how many more there are."""
-    listed, more = list(map(repr, starts[:LISTED])), len(starts) - LISTED
+    listed, more = list(map(repr, starts[:MAX_LISTED])), len(starts) - MAX_LISTED
     if more > 0:
         return f"prefix={', '.join(listed)} or one of {more} more"
     return f"prefix={' or '.join(filter(None, [', '.join(listed[:-1]), listed[-1]]))}"
@@ -195,6 +195,18 @@ def layout_hint(names: Mapping[str, str], given: Mapping[str, Shape | None], exp
         return ""
     listed = ", ".join(name + call for name, call in calls.items())
     return f"; {listed} {'makes it' if len(calls) == 1 else 'make them'} fit"
+
+
+def shape_hint(given: Shape | None, expected: Mapping[str, Shape]) -> str:
+    """Name the parameters, a few at most, that have the shape of an array which does not fit under its own name.
+
+    Examples
+    --------
+    >>> shape_hint((64, 4), {"fc1.weight": (4, 64), "fc2.weight": (64, 4)})
+    "; it has the shape of 'fc2.weight'"
+    """
+    fits = [name for name, shape in expected.items() if shape == given]
+    return f"; it has the shape of {' or '.join(map(repr, fits))}" if 0 < len(fits) <= MAX_LISTED else ""
 
 
 def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str, *, renamed: bool = True) -> str:

@@ -19,6 +19,7 @@ from npattn.state_dict_hints import (
     prefix_hint,
     published_hint,
     renaming_hint,
+    shape_hint,
     shape_of,
 )
 from npattn.synonyms import Naming
@@ -136,6 +137,8 @@ def check_parameter_shapes(
         return
     wrong = [name for name in expected if given[name] != expected[name]]
     names = {name: prefix + naming.restore(name) for name in wrong}
-    hint = layout_hint(names, given, expected) or change_hint(module, given, prefix)
     first = wrong[0]
+    hint = layout_hint(names, given, expected) or change_hint(module, given, prefix)
+    if not hint:
+        hint = shape_hint(given[first], {prefix + naming.restore(name): shape for name, shape in expected.items()})
     raise ValueError(f"{call}: parameter {names[first]!r} has shape {given[first]}; expected {expected[first]}{hint}")

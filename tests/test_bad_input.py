@@ -342,6 +342,16 @@ def test_misshapen_parameter_is_told_with_both_shapes(system):
             call(x, params | {name: wrong})
 
 
+def test_misshapen_parameter_is_told_the_one_whose_shape_it_has():
+    module, params, x, call = arguments(SqueezeExcitation)
+    first, second = params["fc1.weight"], params["fc2.weight"]
+    for wrong in ({"fc1.weight": second}, {"fc1.weight": second, "fc2.weight": first}):
+        with refused(ValueError, f"expected {first.shape}; it has the shape of 'fc2.weight'"):
+            call(x, params | wrong)
+        with refused(ValueError, f"expected {first.shape}; it has the shape of 'se.fc2.weight'"):
+            module.from_state_dict({f"se.{name}": value for name, value in (params | wrong).items()}, "se.")
+
+
 @every_system
 def test_parameter_without_floating_point_is_told_its_dtype(system):
     module, params, x, call = arguments(system)

@@ -36,6 +36,15 @@ SECTIONS = [
 ]
 ON_EVERY_PAGE = ["A case by hand", "Notation", "Common mistakes", "Exercises", "The same in PyTorch", "Reference"]
 
+WITHOUT_NUMBERS = {
+    "cross_entropy": ("3'", "2'"),
+    "gather_excite": ("3'", "2'", "1'"),
+    "layer_norm": ("3'",),
+    "training": ("7'", "6'", "5'", "4'", "3'", "2'"),
+    "triplet": ("11'",),
+}
+"""Equations that are checked together with the next, or whose numbers are those of the one before, or hardly any."""
+
 
 def page_of(path):
     return (REPOSITORY / "derivations" / f"{path.stem}.md").read_text(encoding="utf-8")
@@ -143,6 +152,12 @@ def test_every_page_begins_with_a_case_by_hand_and_ends_with_exercises(path):
 
 
 @every_page
+def test_every_page_says_its_problem_in_two_sentences_at_most(path):
+    _, problem, *_ = path.read_text(encoding="utf-8").split("\n\n")
+    assert len(re.findall(r"[.?!](?=\s|$)", problem)) <= 2
+
+
+@every_page
 def test_every_exercise_has_an_answer_that_is_computed(path):
     exercises = path.read_text(encoding="utf-8").partition("\n## Exercises\n")[2].partition("\n## ")[0]
     answers = re.split(r"^\*\*\d\.\*\* ", exercises, flags=re.MULTILINE)[1:]
@@ -157,6 +172,16 @@ def test_every_backward_equation_is_followed_by_a_check(path):
         if "'}" in formula:
             check = text.partition("\n**")[0]
             assert re.search(r"^>>> same\(|^\.\.\. +same\(|gradcheck\(", check, flags=re.MULTILINE), formula
+
+
+@every_page
+def test_every_backward_equation_is_followed_by_numbers(path):
+    blocks = re.split(r"^```math\n(.*?)^```\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for formula, text in zip(blocks[1::2], blocks[2::2], strict=True):
+        tag = re.search(r"^\\tag\{(\d+')\}$", formula, flags=re.MULTILINE)
+        if tag and tag[1] not in WITHOUT_NUMBERS.get(path.stem, ()):
+            code = "".join(re.findall(r"^```python\n(.*?)^```$", text.partition("\n**(")[0], re.MULTILINE | re.DOTALL))
+            assert re.search(r"^(?!>>>|\.\.\. ).*\d", code, flags=re.MULTILINE), formula
 
 
 @for_each("path", [*PAGES, REPOSITORY / "README.md"])

@@ -217,7 +217,7 @@ class WindowAttention(MapByRows):
         heads = u.reshape(len(x), 3 * self.heads, self.query_channels, *w.shape[2:])
         q, k, v = np.split(by_windows(heads), 3, axis=2)
         g, _ = ops.gather_relative(params["relative_position_bias_table"], window)
-        each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype), (*v.shape[:3], *g.shape[1:]))
+        each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype, like=x), (*v.shape[:3], *g.shape[1:]))
         at = self.cut(np.arange(1, positions + 1).reshape(1, 1, *size))[0, 0]  # where they stand; 0 beyond the map
         places = [np.argwhere(at == row + 1)[0].tolist() for row in which]
         chosen = {own: n for n, own in enumerate(dict.fromkeys(own for own, _ in places))}  # windows with a row

@@ -24,10 +24,10 @@ DIGIT_SIZES = 6, 11
 DIGIT_PROBABILITY = 0.75
 """How often a cell holds a digit, where there are several."""
 FRAGMENT_SIZE = 3
-"""Side of a piece of another digit."""
-INK = 0.3
+"""Side of a fragment of another digit."""
+MIN_INK = 0.3
 """A pixel belongs to a digit where this much of it is ink."""
-NOISE = 0.1
+NOISE_DEVIATION = 0.1
 """Standard deviation of what is added to every pixel."""
 SPLITS = {"train": slice(0, 1297), "test": slice(1297, 1797)}
 """Scans that maps of each kind are made of: none is in both."""
@@ -63,10 +63,10 @@ def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 2) -> DigitMaps:
-    """Paste digits of several sizes into maps, with pieces of others as clutter, and label every pixel.
+    """Paste digits of several sizes into maps, with fragments of others as clutter, and label every pixel.
 
     Each cell of 10 × 10 pixels holds, three times in four, one of the digits 0 to 4 at a random place, 6 to 10 pixels
-    high. As many pieces of digits, 3 × 3 pixels, lie anywhere and count as background.
+    high. As many fragments of digits, 3 × 3 pixels, lie anywhere and count as background.
 
     Parameters
     ----------
@@ -111,21 +111,21 @@ def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 
                 place = paste(resized(images[which] / 16, random.randint(*DIGIT_SIZES)), random)
                 cell = np.s_[top : top + CELL_SIZE, left : left + CELL_SIZE]
                 np.maximum(ink[cell], place, out=ink[cell])
-                label[cell][place > INK] = classes[which]
-    return DigitMaps(x + NOISE * random.standard_normal(x.shape), labels)
+                label[cell][place > MIN_INK] = classes[which]
+    return DigitMaps(x + NOISE_DEVIATION * random.standard_normal(x.shape), labels)
 
 
 def clutter(images: np.ndarray, cells: int, random: np.random.RandomState) -> np.ndarray:
-    """Strew pieces of digits over an empty map, as many as it has cells."""
+    """Strew fragments of digits over an empty map, as many as it has cells."""
     side = cells * CELL_SIZE
     ink = np.zeros((side, side))
     for _ in range(cells**2):
         which = random.randint(len(images))
         row, column = random.randint(0, 8 - FRAGMENT_SIZE + 1, 2)
-        piece = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
+        fragment = images[which, row : row + FRAGMENT_SIZE, column : column + FRAGMENT_SIZE] / 16
         top, left = random.randint(0, side - FRAGMENT_SIZE + 1, 2)
         there = ink[top : top + FRAGMENT_SIZE, left : left + FRAGMENT_SIZE]
-        np.maximum(there, piece, out=there)
+        np.maximum(there, fragment, out=there)
     return ink
 
 

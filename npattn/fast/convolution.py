@@ -13,7 +13,7 @@ from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, MIN_PARALLEL_SIZE, are_machin
 from npattn.fast.elementwise import are_finite
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, taps_that_reach
 from npattn.fast.joining import copy_in_blocks
-from npattn.fast.pooling import MAX_ROW
+from npattn.fast.pooling import MAX_ROW_LENGTH
 from npattn.fast.products import sum_of_products
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3, laid_length
@@ -26,15 +26,15 @@ from npattn.typing import Array, Backward
 
 MIN_CHANNELS = 4
 """Channels of x below which a matrix product for each row of a kernel sums over too little to be quick."""
-FAR = 6
+MAX_NEAR_TAPS = 6
 """Taps of a row are far apart where this times their distance is more than the width of the map."""
 MIN_TILED_CHANNELS, MIN_TILED_POSITIONS = 128, 2**9
 """Channels of x and of y, and positions, from which the fewer multiplications of tiles outweigh the sums they take."""
 MIN_IMAGES = MAX_PRODUCT_BLOCKS
 """Images from which each core has some of its own."""
-MAX_LAID = 2**20
+MAX_LAID_SIZE = 2**20
 """Numbers of an image that is laid out, up to which it stays in a core's cache."""
-MAX_LAID_APART = 1.25
+MAX_LAID_RATIO = 1.25
 """Positions of d² maps beside each other, to those of the map of which they are, up to which tiles still gain."""
 
 
@@ -104,7 +104,7 @@ def add_bias(y: Array, bias: Array) -> None:
 
 def sum_by_channels(dy: Array) -> Array:
     """Add up a gradient for every channel, on all cores where its rows are short enough to be added up in turn."""
-    if not is_large(dy) or dy.shape[2] * dy.shape[3] > MAX_ROW:
+    if not is_large(dy) or dy.shape[2] * dy.shape[3] > MAX_ROW_LENGTH:
         return dy.sum(axis=(0, 2, 3))
     sums = np.empty_like(dy, shape=dy.shape[:2])
     parallel_for(lambda block: np.einsum("bchw->bc", dy[block], out=sums[block]), blocks(dy, 1))
@@ -162,7 +162,7 @@ def suits_tiles(
     near = pair(dilation) == (1, 1) and max(above, beside) <= 2
     if not near and pair(dilation) == (above, beside):
         positions = math.prod(x.shape[2:])
-        near = math.prod(map(laid_length, x.shape[2:], pair(dilation))) <= MAX_LAID_APART * positions
+        near = math.prod(map(laid_length, x.shape[2:], pair(dilation))) <= MAX_LAID_RATIO * positions
     large = positions >= MIN_TILED_POSITIONS and min(weight.shape[:2]) >= MIN_TILED_CHANNELS
     small_kernels = weight.shape[2:] == (3, 3) and near and x.dtype == np.float32
     return large and small_kernels and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
@@ -210,7 +210,7 @@ def conv_group_by_group(
 def conv_row_by_row(*arguments: Any, **options: Any) -> tuple[Array, Backward]:
     """Convolve by a product for each row of the kernel, or for each column where its taps lie far apart."""
     (x, weight), *taps = arguments[:2], pair(options.get("padding", 0)), pair(options.get("dilation", 1))
-    far_apart = weight.shape[3] > 1 and FAR * taps[1][1] > x.shape[3]
+    far_apart = weight.shape[3] > 1 and MAX_NEAR_TAPS * taps[1][1] > x.shape[3]
     if fits_cache(x, weight) and not far_apart:
         return if_finite(lambda *arrays: conv_by_images(*arrays, *taps), *arguments, **options)
     way = conv_by_columns if far_apart else conv_by_rows
@@ -221,7 +221,7 @@ def fits_cache(x: Array, weight: Array) -> bool:
     """Tell whether there is an image for every core that fits its cache laid out; kernels are no larger than images."""
     (batch, channels, height, width), (out, _, *kernel) = x.shape, weight.shape
     laid = kernel[1] * max(channels, out) * height * width
-    return batch >= MIN_IMAGES and laid <= MAX_LAID and math.prod(kernel) * out <= height * width
+    return batch >= MIN_IMAGES and laid <= MAX_LAID_SIZE and math.prod(kernel) * out <= height * width
 
 
 def by_convolution(

@@ -119,7 +119,7 @@ def concatenate_and_shuffle_at_once(parts: Sequence[Array], count: int, groups: 
     copy_in_blocks(*places(y, parts))
 
     def backward(dy):
-        # In one piece of memory: a part that is done with would leave a hole that little fits.
+        # In one block of memory: a part that is done with would leave a hole that little fits.
         ends = list(itertools.accumulate(part.size for part in parts))
         sections = np.split(np.empty_like(dy, shape=dy.size), ends[:-1])
         dparts = tuple(section.reshape(part.shape) for section, part in zip(sections, parts, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, NUM_BLOCKS, blocks, cut_axis, is_large, is_shared_out
-from npattn.fast.pooling import MAX_ROW
+from npattn.fast.pooling import MAX_ROW_LENGTH
 from npattn.fast.threads import parallel_for
 from npattn.ops.normalisation import batch_norm, group_norm
 from npattn.typing import Array, Backward
@@ -131,6 +131,6 @@ def add_up(a: Array, b: Array | None = None) -> Array:
 
     `np.vecdot` takes half the time, but keeps the interpreter meanwhile, and so all other threads from their next step.
     """
-    if a.shape[-1] > MAX_ROW:
+    if a.shape[-1] > MAX_ROW_LENGTH:
         return (a if b is None else a * b).sum(axis=-1)
     return np.einsum("...n->...", a) if b is None else np.einsum("...n,...n->...", a, b)

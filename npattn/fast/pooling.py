@@ -13,13 +13,13 @@ from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import replacing
 from npattn.typing import Array, Backward
 
-MAX_ROW = 4096
+MAX_ROW_LENGTH = 4096
 """Numbers that may be added up one after the other: their rounding errors add up too."""
 
 
 def has_short_rows(x: Array, axis: int | tuple[int, ...]) -> bool:
     """Tell whether a sum may go along the axis, or the last of them, one number after the other."""
-    return is_large(x) and x.shape[axis if isinstance(axis, int) else max(axis)] <= MAX_ROW
+    return is_large(x) and x.shape[axis if isinstance(axis, int) else max(axis)] <= MAX_ROW_LENGTH
 
 
 @mean.faster(suits=has_short_rows)
@@ -30,7 +30,7 @@ def mean_by_einsum(x: Array, axis: int | tuple[int, ...]) -> Array:
     """
     last = axis if isinstance(axis, int) else max(axis)
     length = x.shape[last]
-    if axis == (x.ndim - 2, last) and x.shape[-2] * length <= MAX_ROW and x.flags.c_contiguous:
+    if axis == (x.ndim - 2, last) and x.shape[-2] * length <= MAX_ROW_LENGTH and x.flags.c_contiguous:
         one_row = x.reshape(*x.shape[:-2], x.shape[-2] * length)  # which is quicker than many short ones
         return mean_by_einsum(one_row, last - 1)[..., None]
     letters = "abcdefgh"[: x.ndim]
@@ -86,7 +86,7 @@ def scatter_in_place(dp: Array, index: Array, axis: int, shape: tuple[int, ...],
 
 def are_average_and_maximum(x: Array, names: Sequence[str]) -> bool:
     """Tell whether both are asked for, of rows that are short enough to be added up one number after the other."""
-    return {"avg", "max"} <= set(names) and is_large(x) and x.shape[2] * x.shape[3] <= MAX_ROW
+    return {"avg", "max"} <= set(names) and is_large(x) and x.shape[2] * x.shape[3] <= MAX_ROW_LENGTH
 
 
 @global_pools.faster(suits=are_average_and_maximum)

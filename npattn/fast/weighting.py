@@ -11,13 +11,13 @@ from npattn.fast.threads import parallel_for, reusing_memory
 from npattn.ops.weighting import softmax
 from npattn.typing import Array, Backward
 
-MAX_SHORT = 16
+MAX_SHORT_LENGTH = 16
 """Numbers along an axis up to which it takes longer to find where the largest stands than to do all else."""
 
 
 def are_short_columns(x: Array, axis: int = -1) -> bool:
     """Tell whether a map is large, and weighed along an axis of few numbers, which stand apart."""
-    return is_large(x) and 0 < axis % x.ndim < x.ndim - 1 and x.shape[axis] <= MAX_SHORT
+    return is_large(x) and 0 < axis % x.ndim < x.ndim - 1 and x.shape[axis] <= MAX_SHORT_LENGTH
 
 
 @softmax.faster(suits=are_short_columns)

@@ -45,7 +45,7 @@ def add(*arrays: Array) -> tuple[Array, Backward]:
 
 @primitive
 def accumulate(total: Array | None, gradient: Array) -> Array:
-    """Add a gradient to those of the same array that have come other ways.
+    """Add a gradient to those of the same array that have come other ways: s = t + g, or g where there are none yet.
 
     Parameters
     ----------

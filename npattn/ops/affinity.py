@@ -10,7 +10,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["affinity_sums"]
 
-ROWS = 64
+BLOCK_ROWS = 64
 """Rows in a block: no more affinities than theirs are ever materialised."""
 
 
@@ -50,7 +50,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     >>> dv
     array([[[1.6, 1.6, 1. ]]])
     """
-    blocks = [slice(j, j + ROWS) for j in range(0, u.shape[2], ROWS)]
+    blocks = [slice(j, j + BLOCK_ROWS) for j in range(0, u.shape[2], BLOCK_ROWS)]
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.empty_like(values)
     for j in blocks:

@@ -9,7 +9,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["dot_product_attention"]
 
-QUERIES = 256
+BLOCK_QUERIES = 256
 """Queries in a block: no more weights than theirs are ever materialised."""
 
 
@@ -84,7 +84,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
 
 @primitive
 def weigh_values(v: Array, e: Array, total: Array) -> Array:
-    """Average values by exponentials, which are yet to be divided by a total: Σ_n v_cn e_mn / t_m.
+    """Average values by exponentials, which are yet to be divided by a total: o_cm = Σ_n v_cn e_mn / t_m.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def weigh_values(v: Array, e: Array, total: Array) -> Array:
 def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
     """Average the gradients of a query's weights by the weights: δ_m = Σ_n s_mn ds_mn = Σ_c do_cm o_cm.
 
-    FlashAttention-2 (Dao 2023, algorithm 2) calls it D, the row sums of dO ∘ O.
+    FlashAttention-2 (Dao 2023, algorithm 2) calls it D = rowsum(dO ∘ O).
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def validate_shapes(name: str, q: Array, k: Array, v: Array, **pairs: Array | No
 
 def query_blocks(q: Array) -> list[slice]:
     """Cut the queries into blocks, at least one."""
-    return [slice(m, m + QUERIES) for m in range(0, max(1, q.shape[-1]), QUERIES)]
+    return [slice(m, m + BLOCK_QUERIES) for m in range(0, max(1, q.shape[-1]), BLOCK_QUERIES)]
 
 
 def exponentials(z: Array) -> tuple[Array, Array]:

@@ -15,8 +15,9 @@ __all__ = ["gather_average"]
 def gather_average(x: Array, extent: int) -> tuple[Array, Backward]:
     """Average each channel over neighbourhoods that are nearly twice as wide as they are apart.
 
-    They are squares of 2e - 1 rows and columns round every e-th position. Beyond the edges nothing is counted: there an
-    average is that of fewer numbers.
+    p_kl = (1/n) Σ_ij x_ij over the n positions of the map with |i - e k| < e and |j - e l| < e: squares of 2e - 1 rows
+    and columns round every e-th position. Beyond the edges nothing is counted: there an average is that of fewer
+    numbers.
 
     Parameters
     ----------

@@ -172,7 +172,7 @@ GLOBAL_POOLS = {
 
 @primitive
 def global_pools(x: Array, names: Sequence[str]) -> tuple[tuple[Array, ...], Backward]:
-    """Pool each channel over its positions in several ways.
+    """Pool each channel over its positions in several ways: p_k = pool_k(x).
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ __all__ = ["channel_shuffle", "concatenate", "concatenate_and_shuffle", "repeat"
 
 @primitive
 def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
-    """Lay arrays end to end along an axis.
+    """Lay arrays end to end along an axis: y_{s + i} = x_i for one that begins at s.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
 
 @primitive
 def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...], Backward]:
-    """Cut an array into parts along an axis.
+    """Cut an array into parts along an axis: y_i = x_{s + i} in a part that begins at s.
 
     Parameters
     ----------
@@ -81,7 +81,9 @@ def split(x: Array, sizes: Sequence[int], axis: int) -> tuple[tuple[Array, ...],
 
 @primitive
 def repeat(x: Array, times: int, axis: int) -> tuple[Array, Backward]:
-    """Repeat each part of an array along an axis: heads of keys, for instance, that several heads of queries share.
+    """Repeat each part of an array along an axis: y_j = x_⌊j / times⌋.
+
+    Heads of keys, for instance, that several heads of queries share.
 
     Parameters
     ----------
@@ -152,6 +154,8 @@ def channel_shuffle(x: Array, groups: int) -> tuple[Array, Backward]:
 @primitive
 def concatenate_and_shuffle(parts: Sequence[Array], count: int, groups: int) -> tuple[Array, Backward]:
     """Lay the parts of every group of channels end to end, and deal the channels of all groups out: `channel_shuffle`.
+
+    y_{b, c G + g} = w_{b, g C/G + c} with the parts of group k of an image b, the row b K + k of each, end to end in w.
 
     Parameters
     ----------

@@ -12,7 +12,9 @@ __all__ = ["cross_entropy"]
 
 @primitive
 def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = -100) -> tuple[Array, Backward]:
-    """Take the mean over labelled pixels of -log p, where p is the softmax's probability of the pixel's own class.
+    """Take the mean over the labelled pixels of minus the logarithm of the probability of each pixel's own class.
+
+    L = -(1/M) Σ_n log p_n over the M of them, where p is the softmax over the classes.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = -100) -> 
     own = labels[:, None] == classes
     counted = labels != ignore_index
     count = np.maximum(counted.sum(), 1).astype(logits.real.dtype)
-    # The largest exponential is 1 and left out of the sum: a loss far below the rounding unit keeps its digits.
+    # The largest exponential is 1 and left out of the sum: a loss far below the unit roundoff keeps its digits.
     first = logits.real.argmax(axis=1)[:, None]
     z = logits - np.take_along_axis(logits, first, 1)
     e = np.exp(z)

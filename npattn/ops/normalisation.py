@@ -130,6 +130,8 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> tu
 def group_norm(x: Array, weight: Array, bias: Array, groups: int, *, eps: float = 1e-5) -> tuple[Array, Backward]:
     """Give every group of channels of every image mean 0 and variance 1, then each channel a learnt scale and shift.
 
+    y_bcn = w_c (x_bcn - μ_bg) / √(v_bg + ε) + b_c, with μ and v the mean and variance of the group g that c is of.
+
     Parameters
     ----------
     x : array, (B, C, H, W)

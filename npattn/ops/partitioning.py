@@ -14,6 +14,8 @@ __all__ = ["cyclic_shift", "gather_relative", "window_partition", "window_revers
 def cyclic_shift(x: Array, shift: tuple[int, int]) -> tuple[Array, Backward]:
     """Move a map up and to the left; what leaves it on one side comes back on the other.
 
+    y_ij = x_{(i + s) mod H, (j + t) mod W}, if it moves by s rows and t columns.
+
     Parameters
     ----------
     x : array, (B, C, H, W)
@@ -50,6 +52,8 @@ def cyclic_shift(x: Array, shift: tuple[int, int]) -> tuple[Array, Backward]:
 @primitive
 def window_partition(x: Array, window: tuple[int, int]) -> tuple[Array, Backward]:
     """Cut a map into windows that lie side by side; beyond its lower and right edge there are zeros.
+
+    y_{rs, ij} = x_{r h + i, s w + j}: position (i, j) of the window in row r and column s.
 
     Parameters
     ----------
@@ -93,6 +97,8 @@ def window_partition(x: Array, window: tuple[int, int]) -> tuple[Array, Backward
 @primitive
 def window_reverse(windows: Array, window: tuple[int, int], size: tuple[int, int]) -> tuple[Array, Backward]:
     """Lay windows side by side again; what lies beyond the map is left out: the inverse of `window_partition`.
+
+    x_{r h + i, s w + j} = y_{rs, ij}: position (i, j) of the window in row r and column s.
 
     Parameters
     ----------

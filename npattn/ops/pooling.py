@@ -25,7 +25,7 @@ __all__ = [
 
 @primitive
 def mean(x: Array, axis: int | tuple[int, ...]) -> Array:
-    """Average along one axis or several, which stay with length 1: the forward step of all averages.
+    """Average along one axis or several, which stay with length 1, p = (1/n) Σ_i x_i: the forward step of all averages.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def mean(x: Array, axis: int | tuple[int, ...]) -> Array:
 
 @primitive
 def first_maximum(x: Array, axis: int) -> tuple[Array, Array]:
-    """Find where the first maximum along an axis stands, or the first NaN, and what it is.
+    """Find where the first maximum along an axis stands, or the first NaN, and what it is: m = x_i = max_k x_k.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ def first_maximum(x: Array, axis: int) -> tuple[Array, Array]:
 @primitive
 def scatter(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None) -> Array:
     """Send each gradient to the one place along an axis that it belongs to: the backward step of all maxima.
+
+    dx_k = dp where k is the index, else 0.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def scatter(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumula
 
 @primitive
 def average_pool(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, Backward]:
-    """Average along one axis or several, which stay with length 1.
+    """Average along one axis or several, which stay with length 1: p = (1/n) Σ_i x_i.
 
     Along W (axis 3) or H (axis 2) this is coordinate attention's directional pool, along the channels (axis 1) CBAM's
     channel pool.
@@ -137,7 +139,7 @@ def average_pool(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, Backward
 
 @primitive
 def max_pool(x: Array, axis: int) -> tuple[Array, Backward]:
-    """Take the maximum along one axis, which stays with length 1.
+    """Take the maximum along one axis, which stays with length 1: p = max_i x_i.
 
     Parameters
     ----------

@@ -14,8 +14,8 @@ __all__ = ["resize_bilinear", "resize_nearest"]
 def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False) -> tuple[Array, Backward]:
     """Read a map at the positions of a grid of another size, each from its four neighbours.
 
-    Along an axis of length n, position k of m is read at s_k, between ⌊s_k⌋ and ⌈s_k⌉, each weighted by one minus its
-    distance. The two axes are read one after the other.
+    Along an axis of length n, position k of m is read at s_k = i + t, between i = ⌊s_k⌋ and i + 1, each weighted by one
+    minus its distance: y_k = (1 - t) x_i + t x_{i+1}. The two axes are read one after the other.
 
     Parameters
     ----------

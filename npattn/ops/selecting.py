@@ -88,7 +88,7 @@ def take(x: Array, index: Array) -> tuple[Array, Backward]:
 
 @primitive
 def select(x: Array, index: Array) -> tuple[Array, Backward]:
-    """Select one position's feature, as the sum Σ_n h_bn x_bcn in which h is 1 at that position, else 0.
+    """Select one position's feature, as a sum in which h is 1 at that position, else 0: y_bc = Σ_n h_bn x_bcn.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def select(x: Array, index: Array) -> tuple[Array, Backward]:
 
 @primitive
 def top(x: Array, k: int) -> tuple[tuple[Array, Array], Backward]:
-    """Take the k largest numbers of each row, the largest first and of equal ones the first.
+    """Take the k largest numbers of each row, the largest first and of equal ones the first: y_bj = x_bi, i = index_bj.
 
     Parameters
     ----------

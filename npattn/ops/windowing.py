@@ -46,7 +46,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 @primitive
 def pad(x: Array, margin: int) -> tuple[Array, Backward]:
-    """Lay zeros round a map.
+    """Lay zeros round a map: y_{i + m, j + m} = x_ij with the margin m, else 0.
 
     Parameters
     ----------
@@ -82,7 +82,9 @@ def pad(x: Array, margin: int) -> tuple[Array, Backward]:
 
 @primitive
 def unfold_windows(x: Array, window: int, stride: int) -> tuple[Array, Backward]:
-    """Cut a map into windows that may overlap.
+    """Cut a map into windows that may overlap: u_{rs, ij} = x_{p_r + i, q_s + j}.
+
+    The window in row r and column s begins at p_r, q_s.
 
     Parameters
     ----------
@@ -122,6 +124,8 @@ def unfold_windows(x: Array, window: int, stride: int) -> tuple[Array, Backward]
 def fold_windows(windows: Array, size: tuple[int, int], window: int, stride: int) -> tuple[Array, Backward]:
     """Lay windows back over each other and add where they overlap: the adjoint of `unfold_windows`.
 
+    x_kl = Σ u_{rs, ij} over all windows that begin at p_r = k - i, q_s = l - j.
+
     Parameters
     ----------
     windows : array, (B, C, R, S, h, w)
@@ -158,7 +162,7 @@ def fold_windows(windows: Array, size: tuple[int, int], window: int, stride: int
 
 @primitive
 def window_average(x: Array, window: int, stride: int) -> tuple[Array, Backward]:
-    """Average a map over each of its windows; the windows themselves are never materialised.
+    """Average a map over each of its windows, which are never materialised: p_rs = (1/(h w)) Σ_ij x_{p_r + i, q_s + j}.
 
     Parameters
     ----------
@@ -192,7 +196,7 @@ def window_average(x: Array, window: int, stride: int) -> tuple[Array, Backward]
 
 @primitive
 def overlap_average(z: Array, size: tuple[int, int], window: int, stride: int) -> tuple[Array, Backward]:
-    """Give every position the average of the windows that hold it.
+    """Give every position the average of the windows that hold it: y_kl = (1/κ_kl) Σ z_rs over these κ_kl windows.
 
     Parameters
     ----------
@@ -229,7 +233,17 @@ def overlap_average(z: Array, size: tuple[int, int], window: int, stride: int) -
 
 @primitive
 def window_sums(x: Array, window: int, stride: int) -> Array:
-    """Add up the positions of every window: (B, C, H, W) to (B, C, R, S), first along H, then along W.
+    """Add up the positions of every window, first along H, then along W: y_rs = Σ_ij x_{p_r + i, q_s + j}.
+
+    Parameters
+    ----------
+    x : array, (B, C, H, W)
+    window, stride : int
+        As in `unfold_windows`.
+
+    Returns
+    -------
+    array, (B, C, R, S)
 
     Examples
     --------
@@ -244,7 +258,19 @@ def window_sums(x: Array, window: int, stride: int) -> Array:
 
 @primitive
 def add_windows(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
-    """Add every window's number to all its positions, (B, C, R, S) to (B, C, H, W): the adjoint of `window_sums`.
+    """Add every window's number to all its positions, x_kl = Σ z_rs of those that hold it: `window_sums`'s adjoint.
+
+    Parameters
+    ----------
+    z : array, (B, C, R, S)
+    size : pair of int
+        H and W of the map.
+    window, stride : int
+        As in `unfold_windows`.
+
+    Returns
+    -------
+    array, (B, C, H, W)
 
     Examples
     --------

@@ -20,7 +20,7 @@ from npattn.typing import Array
 __all__ = ["ATTENTION", "divide", "options_of_queries"]
 
 ATTENTION: tuple[Any, ...] = ops.dot_product_attention, ops.masked_attention
-BLOCK = 2**16
+BLOCK_SIZE = 2**16
 """Weights of an attention, or taps of a convolution, that are computed at once."""
 MIN_QUERIES, QUERIES_OF_HEAD = 16, 64
 CHANNELS_A_QUERY = 4
@@ -60,7 +60,7 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
         return apart
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
         q, k, *_ = arguments
-        many = math.prod(q.shape[:-2]) > 1 and q.shape[-1] * k.shape[-1] >= BLOCK
+        many = math.prod(q.shape[:-2]) > 1 and q.shape[-1] * k.shape[-1] >= BLOCK_SIZE
         if called is ops.dot_product_attention and not options and many:
             # A block reads all keys and values: those of one head, for the more queries.
             return attend_by_heads(divide_head, *arguments)
@@ -81,7 +81,7 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     q, k, v, *scale = arguments
     weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
     least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
-    blocks = cut(q.shape[-1], max(least, BLOCK // weights))
+    blocks = cut(q.shape[-1], max(least, BLOCK_SIZE // weights))
     if len(blocks) < 2:
         return NotImplemented
     parts, backs = [], []
@@ -113,7 +113,7 @@ def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any
     named = {name: value for name, value in options.items() if name not in ("bias", "groups")}
     groups, b = options.get("groups", 1), (bias or [options.get("bias")])[0]
     taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
-    blocks = cut(groups, max(1, BLOCK // (taps * weight.shape[1])))
+    blocks = cut(groups, max(1, BLOCK_SIZE // (taps * weight.shape[1])))
     if groups == 1:
         return divide_channels(x, weight, b, named, taps)
     if len(blocks) < 2:
@@ -143,7 +143,7 @@ def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any
 def divide_channels(x: Array, weight: Array, bias: Array | None, options: Mapping[str, Any], taps: int) -> Any:
     """Compute a convolution of one group for some input channels, of so many taps each, at a time."""
     least = len(weight) // weight[0, 0].size  # then they take as much memory as the outputs that they are added to
-    blocks = cut(x.shape[1], max(1, least, BLOCK // taps))
+    blocks = cut(x.shape[1], max(1, least, BLOCK_SIZE // taps))
     if len(blocks) < 2:
         return NotImplemented
     sums: tuple[Array | None, ...] = ()

@@ -18,9 +18,9 @@ __all__ = ["MAX_REPEATED", "Chosen", "choose_params", "draw_case", "require_draw
 
 MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
-MAX_CHOICES, ENOUGH = 64, 16
+MAX_CHOICES, NUM_ENOUGH = 64, 16
 """Parameters that are drawn until no result is 0 throughout; and until a few are whatever the parameters."""
-NEXT = 2**20
+SEED_STEP = 2**20
 """From the seed of one draw to that of the next."""
 
 
@@ -55,9 +55,9 @@ def draw_case(
 
     params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
     if params is None:
-        params = module.init(seed + NEXT * choice, generic=True)
+        params = module.init(seed + SEED_STEP * choice, generic=True)
     if inputs is None:
-        _, drawn = generic_values(module, **own.sizes, seed=seed + NEXT * draw)
+        _, drawn = generic_values(module, **own.sizes, seed=seed + SEED_STEP * draw)
         inputs = {name: repeat(x) for name, x in drawn.items()}
     if upstream is None:
         random = np.random.RandomState([seed, 2])
@@ -102,6 +102,6 @@ def choose_params(module: Module, own: Own, format: Format, seed: int, **options
         if number == 0 or len(dead) < len(fewest):
             best, fewest = Chosen(number, given, results), dead
         hopeless = fewest == always and len(fewest) < len(results) / 2
-        if not dead or (hopeless and number + 1 >= ENOUGH):
+        if not dead or (hopeless and number + 1 >= NUM_ENOUGH):
             break
     return best

@@ -12,7 +12,7 @@ __all__ = ["ExtendedArray", "extend", "multiply"]
 
 MIN_REUSE = 8
 """Multiplications for each number read or written, below which NumPy's own product is as quick."""
-BLOCK = 2**15
+BLOCK_SIZE = 2**15
 """Numbers of an operand that are cut at once."""
 LARGEST_EXPONENT = 400
 """Operands beyond 2 to this power, or with rows all below 2 to its opposite, are multiplied as they stand."""
@@ -149,7 +149,7 @@ def largest(values: np.ndarray, axis: int) -> np.ndarray:
 
 def column_blocks(b: np.ndarray) -> list[slice]:
     """Cut the columns of a matrix into so many at a time as stay in a core's cache."""
-    step = max(1, BLOCK // max(1, b[..., 0].size))
+    step = max(1, BLOCK_SIZE // max(1, b[..., 0].size))
     return [slice(j, j + step) for j in range(0, b.shape[-1], step)]
 
 

@@ -13,7 +13,7 @@ from npattn.typing import Array
 
 __all__ = ["lost_in"]
 
-STEP = 2.0**-18
+RELATIVE_STEP = 2.0**-18
 """By how much inputs are moved, relative to them: seldom across a kink, and by some numbers of float32."""
 MIN_SHARE = 0.5
 """Share of an array's numbers that must follow the inputs, and be none of float32's: a choice moves a few at most."""
@@ -113,7 +113,9 @@ def lost_in(module: Module, given: Given) -> str:
     >>> lost_in(Careless(), Given({}, {"x": x}, {"output": x}))
     'forward'
     """
-    inputs = {name: x if name in module.without_gradient else x * (1 + STEP) for name, x in given.inputs.items()}
+    inputs = {
+        name: x if name in module.without_gradient else x * (1 + RELATIVE_STEP) for name, x in given.inputs.items()
+    }
     moved = given._replace(inputs=inputs)
     first, second = (arrays_met(module, one) for one in (given, moved))
     for where in first:

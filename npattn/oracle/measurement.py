@@ -35,9 +35,9 @@ __all__ = ["Measured", "Refused", "are_judgeable", "judge_overflowing", "measure
 
 MAX_SWAYED = 0.1
 """Share of an output's elements that near ties may sway."""
-CROWDED = 0.25
+CROWDED_RATE = 0.25
 """Near ties of one comparison, for each element of the outputs, that are hardly the draw's fault."""
-FEW_TIES = 1e-3
+FEW_TIES_RATE = 1e-3
 """Near ties, for each element of the outputs, that seldom sway so many. Then the certificate is begun at once, and has
 mostly ended before the errors of many runs are held beside it."""
 
@@ -112,7 +112,7 @@ def measure(
 
     def refuse() -> Refused:
         passes.drop()
-        crowded = any(event.near.size > CROWDED * num_outputs for event in observed.events)
+        crowded = any(event.near.size > CROWDED_RATE * num_outputs for event in observed.events)
         return Refused(crowded, observed.near_ties if swayed else 0)
 
     def accept(budgets: Mapping[str, Budget]) -> bool:
@@ -137,7 +137,7 @@ def measure(
         expected = results_in(observed.expected)
         validate_expected(module, expected, overflow)
         at_once = most_threads(observed.mean_array) > 1
-        if at_once and (anything or observed.near_ties <= FEW_TIES * num_outputs):
+        if at_once and (anything or observed.near_ties <= FEW_TIES_RATE * num_outputs):
             begin_certificate()
         budgets = measure_budgets(
             observed,

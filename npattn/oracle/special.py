@@ -20,7 +20,7 @@ VALUES = ("generic", "large", "ties", "zeros", "ones")
 """Kinds of inputs; the last, of upstream gradients."""
 MAX_SCALE = 1024.0
 """Inputs of systems without an exponential grow no further."""
-FAR = 2**16
+MIN_RATIO_TO_LARGEST = 2**16
 """What is so many times smaller than a format's largest number changes little about how near others come to that."""
 
 
@@ -102,7 +102,7 @@ def large_scale(module: Module, given: Given, format: Format, draw: int = 0) -> 
         return 1.0
 
     def run(scale: float, unscaled: Magnitudes | None = None) -> Magnitudes:
-        magnitudes = Magnitudes(unscaled, max(1.0, format.largest / FAR))
+        magnitudes = Magnitudes(unscaled, max(1.0, format.largest / MIN_RATIO_TO_LARGEST))
         with np.errstate(all="ignore"):
             named_results(module, enlarged(module, given, scale).each(lambda a: watch(a, magnitudes)))
         return magnitudes

@@ -11,7 +11,7 @@ from npattn.pictures.weights import half_share
 
 __all__ = ["draw_gathering"]
 
-SHOWN = 4
+NUM_SHOWN = 4
 """Maps that are drawn."""
 
 
@@ -19,7 +19,7 @@ def draw_gathering(figure: SubFigure, scene: Scene) -> None:
     """Draw where maps gather and, below each, how much positions take of it: those of the first head."""
     gather, distribute = (scene.run.attention[name][0] for name in ("gather", "distribute"))
     count = len(gather) // getattr(scene.inner, "heads", 1)
-    columns = min(count, SHOWN)
+    columns = min(count, NUM_SHOWN)
     above, below = figure.subplots(2, columns + 1)
     show(above[0], photograph(), "photograph")
     largest = distribute[:count].argmax(axis=0)

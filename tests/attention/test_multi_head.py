@@ -307,7 +307,7 @@ def test_gradients_hold_across_many_blocks(queries, monkeypatch):
     dy = np.sin(np.arange(108.0)).reshape(values[1]["x"].shape)
     whole = module(values[0], values[1]["x"])
     dx, grads = whole.backward(dy)
-    monkeypatch.setattr(attention, "QUERIES", queries)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", queries)
     report = gradcheck(module, *values, method="adjoint")
     assert report.passed, report
     run = module(values[0], values[1]["x"])

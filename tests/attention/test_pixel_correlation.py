@@ -218,7 +218,7 @@ def test_in_one_dimension_features_have_no_gradient_but_a_trace_of_epsilon(size)
 def test_gradients_hold_across_many_blocks(monkeypatch):
     from npattn.ops import affinity
 
-    monkeypatch.setattr(affinity, "ROWS", 2)
+    monkeypatch.setattr(affinity, "BLOCK_ROWS", 2)
     module = PixelCorrelation(channels=4, embedding=3)
     for method in ("jacobian", "adjoint"):
         report = gradcheck(module, *generic_values(module, height=3, width=3), method=method)

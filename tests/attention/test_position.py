@@ -205,7 +205,7 @@ def test_huge_logits_pick_the_value_of_the_best_match():
 def test_gradients_hold_across_many_blocks(monkeypatch):
     from npattn.ops import attention
 
-    monkeypatch.setattr(attention, "QUERIES", 2)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", 2)
     module = PositionAttention(channels=4, reduction=2)
     for method in ("jacobian", "adjoint"):
         report = gradcheck(module, *generic_values(module, height=3, width=3), method=method)

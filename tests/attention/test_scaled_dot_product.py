@@ -144,7 +144,7 @@ def assert_agrees_with_pytorch(reference, module, params, inputs):
 def test_outputs_and_gradients_agree_with_pytorch_by_hand(case, queries):
     module, params, inputs = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "QUERIES", queries)
+        patch.setattr(attention, "BLOCK_QUERIES", queries)
         assert_agrees_with_pytorch(published(module), module, params, inputs)
 
 
@@ -164,7 +164,7 @@ def test_outputs_and_gradients_agree_with_pytorchs_own_function(option, groups, 
 @pytest.mark.parametrize("axes", [(2, 4), (2, 1), (1, 4), (1, 1)])
 @pytest.mark.parametrize("queries", [2, 256])
 def test_bias_and_mask_serve_all_images_and_heads_where_these_axes_are_1(axes, queries, monkeypatch):
-    monkeypatch.setattr(attention, "QUERIES", queries)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", queries)
     module = ScaledDotProductAttention(heads=4, key_heads=2, head_dim=3, bias=True, mask=True)
     params, inputs = generic_values(module, height=5, width=6)
     random = np.random.RandomState(1)
@@ -293,7 +293,7 @@ def test_no_logit_is_beyond_the_softcap(queries, keys, softcap):
 
 @pytest.mark.parametrize("queries", [1, 2, 3])
 def test_gradients_hold_across_many_blocks(queries, monkeypatch):
-    monkeypatch.setattr(attention, "QUERIES", queries)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", queries)
     module = ScaledDotProductAttention(
         heads=2,
         key_heads=1,

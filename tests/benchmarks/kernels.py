@@ -329,14 +329,14 @@ def by_taps(format):
     return {"conv2d": primitives.convolution_by_taps, "linear": primitives.fully_connected_by_images}
 
 
-def in_one_sweep(format):
-    """Statistics in one sweep: in float32 itself that is honest where no channel's mean is above its deviation."""
+def in_one_pass(format):
+    """Statistics in one pass: in float32 itself that is honest where no channel's mean is above its deviation."""
 
     def refuse(mean, variance):
         if format.name == "float32" and (mean * mean > variance).any():
             raise SkippedError("the variance cancels, in the format's own digits")
 
-    return {"batch_norm": functools.partial(primitives.norm_in_one_sweep, refuse=refuse)}
+    return {"batch_norm": functools.partial(primitives.norm_in_one_pass, refuse=refuse)}
 
 
 def by_tanh(format):
@@ -545,7 +545,7 @@ KERNELS = {
     "softmax, δ rounded": averaging("narrow_delta"),
     "softmax, δ of a rounded output": averaging("narrow_o"),
     "convolution by taps": functools.partial(made_of, parts=by_taps),
-    "batch norm in one sweep": functools.partial(made_of, parts=in_one_sweep),
+    "batch norm in one pass": functools.partial(made_of, parts=in_one_pass),
     "sigmoid by tanh": functools.partial(made_of, parts=by_tanh),
     "integral image": functools.partial(made_of, parts=from_an_integral_image),
     "textbook gradients": functools.partial(made_of, parts=textbook),
@@ -591,7 +591,7 @@ HELD_OUT = {
     "softmax, δ rounded",
     "softmax, δ of a rounded output",
     "convolution by taps",
-    "batch norm in one sweep",
+    "batch norm in one pass",
     "sigmoid by tanh",
     "integral image",
     "textbook gradients",

@@ -26,7 +26,7 @@ import npattn
 from npattn.oracle import golden
 from npattn.oracle import mistakes as faults
 from npattn.oracle.mistakes.planting import answering
-from npattn.oracle.steps.beginning import NEAR, find_feeds, share_of_limit
+from npattn.oracle.steps.beginning import NEAR_SHARE, find_feeds, share_of_limit
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import find_suspects, number_of
 from tests.benchmarks import kernels
@@ -143,7 +143,7 @@ def try_case(case, *, every_place=False, planted=faults.FAULTS, most=None):
                     place=place,
                     visible=visible,
                     named=report.first_wrong,
-                    near=place is not None and share_of_limit(report.judgements[place]) > NEAR,
+                    near=place is not None and share_of_limit(report.judgements[place]) > NEAR_SHARE,
                     **suspects_of(case, feeds, results),
                 )
 

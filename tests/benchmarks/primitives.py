@@ -19,7 +19,7 @@ __all__ = [
     "fully_connected_by_images",
     "imprecise",
     "integral_windows",
-    "norm_in_one_sweep",
+    "norm_in_one_pass",
     "online_attention",
     "online_masked_attention",
     "rounding_between",
@@ -226,7 +226,7 @@ def fully_connected_by_images(x, weight, bias=None):
 # Normalisation
 
 
-def norm_in_one_sweep(
+def norm_in_one_pass(
     x, weight, bias, running_mean, running_var, *, training, momentum=0.1, eps=1e-5, refuse=lambda mean, variance: None
 ):
     """Normalise as the line y = a x + b, with the variance as the mean square less the squared mean.

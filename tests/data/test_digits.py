@@ -38,7 +38,7 @@ def test_every_labelled_pixel_has_ink_and_every_cell_at_most_one_digit(seed, spl
     side = 10 * cells
     assert (maps.x.shape, maps.labels.shape) == ((3, 1, side, side), (3, side, side))
     inked = maps.labels != digits.BACKGROUND
-    assert (maps.x[:, 0][inked] > digits.INK - 6 * digits.NOISE).all()
+    assert (maps.x[:, 0][inked] > digits.MIN_INK - 6 * digits.NOISE_DEVIATION).all()
     for label in maps.labels:
         for cell in label.reshape(cells, 10, cells, 10).transpose(0, 2, 1, 3).reshape(-1, 100):
             found = set(cell.tolist()) - {digits.BACKGROUND}
@@ -46,7 +46,7 @@ def test_every_labelled_pixel_has_ink_and_every_cell_at_most_one_digit(seed, spl
 
 
 def test_a_map_without_noise_and_clutter_is_the_digit_itself_under_its_own_label(monkeypatch):
-    monkeypatch.setattr(digits, "NOISE", 0)
+    monkeypatch.setattr(digits, "NOISE_DEVIATION", 0)
     monkeypatch.setattr(digits, "DIGIT_SIZES", (8, 9))
     monkeypatch.setattr(digits, "clutter", lambda images, cells, random: np.zeros((10, 10)))
     classes = {image.tobytes(): int(digit) for image, digit in zip(*digits.handwritten_digits(), strict=True)}
@@ -54,8 +54,8 @@ def test_a_map_without_noise_and_clutter_is_the_digit_itself_under_its_own_label
         ink = np.rint(16 * x[0]).astype(np.uint8)
         windows = (ink[row : row + 8, column : column + 8].tobytes() for row in range(3) for column in range(3))
         (digit,) = (classes[window] for window in windows if window in classes)
-        assert set(label[x[0] > digits.INK].tolist()) == {digit}
-        assert set(label[x[0] <= digits.INK].tolist()) == {digits.BACKGROUND}
+        assert set(label[x[0] > digits.MIN_INK].tolist()) == {digit}
+        assert set(label[x[0] <= digits.MIN_INK].tolist()) == {digits.BACKGROUND}
 
 
 def test_digits_are_of_all_sizes_and_classes_and_clutter_is_background():

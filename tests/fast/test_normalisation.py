@@ -17,7 +17,7 @@ def test_norms_of_long_and_of_short_rows_are_those_of_the_definition(longest, tr
     ]
     for norm, way, arguments, options in norms:
         expected, back = norm.definition(*arguments, **options)
-        with in_blocks(2), patched("MAX_ROW", longest):
+        with in_blocks(2), patched("MAX_ROW_LENGTH", longest):
             found, back_found = way(*arguments, **options)
             gradients = back_found(dy)
         if norm is batch_norm:

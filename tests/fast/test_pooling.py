@@ -195,7 +195,7 @@ def test_average_and_maximum_of_a_large_map_take_one_pass(names, passes):
 @pytest.mark.parametrize("longest", [19, 20, 21])
 def test_a_long_row_is_averaged_and_its_maximum_sought_apart(longest):
     x = normal(4, 3, 4, 5).astype(np.float32)
-    with in_blocks(), patched("MAX_ROW", longest):
+    with in_blocks(), patched("MAX_ROW_LENGTH", longest):
         assert (way_taken(ops.global_pools, x, ("avg", "max")) == "global_pools_in_one_pass") is (longest >= 20)
         (mean, highest), backward = ops.global_pools(x, ("avg", "max"))
         np.testing.assert_allclose(mean, x.mean(axis=(2, 3)), rtol=1e-5, atol=1e-7)

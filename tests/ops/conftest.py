@@ -16,4 +16,4 @@ def by_definition():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks that none of the tests' sizes fill evenly."""
-    monkeypatch.setattr(attention, "QUERIES", 2)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", 2)

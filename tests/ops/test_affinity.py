@@ -13,7 +13,7 @@ from tests.strategies import seeds, sizes
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks that none of the tests' sizes fill evenly."""
-    monkeypatch.setattr(affinity, "ROWS", 2)
+    monkeypatch.setattr(affinity, "BLOCK_ROWS", 2)
 
 
 def both(u, v):
@@ -47,7 +47,7 @@ def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(shape, 
         return torch.cat([v @ a, a.sum(dim=1, keepdim=True)], dim=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(affinity, "ROWS", rows)
+        patch.setattr(affinity, "BLOCK_ROWS", rows)
         value, backward = both(u, v)
         gradients = backward(d)
     expected, theirs = torch_gradients(published, d, u, v)

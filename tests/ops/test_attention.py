@@ -51,7 +51,7 @@ def test_values_and_gradients_agree_with_pytorch_however_the_work_is_cut(lead, s
         return v @ weights.transpose(-1, -2)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "QUERIES", queries)
+        patch.setattr(attention, "BLOCK_QUERIES", queries)
         o, backward = ops.dot_product_attention(*qkv, scale)
         gradients = backward(do)
     expected, theirs = torch_gradients(published, do, *qkv)

@@ -1,6 +1,7 @@
 """What a definition may be made of: short, mathematics alone, nothing that decides by speed."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +100,15 @@ def test_all_primitives_stand_in_these_files():
         for primitive in npattn.ops.primitive.PRIMITIVES
         if primitive.__module__.startswith("npattn.ops")
     }
+
+
+@every_file
+def test_a_docstring_says_by_a_formula_what_is_computed_and_shows_it(path):
+    for function in definitions_of(parse(path)):
+        summary, *sections = re.split(r"^(\w+)\n-+$", ast.get_docstring(function), flags=re.MULTILINE)
+        assert re.search(r"\w\S* = ", summary), function.name
+        assert {"Parameters", "Returns", "Examples"} <= {*sections[::2]}, function.name
+        assert ">>> " in sections[-1], function.name
 
 
 @every_file

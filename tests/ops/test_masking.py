@@ -19,7 +19,7 @@ def test_what_belongs_to_pairs_has_an_element_for_each(name, shape):
 @pytest.mark.parametrize("lead", [(), (2, 2)])
 @pytest.mark.parametrize("queries", [2, 256])
 def test_masked_attention_that_hides_nothing_is_dot_product_attention(lead, queries, monkeypatch):
-    monkeypatch.setattr(attention, "QUERIES", queries)
+    monkeypatch.setattr(attention, "BLOCK_QUERIES", queries)
     q, k, v, do = arrays(lead)
     (o, log_sum), backward = ops.masked_attention(q, k, v, 0.5)
     expected, back = ops.dot_product_attention(q, k, v, 0.5)

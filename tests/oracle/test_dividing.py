@@ -20,7 +20,7 @@ def normal(*shape, seed=0):
 @pytest.fixture
 def small(monkeypatch):
     """Make blocks so small that small arrays have many."""
-    monkeypatch.setattr(dividing, "BLOCK", 2**9)
+    monkeypatch.setattr(dividing, "BLOCK_SIZE", 2**9)
     monkeypatch.setattr(dividing, "MIN_QUERIES", 4)
 
 
@@ -104,7 +104,7 @@ def test_it_takes_a_fraction_of_the_memory(primitive, arguments, options, share)
 
 
 def test_between_forward_and_backward_a_convolution_holds_no_results_of_its_blocks(monkeypatch):
-    monkeypatch.setattr(dividing, "BLOCK", 1)
+    monkeypatch.setattr(dividing, "BLOCK_SIZE", 1)
     x, weight = normal(1, 64, 20, 20), normal(8, 64, 3, 3)
     tracemalloc.start()
     with replacing(divide):
@@ -117,7 +117,7 @@ def test_between_forward_and_backward_a_convolution_holds_no_results_of_its_bloc
 
 @pytest.mark.parametrize(("channels", "divided"), [(2, True), (8, False)])
 def test_what_every_block_has_to_read_or_to_add_up_is_no_more_than_what_it_computes(channels, divided, monkeypatch):
-    monkeypatch.setattr(dividing, "BLOCK", 1)
+    monkeypatch.setattr(dividing, "BLOCK_SIZE", 1)
     monkeypatch.setattr(dividing, "MIN_QUERIES", 1)
     calls = [
         (ops.conv2d, (normal(1, 8, 3, 3), normal(channels, 8, 1, 1))),

@@ -11,9 +11,9 @@ __all__ = ["Budget", "limits_of", "rms_limit", "worst_limit", "zeros_pass"]
 
 FALSE_ALARM_PROBABILITY = 1e-5
 """Probability with which a limit is passed if errors are normal and of the size that the budget says."""
-SLACK = 1.4
+SLACK_FACTOR = 1.4
 """How much further limits stand: a correct kernel may round a little more often than the reference does."""
-ONE_BY_ONE = 0.73
+ONE_BY_ONE_RATIO = 0.73
 """What adding one by one errs by, root mean square, of what budgets have for sums in float32."""
 
 
@@ -40,8 +40,8 @@ def worst_limit(count: int, freedom: float = np.inf, *, wandering: bool = False)
     """Return how many units the worst of so many elements may be off.
 
     The largest of `count` normal errors exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`;
-    `SLACK` times that is allowed. Few independent errors may be larger all at once: by a factor that one case in a
-    hundred exceeds. With `wandering`, errors are those of accumulators, whose partial sums now and then wander far.
+    `SLACK_FACTOR` times that is allowed. Few independent errors may be larger all at once: by a factor that one case in
+    a hundred exceeds. With `wandering`, errors are those of accumulators, whose partial sums now and then wander far.
 
     Examples
     --------
@@ -52,8 +52,8 @@ def worst_limit(count: int, freedom: float = np.inf, *, wandering: bool = False)
     """
     probability = FALSE_ALARM_PROBABILITY / max(count, 1)
     together = np.sqrt(scipy.special.chdtri(freedom, 0.01) / freedom) if freedom < count else 1.0
-    normal = SLACK * np.sqrt(scipy.special.chdtri(1, probability))
-    return float(together * max(normal, ONE_BY_ONE * wandering_quantile(probability) if wandering else 0.0))
+    normal = SLACK_FACTOR * np.sqrt(scipy.special.chdtri(1, probability))
+    return float(together * max(normal, ONE_BY_ONE_RATIO * wandering_quantile(probability) if wandering else 0.0))
 
 
 def wandering_quantile(probability: float) -> float:
@@ -72,14 +72,14 @@ def wandering_quantile(probability: float) -> float:
 def rms_limit(freedom: float) -> float:
     """Return how many units a tensor's root mean square may be, given its effective degrees of freedom.
 
-    It exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`; `SLACK` times that is allowed.
+    It exceeds the quantile used here with probability `FALSE_ALARM_PROBABILITY`; `SLACK_FACTOR` times that is allowed.
 
     Examples
     --------
     >>> [f"{rms_limit(m):.2f}" for m in (1, 1000, 10**6)]
     ['6.18', '1.54', '1.40']
     """
-    return SLACK * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM_PROBABILITY) / freedom))
+    return SLACK_FACTOR * float(np.sqrt(scipy.special.chdtri(freedom, FALSE_ALARM_PROBABILITY) / freedom))
 
 
 def limits_of(budget: Budget, *, wandering: bool = False) -> tuple[float, float]:

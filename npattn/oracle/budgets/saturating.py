@@ -20,7 +20,7 @@ from npattn.oracle.threads import PassThreads
 
 __all__ = ["measure_unsaturated"]
 
-NARROWER = 0.5
+NARROWER_RATIO = 0.5
 """Budgets take the place of those that allow for saturation if they are narrower by so much, root mean square."""
 
 
@@ -66,7 +66,7 @@ def measure_unsaturated(
     anew = measure_budgets(observed, module, given, wide, seed, threads=threads, passes=passes)
     assert anew is not None  # nothing is asked for that they would not do for
     found = {name: allow_saturated(anew[name], observed.expected[name], format) for name in blank}
-    narrower = {name: one for name, one in found.items() if size_of(one) < NARROWER * size_of(budgets[name])}
+    narrower = {name: one for name, one in found.items() if size_of(one) < NARROWER_RATIO * size_of(budgets[name])}
     return dict(budgets) | narrower
 
 

@@ -14,13 +14,13 @@ __all__ = ["Candidate", "Evidence"]
 
 SAMPLE_SIZE = 2048
 """Elements on which a claim is tried before all are looked at."""
-FEW = 32
+SMALL_SAMPLE_SIZE = 32
 """Elements on which most claims fail."""
 BLOCK_SIZE = 2**18
 """Elements that are looked at at once."""
 LIVE_SHARE = 0.3
 """Share of the elements that are found right in which a mistake must show."""
-ZERO = 1e-12
+ZERO_RATIO = 1e-12
 """Size, in proportion to a result's largest number, up to which another is 0 but for rounding in float64."""
 MIN_BITS = 24.0
 """How many bits a claim must explain: one that holds by chance would need a luck of 2 to minus that."""
@@ -107,7 +107,7 @@ class Evidence:
         -------
         bool
         """
-        few = self.sample[:: max(1, self.sample.size // FEW)]
+        few = self.sample[:: max(1, self.sample.size // SMALL_SAMPLE_SIZE)]
         if not self.sample.size or not all(
             (self.units(candidate, i) <= self.limits[0]).all() for i in (few, self.sample)
         ):
@@ -144,7 +144,7 @@ class Evidence:
         A slice of zeros, such as the gradient of a query that sees one key, is 0 in any kernel: it says nothing
         of where others are wrong.
         """
-        nothing = ZERO * np.max(np.abs(self.expected[self.judged]), initial=0)
+        nothing = ZERO_RATIO * np.max(np.abs(self.expected[self.judged]), initial=0)
         zero = ((np.abs(self.expected) <= nothing) & np.isfinite(self.budget)).reshape(self.shape)
         live = mask & (np.abs(self.expected) > self.limits[0] * self.budget).reshape(self.shape)
         slices = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]

@@ -14,11 +14,11 @@ __all__ = ["describe_indices", "describe_place"]
 
 MIN_DENSITY = 0.3
 """Share of a place's elements that must be wrong: some are right by luck."""
-DENSE = 0.95
+MIN_DENSE_SHARE = 0.95
 """Share of a product's elements that are wrong, if two axes together would not say more."""
 LARGE_PLACE, LARGE_PLACE_DENSITY = 0.9, 0.9
 """Share of a result from which on a place must be wrong nearly throughout: else what is beside it may be by luck."""
-BLOCKS = (128, 64, 32, 16)
+BLOCK_SIZES = (128, 64, 32, 16)
 """Lengths of blocks that kernels work in."""
 MAX_LISTED = 3
 """Indices that are named one by one."""
@@ -57,7 +57,7 @@ def describe_place(wrong: np.ndarray, names: Sequence[str]) -> tuple[str, np.nda
         for indices, length, name in zip(used, wrong.shape, names, strict=True)
     ]
     inside = wrong[np.ix_(*used)]
-    pair = None if inside.mean() >= DENSE else describe_by_pair(wrong, used, told, names)
+    pair = None if inside.mean() >= MIN_DENSE_SHARE else describe_by_pair(wrong, used, told, names)
     if pair is not None:
         return pair
     if None in told or not any(told) or not is_dense(inside, wrong.size):
@@ -123,7 +123,7 @@ def describe_suffix(first: int, length: int, many: str) -> str:
     count = length - first
     if first == 1:
         return f"{many} after the first"
-    block = next((block for block in BLOCKS if first % block == 0 and count < block), None)
+    block = next((block for block in BLOCK_SIZES if first % block == 0 and count < block), None)
     return f"the last {count} {many}{f' (beyond blocks of {block})' if block else ''}"
 
 

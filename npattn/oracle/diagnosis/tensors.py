@@ -74,8 +74,8 @@ def tensors_like(case: Case, name: str, shape: tuple[int, ...]) -> Iterator[Tens
             if value.shape == shape:
                 yield Tensor(told, numbers, np.zeros(shape))
             elif values is case.params and value.ndim == 1 and len(shape) > 1 and value.size == shape[1] > 1:
-                spread = np.broadcast_to(numbers.reshape(-1, *(1,) * (len(shape) - 2)), shape)
-                yield Tensor(told, spread, np.zeros(shape), equal=False)
+                broadcast = np.broadcast_to(numbers.reshape(-1, *(1,) * (len(shape) - 2)), shape)
+                yield Tensor(told, broadcast, np.zeros(shape), equal=False)
     for other, value in case.expected.items():
         if other != name and value.shape == shape and np.isfinite(value).all():
             yield Tensor(other, value, case.budget[other])

@@ -88,9 +88,9 @@ def extreme(function: Callable[..., Any]) -> Callable[..., Any]:
         first = (rows == function(rows, axis=-1, keepdims=True)).argmax(axis=-1)[..., None]
 
         def back(g: Any) -> Any:
-            spread = np.zeros_like(rows)
-            np.put_along_axis(spread, first, np.reshape(g, first.shape), -1)
-            return np.moveaxis(spread.reshape(last.shape), range(-len(axes), 0), axes)
+            scattered = np.zeros_like(rows)
+            np.put_along_axis(scattered, first, np.reshape(g, first.shape), -1)
+            return np.moveaxis(scattered.reshape(last.shape), range(-len(axes), 0), axes)
 
         return y, back
 

@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 __all__ = ["diagnose"]
 
-CLEARLY = 6.0
+MIN_LOG_RATIO = 6.0
 """Logarithm of how much likelier the first suspect must be than another for the two to be told apart."""
-BITS = 10.0
+MIN_BITS = 10.0
 """How much results must say, beyond what it takes to choose among all mistakes tried, for one to be named surely."""
 MOST_MOVED, NOT_FINITE = 1e12, 4.0
 """What one number counts for at most, by how much nearer in the mean square it is to a mistake's: that of a mistake
 that gives NaN too says no more than a bit."""
-FEW = 8
+MAX_FEW_NUMBERS = 8
 """Wrong numbers whose size says little of the arithmetic that made it."""
 MOST_COMPARED = 4
 """Mistakes whose steps are compared."""
-UNLIKE = 0.05
+MIN_DIFFERENCE = 0.05
 """Difference of a step's values, in proportion to them, that every format shows."""
 UNREAD = "no mistake was tried: what is wrong has no numbers that can be laid beside the expected ones"
 """What is said where all that is wrong is of another shape, or of another kind of numbers."""
@@ -106,7 +106,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         if all(one.results for one in arithmetic):
             arithmetic = unlike(arithmetic, several_images=several_images)
         suspects = suspects_of(search, arithmetic)
-        few = sum(np.isfinite(search.case.budget[name]).sum() for name in search.wrong) < FEW
+        few = sum(np.isfinite(search.case.budget[name]).sum() for name in search.wrong) < MAX_FEW_NUMBERS
         return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete, few=bool(few))
     fitting = fitting or pairs(search)
     if not fitting:
@@ -120,7 +120,7 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
     if is_narrow(best[0]):
         others, all_tried = narrower_alike(search, best[0])
         best = unlike(ranked(search.ruler, [*best, *others]), several_images=several_images)
-    alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < CLEARLY]
+    alike = [one for one in best if search.ruler.better(best[0].misfit, one.misfit) < MIN_LOG_RATIO]
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
         alike=min(8, len(alike)),
@@ -257,7 +257,7 @@ def says_enough(search: Search, best: Candidate) -> bool:
         bits += 0.5 * freedom * np.log2(min(max(moved, 1.0), most))
     # What there was no time to try might have fitted as well; of pairs there are as many as of one by another.
     tried = max(len(search.tried), 2 if search.complete else sum(map(len, search.places.values())))
-    return bool(bits > len(best.mistakes) * np.log2(max(tried, 2)) + BITS and ruler.results)
+    return bool(bits > len(best.mistakes) * np.log2(max(tried, 2)) + MIN_BITS and ruler.results)
 
 
 def hints(search: Search, alike: Sequence[Candidate]) -> tuple[str, ...]:
@@ -314,4 +314,4 @@ def are_unlike(one: np.ndarray, other: np.ndarray | None) -> bool:
     if other is None or one.shape != other.shape:
         return other is not None
     with np.errstate(all="ignore"):
-        return bool(np.nanmax(np.abs(one - other), initial=0) > UNLIKE * np.nanmax(np.abs(one), initial=0))
+        return bool(np.nanmax(np.abs(one - other), initial=0) > MIN_DIFFERENCE * np.nanmax(np.abs(one), initial=0))

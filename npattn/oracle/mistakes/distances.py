@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Misfit", "Ruler"]
 
-SAME = 1e-2
+MAX_SAME_ERROR = 1e-2
 """Root mean square, in units of budget, below which errors are as good as none."""
 
-JUST_BEYOND = 1.01
+DISTANCE_JUST_BEYOND = 1.01
 """A distance that is one of no fit."""
-MOVED = 1.0
+MIN_MOVED_UNIT = 1.0
 """Least unit of an element that is another number than it should be, in proportion to those of the whole result."""
 
 
@@ -54,7 +54,7 @@ class Misfit:
 
     def too_far(self) -> Misfit:
         """Measure as what does not fit."""
-        return Misfit({name: max(d, JUST_BEYOND) for name, d in self.distances.items()}, self.squares)
+        return Misfit({name: max(d, DISTANCE_JUST_BEYOND) for name, d in self.distances.items()}, self.squares)
 
     def within(self) -> set[str]:
         """Name the results that are met."""
@@ -157,7 +157,7 @@ class Ruler:
         growth = max(1.0, size_of(exact) / size) if size else 1.0
         usual = self.usual[name]
         with np.errstate(all="ignore"):
-            other = np.maximum(np.abs(exact) * (usual / size if size else 0.0), usual * MOVED)
+            other = np.maximum(np.abs(exact) * (usual / size if size else 0.0), usual * MIN_MOVED_UNIT)
             other = np.where(np.isfinite(other), other, 0)
         return np.where(exact == right, budget, np.maximum(budget, other)) * growth
 
@@ -171,7 +171,7 @@ class Ruler:
             if name not in other.squares:
                 continue
             freedom = min(self.case.freedom[name], self.case.expected[name].size)
-            total += 0.5 * freedom * np.log((SAME**2 + other.squares[name]) / (SAME**2 + square))
+            total += 0.5 * freedom * np.log((MAX_SAME_ERROR**2 + other.squares[name]) / (MAX_SAME_ERROR**2 + square))
         return float(total)
 
 

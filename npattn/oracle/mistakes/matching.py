@@ -31,19 +31,19 @@ __all__ = ["SECONDS", "Search"]
 
 SECONDS = 4.0
 """Time that a search may take."""
-FOR_ROUNDINGS = 0.3
+ROUNDINGS_TIME_SHARE = 0.3
 """Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
-ROUNDED = 5.0
+ROUNDED_TIME_RATIO = 5.0
 """How much longer all of those take together than the first pass in which calls are listed."""
-FOR_LITTLE = 0.1
+LITTLE_TIME_SHARE = 0.1
 """Share of it where an output is off by more than such arithmetic makes."""
 MOST_ROUNDED, MOST_ROUNDED_BACK = 0.3, 0.5
 """Error of an output, and of an input's gradient, in proportion, that arithmetic in a narrower format makes at most."""
 NARROW = "in tf32", "in bfloat16", "in float16"
 """How mistakes are named that make no larger errors."""
-LITTLE = 10.0
+MAX_LITTLE_DISTANCE = 10.0
 """Distance of the right pass up to which they come first: most others would make larger errors."""
-AHEAD = 16
+NUM_AHEAD = 16
 """Mistakes that are tried at once, on all cores."""
 
 
@@ -71,7 +71,7 @@ class Search(Measurer):
         super().__init__(case, results, passes)
         self.screen = Screen(case, results) if passes is None and is_worth_screening(case) else None
         self.end = time.perf_counter() + seconds
-        self.left = (FOR_LITTLE if self.is_far_off() else FOR_ROUNDINGS) * seconds
+        self.left = (LITTLE_TIME_SHARE if self.is_far_off() else ROUNDINGS_TIME_SHARE) * seconds
         self.deadline = self.end - self.left
         self.tried: list[Candidate] = []
         self.complete = True
@@ -105,7 +105,7 @@ class Search(Measurer):
         began = time.perf_counter()
         with np.errstate(all="ignore"), self.memory.at_work():
             found = sites(self.run_watched, mistakes, self.module, *self.given)
-        self.deadline = self.end - min(self.left, ROUNDED * (time.perf_counter() - began))
+        self.deadline = self.end - min(self.left, ROUNDED_TIME_RATIO * (time.perf_counter() - began))
         self.memory.settle()
         self.places = with_every(found, self.kinds, self.tags())
         if self.screen is not None:
@@ -216,7 +216,7 @@ class Search(Measurer):
             wrong=self.wrong,
             given=set(self.right.distances),
             forward_wrong=self.forward_wrong,
-            first=NARROW if self.right.worst <= LITTLE else (),
+            first=NARROW if self.right.worst <= MAX_LITTLE_DISTANCE else (),
             last=tuple(f"in {name}" for name, one in FORMATS.items() if one.operand_precision >= precision),
         )
 
@@ -240,8 +240,8 @@ class Search(Measurer):
         for i in range(len(places)):
             place, key = places[i], forward_key(*places[i])
             until = self.end if fitting else self.deadline
-            if threads is not None and i % AHEAD == 0:
-                self.look_ahead(places[i : i + AHEAD], threads, until)
+            if threads is not None and i % NUM_AHEAD == 0:
+                self.look_ahead(places[i : i + NUM_AHEAD], threads, until)
             if time.perf_counter() > until:
                 self.complete = False
                 break

@@ -10,7 +10,7 @@ import numpy as np
 from npattn.oracle.mistakes.candidates import Candidate, Passes
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import Run, Site
-from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, Runner, run_with
+from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER_RATIO, Runner, run_with
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -45,8 +45,10 @@ class Measurer(Runner):
             misfit = misfit.relative_to(self.growth(mistakes, found))
         if misfit.fits and not self.explains(found):
             misfit = misfit.too_far()
-        close = misfit.worst <= NEARER * self.right.worst
-        return Candidate(mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER))
+        close = misfit.worst <= NEARER_RATIO * self.right.worst
+        return Candidate(
+            mistakes, misfit, found if misfit.fits else {}, halves=close and self.explains(found, NEARER_RATIO)
+        )
 
     def growth(
         self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None

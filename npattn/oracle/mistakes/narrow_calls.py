@@ -22,35 +22,35 @@ from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.narrowing import BACKWARD, at_call, at_pass, backs_of, forms_of, in_backward
 from npattn.oracle.mistakes.planting import Site
 
-__all__ = ["CLEARLY", "NARROW", "narrow_calls", "narrower_alike"]
+__all__ = ["MIN_LOG_RATIO", "NARROW", "narrow_calls", "narrower_alike"]
 
 NARROW = "bfloat16", "float16", "tf32"
 """Formats that are looked for, the coarsest first: it tells how large errors of the others are."""
-FINER = 8.0
+MIN_ERROR_RATIO = 8.0
 """By how much errors of the others are smaller."""
-CLOSE = 2.5
+MAX_ERROR_FACTOR = 2.5
 """Factor by which errors may be larger or smaller than a rounding makes, which come from one part alone."""
-LEFT = 0.6
+MAX_SHARE_LEFT = 0.6
 """Share of the errors, root mean square, that a rounding leaves of those that it is looked at closely for."""
-LEFT_SURELY = 0.3
+MAX_SHARE_LEFT_SURELY = 0.3
 """Share that it leaves of what forward gives, or of what is wrong where that is right, to be named surely."""
-LEFT_BY_NONE = 0.1
+SHARE_LEFT_BY_NONE = 0.1
 """Share that nothing but the very roundings leaves of what forward gives."""
-LEFT_BEHIND = 0.85
+SHARE_LEFT_BEHIND = 0.85
 """Share that it leaves of gradients then: roundings on the way back, of which kernels have many, are others."""
-FOR_FORWARD = 0.6
+FORWARD_TIME_SHARE = 0.6
 """Share of the time left that is taken for them at most."""
 MOST_FOLLOWED = 5
 """Forms of forward that are carried back, beside those that leave as little as the first."""
 MOST_SAME = 12
 """Those at most, with the others."""
-CLEARLY = 6.0
+MIN_LOG_RATIO = 6.0
 """Logarithm of how much likelier one must be than another for the two to be told apart."""
-SAME = 1e-3
+MAX_SHARE_DIFFERENCE = 1e-3
 """Difference of the shares that two leave, from which they are not the same in forward."""
-BITS = 10.0
+MIN_BITS = 10.0
 """How much errors must say beyond what it takes to choose among all that were tried."""
-FEW = 8
+MAX_FEW_NUMBERS = 8
 """Numbers that are too few to be asked by themselves, where there are others."""
 
 Place = tuple[Mistake, Site]
@@ -89,7 +89,7 @@ class Errors:
     def most_left(self, misfit: Misfit, names: set[str]) -> float:
         """Return the largest share of errors that is left of results of several numbers."""
         case = self.search.case
-        told = [name for name in names if case.expected[name].size >= FEW] or names
+        told = [name for name in names if case.expected[name].size >= MAX_FEW_NUMBERS] or names
         return max((self.left(misfit, name) for name in told), default=math.inf)
 
     def likelihood(self, misfit: Misfit, names: Collection[str] = ()) -> float:
@@ -100,9 +100,11 @@ class Errors:
     def are_explained(self, misfit: Misfit) -> bool:
         """Tell whether a pass leaves so little that the errors are surely its own, of all that there are."""
         left = self.most_left(misfit, self.told)
-        enough = left <= LEFT_SURELY and self.most_left(misfit, self.search.wrong) <= LEFT_BEHIND
+        enough = left <= MAX_SHARE_LEFT_SURELY and self.most_left(misfit, self.search.wrong) <= SHARE_LEFT_BEHIND
         bits = self.likelihood(misfit, self.told) / math.log(2)
-        return self.complete and (enough or left <= LEFT_BY_NONE) and bits > math.log2(max(self.tried, 2)) + BITS
+        return (
+            self.complete and (enough or left <= SHARE_LEFT_BY_NONE) and bits > math.log2(max(self.tried, 2)) + MIN_BITS
+        )
 
     def size(self, found: dict[str, np.ndarray]) -> float:
         """Return how large the errors that a pass makes are in forward, in proportion to the kernel's."""
@@ -135,15 +137,18 @@ def narrow_calls(search: Search) -> tuple[list[Candidate], bool]:
     else:
         found = [one for place in backward_alone(search, errors) if (one := tried(search, errors, place)) is not None]
     ranked = sorted(found, key=lambda one: -errors.likelihood(one.misfit))
-    if not ranked or errors.most_left(ranked[0].misfit, errors.told) > LEFT:
+    if not ranked or errors.most_left(ranked[0].misfit, errors.told) > MAX_SHARE_LEFT:
         return [], False
     best = ranked[0]
 
     def is_alike(one: Candidate) -> bool:
         """Tell whether it is as likely; how much of what comes back is narrow says nothing of a step of forward."""
-        near = abs(errors.most_left(one.misfit, errors.told) - errors.most_left(best.misfit, errors.told)) < SAME
+        near = (
+            abs(errors.most_left(one.misfit, errors.told) - errors.most_left(best.misfit, errors.told))
+            < MAX_SHARE_DIFFERENCE
+        )
         apart = errors.likelihood(best.misfit) - errors.likelihood(one.misfit)
-        return apart < CLEARLY or (near and bool(errors.forward))
+        return apart < MIN_LOG_RATIO or (near and bool(errors.forward))
 
     return [as_known(search, one) for one in ranked if is_alike(one)], errors.are_explained(best.misfit)
 
@@ -171,13 +176,13 @@ def narrower_alike(search: Search, best: Candidate) -> tuple[list[Candidate], bo
         for one in found
         if not known & {(str(mistake), site) for mistake, site in one.mistakes}
     ]
-    return [one for one in others if search.ruler.better(best.misfit, one.misfit) < CLEARLY], complete
+    return [one for one in others if search.ruler.better(best.misfit, one.misfit) < MIN_LOG_RATIO], complete
 
 
 def followed(search: Search, errors: Errors) -> list[tuple[str, Site, str, tuple[str, ...]]]:
     """Choose what of forward is carried back: what leaves the least, and all that leaves as little as the first."""
     found = sorted(from_forward(search, errors), key=lambda pair: pair[0])
-    same = sum(left - found[0][0] < SAME for left, _ in found)
+    same = sum(left - found[0][0] < MAX_SHARE_DIFFERENCE for left, _ in found)
     errors.complete = errors.complete and same <= MOST_SAME
     return [start for _, start in found[: min(max(same, MOST_FOLLOWED), MOST_SAME)]]
 
@@ -200,15 +205,17 @@ def sites_of(search: Search) -> Iterator[tuple[str, Site]]:
 def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[str, Site, str, tuple[str, ...]]]]:
     """Yield what explains what forward gives: what it leaves of the errors, and the call, the format and the form."""
     formats, now = formats_of(search), time.perf_counter()
-    until = now + FOR_FORWARD * (search.end - now)
+    until = now + FORWARD_TIME_SHARE * (search.end - now)
     for name, site in [("", 0), *sites_of(search)] if formats else ():
         for form in forms_of(name, formats[0]):
             size = math.nan
             for format in formats:
                 if not errors.has_time(until):
                     return
-                expected = size if format == formats[0] else size / FINER
-                if not (math.isnan(size) or 1 / CLOSE <= expected <= CLOSE) or form not in forms_of(name, format):
+                expected = size if format == formats[0] else size / MIN_ERROR_RATIO
+                if not (
+                    math.isnan(size) or 1 / MAX_ERROR_FACTOR <= expected <= MAX_ERROR_FACTOR
+                ) or form not in forms_of(name, format):
                     continue
                 errors.tried += 1
                 place = mistake_of(name, site, format, form, ())
@@ -219,7 +226,7 @@ def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[
                 found = {n: found[n] for n in search.ruler.results if n in found and is_forward(n)}
                 size = errors.size(found) if format == formats[0] else size
                 left = errors.most_left(errors.measure(found), errors.forward)
-                if left <= LEFT:
+                if left <= MAX_SHARE_LEFT:
                     yield left, (name, site, format, form)
 
 

@@ -18,18 +18,18 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import Mistake, mistake
-from npattn.oracle.mistakes.narrow_calls import CLEARLY, FEW, sites_of
+from npattn.oracle.mistakes.narrow_calls import MAX_FEW_NUMBERS, MIN_LOG_RATIO, sites_of
 from npattn.oracle.mistakes.narrowing import MULTIPLYING
 from npattn.oracle.mistakes.planting import Site
 
 __all__ = ["narrow_sums"]
 
-DRAWS = 3
+NUM_DRAWS = 3
 """Passes with random errors, of every call."""
 FORMATS_OF_SUMS = "bfloat16", "float16"
-SCALES = 0.3, 2.4
+ERROR_SCALES = 0.3, 2.4
 """How large errors of sums may be, in those of one rounding: a kernel adds some numbers at once, or one by one."""
-CLOSE = 2.0
+MAX_ERROR_FACTOR = 2.0
 """Factor by which errors of a result may be larger or smaller than the others tell."""
 
 
@@ -68,7 +68,7 @@ def narrow_sums(search: Search) -> list[Candidate]:
     found = sorted(models(search), key=lambda one: -one[0])
     likeliest: dict[tuple[str, Site], Candidate] = {}  # of each call, in forward alone or on the way back too
     for likelihood, one in found:
-        if found[0][0] - likelihood < CLEARLY:
+        if found[0][0] - likelihood < MIN_LOG_RATIO:
             (narrow, site), *_ = one.mistakes
             likeliest.setdefault((narrow.primitive, site), one)
     return list(likeliest.values())
@@ -83,9 +83,9 @@ def models(search: Search) -> Iterator[tuple[float, Candidate]]:
             if time.perf_counter() > search.end:
                 search.complete = False
                 return
-            places = [((noisy(name, number, back=back), site),) for number in range(DRAWS)]
+            places = [((noisy(name, number, back=back), site),) for number in range(NUM_DRAWS)]
             passes = [found for place in places if (found := search.forward_of(place, search.run)) is not None]
-            if len(passes) == DRAWS:
+            if len(passes) == NUM_DRAWS:
                 yield from weigh(search, passes, name, site)
 
 
@@ -103,12 +103,12 @@ def weigh(
         exact, own = case.expected[result], np.square(case.budget[result])[judged]
         drawn = np.mean([np.square(one[result] - exact) for one in passes], axis=0)[judged]
         sizes[result] = np.square(got - exact)[judged], drawn + 1e-2 * np.mean(drawn), own
-        if result in search.wrong and exact.size >= FEW:
+        if result in search.wrong and exact.size >= MAX_FEW_NUMBERS:
             log_ratios[result] = float(np.log(np.mean(sizes[result][0]) / max(np.mean(drawn), 1e-300)) / 2)
     if not log_ratios:
         return
     mean = float(np.mean(list(log_ratios.values())))
-    if not all(abs(ratio - mean) <= math.log(CLOSE) for ratio in log_ratios.values()):
+    if not all(abs(ratio - mean) <= math.log(MAX_ERROR_FACTOR) for ratio in log_ratios.values()):
         return  # nor where errors are 0 or not finite
     scale = math.exp(mean)
     likelihood = sum(
@@ -118,17 +118,17 @@ def weigh(
     for format in FORMATS_OF_SUMS:
         factor = scale * 2.0 ** (FORMATS[format].precision - FORMATS["bfloat16"].precision)
         narrower = FORMATS[format].precision < case.format.precision
-        if narrower and SCALES[0] <= factor <= SCALES[1]:
+        if narrower and ERROR_SCALES[0] <= factor <= ERROR_SCALES[1]:
             one = mistake(name, f"sums accumulated in {format}", "precision", noisy)
             distances = dict.fromkeys(results, 0.0) | {
-                n: abs(r - mean) / math.log(CLOSE) for n, r in log_ratios.items()
+                n: abs(r - mean) / math.log(MAX_ERROR_FACTOR) for n, r in log_ratios.items()
             }
             yield likelihood, Candidate(((one, site),), Misfit(distances, dict.fromkeys(results, 1.0)))
 
 
 def log_density(squares: np.ndarray, variances: np.ndarray) -> float:
     """Return the mean logarithm of the density of errors, of variances that so few passes have told."""
-    freedom = DRAWS
+    freedom = NUM_DRAWS
     with np.errstate(all="ignore"):
         terms = -0.5 * np.log(variances) - (freedom + 1) / 2 * np.log1p(squares / (freedom * variances))
     return float(np.mean(terms)) if np.isfinite(terms).all() else -math.inf

@@ -13,13 +13,13 @@ from npattn.oracle.mistakes.planting import EVERY, Site
 
 __all__ = ["FORWARD", "Fed", "Order", "calls_in", "with_every"]
 
-TURNS = 8
+NUM_TURNS = 8
 """Parts of the mistakes of each call that are tried before the next part of another's."""
-LATE = 3
+LATE_TURNS = 3
 """Turns by which mistakes in some calls of several are late."""
-SPARING = 4
+SPARING_TURNS = 4
 """Turns by which mistakes are late for each doubling of the results, and one, that they would leave right."""
-UNKNOWN = 6
+UNKNOWN_TURNS = 6
 """Turns by which those are late of which that is unknown."""
 FORWARD = "carried", "both", "forward", "weights", "logsumexp"
 """Ways of mistakes that forward's results show, in the order in which they are tried."""
@@ -104,13 +104,13 @@ class Order:
             spared = 0 if feeds is None else len(feeds & self.given - self.wrong)
             numbers = calls_in(site, self.places[mistake])
             back = mistake.way == "backward" or min(numbers) >= self.calls.get(mistake.primitive, max(numbers) + 1)
-            late = LATE * isinstance(site, tuple)
-            turn = 0 if mistake.name.endswith(self.first) else TURNS * names[mistake.name] // len(names)
+            late = LATE_TURNS * isinstance(site, tuple)
+            turn = 0 if mistake.name.endswith(self.first) else NUM_TURNS * names[mistake.name] // len(names)
             other_way = back == self.forward_wrong  # of forward where that is right, and the reverse
             key = (
                 mistake.name.endswith(self.last),
                 other_way,
-                late + turn + (UNKNOWN if feeds is None else SPARING * math.log2(1 + spared)),
+                late + turn + (UNKNOWN_TURNS if feeds is None else SPARING_TURNS * math.log2(1 + spared)),
                 0 if feeds is None else len(feeds),
             )
             (likely if feeds is None or self.wrong <= feeds else unlikely).append((key, place))

@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search, is_forward
 from npattn.oracle.mistakes.mistake import Mistake, mistake
-from npattn.oracle.mistakes.narrow_calls import CLEARLY, narrow_calls
+from npattn.oracle.mistakes.narrow_calls import MIN_LOG_RATIO, narrow_calls
 from npattn.oracle.mistakes.narrow_sums import narrow_sums
 from npattn.oracle.mistakes.narrowing import BACKWARD, at_pass
 from npattn.oracle.mistakes.running import UNFIT, run_with
@@ -25,22 +25,22 @@ from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 
 __all__ = ["NARROW", "roundings"]
 
-CLOSE = 2.5
+MAX_ERROR_FACTOR = 2.5
 """Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
-FEW = 8
+MAX_FEW_NUMBERS = 8
 """Numbers whose errors are along them by chance."""
-BY_CHANCE = 2.0
+CHANCE_LOG_FACTOR = 2.0
 """How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
 """How mistakes are named that round a step's value or operands, or all that a pass reads or gives."""
-WRITTEN = 2.0
+MAX_WRITTEN_DISTANCE = 2.0
 """Distance of sizes up to which results that are written in a format are those of arithmetic in it."""
-ALONG = 0.8
+ALONG_COSINE = 0.8
 """Cosine between errors and results from which errors are a wrong factor, not those of rounding."""
-ONE_SIDED = 0.6
+ONE_SIDED_COSINE = 0.6
 """Cosine between errors and a constant from which they lie on one side, as those of no rounding do."""
-SAME_ERRORS = 0.9
+SAME_ERRORS_COSINE = 0.9
 """Cosine between errors and those of a rounding at one step from which they are its own, but for some that flip."""
 
 
@@ -82,7 +82,7 @@ def roundings(search: Search) -> tuple[list[Candidate], bool]:
     Returns
     -------
     list of Candidate
-        Where only the sizes are known, their distances say how far these lie apart: 1 is a factor of `CLOSE`.
+        Where only the sizes are known, their distances say how far these lie apart, in factors of `MAX_ERROR_FACTOR`.
     bool
         Whether it is sure.
     """
@@ -99,7 +99,7 @@ def roundings(search: Search) -> tuple[list[Candidate], bool]:
     steps, complete = at_one_step(search)
     if steps:
         return as_likely(search, steps, calls), complete
-    if calls or any(abs(along(search, name)) > ALONG for name in search.wrong):
+    if calls or any(abs(along(search, name)) > ALONG_COSINE for name in search.wrong):
         return [dataclasses.replace(one, results={}) for one in calls], False
     found = narrow_sums(search)
     if not found and not any(is_one_sided(search, name) for name in search.wrong):
@@ -111,7 +111,7 @@ def as_likely(search: Search, *groups: list[Candidate]) -> list[Candidate]:
     """Leave those that can't be told apart from the likeliest."""
     found = [(search.ruler.measure(one.results, grown=False), one) for group in groups for one in group]
     best, _ = max(found, key=lambda pair: search.ruler.better(pair[0], search.right))
-    return [one for misfit, one in found if search.ruler.better(best, misfit) < CLEARLY]
+    return [one for misfit, one in found if search.ruler.better(best, misfit) < MIN_LOG_RATIO]
 
 
 def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
@@ -127,7 +127,7 @@ def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
             continue  # a system's own code that no rounding array goes through
         misfit = compare_sizes(search, results)
         spread = all(are_spread_alike(search, name, results[name]) for name in search.wrong)
-        if (misfit.fits and spread) or (written and misfit.worst <= WRITTEN):
+        if (misfit.fits and spread) or (written and misfit.worst <= MAX_WRITTEN_DISTANCE):
             precise: Mistake = mistake("", name, "precision", run_on)
             found.append(Candidate(((precise, 0),), misfit, results if written else {}))
     return sorted(found, key=lambda one: one.misfit.worst)
@@ -140,7 +140,7 @@ def cast_products(search: Search, written: Format) -> list[Candidate]:
     if found is None or not all(is_written_in(found[n], written.name) for n in search.wrong if is_forward(n)):
         return []
     one = Candidate((place,), compare_sizes(search, found), found)
-    return [one] if one.misfit.worst <= WRITTEN else []
+    return [one] if one.misfit.worst <= MAX_WRITTEN_DISTANCE else []
 
 
 def at_one_step(search: Search) -> tuple[list[Candidate], bool]:
@@ -162,7 +162,7 @@ def at_one_step(search: Search) -> tuple[list[Candidate], bool]:
         except UNFIT:
             continue
         misfit = compare_sizes(search, results)
-        if misfit.fits and all(likeness(search, name, results[name]) > SAME_ERRORS for name in search.wrong):
+        if misfit.fits and all(likeness(search, name, results[name]) > SAME_ERRORS_COSINE for name in search.wrong):
             found.append(Candidate((place,), misfit, results))
     return sorted(found, key=lambda one: one.misfit.worst), complete
 
@@ -181,7 +181,9 @@ def is_one_sided(search: Search, name: str) -> bool:
     """Tell whether a result's errors lie on one side of what it should be, far more than chance would have them."""
     exact = search.case.expected[name]
     count = min(search.case.freedom[name], exact.size)
-    return abs(cosine(search, name, np.ones(exact.shape))) > ONE_SIDED + BY_CHANCE / np.sqrt(max(count, 1.0))
+    return abs(cosine(search, name, np.ones(exact.shape))) > ONE_SIDED_COSINE + CHANCE_LOG_FACTOR / np.sqrt(
+        max(count, 1.0)
+    )
 
 
 def cosine(search: Search, name: str, other: np.ndarray) -> float:
@@ -189,7 +191,7 @@ def cosine(search: Search, name: str, other: np.ndarray) -> float:
     judged = np.isfinite(search.case.budget[name])
     error = (search.ruler.results[name] - search.case.expected[name])[judged].astype(np.float64)
     along = other[judged].astype(np.float64)
-    if along.size < FEW or not (np.isfinite(error).all() and np.isfinite(along).all()):
+    if along.size < MAX_FEW_NUMBERS or not (np.isfinite(error).all() and np.isfinite(along).all()):
         return 0.0
     lengths = float(np.linalg.norm(error) * np.linalg.norm(along))
     return float(np.vdot(error, along)) / lengths if lengths else 0.0
@@ -212,7 +214,7 @@ def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
 def most_apart(search: Search, name: str) -> float:
     """Return the factor that lies at most between the errors of a result and those of an arithmetic."""
     count = min(search.case.freedom[name], search.case.expected[name].size)
-    return float(CLOSE * np.exp(BY_CHANCE / np.sqrt(max(count, 1.0))))
+    return float(MAX_ERROR_FACTOR * np.exp(CHANCE_LOG_FACTOR / np.sqrt(max(count, 1.0))))
 
 
 def are_spread_alike(search: Search, name: str, results: np.ndarray) -> bool:

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["UNFIT", "Runner", "TooFarError", "forward_results", "run_with"]
 
-FAR = 30.0
+FAR_DISTANCE = 30.0
 """Distance from which a mistake is not looked at any more; backward is not run where forward gives that already."""
-NEAR = 0.1
+NEAR_RATIO = 0.1
 """How far off a mistake may be that is looked at closely, in proportion to how far off the right pass is."""
-NEARER = 0.5
+NEARER_RATIO = 0.5
 """How far off the nearest mistake may be to be told of, in proportion to how far off the right pass is."""
-MOST_LEFT = 0.25
+MAX_LEFT_RATIO = 0.25
 """How far off a result may be from a mistake that explains it, in proportion to how far off the right pass is."""
 MOST_GROWTH = 100.0
 """Factor by which a mistake makes errors larger at most."""
@@ -90,9 +90,9 @@ class Runner:
 
     def nearness(self, right: float) -> float:
         """Return how far off a mistake may be that is looked at closely, where the right pass is so far off."""
-        return max(1.0, min(FAR, NEAR * right))
+        return max(1.0, min(FAR_DISTANCE, NEAR_RATIO * right))
 
-    def explains(self, exact: Mapping[str, np.ndarray], most: float = MOST_LEFT) -> bool:
+    def explains(self, exact: Mapping[str, np.ndarray], most: float = MAX_LEFT_RATIO) -> bool:
         """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
         left = self.ruler.measure(exact, grown=False).distances
         return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())

@@ -13,7 +13,7 @@ from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import Site
 from npattn.oracle.mistakes.replaying import Memory
-from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER, Runner, changes_forward
+from npattn.oracle.mistakes.running import MOST_GROWTH, NEARER_RATIO, Runner, changes_forward
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -22,7 +22,7 @@ __all__ = ["Screen", "is_worth_screening"]
 
 LEAST_SIZE = 2**15
 """Elements of inputs and outputs from which a pass in float32 takes clearly less time than one in float64."""
-MARGIN = 1.05
+MARGIN_FACTOR = 1.05
 """Factor by which distances may be larger than those that are looked at exactly: what float32 adds to them."""
 
 
@@ -58,7 +58,7 @@ class Screen(Runner):
 
     def nearness(self, right: float) -> float:
         """Return how far off a mistake may be here that is to be looked at exactly."""
-        return MARGIN * super().nearness(right) + self.own
+        return MARGIN_FACTOR * super().nearness(right) + self.own
 
     def is_far(self, misfit: Misfit) -> bool:
         """Tell whether what was measured here is clearly too far off."""
@@ -85,8 +85,8 @@ class Screen(Runner):
         misfit = None if found is None else self.ruler.measure(found)
         if found is None or misfit is None or self.may_tell(misfit):
             return None
-        close = misfit.worst <= NEARER * self.right.worst
-        return Candidate(mistakes, misfit, halves=close and self.explains(found, NEARER))
+        close = misfit.worst <= NEARER_RATIO * self.right.worst
+        return Candidate(mistakes, misfit, halves=close and self.explains(found, NEARER_RATIO))
 
     def may_tell(self, misfit: Misfit) -> bool:
         """Tell whether what is measured may fit, or explain a result, when it is run exactly."""

@@ -15,7 +15,7 @@ __all__ = ["Diagnosis", "Suspect", "enumerate_names"]
 
 MOST_SHOWN = 5
 """Suspects that a report lists."""
-JUST = 1.05
+MAX_JUST_DISTANCE = 1.05
 """Distance up to which a mistake is told to be just too far off."""
 MOST_TWINS = 2
 """Others with the same results that are told."""
@@ -128,7 +128,7 @@ class Diagnosis(Sequence[Suspect]):
             near = self.nearest
             lines = ["no known mistake gives these results"]
             if near is not None and np.isfinite(near.distance):
-                far = f"{near.distance:.2g} times" if near.distance >= JUST else "just beyond"
+                far = f"{near.distance:.2g} times" if near.distance >= MAX_JUST_DISTANCE else "just beyond"
                 lines.append(f"the nearest is {near.name}: its results are {far} what errors of rounding explain")
             return [*(folded for line in lines for folded in fold(line)), *unfinished]
         first = self.suspects[: self.alike]

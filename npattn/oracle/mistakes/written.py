@@ -15,9 +15,9 @@ __all__ = ["format_written", "is_written_in", "rounded_results"]
 
 NARROW = "bfloat16", "float16"
 """Formats that results are written in, the coarsest first: its numbers are nearly all among the other's."""
-BITS = 24.0
+MIN_BITS = 24.0
 """Digits of wrong results, beyond those of the format, that have to be 0 for it to be no chance."""
-HALF = 0.5 + 1e-6
+MAX_UNITS = 0.5 + 1e-6
 """Units in the last place that a number errs by at most when it is rounded to nearest."""
 
 
@@ -36,7 +36,7 @@ def format_written(search: Search) -> Format | None:
         lost = search.case.format.precision - format.precision
         written = [search.ruler.results[name] for name in search.wrong]
         count = sum(int(np.count_nonzero(np.isfinite(a) & (a != 0))) for a in written)
-        if lost * count >= BITS and all(is_written_in(a, format.name) for a in written):
+        if lost * count >= MIN_BITS and all(is_written_in(a, format.name) for a in written):
             return format
     return None
 
@@ -65,7 +65,7 @@ def rounded_results(search: Search, format: Format) -> list[Candidate]:
         exact = case.expected[name]
         judged = np.isfinite(case.budget[name])
         worst_limit, _ = case.limits[name]
-        allowed = HALF * ulp(exact, format) + worst_limit * case.budget[name]
+        allowed = MAX_UNITS * ulp(exact, format) + worst_limit * case.budget[name]
         error = np.abs(search.ruler.results[name] - exact)
         if not (error <= allowed)[judged].all():
             return []

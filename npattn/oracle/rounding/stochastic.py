@@ -23,9 +23,9 @@ WORDS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 """Of random bits, by their number."""
 NUM_DEALT_CHOICES = 3
 """Choices of a run that its number decides."""
-SHORT = 10
+SHORT_BITS = 10
 """An operand counts as short if it loses no more than a unit in the last place over two to this power."""
-BLUR = 1.0
+BLUR_ROUNDOFFS = 1.0
 """How many unit roundoffs a number is blurred by at most: stochastic rounding errs by 0.58 of them on average."""
 FLUSHED_BELOW = -126
 """Exponent of the smallest numbers that all of a GPU's units compute with."""
@@ -179,7 +179,7 @@ class Rounding:
         for slab in slabs:  # what is computed of a number takes several times its own memory
             bits: Array = slab.view(self.word)
             lost = bits & (unit - 1)
-            short, just_below = lost < unit >> SHORT, lost > unit - (unit >> SHORT)
+            short, just_below = lost < unit >> SHORT_BITS, lost > unit - (unit >> SHORT_BITS)
             blur = 1.5 * self.draw_bits(slab, drop, spare=spare and slab is slabs[-1]) + (centre - 0.75) * unit
             blur = np.where(short, 0, np.where(just_below, -1.0 * lost, blur))
             bits += blur.astype(f"i{self.dtype.itemsize}").view(self.word)
@@ -192,7 +192,7 @@ class Rounding:
         """
         if self.random is not None:
             noise = self.draw_bits(values, 16).view(np.int16)
-            values += values * (noise * values.dtype.type(BLUR * self.format.unit_roundoff / 2**15))
+            values += values * (noise * values.dtype.type(BLUR_ROUNDOFFS * self.format.unit_roundoff / 2**15))
         return values
 
     def round_extremes(self, values: np.ndarray) -> Extremes:

@@ -32,8 +32,8 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     """
     (t, s), backward = ops.affinity_sums.definition(u, v)
     if rounding_of(u, v).format.shortens:
-        for j in range(0, u.shape[2], affinity.ROWS):
-            rows = slice(j, j + affinity.ROWS)
+        for j in range(0, u.shape[2], affinity.BLOCK_ROWS):
+            rows = slice(j, j + affinity.BLOCK_ROWS)
             c = u[..., rows].swapaxes(-1, -2) @ u
             a = np.where(unwrap(c) <= 0, 0, c)
             total = a.sum(axis=-1, keepdims=True)

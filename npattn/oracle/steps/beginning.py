@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["first_wrong", "in_order", "where_it_begins"]
 
-WIDTH = 80
+LINE_WIDTH = 80
 MOST_LISTED, MOST_HIDDEN, MOST_READ = 12, 6, 4
 """Steps of a list, steps that what is right hides, and parameters; of more the first, or all, are only counted."""
 MOST_PLACES = 3
 """Wrong results of which each may have a mistake of its own, the same in all."""
-NEAR = 0.5
+NEAR_SHARE = 0.5
 """Share of its limit beyond which a step, though it may be right, may be where a mistake begins."""
 NOT_RUN = TypeError, ValueError, ArithmeticError, LookupError
 """What a system may raise that does not run on arrays which know what they are made from."""
@@ -107,7 +107,7 @@ def describe_first(case: Case, first: str, judgements: Mapping[str, Judgement]) 
     earlier = list(golden).index(first)
     # What it is made from feeds all that is made from it.
     upstream = [name for name in before if set(golden[first].feeds) <= set(golden[name].feeds)]
-    near = [name for name in upstream if share_of_limit(judgements[name]) > NEAR]
+    near = [name for name in upstream if share_of_limit(judgements[name]) > NEAR_SHARE]
     if len(before) < earlier:
         known = {0: "none is given", 1: "one is given, and right"}
         known_before = known.get(len(before), f"{len(before)} are given, and right")
@@ -179,4 +179,4 @@ def listed(nodes: Sequence[str], most: int = MOST_LISTED) -> list[str]:
 
 def fold(text: str, indent: str = "") -> list[str]:
     """Fold a sentence into lines."""
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent="  ")
+    return textwrap.wrap(text, LINE_WIDTH, initial_indent=indent, subsequent_indent="  ")

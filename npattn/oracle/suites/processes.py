@@ -21,7 +21,7 @@ __all__ = ["worker_processes"]
 
 Result = TypeVar("Result")
 
-PATIENCE = 0.1
+PATIENCE_SECONDS = 0.1
 """Seconds after which a worker that is to end, and is not computing, looks again."""
 COMPUTING, STATE = threading.Event(), threading.Lock()
 """Whether this worker computes, and what is held while that changes."""
@@ -127,4 +127,4 @@ def end_with_parent(end: Connection) -> None:
         with STATE:
             if COMPUTING.is_set() or parent is None or not parent.is_alive():
                 os._exit(1)
-        time.sleep(PATIENCE)
+        time.sleep(PATIENCE_SECONDS)

@@ -19,7 +19,7 @@ STEP = 4
 RATE = 4
 KERNEL = np.array([[-1.0, -1.0, -1.0], [-1.0, 8.0, -1.0], [-1.0, -1.0, -1.0]])
 """What a position has more than those round it."""
-LEAST = 1e-6
+LEAST_SHARE = 1e-6
 """Share of the largest gradient that is still drawn."""
 
 
@@ -53,8 +53,8 @@ def draw_layers() -> Figure:
     names = "inference: the nine taps", "training: everywhere"
     for axis, gradient, name in zip(below.subplots(1, 2), gradients, names, strict=True):
         largest = gradient.max()
-        shown = np.maximum(gradient, LEAST * largest)  # a logarithm of 0 would leave a hole
-        show(axis, shown, name, bar="", cmap="magma", norm=LogNorm(LEAST * largest, largest))
+        shown = np.maximum(gradient, LEAST_SHARE * largest)  # a logarithm of 0 would leave a hole
+        show(axis, shown, name, bar="", cmap="magma", norm=LogNorm(LEAST_SHARE * largest, largest))
     below.suptitle(
         "size of the gradient at every position of t, if that of s is 1 where s is largest, and else 0", fontsize=10
     )

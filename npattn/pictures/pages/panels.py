@@ -13,9 +13,9 @@ from npattn.pictures.scene import make_scene
 
 __all__ = ["draw_panels"]
 
-COARSE = 50, 75
+COARSE_SIZE = 50, 75
 """Positions of the map where all look at all: every fourth pixel of the photograph."""
-LINE = 110
+LINE_LENGTH = 110
 """Characters of a line of a title."""
 MOST_LABELS = 12
 """Of one axis."""
@@ -32,14 +32,14 @@ def draw_panels(key: str, shown: int = 1) -> Figure:
         How many panels, counted from the last.
     """
     module = CATALOGUE[key].example()
-    scene = make_scene(module, seed=0, at=None, size=COARSE if module.pairs_positions else None)
+    scene = make_scene(module, seed=0, at=None, size=COARSE_SIZE if module.pairs_positions else None)
     functions, heights = zip(*choose_panels(scene)[-shown:], strict=True)
     figure = Figure(figsize=(11, 0.92 * sum(heights) + 0.2), layout="constrained")
     panels = figure.subfigures(shown, 1, squeeze=False, height_ratios=heights)
     for panel, function in zip(panels.flat, functions, strict=True):
         function(panel, scene)
         if title := panel.get_suptitle():
-            panel.suptitle(textwrap.fill(title, LINE), fontsize=10)
+            panel.suptitle(textwrap.fill(title, LINE_LENGTH), fontsize=10)
     for axis in figure.axes:
         axis.title.set_fontsize(0.9 * float(axis.title.get_fontsize()))
         if axis.axison:  # where axes are hidden, to ask for labels makes them: a quarter of the time

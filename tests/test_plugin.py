@@ -15,7 +15,7 @@ pytest_plugins = ["pytester"]
 importlib.import_module("npattn.oracle.recipes")
 with contextlib.suppress(ImportError):
     importlib.import_module("torch")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RIGHT = "run = case.module(case.params, case.inputs['x']); y = run.output"
 
 
