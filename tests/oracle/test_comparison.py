@@ -337,7 +337,7 @@ def test_what_is_no_result_is_refused_with_a_reason(case, call, results, error, 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_the_least_share_that_is_judged_is_a_share(case, share):
-    with pytest.raises(ValueError, match="least_judged=.*; expected a share, from 0 to 1"):
+    with pytest.raises(ValueError, match=r"least_judged=.*; expected a share, from 0 to 1"):
         case.compare(case.expected, least_judged=share)
 
 
