@@ -18,6 +18,7 @@ __all__ = [
     "he_normal",
     "lecun_normal",
     "linear_parameters",
+    "nearest_channels",
     "norm_buffers",
     "norm_parameters",
     "normal",
@@ -268,6 +269,17 @@ def round_channels(wanted: float, least: int = 8) -> int:
     """
     rounded = max(least, 8 * int(wanted / 8 + 0.5))
     return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+def nearest_channels(wanted: float) -> int:
+    """Round a number of channels to the nearest whole number, halves up, at least 1, as timm does.
+
+    Examples
+    --------
+    >>> [nearest_channels(wanted) for wanted in (0.1, 1.4, 2.5)]
+    [1, 1, 3]
+    """
+    return max(1, int(wanted + 0.5))
 
 
 def weight_and_bias(

@@ -259,9 +259,9 @@ class CBAM(Module):
     spatial : bool, default True
         Whether there is a spatial gate.
     reduction, pools, hidden, bias, activation
-        Those of `CBAMChannelGate`.
+        Those of `CBAMChannelGate`, with its defaults.
     batch_norm, training, kernel_size
-        Those of `CBAMSpatialGate`.
+        Those of `CBAMSpatialGate`, with its defaults.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
         σ of both.
 

@@ -13,7 +13,7 @@ from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS, GATES
-from npattn.parameters import Parameter, norm_buffers, norm_parameters
+from npattn.parameters import Parameter, nearest_channels, norm_buffers, norm_parameters
 from npattn.typing import Array, Backward, Params
 
 Link: TypeAlias = Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backward]]
@@ -96,9 +96,9 @@ class GatherExcite(Module):
     mlp : bool, default True
         Whether two layers stand between gather and gates; else what is gathered is squashed as it is.
     reduction : int, default 16
-        r; there are max(1, C // r) channels between the two layers.
+        r; there are C/r channels between the two layers, rounded to the nearest whole number, at least 1.
     hidden : int, optional
-        Channels between the two layers, in place of C // r.
+        Channels between the two layers, in place of that.
     batch_norm : bool, default True
         Whether a norm stands behind each kernel.
     activation : {"relu", "silu", "hard_swish"}, default "relu"
@@ -186,7 +186,7 @@ class GatherExcite(Module):
     @property
     def hidden_channels(self) -> int:
         """Channels between the two layers: `hidden`, or C/r."""
-        return self.hidden or max(1, self.channels // self.reduction)
+        return self.hidden or nearest_channels(self.channels / self.reduction)
 
     @property
     def averages_all(self) -> bool:

@@ -13,7 +13,7 @@ from npattn.fields import boolean, choice, choices, integer, positive
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import flatten_positions
 from npattn.ops.elementwise import ACTIVATIONS, GATES
-from npattn.parameters import Parameter, he_normal, norm_parameters, zeros
+from npattn.parameters import Parameter, he_normal, nearest_channels, norm_parameters, zeros
 from npattn.synonyms import Naming
 from npattn.typing import Array, Backward, Params
 
@@ -52,13 +52,13 @@ class GlobalContext(Module):
     channels : int
         C, channels of the map.
     reduction : int, default 8
-        r; the transforms have max(1, C // r) channels inside.
+        r; the transforms have C/r channels inside, rounded to the nearest whole number, at least 1.
     fuse : sequence of {"scale", "add"}, default ("scale",)
         What the context does to the map: one transform for each. ("add",) is the paper's block.
     attention : bool, default True
         Whether positions are weighed by attention; else all weigh the same, and the context is the average.
     hidden : int, optional
-        Channels inside of the transforms, in place of C // r.
+        Channels inside of the transforms, in place of that.
     activation : {"relu", "silu", "hard_swish"}, default "relu"
         φ, inside of the transforms.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
@@ -134,7 +134,7 @@ class GlobalContext(Module):
     @property
     def hidden_channels(self) -> int:
         """Channels inside of the transforms: `hidden`, or C/r."""
-        return self.hidden or max(1, self.channels // self.reduction)
+        return self.hidden or nearest_channels(self.channels / self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare what scores the positions, and the transforms."""

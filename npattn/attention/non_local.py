@@ -14,7 +14,7 @@ from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer, number
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions
-from npattn.parameters import Parameter, he_normal, norm_buffers, zeros
+from npattn.parameters import Parameter, he_normal, norm_buffers, round_channels, zeros
 from npattn.synonyms import Naming
 from npattn.typing import Array, Backward, Params
 
@@ -58,7 +58,8 @@ class NonLocal(MapByRows):
     channels : int
         C, channels of the map.
     reduction : int, default 8
-        Queries, keys and values have D = max(1, C // reduction) channels; the paper's have C/2.
+        Queries, keys and values have D = C / reduction channels, rounded to a multiple of 8, at least 8; the paper's
+        have C/2.
     variant : {"embedded_gaussian", "dot_product"}, default "embedded_gaussian"
         Whether there is a softmax.
     subsample : bool, default False
@@ -67,7 +68,7 @@ class NonLocal(MapByRows):
         Factor of the products. By default 1/√C in the embedded Gaussian form, as in timm, and 1 in the other; the
         paper's is 1 in both.
     hidden : int, optional
-        D, in place of C // reduction.
+        D, in place of that.
     batch_norm : bool, default True
         Whether there is a norm.
     training : bool, default False
@@ -103,7 +104,7 @@ class NonLocal(MapByRows):
     Pass(output: float64 (2, 16, 6, 5))
     >>> dx, grads = run.backward(np.ones((2, 16, 6, 5)))
     >>> grads["t.weight"].shape
-    (2, 16, 1, 1)
+    (8, 16, 1, 1)
     >>> module.attention_map(params, x, rows=[0, 29]).shape
     (2, 2, 30)
     """
@@ -135,12 +136,12 @@ class NonLocal(MapByRows):
     @classmethod
     def example(cls) -> NonLocal:
         """Return a small instance: 16 channels, 4 in queries, keys and values."""
-        return cls(channels=16, reduction=4)
+        return cls(channels=16, hidden=4)
 
     @property
     def hidden_channels(self) -> int:
         """D, channels of queries, keys and values: `hidden`, or C/r."""
-        return self.hidden or max(1, self.channels // self.reduction)
+        return self.hidden or round_channels(self.channels / self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the layers that make queries, keys and values, the one that leads back, and the norm."""

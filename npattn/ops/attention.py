@@ -46,7 +46,8 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     -----
     Of the forward pass one number is kept for each query, the logsumexp l_m of its logits; a weight is
     exp(z_mn - l_m). This is the scheme of Dao et al., FlashAttention, NeurIPS 2022, with whole rows.
-    ``derivations/dot_product_attention.md`` derives it.
+    ``derivations/dot_product_attention.md`` derives it. Masks, a bias, a softcap and sinks are `masked_attention`'s;
+    heads that share keys and values have these repeated before, by `repeat`.
 
     Examples
     --------

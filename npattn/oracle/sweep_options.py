@@ -77,7 +77,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "non-local": [
         *({"variant": "dot_product"}, {"subsample": True}, {"variant": "dot_product", "subsample": True}),
-        *({"scale": 1}, {"reduction": 100}, {"hidden": 5}, {"batch_norm": False}),
+        *({"scale": 1}, {"hidden": None}, {"hidden": 5}, {"batch_norm": False}),
     ],
     "external": [{"memory": 1}, {"memory": 33}, {"block": False}],
     "double": [{"hidden": 1}, {"hidden": 33}, {"maps": 1}, {"maps": 33}],

@@ -63,7 +63,7 @@ def draw_attention_maps(figure: SubFigure, scene: Scene) -> None:
 
 def draw_forms(figure: SubFigure, scene: Scene) -> None:
     """Draw where some pixels look by the softmax of products, and by the products themselves, which have signs."""
-    module = replace(scene.inner, channels=54, reduction=1, subsample=False)
+    module = replace(scene.inner, channels=54, hidden=54, subsample=False)
     params, x = tie_keys(module, module.init(scene.seed)), unit_features(54, scene.size)
     figure.suptitle(
         "where five pixels look by a softmax (above), and products without one (below); queries and keys "

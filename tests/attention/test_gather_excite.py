@@ -104,6 +104,14 @@ def test_gather_excite_is_timms(options, seed):
     assert_witnessed(module, draw(block, seed), block.state_dict(), seed=seed)
 
 
+def test_the_hidden_layer_has_as_many_channels_as_timms():
+    installed("timm")
+    helpers = importlib.import_module("timm.layers.helpers")
+    for channels in range(1, 100):
+        hidden = helpers.make_divisible(channels / 16, 1, round_limit=0.0)  # as its constructor does
+        assert GatherExcite(channels).hidden_channels == hidden
+
+
 def test_a_published_state_dict_loads_unchanged():
     for options in ({"extent": 2}, {"extent": 4, "extra_params": True}, {"feat_size": 5, "extra_params": True}):
         module = GatherExcite(channels=12, reduction=4, **options)

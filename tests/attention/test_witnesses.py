@@ -198,8 +198,8 @@ def test_global_context_is_timms(options, seed):
     assert_witnessed(module, block, state, seed=seed)
 
 
-@pytest.mark.parametrize("channels", [8, 64, 24])
-def test_timms_global_context_is_ours_by_default_where_nothing_is_rounded(channels):
+@pytest.mark.parametrize("channels", [1, 20, 27, 64])
+def test_timms_global_context_is_ours_by_default(channels):
     block = timm_layers().GlobalContext(channels)
     assert_witnessed(GlobalContext(channels), draw(block), block.state_dict())
 
@@ -216,8 +216,8 @@ def test_non_local_is_timms(channels, hidden, scaled, training, seed):
     assert_witnessed(module, block, state, seed=seed)
 
 
-@pytest.mark.parametrize("channels", [64, 128])
-def test_timms_non_local_is_ours_by_default_where_nothing_is_rounded(channels):
+@pytest.mark.parametrize("channels", [1, 32, 64, 100])
+def test_timms_non_local_is_ours_by_default(channels):
     timm_layers()
     block = importlib.import_module("timm.layers.non_local_attn").NonLocalAttn(channels)
     assert_witnessed(NonLocal(channels), draw(block), block.state_dict())

@@ -75,6 +75,7 @@ OWN_OPTIONS = {
     "double": {"hidden": 64, "maps": 64},
     "linear": {"key_channels": 64, "value_channels": 64},
     "ge": {"extra_params": False, "extent": 2},
+    "non-local": {"hidden": None, "reduction": 4},
     "bottleneck": {"heads": 4, "head_dim": None, "stride": 1},
     "halo": {"head_dim": None, "block_size": 8, "halo_size": 3, "stride": 1},
     "multi-scale": {"out_channels": 256, "rates": (12, 24, 36)},

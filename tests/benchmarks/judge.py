@@ -144,8 +144,8 @@ def modules_of(key):
             npattn.GlobalContext(channels=20, reduction=4, attention=False),
         ],
         "non-local": lambda: [
-            npattn.NonLocal(channels=20, reduction=4, variant="dot_product"),
-            npattn.NonLocal(channels=20, reduction=4, subsample=True, batch_norm=False),
+            npattn.NonLocal(channels=20, hidden=5, variant="dot_product"),
+            npattn.NonLocal(channels=20, hidden=5, subsample=True, batch_norm=False),
         ],
         "external": lambda: [npattn.ExternalAttention(channels=20, memory=9, block=False)],
         "double": lambda: [npattn.DoubleAttention(channels=20, reduction=5)],
@@ -247,8 +247,8 @@ def held_out_cases(key):
             npattn.GlobalContext(channels=40, fuse=("add",), activation="silu", eps=1e-5),
         ],
         "non-local": lambda: [
-            npattn.NonLocal(channels=24, reduction=2, scale=0.5),
-            npattn.NonLocal(channels=40, variant="dot_product", subsample=True),
+            npattn.NonLocal(channels=24, hidden=12, scale=0.5),
+            npattn.NonLocal(channels=40, hidden=5, variant="dot_product", subsample=True),
         ],
         "external": lambda: [
             npattn.ExternalAttention(channels=24, memory=16),
