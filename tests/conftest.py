@@ -6,11 +6,13 @@ import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
 import npattn.data
 import npattn.oracle
+from npattn.oracle.budgets import Budget
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time. Where a
 # test asks for several, they sleep meanwhile.
@@ -37,6 +39,16 @@ def searches_have_time():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npattn.oracle.case.diagnose", functools.partial(npattn.oracle.mistakes.diagnose, seconds=600.0))
         yield
+
+
+@pytest.fixture
+def without_budgets(monkeypatch):
+    """Let budgets, which take most of the time to make, be 1 where they are not the matter."""
+
+    def unit(observed, *_, **__):
+        return {name: Budget(np.ones(y.shape), 1.0) for name, y in observed.expected.items()}
+
+    monkeypatch.setattr("npattn.oracle.measurement.measure_budgets", unit)
 
 
 def pytest_configure(config):

@@ -12,7 +12,8 @@ import pytest
 
 pytest_plugins = ["pytester"]
 # What is first loaded within a run of pytester is forgotten after it; NumPy and PyTorch can't be loaded twice.
-importlib.import_module("npattn.oracle.recipes")
+for name in ("npattn.oracle.recipes", "scipy.special"):
+    importlib.import_module(name)
 with contextlib.suppress(ImportError):
     importlib.import_module("torch")
 ROOT = Path(__file__).parents[1]
