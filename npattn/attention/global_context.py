@@ -174,7 +174,7 @@ class GlobalContext(Module):
                 dx, dg = back_gate(dx)                                # (10')
                 dz = back_sigmoid(dg)                                 # (9')
                 dp_scale, grads_scale = back_scale(dz)                # (8')
-                dp, grads = dp + dp_scale, grads | grads_scale
+                dp, grads = ops.accumulate(dp, dp_scale), grads | grads_scale
             dv, da = back_gather(dp[:, :, None])                      # (7')
             if self.attention:
                 ds = back_softmax(da[:, :, 0])                        # (6')
