@@ -26,6 +26,7 @@ from npattn.oracle.mistakes import (
     masked_logits,
     masked_products,
     masking,
+    own_masks,
     partitioning,
     passes,
     polarized,
@@ -69,7 +70,7 @@ for another."""
 ADDED_IN_ORDER = (
     *(*IN_ORDER, heads, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
-    *(two_gates, covering, tiled_convolution, regrouping, cross_entropy),
+    *(two_gates, covering, tiled_convolution, regrouping, cross_entropy, own_masks),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

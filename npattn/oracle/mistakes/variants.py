@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,6 +80,11 @@ def of_operator(node: ast.BinOp) -> Iterator[Variant]:
             yield f"{right} transposed", lambda product: ast.BinOp(product.left, product.op, transposed(product.right))
     elif isinstance(node.op, ast.Pow):
         yield "power left out", lambda power: power.left
+        exponent = constant_of(node.right)
+        if exponent is not None:
+            yield "sign of the power turned", with_exponent(-exponent)
+        if exponent == -0.5:
+            yield "root left out", with_exponent(-1)
 
 
 def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
@@ -95,7 +101,8 @@ def of_call(node: ast.Call, names: dict[str, Any]) -> Iterator[Variant]:
             if own is not None and axis != own:
                 yield f"over axis {axis}", with_axis(axis)
     of_numpy = isinstance(owner, ast.Name) and names.get(owner.id) is np
-    if of_numpy and len(node.args) == 1 and name not in EXCHANGED:
+    of_math = isinstance(owner, ast.Name) and names.get(owner.id) is math
+    if (of_numpy or of_math) and len(node.args) == 1 and name not in EXCHANGED:
         yield f"{name} left out", lambda call: call.args[0]
     if of_numpy and name in OF_NUMPY:
         yield from OF_NUMPY[name](node)
@@ -143,13 +150,13 @@ def is_primitive(function: ast.expr, names: dict[str, Any]) -> bool:
     return hasattr(found, "definition") or getattr(found, "__module__", "") == "npattn.layers"
 
 
-def constant_of(node: ast.expr) -> int | None:
-    """Return the whole number that an expression is; None if it is none."""
+def constant_of(node: ast.expr) -> int | float | None:
+    """Return the number that an expression is; None if it is none."""
     try:
         value = ast.literal_eval(node)
     except ValueError:
         return None
-    return value if type(value) is int else None
+    return value if type(value) in (int, float) else None
 
 
 def is_transposed(node: ast.expr) -> bool:
@@ -165,6 +172,10 @@ def with_operator(operator: ast.operator) -> Callable[[Any], ast.expr]:
 
 def with_divisor(operator: ast.operator) -> Callable[[Any], ast.expr]:
     return lambda node: ast.BinOp(node.left, node.op, ast.BinOp(node.right, operator, ast.Constant(1)))
+
+
+def with_exponent(exponent: float) -> Callable[[Any], ast.expr]:
+    return lambda power: ast.BinOp(power.left, power.op, ast.Constant(exponent))
 
 
 def with_axes_exchanged(i: int) -> Callable[[Any], ast.expr]:

@@ -1,4 +1,5 @@
 import ast
+import math
 
 import numpy as np
 
@@ -43,3 +44,10 @@ def test_the_diagonal_of_a_triangle_may_be_one_off():
     found = readings("np.tril(a, k=1)", np=np, a=np.ones((4, 4)))
     assert np.array_equal(found["diagonal one further on"], np.tri(4, k=2))
     assert np.array_equal(found["diagonal one further back"], np.tri(4))
+
+
+def test_a_root_may_be_left_out_and_a_power_have_the_other_sign():
+    assert readings("math.sqrt(c)", math=math, c=4)["sqrt left out"] == 4
+    found = readings("c**-0.5", c=4)
+    assert (found["root left out"], found["sign of the power turned"], found["power left out"]) == (0.25, 2.0, 4)
+    assert "root left out" not in readings("c**2", c=4)
