@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn import ops
+from npattn.ops.attention import average_slope
 from npattn.ops.primitive import replacing
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, run_on
@@ -585,3 +586,15 @@ def test_an_average_outlives_no_operation_in_place():
     assert (da + da).average is None
     da += da
     assert da.average is None
+
+
+def test_an_average_of_slopes_errs_in_half_of_the_runs_where_all_round_what_it_is_taken_off_alike():
+    """A query that sees one key: its weight's gradient, the average, is a number of the format, and never errs."""
+    do, v = np.full((4, 1), 0.5), np.full((4, 1), 3.0)
+    found = []
+    for number in range(8):
+        rounding = Rounding(FORMATS["float16"], [0, number])
+        delta = average_slope(rounding.array(do), rounding.array(v))
+        found.append(abs(np.asarray(delta).item() - 6) / ulp(np.array(6.0), FORMATS["float16"]))
+    assert sum(error > 0.02 for error in found) >= 3
+    assert max(found) < 1

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from npattn.module import Module
-from npattn.oracle.mistakes.forwarding import Instead, in_forward
-from npattn.oracle.mistakes.mistake import Mistake, always
+from npattn.oracle.mistakes.forwarding import in_forward
+from npattn.oracle.mistakes.misreading import Helper, Wrong, helpers_of, in_pass, of_parameters
+from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.reordering import copy_of, exchanged_names, exchanged_steps
 from npattn.oracle.mistakes.variants import Variant, variants
-from npattn.tracing.rewriting import OPENED, compile_definition, open_definition
-from npattn.tracing.source import Text, text_of
+from npattn.tracing.source import text_of
 
 __all__ = ["rules_of_lines"]
 
@@ -29,6 +29,8 @@ MOST_READ = 4
 
 def rules_of_lines(module: Module) -> list[Mistake]:
     """List wrong readings of the lines of a system's forward pass, and of the backward pass defined in it.
+
+    Of a system of somebody's own those of the functions and methods that its forward pass calls are listed too.
 
     Parameters
     ----------
@@ -47,13 +49,23 @@ def rules_of_lines(module: Module) -> list[Mistake]:
     ['(6) v[batch:] not added: `v[:batch]` for `v[:batch] + v[batch:]`, in forward alone', \
 '(6) v[batch:] not added: `v[:batch]` for `v[:batch] + v[batch:]`']
     """
-    function: Any = type(module).forward
-    return list(rules_of_function(function)) if isinstance(function, FunctionType) else []
+    return list(rules_of_system(type(module)))
 
 
 @functools.lru_cache(maxsize=16)
-def rules_of_function(function: FunctionType) -> list[Mistake]:
-    """List wrong readings of a forward pass, once for all searches: to list and compile them takes a tenth of one."""
+def rules_of_system(system: type[Module]) -> list[Mistake]:
+    """List wrong readings of a system's lines, once for all searches: to list and compile them takes a tenth of one."""
+    function: Any = system.forward
+    if not isinstance(function, FunctionType):
+        return []
+    found = rules_of_function(function)
+    for called in helpers_of(system, function):
+        found += rules_of_function(called.function, called)
+    return found[:MOST]
+
+
+def rules_of_function(function: Any, helper: Helper | None = None) -> list[Mistake]:
+    """List wrong readings of a forward pass, or of a function that it calls."""
     text = text_of(function)
     found = text.find(function) if text else None
     if text is None or found is None:
@@ -61,7 +73,8 @@ def rules_of_function(function: FunctionType) -> list[Mistake]:
     definition, around = found
     numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
     mistakes: list[Mistake] = []
-    seen = [argument.arg for argument in definition.args.args[2:]]
+    seen = [argument.arg for argument in definition.args.args[2 if helper is None else helper.is_method :]]
+    where = "" if helper is None else f"in {helper.name}: "
     for statement, inner in statements(definition):
         tag = text.statement(statement).tag
         for node in ast.walk(statement):
@@ -70,21 +83,23 @@ def rules_of_function(function: FunctionType) -> list[Mistake]:
             layers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
             for words, make in [*variants(node, function.__globals__), *others, *lost]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
-                name = f"{tag} {words}: `{new}` for `{ast.unparse(node)}`".strip()
+                name = f"{tag} {where}{words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
-                wrong = Wrong(replaced, text, around, function)
+                wrong = Wrong(replaced, text, around, function, helper)
                 mistakes += in_pass(name, wrong, backward=inner)
                 if layers and (words, make) in others:
                     mistakes.append(of_parameters(name, wrong, layers))
         for words, make in [] if inner else readings_in_backward(statement, seen):
             call: Any = getattr(statement, "value", None)
             replaced = functools.partial(replaced_node, definition, numbers[id(call)], make)
-            mistakes += in_pass(f"{tag} gradient: {words}", Wrong(replaced, text, around, function), backward=True)
+            mistakes += in_pass(
+                f"{tag} {where}gradient: {words}", Wrong(replaced, text, around, function, helper), backward=True
+            )
         seen += [] if inner else assigned(statement)
     tags = {id(statement): text.statement(statement).tag for statement, inner in statements(definition) if not inner}
     for name, make_definition in (*exchanged_steps(definition, tags), *exchanged_names(definition, tags)):
-        wrong = Wrong(make_definition, text, around, function)
-        mistakes += in_forward(name, wrong.forward, wrong.of)
+        wrong = Wrong(make_definition, text, around, function, helper)
+        mistakes += in_forward(f"{where}{name}", wrong.forward, wrong.of)
     return mistakes[:MOST]
 
 
@@ -173,84 +188,3 @@ def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any]
 
     found: ast.FunctionDef = Replace().visit(copied)
     return found
-
-
-class Wrong:
-    """A system's forward pass with one line read wrongly; compiled when it is first run.
-
-    Parameters
-    ----------
-    replaced : callable
-        Makes the wrong definition.
-    text : Text
-        Of the file of the right one.
-    around : str
-        The class that it stands in.
-    function : function
-        The right forward pass.
-    """
-
-    def __init__(
-        self, replaced: Callable[[], ast.FunctionDef], text: Text, around: str, function: FunctionType
-    ) -> None:
-        self.replaced, self.text, self.around, self.right = replaced, text, around, function
-
-    @functools.cached_property
-    def function(self) -> FunctionType:
-        """The wrong forward pass; a TypeError where it takes an index of a number, of which Python warns."""
-        definition, right = self.replaced(), self.right
-        for node in ast.walk(definition):
-            if isinstance(getattr(node, "value" if isinstance(node, ast.Subscript) else "func", None), ast.Constant):
-                raise TypeError(f"{ast.unparse(node)}: a number has no index and can't be called")
-        code = compile_definition(definition, self.around, right.__code__)
-        cells = dict(zip(right.__code__.co_freevars, right.__closure__ or (), strict=True))
-        closure = tuple(cells[name] for name in code.co_freevars)
-        return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)
-
-    @functools.cached_property
-    def open_function(self) -> Any:
-        """The same, with its steps where a trace finds them."""
-        function: Any = self.function
-        definition = ast.fix_missing_locations(self.replaced())
-        setattr(function, OPENED, open_definition(self.text, definition, self.around, self.right.__code__))
-        return function
-
-    def of(self, module: Module) -> Any:
-        """Return a module that runs it."""
-        return Instead(module, functools.partial(self.forward, module), functools.partial(self.as_module, module))
-
-    def as_module(self, module: Module) -> Module:
-        """Make a module of which it is the method: one that can be traced."""
-        made: Module = object.__new__(type(type(module).__name__, (type(module),), {"forward": self.open_function}))
-        vars(made).update(vars(module))
-        return made
-
-    def forward(self, module: Module, *arguments: Any) -> Any:
-        """Run forward."""
-        return self.function(module, *arguments)
-
-
-def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
-    """Make the mistakes that a wrong line is: in backward; in forward alone; carried through backward; read by it."""
-
-    def misread(run: Any, module: Module, *given: Any) -> Any:
-        return run(wrong.of(module), *given)
-
-    if backward:
-        return [Mistake("", name, "backward", misread, always)]  # the tag, or the line, says that it is in backward
-    read = Mistake("", f"{name}, and what backward reads of it", "both", misread, always)
-    return [*in_forward(name, wrong.forward, wrong.of), read]
-
-
-def of_parameters(name: str, wrong: Wrong, layers: Sequence[str]) -> Mistake:
-    """Make the mistake that the gradients of a layer's parameters come from another tensor than the layer has read."""
-
-    def apply(run: Any, *given: Any) -> Any:
-        right = run(*given)
-        if not any(one.startswith(tuple(layers)) for one in right):
-            raise ValueError("there are no such parameters")
-        results = run(wrong.of(given[0]), *given[1:])
-        own = {n: g for n, g in results.items() if n.endswith(".grad") and n.startswith(tuple(layers))}
-        return right | own
-
-    return Mistake("", f"gradient: {name}: in the parameters' gradients alone", "backward", apply, always)

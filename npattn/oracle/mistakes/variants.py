@@ -16,6 +16,13 @@ Variant = tuple[str, Callable[[Any], ast.expr]]
 """What is wrong, and a function that makes the wrong expression of the right one."""
 EXCHANGED = {"sum": ("mean",), "mean": ("sum",), "max": ("mean", "min"), "min": ("max",), "argmax": ("argmin",)}
 """Reductions, and what may be taken in their place."""
+COMPARED = {
+    ast.Gt: (ast.GtE, "counted"),
+    ast.Lt: (ast.LtE, "counted"),
+    ast.GtE: (ast.Gt, "left out"),
+    ast.LtE: (ast.Lt, "left out"),
+}
+"""Comparisons, which may be taken in their place, and what becomes of equality."""
 TRANSPOSITIONS = "swapaxes", "transpose", "conj"
 
 
@@ -41,6 +48,9 @@ def variants(node: ast.AST, names: dict[str, Any]) -> Iterator[Variant]:
         yield from of_operator(node)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         yield "sign turned", lambda minus: minus.operand
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARED:
+        other, words = COMPARED[type(node.ops[0])]
+        yield f"equality {words}", with_comparison(other())
     elif isinstance(node, ast.Attribute) and node.attr in ("T", "mT") and isinstance(node.ctx, ast.Load):
         yield "transposition left out", lambda attribute: attribute.value
     elif isinstance(node, ast.Call) and not is_primitive(node.func, names):
@@ -172,6 +182,10 @@ def with_operator(operator: ast.operator) -> Callable[[Any], ast.expr]:
 
 def with_divisor(operator: ast.operator) -> Callable[[Any], ast.expr]:
     return lambda node: ast.BinOp(node.left, node.op, ast.BinOp(node.right, operator, ast.Constant(1)))
+
+
+def with_comparison(operator: ast.cmpop) -> Callable[[Any], ast.expr]:
+    return lambda comparison: ast.Compare(comparison.left, [operator], comparison.comparators)
 
 
 def with_exponent(exponent: float) -> Callable[[Any], ast.expr]:

@@ -205,13 +205,14 @@ def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
 
     Where a query sees one key, or one weight is nearly 1, it is taken off a number that it equals but for rounding. If
     both were rounded in all runs, they might cancel in all; a kernel that rounds one of them is left with its error.
+    That number may lie so near one of the format's that all runs round it alike: so the average is blurred.
     """
     rounding = rounding_of(do, o)
     if not rounding.choose():
         return attention.average_slope.definition(do, o, dl)
     terms = unwrap(do) * unwrap(o)
     total = rounding.accumulate(terms.sum(axis=-2), np.square(terms).sum(axis=-2), terms.shape[-2])
-    return wrap(total - unwrap(dl), rounding)
+    return wrap(rounding.blur(np.asarray(total - unwrap(dl))), rounding)
 
 
 def apart(primitive: Primitive) -> Callable[..., Any]:

@@ -1,4 +1,5 @@
 import functools
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -276,3 +277,72 @@ def test_a_mistake_in_a_line_that_is_no_step_is_not_said_to_be_several():
     kernel = {"output": case.expected["output"] - case.params["shift"], "shift.grad": np.zeros(1)}
     off = case.expected | kernel
     assert "more than one mistake, or one in lines between steps" in " ".join(str(case.compare(off)).split())
+
+
+def decay(length):
+    distance = np.arange(length)[:, None] - np.arange(length)
+    return np.where(distance >= 0, 0.9 ** np.abs(distance), 0)
+
+
+@dataclass(frozen=True)
+class Retention(Module):
+    """Weights that fall with the distance: made by a method, a static one and a function."""
+
+    channels: int = integer(least=1, default=8)
+
+    def input_shapes(self, batch, height, width):
+        return dict.fromkeys("qkv", (batch, width, self.channels))
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, width, self.channels)}
+
+    def scores(self, q, k):
+        scale = 1 / math.sqrt(self.channels)
+        z = scale * (q @ k.swapaxes(-1, -2))
+
+        def backward(dz):
+            return scale * dz @ k, scale * dz.swapaxes(-1, -2) @ q
+
+        return z, backward
+
+    @staticmethod
+    def doubled(a):
+        return 2 * a
+
+    def forward(self, params, q, k, v):
+        z, back_scores = self.scores(q, k)
+        w = self.doubled(decay(q.shape[1]).astype(q.real.dtype))
+        a = w * z
+
+        def backward(dy):
+            da = dy @ v.swapaxes(-1, -2)
+            return (*back_scores(w * da), a.swapaxes(-1, -2) @ dy), {}
+
+        return Pass(a @ v, backward)
+
+
+def retention(case, *, scale, scale_back, factor=2, least=0):
+    """A kernel in float32."""
+    q, k, v, dy = (np.float32(a) for a in (*case.inputs.values(), *case.upstream.values()))
+    distance = np.arange(q.shape[1])[:, None] - np.arange(q.shape[1])
+    w = np.float32(factor * np.where(distance >= least, 0.9 ** np.abs(distance), 0))
+    a = np.float32(scale) * w * (q @ k.swapaxes(1, 2))
+    dz = np.float32(scale_back) * w * (dy @ v.swapaxes(1, 2))
+    return {"output": a @ v, "q.grad": dz @ k, "k.grad": dz.swapaxes(1, 2) @ q, "v.grad": a.swapaxes(1, 2) @ dy}
+
+
+ROOT = 8**-0.5
+HELPERS = {
+    "in scores: sqrt left out": {"scale": 1 / 8, "scale_back": 1 / 8},
+    "in scores: scale left out": {"scale": 1, "scale_back": 1},
+    "in doubled: 2 left out": {"scale": ROOT, "scale_back": ROOT, "factor": 1},
+    "in decay: equality left out": {"scale": ROOT, "scale_back": ROOT, "least": 1},
+}
+
+
+@pytest.mark.parametrize("words", HELPERS)
+def test_a_line_of_what_a_forward_pass_calls_is_named_with_its_function(words):
+    case = golden(Retention(), batch=2, height=1, width=6, dtype="float32", certify=False)
+    assert case.compare(retention(case, scale=ROOT, scale_back=ROOT)).passed
+    names = [one.name for suspect in diagnosed(case, retention(case, **HELPERS[words])) for one in suspect.mistakes]
+    assert any(words in name for name in names), names

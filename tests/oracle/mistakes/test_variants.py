@@ -51,3 +51,9 @@ def test_a_root_may_be_left_out_and_a_power_have_the_other_sign():
     found = readings("c**-0.5", c=4)
     assert (found["root left out"], found["sign of the power turned"], found["power left out"]) == (0.25, 2.0, 4)
     assert "root left out" not in readings("c**2", c=4)
+
+
+def test_a_comparison_may_count_equality_or_not():
+    assert readings("a >= 2", a=2) == {"equality left out": False}
+    assert readings("a < 2", a=2) == {"equality counted": True}
+    assert readings("1 < a < 3", a=2) == readings("a == 2", a=2) == {}
