@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from npattn import oracle
+from npattn.cli import verify
+from npattn.oracle.comparison import Judgement
 from tests.cli.running import assert_one_complaint, run_for_no_reader
 from tests.oracle.made_up import made_up
 from tests.own_systems import RMSNorm
@@ -143,3 +145,8 @@ def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(comma
     (found,) = suspects["cases"]
     assert any("twice" in one["name"] for one in found["suspects"])
     assert found["alike"] <= len(found["suspects"])
+
+
+@pytest.mark.parametrize("passes", [True, False])
+def test_json_says_whether_zeros_would_pass_too(passes):
+    assert verify.judgement_to_json(Judgement("x.grad", zeros_pass=passes))["zeros_pass"] is passes

@@ -12,6 +12,8 @@ from npattn.module import Pass
 from npattn.ops.primitive import replacing
 from npattn.oracle import generic_values, golden
 from npattn.oracle.budgets import Given, named_results
+from npattn.oracle.comparison import Judgement
+from npattn.oracle.steps import where_it_begins
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.steps.upstream import feeds_of, find_suspects, number_of
 from tests.own_systems import CausalHead, NormGate
@@ -252,3 +254,11 @@ def test_what_cannot_be_followed_is_made_from_all():
     feeds = feeds_of(module, given_of(module))
     assert "output" in feeds["(1) y"]
     assert "output" in feeds["(2) y"]
+
+
+@pytest.mark.parametrize("name", ["output", "(3) a"])
+def test_what_zeros_would_pass_for_tells_no_more_of_where_it_begins_than_if_it_were_not_given(eca, name):
+    right = Judgement(name, worst=0, rms=0, worst_limit=1, rms_limit=1)
+    wrong = {"x.grad": Judgement("x.grad", worst=9, rms=9, worst_limit=1, rms_limit=1)}
+    told = where_it_begins(eca, wrong | {name: right})
+    assert told != where_it_begins(eca, wrong) == where_it_begins(eca, wrong | {name: replace(right, zeros_pass=True)})
