@@ -9,9 +9,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from npattn.checks import require_booleans
@@ -27,6 +28,7 @@ from npattn.oracle.suites.manifest import (
     read_manifest,
     write_manifest,
 )
+from npattn.oracle.suites.processes import interrupts_put_off
 from npattn.wording import brief, describe_type
 
 __all__ = ["Progress", "SuiteReport", "hash_file", "suite"]
@@ -249,20 +251,26 @@ class Run:
         """Make files on an executor, a number of them at a time."""
         waiting = list(reversed(recipes.items()))
         flying: dict[Future[Made], str] = {}
+        # Not `concurrent.futures.wait`, which an interrupt may keep from unlocking the futures that it looks at.
+        finished: SimpleQueue[Future[Made]] = SimpleQueue()
         try:
             while waiting or flying:
                 while waiting and len(flying) < IN_FLIGHT:
                     name, recipe = waiting.pop()
                     try:
-                        flying[executor.submit(functools.partial(make_file, steps=self.steps), recipe)] = name
+                        with interrupts_put_off():
+                            future = executor.submit(functools.partial(make_file, steps=self.steps), recipe)
+                            flying[future] = name
+                            future.add_done_callback(finished.put)
                     except Exception as error:  # a pool that has broken, or a recipe that can't be sent
                         self.fail(name, describe_failure(error))
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in done:
+                if flying:
+                    future = finished.get()
                     self.finish(flying.pop(future), future.result)
         finally:
-            for future in flying:
-                future.cancel()
+            with interrupts_put_off():
+                for future in flying:
+                    future.cancel()
 
     def finish(self, name: str, result: Callable[[], Made]) -> None:
         """Write a file, or note why there is none."""

@@ -11,18 +11,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from npattn.checks import require_integers
 
-__all__ = ["worker_processes"]
+__all__ = ["interrupts_put_off", "worker_processes"]
 
 Result = TypeVar("Result")
 
 PATIENCE_SECONDS = 0.1
 """Seconds after which a worker that is to end, and is not computing, looks again."""
+ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM") if hasattr(signal, name)
+]  # Windows lacks two
+"""Signals whose handlers, where they are functions, end what is under way by an exception."""
 COMPUTING, STATE = threading.Event(), threading.Lock()
 """Whether this worker computes, and what is held while that changes."""
 
@@ -61,9 +66,10 @@ def worker_processes(jobs: int) -> Iterator[Executor]:
     try:
         yield pool
     except BaseException:
-        # First: a pool that finds a worker ended before it has dropped what was cancelled fails, and ends no other.
-        pool.shutdown(wait=False, cancel_futures=True)
-        held.close()
+        with interrupts_put_off():
+            # First: a pool that finds a worker ended before it has dropped what was cancelled fails, and ends no other.
+            pool.shutdown(wait=False, cancel_futures=True)
+            held.close()
         raise
     else:
         pool.shutdown()
@@ -81,15 +87,37 @@ class Workers(ProcessPoolExecutor):
         A future keeps the pool: its thread, which knows it by a weak reference, asks it whether to drop what was
         cancelled, and fails on that in Python 3.11 if the pool is gone.
         """
-        with without_interrupts():
+        with interrupts_put_off(), interrupts_kept_from_children():
             future = super().submit(compute, function, *arguments, **options)
-        future.add_done_callback(lambda _: self)
+            future.add_done_callback(lambda _: self)
         return future
 
 
 @contextlib.contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Put off Ctrl-C for a moment, in this thread and for ever in the processes that it starts."""
+def interrupts_put_off() -> Iterator[None]:
+    """Let Ctrl-C, and other signals by which programs end, come when the block has ended.
+
+    A handler that raises within `concurrent.futures` may leave locked what the threads of a pool wait for, for ever. It
+    is no use to block signals in this thread alone: Python handles here those that any other thread has been sent.
+    """
+    noted: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # handlers run in no other
+        before = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
+    try:
+        for number in before:
+            signal.signal(number, lambda number, frame: noted.append((number, frame)))
+        yield
+    finally:
+        for number, handler in reversed(before.items()):  # Ctrl-C last: it may come at once
+            signal.signal(number, handler)
+        for number, frame in noted:
+            before[number](number, frame)
+
+
+@contextlib.contextmanager
+def interrupts_kept_from_children() -> Iterator[None]:
+    """Block Ctrl-C in this thread for a moment, and for ever in the processes that it starts."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

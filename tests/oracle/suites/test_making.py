@@ -1,9 +1,14 @@
 import hashlib
 import json
+import random
 import re
+import signal
+import threading
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -11,6 +16,7 @@ import npattn
 from npattn.oracle import cases, load, suite
 from npattn.oracle.suites import making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
+from tests.interrupts import interrupt_within
 
 
 class Counted(Executor):
@@ -27,6 +33,34 @@ class Counted(Executor):
         else:
             future.set_result(function(recipe))
         return future
+
+
+class Threads(Executor):
+    """Two threads that keep no process from its end, if they have to wait for ever."""
+
+    def __init__(self):
+        self.calls, self.threads = SimpleQueue(), [threading.Thread(target=self.work, daemon=True) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+
+    def submit(self, function, recipe):
+        future = Future()
+        self.calls.put((future, function, recipe))
+        return future
+
+    def work(self):
+        while call := self.calls.get():
+            future, function, recipe = call
+            if future.set_running_or_notify_cancel():
+                future.set_result(function(recipe))
+
+    def end(self):
+        """Return whether all have come to their end."""
+        for _ in self.threads:
+            self.calls.put(None)
+        for thread in self.threads:
+            thread.join(60)
+        return not any(thread.is_alive() for thread in self.threads)
 
 
 def contents(folder):
@@ -221,6 +255,25 @@ def test_a_failed_recipe_is_named_and_stops_no_other(recipes, tmp_path):
     assert read_manifest(tmp_path)[name].error == "RuntimeError: out of luck"
     assert suite(recipes, tmp_path).made == [name]
     assert read_manifest(tmp_path)[name].error is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interrupts by a timer")
+def test_an_interrupt_leaves_nothing_locked_that_an_executor_waits_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(making, "make_file", lambda recipe, *, steps: time.sleep(1e-4))
+    recipes = dict.fromkeys(map(str, range(100_000)))
+    moments = random.Random(0)
+    handler = signal.signal(signal.SIGALRM, interrupt_within(making.Run.make_on))
+    try:
+        for _ in range(60):
+            executor = Threads()
+            run = making.Run(tmp_path, {}, making.SuiteReport(tmp_path), len(recipes), False, None)
+            signal.setitimer(signal.ITIMER_REAL, moments.uniform(2e-3, 2e-2))
+            with pytest.raises(KeyboardInterrupt):
+                run.make_on(executor, recipes)
+            assert executor.end()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
 
 
 def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
