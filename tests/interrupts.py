@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from types import FrameType
 
@@ -10,11 +11,13 @@ def interrupt_within(function: Callable[..., object]) -> Callable[[int, FrameTyp
     """Make a signal's handler that raises KeyboardInterrupt where `function` is under way, and nowhere else.
 
     A signal goes to any thread of a process, which may have to wait for a core before it takes it: the main thread may
-    have gone on meanwhile, and have stopped the timer, to see what the interrupts have left.
+    have gone on meanwhile, and have stopped the timer, to see what the interrupts have left. And what is raised while
+    garbage is collected goes no further than what watches that, as Hypothesis does.
     """
 
     def interrupt(_: int, frame: FrameType | None) -> None:
-        while frame is not None:
+        watching = [getattr(callback, "__code__", None) for callback in gc.callbacks]
+        while frame is not None and frame.f_code not in watching:
             if frame.f_code is function.__code__:
                 raise KeyboardInterrupt
             frame = frame.f_back
