@@ -31,6 +31,7 @@ BASE = {
     "fields",
     "module",
     "papers",
+    "processes",
 }
 SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}

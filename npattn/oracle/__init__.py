@@ -10,8 +10,9 @@ from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.reading import load
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
 from npattn.oracle.recipes import Recipe
-from npattn.oracle.suites import SuiteReport, suite, worker_processes
+from npattn.oracle.suites import SuiteReport, suite
 from npattn.oracle.values import generic_values
+from npattn.processes import worker_processes
 
 __all__ = [
     "FORMATS",

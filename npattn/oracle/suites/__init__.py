@@ -3,7 +3,6 @@
 from npattn.oracle.suites.keeping import keep_case
 from npattn.oracle.suites.making import Progress, SuiteReport, hash_file, suite
 from npattn.oracle.suites.manifest import MANIFEST, Entry, read_manifest
-from npattn.oracle.suites.processes import worker_processes
 
 __all__ = [
     "MANIFEST",
@@ -14,5 +13,4 @@ __all__ = [
     "keep_case",
     "read_manifest",
     "suite",
-    "worker_processes",
 ]

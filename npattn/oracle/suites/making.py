@@ -28,7 +28,7 @@ from npattn.oracle.suites.manifest import (
     read_manifest,
     write_manifest,
 )
-from npattn.oracle.suites.processes import interrupts_put_off
+from npattn.processes import interrupts_put_off
 from npattn.wording import brief, describe_type
 
 __all__ = ["Progress", "SuiteReport", "hash_file", "suite"]

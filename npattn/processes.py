@@ -1,4 +1,4 @@
-"""Processes that make cases, and end when the one that started them does."""
+"""Processes that compute for a suite, and end when the one that started them does."""
 
 from __future__ import annotations
 

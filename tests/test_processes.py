@@ -4,10 +4,10 @@ import textwrap
 
 from threadpoolctl import threadpool_info
 
-from npattn.oracle import worker_processes
+from npattn.processes import worker_processes
 
 ABORTED = """
-    from npattn.oracle.suites.processes import worker_processes
+    from npattn.processes import worker_processes
 
     def large():
         return bytes(5_000_000)  # more than a pipe holds
@@ -20,7 +20,7 @@ ABORTED = """
 """
 BUSY = """
     import threading
-    from npattn.oracle.suites.processes import worker_processes
+    from npattn.processes import worker_processes
 
     def wait():
         threading.Event().wait()
@@ -35,7 +35,7 @@ BUSY = """
 
 CANCELLED = """
     import threading, time
-    from npattn.oracle.suites.processes import Workers, worker_processes
+    from npattn.processes import Workers, worker_processes
 
     def wait():
         threading.Event().wait()
@@ -55,7 +55,7 @@ CANCELLED = """
 
 FORGOTTEN = """
     import concurrent.futures.process, gc, threading, time
-    from npattn.oracle.suites.processes import worker_processes
+    from npattn.processes import worker_processes
 
     Thread = concurrent.futures.process._ExecutorManagerThread  # which knows the pool by a weak reference
     is_shutting_down = Thread.is_shutting_down
