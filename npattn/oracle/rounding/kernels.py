@@ -18,6 +18,7 @@ from npattn.oracle.pairs import keep_apart
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
+from npattn.oracle.rounding.weights import total_above_largest
 from npattn.typing import Array, Backward
 
 __all__ = [
@@ -41,7 +42,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
     rounding = rounding_of(x)
     e = np.exp(x - x.max(axis=axis, keepdims=True))
-    y: Array = e / e.sum(axis=axis, keepdims=True)
+    y: Array = e / total_above_largest(e, e.sum(axis=axis, keepdims=True), rounding, axis)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
     # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
     shifted = rounding.format.is_single_precision and rounding.choose()
@@ -193,10 +194,32 @@ def softmin(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
 @implements(ops.dot_product_attention)
 def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[Array, Backward]:
     """Attend as the primitive does, but of many weights only those of one image and head at a time fill the memory."""
-    lead, definition = q.shape[:-2], ops.dot_product_attention.definition
-    if math.prod(lead) == 1 or q.shape[-1] * k.shape[-1] < MANY_WEIGHTS or not lead == k.shape[:-2] == v.shape[:-2]:
-        return definition(q, k, v, scale)
-    return attend_by_heads(definition, q, k, v, scale)
+    lead, attend = q.shape[:-2], ops.dot_product_attention.definition
+    if math.prod(lead) > 1 and q.shape[-1] * k.shape[-1] >= MANY_WEIGHTS and lead == k.shape[:-2] == v.shape[:-2]:
+        attend = partial(attend_by_heads, attend)
+    return share_scale(attend, q, k, v, scale)
+
+
+def share_scale(
+    attend: Callable[..., Any], q: Array, k: Array, v: Array, scale: float = 1.0, **options: Any
+) -> tuple[Any, Backward]:
+    """Attend; in tf32 half of the runs scale both queries and keys, by the root, before the product shortens them.
+
+    Kernels do so where queries alone would leave the format's range. Multiplied by no power of two, numbers that were
+    short are short no more.
+    """
+    rounding = rounding_of(q, k, v)
+    if not rounding.format.shortens or abs(scale) == 1 or not rounding.choose():
+        return attend(q, k, v, scale, **options)
+    root = math.sqrt(abs(scale))
+    signed = math.copysign(root, scale)
+    output, back = attend(signed * q, root * k, v, **options)
+
+    def backward(*upstream: Array) -> tuple[Any, ...]:
+        dq, dk, *others = back(*upstream)
+        return signed * dq, root * dk, *others
+
+    return output, backward
 
 
 @implements(attention.average_slope)
@@ -225,8 +248,8 @@ def apart(primitive: Primitive) -> Callable[..., Any]:
     return compute
 
 
-for pairing in (ops.relative_logits, ops.masked_attention):
-    implements(pairing)(apart(pairing))
+implements(ops.relative_logits)(apart(ops.relative_logits))
+implements(ops.masked_attention)(partial(share_scale, apart(ops.masked_attention)))
 
 
 @implements(ops.resize_bilinear)

@@ -7,10 +7,14 @@ import numpy as np
 from npattn import ops
 from npattn.attention.pixel_correlation import EPSILON
 from npattn.ops import affinity, attention
-from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["affinity_sums", "weigh_values"]
+__all__ = ["affinity_sums", "total_above_largest", "weigh_values"]
+
+ULP, LEAST_COUNTED = 2.0**-23, 2.0**-25
+"""Of float32 near 1, and what added to 1 may be rounded up to one, in whatever order a kernel adds."""
 
 
 @implements(attention.weigh_values)
@@ -19,9 +23,24 @@ def weigh_values(v: Array, e: Array, total: Array) -> Array:
 
     The largest exponential is 1, of which a unit that multiplies loses nothing; a weight is no number of the format.
     """
-    if not rounding_of(v, e).format.shortens:
+    rounding = rounding_of(v, e)
+    if not rounding.format.shortens:
         return attention.weigh_values.definition(v, e, total)
-    return v @ (e / total).swapaxes(-1, -2)
+    return v @ (e / total_above_largest(e, total, rounding)).swapaxes(-1, -2)
+
+
+def total_above_largest(e: Array, total: Array, rounding: Rounding, axis: int = -1) -> Array:
+    """Return a total that is above the largest of its terms, if another counts, in the runs whose operands shrink.
+
+    Rounded, it may be the largest. Then that has the weight 1, which is short, and with a total one unit larger one
+    just below 1, which loses most of all where it is cut: which it is, is not to be left to chance.
+    """
+    if not (rounding.format.shortens and rounding.shrinks):
+        return total
+    terms, total = unwrap(e), unwrap(total)
+    largest = terms.max(axis=axis, keepdims=True)
+    others = terms.sum(axis=axis, dtype=float, keepdims=True) - largest
+    return wrap(np.where(others > LEAST_COUNTED, np.maximum(total, largest * (1 + ULP)), total), rounding)
 
 
 @implements(ops.affinity_sums)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from npattn import ops
+from npattn.ops import attention
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.rounding import Rounding, cutting, products
 from tests.naming import for_each
@@ -93,6 +94,46 @@ def test_in_tf32_a_sink_makes_the_weight_of_a_single_key_one_that_loses_digits()
         for r in (Rounding(FORMATS["tf32"], [0, run]) for run in range(8))
     ]
     assert np.sqrt(np.mean(np.square(np.array(runs) - 1))) > 2.0**-13
+
+
+def test_in_tf32_half_of_the_runs_scale_queries_and_keys_which_are_shortened_then():
+    """Scaled by a power of two, queries lose nothing; by its root, which is none, both do."""
+    q, k, v = np.array([[64.0]]), np.array([[64.0, 64.0625]]), np.array([[0.0, 1.0]])
+    runs = [[*map(Rounding(FORMATS["tf32"], [0, run]).array, (q, k, v))] for run in range(8)]
+    logits = np.array([ops.masked_attention(q, k[:, :1], v[:, :1], 0.125)[0][1].item() for q, k, v in runs])
+    assert np.sum(np.abs(logits / 512 - 1) > 2.0**-16) == 4
+    np.testing.assert_allclose(logits, 512, rtol=2.0**-9)
+    outputs = np.array([ops.dot_product_attention(*arrays, 0.125)[0].item() for arrays in runs])
+    exact, _ = ops.dot_product_attention(q, k, v, 0.125)
+    assert np.sum(np.abs(outputs - exact) > 2.0**-10) == 4  # more than weights lose in being shortened
+
+
+@for_each("attend", [ops.dot_product_attention, ops.masked_attention])
+@for_each("scale", [0.3, -0.3])
+def test_scales_that_are_shared_leave_the_gradients_what_they_are(attend, scale):
+    arrays = [np.random.RandomState(i).standard_normal((2, 3, 4)) for i in range(4)]
+    exact = attend(*arrays[:3], scale)[1](arrays[3])
+    for run in range(8):
+        *qkv, do = map(Rounding(FORMATS["tf32"], [0, run]).array, arrays)
+        for found, true in zip(attend(*qkv, scale)[1](do)[:3], exact, strict=False):
+            np.testing.assert_allclose(found, true, atol=0.01)
+
+
+def weigh(rounding, others):
+    """Average 1 and 0 by weights near 1 and 0."""
+    v, e = rounding.array(np.array([[1.0, 0.0]])), rounding.array(np.array([[1.0, others]]))
+    return attention.weigh_values(v, e, rounding.array(np.ones((1, 1)))).item()
+
+
+def test_in_tf32_a_weight_near_1_is_below_it_in_half_of_the_runs_if_another_counts():
+    runs = [Rounding(FORMATS["tf32"], [0, number]) for number in range(32)]
+    shrinking = [rounding for rounding in runs if rounding.shrinks]
+    assert len(shrinking) == 16
+    for rounding in shrinking:
+        assert weigh(rounding, 2.0**-24) < 1 - 2.0**-12  # cut
+        assert ops.softmax(rounding.array(np.log([[1.0, 2.0**-24]])))[0].max() < 1
+    for rounding in runs:
+        assert abs(weigh(rounding, 2.0**-40) - 1) < 2.0**-20
 
 
 def test_in_tf32_an_affinity_over_its_total_loses_digits_though_it_has_none_to_lose_itself():
