@@ -35,7 +35,7 @@ TIMM = {
     "gc_efficientnetv2_rw_t": ({}, 29),
     "resnet34": ({"block_args": {"attn_layer": "nl"}}, 16),
     "skresnet18": ({}, 8),
-    "skresnet50": ({}, 16),
+    "skresnet50": ({"output_stride": 8}, 16),
     "skresnext50_32x4d": ({}, 16),
     "botnet26t_256": ({}, 3),
     "halonet26t": ({}, 3),
