@@ -34,12 +34,21 @@ SECTIONS = [
     "The same in PyTorch",
     "Reference",
 ]
+PICTURES = "Pictures"  # some primitives' pages have theirs beside what they show, or none
+PRIMITIVES = (
+    "batch_norm",
+    "cross_entropy",
+    "dot_product_attention",
+    "layer_norm",
+    "linear_attention",
+    "relative_logits",
+    "window_partition",
+)
 ON_EVERY_PAGE = ["A case by hand", "Notation", "Common mistakes", "Exercises", "The same in PyTorch", "Reference"]
 
 WITHOUT_NUMBERS = {
     "cross_entropy": ("3'", "2'"),
     "gather_excite": ("3'", "2'", "1'"),
-    "layer_norm": ("3'",),
     "training": ("7'", "6'", "5'", "4'", "3'", "2'"),
     "triplet": ("11'",),
 }
@@ -143,6 +152,16 @@ def test_page_has_all_its_sections_in_order(path):
     assert headings == SECTIONS
     assert f"({path.stem}.md)" in (REPOSITORY / "derivations/README.md").read_text(encoding="utf-8")
     assert "```mermaid" in page_of(path)
+
+
+@for_each("name", PRIMITIVES)
+def test_page_of_a_primitive_has_the_sections_of_a_systems_in_order(name):
+    text = (REPOSITORY / "derivations" / f"{name}.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    expected = [section for section in SECTIONS if section != PICTURES or PICTURES in headings]
+    assert [heading for heading in headings if heading in SECTIONS] == expected
+    assert "```mermaid" in text
+    assert re.search(r"^\\tag\{1'\}$", text, flags=re.MULTILINE)
 
 
 @every_page

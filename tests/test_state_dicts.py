@@ -9,6 +9,7 @@ from npattn import (
     CBAM,
     CBAMChannelGate,
     CBAMSpatialGate,
+    CoordinateAttention,
     EfficientChannelAttention,
     HardAttention,
     MultiHeadSelfAttention,
@@ -157,6 +158,18 @@ PUBLISHED = [
     (SE, ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")),
     (SqueezeExcitation(64, bias=False), ("fc.0.weight", "fc.2.weight")),
     (CBAMChannelGate(64, bias=False), ("fc1.weight", "fc2.weight")),
+    (
+        CoordinateAttention(16, bias=False),
+        (
+            "conv1.weight",
+            "bn1.weight",
+            "bn1.bias",
+            "conv2.weight",
+            "conv3.weight",
+            "bn1.running_mean",
+            "bn1.running_var",
+        ),
+    ),
     (CBAM(8, spatial=False), ("channel.fc1.weight", "channel.fc1.bias", "channel.fc2.weight", "channel.fc2.bias")),
 ]
 

@@ -9,6 +9,7 @@ from npattn import layers, ops
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters
+from npattn.synonyms import Naming
 from npattn.typing import Array, Params
 
 
@@ -30,14 +31,18 @@ class CoordinateAttention(Module):
         r; the hidden layer has M = max(8, C // r) channels.
     training : bool, default False
         Whether batch norm uses the batch's own statistics, and ``run.buffers`` holds the new running ones.
+    hidden : int, optional
+        M itself, in place of that.
+    bias : bool, default True
+        Whether the three layers have biases; timm's have none unless it is told.
 
     Raises
     ------
     TypeError
-        If `channels`, `out_channels` or `reduction` is no integer, or `training` no bool.
+        If `channels`, `out_channels`, `reduction` or `hidden` is no integer, or `training` or `bias` no bool.
     ValueError
-        If `channels` or `reduction` is below 1, or `out_channels` is another number than `channels`; when called
-        in training, if the batch is empty.
+        If `channels`, `reduction` or `hidden` is below 1, or `out_channels` is another number than `channels`; when
+        called in training, if the batch is empty.
 
     Notes
     -----
@@ -46,7 +51,8 @@ class CoordinateAttention(Module):
     ``bn1.weight`` (M,), ``bn1.bias`` (M,), ``conv_h.weight`` (C, M, 1, 1), ``conv_h.bias`` (C,), ``conv_w.weight``
     (C, M, 1, 1), ``conv_w.bias`` (C,). Weights and biases start as that code's `Conv2d` layers do, uniform in
     ±1/√inputs; batch norm starts at 1 and 0. Running statistics: ``bn1.running_mean`` (M,), ``bn1.running_var`` (M,),
-    in which a batch has weight 0.1. The slope of h-swish is 0 at -3 and 1 at 3.
+    in which a batch has weight 0.1. The slope of h-swish is 0 at -3 and 1 at 3. The names ``conv2`` and ``conv3`` that
+    the authors' MobileNetV2 has for ``conv_h`` and ``conv_w`` are read too.
 
     References
     ----------
@@ -75,10 +81,14 @@ class CoordinateAttention(Module):
         url="https://arxiv.org/abs/2103.02907",
     )
 
+    published: ClassVar = (Naming({"conv1": "conv1", "bn1": "bn1", "conv2": "conv_h", "conv3": "conv_w"}),)
+
     channels: int = integer(least=1)
     out_channels: int | None = integer(least=1, default=None)
     reduction: int = integer(least=1, default=32)
     training: bool = boolean(default=False)
+    hidden: int | None = integer(least=1, default=None)
+    bias: bool = boolean(default=True)
 
     def __post_init__(self) -> None:
         """Refuse, besides, gates that don't fit the map."""
@@ -96,16 +106,16 @@ class CoordinateAttention(Module):
 
     @property
     def hidden_channels(self) -> int:
-        """M, channels of the hidden layer."""
-        return max(8, self.channels // self.reduction)
+        """M, channels of the hidden layer: `hidden`, or C // r, at least 8."""
+        return self.hidden or max(8, self.channels // self.reduction)
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the hidden layer with its norm, and the two layers that make the gates."""
         return {
-            **layers.conv_parameters("conv1", self.hidden_channels, self.channels),
+            **layers.conv_parameters("conv1", self.hidden_channels, self.channels, bias=self.bias),
             **norm_parameters("bn1", self.hidden_channels),
-            **layers.conv_parameters("conv_h", self.channels, self.hidden_channels),
-            **layers.conv_parameters("conv_w", self.channels, self.hidden_channels),
+            **layers.conv_parameters("conv_h", self.channels, self.hidden_channels, bias=self.bias),
+            **layers.conv_parameters("conv_w", self.channels, self.hidden_channels, bias=self.bias),
         }
 
     def buffers(self) -> dict[str, Parameter]:

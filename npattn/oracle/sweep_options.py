@@ -54,7 +54,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     ],
     "cbam-spatial": [{"batch_norm": False}, {"kernel_size": 1}, {"kernel_size": 3}, {"gate": "hard_sigmoid"}],
     "bam": [{"variant": "paper"}, {"dilation": 1}, {"dilation": 16}, {"reduction": 1}, {"reduction": 100}],
-    "coordinate": [{"reduction": 1}],
+    "coordinate": [{"reduction": 1}, {"hidden": 5}, {"bias": False}],
     "simam": [{"variant": "paper"}, {"e_lambda": 1}],
     "triplet": [{"spatial": False}, {"kernel_size": 1}, {"kernel_size": 3}],
     "attention-gate": [

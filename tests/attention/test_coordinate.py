@@ -20,11 +20,11 @@ def published(module):
     class Reference(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            hidden = max(8, module.channels // module.reduction)
-            self.conv1 = torch.nn.Conv2d(module.channels, hidden, 1)
+            hidden, bias = module.hidden or max(8, module.channels // module.reduction), module.bias
+            self.conv1 = torch.nn.Conv2d(module.channels, hidden, 1, bias=bias)
             self.bn1 = torch.nn.BatchNorm2d(hidden)
-            self.conv_h = torch.nn.Conv2d(hidden, module.channels, 1)
-            self.conv_w = torch.nn.Conv2d(hidden, module.channels, 1)
+            self.conv_h = torch.nn.Conv2d(hidden, module.channels, 1, bias=bias)
+            self.conv_w = torch.nn.Conv2d(hidden, module.channels, 1, bias=bias)
             self.train(module.training)
 
         def forward(self, x):

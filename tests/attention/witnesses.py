@@ -8,6 +8,7 @@ import pytest
 from npattn import (
     CBAM,
     BottleneckAttention,
+    CoordinateAttention,
     EfficientChannelAttention,
     GlobalContext,
     HaloAttention,
@@ -52,6 +53,7 @@ def is_attention(block):
         "SplitAttn",
         "BottleneckAttn",
         "HaloAttn",
+        "CoordAttn",
     }
     return type(block).__name__ in kinds
 
@@ -71,6 +73,12 @@ def counterpart(block, channels, training=False):
         "SplitAttn": lambda: split_attention(block, training),
         "BottleneckAttn": lambda: bottleneck_attention(block),
         "HaloAttn": lambda: halo_attention(block),
+        "CoordAttn": lambda: CoordinateAttention(
+            block.conv1.in_channels,
+            hidden=block.conv1.out_channels,
+            bias=block.conv1.bias is not None,
+            training=training,
+        ),
     }
     return makers.get(type(block).__name__, lambda: SqueezeExcitation(**excitation(block)))()
 

@@ -60,12 +60,14 @@ def flexible_segmentation_modules() -> Modules:
 
 def coordinate_modules(training: bool = False) -> Modules:
     return st.builds(
-        lambda channels, explicit, reduction: CoordinateAttention(
-            channels, channels if explicit else None, reduction, training
+        lambda channels, explicit, reduction, hidden, bias: CoordinateAttention(
+            channels, channels if explicit else None, reduction, training, hidden, bias
         ),
         channels=channels,
         explicit=st.booleans(),
         reduction=st.sampled_from([1, 2, 32]),
+        hidden=st.none() | st.integers(9, 12),  # of few units all may be off
+        bias=st.booleans(),
     )
 
 

@@ -15,6 +15,8 @@ from PIL import Image
 
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.contexts import draw_context
+from npattn.pictures.pages.cutting import draw_cutting
 from npattn.pictures.pages.depth import draw_depth
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.equivariance import draw_equivariance
@@ -22,8 +24,10 @@ from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
+from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
+from npattn.pictures.pages.relative import draw_relative
 from npattn.typing import Array
 
 __all__ = ["PICTURES", "WIDTH", "draw_pixels", "pixels_of", "write_picture"]
@@ -47,6 +51,10 @@ PICTURES: dict[str, Draw] = {
     "batch_norm_projection": draw_projection,
     "dot_product_attention_jacobian": draw_softmax_jacobian,
     "dot_product_attention_tiles": draw_tiles,
+    "layer_norm": draw_norms,
+    "linear_attention": draw_context,
+    "relative_logits": draw_relative,
+    "window_partition": draw_cutting,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
     "diversity": draw_diversity,
