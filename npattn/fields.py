@@ -77,8 +77,10 @@ def checked(
     return dataclasses.field(default=default, metadata={"check": check, "divides": divides, "options": options})
 
 
-def integer(least: int, default: Any = REQUIRED, *, odd: bool = False, divides: str = "") -> Any:
-    """Declare an integer that is at least so large; odd, if it is to be, and a divisor of another hyperparameter.
+def integer(
+    least: int, default: Any = REQUIRED, *, most: int | None = None, odd: bool = False, divides: str = ""
+) -> Any:
+    """Declare an integer that is at least so large; no larger than `most`, odd, and a divisor, if it is to be.
 
     Examples
     --------
@@ -94,6 +96,9 @@ heads, 15 or 18 channels would do
 
     def check(system: str, name: str, value: Any) -> Any:
         check_integer(system, name, value, least, odd)
+        if most is not None and value > most:
+            either = f"{least} or {most}" if most == least + 1 else f"an integer from {least} to {most}"
+            raise ValueError(f"{system}: {name}={value}; expected {either}")
         return value
 
     return checked(check, default, divides=divides)

@@ -11,6 +11,8 @@ is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is 
 A pool writes to the array that it is given; a layer adds that array to the gradient that it makes itself. Where a map
 forks into branches of several steps, or a skip connection passes some, `ops.add` adds up what the branches send back.
 
+`gather_relative` alone is given no array: it reads a table of numbers that belongs to no map.
+
 The functions that end in ``_parameters`` and ``_buffers``, from `npattn.parameters`, declare what the layers read.
 """
 
@@ -46,6 +48,7 @@ __all__ = [
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "gather_relative",
     "group_norm",
     "layer_norm",
     "linear",
@@ -327,6 +330,37 @@ def relative_logits(q: Array, params: Params, name: str, *, scale: float = 1.0) 
     """
     logits = functools.partial(ops.relative_logits, scale=scale)
     return named(logits, q, params, [f"{name}.height_rel", f"{name}.width_rel"])
+
+
+def gather_relative(params: Params, name: str, size: tuple[int, int]) -> tuple[Array, Backward]:
+    """Look up for each pair of positions what a table has for their offset, (count, N, N), as `ops.gather_relative`.
+
+    Parameters
+    ----------
+    params : mapping of str to array
+    name : str
+        The table's own: ``params[name]`` is ((2h - 1)(2w - 1), count).
+    size : pair of int
+        h and w.
+
+    Returns
+    -------
+    g : array, (count, h w, h w)
+    backward : callable
+        ``backward(dg)`` returns `grads` alone: no map is read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> g, backward = gather_relative({"table": np.array([[10.0], [20.0], [30.0]])}, "table", (1, 2))
+    >>> g
+    array([[[20., 10.],
+            [30., 20.]]])
+    >>> backward(np.ones_like(g))["table"].ravel()
+    array([1., 2., 1.])
+    """
+    g, back = ops.gather_relative(params[name], size)
+    return g, lambda dg: {name: back(dg)}
 
 
 def scale(x: Array, params: Params, name: str) -> tuple[Array, Backward]:

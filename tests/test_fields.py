@@ -36,6 +36,7 @@ class Kept(Module):
     shape: tuple[int, int] | None = two_integers(default=None)
     extent: int | tuple[int, int] = side(least=1, default=3)
     free: object = "anything"
+    steps: int = integer(least=1, most=4, default=1)
 
     @classmethod
     def example(cls):
@@ -51,6 +52,7 @@ class Kept(Module):
         ({"channels": 1}, ValueError, "Kept: channels=1; expected an integer of at least 2"),
         ({"channels": 2.0}, TypeError, "Kept: channels=2.0 is a float; expected an int"),
         ({"channels": None}, TypeError, "Kept: channels=None is a NoneType; expected an int"),
+        ({"steps": 5}, ValueError, "Kept: steps=5; expected an integer from 1 to 4"),
         ({"groups": 0}, ValueError, "Kept: groups=0; expected an integer of at least 1"),
         ({"groups": True}, TypeError, "Kept: groups=True is a bool; expected an int"),
         ({"sizes": 3}, TypeError, "Kept: sizes=3 is an int; expected a tuple of ints"),

@@ -44,7 +44,7 @@ class RelativeHeads(MapByRows):
     scale_pos_embed: bool
 
     def __post_init__(self) -> None:
-        """Refuse, besides, heads that can't share the channels equally or get none, and strides other than 1 and 2."""
+        """Refuse, besides, heads that can't share the channels equally or get none."""
         super().__post_init__()
         name = type(self).__name__
         require_equal_shares(name, "heads", self.heads, "out_channels", self.output_channels)
@@ -54,8 +54,6 @@ class RelativeHeads(MapByRows):
                 f"{name}: heads={self.heads}; expected at most {queries}, channels of all queries: set head_dim, those "
                 "of each head"
             )
-        if self.stride > 2:
-            raise ValueError(f"{name}: stride={self.stride}; expected 1 or 2")
 
     @property
     def output_channels(self) -> int:
@@ -159,7 +157,7 @@ class BottleneckAttention(RelativeHeads):
     channels: int = integer(least=1)
     feat_size: tuple[int, int] = two_integers()
     out_channels: int | None = integer(least=1, default=None)
-    stride: int = integer(least=1, default=1)
+    stride: int = integer(least=1, most=2, default=1)
     heads: int = integer(least=1, default=4)
     head_dim: int | None = integer(least=1, default=None)
     qk_ratio: float = positive(default=1.0)

@@ -110,7 +110,7 @@ class HaloAttention(RelativeHeads):
 
     channels: int = integer(least=1)
     out_channels: int | None = integer(least=1, default=None)
-    stride: int = integer(least=1, default=1)
+    stride: int = integer(least=1, most=2, default=1)
     heads: int = integer(least=1, default=8)
     head_dim: int | None = integer(least=1, default=None)
     block_size: int = integer(least=1, default=8)

@@ -96,15 +96,9 @@ class LambdaLayer(Module):
     kernel_size: int = integer(least=1, default=9, odd=True)
     feat_size: tuple[int, int] | None = two_integers(default=None)
     qk_ratio: float | None = positive(default=None)
-    stride: int = integer(least=1, default=1)
+    stride: int = integer(least=1, most=2, default=1)
     bias: bool = boolean(default=False)
     training: bool = boolean(default=False)
-
-    def __post_init__(self) -> None:
-        """Refuse, besides, other strides."""
-        super().__post_init__()
-        if self.stride > 2:
-            raise ValueError(f"LambdaLayer: stride={self.stride}; expected 1, or 2 to average blocks of 2×2 positions")
 
     @classmethod
     def example(cls) -> LambdaLayer:

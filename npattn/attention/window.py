@@ -147,30 +147,30 @@ class WindowAttention(MapByRows):
     def forward(self, params: Params, x: Array) -> Pass:
         """Move, cut, project, attend, bring together, lay out, move back. The tags are the derivation's."""
         window, size, moves = pair(self.window), x.shape[2:], self.moves(x.shape[2:])
-        s, back_shift = ops.cyclic_shift(x, moves)                                            # (1)
-        w, back_cut = ops.window_partition(s, window)                                         # (2)
-        u, back_qkv = layers.conv(w, params, "qkv")                                           # (3)
+        s, back_shift = ops.cyclic_shift(x, moves)                                              # (1)
+        w, back_cut = ops.window_partition(s, window)                                           # (2)
+        u, back_qkv = layers.conv(w, params, "qkv")                                             # (3)
         (batch, _, *rest), inner = w.shape, self.heads * self.query_channels
         heads = u.reshape(batch, 3 * self.heads, self.query_channels, *rest)
-        parts, back_split = ops.split(heads, 3 * (self.heads,), axis=1)                       # (4)
-        g, back_table = ops.gather_relative(params["relative_position_bias_table"], window)   # (5)
+        parts, back_split = ops.split(heads, 3 * (self.heads,), axis=1)                         # (4)
+        g, back_table = layers.gather_relative(params, "relative_position_bias_table", window)  # (5)
         q, k, v = (by_windows(part) for part in parts)
-        o, back_attention = self.attend(q, k, v, g, self.seen(x))                             # (6)
-        z, back_proj = layers.conv(by_heads(o).reshape(batch, inner, *rest), params, "proj")  # (7)
-        t, back_layout = ops.window_reverse(z, window, size)                                  # (8)
-        y, back_return = ops.cyclic_shift(t, (-moves[0], -moves[1]))                          # (9)
+        o, back_attention = self.attend(q, k, v, g, self.seen(x))                               # (6)
+        z, back_proj = layers.conv(by_heads(o).reshape(batch, inner, *rest), params, "proj")    # (7)
+        t, back_layout = ops.window_reverse(z, window, size)                                    # (8)
+        y, back_return = ops.cyclic_shift(t, (-moves[0], -moves[1]))                            # (9)
 
         def backward(dy):
-            dt = back_return(dy)                                                              # (9')
-            dz = back_layout(dt)                                                              # (8')
-            do, grads_proj = back_proj(dz)                                                    # (7')
+            dt = back_return(dy)                                                                # (9')
+            dz = back_layout(dt)                                                                # (8')
+            do, grads_proj = back_proj(dz)                                                      # (7')
             do = by_windows(do.reshape(batch, self.heads, self.query_channels, *rest))
-            *dparts, dg = back_attention(do)                                                  # (6')
-            grads_table = {"relative_position_bias_table": back_table(dg)}                    # (5')
-            du = back_split([by_heads(part) for part in dparts])                              # (4')
-            dw, grads_qkv = back_qkv(du.reshape(u.shape))                                     # (3')
-            ds = back_cut(dw)                                                                 # (2')
-            dx = back_shift(ds)                                                               # (1')
+            *dparts, dg = back_attention(do)                                                    # (6')
+            grads_table = back_table(dg)                                                        # (5')
+            du = back_split([by_heads(part) for part in dparts])                                # (4')
+            dw, grads_qkv = back_qkv(du.reshape(u.shape))                                       # (3')
+            ds = back_cut(dw)                                                                   # (2')
+            dx = back_shift(ds)                                                                 # (1')
             return dx, grads_table | grads_qkv | grads_proj
 
         return Pass(y, backward)
@@ -216,7 +216,7 @@ class WindowAttention(MapByRows):
         u, _ = layers.conv(w, params, "qkv")
         heads = u.reshape(len(x), 3 * self.heads, self.query_channels, *w.shape[2:])
         q, k, v = np.split(by_windows(heads), 3, axis=2)
-        g, _ = ops.gather_relative(params["relative_position_bias_table"], window)
+        g, _ = layers.gather_relative(params, "relative_position_bias_table", window)
         each = np.broadcast_to(np.eye(v.shape[-1], dtype=x.dtype, like=x), (*v.shape[:3], *g.shape[1:]))
         at = self.cut(np.arange(1, positions + 1).reshape(1, 1, *size))[0, 0]  # where they stand; 0 beyond the map
         places = [np.argwhere(at == row + 1)[0].tolist() for row in which]

@@ -29,6 +29,8 @@ SAFE_LOGIT = 40.0
 
 def is_worth_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> bool:
     """Tell whether there are many logits, of the machine's floats, and no shapes that the definition refuses."""
+    if type(q) is not np.ndarray or 0 < q.size * k.size < MIN_PARALLEL_SIZE:
+        return False
     if not (q.shape[:-2] == k.shape[:-2] == v.shape[:-2] and k.shape[-1] == v.shape[-1]):
         return False
     logits = math.prod(q.shape[:-1]) // max(1, q.shape[-2]) * q.shape[-1] * k.shape[-1]

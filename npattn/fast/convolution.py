@@ -49,8 +49,9 @@ def is_pointwise(
     groups: int = 1,
 ) -> bool:
     """Tell whether a kernel reads the map as it is."""
-    plain = pair(stride) == (1, 1) and pair(padding) == (0, 0) and groups == 1
-    return weight.shape[2:] == (1, 1) and plain and are_machine_floats(x, weight)
+    if weight.shape[2:] != (1, 1):
+        return False
+    return pair(stride) == (1, 1) and pair(padding) == (0, 0) and groups == 1 and are_machine_floats(x, weight)
 
 
 @conv2d.faster(suits=is_pointwise)
@@ -122,13 +123,12 @@ def suits_rows(
     groups: int = 1,
 ) -> bool:
     """Tell whether kernels slide one by one over all channels, and read many numbers."""
+    if weight.shape[2] * weight.shape[3] * x.size < MIN_PARALLEL_SIZE:
+        return False
     if not (pair(stride) == (1, 1) and groups == 1 and are_machine_floats(x, weight)):
         return False
     axes = zip(x.shape[2:], weight.shape[2:], pair(padding), pair(dilation), strict=True)
-    if not all(itertools.starmap(all_see_some, axes)):
-        return False
-    taps = math.prod(weight.shape[2:])
-    return weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1) and taps * x.size >= MIN_PARALLEL_SIZE
+    return weight.shape[1] >= min(MIN_CHANNELS, len(weight) + 1) and all(itertools.starmap(all_see_some, axes))
 
 
 def all_see_some(length: int, k: int, padding: int, dilation: int) -> bool:
@@ -157,15 +157,17 @@ def suits_tiles(
     **options: Any,
 ) -> bool:
     """Tell whether tiles are quicker. They cost a bit of precision: float64, taken for its digits, goes without."""
+    if len(weight) < MIN_TILED_CHANNELS or weight.shape[1] < MIN_TILED_CHANNELS:
+        return False
     above, beside = pair(padding)
     positions = (x.shape[2] + 2 * above - 2) * (x.shape[3] + 2 * beside - 2)
     near = pair(dilation) == (1, 1) and max(above, beside) <= 2
     if not near and pair(dilation) == (above, beside):
         positions = math.prod(x.shape[2:])
         near = math.prod(map(laid_length, x.shape[2:], pair(dilation))) <= MAX_LAID_RATIO * positions
-    large = positions >= MIN_TILED_POSITIONS and min(weight.shape[:2]) >= MIN_TILED_CHANNELS
     small_kernels = weight.shape[2:] == (3, 3) and near and x.dtype == np.float32
-    return large and small_kernels and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
+    large = small_kernels and positions >= MIN_TILED_POSITIONS
+    return large and suits_rows(x, weight, bias, padding=padding, dilation=dilation, **options)
 
 
 @conv2d.faster(suits=suits_tiles)

@@ -16,6 +16,8 @@ from npattn.typing import Array, Backward
 
 def are_large_parts(arrays: Sequence[Array], axis: int) -> bool:
     """Tell whether all parts are large; lengths that differ along other axes are the definition's to refuse."""
+    if not is_large(arrays[0]):
+        return False
     rests = {array.shape[:axis] + array.shape[axis + 1 :] for array in arrays} if axis >= 0 else {}
     return len(rests) == 1 and is_large(*arrays) and all(is_large(array) for array in arrays)
 

@@ -13,7 +13,7 @@ from npattn.typing import Array, Backward
 def are_many(q: Array, lambdas: Array) -> bool:
     """Tell whether there are many numbers, of the machine's floats, for the same positions."""
     fitting = len(q) == len(lambdas) and q.shape[2:] == lambdas.shape[2:]
-    return are_machine_floats(q, lambdas) and fitting and lambdas.size >= MIN_PARALLEL_SIZE
+    return fitting and lambdas.size >= MIN_PARALLEL_SIZE and are_machine_floats(q, lambdas)
 
 
 @apply_lambdas.faster(suits=are_many)

@@ -37,10 +37,12 @@ SAFE_TOTAL = 2.0**58
 
 def is_worth_seen_blocks(q: Array, k: Array, v: Array, scale: float = 1.0, **options: Any) -> bool:
     """Tell whether there are many logits, of the machine's floats, and no shapes that the definition refuses."""
+    if not is_worth_blocks(q, k, v):
+        return False
     given = {name: a for name, a in options.items() if name in ("bias", "mask", "sink", "lengths") and a is not None}
     pairs = q.shape[-1:] + k.shape[-1:]
     fitting = all(given[name].shape[-2:] == pairs for name in ("bias", "mask") if name in given)
-    return fitting and is_worth_blocks(q, k, v) and are_machine_floats(q, *given.values())
+    return fitting and are_machine_floats(q, *given.values())
 
 
 @masked_attention.faster(suits=is_worth_seen_blocks)

@@ -31,6 +31,8 @@ MIN_MULTIPLICATIONS = 2**22
 
 def is_worth_blocks(a: Array, b: Array) -> bool:
     """Tell whether BLAS would use several cores, or should."""
+    if type(a) is not np.ndarray or 0 < a.size * b.size < min(MIN_SERIAL, MIN_MULTIPLICATIONS):
+        return False  # there are no more multiplications than pairs of numbers
     if not are_machine_floats(a, b):
         return False
     one = a.shape[-2] * a.shape[-1] * b.shape[-1]

@@ -16,6 +16,8 @@ from npattn.typing import Array, Backward
 
 def are_many_pairs(q: Array, height_rel: Array, width_rel: Array, scale: float = 1.0) -> bool:
     """Tell whether there are, of the machine's floats, with vectors for every distance."""
+    if type(q) is not np.ndarray or 0 < q.size * len(height_rel) * len(width_rel) < MIN_PARALLEL_SIZE:
+        return False
     if not are_machine_floats(q, height_rel, width_rel):
         return False
     keys = [(len(table) + 1) // 2 for table in (height_rel, width_rel)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, blocks
@@ -14,9 +12,9 @@ from npattn.typing import Array, Backward
 
 def repeats_to_large(x: Array, size: tuple[int, int]) -> bool:
     """Tell whether every position is read equally often, and a large map comes of it."""
-    if type(x) is not np.ndarray or x.size == 0 or any(m % n for m, n in zip(size, x.shape[2:], strict=True)):
+    if type(x) is not np.ndarray or x.size == 0 or len(x) * x.shape[1] * size[0] * size[1] < MIN_PARALLEL_SIZE:
         return False
-    return are_machine_floats(x) and x.shape[0] * x.shape[1] * math.prod(size) >= MIN_PARALLEL_SIZE
+    return are_machine_floats(x) and not any(m % n for m, n in zip(size, x.shape[2:], strict=True))
 
 
 @resize_nearest.faster(suits=repeats_to_large)

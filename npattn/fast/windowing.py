@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, along, are_machine_floats
+from npattn.fast.blocks import MIN_PARALLEL_SIZE, along, are_machine_floats, is_large
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_starts, window_sums
 from npattn.typing import Array
@@ -16,12 +15,14 @@ MAX_SIDE = 128
 """Rows and columns up to which windows are added up by products with whole matrices of ones and zeros."""
 
 
-def are_large(a: Array, shape: tuple[int, ...]) -> bool:
-    """Tell whether a map of the shape, made from or of the machine's floats, is large."""
-    return type(a) is np.ndarray and math.prod(shape) >= MIN_PARALLEL_SIZE and are_machine_floats(a)
+def makes_large(z: Array, size: tuple[int, int]) -> bool:
+    """Tell whether a map that is made of numbers of its windows is large, of the machine's floats."""
+    if type(z) is not np.ndarray or len(z) * z.shape[1] * size[0] * size[1] < MIN_PARALLEL_SIZE:
+        return False
+    return are_machine_floats(z)
 
 
-@window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape) and max(x.shape[2:]) <= MAX_SIDE)
+@window_sums.faster(suits=lambda x, window, stride: is_large(x) and max(x.shape[2:]) <= MAX_SIDE)
 def window_sums_by_products(x: Array, window: int, stride: int) -> Array:
     """Multiply by matrices that say by 1 and 0 which positions lie in which window."""
     rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
@@ -31,7 +32,7 @@ def window_sums_by_products(x: Array, window: int, stride: int) -> Array:
     return sums if finite else window_sums.definition(x, window, stride)
 
 
-@window_sums.faster(suits=lambda x, window, stride: are_large(x, x.shape))
+@window_sums.faster(suits=lambda x, window, stride: is_large(x))
 def window_sums_by_runs(x: Array, window: int, stride: int) -> Array:
     """Sum once over positions that lie in the same windows: one pass over the map instead of one for every window."""
     for axis in (2, 3):
@@ -41,7 +42,7 @@ def window_sums_by_runs(x: Array, window: int, stride: int) -> Array:
     return x
 
 
-@add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)) and max(size) <= MAX_SIDE)
+@add_windows.faster(suits=lambda z, size, window, stride: makes_large(z, size) and max(size) <= MAX_SIDE)
 def add_windows_by_products(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     """Multiply by the same matrices, transposed."""
     rows, columns = (membership(length, window, stride, z) for length in size)
@@ -51,7 +52,7 @@ def add_windows_by_products(z: Array, size: tuple[int, int], window: int, stride
     return x if finite else add_windows.definition(z, size, window, stride)
 
 
-@add_windows.faster(suits=lambda z, size, window, stride: are_large(z, (*z.shape[:2], *size)))
+@add_windows.faster(suits=lambda z, size, window, stride: makes_large(z, size))
 def add_windows_by_runs(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     """Broadcast once to positions that lie in the same windows."""
     for axis, length in ((3, size[1]), (2, size[0])):

@@ -81,7 +81,7 @@ def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
     q, k, v, *scale = arguments
     weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
     least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
-    blocks = cut(q.shape[-1], max(least, BLOCK_SIZE // weights))
+    blocks = blocks_along(q.shape[-1], max(least, BLOCK_SIZE // weights))
     if len(blocks) < 2:
         return NotImplemented
     parts, backs = [], []
@@ -113,7 +113,7 @@ def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any
     named = {name: value for name, value in options.items() if name not in ("bias", "groups")}
     groups, b = options.get("groups", 1), (bias or [options.get("bias")])[0]
     taps = max(1, x[:, :1].size * weight[0, 0].size)  # of one channel, but for strides
-    blocks = cut(groups, max(1, BLOCK_SIZE // (taps * weight.shape[1])))
+    blocks = blocks_along(groups, max(1, BLOCK_SIZE // (taps * weight.shape[1])))
     if groups == 1:
         return divide_channels(x, weight, b, named, taps)
     if len(blocks) < 2:
@@ -143,7 +143,7 @@ def divide_groups(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any
 def divide_channels(x: Array, weight: Array, bias: Array | None, options: Mapping[str, Any], taps: int) -> Any:
     """Compute a convolution of one group for some input channels, of so many taps each, at a time."""
     least = len(weight) // weight[0, 0].size  # then they take as much memory as the outputs that they are added to
-    blocks = cut(x.shape[1], max(1, least, BLOCK_SIZE // taps))
+    blocks = blocks_along(x.shape[1], max(1, least, BLOCK_SIZE // taps))
     if len(blocks) < 2:
         return NotImplemented
     sums: tuple[Array | None, ...] = ()
@@ -174,7 +174,7 @@ def options_of_queries(q: Array, k: Array, which: slice, options: Mapping[str, A
     return found | {"mask": keys_seen(q, k, rows, band=band, lengths=None, mask=mask)}
 
 
-def cut(length: int, step: int) -> list[slice]:
+def blocks_along(length: int, step: int) -> list[slice]:
     """Cut an axis into blocks."""
     return [slice(i, i + step) for i in range(0, length, step)]
 

@@ -39,8 +39,8 @@ class Followed(np.ndarray):
         met = next(a.met for a in (*inputs, *(out or ())) if isinstance(a, Followed))
         met += [a.copy() for a in inputs if is_plain(a)]
         if out is not None:
-            options["out"] = tuple(map(plain, out))
-        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+            options["out"] = tuple(map(unfollowed, out))
+        result = getattr(ufunc, method)(*map(unfollowed, inputs), **options)
         if out is not None:
             for a in options["out"]:
                 a[...] = to_float32(a)
@@ -67,7 +67,7 @@ def is_plain(a: Any) -> bool:
     return type(a) is np.ndarray and a.ndim > 0 and a.dtype.kind == "f"
 
 
-def plain(a: Any) -> Any:
+def unfollowed(a: Any) -> Any:
     """Take the kind off an array."""
     return a.view(np.ndarray) if isinstance(a, Followed) else a
 

@@ -162,11 +162,13 @@ def test_every_lambda_layer_of_timms_models_loads_and_gives_its_values_and_gradi
 
 
 def test_kernels_start_by_their_inputs_and_norms_as_the_identity():
-    module = LambdaLayer(channels=256)
+    module = LambdaLayer(channels=256, bias=True)
     params = module.init(seed=1)
     assert params["qkv.weight"].std() == pytest.approx(1 / 16, rel=0.02)
     assert params["conv_lambda.weight"].std() == pytest.approx(1 / 4, rel=0.05)
-    assert np.abs(params["conv_lambda.bias"]).max() <= 1 / 9
+    for name, bound in (("qkv.bias", 1 / 16), ("conv_lambda.bias", 1 / 9)):
+        assert np.abs(params[name]).max() == pytest.approx(bound, rel=0.1), name
+        assert np.abs(params[name]).max() <= bound, name
     assert (params["norm_q.weight"] == 1).all()
     table = LambdaLayer(channels=16, feat_size=(16, 16)).init(seed=1)["pos_emb"]
     assert table.std() == pytest.approx(0.02, rel=0.05)
@@ -222,7 +224,7 @@ def test_a_map_too_small_for_the_pool_is_refused(shape):
         ({"kernel_size": 4}, ValueError, "kernel_size=4; expected an odd number"),
         ({"kernel_size": None}, TypeError, "kernel_size=None is a NoneType; expected an int"),
         ({"feat_size": 7}, ValueError, "feat_size=7; expected None or a pair (height, width)"),
-        ({"stride": 3}, ValueError, "stride=3; expected 1, or 2 to average blocks"),
+        ({"stride": 3}, ValueError, "stride=3; expected 1 or 2"),
         ({"qk_ratio": 0}, ValueError, "qk_ratio=0; expected a number above 0"),
         ({"key_channels": 0}, ValueError, "key_channels=0; expected an integer of at least 1"),
     ],

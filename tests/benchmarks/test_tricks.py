@@ -151,3 +151,25 @@ def test_a_process_prints_the_time_of_a_pass_with_its_switch_set(tiny, monkeypat
     tricks.main(["se", "--switch", f"KEEP_FREED_MEMORY={used}"])
     assert float(capsys.readouterr().out) == 0.5
     assert set(seen) == {("se", used)}
+
+
+def test_every_threshold_is_halved_and_doubled_wherever_it_is_known_and_comes_back():
+    found = tricks.thresholds()
+    assert not any(name.split()[0] in tricks.FACTS for name in found)
+    assert {"MIN_PARALLEL_SIZE half", "MAX_LAID_RATIO twice", "MIN_TILED_CHANNELS half"} <= set(found)
+    knowing = [module for module in tricks.FAST if hasattr(module, "MIN_PARALLEL_SIZE")]
+    before = blocks.MIN_PARALLEL_SIZE
+    for word, factor in (("half", 0.5), ("twice", 2)):
+        with found[f"MIN_PARALLEL_SIZE {word}"]():
+            assert {module.MIN_PARALLEL_SIZE for module in knowing} == {before * factor}
+    assert {module.MIN_PARALLEL_SIZE for module in knowing} == {before}
+
+
+def test_the_table_of_thresholds_names_those_that_another_value_beats(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(tricks, "thresholds", lambda: {"MIN_A half": "a", "MAX_B twice": "b"})
+    monkeypatch.setattr(tricks, "ratio_without", lambda _, other, __: {"a": 0.9, "b": 1.0}[other])
+    tricks.main(["se", "--thresholds"])
+    assert capsys.readouterr().out == (
+        "se: MIN_A half 0.90, MAX_B twice 1.00\n\nthe lowest ratio of each:\n"
+        f"{'MIN_A half':<32}  0.90  se  QUICKER\n{'MAX_B twice':<32}  1.00  se\n"
+    )

@@ -7,10 +7,18 @@ that is not timed. Two tricks hold for a whole process, which is started with an
 
     python tests/benchmarks/tricks.py
     python tests/benchmarks/tricks.py cbam danet --repeats 9
+
+With ``--thresholds`` every threshold, from which or up to which something is done, is set to half of what it is and to
+twice that: a ratio below 1 means that there the pass is quicker.
+
+    python tests/benchmarks/tricks.py --thresholds cbam danet
 """
 
 import argparse
 import contextlib
+import functools
+import importlib
+import pkgutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +36,7 @@ from npattn.fast import blocks, joining, machine, threads
 from npattn.ops.primitive import PRIMITIVES
 from tests.benchmarks import compare
 
+FAST = [importlib.import_module(f"npattn.fast.{info.name}") for info in pkgutil.iter_modules(npattn.fast.__path__)]
 WORTH = 1.03
 """The ratio that a trick should reach in some system."""
 ANYWHERE = (
@@ -35,6 +44,8 @@ ANYWHERE = (
     *("operands not laid out", "copies by products", "all ways"),
 )
 """Tricks that are no way of a primitive's own, by name."""
+FACTS = "MAX_SERIAL_VECTOR_PRODUCT", "MAX_SERIAL_PRODUCT", "MAX_SMALL_BATCH", "MAX_LOGIT", "MAX_FREED_MEMORY"
+"""Bounds that are no choice: of what a library does, of what an exponential holds, of a process's memory."""
 PROCESS = {"helpers off the caller's core": "AVOID_CALLERS_CORE", "freed memory kept": "KEEP_FREED_MEMORY"}
 """Tricks of a whole process, and their switches in `npattn.fast.machine`."""
 
@@ -51,6 +62,27 @@ def tricks():
     found["operands not laid out"] = lambda: mock.patch.object(threads, "BUFFER_SIZE", np.getbufsize())
     found["copies by products"] = lambda: mock.patch.object(joining, "copy_block", np.copyto)
     return found | {"all ways": npattn.definitions}
+
+
+def thresholds():
+    """List every threshold at half of its value and at twice that: names, and contexts in which it is so."""
+    found = {}
+    for module in FAST:
+        for name, value in vars(module).items():
+            if name.startswith(("MIN_", "MAX_")) and name not in FACTS:
+                for word, other in (("half", value / 2), ("twice", value * 2)):
+                    found[f"{name} {word}"] = functools.partial(with_threshold, name, type(value)(other))
+    return found
+
+
+@contextlib.contextmanager
+def with_threshold(name, value):
+    """Set a threshold in every module of faster ways that knows it."""
+    with contextlib.ExitStack() as stack:
+        for module in FAST:
+            if hasattr(module, name):
+                stack.enter_context(mock.patch.object(module, name, value))
+        yield
 
 
 def fresh(memory, shape):
@@ -151,11 +183,26 @@ def print_table(keys, repeats):
             print(f"{name:<32}     -  taken by none of these systems")
 
 
+def print_thresholds(keys, repeats):
+    """Print, for every system, the ratio with each threshold at half and at twice; then the lowest of each."""
+    lowest = {}
+    for key in keys:
+        seconds = time_pass(key)
+        found = {name: ratio_without(seconds, other, repeats) for name, other in thresholds().items()}
+        print(f"{key}: " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()), flush=True)
+        for name, ratio in found.items():
+            lowest[name] = min(lowest.get(name, (np.inf, "")), (ratio, key))
+    print("\nthe lowest ratio of each:")
+    for name, (ratio, key) in sorted(lowest.items(), key=lambda item: item[1][0]):
+        print(f"{name:<32} {ratio:5.2f}  {key}{'  QUICKER' if ratio <= 1 / WORTH else ''}")
+
+
 def main(argv=None):
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="SYSTEM", help="default: all")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each trick (default: 5)")
+    parser.add_argument("--thresholds", action="store_true", help="change thresholds, instead of putting tricks aside")
     parser.add_argument("--switch", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.switch:
@@ -164,7 +211,8 @@ def main(argv=None):
         seconds = time_pass(options.keys[0])
         print(statistics.median(seconds() for _ in range(5)))
         return
-    print_table(options.keys or list(npattn.CATALOGUE), options.repeats)
+    table = print_thresholds if options.thresholds else print_table
+    table(options.keys or list(npattn.CATALOGUE), options.repeats)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every faster way is held to its primitive's definition; a way that is registered has to have its cases here."""
 
 import threading
+import timeit
 
 import numpy as np
 import pytest
@@ -205,6 +206,23 @@ def measure(primitive, arrays, options):
 def test_every_way_has_its_cases():
     assert {way.compute.__name__ for _, way in FOUND} == set(WAYS)
     assert len(FOUND) == len(WAYS)
+
+
+def test_to_ask_for_ways_takes_small_arrays_a_microsecond_or_two():
+    def seconds(functions, arguments, options):
+        def ask():
+            for function in functions:
+                assert not function(*arguments, **options)
+
+        return min(timeit.repeat(ask, number=100, repeat=20)) / 100
+
+    empty = seconds([lambda *_, **__: False], [np.ones(2)], {})
+    slow = max(1.0, empty / 90e-9)  # how many times longer than on an idle machine it takes
+    for primitive in dict.fromkeys(primitive for primitive, _ in FOUND):
+        arrays, options = draw(primitive.ways[-1].compute.__name__, (1, 2, 3, 3), np.float32, 0)
+        arguments = as_arguments(primitive, arrays)
+        found = seconds([way.suits for way in primitive.ways], arguments, options)
+        assert found < slow * 2e-6, primitive.__name__
 
 
 @pytest.mark.parametrize(("primitive", "way"), FOUND, ids=[way.compute.__name__ for _, way in FOUND])

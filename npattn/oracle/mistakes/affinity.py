@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import TILE, TILES, longer, transpose, without_tail
+from npattn.ops.attention import transpose
+from npattn.oracle.mistakes.arrays import TILE, TILES, longer, without_tail
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import instead, mistake
 

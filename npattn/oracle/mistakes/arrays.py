@@ -35,11 +35,6 @@ def both(one, other):
     return lambda *args, **options: one(*args, **options) and other(*args, **options)
 
 
-def transpose(a):
-    """Swap the last two axes."""
-    return a.swapaxes(-1, -2)
-
-
 def positions(a):
     return a.shape[-1] * a.shape[-2]
 

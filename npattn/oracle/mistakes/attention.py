@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
+from npattn.ops.attention import transpose
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import LOW, TILE, filled, longer, tail, transpose, with_losses, with_tile
+from npattn.oracle.mistakes.arrays import LOW, TILE, filled, longer, tail, with_losses, with_tile
 from npattn.oracle.mistakes.attention_weights import (
     NAME,
     WAYS,

@@ -1,6 +1,7 @@
 """Attention without masks, all weights at once, and the ways in which a step of it may be got wrong."""
 
-from npattn.oracle.mistakes.arrays import TILE, both, longer, transpose
+from npattn.ops.attention import transpose
+from npattn.oracle.mistakes.arrays import TILE, both, longer
 from npattn.oracle.mistakes.mistake import gradient, instead
 from npattn.oracle.mistakes.softmax import slopes, softmax
 

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 
 from npattn import ops
+from npattn.ops.attention import transpose
 from npattn.ops.criss_cross import columns, gather_on_lines, is_itself, parts, products, rows, scatter_on_lines
-from npattn.oracle.mistakes.arrays import both, in_bfloat16, longer, transpose
+from npattn.oracle.mistakes.arrays import both, in_bfloat16, longer
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake
 from npattn.oracle.mistakes.planting import answering

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from npattn.ops.attention import transpose
+
 __all__ = ["FLAT", "FUNCTIONS", "MOVING", "UFUNCS"]
-
-
-def transpose(a: Any) -> Any:
-    """Swap the last two axes."""
-    return a.swapaxes(-1, -2)
 
 
 UFUNCS: dict[str, Callable[..., Any]] = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import transpose
+from npattn.ops.attention import transpose
 from npattn.oracle.mistakes.attention_weights import NAME, differentiated, heads, weighed
 from npattn.oracle.mistakes.mistake import instead, value
 from npattn.oracle.mistakes.softmax import softmax

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import both, longer, transpose, without_last, without_tail
+from npattn.ops.attention import transpose
+from npattn.oracle.mistakes.arrays import both, longer, without_last, without_tail
 from npattn.oracle.mistakes.attention_weights import heads
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL, ROW_TAILS
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value

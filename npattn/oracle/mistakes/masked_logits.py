@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 
-from npattn.oracle.mistakes.arrays import HALF, SINGLE, both, transpose
+from npattn.ops.attention import transpose
+from npattn.oracle.mistakes.arrays import HALF, SINGLE, both
 from npattn.oracle.mistakes.attention_weights import WAYS
 from npattn.oracle.mistakes.masked_weights import (
     NAME,

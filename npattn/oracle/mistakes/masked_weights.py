@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from npattn.ops.attention import transpose
 from npattn.ops.masking import keys_seen, sum_to
-from npattn.oracle.mistakes.arrays import before, overflowing, transpose
+from npattn.oracle.mistakes.arrays import before, overflowing
 from npattn.oracle.mistakes.attention_weights import several_keys
 from npattn.oracle.mistakes.mistake import instead
 

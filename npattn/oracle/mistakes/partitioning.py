@@ -3,7 +3,7 @@
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.mistakes.arrays import transpose
+from npattn.ops.attention import transpose
 from npattn.oracle.mistakes.families import LAST_TILE, ONLY_IMAGE_0
 from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
@@ -150,7 +150,7 @@ def hiding(hidden):
                 known["shift"] = arguments[1]
             if primitive is ops.window_partition:
                 x, window = arguments
-                known["hidden"] = hidden(lambda a: cut(a, window), known["shift"], x.shape[2:], window)
+                known["hidden"] = hidden(lambda a: in_windows(a, window), known["shift"], x.shape[2:], window)
             if primitive is not ops.masked_attention or "hidden" not in known:
                 return NotImplemented
             seen = known["hidden"](options["mask"])[:, None]
@@ -161,7 +161,7 @@ def hiding(hidden):
     return make
 
 
-def cut(a, window):
+def in_windows(a, window):
     """Cut the numbers of a map into windows, (R, N)."""
     return ops.window_partition.definition(a[None, None].astype(float), window)[0][0, 0]
 

@@ -186,7 +186,7 @@ def deviation(degrees):
     return change
 
 
-def cut(name, axis, change):
+def last_left_out(name, axis, change):
     """Pool a map without its last row or column: ``change(pool, x, rest, *axes)``."""
 
     def shorter(p, x, *axes):
@@ -216,8 +216,8 @@ def by_columns(g, dp, x):
 
 
 ADDED = [
-    *(cut("global_max_pool", axis, maximum_of) for axis in (2, 3)),
-    *(cut("global_average_pool", axis, still_divided) for axis in (2, 3)),
+    *(last_left_out("global_max_pool", axis, maximum_of) for axis in (2, 3)),
+    *(last_left_out("global_average_pool", axis, still_divided) for axis in (2, 3)),
     gradient("global_max_pool", 0, "to the maximum's place counted column by column", by_columns, on_wide_map),
     *(family.in_argument("global_average_pool", 0) for family in TAILS),
     value("global_average_pool", "over the batch as well", over_batch, several_images),

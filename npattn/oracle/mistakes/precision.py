@@ -5,8 +5,9 @@ import functools
 import numpy as np
 
 from npattn import ops
+from npattn.ops.attention import transpose
 from npattn.oracle.formats import FORMATS, representable
-from npattn.oracle.mistakes.arrays import longer, transpose, with_bits
+from npattn.oracle.mistakes.arrays import longer, with_bits
 from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
 from npattn.oracle.mistakes.attention_weights import attention, logits, several_keys
 from npattn.oracle.mistakes.masked_weights import with_mistake

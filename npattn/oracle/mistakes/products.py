@@ -3,6 +3,7 @@
 import numpy as np
 
 from npattn import ops
+from npattn.ops.attention import transpose
 from npattn.oracle.mistakes.arrays import (
     TILE,
     TILES,
@@ -10,7 +11,6 @@ from npattn.oracle.mistakes.arrays import (
     longer,
     several_images,
     tail_of,
-    transpose,
     without_last,
     without_tail,
 )

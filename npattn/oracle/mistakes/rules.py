@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from npattn.module import as_tuple
+from npattn.ops.attention import transpose
 from npattn.ops.primitive import Primitive
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.arrays import transpose
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
 from npattn.oracle.mistakes.mistake import Mistake, argument, dropped, gradient, instead, mistake, value
 

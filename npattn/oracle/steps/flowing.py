@@ -75,10 +75,10 @@ class FlowingArray(np.ndarray):
     ) -> Any:
         """Compute on plain arrays, and bring all marks together."""
         marks = marks_in((inputs, options))
-        options = {name: plain(option) for name, option in options.items()}
+        options = {name: unmarked(option) for name, option in options.items()}
         if out is not None:
-            options["out"] = tuple(map(plain, out))
-        result = getattr(ufunc, method)(*map(plain, inputs), **options)
+            options["out"] = tuple(map(unmarked, out))
+        result = getattr(ufunc, method)(*map(unmarked, inputs), **options)
         written = out if out is not None else inputs[:1] if method == "at" else ()
         write_to(written, marks)
         if out is not None:
@@ -132,7 +132,7 @@ def write_to(arrays: Iterable[Any], marks: frozenset[int]) -> None:
             a.write(marks)
 
 
-def plain(a: Any) -> Any:
+def unmarked(a: Any) -> Any:
     """Take the marks off an array."""
     return a.view(np.ndarray) if isinstance(a, FlowingArray) else a
 
