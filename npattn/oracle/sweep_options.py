@@ -164,6 +164,9 @@ OWN_SIZES: dict[str, list[tuple[tuple[int, int, int], dict[str, Any]]]] = {
         ((1, 64, 127), {"head_dim": 127, "heads": 2, "key_heads": 1, "causal": "bottom-right"}),
         ((1, 32, 129), {"head_dim": 160, "value_dim": 96, "heads": 2, "key_heads": 1, "causal": None}),
         ((1, 33, 65), {"head_dim": 192, "value_dim": 128, "heads": 2, "key_heads": 2}),
+        ((1, 17, 16), {"head_dim": 97, "value_dim": 95, "heads": 1, "key_heads": 1}),
+        ((1, 16, 15), {"head_dim": 161, "value_dim": 159, "heads": 1, "key_heads": 1, "causal": "bottom-right"}),
+        ((1, 15, 33), {"head_dim": 191, "value_dim": 193, "heads": 1, "key_heads": 1}),
         ((1, 140, 137), {"head_dim": 8, "heads": 2, "key_heads": 1}),  # begun blocks of 128, seen by causal queries
         ((1, 65, 32), {"head_dim": 256, "heads": 1, "key_heads": 1}),
         ((1, 15, 17), {"head_dim": 257, "heads": 1, "key_heads": 1}),

@@ -92,7 +92,8 @@ def test_softmax_attention_is_swept_over_head_dims_and_numbers_of_queries_and_ke
     recipes = oracle.cases("sdpa", ["bfloat16"], kinds=["sizes"])
     assert {recipe.batch for recipe in recipes} == {1, 2, 3}
     dims = {recipe.module.head_dim for recipe in recipes}
-    assert dims >= {1, 63, 64, 65, 96, 127, 128, 160, 192, 256, 257}
+    assert dims >= {1, 64, 96, 128, 160, 192, 256}
+    assert all({dim - 1, dim + 1} & dims for dim in (64, 96, 128, 160, 192, 256))
     assert any(recipe.module.value_channels != recipe.module.head_dim for recipe in recipes)
     sizes = {(recipe.height, recipe.width) for recipe in recipes}
     assert {min(size) == max(size) for size in sizes} == {True, False}
