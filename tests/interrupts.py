@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-import weakref
 from collections.abc import Callable
 from types import FrameType
+
+CALLED_BACK = "weakref", "_weakrefset"
+"""Modules whose collections drop what has gone when they are called back, where nothing is raised to."""
 
 
 def interrupt_within(function: Callable[..., object]) -> Callable[[int, FrameType | None], None]:
@@ -19,7 +21,7 @@ def interrupt_within(function: Callable[..., object]) -> Callable[[int, FrameTyp
 
     def interrupt(_: int, frame: FrameType | None) -> None:
         watching = [getattr(callback, "__code__", None) for callback in gc.callbacks]
-        while frame is not None and frame.f_code not in watching and frame.f_globals is not vars(weakref):
+        while frame is not None and frame.f_code not in watching and frame.f_globals.get("__name__") not in CALLED_BACK:
             if frame.f_code is function.__code__:
                 raise KeyboardInterrupt
             frame = frame.f_back

@@ -20,6 +20,8 @@ MAX_REPEATED = 8
 """Images that may all be the same: equal terms err by the same, and many of them by more than sums are allowed to."""
 MAX_CHOICES, NUM_ENOUGH = 64, 16
 """Parameters that are drawn until no result is 0 throughout; and until a few are whatever the parameters."""
+SMALL_VARIANCE = 2.0**-6
+"""Of what is drawn for a variance where the network computes, as a batch norm's that divides by it."""
 SEED_STEP = 2**20
 """From the seed of one draw to that of the next."""
 
@@ -55,7 +57,7 @@ def draw_case(
 
     params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
     if params is None:
-        params = module.init(seed + SEED_STEP * choice, generic=True)
+        params = with_small_variances(module, module.init(seed + SEED_STEP * choice, generic=True))
     if inputs is None:
         _, drawn = generic_values(module, **own.sizes, seed=seed + SEED_STEP * draw)
         inputs = {name: repeat(x) for name, x in drawn.items()}
@@ -65,6 +67,14 @@ def draw_case(
     given = special(values, module, Given(params, inputs, upstream), format, draw)
     held = given.each(lambda a: representable(a, format))
     return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
+
+
+def with_small_variances(module: Module, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Make running variances small that training goes on with: beside large ones it hardly shows what a batch adds."""
+    if not getattr(module, "training", False):
+        return params
+    variances = {name for name in module.buffer_shapes() if name.endswith("running_var")}
+    return {name: a * SMALL_VARIANCE if name in variances else a for name, a in params.items()}
 
 
 class Chosen(NamedTuple):

@@ -1,6 +1,7 @@
 """What the results of a pass are, and by which names: running statistics and attention maps among them."""
 
 import contextlib
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -93,21 +94,27 @@ def running_statistics(case, *handlers):
     ids=lambda one: getattr(one, "__name__", one),
 )
 def test_some_case_refuses_a_biased_running_variance_and_every_case_takes_the_unbiased_one(system, dtype):
-    moved, labels = [], ("training-few", "training-few-large")
+    labels, moved, passed = ("training-few", "training-few-large"), {}, set()
     for label in labels[:: -1 if dtype == "bfloat16" else 1]:  # a large variance shows there, and overflows in float16
         case = few(system, dtype, label)
         right, wrong = running_statistics(case), running_statistics(case, remember_biased)
-        moved += [np.abs(wrong[name] / right[name] - 1).max() for name in right if name.endswith("running_var")]
         case.assert_matches(right)
         biased = case.compare(wrong).judgements
         refused = {name for name in biased if not biased[name].passed}
-        assert all(name.endswith("running_var") for name in refused)
-        if refused:
+        variances = {name for name in right if name.endswith("running_var")}
+        assert refused <= variances
+        for name in refused:
+            assert not case.compare({name: case.params[name]}).passed, name  # as it was
+        fresh = dataclasses.replace(case, params=case.params | {name: 0 * case.params[name] for name in variances})
+        alone, less = running_statistics(fresh), running_statistics(fresh, remember_biased)
+        for name in variances:
+            share = 1 - np.divide(less[name], alone[name], out=np.ones_like(less[name]), where=alone[name] > 0)
+            moved[name] = max(share.max(), moved.get(name, 0))
+        passed = (passed or variances) - refused
+        if not passed:
             break
-    # Behind weights that add up to 1 a variance is so small that bfloat16 hardly shows what it was divided by.
-    assert refused or max(moved) < 4 * FORMATS[dtype].unit_roundoff
-    for name in refused:
-        assert not case.compare({name: case.params[name]}).passed, name  # as it was
+    # Where a batch has many positions, what its variance was divided by hardly shows in bfloat16.
+    assert all(moved[name] < 6 * FORMATS[dtype].unit_roundoff for name in passed), {n: moved[n] for n in passed}
 
 
 @pytest.mark.parametrize(("system", "dtype"), TURNS, ids=lambda one: getattr(one, "key", one))
