@@ -16,7 +16,9 @@ from npattn.oracle.golden_files.described import Described
 from npattn.oracle.judging import require_results
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.code_masks import reads_mask, rules_of_masks
 from npattn.oracle.mistakes.distances import Ruler
+from npattn.oracle.mistakes.index_lines import rules_of_indices
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Search
@@ -134,26 +136,46 @@ def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Can
     """Join what stands in one place and has the same results: the name that stands first, and its twins.
 
     Where there is but one image, what concerns images comes behind others; what is wrong in the output alone behind
-    what is in forward alone, which is the same where nothing reads the step.
+    what is in forward alone, which is the same where nothing reads the step; a mask behind the line that makes it.
     """
 
-    def place(one: Candidate) -> tuple[bool, bool, int]:
+    def place(one: Candidate) -> tuple[bool, bool, bool, int]:
         first = one.mistakes[0][0]
-        return "image" in first.name and not several_images, first.way == "output", rank_in_catalogue(one)
+        of_image = "image" in first.name and not several_images
+        return of_image, first.way == "output", reads_mask(first), rank_in_catalogue(one)
 
     found: list[Candidate] = []
     for one in candidates:
-        alike = (i for i, other in enumerate(found) if places_of(one) == places_of(other) and same_results(one, other))
+        near = (i for i, other in enumerate(found) if places_of(one) == places_of(other) or of_one_mask(one, other))
+        alike = (i for i in near if same_results(one, found[i]))
         twin = next(alike, None)
         if twin is None:
             found.append(one)
         else:
             first, second = sorted((found[twin], one), key=place)
             told = is_narrow(second) or (len(second.mistakes) == 1 and rank_in_catalogue(second) < 1)
+            told = told or of_one_mask(first, second)
+            said = (first.mistakes[0][0], *first.twins, *second.twins)
+            told = told and not any(says_the_same(one.name, second.mistakes[0][0].name) for one in said)
             known = [second.mistakes[0][0]] if told else []
             others = dict.fromkeys((*first.twins, *second.twins, *known))
             found[twin] = dataclasses.replace(first, twins=tuple(others))
     return found
+
+
+def of_one_mask(one: Candidate, other: Candidate) -> bool:
+    """Tell whether one is a mask of a system's code that is read otherwise, and both may be what makes it so."""
+    if len(one.mistakes) + len(other.mistakes) > 2:
+        return False
+    (first, _), (second, _) = *one.mistakes, *other.mistakes
+    if first.primitive or second.primitive or (first.way == "backward") != (second.way == "backward"):
+        return False
+    return reads_mask(first) or reads_mask(second)
+
+
+def says_the_same(one: str, other: str) -> bool:
+    """Tell whether two names are one, but for what of the pass is wrong."""
+    return other.startswith(one) or one.startswith(other.rpartition(", ")[0] or other)
 
 
 def is_narrow(one: Candidate) -> bool:
@@ -218,7 +240,8 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    return [*of_calls, *rules_of_settings(search.module), *rules_of_lines(search.module)]
+    of_masks = [*rules_of_masks(search.module, search.given), *rules_of_indices(search.module)]
+    return [*of_calls, *rules_of_settings(search.module), *of_masks, *rules_of_lines(search.module)]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
