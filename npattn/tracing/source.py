@@ -17,6 +17,10 @@ __all__ = ["Statement", "Text", "text_of", "written_to"]
 TAG = re.compile(r"#\s*(\(\w+'?\))\s*(?:#.*)?")
 """A comment that is an equation number and nothing else, but for another comment behind it, such as a linter's."""
 
+WRITING = "copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"
+"""NumPy's functions that write to their first argument, as ``np.add.at`` does, whatever kind of number it is of."""
+NUMPY = "np", "numpy", "cp", "cupy"
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -131,7 +135,13 @@ def owner_of(node: ast.expr) -> list[str]:
 def written_to(node: ast.AST) -> list[str] | None:
     """Name what a statement that is a call and no more says that it writes to; None where it doesn't say."""
     call = node.value if isinstance(node, ast.Expr) else None
-    out = [one.value for one in call.keywords if one.arg == "out"] if isinstance(call, ast.Call) else []
+    if not isinstance(call, ast.Call):
+        return None
+    out = [one.value for one in call.keywords if one.arg == "out"]
+    if isinstance(call.func, ast.Attribute) and (
+        call.func.attr == "at" or (call.func.attr in WRITING and ast.unparse(call.func.value) in NUMPY)
+    ):
+        out += call.args[:1]
     parts = [part for one in out for part in (one.elts if isinstance(one, ast.Tuple) else [one])]
     return [name for part in parts for name in owner_of(part)] or None
 
