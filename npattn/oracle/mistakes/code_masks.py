@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +66,7 @@ class Spot:
     in_backward: Callable[[], ast.FunctionDef] | None = None
 
 
-def rules_of_masks(module: Module, given: Given) -> list[Mistake]:
+def rules_of_masks(module: Module, given: Given, until: float = math.inf) -> list[Mistake]:
     """List masks of a system's code read otherwise: values of two numbers that no input with a gradient changes.
 
     Parameters
@@ -72,6 +74,8 @@ def rules_of_masks(module: Module, given: Given) -> list[Mistake]:
     module : Module
         Of somebody's own; of others no mistakes are listed.
     given : Given
+    until : float, optional
+        When to look for no more of them, as `time.perf_counter` has it: each takes two passes that end there.
 
     Returns
     -------
@@ -82,6 +86,8 @@ def rules_of_masks(module: Module, given: Given) -> list[Mistake]:
     met: list[np.ndarray] = []
     for own in [] if is_known(module) else written_of(type(module)):
         for spot in spots(own):
+            if time.perf_counter() > until:
+                return found
             mask = value_at(spot, own, module, given)
             if mask is not None and len(met) < MOST_MASKS and not any(same_pattern(mask, other) for other in met):
                 met.append(mask)
