@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_tuple",
     "check_axes",
+    "check_called",
     "check_gradients",
     "check_inputs",
     "check_outputs",
@@ -284,6 +285,17 @@ def check_upstream(module: Module, dy: Any, output: Any) -> Any:
         if gradient.shape != y.shape:
             raise ValueError(f"{module}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
     return gradients if isinstance(output, tuple) else gradients[0]
+
+
+def check_called(module: Module, dy: Any, error: TypeError) -> None:
+    """Say what backward is given, where it raised an error since it does not take that: not one within it."""
+    if error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        names = ", ".join(f"dy{i}" for i in range(len(as_tuple(dy))))
+        several = f", a tuple of {len(dy)}, as the output: ({names}) = dy" if isinstance(dy, tuple) else ""
+        raise TypeError(
+            f"{module}: backward can't be called ({error}); expected a function of one argument, the gradient of the "
+            f"output{several}"
+        ) from error
 
 
 def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from npattn.calls import (
     as_tuple,
+    check_called,
     check_gradients,
     check_inputs,
     check_outputs,
@@ -332,7 +333,13 @@ class Module(metaclass=Constructor):
         output = check_outputs(self, run.output, *leading_input(self, inputs))
 
         def backward(dy: Array) -> tuple[Array, Gradients]:
-            return check_gradients(self, run.backward(check_upstream(self, dy, output)), inputs)
+            dy = check_upstream(self, dy, output)
+            try:
+                found = run.backward(dy)
+            except TypeError as error:
+                check_called(self, dy, error)
+                raise
+            return check_gradients(self, found, inputs)
 
         return replace(run, output=output, backward=backward)
 

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "key_meant", "nearest", "suggest"]
+__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "key_meant", "nearest", "several_meant", "suggest"]
 
 
 def brief(value: Any) -> str:
@@ -43,6 +43,18 @@ def did_you_mean(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> str
     "; did you mean 'reduction'?"
     """
     return suggest(nearest(given, choices, cutoff))
+
+
+def several_meant(given: Any, choices: Iterable[str]) -> str:
+    """Say that a name is that of several, ``output`` of ``output.0`` and ``output.1``, as the clause of a message.
+
+    Examples
+    --------
+    >>> several_meant("output", ["output.0", "output.1", "x.grad"])
+    ": there are several: 'output.0', 'output.1'"
+    """
+    found = [name for name in choices if name.startswith(f"{given}.") and name.removeprefix(f"{given}.").isdigit()]
+    return f": there are several: {', '.join(map(repr, found))}" if len(found) > 1 else ""
 
 
 def key_meant(given: Any, systems: Mapping[str, type], cutoff: float = 0.5) -> str:

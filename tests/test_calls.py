@@ -270,3 +270,32 @@ def test_the_example_of_a_system_is_that_of_its_defaults_or_is_asked_for():
         Needy.example()
     with pytest.raises(TypeError, match="Needy has no example"):
         npattn.oracle.cases(Needy)
+
+
+@dataclass(frozen=True)
+class Halves(Module):
+    """Two outputs."""
+
+    channels: int = 4
+
+    def output_shapes(self, batch, height, width):
+        return dict.fromkeys(("output.0", "output.1"), (batch, self.channels, height, width))
+
+    def forward(self, params, x):
+        return Pass((x, 2 * x), lambda dy, dz: (dy + 2 * dz, {}))
+
+
+def test_a_backward_that_takes_other_arguments_is_told_what_it_is_given():
+    x = np.ones((1, 4, 2, 2))
+    with pytest.raises(TypeError, match=r"one argument, .* a tuple of 2, as the output: \(dy0, dy1\) = dy"):
+        Halves()({}, x).backward((x, x))
+
+
+def test_a_type_error_within_backward_is_its_own():
+    class Wrong(Halves):
+        def forward(self, params, x):
+            return Pass((x, x), lambda dy: len(1))
+
+    x = np.ones((1, 4, 2, 2))
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len"):
+        Wrong()({}, x).backward((x, x))

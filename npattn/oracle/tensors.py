@@ -10,7 +10,7 @@ import numpy as np
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module
 from npattn.oracle.formats import Format, representable
-from npattn.wording import describe_type, did_you_mean
+from npattn.wording import describe_type, did_you_mean, several_meant
 
 __all__ = [
     "Change",
@@ -155,7 +155,8 @@ def read_named(group: str, given: Any, names: list[str], counts: Collection[str]
     if isinstance(given, Mapping):
         for name in given:
             if name not in names:
-                meant = did_you_mean(name, [other for other in names if other not in given] or names)
+                left = [other for other in names if other not in given] or names
+                meant = several_meant(name, names) or did_you_mean(name, left)
                 raise ValueError(f"golden: {group} holds an unknown {name!r}{meant} (expected {', '.join(names)})")
         for name in names:
             if name not in given:

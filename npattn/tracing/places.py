@@ -18,7 +18,7 @@ from npattn.tracing.copies import is_harmless
 from npattn.tracing.recording import RECORDING, Recording, unrecorded
 from npattn.tracing.rewriting import Rewritten, is_rewritten, rewrite
 from npattn.tracing.source import Statement
-from npattn.tracing.steps import Step, named_arrays
+from npattn.tracing.steps import Step, is_array, named_arrays
 
 __all__ = ["Place"]
 
@@ -129,10 +129,17 @@ class Place:
             if name in values:
                 self.add(statement, name, values[name], page=self.page)
 
-    def result(self, value: Any, index: int) -> Any:
-        """Record what a tagged statement computes without a name, and hand it on."""
+    def result(self, value: Any, index: int, values: Mapping[str, Any]) -> Any:
+        """Record what a tagged statement computes without a name, and hand it on.
+
+        A call that returns nothing writes to an array: to the one whose method it is, or to the first that it is given.
+        """
         statement = self.statements[index]
-        if isinstance(value, Pass):
+        if value is None:
+            written = (name for name in statement.arguments if is_array(values.get(name)))
+            for name in itertools.islice(written, 1):
+                self.add(statement, name, values[name], page=self.page)
+        elif isinstance(value, Pass):
             self.add(statement, "output", value, page=self.page)
         elif isinstance(value, tuple) and len(statement.names) == len(value):
             for name, one in zip(statement.names, value, strict=True):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
-from npattn.tracing.source import Statement, Text, text_of
+from npattn.tracing.source import Statement, Text, text_of, written_to
 
 __all__ = ["OPENED", "Rewritten", "is_rewritten", "open_definition", "rewrite"]
 
@@ -146,9 +146,9 @@ class Rewriter(ast.NodeTransformer):
             elif isinstance(value, ast.AST):
                 setattr(opened, field, self.visit(value))
         self.index = around
-        computes = isinstance(opened, (ast.Expr, ast.Return)) and opened.value is not None
+        computes = isinstance(opened, (ast.Expr, ast.Return)) and opened.value is not None and not written_to(node)
         if statement.tag and computes:
-            opened.value = report("result", opened.value, ast.Constant(index), like=node)
+            opened.value = report("result", opened.value, ast.Constant(index), report("locals", like=node), like=node)
         yield opened
         if writes(node):
             yield touch(node)

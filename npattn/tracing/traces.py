@@ -127,7 +127,8 @@ class Trace:
 def trace(module: Module, params: Params, *inputs: Array) -> Trace:
     r"""Run a system's forward pass and keep every step: each value by its name, equation number and line of code.
 
-    A step is a line that ends with an equation number, ``# (3)``, and what it assigns is kept as it was at that moment.
+    A step is a line that ends with an equation number, ``# (3)``, and what it assigns is kept as it was at that moment;
+    of a line that assigns nothing, as ``np.add.at(a, i, b)``, the array that it writes to.
     The same holds in systems and tagged functions that the system calls, and on the way back. Where a system has no
     tags, or its text isn't at hand, its steps are the primitives that it calls.
 

@@ -303,7 +303,11 @@ def test_upstream_gradients_of_several_outputs_are_given_in_order_or_by_name():
         golden(Scaled(), inputs=X, upstream=large)
     with pytest.raises(ValueError, match=r"upstream lacks 'output.1'"):
         golden(Scaled(), inputs=X, upstream={"output.0": large})
+    with pytest.raises(ValueError, match=r"unknown 'output': there are several: 'output.0', 'output.1' \(expected"):
+        golden(Scaled(), inputs=X, upstream={"output": large})
     one = golden(Scaled(), inputs=X, upstream=(large, small))
+    with pytest.raises(ValueError, match=r"unknown result 'output': there are several: 'output.0', 'output.1' \("):
+        one.compare({"output": large})
     same(golden(Scaled(), inputs=X, upstream={"output.1": small, "output.0": large}), one)
     np.testing.assert_array_equal(one.upstream["output.1"], np.float32(np.float16(small)))
 

@@ -50,6 +50,27 @@ class Tagged(Own):
         return Pass(y, backward)  # (11)
 
 
+class Written(Own):
+    """Statements that write to an array and return nothing, or what nobody names."""
+
+    def forward(self, params, x):
+        a, scale = x + 1, 2.0
+        a += x  # (1)
+        np.multiply(a, x, out=a)  # (2)
+        np.add.at(a, 0, scale)  # (3)
+        np.copyto(a[:, 0], scale)  # (4)
+        a.sort(axis=-1)  # (5)
+        add_into(a, x)  # (6)
+        print(scale, end="")  # (7)
+        y = np.empty_like(x)
+        np.add(a, x, out=y[...])  # (8)
+        return Pass(y, lambda dy: (dy, {}))
+
+
+def add_into(y, x):
+    y += x
+
+
 def halve(x):
     return x / 2
 

@@ -43,13 +43,19 @@ def test_every_form_of_statement_is_a_step_with_the_values_of_that_moment():
         ("(6) q", 7),
         ("(8) scale", 2),
         ("(9) y", 126),
-        ("(10) np.negative(y, out=y)", -126),
+        ("(10) y", -126),
         ("(11) output", -126),
         ("(9') dx", -126),
         ("(9') da", -2),
         ("(8') da", -20),
         ("(1') back_pool(da * 100, accumulate_into=dx)", -626),
     ]
+
+
+def test_a_statement_that_writes_to_an_array_is_a_step_of_that_array(capsys):
+    found = [(step.path, step.value.flat[0]) for step in trace(own.Written(), {}, X).steps]
+    by_hand = [("(1) a", 3), ("(2) a", 3), ("(3) a", 5), ("(4) a", 2), ("(5) a", 2), ("(6) a", 3), ("(8) y", 4)]
+    assert found == by_hand
 
 
 def test_a_statement_of_several_lines_is_one_line():

@@ -46,11 +46,12 @@ def read_order(case: Case, right: Collection[str], wrong: Collection[str]) -> st
     wrong_maps = [name for name in maps if name in wrong]
     if wrong_outputs:
         if wrong_maps:
-            follow = f"{list_words(wrong_outputs)} and gradients follow from it"
+            follow = f"{list_words(wrong_outputs)} and gradients follow from {pronoun(wrong_maps)}"
             return f"{list_words(wrong_maps)} {verb(wrong_maps)} wrong: {follow}"
         known = [name for name in maps if name in right]
         beyond = f"; {list_words(known)} {verb(known)} right: the fault is elsewhere in forward" if known else ""
-        follow = ": gradients follow from it" if any(name in wrong for name in gradients) else ""
+        followed = f": gradients follow from {pronoun(wrong_outputs)}"
+        follow = followed if any(name in wrong for name in gradients) else ""
         if not (beyond or follow):
             return ""
         return f"{list_words(wrong_outputs)} {verb(wrong_outputs)} wrong{follow}{beyond}"
@@ -64,6 +65,11 @@ def read_order(case: Case, right: Collection[str], wrong: Collection[str]) -> st
         alone = f", in {list_words(wrong_gradients)} alone" if len(wrong_gradients) <= 2 else ""
         return f"{subject} are right: the fault is in backward{alone}"
     return f"{list_words(outputs)} {verb(outputs)} right: the forward pass is; the fault is in backward"
+
+
+def pronoun(names: Collection[str]) -> str:
+    """Return what stands for one or several."""
+    return "it" if len(names) == 1 else "them"
 
 
 def verb(names: Collection[str]) -> str:

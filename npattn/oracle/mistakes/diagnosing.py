@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +16,23 @@ from npattn.oracle.golden_files.described import Described
 from npattn.oracle.judging import require_results
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
+from npattn.oracle.mistakes.code_masks import rules_of_masks
 from npattn.oracle.mistakes.distances import Ruler
+from npattn.oracle.mistakes.index_lines import rules_of_indices
 from npattn.oracle.mistakes.lines import rules_of_lines
 from npattn.oracle.mistakes.locating import Place
 from npattn.oracle.mistakes.matching import SECONDS, Search
 from npattn.oracle.mistakes.mistake import Mistake
-from npattn.oracle.mistakes.narrow_calls import NARROW, narrower_alike
+from npattn.oracle.mistakes.narrow_calls import narrower_alike
 from npattn.oracle.mistakes.ordering import calls_in
 from npattn.oracle.mistakes.pairing import pairs
-from npattn.oracle.mistakes.planting import Site, answering
+from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.mistakes.settings import rules_of_settings
 from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
+from npattn.oracle.mistakes.twins import is_narrow, unlike
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
 from npattn.tracing import Step
@@ -48,6 +51,8 @@ MOST_MOVED, NOT_FINITE = 1e12, 4.0
 that gives NaN too says no more than a bit."""
 MAX_FEW_NUMBERS = 8
 """Wrong numbers whose size says little of the arithmetic that made it."""
+MASKS_TIME_SHARE = 0.2
+"""Share of the time in which masks are looked for in a system's code."""
 MOST_COMPARED = 4
 """Mistakes whose steps are compared."""
 MIN_DIFFERENCE = 0.05
@@ -130,68 +135,6 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
     )
 
 
-def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Candidate]:
-    """Join what stands in one place and has the same results: the name that stands first, and its twins.
-
-    Where there is but one image, what concerns images comes behind others; what is wrong in the output alone behind
-    what is in forward alone, which is the same where nothing reads the step.
-    """
-
-    def place(one: Candidate) -> tuple[bool, bool, int]:
-        first = one.mistakes[0][0]
-        return "image" in first.name and not several_images, first.way == "output", rank_in_catalogue(one)
-
-    found: list[Candidate] = []
-    for one in candidates:
-        alike = (i for i, other in enumerate(found) if places_of(one) == places_of(other) and same_results(one, other))
-        twin = next(alike, None)
-        if twin is None:
-            found.append(one)
-        else:
-            first, second = sorted((found[twin], one), key=place)
-            told = is_narrow(second) or (len(second.mistakes) == 1 and rank_in_catalogue(second) < 1)
-            known = [second.mistakes[0][0]] if told else []
-            others = dict.fromkeys((*first.twins, *second.twins, *known))
-            found[twin] = dataclasses.replace(first, twins=tuple(others))
-    return found
-
-
-def is_narrow(one: Candidate) -> bool:
-    """Tell whether a candidate is a step in a narrower format."""
-    return len(one.mistakes) == 1 and one.mistakes[0][0].name.endswith(tuple(f"in {format}" for format in NARROW))
-
-
-RANKS = {str(one): -i for i, one in enumerate(reversed(MISTAKES))}
-"""By the name of a mistake: how far to the front of the catalogue it stands."""
-
-
-def rank_in_catalogue(one: Candidate) -> int:
-    """Return where the first of a candidate's mistakes stands in the catalogue: 1 where it is made by rule."""
-    return RANKS.get(str(one.mistakes[0][0]), 1)
-
-
-def places_of(one: Candidate) -> set[tuple[str, Site, bool, str]]:
-    """Return where mistakes stand, and whether in backward: of a line read wrongly, what is read."""
-    return {
-        (
-            mistake.primitive,
-            site,
-            mistake.way == "backward",
-            mistake.name.rpartition("`")[0] if not mistake.primitive else "",
-        )
-        for mistake, site in one.mistakes
-    }
-
-
-def same_results(one: Candidate, other: Candidate) -> bool:
-    """Tell whether two passes give the same but for rounding."""
-    return one.results.keys() == other.results.keys() and all(
-        one.results[name].shape == value.shape
-        and np.allclose(one.results[name], value, rtol=1e-9, atol=1e-12, equal_nan=True)
-        for name, value in other.results.items()
-    )
-
-
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Take results as plain arrays in float64; None for a gradient as zeros."""
     found = {}
@@ -218,7 +161,10 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    return [*of_calls, *rules_of_settings(search.module), *rules_of_lines(search.module)]
+    now = time.perf_counter()
+    until = now + MASKS_TIME_SHARE * (search.end - now)
+    of_masks = [*rules_of_masks(search.module, search.given, until), *rules_of_indices(search.module)]
+    return [*of_calls, *rules_of_settings(search.module), *of_masks, *rules_of_lines(search.module)]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:

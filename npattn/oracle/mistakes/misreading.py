@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from npattn.oracle.mistakes.mistake import Mistake, always
 from npattn.tracing.rewriting import OPENED, compile_definition, open_definition
 from npattn.tracing.source import Text, text_of
 
-__all__ = ["Helper", "Wrong", "helpers_of", "in_pass", "of_parameters"]
+__all__ = ["Helper", "Wrong", "helpers_of", "in_pass", "of_parameters", "run_wrong", "written_of"]
 
 
 class Helper(NamedTuple):
@@ -70,6 +70,49 @@ def helpers_of(system: type[Module], forward: FunctionType) -> list[Helper]:
     return list(helpers.values())
 
 
+class Written(NamedTuple):
+    """A forward pass as it is written, or a function that it calls.
+
+    Attributes
+    ----------
+    text : Text
+        Of its file.
+    definition : ast.FunctionDef
+    around : str
+        The class that it stands in.
+    function : function
+    helper : Helper or None
+        What it is, if it isn't the forward pass.
+    """
+
+    text: Text
+    definition: ast.FunctionDef
+    around: str
+    function: Any
+    helper: Helper | None
+
+    @property
+    def where(self) -> str:
+        """What a mistake's name says of it."""
+        return "" if self.helper is None else f"in {self.helper.name}: "
+
+    def wrong(self, replaced: Callable[[], ast.FunctionDef], names: dict[str, Any] | None = None) -> Wrong:
+        """Return the pass with another text in its place."""
+        return Wrong(replaced, self.text, self.around, self.function, self.helper, names=names)
+
+
+def written_of(system: type[Module]) -> Iterator[Written]:
+    """Go through a system's forward pass and what it calls of somebody's own, where that stands in a file."""
+    forward: Any = system.forward
+    if not isinstance(forward, FunctionType):
+        return
+    for function, helper in [(forward, None), *((one.function, one) for one in helpers_of(system, forward))]:
+        text = text_of(function)
+        found = text.find(function) if text else None
+        if text is not None and found is not None:
+            yield Written(text, *found, function, helper)
+
+
 class Wrong:
     """A system's forward pass, or what it calls, with one line read wrongly; compiled when it is first run.
 
@@ -85,6 +128,8 @@ class Wrong:
         The right one.
     helper : Helper, optional
         What it is, if it isn't the forward pass.
+    names : dict, optional
+        Global names that the wrong one has besides.
     """
 
     def __init__(
@@ -94,8 +139,11 @@ class Wrong:
         around: str,
         function: FunctionType,
         helper: Helper | None = None,
+        *,
+        names: dict[str, Any] | None = None,
     ) -> None:
         self.replaced, self.text, self.around, self.right, self.helper = replaced, text, around, function, helper
+        self.names = function.__globals__ | names if names else function.__globals__
 
     @functools.cached_property
     def function(self) -> FunctionType:
@@ -107,7 +155,7 @@ class Wrong:
         code = compile_definition(definition, self.around, right.__code__)
         cells = dict(zip(right.__code__.co_freevars, right.__closure__ or (), strict=True))
         closure = tuple(cells[name] for name in code.co_freevars)
-        return FunctionType(code, right.__globals__, right.__name__, right.__defaults__, closure)
+        return FunctionType(code, self.names, right.__name__, right.__defaults__, closure)
 
     @functools.cached_property
     def open_function(self) -> Any:
@@ -139,12 +187,14 @@ class Wrong:
         return made
 
 
+def run_wrong(wrong: Wrong, run: Any, module: Module, *given: Any) -> Any:
+    """Run a module with the wrong line."""
+    return run(wrong.of(module), *given)
+
+
 def in_pass(name: str, wrong: Wrong, *, backward: bool) -> list[Mistake]:
     """Make the mistakes that a wrong line is: in backward; in forward alone; carried through backward; read by it."""
-
-    def misread(run: Any, module: Module, *given: Any) -> Any:
-        return run(wrong.of(module), *given)
-
+    misread = functools.partial(run_wrong, wrong)
     if backward:
         return [Mistake("", name, "backward", misread, always)]  # the tag, or the line, says that it is in backward
     read = Mistake("", f"{name}, and what backward reads of it", "both", misread, always)

@@ -1,8 +1,11 @@
 """Mistakes in whole passes of a system of somebody's own that read a mask, an input of 0 and 1, otherwise."""
 
+import functools
+
 import numpy as np
 
 from npattn.oracle.mistakes.mistake import mistake
+from npattn.oracle.mistakes.reading_masks import gradients_of, key_early, key_late, on_the_way_back
 from npattn.oracle.systems import is_known
 
 __all__ = ["ADDED"]
@@ -14,22 +17,19 @@ def mask_of(module, inputs):
     return next((name for name in names if inputs[name].ndim > 1 and np.isin(inputs[name], (0, 1)).all()), None)
 
 
-def key_early(mask):
-    """Let each row end one place earlier."""
-    return np.concatenate([mask[..., 1:], np.zeros_like(mask[..., :1])], axis=-1)
-
-
-def key_late(mask):
-    """Let each row end one place later."""
-    return np.concatenate([mask[..., :1], mask[..., :-1]], axis=-1)
-
-
 def read_as(change):
-    def apply(run, module, params, inputs, upstream):
+    """Make a function that runs a pass which reads the mask otherwise."""
+
+    def wrong(run, module, params, inputs, upstream):
         name = mask_of(module, inputs)
         return run(module, params, inputs | {name: change(inputs[name])}, upstream)
 
-    return apply
+    return wrong
+
+
+def forward_alone(wrong, run, *given):
+    """Take the gradients of the pass that reads the mask as it is."""
+    return gradients_of(run(*given), wrong(run, *given))
 
 
 def differs(change, fits=None):
@@ -52,8 +52,19 @@ def of_images(mask):
     return mask.ndim > 2 and len(mask) > 1
 
 
+def forms(words, change, *fits):
+    """List the forms of a mistake: all of the pass is wrong, forward alone, or the way back alone."""
+    wrong, when = read_as(change), differs(change, *fits)
+    alone = functools.partial(forward_alone, wrong)
+    return [
+        mistake("", f"mask {words}", "carried", wrong, when),
+        mistake("", f"mask {words}, in forward alone", "forward", alone, when),
+        *on_the_way_back(f"mask {words}", wrong, when),
+    ]
+
+
 ADDED = [
-    mistake("", f"mask {words}", "carried", read_as(change), differs(change, *fits))
+    one
     for words, change, *fits in (
         ("left out", np.ones_like),
         ("turned over, 0 for 1", lambda mask: 1 - mask),
@@ -62,4 +73,5 @@ ADDED = [
         ("transposed", lambda mask: mask.swapaxes(-1, -2), square),
         ("of the first image for all", lambda mask: np.broadcast_to(mask[:1], mask.shape), of_images),
     )
+    for one in forms(words, change, *fits)
 ]

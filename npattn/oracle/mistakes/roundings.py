@@ -21,7 +21,6 @@ from npattn.oracle.mistakes.narrowing import BACKWARD, at_pass
 from npattn.oracle.mistakes.running import UNFIT, run_with
 from npattn.oracle.mistakes.written import format_written, is_written_in, rounded_results
 from npattn.oracle.rounding import Rounding
-from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 
 __all__ = ["NARROW", "roundings"]
 
@@ -49,14 +48,7 @@ class NarrowSums(Rounding):
 
     def __init__(self, format: Any, accumulator: Any, seed: Any) -> None:
         super().__init__(format, seed)
-        self.coarser = 2.0**-accumulator.precision / ACCUMULATOR_ROUNDOFF
-
-    def accumulate(self, total: np.ndarray, squares: np.ndarray, count: int) -> np.ndarray:
-        """Add to sums the error of the accumulator."""
-        before = total.copy()
-        found = super().accumulate(total, squares, count)
-        found += (self.coarser - 1) * (found - before)
-        return found
+        self.accumulator_roundoff = 2.0**-accumulator.precision
 
 
 def ways(search: Search, written: Format | None) -> Iterator[tuple[str, Rounding]]:

@@ -141,10 +141,14 @@ def of_einsum(node: ast.Call) -> Iterator[Variant]:
         yield f"{ast.unparse(operand)} transposed", with_first(ast.Constant(turned + arrow + output))
 
 
-def of_triangle(_: ast.Call) -> Iterator[Variant]:
-    """List triangles whose diagonal is one off."""
+def of_triangle(node: ast.Call) -> Iterator[Variant]:
+    """List triangles whose diagonal is one off, and those on its other side."""
     for words, k in (("on", 1), ("back", -1)):
         yield f"diagonal one further {words}", with_diagonal(k)
+    name = ast.unparse(node.func).rpartition(".")[2]
+    if name != "tri":
+        other = "triu" if name == "tril" else "tril"
+        yield f"{other} for {name}", with_attribute(other)
 
 
 OF_NUMPY = {"einsum": of_einsum} | dict.fromkeys(("tri", "tril", "triu"), of_triangle)
@@ -231,10 +235,12 @@ def with_diagonal(k: int) -> Callable[[Any], ast.expr]:
     """Move the diagonal of a triangle, by so many more than it is moved."""
 
     def make(call: Any) -> ast.expr:
-        own = next((one.value for one in call.keywords if one.arg == "k"), ast.Constant(0))
+        place = 2 if call.func.attr == "tri" else 1  # of the diagonal among what is given by position
+        own = call.args[place : place + 1] or [one.value for one in call.keywords if one.arg == "k"]
         others = [one for one in call.keywords if one.arg != "k"]
-        moved = ast.keyword("k", ast.BinOp(own, ast.Add(), ast.Constant(k)))
-        return ast.Call(call.func, call.args, [*others, moved])
+        known = constant_of(own[0]) if own else 0
+        moved = ast.BinOp(own[0], ast.Add(), ast.Constant(k)) if known is None else ast.Constant(known + k)
+        return ast.Call(call.func, call.args[:place], [*others, ast.keyword("k", moved)])
 
     return make
 

@@ -21,7 +21,7 @@ ACCUMULATOR_ROUNDOFF = 2.0**-24
 
 
 def add_errors(total: np.ndarray, squares: np.ndarray, count: int, rounding: Rounding, *, spare: bool = True) -> None:
-    """Add to sums the errors that an accumulator in float32 may make, in place.
+    """Add to sums the errors that an accumulator may make, in float32 unless the rounding says otherwise, in place.
 
     Given its end S, the sum of the first k of n terms is kS/n plus a random walk that ends at 0, of variance
     k(n - k)/n² Q², where Q² is the sum of the squared terms; over k the squares add up to n (S²/3 + Q²/6). Where
@@ -40,7 +40,7 @@ def add_errors(total: np.ndarray, squares: np.ndarray, count: int, rounding: Rou
     """
     matching = squares.shape == total.shape and squares.flags.c_contiguous and total.flags.c_contiguous
     parts = [cut_row(m) if matching else [m] for m in (total, squares)]
-    factor = ACCUMULATOR_ROUNDOFF / 3 * math.sqrt(12 * count)
+    factor = rounding.accumulator_roundoff / 3 * math.sqrt(12 * count)
     with np.errstate(invalid="ignore", over="ignore"):
         for sums, terms in zip(*parts, strict=True):
             add_noise(sums, terms, factor, rounding, spare=spare and sums is parts[0][-1])
@@ -124,7 +124,7 @@ def running_products(factors: np.ndarray, rounding: Rounding, *, axis: int = 0, 
 
 def draw_roundings(a: np.ndarray, rounding: Rounding, axis: int | None = None) -> np.ndarray:
     """Draw relative errors of one rounding each, u/√3 in root mean square; along an axis the first number has none."""
-    errors = rounding.draw_bits(a, 16).view(np.int16) * a.dtype.type(ACCUMULATOR_ROUNDOFF / 2**15)
+    errors = rounding.draw_bits(a, 16).view(np.int16) * a.dtype.type(rounding.accumulator_roundoff / 2**15)
     if axis is not None:
         np.moveaxis(errors, axis, 0)[:1] = 0
     return errors

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.oracle.formats import Format
-from npattn.oracle.rounding.accumulators import add_errors
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF, add_errors
 from npattn.oracle.rounding.arrays import RoundingArray, wrap
 from npattn.oracle.rounding.cutting import cut_row, cut_slabs
 from npattn.oracle.rounding.footprint import Footprint
@@ -79,6 +79,8 @@ class Rounding:
         Whether all subnormal numbers of float32 are 0.
     shrinks : bool
         Whether shortened operands shrink, else they grow: in half of eight runs in a row, whatever `choose` chooses.
+    accumulator_roundoff : float
+        Unit roundoff of the accumulators.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -112,6 +114,7 @@ class Rounding:
         self.fused = False
         self.saturated = False
         self.footprint: Footprint | None = None
+        self.accumulator_roundoff = ACCUMULATOR_ROUNDOFF
         self.joined_sums: list[int] = []
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()

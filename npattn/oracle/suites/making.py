@@ -28,6 +28,7 @@ from npattn.oracle.suites.manifest import (
     read_manifest,
     write_manifest,
 )
+from npattn.oracle.suites.sources import UNREAD, hash_system
 from npattn.processes import interrupts_put_off
 from npattn.wording import brief, describe_type
 
@@ -40,6 +41,8 @@ MANIFEST_SECONDS = 1.0
 MAX_NAME_LENGTH = 120
 STEPS = "steps"
 """What the manifest's recipe says of a file that holds steps."""
+SYSTEM = "system"
+"""What the manifest's versions say of the code of a system of someone's own."""
 MAX_ERROR_LENGTH = 500
 
 
@@ -109,8 +112,8 @@ def suite(
     """Make golden files of many recipes in a folder, with a manifest: names, recipes, hashes and versions.
 
     Stopped at any moment and called again, it goes on where it was: a file is kept if the manifest has its hash, the
-    same recipe, and the same npattn and NumPy. Files are whole or absent. ``derivations/golden_files.md`` describes the
-    folder.
+    same recipe, and the same npattn and NumPy; of a system of your own, the same code too. Files are whole or absent.
+    ``derivations/golden_files.md`` describes the folder.
 
     Parameters
     ----------
@@ -216,27 +219,29 @@ class Run:
             try:
                 described = describe_recipe(recipe)
                 id = recipe.id
+                own = hash_system(recipe.module)
             except Exception as error:  # whatever a system of someone's own raises
                 self.fail(f"{type(recipe.module).__name__}.npz", describe_failure(error))
                 continue
-            name = self.name_file(id, described)
+            name, made_by = self.name_file(id, described), versions | ({SYSTEM: own} if own else {})
             holding = described | ({STEPS: True} if self.steps else {})
             known = self.entries.get(name)
             path = self.folder / name
             if known is None and os.path.lexists(path):
                 self.fail(name, f"{path} is there already, and {MANIFEST} says nothing of it: move it away")
-            elif known is not None and self.holds(known, versions) and known.sha256 == hash_file(path):
+            elif known is not None and self.holds(known, made_by) and known.sha256 == hash_file(path):
                 self.report.kept.append(name)
                 self.tell(name)
             else:
-                self.entries[name] = Entry(name, id, holding, None, None, versions, None)
+                self.entries[name] = Entry(name, id, holding, None, None, made_by, None)
                 found[name] = recipe
         return found
 
     def holds(self, known: Entry, versions: dict[str, str]) -> bool:
         """Tell whether the manifest says of a file that it was made by these versions, and with what is asked for."""
         enough = STEPS in known.recipe or not self.steps
-        return known.versions == versions and known.sha256 is not None and enough
+        same = known.versions == versions and versions.get(SYSTEM) != UNREAD
+        return same and known.sha256 is not None and enough
 
     def name_file(self, id: str, described: dict[str, Any]) -> str:
         """Return the name of a recipe's file: its id, with some of its hash where another recipe's has that name."""
@@ -276,7 +281,7 @@ class Run:
         """Write a file, or note why there is none."""
         try:
             made = result()
-            here = self.entries[name].versions
+            here = {of: version for of, version in self.entries[name].versions.items() if of != SYSTEM}
             if made.versions != here:
                 raise ValueError(
                     f"made by {made.versions}, where the caller has {here}: install the same on each machine"

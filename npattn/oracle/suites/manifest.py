@@ -48,7 +48,8 @@ class Entry:
     bytes : int or None
         The file's length.
     versions : dict of str
-        Of what made it: "npattn", "source" (a hash of npattn's own code) and "numpy".
+        Of what made it: "npattn", "source" (a hash of npattn's own code) and "numpy"; of a system of someone's own
+        "system", a hash of its code.
     error : str or None
         Why it could not be made.
     """

@@ -34,6 +34,13 @@ def test_what_is_right_says_where_to_look(case, right, wrong, text):
     assert read_order(case, right, wrong) == text
 
 
+def test_gradients_follow_from_several_wrong_outputs(case):
+    two = {f"output.{i}": case.upstream["output"] for i in range(2)}
+    several = dataclasses.replace(case, upstream=two, expected=case.expected | two)
+    said = "output.0 and output.1 are wrong: gradients follow from them"
+    assert read_order(several, [], ["output.0", "output.1", "x.grad"]) == said
+
+
 def test_a_report_says_how_a_wrong_result_reads_and_where_to_look_first():
     case = make_case((2, 4, 5, 6), "bfloat16")
     y, dx = case.expected["output"], case.expected["x.grad"]

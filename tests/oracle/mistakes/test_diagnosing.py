@@ -22,6 +22,7 @@ from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.mistake import value
 from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import EVERY, planted
+from npattn.oracle.mistakes.twins import unlike
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
 from tests.own_systems import CausalHead
@@ -270,7 +271,7 @@ def test_what_concerns_images_comes_behind_its_twin_where_there_is_but_one(sever
     of_images, other = find("gate: gate of image 0 for all", "forward"), value("gate", "made by rule", lambda y, *_: y)
     same = {"output": np.ones(3)}
     twins = [Candidate(((one, 0),), Misfit({}, {}), same) for one in (other, of_images)]
-    [kept] = diagnosing.unlike(twins, several_images=several_images)
+    [kept] = unlike(twins, several_images=several_images)
     assert kept.mistakes[0][0] is (of_images if several_images else other)
 
 

@@ -8,13 +8,13 @@ from npattn import ops
 from npattn.oracle import golden, mistakes
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.candidates import Candidate, Passes
-from npattn.oracle.mistakes.diagnosing import unlike
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.narrow_calls import Errors, carried_back, from_forward, narrow_calls
 from npattn.oracle.mistakes.narrow_sums import narrow_sums, weigh
 from npattn.oracle.mistakes.narrowing import at_call
 from npattn.oracle.mistakes.roundings import roundings
+from npattn.oracle.mistakes.twins import unlike
 from npattn.oracle.mistakes.written import format_written
 from tests.naming import for_each
 from tests.oracle.mistakes.searching import diagnosed

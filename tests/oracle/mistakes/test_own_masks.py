@@ -39,6 +39,18 @@ def test_a_mask_that_is_read_otherwise_is_named(case, words, mask):
     assert [one.name for one in found[0].mistakes] == [words]
 
 
+@pytest.mark.parametrize(
+    ("ending", "names"),
+    [(", in forward alone", {"output"}), ("", {"q.grad", "k.grad", "v.grad"})],
+)
+def test_it_is_named_where_one_way_alone_reads_it_otherwise(case, ending, names):
+    right, wrong = (kernel(case, np.float32(mask)) for mask in (np.tri(5), np.tri(5, 5, 1)))
+    found = case.diagnose(right | {name: wrong[name] for name in names})
+    assert found.sure
+    start = "" if ending else "gradient: "
+    assert found[0].name == f"{start}mask one place late along its last axis{ending}"
+
+
 def test_a_mask_that_ends_one_place_early_is_named():
     case = golden(CausalHead(8), batch=2, height=4, width=6, dtype="float32")
     assert "one place early" in str(case.diagnose(kernel(case, np.tri(4, 6, 1, dtype=np.float32))))
@@ -47,7 +59,7 @@ def test_a_mask_that_ends_one_place_early_is_named():
 def test_what_would_change_nothing_does_not_apply():
     def applies(mask):
         given = CausalHead(8), {}, {"q": np.ones((2, 5, 8)), "mask": mask}, {}
-        return {one.name for one in own_masks.ADDED if one.when(*given)}
+        return {one.name for one in own_masks.ADDED if one.way == "carried" and one.when(*given)}
 
     assert applies(np.ones((5, 5))) == {"mask turned over, 0 for 1", "mask one place early along its last axis"}
     assert "mask transposed" not in applies(np.eye(5))

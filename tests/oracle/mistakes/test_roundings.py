@@ -8,9 +8,10 @@ from npattn.oracle import FORMATS, golden, mistakes
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import faulty
-from npattn.oracle.mistakes.roundings import at_one_step, roundings
+from npattn.oracle.mistakes.roundings import NarrowSums, at_one_step, roundings
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding
+from npattn.oracle.rounding.products import multiply
 from tests.benchmarks import kernels
 from tests.oracle.mistakes.searching import diagnosed
 
@@ -146,3 +147,12 @@ def test_no_rounding_is_tried_where_an_output_is_off_by_more_than_roundings_make
         search.singles()
         tried[factor] = {one.mistakes[0][0].name for one in search.tried}
     assert tried == {1.2: {"operands in bfloat16", "GELU"}, 2.0: {"GELU"}}
+
+
+@pytest.mark.parametrize(("dtype", "length"), [("float32", 60), ("float32", 300), ("tf32", 300), ("tf32", 400)])
+def test_sums_of_products_of_every_size_are_accumulated_in_the_narrower_format(dtype, length):
+    """Of operands that are cut into blocks, and of those that are shortened some rows at a time, as of small ones."""
+    a, b = np.random.RandomState(0).standard_normal((2, length, length))
+    error = multiply(a, b, NarrowSums(FORMATS[dtype], FORMATS["bfloat16"], [0, 7])) - a @ b
+    per_sum = FORMATS["bfloat16"].unit_roundoff * length / np.sqrt(2)  # that of a random walk of so many terms
+    assert 0.4 < np.sqrt(np.mean(error**2)) / per_sum < 0.8

@@ -16,6 +16,7 @@ from npattn.oracle.steps import measuring
 from npattn.oracle.steps.measuring import given_of, measure_steps
 from npattn.oracle.steps.recorded import Recorded, is_judged, name_steps
 from npattn.oracle.threads import pass_threads
+from npattn.parameters import ones
 from npattn.tracing import Step
 from tests.own_systems import OWN_SYSTEMS
 
@@ -246,3 +247,41 @@ def test_two_threads_measure_steps_of_different_systems_at_once():
         for name, step in one.items():
             np.testing.assert_array_equal(step.expected, other[name].expected)
             np.testing.assert_array_equal(step.budget, other[name].budget)
+
+
+@dataclass(frozen=True)
+class Lookup(Module):
+    """Rows of a table, whose gradient is added up in place."""
+
+    channels: int = 3
+    without_gradient: ClassVar = ("tokens",)
+
+    def input_shapes(self, batch, height, width):
+        return {"tokens": (batch, width)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, width, self.channels)}
+
+    def parameters(self):
+        return {"weight": ones(4, self.channels)}
+
+    def draw_input(self, name, shape, random):
+        return random.randint(0, 4, shape)
+
+    def forward(self, params, tokens):
+        rows = tokens.astype(int)
+        y = params["weight"][rows]  # (1)
+
+        def backward(dy):
+            dw = np.zeros_like(params["weight"])
+            np.add.at(dw, rows, dy)  # (1')
+            return None, {"weight": dw}
+
+        return Pass(y, backward)
+
+
+def test_a_step_that_adds_in_place_has_the_budget_of_what_it_adds():
+    case = golden(Lookup(), batch=2, width=5, dtype="bfloat16")
+    step = case.steps()["(1') dw"]
+    np.testing.assert_array_equal(step.expected, case.expected["weight.grad"])
+    np.testing.assert_allclose(step.budget, case.budget["weight.grad"], rtol=0.5)

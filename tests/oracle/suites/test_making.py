@@ -1,8 +1,11 @@
+import functools
 import hashlib
+import importlib
 import json
 import random
 import re
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -14,6 +17,7 @@ import pytest
 
 import npattn
 from npattn.oracle import cases, load, suite
+from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites import making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
 from tests.interrupts import interrupt_within
@@ -354,3 +358,48 @@ def test_progress_counts_every_recipe(recipes, tmp_path):
     assert [state.done for state in seen] == list(range(1, len(recipes) + 1))
     assert {state.total for state in seen} == {len(recipes)}
     assert seen[-1].failed == 1
+
+
+OWN = """
+from dataclasses import dataclass
+from npattn import Module, Pass
+import helping_own
+
+@dataclass(frozen=True)
+class Scaled(Module):
+    channels: int = 2
+
+    def forward(self, params, x):
+        return Pass(helping_own.scale(x), lambda dy: (helping_own.scale(dy), {}))
+"""
+HELPING = "def scale(x):\n    return 2 * x\n"
+
+
+def made_and_kept(folder, sources, own=OWN, helping=HELPING):
+    """A suite of one system of somebody's own, whose files are read anew."""
+    for name, text in (("helping_own", helping), ("scaled_own", own)):
+        (sources / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    system = importlib.import_module("scaled_own").Scaled
+    report = suite([Recipe(system(), "float32", 1, 2, 2)], folder)
+    return len(report.made), len(report.kept)
+
+
+def test_a_file_of_somebodys_own_system_is_kept_as_long_as_its_code_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    run = functools.partial(made_and_kept, tmp_path / "cases", tmp_path)
+    assert [run(), run()] == [(1, 0), (0, 1)]
+    assert run(helping=HELPING.replace("2 *", "3.0 *")) == (1, 0)  # what it calls
+    assert run(own=OWN.replace("scale(x)", "scale(x) * 1"), helping=HELPING) == (1, 0)
+    for name in ("helping_own", "scaled_own"):
+        sys.modules.pop(name)
+
+
+def test_files_of_a_system_whose_code_is_in_no_file_are_made_again(tmp_path):
+    space = {"__name__": "nowhere"}
+    exec(OWN.replace("import helping_own", "").replace("helping_own.scale", "(lambda x: x * 2)"), space)
+    recipe = Recipe(space["Scaled"](), "float32", 1, 2, 2)
+    for _ in range(2):
+        assert len(suite([recipe], tmp_path).made) == 1

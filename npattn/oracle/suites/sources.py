@@ -1,0 +1,108 @@
+"""The code of systems of somebody's own, by which a suite knows whether a file was made by it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import linecache
+import sys
+from collections.abc import Iterator
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from npattn.module import Module
+from npattn.oracle.systems import is_known
+
+__all__ = ["UNREAD", "hash_system"]
+
+UNREAD = "unread"
+"""In place of a hash: the code is in no file, so that nobody knows whether it is the same."""
+OF_OTHERS = frozenset(("npattn", "numpy", "scipy", *sys.stdlib_module_names)) - {"__main__"}
+"""Packages that are known by their versions, or change little."""
+
+
+def hash_system(module: Module) -> str | None:
+    """Hash the files that a system of somebody's own stands in, and those of what it calls.
+
+    Parameters
+    ----------
+    module : Module
+
+    Returns
+    -------
+    str or None
+        `UNREAD` where the text is not at hand; None for a system that npattn brings.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> hash_system(npattn.CBAM(channels=16)) is None
+    True
+    """
+    if is_known(module):
+        return None
+    met: dict[Any, None] = {}
+    for system in systems_in(module):
+        collect(system, met)
+    texts = {text_of(one) for one in met if isinstance(one, FunctionType)}
+    if not texts or "" in texts:
+        return UNREAD
+    found = hashlib.sha256()
+    for text in sorted(texts):
+        found.update(f"{len(text)}\n{text}".encode())
+    return found.hexdigest()
+
+
+def systems_in(module: Module) -> Iterator[type[Module]]:
+    """Go through the classes of a system and of those within it."""
+    yield type(module)
+    for field in dataclasses.fields(module):
+        part = getattr(module, field.name)
+        for one in part if isinstance(part, (tuple, list)) else (part,):
+            if isinstance(one, Module):
+                yield from systems_in(one)
+
+
+def collect(one: Any, met: dict[Any, None]) -> None:
+    """Note a function or a class of somebody's own, and all that it refers to by a name."""
+    if isinstance(one, functools.partial):
+        one = one.func
+    if not isinstance(one, (FunctionType, type)) or one in met or is_of_others(one):
+        return
+    met[one] = None
+    if isinstance(one, type):
+        for base in one.__mro__[1:]:
+            collect(base, met)
+        for value in vars(one).values():
+            function = getattr(value, "__func__", getattr(value, "fget", value))
+            collect(getattr(function, "__wrapped__", function), met)
+    else:
+        for name in names_in(one.__code__):
+            value = one.__globals__.get(name)
+            for each in vars(value).values() if isinstance(value, ModuleType) and not is_of_others(value) else (value,):
+                collect(getattr(each, "definition", each), met)
+        for cell in one.__closure__ or ():
+            collect(getattr(cell, "cell_contents", None), met)
+
+
+def is_of_others(one: Any) -> bool:
+    """Tell whether something is of a package whose code is known otherwise."""
+    name = one.__name__ if isinstance(one, ModuleType) else str(one.__module__)
+    return name.partition(".")[0] in OF_OTHERS
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """Go through the names that some code reads, and the functions in it."""
+    yield from code.co_names
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from names_in(inner)
+
+
+def text_of(function: FunctionType) -> str:
+    """Return the text of a function's file; of what a dataclass generates, which has none, its name."""
+    if function.__code__.co_filename == "<string>" and function.__name__.startswith("__"):
+        return f"<{function.__name__}>"
+    linecache.checkcache(function.__code__.co_filename)
+    return "".join(linecache.getlines(function.__code__.co_filename, function.__globals__))
