@@ -8,9 +8,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from npattn.checks import require_integers
 
-__all__ = ["interrupts_put_off", "worker_processes"]
+__all__ = ["interrupts_put_off", "results_in_turn", "worker_processes"]
 
 Result = TypeVar("Result")
 
@@ -76,6 +77,34 @@ def worker_processes(jobs: int) -> Iterator[Executor]:
         held.close()
     finally:
         end.close()
+
+
+def results_in_turn(
+    executor: Executor, function: Callable[..., Result], calls: Sequence[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """Call a function with each of some arguments on an executor, and give the results in their order.
+
+    Not as its `map`, whose waiting an interrupt may leave with locks that the executor's threads wait for.
+
+    Examples
+    --------
+    >>> with worker_processes(1) as executor:
+    ...     list(results_in_turn(executor, pow, [(2, 3), (3, 2)]))
+    [8, 9]
+    """
+    finished: SimpleQueue[Future[Result]] = SimpleQueue()
+    numbers: dict[Future[Result], int] = {}
+    with interrupts_put_off():
+        for number, arguments in enumerate(calls):
+            future = executor.submit(function, *arguments)
+            numbers[future] = number
+            future.add_done_callback(finished.put)
+    ready: dict[int, Future[Result]] = {}
+    for number in range(len(calls)):
+        while number not in ready:
+            future = finished.get()
+            ready[numbers[future]] = future
+        yield ready.pop(number).result()
 
 
 class Workers(ProcessPoolExecutor):

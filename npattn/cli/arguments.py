@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 from npattn.cli.streams import say
 from npattn.files import one_line
 
-__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_seed"]
+__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_jobs", "parse_seed"]
 
+MAX_JOBS = 1024
 FORCE_HELP = "replace FILE if it is a regular file, or the one that FILE links to; nothing else is ever replaced"
 
 
@@ -86,6 +87,19 @@ def add_command(
     )
     command.set_defaults(run=run)
     return command
+
+
+def parse_jobs(text: str) -> int:
+    """Read a number of processes or cases.
+
+    Examples
+    --------
+    >>> parse_jobs("4")
+    4
+    """
+    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= MAX_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; expected a whole number from 1 to {MAX_JOBS}")
+    return int(text)
 
 
 def parse_seed(text: str) -> int:

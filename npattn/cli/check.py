@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Sequence
 
 from npattn.attention import CATALOGUE
-from npattn.cli.arguments import Parser, UsageError, add_command, parse_seed
-from npattn.cli.gradients import SystemReport, check_system
+from npattn.cli.arguments import Parser, UsageError, add_command, parse_jobs, parse_seed
+from npattn.cli.gradients import SystemReport, check_systems
 from npattn.cli.photo import CROP_SIZE, checked_size, taken_size
 from npattn.cli.streams import progress
 from npattn.cli.systems import add_families, count_numbers, find_system, group_by_family
 from npattn.cli.timing import format_duration
+from npattn.fast.threads import num_threads
 from npattn.module import Family, Module
 
 __all__ = ["add_check"]
+
+MANY_SYSTEMS, MOST_JOBS = 16, 8
+"""From how many systems on several processes check them, and how many at most, each of which takes half a second to
+start."""
 
 
 def add_check(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -45,6 +51,12 @@ def add_check(commands: argparse._SubParsersAction[Parser]) -> None:
         help="positions of the feature map (default: 40x60, or 20x30 where every position looks at all others)",
     )
     check.add_argument("--seed", type=parse_seed, default=0, help="seed of the parameters and directions (default: 0)")
+    check.add_argument(
+        "--jobs",
+        type=parse_jobs,
+        metavar="N",
+        help=f"processes at once (default: one for each core, if {MANY_SYSTEMS} systems or more are checked)",
+    )
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -60,19 +72,27 @@ def run_check(arguments: argparse.Namespace) -> int:
     modules = {key: find_system(key).example() for key in choose_systems(arguments.keys, arguments.family)}
     width = max(6, *map(len, modules))
     print(f"{'system':<{width}}  {'input':<10}{'params':>8}  {'forward':>9} {'backward':>9}  {'error':>7}")
+    sizes = {key: arguments.size or checked_size(module) for key, module in modules.items()}
+    fitting = {key: module.for_size(*sizes[key]) for key, module in modules.items()}
+    plans = [(fitting[key], sizes[key], arguments.seed) for key in modules]
     found: list[SystemReport] = []
-    for key, module in modules.items():
-        progress(f"checking {key} ({len(found) + 1} of {len(modules)})")
-        size = arguments.size or checked_size(module)
-        fitting = module.for_size(*size)
-        found.append(check_system(fitting, size, arguments.seed))
-        progress("")
-        print_system(key, width, fitting, found[-1])
-        taken = taken_size(fitting, size)
-        if taken != size:
-            print(f"  on {'x'.join(map(str, taken))} positions: it takes no map of {'x'.join(map(str, size))}")
+    with contextlib.closing(check_systems(plans, arguments.jobs or count_jobs(len(plans)))) as reports:
+        for key, module in fitting.items():
+            progress(f"checking {key} ({len(found) + 1} of {len(modules)})")
+            found.append(next(reports))
+            progress("")
+            print_system(key, width, module, found[-1])
+            taken = taken_size(module, sizes[key])
+            if taken != sizes[key]:
+                size = "x".join(map(str, sizes[key]))
+                print(f"  on {'x'.join(map(str, taken))} positions: it takes no map of {size}")
     print(verdict(found))
     return 0 if all(system.passed for system in found) else 1
+
+
+def count_jobs(systems: int) -> int:
+    """Return how many processes check so many systems at once: a few would be done before others have begun."""
+    return 1 if systems < MANY_SYSTEMS else min(num_threads(), MOST_JOBS)
 
 
 def choose_systems(keys: Sequence[str], families: Sequence[Family] | None) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from npattn.cli.photo import CROP_SIZE, photo_values
 from npattn.cli.timing import time_passes
 from npattn.module import Module
 from npattn.oracle import GradcheckReport, generic_values, gradcheck
+from npattn.processes import results_in_turn, worker_processes
 from npattn.typing import Array, Params
 
-__all__ = ["SystemReport", "check_system"]
+__all__ = ["SystemReport", "check_systems"]
 
 MAX_REDRAWS = 20
 """Other parameters and inputs, at most, that are tried where a gradient is 0 at the first ones."""
@@ -50,17 +52,43 @@ class SystemReport:
         return any(report.rounding for report in self.reports)
 
 
-def check_system(module: Module, size: tuple[int, int], seed: int) -> SystemReport:
-    """Check one system's gradients, and time it."""
-    fitting = module
+def check_systems(plans: Sequence[tuple[Module, tuple[int, int], int]], jobs: int) -> Generator[SystemReport]:
+    """Check systems on maps of some size, with some seed, one after the other or in several processes; time them here.
+
+    Passes are timed before other processes compute, which would slow them down.
+    """
+    if jobs == 1:
+        for plan in plans:
+            yield SystemReport(check_system(*plan), *time_system(*plan))
+        return
+    times = [time_system(*plan) for plan in plans]
+    with worker_processes(jobs) as pool:
+        for reports, timed in zip(results_in_turn(pool, check_system, plans), times, strict=True):
+            yield SystemReport(reports, *timed)
+
+
+def values_of(module: Module, size: tuple[int, int], seed: int) -> tuple[Module, Params, dict[str, Array]]:
+    """Fit a system to a size, and make its parameters and inputs."""
     if hasattr(module, "k"):  # no more positions can be chosen than there are
         changes: dict[str, Any] = {"k": min(module.k, math.prod(size))}
         fitting = replace(module, **changes)
-    params, inputs = photo_values(fitting, size, seed)
+    else:
+        fitting = module
+    return fitting, *photo_values(fitting, size, seed)
+
+
+def check_system(module: Module, size: tuple[int, int], seed: int) -> list[GradcheckReport]:
+    """Check one system's gradients."""
+    fitting, params, inputs = values_of(module, size, seed)
     with np.errstate(all="ignore"):  # the row itself tells of infinities and NaN
-        reports = check_on_photograph(module, fitting, params, inputs, seed)
-        forward, backward = time_passes(fitting, params, inputs)
-    return SystemReport(reports, next(iter(inputs.values())).shape[1:], forward, backward)
+        return check_on_photograph(module, fitting, params, inputs, seed)
+
+
+def time_system(module: Module, size: tuple[int, int], seed: int) -> tuple[tuple[int, ...], float, float]:
+    """Return the shape of a system's input, and the seconds that it takes forward and backward."""
+    fitting, params, inputs = values_of(module, size, seed)
+    with np.errstate(all="ignore"):
+        return next(iter(inputs.values())).shape[1:], *time_passes(fitting, params, inputs)
 
 
 def check_on_photograph(

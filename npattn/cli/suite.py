@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
-from npattn.cli.arguments import Parser, UsageError
+from npattn.cli.arguments import Parser, UsageError, parse_jobs
 from npattn.cli.streams import bar, progress, say
 from npattn.cli.systems import find_system
 from npattn.files import one_line
@@ -18,9 +17,8 @@ from npattn.oracle.cases import FORMATS_SWEPT, KINDS
 from npattn.oracle.suites import Progress
 from npattn.oracle.systems import SYSTEMS
 
-__all__ = ["add_suite_options", "parse_jobs", "run_suite"]
+__all__ = ["add_suite_options", "run_suite"]
 
-MAX_JOBS = 1024
 SINGLE_CASE_OPTIONS = ("key", "fields", "batch", "height", "width", "values", "certify", "force")
 """What can't be asked for beside a suite."""
 
@@ -41,19 +39,6 @@ def add_suite_options(command: Parser) -> None:
     where = group.add_mutually_exclusive_group()
     where.add_argument("--jobs", type=parse_jobs, default=1, metavar="N", help="processes at once (default: 1)")
     where.add_argument("--dask", metavar="ADDRESS", help="a Dask scheduler on whose workers the cases are made")
-
-
-def parse_jobs(text: str) -> int:
-    """Read a number of processes or cases.
-
-    Examples
-    --------
-    >>> parse_jobs("4")
-    4
-    """
-    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= MAX_JOBS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; expected a whole number from 1 to {MAX_JOBS}")
-    return int(text)
 
 
 def run_suite(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from npattn import CATALOGUE, PositionAttention, Residual
-from npattn.cli import gradients, photo, timing
+from npattn.cli import check, gradients, photo, timing
 from npattn.cli.photo import CROP_SIZE, checked_size, photo_values
 from npattn.data import photo_features
 from npattn.module import FAMILIES, as_tuple
@@ -49,6 +49,12 @@ def with_example(module):
 def timed_once(monkeypatch):
     """Time a single pass: of how many the printed time is the median is not the matter here."""
     monkeypatch.setattr(timing, "NUM_TIMED_PASSES", 1)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Check many systems here, where tests have changed some."""
+    monkeypatch.setattr(check, "count_jobs", lambda systems: 1)
 
 
 @pytest.fixture
@@ -98,6 +104,24 @@ def test_check_takes_the_order_asked_for_and_each_system_once(command, in_few_di
     assert status == 0
     assert [row["key"] for row in rows(out)] == ["se", "eca"]
     assert [row["key"] for row in rows(command("check", "eca", "se", "eca", "--size", "2x3")[1])] == ["eca", "se"]
+
+
+def test_several_processes_find_the_same(command):
+    keys = "eca", "se", "sge"
+    found, again = (command("check", *keys, "--size", "2x3", *jobs) for jobs in ((), ("--jobs", "2")))
+    assert again[::2] == found[::2] == (0, "")
+    for row, other in zip(rows(found[1]), rows(again[1]), strict=True):
+        assert [row[name] for name in ("key", "input", "params", "error")] == [
+            other[name] for name in ("key", "input", "params", "error")
+        ]
+
+
+def test_only_many_systems_are_checked_by_as_many_processes_as_there_are_cores(monkeypatch):
+    monkeypatch.undo()
+    for cores, most in ((1, 1), (2, 2), (100, check.MOST_JOBS)):
+        monkeypatch.setattr(check, "num_threads", lambda cores=cores: cores)
+        assert [check.count_jobs(systems) for systems in (1, check.MANY_SYSTEMS - 1)] == [1, 1]
+        assert [check.count_jobs(systems) for systems in (check.MANY_SYSTEMS, len(CATALOGUE))] == [most, most]
 
 
 def test_check_of_families_takes_their_systems_in_reading_order(command, quick, in_few_directions):

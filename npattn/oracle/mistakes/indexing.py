@@ -102,9 +102,9 @@ def index_variants(node: ast.AST, names: set[str]) -> Iterator[Variant]:
     ...     print(words, ast.unparse(make(expression)), sep=": ")
     one place more: -1 <= i - j < w
     one place less: 1 <= i - j < w
+    equality alone: 0 == i - j < w
     one place more: 0 <= i - j < w + 1
     one place less: 0 <= i - j < w - 1
-    equality alone: 0 == i - j < w
     0 <= i - j left out: i - j < w
     i - j < w left out: 0 <= i - j
     """
