@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 import npattn
 from npattn.oracle import golden, threads
 from npattn.oracle.threads import Follower, pass_threads
-from tests.interrupts import interrupt_within
+from tests.interrupts import alarms_within
 
 
 def blas_threads():
@@ -84,20 +84,15 @@ def test_interrupts_at_any_moment_leave_threads_that_go_on(monkeypatch):
         return golden(module, height=3, width=3, dtype="float16")
 
     before, interrupts, random = make().budget, 0, np.random.RandomState(0)
-    handler = signal.signal(signal.SIGALRM, interrupt_within(make))
-    try:
-        with threadpool_limits(3, user_api="blas"):
-            for _ in range(100):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 0.03))
-                    make()
-                except KeyboardInterrupt:
-                    interrupts += 1
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                assert blas_threads() == {3}
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
+    with alarms_within(make), threadpool_limits(3, user_api="blas"):
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 0.03))
+                make()
+            except KeyboardInterrupt:
+                interrupts += 1
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert blas_threads() == {3}
     assert interrupts > 10
     for name, budget in make().budget.items():
         np.testing.assert_array_equal(budget, before[name])

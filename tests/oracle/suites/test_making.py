@@ -20,7 +20,7 @@ from npattn.oracle import cases, load, suite
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites import making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
-from tests.interrupts import interrupt_within
+from tests.interrupts import alarms_within
 
 
 class Counted(Executor):
@@ -266,8 +266,7 @@ def test_an_interrupt_leaves_nothing_locked_that_an_executor_waits_for(tmp_path,
     monkeypatch.setattr(making, "make_file", lambda recipe, *, steps: time.sleep(1e-4))
     recipes = dict.fromkeys(map(str, range(100_000)))
     moments = random.Random(0)
-    handler = signal.signal(signal.SIGALRM, interrupt_within(making.Run.make_on))
-    try:
+    with alarms_within(making.Run.make_on):
         for _ in range(60):
             executor = Threads()
             run = making.Run(tmp_path, {}, making.SuiteReport(tmp_path), len(recipes), False, None)
@@ -275,9 +274,6 @@ def test_an_interrupt_leaves_nothing_locked_that_an_executor_waits_for(tmp_path,
             with pytest.raises(KeyboardInterrupt):
                 run.make_on(executor, recipes)
             assert executor.end()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, handler)
 
 
 def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
