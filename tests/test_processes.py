@@ -1,10 +1,15 @@
+import signal
 import subprocess
 import sys
 import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from threadpoolctl import threadpool_info
 
-from npattn.processes import worker_processes
+from npattn.processes import ENDING, interrupts_put_off, results_in_turn, worker_processes
 
 ABORTED = """
     from npattn.processes import worker_processes
@@ -122,3 +127,53 @@ def test_a_worker_multiplies_on_one_thread(monkeypatch):
         libraries = pool.submit(threadpool_info).result()
     assert [library["num_threads"] for library in libraries if library["user_api"] == "blas"]
     assert {library["num_threads"] for library in libraries} == {1}
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_an_interrupt_that_is_put_off_comes_when_the_outermost_block_has_ended(number):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before, passed = signal.signal(number, interrupt), []
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            with interrupts_put_off():
+                with interrupts_put_off():
+                    signal.raise_signal(number)
+                    passed.append("inner")
+                passed.append("outer")
+            passed.append("behind")
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert passed == ["inner", "outer"]
+
+
+def test_what_is_handled_otherwise_stays_so():
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interrupts_put_off():
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_thread_that_is_interrupted_by_nothing_puts_nothing_off():
+    handlers = []
+
+    def look():
+        with interrupts_put_off():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
+
+
+def test_results_come_in_their_order_and_an_error_in_its_turn():
+    with ThreadPoolExecutor(3) as pool:
+        times = iter(results_in_turn(pool, lambda i, wait: (time.sleep(wait), 1 / i)[1], [(2, 0.1), (1, 0), (0, 0)]))
+        assert [next(times), next(times)] == [0.5, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(times)

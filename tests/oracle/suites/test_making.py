@@ -276,6 +276,23 @@ def test_an_interrupt_leaves_nothing_locked_that_an_executor_waits_for(tmp_path,
             assert executor.end()
 
 
+def test_an_interrupt_while_work_is_handed_over_leaves_none_that_nobody_knows(recipes, tmp_path):
+    class Interrupted(Executor):
+        given = Future()
+
+        def submit(self, function, recipe):
+            signal.raise_signal(signal.SIGINT)
+            return self.given
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            suite(recipes, tmp_path, Interrupted())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert Interrupted.given.cancelled()
+
+
 def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
     golden = making.make.__wrapped__
 
