@@ -58,11 +58,14 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     ------
     TypeError
         If their number is wrong, or one is no array, not of floating-point numbers, or differs from the others in
-        dtype or in kind of array.
+        dtype or in kind of array; or if the names of those without a gradient are one string.
     ValueError
         If a shape is wrong.
     """
     declared = module.input_shapes(*PROBE)
+    if isinstance(module.without_gradient, str):
+        name = module.without_gradient
+        raise TypeError(f"{module}: without_gradient is the str {name!r}; expected a tuple of names: ({name!r},)")
     require_inputs(module, inputs, list(declared))
     like_name, like = leading_input(module, inputs)
     for name, x in zip(declared, inputs, strict=True):

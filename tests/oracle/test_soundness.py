@@ -92,6 +92,18 @@ def test_a_none_that_is_not_declared_is_told_with_what_to_declare():
     with pytest.raises(ValueError, match=r"backward gives None for mask; .*declare without_gradient = \('mask',\)"):
         golden(Silent(), **SMALL)
 
+    class Misspelt(CausalHead):
+        without_gradient = ("masks",)
+
+    with pytest.raises(ValueError, match=r"declare without_gradient = \('mask',\) in place of masks"):
+        golden(Misspelt(), **SMALL)
+
+    class OneString(CausalHead):
+        without_gradient = "mask"
+
+    with pytest.raises(TypeError, match=r"without_gradient is the str 'mask'; expected a tuple of names: \('mask',\)"):
+        golden(OneString(), **SMALL)
+
 
 class Slopes(npattn.Module):
     """A system whose arrays are made in many ways: of each kind one, and what it makes of its input."""

@@ -42,9 +42,12 @@ def find_faults(point: Point, tolerance: float, seed: int) -> tuple[str, ...]:
 
     silent = [name for name in point.inputs if name not in names and name not in point.module.without_gradient]
     if silent:
-        declared = (*point.module.without_gradient, *silent)
+        declared = (*(name for name in point.module.without_gradient if name in point.inputs), *silent)
+        unknown = [name for name in point.module.without_gradient if name not in point.inputs]
+        instead = f" in place of {', '.join(unknown)}" if unknown else ""
         faults.append(
             f"backward gives None for {', '.join(silent)}; is it meant? then declare without_gradient = {declared}"
+            + instead
         )
     first = Point(point.module, point.params, point.inputs)
     outputs = [y.copy() for y in as_tuple(first.run.output)]
