@@ -69,11 +69,9 @@ def check_systems(plans: Sequence[tuple[Module, tuple[int, int], int]], jobs: in
 
 def values_of(module: Module, size: tuple[int, int], seed: int) -> tuple[Module, Params, dict[str, Array]]:
     """Fit a system to a size, and make its parameters and inputs."""
-    if hasattr(module, "k"):  # no more positions can be chosen than there are
-        changes: dict[str, Any] = {"k": min(module.k, math.prod(size))}
-        fitting = replace(module, **changes)
-    else:
-        fitting = module
+    # No more positions can be chosen than there are.
+    changes: dict[str, Any] = {"k": min(module.k, math.prod(size))} if hasattr(module, "k") else {}
+    fitting = replace(module, **changes)
     return fitting, *photo_values(fitting, size, seed)
 
 

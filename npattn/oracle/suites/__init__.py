@@ -1,8 +1,9 @@
 """Suites: many golden files in one folder, made on as many machines as there are, and the manifest that lists them."""
 
 from npattn.oracle.suites.keeping import keep_case
-from npattn.oracle.suites.making import Progress, SuiteReport, hash_file, suite
+from npattn.oracle.suites.making import hash_file, suite
 from npattn.oracle.suites.manifest import MANIFEST, Entry, read_manifest
+from npattn.oracle.suites.reports import Progress, SuiteReport
 
 __all__ = [
     "MANIFEST",
