@@ -18,7 +18,7 @@ import pytest
 import npattn
 from npattn.oracle import cases, load, suite
 from npattn.oracle.recipes import Recipe
-from npattn.oracle.suites import making, read_manifest
+from npattn.oracle.suites import SuiteReport, making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
 from tests.interrupts import alarms_within
 
@@ -269,7 +269,7 @@ def test_an_interrupt_leaves_nothing_locked_that_an_executor_waits_for(tmp_path,
     with alarms_within(making.Run.make_on):
         for _ in range(60):
             executor = Threads()
-            run = making.Run(tmp_path, {}, making.SuiteReport(tmp_path), len(recipes), False, None)
+            run = making.Run(tmp_path, {}, SuiteReport(tmp_path), len(recipes), False, None)
             signal.setitimer(signal.ITIMER_REAL, moments.uniform(2e-3, 2e-2), 1e-2)  # one may come too early
             with pytest.raises(KeyboardInterrupt):
                 run.make_on(executor, recipes)
