@@ -1,14 +1,11 @@
-"""What is validated of a call: inputs, parameters and upstream gradient, and what a system makes of them."""
+"""What is validated of a call: inputs, of whatever rank, and parameters."""
 
 from __future__ import annotations
 
 import bisect
 import functools
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from npattn.checks import check_array, check_map, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
@@ -21,12 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "as_tuple",
     "check_axes",
-    "check_called",
-    "check_gradients",
     "check_inputs",
-    "check_outputs",
     "check_params",
-    "check_upstream",
     "find_sizes",
     "leading_input",
     "require_several_images",
@@ -202,7 +195,7 @@ def find_sizes(module: Module, inputs: Sequence[Array]) -> tuple[int, int, int]:
 
     Examples
     --------
-    >>> import npattn
+    >>> import npattn, numpy as np
     >>> find_sizes(npattn.HardAttention(channels=3), [np.ones((2, 3, 7, 5)), np.ones((2, 35))])
     (2, 7, 5)
     """
@@ -244,93 +237,3 @@ def check_params(module: Module, params: Params, like_name: str, like: Array) ->
     for name, value in params.items():
         check_array(module, f"parameter {name!r}", value, like_name, like)
     check_parameter_shapes(module, module, params, expected)
-
-
-def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> Any:
-    """Refuse outputs of another dtype than the input's; return them, of NumPy's scalars the arrays."""
-    found = tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in as_tuple(output))
-    for i, y in enumerate(found):
-        name = f"output.{i}" if isinstance(output, tuple) else "output"
-        if not isinstance(getattr(y, "dtype", None), np.dtype):
-            raise TypeError(f"{module}: forward's {name} is {describe_type(y)}; expected an array like {like_name}")
-        if y.dtype != like.dtype:
-            raise lifted(module, f"forward's {name}", y, like_name, like)
-    return found if isinstance(output, tuple) else found[0]
-
-
-def lifted(module: Module, name: str, value: Array, like_name: str, like: Array) -> TypeError:
-    """Say what may have given a result another dtype than the input's."""
-    scalar = ""
-    if np.result_type(value.dtype, like.dtype) == value.dtype:
-        scalar = (
-            f"; a number or an array in it is {value.dtype}, as np.sqrt(2) is, or of integers: use Python's numbers "
-            f"(math.sqrt, float), and arrays like np.where(m, 0.5, 1).astype({like_name}.dtype)"
-        )
-    return TypeError(f"{module}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}{scalar}")
-
-
-def check_upstream(module: Module, dy: Any, output: Any) -> Any:
-    """Refuse an upstream gradient that is not like the output; return it, an array where a number does for a scalar."""
-    gradients, outputs = as_tuple(dy), as_tuple(output)
-    if isinstance(dy, tuple) != isinstance(output, tuple) or len(gradients) != len(outputs):
-        expected = f"a tuple of {len(outputs)}" if isinstance(output, tuple) else "one array"
-        raise ValueError(
-            f"{module}: dy is {f'a tuple of {len(gradients)}' if isinstance(dy, tuple) else 'one array'}; "
-            f"expected {expected}, as the output"
-        )
-    gradients = tuple(
-        np.full_like(y, dy) if not y.shape and isinstance(dy, (Real, np.inexact)) else dy
-        for dy, y in zip(gradients, outputs, strict=True)
-    )
-    for i, (gradient, y) in enumerate(zip(gradients, outputs, strict=True)):
-        name = f"dy[{i}]" if isinstance(output, tuple) else "dy"
-        check_array(module, name, gradient, "the output", y)
-        if gradient.shape != y.shape:
-            raise ValueError(f"{module}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
-    return gradients if isinstance(output, tuple) else gradients[0]
-
-
-def check_called(module: Module, dy: Any, error: TypeError) -> None:
-    """Say what backward is given, where it raised an error since it does not take that: not one within it."""
-    if error.__traceback__ is not None and error.__traceback__.tb_next is None:
-        names = ", ".join(f"dy{i}" for i in range(len(as_tuple(dy))))
-        several = f", a tuple of {len(dy)}, as the output: ({names}) = dy" if isinstance(dy, tuple) else ""
-        raise TypeError(
-            f"{module}: backward can't be called ({error}); expected a function of one argument, the gradient of the "
-            f"output{several}"
-        ) from error
-
-
-def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tuple[Any, Any]:
-    """Refuse what is no gradient of every input and a dict of the parameters'; drop those of undifferentiated inputs.
-
-    Raises
-    ------
-    TypeError
-        If backward returns anything else, or another dtype than the input's.
-    """
-    names = list(module.input_shapes(1, 1, 1))
-    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
-        expected = "dx" if len(names) == 1 else f"({', '.join(f'd{name}' for name in names)})"
-        raise TypeError(
-            f"{module}: backward returns {describe_type(found)}; expected ({expected}, grads), grads a dict of the "
-            "parameters' gradients by name, {} if there are none"
-        )
-    dx, grads = found
-    gradients = tuple(np.asarray(g) if isinstance(g, np.generic) else g for g in as_tuple(dx))
-    if len(gradients) != len(names):
-        raise TypeError(
-            f"{module}: backward returns {len(gradients)} gradients of inputs; expected {len(names)}, of "
-            f"{', '.join(names)}, None for one that has no gradient"
-        )
-    like_name, like = leading_input(module, inputs)
-    gradients = tuple(None if name in module.without_gradient else g for name, g in zip(names, gradients, strict=True))
-    named = [*zip(names, gradients, strict=True), *grads.items()]
-    for name, gradient in named:
-        if gradient is None:
-            continue
-        if not isinstance(getattr(gradient, "dtype", None), np.dtype):
-            raise TypeError(f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array")
-        if gradient.dtype != like.dtype:
-            raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
-    return (gradients if isinstance(dx, tuple) else gradients[0]), grads

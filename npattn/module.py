@@ -13,21 +13,12 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
-from npattn.calls import (
-    as_tuple,
-    check_called,
-    check_gradients,
-    check_inputs,
-    check_outputs,
-    check_params,
-    check_upstream,
-    find_sizes,
-    leading_input,
-)
+from npattn.calls import as_tuple, check_inputs, check_params, find_sizes, leading_input
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
 from npattn.parameters import Parameter
+from npattn.results import check_called, check_gradients, check_outputs, check_upstream
 from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params

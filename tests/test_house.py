@@ -32,6 +32,7 @@ BASE = {
     "module",
     "papers",
     "processes",
+    "results",
 }
 SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}

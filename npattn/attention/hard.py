@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.calls import check_upstream
 from npattn.checks import check_array, require_numbers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import flatten_positions
 from npattn.parameters import Parameter
+from npattn.results import check_upstream
 from npattn.typing import Array, Backward, Gradients, Params
 
 
