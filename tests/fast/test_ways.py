@@ -216,13 +216,14 @@ def test_to_ask_for_ways_takes_small_arrays_a_microsecond_or_two():
 
         return min(timeit.repeat(ask, number=100, repeat=20)) / 100
 
-    empty = seconds([lambda *_, **__: False], [np.ones(2)], {})
-    slow = max(1.0, empty / 90e-9)  # how many times longer than on an idle machine it takes
+    def microseconds(functions, *given):
+        empty = seconds([lambda *_, **__: False], [np.ones(2)], {})  # how long it takes tells how busy the machine is
+        return 1e6 * seconds(functions, *given) / max(1.0, empty / 90e-9)
+
     for primitive in dict.fromkeys(primitive for primitive, _ in FOUND):
         arrays, options = draw(primitive.ways[-1].compute.__name__, (1, 2, 3, 3), np.float32, 0)
-        arguments = as_arguments(primitive, arrays)
-        found = seconds([way.suits for way in primitive.ways], arguments, options)
-        assert found < slow * 2e-6, primitive.__name__
+        given = [way.suits for way in primitive.ways], as_arguments(primitive, arrays), options
+        assert any(microseconds(*given) < 2 for _ in range(10)), primitive.__name__
 
 
 @pytest.mark.parametrize(("primitive", "way"), FOUND, ids=[way.compute.__name__ for _, way in FOUND])
