@@ -18,7 +18,7 @@ from npattn.oracle.pairs import keep_apart
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
-from npattn.oracle.rounding.weights import total_above_largest
+from npattn.oracle.rounding.weights import made_again, total_above_largest
 from npattn.typing import Array, Backward
 
 __all__ = [
@@ -41,8 +41,10 @@ MANY_WEIGHTS = 2**16
 def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     """Compute softmax and its gradient as kernels do, whose dy - Σ y dy cancels where one weight is nearly 1."""
     rounding = rounding_of(x)
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    y: Array = e / total_above_largest(e, e.sum(axis=axis, keepdims=True), rounding, axis)
+    largest = x.max(axis=axis, keepdims=True)
+    e = np.exp(x - largest)
+    total = e.sum(axis=axis, keepdims=True)
+    y: Array = e / total_above_largest(e, total, rounding, axis)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
     # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
     shifted = rounding.format.is_single_precision and rounding.choose()
@@ -59,7 +61,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
         dx = weights * (upstream - ((weights * upstream).sum(axis=axis, keepdims=True) + error))
         return dx if isinstance(dx, RoundingArray) else wrap(rounding.round(dx), rounding)
 
-    return y, backward
+    return made_again(y, largest, total, rounding), backward
 
 
 @implements(ops.sum_normalize)

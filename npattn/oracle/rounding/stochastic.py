@@ -81,6 +81,8 @@ class Rounding:
         Whether shortened operands shrink, else they grow: in half of eight runs in a row, whatever `choose` chooses.
     accumulator_roundoff : float
         Unit roundoff of the accumulators.
+    later : list of tuple
+        Arrays that backward finds changed: each as it is handed out, what it is, and the factor by which it is off.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -116,10 +118,22 @@ class Rounding:
         self.footprint: Footprint | None = None
         self.accumulator_roundoff = ACCUMULATOR_ROUNDOFF
         self.joined_sums: list[int] = []
+        self.later: list[tuple[Array, Array, np.ndarray]] = []
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
         self.choices = [bool(number >> place & 1) for place in range(NUM_DEALT_CHOICES)]
+
+    def begin_backward(self) -> None:
+        """Change what backward finds otherwise than forward left it."""
+        for found, kept, factor in self.later:
+            np.multiply(kept, factor, out=found)
+
+    def end_backward(self) -> None:
+        """Undo that: forward's results may be among it."""
+        for found, kept, _ in self.later:
+            found[...] = kept
+        self.later.clear()
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""

@@ -1,4 +1,4 @@
-"""Weights of averages as kernels compute them in tf32, which divide by the total before a product shortens them."""
+"""Weights of averages as kernels compute them: divided before a product shortens them, or made again of a logsumexp."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import numpy as np
 from npattn import ops
 from npattn.attention.pixel_correlation import EPSILON
 from npattn.ops import affinity, attention
+from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["affinity_sums", "total_above_largest", "weigh_values"]
+__all__ = ["affinity_sums", "made_again", "total_above_largest", "weigh_values"]
 
 ULP, LEAST_COUNTED = 2.0**-23, 2.0**-25
 """Of float32 near 1, and what added to 1 may be rounded up to one, in whatever order a kernel adds."""
@@ -41,6 +42,22 @@ def total_above_largest(e: Array, total: Array, rounding: Rounding, axis: int = 
     largest = terms.max(axis=axis, keepdims=True)
     others = terms.sum(axis=axis, dtype=float, keepdims=True) - largest
     return wrap(np.where(others > LEAST_COUNTED, np.maximum(total, largest * (1 + ULP)), total), rounding)
+
+
+def made_again(y: Array, largest: Array, total: Array, rounding: Rounding) -> Array:
+    """Return weights that backward finds made again of their logits' logsumexp, in half of the runs in float32.
+
+    Kernels of attention keep it, and not the weights. It is as large as the logits and is rounded so, by which all
+    weights of a row are off. In a narrower format that is far below a rounding.
+    """
+    if not (rounding.format.is_accumulator and rounding.choose()):
+        return y
+    logsumexp = np.abs(unwrap(largest) + np.log(unwrap(total)))
+    assert rounding.random is not None
+    error = rounding.random.uniform(-ACCUMULATOR_ROUNDOFF, ACCUMULATOR_ROUNDOFF, logsumexp.shape) * logsumexp
+    found = y.copy()
+    rounding.later.append((found, y, np.where(np.isfinite(error), 1 + error, 1)))
+    return found
 
 
 @implements(ops.affinity_sums)
