@@ -4,10 +4,20 @@ A `RoundingArray` speaks NumPy's protocols (NEP 13 and 18), so the systems' code
 times, it shows how far each result of a correct kernel may stray; ``derivations/error_budgets.md`` says why.
 """
 
-from npattn.oracle.rounding import functions, kernels, layers, weights
+from npattn.oracle.rounding import functions, kernels, layers, weights, written_out
 from npattn.oracle.rounding.arrays import RoundingArray
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["Footprint", "Rounding", "RoundingArray", "Selections", "functions", "kernels", "layers", "weights"]
+__all__ = [
+    "Footprint",
+    "Rounding",
+    "RoundingArray",
+    "Selections",
+    "functions",
+    "kernels",
+    "layers",
+    "weights",
+    "written_out",
+]

@@ -16,7 +16,7 @@ from npattn.typing import Array
 if TYPE_CHECKING:
     from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
+__all__ = ["FOLLOWED", "HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
 
 EXACT = {
     np.absolute,
@@ -46,6 +46,9 @@ PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
 HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.dot: np.matmul}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
+FOLLOWED: dict[tuple[Callable[..., Any], str], Callable[..., object]] = {}
+"""What is called with the arguments of a function, its result and its options, by the function and its method: says
+which step of a softmax that is written out it was, if any."""
 FAR_EXPONENT = 4
 """Exponents beyond err by more, relative to 1, than exponentials do that are right but for the last bit."""
 COARSE_STEP = 0.25
@@ -61,14 +64,18 @@ class RoundingArray(np.ndarray):
     average : callable or None
         Of a gradient that a product has made, and of views of it: returns what it averages to along the axis that was
         summed over, weighted by what it is the gradient of, and the sum of the magnitudes.
+    made : object
+        Of a step of a softmax that is written out, and of views of it: which one it is.
     """
 
     rounding: Rounding | None
     average: Callable[[], tuple[np.ndarray, np.ndarray]] | None
+    made: object
 
     def __array_finalize__(self, source: Any) -> None:
         self.rounding = getattr(source, "rounding", None)
         self.average = getattr(source, "average", None)
+        self.made = getattr(source, "made", None)
 
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: str, *inputs: Any, out: tuple[Array, ...] | None = None, **options: Any
@@ -98,11 +105,12 @@ class RoundingArray(np.ndarray):
         if not isinstance(result, tuple):
             result = (result,)
         if ufunc not in EXACT:
-            precision = rounding.format.precision
-            if ufunc not in BASIC and ufunc is not np.matmul and rounding.format.is_single_precision:
-                precision -= 1
+            precision = precision_of(ufunc, rounding)
             result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
         wrapped = out or tuple([wrap(a, rounding) for a in result])
+        if isinstance(wrapped[0], RoundingArray):
+            follow = FOLLOWED.get((ufunc, method))
+            wrapped[0].made = follow and follow(*inputs, wrapped[0], **options)
         return wrapped[0] if len(wrapped) == 1 else wrapped
 
     def __array_function__(
@@ -130,7 +138,11 @@ class RoundingArray(np.ndarray):
         rounding = rounding_of(found)
         if isinstance(result, (tuple, list)):
             return type(result)(wrap(a, rounding) for a in result)
-        return wrap(result, rounding)
+        wrapped = wrap(result, rounding)
+        if isinstance(wrapped, RoundingArray):
+            follow = FOLLOWED.get((function, "__call__"))
+            wrapped.made = follow(*arguments, wrapped) if follow else getattr(result, "made", None)
+        return wrapped
 
     def argmax(self, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
         """Return the index of the first maximum."""
@@ -167,6 +179,12 @@ def implements(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
         return implementation
 
     return register
+
+
+def precision_of(ufunc: np.ufunc, rounding: Rounding) -> int:
+    """Return how many bits of a function's results are right."""
+    basic = ufunc in BASIC or ufunc is np.matmul or not rounding.format.is_single_precision
+    return rounding.format.precision - (not basic)
 
 
 def rounding_of(*values: Any) -> Rounding:

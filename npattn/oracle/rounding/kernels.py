@@ -17,8 +17,9 @@ from npattn.oracle.heads import attend_by_heads
 from npattn.oracle.pairs import keep_apart
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.averages import error_of_average, tell_average
 from npattn.oracle.rounding.stochastic import Rounding
-from npattn.oracle.rounding.weights import made_again, total_above_largest
+from npattn.oracle.rounding.weights import hand_out, total_above_largest
 from npattn.typing import Array, Backward
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "softmax",
     "softmin",
     "sum_normalize",
-    "tell_average",
 ]
 
 MANY_WEIGHTS = 2**16
@@ -44,6 +44,7 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     largest = x.max(axis=axis, keepdims=True)
     e = np.exp(x - largest)
     total = e.sum(axis=axis, keepdims=True)
+    total.made = None  # no softmax that is written out
     y: Array = e / total_above_largest(e, total, rounding, axis)
     # In float32 half of the runs take off one dy, as the reference does: that of the largest weight. The sum is larger
     # then, and so is the error of its accumulator, which in narrower formats is far below a rounding.
@@ -52,16 +53,17 @@ def softmax(x: RoundingArray, axis: int = -1) -> tuple[Array, Backward]:
     # then it is y's own error that does not cancel.
     fused = rounding.choose()
     first = unwrap(y).argmax(axis=axis, keepdims=True)
+    kept = hand_out(y, largest, total, rounding)
 
     def backward(dy: Array) -> Array:
-        error = error_of_average(y, dy, axis)
+        error = error_of_average(kept, dy, axis)
         if shifted:
             dy = dy - np.take_along_axis(unwrap(dy), first, axis)
-        weights, upstream = (unwrap(y), unwrap(dy)) if fused and not shifted else (y, dy)
+        weights, upstream = (unwrap(kept), unwrap(dy)) if fused and not shifted else (kept, dy)
         dx = weights * (upstream - ((weights * upstream).sum(axis=axis, keepdims=True) + error))
         return dx if isinstance(dx, RoundingArray) else wrap(rounding.round(dx), rounding)
 
-    return made_again(y, largest, total, rounding), backward
+    return y, backward
 
 
 @implements(ops.sum_normalize)
@@ -81,48 +83,6 @@ def sum_normalize(x: RoundingArray, axis: int = -1, eps: float = 1e-9) -> tuple[
         return (dy - ((y * dy).sum(axis=axis, keepdims=True) + error)) / total
 
     return y, backward
-
-
-def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
-    """Return by how much the average of a gradient by its weights errs that is made apart from the gradient.
-
-    Where there is one weight, or one is nearly 1, the average is taken off what it equals but for rounding, and made of
-    the gradient it would cancel to the last bit. A kernel makes it of what the weights have gathered, which may be
-    rounded; or it rounds one of both and not the other.
-    """
-    rounding = rounding_of(y, dy)
-    terms = np.asarray(unwrap(y) * unwrap(dy))
-    own = np.asarray(terms.sum(axis=axis, keepdims=True))
-    if isinstance(dy, RoundingArray) and dy.average is not None:
-        found, size = dy.average()
-        if found.size == own.size:
-            error, size = found.reshape(own.shape) - own, size.reshape(own.shape) + abs(terms).sum(axis, keepdims=True)
-            # Else it is no average of these weights, but of another axis.
-            if (np.abs(error) <= 2.0 ** (-rounding.format.operand_precision / 2) * size).all():
-                return np.asarray(error)
-    return rounding.blur(own.copy()) - own
-
-
-def average_of_product(c: Array, dc: Array, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Average the gradient of a factor by the factor, where c is the product: Σ_k a_ik da_ik = Σ_j c_ij dc_ij.
-
-    Of rounded products, or of a product that is rounded: their errors are of one size.
-
-    Returns
-    -------
-    average, size : numpy.ndarray
-        With `axis` kept, and the sums of the magnitudes.
-    """
-    rounding = rounding_of(c, dc)
-    terms = rounding.blur(np.asarray(unwrap(c) * unwrap(dc)))
-    total, squares = (np.asarray(a.sum(axis=axis, keepdims=True)) for a in (terms, np.square(terms)))
-    return rounding.accumulate(total, squares, terms.shape[axis]), np.abs(terms).sum(axis=axis, keepdims=True)
-
-
-def tell_average(gradient: Array, *product: Any) -> None:
-    """Tell a gradient what it averages to, if it is asked: by `average_of_product`."""
-    if isinstance(gradient, RoundingArray):
-        gradient.average = partial(average_of_product, *product)
 
 
 @implements(ops.matmul)

@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
-from npattn.oracle.rounding.kernels import tell_average
+from npattn.oracle.rounding.averages import tell_average
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 

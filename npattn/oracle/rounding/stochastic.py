@@ -10,6 +10,7 @@ import numpy as np
 from npattn.oracle.formats import Format
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF, add_errors
 from npattn.oracle.rounding.arrays import RoundingArray, wrap
+from npattn.oracle.rounding.averages import Gathered
 from npattn.oracle.rounding.cutting import cut_row, cut_slabs
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
@@ -83,6 +84,8 @@ class Rounding:
         Unit roundoff of the accumulators.
     later : list of tuple
         Arrays that backward finds changed: each as it is handed out, what it is, and the factor by which it is off.
+    weights, gathered : list
+        Of softmax, and what products have gathered by them.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -119,6 +122,8 @@ class Rounding:
         self.accumulator_roundoff = ACCUMULATOR_ROUNDOFF
         self.joined_sums: list[int] = []
         self.later: list[tuple[Array, Array, np.ndarray]] = []
+        self.weights: list[Array] = []
+        self.gathered: list[Gathered] = []
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
@@ -133,7 +138,8 @@ class Rounding:
         """Undo that: forward's results may be among it."""
         for found, kept, _ in self.later:
             found[...] = kept
-        self.later.clear()
+        for done in (self.later, self.weights, self.gathered):
+            done.clear()
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""

@@ -12,7 +12,7 @@ from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["affinity_sums", "made_again", "total_above_largest", "weigh_values"]
+__all__ = ["affinity_sums", "hand_out", "total_above_largest", "weigh_values"]
 
 ULP, LEAST_COUNTED = 2.0**-23, 2.0**-25
 """Of float32 near 1, and what added to 1 may be rounded up to one, in whatever order a kernel adds."""
@@ -44,20 +44,22 @@ def total_above_largest(e: Array, total: Array, rounding: Rounding, axis: int = 
     return wrap(np.where(others > LEAST_COUNTED, np.maximum(total, largest * (1 + ULP)), total), rounding)
 
 
-def made_again(y: Array, largest: Array, total: Array, rounding: Rounding) -> Array:
-    """Return weights that backward finds made again of their logits' logsumexp, in half of the runs in float32.
+def hand_out(y: Array, largest: Array | float, total: Array, rounding: Rounding) -> Array:
+    """Hand out the weights of a softmax; return them as backward of the softmax itself is to have them.
 
-    Kernels of attention keep it, and not the weights. It is as large as the logits and is rounded so, by which all
-    weights of a row are off. In a narrower format that is far below a rounding.
+    In float32 half of the runs' backward finds them made again of the logits' logsumexp, which kernels of attention
+    keep. It is as large as the logits and is rounded so, by which all weights of a row are off. In a narrower format
+    that is far below a rounding.
     """
+    rounding.weights.append(y)
     if not (rounding.format.is_accumulator and rounding.choose()):
         return y
     logsumexp = np.abs(unwrap(largest) + np.log(unwrap(total)))
     assert rounding.random is not None
     error = rounding.random.uniform(-ACCUMULATOR_ROUNDOFF, ACCUMULATOR_ROUNDOFF, logsumexp.shape) * logsumexp
-    found = y.copy()
-    rounding.later.append((found, y, np.where(np.isfinite(error), 1 + error, 1)))
-    return found
+    kept = y.copy()
+    rounding.later.append((y, kept, np.where(np.isfinite(error), 1 + error, 1)))
+    return kept
 
 
 @implements(ops.affinity_sums)
