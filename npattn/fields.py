@@ -78,9 +78,15 @@ def checked(
 
 
 def integer(
-    least: int, default: Any = REQUIRED, *, most: int | None = None, odd: bool = False, divides: str = ""
+    least: int,
+    default: Any = REQUIRED,
+    *,
+    most: int | None = None,
+    odd: bool = False,
+    even: bool = False,
+    divides: str = "",
 ) -> Any:
-    """Declare an integer that is at least so large; no larger than `most`, odd, and a divisor, if it is to be.
+    """Declare an integer that is at least so large; no larger than `most`, odd or even, and a divisor, if it is to be.
 
     Examples
     --------
@@ -96,6 +102,8 @@ heads, 15 or 18 channels would do
 
     def check(system: str, name: str, value: Any) -> Any:
         check_integer(system, name, value, least, odd)
+        if even and value % 2:
+            raise ValueError(f"{system}: {name}={value}; expected an even number: {value - 1} or {value + 1}")
         if most is not None and value > most:
             either = f"{least} or {most}" if most == least + 1 else f"an integer from {least} to {most}"
             raise ValueError(f"{system}: {name}={value}; expected {either}")
@@ -137,11 +145,21 @@ def check_integer(system: str, name: str, value: Any, least: int, odd: bool) -> 
         )
 
 
-def number(default: Any = REQUIRED) -> Any:
-    """Declare a finite real number."""
+def number(default: Any = REQUIRED, *, nonzero: bool = False) -> Any:
+    """Declare a finite real number, other than 0 if it is to be.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> npattn.EfficientChannelAttention(channels=8, gamma=0)
+    Traceback (most recent call last):
+    ValueError: EfficientChannelAttention: gamma=0; expected a number other than 0
+    """
 
     def check(system: str, name: str, value: Any) -> Any:
         require_numbers(system, **{name: value})
+        if nonzero and value == 0:
+            raise ValueError(f"{system}: {name}={value}; expected a number other than 0")
         return value
 
     return checked(check, default)

@@ -70,7 +70,7 @@ def conv(
     *,
     separator: str = ".",
     stride: int = 1,
-    padding: int = 0,
+    padding: int | tuple[int, int] = 0,
     dilation: int = 1,
     groups: int = 1,
 ) -> tuple[Array, Backward]:
@@ -86,8 +86,8 @@ def conv(
     separator : str, default "."
         What stands between the two words of their names.
     stride, padding, dilation, groups : int, default 1, 0, 1, 1
-        Step between outputs, zeros added on every side, step between the kernel's taps, and into how many groups that
-        don't see each other the channels are cut.
+        Step between outputs, zeros added on every side (a pair: of rows, of columns), step between the kernel's taps,
+        and into how many groups that don't see each other the channels are cut.
 
     Returns
     -------

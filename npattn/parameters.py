@@ -131,7 +131,7 @@ def conv_parameters(
     name: str,
     out_channels: int,
     in_channels: int,
-    kernel_size: int = 1,
+    kernel_size: int | tuple[int, int] = 1,
     *,
     bias: bool = True,
     initial: Callable[..., Parameter] = uniform_fan_in,
@@ -142,8 +142,8 @@ def conv_parameters(
     ----------
     name : str
     out_channels, in_channels : int
-    kernel_size : int, default 1
-        k.
+    kernel_size : int or pair of int, default 1
+        k; rows and columns, if they differ.
     bias : bool, default True
         Whether there is a bias.
     initial : callable, default `uniform_fan_in`
@@ -159,7 +159,8 @@ def conv_parameters(
     >>> {name: parameter.shape for name, parameter in conv_parameters("conv1", 4, 8, 3).items()}
     {'conv1.weight': (4, 8, 3, 3), 'conv1.bias': (4,)}
     """
-    return weight_and_bias(name, (out_channels, in_channels, kernel_size, kernel_size), bias, initial)
+    kernel = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    return weight_and_bias(name, (out_channels, in_channels, *kernel), bias, initial)
 
 
 def linear_parameters(

@@ -535,7 +535,7 @@ def test_slope_or_offset_that_is_no_number_is_refused(name, value, kind):
 
 @pytest.mark.parametrize("value", [0, 0.0, -0.0])
 def test_slope_of_zero_is_refused(value):
-    with refused(ValueError, "EfficientChannelAttention: gamma=0", "expected a slope other than 0"):
+    with refused(ValueError, f"EfficientChannelAttention: gamma={value}; expected a number other than 0"):
         EfficientChannelAttention(channels=8, gamma=value)
 
 

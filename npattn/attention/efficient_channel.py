@@ -73,17 +73,16 @@ class EfficientChannelAttention(Module):
 
     channels: int = integer(least=1)
     kernel_size: int | None = integer(least=1, default=None, odd=True)
-    gamma: float = number(default=2)
+    gamma: float = number(default=2, nonzero=True)
     b: float = number(default=1)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, a slope and offset that no kernel belongs to."""
+        """Refuse, besides, a slope and offset that no memory holds the kernel of."""
         super().__post_init__()
-        name = type(self).__name__
-        if self.gamma == 0:
-            raise ValueError(f"{name}: gamma=0; expected a slope other than 0, such as 2")
         if abs(math.log2(self.channels) + self.b) > 1e6 * abs(self.gamma):
-            raise ValueError(f"{name}: gamma={self.gamma}, b={self.b}; expected a kernel of at most a million taps")
+            raise ValueError(
+                f"{type(self).__name__}: gamma={self.gamma}, b={self.b}; expected a kernel of at most a million taps"
+            )
 
     @classmethod
     def example(cls) -> EfficientChannelAttention:

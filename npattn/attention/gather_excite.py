@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from npattn import layers, ops
 from npattn.checks import check_variance
-from npattn.fields import boolean, choice, integer
+from npattn.fields import boolean, choice, integer, side
 from npattn.module import Module, Paper, Pass
+from npattn.ops.convolution import pair
 from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.parameters import Parameter, nearest_channels, norm_buffers, norm_parameters
 from npattn.typing import Array, Backward, Params
@@ -26,7 +26,7 @@ def gather_by_kernel(
     """Slide one kernel over each channel, with a norm and an activation behind if there are any."""
     conv, norm_behind = f"gather.{name}", f"gather.{name}".replace("conv", "norm")
     running: dict[str, Array] = {}
-    padding = params[f"{conv}.weight"].shape[2] // 2
+    padding = padding_of(params[f"{conv}.weight"])
     q, back_conv = layers.conv(x, params, conv, stride=stride, padding=padding, groups=x.shape[1])  # (1)
     if norm:
         (q, running), back_norm = layers.batch_norm(q, params, norm_behind, training=training)      # (2)
@@ -43,6 +43,12 @@ def gather_by_kernel(
         return dx, grads_conv | grads_norm
 
     return (q, running), backward
+
+
+def padding_of(kernel: Array) -> tuple[int, int]:
+    """Return the rows and columns of zeros before and behind a map that a kernel slides over."""
+    rows, columns = kernel.shape[2:]
+    return (rows - 1) // 2, (columns - 1) // 2
 
 
 def gather_by_average(x: Array, extent: int) -> tuple[tuple[Array, dict[str, Array]], Backward]:
@@ -89,10 +95,10 @@ class GatherExcite(Module):
     extent : int, default 0
         e, even; 0 for the whole map.
     extra_params : bool, default False
-        Whether kernels gather, not averages; e is then a power of 2, or 0.
-    feat_size : int, optional
-        Side of the kernel that gathers the whole map, odd: needed with `extra_params` and an extent of 0, and of no use
-        without.
+        Whether kernels gather, not averages: k of them, where 2^k is the largest power of 2 up to e.
+    feat_size : int or pair of int, optional
+        Side of the kernel that gathers the whole map, or its rows and columns: needed with `extra_params` and an extent
+        of 0, and of no use without. An even side makes one row or column of gates fewer than the map has.
     mlp : bool, default True
         Whether two layers stand between gather and gates; else what is gathered is squashed as it is.
     reduction : int, default 16
@@ -111,17 +117,18 @@ class GatherExcite(Module):
     Raises
     ------
     TypeError, ValueError
-        If a hyperparameter is none of these; when called in training with norms, if what is gathered is fewer than two
-        values for a channel.
+        If a hyperparameter is none of these; when called, if an even kernel finds a single row or column, and in
+        training with norms, if what is gathered is fewer than two values for a channel.
 
     Notes
     -----
     Input ``x``: (B, C, H, W). Output: (B, C, H, W). ``attention["blocks"]``: (B, C, H', W'), the gates, with
-    H' = ⌈H / e⌉; where all of the map is averaged ``attention["channel"]``: (B, C). Parameters, named as in timm: with
-    kernels ``gather.conv1.weight`` (C, 1, 3, 3) and, with norms, ``gather.norm1.weight`` (C,) and ``gather.norm1.bias``
-    (C,), beside which the running statistics stand, then ``gather.conv2.weight``, ``gather.norm2.weight`` and
-    ``gather.norm2.bias`` and so on; with the layers ``mlp.fc1.weight`` (C/r, C, 1, 1), ``mlp.fc1.bias`` (C/r,),
-    ``mlp.fc2.weight`` (C, C/r, 1, 1), ``mlp.fc2.bias`` (C,). They start as PyTorch's layers do.
+    H' = ⌈H / e⌉, 2^k in place of e where kernels gather; where all of the map is averaged ``attention["channel"]``:
+    (B, C). Parameters, named as in timm: with kernels ``gather.conv1.weight`` (C, 1, 3, 3) and, with norms,
+    ``gather.norm1.weight`` (C,) and ``gather.norm1.bias`` (C,), beside which the running statistics stand, then
+    ``gather.conv2.weight``, ``gather.norm2.weight`` and ``gather.norm2.bias`` and so on; with the layers
+    ``mlp.fc1.weight`` (C/r, C, 1, 1), ``mlp.fc1.bias`` (C/r,), ``mlp.fc2.weight`` (C, C/r, 1, 1), ``mlp.fc2.bias``
+    (C,). They start as PyTorch's layers do.
 
     References
     ----------
@@ -151,9 +158,9 @@ class GatherExcite(Module):
     )
 
     channels: int = integer(least=1)
-    extent: int = integer(least=0, default=0)
+    extent: int = integer(least=0, default=0, even=True)
     extra_params: bool = boolean(default=False)
-    feat_size: int | None = integer(least=1, default=None, odd=True)
+    feat_size: int | tuple[int, int] | None = side(least=1, default=None)
     mlp: bool = boolean(default=True)
     reduction: int = integer(least=1, default=16)
     hidden: int | None = integer(least=1, default=None)
@@ -163,19 +170,12 @@ class GatherExcite(Module):
     training: bool = boolean(default=False)
 
     def __post_init__(self) -> None:
-        """Refuse, besides, an extent that can't be gathered."""
+        """Refuse, besides, a kernel of no size."""
         super().__post_init__()
-        name, extent = type(self).__name__, self.extent
-        if extent % 2:
-            raise ValueError(f"{name}: extent={extent}; expected an even number, or 0 for the whole map")
-        if self.extra_params and extent & (extent - 1):
+        if self.extra_params and not self.extent and self.feat_size is None:
             raise ValueError(
-                f"{name}: extent={extent}; expected a power of 2 with extra_params=True, as each kernel halves the map"
-            )
-        if self.extra_params and not extent and self.feat_size is None:
-            raise ValueError(
-                f"{name}: feat_size=None; expected the side of the kernel that gathers the whole map, which "
-                "extra_params=True and extent=0 ask for"
+                f"{type(self).__name__}: feat_size=None; expected the side of the kernel that gathers the whole map, "
+                "which extra_params=True and extent=0 ask for"
             )
 
     @classmethod
@@ -198,7 +198,12 @@ class GatherExcite(Module):
         """How many kernels gather, one behind the other."""
         if not self.extra_params:
             return 0
-        return round(math.log2(self.extent)) if self.extent else 1
+        return self.extent.bit_length() - 1 if self.extent else 1
+
+    @property
+    def stride(self) -> int:
+        """How far apart the places are that something is gathered at: 1 where a kernel has the size of the map."""
+        return 2**self.num_kernels if self.extent and self.extra_params else self.extent or 1
 
     def links(self, params: Params) -> list[Link]:
         """List what gathers, one behind the other: one average, or the kernels."""
@@ -212,10 +217,10 @@ class GatherExcite(Module):
 
     def parameters(self) -> dict[str, Parameter]:
         """Declare the kernels with their norms, and the two layers."""
-        channels, hidden, side = self.channels, self.hidden_channels, 3 if self.extent else self.feat_size
+        channels, hidden, size = self.channels, self.hidden_channels, 3 if self.extent else self.feat_size or 1
         declared: dict[str, Parameter] = {}
         for i in range(1, self.num_kernels + 1):
-            declared |= layers.conv_parameters(f"gather.conv{i}", channels, 1, side or 1, bias=False)
+            declared |= layers.conv_parameters(f"gather.conv{i}", channels, 1, size, bias=False)
             declared |= norm_parameters(f"gather.norm{i}", channels) if self.batch_norm else {}
         if self.mlp:
             declared |= layers.conv_parameters("mlp.fc1", hidden, channels)
@@ -230,10 +235,17 @@ class GatherExcite(Module):
         return declared
 
     def check_inputs(self, inputs: tuple[Any, ...]) -> None:
-        """Refuse, besides, a batch of which what is gathered has no variance."""
+        """Refuse, besides, a map too small for the kernel, and a batch of which what is gathered has no variance."""
         super().check_inputs(inputs)
+        (x,), whole = inputs, self.extra_params and not self.extent
+        rows, columns = (1 - n % 2 for n in pair(self.feat_size or 1)) if whole else (0, 0)
+        if x.shape[2] <= rows or x.shape[3] <= columns:
+            raise ValueError(
+                f"{self}: x has shape {x.shape}; expected at least {1 + rows} × {1 + columns} positions, as a kernel "
+                "with an even side leaves a row or column less: give a larger map, or an odd side"
+            )
         if self.training and self.batch_norm and self.num_kernels:
-            check_variance(self, inputs[0][:, :, :: max(1, self.extent), :: max(1, self.extent)])
+            check_variance(self, x[:, :, rows :: self.stride, columns :: self.stride])
 
     def forward(self, params: Params, x: Array) -> Pass:
         """Gather, excite, gate. The tags are the equation numbers of the derivation."""

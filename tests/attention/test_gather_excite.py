@@ -1,4 +1,5 @@
 import importlib
+import math
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def published(module):
                 self.gather = nn.Sequential()
                 side = 3 if module.extent else module.feat_size
                 for i in range(1, module.num_kernels + 1):
-                    options = {"stride": 2 if module.extent else 1, "padding": side // 2}
+                    padding = [(n - 1) // 2 for n in np.broadcast_to(side, 2)]
+                    options = {"stride": 2 if module.extent else 1, "padding": padding}
                     kernel = nn.Conv2d(
                         module.channels, module.channels, side, groups=module.channels, bias=False, **options
                     )
@@ -70,8 +72,9 @@ def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
 
 
 OPTIONS = {
-    "extent": st.sampled_from([0, 2, 4]),
+    "extent": st.sampled_from([0, 2, 4, 6]),
     "extra_params": st.booleans(),
+    "feat_size": st.integers(1, 5) | st.tuples(st.integers(1, 5), st.integers(1, 5)),
     "mlp": st.booleans(),
     "batch_norm": st.booleans(),
     "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
@@ -87,13 +90,13 @@ def test_gather_excite_is_timms(options, seed):
     installed("timm")
     layers, torch = importlib.import_module("timm.layers"), importlib.import_module("torch")
     extent, act = options["extent"], layers.get_act_layer(options["activation"])
-    feat_size = 3 if options["extra_params"] and not extent else None
-    module = GatherExcite(6, feat_size=feat_size, hidden=4, **options)
+    module = GatherExcite(6, hidden=4, **options)
     block = layers.GatherExcite(6, extent=extent, use_mlp=False, act_layer=act, gate_layer=options["gate"])
     if options["extra_params"]:
         block.gather = torch.nn.Sequential()
-        for i in range(1, module.num_kernels + 1):
-            kernel = layers.create_conv2d(6, 6, kernel_size=3, stride=2 if extent else 1, depthwise=True)
+        for i in range(1, (int(math.log2(extent)) if extent else 1) + 1):
+            size = {"kernel_size": 3, "stride": 2} if extent else {"kernel_size": options["feat_size"]}
+            kernel = layers.create_conv2d(6, 6, depthwise=True, **size)
             block.gather.add_module(f"conv{i}", kernel)
             if options["batch_norm"]:
                 block.gather.add_module(f"norm{i}", torch.nn.BatchNorm2d(6))
@@ -148,10 +151,9 @@ def test_positions_of_a_block_share_their_gate():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"extent": 3}, "GatherExcite: extent=3; expected an even number, or 0 for the whole map"),
-        ({"extent": 6, "extra_params": True}, "GatherExcite: extent=6; expected a power of 2 with extra_params=True"),
+        ({"extent": 3}, "GatherExcite: extent=3; expected an even number: 2 or 4"),
         ({"extra_params": True}, "GatherExcite: feat_size=None; expected the side of the kernel"),
-        ({"extra_params": True, "feat_size": 4}, "GatherExcite: feat_size=4; expected an odd number"),
+        ({"extra_params": True, "feat_size": (4, 0)}, "GatherExcite: feat_size[1]=0; expected an integer of at least"),
     ],
 )
 def test_extents_that_can_not_be_gathered_are_refused(options, message):
@@ -160,7 +162,18 @@ def test_extents_that_can_not_be_gathered_are_refused(options, message):
     assert str(caught.value).startswith(message)
 
 
-def test_in_training_what_is_gathered_needs_a_variance():
-    module = GatherExcite(4, extent=4, extra_params=True, training=True)
+@pytest.mark.parametrize(
+    ("size", "options"), [((3, 4), {"extent": 4}), ((4, 3), {"extent": 6}), ((2, 1), {"feat_size": (2, 3)})]
+)
+def test_in_training_what_is_gathered_needs_a_variance(size, options):
+    module = GatherExcite(4, **options, extra_params=True, training=True)
     with pytest.raises(ValueError, match="expected at least two values in each channel"):
-        module(module.init(), np.ones((1, 4, 3, 4)))
+        module(module.init(), np.ones((1, 4, *size)))
+    module(module.init(), np.ones((2, 4, *size)))
+
+
+def test_an_even_kernel_needs_two_rows():
+    module = GatherExcite(4, feat_size=(4, 3), extra_params=True)
+    assert module(module.init(), np.ones((1, 4, 2, 1))).attention["blocks"].shape == (1, 4, 1, 1)
+    with pytest.raises(ValueError, match="expected at least 2 × 1 positions, as a kernel with an even side"):
+        module(module.init(), np.ones((1, 4, 1, 3)))

@@ -46,8 +46,9 @@ def ge_modules(training: bool = False) -> Modules:
         "training": st.just(training),
     }
     averages = st.builds(GatherExcite, extent=st.sampled_from([0, 2, 4, 6]), **options)
-    kernels = st.builds(GatherExcite, extra_params=st.just(True), extent=st.sampled_from([2, 4]), **options)
-    whole = st.builds(GatherExcite, extra_params=st.just(True), feat_size=st.sampled_from([1, 3, 5]), **options)
+    kernels = st.builds(GatherExcite, extra_params=st.just(True), extent=st.sampled_from([2, 4, 6]), **options)
+    side = st.integers(1, 5)
+    whole = st.builds(GatherExcite, extra_params=st.just(True), feat_size=side | st.tuples(side, side), **options)
     return averages | kernels | whole
 
 
