@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import dataclasses
 import itertools
 import math
-import re
+import operator
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from npattn.candidates import (
+    COMMON_NUMBERS,
+    Shape,
+    default_of,
+    has_any_length,
+    is_integer,
+    kind_of,
+    likely_numbers,
+    solve,
+    values,
+)
 from npattn.synonyms import solid
 
 if TYPE_CHECKING:
@@ -18,25 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Shape", "Variation", "declared", "default_of", "search"]
 
-Shape = tuple[int, ...]
-
-MAX_SIZE = 2**16
-"""The largest axis of which a hyperparameter is guessed."""
 MAX_CHANGES = 3
 """How many hyperparameters are changed at most."""
-MAX_SIZES = 8
-"""How many lengths of axes are reckoned with."""
 MAX_KEPT = 2
 """How many values of each hyperparameter, the most promising ones, are kept for the next change."""
 MAX_STARTS = 4
-"""How many systems, the most promising ones, the next change is tried on."""
+"""How many systems, the most promising ones, the next change is tried on; as many whose change overrides a rule."""
 MAX_IDLE = 8
 """Values of a hyperparameter that change no shape, after which it has no say in them."""
-COMMON_NUMBERS = [*range(1, 65), *(2**n for n in range(7, 13))]
-"""What hyperparameters often are."""
-PAIR = "tuple[int, int]"
-"""The type of height and width."""
-SEARCH_SECONDS = 0.5
+SEARCH_SECONDS = 0.3
 """After which the search ends with nothing found: several times what the systems here take."""
 
 
@@ -95,18 +97,23 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
     ------
     TimeoutError
     """
-    wanted, before = solids(given), solids(declared(module))
+    wanted, before, likely = solids(given), solids(declared(module)), likely_numbers(given.values())
     close = len(wanted.items() & before.items()) >= len(wanted) / 2  # then what differs rarely follows from several
-    tries = [(likely_numbers(given.values()), MAX_CHANGES), *([] if close else [(COMMON_NUMBERS, 1)])]
-    for numbers, changes in tries:
+    if wanted == before:
+        return None
+    several = wanted.keys() == before.keys() and len(wanted.items() - before.items()) > 1  # one has its own reason
+    tries = [(likely, MAX_CHANGES, close)]
+    if several or not close:
+        tries.append((likely, 2, False) if close else (COMMON_NUMBERS, 1, False))
+    for numbers, changes, nearer in tries:
         starts = [Variation(module)]
         for _ in range(changes):
             better, renamed = [], None
             for start, path, field in ((s, *found) for s in starts for found in hyperparameters(s.module)):
                 if path in start.paths:
                     continue
-                least, scores = agreement(solids(declared(start.module)), wanted) if close else -math.inf, []
-                for change, shapes in attempts(start, path, field, numbers, end):
+                least, scores = agreement(solids(declared(start.module)), wanted) if nearer else -math.inf, []
+                for change, shapes in attempts(start, path, field, numbers, wanted, end=end):
                     if shapes == wanted:
                         return change
                     if renamed is None and alike(shapes, wanted):
@@ -118,34 +125,67 @@ def explore(module: Module, given: Mapping[str, Shape], alike: Callable[..., boo
                 better += [(default_of(field) is None, -score, change) for score, change in scores]
             if renamed:
                 return renamed
-            better.sort(key=lambda each: each[:2])  # what overrides a rule that others are made by comes last
-            starts = [change for *_, change in better[:MAX_STARTS]]
-    return None
+            better.sort(key=lambda each: each[1])
+            kinds = [[change for rule, _, change in better if rule == own][:MAX_STARTS] for own in (False, True)]
+            starts = kinds[0] + kinds[1]  # what overrides a rule that others are made by comes last
+    both = in_twos(module, likely, end) if several else ()
+    return next((change for change, shapes in both if shapes == wanted), None)
 
 
 def attempts(
-    start: Variation, path: tuple[str, ...], field: dataclasses.Field, numbers: list[int], end: float
+    start: Variation,
+    path: tuple[str, ...],
+    field: dataclasses.Field,
+    numbers: list[int],
+    wanted: Mapping[str, Shape],
+    *,
+    end: float,
 ) -> Iterator[tuple[Variation, dict[str, Shape]]]:
     """Change one hyperparameter to all that it may be, and yield what has other shapes, with them."""
     before, idle = solids(declared(start.module)), 0
     current = start.module
     for name in path:
         current = getattr(current, name)
-    for value in {repr(value): value for value in values(field, current, numbers)}.values():
+
+    def shapes_at(value: Any) -> dict[str, Shape]:
         if time.thread_time() > end:
             raise TimeoutError
         try:
-            module = vary(start.module, path, value)
-            shapes = solids(declared(module))
+            return solids(declared(vary(start.module, path, value)))
         except Exception:  # a system that refuses the value, or fails on it, is none to suggest
-            continue
+            return before
+
+    solved = solve(field, current, shapes_at, wanted)
+    for value in {repr(value): value for value in (*solved, *values(field, current, numbers))}.values():
+        shapes = shapes_at(value)
         if shapes != before:
+            module = vary(start.module, path, value)
             label = ".".join(path) + (f" of length {len(value)}" if has_any_length(field, value) else f"={value!r}")
             yield Variation(module, (*start.paths, path), (*start.labels, label)), shapes
             idle = -len(numbers)
         idle += 1
         if idle == MAX_IDLE:
             return
+
+
+def in_twos(module: Module, numbers: list[int], end: float) -> Iterator[tuple[Variation, dict[str, Shape]]]:
+    """Change two integers at once where one of them is refused by itself: heads that don't divide the channels."""
+
+    def change(**values: int) -> tuple[Variation, dict[str, Shape]] | None:
+        if time.thread_time() > end:
+            raise TimeoutError
+        with contextlib.suppress(Exception):
+            changed = dataclasses.replace(module, **values)
+            labels = tuple(f"{name}={value}" for name, value in values.items())
+            return Variation(changed, tuple((name,) for name in values), labels), solids(declared(changed))
+        return None
+
+    names = [path[0] for path, field in hyperparameters(module) if len(path) == 1 and is_integer(kind_of(field))]
+    refused = [(name, value) for name in names for value in numbers if not change(**{name: value})]
+    for (name, value), other, number in itertools.product(refused, names, numbers):
+        found = change(**{name: value, other: number}) if other != name else None
+        if found:
+            yield found
 
 
 def solids(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -156,8 +196,13 @@ def solids(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 def agreement(shapes: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> int:
     """Count the axes of a wanted length, less the names that only one side has."""
     common = shapes.keys() & wanted.keys()
-    axes = sum(a == b for name in common for a, b in zip(shapes[name], wanted[name], strict=False))
+    axes = sum(equal_axes(shapes[name], wanted[name]) for name in common)
     return axes - len(shapes.keys() ^ wanted.keys())
+
+
+def equal_axes(a: Shape, b: Shape) -> int:
+    """Count the axes that two shapes have in common; wherever they stand, if some axis has but one of them."""
+    return sum(map(operator.eq, a, b)) if len(a) == len(b) else (Counter(a) & Counter(b)).total()
 
 
 def hyperparameters(module: Module) -> list[tuple[tuple[str, ...], dataclasses.Field]]:
@@ -171,73 +216,6 @@ def hyperparameters(module: Module) -> list[tuple[tuple[str, ...], dataclasses.F
         else:
             found.append(((field.name,), field))
     return found
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    """Return a field's default."""
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-
-
-def has_any_length(field: dataclasses.Field, value: Any) -> bool:
-    """Tell whether a hyperparameter is a tuple of as many numbers as one likes, which no shape tells."""
-    return isinstance(value, tuple) and not field.metadata.get("options") and PAIR not in kind_of(field)
-
-
-def kind_of(field: dataclasses.Field) -> str:
-    """Return a field's type as text."""
-    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
-
-
-def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterable[Any]:
-    """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, pair, tuple."""
-    kind, options = kind_of(field), field.metadata.get("options", ())
-    default: list[Any] = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
-    others: list[Any] = []
-    if isinstance(current, bool):
-        others = [not current]
-    elif options:
-        several = (some for size in range(1, len(options) + 1) for some in itertools.combinations(options, size))
-        others = list(several if isinstance(current, tuple) else options)
-    elif PAIR in kind:
-        others = [*sides(numbers), *itertools.product(sides(numbers), repeat=2)]
-    elif isinstance(current, tuple):
-        others = [current[:size] for size in range(len(current) - 1, 0, -1)]
-        others += [current + current[-1:] * more for more in range(1, 4)]
-    elif literal := re.search(r"Literal(\[.*\])", kind):
-        others = ast.literal_eval(literal[1])
-    elif re.fullmatch(r"int|Optional\[int\]|int \| None|None \| int", kind.removeprefix("typing.")):
-        scales = (current * 2, current // 2, current * 4, current // 4) if current else (2, 4, 8)
-        others = [*numbers, *scales]  # no shape tells how often a map is halved
-    return [value for value in (*default, *others) if value != current]
-
-
-def sides(numbers: Iterable[int]) -> list[int]:
-    """List the sides of maps between whose positions there are so many offsets, along an axis or in a square.
-
-    Examples
-    --------
-    >>> sides([13, 96, 225])
-    [7, 113, 8]
-    """
-    roots = ((n, math.isqrt(n)) for n in numbers if n % 2)
-    found = (side for n, root in roots for side in [(n + 1) // 2, *([(root + 1) // 2] if root**2 == n else [])])
-    return list(dict.fromkeys(side for side in found if side > 1))[:MAX_SIZES]
-
-
-def likely_numbers(shapes: Iterable[Shape]) -> list[int]:
-    """List integers that hyperparameters may be, given the shapes that follow from them.
-
-    Examples
-    --------
-    >>> likely_numbers([(8, 64, 1, 1)])
-    [8, 64, 1, 16, 32, 128, 256]
-    """
-    shapes = [tuple(size for size in shape if 0 < size <= MAX_SIZE) for shape in shapes]
-    channels = list(dict.fromkeys(size for shape in shapes for size in shape[:2]))[:MAX_SIZES]
-    kernels = list(dict.fromkeys(size for shape in shapes for size in shape[2:]))[:MAX_SIZES]
-    quotients = [a // b for a in channels for b in channels if a >= b]
-    multiples = [size * factor for size in channels if size > 1 for factor in (2, 4)]
-    return list(dict.fromkeys([*channels, *kernels, *quotients, *multiples]))
 
 
 def vary(module: Module, path: Sequence[str], value: Any) -> Module:

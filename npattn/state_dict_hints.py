@@ -151,7 +151,7 @@ def translate(module: Module, shapes: Mapping[str, Shape | None]) -> dict[str, S
 
 def largest_part(expected: Mapping[str, Shape]) -> int:
     """Return how many arrays a part may hold that could be the system with other hyperparameters."""
-    return 2 * len(expected) + 4
+    return 4 * len(expected) + 4
 
 
 def innermost(starts: list[str]) -> list[str]:
@@ -213,7 +213,7 @@ def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str, 
     """Say which other hyperparameters would make everything fit, or fit once it is `renamed`."""
     alike = fits_renamed if renamed else never
     shapes = {name: shape for name, shape in given.items() if shape is not None}
-    known = shapes and len(shapes) == len(given) <= largest_part(declared(module))
+    known = (shapes or not prefix) and len(shapes) == len(given) <= largest_part(declared(module))
     found = search(module, shapes, alike) if known else None
     if not found:
         return ""

@@ -1,6 +1,7 @@
 """Systems, others whose parameters they are given, and the hyperparameters that are told to make these fit."""
 
 from npattn import (
+    BAM,
     CBAM,
     BottleneckAttention,
     CoordinateAttention,
@@ -9,6 +10,7 @@ from npattn import (
     FlexibleAttention,
     GatherExcite,
     GlobalContext,
+    HaloAttention,
     LambdaLayer,
     MultiHeadSelfAttention,
     MultiScaleConcat,
@@ -16,6 +18,10 @@ from npattn import (
     PolarizedSelfAttention,
     PositionAttention,
     Residual,
+    ScaledDotProductAttention,
+    ShuffleAttention,
+    SpatialGroupEnhance,
+    SplitAttention,
     SqueezeExcitation,
     WindowAttention,
 )
@@ -50,6 +56,25 @@ MISFITS = [
     (GatherExcite(16, 2, True), GatherExcite(16, 8, True), {"extent=8"}),
     (LambdaLayer(16), LambdaLayer(16, feat_size=(5, 4)), {"feat_size=(5, 4)"}),
     (BottleneckAttention(16, (4, 4)), BottleneckAttention(16, (7, 5)), {"feat_size=(7, 5)"}),
+    (LambdaLayer(16), LambdaLayer(16, feat_size=(1, 3)), {"feat_size=(1, 3)"}),
+    (BottleneckAttention(16, (4, 4)), BottleneckAttention(16, (4, 4), 24), {"out_channels=24"}),
+    (
+        BottleneckAttention(16, (4, 4)),
+        BottleneckAttention(16, (4, 4), 24, head_dim=5),
+        {"out_channels=24", "head_dim=5"},
+    ),
+    (HaloAttention(16), HaloAttention(16, 40), {"out_channels=40"}),
+    (HaloAttention(16), HaloAttention(16, block_size=5), {"block_size=5"}),
+    (SplitAttention(8), SplitAttention(8, hidden=96), {"hidden=96"}),
+    (ShuffleAttention(16, 2), ShuffleAttention(128, 2), {"channels=128"}),
     (WindowAttention(16, 2), WindowAttention(16, 2, window=8), {"window=8"}),
+    (WindowAttention(16, 2), WindowAttention(16, 2, window=(5, 7)), {"window=(5, 7)"}),
+    (WindowAttention(16, 2), WindowAttention(16, 3, head_channels=7), {"heads=3", "head_channels=7"}),
+    (SpatialGroupEnhance(32, 8), SpatialGroupEnhance(48, 12), {"channels=12", "groups=12"}),
+    (GatherExcite(16, 4, True), GatherExcite(16, 64, True), {"extent=64"}),
+    (GatherExcite(16, 0, True, 3), GatherExcite(16, 0, True, (4, 9)), {"feat_size=(4, 9)"}),
+    (BAM(64), BAM(128, 32), {"channels=128", "reduction=32"}),
+    (PositionAttention(16), PositionAttention(9, 2), {"channels=9", "reduction=2"}),
+    (ScaledDotProductAttention(4, head_dim=8, sink=True), ScaledDotProductAttention(4, head_dim=8), {"sink=False"}),
     (Residual(SqueezeExcitation(64)), Residual(SqueezeExcitation(64, 8)), {"inner.reduction=8"}),
 ]

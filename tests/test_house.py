@@ -22,6 +22,7 @@ BASE = {
     "foreign_arrays",
     "data",
     "parameters",
+    "candidates",
     "fitting",
     "attention_maps",
     "pairing",
