@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from npattn.attention import CATALOGUE
+from npattn.pictures.pages.beliefs import draw_beliefs
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
 from npattn.pictures.pages.contexts import draw_context
 from npattn.pictures.pages.cutting import draw_cutting
@@ -28,6 +29,7 @@ from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.pictures.pages.relative import draw_relative
+from npattn.pictures.pages.tiles import draw_transformed
 from npattn.typing import Array
 
 __all__ = ["PICTURES", "WIDTH", "draw_pixels", "pixels_of", "write_picture"]
@@ -51,10 +53,12 @@ PICTURES: dict[str, Draw] = {
     "batch_norm_projection": draw_projection,
     "dot_product_attention_jacobian": draw_softmax_jacobian,
     "dot_product_attention_tiles": draw_tiles,
+    "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
     "linear_attention": draw_context,
     "relative_logits": draw_relative,
     "window_partition": draw_cutting,
+    "winograd": draw_transformed,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
     "diversity": draw_diversity,
