@@ -26,7 +26,7 @@ def brightness_classes() -> Array:
     level = np.argsort(np.argsort(level, axis=None, kind="stable"), kind="stable").reshape(SIZE) / level.size
     labels = np.minimum((level * CLASSES).astype(int), CLASSES - 1)
     nearest = np.round(level * CLASSES)
-    return np.where((np.abs(level * CLASSES - nearest) < BORDER) & (0 < nearest) & (nearest < CLASSES), IGNORED, labels)
+    return np.where((np.abs(level * CLASSES - nearest) < BORDER) & (nearest > 0) & (nearest < CLASSES), IGNORED, labels)
 
 
 def head_logits(labels: Array) -> Array:
