@@ -50,12 +50,14 @@ def draw_beliefs() -> Figure:
     p, _ = softmax(z, axis=1)
     counted = labels != IGNORED
     _, backward = cross_entropy(z, labels[None], ignore_index=IGNORED)
+    gradient = counted.sum() * backward(1.0)[0, -1]
     truth = np.where(counted, labels, np.nan)
     loss = -np.log(np.take_along_axis(p[0], np.where(counted, labels, 0)[None], axis=0)[0]) * counted
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots(2, 2).flat
     show(axes[0], truth, "labels: dark, medium, light; none in white", cmap="viridis", vmin=0, vmax=CLASSES - 1)
     show(axes[1], p[0, -1], "belief that a pixel is light, $p$", bar="", **bright(p[0, -1]))
-    show(axes[2], counted.sum() * backward(1.0)[0, -1], r"gradient of that score, times $M$", bar="", **signed(1.0))
+    limit = float(gradient.max())  # of the blue: what is redder is as red as can be
+    show(axes[2], gradient, r"gradient of that score, times $M$", bar="", **signed(limit))
     show(axes[3], loss, r"loss of a pixel, $\ell$", bar="", **bright(loss))
     return figure
