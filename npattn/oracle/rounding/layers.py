@@ -140,6 +140,8 @@ def draws_a_line(rounding: Rounding, count: int = 0) -> bool:
 @implements(ops.l2_normalize)
 def l2_normalize(x: RoundingArray, eps: float = 1e-5) -> tuple[Array, Backward]:
     """Bring to unit length; the gradient along x, which all but cancels, is that of a quotient, as kernels have it."""
+    if x.shape[1] == 1 and not rounding_of(x).format.is_single_precision:
+        return l2_normalize_single(x, eps)
     highest = np.abs(x).max(axis=1, keepdims=True)
     scale = 1 / np.maximum(highest, 1)
     scaled = x * scale
@@ -151,6 +153,23 @@ def l2_normalize(x: RoundingArray, eps: float = 1e-5) -> tuple[Array, Backward]:
         nonzero = np.where(unwrap(norm) == 0, 1, norm)
         along = (scaled * du).sum(axis=1, keepdims=True) / length
         return (du - scaled * (along / nonzero)) / length * scale
+
+    return u, backward
+
+
+def l2_normalize_single(x: RoundingArray, eps: float) -> tuple[Array, Backward]:
+    """Divide single numbers by their magnitude, which a kernel makes of a square and a root, each rounded.
+
+    By the largest number, itself, each would first become 1 in most runs, after which nothing is rounded.
+    """
+    rounding = rounding_of(x)
+    norm: Array = wrap(rounding.round(rounding.blur(np.abs(unwrap(x)))), rounding)
+    length = norm + eps
+    u: Array = x / length
+
+    def backward(du: Array) -> Array:
+        unit = x / np.where(unwrap(norm) == 0, 1, norm)
+        return (du - unit * (u * du)) / length
 
     return u, backward
 

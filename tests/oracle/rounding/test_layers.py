@@ -5,9 +5,11 @@ import functools
 import numpy as np
 import pytest
 
+import npattn
 from npattn import ops
 from npattn.oracle import FORMATS, cases, golden
 from npattn.oracle.formats import representable
+from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding
 
@@ -177,6 +179,29 @@ def test_a_line_leaves_something_of_a_single_value_in_every_run_and_of_its_gradi
         y, back = norm(rounding.array(x), rounding.array(np.ones(1)), rounding.array(np.zeros(1)))
         dx = back(rounding.array(dy))[0]
         assert all(np.count_nonzero(np.asarray(a)) > 30 for a in (y, dx))
+
+
+def test_a_single_channel_may_be_divided_by_a_rounded_length():
+    """Its own largest number, by which the primitive divides it first, would make it 1: nothing of that is rounded."""
+
+    def normalize(x, eps):
+        length = np.float16(np.abs(x) + np.float32(eps)).astype(np.float32)
+        return x / length, lambda du: du / length - x * (x * du / length / length / np.abs(x))
+
+    def answer(primitive, arguments, options):
+        return normalize(*arguments) if primitive is ops.l2_normalize else NotImplemented
+
+    module = npattn.PixelCorrelation(channels=5, embedding=1)
+    case = golden(module, batch=3, height=3, width=3, dtype="float16", seed=5)
+    given = case.params, case.inputs, case.upstream
+    params, inputs, upstream = ({name: a.astype(np.float32) for name, a in values.items()} for values in given)
+    with answering(answer):
+        run = module(params, *inputs.values())
+        gradients, grads = run.backward(*upstream.values())
+    found = dict(zip(inputs, gradients, strict=True)) | grads
+    case.assert_matches(
+        {"output": np.float16(run.output)} | {f"{name}.grad": np.float16(a) for name, a in found.items()}
+    )
 
 
 def test_a_sigmoid_may_be_differentiated_step_by_step():
