@@ -27,6 +27,7 @@ from npattn.oracle.mistakes import (
     masked_products,
     masking,
     own_masks,
+    partial_sums,
     partitioning,
     passes,
     polarized,
@@ -37,6 +38,7 @@ from npattn.oracle.mistakes import (
     relative,
     repeating,
     resizing,
+    saved_statistics,
     selecting,
     several_steps,
     shifting,
@@ -70,7 +72,7 @@ for another."""
 ADDED_IN_ORDER = (
     *(*IN_ORDER, heads, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
-    *(two_gates, covering, tiled_convolution, regrouping, cross_entropy, own_masks),
+    *(two_gates, covering, tiled_convolution, regrouping, cross_entropy, own_masks, saved_statistics, partial_sums),
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -26,8 +26,9 @@ class Mistake:
     way : str
         "forward": in forward alone, backward being that of the right forward; "backward"; "both": backward is computed
         from what forward has read; "carried": backward is the derivative of the wrong forward, as autograd makes it.
-        Of attention alone, where backward is right but for what forward has saved: "weights": it reads the wrong
-        weights; "logsumexp": it makes weights again by the wrong logsumexp, and δ of the wrong output.
+        Where backward is right but for what forward has saved: "weights", it reads the wrong weights of a softmax or of
+        attention, or the wrong statistics of a norm; of attention alone "logsumexp", it makes weights again by the
+        wrong logsumexp, and δ of the wrong output.
         A search has "output" besides: what forward gives is wrong, and every gradient that of the right pass.
     apply : callable
         For a primitive ``apply(primitive, *arguments, **options)``, which returns value and backward as the primitive

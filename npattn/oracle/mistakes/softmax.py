@@ -154,6 +154,27 @@ def sum_of_whole_tiles(tile):
     return change, lambda z, axis: start(z, axis) is not None
 
 
+def last_left_out(s, z, axis):
+    """Leave the last exponential out of the sum alone."""
+    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    return e / (e.sum(axis=axis, keepdims=True) - e.take([-1], axis=axis))
+
+
+def kept(name, change, when):
+    """Make other weights, and keep them: backward differentiates by them, as if they were right."""
+
+    def other(_, z, axis):
+        s = change(None, z, axis)
+        return s, lambda ds: slopes(s, ds, axis)
+
+    return instead("softmax", name, other, when, way="weights")
+
+
+def sum_without_last(s, ds, axis=-1):
+    """Leave the last term out of the sum."""
+    return s * (ds - rowsum(s, ds, axis) + (s * ds).take([-1], axis=axis))
+
+
 def with_zeros_to(tile):
     """Count zeros that fill up the axis to whole tiles: the change, and when there are any."""
 
@@ -206,6 +227,10 @@ ADDED = [
         value("softmax", f"last tile of {tile} left out of the sum", *sum_of_whole_tiles(tile))
         for tile in (TILE, *TILES)
     ),
+    value("softmax", "last weight left out of the sum", last_left_out, several),
+    kept("last weight left out of the sum", last_left_out, several),
+    *(kept(f"last tile of {tile} left out of the sum", *sum_of_whole_tiles(tile)) for tile in (TILE, *TILES)),
+    differentiated("last term left out of the sum", sum_without_last, several),
     value("softmax", "over two axes together, as of all heads", over_two_axes, has_axis_before),
     value("softmax", "over the other of the last two axes", over_other_axis, over_last_axes),
     *(

@@ -153,11 +153,12 @@ def describe(mistake: Mistake, step: str) -> str:
     """Name a mistake, and where it stands."""
     if not mistake.primitive:
         return f"{mistake.name}, in the output alone" if mistake.way == "output" else mistake.name
+    saved = "statistics" if mistake.primitive.endswith("_norm") else "weights"
     forms = {
         "forward": ", in forward alone",
         "carried": ", carried through backward",
         "output": ", in the output alone",
-        "weights": ", in forward and the weights that backward reads of it",
+        "weights": f", in forward and the {saved} that backward reads of it",
         "logsumexp": ", in forward alone, whose logsumexp and output backward reads",
     }
     return f"{step} {mistake.primitive}: {mistake.name}{forms.get(mistake.way, '')}".strip()

@@ -49,8 +49,11 @@ def test_going_back_with_a_mistake_gives_what_a_whole_pass_with_it_gives(key):
         for site in (sites[0], sites[-1]):
             behind = min(calls_in(site, sites)) >= counts.get(mistake.primitive, np.inf)
             if can_go_back(mistake, behind=behind):
-                with np.errstate(all="ignore"), memory.at_work():
-                    whole = mistakes.faulty(run, mistake, site)(module, *given)
+                try:
+                    with np.errstate(all="ignore"), memory.at_work():
+                        whole = mistakes.faulty(run, mistake, site)(module, *given)
+                except ValueError:  # the rule does not fit these shapes
+                    continue
                 assert same(back.results((mistake, site), no_look), whole), (mistake, site)
                 tried += 1
     assert tried > 4
