@@ -188,6 +188,8 @@ ADDED = [
     instead(NAME, "left out", left_out),
     value(NAME, "followed by a ReLU", lambda r, *_, **__: (np.maximum(r[0], 0), r[1])),
     gradient(NAME, 0, "not divided by the deviation", not_divided),
+    differentiated("mean's sum, not divided", lambda dy, n, mean, slope, count: dy - mean * count - n * slope),
+    differentiated("variance's sum, not divided", lambda dy, n, mean, slope, count: dy - mean - n * slope * count),
     ONLY_LAST_IMAGE.in_upstream(NAME, 1, 2),
     gradient(NAME, 0, "weight lost", lambda g, dy, x, weight, *_, **__: g / per_channel(weight)),
     *(

@@ -27,7 +27,7 @@ from npattn.oracle.mistakes.families import (
     TRANSPOSED,
     of_last,
 )
-from npattn.oracle.mistakes.mistake import dropped, gradient, value
+from npattn.oracle.mistakes.mistake import dropped, gradient, upstream, value
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -71,6 +71,20 @@ def of_gated(da, dy, x, a):
 
 def in_upstream(family, when=shared):
     return family.in_upstream("gate", 1, when=both(family.when, when))
+
+
+def last_left_out(words, axis):
+    """Add the gate's gradient up over all rows, or columns, but the last."""
+
+    def change(dy, *_):
+        changed = dy.copy()
+        changed[(..., -1) if axis == 3 else (..., -1, slice(None))] = 0
+        return changed
+
+    def when(x, a):
+        return shared(x, a) and x.ndim == 4 and x.shape[axis] > 1
+
+    return upstream("gate", (1,), f"last {words} left out of the sum", change, when)
 
 
 TUNED_ON = [
@@ -171,5 +185,6 @@ ADDED = [
     *(value("gate", f"last positions passed on, tiles of {n}", *passed_on_behind(n)) for n in (TILE, *TILES)),
     *(value("gate", f"last channels passed on, blocks of {n}", *channels_passed_on(n)) for n in (TILE, *TILES)),
     *(in_upstream(family) for family in TAILS),
+    *(last_left_out(words, axis) for words, axis in (("row", 2), ("column", 3))),
     ONLY_LAST_IMAGE.in_upstream("gate", 1, when=lambda x, a: len(x) > 1 and len(a) != len(x)),
 ]

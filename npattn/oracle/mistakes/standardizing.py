@@ -101,6 +101,10 @@ def added_to(primitive):
             for size in (arrays.TILE, *arrays.TILES)
             for form in (value, read_by_weight)
         ),
+        differentiated(primitive, "mean's sum, not divided", lambda dn, n, mean, a: dn - mean * n.shape[-1] - n * a),
+        differentiated(
+            primitive, "variance's sum, not divided", lambda dn, n, mean, a: dn - mean - n * a * n.shape[-1]
+        ),
         ONLY_LAST_IMAGE.in_upstream(primitive, 1, 2),
         argument(primitive, 1, "weight lost", lambda x, weight, *_, **__: np.ones_like(weight)),
         argument(primitive, 1, "1 added to the weight", lambda x, weight, *_, **__: weight + 1),

@@ -78,3 +78,21 @@ def test_a_single_parameters_gradient_that_lacks_images_is_named(parameter, kept
     )
     assert found.sure
     assert words in found[0].name
+
+
+@pytest.mark.parametrize("module", ["batch_norm", "group_norm"])
+def test_a_mean_of_a_norms_gradient_that_is_not_divided_is_named(module):
+    system = PRIMITIVE_SYSTEMS[f"ops.{module}"](**{"training": True} if module == "batch_norm" else {"groups": 1})
+    case = golden(system, **SIZES)
+    x, dy = (a.astype(float) for a in given(case))
+    axes = (0, 2, 3) if module == "batch_norm" else (1, 2, 3)
+    centred = x - x.mean(axes, keepdims=True)
+    by = np.sqrt((centred**2).mean(axes, keepdims=True) + system.eps)
+    n, dn = centred / by, dy * case.params["weight"][:, None, None]
+    dx = (dn - dn.sum(axes, keepdims=True) - n * (dn * n).mean(axes, keepdims=True)) / by
+    found = case.diagnose({"x.grad": dx})
+    assert found.sure
+    assert "gradient: mean's sum, not divided" in found[0].name
+    dweight = (dy * centred).sum((0, 2, 3))
+    found = case.diagnose({name: case.expected[name] for name in ("x.grad", "bias.grad")} | {"weight.grad": dweight})
+    assert "of weight from x less its mean, not divided" in found[0].name
