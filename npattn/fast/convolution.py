@@ -14,7 +14,7 @@ from npattn.fast.elementwise import are_finite
 from npattn.fast.im2col import conv_by_columns, conv_by_images, conv_by_rows, taps_that_reach
 from npattn.fast.joining import copy_in_blocks
 from npattn.fast.pooling import MAX_ROW_LENGTH
-from npattn.fast.products import sum_of_products
+from npattn.fast.products import product_and_sum
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3, laid_length
 from npattn.ops.adding import accumulate
@@ -65,8 +65,8 @@ def conv_pointwise(x: Array, weight: Array, bias: Array | None = None, **_: Any)
 
     def backward(dy):
         dz = dy.reshape(batch, len(weight), height * width)
-        dweight = sum_of_products(dz, rows.swapaxes(1, 2)).reshape(weight.shape)
-        return product(matrix.T, dz).reshape(x.shape), dweight, None if bias is None else sum_by_channels(dy)
+        dx, dweight = product_and_sum(matrix.T, dz, dz, rows.swapaxes(1, 2))
+        return dx.reshape(x.shape), dweight.reshape(weight.shape), None if bias is None else sum_by_channels(dy)
 
     return y, backward
 

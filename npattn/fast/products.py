@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,15 +22,22 @@ from npattn.fast.blocks import (
     parts_of_each,
 )
 from npattn.fast.threads import parallel_for
+from npattn.ops.primitive import CONTEXT
 from npattn.ops.products import matmul, product
 from npattn.typing import Array, Backward
 
-__all__ = ["product_in_blocks", "sum_of_products"]
+__all__ = ["product_and_sum", "product_in_blocks", "sum_of_products"]
+
+Job = Callable[[], Any]
+"""A part of the work, which a core does."""
 
 MIN_SERIAL = 9216
 """Multiplications from which BLAS may take several threads of its own."""
 MIN_MULTIPLICATIONS = 2**22
 """Multiplications of a whole batch from which several cores bring more than they cost."""
+
+MIN_SUMMED_ROWS = 512
+"""Rows of a block in a sum of products, from which it counts little that every block lays out all columns anew."""
 
 
 def is_worth_blocks(a: Array, b: Array) -> bool:
@@ -60,12 +71,22 @@ def product_in_blocks(a: Array, b: Array) -> Array:
         parallel_for(multiply_block, blocks(c, 1))
         return c
 
-    def compute(block):
-        at, i, j = block
-        multiply(a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
-
-    parallel_for(compute, blocks_of_product(batch, rows, inner, columns), products=True)
+    parallel_for(run, jobs_of_product(a, b, c), products=True)
     return c
+
+
+def jobs_of_product(a: Array, b: Array, c: Array) -> list[Job]:
+    """List what is to be done so that `c` holds the products of matrices, all with the same leading axes."""
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    return [
+        functools.partial(multiply, a[at][..., i, :], b[at][..., j], out=c[at][..., i, j])
+        for at, i, j in blocks_of_product(c.shape[:-2], rows, inner, columns)
+    ]
+
+
+def run(job: Job) -> None:
+    """Do a part of the work."""
+    job()
 
 
 def is_large_by_vector(a: Array, b: Array) -> bool:
@@ -102,23 +123,55 @@ def matmul_by_vector(a: Array, b: Array) -> tuple[Array, Backward]:
 
 
 def sum_of_products(a: Array, b: Array) -> Array:
-    """Add up products of matrices, (B, I, K) and (B, K, J) to (I, J), each core those of some images.
+    """Add up products of matrices, (..., I, K) and (..., K, J) to (I, J), on all cores."""
+    jobs, result = jobs_of_sum(a, b)
+    parallel_for(run, jobs, products=True)
+    return result()
 
-    So no product is written to memory to be added to others, by one thread. With many columns the transpose is made:
-    where K is long BLAS takes two thirds of the time for 256 rows of 32 that it takes for 32 rows of 256.
+
+def product_and_sum(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+    """Return the products of a and b, and the sum of those of c and d, from one loop.
+
+    Where a loop begins a thread waits for another one to wake, and where it ends for one that is not done.
     """
-    (batch, rows, _), columns = a.shape, b.shape[2]
-    if not is_worth_blocks(a, b) or parts_of_each(batch, MAX_PRODUCT_BLOCKS) > 1:
-        return product(a, b).sum(axis=0)
-    parts = cut_axis(batch, MAX_PRODUCT_BLOCKS)
-    shape = (rows, columns) if rows >= columns else (columns, rows)
-    sums = np.zeros_like(a, order="C", shape=(len(parts), *shape))
-    sums = sums if rows >= columns else sums.swapaxes(1, 2)
+    if not is_worth_blocks(a, b) or a.shape[-1] == 1 or CONTEXT.get().handlers:
+        return product(a, b), sum_of_products(c, d)
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (np.broadcast_to(matrix, (*batch, *matrix.shape[-2:])) for matrix in (a, b))
+    products = np.empty_like(a, order="C", shape=(*batch, a.shape[-2], b.shape[-1]))
+    jobs, result = jobs_of_sum(c, d)
+    parallel_for(run, jobs + jobs_of_product(a, b, products), products=True)
+    return products, result()
 
-    def compute(block):
-        total, images = block
-        for left, right in zip(a[images], b[images], strict=True):
-            add_product(left, right, out=total)
 
-    parallel_for(compute, zip(sums, parts, strict=True), products=True)
-    return sums.sum(axis=0)
+def jobs_of_sum(a: Array, b: Array) -> tuple[list[Job], Callable[[], Array]]:
+    """List what is to be done for a sum of products, and say how to get it when that is done.
+
+    Each core adds up some rows of all products, where they are many, or else the products of some images. So no product
+    is written to memory to be added to others, by one thread. With many columns the transpose is made: where K is long
+    BLAS takes two thirds of the time for 256 rows of 32 that it takes for 32 rows of 256.
+    """
+    batch, (rows, inner), columns = a.shape[:-2], a.shape[-2:], b.shape[-1]
+    worth = is_worth_blocks(a, b)
+    few = parts_of_each(math.prod(batch), MAX_PRODUCT_BLOCKS) > 1
+    if not worth or few or rows * inner * columns < MIN_MULTIPLICATIONS:
+        axes = tuple(range(len(batch)))
+        if not worth or CONTEXT.get().handlers:
+            return [], lambda: product(a, b).sum(axis=axes)
+        products = np.empty_like(a, order="C", shape=(*batch, rows, columns))
+        return jobs_of_product(a, b, products), lambda: products.sum(axis=axes)
+    if rows < columns:
+        jobs, result = jobs_of_sum(b.swapaxes(-1, -2), a.swapaxes(-1, -2))
+        return jobs, lambda: result().T
+    images, by_rows = list(np.ndindex(batch)), rows // MAX_PRODUCT_BLOCKS >= MIN_SUMMED_ROWS
+    cut = cut_axis(rows if by_rows else len(images), MAX_PRODUCT_BLOCKS)
+    sums = np.empty_like(a, order="C", shape=(1 if by_rows else len(cut), rows, columns))
+
+    def add_up(number):
+        some, part = (images, cut[number]) if by_rows else (images[cut[number]], slice(None))
+        total = sums[0, part] if by_rows else sums[number]
+        multiply(a[some[0]][part], b[some[0]], out=total)
+        for image in some[1:]:
+            add_product(a[image][part], b[image], out=total)
+
+    return [functools.partial(add_up, i) for i in range(len(cut))], lambda: functools.reduce(operator.iadd, sums)

@@ -8,6 +8,7 @@ import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, are_machine_floats, blocks
 from npattn.fast.elementwise import are_finite
+from npattn.fast.products import product_and_sum
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.ops.relative import relative_logits
@@ -54,17 +55,16 @@ def relative_logits_at_once(
         with np.errstate(over="ignore", invalid="ignore"):
             sums = product(dz.reshape(-1, rows * columns), lines_of_keys(rows, columns, dz))
             sums = sums.reshape(images, h, w, rows + columns)
-            dproducts = np.zeros_like(products)
+            dproducts = np.zeros_like(sums, shape=(images, len(tables), h, w))
             of_rows, of_columns = asked_for(dproducts, rows, columns)
             of_rows[...], of_columns[...] = sums[..., :rows], sums[..., rows:]
             dproducts = dproducts.reshape(*lead, len(tables), h * w)
-            dq = product(tables.T, dproducts).reshape(q.shape)
-            dtables = product(dproducts, maps.swapaxes(-1, -2)).reshape(images, *tables.shape).sum(axis=0)
-            finite = are_finite(dq, dtables)
+            dq, dtables = product_and_sum(tables.T, dproducts, dproducts, maps.swapaxes(-1, -2))
+            finite = are_finite(sums, tables, dtables)
         if not finite:  # a product with 0 may have made a NaN where there is none
             return relative_logits.definition(q, height_rel, width_rel, scale)[1](dz)
-        dtables *= scale
-        return dq, dtables[: len(height_rel)], dtables[len(height_rel) :]
+        dtables = scale * dtables
+        return dq.reshape(q.shape), dtables[: len(height_rel)], dtables[len(height_rel) :]
 
     return z.reshape(*lead, h * w, rows * columns), backward
 

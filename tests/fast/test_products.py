@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npattn.fast.products import sum_of_products
+from npattn.fast.products import product_and_sum, sum_of_products
 from npattn.ops.products import matmul, product
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, way_taken
@@ -102,6 +102,26 @@ def test_products_are_added_up_where_they_are_made(batch, sizes, layout, limits,
         found = sum_of_products(a, b)
     assert found.shape == (rows, columns)
     np.testing.assert_allclose(found, (a @ b).sum(axis=0), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=20)
+@given(leads, st.tuples(matrix_sizes, matrix_sizes, matrix_sizes), st.sampled_from([1, 4, 512]), thresholds, seeds)
+def test_products_and_a_sum_of_others_are_the_same_from_one_loop(batches, sizes, fewest, limits, seed):
+    rows, inner, columns = sizes
+    a, b = normal(*batches[0], rows, inner, seed=seed), normal(*batches[1], inner, columns, seed=seed + 1)
+    c, d = normal(*batches[1], rows, inner, seed=seed + 2), normal(*batches[1], inner, columns, seed=seed + 3)
+    with (
+        in_blocks(2),
+        patched("MIN_SERIAL", limits[0]),
+        patched("MIN_MULTIPLICATIONS", limits[1]),
+        patched("MAX_PRODUCT_BLOCKS", 2),
+        patched("MIN_SUMMED_ROWS", fewest),
+    ):
+        products, total = product_and_sum(a, b, c, d)
+    np.testing.assert_allclose(products, a @ b, rtol=1e-12, atol=1e-12)
+    summed = (c @ d).sum(axis=tuple(range(len(batches[1]))))
+    assert total.shape == summed.shape
+    np.testing.assert_allclose(total, summed, rtol=1e-12, atol=1e-12)
 
 
 @for_each("turned", [False, True])
