@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fast.blas import add_product, multiply, serial_product
+from npattn.fast.blas import add_product, is_small_product, multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, NUM_BLOCKS, are_machine_floats, cut_axis
-from npattn.fast.machine import quick_powers
+from npattn.fast.machine import NUM_CORES, quick_powers
 from npattn.fast.threads import Memory, parallel_for, reusing_memory
 from npattn.ops.attention import dot_product_attention, transpose
 from npattn.typing import Array, Backward
@@ -21,6 +21,11 @@ BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 """Logits in a block of the forward pass, few enough to stay in a core's cache, and queries at least."""
 BLOCK_QUERIES, BLOCK_KEYS = 576, 768
 """Queries and keys in a block of the backward pass at most."""
+NUM_BLOCKS_OF_SEVERAL = min(NUM_BLOCKS, 2 * NUM_CORES)
+"""Blocks, about, of images and heads with few logits: after every step of a block a thread waits for the interpreter.
+
+The second half of the work is cut into smaller ones, so that all threads end at about the same time.
+"""
 MAX_FEW_CHANNELS = 127
 """Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
 SAFE_LOGIT = 40.0
@@ -75,7 +80,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
 
     def backward(do):
         do = do.reshape(o.shape)
-        dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
+        dq, dk, dv = (np.empty_like(a, order="C") for a in (q, k, v))
         delta = (do * o).sum(axis=-2)  # Σ_n s_mn ds_mn, without the weights
         shifted_logits = product_less(scaled, k, log_sum_exp)
         shifted_ds = product_less(do, v, delta)
@@ -84,6 +89,8 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             at, m, n, part = block
             s = shifted_logits(at, m, n, first)
             power(s, out=s)
+            if m.start == 0:
+                dk[at][..., n], dv[at][..., n] = 0, 0
             add_product(do[at][..., m], s, dv[at][..., n], second)
             dz = shifted_ds(at, m, n, second)
             dz *= s
@@ -112,21 +119,36 @@ def are_safe(q: Array, k: Array, unit: float = 1) -> bool:
 
 def blocks_of_attention(lead: tuple[int, ...], queries: int, keys: int) -> tuple[list[Any], list[Any]]:
     """Cut the work into blocks by its shape alone: those of the forward pass, and of the backward pass by queries."""
-    size = min(BLOCK_LOGITS, math.prod(lead) * queries * keys // NUM_BLOCKS)
+    logits = math.prod(lead) * queries * keys
+    size, several = (min(BLOCK_LOGITS, logits // count) for count in (NUM_BLOCKS, NUM_BLOCKS_OF_SEVERAL))
     rows = cut_evenly(queries, max(MIN_QUERIES, size // keys))
     columns = cut_evenly(keys, BLOCK_KEYS)
 
     def of_several(m, n):
-        most = max(1, size // ((m.stop - m.start) * (n.stop - n.start)))
-        inner = [max(1, math.prod(lead[axis + 1 :])) for axis in range(len(lead))]
-        axis = next(axis for axis, matrices in enumerate(inner) if matrices <= most)
-        step = most // inner[axis]
-        return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:axis]) for i in range(0, lead[axis], step)]
+        found = cut_lead(lead, several // ((m.stop - m.start) * (n.stop - n.start)))
+        large = len(found) // 2 if several > size else len(found)
+        return found[:large] + [half for at in found[large:] for half in halve(lead, at)]
 
     forward = [(at, m) for m in rows for at in of_several(m, slice(0, keys))]
     one_by_one = cut_axis(queries, -(-queries // BLOCK_QUERIES))
     backward = [(m, [(n, of_several(m, n)) for n in columns]) for m in one_by_one]
     return forward, backward
+
+
+def cut_lead(lead: tuple[int, ...], most: int) -> list[Any]:
+    """Cut leading axes into blocks of so many matrices at most, at least one."""
+    most = max(1, most)
+    inner = [max(1, math.prod(lead[axis + 1 :])) for axis in range(len(lead))]
+    axis = next(axis for axis, matrices in enumerate(inner) if matrices <= most)
+    step = most // inner[axis]
+    return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:axis]) for i in range(0, lead[axis], step)]
+
+
+def halve(lead: tuple[int, ...], at: tuple[Any, ...]) -> list[Any]:
+    """Cut a block of several matrices into two."""
+    *outer, some = at
+    length = min(some.stop, lead[len(outer)]) - some.start
+    return [(*outer, slice(some.start + i.start, some.start + i.stop)) for i in cut_axis(length, 2)]
 
 
 def cut_evenly(length: int, most: int) -> list[slice]:
@@ -154,9 +176,13 @@ def difference_in(memory: Memory, a: Array, b: Array, c: Array) -> Array:
     """Compute Σ_i a_im b_in - c_m. Where that is quicker, an extra channel, -c in a and 1 in b, takes c off."""
     if a.shape[-2] <= MAX_FEW_CHANNELS:
         return product_in(memory, transpose(with_channel(a, -c[..., None, :])), with_channel(b, 1))
-    block = product_in(memory, transpose(a), b)
-    block -= c[..., None]
-    return block
+    a = transpose(a)
+    if is_small_product(a, b):
+        block = product_in(memory, a, b)
+        block -= c[..., None]
+        return block
+    block = np.negative(c[..., None], out=memory((*a.shape[:-1], b.shape[-1])))
+    return add_product(a, b, block)
 
 
 def with_channel(a: Array, channel: Array | float) -> Array:

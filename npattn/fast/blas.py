@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["add_product", "multiplies_on_one_thread", "multiply", "num_threads", "serial_product"]
+__all__ = ["add_product", "is_small_product", "multiplies_on_one_thread", "multiply", "num_threads", "serial_product"]
 
 MAX_SERIAL_VECTOR_PRODUCT = 9215
 """Multiplications of a matrix with a vector up to which OpenBLAS takes one thread."""
@@ -102,14 +102,18 @@ def add_product(
     array([[111.]])
     """
     check_shapes(a, b, out)
-    (rows, inner), columns = a.shape[-2:], b.shape[-1]
-    small = rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1
-    gemm = None if small else find_gemm(a, b, out)
+    gemm = None if is_small_product(a, b) else find_gemm(a, b, out)
     if gemm is None:
         out += serial_product(a, b) if memory is None else multiply(a, b, out=memory(out.shape))
         return out
     between_forks(gemm, a, b, out, 1)
     return out
+
+
+def is_small_product(a: np.ndarray, b: np.ndarray) -> bool:
+    """Tell whether `add_product` would write a product and read it, so that it is no quicker than to do both apart."""
+    (rows, inner), columns = a.shape[-2:], b.shape[-1]
+    return rows * inner * columns <= MAX_SMALL_BATCH or min(rows, inner, columns) == 1
 
 
 def check_shapes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import operator
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,18 +68,17 @@ def attention_in_seen_blocks(
     """
     options = {"softcap": softcap, "bias": bias, "sink": sink, "band": band, "lengths": lengths, "mask": mask}
     exactly = functools.partial(masked_attention.definition, q, k, v, scale, **options)
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = are_finite(q, k, v)
-    if not finite:
-        return exactly()
     shapes = q.shape, k.shape, v.shape
     lead, queries, keys = q.shape[:-2] or (1,), q.shape[-1], k.shape[-1]
     q, k, v = (a.reshape(*lead, *a.shape[-2:]) for a in (q, k, v))
     unit = quick_powers()[2]
-    scaled = (scale if softcap is not None else scale * unit) * q
-    pairs = Pairs(scaled, k, scale, unit, softcap, bias, band, lengths, mask)
+    pairs = Pairs(np.empty_like(q), k, scale, unit, softcap, bias, band, lengths, mask)
     forward_blocks, backward_blocks = blocks_of_attention(lead, queries, keys)
-    o, log_sum_exp = average(pairs, v, None if sink is None else np.broadcast_to(unit * sink, lead), forward_blocks)
+    sinks = None if sink is None else np.broadcast_to(unit * sink, lead)
+    found = average(pairs, q, v, sinks, forward_blocks)
+    if found is None:
+        return exactly()
+    o, log_sum_exp = found
     dead = log_sum_exp == np.inf
     least = np.where(dead, 0, log_sum_exp)
 
@@ -87,13 +87,11 @@ def attention_in_seen_blocks(
         if dead.any():
             do = np.where(dead[..., None, :], 0, do)
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = sum_of_channels(do, o, forward_blocks) - (dl if np.ndim(dl) == 0 else dl.reshape(dead.shape))
-            finite = bool(np.isfinite(delta).all())  # and so is do
-            if finite:
-                dq, dk, dv, dbias = differentiate(pairs, v, least, (do, delta), backward_blocks)
-                finite = are_finite(dq, dk)
+            slope = np.broadcast_to(dl if np.ndim(dl) == 0 else dl.reshape(dead.shape), dead.shape)
+            delta, gradients, finite = differentiate(pairs, v, least, (do, o, slope), backward_blocks)
         if not finite:
             return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
+        dq, dk, dv, dbias = gradients
         if softcap is None and unit != 1:
             dk /= unit
         dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
@@ -103,70 +101,88 @@ def attention_in_seen_blocks(
     return (o.reshape(*shapes[0][:-2], *o.shape[-2:]), value), backward
 
 
-def average(pairs: Pairs, v: Array, sinks: Array | None, cut: Sequence[tuple[Any, slice]]) -> tuple[Array, Array]:
+def average(
+    pairs: Pairs, q: Array, v: Array, sinks: Array | None, cut: Sequence[tuple[Any, slice]]
+) -> tuple[Array, Array] | None:
     """Average values, block by block, and return the logarithms of the sums too: +∞ where no key is seen.
 
-    Where a row's exponentials have a sum of usual size, no maximum has to be taken off first.
+    The queries are scaled first. There is no result if one of them, a key or a value is infinite or NaN. Where a row's
+    exponentials have a sum of usual size, no maximum has to be taken off first.
     """
-    power, logarithm, _ = quick_powers()
+    (power, logarithm, _), kept = quick_powers(), pairs.kept
     lead, queries, keys = pairs.shape[:-2], *pairs.shape[-2:]
     o = np.empty_like(pairs.q, shape=(*lead, v.shape[-2], queries))
     log_sum_exp = np.empty_like(pairs.q, shape=(*lead, queries), order="C")
 
+    totals: deque[Array] = deque()
+
     def attend(block, memory):
         at, m = block
+        scaled = np.multiply(q[at][..., m], pairs.factor, out=pairs.q[at][..., m])
+        found = [a.sum() for a in (scaled, *((pairs.k[at], v[at]) if m.start == 0 else ()))]
+        totals.extend(found)
+        if not np.isfinite(found).all():
+            return
         n = pairs.keys_seen(at, m, slice(0, keys))
         sink = None if sinks is None else sinks[at][..., None]
-        with np.errstate(over="ignore", invalid="ignore"):
-            e, _ = pairs.logits(at, m, n, memory)
-            power(e, out=e)
-            sums, total = sum_values(v[at][..., n], e)
-            if total.min(initial=1) > 1 / SAFE_TOTAL and sink is not None:
-                total = total + power(sink)
-            safe = total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL
-        if safe:
+        if kept is not None:
+            memory = kept.place(at, m, n)
+        e, _ = pairs.logits(at, m, n, memory)
+        power(e, out=e)
+        sums, total = sum_values(v[at][..., n], e)
+        if total.min(initial=1) > 1 / SAFE_TOTAL and sink is not None:
+            total = total + power(sink)
+        if total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL:
             log_sum_exp[at][..., m] = logarithm(total)
         else:
             e, total, log_sum_exp[at][..., m] = exponentials(pairs.logits(at, m, n, memory)[0], sink)
             sums, _ = sum_values(v[at][..., n], e)
         np.divide(sums, total[..., None, :], out=o[at][..., m])
+        if kept is not None:
+            kept.totals[at][..., m] = total
 
-    parallel_for(reusing_memory(attend, v, 1), cut, products=True)
-    return o, log_sum_exp
-
-
-def sum_of_channels(a: Array, b: Array, cut: Sequence[tuple[Any, slice]]) -> Array:
-    """Compute Σ_i a_im b_im, block by block."""
-    sums = np.empty_like(a, shape=(*a.shape[:-2], a.shape[-1]), order="C")
-
-    def add(block):
-        at, m = block
-        np.einsum("...em,...em->...m", a[at][..., m], b[at][..., m], out=sums[at][..., m])
-
-    parallel_for(add, cut)
-    return sums
+    with np.errstate(over="ignore", invalid="ignore"):
+        parallel_for(reusing_memory(attend, v, 1), cut, products=True)
+    return (o, log_sum_exp) if np.isfinite(totals).all() else None
 
 
 def differentiate(
-    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array], cut: Sequence[tuple[slice, Any]]
-) -> tuple[Array, Array, Array, Array | None]:
-    """Return the gradients of queries as they are given, keys as `pairs` has the queries, values and the bias."""
-    (do, delta), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
-    power, shared, count = quick_powers()[0], False, 1
-    dq, dk, dv = np.empty_like(q, order="C"), np.zeros_like(k, order="C"), np.zeros_like(v, order="C")
+    pairs: Pairs, v: Array, least: Array, upstream: tuple[Array, Array, Array], cut: Sequence[tuple[slice, Any]]
+) -> tuple[Array, tuple[Array, Array, Array, Array | None], bool]:
+    """Return Σ_i do_im o_im - dl_m, the gradients, and whether all are finite.
+
+    They are those of queries as they were before they were scaled, of keys as if the scaled ones were given, of values
+    and of the bias.
+    """
+    (do, o, dl), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
+    power, kept, shared, count = quick_powers()[0], pairs.kept, False, 1
+    dq, dk, dv, delta = (np.empty_like(a, order="C") for a in (q, k, v, least))
     if bias is not None and bias.size < math.prod(pairs.shape):
         # It serves several images and heads, whose gradients are added up in few arrays at the same time.
         shared, count = True, max(1, min(NUM_BLOCKS, (q.size + k.size) // bias.size))
-    dbiases = [None if bias is None else np.zeros_like(bias) for _ in range(count)]
+    # Gradients of logits that are those of the bias are computed where they stay.
+    same = pairs.has_own_biases
+    make = np.empty_like if same else np.zeros_like
+    dbiases = [None if bias is None else make(bias, order="C") for _ in range(count)]
+    totals: deque[Array] = deque()
+    at_once = len(cut) == 1 == len(cut[0][1])  # every query meets all keys in one block
+
+    def subtract(block):
+        at, m = block
+        np.subtract(sum_of_channels(do[at][..., m], o[at][..., m]), dl[at][..., m], out=delta[at][..., m])
 
     def go_back(block, dbias, first, second):
         at, m, n = block
-        s, slope = pairs.logits(at, m, n, first, least)
-        power(s, out=s)
+        if kept is None:
+            s, slope = pairs.logits(at, m, n, first, least)
+            power(s, out=s)
+        else:
+            s, slope = kept.read(at, m, n, first), None
         add_product(do[at][..., m], s, dv[at][..., n], second)
-        dz = difference_in(second, do[at][..., m], v[at][..., n], delta[at][..., m])
+        staying = (lambda _: dbias.reshape(pairs.shape)[at][..., m, n]) if same else second
+        dz = difference_in(staying, do[at][..., m], v[at][..., n], delta[at][..., m])
         dz *= s
-        if dbias is not None:
+        if dbias is not None and not same:
             pairs.add_to_bias(dbias, block, dz)
         if slope is not None:
             dz *= slope
@@ -176,9 +192,17 @@ def differentiate(
     def compute(block, *memories):
         ats, m, columns, part, dbias = block
         for at in ats:
+            if at_once:
+                subtract((at, m))
+            if m.start == 0:
+                dk[at][..., columns], dv[at][..., columns] = 0, 0
             n = pairs.keys_seen(at, m, columns)
             np.multiply(go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0, pairs.scale, out=part[at])
+            if at_once:
+                totals.extend(a[at].sum() for a in (delta, dq, dk))
 
+    if not at_once:
+        parallel_for(subtract, [(at, m) for m, columns in cut for at in columns[0][1]])
     for m, columns in cut:
         parts = [dq[..., m], *(np.empty_like(q[..., m]) for _ in columns[1:])]  # to be added up
         each = [
@@ -188,13 +212,20 @@ def differentiate(
         ]
         parallel_for(reusing_memory(compute, q, 2), each, products=True)
         functools.reduce(operator.iadd, parts)
-    return dq, dk, dv, None if bias is None else functools.reduce(operator.iadd, dbiases)
+    dbias = None if bias is None else functools.reduce(operator.iadd, dbiases)
+    finite = bool(np.isfinite(totals).all()) if at_once else are_finite(delta, dq, dk)
+    return delta, (dq, dk, dv, dbias), finite
+
+
+def sum_of_channels(a: Array, b: Array) -> Array:
+    """Compute Σ_i a_im b_im."""
+    return np.einsum("...im,...im->...m", a, b)
 
 
 def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
     """Add up values by weights, (..., e, M), and the weights, (..., M): within the product where that is quicker."""
     if v.shape[-2] > MAX_FEW_CHANNELS:
-        return serial_product(v, transpose(e)), e.sum(axis=-1)
+        return serial_product(v, transpose(e)), np.einsum("...n->...", e)
     sums = transpose(serial_product(e, transpose(with_channel(v, 1))))
     return sums[..., :-1, :], sums[..., -1, :]
 

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from npattn.fast.attention import difference_in, product_in
+from npattn.fast.blas import add_product, is_small_product
 from npattn.fast.threads import Memory
 from npattn.ops.attention import transpose
 from npattn.ops.masking import sum_to
 from npattn.typing import Array
 
 __all__ = ["Pairs"]
+
+MAX_KEPT_WEIGHTS = 2**21
+"""Weights of all pairs that are kept from forward to backward, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of all pairs: exponentials, (*lead, M, N), and their sums for every query, (*lead, M)."""
+
+    exponentials: Array
+    totals: Array
+
+    def place(self, at: Any, m: slice, n: slice) -> Callable[..., Array]:
+        """Give the memory where a block's exponentials stay."""
+        return lambda shape: self.exponentials[at][..., m, n]
+
+    def read(self, at: Any, m: slice, n: slice, memory: Memory) -> Array:
+        """Make a block of weights."""
+        e = self.exponentials[at][..., m, n]
+        return np.divide(e, self.totals[at][..., m, None], out=memory(e.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +47,7 @@ class Pairs:
     Attributes
     ----------
     q, k : numpy.ndarray, (*lead, d, M), (*lead, d, N)
-        The queries are scaled.
+        The queries are scaled, by `factor`.
     scale : float
         What products of queries and keys are multiplied with.
     unit : float
@@ -43,6 +65,11 @@ class Pairs:
     band: tuple[int | None, int | None]
     lengths: Array | None
     mask: Array | None
+
+    @property
+    def factor(self) -> float:
+        """What the queries are multiplied with."""
+        return self.scale if self.softcap is not None else self.scale * self.unit
 
     @functools.cached_property
     def hides_by_bias(self) -> bool:
@@ -75,6 +102,22 @@ class Pairs:
         return None if self.lengths is None else np.broadcast_to(self.lengths, self.shape[:-2])
 
     @property
+    def has_own_biases(self) -> bool:
+        """Whether each pair has a bias of its own, added at last, and no block leaves out keys."""
+        own = self.bias is not None and self.bias.size == math.prod(self.shape)
+        return own and self.softcap is None and self.band == (None, None) and self.lengths is None
+
+    @functools.cached_property
+    def kept(self) -> Weights | None:
+        """Memory for the weights, where there are few, and the bias is as large: to make them anew would take longer.
+
+        It is asked for before there are threads that share it.
+        """
+        if not self.has_own_biases or math.prod(self.shape) > MAX_KEPT_WEIGHTS:
+            return None
+        return Weights(*(np.empty_like(self.q, shape=shape, order="C") for shape in (self.shape, self.shape[:-1])))
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of all logits."""
         return (*self.q.shape[:-2], self.q.shape[-1], self.k.shape[-1])
@@ -95,11 +138,15 @@ class Pairs:
         self, at: Any, m: slice, n: slice, memory: Memory, least: Array | None = None
     ) -> tuple[Array, Array | None]:
         """Make a block of logits, less a number for each query, and the softcap's slope, if there is one."""
-        q, k, slope = self.q[at][..., m], self.k[at][..., n], None
-        if least is not None and self.softcap is None:
-            z = difference_in(memory, q, k, least[at][..., m])
+        q, k, slope = transpose(self.q[at][..., m]), self.k[at][..., n], None
+        added = None if self.added is None else self.added[at][..., m, n]
+        if added is not None and self.softcap is None and not is_small_product(q, k):
+            less = 0 if least is None else least[at][..., m, None]
+            z, added = add_product(q, k, np.subtract(added, less, out=memory(added.shape))), None
+        elif least is not None and self.softcap is None:
+            z = difference_in(memory, transpose(q), k, least[at][..., m])
         else:
-            z = product_in(memory, transpose(q), k)
+            z = product_in(memory, q, k)
         if self.softcap is not None:
             z /= self.softcap
             np.tanh(z, out=z)
@@ -107,9 +154,9 @@ class Pairs:
             z *= self.softcap * self.unit
             if least is not None:
                 z -= least[at][..., m][..., None]
-        if self.added is not None:
-            z += self.added[at][..., m, n]
-        elif self.bias is not None:
+        if added is not None:
+            z += added
+        elif self.added is None and self.bias is not None:
             z += self.unit * np.broadcast_to(self.bias, self.shape)[at][..., m, n]
         hidden = self.hidden(at, m, n)
         if hidden is not None:

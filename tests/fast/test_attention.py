@@ -82,12 +82,13 @@ def test_blocks_cover_every_query_and_every_key_once(lead, queries, keys, tiling
     lead = lead or (1,)
     with in_blocks(tiles=tiling):
         forward, backward = attention.blocks_of_attention(lead, queries, keys)
-    size = min(tiling[0], int(np.prod(lead)) * queries * keys // NUM_BLOCKS)
+    total = int(np.prod(lead)) * queries * keys
+    size, most = (min(tiling[0], total // count) for count in (NUM_BLOCKS, attention.NUM_BLOCKS_OF_SEVERAL))
     visits = np.zeros((*lead, queries))
     for at, m in forward:
         visits[at][..., m] += 1
         logits = size_of(at, lead) * (m.stop - m.start) * keys
-        assert logits <= max(size, max(tiling[1], size // keys) * keys)
+        assert logits <= max(most, max(tiling[1], size // keys) * keys)
     np.testing.assert_array_equal(visits, 1)
     seen = np.zeros(queries)
     for m, columns in backward:
@@ -99,7 +100,7 @@ def test_blocks_cover_every_query_and_every_key_once(lead, queries, keys, tiling
             for at in ats:
                 touched[at][..., n] += 1
                 logits = (m.stop - m.start) * (n.stop - n.start)
-                assert size_of(at, lead) * logits <= max(size, logits)
+                assert size_of(at, lead) * logits <= max(most, logits)
         np.testing.assert_array_equal(touched, 1)
     np.testing.assert_array_equal(seen, 1)
 

@@ -66,6 +66,24 @@ def test_seen_blocks_are_the_definition_however_the_work_is_cut(lead, shape, nam
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("most", [0, 2**21])
+@pytest.mark.parametrize("size", [20, 130])
+def test_with_a_bias_for_each_pair_all_is_as_by_definition_whether_weights_are_kept_or_not(most, size):
+    *qkv, do = arrays((2, 2), (size, size, 110, 100))
+    options = {
+        "bias": normal(2, 2, 110, 100),
+        "scale": 0.1,
+        "mask": (normal(110, 100) > 0).astype(float),
+        "sink": normal(2, 1),
+    }
+    with definitions():
+        expected = run(qkv, do, 0.0, **options)
+    with in_blocks(2, (2**12, 64, (576, 768))), patched("MAX_KEPT_WEIGHTS", most):
+        found = run(qkv, do, 0.0, **options)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("junk", [np.nan, np.inf])
 @pytest.mark.parametrize("which", ["q", "k", "v", "bias", "do"])
 def test_what_is_masked_is_without_effect_and_without_warning(which, junk):
