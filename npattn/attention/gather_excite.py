@@ -198,7 +198,7 @@ class GatherExcite(Module):
         """How many kernels gather, one behind the other."""
         if not self.extra_params:
             return 0
-        return self.extent.bit_length() - 1 if self.extent else 1
+        return int(self.extent).bit_length() - 1 if self.extent else 1
 
     @property
     def stride(self) -> int:
