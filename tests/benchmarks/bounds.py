@@ -134,7 +134,8 @@ ATTENTION = {
 """Steps for a logit: forward 2 products and the exponential; backward 5 products, the exponential, one by the other.
 
 Where heads are narrow the products sum the weights too, and take off what is to be taken off; where logits are small no
-maximum is sought. Logits by offset, in `bottleneck`, are added two times, and cost more, which is left out."""
+maximum is sought. In `bottleneck` the weights are kept: backward has no logits to make, and divides by the totals. Its
+logits by offset are added once, and cost more, which is left out."""
 
 
 def count_steps(key, module, shape, repeats, rate):
@@ -153,7 +154,7 @@ def count_steps(key, module, shape, repeats, rate):
     if key == "bottleneck":
         times = time_steps(layer_steps(channels, sum(module.sizes), n), repeats)
         layers = {name: batch * seconds / each for name, seconds in times.items()}
-        counts = ATTENTION | {"add": 2}
+        counts = ATTENTION | {"product to logits": 2, "exponential": 1, "multiply": 2, "add": 1}
         return attention_times(module.head_channels, (n, n), batch * module.heads * n**2, counts, repeats) | layers
     layers = 3 * 8 * batch * n * channels**2
     logits = batch * module.heads * n**2
