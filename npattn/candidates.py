@@ -80,8 +80,12 @@ def extrapolate(
     return [value for value in dict.fromkeys(sorted(found)) if 0 < value <= MAX_SIZE][:MAX_SIZES]
 
 
-def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterable[Any]:
-    """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, pair, tuple."""
+def values(field: dataclasses.Field, current: Any, numbers: list[int], *, far: bool) -> Iterable[Any]:
+    """List the values worth a try for a hyperparameter of a kind: integer, boolean, choice, pair, tuple.
+
+    An integer is doubled and halved often where one goes `far`: there are more layers or fewer, but no shape tells how
+    many; as of a map that is halved time and again.
+    """
     kind, options = kind_of(field), field.metadata.get("options", ())
     default: list[Any] = [] if default_of(field) is dataclasses.MISSING else [default_of(field)]
     others: list[Any] = []
@@ -98,8 +102,9 @@ def values(field: dataclasses.Field, current: Any, numbers: list[int]) -> Iterab
     elif literal := re.search(r"Literal(\[.*\])", kind):
         others = ast.literal_eval(literal[1])
     elif is_integer(kind):
-        scales = [current * 2**k for k in SCALES] + [current // 2**k for k in SCALES] if current else [2, 4, 8]
-        others = [*numbers, *scales]  # no shape tells how often a map is halved
+        scales = SCALES if far else SCALES[:2]
+        powers = [current * 2**k for k in scales] + [current // 2**k for k in scales] if current else [2, 4, 8]
+        others = [*numbers, *powers]
     return [value for value in (*default, *others) if value != current]
 
 

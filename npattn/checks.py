@@ -43,7 +43,7 @@ def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
         If one of them is below `least`.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral):
+        if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected an int")
         if least is not None and value < least:
             raise ValueError(f"{call}: {name}={brief(value)}; expected an integer of at least {least}")

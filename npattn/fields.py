@@ -292,8 +292,9 @@ def check_fields(module: Any) -> None:
     for field in declared:
         check, value = field.metadata.get("check"), getattr(module, field.name)
         if check is not None and not (value is None and field.default is None):
-            object.__setattr__(module, field.name, check(name, field.name, value))
+            kept = check(name, field.name, value)
+            if kept is not value:
+                object.__setattr__(module, field.name, kept)
     for field in declared:
-        whole = field.metadata.get("divides")
-        if whole:
+        if whole := field.metadata.get("divides"):
             require_equal_shares(name, field.name, getattr(module, field.name), whole, getattr(module, whole))

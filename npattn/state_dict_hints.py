@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from npattn.fitting import Shape, declared, default_of, search
+from npattn.fitting import Made, Shape, declared, default_of, search
 from npattn.pairing import OURS, ending, find_naming, is_index, pair_names, stem
 from npattn.synonyms import solid
 from npattn.wording import nearest, suggest
@@ -209,12 +209,17 @@ def shape_hint(given: Shape | None, expected: Mapping[str, Shape]) -> str:
     return f"; it has the shape of {' or '.join(map(repr, fits))}" if 0 < len(fits) <= MAX_LISTED else ""
 
 
-def change_hint(module: Module, given: Mapping[str, Shape | None], prefix: str, *, renamed: bool = True) -> str:
-    """Say which other hyperparameters would make everything fit, or fit once it is `renamed`."""
+def change_hint(
+    module: Module, given: Mapping[str, Shape | None], prefix: str, made: Made | None = None, *, renamed: bool = True
+) -> str:
+    """Say which other hyperparameters would make everything fit, or fit once it is `renamed`.
+
+    `made` keeps what was tried, for another hint for the same module and shapes.
+    """
     alike = fits_renamed if renamed else never
     shapes = {name: shape for name, shape in given.items() if shape is not None}
     known = (shapes or not prefix) and len(shapes) == len(given) <= largest_part(declared(module))
-    found = search(module, shapes, alike) if known else None
+    found = search(module, shapes, alike, made) if known else None
     if not found:
         return ""
     hint = f"; {', '.join(found.labels)} would fit: {write_call(found.module)}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.fitting import Shape, declared
+from npattn.fitting import Made, Shape, declared
 from npattn.foreign_arrays import to_numpy
 from npattn.pairing import OURS, find_naming, is_index, pair_all
 from npattn.parameters import strip_prefix
@@ -99,14 +99,14 @@ def check_parameter_names(
         found = f"unknown parameter {(before + naming.restore(unknown[0]) if before else unknown[0])!r}"
     texts = {str(name): shape for name, shape in shapes.items()}
     whole = given if whole is None else whole
-    pairs = pair_all(texts, expected)
+    pairs, made = pair_all(texts, expected), Made()
     hint = (
         entry_hint(expected, whole)
         or published_hint(module, given, prefix)
         or prefix_hint(module, whole, prefix)
-        or change_hint(module, texts, before, renamed=False)
+        or change_hint(module, texts, before, made, renamed=False)
         or (len(pairs) == len(missing) and renaming_hint(pairs, texts, expected, before))
-        or change_hint(module, texts, before)
+        or change_hint(module, texts, before, made)
         or (missing and prefix_hint(module, whole, prefix, renamed=True))
         or renaming_hint(pairs, texts, expected, before)
         or name_hint(expected, texts, before)

@@ -136,7 +136,7 @@ def rename_layer(name: str, layers: Mapping[str, str]) -> str:
 
 def solid(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Leave out the axes of length 1: shapes that agree in the others hold the same numbers in the same order."""
-    return tuple(size for size in shape if size != 1)
+    return tuple(size for size in shape if size != 1) if 1 in shape else shape
 
 
 def same_value(given: str, choices: Collection[str]) -> list[str]:

@@ -323,7 +323,7 @@ def test_unknown_parameter_is_named_beside_the_valid_ones(system):
 @every_system
 def test_misspelt_parameter_is_told_the_one_it_stands_for(system):
     module, params, x, call = arguments(system)
-    for place, name in enumerate(params):
+    for place, (name, _) in enumerate(one_of_each_shape(params)):
         wrongs = [wrong for wrong in (name + "s", name.title(), name.replace("igh", "ihg")) if wrong != name]
         wrong = wrongs[place % len(wrongs)]
         misspelt = {wrong if other == name else other: value for other, value in params.items()}
