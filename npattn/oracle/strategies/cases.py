@@ -16,6 +16,7 @@ from npattn.attention import (
     SelectiveKernel,
     SoftHardAttention,
     SplitAttention,
+    SqueezeExcitation,
 )
 from npattn.module import Module
 from npattn.oracle.strategies.catalogue import modules
@@ -71,10 +72,10 @@ def map_sizes(
         b, h, w = max(b, 2), max(h, 2), max(w, 2)
         if isinstance(module, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
             b, h, w = max(b, 3), max(h, module.extent + 1), max(w, module.extent + 1)
+        if isinstance(module, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM, SqueezeExcitation)):
+            b = max(b, 3)  # one of their norms sees a value an image
     if isinstance(module, GatherExcite) and module.feat_size is not None:  # an even kernel leaves a row less
         h, w = max(h, 2), max(w, 2)
-        if isinstance(module, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM)):
-            b = max(b, 3)  # one of their norms sees a value an image
     inner: Any = module
     while hasattr(inner, "inner"):
         inner = inner.inner
