@@ -35,6 +35,7 @@ MISFITS = [
     (SqueezeExcitation(64), SqueezeExcitation(256, 4), {"channels=256", "reduction=4"}),
     (SqueezeExcitation(64), SqueezeExcitation(64, hidden=20), {"hidden=20"}),
     (SqueezeExcitation(64), SqueezeExcitation(256, hidden=20), {"channels=256", "hidden=20"}),
+    (SqueezeExcitation(64), SqueezeExcitation(64, batch_norm=True), {"batch_norm=True"}),
     (CBAM(64), CBAM(64, kernel_size=3), {"kernel_size=3"}),
     (CBAM(64), CBAM(64, bias=False, hidden=20), {"bias=False", "hidden=20"}),
     (EfficientChannelAttention(256), EfficientChannelAttention(64), {"kernel_size=3"}),

@@ -157,6 +157,10 @@ def test_a_name_like_no_other_is_told_none(name):
 PUBLISHED = [
     (SE, ("conv_reduce.weight", "conv_reduce.bias", "conv_expand.weight", "conv_expand.bias")),
     (SqueezeExcitation(64, bias=False), ("fc.0.weight", "fc.2.weight")),
+    (
+        SqueezeExcitation(64, bias=False, batch_norm=True),
+        ("fc.0.weight", "fc.1.weight", "fc.1.bias", "fc.3.weight", "fc.1.running_mean", "fc.1.running_var"),
+    ),
     (CBAMChannelGate(64, bias=False), ("fc1.weight", "fc2.weight")),
     (
         CoordinateAttention(16, bias=False),

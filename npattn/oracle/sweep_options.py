@@ -32,6 +32,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [
         *({"reduction": 1}, {"reduction": 100}, {"bias": False}, {"hidden": 5}),
         *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
+        *({"batch_norm": True}, {"batch_norm": True, "training": True}, {"add_maxpool": True}),
     ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],
     "ge": [

@@ -116,10 +116,12 @@ class Sweep:
         return found + [(m, "training") for m in self.trained(self.fitted(self.module, shape))]
 
     def trained(self, module: Module) -> list[Module]:
-        """Return the module in training, where it has that and may be changed."""
+        """Return the module in training, where that may be changed and makes a difference."""
         changes: dict[str, Any] = {"training": True}
         free = self.free and hyperparameters_of(module).get("training") is False and "training" not in self.fixed
-        return [replace(module, **changes)] if free else []
+        trained = replace(module, **changes) if free else module
+        differs = module.buffer_shapes() or trained.input_shapes(1, 8, 8).keys() != module.input_shapes(1, 8, 8).keys()
+        return [trained] if free and differs else []
 
     def fitted(self, module: Module, shape: MapShape) -> Module:
         """Give a module what stays, and the channels of a shape; of the sweep's own shapes as many at least."""

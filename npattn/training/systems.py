@@ -176,8 +176,8 @@ def make_system(key: str) -> Module:
 
     Examples
     --------
-    >>> make_system("se")
-    SqueezeExcitation(channels=24, reduction=4, bias=True, hidden=None, activation='relu', gate='sigmoid')
+    >>> make_system("eca")
+    EfficientChannelAttention(channels=24, kernel_size=None, gamma=2, b=1)
     """
     if key not in SYSTEMS:
         meant = did_you_mean(key, SYSTEMS, 0.4) or ";"

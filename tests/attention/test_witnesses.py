@@ -29,6 +29,7 @@ TIMM = {
     "mobilenetv3_large_100": ({}, 8),
     "ghostnet_100": ({}, 7),
     "regnety_002": ({}, 13),
+    "rexnet_100": ({}, 13),
     "eca_resnet33ts": ({}, 10),
     "ecaresnet50t": ({}, 16),
     "gcresnet33ts": ({}, 10),
@@ -53,7 +54,9 @@ OPTIONS = {
     "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
     "gate": st.sampled_from(["sigmoid", "hard_sigmoid"]),
 }
-excitations = st.fixed_dictionaries(OPTIONS)
+excitations = st.fixed_dictionaries(
+    OPTIONS | {name: st.booleans() for name in ("batch_norm", "add_maxpool", "training")}
+)
 contexts = st.fixed_dictionaries(
     {name: OPTIONS[name] for name in ("channels", "activation", "gate")}
     | {
@@ -124,6 +127,8 @@ def test_squeeze_and_excitation_is_timms(options, seed):
         bias=options["bias"],
         act_layer=options["activation"],
         gate_layer=options["gate"],
+        norm_layer=importlib.import_module("torch").nn.BatchNorm2d if options["batch_norm"] else None,
+        add_maxpool=options["add_maxpool"],
     )
     assert_witnessed(SqueezeExcitation(**options), draw(block, seed), block.state_dict(), seed=seed)
 

@@ -80,7 +80,13 @@ def counterpart(block, channels, training=False):
             training=training,
         ),
     }
-    return makers.get(type(block).__name__, lambda: SqueezeExcitation(**excitation(block)))()
+    return makers.get(type(block).__name__, lambda: squeeze_excitation(block))()
+
+
+def squeeze_excitation(block):
+    """Ours with what their block has."""
+    norm, both = type(getattr(block, "bn", None)).__name__, getattr(block, "add_maxpool", False)
+    return SqueezeExcitation(**excitation(block), batch_norm=norm == "BatchNorm2d", add_maxpool=both)
 
 
 def global_context(block):

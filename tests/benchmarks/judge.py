@@ -109,10 +109,13 @@ def modules_of(key):
     """List a system's example and variants of it."""
     example = SYSTEMS[key].example()
     found = [example]
-    if "training" in {field.name for field in dataclasses.fields(example)}:
+    if "training" in {field.name for field in dataclasses.fields(example)} and example.buffer_shapes():
         found.append(dataclasses.replace(example, training=True))
     more = {
-        "se": lambda: [npattn.SqueezeExcitation(channels=20, reduction=4, bias=False)],
+        "se": lambda: [
+            npattn.SqueezeExcitation(channels=20, reduction=4, bias=False),
+            npattn.SqueezeExcitation(channels=20, reduction=4, batch_norm=True, add_maxpool=True, training=True),
+        ],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
         "ge": lambda: [
             npattn.GatherExcite(channels=20, reduction=4),

@@ -39,7 +39,7 @@ def residual_modules() -> Modules:
 
 
 MODULES: dict[str, Callable[[], Modules]] = {
-    "se": channel.se_modules,
+    "se": lambda: channel.se_modules() | channel.se_modules(training=True),
     "eca": channel.eca_modules,
     "ge": lambda: both.ge_modules() | both.ge_modules(training=True),
     "flexible": channel.flexible_modules,

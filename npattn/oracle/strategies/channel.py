@@ -17,8 +17,14 @@ from npattn.oracle.strategies.hyperparameters import Modules, channels, excitati
 __all__: list[str] = []  # by key they stand in the catalogue
 
 
-def se_modules() -> Modules:
-    return st.builds(SqueezeExcitation, **excitation)
+def se_modules(training: bool = False) -> Modules:
+    return st.builds(
+        SqueezeExcitation,
+        **excitation,
+        batch_norm=st.just(True) if training else st.booleans(),
+        add_maxpool=st.booleans(),
+        training=st.just(training),
+    )
 
 
 def eca_modules() -> Modules:
