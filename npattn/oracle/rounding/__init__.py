@@ -4,7 +4,7 @@ A `RoundingArray` speaks NumPy's protocols (NEP 13 and 18), so the systems' code
 times, it shows how far each result of a correct kernel may stray; ``derivations/error_budgets.md`` says why.
 """
 
-from npattn.oracle.rounding import functions, kernels, layers, weights, written_out
+from npattn.oracle.rounding import contractions, functions, gates, kernels, layers, weights, written_out
 from npattn.oracle.rounding.arrays import RoundingArray
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
@@ -15,7 +15,9 @@ __all__ = [
     "Rounding",
     "RoundingArray",
     "Selections",
+    "contractions",
     "functions",
+    "gates",
     "kernels",
     "layers",
     "weights",

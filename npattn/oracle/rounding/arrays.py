@@ -9,14 +9,25 @@ import numpy as np
 
 from npattn.ops.primitive import PRIMITIVES, ask_handlers
 from npattn.oracle.formats import ulp
-from npattn.oracle.rounding.accumulators import ACCUMULATED, sum_one_by_one
-from npattn.oracle.rounding.products import multiply, round_operand
+from npattn.oracle.rounding.accumulators import ACCUMULATED
+from npattn.oracle.rounding.products import multiply
 from npattn.typing import Array
 
 if TYPE_CHECKING:
     from npattn.oracle.rounding.stochastic import Rounding
 
-__all__ = ["FOLLOWED", "HANDLED_FUNCTIONS", "RoundingArray", "implements", "rounding_of", "unwrap", "wrap"]
+__all__ = [
+    "FOLLOWED",
+    "HANDLED_FUNCTIONS",
+    "RoundingArray",
+    "follow",
+    "implements",
+    "place_of",
+    "rounding_of",
+    "to_storage",
+    "unwrap",
+    "wrap",
+]
 
 EXACT = {
     np.absolute,
@@ -44,11 +55,11 @@ MOVING = {np.where, np.concatenate, np.stack, np.broadcast_to, np.pad, np.roll, 
 """Functions that make plain arrays, of numbers that they move and don't change."""
 PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
-HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.dot: np.matmul}
+HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
-FOLLOWED: dict[tuple[Callable[..., Any], str], Callable[..., object]] = {}
+FOLLOWED: dict[tuple[Callable[..., Any], str], list[Callable[..., object]]] = {}
 """What is called with the arguments of a function, its result and its options, by the function and its method: says
-which step of a softmax that is written out it was, if any."""
+which step of what a primitive is, written out, it was, if any."""
 FAR_EXPONENT = 4
 """Exponents beyond err by more, relative to 1, than exponentials do that are right but for the last bit."""
 COARSE_STEP = 0.25
@@ -65,7 +76,7 @@ class RoundingArray(np.ndarray):
         Of a gradient that a product has made, and of views of it: returns what it averages to along the axis that was
         summed over, weighted by what it is the gradient of, and the sum of the magnitudes.
     made : object
-        Of a step of a softmax that is written out, and of views of it: which one it is.
+        Of a step of what a primitive is, written out, and of views of it: which one it is.
     """
 
     rounding: Rounding | None
@@ -109,8 +120,7 @@ class RoundingArray(np.ndarray):
             result = tuple([rounding.round(to_storage(a, rounding), precision) for a in result])
         wrapped = out or tuple([wrap(a, rounding) for a in result])
         if isinstance(wrapped[0], RoundingArray):
-            follow = FOLLOWED.get((ufunc, method))
-            wrapped[0].made = follow and follow(*inputs, wrapped[0], **options)
+            wrapped[0].made = known_step((ufunc, method), *inputs, wrapped[0], **options)
         return wrapped[0] if len(wrapped) == 1 else wrapped
 
     def __array_function__(
@@ -140,9 +150,14 @@ class RoundingArray(np.ndarray):
             return type(result)(wrap(a, rounding) for a in result)
         wrapped = wrap(result, rounding)
         if isinstance(wrapped, RoundingArray):
-            follow = FOLLOWED.get((function, "__call__"))
-            wrapped.made = follow(*arguments, wrapped) if follow else getattr(result, "made", None)
+            followed = (function, "__call__") in FOLLOWED
+            made = known_step((function, "__call__"), *arguments, wrapped) if followed else getattr(result, "made", None)
+            wrapped.made = made
         return wrapped
+
+    def dot(self, b: Any, out: Any = None) -> Any:
+        """Multiply as ``np.dot`` does."""
+        return np.dot(self, b)
 
     def argmax(self, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Any:
         """Return the index of the first maximum."""
@@ -179,6 +194,23 @@ def implements(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
         return implementation
 
     return register
+
+
+def follow(step: tuple[Callable[..., Any], str], follower: Callable[..., object]) -> None:
+    """Have a function's results looked at, as `FOLLOWED` says."""
+    FOLLOWED.setdefault(step, []).append(follower)
+
+
+def known_step(step: tuple[Callable[..., Any], str], *arguments: Any, **options: Any) -> object:
+    """Return which step of what a primitive is, written out, a call was; else None."""
+    found = [follower(*arguments, **options) for follower in FOLLOWED.get(step, ())]
+    return next((made for made in found if made is not None), None)
+
+
+def place_of(a: Any) -> tuple[Any, ...]:
+    """Return where an array's numbers lie."""
+    plain = np.asarray(unwrap(a))
+    return plain.__array_interface__["data"], plain.shape, plain.strides
 
 
 def precision_of(ufunc: np.ufunc, rounding: Rounding) -> int:
@@ -229,33 +261,6 @@ def flatten(value: Any) -> Iterator[Any]:
         yield from flatten(tuple(value.values()))
     else:
         yield value
-
-
-@implements(np.einsum)
-def einsum(subscripts: str, *operands: Any) -> RoundingArray:
-    """Sum products, as matmul, for whatever axes; products of maps element by element are rounded before."""
-    rounding = rounding_of(*operands)
-    operands = tuple(to_storage(a, rounding) for a in operands)
-    given, _, kept = subscripts.partition("->")
-    first, *others = given.split(",")
-    if others == [first]:
-        product = wrap(operands[0] * operands[1], rounding)
-        return einsum(f"{first}->{kept}", product)
-    if not others and rounding.adds_one_by_one:
-        axes = tuple(i for i, letter in enumerate(first) if letter not in kept)
-        return wrap(sum_one_by_one(unwrap(operands[0]), rounding, axis=axes), rounding)
-    factors = [round_operand(unwrap(a), rounding) for a in operands]
-    result = np.asarray(np.einsum(subscripts, *factors))
-    if rounding.random is None:
-        return wrap(rounding.round(result), rounding)
-    squares = np.asarray(np.einsum(subscripts, *map(np.square, factors)))  # anew: the result may be a view of a factor
-    lengths = {
-        letter: length
-        for letters, a in zip(given.split(","), factors, strict=True)
-        for letter, length in zip(letters, a.shape, strict=True)
-    }
-    count = int(np.prod([length for letter, length in lengths.items() if letter not in kept], dtype=int))
-    return wrap(rounding.round(rounding.accumulate(result, squares, count)), rounding)
 
 
 def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:

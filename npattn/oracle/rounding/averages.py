@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import FOLLOWED, RoundingArray, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import RoundingArray, follow, place_of, rounding_of, unwrap, wrap
 from npattn.typing import Array
 
-__all__ = ["Gathered", "error_of_average", "tell_average"]
+__all__ = ["Gathered", "GatheredSum", "error_of_average", "follow_sum_of_products", "tell_average"]
 
 
 class Gathered(NamedTuple):
@@ -26,6 +26,14 @@ class Gathered(NamedTuple):
     result: Array
     values: Array
     by_rows: bool
+
+
+class GatheredSum(NamedTuple):
+    """The same by einsum, with the letters of the weights' axes, of those of the values and of the result."""
+
+    result: Array
+    values: Array
+    letters: tuple[str, str, str]
 
 
 def error_of_average(y: Array, dy: Array, axis: int) -> np.ndarray:
@@ -90,10 +98,38 @@ def follow_product(a: Array, b: Array, product: Array, **_: Any) -> None:
                 tell_average(product, result, upstream, -1 if by_rows else -2)
 
 
+def follow_sum_of_products(letters: tuple[str, str, str], a: Array, b: Array, result: Array) -> None:
+    """Do for einsum what `follow_product` does for ``@``: axes are known by their letters."""
+    rounding, (letters_a, letters_b, kept) = rounding_of(a, b), letters
+    if not rounding.weights:
+        return
+    for first, factor, second, other in ((letters_a, a, letters_b, b), (letters_b, b, letters_a, a)):
+        if any(np.may_share_memory(factor, y) for y in rounding.weights):
+            rounding.gathered_sums.append(GatheredSum(result, other, (first, second, kept)))
+            return
+    for gathered, values, (_, of_values, of_result) in rounding.gathered_sums:
+        for first, factor, second, upstream in ((letters_a, a, letters_b, b), (letters_b, b, letters_a, a)):
+            if upstream.shape == gathered.shape and is_view(factor, values):
+                names = dict(zip(first + second, of_values + of_result, strict=True))
+                rows = "".join(names[letter] for letter in kept if letter in second)
+                tell_average_of_sum(result, gathered, upstream, f"{of_result}->{rows}")
+
+
+def tell_average_of_sum(gradient: Array, c: Array, dc: Array, subscripts: str) -> None:
+    """Tell a gradient what it averages to, as `average_of_product` does, over axes that letters name."""
+    result, _, rows = subscripts.partition("->")
+    c, dc = (np.einsum(f"{result}->{rows}{''.join(sorted(set(result) - set(rows)))}", unwrap(m)) for m in (c, dc))
+    shape = c.shape[: len(rows)]
+    rounding = rounding_of(gradient)
+    if isinstance(gradient, RoundingArray):
+        gradient.average = partial(
+            average_of_product, *(wrap(m.reshape(*shape, -1), rounding) for m in (c, dc)), -1
+        )
+
+
 def is_view(a: Array, b: Array) -> bool:
     """Tell whether two arrays are the same numbers in the same memory."""
-    plain = [np.asarray(unwrap(m)).__array_interface__ for m in (a, b)]
-    return a.shape == b.shape and a.strides == b.strides and plain[0]["data"] == plain[1]["data"]
+    return place_of(a) == place_of(b)
 
 
-FOLLOWED[np.matmul, "__call__"] = follow_product
+follow((np.matmul, "__call__"), follow_product)

@@ -20,7 +20,9 @@ def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
     make the slope of the exponential, by more operations, as what differentiates them one by one does.
     """
-    y: Array = 1 / (1 + np.exp(-x))
+    e = np.exp(-x)
+    e.made = None  # no sigmoid that is written out
+    y: Array = 1 / (1 + e)
     one_by_one = rounding_of(x).choose()
 
     def backward(dy: Array) -> Array:
@@ -99,6 +101,7 @@ def global_lse_pool(x: RoundingArray) -> tuple[Array, Backward]:
     highest = np.where(np.isfinite(unwrap(highest)), highest, 0)
     e = np.exp(x - highest)
     total = e.sum(axis=(2, 3), keepdims=True)
+    total.made = None  # no softmax that is written out
     p = highest + np.log(total)
     keeps_value = rounding_of(x).choose()
 
@@ -129,6 +132,7 @@ def cross_entropy(logits: RoundingArray, labels: Array, *, ignore_index: int = -
     highest = logits.max(axis=1, keepdims=True)
     e = np.exp(logits - highest)
     total = e.sum(axis=1, keepdims=True)
+    total.made = None  # no softmax that is written out
     z = logits - (highest + np.log(total)) if keeps_sum else logits - highest - np.log(total)
     losses = np.where(known, -np.where(own, z, 0).sum(axis=1), np.nan)
 

@@ -12,7 +12,7 @@ from npattn.oracle.rounding.arrays import implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.typing import Array, Backward
 
-__all__ = ["affinity_sums", "hand_out", "total_above_largest", "weigh_values"]
+__all__ = ["affinity_sums", "change_for_backward", "hand_out", "total_above_largest", "weigh_values"]
 
 ULP, LEAST_COUNTED = 2.0**-23, 2.0**-25
 """Of float32 near 1, and what added to 1 may be rounded up to one, in whatever order a kernel adds."""
@@ -52,13 +52,24 @@ def hand_out(y: Array, largest: Array | float, total: Array, rounding: Rounding)
     that is far below a rounding.
     """
     rounding.weights.append(y)
+    known = next((factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))), None)
+    if known is not None:
+        return change_for_backward(y, known, rounding)
     if not (rounding.format.is_accumulator and rounding.choose()):
         return y
     logsumexp = np.abs(unwrap(largest) + np.log(unwrap(total)))
     assert rounding.random is not None
     error = rounding.random.uniform(-ACCUMULATOR_ROUNDOFF, ACCUMULATOR_ROUNDOFF, logsumexp.shape) * logsumexp
+    return change_for_backward(y, np.where(np.isfinite(error), 1 + error, 1), rounding)
+
+
+def change_for_backward(y: Array, factor: np.ndarray, rounding: Rounding) -> Array:
+    """Let backward find an array multiplied: at once if it makes it itself. Return it as it was."""
     kept = y.copy()
-    rounding.later.append((y, kept, np.where(np.isfinite(error), 1 + error, 1)))
+    if rounding.in_backward:
+        np.multiply(unwrap(y), factor, out=unwrap(y))
+    else:
+        rounding.later.append((y, kept, factor))
     return kept
 
 

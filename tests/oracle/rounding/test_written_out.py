@@ -109,7 +109,7 @@ def test_weights_are_known_however_they_are_written_and_what_backward_finds_is_u
     for number in range(8):
         rounding = Rounding(FORMATS["float32"], [0, number])
         a = weigh(rounding.array(logits))
-        assert a.made == Weights(1)
+        assert isinstance(a.made, Weights) and a.made.axis == 1
         assert isinstance((a * rounding.array(logits)).made, Weighted)
         before = np.array(a)
         rounding.begin_backward()
