@@ -151,7 +151,9 @@ class RoundingArray(np.ndarray):
         wrapped = wrap(result, rounding)
         if isinstance(wrapped, RoundingArray):
             followed = (function, "__call__") in FOLLOWED
-            made = known_step((function, "__call__"), *arguments, wrapped) if followed else getattr(result, "made", None)
+            made = (
+                known_step((function, "__call__"), *arguments, wrapped) if followed else getattr(result, "made", None)
+            )
             wrapped.made = made
         return wrapped
 

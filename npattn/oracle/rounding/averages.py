@@ -122,9 +122,7 @@ def tell_average_of_sum(gradient: Array, c: Array, dc: Array, subscripts: str) -
     shape = c.shape[: len(rows)]
     rounding = rounding_of(gradient)
     if isinstance(gradient, RoundingArray):
-        gradient.average = partial(
-            average_of_product, *(wrap(m.reshape(*shape, -1), rounding) for m in (c, dc)), -1
-        )
+        gradient.average = partial(average_of_product, *(wrap(m.reshape(*shape, -1), rounding) for m in (c, dc)), -1)
 
 
 def is_view(a: Array, b: Array) -> bool:

@@ -49,7 +49,7 @@ def follow_addition(a: Array, b: Array, _: Array, **__: Any) -> Denominator | No
     return None
 
 
-def follow_quotient(share: Array, total: Array, y: Array, **_: Any) -> Sigmoid | None:
+def follow_quotient(share: Array | float, total: Array, y: Array, **_: Any) -> Sigmoid | None:
     """Know 1 / (1 + e) and e / (1 + e); below 1 half of the runs make its slope of e, not of y alone."""
     denominator = made_as(total, Denominator)
     if not denominator:
@@ -67,6 +67,11 @@ def follow_quotient(share: Array, total: Array, y: Array, **_: Any) -> Sigmoid |
         changes = np.isfinite(factor) & np.isfinite(left) & ((odds < ODDS_AT_ONE) | (not by_exponential))
         change_for_backward(denominator.exponential, np.where(changes, factor, 1).astype(e.dtype), rounding)
     return Sigmoid(odds, by_exponential, place_of(y))
+
+
+def follow_reciprocal(total: Array, y: Array, **_: Any) -> Sigmoid | None:
+    """Know 1 / (1 + e)."""
+    return follow_quotient(1, total, y)
 
 
 def follow_complement(one: Array, y: Array, rest: Array, **_: Any) -> None:
@@ -87,5 +92,6 @@ def follow_choice(where: Array, a: Array, b: Array, y: Array) -> Sigmoid | None:
 
 follow((np.add, "__call__"), follow_addition)
 follow((np.divide, "__call__"), follow_quotient)
+follow((np.reciprocal, "__call__"), follow_reciprocal)
 follow((np.subtract, "__call__"), follow_complement)
 follow((np.where, "__call__"), follow_choice)

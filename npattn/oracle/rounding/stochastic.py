@@ -91,7 +91,7 @@ class Rounding:
         Of what was taken off the logits of a softmax that is written out, and the factor by which the weights are off
         where their logsumexp is rounded.
     kept_sums : list of tuple
-        Exponentials, if they are still there, and the factor by which they are off made of their logsumexp.
+        Largest logits, exponentials if they are still there, and the factor by which these are off made of a logsumexp.
     in_backward : bool
         Whether the pass is on its way back.
     drops : bool
@@ -136,7 +136,7 @@ class Rounding:
         self.gathered: list[Gathered] = []
         self.gathered_sums: list[GatheredSum] = []
         self.logsumexps: list[tuple[Array | float, np.ndarray]] = []
-        self.kept_sums: list[tuple[ReferenceType[Array], np.ndarray]] = []
+        self.kept_sums: list[tuple[Array, ReferenceType[Array], np.ndarray]] = []
         self.in_backward = False
         self.drops = False
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
@@ -147,9 +147,10 @@ class Rounding:
     def begin_backward(self) -> None:
         """Change what backward finds otherwise than forward left it."""
         self.in_backward = True
-        for exponentials, factor in self.kept_sums:
+        for largest, exponentials, factor in self.kept_sums:
             found = exponentials()
             if found is not None and self.choose():  # else nothing has been kept for backward
+                self.logsumexps.append((largest, factor))
                 self.later.append((found, found.copy(), factor))
         for found, kept, factor in self.later:
             np.multiply(kept, factor, out=found)

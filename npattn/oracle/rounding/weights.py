@@ -52,9 +52,6 @@ def hand_out(y: Array, largest: Array | float, total: Array, rounding: Rounding)
     that is far below a rounding.
     """
     rounding.weights.append(y)
-    known = next((factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))), None)
-    if known is not None:
-        return change_for_backward(y, known, rounding)
     if not (rounding.format.is_accumulator and rounding.choose()):
         return y
     logsumexp = np.abs(unwrap(largest) + np.log(unwrap(total)))

@@ -36,6 +36,7 @@ class Total(NamedTuple):
 
     exponentials: Array
     axis: int | tuple[int, ...]
+    on_way_back: bool
 
 
 class Inverse(NamedTuple):
@@ -136,14 +137,15 @@ def keep_logsumexp(result: Array, largest: Array, total: Array) -> None:
     with np.errstate(invalid="ignore"):
         error = unwrap(result) - exact
     factor = np.exp(-np.where(np.isfinite(error), error, 0)).astype(result.dtype)
-    rounding_of(result).kept_sums.append((ref(made_as(total, Total).exponentials), factor))
+    rounding_of(result).kept_sums.append((largest, ref(made_as(total, Total).exponentials), factor))
 
 
 def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
     """Know exponentials of logits, or weights where the logits are less their logsumexp."""
     known = made_as(z, LogWeights)
     if known:
-        return become_weights(e, known.total)
+        hand_out(e, largest_of(known.total), known.total, rounding_of(e))
+        return Weights(made_as(known.total, Total).axis, largest_of(known.total))
     shifted = made_as(z, Shifted)
     return Exponentials(shifted.largest if shifted else 0.0)
 
@@ -151,11 +153,16 @@ def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
 def become_weights(y: Array, total: Array) -> Weights:
     """Hand out weights, which backward may have otherwise: of a logsumexp that is rounded."""
     rounding, largest, made = rounding_of(y), largest_of(total), made_as(total, Total)
-    changed = rounding.in_backward and any(np.may_share_memory(made.exponentials, e) for e, _, _ in rounding.later)
-    if changed:
-        rounding.weights.append(y)
-    else:
+    known = next(
+        (factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))), None
+    )
+    if known is None:
         hand_out(y, largest, total, rounding)
+    else:
+        rounding.weights.append(y)
+        # Exponentials that backward finds are off already, but where it adds them up itself.
+        if not rounding.in_backward or made.on_way_back:
+            change_for_backward(y, known, rounding)
     return Weights(made.axis, largest)
 
 
@@ -185,7 +192,7 @@ def follow_sum(terms: Array, total: Array, *, axis: Any = 0, **_: Any) -> Total 
     weighted = made_as(terms, Weighted)
     if weighted and isinstance(axis, int) and weighted.axis in (axis, None):
         add_error(total, weighted, axis)
-    return Total(terms, axis) if made_as(terms, Exponentials) else None
+    return Total(terms, axis, rounding_of(terms).in_backward) if made_as(terms, Exponentials) else None
 
 
 def add_error(total: Array, weighted: Weighted, axis: int) -> None:

@@ -61,7 +61,17 @@ def by_columns_turned(a, v):
     ).swapaxes(-1, -2)
 
 
-@pytest.mark.parametrize("gather", [by_rows, by_rows_turned, by_columns, by_columns_turned])
+def by_letters(a, v):
+    return np.einsum("bhmn,bhnc->bhmc", a, v), lambda do: np.einsum("xymc,xync->xymn", do, v)
+
+
+def by_other_letters(a, v):
+    return np.einsum("bhnc,bhmn->bhmc", v, a), lambda do: np.einsum("bhkc,bhqc->bhqk", v, do)
+
+
+@pytest.mark.parametrize(
+    "gather", [by_rows, by_rows_turned, by_columns, by_columns_turned, by_letters, by_other_letters]
+)
 def test_products_that_are_written_out_tell_a_softmax_what_its_gradient_averages_to(gather):
     """As those by `ops.matmul` do."""
     random, rounding = np.random.RandomState(0), Rounding(FORMATS["float16"], [0, 1])

@@ -11,7 +11,7 @@ from npattn.fields import integer
 from npattn.oracle import cases
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
-from npattn.oracle.rounding.written_out import Exponentials, Weighted, Weights
+from npattn.oracle.rounding.written_out import Dropped, Exponentials, Weighted, Weights
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,42 @@ def hidden_by_a_choice(z):
     return e / e.sum(axis=1, keepdims=True)
 
 
-WAYS = [written, by_functions, in_place, without_maximum, hidden_by_a_product, hidden_by_a_choice]
+def by_a_factor(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e * (1 / e.sum(axis=1, keepdims=True))
+
+
+def by_einsum(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / np.einsum("ij -> i", e)[:, None]
+
+
+def by_a_logarithm(z):
+    z = z - z.max(axis=1, keepdims=True)
+    return np.exp(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))
+
+
+def by_logsumexp(z):
+    largest = z.max(axis=1, keepdims=True)
+    return np.exp(z - (largest + np.log(np.exp(z - largest).sum(axis=1, keepdims=True))))
+
+
+def beside_a_sink(z):
+    largest = np.maximum(z.max(axis=1, keepdims=True), 0)
+    e = np.exp(z - largest)
+    return e / (np.exp(-largest) + e.sum(axis=1, keepdims=True))
+
+
+WITH_MAXIMUM = [
+    *(written, by_functions, in_place, by_a_factor, by_einsum),
+    *(by_a_logarithm, by_logsumexp, beside_a_sink),
+]
+WAYS = [*WITH_MAXIMUM, without_maximum, hidden_by_a_product, hidden_by_a_choice]
 
 
 @pytest.mark.parametrize("weigh", WAYS)
 def test_weights_are_known_however_they_are_written_and_what_backward_finds_is_undone(weigh):
-    logits = np.random.RandomState(0).standard_normal((5, 4)) + 200 * (weigh in (written, by_functions, in_place))
+    logits = np.random.RandomState(0).standard_normal((5, 4)) + 200 * (weigh in WITH_MAXIMUM)
     found = []
     for number in range(8):
         rounding = Rounding(FORMATS["float32"], [0, number])
@@ -118,7 +148,7 @@ def test_weights_are_known_however_they_are_written_and_what_backward_finds_is_u
         np.testing.assert_array_equal(a, before)
     changed = np.array(found) > 0
     assert 2 <= changed.sum() <= 6
-    if weigh in (written, by_functions, in_place):
+    if weigh in WITH_MAXIMUM:
         assert max(found) > 1e-6
 
 
@@ -132,3 +162,59 @@ def test_other_quotients_are_no_weights():
     e += x
     assert e.made is None
     assert isinstance(np.exp(x).T.made, Exponentials)
+
+
+@dataclass(frozen=True)
+class LogSoftmax(Module):
+    """Log-probabilities, written out; backward has the exponentials, or makes them again."""
+
+    again: bool = False
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, height * width, 7)}
+
+    def forward(self, params, x):
+        def exponentials():
+            z = x - x.real.max(axis=-1, keepdims=True)
+            return z, np.exp(z)
+
+        z, e = exponentials()
+        total = e.sum(axis=-1, keepdims=True)
+
+        def backward(dy):
+            weights = exponentials()[1] if self.again else e
+            return dy - weights / weights.sum(axis=-1, keepdims=True) * dy.sum(axis=-1, keepdims=True), {}
+
+        return Pass(z - np.log(total), backward)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("again", [False, True])
+def test_log_probabilities_may_be_made_of_a_rounded_logsumexp(dtype, again):
+    case = next(recipe for recipe in cases(LogSoftmax(again), [dtype]) if recipe.label == "large").make()
+    x, dy = (a.astype(np.float32) for a in (case.inputs["x"], case.upstream["output"]))
+
+    def narrow(a):
+        return representable(np.float64(a), case.format).astype(np.float32)
+
+    largest = x.max(axis=-1, keepdims=True)
+    y = narrow(x - narrow(largest + np.log(np.exp(x - largest).sum(axis=-1, keepdims=True))))
+    dx = narrow(dy - np.exp(y) * dy.sum(axis=-1, keepdims=True))
+    case.assert_matches({"output": y, "x.grad": dx})
+    assert not case.compare({"x.grad": dy - 1.05 * np.exp(y) * dy.sum(axis=-1, keepdims=True)}).passed
+
+
+def test_a_gradient_keeps_its_average_where_weights_are_dropped():
+    random, rounding = np.random.RandomState(0), Rounding(FORMATS["float16"], [0, 1])
+    z, v, do = (random.standard_normal(shape) for shape in ((4, 6), (6, 5), (4, 5)))
+    keep = random.uniform(size=z.shape) < 0.8
+    values = rounding.array(v)
+    a = written(rounding.array(z))
+    dropped = np.where(keep, a / 0.8, 0)
+    assert isinstance(dropped.made, Dropped)
+    o = dropped @ values
+    rounding.begin_backward()
+    da = np.where(keep, (rounding.array(do) @ values.T) / 0.8, 0)
+    average, _ = da.average()
+    np.testing.assert_allclose(average.ravel(), (np.asarray(o) * do).sum(axis=1), atol=0.02)
+    np.testing.assert_allclose(average.ravel(), np.asarray(a * da).sum(axis=1), atol=0.02)
