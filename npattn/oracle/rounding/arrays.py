@@ -150,11 +150,8 @@ class RoundingArray(np.ndarray):
             return type(result)(wrap(a, rounding) for a in result)
         wrapped = wrap(result, rounding)
         if isinstance(wrapped, RoundingArray):
-            followed = (function, "__call__") in FOLLOWED
-            made = (
-                known_step((function, "__call__"), *arguments, wrapped) if followed else getattr(result, "made", None)
-            )
-            wrapped.made = made
+            step, made = (function, "__call__"), getattr(result, "made", None)
+            wrapped.made = known_step(step, *arguments, wrapped) if step in FOLLOWED else made
         return wrapped
 
     def dot(self, b: Any, out: Any = None) -> Any:

@@ -118,11 +118,13 @@ def follow_sum_of_products(letters: tuple[str, str, str], a: Array, b: Array, re
 def tell_average_of_sum(gradient: Array, c: Array, dc: Array, subscripts: str) -> None:
     """Tell a gradient what it averages to, as `average_of_product` does, over axes that letters name."""
     result, _, rows = subscripts.partition("->")
-    c, dc = (np.einsum(f"{result}->{rows}{''.join(sorted(set(result) - set(rows)))}", unwrap(m)) for m in (c, dc))
-    shape = c.shape[: len(rows)]
     rounding = rounding_of(gradient)
-    if isinstance(gradient, RoundingArray):
-        gradient.average = partial(average_of_product, *(wrap(m.reshape(*shape, -1), rounding) for m in (c, dc)), -1)
+
+    def by_rows(m: Array) -> Array:
+        turned = np.einsum(f"{result}->{rows}{''.join(sorted(set(result) - set(rows)))}", unwrap(m))
+        return wrap(turned.reshape(*turned.shape[: len(rows)], -1), rounding)
+
+    tell_average(gradient, by_rows(c), by_rows(dc), -1)
 
 
 def is_view(a: Array, b: Array) -> bool:

@@ -20,7 +20,7 @@ def sigmoid(x: RoundingArray) -> tuple[Array, Backward]:
     The primitive itself keeps more than y, and loses nothing there; a correct kernel may. Below 1 half of the runs
     make the slope of the exponential, by more operations, as what differentiates them one by one does.
     """
-    e = np.exp(-x)
+    e: Any = np.exp(-x)
     e.made = None  # no sigmoid that is written out
     y: Array = 1 / (1 + e)
     one_by_one = rounding_of(x).choose()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import FOLLOWED, follow, place_of, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import follow, place_of, rounding_of, unwrap
 from npattn.oracle.rounding.weights import change_for_backward
 from npattn.oracle.rounding.written_out import Exponentials, made_as
 from npattn.typing import Array

@@ -112,7 +112,7 @@ def follow_difference(z: Array, taken_off: Array, result: Array, **__: Any) -> S
 
 
 def round_logsumexp(result: Array, logarithm: Array, total: Array) -> None:
-    """Let half of the runs take a rounded logsumexp off the logits, as cross-entropy does, and weights be made of it."""
+    """Let half of the runs take a rounded logsumexp off the logits, as cross-entropy does, and make weights of it."""
     rounding, largest = rounding_of(result), largest_of(total)
     if not rounding.choose():
         return
@@ -153,16 +153,14 @@ def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
 def become_weights(y: Array, total: Array) -> Weights:
     """Hand out weights, which backward may have otherwise: of a logsumexp that is rounded."""
     rounding, largest, made = rounding_of(y), largest_of(total), made_as(total, Total)
-    known = next(
-        (factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))), None
-    )
-    if known is None:
+    kept = [factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))]
+    if not kept:
         hand_out(y, largest, total, rounding)
     else:
         rounding.weights.append(y)
         # Exponentials that backward finds are off already, but where it adds them up itself.
         if not rounding.in_backward or made.on_way_back:
-            change_for_backward(y, known, rounding)
+            change_for_backward(y, kept[0], rounding)
     return Weights(made.axis, largest)
 
 
@@ -210,14 +208,14 @@ def follow_einsum(subscripts: str, *operands: Any) -> Total | None:
     given, _, kept = subscripts.partition("->")
     first, *others = given.split(",")
     if len(others) == 1 and others != [first]:
-        follow_sum_of_products((first, *others, kept), *terms, total)
+        follow_sum_of_products((first, others[0], kept), terms[0], terms[1], total)
         return None
     summed = [axis for axis, letter in enumerate(first) if letter not in kept]
     if len(summed) != 1 or kept != first.replace(first[summed[0]], ""):
         return None
     if not others:
         return follow_sum(terms[0], total, axis=summed[0])
-    weighted = follow_product(*terms, total) if others == [first] else None
+    weighted = follow_product(terms[0], terms[1], total) if others == [first] else None
     if isinstance(weighted, Weighted) and weighted.axis in (summed[0], None):
         add_error(total, weighted, summed[0])
     return None
