@@ -4,7 +4,7 @@ A `RoundingArray` speaks NumPy's protocols (NEP 13 and 18), so the systems' code
 times, it shows how far each result of a correct kernel may stray; ``derivations/error_budgets.md`` says why.
 """
 
-from npattn.oracle.rounding import contractions, functions, gates, kernels, layers, weights, written_out
+from npattn.oracle.rounding import contractions, functions, gates, kernels, layers, single_values, weights, written_out
 from npattn.oracle.rounding.arrays import RoundingArray
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
@@ -20,6 +20,7 @@ __all__ = [
     "gates",
     "kernels",
     "layers",
+    "single_values",
     "weights",
     "written_out",
 ]

@@ -96,6 +96,8 @@ class Rounding:
         Whether the pass is on its way back.
     drops : bool
         Whether weights of a softmax that is written out have been dropped.
+    norms_single : bool
+        Whether a norm that is written out has had single values.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -138,7 +140,7 @@ class Rounding:
         self.logsumexps: list[tuple[Array | float, np.ndarray]] = []
         self.kept_sums: list[tuple[Array, ReferenceType[Array], np.ndarray]] = []
         self.in_backward = False
-        self.drops = False
+        self.drops = self.norms_single = False
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
@@ -161,7 +163,7 @@ class Rounding:
             found[...] = kept
         for done in (self.later, self.weights, self.gathered, self.gathered_sums, self.logsumexps, self.kept_sums):
             done.clear()
-        self.in_backward = self.drops = False
+        self.in_backward = self.drops = self.norms_single = False
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""
