@@ -32,7 +32,10 @@ WHOLE = {
     "lambda": {"training": True, "stride": 2},
 }
 """Hyperparameters under which every step of a system is taken."""
-OTHER_FORMS = {"polarized": [{"form": "sequential"}, {"variant": "paper"}]}
+OTHER_FORMS = {
+    "polarized": [{"form": "sequential"}, {"variant": "paper"}],
+    "se": [{"batch_norm": True, "add_maxpool": True}],
+}
 """Hyperparameters of systems whose forms have steps that no other has."""
 every_system = for_each("system", SYSTEMS)
 

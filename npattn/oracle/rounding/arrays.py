@@ -60,6 +60,14 @@ HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 FOLLOWED: dict[tuple[Callable[..., Any], str], list[Callable[..., object]]] = {}
 """What is called with the arguments of a function, its result and its options, by the function and its method: says
 which step of what a primitive is, written out, it was, if any."""
+FIRST_STEPS: set[tuple[Callable[..., Any], str]] = {
+    (np.exp, "__call__"),
+    (np.sqrt, "__call__"),
+    (np.power, "__call__"),
+    (np.matmul, "__call__"),
+}
+FIRST_STEPS |= {(np.maximum, "reduce"), (np.add, "reduce"), (np.einsum, "__call__")}
+"""Those that are looked at though none of their arguments is known."""
 FAR_EXPONENT = 4
 """Exponents beyond err by more, relative to 1, than exponentials do that are right but for the last bit."""
 COARSE_STEP = 0.25
@@ -202,8 +210,19 @@ def follow(step: tuple[Callable[..., Any], str], follower: Callable[..., object]
 
 def known_step(step: tuple[Callable[..., Any], str], *arguments: Any, **options: Any) -> object:
     """Return which step of what a primitive is, written out, a call was; else None."""
-    found = [follower(*arguments, **options) for follower in FOLLOWED.get(step, ())]
-    return next((made for made in found if made is not None), None)
+    followers = FOLLOWED.get(step)
+    if followers is None or not (step in FIRST_STEPS or any(map(is_known, arguments))):
+        return None
+    made = None
+    for follower in followers:
+        found = follower(*arguments, **options)
+        made = found if made is None else made
+    return made
+
+
+def is_known(a: Any) -> bool:
+    """Tell whether an array is a step of what a primitive is, or belongs to a run that has dropped weights."""
+    return isinstance(a, RoundingArray) and (a.made is not None or (a.rounding is not None and a.rounding.drops))
 
 
 def place_of(a: Any) -> tuple[Any, ...]:
