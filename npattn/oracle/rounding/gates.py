@@ -44,7 +44,7 @@ class Sigmoid(NamedTuple):
 def follow_addition(a: Array, b: Array, _: Array, **__: Any) -> Denominator | None:
     """Know 1 + e."""
     for one, e in ((a, b), (b, a)):
-        if np.ndim(one) == 0 and one == 1 and made_as(e, Exponentials):
+        if made_as(e, Exponentials) and np.ndim(one) == 0 and one == 1:
             return Denominator(e)
     return None
 

@@ -35,7 +35,7 @@ class InverseRoot:
 
 def follow_sum(terms: Array, total: Array, **_: Any) -> Single | None:
     """Know sums of one term each."""
-    return Single(place_of(terms)) if np.size(total) == np.size(terms) > 0 else None
+    return Single(place_of(terms)) if total.size == terms.size > 0 else None
 
 
 def follow_difference(x: Array, mean: Array, centred: Array, **_: Any) -> Centred | None:
@@ -51,7 +51,7 @@ def follow_difference(x: Array, mean: Array, centred: Array, **_: Any) -> Centre
 
 def follow_quotient(a: Array, divisor: Any, result: Array, **_: Any) -> Single | InverseRoot | None:
     """Know means, and one over a root; norm by a line."""
-    if np.ndim(divisor) == 0 and made_as(a, Single):
+    if made_as(a, Single) and np.ndim(divisor) == 0:
         return made_as(a, Single)  # type: ignore[no-any-return]
     if made_as(divisor, Root):
         if np.ndim(a) == 0:
