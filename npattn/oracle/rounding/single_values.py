@@ -52,7 +52,7 @@ def follow_difference(x: Array, mean: Array, centred: Array, **_: Any) -> Centre
 def follow_quotient(a: Array, divisor: Any, result: Array, **_: Any) -> Single | InverseRoot | None:
     """Know means, and one over a root; norm by a line."""
     if made_as(a, Single) and np.ndim(divisor) == 0:
-        return made_as(a, Single)  # type: ignore[no-any-return]
+        return made_as(a, Single)
     if made_as(divisor, Root):
         if np.ndim(a) == 0:
             return InverseRoot()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -13,6 +13,8 @@ from npattn.oracle.rounding.weights import change_for_backward, hand_out
 from npattn.typing import Array
 
 __all__ = ["Exponentials", "Inverse", "Largest", "LogWeights", "Logarithm", "Shifted", "Total", "Weighted", "Weights"]
+
+Step = TypeVar("Step")
 
 
 class Largest:
@@ -77,16 +79,24 @@ class Weighted(NamedTuple):
     axis: int | tuple[int, ...] | None
 
 
-def made_as(a: Any, kind: type) -> Any:
+def made_as(a: Any, kind: type[Step]) -> Step | None:
     """Return how an array was made, if that is a step of this kind; else None."""
     made = getattr(a, "made", None)
     return made if isinstance(made, kind) else None
 
 
+def total_of(total: Array) -> Total:
+    """Return how an array was made that is known to be a total."""
+    made = made_as(total, Total)
+    assert made is not None
+    return made
+
+
 def largest_of(total: Array) -> Array | float:
     """Return what was taken off the logits whose exponentials a total adds up."""
-    largest: Array | float = made_as(made_as(total, Total).exponentials, Exponentials).largest
-    return largest
+    exponentials = made_as(total_of(total).exponentials, Exponentials)
+    assert exponentials is not None
+    return exponentials.largest
 
 
 def follow_maximum(_: Array, largest: Array, **__: Any) -> Largest:
@@ -121,7 +131,7 @@ def round_logsumexp(result: Array, logarithm: Array, total: Array) -> None:
     error = np.where(np.isfinite(error), error, 0).astype(error.dtype)
     plain = unwrap(result)
     plain -= error
-    exponentials, factor = made_as(total, Total).exponentials, np.exp(-error)
+    exponentials, factor = total_of(total).exponentials, np.exp(-error)
     rounding.logsumexps.append((largest, factor))
     if not rounding.in_backward:
         change_for_backward(exponentials, factor, rounding)
@@ -137,7 +147,7 @@ def keep_logsumexp(result: Array, largest: Array, total: Array) -> None:
     with np.errstate(invalid="ignore"):
         error = unwrap(result) - exact
     factor = np.exp(-np.where(np.isfinite(error), error, 0)).astype(result.dtype)
-    rounding_of(result).kept_sums.append((largest, ref(made_as(total, Total).exponentials), factor))
+    rounding_of(result).kept_sums.append((largest, ref(total_of(total).exponentials), factor))
 
 
 def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
@@ -145,14 +155,14 @@ def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
     known = made_as(z, LogWeights)
     if known:
         hand_out(e, largest_of(known.total), known.total, rounding_of(e))
-        return Weights(made_as(known.total, Total).axis, largest_of(known.total))
+        return Weights(total_of(known.total).axis, largest_of(known.total))
     shifted = made_as(z, Shifted)
     return Exponentials(shifted.largest if shifted else 0.0)
 
 
 def become_weights(y: Array, total: Array) -> Weights:
     """Hand out weights, which backward may have otherwise: of a logsumexp that is rounded."""
-    rounding, largest, made = rounding_of(y), largest_of(total), made_as(total, Total)
+    rounding, largest, made = rounding_of(y), largest_of(total), total_of(total)
     kept = [factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))]
     if not kept:
         hand_out(y, largest, total, rounding)
@@ -174,7 +184,7 @@ def follow_addition(a: Array, b: Array, result: Array, **_: Any) -> Total | Loga
     for one, other in ((a, b), (b, a)):
         total, logarithm = made_as(one, Total), made_as(one, Logarithm)
         if total and np.shape(one) == result.shape:
-            return total  # type: ignore[no-any-return]
+            return total
         if logarithm and made_as(other, Largest):
             keep_logsumexp(result, other, logarithm.total)
             return Logarithm(logarithm.total, True)
@@ -248,13 +258,13 @@ def follow_dropping(a: Array, numbers: Any, result: Array) -> Dropped | None:
 def follow_product(a: Array, b: Array, product: Array, **_: Any) -> Weighted | Exponentials | Weights | Dropped | None:
     """Know a gradient times the weights that it is of, and exponentials of which some are hidden."""
     for one, other in ((a, b), (b, a)):
-        weights, exponentials, inverse = (made_as(one, kind) for kind in (Weights, Exponentials, Inverse))
-        if inverse and made_as(other, Exponentials) and is_view(other, made_as(inverse.total, Total).exponentials):
+        weights, exponentials, inverse = made_as(one, Weights), made_as(one, Exponentials), made_as(one, Inverse)
+        if inverse and made_as(other, Exponentials) and is_view(other, total_of(inverse.total).exponentials):
             return become_weights(product, inverse.total)
         if weights and np.shape(one) == np.shape(other):
             return Weighted(one, other, weights.axis)
         if exponentials and not isinstance(other, RoundingArray):
-            return exponentials  # type: ignore[no-any-return]
+            return exponentials
         if exponentials and np.shape(one) == np.shape(other) and getattr(other, "average", None):
             return Weighted(one, other, None)
     return follow_dropping(a, b, product) or follow_dropping(b, a, product)
