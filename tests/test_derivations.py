@@ -207,6 +207,11 @@ def test_every_backward_equation_is_followed_by_numbers(path):
 
 
 @for_each("path", [*PAGES, REPOSITORY / "README.md"])
+def test_no_page_changes_how_the_next_prints_numbers(path):
+    assert "set_printoptions" not in path.read_text(encoding="utf-8")
+
+
+@for_each("path", [*PAGES, REPOSITORY / "README.md"])
 def test_links_lead_somewhere(path):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", path.read_text(encoding="utf-8")):
         page = path.parent / target if target else path

@@ -64,10 +64,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     o = np.empty_like(q, shape=(*q.shape[:-2], v.shape[-2], q.shape[-1]))
     log_sum_exp = np.empty_like(q, shape=(*q.shape[:-2], q.shape[-1], 1))
     for m in query_blocks(q):
-        e, highest = exponentials(transpose(scaled[..., m]) @ k)
-        total = e.sum(axis=-1, keepdims=True)
-        o[..., m] = weigh_values(v, e, total)
-        log_sum_exp[..., m, :] = highest + np.log(total)
+        o[..., m], log_sum_exp[..., m, :] = average_values(transpose(scaled[..., m]) @ k, v)
 
     def backward(do):
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
@@ -78,9 +75,17 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
             dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
             dq[..., m] = scale * (k @ transpose(dz))
             dk += scaled[..., m] @ dz
+            del s, dz  # or those of two blocks would be held at once
         return dq, dk, dv
 
     return o, backward
+
+
+def average_values(z: Array, v: Array) -> tuple[Array, Array]:
+    """Average values by the softmax of logits; return the logsumexp too."""
+    e, highest = exponentials(z)
+    total = e.sum(axis=-1, keepdims=True)
+    return weigh_values(v, e, total), highest + np.log(total)
 
 
 @primitive

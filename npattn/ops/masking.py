@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -92,16 +93,27 @@ def masked_attention(
         do = np.where(dead[..., None, :], 0, do)
         delta = np.where(dead, 0, average_slope(do, o, dl))
         for m in query_blocks(q):
-            z, seen, back_logits = logits_of(m)
-            s = np.exp(z - log_sum_exp[..., m, None])
-            dz = np.where(seen, s * (products_seen(do[..., m], v, seen) - delta[..., m, None]), 0)
-            dv += sum_seen(do[..., m], transpose(s), transpose(seen))
-            dq[..., m], dk_of_block, dbias_of_block = back_logits(dz)
+            rows = do[..., m], log_sum_exp[..., m, None], delta[..., m, None]
+            dq[..., m], dk_of_block, dv_of_block, dbias_of_block = block_gradients(partial(logits_of, m), v, *rows)
             dk += dk_of_block
+            dv += dv_of_block
             dbias.append(dbias_of_block)
         return scale * dq, dk, dv, join_rows(dbias), sink_gradient(sink, log_sum_exp, delta)
 
     return (o, np.where(dead, -np.inf, log_sum_exp)), backward
+
+
+def block_gradients(
+    logits: Callable[[], tuple[Array, Array, Backward]], v: Array, do: Array, log_sum_exp: Array, delta: Array
+) -> tuple[Array, Array, Array, Array | None]:
+    """Return the gradients that a block of queries has and gives: of the queries, keys, values, and the bias."""
+    z, seen, back_logits = logits()
+    s = np.exp(z - log_sum_exp)
+    del z  # as large as s and dz
+    dv = sum_seen(do, transpose(s), transpose(seen))
+    dz = np.where(seen, s * (products_seen(do, v, seen) - delta), 0)
+    dq, dk, dbias = back_logits(dz)
+    return dq, dk, dv, dbias
 
 
 def masked_logits(

@@ -130,7 +130,8 @@ def multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     parts_of_a = split_bits(a, -1, bits)
     if parts_of_a is None:
         return np.matmul(a, b)
-    _, head_a, rest_a = parts_of_a
+    head_a, rest_a = parts_of_a[1:]
+    del parts_of_a
     found = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), np.longdouble)
     for j in column_blocks(b):
         parts_of_b = split_bits(b[..., j], -2, bits)
@@ -175,4 +176,5 @@ def split_bits(values: np.ndarray, axis: int, bits: int) -> tuple[np.ndarray, np
     coarse = np.ldexp(1.5, 52 - bits + exponents)
     head = nearest + coarse
     head -= coarse
-    return nearest, head, (values - head).astype(np.float64)
+    rest = np.subtract(values, head, out=np.empty_like(head), casting="same_kind")  # never all of it in longdouble
+    return nearest, head, rest

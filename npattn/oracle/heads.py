@@ -25,16 +25,36 @@ def attend_by_heads(
     True
     """
     heads = list(np.ndindex(q.shape[:-2]))
-    parts = [attend(q[at], k[at], v[at], *scale) for at in heads]
-
-    def join(each: tuple[Array, ...]) -> Array:
-        found = np.empty_like(each[0], shape=(*q.shape[:-2], *each[0].shape))
-        for at, part in zip(heads, each, strict=True):
-            found[at] = part
-        return found
+    outputs, backs = Joined(q.shape[:-2]), []
+    for at in heads:
+        o, back = attend(q[at], k[at], v[at], *scale)
+        outputs.put(at, (o,))
+        backs.append(back)
 
     def backward(do: Array) -> tuple[Array, ...]:
-        gradients = [back(do[at]) for at, (_, back) in zip(heads, parts, strict=True)]
-        return tuple(join(each) for each in zip(*gradients, strict=True))
+        gradients = Joined(q.shape[:-2])
+        for at, back in zip(heads, backs, strict=True):
+            gradients.put(at, back(do[at]))
+        return gradients.arrays
 
-    return join(tuple(o for o, _ in parts)), backward
+    return outputs.arrays[0], backward
+
+
+class Joined:
+    """Arrays of all heads, each put in place as soon as it is there.
+
+    Parameters
+    ----------
+    lead : tuple of int
+        Lengths of the leading axes.
+    """
+
+    def __init__(self, lead: tuple[int, ...]) -> None:
+        self.lead = lead
+        self.arrays: tuple[Array, ...] = ()
+
+    def put(self, at: tuple[int, ...], found: tuple[Array, ...]) -> None:
+        """Put in place what one head has."""
+        self.arrays = self.arrays or tuple(np.empty_like(a, shape=(*self.lead, *a.shape)) for a in found)
+        for whole, part in zip(self.arrays, found, strict=True):
+            whole[at] = part

@@ -19,7 +19,7 @@ from npattn.typing import Array, Backward
 
 __all__ = ["RelativeLogits", "attend_by_blocks", "keep_apart", "keeping_apart", "relative_logits", "suits"]
 
-QUERIES_OF_HEAD = 128
+QUERIES_OF_HEAD = 256
 """Queries of one head in a block, of whose logits a pass holds a dozen arrays for a moment."""
 MIN_PAIRS = 2**16
 """Pairs of one head below which their logits are an array as any other."""
@@ -179,6 +179,7 @@ def attend_by_blocks(
             dk[at] += dk_of_block
             dv[at] += dv_of_block
             dbias.rows[at][m], dbias.columns[at][m] = some.sums(dlogits)
+            del dlogits  # or those of two blocks would be held at once
         return dq, dk, dv, dbias, None
 
     return (o, log_sum_exp), backward

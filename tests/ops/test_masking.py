@@ -72,6 +72,18 @@ def test_masked_attention_keeps_the_dtype_of_other_numbers(dtype, small_blocks):
         assert not np.iscomplexobj(found) or not found.imag.any()
 
 
+def averaged(*qkv):
+    (o, _), backward = ops.masked_attention.definition(*qkv)
+    return o, backward
+
+
+@pytest.mark.parametrize("attend", [averaged, ops.dot_product_attention.definition], ids=["masked", "plain"])
+def test_what_a_block_of_queries_needs_is_gone_before_the_next(attend):
+    q, k, v = positions_alone(1024, e=4)
+    one, four = (peak_of_both(attend, q[..., : blocks * attention.BLOCK_QUERIES], k, v) for blocks in (1, 4))
+    assert four < one + attention.BLOCK_QUERIES * 1024 * 8 / 4
+
+
 @pytest.mark.parametrize("least", [None, -2])
 @pytest.mark.parametrize("most", [None, 1])
 def test_memory_of_a_band_grows_as_the_positions(least, most):

@@ -304,10 +304,11 @@ def round_exponents(rounding: Rounding, x: np.ndarray) -> np.ndarray:
     if not rounding.format.is_single_precision or rounding.random is None:
         return x
     far = np.isfinite(x) & (np.abs(x) > FAR_EXPONENT)
-    if far.any():
-        x = x.copy()
-        x[far] = rounding.blur(x[far])
-    return x
+    if not far.any():
+        return x
+    blurred = rounding.blur(x.copy())
+    np.copyto(blurred, x, where=~far)
+    return blurred
 
 
 DISTURBED: dict[Any, Callable[..., np.ndarray]] = {np.exp: round_exponents, np.subtract: push_apart}

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["cut_row", "cut_rows", "cut_slabs", "is_small", "square_product"]
 
-BLOCK_BYTES = 2**19
+BLOCK_BYTES = 2**20
 """Of numbers that are rounded at once, few enough to stay in a core's cache: a multiple of 4 numbers, so that no word
 of 64 random bits is shared by two blocks, and the errors are those of a whole array."""
 MIN_ROWS, MIN_COLUMNS = 128, 256
