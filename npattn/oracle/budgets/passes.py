@@ -127,11 +127,11 @@ def run_on(
 
     def begin_backward() -> None:
         between()
-        rounding.begin_backward()
+        rounding.known.begin_backward(rounding.choose)
         rounding.fused = fused
 
     with np.errstate(all="ignore"), keeping_apart(module):
         found = named_results(module, given.each(rounding.array), begin_backward, backward=backward)
         rounding.fused = False
-        rounding.end_backward()
+        rounding.known.end_backward()
         return {name: rounding.round(np.array(a)) if fused else np.asarray(a) for name, a in found.items()}

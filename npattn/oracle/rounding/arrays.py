@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.ops.primitive import PRIMITIVES, ask_handlers
-from npattn.oracle.formats import ulp
 from npattn.oracle.rounding.accumulators import ACCUMULATED
+from npattn.oracle.rounding.disturbing import DISTURBED, select_equal
+from npattn.oracle.rounding.following import FOLLOWED, known_step
 from npattn.oracle.rounding.products import multiply
 from npattn.typing import Array
 
@@ -17,10 +18,8 @@ if TYPE_CHECKING:
     from npattn.oracle.rounding.stochastic import Rounding
 
 __all__ = [
-    "FOLLOWED",
     "HANDLED_FUNCTIONS",
     "RoundingArray",
-    "follow",
     "implements",
     "place_of",
     "rounding_of",
@@ -57,21 +56,6 @@ PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
 HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
-FOLLOWED: dict[tuple[Callable[..., Any], str], list[Callable[..., object]]] = {}
-"""What is called with the arguments of a function, its result and its options, by the function and its method: says
-which step of what a primitive is, written out, it was, if any."""
-FIRST_STEPS: set[tuple[Callable[..., Any], str]] = {
-    (np.exp, "__call__"),
-    (np.sqrt, "__call__"),
-    (np.power, "__call__"),
-    (np.matmul, "__call__"),
-}
-FIRST_STEPS |= {(np.maximum, "reduce"), (np.add, "reduce"), (np.einsum, "__call__")}
-"""Those that are looked at though none of their arguments is known."""
-FAR_EXPONENT = 4
-"""Exponents beyond err by more, relative to 1, than exponentials do that are right but for the last bit."""
-COARSE_STEP = 0.25
-"""Logits that lie so far apart in the format make softmax's weights jump."""
 
 
 class RoundingArray(np.ndarray):
@@ -203,28 +187,6 @@ def implements(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], C
     return register
 
 
-def follow(step: tuple[Callable[..., Any], str], follower: Callable[..., object]) -> None:
-    """Have a function's results looked at, as `FOLLOWED` says."""
-    FOLLOWED.setdefault(step, []).append(follower)
-
-
-def known_step(step: tuple[Callable[..., Any], str], *arguments: Any, **options: Any) -> object:
-    """Return which step of what a primitive is, written out, a call was; else None."""
-    followers = FOLLOWED.get(step)
-    if followers is None or not (step in FIRST_STEPS or any(map(is_known, arguments))):
-        return None
-    made = None
-    for follower in followers:
-        found = follower(*arguments, **options)
-        made = found if made is None else made
-    return made
-
-
-def is_known(a: Any) -> bool:
-    """Tell whether an array is a step of what a primitive is, or belongs to a run that has dropped weights."""
-    return isinstance(a, RoundingArray) and (a.made is not None or (a.rounding is not None and a.rounding.drops))
-
-
 def place_of(a: Any) -> tuple[Any, ...]:
     """Return where an array's numbers lie."""
     plain = np.asarray(unwrap(a))
@@ -279,63 +241,3 @@ def flatten(value: Any) -> Iterator[Any]:
         yield from flatten(tuple(value.values()))
     else:
         yield value
-
-
-def push_apart(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
-    """Move logits from which the maximum is taken, as before a softmax, where they lie far apart in the format.
-
-    There an exponential turns rounding into jumps, and the largest error that a kernel may make, which few runs come
-    near, is not in proportion to the usual one. So each goes to one side or the other by a unit in the last place.
-    """
-    format = rounding.format
-    if rounding.random is None or not reduced_axes(a, b):
-        return a
-    coarse_from = COARSE_STEP * 2.0 ** (format.precision - 1)
-    farthest = largest_finite(a)
-    if farthest < coarse_from or not (b >= a).all():
-        return a
-    step = ulp(a, format)
-    side = np.where(rounding.draw_bits(a, 1), 1, -1)
-    return np.where(step >= COARSE_STEP, a + side * step, a).astype(a.dtype)
-
-
-def round_exponents(rounding: Rounding, x: np.ndarray) -> np.ndarray:
-    """Let exponents err in float32 as of kernels that raise 2 to the power of x / log 2, which they round."""
-    if not rounding.format.is_single_precision or rounding.random is None:
-        return x
-    far = np.isfinite(x) & (np.abs(x) > FAR_EXPONENT)
-    if not far.any():
-        return x
-    blurred = rounding.blur(x.copy())
-    np.copyto(blurred, x, where=~far)
-    return blurred
-
-
-DISTURBED: dict[Any, Callable[..., np.ndarray]] = {np.exp: round_exponents, np.subtract: push_apart}
-"""What the first operand of a function becomes, where kernels compute with another than the reference."""
-
-
-def largest_finite(a: np.ndarray) -> float:
-    """Return the largest magnitude of numbers that are neither infinite nor NaN; 0 where there are none."""
-    farthest = max(np.max(a, initial=0), -np.min(a, initial=0))
-    if not farthest < np.inf:  # a selection takes several times as long
-        farthest = max(np.max(a, initial=0, where=a < np.inf), -np.min(a, initial=0, where=a > -np.inf))
-    return float(farthest)
-
-
-def reduced_axes(a: np.ndarray, b: Any) -> list[int]:
-    """List the axes along which one number of `b` serves several of `a`."""
-    if np.ndim(a) != np.ndim(b):
-        return []
-    return [axis for axis, (n, m) in enumerate(zip(np.shape(a), np.shape(b), strict=True)) if m == 1 < n]
-
-
-def select_equal(rounding: Rounding, a: np.ndarray, b: Any) -> np.ndarray:
-    """Tell equals; where an array is compared with its maximum along an axis, the winner is a selection."""
-    equal = np.equal(a, b)
-    axes = reduced_axes(a, b)
-    if len(axes) != 1 or not (b >= a).all():
-        return equal
-    equal[...] = False
-    np.put_along_axis(equal, rounding.selections.winners(a, axes[0]), True, axes[0])
-    return equal

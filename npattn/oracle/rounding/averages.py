@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import RoundingArray, follow, place_of, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.arrays import RoundingArray, place_of, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.following import follow
 from npattn.typing import Array
 
 __all__ = ["Gathered", "GatheredSum", "error_of_average", "follow_sum_of_products", "tell_average"]
@@ -84,13 +85,13 @@ def follow_product(a: Array, b: Array, product: Array, **_: Any) -> None:
     A gradient of A in O = A V is Ō Vᵀ, or its transpose V Ōᵀ: known by the values, which lie where they lay.
     """
     rounding = rounding_of(a, b)
-    if not rounding.weights:
+    if not rounding.known.weights:
         return
     for factor, other in ((a, b), (b, a)):
-        if any(np.may_share_memory(factor, y) for y in rounding.weights):
-            rounding.gathered.append(Gathered(product, other, factor is a))
+        if any(np.may_share_memory(factor, y) for y in rounding.known.weights):
+            rounding.known.gathered.append(Gathered(product, other, factor is a))
             return
-    for result, values, by_rows in rounding.gathered:
+    for result, values, by_rows in rounding.known.gathered:
         for factor, other in ((a, b), (b, a)):
             turned = by_rows == (factor is b)
             upstream = other if turned else np.swapaxes(other, -1, -2)
@@ -101,13 +102,13 @@ def follow_product(a: Array, b: Array, product: Array, **_: Any) -> None:
 def follow_sum_of_products(letters: tuple[str, str, str], a: Array, b: Array, result: Array) -> None:
     """Do for einsum what `follow_product` does for ``@``: axes are known by their letters."""
     rounding, (letters_a, letters_b, kept) = rounding_of(a, b), letters
-    if not rounding.weights:
+    if not rounding.known.weights:
         return
     for first, factor, second, other in ((letters_a, a, letters_b, b), (letters_b, b, letters_a, a)):
-        if any(np.may_share_memory(factor, y) for y in rounding.weights):
-            rounding.gathered_sums.append(GatheredSum(result, other, (first, second, kept)))
+        if any(np.may_share_memory(factor, y) for y in rounding.known.weights):
+            rounding.known.gathered_sums.append(GatheredSum(result, other, (first, second, kept)))
             return
-    for gathered, values, (_, of_values, of_result) in rounding.gathered_sums:
+    for gathered, values, (_, of_values, of_result) in rounding.known.gathered_sums:
         for first, factor, second, upstream in ((letters_a, a, letters_b, b), (letters_b, b, letters_a, a)):
             if upstream.shape == gathered.shape and is_view(factor, values):
                 names = dict(zip(first + second, of_values + of_result, strict=True))

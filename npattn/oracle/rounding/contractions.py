@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from npattn.oracle.rounding.accumulators import sum_one_by_one
-from npattn.oracle.rounding.arrays import RoundingArray, implements, known_step, rounding_of, to_storage, unwrap, wrap
+from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, to_storage, unwrap, wrap
+from npattn.oracle.rounding.following import known_step
 from npattn.oracle.rounding.products import round_operand
 from npattn.typing import Array
 

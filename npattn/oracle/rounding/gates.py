@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import follow, place_of, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import place_of, rounding_of, unwrap
+from npattn.oracle.rounding.following import follow
 from npattn.oracle.rounding.weights import change_for_backward
 from npattn.oracle.rounding.written_out import Exponentials, made_as
 from npattn.typing import Array
@@ -63,7 +64,7 @@ def follow_quotient(share: Array | float, total: Array, y: Array, **_: Any) -> S
         odds, left = np.where(rising, 1 / e, e), (1 - plain) / plain
         factor = np.where(rising, 1 / left, left) / e
     by_exponential = rounding.choose()
-    if not rounding.in_backward:
+    if not rounding.known.in_backward:
         changes = np.isfinite(factor) & np.isfinite(left) & ((odds < ODDS_AT_ONE) | (not by_exponential))
         change_for_backward(denominator.exponential, np.where(changes, factor, 1).astype(e.dtype), rounding)
     return Sigmoid(odds, by_exponential, place_of(y))

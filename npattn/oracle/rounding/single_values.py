@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import follow, place_of, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import place_of, rounding_of, unwrap
+from npattn.oracle.rounding.following import follow
 from npattn.oracle.rounding.written_out import made_as
 from npattn.typing import Array
 
@@ -43,7 +44,7 @@ def follow_difference(x: Array, mean: Array, centred: Array, **_: Any) -> Centre
     single, rounding = made_as(mean, Single), rounding_of(centred)
     if not (single and single.place == place_of(x) and rounding.format.is_single_precision):
         return None
-    if rounding.norms_single and rounding.in_backward:
+    if rounding.known.norms_single and rounding.known.in_backward:
         err_by(centred, unwrap(mean))
         return None
     return Centred(mean)
@@ -71,7 +72,7 @@ def norm(centred: Array, scale: np.ndarray, result: Array) -> None:
     """Let what a norm gives err as a x - c does, whose terms are equal but for their rounding."""
     made = made_as(centred, Centred)
     if made:
-        rounding_of(result).norms_single = True
+        rounding_of(result).known.norms_single = True
         err_by(result, unwrap(made.mean) * scale)
 
 

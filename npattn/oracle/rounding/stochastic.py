@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
-from weakref import ReferenceType
 
 import numpy as np
 
 from npattn.oracle.formats import Format
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF, add_errors
 from npattn.oracle.rounding.arrays import RoundingArray, wrap
-from npattn.oracle.rounding.averages import Gathered, GatheredSum
 from npattn.oracle.rounding.cutting import cut_row, cut_slabs
+from npattn.oracle.rounding.following import Known
 from npattn.oracle.rounding.footprint import Footprint
 from npattn.oracle.rounding.selections import Selections
 from npattn.typing import Array
@@ -83,21 +82,8 @@ class Rounding:
         Whether shortened operands shrink, else they grow: in half of eight runs in a row, whatever `choose` chooses.
     accumulator_roundoff : float
         Unit roundoff of the accumulators.
-    later : list of tuple
-        Arrays that backward finds changed: each as it is handed out, what it is, and the factor by which it is off.
-    weights, gathered, gathered_sums : list
-        Of softmax, and what products have gathered by them.
-    logsumexps : list of tuple
-        Of what was taken off the logits of a softmax that is written out, and the factor by which the weights are off
-        where their logsumexp is rounded.
-    kept_sums : list of tuple
-        Largest logits, exponentials if they are still there, and the factor by which these are off made of a logsumexp.
-    in_backward : bool
-        Whether the pass is on its way back.
-    drops : bool
-        Whether weights of a softmax that is written out have been dropped.
-    norms_single : bool
-        Whether a norm that is written out has had single values.
+    known : Known
+        What is remembered of what a system writes out.
     joined_sums : list of int
         Of the products that come next, in turn: how many sums as each has are one in a kernel's accumulator.
 
@@ -133,37 +119,11 @@ class Rounding:
         self.footprint: Footprint | None = None
         self.accumulator_roundoff = ACCUMULATOR_ROUNDOFF
         self.joined_sums: list[int] = []
-        self.later: list[tuple[Array, Array, np.ndarray]] = []
-        self.weights: list[Array] = []
-        self.gathered: list[Gathered] = []
-        self.gathered_sums: list[GatheredSum] = []
-        self.logsumexps: list[tuple[Array | float, np.ndarray]] = []
-        self.kept_sums: list[tuple[Array, ReferenceType[Array], np.ndarray]] = []
-        self.in_backward = False
-        self.drops = self.norms_single = False
+        self.known = Known()
         self.random = None if seed is None else np.random.Generator(np.random.SFC64(seed))
         self.selections = selections or Selections()
         self.factor = self.draw_factor() if alike else np.uint64(1)
         self.choices = [bool(number >> place & 1) for place in range(NUM_DEALT_CHOICES)]
-
-    def begin_backward(self) -> None:
-        """Change what backward finds otherwise than forward left it."""
-        self.in_backward = True
-        for largest, exponentials, factor in self.kept_sums:
-            found = exponentials()
-            if found is not None and self.choose():  # else nothing has been kept for backward
-                self.logsumexps.append((largest, factor))
-                self.later.append((found, found.copy(), factor))
-        for found, kept, factor in self.later:
-            np.multiply(kept, factor, out=found)
-
-    def end_backward(self) -> None:
-        """Undo that: forward's results may be among it."""
-        for found, kept, _ in self.later:
-            found[...] = kept
-        for done in (self.later, self.weights, self.gathered, self.gathered_sums, self.logsumexps, self.kept_sums):
-            done.clear()
-        self.in_backward = self.drops = self.norms_single = False
 
     def array(self, values: np.ndarray) -> RoundingArray:
         """Take numbers of the format, exact as they are, for a run."""

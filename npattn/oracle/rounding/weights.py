@@ -51,7 +51,7 @@ def hand_out(y: Array, largest: Array | float, total: Array, rounding: Rounding)
     keep. It is as large as the logits and is rounded so, by which all weights of a row are off. In a narrower format
     that is far below a rounding.
     """
-    rounding.weights.append(y)
+    rounding.known.weights.append(y)
     if not (rounding.format.is_accumulator and rounding.choose()):
         return y
     logsumexp = np.abs(unwrap(largest) + np.log(unwrap(total)))
@@ -63,10 +63,10 @@ def hand_out(y: Array, largest: Array | float, total: Array, rounding: Rounding)
 def change_for_backward(y: Array, factor: np.ndarray, rounding: Rounding) -> Array:
     """Let backward find an array multiplied: at once if it makes it itself. Return it as it was."""
     kept = y.copy()
-    if rounding.in_backward:
+    if rounding.known.in_backward:
         np.multiply(unwrap(y), factor, out=unwrap(y))
     else:
-        rounding.later.append((y, kept, factor))
+        rounding.known.later.append((y, kept, factor))
     return kept
 
 

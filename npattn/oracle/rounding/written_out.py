@@ -7,8 +7,9 @@ from weakref import ref
 
 import numpy as np
 
-from npattn.oracle.rounding.arrays import RoundingArray, follow, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.arrays import RoundingArray, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.averages import error_of_average, follow_sum_of_products, is_view
+from npattn.oracle.rounding.following import follow
 from npattn.oracle.rounding.weights import change_for_backward, hand_out
 from npattn.typing import Array
 
@@ -132,10 +133,10 @@ def round_logsumexp(result: Array, logarithm: Array, total: Array) -> None:
     plain = unwrap(result)
     plain -= error
     exponentials, factor = total_of(total).exponentials, np.exp(-error)
-    rounding.logsumexps.append((largest, factor))
-    if not rounding.in_backward:
+    rounding.known.logsumexps.append((largest, factor))
+    if not rounding.known.in_backward:
         change_for_backward(exponentials, factor, rounding)
-    for y in rounding.weights:
+    for y in rounding.known.weights:
         weights = made_as(y, Weights)
         if weights and np.array_equal(unwrap(weights.largest), unwrap(largest)):
             change_for_backward(y, factor, rounding)
@@ -147,7 +148,7 @@ def keep_logsumexp(result: Array, largest: Array, total: Array) -> None:
     with np.errstate(invalid="ignore"):
         error = unwrap(result) - exact
     factor = np.exp(-np.where(np.isfinite(error), error, 0)).astype(result.dtype)
-    rounding_of(result).kept_sums.append((largest, ref(total_of(total).exponentials), factor))
+    rounding_of(result).known.kept_sums.append((largest, ref(total_of(total).exponentials), factor))
 
 
 def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
@@ -163,13 +164,13 @@ def follow_exponential(z: Array, e: Array, **_: Any) -> Exponentials | Weights:
 def become_weights(y: Array, total: Array) -> Weights:
     """Hand out weights, which backward may have otherwise: of a logsumexp that is rounded."""
     rounding, largest, made = rounding_of(y), largest_of(total), total_of(total)
-    kept = [factor for found, factor in rounding.logsumexps if np.array_equal(unwrap(found), unwrap(largest))]
+    kept = [factor for found, factor in rounding.known.logsumexps if np.array_equal(unwrap(found), unwrap(largest))]
     if not kept:
         hand_out(y, largest, total, rounding)
     else:
-        rounding.weights.append(y)
+        rounding.known.weights.append(y)
         # Exponentials that backward finds are off already, but where it adds them up itself.
-        if not rounding.in_backward or made.on_way_back:
+        if not rounding.known.in_backward or made.on_way_back:
             change_for_backward(y, kept[0], rounding)
     return Weights(made.axis, largest)
 
@@ -200,7 +201,7 @@ def follow_sum(terms: Array, total: Array, *, axis: Any = 0, **_: Any) -> Total 
     weighted = made_as(terms, Weighted)
     if weighted and isinstance(axis, int) and weighted.axis in (axis, None):
         add_error(total, weighted, axis)
-    return Total(terms, axis, rounding_of(terms).in_backward) if made_as(terms, Exponentials) else None
+    return Total(terms, axis, rounding_of(terms).known.in_backward) if made_as(terms, Exponentials) else None
 
 
 def add_error(total: Array, weighted: Weighted, axis: int) -> None:
@@ -247,10 +248,10 @@ def follow_dropping(a: Array, numbers: Any, result: Array) -> Dropped | None:
         return None
     rounding = rounding_of(a)
     if made_as(a, Weights) or made_as(a, Dropped):
-        rounding.weights.append(result)
-        rounding.drops = True
+        rounding.known.weights.append(result)
+        rounding.known.drops = True
         return Dropped()
-    if rounding.drops:
+    if rounding.known.drops:
         result.average = a.average
     return None
 

@@ -29,7 +29,7 @@ def test_single_values_are_normed_by_a_line(norm):
     for format, expected in (("float32", line), ("bfloat16", 0)):
         rounding = Rounding(FORMATS[format], [0, 1])
         n = norm(centre(rounding.array(x)))
-        rounding.begin_backward()
+        rounding.known.begin_backward(rounding.choose)
         dn = centre(rounding.array(x))
         for found, size in ((n, expected), (dn, 3.25 * 2**-24 * (expected > 0))):
             assert size / 4 <= np.std(np.asarray(found, float)) <= size

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.rounding import Rounding, cutting
-from npattn.oracle.rounding.arrays import largest_finite
+from npattn.oracle.rounding.disturbing import largest_finite
 from tests.naming import for_each
 from tests.strategies import seeds
 
