@@ -48,12 +48,12 @@ def add_errors(total: np.ndarray, squares: np.ndarray, count: int, rounding: Rou
 
 def add_noise(total: np.ndarray, squares: np.ndarray, factor: float, rounding: Rounding, *, spare: bool) -> None:
     """Add errors to sums: so many times √(S² + Q²/2 + 3/2 min(S², Q²)), times a number from -1/2 to 1/2."""
-    end = np.square(total)
-    size: Array = np.asarray(np.minimum(end, squares))
+    size: Array = np.asarray(np.square(total))
+    np.minimum(size, squares, out=size)
     size *= 1.5
     squares *= 0.5
     size += squares
-    size += end
+    size += np.square(total, out=squares)  # again: to keep it would take as much memory as all else here
     np.sqrt(size, out=size)
     if not np.maximum.reduce(size, axis=None, initial=0) < np.inf:
         size = np.where(np.isfinite(total), size, 0)  # an infinity is exact
