@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npattn.fast.products import product_and_sum, sum_of_products
@@ -89,6 +89,8 @@ def test_a_product_has_a_block_for_each_2_to_the_23_multiplications_and_at_most_
 
 @settings(max_examples=20)
 @given(st.integers(0, 5), st.tuples(matrix_sizes, matrix_sizes, matrix_sizes), layouts, thresholds, seeds)
+@example(9, (3, 2, 5), "contiguous", (1, 1), 0)  # transposed
+@example(9, (5, 2, 3), "contiguous", (1, 1), 0)
 def test_products_are_added_up_where_they_are_made(batch, sizes, layout, limits, seed):
     rows, inner, columns = sizes
     a = arrange(normal(batch, rows, inner, seed=seed), layout)
@@ -106,6 +108,10 @@ def test_products_are_added_up_where_they_are_made(batch, sizes, layout, limits,
 
 @settings(max_examples=20)
 @given(leads, st.tuples(matrix_sizes, matrix_sizes, matrix_sizes), st.sampled_from([1, 4, 512]), thresholds, seeds)
+@example(((9,), (9,)), (3, 2, 5), 512, (1, 1), 0)  # summed by images, transposed
+@example(((9,), (9,)), (5, 2, 3), 512, (1, 1), 0)
+@example(((9,), (9,)), (5, 2, 3), 1, (1, 1), 0)  # by rows
+@example(((3,), (3,)), (5, 2, 3), 1, (1, 1), 0)  # few images
 def test_products_and_a_sum_of_others_are_the_same_from_one_loop(batches, sizes, fewest, limits, seed):
     rows, inner, columns = sizes
     a, b = normal(*batches[0], rows, inner, seed=seed), normal(*batches[1], inner, columns, seed=seed + 1)
