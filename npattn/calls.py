@@ -38,10 +38,17 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def leading_input(module: Module, inputs: Sequence[Array]) -> tuple[str, Array]:
-    """Return the name and array of the input that all others are to agree with: the first that has a gradient."""
+def leading_input(module: Module, inputs: Sequence[Array], params: Params | None = None) -> tuple[str, Array]:
+    """Return the name and array that all others are to agree with: the first input that has a gradient.
+
+    Where none has, and the first holds integers, it is the first parameter.
+    """
     pairs = list(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
-    return next((pair for pair in pairs if pair[0] not in module.without_gradient), pairs[0])
+    leading = next((pair for pair in pairs if pair[0] not in module.without_gradient), pairs[0])
+    counts = leading[0] in module.without_gradient and leading[1].dtype.kind in "biu"
+    if counts and params and isinstance(params, Mapping):
+        return next((f"parameter {name!r}", value) for name, value in params.items())
+    return leading
 
 
 def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:

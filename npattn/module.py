@@ -321,7 +321,8 @@ class Module(metaclass=Constructor):
         run = self.forward(params, *inputs)
         if not isinstance(run, Pass):
             raise TypeError(f"{self}: forward returns {describe_type(run)}; expected Pass(output, backward)")
-        output = check_outputs(self, run.output, *leading_input(self, inputs))
+        leading = leading_input(self, inputs, params)
+        output = check_outputs(self, run.output, *leading)
 
         def backward(dy: Array) -> tuple[Array, Gradients]:
             dy = check_upstream(self, dy, output)
@@ -330,7 +331,7 @@ class Module(metaclass=Constructor):
             except TypeError as error:
                 check_called(self, dy, error)
                 raise
-            return check_gradients(self, found, inputs)
+            return check_gradients(self, found, *leading)
 
         return replace(run, output=output, backward=backward)
 
@@ -346,7 +347,7 @@ class Module(metaclass=Constructor):
         TypeError: HardAttention(channels=3): got 1 inputs; expected 2: x, noise
         """
         self.check_inputs(inputs)
-        check_params(self, params, *leading_input(self, inputs))
+        check_params(self, params, *leading_input(self, inputs, params))
 
     def check_inputs(self, inputs: tuple[Array, ...]) -> None:
         """Refuse inputs that are not what `input_shapes` lists; a system with further demands adds them."""

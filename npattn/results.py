@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from npattn.wording import describe_type
 if TYPE_CHECKING:
     from npattn.module import Module
 
-from npattn.calls import as_tuple, leading_input
+from npattn.calls import as_tuple
 
 __all__ = ["check_called", "check_gradients", "check_outputs", "check_upstream"]
 
@@ -75,7 +75,7 @@ def check_called(module: Module, dy: Any, error: TypeError) -> None:
         ) from error
 
 
-def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tuple[Any, Any]:
+def check_gradients(module: Module, found: Any, like_name: str, like: Array) -> tuple[Any, Any]:
     """Refuse what is no gradient of every input and a dict of the parameters'; drop those of undifferentiated inputs.
 
     Raises
@@ -97,7 +97,6 @@ def check_gradients(module: Module, found: Any, inputs: Sequence[Array]) -> tupl
             f"{module}: backward returns {len(gradients)} gradients of inputs; expected {len(names)}, of "
             f"{', '.join(names)}, None for one that has no gradient"
         )
-    like_name, like = leading_input(module, inputs)
     gradients = tuple(None if name in module.without_gradient else g for name, g in zip(names, gradients, strict=True))
     named = [*zip(names, gradients, strict=True), *grads.items()]
     for name, gradient in named:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import fields, replace
 from typing import Any
 
 from npattn.checks import check_hyperparameters, require_integers, require_selection
@@ -89,7 +89,7 @@ def cases(
     >>> [recipe.id for recipe in cases("pam", ["bfloat16", "float16"], shapes=[(1, 512, 64, 64)], reduction=4)]
     ['pam-bfloat16-1x512x64x64-reduction-4', 'pam-float16-1x512x64x64-reduction-4']
     """
-    module = find_module(system)
+    module = find_module(system, hyperparameters)
     known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
     check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
@@ -115,18 +115,29 @@ def cases(
     return [replace(recipe, dtype=name, seed=seed) for name in names for recipe in recipes]
 
 
-def find_module(system: Any) -> Module:
-    """Take a module as it is; of a key or a class, the example."""
+def find_module(system: Any, hyperparameters: Mapping[str, Any]) -> Module:
+    """Take a module as it is; of a key or a class, the example, or what is asked for of one that has none."""
     if isinstance(system, Module):
         return system
     if isinstance(system, type) and issubclass(system, Module):
-        return system.example()
+        return make_example(system, hyperparameters)
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
     if system not in SYSTEMS:
         meant = key_meant(system, SYSTEMS) or ";"
         raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()
+
+
+def make_example(system: type[Module], hyperparameters: Mapping[str, Any]) -> Module:
+    """Return the example of a class, or an instance with the hyperparameters that it lacks for one."""
+    try:
+        return system.example()
+    except TypeError:
+        known = hyperparameters.keys() & {field.name for field in fields(system)}
+        if not known:
+            raise
+        return system(**{name: hyperparameters[name] for name in known})
 
 
 def read_shapes(shapes: Any) -> list[MapShape]:

@@ -19,7 +19,7 @@ from npattn.oracle.layouts import LAYOUTS, constant_axes, lay_all
 from npattn.oracle.measurement import Measured, Refused, are_judgeable, judge_overflowing, measure, right_digits
 from npattn.oracle.own import read_own
 from npattn.oracle.progress import Passes, check_progress
-from npattn.oracle.soundness import require_sound
+from npattn.oracle.soundness import SMALL_MAP, require_sound, takes
 from npattn.oracle.special import VALUES
 from npattn.oracle.steps import first_steps, measure_steps
 from npattn.oracle.systems import SYSTEMS
@@ -150,6 +150,8 @@ def golden(
     require_choice("golden", LAYOUTS, layout=layout)
     require_drawn(values, {"inputs": inputs, "upstream": upstream})
     sizes = {"batch": batch, "height": height, "width": width}
+    if upstream is not None and takes(module, SMALL_MAP):  # or what is wrong with the system is told of its gradient
+        require_sound(module, SMALL_MAP)
     own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
     require_sound(module, own.sizes)
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near

@@ -55,6 +55,7 @@ def read_own(module: Module, format: Format, asked: Mapping[str, int | None], gi
     rounded = {group: round_arrays(named, format) for group, named in arrays.items()}
     # Labels, lengths and the like are no numbers of the format: rounded they would be others.
     for name in exact_names(module, arrays.get("inputs", {})):
+        require_exact(name, arrays["inputs"][name])
         rounded["inputs"][0][name] = arrays["inputs"][name]
         rounded["inputs"][1].pop(name, None)
     return Own(
@@ -68,6 +69,16 @@ def read_own(module: Module, format: Format, asked: Mapping[str, int | None], gi
 def exact_names(module: Module, inputs: Mapping[str, np.ndarray]) -> list[str]:
     """List the inputs without a gradient that hold whole numbers."""
     return [name for name, x in inputs.items() if name in module.without_gradient and (x == np.rint(x)).all()]
+
+
+def require_exact(name: str, x: np.ndarray) -> None:
+    """Refuse whole numbers that a case, whose arrays are of float32, can't hold."""
+    other = x[(x.astype(np.float32) != x) & np.isfinite(x)]
+    if other.size:
+        raise ValueError(
+            f"golden: inputs[{name!r}] holds {int(other.flat[0])}, which is no number of float32; expected whole "
+            "numbers up to 2**24, as a case hands its inputs over in float32"
+        )
 
 
 def sizes_of_inputs(

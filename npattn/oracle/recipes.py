@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.golden import golden
-from npattn.oracle.systems import is_known
+from npattn.oracle.systems import is_known, name_system
 
 __all__ = ["Recipe", "make"]
 
@@ -41,14 +41,13 @@ class Recipe:
     @property
     def id(self) -> str:
         """A name to read and to select by: system, format, shape, what is special."""
-        key = getattr(self.module, "key", type(self.module).__name__)
         channels = getattr(self.module, "channels", None)
         sizes = self.batch, channels, self.height, self.width
         shapes = list(self.module.input_shapes(self.batch, self.height, self.width).values())
         found = sizes if channels and (is_known(self.module) or sizes in shapes) else shapes[0]
         shape = "x".join(map(str, found)) or "scalar"
         seed = f"seed{self.seed}" if self.seed else ""
-        return "-".join(part for part in (key, self.dtype, shape, self.label, seed) if part)
+        return "-".join(part for part in (name_system(self.module), self.dtype, shape, self.label, seed) if part)
 
     def __str__(self) -> str:
         return self.id

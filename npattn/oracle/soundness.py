@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from npattn.module import Module, as_tuple
+from npattn.module import Module, Pass, as_tuple
 from npattn.oracle.budgets import Given
 from npattn.oracle.gradcheck import GradcheckReport, gradcheck
 from npattn.oracle.losing import lost_in
 from npattn.oracle.systems import is_known
 from npattn.oracle.values import generic_values
-from npattn.wording import did_you_mean
+from npattn.typing import Params
+from npattn.wording import describe_type, did_you_mean
 
-__all__ = ["require_sound"]
+__all__ = ["SMALL_MAP", "require_sound", "takes"]
 
 SMALL_MAP = {"batch": 2, "height": 3, "width": 2}
 """The sizes at which a system is looked at, unless it takes none so small."""
@@ -91,11 +93,13 @@ def validate_module(module: Module, sizes: Mapping[str, int]) -> None:
     )
     with np.errstate(all="ignore"):
         run = module(params, *inputs.values())
+        validate_names(module, run, params, inputs)
         validate_outputs(module, [y.shape for y in as_tuple(run.output)], isinstance(run.output, tuple), sizes)
         validate_buffers(module, {name: np.shape(value) for name, value in run.buffers.items()})
         ones = tuple(np.ones_like(y) for y in as_tuple(run.output))
         run.backward(ones if isinstance(run.output, tuple) else ones[0])
-        trouble = describe_gradients(module, sizes)
+        nothing = not params and inputs.keys() <= set(module.without_gradient)
+        trouble = "" if nothing else describe_gradients(module, sizes)
     if trouble:
         raise ValueError(f"{module}: {trouble}")
     random = np.random.RandomState(0)
@@ -107,6 +111,23 @@ def validate_module(module: Module, sizes: Mapping[str, int]) -> None:
             "which no rounding can be followed: budgets would be too small for a correct kernel; use functions of "
             "NumPy, which keep the kind of an array"
         )
+
+
+def validate_names(module: Module, run: Pass, params: Params, inputs: Mapping[str, Any]) -> None:
+    """Refuse a name that two results would have."""
+    if not isinstance(run.attention, Mapping):
+        raise TypeError(f"{module}: attention is {describe_type(run.attention)}; expected a dict of maps by name")
+    several = len(as_tuple(run.output)) if isinstance(run.output, tuple) else 0
+    outputs = {f"output.{i}" for i in range(several)} or {"output"}
+    names = {
+        "an input and a parameter": inputs.keys() & params.keys(),
+        "an output and an input or a parameter": outputs & (inputs.keys() | params.keys()),
+        "an attention map and another result": run.attention.keys()
+        & {*outputs, *run.buffers, *(f"{name}.grad" for name in (*inputs, *params))},
+    }
+    for both, shared in names.items():
+        if shared:
+            raise ValueError(f"{module}: {min(shared)!r} names {both}; expected other names: results are known by them")
 
 
 def describe_gradients(module: Module, sizes: Mapping[str, int]) -> str:

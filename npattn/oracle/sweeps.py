@@ -15,7 +15,7 @@ from npattn.oracle.drawing import MAX_REPEATED
 from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweep_options import BATCH, EDGE_SIZES, HEIGHT, OPTIONS, OWN_SIZES, WIDTH
-from npattn.oracle.systems import is_known
+from npattn.oracle.systems import SYSTEMS, is_known, name_system
 
 __all__ = ["MapShape", "Sweep", "hyperparameters_of", "map_refused", "write_label"]
 
@@ -50,7 +50,7 @@ class Sweep:
 
     def recipes(self, kind: str) -> list[Recipe]:
         """List the cases of one kind."""
-        own = OWN_SIZES.get(getattr(self.module, "key", ""))
+        own = OWN_SIZES.get(name_system(self.module))
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
         shapes = self.shapes or (EDGE_SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
@@ -107,7 +107,7 @@ class Sweep:
 
     def options(self, shape: MapShape) -> list[tuple[Module, str]]:
         """Change hyperparameters that are free, one or a few at a time; say which."""
-        options = OPTIONS.get(getattr(self.module, "key", ""), self.module.options) if self.free else []
+        options = OPTIONS.get(name_system(self.module), self.module.options) if self.free else []
         changes = [change for change in options if not change.keys() & self.fixed.keys()]
         found = []
         for change in changes:
@@ -203,17 +203,18 @@ def adapt(module: Module, channels: int | None, positions: int, fixed: Mapping[s
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
     channels = fixed.get("channels", fixed.get("in_channels", channels))
-    if "inner" in given:
+    ours = SYSTEMS.get(name_system(module)) is type(module)  # another's hyperparameters may have the same names
+    if ours and "inner" in given:
         changes["inner"] = adapt(given["inner"], channels, positions, {})
-    if "k" in given:
+    if ours and "k" in given:
         changes["k"] = min(given["k"], positions)
     if not channels:
         return replace(module, **{**changes, **fixed})
     names = [name for name in ("channels", "in_channels", "head_dim") if name in given]
     changes |= dict.fromkeys(names[:1], channels)
-    if "split_input" in given and channels % len(given["kernel_sizes"]):
+    if ours and "split_input" in given and channels % len(given["kernel_sizes"]):
         changes["split_input"] = False
-    if "radix" in given and channels % given["radix"]:
+    if ours and "radix" in given and channels % given["radix"]:
         changes["radix"] = 1
     for name in given.keys() & {"heads", "groups"}:
         for parts in range(given[name], 0, -1):  # the most that share the channels out evenly
@@ -229,7 +230,7 @@ def write_label(changes: Mapping[str, Any]) -> str:
         if isinstance(value, bool):
             parts.append(name if value else f"no_{name}")
         elif isinstance(value, Module):
-            parts.append("-".join([value.key, *([value.inner.key] if isinstance(value, Residual) else [])]))
+            parts.append("-".join(map(name_system, [value, *([value.inner] if isinstance(value, Residual) else [])])))
         else:
             parts.append(f"{name}-{'-'.join(map(str, value)) if isinstance(value, tuple) else value}")
     return "-".join(parts)

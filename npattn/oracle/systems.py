@@ -8,7 +8,7 @@ from npattn.attention import CATALOGUE
 from npattn.module import Module
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 
-__all__ = ["SYSTEMS", "is_known"]
+__all__ = ["SYSTEMS", "is_known", "name_system"]
 
 SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE) | PRIMITIVE_SYSTEMS
 """Whatever has a key: a golden file names its system by it, and the tests hold its gradients to the complex step."""
@@ -30,3 +30,19 @@ def is_known(module: Module) -> bool:
     parts = [getattr(module, field.name) for field in dataclasses.fields(module)]
     ours = SYSTEMS.get(getattr(module, "key", "")) is type(module)
     return ours and all(is_known(part) for part in parts if isinstance(part, Module))
+
+
+def name_system(module: Module) -> str:
+    """Return a module's key, or the name of a class that has none but what it has inherited.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> class Own(npattn.CBAM):
+    ...     pass
+    >>> name_system(npattn.CBAM(channels=16)), name_system(Own(channels=16))
+    ('cbam', 'Own')
+    """
+    key = getattr(module, "key", None)
+    inherited = key is None or SYSTEMS.get(key, type(module)) is not type(module)
+    return type(module).__name__ if inherited else str(key)

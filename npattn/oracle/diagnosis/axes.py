@@ -52,7 +52,7 @@ def find_names(case: Case, name: str, shape: tuple[int, ...]) -> tuple[str, ...]
         return MAP_AXES
     if len(first) == 4 and shape[1:] == first[2:]:
         return "image", "row", "column"
-    return MAP_AXES[:2] if first and shape == first[:2] else None
+    return MAP_AXES[:2] if len(first) == 4 and shape == first[:2] else None
 
 
 def has_maps(case: Case) -> bool:

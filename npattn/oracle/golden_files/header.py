@@ -168,7 +168,7 @@ def system_to_json(module: Module) -> dict[str, Any]:
         named, values = {"name": module.name}, dict(module.hyperparameters)
     else:
         named = {"key": module.key} if is_known(module) else {"name": type(module).__name__}
-        values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
+        values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.init}
     return named | {
         "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()}
     }
@@ -222,14 +222,23 @@ def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0
             raise ValueError(f"the system's name is {brief(key)}; expected that of a class")
         system = own.get(key)
     if system is not None:
-        names = [field.name for field in dataclasses.fields(system)]
+        names = [field.name for field in dataclasses.fields(system) if field.init]
     else:
         names = list(values) if isinstance(values, dict) else ["an object"]
     if not (isinstance(values, dict) and values.keys() == set(names)):
         given = ", ".join(map(brief, values)) if isinstance(values, dict) else brief(values)
         raise ValueError(f"hyperparameters of {key!r} are {given or 'none'}; expected {', '.join(names) or 'none'}")
     found = {name: hyperparameter_from_json(one, own, depth + 1) for name, one in values.items()}
+    if system is None and not any(isinstance(one, Described) for one in found.values()):
+        system = find_composed(key, names)
     return Described(key, tuple(found.items())) if system is None else system(**found)
+
+
+def find_composed(name: str, names: list[str]) -> type[Module] | None:
+    """Find the system of npattn's that has a name and hyperparameters: it holds one that npattn does not bring."""
+    brought = {system.__name__: system for system in SYSTEMS.values()}
+    found = brought.get(name)
+    return found if found and {field.name for field in dataclasses.fields(found)} == set(names) else None
 
 
 def hyperparameter_from_json(value: Any, own: Mapping[str, type[Module]], depth: int) -> Any:

@@ -119,6 +119,8 @@ def gradcheck(
     params = {name: as_double(value, f"parameter {name!r}") for name, value in params.items()}
     point = Point(module, params, inputs)
     outputs, shapes = point.outputs, gradient_shapes(point)
+    if not shapes:
+        raise ValueError(f"gradcheck: {module}: no input and no parameter has a gradient; expected one to check")
     allow_zero = validate_allowed_zeros(allow_zero, shapes)
     if method is None:
         method = "jacobian" if outputs + sum(map(math.prod, shapes.values())) <= MAX_JACOBIAN_SIZE else "adjoint"

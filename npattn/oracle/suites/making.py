@@ -10,13 +10,14 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from npattn.checks import require_booleans
 from npattn.files import check_path, one_line, whole_file
+from npattn.module import Module
 from npattn.oracle.golden_files import write
 from npattn.oracle.recipes import Recipe, make
 from npattn.oracle.suites.manifest import (
@@ -52,6 +53,17 @@ class Made(NamedTuple):
 
     data: bytes
     versions: dict[str, str]
+
+
+def clean(id: str) -> str:
+    """Make of an id what a file may be called, without its suffix."""
+    return re.sub(r"[^\w.,=-]+", "_", id)[:MAX_NAME_LENGTH]
+
+
+def classes_of(module: Module) -> list[type]:
+    """List the classes of a module and of those within it."""
+    parts = [getattr(module, one.name) for one in fields(module)]
+    return [type(module), *(found for part in parts if isinstance(part, Module) for found in classes_of(part))]
 
 
 def suite(
@@ -163,20 +175,22 @@ class Run:
     steps: bool
     progress: Callable[[Progress], None] | None
     written: float = field(default_factory=time.monotonic)
+    classes: dict[str, list[type]] = field(default_factory=dict)
 
     def plan(self, recipes: list[Recipe]) -> dict[str, Recipe]:
         """Give each recipe its file's name; keep what is there; return the others by name."""
         found: dict[str, Recipe] = {}
         versions = find_versions()
         for recipe in recipes:
+            id = type(recipe.module).__name__
             try:
-                described = describe_recipe(recipe)
                 id = recipe.id
+                described = describe_recipe(recipe)
                 own = hash_system(recipe.module)
             except Exception as error:  # whatever a system of someone's own raises
-                self.fail(f"{type(recipe.module).__name__}.npz", describe_failure(error))
+                self.fail(f"{clean(id)}.npz", describe_failure(error))
                 continue
-            name, made_by = self.name_file(id, described), versions | ({SYSTEM: own} if own else {})
+            name, made_by = self.name_file(id, described, recipe.module), versions | ({SYSTEM: own} if own else {})
             holding = described | ({STEPS: True} if self.steps else {})
             known = self.entries.get(name)
             path = self.folder / name
@@ -196,14 +210,21 @@ class Run:
         same = known.versions == versions and versions.get(SYSTEM) != UNREAD
         return same and known.sha256 is not None and enough
 
-    def name_file(self, id: str, described: dict[str, Any]) -> str:
-        """Return the name of a recipe's file: its id, with some of its hash where another recipe's has that name."""
-        cleaned = re.sub(r"[^\w.,=-]+", "_", id)[:MAX_NAME_LENGTH]
+    def name_file(self, id: str, described: dict[str, Any], module: Module) -> str:
+        """Return the name of a recipe's file: its id, with some of its hash where another recipe's has that name.
+
+        Two classes may have one name: then the hash is of where they come from, too.
+        """
+        cleaned = clean(id)
         names = [f"{cleaned}.npz", f"{cleaned}-{identify(described)[:12]}.npz"]
         taken = {name.casefold(): entry for name, entry in self.entries.items()}
         other = taken.get(names[0].casefold())
         same = other is None or {name: value for name, value in other.recipe.items() if name != STEPS} == described
-        return names[0] if same else names[1]
+        name, classes = names[0] if same else names[1], classes_of(module)
+        if self.classes.setdefault(name, classes) == classes:
+            return name
+        origin = [f"{one.__module__}.{one.__qualname__}" for one in classes]
+        return f"{cleaned}-{identify(described | {'classes': origin})[:12]}.npz"
 
     def make_on(self, executor: Executor, recipes: dict[str, Recipe]) -> None:
         """Make files on an executor, a number of them at a time."""
