@@ -14,19 +14,20 @@ from npattn.synonyms import Naming, solid
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["OURS", "ending", "find_naming", "is_index", "pair_all", "pair_names", "stem"]
+__all__ = ["OURS", "ending", "find_naming", "is_unused", "pair_all", "pair_names", "stem"]
 
 ENDINGS = {"kernel": "weight", "w": "weight", "gamma": "weight", "b": "bias", "beta": "bias", "variance": "var"}
 """What other libraries call a layer's arrays."""
-INDICES = "relative_position_index", "rel_pos_indices"
-"""What timm calls its indices into tables of relative positions: those of windows, those of lambda layers."""
+UNUSED = "num_batches_tracked", "relative_position_index", "rel_pos_indices"
+"""What PyTorch's batch norm calls its count, and timm its indices into tables of relative positions: those of windows,
+those of lambda layers."""
 OURS = Naming()
 """The names that stand here."""
 
 
-def is_index(name: str) -> bool:
-    """Tell whether an array holds no more than indices into another one, which follow from the hyperparameters."""
-    return name.rpartition(".")[2] in INDICES
+def is_unused(name: str) -> bool:
+    """Tell whether no computation uses an array: a count of batches, or indices that the hyperparameters tell."""
+    return name.rpartition(".")[2] in UNUSED
 
 
 def find_naming(module: Module, names: Collection[str]) -> Naming:

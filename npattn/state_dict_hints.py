@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from npattn.fitting import Made, Shape, declared, default_of, search
-from npattn.pairing import OURS, ending, find_naming, is_index, pair_names, stem
+from npattn.pairing import OURS, ending, find_naming, is_unused, pair_names, stem
 from npattn.synonyms import solid
 from npattn.wording import nearest, suggest
 
@@ -128,7 +128,7 @@ def part_shapes(whole: Mapping[Any, Any], max_size: int) -> dict[str, dict[str, 
     """List the shapes of each part of a model that holds few enough arrays, by prefix and by name."""
     names = defaultdict(list)
     for name in map(str, whole):
-        if not (name.endswith(".num_batches_tracked") or is_index(name)):
+        if not is_unused(name):
             for end in [0, *(mark.end() for mark in re.finditer(r"[./]", name))]:
                 names[name[:end]].append(name)
     shapes = {str(name): shape_of(value) for name, value in whole.items()}

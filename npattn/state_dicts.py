@@ -9,7 +9,7 @@ import numpy as np
 
 from npattn.fitting import Made, Shape, declared
 from npattn.foreign_arrays import to_numpy
-from npattn.pairing import OURS, find_naming, is_index, pair_all
+from npattn.pairing import OURS, find_naming, is_unused, pair_all
 from npattn.parameters import strip_prefix
 from npattn.state_dict_hints import (
     change_hint,
@@ -38,11 +38,9 @@ def read_state_dict(module: Module, mapping: Mapping[str, Any], prefix: str = ""
         pass_on = ": pass its state_dict()" if hasattr(mapping, "state_dict") else ""
         raise TypeError(f"{call}: got {describe_type(mapping)}; expected a mapping of names to arrays{pass_on}")
     whole = {str(name): value for name, value in mapping.items()}
-    arrays = strip_prefix(prefix, whole)
-    naming = find_naming(module, arrays)
+    arrays = {name: value for name, value in strip_prefix(prefix, whole).items() if not is_unused(name)}
+    naming = find_naming(module, arrays).prefer(arrays)
     arrays = {naming.translate(name): value for name, value in arrays.items()}
-    counters = [name.rpartition(".")[0] + ".num_batches_tracked" for name in module.buffer_shapes()]
-    arrays = {name: value for name, value in arrays.items() if name not in counters and not is_index(name)}
     shapes = check_parameter_names(call, module, arrays, prefix, whole, naming=naming)
     params = {
         name: naming.lay_out(name, to_numpy(arrays[name], f"{call}: {prefix}{naming.restore(name)}"), shape)
@@ -89,15 +87,16 @@ def check_parameter_names(
     if given.keys() == expected.keys():
         return expected
     shapes = {name: shape_of(value) for name, value in given.items()}
-    unknown = [name for name in shapes if name not in expected]
+    unknown = sorted((name for name in shapes if name not in expected), key=lambda name: is_unused(str(name)))
     missing = [name for name in expected if name not in shapes]
     before = prefix or ""
     found = ""
     if missing:
         found = f"missing parameter {before + naming.restore(missing[0])!r} of shape {expected[missing[0]]}"
     if unknown:
-        found = f"unknown parameter {(before + naming.restore(unknown[0]) if before else unknown[0])!r}"
-    texts = {str(name): shape for name, shape in shapes.items()}
+        named = isinstance(unknown[0], str)
+        found = f"unknown parameter {(before + naming.restore(unknown[0]) if named else unknown[0])!r}"
+    texts = {str(name): shape for name, shape in shapes.items() if not is_unused(str(name))}
     whole = given if whole is None else whole
     pairs, made = pair_all(texts, expected), Made()
     hint = (

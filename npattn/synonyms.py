@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 __all__ = ["STAND_INS", "SYNONYMS", "VALUE_SYNONYMS", "Naming", "is_synonym", "same_value", "solid"]
@@ -112,6 +112,20 @@ class Naming:
     def knows(self, name: str) -> bool:
         """Tell whether a name is that of one of the layers' arrays."""
         return self.layers is None or name.rpartition(".")[0] in self.layers
+
+    def prefer(self, names: Collection[str]) -> Naming:
+        """Let the layers of some names be those that are restored, where others stand for the same ones.
+
+        Examples
+        --------
+        >>> either = Naming({"phi.0": "p", "phi": "p"})
+        >>> either.restore("p.weight"), either.prefer(["phi.0.weight"]).restore("p.weight")
+        ('phi.weight', 'phi.0.weight')
+        """
+        if self.layers is None:
+            return self
+        present = {name.rpartition(".")[0] for name in names}
+        return replace(self, layers=dict(sorted(self.layers.items(), key=lambda layer: layer[0] in present)))
 
     def translate(self, name: str) -> str:
         """Return the name that a published one has here."""

@@ -13,10 +13,12 @@ from npattn import (
     EfficientChannelAttention,
     HardAttention,
     MultiHeadSelfAttention,
+    NonLocal,
     PixelCorrelation,
     PositionAttention,
     Residual,
     SlidingWindowSegmentation,
+    SplitAttention,
     SqueezeExcitation,
 )
 from npattn.fitting import declared
@@ -224,6 +226,60 @@ def test_other_hyperparameters_are_told_under_published_names_by_these():
     )
     mapping = {name: value for name, value in mapping.items() if name.endswith("weight")}
     assert "missing parameter 'se.conv_reduce.bias' of shape (4,); " in complaint(SE, mapping, "se.")
+
+
+TIMMS_NON_LOCAL = ["t.weight", "t.bias", "p.weight", "p.bias", "g.weight", "g.bias", "z.weight", "z.bias"]
+OF_NORM = ["weight", "bias", "running_mean", "running_var"]
+NORMED = [
+    (NonLocal(16), NonLocal(16, batch_norm=False), list(NonLocal(16).init())),
+    (
+        NonLocal(16),
+        NonLocal(16, batch_norm=False),
+        [*TIMMS_NON_LOCAL[:6], "W.0.weight", "W.0.bias", *[f"W.1.{name}" for name in OF_NORM]],
+    ),
+    (
+        CBAM(16, bias=False),
+        CBAM(16, bias=False, batch_norm=False),
+        [
+            "channel.fc1.weight",
+            "channel.fc2.weight",
+            "spatial.conv.conv.weight",
+            *[f"spatial.conv.bn.{name}" for name in OF_NORM],
+        ],
+    ),
+    (CBAMSpatialGate(16), CBAMSpatialGate(16, batch_norm=False), list(CBAMSpatialGate(16).init())),
+    (SplitAttention(8), SplitAttention(8, batch_norm=False), list(SplitAttention(8).init())),
+]
+"""Systems, themselves without the norms, and the names of their arrays in a checkpoint."""
+
+
+@pytest.mark.parametrize("prefix", ["", "layer1.0."])
+@pytest.mark.parametrize(("module", "without", "names"), NORMED)
+def test_a_checkpoint_with_batch_norms_counters_is_told_the_norm_that_is_lacking(module, without, names, prefix):
+    mapping = {f"{prefix}{name}": value for name, value in under_names(module, names).items()}
+    counted = [name.removesuffix("running_mean") for name in mapping if name.endswith("running_mean")]
+    mapping = {f"{name}num_batches_tracked": np.array(3) for name in counted} | mapping
+    message = complaint(without, mapping, prefix)
+    assert "; batch_norm=True would fit: " in message
+    assert re.search("unknown parameter '(.*?)'", message)[1] in mapping
+    assert not re.search("unknown parameter '.*num_batches_tracked'", message)
+
+
+def test_a_call_with_batch_norms_counters_is_told_the_norm_that_is_lacking():
+    mapping = {"norm.num_batches_tracked": np.array(3)} | NonLocal(16).init()
+    with pytest.raises(ValueError, match=r"unknown parameter 'norm\.weight'; batch_norm=True would fit"):
+        NonLocal(16, batch_norm=False)(mapping, np.ones((1, 16, 2, 2)))
+
+
+@pytest.mark.parametrize("pooled", ["phi", "phi.0"])
+def test_a_layer_of_several_published_names_is_told_by_the_one_that_is_given(pooled):
+    names = ["theta.weight", "theta.bias", f"{pooled}.weight", f"{pooled}.bias", *TIMMS_NON_LOCAL[4:6]]
+    module = NonLocal(16, batch_norm=False)
+    mapping = under_names(module, [*names, "W.weight", "W.bias"])
+    mapping[f"{pooled}.weight"] = np.ones((3, 5))
+    assert f": parameter '{pooled}.weight' has shape (3, 5); " in complaint(module, mapping)
+    mapping.pop(f"{pooled}.weight")
+    assert f": missing parameter '{pooled}.weight' of shape " in complaint(module, mapping)
 
 
 def test_a_whole_model_of_published_names_is_told_the_prefix():
