@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.synonyms import STAND_INS, is_synonym, same_value
+from npattn.synonyms import STAND_INS, is_other_name, is_other_value, is_synonym, same_value
 from npattn.wording import brief, describe_type, did_you_mean, suggest
 
 __all__ = [
@@ -93,7 +93,9 @@ def require_choice(call: str, choices: Collection[str], or_else: str = "", **val
         if not isinstance(value, str):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected {listed}")
         if value not in choices:
-            meant = suggest(same_value(value, choices)) or did_you_mean(value, choices)
+            meant = suggest(same_value(value, choices))
+            if not (meant or is_other_value(value, choices)):
+                meant = did_you_mean(value, choices)
             raise ValueError(f"{call}: {name}={brief(value)}{meant} (expected {listed})")
 
 
@@ -190,11 +192,14 @@ def check_hyperparameters(
     for name in given:
         if name not in expected:
             fields = {field: field.rpartition(".")[2] for field in (*expected, *nested)}
-            known = [field for field, bare in fields.items() if is_synonym(name, bare)]
+            ways = {field: (bare, f"{call.rpartition(' ')[2]}.{bare}") for field, bare in fields.items()}
+            known = [field for field, names in ways.items() if any(is_synonym(name, each) for each in names)]
             others = [other for lacking, other in STAND_INS.items() if is_synonym(name, lacking)]
             known = known or [field for field, bare in fields.items() if bare in others]
             free = [field for field in known if field not in given]
-            meant = suggest(free or known) or did_you_mean(name, (*expected, *nested))
+            meant = suggest(free or known)
+            if not (meant or is_other_name(name, fields.values())):
+                meant = did_you_mean(name, (*expected, *nested))
             raise TypeError(
                 f"{call}: unknown hyperparameter {name!r}{meant} (expected {', '.join(expected) or 'none'})"
             )

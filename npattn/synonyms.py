@@ -6,7 +6,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["STAND_INS", "SYNONYMS", "VALUE_SYNONYMS", "Naming", "is_synonym", "same_value", "solid"]
+__all__ = [
+    "STAND_INS",
+    "SYNONYMS",
+    "VALUE_SYNONYMS",
+    "Naming",
+    "is_other_name",
+    "is_other_value",
+    "is_synonym",
+    "same_value",
+    "solid",
+]
 
 SYNONYMS = {
     "channels": "in_channels in_planes inplanes planes input_channels gate_channels in_features features filters dim "
@@ -20,7 +30,9 @@ SYNONYMS = {
     "inter_channels inter_planes f_int",
     "activation": "act act_layer act_fn act1 nonlinearity delta",
     "gate": "gate_layer gate_fn scale_activation sigmoid",
-    "kernel_size": "k k_size ksize kernel ks window spatial_kernel_size",
+    "LambdaLayer.kernel_size": "r",
+    "dilated": "keep_3x3",
+    "kernel_size": "k k_size ksize kernel ks window window_size spatial_kernel_size",
     "fuse": "fusion fusion_types fusion_type fuse_add fuse_scale",
     "attention": "attn pooling_type",
     "eps": "epsilon",
@@ -30,6 +42,7 @@ SYNONYMS = {
     "qk_ratio": "attn_ratio",
     "key_channels": "d_k dim_head k_channels",
     "value_channels": "d_v v_channels",
+    "value_dim": "d_v value_channels v_channels",
     "subsample": "sub_sample subsampling",
     "scale": "scaling factor",
     "bias": "qkv_bias conv_bias mlp_bias",
@@ -40,7 +53,7 @@ SYNONYMS = {
     "dilation": "rate dilation_rate dilation_val atrous_rate",
     "extent": "e extent_ratio",
     "extra_params": "parameters learnt learned",
-    "feat_size": "feature_size spatial",
+    "feat_size": "feature_size spatial size image_size img_size input_size resolution",
     "mlp": "excite",
     "recurrence": "recurrences times loops iterations iter",
     "form": "arrangement order",
@@ -64,7 +77,10 @@ SYNONYMS = {
     "k": "topk top_k n num samples num_samples points",
 }
 SYNONYMS["in_channels"] = f"channels {SYNONYMS['channels']}"
-"""What else published code calls a hyperparameter, by the name that it has here."""
+SYNONYMS["kernel_sizes"] = f"kernel_size {SYNONYMS['kernel_size']}"
+"""What else published code calls a hyperparameter, by the name that it has here; or that it has in a system here."""
+OTHER_NAMES = "padding reconstruct"
+"""What published code calls hyperparameters that no system has here, and that are spelt much like others."""
 STAND_INS = {"hidden": "reduction"}
 """The hyperparameter that a synonym of another one may mean where a system lacks that."""
 VALUE_SYNONYMS = {
@@ -75,6 +91,11 @@ VALUE_SYNONYMS = {
     "hard_sigmoid": "hsigmoid h_sigmoid hardsigmoid",
 }
 """What else published code calls a hyperparameter's value, by the name that it has here."""
+OTHER_VALUES = (
+    "celu elu gelu geglu glu hard_mish hard_tanh identity leaky_relu log_sigmoid mish none prelu quick_gelu relu6 "
+    "rrelu selu softmax softmin softplus softsign swiglu tanh tanh_shrink"
+)
+"""Values that no hyperparameter has here, and that are spelt much like others: activations."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +183,38 @@ def same_value(given: str, choices: Collection[str]) -> list[str]:
     ['silu']
     """
     return [choice for choice in choices if given.lower() in VALUE_SYNONYMS.get(choice, "").split()]
+
+
+def is_other_value(given: str, choices: Collection[str]) -> bool:
+    """Tell whether a value is one that published code knows and that is none of the choices, however it is spelt.
+
+    Examples
+    --------
+    >>> is_other_value("GELU", ["relu"]), is_other_value("LeakyReLU", ["relu"]), is_other_value("rleu", ["relu"])
+    (True, True, False)
+    """
+    names = " ".join([OTHER_VALUES, *(f"{value} {others}" for value, others in VALUE_SYNONYMS.items())]).split()
+    return plain(given) in map(plain, names) and plain(given) not in map(plain, choices)
+
+
+def plain(value: str) -> str:
+    """Leave out what spellings of a value differ in: "Hard-Tanh", "hard_tanh", "hardtanh"."""
+    return value.lower().replace("_", "").replace("-", "")
+
+
+def is_other_name(name: str, fields: Collection[str]) -> bool:
+    """Tell whether a name is what published code calls a hyperparameter that is none of some, nor theirs but for an s.
+
+    Examples
+    --------
+    >>> is_other_name("stride", ["hidden"]), is_other_name("stried", ["stride"])
+    (True, False)
+    >>> is_other_name("kernel_size", ["kernel_sizes"])
+    False
+    """
+    if name.lower().rstrip("s") in [field.rstrip("s") for field in fields]:
+        return False
+    return name.lower() in OTHER_NAMES.split() or any(is_synonym(name, field) for field in SYNONYMS)
 
 
 def is_synonym(name: str, field: str) -> bool:

@@ -580,7 +580,9 @@ MEANT = {
     "form": "arrangement",
     "activation": "act_layer act nonlinearity",
     "gate": "gate_layer scale_activation",
-    "kernel_size": "k k_size kernel ks",
+    "kernel_size": "k k_size kernel ks window_size",
+    "kernel_sizes": "kernel_size kernel",
+    "dilated": "keep_3x3",
     "fuse": "fusion_types fuse_add",
     "attention": "use_attn pooling_type",
     "eps": "epsilon",
@@ -588,12 +590,13 @@ MEANT = {
     "maps": "c_n",
     "key_channels": "d_k",
     "value_channels": "d_v",
+    "value_dim": "value_channels",
     "memory": "memory_units s",
     "scale": "use_scale",
     "groups": "num_groups n_groups g factor",
     "head_dim": "dim_head",
     "qk_ratio": "attn_ratio",
-    "feat_size": "feature_size",
+    "feat_size": "feature_size image_size size",
     "heads": "num_heads n_heads nhead num_attention_heads",
     "classes": "num_classes nclass n_classes num_labels out_channels",
     "rates": "dilations atrous_rates dilation",
@@ -642,6 +645,55 @@ def test_hyperparameter_under_a_name_of_published_code_is_told_the_one_it_stands
 def test_an_activation_under_another_name_is_told_the_one_it_stands_for(system, name, value, meant):
     with refused(ValueError, f"{system.__name__}: {name}={value!r}; did you mean {meant!r}? (expected "):
         system(8, **{name: value})
+
+
+@pytest.mark.parametrize("system", [SqueezeExcitation, npattn.CBAM])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("activation", "gelu"),
+        ("activation", "GELU"),
+        ("activation", "relu6"),
+        ("activation", "LeakyReLU"),
+        ("activation", "hard_sigmoid"),
+        ("gate", "hardswish"),
+        ("gate", "logsigmoid"),
+    ],
+)
+def test_an_activation_that_is_another_one_is_not_taken_for_a_misspelling(system, name, value):
+    with refused(ValueError, f"{system.__name__}: {name}={value!r} (expected "):
+        system(8, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [("activation", "relo", "relu"), ("activation", "hard_swsh", "hard_swish"), ("gate", "sigmod", "sigmoid")],
+)
+def test_a_misspelt_activation_is_told_the_nearest(name, value, meant):
+    with refused(ValueError, f"{name}={value!r}; did you mean {meant!r}? (expected "):
+        SqueezeExcitation(8, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("system", "name"),
+    [
+        (npattn.SplitAttention, "padding"),
+        (npattn.DoubleAttention, "reconstruct"),
+        (npattn.PolarizedSelfAttention, "stride"),
+        (npattn.HaloAttention, "feat_size"),
+        (npattn.EfficientChannelAttention, "rd_channels"),
+        (npattn.EfficientChannelAttention, "r"),
+        (SqueezeExcitation, "num_classes"),
+    ],
+)
+def test_a_hyperparameter_that_a_system_lacks_is_not_taken_for_a_misspelling(system, name):
+    with refused(TypeError, f"{system.__name__}: unknown hyperparameter {name!r} (expected "):
+        system(16, **{name: 2})
+
+
+def test_a_name_that_stands_for_a_hyperparameter_in_one_system_alone_is_told_it_there():
+    with refused(TypeError, "LambdaLayer: unknown hyperparameter 'r'; did you mean 'kernel_size'? (expected "):
+        npattn.LambdaLayer(16, r=3)
 
 
 def test_a_number_of_hidden_channels_is_told_the_reduction_where_no_number_is_taken():
