@@ -27,7 +27,7 @@ from npattn.synonyms import solid
 if TYPE_CHECKING:
     from npattn.module import Module
 
-__all__ = ["Made", "Shape", "Variation", "declared", "default_of", "search"]
+__all__ = ["Made", "Shape", "Variation", "declared", "default_of", "search", "search_equals"]
 
 MAX_CHANGES = 3
 """How many hyperparameters are changed at most."""
@@ -114,6 +114,29 @@ def search(
         return None
 
 
+def search_equals(found: Variation, module: Module, given: Mapping[str, Shape], made: Made) -> list[Variation]:
+    """List the systems whose parameters have the given shapes too, each by changing another single hyperparameter.
+
+    These are of the same kind as the one that is changed in what was `found`: where that has a number of its own by
+    default, so have they. One that overrides a rule which others are made by, or has no default, is none.
+
+    Parameters
+    ----------
+    found : Variation
+        What `search` found.
+    module, given, made
+        Those of that search.
+
+    Returns
+    -------
+    list of Variation
+    """
+    equals: list[Variation] = []
+    with contextlib.suppress(TimeoutError):
+        equals += Search(module, given, made).equals(found)
+    return equals
+
+
 class Search:
     """A search among a system's variations, each of which is made once, until a time of this thread.
 
@@ -188,6 +211,25 @@ class Search:
                 starts = kinds[0] + kinds[1]  # what overrides a rule that others are made by comes last
         return self.in_twos(unchanged) if several else None
 
+    def equals(self, found: Variation) -> Iterator[Variation]:
+        """Yield what other hyperparameters of the same kind would do each by itself where a single one does.
+
+        Raises
+        ------
+        TimeoutError
+        """
+        fields, unchanged = dict(hyperparameters(self.module)), self.change(None, {})
+        if (
+            unchanged is None
+            or len(found.changes) > 1
+            or not all(has_own_default(fields[path]) for path in found.changes)
+        ):
+            return
+        for path, field in fields.items():
+            if path not in found.changes and has_own_default(field):
+                fits = (c for c in self.attempts(unchanged, path, field, self.likely) if c.shapes == self.wanted)
+                yield from itertools.islice(fits, 1)
+
     def attempts(
         self, start: Variation, path: Path, field: dataclasses.Field, numbers: list[int]
     ) -> Iterator[Variation]:
@@ -256,6 +298,11 @@ def hyperparameters(module: Module) -> list[tuple[Path, dataclasses.Field]]:
         else:
             found.append(((field.name,), field))
     return found
+
+
+def has_own_default(field: dataclasses.Field) -> bool:
+    """Tell whether a hyperparameter may be left out and overrides no rule that others are made by."""
+    return default_of(field) not in (None, dataclasses.MISSING)
 
 
 def at(module: Module, path: Path) -> Any:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from npattn.fitting import Made, Shape, declared, default_of, search
+from npattn.fitting import Made, Shape, declared, default_of, search, search_equals
 from npattn.pairing import OURS, ending, find_naming, is_unused, pair_names, stem
 from npattn.synonyms import solid
 from npattn.wording import nearest, suggest
@@ -214,17 +214,22 @@ def change_hint(
 ) -> str:
     """Say which other hyperparameters would make everything fit, or fit once it is `renamed`.
 
-    `made` keeps what was tried, for another hint for the same module and shapes.
+    Where each of several alone would, all of them are told: shapes don't say which one is meant. `made` keeps what was
+    tried, for another hint for the same module and shapes.
     """
     alike = fits_renamed if renamed else never
     shapes = {name: shape for name, shape in given.items() if shape is not None}
     known = (shapes or not prefix) and len(shapes) == len(given) <= largest_part(declared(module))
+    made = {} if made is None else made
     found = search(module, shapes, alike, made) if known else None
     if not found:
         return ""
-    hint = f"; {', '.join(found.labels)} would fit: {write_call(found.module)}"
     expected = declared(found.module)
-    if expected.keys() != given.keys():
+    renaming = expected.keys() != given.keys()
+    ways = [found, *([] if renaming else search_equals(found, module, shapes, made))]
+    calls = " or ".join(write_call(way.module) for way in ways)
+    hint = f"; {' or '.join(', '.join(way.labels) for way in ways)} would fit: {calls}"
+    if renaming:
         unknown = {name: shape for name, shape in given.items() if name not in expected}
         missing = {name: shape for name, shape in expected.items() if name not in given}
         hint += f", with a renaming: {rename(pair_names(unknown, missing), given, expected, prefix)}"

@@ -11,6 +11,7 @@ from npattn import (
     CBAMSpatialGate,
     CoordinateAttention,
     EfficientChannelAttention,
+    HaloAttention,
     HardAttention,
     MultiHeadSelfAttention,
     NonLocal,
@@ -508,6 +509,24 @@ def test_the_call_that_fits_leaves_defaults_out_and_a_call_is_told_it_as_loading
     assert f"; {words}" in complaint(module, target.init())
     with pytest.raises(ValueError, match=re.escape(f"; {words}")):
         module(target.init(), *generic_values(module)[1].values())
+
+
+@pytest.mark.parametrize("prefix", ["", "stages.2.attn."])
+@pytest.mark.parametrize("wrap", [lambda module: module, Residual], ids=["bare", "within"])
+def test_all_hyperparameters_are_told_of_which_each_alone_would_fit(wrap, prefix):
+    module, target = wrap(HaloAttention(16, heads=4, halo_size=2)), wrap(HaloAttention(16, heads=4, halo_size=3))
+    message = complaint(module, {f"{prefix}{name}": value for name, value in stand_ins(target).items()}, prefix)
+    labels, calls = re.search(r"; ([^;]*) would fit: (.*)$", message).groups()
+    path = "" if wrap(SE) is SE else "inner."
+    assert labels.split(" or ") == [f"{path}block_size=10", f"{path}halo_size=3"]
+    fitting = [eval(call, NAMESPACE) for call in calls.split(" or ")]
+    assert fitting[1] == target
+    assert fitting[0] != target
+    assert all(declared(each) == declared(target) for each in fitting)
+
+
+def test_a_hyperparameter_that_overrides_a_rule_is_not_told_beside_what_the_rule_goes_by():
+    assert "; reduction=8 would fit: " in complaint(SE, SqueezeExcitation(64, hidden=8).init())
 
 
 def test_other_names_and_other_hyperparameters_are_told_together():
