@@ -14,8 +14,8 @@ from npattn.cli.photo import CROP_SIZE, checked_size, taken_size
 from npattn.cli.streams import progress
 from npattn.cli.systems import add_families, count_numbers, find_system, group_by_family
 from npattn.cli.timing import format_duration
-from npattn.fast.threads import num_threads
 from npattn.module import Family, Module
+from npattn.oracle.threads import count_cores
 
 __all__ = ["add_check"]
 
@@ -92,7 +92,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def count_jobs(systems: int) -> int:
     """Return how many processes check so many systems at once: a few would be done before others have begun."""
-    return 1 if systems < MANY_SYSTEMS else min(num_threads(), MOST_JOBS)
+    return 1 if systems < MANY_SYSTEMS else min(count_cores(), MOST_JOBS)
 
 
 def choose_systems(keys: Sequence[str], families: Sequence[Family] | None) -> list[str]:

@@ -65,7 +65,7 @@ def are_machine_floats(*arrays: Any) -> bool:
     of their operations, and a GPU has ways of its own.
     """
     kind = getattr(arrays[0], "dtype", np.dtype(object))
-    return kind.char in "fd" and all(type(a) is np.ndarray and a.dtype == kind for a in arrays)
+    return kind.char in "fd" and kind.isnative and all(type(a) is np.ndarray and a.dtype == kind for a in arrays)
 
 
 def is_large(*arrays: Any) -> bool:

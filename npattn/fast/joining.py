@@ -55,7 +55,9 @@ def join(parts: Sequence[Array], axis: int) -> Array:
 
 def makes_large(x: Array, times: int, axis: int) -> bool:
     """Tell whether a large map comes of it."""
-    return type(x) is np.ndarray and x.size > 0 and x.size * times >= MIN_PARALLEL_SIZE and are_machine_floats(x)
+    if type(x) is not np.ndarray or axis < 0:
+        return False
+    return x.size > 0 and x.size * times >= MIN_PARALLEL_SIZE and are_machine_floats(x)
 
 
 @repeat.faster(suits=makes_large)

@@ -19,7 +19,8 @@ MAX_ROW_LENGTH = 4096
 
 def has_short_rows(x: Array, axis: int | tuple[int, ...]) -> bool:
     """Tell whether a sum may go along the axis, or the last of them, one number after the other."""
-    return is_large(x) and x.shape[axis if isinstance(axis, int) else max(axis)] <= MAX_ROW_LENGTH
+    axes = (axis,) if isinstance(axis, int) else axis
+    return is_large(x) and min(axes) >= 0 and x.shape[max(axes)] <= MAX_ROW_LENGTH
 
 
 @mean.faster(suits=has_short_rows)
@@ -45,7 +46,7 @@ def mean_by_einsum(x: Array, axis: int | tuple[int, ...]) -> Array:
     return np.expand_dims(sums / length, last).mean(axis=axis, keepdims=True)
 
 
-@first_maximum.faster(suits=lambda x, axis: is_large(x))
+@first_maximum.faster(suits=lambda x, axis: is_large(x) and axis >= 0)
 def first_maximum_by_hits(x: Array, axis: int) -> tuple[Array, Array]:
     """Seek the maximum, then the place where it stands, while a block is in the cache.
 
@@ -73,7 +74,9 @@ def first_maximum_by_hits(x: Array, axis: int) -> tuple[Array, Array]:
 
 def may_be_written(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumulate_into: Array | None) -> bool:
     """Tell whether there is a large map to add to."""
-    return accumulate_into is not None and is_large(accumulate_into, dp) and accumulate_into.flags.writeable
+    if accumulate_into is None or axis < 0:
+        return False
+    return is_large(accumulate_into, dp) and accumulate_into.flags.writeable
 
 
 @scatter.faster(suits=may_be_written)

@@ -6,6 +6,7 @@ import numpy as np
 
 from npattn.ops.attention import transpose
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["affinity_sums"]
@@ -54,8 +55,8 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     values = np.concatenate([v, np.ones_like(u[:, :1])], axis=1)
     sums = np.empty_like(values)
     for j in blocks:
-        c = transpose(u[..., j]) @ u
-        sums[..., j] = values @ transpose(np.where(c.real <= 0, 0, c))
+        c = product(transpose(u[..., j]), u)
+        sums[..., j] = product(values, transpose(np.where(c.real <= 0, 0, c)))
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
@@ -63,10 +64,10 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
         # a_ij stands in the sums of i and of j: its gradient is Σ_k (dsums_ki v_kj + v_ki dsums_kj), in one product.
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
         for j in blocks:
-            c = transpose(u[..., j]) @ u
-            dvalues[..., j] = dsums @ transpose(np.where(c <= 0, 0, c))
-            da = transpose(left[..., j]) @ right
-            du[..., j] = u @ transpose(np.where(c <= 0, 0, da))
+            c = product(transpose(u[..., j]), u)
+            dvalues[..., j] = product(dsums, transpose(np.where(c <= 0, 0, c)))
+            da = product(transpose(left[..., j]), right)
+            du[..., j] = product(u, transpose(np.where(c <= 0, 0, da)))
         return du, dvalues[:, :-1]
 
     return (sums[:, :-1], sums[:, -1:]), backward

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["dot_product_attention"]
@@ -64,17 +65,17 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     o = np.empty_like(q, shape=(*q.shape[:-2], v.shape[-2], q.shape[-1]))
     log_sum_exp = np.empty_like(q, shape=(*q.shape[:-2], q.shape[-1], 1))
     for m in query_blocks(q):
-        o[..., m], log_sum_exp[..., m, :] = average_values(transpose(scaled[..., m]) @ k, v)
+        o[..., m], log_sum_exp[..., m, :] = average_values(product(transpose(scaled[..., m]), k), v)
 
     def backward(do):
         dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
         delta = average_slope(do, o)[..., None]
         for m in query_blocks(q):
-            s = np.exp(transpose(scaled[..., m]) @ k - log_sum_exp[..., m, :])
-            dv += do[..., m] @ s
-            dz = s * (transpose(do[..., m]) @ v - delta[..., m, :])
-            dq[..., m] = scale * (k @ transpose(dz))
-            dk += scaled[..., m] @ dz
+            s = np.exp(product(transpose(scaled[..., m]), k) - log_sum_exp[..., m, :])
+            dv += product(do[..., m], s)
+            dz = s * (product(transpose(do[..., m]), v) - delta[..., m, :])
+            dq[..., m] = scale * product(k, transpose(dz))
+            dk += product(scaled[..., m], dz)
             del s, dz  # or those of two blocks would be held at once
         return dq, dk, dv
 
@@ -107,7 +108,7 @@ def weigh_values(v: Array, e: Array, total: Array) -> Array:
     >>> weigh_values(np.array([[2.0, 4.0]]), np.array([[1.0, 0.5]]), np.array([[1.5]])).round(2)
     array([[2.67]])
     """
-    return v @ transpose(e) / transpose(total)
+    return product(v, transpose(e)) / transpose(total)
 
 
 @primitive

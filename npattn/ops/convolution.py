@@ -42,12 +42,12 @@ def conv1d(x: Array, weight: Array) -> tuple[Array, Backward]:
     k = weight.shape[-1]
     kernel = weight.reshape(k)
     neighbours = windows(x, k)
-    z = neighbours @ kernel
+    z = product(neighbours, kernel[:, None])[..., 0]
 
     def backward(dz):
         # x_c is read by its neighbours through the kernel's mirror image.
-        dx = windows(dz, k) @ kernel[::-1]
-        dkernel = dz.reshape(-1) @ neighbours.reshape(-1, k)
+        dx = product(windows(dz, k), kernel[::-1, None])[..., 0]
+        dkernel = product(dz.reshape(1, -1), neighbours.reshape(-1, k))[0]
         return dx, dkernel.reshape(weight.shape)
 
     return z, backward

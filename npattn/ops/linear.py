@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["linear"]
@@ -35,12 +36,12 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, B
     (array([[3., 4.]]), array([[1., 2.]]), array([1.]))
     """
     matrix = weight.reshape(weight.shape[:2])
-    z = x @ matrix.T
+    z = product(x, matrix.T)
     if bias is not None:
         z = z + bias
 
     def backward(dz):
-        dweight = (dz.T @ x).reshape(weight.shape)
-        return dz @ matrix, dweight, None if bias is None else dz.sum(axis=0)
+        dweight = product(dz.T, x).reshape(weight.shape)
+        return product(dz, matrix), dweight, None if bias is None else dz.sum(axis=0)
 
     return z, backward

@@ -9,6 +9,7 @@ import numpy as np
 
 from npattn.ops.attention import average_slope, query_blocks, transpose, validate_shapes, weigh_values
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["masked_attention"]
@@ -218,7 +219,7 @@ def sink_gradient(sink: Array | None, log_sum_exp: Array, delta: Array) -> Array
 def products_seen(a: Array, b: Array, seen: Array) -> Array:
     """Multiply all queries with all keys, (..., i, M) and (..., i, N) to (..., M, N); 0 where they do not meet."""
     with np.errstate(over="ignore", invalid="ignore"):  # whatever stands there
-        return np.where(seen, transpose(a) @ b, 0)
+        return np.where(seen, product(transpose(a), b), 0)
 
 
 def sum_seen(a: Array, weights: Array, seen: Array, total: Array | None = None) -> Array:
@@ -228,9 +229,10 @@ def sum_seen(a: Array, weights: Array, seen: Array, total: Array | None = None) 
     that is seen is none. With a total for each m, the weights are yet to be divided by it.
     """
     finite = np.isfinite(a)
-    spoilt = (~finite).astype(np.float32) @ transpose(seen).astype(np.float32) > 0
+    spoilt = product((~finite).astype(np.float32), transpose(seen).astype(np.float32)) > 0
     a = np.where(finite, a, 0)
-    return np.where(spoilt, np.nan, a @ transpose(weights) if total is None else weigh_values(a, weights, total))
+    found = product(a, transpose(weights)) if total is None else weigh_values(a, weights, total)
+    return np.where(spoilt, np.nan, found)
 
 
 def sum_to(a: Array, shape: tuple[int, ...]) -> Array:

@@ -12,6 +12,7 @@ A primitive is written once, as its definition. Who calls it is answered by the 
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -119,6 +120,7 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
     >>> PRIMITIVES.remove(double)
     """
     ways: list[Way] = []
+    named = frozenset(names_of(definition))
     ordinary = None if ORDINARY.definitions_only else ORDINARY  # of which one look tells that nothing is to be asked
 
     @functools.wraps(definition)
@@ -129,6 +131,8 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
                 return result
         if CONTEXT.get() is not ordinary:
             return decide(found, *arguments, **options)
+        if ways and not named.isdisjoint(options):
+            arguments, options = in_order(definition, arguments, options)
         for way in ways:
             if way.suits(*arguments, **options):
                 return way.compute(*arguments, **options)
@@ -196,10 +200,38 @@ def decide(called: Primitive, *arguments: Any, **options: Any) -> Any:
     result = ask_handlers(called, arguments, options)
     if result is not NotImplemented:
         return result
-    for way in () if CONTEXT.get().definitions_only else called.ways:
+    if CONTEXT.get().definitions_only:
+        return called.definition(*arguments, **options)
+    arguments, options = in_order(called.definition, arguments, options)
+    for way in called.ways:
         if way.suits(*arguments, **options):
             return way.compute(*arguments, **options)
     return called.definition(*arguments, **options)
+
+
+@functools.cache
+def names_of(definition: Callable[..., Any]) -> tuple[str, ...]:
+    """List the parameters that may be given by place or by name, in their order."""
+    parameters = inspect.signature(definition).parameters.values()
+    return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
+
+
+def in_order(
+    definition: Callable[..., Any], arguments: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Put arguments that are given by name in their places: ways, and what suits them, take them there.
+
+    Examples
+    --------
+    >>> in_order(lambda x, weight, bias=None, *, stride=1: 0, (1,), {"bias": 3, "weight": 2, "stride": 4})
+    ((1, 2, 3), {'stride': 4})
+    """
+    placed, rest = list(arguments), dict(options)
+    for name in names_of(definition)[len(arguments) :]:
+        if name not in rest:
+            break
+        placed.append(rest.pop(name))
+    return tuple(placed), rest
 
 
 @contextmanager

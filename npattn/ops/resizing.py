@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["resize_bilinear", "resize_nearest"]
@@ -55,7 +56,7 @@ def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False
         rows, columns = (
             interpolate(identity_matrix(dy, n), 0, m, align_corners) for n, m in zip((height, width), size, strict=True)
         )
-        return (rows.T @ dy) @ columns
+        return product(product(rows.T, dy), columns)
 
     return y, backward
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npattn.ops.primitive import primitive
+from npattn.ops.products import product
 from npattn.typing import Array, Backward
 
 __all__ = ["score", "select", "take", "top"]
@@ -45,7 +46,7 @@ def score(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     s += bias
 
     def backward(ds):
-        dweight = (x @ ds[:, :, None]).sum(axis=0).reshape(weight.shape)
+        dweight = product(x, ds[:, :, None]).sum(axis=0).reshape(weight.shape)
         return w[:, None] * ds[:, None, :], dweight, ds.sum().reshape(1)
 
     return s, backward
@@ -113,7 +114,7 @@ def select(x: Array, index: Array) -> tuple[Array, Backward]:
     y, back_take = take(x, index[:, None])
 
     def backward(dy):
-        return back_take(dy[:, :, None]), (dy[:, None] @ x)[:, 0]
+        return back_take(dy[:, :, None]), product(dy[:, None], x)[:, 0]
 
     return y[:, :, 0], backward
 

@@ -119,7 +119,7 @@ def test_several_processes_find_the_same(command):
 def test_only_many_systems_are_checked_by_as_many_processes_as_there_are_cores(monkeypatch):
     monkeypatch.undo()
     for cores, most in ((1, 1), (2, 2), (100, check.MOST_JOBS)):
-        monkeypatch.setattr(check, "num_threads", lambda cores=cores: cores)
+        monkeypatch.setattr(check, "count_cores", lambda cores=cores: cores)
         assert [check.count_jobs(systems) for systems in (1, check.MANY_SYSTEMS - 1)] == [1, 1]
         assert [check.count_jobs(systems) for systems in (check.MANY_SYSTEMS, len(CATALOGUE))] == [most, most]
 

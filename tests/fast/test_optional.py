@@ -69,6 +69,15 @@ def test_without_the_folder_nothing_but_rounding_changes(tmp_path, expected):
     assert_same_but_for_rounding(run_elsewhere(tmp_path, tmp_path, fast="gone"), expected[0])
 
 
+def test_without_the_folder_the_command_checks(tmp_path):
+    there = Path(npattn.__file__).parent
+    shutil.copytree(there, tmp_path / "npattn", ignore=shutil.ignore_patterns("fast", "__pycache__"))
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-S", "-m", "npattn", "check", "eca"]
+    done = subprocess.run(command, check=False, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_process_that_is_told_to_follows_definitions_alone(tmp_path, expected):
     found = run_elsewhere(tmp_path, Path(npattn.__file__).parents[1], fast="beside", NPATTN_DEFINITIONS="1")
     assert_same_but_for_rounding(found, expected[0])

@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import npattn
+from npattn import ops
 from npattn.fast import blas, machine, threads
 from npattn.fast.threads import num_threads, parallel_for, reusing_memory
 from npattn.ops.primitive import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
 from tests.interrupts import interrupt_within
+from tests.naming import for_each
+from tests.ops.primitives import normal
 
 on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
@@ -59,7 +62,7 @@ def end(pool):
         pool.tasks.put(sys.exit)
 
 
-def run(program, *arguments):
+def run(program, *arguments, **environment):
     """Run a program of its own, which is over long before, and return the words that it prints."""
     ended = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)],
@@ -68,6 +71,7 @@ def run(program, *arguments):
         timeout=PATIENCE,
         text=True,
         cwd=Path(__file__).parents[2],
+        env=os.environ | environment,
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout.split()
@@ -411,6 +415,8 @@ import numpy as np
 from npattn.fast import blas, threads
 from tests.fast.products import blas_threads, matrices, product
 from tests.interrupts import interrupt_within
+from tests.naming import for_each
+from tests.ops.primitives import normal
 
 seconds, way = float(sys.argv[1]), sys.argv[2]
 threads.num_threads = lambda: 3
@@ -624,6 +630,8 @@ import numpy as np
 from npattn.fast import threads
 from tests.fast.products import blas_threads, matrices, product
 from tests.interrupts import interrupt_within
+from tests.naming import for_each
+from tests.ops.primitives import normal
 
 threads.num_threads = lambda: 2
 a, b = matrices(150, 300), matrices(300, 150, seed=1)
@@ -663,6 +671,66 @@ print(forked)
 def test_a_process_forked_while_others_compute_has_threads_of_its_own_and_blas_as_it_was():
     (forked,) = run(FORKS, 1)
     assert int(forked) > 2
+
+
+FORKS_BESIDE_DEFINITIONS = """
+import os, signal, sys, threading, time
+import numpy as np
+import npattn
+from npattn.oracle import generic_values
+
+module = npattn.PositionAttention.example()
+params, inputs = (
+    {name: a.astype(np.float32) for name, a in values.items()}
+    for values in generic_values(module, batch=1, height=16, width=16)
+)
+
+def go():
+    run = module(params, *inputs.values())
+    run.backward(run.output)
+
+def go_on():
+    while True:
+        go()
+
+go()
+threading.Thread(target=go_on, daemon=True).start()
+forked, until = 0, time.monotonic() + float(sys.argv[1])
+while time.monotonic() < until or forked < 4:
+    time.sleep(0.01)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        go()
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        sys.exit(f"child {forked}: {code}")
+    forked += 1
+print(forked)
+"""
+
+
+@posix
+@linux
+def test_a_process_forked_while_a_map_too_small_for_threads_is_computed_goes_on():
+    (forked,) = run(FORKS_BESIDE_DEFINITIONS, 1, OMP_NUM_THREADS="2")
+    assert int(forked) > 2
+
+
+@for_each(("positions", "channels"), [(289, 16), (144, 512)])
+def test_attention_over_few_positions_has_the_same_bits_whatever_threads_blas_has(positions, channels):
+    q, k, v = (normal(1, channels, positions, seed=seed) for seed in range(3))
+
+    def results():
+        o, backward = ops.dot_product_attention(q, k, v)
+        return [o, *backward(o)]
+
+    expected = results()
+    for limit in (1, 3):
+        with threadpool_limits(limit):
+            for one, other in zip(results(), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 FORK_IN_WORK = """

@@ -12,7 +12,7 @@ from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.adding import accumulate
 from npattn.ops.pooling import first_maximum, mean, scatter
-from npattn.ops.primitive import PRIMITIVES, definitions
+from npattn.ops.primitive import PRIMITIVES, definitions, names_of
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_sums
 from tests.naming import for_each
@@ -286,6 +286,39 @@ def test_a_way_passes_infinity_and_nan_as_its_definition_does(primitive, way, va
             for one, other in zip(found, expected, strict=True):
                 for is_kind in (np.isnan, np.isposinf, np.isneginf):
                     np.testing.assert_array_equal(is_kind(one), is_kind(other))
+
+
+@all_ways
+def test_arguments_may_be_given_by_name(primitive, way):
+    arrays, options = draw(way.compute.__name__, (2, 8, 9, 8), np.float32, 0)
+    names = names_of(primitive.definition)
+    with in_blocks(2), patched("MIN_TILED_CHANNELS", 1), patched("MIN_TILED_POSITIONS", 1), patched("MAX_SIDE", 0):
+        expected = compute(primitive, arrays, options)
+        for cut in range(len(names) if len(names) >= len(as_arguments(primitive, arrays)) else 0):
+
+            def by_name(*placed, cut=cut, **others):
+                return primitive(*placed[:cut], **dict(zip(names[cut:], placed[cut:], strict=False)), **others)
+
+            by_name.__name__ = primitive.__name__
+            for one, other in zip(compute(by_name, arrays, options), expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@for_each(
+    "reduce",
+    [
+        lambda x, back: ops.average_pool(x, axis=-1 if back else 3),
+        lambda x, back: ops.average_pool(x, axis=(-2, -1) if back else (2, 3)),
+        lambda x, back: ops.max_pool(x, axis=-3 if back else 1),
+        lambda x, back: ops.softmax(x, axis=-3 if back else 1),
+    ],
+)
+def test_axes_may_be_counted_from_the_end(reduce):
+    x = normal(2, 3, 4, 5)
+    with in_blocks():
+        (found, back), (expected, back_expected) = (reduce(x, one) for one in (True, False))
+        for one, other in ((found, expected), (back(found), back_expected(expected))):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 @all_ways

@@ -131,6 +131,12 @@ def test_definitions_give_no_memory_to_write_to(path):
     assert [ast.unparse(keyword) for keyword in written_to(parse(path))] == []
 
 
+@every_file
+def test_definitions_multiply_matrices_by_the_primitive_alone(path):
+    found = [ast.unparse(node) for node in ast.walk(parse(path)) if isinstance(getattr(node, "op", None), ast.MatMult)]
+    assert found == (["a @ b"] if path.name == "products.py" else [])  # elsewhere forks and threads would meet BLAS
+
+
 @for_each(
     ("source", "decides"),
     [
