@@ -157,14 +157,19 @@ def test_a_hyperparameter_that_json_lacks_is_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_element_of_a_vector_is_told_of_without_the_systems_class(tmp_path):
+def test_a_wrong_element_of_a_vector_or_of_a_number_is_told_of_with_and_without_the_systems_class(tmp_path):
     case = made_up(Powers())
-    case.budget["output.0"][7] = 1
+    for name, index in (("output.0", (7,)), ("v.grad", (7,)), ("output.1", ()), ("scale.grad", ())):
+        case.budget[name][index] = 1
     case.save(tmp_path / "case.npz")
-    wrong = case.expected["output.0"].copy()
-    wrong[7] += 1e3
-    reports = [str(load(tmp_path / "case.npz", systems=own).compare({"output.0": wrong})) for own in ([], [Powers])]
-    assert all("1 of 1 results WRONG" in report and " at [7]: " in report for report in reports)
+    for judged in (case, load(tmp_path / "case.npz"), load(tmp_path / "case.npz", systems=[Powers])):
+        for name, index in (("output.0", (7,)), ("v.grad", (7,)), ("output.1", ()), ("scale.grad", ())):
+            wrong = np.array(case.expected[name])
+            wrong[index] += 1e3
+            report = str(judged.compare({name: wrong}))
+            assert "1 of 1 results WRONG" in report
+            assert f"expected {np.array(case.expected[name])[index]:.8g}, got {wrong[index]:.8g}, budget 1" in report
+            assert " at [7]: " in report or not index
 
 
 def test_a_field_that_is_no_hyperparameter_to_give_is_left_to_the_class(tmp_path):
