@@ -450,8 +450,8 @@ def scaled_by(number, origin):
     return Scaled()
 
 
-def test_two_systems_of_one_name_have_files_of_their_own_however_often_they_are_made(tmp_path):
-    modules = [scaled_by(number, origin) for number, origin in ((2, "mine"), (3, "yours"))]
+def test_systems_of_one_name_have_files_of_their_own_however_often_they_are_made(tmp_path):
+    modules = [scaled_by(number, origin) for number, origin in ((2, "mine"), (3, "yours"), (4, "yours"), (5, "yours"))]
     modules += [npattn.Residual(module) for module in modules]
     recipes = [Recipe(module, "float32", 1, 2, 2) for module in modules]
     named = []
@@ -461,6 +461,6 @@ def test_two_systems_of_one_name_have_files_of_their_own_however_often_they_are_
         named.append(sorted([*report.made, *report.kept]))
         found = [load(tmp_path / name) for name in named[-1]]
         factors = [(case.expected["output"] / case.inputs["x"]).round(6).flat[0] for case in found]
-        assert sorted(factors) == [2, 3, 3, 4]
+        assert sorted(factors) == [2, 3, 3, 4, 4, 5, 5, 6]
     assert named[0] == named[1]
     assert len(set(named[0])) == len(recipes)
