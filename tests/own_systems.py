@@ -10,7 +10,7 @@ from npattn import Module, Pass, layers, ops
 from npattn.fields import boolean, integer, number
 from npattn.parameters import norm_buffers, norm_parameters, ones
 
-__all__ = ["OWN_SYSTEMS", "CausalHead", "LogitLoss", "NormGate", "RMSNorm", "TwoGate"]
+__all__ = ["OWN_SYSTEMS", "CausalHead", "LogitLoss", "NormGate", "Powers", "RMSNorm", "Table", "TwoGate"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,57 @@ class Doubled(Module):
 
     def forward(self, params, x):
         return Pass(2 * x, lambda dy: (2 * dy, {}))
+
+
+@dataclass(frozen=True)
+class Powers(Module):
+    """An input of rank 1 and two outputs, of which one is a number."""
+
+    def input_shapes(self, batch, height, width):
+        return {"v": (batch * height * width,)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output.0": (batch * height * width,), "output.1": ()}
+
+    def parameters(self):
+        return {"scale": ones()}
+
+    def forward(self, params, v):
+        scale = params["scale"]
+
+        def backward(dy):
+            return scale * dy[0] + 2 * v * dy[1], {"scale": (dy[0] * v).sum()}
+
+        return Pass((scale * v, (v * v).sum()), backward)
+
+
+@dataclass(frozen=True)
+class Table(Module):
+    """Integers as the only input."""
+
+    rows: int = integer(least=1, default=7)
+    without_gradient: ClassVar = ("ids",)
+
+    def input_shapes(self, batch, height, width):
+        return {"ids": (batch, height * width)}
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, height * width, 4)}
+
+    def parameters(self):
+        return {"table": ones(self.rows, 4)}
+
+    def draw_input(self, name, shape, random):
+        return random.randint(0, self.rows, shape)
+
+    def forward(self, params, ids):
+        table = params["table"]
+        own = ids[..., None] == np.arange(self.rows)
+
+        def backward(dy):
+            return None, {"table": np.einsum("bnr,bnc->rc", own.astype(dy.dtype), dy)}
+
+        return Pass(table[ids.real.astype(int)], backward)
 
 
 OWN_SYSTEMS = [RMSNorm, CausalHead, TwoGate, NormGate, LogitLoss]

@@ -12,7 +12,7 @@ from npattn import Module, Pass
 from npattn.calls import find_sizes
 from npattn.oracle import generic_values
 from tests.naming import for_each
-from tests.own_systems import OWN_SYSTEMS, CausalHead, Doubled, RMSNorm
+from tests.own_systems import OWN_SYSTEMS, CausalHead, Doubled, RMSNorm, Table
 from tests.strategies import SYSTEMS
 
 own_systems = pytest.mark.parametrize("system", OWN_SYSTEMS, ids=lambda system: system.__name__)
@@ -146,3 +146,35 @@ def test_the_example_of_a_system_is_that_of_its_defaults_or_is_asked_for():
         Needy.example()
     with pytest.raises(TypeError, match="Needy has no example"):
         npattn.oracle.cases(Needy)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_where_integers_are_the_only_input_results_have_the_dtype_of_the_parameters(dtype):
+    params = {"table": np.arange(28, dtype=dtype).reshape(7, 4)}
+    ids = np.array([[1, 6, 1]])
+    run = Table()(params, ids)
+    np.testing.assert_array_equal(run.output, params["table"][ids])
+    assert run.output.dtype == dtype
+    _, grads = run.backward(np.ones_like(run.output))
+    assert grads["table"].dtype == dtype
+    np.testing.assert_array_equal(grads["table"].sum(axis=1), [0, 8, 0, 0, 0, 0, 4])
+
+
+@for_each(
+    ("forward", "backward", "message"),
+    [
+        (np.float64, np.float32, "forward's output has dtype float64 but parameter 'table' has float32"),
+        (np.float32, np.float64, "backward's gradient of table has dtype float64 but parameter 'table' has float32"),
+    ],
+)
+def test_where_integers_are_the_only_input_another_dtype_than_the_parameters_is_refused(forward, backward, message):
+    class Lifted(Table):
+        def forward(self, params, ids):
+            run = super().forward(params, ids)
+            return Pass(
+                run.output.astype(forward), lambda dy: (None, {"table": run.backward(dy)[1]["table"].astype(backward)})
+            )
+
+    params = {"table": np.ones((7, 4), np.float32)}
+    with pytest.raises(TypeError, match=message):
+        Lifted()(params, np.array([[1, 6, 1]])).backward(np.ones((1, 3, 4), np.float32))

@@ -482,3 +482,21 @@ def test_maps_that_a_system_does_not_take_are_left_out_unless_they_were_asked_fo
 def test_a_format_under_two_names_is_swept_once():
     once = [recipe.id for recipe in oracle.cases("eca", ["float16", "bfloat16"], limit=2)]
     assert [recipe.id for recipe in oracle.cases("eca", ["fp16", "bf16", "half", "bfloat16"], limit=2)] == once
+
+
+def test_a_class_is_made_of_the_hyperparameters_that_are_asked_for_where_it_has_no_defaults():
+    @dataclass(frozen=True)
+    class Needy(Module):
+        dim: int
+        channels: int = 2
+
+        def forward(self, params, x):
+            return Pass(self.dim * x, lambda dy: (self.dim * dy, {}))
+
+    recipes = oracle.cases(Needy, ["float16"], kinds=["ties"], dim=3)
+    assert {recipe.module.dim for recipe in recipes} == {3}
+    assert all("dim-3" in recipe.id for recipe in recipes)
+    with pytest.raises(TypeError, match="Needy has no example: dim must be given"):
+        oracle.cases(Needy)
+    with pytest.raises(TypeError, match="dim"):
+        oracle.cases(Needy, channels=2)

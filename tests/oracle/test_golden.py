@@ -19,6 +19,7 @@ from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from tests.naming import for_each
+from tests.own_systems import Table
 from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
 
 GOLDEN = importlib.import_module("npattn.oracle.golden")  # the function of this name hides the module
@@ -438,3 +439,15 @@ def test_a_system_without_a_meaning_for_an_empty_batch_is_told_to_refuse_it():
 
     with pytest.raises(ValueError, match=r"the batch is empty: .* refuses it in check_inputs"):
         golden(Careless(), batch=0, height=3, width=3)
+
+
+def test_whole_numbers_that_float32_does_not_hold_are_refused():
+    class Hashed(Table):
+        def forward(self, params, ids):
+            return super().forward(params, np.mod(ids.real, 7))
+
+    module = Hashed()
+    held = golden(module, inputs={"ids": np.array([[0, 3, 2**24 + 2]])})
+    assert held.inputs["ids"].tolist() == [[0, 3, 2**24 + 2]]
+    with pytest.raises(ValueError, match=r"inputs\['ids'\] holds 16777217, .*expected whole numbers up to 2\*\*24"):
+        golden(module, inputs={"ids": np.array([[0, 3, 2**24 + 1]])})

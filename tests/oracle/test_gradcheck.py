@@ -612,3 +612,17 @@ def test_a_system_keeps_to_its_convention_at_zeros_throughout(system):
 def test_kinks_follow_the_stated_convention(case, without_bias, tied):
     report = at_kinks(*case, without_bias, tied)
     assert report.passed, report
+
+
+def test_a_system_without_any_gradient_has_nothing_to_check():
+    class Square(Module):
+        without_gradient = ("x",)
+
+        def input_shapes(self, batch, height, width):
+            return {"x": (batch, height * width)}
+
+        def forward(self, params, x):
+            return Pass(x * x, lambda dy: (None, {}))
+
+    with pytest.raises(ValueError, match=r"Square.*: no input and no parameter has a gradient; expected one to check"):
+        gradcheck(Square(), *generic_values(Square()))

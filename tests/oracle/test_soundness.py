@@ -14,7 +14,7 @@ from npattn.oracle.budgets import Given
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.parameters import zeros
 from tests.naming import for_each
-from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, NormGate, RMSNorm
+from tests.own_systems import OWN_SYSTEMS, CausalHead, LogitLoss, NormGate, Powers, RMSNorm, Table, TwoGate
 
 RIGHT = GradcheckReport({}, "adjoint", 1e-12)
 SMALL = {"height": 2, "width": 3}
@@ -42,7 +42,7 @@ def with_gradients(change):
     return lambda run: replace(run, backward=lambda dy: change(*run.backward(dy)))
 
 
-@for_each("system", OWN_SYSTEMS)
+@for_each("system", [*OWN_SYSTEMS, Powers, Table])
 def test_right_systems_have_golden_cases(system):
     case = golden(system.example(), batch=2, **SMALL)
     assert case.compare(case.expected).passed
@@ -262,3 +262,85 @@ def test_a_system_that_takes_no_small_case_is_looked_at_where_it_is_asked_for():
         golden(Large(), height=1, width=19)
     with pytest.raises(ValueError, match="x is off by 1 "):
         golden(Large(), height=1, width=20)
+
+
+def with_attention(attention):
+    """Change the maps that a forward pass returns."""
+    return lambda run: replace(run, attention=attention(run) if callable(attention) else attention)
+
+
+class NamedTwice(RMSNorm):
+    """A parameter that is named as the input."""
+
+    def parameters(self):
+        return super().parameters() | {"x": zeros(1)}
+
+
+class NamedAsOutput(RMSNorm):
+    """A parameter that is named as the output."""
+
+    def parameters(self):
+        return super().parameters() | {"output": zeros(1)}
+
+
+@for_each(
+    ("module", "error", "message"),
+    [
+        (NamedTwice(), ValueError, "'x' names an input and a parameter; expected other names"),
+        (NamedAsOutput(), ValueError, "'output' names an output and an input or a parameter; expected other names"),
+        *(
+            (
+                spoiled(TwoGate, with_attention(lambda run, name=name: {name: run.output})),
+                ValueError,
+                f"'{name}' names an attention map and another result; expected other names",
+            )
+            for name in ("output", "x.grad")
+        ),
+        (
+            spoiled(NormGate, with_attention(lambda run: {"bn.running_var": run.output})),
+            ValueError,
+            "'bn.running_var' names an attention map and another result; expected other names",
+        ),
+        (
+            spoiled(TwoGate, with_attention(lambda run: [run.output])),
+            TypeError,
+            "attention is a list; expected a dict of maps by name",
+        ),
+        (spoiled(TwoGate, with_attention(None)), TypeError, "attention is .*; expected a dict of maps by name"),
+    ],
+)
+def test_a_name_that_two_results_would_have_is_refused(module, error, message):
+    with pytest.raises(error, match=message) as caught:
+        golden(module, **SMALL)
+    assert str(caught.value).startswith(f"{module}: ")
+
+
+def test_a_forgotten_shape_of_outputs_is_told_of_though_an_upstream_gradient_is_given():
+    class Pooled(RMSNorm):
+        def forward(self, params, x):
+            run = super().forward(params, x)
+            ones = np.ones_like(x)
+            return Pass(run.output.sum(axis=1), lambda dy: run.backward(dy[:, None] * ones))
+
+    for upstream in (None, np.ones((2, 4), np.float32)):
+        with pytest.raises(ValueError, match="output_shapes"):
+            golden(Pooled(), batch=2, upstream=upstream, **SMALL)
+
+
+class Lookup(npattn.Module):
+    """A system of which nothing has a gradient."""
+
+    without_gradient = ("x",)
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, height * width)}
+
+    def forward(self, params, x):
+        return Pass(x * x, lambda dy: (None, {}))
+
+
+def test_a_system_without_any_gradient_has_golden_cases_and_nothing_to_check():
+    case = golden(Lookup(), batch=2, **SMALL)
+    assert list(case.expected) == ["output"]
+    assert case.compare(case.expected).passed
+    assert not case.compare({"output": 1 + case.expected["output"]}).passed

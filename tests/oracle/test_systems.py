@@ -6,10 +6,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import npattn
+from npattn import Module, Pass
 from npattn.fields import integer
 from npattn.oracle import cases, golden
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.primitives.products import CrossEntropy
+from npattn.oracle.systems import name_system
 from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, LogitLoss, NormGate, RMSNorm
 
@@ -95,3 +98,39 @@ def test_cases_of_a_primitive_have_different_names_that_begin_with_its_key(key):
     recipes = cases(key, ["float32", "float16"])
     assert len({recipe.id for recipe in recipes}) == len(recipes) > 30
     assert all(recipe.id.startswith((f"{key}-float32-", f"{key}-float16-")) for recipe in recipes)
+
+
+@for_each("value", [(3, 5), None, "few", 5])
+@for_each("name", ["k", "inner", "split_input", "radix"])
+def test_hyperparameters_that_are_named_as_the_catalogues_stay_what_they_are(name, value):
+    @dataclass(frozen=True)
+    class Named(Module):
+        channels: int = 4
+
+        def forward(self, params, x):
+            return Pass(2 * x, lambda dy: (2 * dy, {}))
+
+    own = dataclass(frozen=True)(type("Own", (Named,), {name: value, "__annotations__": {name: object}}))
+    recipes = cases(own, ["float16"])
+    assert len({recipe.module.channels for recipe in recipes}) > 5
+    assert all(getattr(recipe.module, name) == value for recipe in recipes)
+
+
+@dataclass(frozen=True)
+class Weighed(npattn.CBAM):
+    """A system derived from one of the catalogue."""
+
+    share: float = 0.5
+    options: ClassVar = ({"share": 0.25},)
+
+
+def test_a_system_derived_from_one_of_the_catalogue_has_its_own_name_and_options():
+    recipes = cases(Weighed, ["float16"], kinds=["options"])
+    labels = [recipe.label for recipe in recipes if not recipe.label.startswith("training")]
+    assert labels == ["share-0.25"]
+    assert all(recipe.id.startswith("Weighed-float16-") for recipe in recipes)
+    (within,) = cases(npattn.Residual(Weighed(4)), ["float16"], kinds=["ties"])
+    assert within.id.startswith("residual-")
+    assert [name_system(module) for module in (npattn.CBAM(4), Weighed(4), RMSNorm())] == ["cbam", "Weighed", "RMSNorm"]
+    (recipe,) = cases("residual", ["float16"], kinds=["ties"], inner=Weighed(4))
+    assert "Weighed" in recipe.id

@@ -221,10 +221,12 @@ class Run:
         other = taken.get(names[0].casefold())
         same = other is None or {name: value for name, value in other.recipe.items() if name != STEPS} == described
         name, classes = names[0] if same else names[1], classes_of(module)
-        if self.classes.setdefault(name, classes) == classes:
-            return name
         origin = [f"{one.__module__}.{one.__qualname__}" for one in classes]
-        return f"{cleaned}-{identify(described | {'classes': origin})[:12]}.npz"
+        number = 0
+        while self.classes.setdefault(name, classes) != classes:  # a function may make several classes of one origin
+            told = {"classes": origin} | ({"number": number} if number else {})
+            name, number = f"{cleaned}-{identify(described | told)[:12]}.npz", number + 1
+        return name
 
     def make_on(self, executor: Executor, recipes: dict[str, Recipe]) -> None:
         """Make files on an executor, a number of them at a time."""

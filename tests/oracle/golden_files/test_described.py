@@ -5,7 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from npattn.oracle.golden_files.described import Described
 from npattn.oracle.golden_files.header import HEADER
 from tests.oracle.golden_files.packing import assert_refused, put, resealed, same, unpack
 from tests.oracle.made_up import made_up
-from tests.own_systems import OWN_SYSTEMS, CausalHead, NormGate, RMSNorm
+from tests.own_systems import OWN_SYSTEMS, CausalHead, NormGate, Powers, RMSNorm
 
 
 def saved(module, path):
@@ -155,3 +155,45 @@ def test_a_hyperparameter_that_json_lacks_is_named(tmp_path):
     with pytest.raises(TypeError, match="activation can't be saved: it is a builtin_function_or_method"):
         saved(Typed(3), tmp_path / "case.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_element_of_a_vector_or_of_a_number_is_told_of_with_and_without_the_systems_class(tmp_path):
+    case = made_up(Powers())
+    for name, index in (("output.0", (7,)), ("v.grad", (7,)), ("output.1", ()), ("scale.grad", ())):
+        case.budget[name][index] = 1
+    case.save(tmp_path / "case.npz")
+    for judged in (case, load(tmp_path / "case.npz"), load(tmp_path / "case.npz", systems=[Powers])):
+        for name, index in (("output.0", (7,)), ("v.grad", (7,)), ("output.1", ()), ("scale.grad", ())):
+            wrong = np.array(case.expected[name])
+            wrong[index] += 1e3
+            report = str(judged.compare({name: wrong}))
+            assert "1 of 1 results WRONG" in report
+            assert f"expected {np.array(case.expected[name])[index]:.8g}, got {wrong[index]:.8g}, budget 1" in report
+            assert " at [7]: " in report or not index
+
+
+def test_a_field_that_is_no_hyperparameter_to_give_is_left_to_the_class(tmp_path):
+    @dataclass(frozen=True)
+    class Derived(RMSNorm):
+        half: int = field(init=False)
+
+        def __post_init__(self):
+            object.__setattr__(self, "half", self.channels // 2)
+            super().__post_init__()
+
+    case = saved(Derived(6), tmp_path / "case.npz")
+    found = load(tmp_path / "case.npz", systems=[Derived])
+    assert found.module.half == 3
+    assert same(found, case)
+    assert str(load(tmp_path / "case.npz").module) == "Derived(channels=6, eps=1e-06)"
+
+
+def test_a_system_of_npattns_around_ones_own_is_made_of_the_own_class_alone(tmp_path):
+    class Own(npattn.EfficientChannelAttention):
+        pass
+
+    case = saved(npattn.Residual(npattn.Residual(Own(3))), tmp_path / "case.npz")
+    module = load(tmp_path / "case.npz", systems=[Own]).module
+    assert module == case.module
+    run = module(case.params, case.inputs["x"])
+    np.testing.assert_array_equal(run.output, case.module(case.params, case.inputs["x"]).output)

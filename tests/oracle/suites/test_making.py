@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -416,3 +416,51 @@ def test_files_of_a_system_whose_code_is_in_no_file_are_made_again(tmp_path):
     recipe = Recipe(space["Scaled"](), "float32", 1, 2, 2)
     for _ in range(2):
         assert len(suite([recipe], tmp_path).made) == 1
+
+
+@dataclass(frozen=True)
+class Typed(npattn.Module):
+    """A system of which no file can say what it is."""
+
+    channels: int = 2
+    activation: object = max
+
+    def forward(self, params, x):
+        return npattn.Pass(2 * x, lambda dy: (2 * dy, {}))
+
+
+def test_failed_recipes_of_one_class_are_told_by_their_own_names(tmp_path):
+    recipes = [Recipe(Typed(), "float32", 1, height, 2) for height in (2, 3)]
+    report = suite(recipes, tmp_path)
+    assert list(report.failed) == [f"{recipe.id}.npz" for recipe in recipes]
+    assert all("activation can't be saved" in why for why in report.failed.values())
+
+
+def scaled_by(number, origin):
+    """Make a class that has the same name whatever its number."""
+
+    @dataclass(frozen=True)
+    class Scaled(npattn.Module):
+        channels: int = 2
+
+        def forward(self, params, x):
+            return npattn.Pass(number * x, lambda dy: (number * dy, {}))
+
+    Scaled.__module__ = origin
+    return Scaled()
+
+
+def test_systems_of_one_name_have_files_of_their_own_however_often_they_are_made(tmp_path):
+    modules = [scaled_by(number, origin) for number, origin in ((2, "mine"), (3, "yours"), (4, "yours"), (5, "yours"))]
+    modules += [npattn.Residual(module) for module in modules]
+    recipes = [Recipe(module, "float32", 1, 2, 2) for module in modules]
+    named = []
+    for _ in range(2):
+        report = suite(recipes, tmp_path)
+        assert report
+        named.append(sorted([*report.made, *report.kept]))
+        found = [load(tmp_path / name) for name in named[-1]]
+        factors = [(case.expected["output"] / case.inputs["x"]).round(6).flat[0] for case in found]
+        assert sorted(factors) == [2, 3, 3, 4, 4, 5, 5, 6]
+    assert named[0] == named[1]
+    assert len(set(named[0])) == len(recipes)
