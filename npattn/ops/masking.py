@@ -229,6 +229,7 @@ def sum_seen(a: Array, weights: Array, seen: Array, total: Array | None = None) 
     that is seen is none. With a total for each m, the weights are yet to be divided by it.
     """
     finite = np.isfinite(a)
+    # How many of what is seen are not finite: Booleans would be added up to Booleans.
     spoilt = product((~finite).astype(np.float32), transpose(seen).astype(np.float32)) > 0
     a = np.where(finite, a, 0)
     found = product(a, transpose(weights)) if total is None else weigh_values(a, weights, total)

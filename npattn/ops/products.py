@@ -76,7 +76,7 @@ def gram(a: Array) -> tuple[Array, Backward]:
 
 @primitive
 def product(a: Array, b: Array) -> Array:
-    """Multiply matrices, c_ij = Σ_k a_ik b_kj: the step of `matmul` and others that a faster way may take over.
+    """Multiply matrices, c_ij = Σ_k a_ik b_kj: the step of `matmul`, of convolutions and of attention.
 
     Parameters
     ----------
