@@ -194,10 +194,11 @@ def is_other_value(given: str, choices: Collection[str]) -> bool:
     (True, True, False)
     """
     names = " ".join([OTHER_VALUES, *(f"{value} {others}" for value, others in VALUE_SYNONYMS.items())]).split()
-    return plain(given) in map(plain, names) and plain(given) not in map(plain, choices)
+    found = without_marks(given)
+    return found in map(without_marks, names) and found not in map(without_marks, choices)
 
 
-def plain(value: str) -> str:
+def without_marks(value: str) -> str:
     """Leave out what spellings of a value differ in: "Hard-Tanh", "hard_tanh", "hardtanh"."""
     return value.lower().replace("_", "").replace("-", "")
 

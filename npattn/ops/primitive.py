@@ -2,7 +2,7 @@
 
 A primitive is written once, as its definition. Who calls it is answered by the first of these that has an answer:
 
-1. the array's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
+1. the first array's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
 2. who watches or replaces primitives in this context (`replacing`): a trace, a mistake; a kind that is to be watched
    too asks them itself (`ask_handlers`), as rounding arrays do;
 3. a faster way that suits the arguments (`Primitive.faster`), unless they are put aside (`definitions`);

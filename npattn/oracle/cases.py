@@ -92,6 +92,7 @@ def cases(
     module = find_module(system, hyperparameters)
     known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
     check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
+    require_hashable(module, hyperparameters)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
     names = dict.fromkeys(find_format(dtype, "cases").name for dtype in formats)
@@ -127,6 +128,18 @@ def find_module(system: Any, hyperparameters: Mapping[str, Any]) -> Module:
         meant = key_meant(system, SYSTEMS) or ";"
         raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()
+
+
+def require_hashable(module: Module, hyperparameters: Mapping[str, Any]) -> None:
+    """Refuse a list, a dict or the like as a hyperparameter: recipes are told from each other by them."""
+    for name, value in {**hyperparameters_of(module), **hyperparameters}.items():
+        try:
+            hash(value)
+        except TypeError:
+            raise TypeError(
+                f"cases: {name}={brief(value)} of {type(module).__name__} is {describe_type(value)}, that may change; "
+                "expected what can't, such as a tuple"
+            ) from None
 
 
 def make_example(system: type[Module], hyperparameters: Mapping[str, Any]) -> Module:

@@ -718,6 +718,7 @@ def test_a_process_forked_while_a_map_too_small_for_threads_is_computed_goes_on(
     assert int(forked) > 2
 
 
+@on_one_thread
 @for_each(("positions", "channels"), [(289, 16), (144, 512)])
 def test_attention_over_few_positions_has_the_same_bits_whatever_threads_blas_has(positions, channels):
     q, k, v = (normal(1, channels, positions, seed=seed) for seed in range(3))

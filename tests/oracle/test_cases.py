@@ -500,3 +500,18 @@ def test_a_class_is_made_of_the_hyperparameters_that_are_asked_for_where_it_has_
         oracle.cases(Needy)
     with pytest.raises(TypeError, match="dim"):
         oracle.cases(Needy, channels=2)
+
+
+def test_a_hyperparameter_that_may_change_is_refused_by_its_name():
+    @dataclass(frozen=True)
+    class Scaled(Module):
+        channels: int = 2
+        scales: tuple[float, ...] = (1.0,)
+
+        def forward(self, params, x):
+            return Pass(self.scales[0] * x, lambda dy: (self.scales[0] * dy, {}))
+
+    assert oracle.cases(Scaled, scales=(2.0,))
+    for system, options in ((Scaled(scales=[2.0]), {}), (Scaled, {"scales": [2.0]})):
+        with pytest.raises(TypeError, match=r"scales=\[2.0\] of Scaled is a list.*expected.*a tuple"):
+            oracle.cases(system, **options)
