@@ -201,3 +201,9 @@ def test_packages_import_their_modules_and_type_checkers_what_they_like():
     texts = {"npattn": "", "npattn.a": "from npattn.a import b", "npattn.a.b": "from npattn.a.c import x"}
     texts["npattn.a.c"] = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from npattn.a.b import x"
     assert circle(texts) == []
+
+
+@for_each("path", [Path(npattn.layers.__file__), *Path(npattn.attention.__file__).parent.glob("*.py")])
+def test_systems_multiply_matrices_by_primitives_alone(path):
+    operators = [getattr(node, "op", None) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not any(isinstance(operator, ast.MatMult) for operator in operators)  # a fork would meet BLAS

@@ -146,4 +146,4 @@ class CrissCrossAttention(MapByRows):
         q, k = (flatten_positions(layers.conv(x, params, name)[0]) for name in ("query_conv", "key_conv"))
         row, column = np.divmod(np.arange(k.shape[2]), x.shape[3])
         shares = (row == row[rows, None]) | (column == column[rows, None])
-        return ops.softmax(np.where(shares, q[:, :, rows].swapaxes(1, 2) @ k, -np.inf))[0]
+        return ops.softmax(np.where(shares, ops.matmul(q[:, :, rows].swapaxes(1, 2), k)[0], -np.inf))[0]

@@ -217,5 +217,5 @@ class NonLocal(MapByRows):
         """Make the weights of all keys for some positions."""
         q, k = (layers.conv(x, params, name)[0] for name in ("t", "p"))
         q, k = map(flatten_positions, (q, pool(k)[0] if self.subsample else k))
-        s = self.product_scale(k.shape[2]) * (q[:, :, rows].swapaxes(1, 2) @ k)
+        s = self.product_scale(k.shape[2]) * ops.matmul(q[:, :, rows].swapaxes(1, 2), k)[0]
         return s if self.variant == "dot_product" else ops.softmax(s)[0]

@@ -121,5 +121,5 @@ class PositionAttention(MapByRows):
     def map_rows(self, params: Params, rows: slice | list[int], x: Array) -> Array:
         """Make the weights s_ji of all positions i for some positions j."""
         q, k = (flatten_positions(layers.conv(x, params, name)[0]) for name in ("query_conv", "key_conv"))
-        s, _ = ops.softmax(q[:, :, rows].swapaxes(1, 2) @ k)
+        s, _ = ops.softmax(ops.matmul(q[:, :, rows].swapaxes(1, 2), k)[0])
         return s

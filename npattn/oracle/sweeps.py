@@ -15,7 +15,7 @@ from npattn.oracle.drawing import MAX_REPEATED
 from npattn.oracle.layouts import LAYOUTS
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweep_options import BATCH, EDGE_SIZES, HEIGHT, OPTIONS, OWN_SIZES, WIDTH
-from npattn.oracle.systems import SYSTEMS, is_known, name_system
+from npattn.oracle.systems import is_known, is_ours, name_system
 
 __all__ = ["MapShape", "Sweep", "hyperparameters_of", "map_refused", "write_label"]
 
@@ -50,7 +50,7 @@ class Sweep:
 
     def recipes(self, kind: str) -> list[Recipe]:
         """List the cases of one kind."""
-        own = OWN_SIZES.get(name_system(self.module))
+        own = OWN_SIZES.get(name_system(self.module)) if is_ours(self.module) else None
         if own and kind == "sizes" and self.free and not self.shapes:
             return self.of_own_sizes(own)
         shapes = self.shapes or (EDGE_SIZES if kind == "sizes" else [(BATCH, None, HEIGHT, WIDTH)])
@@ -107,7 +107,8 @@ class Sweep:
 
     def options(self, shape: MapShape) -> list[tuple[Module, str]]:
         """Change hyperparameters that are free, one or a few at a time; say which."""
-        options = OPTIONS.get(name_system(self.module), self.module.options) if self.free else []
+        ours = OPTIONS.get(name_system(self.module)) if is_ours(self.module) else None
+        options = (self.module.options if ours is None else ours) if self.free else []
         changes = [change for change in options if not change.keys() & self.fixed.keys()]
         found = []
         for change in changes:
@@ -203,7 +204,7 @@ def adapt(module: Module, channels: int | None, positions: int, fixed: Mapping[s
     given = hyperparameters_of(module)
     changes: dict[str, Any] = {}
     channels = fixed.get("channels", fixed.get("in_channels", channels))
-    ours = SYSTEMS.get(name_system(module)) is type(module)  # another's hyperparameters may have the same names
+    ours = is_ours(module)  # another's hyperparameters may have the same names
     if ours and "inner" in given:
         changes["inner"] = adapt(given["inner"], channels, positions, {})
     if ours and "k" in given:

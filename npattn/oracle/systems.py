@@ -8,10 +8,15 @@ from npattn.attention import CATALOGUE
 from npattn.module import Module
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 
-__all__ = ["SYSTEMS", "is_known", "name_system"]
+__all__ = ["SYSTEMS", "is_known", "is_ours", "name_system"]
 
 SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE) | PRIMITIVE_SYSTEMS
 """Whatever has a key: a golden file names its system by it, and the tests hold its gradients to the complex step."""
+
+
+def is_ours(module: Module) -> bool:
+    """Tell whether a module is of a system that npattn brings, whatever is within it."""
+    return SYSTEMS.get(getattr(module, "key", "")) is type(module)
 
 
 def is_known(module: Module) -> bool:
@@ -28,8 +33,7 @@ def is_known(module: Module) -> bool:
     False
     """
     parts = [getattr(module, field.name) for field in dataclasses.fields(module)]
-    ours = SYSTEMS.get(getattr(module, "key", "")) is type(module)
-    return ours and all(is_known(part) for part in parts if isinstance(part, Module))
+    return is_ours(module) and all(is_known(part) for part in parts if isinstance(part, Module))
 
 
 def name_system(module: Module) -> str:
@@ -44,5 +48,5 @@ def name_system(module: Module) -> str:
     ('cbam', 'Own')
     """
     key = getattr(module, "key", None)
-    inherited = key is None or SYSTEMS.get(key, type(module)) is not type(module)
+    inherited = key is None or (key in SYSTEMS and not is_ours(module))
     return type(module).__name__ if inherited else str(key)

@@ -134,3 +134,16 @@ def test_a_system_derived_from_one_of_the_catalogue_has_its_own_name_and_options
     assert [name_system(module) for module in (npattn.CBAM(4), Weighed(4), RMSNorm())] == ["cbam", "Weighed", "RMSNorm"]
     (recipe,) = cases("residual", ["float16"], kinds=["ties"], inner=Weighed(4))
     assert "Weighed" in recipe.id
+
+
+def test_a_class_that_is_called_as_a_system_of_the_catalogue_has_its_own_options():
+    @dataclass(frozen=True)
+    class eca(Module):  # noqa: N801
+        channels: int = 3
+        factor: float = 1.0
+        options: ClassVar = ({"factor": 2.0},)
+
+        def forward(self, params, x):
+            return Pass(self.factor * x, lambda dy: (self.factor * dy, {}))
+
+    assert {recipe.module.factor for recipe in cases(eca, kinds=["options"])} >= {2.0}
