@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         equivariance_loss,
     )
     from npattn.module import Module, Paper, Pass
-    from npattn.ops.primitive import definitions
+    from npattn.ops.context import definitions
     from npattn.tracing import trace
     from npattn.transforms import Compose, Flip, QuarterTurns, Rescale, Transform, Translate
 
@@ -122,7 +122,7 @@ __all__ = [
     "tracing",
 ]
 
-HOMES = ("npattn.attention", "npattn.module", "npattn.ops.primitive", "npattn.transforms", "npattn.tracing")
+HOMES = ("npattn.attention", "npattn.module", "npattn.ops.context", "npattn.transforms", "npattn.tracing")
 
 
 def __getattr__(name: str) -> Any:

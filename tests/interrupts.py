@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
+from typing import Any
 
 CALLED_BACK = "weakref", "_weakrefset"
 """Modules whose collections drop what has gone when they are called back, where nothing is raised to."""
@@ -44,3 +46,48 @@ def interrupt_within(function: Callable[..., object]) -> Callable[[int, FrameTyp
             frame = frame.f_back
 
     return interrupt
+
+
+ENTERING = "contextlib.py", "npattn/ops/context.py", "npattn/ops/primitive.py"
+"""Files of what enters blocks and leaves them."""
+
+
+def interrupted_calls(function: Callable[[], object], events: Collection[str], step: int = 1) -> Iterator[None]:
+    """Call a function over and over until nothing interrupts it; go on after each interrupt.
+
+    Each comes some steps later than the one before, as a function begins, or a line of it, which enters blocks or
+    leaves them.
+
+    Parameters
+    ----------
+    function : callable
+    events : collection of {"call", "line"}
+    step : int, default 1
+        How many of the events later.
+    """
+    left = 0
+
+    def interrupt(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(ENTERING):
+            return None
+        left -= event in events
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt
+
+    moment, before = 0, sys.gettrace()
+    while True:
+        left = moment
+        sys.settrace(interrupt)
+        try:
+            function()
+        except KeyboardInterrupt:
+            sys.settrace(before)
+            yield
+        else:
+            return
+        finally:
+            sys.settrace(before)
+        moment += step

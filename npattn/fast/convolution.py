@@ -18,9 +18,9 @@ from npattn.fast.products import product_and_sum
 from npattn.fast.threads import parallel_for
 from npattn.fast.winograd import conv3x3, laid_length
 from npattn.ops.adding import accumulate
+from npattn.ops.context import CONTEXT
 from npattn.ops.convolution import conv2d, pair, project
 from npattn.ops.joining import split
-from npattn.ops.primitive import CONTEXT
 from npattn.ops.products import product
 from npattn.typing import Array, Backward
 

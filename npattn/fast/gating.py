@@ -7,8 +7,8 @@ import numpy as np
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.elementwise import add_up_in_blocks, combine_in_blocks
 from npattn.fast.threads import parallel_for
+from npattn.ops.context import CONTEXT
 from npattn.ops.gating import affine, gate
-from npattn.ops.primitive import CONTEXT
 from npattn.typing import Array, Backward
 
 

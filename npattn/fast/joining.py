@@ -9,8 +9,8 @@ import numpy as np
 
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, along, are_machine_floats, blocks, is_large
 from npattn.fast.threads import parallel_for
+from npattn.ops.context import CONTEXT
 from npattn.ops.joining import channel_shuffle, concatenate, concatenate_and_shuffle, repeat, split
-from npattn.ops.primitive import CONTEXT
 from npattn.typing import Array, Backward
 
 

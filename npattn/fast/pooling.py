@@ -8,9 +8,9 @@ import numpy as np
 
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
+from npattn.ops.context import replaced
 from npattn.ops.global_pooling import global_pools
 from npattn.ops.pooling import first_maximum, mean, scatter
-from npattn.ops.primitive import replacing
 from npattn.typing import Array, Backward
 
 MAX_ROW_LENGTH = 4096
@@ -106,5 +106,4 @@ def global_pools_in_one_pass(x: Array, names: Sequence[str]) -> tuple[tuple[Arra
     parallel_for(compute, blocks(flat, 1))
     average /= row[2]
     found = {mean: average[:, :, None, None], first_maximum: (first, np.take_along_axis(flat, first, 2))}
-    with replacing(lambda primitive, *_: found.get(primitive, NotImplemented)):
-        return global_pools.definition(x, names)
+    return replaced(lambda primitive, *_: found.get(primitive, NotImplemented), global_pools.definition, x, names)

@@ -22,7 +22,7 @@ from npattn.fast.blocks import (
     parts_of_each,
 )
 from npattn.fast.threads import parallel_for
-from npattn.ops.primitive import CONTEXT
+from npattn.ops.context import CONTEXT
 from npattn.ops.products import matmul, product
 from npattn.typing import Array, Backward
 

@@ -13,45 +13,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
 
-__all__ = ["PRIMITIVES", "Handler", "Primitive", "Way", "ask_handlers", "definitions", "primitive", "replacing"]
+from npattn.ops.context import CONTEXT, ORDINARY
 
-Handler = Callable[["Primitive", tuple[Any, ...], Mapping[str, Any]], Any]
-"""Is called with a primitive and what it was called with; returns its result, or NotImplemented."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What is asked before a primitive takes its ways.
-
-    Attributes
-    ----------
-    handlers : tuple of callable
-        Who watches or replaces primitives, the innermost last.
-    definitions_only : bool
-        Whether faster ways are put aside.
-    """
-
-    handlers: tuple[Handler, ...] = ()
-    definitions_only: bool = False
-
-    @functools.cached_property
-    def around(self) -> tuple[Context, ...]:
-        """What holds for the calls that each handler makes in turn: those around it are asked alone."""
-        return tuple(replace(self, handlers=self.handlers[:i]) for i in range(len(self.handlers)))
-
-
-ORDINARY = Context(definitions_only=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0"))
-"""What holds where nothing else is said."""
-CONTEXT: ContextVar[Context] = ContextVar("npattn.primitives", default=ORDINARY)
+__all__ = ["PRIMITIVES", "Primitive", "Way", "ask_handlers", "primitive"]
 
 
 @dataclass(frozen=True)
@@ -114,6 +84,7 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
     ...     return np.float64(8.5), lambda dy: 2 * dy
     >>> double(np.float64(4.0))[0]
     np.float64(8.5)
+    >>> from npattn import definitions
     >>> with definitions():
     ...     double(np.float64(4.0))[0]
     np.float64(8.0)
@@ -232,51 +203,3 @@ def in_order(
             break
         placed.append(rest.pop(name))
     return tuple(placed), rest
-
-
-@contextmanager
-def replacing(handler: Handler) -> Iterator[None]:
-    """Show every call of a primitive in this context to a handler, which may answer it.
-
-    Parameters
-    ----------
-    handler : callable
-        ``handler(primitive, arguments, options)`` returns a result, or NotImplemented to go on as if it weren't there.
-        To see a result it calls ``primitive(*arguments, **options)`` itself. What is called by a primitive that it
-        leaves alone is shown to it too.
-
-    Examples
-    --------
-    >>> from npattn import ops
-    >>> def without_corner(primitive, arguments, options):
-    ...     return (arguments[0], lambda dy: dy) if primitive is ops.relu else NotImplemented
-    >>> with replacing(without_corner):
-    ...     ops.relu(np.array([-2.0, 3.0]))[0]
-    array([-2.,  3.])
-    """
-    context = CONTEXT.get()
-    token = CONTEXT.set(replace(context, handlers=(*context.handlers, handler)))
-    try:
-        yield
-    finally:
-        CONTEXT.reset(token)
-
-
-@contextmanager
-def definitions() -> Iterator[None]:
-    """Compute every primitive by its definition in this context, whatever faster ways there are.
-
-    The environment variable ``NPATTN_DEFINITIONS=1`` does so for a whole process.
-
-    Examples
-    --------
-    >>> import npattn
-    >>> module = npattn.CATALOGUE["se"].example()
-    >>> with npattn.definitions():
-    ...     run = module(module.init(), np.ones(module.input_shapes(1, 2, 2)["x"]))
-    """
-    token = CONTEXT.set(replace(CONTEXT.get(), definitions_only=True))
-    try:
-        yield
-    finally:
-        CONTEXT.reset(token)

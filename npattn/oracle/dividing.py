@@ -31,7 +31,7 @@ a block has at least one for so many channels of both."""
 def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Compute attention for some queries at a time, and a convolution for some channels, by their definitions.
 
-    For `npattn.ops.primitive.replacing`.
+    For `npattn.ops.context.replacing`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
 
     Examples
     --------
-    >>> from npattn.ops.primitive import replacing
+    >>> from npattn.ops.context import replacing
     >>> q, k, v = (np.random.RandomState(seed).standard_normal((4, 1024)) for seed in range(3))
     >>> o, _ = ops.dot_product_attention.definition(q, k, v)
     >>> with replacing(divide):

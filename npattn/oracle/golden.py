@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from npattn.attention import CATALOGUE
 from npattn.checks import require_booleans, require_choice, require_integers
 from npattn.module import Module
+from npattn.ops.context import apart
 from npattn.oracle.budgets import Given, limits_of
 from npattn.oracle.case import Case
 from npattn.oracle.drawing import choose_params, draw_case, require_drawn
@@ -36,6 +38,7 @@ as where one near tie moves a whole channel, no others are run than those with f
 before the last."""
 
 
+@apart  # from what an interrupt leaves of those who answer for primitives meanwhile
 def golden(
     module: Module,
     *,
@@ -239,7 +242,9 @@ def require_instance(module: Any, unknown: Mapping[str, Any]) -> None:
             if isinstance(module, type)
             else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
         )
-    options = list(golden.__kwdefaults__ or {})
+    options = [
+        option.name for option in inspect.signature(golden).parameters.values() if option.kind is option.KEYWORD_ONLY
+    ]
     for name in unknown:
         if name in {field.name for field in dataclasses.fields(module)}:
             how = f"golden({type(module).__name__}({settings}))"

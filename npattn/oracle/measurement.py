@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npattn.module import Module
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle.budgets import (
     Budget,
     Given,
@@ -203,7 +203,7 @@ def validate_expected(module: Module, expected: Mapping[str, np.ndarray], overfl
                 if not overflow and not all(a.size for a in expected.values()):
                     todo = "; the batch is empty: a system that has no meaning then refuses it in check_inputs"
                 raise ValueError(f"{text}; expected numbers, or no kernel can be judged by it{todo}")
-            warnings.warn(f"{text}; there no kernel is judged", stacklevel=4)
+            warnings.warn(f"{text}; there no kernel is judged", stacklevel=5)
 
 
 def run_in_longdouble(module: Module, given: Given, sampled: bool = False) -> dict[str, np.ndarray]:

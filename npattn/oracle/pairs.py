@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from npattn import ops
 from npattn.attention.bottleneck import RelativeHeads
 from npattn.module import Module
+from npattn.ops.context import Setting
 from npattn.ops.primitive import Primitive
 from npattn.ops.relative import offset_logits
 from npattn.oracle.systems import is_known
@@ -75,7 +75,7 @@ def keep_apart(
 ) -> Any:
     """Compute logits of many pairs, and attention that is given them, so that all pairs are never held at once.
 
-    For `npattn.ops.primitive.replacing`.
+    For `npattn.ops.context.replacing`.
 
     Parameters
     ----------
@@ -104,8 +104,7 @@ def suits(q: Array, height_rel: Array, width_rel: Array) -> bool:
     return APART.get() and q.shape[-2] * q.shape[-1] * keys >= MIN_PAIRS
 
 
-@contextmanager
-def keeping_apart(module: Module) -> Iterator[None]:
+def keeping_apart(module: Module) -> Setting[bool]:
     """Keep the logits of a system apart in this context, if it hands them to attention and does nothing else to them.
 
     Parameters
@@ -113,11 +112,7 @@ def keeping_apart(module: Module) -> Iterator[None]:
     module : Module
         Of any kind; whose steps are read, or which is someone's own, has arrays.
     """
-    token = APART.set(isinstance(module, RelativeHeads) and is_known(module))
-    try:
-        yield
-    finally:
-        APART.reset(token)
+    return Setting(APART, isinstance(module, RelativeHeads) and is_known(module))
 
 
 def relative_logits(

@@ -28,7 +28,7 @@ MIN_QUERIES = 8 * STRIDE
 def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Compute attention in longdouble for one query in `STRIDE`, and in float64 for the others.
 
-    For `npattn.ops.primitive.replacing`. Both are computed by the definition, and not by faster ways, so that the sums
+    For `npattn.ops.context.replacing`. Both are computed by the definition, and not by faster ways, so that the sums
     over all queries, as the gradients of keys and values are, are those of another computation as well.
 
     Parameters
@@ -45,7 +45,7 @@ def sample_queries(called: Primitive, arguments: tuple[Any, ...], options: Mappi
 
     Examples
     --------
-    >>> from npattn.ops.primitive import replacing
+    >>> from npattn.ops.context import replacing
     >>> q, k, v = (extend(np.random.RandomState(seed).standard_normal((4, 256))) for seed in range(3))
     >>> exact, _ = ops.dot_product_attention(q, k, v)
     >>> with replacing(sample_queries):

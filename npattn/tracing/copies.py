@@ -14,7 +14,7 @@ import numpy as np
 
 from npattn.attention import CATALOGUE
 from npattn.module import Module, Pass, as_tuple
-from npattn.ops.primitive import CONTEXT
+from npattn.ops.context import CONTEXT
 from npattn.typing import Array
 
 __all__ = ["Copies", "is_harmless", "writes_nowhere"]

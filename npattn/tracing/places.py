@@ -13,9 +13,10 @@ from typing import Any
 
 from npattn import layers, module, parameters
 from npattn.module import Module, Pass
-from npattn.ops.primitive import PRIMITIVES, Primitive, replacing
+from npattn.ops.context import replaced, run_with
+from npattn.ops.primitive import PRIMITIVES, Primitive
 from npattn.tracing.copies import is_harmless
-from npattn.tracing.recording import RECORDING, Recording, unrecorded
+from npattn.tracing.recording import RECORDING, Recording
 from npattn.tracing.rewriting import Rewritten, is_rewritten, rewrite
 from npattn.tracing.source import Statement
 from npattn.tracing.steps import Step, is_array, named_arrays
@@ -176,8 +177,7 @@ class Place:
         def backward(*gradients: Any, **options: Any) -> Any:
             if self.recording() is None:
                 return back(*gradients, **options)
-            with unrecorded():
-                results = back(*gradients, **options)
+            results = run_with(RECORDING, None, back, *gradients, **options)  # a step as a whole: nothing in it is one
             several = isinstance(results, tuple) and 1 < len(results) <= len(names)
             for name, gradient in zip(names, results if several else (results,), strict=False):
                 self.add(returning, name, gradient, page=None)
@@ -193,8 +193,7 @@ class Place:
                 return NotImplemented
             return self.observe(primitive, index, *arguments, **options)
 
-        with replacing(handle):
-            return function(*arguments, **options)
+        return replaced(handle, function, *arguments, **options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType
@@ -12,7 +11,7 @@ from typing import Any
 from npattn.tracing.copies import Copies
 from npattn.tracing.steps import Step
 
-__all__ = ["RECORDING", "Recording", "recording", "unrecorded"]
+__all__ = ["RECORDING", "Recording"]
 
 
 @dataclass(frozen=True)
@@ -41,24 +40,3 @@ class Recording:
 
 RECORDING: ContextVar[Recording | None] = ContextVar("npattn.tracing", default=None)
 """What is being recorded in this context."""
-
-
-@contextmanager
-def recording(owner: object, copies: Copies, *, backward: bool = False) -> Iterator[Recording]:
-    """Record what the owner's pass computes in this context; hand out its recording."""
-    begun = Recording(owner, backward, copies)
-    token = RECORDING.set(begun)
-    try:
-        yield begun
-    finally:
-        RECORDING.reset(token)
-
-
-@contextmanager
-def unrecorded() -> Iterator[None]:
-    """Compute what is a step as a whole: nothing in it is one."""
-    token = RECORDING.set(None)
-    try:
-        yield
-    finally:
-        RECORDING.reset(token)

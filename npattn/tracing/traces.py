@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from npattn.module import Module, Pass, as_tuple
+from npattn.ops.context import run_with
 from npattn.tracing.copies import Copies, writes_nowhere
 from npattn.tracing.places import Place
-from npattn.tracing.recording import recording
+from npattn.tracing.recording import RECORDING, Recording
 from npattn.tracing.steps import Step
 from npattn.tracing.text import table, written_out
 from npattn.typing import Array, Gradients, Params
@@ -57,8 +58,8 @@ class Trace:
         self._place = Place(owner=object())
         given = (*inputs, *(params.values() if isinstance(params, Mapping) else ()))
         self._copies = Copies(writes_nowhere(module), given)
-        with recording(self._place.owner, self._copies) as recorded:
-            self._run: Pass = self._place.follow(module)(params, *inputs)
+        recorded = Recording(self._place.owner, False, self._copies)
+        self._run: Pass = run_with(RECORDING, recorded, lambda: self._place.follow(module)(params, *inputs))
         self.params, self.inputs = dict(params), dict(zip(module.input_shapes(1, 1, 1), inputs, strict=True))
         self.forward_steps, self.scopes = tuple(recorded.steps), recorded.scopes
         self.backward_passes: list[BackwardPass] = []
@@ -92,8 +93,8 @@ class Trace:
             If `dy` is refused by ``run.backward``; no step is added then.
         """
         copies = Copies(self._copies.shares, (*self._copies.given, *as_tuple(dy)))
-        with recording(self._place.owner, copies, backward=True) as recorded:
-            dx, grads = self._place.follow(self._run.backward)(dy)
+        recorded = Recording(self._place.owner, True, copies)
+        dx, grads = run_with(RECORDING, recorded, lambda: self._place.follow(self._run.backward)(dy))
         self.backward_passes.append(BackwardPass(dy, tuple(recorded.steps), dx))
         return copies.hand_over(dx), copies.hand_over(grads)
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from npattn.fast import blocks, joining, machine, threads
-from npattn.ops.primitive import CONTEXT, PRIMITIVES
+from npattn.ops.context import CONTEXT
+from npattn.ops.primitive import PRIMITIVES
 from tests.benchmarks import compare, tricks
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.fast.test_gating import spreads
 from tests.ops.primitives import in_blocks, normal, run_both, ulps, way_taken
 from tests.ops.test_adding import summands

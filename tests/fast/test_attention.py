@@ -8,7 +8,7 @@ from npattn import ops
 from npattn.fast import attention
 from npattn.fast.blas import multiplies_on_one_thread
 from npattn.fast.blocks import NUM_BLOCKS
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.memory import peak_of_both
 from tests.ops.primitives import in_blocks, normal, patched, way_taken
 from tests.ops.test_attention import arrays, either_attention, leads, misread, positions_alone

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast import convolution
+from npattn.ops.context import definitions
 from npattn.ops.convolution import pair
-from npattn.ops.primitive import definitions
 from tests.fast.test_im2col import deep_planes
 from tests.memory import peak_memory
 from tests.naming import for_each

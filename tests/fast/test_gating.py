@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
+from npattn.ops.context import definitions, replacing
 from npattn.ops.gating import affine
-from npattn.ops.primitive import definitions, replacing
 from tests.ops.primitives import in_blocks, normal, run_both, ulps
 from tests.strategies import arrange, layouts, seeds, sizes
 

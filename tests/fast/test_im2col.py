@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn.fast import convolution, im2col
 from npattn.ops import conv2d
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched
 from tests.strategies import seeds, sizes

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from npattn import ops
 from npattn.fast import masking
 from npattn.fast.blocks import NUM_BLOCKS
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.fast.test_attention import tilings
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, warned, way_taken

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.ops.primitive import PRIMITIVES, replacing
+from npattn.ops.context import replacing
+from npattn.ops.primitive import PRIMITIVES
 from tests.fast.examples import run_all
 from tests.ops.primitives import way_taken
 

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.ops import pooling
+from npattn.ops.context import CONTEXT, ORDINARY
+from tests.interrupts import interrupted_calls
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, way_taken
 from tests.strategies import arrange, layouts, seeds, sizes
@@ -202,3 +204,12 @@ def test_a_long_row_is_averaged_and_its_maximum_sought_apart(longest):
         np.testing.assert_array_equal(highest, x.max(axis=(2, 3)))
         dx = backward((mean, highest))
     np.testing.assert_allclose(dx.sum(axis=(2, 3)), mean + highest, rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupt_at_any_moment_leaves_no_pools_for_the_next_call():
+    x = np.ones((2, 64, 64, 64), np.float32)
+    moments = 0
+    for _ in interrupted_calls(lambda: ops.global_pools(x, ("avg", "max")), ["call", "line"]):
+        moments += 1
+        assert CONTEXT.get() is ORDINARY
+    assert moments > 5

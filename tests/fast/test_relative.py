@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.ops.primitives import in_blocks, normal, way_taken
 from tests.strategies import seeds, sizes
 

@@ -21,7 +21,7 @@ import npattn
 from npattn import ops
 from npattn.fast import blas, machine, threads
 from npattn.fast.threads import num_threads, parallel_for, reusing_memory
-from npattn.ops.primitive import CONTEXT
+from npattn.ops.context import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
 from tests.interrupts import interrupt_within
 from tests.naming import for_each

@@ -3,7 +3,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, way_taken
 from tests.strategies import seeds

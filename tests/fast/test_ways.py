@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from npattn import ops
 from npattn.module import as_tuple
 from npattn.ops.adding import accumulate
+from npattn.ops.context import definitions
 from npattn.ops.pooling import first_maximum, mean, scatter
-from npattn.ops.primitive import PRIMITIVES, definitions, names_of
+from npattn.ops.primitive import PRIMITIVES, names_of
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, window_sums
 from tests.naming import for_each

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from npattn.ops.windowing import add_windows, window_sums
 from tests.naming import for_each
 from tests.ops.primitives import in_blocks, normal, patched, run_both, ulps, warned, way_taken

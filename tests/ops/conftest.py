@@ -3,7 +3,7 @@
 import pytest
 
 from npattn.ops import attention
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 
 
 @pytest.fixture(autouse=True)

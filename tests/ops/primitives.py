@@ -11,7 +11,7 @@ import pytest
 import npattn.fast
 from npattn.fast import affinity, attention, products
 from npattn.module import as_tuple
-from npattn.ops.primitive import definitions
+from npattn.ops.context import definitions
 from npattn.oracle.gradcheck import STEP
 
 FAST = [importlib.import_module(f"npattn.fast.{info.name}") for info in pkgutil.iter_modules(npattn.fast.__path__)]

@@ -12,7 +12,7 @@ MAX_LINES = 20
 KINDS = {"dtype", "type", "flags", "char", "kind", "itemsize"}
 SIZES = {"size", "nbytes", "shape", "len", "prod"}
 FOLDER = Path(npattn.ops.__file__).parent
-MACHINERY = {"__init__.py", "primitive.py"}
+MACHINERY = {"__init__.py", "context.py", "primitive.py"}
 """Files without definitions: the names, and what decides between definitions and other ways."""
 DEFINING = [path for path in sorted(FOLDER.glob("*.py")) if path.name not in MACHINERY]
 STANDARD = {"__future__", "collections.abc", "functools", "itertools", "math", "operator"}

@@ -9,7 +9,8 @@ import pytest
 
 import npattn
 from npattn import ops
-from npattn.ops.primitive import CONTEXT, PRIMITIVES, definitions, primitive, replacing
+from npattn.ops.context import CONTEXT, definitions, replacing
+from npattn.ops.primitive import PRIMITIVES, primitive
 
 X = np.array([1.0, -2.0])
 

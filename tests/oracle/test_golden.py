@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 import npattn
 from npattn import oracle
 from npattn.module import as_tuple
+from npattn.ops.context import CONTEXT, ORDINARY
 from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import Given, measuring, named_results, run_on, runs
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
+from npattn.oracle.steps import measure_steps
+from tests.interrupts import interrupted_calls
 from tests.naming import for_each
 from tests.own_systems import Table
 from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
@@ -451,3 +454,24 @@ def test_whole_numbers_that_float32_does_not_hold_are_refused():
     assert held.inputs["ids"].tolist() == [[0, 3, 2**24 + 2]]
     with pytest.raises(ValueError, match=r"inputs\['ids'\] holds 16777217, .*expected whole numbers up to 2\*\*24"):
         golden(module, inputs={"ids": np.array([[0, 3, 2**24 + 1]])})
+
+
+@pytest.mark.parametrize("method", ["golden", "steps", "diagnose"])
+def test_an_interrupt_at_any_moment_leaves_no_setting_of_what_it_met(method):
+    module = npattn.EfficientChannelAttention(channels=4)
+
+    def make(**options):
+        return golden(module, height=3, width=3, dtype="float16", **options)
+
+    case, settings, moments = make(certify=False), np.geterr(), 0
+    wrong = {"output": -case.expected["output"]}
+    call, step = {
+        "golden": (make, 23),
+        "steps": (lambda: measure_steps(case), 11),
+        "diagnose": (lambda: case.diagnose(wrong), 499),
+    }[method]
+    for _ in interrupted_calls(call, ["call"], step):
+        moments += 1
+        assert CONTEXT.get() is ORDINARY
+        assert np.geterr() == settings
+    assert moments > 5

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn import ops
 from npattn.ops.attention import average_slope
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle import generic_values
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp

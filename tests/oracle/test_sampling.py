@@ -6,7 +6,7 @@ import pytest
 import npattn
 from npattn import ops
 from npattn.module import as_tuple
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle import golden, sampling
 from npattn.oracle.dividing import divide
 from npattn.oracle.extended import extend

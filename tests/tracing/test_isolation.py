@@ -12,7 +12,7 @@ import pytest
 import npattn
 from npattn import ops
 from npattn.module import Pass
-from npattn.ops.primitive import CONTEXT, replacing
+from npattn.ops.context import CONTEXT, replacing
 from npattn.oracle import generic_values
 from npattn.tracing import trace
 from npattn.tracing.recording import RECORDING

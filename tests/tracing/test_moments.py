@@ -10,7 +10,7 @@ import pytest
 
 import npattn
 from npattn.module import as_tuple
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle import generic_values
 from npattn.tracing import copies, trace, traces
 from tests.naming import for_each

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.module import Module, as_tuple
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle.pairs import keep_apart, keeping_apart
 from npattn.oracle.rounding import Rounding
 from npattn.typing import Array

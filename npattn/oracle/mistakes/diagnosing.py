@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.foreign_arrays import to_numpy
+from npattn.ops.context import apart
 from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.diagnosis import reads_exactly
@@ -61,6 +62,7 @@ UNREAD = "no mistake was tried: what is wrong has no numbers that can be laid be
 """What is said where all that is wrong is of another shape, or of another kind of numbers."""
 
 
+@apart
 def diagnose(
     case: Case, results: Mapping[str, Any], seconds: float = SECONDS, passes: Passes | None = None
 ) -> Diagnosis:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from npattn.module import Module
-from npattn.ops.primitive import Primitive, definitions
+from npattn.ops.context import definitions
+from npattn.ops.primitive import Primitive
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.mistakes.ordering import Fed
 from npattn.oracle.mistakes.planting import answering

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.ops.primitive import PRIMITIVES, Primitive, replacing
+from npattn.ops.context import replacing
+from npattn.ops.primitive import PRIMITIVES, Primitive
 from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
 from npattn.oracle.mistakes.attention_weights import attention
 from npattn.oracle.mistakes.masked_weights import NAME as MASKED

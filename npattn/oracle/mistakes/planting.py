@@ -13,7 +13,8 @@ from typing import Any
 
 from npattn import ops
 from npattn.module import Module
-from npattn.ops.primitive import Primitive, replacing
+from npattn.ops.context import replacing
+from npattn.ops.primitive import Primitive
 from npattn.oracle.mistakes.mistake import Mistake
 
 __all__ = ["EVERY", "Run", "Site", "answering", "completed", "faulty", "planted", "sites", "stands_in"]

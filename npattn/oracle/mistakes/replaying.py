@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from npattn.ops.primitive import Primitive, definitions, replacing
+from npattn.ops.context import definitions, replacing
+from npattn.ops.primitive import Primitive
 from npattn.oracle.mistakes.planting import THROUGH
 
 __all__ = ["Memory"]

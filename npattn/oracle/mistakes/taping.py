@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from npattn.module import as_tuple
+from npattn.ops.context import Setting, run_with
 from npattn.ops.masking import sum_to
 from npattn.oracle.mistakes.derivatives import FLAT, FUNCTIONS, MOVING, UFUNCS
 from npattn.oracle.mistakes.tape import Node, carry_back
@@ -250,25 +250,17 @@ ANSWER: contextvars.ContextVar[Callable[..., Any] | None] = contextvars.ContextV
 """What gives the results of primitives that are called on taped arrays, or NotImplemented."""
 
 
-@contextmanager
-def answering_taped(answer: Callable[..., Any]) -> Iterator[None]:
+def answering_taped(answer: Callable[..., Any]) -> Setting[Callable[..., Any] | None]:
     """Let ``answer(primitive, arguments, options)`` give the results of calls on taped arrays, or NotImplemented."""
-    token = ANSWER.set(answer)
-    try:
-        yield
-    finally:
-        ANSWER.reset(token)
+    return Setting(ANSWER, answer)
 
 
 def call_primitive(primitive: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """Call a primitive on plain arrays, and let its own backward carry gradients back."""
     answer = ANSWER.get()
     if answer is not None:
-        token = ANSWER.set(None)  # what the answer calls is its own affair
-        try:
-            found = answer(primitive, arguments, options)
-        finally:
-            ANSWER.reset(token)
+        # What the answer calls is its own affair.
+        found = run_with(ANSWER, None, answer, primitive, arguments, options)
         if found is not NotImplemented:
             return found
     result = primitive(*untape(tuple(arguments)), **untape(dict(options)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.module import Module
+from npattn.ops.context import apart
 from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, named_results, observe
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
@@ -88,6 +89,7 @@ def list_steps(module: Module, given: Given) -> dict[str, Step]:
     return found
 
 
+@apart
 def measure_steps(case: Case, measured: Measured | None = None) -> dict[str, GoldenStep]:
     """Measure every step of a case: its exact value, and its budget by the runs that set those of the results.
 

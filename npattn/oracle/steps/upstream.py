@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from npattn.module import Module
-from npattn.ops.primitive import definitions
+from npattn.ops.context import apart, definitions
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.steps.flowing import FlowingArray, flow, new_mark
 from npattn.oracle.steps.recorded import Recorded, name_steps
@@ -23,6 +23,7 @@ NUMBERED = re.compile(r"((?:.+ / )?\(\w+)('?\)) .+")
 Feeds = Mapping[str, Collection[str]]
 
 
+@apart
 def feeds_of(module: Module, given: Given) -> dict[str, tuple[str, ...]]:
     """Tell of all that a pass is given, and of each of its steps, which results are made from it.
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from npattn import ops
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle import cases, generic_values, golden
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable

@@ -9,7 +9,7 @@ import pytest
 import npattn
 from npattn import ops
 from npattn.module import Pass
-from npattn.ops.primitive import replacing
+from npattn.ops.context import replacing
 from npattn.oracle import generic_values, golden
 from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.comparison import Judgement
