@@ -64,7 +64,7 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
         if called is ops.dot_product_attention and not options and many:
             # A block reads all keys and values: those of one head, for the more queries.
             return attend_by_heads(divide_head, *arguments)
-        return divide_queries(called, arguments, options)
+        return divide_windows(called, arguments, options)
     if called is ops.conv2d and len(arguments) >= 2:
         return divide_groups(arguments, options)
     return NotImplemented
@@ -74,6 +74,42 @@ def divide_head(*arguments: Any) -> Any:
     """Compute one head's attention for some queries at a time, or for all."""
     found = divide_queries(ops.dot_product_attention, arguments, {})
     return ops.dot_product_attention.definition(*arguments) if found is NotImplemented else found
+
+
+def divide_windows(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+    """Compute attention for some windows at a time, or what else leads queries, keys and values; or some queries."""
+    q, k, v, *scale = arguments
+    lead, bias = q.shape[:-2], options.get("bias")
+    axis = max(range(len(lead)), key=lead.__getitem__, default=0)
+    alike = k.shape[:-2] == v.shape[:-2] == lead and options.keys() <= {"bias"}
+    blocks = blocks_along(lead[axis], max(1, lead[axis] * BLOCK_SIZE // max(1, k.size + v.size))) if lead else []
+    if len(blocks) < 2 or not alike or (bias is not None and bias.shape[:-2] != lead):
+        return divide_queries(called, arguments, options)
+    parts, backs = [], []
+    for some in blocks:
+        at = (*[slice(None)] * axis, some)
+        chosen = {name: a if a is None else a[at] for name, a in options.items()}
+        given = (q[at], k[at], v[at], *scale)
+        found = divide_queries(called, given, chosen)
+        part, back = called.definition(*given, **chosen) if found is NotImplemented else found
+        parts.append(part)
+        backs.append((at, back))
+        del found, part, back
+    outputs = tuple(join(ys, axis) for ys in zip(*map(as_tuple, parts), strict=True))
+    several = isinstance(parts[0], tuple)
+    del parts
+
+    def backward(*upstream: Any) -> tuple[Array | None, ...]:
+        gradients: tuple[Array | None, ...] = ()
+        for at, back in backs:
+            found = back(*(dy[at] if np.ndim(dy) else dy for dy in upstream))
+            gradients = gradients or tuple(None if a is None else empty_along(a, axis, lead[axis]) for a in found)
+            for whole, part in zip(gradients, found, strict=True):
+                if whole is not None:
+                    whole[at] = part
+        return gradients
+
+    return outputs if several else outputs[0], backward
 
 
 def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
@@ -181,9 +217,15 @@ def blocks_along(length: int, step: int) -> list[slice]:
 
 def join(parts: Sequence[Array], axis: int) -> Array:
     """Lay arrays beside each other, in an array of their kind."""
-    shape = list(parts[0].shape)
-    shape[axis] = sum(a.shape[axis] for a in parts)
-    return np.concatenate(parts, axis=axis, out=np.empty_like(parts[0], shape=tuple(shape)))
+    whole = empty_along(parts[0], axis, sum(a.shape[axis] for a in parts))
+    return np.concatenate(parts, axis=axis, out=whole)
+
+
+def empty_along(part: Array, axis: int, length: int) -> Array:
+    """Make room for an array of which there is a part, as long as asked along an axis."""
+    shape = list(part.shape)
+    shape[axis] = length
+    return np.empty_like(part, shape=tuple(shape))
 
 
 def add(sums: tuple[Array | None, ...], terms: tuple[Array | None, ...]) -> tuple[Array | None, ...]:

@@ -62,6 +62,31 @@ def test_so_it_is_with_masks_biases_and_sinks(options):
     assert_same(ops.masked_attention, (*QKV, 0.3), options, [1, 2])
 
 
+WINDOWS = normal(2, 7, 3, 4, 6), normal(2, 7, 3, 4, 9, seed=1), normal(2, 7, 3, 5, 9, seed=2)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("primitive", "options", "uses"),
+    [
+        (ops.dot_product_attention, {}, [1]),
+        (ops.masked_attention, {}, [1, 2]),
+        (ops.masked_attention, {"bias": normal(2, 7, 3, 6, 9, seed=3)}, [1, 2]),
+        (ops.masked_attention, {"bias": normal(7, 1, 6, 9, seed=3)}, [1]),
+        (ops.masked_attention, {"band": (None, 2)}, [1]),
+    ],
+)
+def test_attention_in_some_windows_at_a_time_is_the_same(primitive, options, uses):
+    assert_same(primitive, (*WINDOWS, 0.3), options, uses)
+
+
+@pytest.mark.usefixtures("small")
+def test_windows_that_differ_are_refused_as_by_the_definition():
+    q, k, v = WINDOWS
+    with replacing(divide), pytest.raises(ValueError, match="expected the same leading axes"):
+        ops.masked_attention(q[:1], k, v)
+
+
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("channels", "options"),
@@ -89,6 +114,7 @@ def test_so_it_is_where_blocks_of_several_groups_leave_some_over():
     ("primitive", "arguments", "options", "share"),
     [
         (ops.dot_product_attention, [normal(2, 4, 512, seed=seed) for seed in range(3)], {}, 1 / 3),
+        (ops.dot_product_attention, [normal(2, 256, 32, 49, seed=n) for n in range(3)], {}, 3 / 4),
         (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 64, 3, 3)], {}, 1 / 2),
         (ops.conv2d, [normal(1, 64, 20, 20), normal(8, 16, 3, 3)], {"groups": 4}, 1 / 2),
     ],
