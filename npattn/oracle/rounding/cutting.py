@@ -45,9 +45,12 @@ def cut_slabs(values: np.ndarray) -> list[np.ndarray]:
 
 
 def cut_rows(total: np.ndarray) -> list[tuple[Any, ...]]:
-    """Cut each matrix of a product into blocks of its rows, and return their indices."""
+    """Cut each matrix of a product into blocks of its rows, and return their indices.
+
+    A block is at most a quarter of the product, as several arrays of its size are held.
+    """
     *batch, length, columns = total.shape
-    rows = max(MIN_ROWS, BLOCK_BYTES // max(1, 4 * columns * total.itemsize) * 4)
+    rows = max(MIN_ROWS, min(BLOCK_BYTES, total.nbytes // 4) // max(1, 4 * columns * total.itemsize) * 4)
     return [(*at, slice(i, i + rows)) for at in np.ndindex(*batch) for i in range(0, length, rows)]
 
 
