@@ -57,7 +57,7 @@ class Context:
     @functools.cached_property
     def around(self) -> tuple[Context, ...]:
         """What holds for the calls that each handler makes in turn: those around it are asked alone."""
-        return tuple(replace(self, handlers=self.handlers[:i], outer=self) for i in range(len(self.handlers)))
+        return tuple(replace(self, handlers=self.handlers[:i]) for i in range(len(self.handlers)))
 
     def is_within(self, other: Context) -> bool:
         """Whether it is another, or was made where that held."""

@@ -156,11 +156,11 @@ def ask_handlers(called: Primitive, arguments: tuple[Any, ...], options: Mapping
     context = CONTEXT.get()
     for i, handler in reversed(list(enumerate(context.handlers))):
         # What a handler calls in turn is shown to those around it, not to itself.
-        token = CONTEXT.set(context.around[i])
         try:
+            CONTEXT.set(context.around[i])
             result = handler(called, arguments, options)
         finally:
-            CONTEXT.reset(token)
+            CONTEXT.set(context)
         if result is not NotImplemented:
             return result
     return NotImplemented

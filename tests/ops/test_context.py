@@ -1,9 +1,13 @@
 """What is asked before primitives take their ways ends with its block, whatever interrupts it."""
 
+import gc
 import sys
+import weakref
 
+import numpy as np
 import pytest
 
+from npattn import ops
 from npattn.ops.context import CONTEXT, apart, definitions, replaced, replacing
 from tests.interrupts import interrupted_calls
 
@@ -116,3 +120,29 @@ def test_what_is_replaced_for_a_call_holds_within_it_alone(before):
         assert replaced(pass_on, CONTEXT.get).handlers == (*before.handlers, max, pass_on)
     for _ in interrupted_calls(lambda: replaced(pass_on, CONTEXT.get), ["call", "line"]):
         assert CONTEXT.get() is before
+
+
+def test_what_was_asked_is_dropped_as_soon_as_its_block_ends():
+    class Watcher:
+        def __call__(self, *_):
+            return NotImplemented
+
+    watcher = Watcher()
+    there = weakref.ref(watcher)
+    gc.disable()
+    try:
+        with replacing(pass_on), replacing(watcher):
+            ops.relu(np.ones(1))
+        del watcher
+        assert there() is None
+    finally:
+        gc.enable()
+
+
+def test_an_interrupt_while_somebody_is_asked_leaves_what_held_before(before):
+    for _ in interrupted_calls(lambda: ops.relu(np.ones(1)), ["call", "line"]):
+        assert CONTEXT.get() is before
+    with replacing(pass_on):
+        held = CONTEXT.get()
+        for _ in interrupted_calls(lambda: ops.relu(np.ones(1)), ["call", "line"]):
+            assert CONTEXT.get() is held
