@@ -12,6 +12,7 @@ from hypothesis import settings
 
 import npattn.data
 import npattn.oracle
+from npattn.ops.context import CONTEXT
 from npattn.oracle.budgets import Budget
 
 # The arrays are small: threads of OpenMP, which PyTorch works with, would wait for each other most of the time. Where a
@@ -39,6 +40,14 @@ def searches_have_time():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("npattn.oracle.case.diagnose", functools.partial(npattn.oracle.mistakes.diagnose, seconds=600.0))
         yield
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left_to_answer_for_primitives():
+    """See that a test leaves what held before it, or others would fail by it."""
+    held = CONTEXT.get()
+    yield
+    assert CONTEXT.get() is held
 
 
 @pytest.fixture
