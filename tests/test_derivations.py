@@ -38,6 +38,7 @@ OTHERWISE = {"batch_norm": {"Pictures"}, "dot_product_attention": {"Pictures"}, 
 """Sections under another heading: pictures that stand beside what they show, a forward pass in several sections."""
 PRIMITIVES = (
     "batch_norm",
+    "channel_shuffle",
     "cross_entropy",
     "dot_product_attention",
     "layer_norm",

@@ -18,6 +18,7 @@ from npattn.pictures.pages.beliefs import draw_beliefs
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
 from npattn.pictures.pages.contexts import draw_context
 from npattn.pictures.pages.cutting import draw_cutting
+from npattn.pictures.pages.dealing import draw_dealing
 from npattn.pictures.pages.depth import draw_depth
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.equivariance import draw_equivariance
@@ -58,6 +59,7 @@ PICTURES: dict[str, Draw] = {
     "linear_attention": draw_context,
     "relative_logits": draw_relative,
     "window_partition": draw_cutting,
+    "channel_shuffle": draw_dealing,
     "winograd": draw_transformed,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,
