@@ -43,6 +43,7 @@ PRIMITIVES = (
     "dot_product_attention",
     "layer_norm",
     "linear_attention",
+    "nearest_upsampling",
     "relative_logits",
     "window_partition",
     "winograd",

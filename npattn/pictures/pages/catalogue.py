@@ -30,6 +30,7 @@ from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.pictures.pages.relative import draw_relative
+from npattn.pictures.pages.repeating import draw_repeating
 from npattn.pictures.pages.tiles import draw_transformed
 from npattn.typing import Array
 
@@ -57,6 +58,7 @@ PICTURES: dict[str, Draw] = {
     "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
     "linear_attention": draw_context,
+    "nearest_upsampling": draw_repeating,
     "relative_logits": draw_relative,
     "window_partition": draw_cutting,
     "channel_shuffle": draw_dealing,
