@@ -40,6 +40,7 @@ PRIMITIVES = (
     "batch_norm",
     "channel_shuffle",
     "cross_entropy",
+    "depth_wise_convolution",
     "dot_product_attention",
     "layer_norm",
     "linear_attention",

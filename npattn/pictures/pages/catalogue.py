@@ -31,6 +31,7 @@ from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.pictures.pages.relative import draw_relative
 from npattn.pictures.pages.repeating import draw_repeating
+from npattn.pictures.pages.separating import draw_separating
 from npattn.pictures.pages.tiles import draw_transformed
 from npattn.typing import Array
 
@@ -57,6 +58,7 @@ PICTURES: dict[str, Draw] = {
     "dot_product_attention_tiles": draw_tiles,
     "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
+    "depth_wise_convolution": draw_separating,
     "linear_attention": draw_context,
     "nearest_upsampling": draw_repeating,
     "relative_logits": draw_relative,
