@@ -46,6 +46,7 @@ PRIMITIVES = (
     "linear_attention",
     "nearest_upsampling",
     "relative_logits",
+    "softmax_over_branches",
     "window_partition",
     "winograd",
 )

@@ -26,6 +26,7 @@ from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
+from npattn.pictures.pages.mixing import draw_mixing
 from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
@@ -62,6 +63,7 @@ PICTURES: dict[str, Draw] = {
     "linear_attention": draw_context,
     "nearest_upsampling": draw_repeating,
     "relative_logits": draw_relative,
+    "softmax_over_branches": draw_mixing,
     "window_partition": draw_cutting,
     "channel_shuffle": draw_dealing,
     "winograd": draw_transformed,
