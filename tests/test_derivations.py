@@ -38,11 +38,15 @@ OTHERWISE = {"batch_norm": {"Pictures"}, "dot_product_attention": {"Pictures"}, 
 """Sections under another heading: pictures that stand beside what they show, a forward pass in several sections."""
 PRIMITIVES = (
     "batch_norm",
+    "channel_shuffle",
     "cross_entropy",
+    "depth_wise_convolution",
     "dot_product_attention",
     "layer_norm",
     "linear_attention",
+    "nearest_upsampling",
     "relative_logits",
+    "softmax_over_branches",
     "window_partition",
     "winograd",
 )

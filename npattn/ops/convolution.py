@@ -85,6 +85,10 @@ def conv2d(
     backward : callable
         ``backward(dy)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
 
+    Notes
+    -----
+    ``derivations/depth_wise_convolution.md`` derives the gradient, for any number of groups.
+
     Examples
     --------
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)

@@ -133,6 +133,7 @@ def channel_shuffle(x: Array, groups: int) -> tuple[Array, Backward]:
     Notes
     -----
     Zhang et al.: ShuffleNet, CVPR 2018, section 3.1. Dealing out C/G groups undoes it.
+    ``derivations/channel_shuffle.md`` derives the gradient.
 
     Examples
     --------

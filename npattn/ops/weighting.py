@@ -26,6 +26,10 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, Backward]:
     backward : callable
         ``backward(dy)`` returns ``dx``: y (dy - Σ_k y_k dy_k).
 
+    Notes
+    -----
+    ``derivations/softmax_over_branches.md`` derives the gradient.
+
     Examples
     --------
     >>> y, backward = softmax(np.log([1.0, 3.0]) + 1e4)

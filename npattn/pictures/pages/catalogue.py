@@ -18,6 +18,7 @@ from npattn.pictures.pages.beliefs import draw_beliefs
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
 from npattn.pictures.pages.contexts import draw_context
 from npattn.pictures.pages.cutting import draw_cutting
+from npattn.pictures.pages.dealing import draw_dealing
 from npattn.pictures.pages.depth import draw_depth
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.equivariance import draw_equivariance
@@ -25,10 +26,13 @@ from npattn.pictures.pages.errors import draw_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
+from npattn.pictures.pages.mixing import draw_mixing
 from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
 from npattn.pictures.pages.relative import draw_relative
+from npattn.pictures.pages.repeating import draw_repeating
+from npattn.pictures.pages.separating import draw_separating
 from npattn.pictures.pages.tiles import draw_transformed
 from npattn.typing import Array
 
@@ -55,9 +59,13 @@ PICTURES: dict[str, Draw] = {
     "dot_product_attention_tiles": draw_tiles,
     "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
+    "depth_wise_convolution": draw_separating,
     "linear_attention": draw_context,
+    "nearest_upsampling": draw_repeating,
     "relative_logits": draw_relative,
+    "softmax_over_branches": draw_mixing,
     "window_partition": draw_cutting,
+    "channel_shuffle": draw_dealing,
     "winograd": draw_transformed,
     "soft_hard_jump": draw_jump,
     "error_budgets_kernels": draw_kernels,

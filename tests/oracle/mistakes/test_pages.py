@@ -32,6 +32,11 @@ def named_on(page):
     return [span for span in spans if span.partition(": ")[0] in primitives and ": " in span]
 
 
+@pytest.mark.parametrize("page", sorted(path.stem for path in PAGES.glob("*.md")))
+def test_common_mistakes_of_every_page_are_known(page):
+    assert set(named_on(page)) <= KNOWN.keys()
+
+
 @pytest.mark.parametrize("page", systems())
 def test_common_mistakes_of_a_page_are_known_and_can_be_made_in_its_system(page):
     names = named_on(page)
