@@ -191,7 +191,8 @@ def project(x: Array, *parameters: Array) -> tuple[tuple[Array, ...], Backward]:
     ys, backs = zip(*layers, strict=True)
 
     def backward(dys, accumulate_into=None):
-        dx, gradients = accumulate_into, []
+        dx = accumulate_into
+        gradients: list[Array] = []
         for back, dy in zip(backs[::-1], dys[::-1], strict=True):
             share, *of_layer = back(dy)
             dx = share if dx is None else accumulate(share, dx)

@@ -17,18 +17,18 @@ def keeps_size(x, weight, bias, *, padding, dilation, **_):
     return list(pair(padding)) == reach and max(weight.shape[2:]) > 1 and min(x.shape[2:]) > 1
 
 
-def with_dilation(conv2d, x, weight, bias, dilation, **options):
+def with_dilation(conv2d, dilation, x, weight, bias, **options):
     """Convolve with taps so far apart, on a map of the same size."""
     padding = tuple(d * (n - 1) // 2 for d, n in zip(dilation, weight.shape[2:], strict=True))
     return conv2d(x, weight, bias, **options | {"dilation": dilation, "padding": padding})
 
 
 def too_dilated(conv2d, *layer, dilation, **options):
-    return with_dilation(conv2d, *layer, tuple(d + 1 for d in pair(dilation)), **options)
+    return with_dilation(conv2d, tuple(d + 1 for d in pair(dilation)), *layer, **options)
 
 
 def undilated(conv2d, *layer, dilation, **options):
-    return with_dilation(conv2d, *layer, (1, 1), **options)
+    return with_dilation(conv2d, (1, 1), *layer, **options)
 
 
 def dilated_along(axis):
@@ -36,7 +36,7 @@ def dilated_along(axis):
 
     def convolve(conv2d, *layer, dilation, **options):
         one = tuple(d if i == axis else 1 for i, d in enumerate(pair(dilation)))
-        return with_dilation(conv2d, *layer, one, **options)
+        return with_dilation(conv2d, one, *layer, **options)
 
     return convolve
 

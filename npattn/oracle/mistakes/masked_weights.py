@@ -106,8 +106,9 @@ def whole(
         dt = bend * dz
         dbias = None if bias is None else sum_to(dz, bias.shape)
         shift = np.where(none[..., 0], np.inf, log_sum if shift_sink else np.log(total)[..., 0])
-        weights = None if sink is None else np.exp(sink[..., None] - shift)
-        dsink = None if sink is None else sum_to(-weights * row[..., 0], (*sink.shape, 1))[..., 0]
+        dsink = None
+        if sink is not None:
+            dsink = sum_to(-np.exp(sink[..., None] - shift) * row[..., 0], (*sink.shape, 1))[..., 0]
         return scale * (k @ transpose(dt)), scale * (q @ dt), do @ w, dbias, dsink
 
     return (o, log_sum), backward

@@ -28,7 +28,7 @@ def identity(a):
     return a * 1.0, lambda da: da
 
 
-def products(t, k, place):
+def products(place, t, k):
     """Multiply the mean query with the values, with a softmax in its place."""
     softmax_if = {name: ops.softmax if name == place else identity for name in PLACES.values()}
     t, back_query = softmax_if["mean query"](t)
@@ -55,7 +55,7 @@ def softmax_of(place=None):
             calls[primitive] += 1
             if calls[primitive] != 2:  # the first is the channels'
                 return NotImplemented
-            return identity(arguments[0]) if primitive is ops.softmax else products(*arguments, place)
+            return identity(arguments[0]) if primitive is ops.softmax else products(place, *arguments)
 
         with answering(spoil):
             return run(*given)

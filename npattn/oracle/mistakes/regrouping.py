@@ -15,7 +15,7 @@ def is_of(key):
 
 def halves_exchanged(*_):
     """Let each half of a group have what is the other's, and go back to its own place before channels are shuffled."""
-    sizes = []
+    sizes: list[int] = []
 
     def answer(primitive, arguments, options):
         if primitive is ops.split:
@@ -63,7 +63,7 @@ def turned(a, axis):
 
 def turned_by_reshape(*_):
     """Turn the map before every pool and gate by a reshape, and back."""
-    axes = []
+    axes: list[int] = []
 
     def answer(primitive, arguments, options):
         x = arguments[0]

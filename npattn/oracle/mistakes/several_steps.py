@@ -59,7 +59,7 @@ def sigmoid_first(run, *given, mean=False):
 def pools_added_first(run, module, params, inputs, upstream, *, mean=False):
     """Send the sum of the pools, or their mean, through the network, once."""
     batch = len(next(iter(inputs.values())))
-    first = []
+    first: list[bool] = []
 
     def spoil(primitive, arguments, options):
         x = arguments[0]

@@ -6,6 +6,7 @@ from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.gating import broadcast
 from npattn.oracle.mistakes.mistake import mistake
 from npattn.oracle.mistakes.planting import answering
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
@@ -37,7 +38,7 @@ def of_map(arguments):
 
 def gates_added(*_):
     """Multiply the map by the sum of both gates."""
-    waiting = []
+    waiting: list[Array] = []
 
     def answer(primitive, arguments, options):
         if primitive is not ops.gate or not of_map(arguments):
@@ -77,7 +78,7 @@ def input_gated(x, *_):
 
 def branches_through_sigmoid(*_):
     """Take the sigmoid of every branch, and none of what they make together."""
-    joined = []
+    joined: list[bool] = []
 
     def answer(primitive, arguments, options):
         if primitive in (ops.gate, ops.shift) and not joined:
@@ -90,7 +91,7 @@ def branches_through_sigmoid(*_):
 
 def answers_multiplied(*_):
     """Multiply the sigmoids of both pools' answers."""
-    last = []
+    last: list[Array] = []
 
     def answer(primitive, arguments, options):
         if primitive is ops.linear:
@@ -106,7 +107,7 @@ def answers_multiplied(*_):
 
 def gradient_of_gate(run, *given, first):
     """Leave the other gate out of the gradient of the first one, or of the second."""
-    left = {}
+    left: dict[str, Array] = {}
 
     def spoil(primitive, arguments, options):
         if primitive is not ops.gate or not of_map(arguments):

@@ -40,11 +40,11 @@ def without_last_row(p, x, window, stride):
 
 def windows_over(z, size, window, stride):
     """Count the windows over each position."""
-    over = [
+    rows, columns = (
         [sum(start <= i < start + min(window, n) for start in ops.window_starts(n, window, stride)) for i in range(n)]
         for n in size
-    ]
-    return np.array(np.outer(*over), dtype=z.dtype)
+    )
+    return np.outer(rows, columns).astype(z.dtype)
 
 
 def overlaps(z, *windows):
