@@ -65,8 +65,7 @@ def batch_norm(
     centred = x - mean[:, None, None]
     variance = channel_products(centred, centred) / count if training else running_var
     scale = 1 / np.sqrt(variance + eps)
-    y = centred * (weight * scale)[:, None, None]
-    y += bias[:, None, None]
+    y = centred * (weight * scale)[:, None, None] + bias[:, None, None]
     running = running_mean, running_var
     if training:
         new = mean, variance * (count / (count - 1))
@@ -76,8 +75,8 @@ def batch_norm(
         dweight, dbias = scale * channel_products(dy, centred), dy.sum(axis=axes)
         dx = dy * (weight * scale)[:, None, None]
         if training:  # what every x of a channel does to its variance and to its mean
-            dx -= centred * (weight * scale * scale * dweight / count)[:, None, None]
-            dx -= (weight * scale * dbias / count)[:, None, None]
+            dx = dx - centred * (weight * scale * scale * dweight / count)[:, None, None]
+            dx = dx - (weight * scale * dbias / count)[:, None, None]
         return dx, dweight, dbias
 
     return (y, running), backward
@@ -221,10 +220,8 @@ def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
         unit = np.where(norm == 0, 0, scaled / np.where(norm == 0, 1, norm))
         along = (unit * du).sum(axis=1, keepdims=True)
         # Across x by the quotient; along x, where all but a trace of that cancels, by the slope of ‖x‖ / (‖x‖ + ε).
-        dx = (du - along * unit) / length
-        dx += (eps * scale / length**2 * along) * unit
-        dx *= scale
-        return dx
+        across = (du - along * unit) / length
+        return (across + (eps * scale / length**2 * along) * unit) * scale
 
     return scaled / length, backward
 

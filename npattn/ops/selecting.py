@@ -42,8 +42,7 @@ def score(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     (array([1., 3.]), array([1.]))
     """
     w = weight.reshape(weight.shape[1])
-    s = np.einsum("bcn,c->bn", x, w)
-    s += bias
+    s = np.einsum("bcn,c->bn", x, w) + bias
 
     def backward(ds):
         dweight = product(x, ds[:, :, None]).sum(axis=0).reshape(weight.shape)
