@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -124,9 +125,12 @@ def masked_logits(
     *,
     softcap: float | None,
     bias: Array | None,
-    **hiding: Array,
+    **hiding: Any,
 ) -> tuple[Array, Array, Backward]:
-    """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way."""
+    """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way.
+
+    What hides keys is `band`, `lengths` and `mask`, as `keys_seen` takes them.
+    """
     seen = keys_seen(q, k, m, **hiding)
     z = products_seen(q[..., m], k, seen)
     slope = 1.0

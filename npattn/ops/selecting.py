@@ -120,12 +120,13 @@ def select(x: Array, index: Array) -> tuple[Array, Backward]:
 
 @primitive
 def top(x: Array, k: int) -> tuple[tuple[Array, Array], Backward]:
-    """Take the k largest numbers of each row, the largest first and of equal ones the first: y_bj = x_bi, i = index_bj.
+    """Take the k largest numbers of each row, the largest first: y_bj = x_bi with i = index_bj.
 
     Parameters
     ----------
     x : array, (B, N)
-        NaN counts as the largest. Complex numbers are ordered by their real parts.
+        Of equal numbers the one that stands first is taken first, the later ones where there is room. NaN counts as
+        +∞, and is equal to it; -∞ comes last. Complex numbers are ordered by their real parts.
     k : int
         At most N.
 
