@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from npattn import ops
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.module import Pass
 from npattn.ops import gating
 from npattn.ops.elementwise import ACTIVATIONS

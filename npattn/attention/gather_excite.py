@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from npattn import layers, ops
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.fields import boolean, choice, integer, side
 from npattn.module import Module, Paper, Pass
 from npattn.ops.convolution import pair
