@@ -216,3 +216,23 @@ def test_matrices_are_multiplied_by_primitives_and_one_file_that_knows_blas(path
     assert not any(isinstance(getattr(node, "op", None), ast.MatMult) for node in nodes)  # a fork would meet BLAS
     called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
     assert called & PRODUCTS == ({"np.matmul"} if path.name == "blas.py" else set())
+
+
+def parameters_of(function):
+    """The parameters of a function, or of a method but for that whose it is."""
+    given = function.args
+    named = [one for one in (*given.posonlyargs, *given.args, *given.kwonlyargs) if one.arg not in ("self", "cls")]
+    return named + [one for one in (given.vararg, given.kwarg) if one is not None]
+
+
+def test_every_function_but_closures_says_what_it_takes_and_gives():
+    silent = [
+        f"{module}.{function.name}"
+        for module, text in package().items()
+        for around in ast.walk(parse(text))
+        if isinstance(around, ast.Module | ast.ClassDef)
+        for function in around.body
+        if isinstance(function, ast.FunctionDef)
+        and (function.returns is None or any(one.annotation is None for one in parameters_of(function)))
+    ]
+    assert silent == []
