@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from npattn.checks import check_positions
+from npattn.array_checks import check_positions
 from npattn.module import Module
 from npattn.typing import Array, Params
 

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from npattn.checks import check_array, check_map, require_inputs
+from npattn.array_checks import check_array, check_map, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.typing import Array, Params
 from npattn.wording import channel_hint, describe_type

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import masked
+from npattn.array_checks import masked
 from npattn.wording import describe_type
 
 __all__ = ["to_host", "to_numpy"]

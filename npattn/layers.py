@@ -25,6 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 from npattn import ops
+from npattn.array_checks import check_variance
 from npattn.module import Pass
 from npattn.ops import gating
 from npattn.ops.elementwise import ACTIVATIONS
@@ -443,6 +444,11 @@ def batch_norm(
     backward : callable
         ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``; the buffers have no gradients.
 
+    Raises
+    ------
+    ValueError
+        If in training a channel has but one value, or none: a system's own door may not have seen this map.
+
     Examples
     --------
     >>> import numpy as np
@@ -451,6 +457,8 @@ def batch_norm(
     >>> running
     {'bn.running_mean': array([0.9]), 'bn.running_var': array([0.9])}
     """
+    if training:
+        check_variance(f"batch_norm {name!r}", x)
     statistics = [f"{name}.running_mean", f"{name}.running_var"]
     old = {"running_mean": params[statistics[0]], "running_var": params[statistics[1]]}
 

@@ -41,7 +41,8 @@ class Pass:
     output : array or tuple of arrays
     backward : callable
         ``backward(dy)``, with `dy` shaped as the output, returns ``(dx, grads)``: the gradient of every input (a tuple
-        where the system has several) and a dict of the gradient of every parameter, by name.
+        where the system has several) and a dict of the gradient of every parameter, by name. It is the vector-Jacobian
+        product (VJP) of the whole pass.
     attention : mapping of str to array
         The maps that a reader wants to see, by name: ``{"channel": (B, C)}``.
     buffers : dict of arrays

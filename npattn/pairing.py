@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from npattn.fitting import Shape, declared
+from npattn.candidates import Shape
 from npattn.synonyms import Naming, solid
+from npattn.variations import declared
 
 if TYPE_CHECKING:
     from npattn.module import Module

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import FrameType
@@ -171,6 +172,7 @@ def compute(function: Callable[..., Result], *arguments: Any, **options: Any) ->
 def prepare_worker(end: Connection) -> None:
     """Set up a worker: it leaves Ctrl-C to its parent, and watches it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import_module("numpy")  # a BLAS that is loaded later would have no limit
     threadpool_limits(1)
     threading.Thread(target=end_with_parent, args=(end,), daemon=True).start()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.checks import check_array
+from npattn.array_checks import check_array
 from npattn.typing import Array
 from npattn.wording import describe_type
 

@@ -8,9 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from npattn.fitting import Made, Shape, declared, default_of, search, search_equals
+from npattn.candidates import Shape, default_of
+from npattn.fitting import search, search_equals
 from npattn.pairing import OURS, ending, find_naming, is_unused, pair_names, stem
 from npattn.synonyms import solid
+from npattn.variations import Made, declared
 from npattn.wording import nearest, suggest
 
 if TYPE_CHECKING:

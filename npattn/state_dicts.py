@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.fitting import Made, Shape, declared
+from npattn.candidates import Shape
 from npattn.foreign_arrays import to_numpy
 from npattn.pairing import OURS, find_naming, is_unused, pair_all
 from npattn.parameters import strip_prefix
@@ -23,6 +23,7 @@ from npattn.state_dict_hints import (
     shape_of,
 )
 from npattn.synonyms import Naming
+from npattn.variations import Made, declared
 from npattn.wording import describe_type
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npattn.checks import check_map, require_booleans, require_choice, require_integers
+from npattn.array_checks import check_map
+from npattn.checks import require_booleans, require_choice, require_integers
 from npattn.ops.resizing import resize_bilinear
 from npattn.typing import Array, Backward
 from npattn.wording import brief, describe_type

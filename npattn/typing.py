@@ -18,5 +18,5 @@ Gradients: TypeAlias = dict[str, Array]
 """A gradient for every parameter, by name."""
 
 Backward: TypeAlias = Callable[..., Any]
-"""What a primitive or a system hands back beside its value: the gradient of its result in, those of its arguments
-out."""
+"""The vector-Jacobian product (VJP, or pullback) that a primitive or a system hands back beside its value: the gradient
+of its result in, those of its arguments out."""

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 
 import npattn
 from npattn import Module, fitting
-from npattn.fitting import Variation, declared, search, solids
+from npattn.fitting import search
 from npattn.parameters import ones
+from npattn.variations import Variation, declared, solids
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, modules
 

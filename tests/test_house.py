@@ -16,6 +16,7 @@ BASE = {
     "version",
     "calls",
     "checks",
+    "array_checks",
     "wording",
     "construction",
     "files",
@@ -24,6 +25,7 @@ BASE = {
     "parameters",
     "candidates",
     "fitting",
+    "variations",
     "attention_maps",
     "pairing",
     "state_dict_hints",
@@ -203,7 +205,34 @@ def test_packages_import_their_modules_and_type_checkers_what_they_like():
     assert circle(texts) == []
 
 
-@for_each("path", [Path(npattn.layers.__file__), *Path(npattn.attention.__file__).parent.glob("*.py")])
-def test_systems_multiply_matrices_by_primitives_alone(path):
-    operators = [getattr(node, "op", None) for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    assert not any(isinstance(operator, ast.MatMult) for operator in operators)  # a fork would meet BLAS
+FOLDER = Path(npattn.__file__).parent
+PRODUCTS = {f"np.{name}" for name in ("matmul", "dot", "inner", "tensordot", "vdot", "vecdot", "matvec", "vecmat")}
+"""NumPy's functions that call BLAS, beside the operator."""
+
+
+@for_each("path", [FOLDER / "layers.py", *(FOLDER / "attention").glob("*.py"), *(FOLDER / "fast").glob("*.py")])
+def test_matrices_are_multiplied_by_primitives_and_one_file_that_knows_blas(path):
+    nodes = [*ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    assert not any(isinstance(getattr(node, "op", None), ast.MatMult) for node in nodes)  # a fork would meet BLAS
+    called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
+    assert called & PRODUCTS == ({"np.matmul"} if path.name == "blas.py" else set())
+
+
+def parameters_of(function):
+    """The parameters of a function, or of a method but for that whose it is."""
+    given = function.args
+    named = [one for one in (*given.posonlyargs, *given.args, *given.kwonlyargs) if one.arg not in ("self", "cls")]
+    return named + [one for one in (given.vararg, given.kwarg) if one is not None]
+
+
+def test_every_function_but_closures_says_what_it_takes_and_gives():
+    silent = [
+        f"{module}.{function.name}"
+        for module, text in package().items()
+        for around in ast.walk(parse(text))
+        if isinstance(around, ast.Module | ast.ClassDef)
+        for function in around.body
+        if isinstance(function, ast.FunctionDef)
+        and (function.returns is None or any(one.annotation is None for one in parameters_of(function)))
+    ]
+    assert silent == []

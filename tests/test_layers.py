@@ -166,6 +166,15 @@ def test_batch_norm_names_its_new_running_statistics_and_has_none_outside_of_tra
     assert running == {}
 
 
+@pytest.mark.parametrize("batch", [0, 1])
+def test_batch_norm_learns_no_variance_from_one_number_and_says_of_which_norm(batch):
+    x, params = np.ones((batch, MAP[1], 1, 1)), CASES["batch norm"].params()
+    with pytest.raises(ValueError, match=r"batch_norm 'bn': x has shape .* at least two values in each channel"):
+        layers.batch_norm(x, params, "bn", training=True)
+    (y, _), _ = layers.batch_norm(x, params, "bn", training=False)
+    assert y.shape == x.shape
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_conv_norm_act_with_a_stride_has_every_so_manieth_position_of_the_whole(kernel_size, stride):

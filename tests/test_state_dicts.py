@@ -22,9 +22,9 @@ from npattn import (
     SplitAttention,
     SqueezeExcitation,
 )
-from npattn.fitting import declared
 from npattn.oracle import generic_values
 from npattn.state_dict_hints import conversion
+from npattn.variations import declared
 from tests.misfits import MISFITS
 from tests.naming import for_each
 from tests.strategies import NAMESPACE, modules

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npattn import layers, ops
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.fields import boolean, integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters

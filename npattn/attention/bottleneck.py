@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.array_checks import check_map_size
 from npattn.attention_maps import MapByRows
-from npattn.checks import check_map_size, require_equal_shares
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, integer, positive, two_integers
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.fields import boolean, choice, choices, integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.elementwise import ACTIVATIONS, GATES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from npattn import ops
-from npattn.checks import check_array
+from npattn.array_checks import check_array
 from npattn.typing import Array, Backward
 
 __all__ = ["diversity_penalty"]

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.array_checks import check_variance
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.position import PositionAttention
-from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer, probability, two_integers
 from npattn.module import Module, Pass
 from npattn.parameters import Parameter, add_prefix

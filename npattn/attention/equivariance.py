@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npattn.checks import check_array, check_map
+from npattn.array_checks import check_array, check_map
 from npattn.typing import Array, Backward
 from npattn.wording import describe_type
 

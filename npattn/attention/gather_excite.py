@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from npattn import layers, ops
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.fields import boolean, choice, integer, side
 from npattn.module import Module, Paper, Pass
 from npattn.ops.convolution import pair
 from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.parameters import Parameter, nearest_channels, norm_buffers, norm_parameters
-from npattn.typing import Array, Backward, Params
+from npattn.typing import Array, Backward, Gradients, Params
 
 Link: TypeAlias = Callable[[Array], tuple[tuple[Array, dict[str, Array]], Backward]]
 """What gathers: it returns what is gathered, with new running statistics, and the way back."""
@@ -70,7 +70,7 @@ def gather_along(x: Array, links: list[Link]) -> tuple[tuple[Array, dict[str, Ar
         backs, running = [back_link, *backs], running | new
 
     def backward(dp):
-        grads = {}
+        grads: Gradients = {}
         for back_link in backs:
             dp, grads_link = back_link(dp)
             grads = grads_link | grads

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.array_checks import check_map
 from npattn.attention.bottleneck import RelativeHeads, halve
-from npattn.checks import check_map
 from npattn.fields import boolean, integer, positive
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_array, require_numbers
+from npattn.array_checks import check_array
+from npattn.checks import require_numbers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import flatten_positions

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from npattn import layers, ops
+from npattn.array_checks import check_map_size, check_variance
 from npattn.attention.bottleneck import halve
-from npattn.checks import check_map_size, check_variance
 from npattn.fields import boolean, integer, positive, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, norm_buffers, norm_parameters, normal, round_channels, uniform_fan_in

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import layers, ops
+from npattn.array_checks import check_variance
 from npattn.attention_maps import MapByRows
-from npattn.checks import check_variance
 from npattn.fields import boolean, choice, integer, number
 from npattn.module import Paper, Pass
 from npattn.ops.attention import flatten_positions

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from npattn import ops
+from npattn.array_checks import check_array, check_rows
 from npattn.calls import check_axes
-from npattn.checks import check_array, check_rows, require_equal_shares
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, choice, integer, number, positive, two_integers
 from npattn.module import Module, Paper, Pass
 from npattn.ops.attention import transpose

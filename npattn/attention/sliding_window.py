@@ -8,7 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from npattn import layers, ops
-from npattn.checks import check_array, require_integers
+from npattn.array_checks import check_array
+from npattn.checks import require_integers
 from npattn.fields import integer
 from npattn.module import Module, Paper, Pass
 from npattn.parameters import Parameter, he_normal

@@ -46,7 +46,7 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
             parts.append((n, (serial_product(values[at][..., m], a),)))
         return parts
 
-    add_up(sum_block, blocks, sums)
+    add_in_order(sum_block, blocks, sums)
 
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
@@ -65,13 +65,13 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
                 parts.append((n, (serial_product(u[at][..., m], da), dvalues_n)))
             return parts
 
-        add_up(differentiate_block, blocks, du, dvalues)
+        add_in_order(differentiate_block, blocks, du, dvalues)
         return du, dvalues[:, :-1].copy()
 
     return (sums[:, :-1], sums[:, -1:]), backward
 
 
-def add_up(compute: Callable[[slice, slice, slice], Parts], blocks: list[Block], *totals: Array) -> None:
+def add_in_order(compute: Callable[[slice, slice, slice], Parts], blocks: list[Block], *totals: Array) -> None:
     """Compute blocks on all cores, and add what they give to the totals, in their order.
 
     The calling thread adds whenever it has computed a block: so little waits to be added, and the others compute on.

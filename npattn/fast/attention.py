@@ -63,8 +63,8 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
     def attend(block, memory):
         at, m = block
         e = product_in(memory, transpose(scaled[at][..., m]), k[at])
-        highest = 0 if safe else e.max(axis=-1, keepdims=True)
-        if not safe:
+        highest = None if safe else e.max(axis=-1, keepdims=True)
+        if highest is not None:
             e -= highest
         power(e, out=e)
         if summing is None:
@@ -73,7 +73,7 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             sums = transpose(serial_product(e, transpose(summing[at])))
             average, total = sums[..., :-1, :], sums[..., -1, :]
         np.divide(average, total[..., None, :], out=o[at][..., m])
-        log_sum_exp[at][..., m] = logarithm(total) if safe else highest[..., 0] + logarithm(total)
+        log_sum_exp[at][..., m] = logarithm(total) if highest is None else highest[..., 0] + logarithm(total)
 
     forward_blocks, backward_blocks = blocks_of_attention(lead, queries, keys)
     parallel_for(reusing_memory(attend, q, 1), forward_blocks, products=True)

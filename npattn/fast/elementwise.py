@@ -12,6 +12,7 @@ from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
 from npattn.fast.machine import quick_powers
 from npattn.fast.threads import parallel_for
 from npattn.ops.elementwise import relu, sigmoid
+from npattn.ops.gating import LETTERS
 from npattn.typing import Array, Backward
 
 
@@ -107,7 +108,7 @@ def combine_in_blocks(combine: np.ufunc, x: Array, term: Array) -> tuple[Array, 
 
     # From the end: what the pass before came to last is still in the cache.
     parallel_for(compute, blocks(y, axis=min(1, y.ndim - 1))[::-1])
-    every = "abcdefgh"[: x.ndim]
+    every = LETTERS[: x.ndim]
     own = "".join(letter for letter, n, m in zip(every, term.shape, x.shape, strict=True) if n == m)
     return y, own
 
@@ -128,7 +129,7 @@ def add_up_in_blocks(dy: Array, own: str, add_up: Callable[[tuple[slice, ...], s
     array
         With the axes `own`; None where blocks would have no sums of their own, or too many.
     """
-    every = "abcdefgh"[: dy.ndim]
+    every = LETTERS[: dy.ndim]
     kept = own
     if not own.startswith("a"):  # images have sums of their own first, or channels of images
         if dy.ndim < 3:

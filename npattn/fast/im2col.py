@@ -9,7 +9,7 @@ import numpy as np
 from npattn.fast.blas import add_product, multiply
 from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, parts_of_each
 from npattn.fast.products import MIN_MULTIPLICATIONS
-from npattn.fast.threads import Memory, parallel_for, reusing_memory
+from npattn.fast.threads import Memory, ReusedMemory, parallel_for, reusing_memory
 from npattn.typing import Array, Backward
 
 __all__ = ["conv_by_columns", "conv_by_images", "conv_by_rows", "taps_that_reach"]
@@ -202,7 +202,7 @@ def add_products(
     rows = longest_first(matrices, source_at, target_at)
 
     def add_up(images, some):
-        memory = Memory(np.empty_like(source, shape=0))
+        memory = ReusedMemory(np.empty_like(source, shape=0))
         for image, total in zip(source[images], target[images], strict=True):
             add_rows(rows, image, total, some, memory)
 

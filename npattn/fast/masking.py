@@ -135,7 +135,7 @@ def average(
         if total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL:
             log_sum_exp[at][..., m] = logarithm(total)
         else:
-            e, total, log_sum_exp[at][..., m] = exponentials(pairs.logits(at, m, n, memory)[0], sink)
+            e, total, log_sum_exp[at][..., m] = exponentials_in_place(pairs.logits(at, m, n, memory)[0], sink)
             sums, _ = sum_values(v[at][..., n], e)
         np.divide(sums, total[..., None, :], out=o[at][..., m])
         if kept is not None:
@@ -230,7 +230,7 @@ def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
     return sums[..., :-1, :], sums[..., -1, :]
 
 
-def exponentials(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
+def exponentials_in_place(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
     """Return powers of logits less the largest, in their place, sums and logarithms: +∞ where no key is seen."""
     power, logarithm, _ = quick_powers()
     highest = z.max(axis=-1, initial=-np.inf)

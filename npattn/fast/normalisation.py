@@ -22,9 +22,9 @@ def group_norm_group_by_group(
     if not np.isfinite(weight).all():
         return group_norm.definition(x, weight, bias, groups, eps=eps)
     shape = len(x), groups, x.shape[1] // groups, x.shape[2] * x.shape[3]
-    maps, scales, shifts = x.reshape(shape), weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
+    maps, w, b = x.reshape(shape), weight.reshape(shape[1:3]), bias.reshape(shape[1:3])
     mean = np.empty_like(x, shape=(*shape[:2], 1, 1))
-    inverse, y = np.empty_like(mean), np.empty_like(maps)
+    scale, y = np.empty_like(mean), np.empty_like(maps)
     cut, count = blocks(maps, 1), shape[2] * shape[3]
 
     def compute(block):
@@ -32,9 +32,9 @@ def group_norm_group_by_group(
         mean[block] = add_up(some).sum(axis=2)[..., None, None] / count
         centred = np.subtract(some, mean[block], out=to)
         variance = add_up(centred, centred).sum(axis=2)[..., None, None] / count
-        inverse[block] = 1 / np.sqrt(variance + eps)
-        to *= inverse[block] * scales[block[1]][..., None]
-        to += shifts[block[1]][..., None]
+        scale[block] = 1 / np.sqrt(variance + eps)
+        to *= scale[block] * w[block[1]][..., None]
+        to += b[block[1]][..., None]
 
     parallel_for(compute, cut)
 
@@ -45,16 +45,16 @@ def group_norm_group_by_group(
         dweights, dbiases = np.empty_like(maps, shape=shape[:3]), np.empty_like(maps, shape=shape[:3])
 
         def differentiate(block):
-            scale, to, steep = scales[block[1]], dx[block], inverse[block]
+            own, to, factor = w[block[1]], dx[block], scale[block]
             centred = maps[block] - mean[block]
-            dweights[block] = add_up(given[block], centred) * steep[..., 0]
+            dweights[block] = add_up(given[block], centred) * factor[..., 0]
             dbiases[block] = add_up(given[block])
             along, average = (
-                ((scale * sums[block]).sum(axis=2) / count)[:, :, None, None] for sums in (dweights, dbiases)
+                ((own * sums[block]).sum(axis=2) / count)[:, :, None, None] for sums in (dweights, dbiases)
             )
-            np.multiply(given[block], steep * scale[..., None], out=to)
-            centred *= steep * steep * along
-            centred += steep * average
+            np.multiply(given[block], factor * own[..., None], out=to)
+            centred *= factor * factor * along
+            centred += factor * average
             to -= centred
 
         parallel_for(differentiate, cut)

@@ -9,6 +9,7 @@ import numpy as np
 from npattn.fast.blocks import blocks, broadcast_block, is_large
 from npattn.fast.threads import parallel_for
 from npattn.ops.context import replaced
+from npattn.ops.gating import LETTERS
 from npattn.ops.global_pooling import global_pools
 from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.typing import Array, Backward
@@ -34,7 +35,7 @@ def mean_by_einsum(x: Array, axis: int | tuple[int, ...]) -> Array:
     if axis == (x.ndim - 2, last) and x.shape[-2] * length <= MAX_ROW_LENGTH and x.flags.c_contiguous:
         one_row = x.reshape(*x.shape[:-2], x.shape[-2] * length)  # which is quicker than many short ones
         return mean_by_einsum(one_row, last - 1)[..., None]
-    letters = "abcdefgh"[: x.ndim]
+    letters = LETTERS[: x.ndim]
     subscripts = f"{letters}->{letters.replace(letters[last], '')}"
     sums = np.empty_like(x, shape=x.shape[:last] + x.shape[last + 1 :])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +29,7 @@ class Weights:
     exponentials: Array
     totals: Array
 
-    def place(self, at: Any, m: slice, n: slice) -> Callable[..., Array]:
+    def place(self, at: Any, m: slice, n: slice) -> Memory:
         """Give the memory where a block's exponentials stay."""
         return lambda shape: self.exponentials[at][..., m, n]
 

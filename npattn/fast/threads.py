@@ -25,13 +25,16 @@ from contextlib import suppress
 from contextvars import Context, ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
 from npattn.fast import blas, machine
 
-__all__ = ["Memory", "num_threads", "parallel_for", "reusing_memory"]
+__all__ = ["Memory", "ReusedMemory", "num_threads", "parallel_for", "reusing_memory"]
+
+Memory: TypeAlias = Callable[[tuple[int, ...]], np.ndarray]
+"""Gives an array of a shape to write a result into."""
 
 Block = TypeVar("Block")
 
@@ -132,20 +135,20 @@ def reusing_memory(work: Callable[..., Any], like: np.ndarray, count: int) -> Ca
     >>> sorted(squares)
     [np.float64(9.0), np.float64(16.0)]
     """
-    unused: deque[list[Memory]] = deque()
+    unused: deque[list[ReusedMemory]] = deque()
 
     def work_in_memory(block):
         try:
             memories = unused.pop()
         except IndexError:
-            memories = [Memory(np.empty_like(like, shape=0)) for _ in range(count)]
+            memories = [ReusedMemory(np.empty_like(like, shape=0)) for _ in range(count)]
         work(block, *memories)
         unused.append(memories)
 
     return work_in_memory
 
 
-class Memory:
+class ReusedMemory:
     """Memory for one array after the other."""
 
     __slots__ = ("numbers",)

@@ -87,6 +87,5 @@ def cut_runs(length: int, window: int, stride: int) -> tuple[list[int], int, lis
 
 
 def total(x: Array, axis: int) -> Array:
-    """Sum over one of the last two axes, which stays with length 1, as a product with ones: BLAS is quicker at it."""
-    ones = np.ones_like(x, shape=x.shape[axis])
-    return ones[None, :] @ x if axis == 2 else x @ ones[:, None]
+    """Sum over one of the last two axes, which stays with length 1: along rows einsum is quicker at it than `sum`."""
+    return np.expand_dims(np.einsum("bchw->bcw" if axis == 2 else "bchw->bch", x), axis)

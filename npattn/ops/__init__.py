@@ -1,5 +1,6 @@
-"""Primitives: each a function that returns its value and the closure that carries a gradient back through it.
+"""Primitives: each a function that returns its value and its vector-Jacobian product.
 
+The latter (VJP, or pullback) is a closure, `backward`, that carries a gradient of the value back through the step.
 Every derivative is written out by hand. The functions call NumPy by protocol only, so any array that follows NEP 13
 and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Arguments are trusted here, as they are
 checked once, in `npattn.Module`; attention alone refuses shapes that it would misread.

@@ -39,7 +39,8 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     Notes
     -----
     The totals are the sums of a value that is 1 everywhere, so one product gives both. Values are scaled by their
-    caller. ``derivations/pixel_correlation.md`` derives the gradient.
+    caller. Wang et al.: Self-supervised Equivariant Attention, CVPR 2020, gather so.
+    ``derivations/pixel_correlation.md`` derives the gradient.
 
     Examples
     --------

@@ -41,12 +41,12 @@ def conv1d(x: Array, weight: Array) -> tuple[Array, Backward]:
     """
     k = weight.shape[-1]
     kernel = weight.reshape(k)
-    neighbours = windows(x, k)
+    neighbours = neighbourhoods(x, k)
     z = product(neighbours, kernel[:, None])[..., 0]
 
     def backward(dz):
         # x_c is read by its neighbours through the kernel's mirror image.
-        dx = product(windows(dz, k), kernel[::-1, None])[..., 0]
+        dx = product(neighbourhoods(dz, k), kernel[::-1, None])[..., 0]
         dkernel = product(dz.reshape(1, -1), neighbours.reshape(-1, k))[0]
         return dx, dkernel.reshape(weight.shape)
 
@@ -158,7 +158,7 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
     return value if isinstance(value, tuple) else (value, value)
 
 
-def windows(x: Array, k: int) -> Array:
+def neighbourhoods(x: Array, k: int) -> Array:
     """Lay out the k neighbours of every element of a row, zeros beyond the ends: (B, L) to (B, L, k)."""
     batch, length = x.shape
     padded = np.zeros_like(x, shape=(batch, length + k - 1))
@@ -195,7 +195,8 @@ def project(x: Array, *parameters: Array) -> tuple[tuple[Array, ...], Backward]:
     ys, backs = zip(*layers, strict=True)
 
     def backward(dys, accumulate_into=None):
-        dx, gradients = accumulate_into, []
+        dx = accumulate_into
+        gradients: list[Array] = []
         for back, dy in zip(backs[::-1], dys[::-1], strict=True):
             share, *of_layer = back(dy)
             dx = share if dx is None else accumulate(share, dx)

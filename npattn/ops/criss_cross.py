@@ -37,7 +37,7 @@ def criss_cross_attention(q: Array, k: Array, v: Array) -> tuple[Array, Backward
 
     Notes
     -----
-    ``derivations/criss_cross.md`` derives the gradient.
+    Huang et al.: CCNet, ICCV 2019. ``derivations/criss_cross.md`` derives the gradient.
 
     Examples
     --------

@@ -8,7 +8,10 @@ from npattn.ops.adding import shift
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["affine", "gate"]
+__all__ = ["LETTERS", "affine", "gate"]
+
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+"""What einsum calls axes."""
 
 
 @primitive
@@ -18,7 +21,7 @@ def gate(x: Array, a: Array) -> tuple[Array, Backward]:
     Parameters
     ----------
     x : array
-        Such as (B, C, H, W).
+        Such as (B, C, H, W); of at most 52 axes, which einsum has letters for.
     a : array
         The leading axes of `x`; an axis that is missing at the end, or of length 1, is broadcast to that of `x`:
         (B, C) gates channels, (B, 1, H, W) gates positions.
@@ -40,7 +43,7 @@ def gate(x: Array, a: Array) -> tuple[Array, Backward]:
     array([3., 7.])
     """
     broadcast = a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
-    every = "abcdefgh"[: x.ndim]
+    every = LETTERS[: x.ndim]
     own = "".join(letter for letter, n, m in zip(every, broadcast.shape, x.shape, strict=True) if n == m)
 
     def backward(dy):

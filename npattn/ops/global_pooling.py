@@ -68,6 +68,7 @@ def global_max_pool(x: Array) -> tuple[Array, Backward]:
     Returns
     -------
     p : array, (B, C)
+        NaN where there is one in the channel.
     backward : callable
         ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): all of dp goes to the maximum's first
         position, row by row.
@@ -106,6 +107,12 @@ def global_lp_pool(x: Array) -> tuple[Array, Backward]:
         ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): dp x / p, and 0 where the whole
         channel is 0.
 
+    Notes
+    -----
+    Numbers are squared as they are, as in PyTorch's ``lp_pool2d``. Where squares overflow, those of more than 1.8e19 in
+    float32 and 1.3e154 in float64, p is infinite and dx 0; where all underflow, those of less than 2.7e-23 and
+    1.6e-162, p is 0 and dx infinite, or NaN at a 0.
+
     Examples
     --------
     >>> p, backward = global_lp_pool(np.array([[[[3.0, 4.0]], [[0.0, 0.0]]]]))
@@ -137,8 +144,10 @@ def global_lse_pool(x: Array) -> tuple[Array, Backward]:
     Returns
     -------
     p : array, (B, C)
+        +∞ where +∞ is in the channel, -∞ where nothing else is.
     backward : callable
-        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel.
+        ``backward(dp, accumulate_into=None)`` returns ``dx``, (B, C, H, W): dp times the softmax of the channel, which
+        is NaN at what makes p infinite.
 
     Examples
     --------

@@ -29,7 +29,7 @@ def apply_lambdas(q: Array, lambdas: Array) -> tuple[Array, Backward]:
 
     Notes
     -----
-    ``derivations/lambda_layer.md`` derives the gradient.
+    Bello: LambdaNetworks, ICLR 2021. ``derivations/lambda_layer.md`` derives the gradient.
 
     Examples
     --------

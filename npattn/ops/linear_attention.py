@@ -36,7 +36,7 @@ def linear_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[
 
     Notes
     -----
-    ``derivations/linear_attention.md`` derives the gradient.
+    Shen et al.: Efficient Attention, WACV 2021. ``derivations/linear_attention.md`` derives the gradient.
 
     Examples
     --------

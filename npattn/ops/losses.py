@@ -59,8 +59,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = -100) -> 
     def backward(dy):
         # At the own class, 1 less than its weight is what the others have together: the difference would lose digits.
         others = np.where(own, 0, e).sum(axis=1, keepdims=True)
-        dlogits = np.where(own, -others, e)
-        dlogits *= dy / count / (1 + rest[:, None])
+        dlogits = np.where(own, -others, e) * (dy / count / (1 + rest[:, None]))
         dlogits = np.where(own.any(axis=1, keepdims=True), dlogits, np.nan)
         return np.where(counted[:, None], dlogits, 0)
 

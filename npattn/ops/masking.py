@@ -124,10 +124,12 @@ def masked_logits(
     *,
     softcap: float | None,
     bias: Array | None,
-    **hiding: Array,
+    band: tuple[int | None, int | None],
+    lengths: Array | None,
+    mask: Array | None,
 ) -> tuple[Array, Array, Backward]:
     """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way."""
-    seen = keys_seen(q, k, m, **hiding)
+    seen = keys_seen(q, k, m, band=band, lengths=lengths, mask=mask)
     z = products_seen(q[..., m], k, seen)
     slope = 1.0
     if softcap is not None:

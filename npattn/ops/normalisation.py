@@ -30,6 +30,7 @@ def batch_norm(
     Parameters
     ----------
     x : array, (B, C, H, W)
+        In training with at least two numbers in a channel, B H W ≥ 2.
     weight, bias : array, (C,)
         w and b.
     running_mean, running_var : array, (C,)
@@ -65,8 +66,7 @@ def batch_norm(
     centred = x - mean[:, None, None]
     variance = channel_products(centred, centred) / count if training else running_var
     scale = 1 / np.sqrt(variance + eps)
-    y = centred * (weight * scale)[:, None, None]
-    y += bias[:, None, None]
+    y = centred * (weight * scale)[:, None, None] + bias[:, None, None]
     running = running_mean, running_var
     if training:
         new = mean, variance * (count / (count - 1))
@@ -76,8 +76,8 @@ def batch_norm(
         dweight, dbias = scale * channel_products(dy, centred), dy.sum(axis=axes)
         dx = dy * (weight * scale)[:, None, None]
         if training:  # what every x of a channel does to its variance and to its mean
-            dx -= centred * (weight * scale * scale * dweight / count)[:, None, None]
-            dx -= (weight * scale * dbias / count)[:, None, None]
+            dx = dx - centred * (weight * scale * scale * dweight / count)[:, None, None]
+            dx = dx - (weight * scale * dbias / count)[:, None, None]
         return dx, dweight, dbias
 
     return (y, running), backward
@@ -161,13 +161,13 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, *, eps: float 
     """
     grouped = x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
     normal, back_standardize = standardize(grouped, (2, 3, 4), eps)
-    normal, scale = normal.reshape(x.shape), weight[:, None, None]
+    normal, w = normal.reshape(x.shape), weight[:, None, None]
 
     def backward(dy):
-        dx = back_standardize((dy * scale).reshape(grouped.shape)).reshape(x.shape)
+        dx = back_standardize((dy * w).reshape(grouped.shape)).reshape(x.shape)
         return dx, channel_products(dy, normal), dy.sum(axis=(0, 2, 3))
 
-    return normal * scale + bias[:, None, None], backward
+    return normal * w + bias[:, None, None], backward
 
 
 def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Backward]:
@@ -221,10 +221,8 @@ def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
         unit = np.where(norm == 0, 0, scaled / np.where(norm == 0, 1, norm))
         along = (unit * du).sum(axis=1, keepdims=True)
         # Across x by the quotient; along x, where all but a trace of that cancels, by the slope of ‖x‖ / (‖x‖ + ε).
-        dx = (du - along * unit) / length
-        dx += (eps * scale / length**2 * along) * unit
-        dx *= scale
-        return dx
+        across = (du - along * unit) / length
+        return (across + (eps * scale / length**2 * along) * unit) * scale
 
     return scaled / length, backward
 
@@ -249,7 +247,8 @@ def sum_normalize(x: Array, axis: int = -1, eps: float = 1e-9) -> tuple[Array, B
 
     Notes
     -----
-    ``derivations/external.md`` derives the gradient.
+    Guo et al.: Beyond Self-attention: External Attention, 2021, normalise so. ``derivations/external.md`` derives the
+    gradient.
 
     Examples
     --------
@@ -289,7 +288,7 @@ def z_score(x: Array, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array,
 
     Notes
     -----
-    ``derivations/spatial_group.md`` derives the gradient.
+    Li, Hu, Yang: Spatial Group-wise Enhance, 2019, normalise so. ``derivations/spatial_group.md`` derives the gradient.
 
     Examples
     --------

@@ -30,7 +30,7 @@ def cyclic_shift(x: Array, shift: tuple[int, int]) -> tuple[Array, Backward]:
 
     Notes
     -----
-    ``derivations/window_partition.md`` derives the gradient.
+    Liu et al.: Swin Transformer, ICCV 2021. ``derivations/window_partition.md`` derives the gradient.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def window_partition(x: Array, window: tuple[int, int]) -> tuple[Array, Backward
 
     Notes
     -----
-    ``derivations/window_partition.md`` derives the gradient.
+    Liu et al.: Swin Transformer, ICCV 2021. ``derivations/window_partition.md`` derives the gradient.
 
     Examples
     --------

@@ -109,10 +109,7 @@ def interpolate(x: Array, axis: int, length: int, align_corners: bool) -> Array:
     below, above, (numerators, denominator) = neighbours(x.shape[axis], length, align_corners)
     weight = np.array(numerators, dtype=x.real.dtype, like=x) / denominator
     weight = weight.reshape(length, *(1,) * (x.ndim - axis % x.ndim - 1))
-    y = np.take(x, above, axis)
-    y *= weight
-    y += np.take(x, below, axis) * (1 - weight)
-    return y
+    return np.take(x, above, axis) * weight + np.take(x, below, axis) * (1 - weight)
 
 
 def neighbours(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int], tuple[list[int], int]]:

@@ -42,8 +42,7 @@ def score(x: Array, weight: Array, bias: Array) -> tuple[Array, Backward]:
     (array([1., 3.]), array([1.]))
     """
     w = weight.reshape(weight.shape[1])
-    s = np.einsum("bcn,c->bn", x, w)
-    s += bias
+    s = np.einsum("bcn,c->bn", x, w) + bias
 
     def backward(ds):
         dweight = product(x, ds[:, :, None]).sum(axis=0).reshape(weight.shape)
@@ -121,12 +120,13 @@ def select(x: Array, index: Array) -> tuple[Array, Backward]:
 
 @primitive
 def top(x: Array, k: int) -> tuple[tuple[Array, Array], Backward]:
-    """Take the k largest numbers of each row, the largest first and of equal ones the first: y_bj = x_bi, i = index_bj.
+    """Take the k largest numbers of each row, the largest first: y_bj = x_bi with i = index_bj.
 
     Parameters
     ----------
     x : array, (B, N)
-        NaN counts as the largest. Complex numbers are ordered by their real parts.
+        Of equal numbers the one that stands first is taken first, the later ones where there is room. NaN counts as
+        +∞, and is equal to it; -∞ comes last. Complex numbers are ordered by their real parts.
     k : int
         At most N.
 

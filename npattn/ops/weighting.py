@@ -41,8 +41,8 @@ def softmax(x: Array, axis: int = -1) -> tuple[Array, Backward]:
     # A constant added to all logits, or to all of dy, changes nothing. Taking away that of the largest weight keeps exp
     # from overflowing, and a weight of nearly 1 from a gradient that is the difference of two nearly equal numbers.
     first = x.real.argmax(axis=axis, keepdims=True)
-    y = np.exp(x - np.take_along_axis(x, first, axis))
-    y /= y.sum(axis=axis, keepdims=True)
+    e = np.exp(x - np.take_along_axis(x, first, axis))
+    y = e / e.sum(axis=axis, keepdims=True)
 
     def backward(dy):
         dy = dy - np.take_along_axis(dy, first, axis)

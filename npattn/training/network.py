@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from npattn import layers
-from npattn.checks import check_variance
+from npattn.array_checks import check_variance
 from npattn.fields import boolean, checked, integer
 from npattn.module import Module, Pass
 from npattn.parameters import Parameter, add_prefix

@@ -55,7 +55,7 @@ def test_small_maps_can_be_shared_out():
 
 
 def test_memory_of_blocks_can_be_taken_anew():
-    memory = threads.Memory(np.empty(0, np.float32))
+    memory = threads.ReusedMemory(np.empty(0, np.float32))
     first, again = memory((3, 2)), memory((2,))
     with tricks.tricks()["memory used again by blocks"]():
         anew = memory((3, 2))

@@ -57,7 +57,7 @@ def tricks():
         for way in primitive.ways:
             found[way.compute.__name__] = lambda primitive=primitive, way=way: without(primitive, way)
     found["powers of 2"] = lambda: mock.patch.object(machine, "has_quick_powers_of_two", lambda: False)
-    found["memory used again by blocks"] = lambda: mock.patch.object(threads.Memory, "__call__", fresh)
+    found["memory used again by blocks"] = lambda: mock.patch.object(threads.ReusedMemory, "__call__", fresh)
     found["small maps on one thread"] = lambda: mock.patch.object(blocks, "MIN_THREADED_SIZE", 1)
     found["operands not laid out"] = lambda: mock.patch.object(threads, "BUFFER_SIZE", np.getbufsize())
     found["copies by products"] = lambda: mock.patch.object(joining, "copy_block", np.copyto)

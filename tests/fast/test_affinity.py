@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from npattn import ops
 from npattn.fast import threads
-from npattn.fast.affinity import add_up, blocks_of_affinity
+from npattn.fast.affinity import add_in_order, blocks_of_affinity
 from tests.memory import peak_of_both
 from tests.ops.primitives import normal, patched, way_taken
 from tests.ops.test_affinity import both, features_and_maps
@@ -53,7 +53,7 @@ def test_parts_are_added_in_their_order_whoever_computes_them(monkeypatch):
         time.sleep(pauses[n.start])
         return [(m, (values[n.start].reshape(1, 1, 1),))]
 
-    add_up(compute, blocks, total)
+    add_in_order(compute, blocks, total)
     assert total[0, 0, 0] == np.add.accumulate(values)[-1]
 
 

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from npattn.fast import blas
+from tests.fast.programs import run
 from tests.naming import for_each
 
 on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
@@ -265,10 +264,11 @@ def test_no_process_is_forked_while_another_thread_multiplies(monkeypatch):
 
 
 FORK = """
-import os, signal, sys, threading, time
+import sys
 import numpy as np
 from threadpoolctl import threadpool_limits
 from npattn.fast import blas
+from tests.fast.programs import fork_beside
 
 random = np.random.RandomState(0)
 a, b = random.standard_normal((2, 120, 120))
@@ -276,40 +276,21 @@ a, b = random.standard_normal((2, 120, 120))
 def product():
     return blas.multiply(a, b, np.empty_like(a))
 
-def go_on():
-    while True:
-        product()
+expected = product()
 
-expected, forked, until = product(), 0, time.monotonic() + float(sys.argv[1])
-for _ in range(2):
-    threading.Thread(target=go_on, daemon=True).start()
+def is_right():
+    return all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
+
 with threadpool_limits(2):
-    while time.monotonic() < until:
-        children = []
-        for _ in range(4):  # at once, as a pool of processes is started
-            child = os.fork()
-            if not child:
-                signal.alarm(200)  # ends a child that waits for a lock that nobody holds
-                right = all((product() == expected).all() for _ in range(3)) and np.allclose(a @ b, expected)
-                os._exit(0 if right else 1)
-            children.append(child)
-        for child in children:
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if code:
-                sys.exit(f"child {forked}: {code}")
-            forked += 1
-print(forked)
+    print(fork_beside(product, is_right, seconds=float(sys.argv[1]), at_once=4))  # as a pool of processes is started
 """
 
 
 @on_one_thread  # an older OpenBLAS starts threads for it, and hangs now and then when they are stopped by a fork
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_processes_forked_while_others_multiply_can_multiply():
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK, "1"], check=False, capture_output=True, timeout=300, text=True
-    )
-    assert not found.returncode, found.stderr
-    assert int(found.stdout) > 3
+    (forked,) = run(FORK, 1)
+    assert int(forked) > 3
 
 
 @shapes

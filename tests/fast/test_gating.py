@@ -58,7 +58,7 @@ def test_single_precision_is_within_8_ulps_of_the_largest_in_double(spread, shap
     assert ulps(da, exact_da.astype(np.float32)) <= 8
 
 
-@pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 5, 4)])
+@pytest.mark.parametrize("shape", [(7,), (7, 5), (7, 5, 4), (7, 1, 2, 1, 2, 1, 2, 1, 2), (2,) + (1,) * 51])
 def test_maps_of_any_number_of_axes_are_gated_in_blocks(shape):
     x, a, dy = normal(*shape), normal(shape[0], seed=1), normal(*shape, seed=2)
     for found, plain in zip(*run_both(ops.gate, x, a, dy=dy), strict=True):

@@ -9,7 +9,6 @@ import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from npattn.fast import blas, machine, threads
 from npattn.fast.threads import num_threads, parallel_for, reusing_memory
 from npattn.ops.context import CONTEXT
 from tests.fast.products import blas_threads, matrices, product
+from tests.fast.programs import PATIENCE, run
 from tests.interrupts import interrupt_within
 from tests.naming import for_each
 from tests.ops.primitives import normal
@@ -30,8 +30,6 @@ from tests.ops.primitives import normal
 on_one_thread = pytest.mark.skipif(not blas.multiplies_on_one_thread(), reason="BLAS has no product on one thread")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind threads to cores")
-PATIENCE = 300
-"""Seconds for what takes a moment where the machine does nothing else."""
 
 
 @pytest.fixture
@@ -60,21 +58,6 @@ def assert_two_threads_work_at_once():
 def end(pool):
     for _ in range(len(pool.threads) + 1):  # one may have been started and not counted
         pool.tasks.put(sys.exit)
-
-
-def run(program, *arguments, **environment):
-    """Run a program of its own, which is over long before, and return the words that it prints."""
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)],
-        check=False,
-        capture_output=True,
-        timeout=PATIENCE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | environment,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout.split()
 
 
 # Every block, once
@@ -625,44 +608,24 @@ def test_however_many_interrupts_come_helpers_have_ended(two_threads):
 # Forks
 
 FORKS = """
-import os, signal, sys, threading, time
+import os, sys, threading
 import numpy as np
 from npattn.fast import threads
 from tests.fast.products import blas_threads, matrices, product
-from tests.interrupts import interrupt_within
-from tests.naming import for_each
-from tests.ops.primitives import normal
+from tests.fast.programs import fork_beside
 
 threads.num_threads = lambda: 2
 a, b = matrices(150, 300), matrices(300, 150, seed=1)
 expected = product(a, b)
 before = blas_threads(), os.sched_getaffinity(0)
 
-def go_on():
-    while True:
-        product(a, b)
+def is_right():
+    as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.Pool.current.threads
+    both = threading.Barrier(2, timeout=200)
+    threads.parallel_for(lambda _: both.wait(), range(2))
+    return as_before and (product(a, b) == expected).all() and np.allclose(a @ b, expected, atol=1e-3)
 
-for _ in range(2):
-    threading.Thread(target=go_on, daemon=True).start()
-forked, until = 0, time.monotonic() + float(sys.argv[1])
-while time.monotonic() < until or forked < 4:
-    children = []
-    for _ in range(2):
-        child = os.fork()
-        if not child:
-            signal.alarm(200)  # ends a child that waits for what its parent alone has
-            as_before = (blas_threads(), os.sched_getaffinity(0)) == before and not threads.Pool.current.threads
-            both = threading.Barrier(2, timeout=200)
-            threads.parallel_for(lambda _: both.wait(), range(2))
-            right = (product(a, b) == expected).all() and np.allclose(a @ b, expected, atol=1e-3)
-            os._exit(0 if as_before and right else 1)
-        children.append(child)
-    for child in children:
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code:
-            sys.exit(f"child {forked}: {code}")
-        forked += 1
-print(forked)
+print(fork_beside(lambda: product(a, b), is_right, seconds=float(sys.argv[1])))
 """
 
 
@@ -674,10 +637,11 @@ def test_a_process_forked_while_others_compute_has_threads_of_its_own_and_blas_a
 
 
 FORKS_BESIDE_DEFINITIONS = """
-import os, signal, sys, threading, time
+import sys
 import numpy as np
 import npattn
 from npattn.oracle import generic_values
+from tests.fast.programs import fork_beside
 
 module = npattn.PositionAttention.example()
 params, inputs = (
@@ -688,26 +652,10 @@ params, inputs = (
 def go():
     run = module(params, *inputs.values())
     run.backward(run.output)
-
-def go_on():
-    while True:
-        go()
+    return True
 
 go()
-threading.Thread(target=go_on, daemon=True).start()
-forked, until = 0, time.monotonic() + float(sys.argv[1])
-while time.monotonic() < until or forked < 4:
-    time.sleep(0.01)
-    child = os.fork()
-    if not child:
-        signal.alarm(20)
-        go()
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code:
-        sys.exit(f"child {forked}: {code}")
-    forked += 1
-print(forked)
+print(fork_beside(go, go, seconds=float(sys.argv[1]), num_threads=1, at_once=1, pause=0.01))
 """
 
 

@@ -81,6 +81,13 @@ def written_to(tree):
             yield from (keyword for keyword in node.keywords if keyword.arg == "out")
 
 
+def changed_in_place(tree):
+    """List assignments that change an array in its place, by which memory is saved; but sums that a loop adds up."""
+    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
+    sums = {node for loop in loops for node in ast.walk(loop) if isinstance(getattr(node, "op", None), ast.Add)}
+    return [node for node in ast.walk(tree) if isinstance(node, ast.AugAssign) and node not in sums]
+
+
 every_file = for_each("path", DEFINING)
 
 
@@ -129,6 +136,11 @@ def test_definitions_ask_neither_for_the_kind_of_array_nor_for_its_size(path):
 @every_file
 def test_definitions_give_no_memory_to_write_to(path):
     assert [ast.unparse(keyword) for keyword in written_to(parse(path))] == []
+
+
+@every_file
+def test_definitions_change_nothing_in_place_but_sums_of_a_loop(path):
+    assert [ast.unparse(node) for node in changed_in_place(parse(path))] == []
 
 
 @every_file

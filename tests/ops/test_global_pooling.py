@@ -67,6 +67,15 @@ def test_norm_of_a_zero_channel_is_zero_and_so_is_its_gradient():
     np.testing.assert_allclose(dx[0, 1], x[0, 1] / np.linalg.norm(x[0, 1]), rtol=1e-14)
 
 
+@pytest.mark.parametrize(("dtype", "large", "small"), [(np.float32, 1.9e19, 2.6e-23), (float, 1.4e154, 1.5e-162)])
+def test_norms_square_numbers_as_they_are_and_so_overflow_and_underflow(dtype, large, small):
+    x = np.array([[[[large, 0]], [[small, 0]]]], dtype)
+    with np.errstate(all="ignore"):
+        p, backward = ops.global_lp_pool(x)
+        np.testing.assert_array_equal(p, [[np.inf, 0]])
+        np.testing.assert_array_equal(backward(np.ones_like(p)), [[[[0, 0]], [[np.inf, np.nan]]]])
+
+
 def test_log_sum_exp_neither_overflows_nor_loses_the_maximum():
     x = np.array([[[[1e4, 1e4 - 1]], [[-1e4, -1e4]], [[np.inf, 0]], [[-np.inf, -np.inf]], [[np.nan, 0]]]])
     with np.errstate(over="ignore", divide="ignore"):

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.checks import check_names, require_choice, require_inputs, require_integers
+from npattn.array_checks import require_inputs
+from npattn.checks import check_names, require_choice, require_integers
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module, as_tuple
 from npattn.oracle.gradcheck.directions import random_directions, unit_directions

@@ -1,11 +1,15 @@
 """Mistakes in affinity sums."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from npattn.ops.attention import transpose
 from npattn.oracle.mistakes.arrays import TILE, TILES, longer, without_tail
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL, ROW_TAILS
-from npattn.oracle.mistakes.mistake import instead, mistake
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, instead, mistake
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -14,12 +18,12 @@ NAME = "affinity_sums"
 several, tiles = longer(-1), longer(-1, TILE)
 
 
-def same_tile(a):
+def same_tile(a: Array) -> Array:
     tile = np.arange(a.shape[-1]) // TILE
     return (tile[:, None] == tile).astype(a.dtype)
 
 
-def rectified(a):
+def rectified(a: Array) -> Array:
     return a * (a > 0)
 
 
@@ -27,7 +31,15 @@ SIDES = {"left": transpose, "right": lambda da: da}
 """Gradients of affinities that go back to either side of their product."""
 
 
-def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, of=("left", "right"), keys=lambda u: u):
+def affinity(
+    u: Array,
+    v: Array,
+    *,
+    rectify: Apply = rectified,
+    slope: Apply = lambda a: a > 0,
+    of: Sequence[str] = ("left", "right"),
+    keys: Apply = lambda u: u,
+) -> tuple[Any, Backward]:
     """Affinity sums with all affinities at once, to be spoilt."""
     raw = transpose(keys(u)) @ u
     a = rectify(raw)
@@ -40,21 +52,21 @@ def affinity(u, v, *, rectify=rectified, slope=lambda a: a > 0, of=("left", "rig
     return (v @ a, a.sum(axis=-2, keepdims=True)), backward
 
 
-def spoilt(name, way, when=several, **steps):
+def spoilt(name: str, way: str, when: When = several, **steps: Any) -> Mistake:
     return instead(NAME, name, lambda _, u, v: affinity(u, v, **steps), when, way=way)
 
 
-def constant_totals(affinity_sums, u, v):
+def constant_totals(affinity_sums: Apply, u: Array, v: Array) -> tuple[Any, Backward]:
     sums, backward = affinity_sums(u, v)
     return sums, lambda dt, ds: backward(dt, np.zeros_like(ds))
 
 
-def turned_totals(affinity_sums, u, v):
+def turned_totals(affinity_sums: Apply, u: Array, v: Array) -> tuple[Any, Backward]:
     sums, backward = affinity_sums(u, v)
     return sums, lambda dt, ds: backward(dt, -ds)
 
 
-def affinities_constant(affinity_sums, u, v):
+def affinities_constant(affinity_sums: Apply, u: Array, v: Array) -> tuple[Any, Backward]:
     sums, backward = affinity_sums(u, v)
     return sums, lambda dt, ds: (np.zeros_like(u), backward(dt, ds)[1])
 
@@ -78,7 +90,7 @@ HELD_OUT = [
 ]
 
 
-def changed_totals(change):
+def changed_totals(change: Apply) -> Apply:
     """Return other totals: ``change(totals, affinities)``; the sums stay what they are."""
 
     def other(_, u, v):
@@ -89,7 +101,7 @@ def changed_totals(change):
     return other
 
 
-def divided_by_own_total(_, u, v):
+def divided_by_own_total(_: Any, u: Array, v: Array) -> tuple[Any, Backward | None]:
     """Divide each affinity by the total of the position that it comes from."""
     a = rectified(transpose(u) @ u)
     return (v @ (a / a.sum(axis=-1, keepdims=True)), np.ones_like(a[..., :1, :])), None

@@ -1,6 +1,8 @@
 """Mistakes in attention: of its weights, of scales, and of gradients."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from npattn.oracle.mistakes.attention_weights import (
     weighed_once,
 )
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.scaling import (
     padded_scale,
     scale_left_out,
@@ -56,6 +58,7 @@ from npattn.oracle.mistakes.tiled_softmax import (
     sum_of_last_tile,
     with_padding,
 )
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -63,25 +66,25 @@ PRODUCTS_ROUNDED = "products of queries and keys in bfloat16"
 NEITHER_RESCALED = "neither accumulator nor sum rescaled"
 
 
-def tail_of_keys(q, k, *_):
+def tail_of_keys(q: Array, k: Array, *_: Any) -> bool:
     return ROW_TAIL.when(k)
 
 
-def products_rounded(_, q, k, v, scale):
+def products_rounded(_: Any, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:
     return attention(q, k, v, scale, weigh=lambda z: softmax(scale * arrays.in_bfloat16(z / scale)))
 
 
-def overflow(name, largest):
+def overflow(name: str, largest: float) -> Mistake:
     """Take no maximum off, in a format whose largest number is e^largest."""
     return weighed(name, lambda z: unshifted(z, largest), lambda *qkv: bool((logits(*qkv) > largest).any()))
 
 
-def causal(z):
+def causal(z: Array) -> Array:
     later = np.arange(z.shape[-1])[None, :] > np.arange(z.shape[-2])[:, None]
     return softmax(np.where(later, LOW, z))
 
 
-def neither_rescaled(tile):
+def neither_rescaled(tile: int) -> Mistake:
     """Let backward make weights of the sum that forward has: each exponential by the last maximum."""
     return weighed_once(
         with_tile(NEITHER_RESCALED, tile),
@@ -91,7 +94,7 @@ def neither_rescaled(tile):
     )
 
 
-def last_queries_left_out(primitive, tile):
+def last_queries_left_out(primitive: str, tile: int) -> Iterator[Mistake]:
     """Yield mistakes of a backward that does not visit the last tile of queries, or visits it for dv alone."""
 
     def start(q, size):
@@ -110,17 +113,17 @@ def last_queries_left_out(primitive, tile):
         yield instead(primitive, name, other, when, way="backward", of=of)
 
 
-def of_base_2(z):
+def of_base_2(z: Array) -> Array:
     """Take weights from a logsumexp to base 2, as if it were to base e."""
     log_sum = z.max(axis=-1, keepdims=True) + np.log(exponentials(z).sum(axis=-1, keepdims=True))
     return np.exp(z - log_sum / math.log(2))
 
 
-def reversed_heads(a, *_):
+def reversed_heads(a: Array, *_: Any) -> Array:
     return a[:, ::-1].copy()
 
 
-def read_wrongly(way):
+def read_wrongly(way: str) -> list[Mistake]:
     """Mistakes in what is read, in the value alone or in all that is computed from it."""
     found = [argument(NAME, 0, "base 2", lambda q, *_: q * math.log(2), several_keys, way=way)]
     for i, words in ((1, "keys"), (2, "values")):
@@ -175,56 +178,56 @@ HELD_OUT = [
 ]
 
 
-def transposed_map(_, q, k, v, scale):
+def transposed_map(_: Any, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward | None]:
     """Average over queries, by weights that add up over keys."""
     s = softmax(logits(q, k, v, scale))
     return v @ s, None
 
 
-def map_detached(original, q, k, v, scale, **options):
+def map_detached(original: Apply, q: Array, k: Array, v: Array, scale: float, **options: Any) -> tuple[Any, Backward]:
     """Keep the gradient of values alone."""
     right, backward = original(q, k, v, scale, **options)
     return right, lambda *dy: (dropped(q), dropped(k), *backward(*dy)[2:])
 
 
-def not_divided(_, *qkv):
+def not_divided(_: Any, *qkv: Array) -> tuple[Any, Backward]:
     """Take exponentials, not brought to a sum of 1, from which a constant maximum was taken off."""
     return attention(*qkv, weigh=exponentials, differentiate=sum_left_out)
 
 
-def without_self(z):
+def without_self(z: Array) -> Array:
     """Let no position see itself."""
     return softmax(np.where(np.eye(z.shape[-1], dtype=bool), LOW, z))
 
 
-def unit_length(a):
+def unit_length(a: Array) -> Array:
     return a / np.sqrt((a * a).sum(axis=-2, keepdims=True))
 
 
-def cosines(original, q, k, v, scale):
+def cosines(original: Apply, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:
     """Compare directions of queries and keys."""
     return original(unit_length(q), unit_length(k), v, scale)
 
 
-def viewed(o):
+def viewed(o: Array) -> Array:
     """Read positions by channels in memory as channels by positions."""
     return transpose(o).reshape(o.shape)
 
 
-def several_rows(q, *_, **__):
+def several_rows(q: Array, *_: Any, **__: Any) -> bool:
     return min(q.shape[-2:]) > 1
 
 
-def square(q, k, *_):
+def square(q: Array, k: Array, *_: Any) -> bool:
     return q.shape[-1] == k.shape[-1] > 1
 
 
-def delta_not_divided(s, ds):
+def delta_not_divided(s: Array, ds: Array) -> Array:
     """Make δ of an output that is not yet divided by the sum of exponentials."""
     return s * (ds - rowsum(s, ds) / s.max(axis=-1, keepdims=True))
 
 
-def of_alike_values(q, k, v, *_, **__):
+def of_alike_values(q: Array, k: Array, v: Array, *_: Any, **__: Any) -> bool:
     return k.shape == v.shape
 
 

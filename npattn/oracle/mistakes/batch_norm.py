@@ -1,10 +1,13 @@
 """Mistakes in batch norm."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import both, on_map, several_channels, several_images
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0, ONLY_LAST_IMAGE
-from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, always, argument, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -12,34 +15,34 @@ NAME = "batch_norm"
 AXES = (0, 2, 3)
 
 
-def per_channel(a):
+def per_channel(a: Array) -> Array:
     return a[:, None, None]
 
 
-def in_training(*_, training, **__):
+def in_training(*_: Any, training: bool, **__: Any) -> bool:
     return training
 
 
-def several(x, *_, **__):
+def several(x: Array, *_: Any, **__: Any) -> bool:
     """Whether the variance of a channel says anything."""
     return x.size > 2 * x.shape[1]
 
 
-def mean_of(x):
+def mean_of(x: Array) -> Array:
     return x.mean(axis=AXES)
 
 
-def variance_of(x, mean):
+def variance_of(x: Array, mean: Array) -> Array:
     centred = x - per_channel(mean)
     return mean_of(centred * centred)
 
 
-def statistics(x, weight, bias, *running, training, **_):
+def statistics(x: Array, weight: Array, bias: Array, *running: Array, training: bool, **_: Any) -> tuple[Array, ...]:
     """Return mean and variance, as batch norm takes them."""
     return (mean := mean_of(x), variance_of(x, mean)) if training else running
 
 
-def normalised(name, deviation, when=always, statistics=statistics):
+def normalised(name: str, deviation: Apply, when: When = always, statistics: Apply = statistics) -> Mistake:
     """Normalise by another deviation or other statistics: ``deviation(variance, eps, count)``."""
 
     def change(result, x, weight, bias, *running, **options):
@@ -50,11 +53,11 @@ def normalised(name, deviation, when=always, statistics=statistics):
     return value(NAME, name, change, when)
 
 
-def root(variance, eps, count):
+def root(variance: Array, eps: float, count: float | None) -> Array:
     return np.sqrt(variance + eps)
 
 
-def differentiated(name, change):
+def differentiated(name: str, change: Apply) -> Mistake:
     """Differentiate otherwise through the statistics: ``change(dy, n, mean, slope, count)``, n being what is normal.
 
     `mean` is that of dy over a channel, `slope` that of dy n.
@@ -71,20 +74,24 @@ def differentiated(name, change):
     return gradient(NAME, None, name, changed, lambda x, *_, training, **__: training and several(x))
 
 
-def about_running_mean(x, weight, bias, running_mean, *_, **__):
+def about_running_mean(
+    x: Array, weight: Array, bias: Array, running_mean: Array, *_: Any, **__: Any
+) -> tuple[Array, ...]:
     return mean_of(x), mean_of((x - per_channel(running_mean)) ** 2)
 
 
-def of_running_variance(x, weight, bias, running_mean, running_var, **_):
+def of_running_variance(
+    x: Array, weight: Array, bias: Array, running_mean: Array, running_var: Array, **_: Any
+) -> tuple[Array, ...]:
     return mean_of(x), running_var
 
 
-def of_image_0(x, *_, **__):
+def of_image_0(x: Array, *_: Any, **__: Any) -> tuple[Array, ...]:
     mean = x[0].mean(axis=(1, 2))
     return mean, ((x[0] - per_channel(mean)) ** 2).mean(axis=(1, 2))
 
 
-def frozen(*_, **__):
+def frozen(*_: Any, **__: Any) -> bool:
     return False
 
 
@@ -124,7 +131,7 @@ HELD_OUT = [
 ]
 
 
-def over_axes(axes):
+def over_axes(axes: tuple[int, ...]) -> Apply:
     """Return a function that normalises over other axes, in training."""
 
     def change(result, x, weight, bias, *_, eps, **__):
@@ -135,40 +142,42 @@ def over_axes(axes):
     return change
 
 
-def biased(result, x, *others, momentum, **_):
+def biased(result: Any, x: Array, *others: Any, momentum: float, **_: Any) -> tuple[Array, ...]:
     """Remember the variance of the batch as it is."""
     old, count = others[3], x.size // x.shape[1]
     new = result[1][1] - (1 - momentum) * old
     return result[0], (result[1][0], (1 - momentum) * old + new * ((count - 1) / count))
 
 
-def kept(result, x, weight, bias, *running, **_):
+def kept(result: Any, x: Array, weight: Array, bias: Array, *running: Array, **_: Any) -> tuple[Array, ...]:
     """Remember nothing."""
     return result[0], running
 
 
-def of_batch_alone(result, x, *others, momentum, **_):
+def of_batch_alone(result: Any, x: Array, *others: Any, momentum: float, **_: Any) -> tuple[Array, ...]:
     """Remember the batch's statistics as they are."""
     old = others[2:]
     return result[0], tuple((new - (1 - momentum) * a) / momentum for new, a in zip(result[1], old, strict=True))
 
 
-def by_running(result, x, weight, bias, *running, eps, **_):
+def by_running(
+    result: Any, x: Array, weight: Array, bias: Array, *running: Array, eps: float, **_: Any
+) -> tuple[Array, ...]:
     """Normalise by the running statistics."""
     mean, variance = map(per_channel, running)
     return (x - mean) / np.sqrt(variance + eps) * per_channel(weight) + per_channel(bias), result[1]
 
 
-def left_out(norm, x, *others, **options):
+def left_out(norm: Apply, x: Array, *others: Any, **options: Any) -> tuple[Any, Backward]:
     (_, running), backward = norm(x, *others, **options)
     return (x * 1.0, running), lambda dy: (dy, *(np.zeros_like(g) for g in backward(dy)[1:]))
 
 
-def averaged(g, dy, x, *_, **__):
+def averaged(g: Array, dy: Array, x: Array, *_: Any, **__: Any) -> Array:
     return g / (x.size // x.shape[1])
 
 
-def not_divided(g, dy, x, *others, eps, **options):
+def not_divided(g: Array, dy: Array, x: Array, *others: Any, eps: float, **options: Any) -> Array:
     _, variance = statistics(x, *others, **options)
     return g * per_channel(root(variance, eps, None))
 

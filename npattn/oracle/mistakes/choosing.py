@@ -1,30 +1,36 @@
 """Mistakes in how a position is drawn, or some are chosen: they stand in several steps at once."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
-from npattn.oracle.mistakes.mistake import mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.module import Module
+from npattn.oracle.mistakes.mistake import Apply, Arrays, mistake
+from npattn.oracle.mistakes.planting import Run, answering
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def draws(module, *_):
+def draws(module: Module, *_: Any) -> bool:
     """Whether a position is drawn by scores and noise."""
     return getattr(module, "key", None) == "hard"
 
 
-def chooses(module, *_):
+def chooses(module: Module, *_: Any) -> bool:
     """Whether the highest scores are chosen, and weighed by a softmax."""
     return getattr(module, "key", None) == "soft-hard"
 
 
-def selects_on_map(module, params, inputs, upstream):
+def selects_on_map(module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> bool:
     """Whether positions of a map of several rows and columns are selected."""
     return (draws(module) or chooses(module)) and min(next(iter(inputs.values())).shape[2:]) > 1
 
 
-def drawn(value=None, back=None, *, rank=None, soften=None):
+def drawn(
+    value: Apply | None = None, back: Apply | None = None, *, rank: Apply | None = None, soften: Apply | None = None
+) -> Apply:
     """Draw otherwise.
 
     ``value(v, a)`` makes the output of features and probabilities, ``back(dy, v, a)`` the gradient of features; the
@@ -60,15 +66,15 @@ def drawn(value=None, back=None, *, rank=None, soften=None):
     return apply
 
 
-def mean(v, a):
+def mean(v: Array, a: Array) -> Array:
     return np.einsum("bcn,bn->bc", v, a)
 
 
-def shares(dy, v, a):
+def shares(dy: Array, v: Array, a: Array) -> Array:
     return dy[:, :, None] * a[:, None]
 
 
-def softmax_before(again):
+def softmax_before(again: bool) -> Apply:
     """Take the softmax of all scores before some are chosen, and whether it is taken of those again."""
 
     def apply(run, *given):
@@ -87,7 +93,7 @@ def softmax_before(again):
     return apply
 
 
-def by_columns(run, module, params, inputs, upstream):
+def by_columns(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Read a map by columns at positions that are counted by rows."""
     height, width = next(iter(inputs.values())).shape[2:]
 
@@ -109,7 +115,7 @@ def by_columns(run, module, params, inputs, upstream):
         return run(module, params, inputs, upstream)
 
 
-def in_forward_alone(apply):
+def in_forward_alone(apply: Apply) -> Apply:
     """Take forward's results alone."""
 
     def alone(run, *given):
@@ -119,7 +125,7 @@ def in_forward_alone(apply):
     return alone
 
 
-def turned(v, height, width):
+def turned(v: Array, height: int, width: int) -> Array:
     """Lay out the positions of a map by columns."""
     return v.reshape(*v.shape[:2], height, width).swapaxes(2, 3).reshape(v.shape)
 

@@ -1,5 +1,7 @@
 """Mistakes in convolutions, and of linear layers."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.oracle.mistakes import families
@@ -30,7 +32,19 @@ from npattn.oracle.mistakes.geometry import (
     undilated,
     with_edges,
 )
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, upstream, value
+from npattn.oracle.mistakes.mistake import (
+    Apply,
+    Mistake,
+    When,
+    argument,
+    dropped,
+    gradient,
+    instead,
+    mistake,
+    upstream,
+    value,
+)
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -39,36 +53,36 @@ ROWS = 4
 """Rows of a map that a kernel takes at once."""
 
 
-def biased(x, weight, bias, **_):
+def biased(x: Array, weight: Array, bias: Array | None, **_: Any) -> bool:
     return bias is not None
 
 
-def adds_up_bias(x, weight, bias, **_):
+def adds_up_bias(x: Array, weight: Array, bias: Array | None, **_: Any) -> bool:
     return bias is not None and x.size > x.shape[1]
 
 
-def without_bias(y, x, weight, bias, **_):
+def without_bias(y: Array, x: Array, weight: Array, bias: Array, **_: Any) -> Array:
     return y - bias.reshape(bias.shape + (1,) * (y.ndim - 2))
 
 
-def with_bias_twice(y, *layer, **_):
+def with_bias_twice(y: Array, *layer: Any, **_: Any) -> Array:
     return 2 * y - without_bias(y, *layer)
 
 
-def unbiased_tail(y, *layer, **_):
+def unbiased_tail(y: Array, *layer: Any, **_: Any) -> Array:
     added = y - without_bias(y, *layer)
     return y - (added - without_tail(added))
 
 
-def average(dbias, dy, *_, **__):
+def average(dbias: Array, dy: Array, *_: Any, **__: Any) -> Array:
     return dbias / (dy.size // dy.shape[1])
 
 
-def of_one_position(dbias, dy, *_, **__):
+def of_one_position(dbias: Array, dy: Array, *_: Any, **__: Any) -> Array:
     return dy[-1].reshape(dy.shape[1], -1)[:, -1]
 
 
-def layer_mistakes(name):
+def layer_mistakes(name: str) -> list[Mistake]:
     return [
         value(name, "lost bias", without_bias, biased),
         ONLY_IMAGE_0.in_upstream(name, 1, 2),
@@ -78,23 +92,23 @@ def layer_mistakes(name):
     ]
 
 
-def kernel(name, change, when, way="forward"):
+def kernel(name: str, change: Apply, when: When, way: str = "forward") -> Mistake:
     """Convolve with another kernel, or make dx with it: ``change(weight)``, where ``when(weight)``."""
     return argument("conv2d", 1, name, lambda x, w, b, **_: change(w), lambda x, w, b, **_: when(w), way=way, of=(0,))
 
 
-def kernel_mistakes(way):
+def kernel_mistakes(way: str) -> list[Mistake]:
     return [
         kernel("flipped kernel", lambda w: w[:, :, ::-1, ::-1].copy(), lambda w: w.shape[2] * w.shape[3] > 1, way),
         kernel("transposed weights", lambda w: w.swapaxes(0, 1).copy(), lambda w: 1 < len(w) == w.shape[1], way),
     ]
 
 
-def tiles_of_rows(x, weight, bias, **_):
+def tiles_of_rows(x: Array, weight: Array, bias: Array, **_: Any) -> bool:
     return weight.shape[2] > 1 and x.shape[2] > ROWS
 
 
-def without_halo(conv2d, *arguments, **options):
+def without_halo(conv2d: Apply, *arguments: Any, **options: Any) -> tuple[Any, Backward]:
     """Sum up dx within tiles of rows alone."""
     y, backward = conv2d(*arguments, **options)
 
@@ -132,59 +146,59 @@ HELD_OUT = [
 ]
 
 
-def has_taps(x, weight, *_, **__):
+def has_taps(x: Array, weight: Array, *_: Any, **__: Any) -> bool:
     return weight.shape[2] * weight.shape[3] > 1
 
 
-def square_taps(x, weight, *_, **__):
+def square_taps(x: Array, weight: Array, *_: Any, **__: Any) -> bool:
     return weight.shape[2] == weight.shape[3] > 1
 
 
-def square_layer(x, weight, *_, **__):
+def square_layer(x: Array, weight: Array, *_: Any, **__: Any) -> bool:
     return weight.shape[0] == weight.shape[1] > 1
 
 
-def of_last_rows(dy, *_, **__):
+def of_last_rows(dy: Array, *_: Any, **__: Any) -> Array:
     """Leave the first half of the rows out."""
     return dy * (np.arange(len(dy)) >= len(dy) // 2).astype(dy.dtype)[:, None]
 
 
-def even_rows(x, *_, **__):
+def even_rows(x: Array, *_: Any, **__: Any) -> bool:
     return len(x) > 1 and len(x) % 2 == 0
 
 
-def read_transposed(x, weight, *_, **__):
+def read_transposed(x: Array, weight: Array, *_: Any, **__: Any) -> Array:
     """Read the memory of a weight as (in, out)."""
     return weight.reshape(weight.shape[1], weight.shape[0]).T.reshape(weight.shape)
 
 
-def without_border(x, weight, *_, **__):
+def without_border(x: Array, weight: Array, *_: Any, **__: Any) -> Array:
     """Ignore the outermost ring of a kernel."""
     inner = np.zeros_like(weight)
     inner[:, :, 1:-1, 1:-1] = weight[:, :, 1:-1, 1:-1]
     return inner
 
 
-def of_first_rows(dy, *_, **__):
+def of_first_rows(dy: Array, *_: Any, **__: Any) -> Array:
     """Leave the second half of the rows out."""
     return dy * (np.arange(len(dy)) < len(dy) // 2).astype(dy.dtype)[:, None]
 
 
-def pools_share_bias(x, weight, bias, **_):
+def pools_share_bias(x: Array, weight: Array, bias: Array | None, **_: Any) -> bool:
     return bias is not None and even_rows(x)
 
 
-def read_with_inputs_first(x, weight, *_, **__):
+def read_with_inputs_first(x: Array, weight: Array, *_: Any, **__: Any) -> Array:
     """Read the memory of kernels as (in, out)."""
     taps = weight.reshape(weight.shape[1], weight.shape[0], *weight.shape[2:])
     return taps.swapaxes(0, 1)
 
 
-def between_channels(x, weight, *_, groups=1, **__):
+def between_channels(x: Array, weight: Array, *_: Any, groups: int = 1, **__: Any) -> bool:
     return groups == 1 and min(weight.shape[:2]) > 1
 
 
-def depthwise(x, weight, *_, groups=1, **__):
+def depthwise(x: Array, weight: Array, *_: Any, groups: int = 1, **__: Any) -> bool:
     return groups > 1 and len(weight) > 1
 
 

@@ -5,22 +5,23 @@ import numpy as np
 from npattn import ops
 from npattn.oracle.mistakes.arrays import longer
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0, UNCLEARED
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, argument, dropped, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "conv1d"
 
 
-def mirrored(x, weight):
+def mirrored(x: Array, weight: Array) -> Array:
     return weight[..., ::-1].copy()
 
 
-def several_taps(x, weight):
+def several_taps(x: Array, weight: Array) -> bool:
     return weight.size > 1
 
 
-def padded_row(name, index):
+def padded_row(name: str, index: Apply) -> Mistake:
     """Read beyond the ends of a row what stands at ``index(positions, length)``."""
 
     def convolve(z, x, weight):
@@ -31,7 +32,7 @@ def padded_row(name, index):
     return value(NAME, name, convolve, several_taps)
 
 
-def channels_moved(by):
+def channels_moved(by: int) -> Apply:
     """Read so many channels further on, zeros beyond the ends."""
 
     def convolve(z, x, weight):
@@ -44,7 +45,7 @@ def channels_moved(by):
     return convolve
 
 
-def blocks_apart(size):
+def blocks_apart(size: int) -> Apply:
     """Convolve blocks of channels each by itself."""
 
     def convolve(z, x, weight):

@@ -1,48 +1,54 @@
 """Mistakes in where windows lie: their stride, and what becomes of the last one."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
+from npattn.module import Module
 from npattn.oracle.mistakes.forwarding import with_steps
+from npattn.oracle.mistakes.mistake import Apply
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def reads_windows(module, *_):
+def reads_windows(module: Module, *_: Any) -> bool:
     """Whether a system averages windows."""
     return getattr(module, "key", None) in ("sliding-window", "flexible-segmentation")
 
 
-def strides(module, *_):
+def strides(module: Any, *_: Any) -> bool:
     """Whether windows lie further apart than by one."""
     return reads_windows(module) and module.stride > 1
 
 
-def covered(length, window, starts):
+def covered(length: int, window: int, starts: Iterable[int]) -> Array:
     """Return 1 where a window holds a position, else 0: (windows, length)."""
     at, starts = np.arange(length), np.array(list(starts))[:, None]
     return ((starts <= at) & (at < starts + window)).astype(float)
 
 
-def inside(length, window, stride):
+def inside(length: int, window: int, stride: int) -> range:
     """Leave out the windows that do not fit."""
     return range(0, max(length - window, 0) + 1, stride)
 
 
-def on_grid(length, window, stride):
+def on_grid(length: int, window: int, stride: int) -> range:
     """Leave the last window where the stride puts it."""
     return range(0, max(length - window, 0) + stride, stride)
 
 
-def as_they_lie(counts, window):
+def as_they_lie(counts: Array, window: int) -> Array:
     return counts
 
 
-def in_full(counts, window):
+def in_full(counts: Array, window: int) -> Array:
     return np.full_like(counts, window * window)
 
 
-def lying(begin, area=as_they_lie):
+def lying(begin: Sequence[Apply], area: Apply = as_they_lie) -> Apply:
     """Let windows begin elsewhere: ``begin[i](length, window, stride)`` along each axis."""
 
     def make(*_):
@@ -63,7 +69,7 @@ def lying(begin, area=as_they_lie):
     return make
 
 
-def everywhere(length, window, stride):
+def everywhere(length: int, window: int, stride: int) -> Sequence[int]:
     return ops.window_starts(length, window, 1)
 
 

@@ -1,44 +1,49 @@
 """Mistakes in attention along rows and columns, and in applying it several times."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from npattn import ops
+from npattn.module import Module
 from npattn.ops.attention import transpose
 from npattn.ops.criss_cross import columns, gather_on_lines, is_itself, parts, products, rows, scatter_on_lines
 from npattn.oracle.mistakes.arrays import both, in_bfloat16, longer
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, When, argument, dropped, gradient, instead, mistake
+from npattn.oracle.mistakes.planting import Run, answering
 from npattn.oracle.mistakes.softmax import slopes, softmax, sum_left_out
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
 NAME = "criss_cross_attention"
 
 
-def several(q, *_):
+def several(q: Array, *_: Any) -> bool:
     return max(q.shape[-2:]) > 1
 
 
-def several_rows(q, *_):
+def several_rows(q: Array, *_: Any) -> bool:
     return q.shape[-2] > 1
 
 
-def wide(q, *_):
+def wide(q: Array, *_: Any) -> bool:
     return min(q.shape[-2:]) > 1
 
 
-def square(q, *_):
+def square(q: Array, *_: Any) -> bool:
     return q.shape[-2] == q.shape[-1] > 1
 
 
-def alike(q, k, v):
+def alike(q: Array, k: Array, v: Array) -> bool:
     return several(q) and k.shape == v.shape
 
 
-def attention(*qkv, weigh=None, collect=gather_on_lines, differentiate=slopes):
+def attention(
+    *qkv: Array, weigh: Apply | None = None, collect: Apply = gather_on_lines, differentiate: Apply = slopes
+) -> tuple[Any, Backward]:
     """Compute the primitive: `weigh` makes weights of all products, `collect` the output of values and weights."""
     q, k, v = qkv
     z = products(q, k)
@@ -51,49 +56,49 @@ def attention(*qkv, weigh=None, collect=gather_on_lines, differentiate=slopes):
     return collect(v, s), backward
 
 
-def weighed(name, weigh, when=several):
+def weighed(name: str, weigh: Apply, when: When = several) -> Mistake:
     """Take other weights of all products, (..., H, W, W + H), and of queries."""
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, weigh=weigh), when)
 
 
-def collected(name, collect, when=several):
+def collected(name: str, collect: Apply, when: When = several) -> Mistake:
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, collect=collect), when)
 
 
-def differentiated(name, differentiate):
+def differentiated(name: str, differentiate: Apply) -> Mistake:
     return instead(NAME, name, lambda _, *qkv: attention(*qkv, differentiate=differentiate), several, way="backward")
 
 
-def apart(z, q):
+def apart(z: Array, q: Array) -> Array:
     """Let the weights of the row add up to 1, and those of the column."""
     width = q.shape[-1]
     in_column = softmax(np.where(is_itself(q)[..., width:], -np.inf, z[..., width:]))
     return np.concatenate([softmax(z[..., :width]), in_column], axis=-1)
 
 
-def not_itself(z, q):
+def not_itself(z: Array, q: Array) -> Array:
     """Let no position see itself."""
     width = q.shape[-1]
     own = np.arange(width)[:, None] == np.arange(z.shape[-1])
     return softmax(np.where(own | is_itself(q), -np.inf, z))
 
 
-def row_alone(z, q):
+def row_alone(z: Array, q: Array) -> Array:
     in_row = softmax(z[..., : q.shape[-1]])
     return np.concatenate([in_row, 0 * z[..., q.shape[-1] :]], axis=-1)
 
 
-def column_alone(z, q):
+def column_alone(z: Array, q: Array) -> Array:
     in_column = softmax(z[..., q.shape[-1] :])
     return np.concatenate([0 * z[..., : q.shape[-1]], in_column], axis=-1)
 
 
-def mask_of_zeros(z, q):
+def mask_of_zeros(z: Array, q: Array) -> Array:
     """Set the logit that should not count to 0, not to -∞."""
     return softmax(np.where(is_itself(q), 0.0, z))
 
 
-def columns_unpermuted(z, q):
+def columns_unpermuted(z: Array, q: Array) -> Array:
     """Read the products within columns, made column by column, as if they lay row by row."""
     width = q.shape[-1]
     by_column = z[..., width:].swapaxes(-3, -2)
@@ -102,7 +107,7 @@ def columns_unpermuted(z, q):
     return softmax(np.where(is_itself(q), -np.inf, laid))
 
 
-def own_maxima(z, q):
+def own_maxima(z: Array, q: Array) -> Array:
     """Let row and column take off a maximum of their own, and add up their sums as if it were one."""
     width = q.shape[-1]
     hidden = np.where(is_itself(q), -np.inf, z)
@@ -111,14 +116,14 @@ def own_maxima(z, q):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def sums_apart(s, ds):
+def sums_apart(s: Array, ds: Array) -> Array:
     """Take the sum for a row over the row alone, that for a column over the column."""
     width = s.shape[-2]
     halves = ((s[..., at], ds[..., at]) for at in (slice(width), slice(width, None)))
     return np.concatenate([slopes(*half) for half in halves], axis=-1)
 
 
-def met_by_values(name, change):
+def met_by_values(name: str, change: Apply) -> Mistake:
     """Let values meet other weights, whose logits have the right gradient: ``change(s, z, q)``."""
 
     def other(_, q, k, v):
@@ -135,38 +140,38 @@ def met_by_values(name, change):
     return instead(NAME, name, other, several_rows, way="both")
 
 
-def gathered_apart(v, s):
+def gathered_apart(v: Array, s: Array) -> tuple[Array, ...]:
     """Return what comes from the row, and from the column, as (..., H, c, W) and (..., W, c, H)."""
     in_row, in_column = parts(s)
     return rows(v) @ transpose(in_row), columns(v) @ transpose(in_column)
 
 
-def column_misread(v, s):
+def column_misread(v: Array, s: Array) -> Array:
     """Read what the columns gathered as if it were by rows."""
     in_row, in_column = gathered_apart(v, s)
     return rows(in_row) + rows(in_column)
 
 
-def weights_exchanged(v, s):
+def weights_exchanged(v: Array, s: Array) -> Array:
     """Weight rows by what is of columns, and the other way round."""
     half = s.shape[-2]
     return gather_on_lines(v, np.concatenate([s[..., half:], s[..., :half]], axis=-1))
 
 
-def everywhere(_, q, k, v):
+def everywhere(_: Any, q: Array, k: Array, v: Array) -> tuple[Any, Backward | None]:
     """Let every position see all positions."""
     flat = [a.reshape(*a.shape[:-2], a.shape[-2] * a.shape[-1]) for a in (q, k, v)]
     s = softmax(transpose(flat[0]) @ flat[1])
     return (flat[2] @ transpose(s)).reshape(v.shape), None
 
 
-def detached(original, *qkv):
+def detached(original: Apply, *qkv: Array) -> tuple[Any, Backward]:
     """Keep the gradient of values alone."""
     right, backward = original(*qkv)
     return right, lambda do: (dropped(qkv[0]), dropped(qkv[1]), backward(do)[2])
 
 
-def in_part(i, name, change, when=wide):
+def in_part(i: int, name: str, change: Apply, when: When = wide) -> Mistake:
     """Make a gradient of the weights and of their logits' gradients: ``change(s, dz, do, q, k)``."""
 
     def changed(g, do, q, k, v):
@@ -176,14 +181,14 @@ def in_part(i, name, change, when=wide):
     return gradient(NAME, i, name, changed, when)
 
 
-def halved(w, row):
+def halved(w: Array, row: bool) -> Array:
     """Keep what positions have to do with their row, or with their column."""
     in_row, in_column = w[..., : w.shape[-2]], w[..., w.shape[-2] :]
     kept = (in_row, 0 * in_column) if row else (0 * in_row, in_column)
     return np.concatenate(kept, axis=-1)
 
 
-def lost(word, row):
+def lost(word: str, row: bool) -> list[Mistake]:
     """Lose in every gradient what comes by the row, or by the column."""
     return [
         in_part(0, f"{word} lost in dq", lambda s, dz, do, q, k: gather_on_lines(k, halved(dz, row))),
@@ -192,15 +197,15 @@ def lost(word, row):
     ]
 
 
-def is_criss_cross(module, *_):
+def is_criss_cross(module: Module, *_: Any) -> bool:
     return getattr(module, "key", None) == "criss-cross"
 
 
-def recurs(module, *_):
+def recurs(module: Any, *_: Any) -> bool:
     return getattr(module, "recurrence", 1) > 1
 
 
-def times(change):
+def times(change: Apply) -> Apply:
     """Apply the module another number of times."""
 
     def apply(run, module, *given):
@@ -209,20 +214,20 @@ def times(change):
     return apply
 
 
-def last_time(run, module, params, inputs, upstream):
+def last_time(run: Run, module: Any, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Return the results of the last time, whose input is what came before."""
     before = run(dataclasses.replace(module, recurrence=module.recurrence - 1), params, inputs, upstream)
     [name], [output] = inputs, upstream
     return run(dataclasses.replace(module, recurrence=1), params, {name: before[output]}, upstream)
 
 
-def stopped(run, module, params, inputs, upstream):
+def stopped(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Carry the gradient back through the last time alone."""
     results, last = (step(run, module, params, inputs, upstream) for step in (whole, last_time))
     return results | {name: value for name, value in last.items() if name.endswith(".grad")}
 
 
-def unconnected(run, *given):
+def unconnected(run: Run, *given: Any) -> Arrays:
     """Leave out, each time, the map that is added."""
 
     def spoil(primitive, arguments, options):
@@ -234,17 +239,17 @@ def unconnected(run, *given):
         return run(*given)
 
 
-def whole(run, *given):
+def whole(run: Run, *given: Any) -> Arrays:
     return run(*given)
 
 
-def of_last_time(run, module, params, inputs, upstream):
+def of_last_time(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Keep the parameters' gradients of the last time, and not those of the times before it."""
     results, last = (step(run, module, params, inputs, upstream) for step in (whole, last_time))
     return results | {f"{name}.grad": last[f"{name}.grad"] for name in params if f"{name}.grad" in last}
 
 
-def without_last_time(run, module, params, inputs, upstream):
+def without_last_time(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Overwrite the parameters' gradients of the last time by those of the times before it."""
     results, last = (step(run, module, params, inputs, upstream) for step in (whole, last_time))
     names = [f"{name}.grad" for name in params if f"{name}.grad" in last]

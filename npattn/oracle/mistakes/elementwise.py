@@ -6,21 +6,22 @@ import scipy
 from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
 from npattn.oracle.mistakes.mistake import argument, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 LEAK = 0.01
 
 
-def logistic(x):
+def logistic(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def hard_sigmoid(x):
+def hard_sigmoid(x: Array) -> Array:
     return ops.hard_sigmoid(x)[0]
 
 
-def slope_of_next_image(g, dy, x):
+def slope_of_next_image(g: Array, dy: Array, x: Array) -> Array:
     y = logistic(x)
     return dy * np.roll(y * (1 - y), 1, axis=0)
 
@@ -54,20 +55,20 @@ HELD_OUT = [
 ]
 
 
-def gelu(x):
+def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + scipy.special.erf(x / 2**0.5))
 
 
-def gelu_by_tanh(x):
+def gelu_by_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
 
 
-def softmax_over_channels(y, x):
+def softmax_over_channels(y: Array, x: Array) -> Array:
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
 
 
-def slope_at_gate(g, dy, x):
+def slope_at_gate(g: Array, dy: Array, x: Array) -> Array:
     a = logistic(logistic(x))
     return dy * a * (1 - a)
 

@@ -1,6 +1,7 @@
 """Mistakes in inverse energies."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from npattn.oracle.mistakes.arrays import (
     several_images,
     tail_of,
 )
-from npattn.oracle.mistakes.mistake import gradient, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
@@ -23,19 +25,19 @@ MAP = (2, 3)
 LAMBDAS = {"lambda lost": 0.0, "lambda 1e-6": 1e-6, "lambda 1e-5": 1e-5, "lambda 1e-3": 1e-3, "lambda 1e-2": 1e-2}
 
 
-def several(x, *_, **__):
+def several(x: Array, *_: Any, **__: Any) -> bool:
     """Whether a variance says anything."""
     return x.shape[2] * x.shape[3] > 2
 
 
-def parts(x, correction, axes=MAP):
+def parts(x: Array, correction: int, axes: tuple[int, ...] = MAP) -> tuple[Array, ...]:
     """Return deviations from the mean along axes, and their variance."""
     centred = x - x.mean(axis=axes, keepdims=True)
     count = math.prod(x.shape[axis] for axis in axes)
     return centred, (centred * centred).sum(axis=axes, keepdims=True) / max(count - correction, 1)
 
 
-def energy(name, change, when=several):
+def energy(name: str, change: Apply, when: When = several) -> Mistake:
     """Compute otherwise from deviations and variance: ``change(centred, variance, λ, number of positions)``."""
 
     def changed(z, x, e_lambda=1e-4, *, correction=1):
@@ -44,11 +46,11 @@ def energy(name, change, when=several):
     return value(NAME, name, changed, when)
 
 
-def quotient(squares, variance, e_lambda):
+def quotient(squares: Array, variance: Array, e_lambda: float) -> Array:
     return squares / (4 * (variance + e_lambda)) + 0.5
 
 
-def with_statistics(axes):
+def with_statistics(axes: tuple[int, ...]) -> Apply:
     """Return a function that takes mean and variance along other axes."""
 
     def change(z, x, e_lambda=1e-4, *, correction=1):
@@ -58,20 +60,20 @@ def with_statistics(axes):
     return change
 
 
-def without_mean(z, x, e_lambda=1e-4, *, correction=1):
+def without_mean(z: Array, x: Array, e_lambda: float = 1e-4, *, correction: int = 1) -> Array:
     count = x.shape[2] * x.shape[3]
     return quotient(x * x, (x * x).sum(axis=MAP, keepdims=True) / max(count - correction, 1), e_lambda)
 
 
-def with_other_count(z, x, e_lambda=1e-4, *, correction=1):
+def with_other_count(z: Array, x: Array, e_lambda: float = 1e-4, *, correction: int = 1) -> Array:
     return quotient(parts(x, 0)[0] ** 2, parts(x, 1 - correction)[1], e_lambda)
 
 
-def with_deviation_about_zero(z, x, e_lambda=1e-4, *, correction=1):
+def with_deviation_about_zero(z: Array, x: Array, e_lambda: float = 1e-4, *, correction: int = 1) -> Array:
     return quotient(x * x, parts(x, correction)[1], e_lambda)
 
 
-def differentiated(name, change):
+def differentiated(name: str, change: Apply) -> Mistake:
     """Differentiate otherwise: ``change(direct, shared)``, the gradients of the deviations by their two ways."""
 
     def changed(g, dz, x, e_lambda=1e-4, *, correction=1):
@@ -84,11 +86,11 @@ def differentiated(name, change):
     return gradient(NAME, 0, name, changed, several)
 
 
-def central(a):
+def central(a: Array) -> Array:
     return a - a.mean(axis=MAP, keepdims=True)
 
 
-def about_mean_of(axes):
+def about_mean_of(axes: tuple[int, ...]) -> Apply:
     """Return a function that takes deviations, for the variance too, from a mean along other axes."""
 
     def change(z, x, e_lambda=1e-4, *, correction=1):
@@ -100,7 +102,7 @@ def about_mean_of(axes):
     return change
 
 
-def of_whole_tiles(tile):
+def of_whole_tiles(tile: int) -> Mistake:
     """Leave what is left over of tiles out of the variance, and divide as if it were there."""
 
     def change(z, x, e_lambda=1e-4, *, correction=1):
@@ -118,7 +120,7 @@ def of_whole_tiles(tile):
     )
 
 
-def tail_of_map(x, tile):
+def tail_of_map(x: Array, tile: int) -> int | None:
     return tail_of(positions(x), tile)
 
 

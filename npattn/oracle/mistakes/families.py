@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from npattn.oracle.mistakes import arrays
-from npattn.oracle.mistakes.mistake import Mistake, When, argument, gradient, upstream, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, gradient, upstream, value
 
 __all__ = ["Family"]
 
@@ -71,7 +71,7 @@ ROW_TAIL = Family(LAST_TILE.name, lambda a: arrays.without_tail(a, 1), lambda a,
 ROW_NEIGHBOUR = Family(NEIGHBOUR.name, lambda a: arrays.from_neighbour(a, 1), arrays.longer(-1, arrays.TILE - 1))
 
 
-def tails(axes):
+def tails(axes: int) -> list[Family]:
     """List families of what is left over of tiles of other sizes, along so many of the last axes."""
 
     def of_size(tile):
@@ -91,7 +91,7 @@ TAILS, ROW_TAILS = tails(2), tails(1)
 """Of positions of maps, and on the last axis alone."""
 
 
-def of_last(count):
+def of_last(count: int) -> tuple[Apply, When]:
     """Keep the last of every so many images, as of groups that lie among them, or of all: and when that is apart."""
 
     def change(dy, *_, **__):
@@ -105,7 +105,7 @@ def of_last(count):
     return change, when
 
 
-def wrong_means(primitive, count):
+def wrong_means(primitive: str, count: Apply) -> list[Mistake]:
     """Means over ``count(*arguments)`` numbers, divided by something else."""
 
     def several(*args):

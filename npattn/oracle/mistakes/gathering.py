@@ -7,13 +7,14 @@ import numpy as np
 from npattn.oracle.mistakes.arrays import positions
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, ONLY_IMAGE_0
 from npattn.oracle.mistakes.mistake import dropped, gradient, upstream, value
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 GATHER, NEAREST = "gather_average", "resize_nearest"
 
 
-def counts(x, extent):
+def counts(x: Array, extent: int) -> Array:
     """Count the positions that each average is of."""
     height, width = x.shape[2:]
     rows, columns = np.arange(0, height, extent), np.arange(0, width, extent)
@@ -23,19 +24,19 @@ def counts(x, extent):
     return counted[0][:, None] * counted[1]
 
 
-def reaches_over(x, extent):
+def reaches_over(x: Array, extent: int) -> bool:
     """Whether some neighbourhood is cut off by an edge."""
     return extent > 1
 
 
-def apart(p, x, extent):
+def apart(p: Array, x: Array, extent: int) -> Array:
     """Average blocks that do not overlap."""
     rows, columns = (np.arange(n) // extent == np.arange(-(-n // extent))[:, None] for n in x.shape[2:])
     rows, columns = (a / a.sum(axis=1, keepdims=True) for a in (rows, columns))
     return rows @ x @ columns.T
 
 
-def largest(p, x, extent):
+def largest(p: Array, x: Array, extent: int) -> Array:
     for axis in (2, 3):  # beyond an edge stands what is there: it changes no maximum
         n = x.shape[axis]
         near = [np.clip(np.arange(0, n, extent) + by, 0, n - 1) for by in range(1 - extent, extent)]
@@ -43,35 +44,35 @@ def largest(p, x, extent):
     return x
 
 
-def subsampled(p, x, extent):
+def subsampled(p: Array, x: Array, extent: int) -> Array:
     return x[:, :, ::extent, ::extent]
 
 
-def padding_counted(a, x, extent):
+def padding_counted(a: Array, x: Array, extent: int) -> Array:
     return a * (counts(x, extent) / (2 * extent - 1) ** 2)
 
 
-def grows(x, size):
+def grows(x: Array, size: tuple[int, int]) -> bool:
     return tuple(size) != tuple(x.shape[2:]) and positions(x) > 1
 
 
-def read_once_more(x, size):
+def read_once_more(x: Array, size: tuple[int, int]) -> bool:
     return size[0] * size[1] > positions(x)
 
 
-def rounded(y, x, size):
+def rounded(y: Array, x: Array, size: tuple[int, int]) -> Array:
     """Read what is nearest to the middle of every position."""
     at = [[min((2 * k + 1) * n // (2 * m), n - 1) for k in range(m)] for n, m in zip(x.shape[2:], size, strict=True)]
     return x[:, :, at[0]][..., at[1]]
 
 
-def repeated(y, x, size):
+def repeated(y: Array, x: Array, size: tuple[int, int]) -> Array:
     """Lay the map out again and again, whole."""
     rows, columns = (np.arange(m) % n for n, m in zip(x.shape[2:], size, strict=True))
     return x[:, :, rows][..., columns]
 
 
-def between(y, x, size):
+def between(y: Array, x: Array, size: tuple[int, int]) -> Array:
     """Read between the two neighbours of a position."""
     for axis, m in ((2, size[0]), (3, size[1])):
         n = x.shape[axis]
@@ -82,11 +83,11 @@ def between(y, x, size):
     return x
 
 
-def of_whole_map(p, x, extent):
+def of_whole_map(p: Array, x: Array, extent: int) -> Array:
     return x.mean(axis=(2, 3), keepdims=True) + np.zeros_like(p)
 
 
-def by_block(g, dy, x, size):
+def by_block(g: Array, dy: Array, x: Array, size: tuple[int, int]) -> Array:
     """Divide by the positions of a whole block, at the edges too."""
     height, width = (-(-m // n) for n, m in zip(x.shape[2:], size, strict=True))
     return g / (height * width)

@@ -25,55 +25,57 @@ from npattn.oracle.mistakes.families import (
     ONLY_LAST_IMAGE,
     TAILS,
     TRANSPOSED,
+    Family,
     of_last,
 )
-from npattn.oracle.mistakes.mistake import dropped, gradient, upstream, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, dropped, gradient, upstream, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def broadcast(a, x):
+def broadcast(a: Array, x: Array) -> Array:
     return a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
 
 
-def shared(x, a):
+def shared(x: Array, a: Array) -> bool:
     return a.size < x.size
 
 
-def own_of_images(x, a):
+def own_of_images(x: Array, a: Array) -> bool:
     return len(x) > 1 and len(a) == len(x)
 
 
-def own_of_channels(x, a):
+def own_of_channels(x: Array, a: Array) -> bool:
     return x.shape[1] > 1 and a.ndim > 1 and a.shape[1] == x.shape[1]
 
 
-def of_image(by):
+def of_image(by: int) -> Apply:
     """Gate each image as another one in the batch."""
     return lambda y, x, a: x * np.roll(broadcast(a, x), by, axis=0)
 
 
-def shared_channel(x, a):
+def shared_channel(x: Array, a: Array) -> bool:
     return a.size == 1 and x.shape[1] > 1
 
 
-def passed_on(y, x, a):
+def passed_on(y: Array, x: Array, a: Array) -> Array:
     return filled(y, LAST_OF_TILES, value=x.reshape(*x.shape[:2], -1)[..., LAST_OF_TILES])
 
 
-def shifted(a):
+def shifted(a: Array) -> Array:
     return np.roll(a.reshape(-1), 1).reshape(a.shape)
 
 
-def of_gated(da, dy, x, a):
+def of_gated(da: Array, dy: Array, x: Array, a: Array) -> Array:
     return ops.gate(x * broadcast(a, x), a)[1](dy)[1]
 
 
-def in_upstream(family, when=shared):
+def in_upstream(family: Family, when: When = shared) -> Mistake:
     return family.in_upstream("gate", 1, when=both(family.when, when))
 
 
-def last_left_out(words, axis):
+def last_left_out(words: str, axis: int) -> Mistake:
     """Add the gate's gradient up over all rows, or columns, but the last."""
 
     def change(dy, *_):
@@ -114,18 +116,18 @@ HELD_OUT = [
 ]
 
 
-def along_one_axis(x, a):
+def along_one_axis(x: Array, a: Array) -> bool:
     return a.ndim == 4 and 1 in a.shape[2:] and max(a.shape[2:]) > 1 and min(x.shape[2:]) > 1
 
 
-def by_other_axis(y, x, a):
+def by_other_axis(y: Array, x: Array, a: Array) -> Array:
     """Read the gates of rows at the column's number, modulo their own, or the reverse."""
     turned, length = a.swapaxes(2, 3), max(a.shape[2:])
     axis = 3 if a.shape[3] == 1 else 2
     return x * np.take(turned, np.arange(x.shape[axis]) % length, axis)
 
 
-def passed_on_behind(tile):
+def passed_on_behind(tile: int) -> tuple[Apply, When]:
     """Gate whole tiles of positions alone: the change, and when there is a rest."""
 
     def start(x):
@@ -138,7 +140,7 @@ def passed_on_behind(tile):
     return change, lambda x, a: x.ndim == 4 and start(x) is not None
 
 
-def channels_passed_on(block):
+def channels_passed_on(block: int) -> tuple[Apply, When]:
     """Gate whole blocks of channels alone."""
 
     def start(x):
@@ -152,15 +154,15 @@ def channels_passed_on(block):
     return change, lambda x, a: x.ndim > 1 and start(x) is not None
 
 
-def of_first_channel(g, dy, x, a):
+def of_first_channel(g: Array, dy: Array, x: Array, a: Array) -> Array:
     return (dy * x)[:, :1].reshape(g.shape)
 
 
-def one_of_several(x, a):
+def one_of_several(x: Array, a: Array) -> bool:
     return a.ndim == x.ndim and a.shape == (len(x), 1, *x.shape[2:]) and x.shape[1] > 1
 
 
-def of_last_images(count):
+def of_last_images(count: int) -> Mistake:
     """Keep what the last of every so many images send to a gate that all share, or the last of all."""
     change, when = of_last(count)
     return gradient(

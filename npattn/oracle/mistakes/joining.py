@@ -1,30 +1,34 @@
 """Mistakes in what puts arrays together and takes them apart."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from npattn.oracle.mistakes.families import LAST_TILE, TAILS, TRANSPOSED
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, upstream, value
+from npattn.oracle.mistakes.families import LAST_TILE, TAILS, TRANSPOSED, Family
+from npattn.oracle.mistakes.mistake import Apply, When, argument, dropped, gradient, instead, upstream, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def equal_parts(arrays, axis):
+def equal_parts(arrays: Sequence[Array], axis: int) -> bool:
     return len({a.shape for a in arrays}) == 1 and len(arrays) > 1
 
 
-def equal_sizes(x, sizes, axis):
+def equal_sizes(x: Array, sizes: Sequence[int], axis: int) -> bool:
     return len(set(sizes)) == 1 and len(sizes) > 1
 
 
-def turned(parts, *_):
+def turned(parts: Sequence[Array], *_: Any) -> tuple[Array, ...]:
     return tuple(parts)[::-1]
 
 
-def last_dropped(parts, *_):
+def last_dropped(parts: Sequence[Array], *_: Any) -> tuple[Array, ...]:
     return *parts[:-1], dropped(parts[-1])
 
 
-def one_late(x, *others):
+def one_late(x: Array, *others: Any) -> Array:
     return np.roll(x, -1, axis=others[-1])
 
 
@@ -42,71 +46,71 @@ HELD_OUT = [
 ]
 
 
-def heads_together(x, sizes, axis):
+def heads_together(x: Array, sizes: Sequence[int], axis: int) -> Array:
     """Take channels as query, key and value of the first head, then of the second."""
     heads = x.reshape(len(x), sizes[0], len(sizes), *x.shape[2:]).swapaxes(1, 2)
     return heads.reshape(x.shape)
 
 
-def heads_interleaved(x, sizes, axis):
+def heads_interleaved(x: Array, sizes: Sequence[int], axis: int) -> Array:
     """Take every so many-th channel for a head."""
     mixed = x.reshape(len(x), len(sizes), x.shape[2], sizes[0], *x.shape[3:]).swapaxes(2, 3)
     return mixed.reshape(x.shape)
 
 
-def channels_interleaved(x, sizes, axis):
+def channels_interleaved(x: Array, sizes: Sequence[int], axis: int) -> Array:
     """Write heads side by side that stand one behind the other."""
     mixed = x.reshape(len(x), len(sizes), sizes[0], *x.shape[2:]).swapaxes(2, 3)
     return mixed.reshape(x.shape)
 
 
-def of_heads(x, sizes, axis):
+def of_heads(x: Array, sizes: Sequence[int], axis: int) -> bool:
     return x.ndim == 4 and axis == 1 and len(set(sizes)) == 1 and min(sizes[0], len(sizes)) > 1
 
 
-def product_of(y, x, *others):
+def product_of(y: Array, x: Array, *others: Any) -> Array:
     for other in others:
         x = x * other
     return x
 
 
-def term_on_map(i):
+def term_on_map(i: int) -> When:
     return lambda *terms: len(terms) == 2 and terms[i].ndim == 4 and min(terms[i].shape[2:]) > 1
 
 
-def rotated(by):
+def rotated(by: int) -> Apply:
     """Put parts in an order that begins elsewhere."""
     return lambda parts, axis: parts[by:] + parts[:by]
 
 
-def several_parts(parts, axis):
+def several_parts(parts: Sequence[Array], axis: int) -> bool:
     return len(parts) > 2
 
 
-def rows_reversed(i):
+def rows_reversed(i: int) -> Apply:
     return lambda *terms: terms[i][:, :, ::-1]
 
 
-def dealt(groups_of):
+def dealt(groups_of: Apply) -> Apply:
     """Shuffle by another number of groups."""
     return lambda original, x, groups: original(x, groups_of(x.shape[1], groups))
 
 
-def has_inverse(x, groups):
+def has_inverse(x: Array, groups: int) -> bool:
     """Tell whether shuffling the wrong way round is another order."""
     return 1 < groups < x.shape[1] and groups**2 != x.shape[1]
 
 
-def is_dealt(x, groups):
+def is_dealt(x: Array, groups: int) -> bool:
     return 1 < groups < x.shape[1]
 
 
-def over_map(family, i):
+def over_map(family: Family, i: int) -> When:
     """Tell whether a term is a map of whole tiles and a rest."""
     return lambda *terms: len(terms) == 2 and terms[i].ndim == 4 and family.when(terms[i])
 
 
-def exchanged(i):
+def exchanged(i: int) -> Apply:
     """Exchange a part and the next one."""
 
     def change(parts, *_):
@@ -120,11 +124,11 @@ def exchanged(i):
 NEIGHBOURS_EXCHANGED = [(f"parts {i + 1} and {i + 2} exchanged", exchanged(i)) for i in range(4)]
 
 
-def several_alike(parts, axis):
+def several_alike(parts: Sequence[Array], axis: int) -> bool:
     return len(parts) > 2 and len({part.shape for part in parts}) < len(parts)
 
 
-def heads_later(x, sizes, axis):
+def heads_later(x: Array, sizes: Sequence[int], axis: int) -> Array:
     """Read the first part of all heads, then the second of all, where each head has its parts together."""
     heads = x.shape[1]
     rows = np.moveaxis(x, axis, 2)
@@ -137,11 +141,11 @@ def heads_later(x, sizes, axis):
     return np.moveaxis(np.concatenate(parts, axis=2), 2, axis)
 
 
-def within_heads(x, sizes, axis):
+def within_heads(x: Array, sizes: Sequence[int], axis: int) -> bool:
     return axis > 1 and x.ndim > 4 and x.shape[1] > 1 and len(sizes) > 1
 
 
-def unequal_parts(arrays, axis):
+def unequal_parts(arrays: Sequence[Array], axis: int) -> bool:
     return not equal_parts(arrays, axis) and len(arrays) > 1
 
 

@@ -4,15 +4,16 @@ import numpy as np
 
 from npattn.oracle.mistakes.arrays import longer, several_channels
 from npattn.oracle.mistakes.mistake import gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def length(x):
+def length(x: Array) -> Array:
     return np.sqrt((x * x).sum(axis=1, keepdims=True))
 
 
-def largest(x):
+def largest(x: Array) -> Array:
     return np.maximum(x, -x).max(axis=1, keepdims=True)
 
 

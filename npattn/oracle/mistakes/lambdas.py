@@ -5,6 +5,7 @@ import numpy as np
 from npattn.oracle.mistakes.arrays import TILE, longer
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL
 from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
@@ -12,33 +13,33 @@ NAME = "apply_lambdas"
 several_heads, several_positions = longer(1), longer(-1)
 
 
-def square(q, lambdas):
+def square(q: Array, lambdas: Array) -> bool:
     return q.shape[2] == lambdas.shape[1] > 1
 
 
-def averaged(lambdas):
+def averaged(lambdas: Array) -> Array:
     """Average over all positions, each of which then has the same."""
     return np.zeros_like(lambdas) + lambdas.mean(axis=-1, keepdims=True)
 
 
-def of_head_0(q, lambdas):
+def of_head_0(q: Array, lambdas: Array) -> Array:
     return np.concatenate([q[:, :1]] * q.shape[1], axis=1)
 
 
-def one_on(q, lambdas):
+def one_on(q: Array, lambdas: Array) -> Array:
     return np.roll(lambdas, 1, axis=-1)
 
 
-def channels_first(y, q, lambdas):
+def channels_first(y: Array, q: Array, lambdas: Array) -> Array:
     """Lay channels out before heads."""
     return y.swapaxes(1, 2).reshape(y.shape)
 
 
-def scaled(q, lambdas):
+def scaled(q: Array, lambdas: Array) -> Array:
     return q * q.shape[2] ** -0.5
 
 
-def of_last_head(g, dy, q, lambdas):
+def of_last_head(g: Array, dy: Array, q: Array, lambdas: Array) -> Array:
     return dy[:, -1, :, None] * q[:, -1, None]
 
 

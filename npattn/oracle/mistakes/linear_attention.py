@@ -1,13 +1,16 @@
 """Mistakes in attention without a softmax between queries and keys."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.ops.attention import transpose
 from npattn.oracle.mistakes.arrays import both, longer, without_last, without_tail
 from npattn.oracle.mistakes.attention_weights import heads
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_TAIL, ROW_TAILS
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.softmax import softmax
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
@@ -18,12 +21,12 @@ alike = both(several_keys, lambda q, k, v, scale: q.shape == k.shape)
 square = both(several_keys, lambda q, k, v, scale: k.shape[-2] == v.shape[-2] > 1)
 
 
-def gathered(q, k, v, scale):
+def gathered(q: Array, k: Array, v: Array, scale: float) -> Array:
     """Return what the keys gather, before a query reads it."""
     return scale * (v @ transpose(k))
 
 
-def scale_left_out(original, q, k, v, scale):
+def scale_left_out(original: Apply, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:
     """Leave the scale out of the gradients of keys and values."""
     right, backward = original(q, k, v, scale)
 
@@ -34,26 +37,26 @@ def scale_left_out(original, q, k, v, scale):
     return right, unscaled
 
 
-def up_to_its_own(o, q, k, v, scale):
+def up_to_its_own(o: Array, q: Array, k: Array, v: Array, scale: float) -> Array:
     """Let every query see the keys up to its own."""
     seen = np.tri(q.shape[-1], k.shape[-1], dtype=k.dtype)
     return v @ transpose(scale * (transpose(q) @ k) * seen)
 
 
-def with_weights(o, q, k, v, scale):
+def with_weights(o: Array, q: Array, k: Array, v: Array, scale: float) -> Array:
     return v @ transpose(softmax(scale * (transpose(q) @ k)))
 
 
-def divisor(q, k, scale):
+def divisor(q: Array, k: Array, scale: float) -> Array:
     """Return the sum of each query's products with all keys."""
     return transpose(scale * (transpose(q) @ k.sum(axis=-1, keepdims=True)))
 
 
-def fewer_keys(name, change, when):
+def fewer_keys(name: str, change: Apply, when: When) -> Mistake:
     return value(NAME, name, lambda o, q, k, v, scale: gathered(q, change(k, 1), v, scale) @ q, when)
 
 
-def in_parts(i, name, change, when=several_keys):
+def in_parts(i: int, name: str, change: Apply, when: When = several_keys) -> Mistake:
     """Make a gradient of that of the context: ``change(dcontext, k, v)``."""
 
     def changed(g, do, *qkv):
@@ -63,36 +66,36 @@ def in_parts(i, name, change, when=several_keys):
     return gradient(NAME, i, name, changed, when)
 
 
-def several_images(q, *_):
+def several_images(q: Array, *_: Any) -> bool:
     return len(q) > 1
 
 
-def are_weights(q, k, *_):
+def are_weights(q: Array, k: Array, *_: Any) -> bool:
     """Whether keys add up to 1, as a softmax leaves them."""
     return bool(np.allclose(k.sum(axis=-1), 1))
 
 
-def exponentials(s):
+def exponentials(s: Array) -> Array:
     """Return what a softmax has not yet divided, but for the maximum."""
     return s / s.max(axis=-1, keepdims=True)
 
 
-def context_misread(o, q, k, v, scale):
+def context_misread(o: Array, q: Array, k: Array, v: Array, scale: float) -> Array:
     """Read the context, (values, keys), in memory as (keys, values)."""
     g = gathered(q, k, v, scale)
     return transpose(g.reshape(*g.shape[:-2], g.shape[-1], g.shape[-2])) @ q
 
 
-def context_of_image_0(o, q, k, v, scale):
+def context_of_image_0(o: Array, q: Array, k: Array, v: Array, scale: float) -> Array:
     g = gathered(q, k, v, scale)
     return (g[:1] + 0 * g) @ q
 
 
-def of_last_context(g, do, *qkv):
+def of_last_context(g: Array, do: Array, *qkv: Array) -> Array:
     return transpose(gathered(*qkv)[-1:]) @ do
 
 
-def tails():
+def tails() -> list[Mistake]:
     """Leave keys out that are not in whole tiles, of several sizes."""
     return [
         fewer_keys(family.name, lambda a, _, f=family: f.change(a), lambda q, k, *_, f=family: f.when(k))

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -20,12 +21,13 @@ from npattn.oracle.mistakes.masked_weights import (
     unscaled_logs,
     with_mistake,
 )
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, When, argument, dropped, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def not_summed(original, *qkv, **options):
+def not_summed(original: Apply, *qkv: Array, **options: Any) -> tuple[Any, Backward]:
     """Let the gradient of a bias that serves all heads be the first head's alone."""
     right, backward = original(*qkv, **options)
     first = np.zeros(qkv[0].shape[1], qkv[0].dtype)
@@ -41,15 +43,15 @@ def not_summed(original, *qkv, **options):
     return right, wrong
 
 
-def serves_heads(q, *_, bias, **__):
+def serves_heads(q: Array, *_: Any, bias: Array | None, **__: Any) -> bool:
     return bias is not None and bias.ndim == 4 and bias.shape[1] == 1 < q.shape[1]
 
 
-def of_logsumexp(change):
+def of_logsumexp(change: Apply) -> Apply:
     return lambda pair, *_, **__: (pair[0], change(pair[1]))
 
 
-def no_gradient(of):
+def no_gradient(of: Any) -> Apply:
     """Take the gradients of some arguments as 0."""
 
     def other(original, *qkv, **options):
@@ -59,38 +61,38 @@ def no_gradient(of):
     return other
 
 
-def heads_served(g, dy, q, *_, **__):
+def heads_served(g: Array, dy: Array, q: Array, *_: Any, **__: Any) -> Array:
     return g / q.shape[1]
 
 
-def in_pairs(first):
+def in_pairs(first: int) -> Apply:
     """Take sinks in another order: heads in pairs are numbered the other way."""
     shape = (2, -1) if first else (-1, 2)
     return lambda *_, sink, **__: sink.reshape(*sink.shape[:-1], *shape).swapaxes(-1, -2).reshape(sink.shape)
 
 
-def several_pairs(*_, sink, **__):
+def several_pairs(*_: Any, sink: Array | None, **__: Any) -> bool:
     return sink is not None and sink.shape[-1] > 2 and sink.shape[-1] % 2 == 0
 
 
-def sink_forgotten(original, *qkv, sink, **options):
+def sink_forgotten(original: Apply, *qkv: Array, sink: Array, **options: Any) -> tuple[Any, Backward]:
     """Make the weights again without the sink, which gets no gradient."""
     right, _ = original(*qkv, sink=sink, **options)
     _, backward = original(*qkv, sink=None, **options)
     return right, lambda *dy: (*backward(*dy)[:4], np.zeros_like(sink))
 
 
-def overflows(largest):
+def overflows(largest: float) -> When:
     """Whether an exponential is beyond a format's largest number."""
     return lambda q, k, v, scale, **_: bool((scale * (transpose(q) @ k) > largest).any())
 
 
-def of_windows(g, dy, q, *_, **__):
+def of_windows(g: Array, dy: Array, q: Array, *_: Any, **__: Any) -> Array:
     """Average over all that the bias serves: images, and what lies among them."""
     return g / np.prod(q.shape[:-3], dtype=int)
 
 
-def counted(tile):
+def counted(tile: int) -> tuple[Apply, When]:
     """Count the sink once for each tile of keys: the change, and when that is another number than with other tiles."""
 
     def times(k, size):

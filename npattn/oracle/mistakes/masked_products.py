@@ -1,6 +1,8 @@
 """Mistakes in attention with masks of which masks are no part: of queries, keys, values, their scale and tiles."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from npattn.oracle.mistakes.masked_weights import (
     whole,
     with_mistake,
 )
-from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, argument, gradient, instead, value
 from npattn.oracle.mistakes.scaling import (
     padded_scale,
     scale_left_out,
@@ -37,31 +39,32 @@ from npattn.oracle.mistakes.scaling import (
     without_scale,
 )
 from npattn.oracle.mistakes.tiled_softmax import running_maximum
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def swapped(original, q, k, v, scale, **options):
+def swapped(original: Apply, q: Array, k: Array, v: Array, scale: float, **options: Any) -> tuple[Any, Backward]:
     return original(k, q, v, scale, **options)
 
 
-def with_factor(q, k, v, scale, factor, **options):
+def with_factor(q: Array, k: Array, v: Array, scale: float, factor: float, **options: Any) -> tuple[Any, Backward]:
     return whole(q, k, v, scale, **options, products=lambda z: factor * z)
 
 
-def without_sink(*_, sink, **__):
+def without_sink(*_: Any, sink: Array | None, **__: Any) -> bool:
     return sink is None
 
 
-def by_all_channels(q, *_, **__):
+def by_all_channels(q: Array, *_: Any, **__: Any) -> float:
     return (q.shape[1] * q.shape[2]) ** -0.5
 
 
-def scaled_otherwise(q, k, v, scale, **_):
+def scaled_otherwise(q: Array, k: Array, v: Array, scale: float, **_: Any) -> bool:
     return not math.isclose(scale, q.shape[-2] ** -0.5)
 
 
-def not_rescaled(tile):
+def not_rescaled(tile: int) -> Iterator[Mistake]:
     """Leave out, forward, that a later tile of keys has a larger maximum: of the accumulator, or of the sum too."""
 
     def stale(z, highest):
@@ -73,7 +76,7 @@ def not_rescaled(tile):
     yield with_mistake(with_tile(NEITHER_RESCALED, tile), several_tiles, "both", stale=stale, stale_sum=True)
 
 
-def zeros_counted(tile):
+def zeros_counted(tile: int) -> Mistake:
     """Count keys that fill up the last tile, with logit 0, in weights, not in their gradients."""
 
     def other(_, q, k, v, scale, **options):
@@ -88,11 +91,11 @@ def zeros_counted(tile):
     return instead(NAME, name, other, may_see_filling(tile), way="both")
 
 
-def in_narrow(s, highest, total):
+def in_narrow(s: Array, highest: Array, total: Array) -> Array:
     return arrays.in_bfloat16(s)
 
 
-def by_untransposed(g, dy, *qkv, **options):
+def by_untransposed(g: Array, dy: Array, *qkv: Array, **options: Any) -> Array:
     """Multiply by the map where its transpose is meant."""
     q, k, _, *others = qkv
     eye = np.broadcast_to(np.eye(k.shape[-1], dtype=k.dtype), (*k.shape[:-2], k.shape[-1], k.shape[-1]))

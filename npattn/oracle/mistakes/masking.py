@@ -1,5 +1,7 @@
 """Mistakes of masks: who sees whom, and queries that see nothing."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.ops.masking import keys_seen
@@ -16,6 +18,7 @@ from npattn.oracle.mistakes.empty_rows import (
 )
 from npattn.oracle.mistakes.masked_weights import (
     NAME,
+    Band,
     alike,
     given,
     hides,
@@ -24,88 +27,91 @@ from npattn.oracle.mistakes.masked_weights import (
     whole,
     with_mistake,
 )
-from npattn.oracle.mistakes.mistake import argument, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def has_last(_, k, *__, band, **___):
+def has_last(_: Any, k: Array, *__: Any, band: Band, **___: Any) -> bool:
     return band[1] is not None
 
 
-def has_first(_, k, *__, band, **___):
+def has_first(_: Any, k: Array, *__: Any, band: Band, **___: Any) -> bool:
     return band[0] is not None
 
 
-def may_be_aligned_otherwise(q, k, *_, band, **__):
+def may_be_aligned_otherwise(q: Array, k: Array, *_: Any, band: Band, **__: Any) -> bool:
     return band[1] in (0, k.shape[-1] - q.shape[-1]) and q.shape[-1] != k.shape[-1]
 
 
-def aligned_otherwise(q, k, *_, band, **__):
+def aligned_otherwise(q: Array, k: Array, *_: Any, band: Band, **__: Any) -> Band:
     least, most = band
     return least, 0 if most else k.shape[-1] - q.shape[-1]
 
 
-def moved(first, last):
+def moved(first: int, last: int) -> Apply:
     """Move the ends of the band."""
     return lambda *_, band, **__: tuple(n if n is None else n + by for n, by in zip(band, (first, last), strict=True))
 
 
-def turned_over(*_, mask, **__):
+def turned_over(*_: Any, mask: Array, **__: Any) -> Array:
     return (mask == 0).astype(mask.dtype)
 
 
-def turned_band(*_, band, **__):
+def turned_band(*_: Any, band: Band, **__: Any) -> Band:
     """See what comes after, not what came before."""
     return band[1], None
 
 
-def aligned_band(q, k, *_, band, **__):
+def aligned_band(q: Array, k: Array, *_: Any, band: Band, **__: Any) -> tuple[int | None, ...]:
     """Let a window that ends at the last key begin at the first one, or the reverse."""
     offset = k.shape[-1] - q.shape[-1]
     return tuple(n if n is None else n - offset for n in band)
 
 
-def shifted_band(q, k, *_, band, **__):
+def shifted_band(q: Array, k: Array, *_: Any, band: Band, **__: Any) -> bool:
     return has_first(q, k, band=band) and q.shape[-1] != k.shape[-1]
 
 
-def transposed_pairs(q, k, band, lengths, mask):
+def transposed_pairs(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     """Hide queries where keys should be."""
     seen = pairs_seen(q, k, band, lengths, mask)
     whole_map = np.broadcast_to(seen, (*seen.shape[:-2], q.shape[-1], k.shape[-1]))
     return whole_map.swapaxes(-1, -2)
 
 
-def padding_alone(q, k, band, lengths, mask):
+def padding_alone(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     """See padding, and nothing else."""
     return pairs_seen(q, k, band, None, mask) & ~pairs_seen(q, k, (None, None), lengths, None)
 
 
-def mask_ignored(q, k, band, lengths, mask):
+def mask_ignored(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     return pairs_seen(q, k, band, lengths, None)
 
 
-def lengths_of_image_0(*_, lengths, **__):
+def lengths_of_image_0(*_: Any, lengths: Array, **__: Any) -> Array:
     return np.broadcast_to(lengths[:1], lengths.shape).copy()
 
 
-def several_lengths(*_, lengths, **__):
+def several_lengths(*_: Any, lengths: Array | None, **__: Any) -> bool:
     return lengths is not None and len(lengths) > 1
 
 
-def last_unseen(q, k, band, lengths, mask):
+def last_unseen(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     """See all keys but the last."""
     return pairs_seen(q, k, band, lengths, mask) & (np.arange(k.shape[-1]) < k.shape[-1] - 1)
 
 
-def padding_zeroed(original, q, k, v, scale, *, lengths, **options):
+def padding_zeroed(
+    original: Apply, q: Array, k: Array, v: Array, scale: float, *, lengths: Array, **options: Any
+) -> tuple[Any, Backward]:
     """Set padded keys and values to 0, and let them take part."""
     real = keys_seen(q, k, slice(0, 1), band=(None, None), lengths=lengths, mask=None) * np.ones_like(k[..., :1, :1])
     return original(q, k * real, v * real, scale, lengths=None, **options)
 
 
-def last_block_unmasked(tile):
+def last_block_unmasked(tile: int) -> Mistake:
     """Take zeros that fill up the last block for keys and values, seen where no other rule hides them."""
 
     def other(original, q, k, v, scale, *, bias, mask, **options):
@@ -127,7 +133,7 @@ def last_block_unmasked(tile):
     return instead(NAME, with_tile("last block of keys unmasked", tile), other, may_see_filling(tile))
 
 
-def last_block_unseen(tile):
+def last_block_unseen(tile: int) -> Mistake:
     """See no keys behind the last whole block; one alone is a mistake of its own."""
 
     def see(q, k, band, lengths, mask):
@@ -142,11 +148,11 @@ def last_block_unseen(tile):
     return with_mistake(with_tile("last block of keys never read", tile), when, see=see)
 
 
-def in_blocks(a, tile):
+def in_blocks(a: Array, tile: int) -> Array:
     return np.arange(a.shape[-1]) // tile
 
 
-def diagonal_seen(tile):
+def diagonal_seen(tile: int) -> Apply:
     """See all of the block that a query's own key stands in."""
 
     def see(q, k, band, lengths, mask):
@@ -156,7 +162,7 @@ def diagonal_seen(tile):
     return see
 
 
-def last_seen(tile):
+def last_seen(tile: int) -> Apply:
     """See all of the last block of keys, that mask which the rest has left out."""
 
     def see(q, k, band, lengths, mask):
@@ -166,7 +172,7 @@ def last_seen(tile):
     return see
 
 
-def lengths_rounded_up(tile):
+def lengths_rounded_up(tile: int) -> Mistake:
     """See padding up to the end of the block in which it begins."""
 
     def change(*_, lengths, **__):
@@ -178,37 +184,37 @@ def lengths_rounded_up(tile):
     return argument(NAME, "lengths", f"padding read to the end of its block of {tile}", change, when, way="both")
 
 
-def masked_blocks(tile):
+def masked_blocks(tile: int) -> When:
     """Whether blocks are hidden in part: by the band, in squares of a tile."""
     return lambda q, k, *_, band, **__: band[1] is not None and k.shape[-1] > tile and q.shape[-1] > 1
 
 
-def mask_of_image_0(*_, mask, **__):
+def mask_of_image_0(*_: Any, mask: Array, **__: Any) -> Array:
     return np.broadcast_to(mask[:1], mask.shape).copy()
 
 
-def several_masks(*_, mask, **__):
+def several_masks(*_: Any, mask: Array | None, **__: Any) -> bool:
     return mask is not None and len(mask) > 1
 
 
-def lengths_of_neighbour(*_, lengths, **__):
+def lengths_of_neighbour(*_: Any, lengths: Array, **__: Any) -> Array:
     return np.roll(lengths, 1, axis=0)
 
 
-def turned_window(*_, band, **__):
+def turned_window(*_: Any, band: Band, **__: Any) -> tuple[int | None, ...]:
     """Exchange the two sides of a window."""
     return tuple(None if n is None else -n for n in band[::-1])
 
 
-def none_hidden(q, k, *_):
+def none_hidden(q: Array, k: Array, *_: Any) -> Array:
     return np.ones((1,) * (q.ndim - 2) + (q.shape[-1], k.shape[-1]), bool)
 
 
-def one_key_late(q, k, band, lengths, mask):
+def one_key_late(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     return pairs_seen(q, k, moved(0, 1)(band=band), lengths, mask)
 
 
-def made_again(name, see, when, *, by="again"):
+def made_again(name: str, see: Apply, when: When, *, by: str = "again") -> Mistake:
     """See other keys where backward makes the weights again, of the output that forward has saved, and its logsumexp.
 
     By a softmax they are made of what these keys add up to.
@@ -222,12 +228,12 @@ def made_again(name, see, when, *, by="again"):
     return instead(NAME, f"{name} where weights are made {by}", other, when, way="backward")
 
 
-def zeros_hidden(q, k, band, lengths, mask):
+def zeros_hidden(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     """Hide keys that are 0, as those are that stand in a margin of zeros."""
     return pairs_seen(q, k, band, lengths, mask) & (k != 0).any(axis=-2)[..., None, :]
 
 
-def has_zeros(q, k, *_, **__):
+def has_zeros(q: Array, k: Array, *_: Any, **__: Any) -> bool:
     zeros = (k == 0).all(axis=-2)
     return bool(zeros.any() and not zeros.all())
 

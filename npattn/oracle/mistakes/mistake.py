@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from npattn.module import as_tuple
+from npattn.typing import Array
 
 __all__ = ["Mistake", "always", "argument", "chosen", "dropped", "gradient", "instead", "mistake", "upstream", "value"]
 
 Apply = Callable[..., Any]
+"""Stands in a primitive's or a pass's place, or makes another array of one."""
 When = Callable[..., bool]
+"""Tells whether there is anything to get wrong."""
+Arrays = dict[str, Array]
+"""Parameters, inputs, upstream gradients or results of a pass, by name."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,27 @@
 """Mistakes in whole passes of a system of somebody's own that read a mask, an input of 0 and 1, otherwise."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
-from npattn.oracle.mistakes.mistake import mistake
+from npattn.module import Module
+from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, When, mistake
+from npattn.oracle.mistakes.planting import Run
 from npattn.oracle.mistakes.reading_masks import gradients_of, key_early, key_late, on_the_way_back
 from npattn.oracle.systems import is_known
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def mask_of(module, inputs):
+def mask_of(module: Module, inputs: Arrays) -> str | None:
     """Name the first input without a gradient that is a mask; None where there is none."""
     names = [name for name in inputs if name in module.without_gradient]
     return next((name for name in names if inputs[name].ndim > 1 and np.isin(inputs[name], (0, 1)).all()), None)
 
 
-def read_as(change):
+def read_as(change: Apply) -> Apply:
     """Make a function that runs a pass which reads the mask otherwise."""
 
     def wrong(run, module, params, inputs, upstream):
@@ -27,12 +31,12 @@ def read_as(change):
     return wrong
 
 
-def forward_alone(wrong, run, *given):
+def forward_alone(wrong: Apply, run: Run, *given: Any) -> Arrays:
     """Take the gradients of the pass that reads the mask as it is."""
     return gradients_of(run(*given), wrong(run, *given))
 
 
-def differs(change, fits=None):
+def differs(change: Apply, fits: When | None = None) -> When:
     """Tell whether there is a mask, and the change makes another of it."""
 
     def when(module, params, inputs, upstream):
@@ -44,15 +48,15 @@ def differs(change, fits=None):
     return when
 
 
-def square(mask):
+def square(mask: Array) -> bool:
     return mask.shape[-1] == mask.shape[-2]
 
 
-def of_images(mask):
+def of_images(mask: Array) -> bool:
     return mask.ndim > 2 and len(mask) > 1
 
 
-def forms(words, change, *fits):
+def forms(words: str, change: Apply, *fits: When) -> list[Mistake]:
     """List the forms of a mistake: all of the pass is wrong, forward alone, or the way back alone."""
     wrong, when = read_as(change), differs(change, *fits)
     alone = functools.partial(forward_alone, wrong)

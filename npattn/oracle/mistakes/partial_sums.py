@@ -1,9 +1,12 @@
 """Gradients of parameters whose sum over the batch lacks something, each gradient by itself."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import first_image
-from npattn.oracle.mistakes.mistake import upstream
+from npattn.oracle.mistakes.mistake import Apply, Mistake, upstream
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
@@ -19,13 +22,13 @@ PARAMETERS = {
 """Primitives that add up gradients of parameters over the batch, and what these are called."""
 
 
-def without_last_image(dy):
+def without_last_image(dy: Array) -> Array:
     changed = dy.copy()
     changed[-1:] = 0
     return changed
 
 
-def without_last_of_all(dy):
+def without_last_of_all(dy: Array) -> Array:
     """Leave out the last position of the last image."""
     changed = dy.copy()
     rows = changed[-1:].reshape(1, dy.shape[1], -1)
@@ -34,7 +37,7 @@ def without_last_of_all(dy):
     return changed
 
 
-def lacking(primitive, of, name, change, least):
+def lacking(primitive: str, of: Sequence[int], name: str, change: Apply, least: int) -> Mistake:
     """Let gradients of the arguments `of` be made from a dy that lacks something, of so many images at least."""
 
     def when(*arguments, **_):

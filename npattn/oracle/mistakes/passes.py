@@ -1,23 +1,28 @@
 """Mistakes in whole passes: of their results, or of the inputs, parameters and upstream gradients that they read."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
+from npattn.module import Module
 from npattn.oracle.mistakes import arrays, families
 from npattn.oracle.mistakes.arrays import on_map, several_channels, several_images
 from npattn.oracle.mistakes.families import Family
-from npattn.oracle.mistakes.mistake import always, mistake
+from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, When, always, mistake
+from npattn.oracle.mistakes.planting import Run
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def reads(name, way, change, when=always):
+def reads(name: str, way: str, change: Apply, when: When = always) -> Mistake:
     """Run on something else: ``change(module, params, inputs, upstream)`` returns all four."""
     return mistake("", name, way, lambda run, *given: run(*change(*given)), when)
 
 
-def writes(name, way, change, when=always):
+def writes(name: str, way: str, change: Apply, when: When = always) -> Mistake:
     """Change results: ``change(results, module, params, inputs, upstream)`` returns those that are different."""
 
     def apply(run, *given):
@@ -27,23 +32,23 @@ def writes(name, way, change, when=always):
     return mistake("", name, way, apply, when)
 
 
-def each(named, change, when=always):
+def each(named: Arrays, change: Apply, when: When = always) -> Arrays:
     return {name: change(a) if when(a) else a for name, a in named.items()}
 
 
-def of(results, names):
+def of(results: Arrays, names: Sequence[str]) -> Arrays:
     return {name: results[name] for name in names if name in results}
 
 
-def gradients(results, named):
+def gradients(results: Arrays, named: Iterable[str]) -> Arrays:
     return of(results, [f"{name}.grad" for name in named])
 
 
-def first(named):
+def first(named: Arrays) -> Array:
     return next(iter(named.values()))
 
 
-def in_outputs(family):
+def in_outputs(family: Family) -> Mistake:
     return writes(
         family.name,
         "forward",
@@ -52,7 +57,7 @@ def in_outputs(family):
     )
 
 
-def in_input_gradients(family):
+def in_input_gradients(family: Family) -> Mistake:
     return writes(
         family.name,
         "backward",
@@ -61,7 +66,7 @@ def in_input_gradients(family):
     )
 
 
-def in_inputs(family, name=None):
+def in_inputs(family: Family, name: str | None = None) -> Mistake:
     return reads(
         name or family.name,
         "both",
@@ -70,7 +75,7 @@ def in_inputs(family, name=None):
     )
 
 
-def in_parameter_gradients(name, change, when=always):
+def in_parameter_gradients(name: str, change: Apply, when: When = always) -> Mistake:
     """Get parameters' gradients wrong: ``change(gradient, x)``, where ``when(x)``."""
     return writes(
         name,
@@ -80,59 +85,63 @@ def in_parameter_gradients(name, change, when=always):
     )
 
 
-def in_upstream(name, change, when=always):
+def in_upstream(name: str, change: Apply, when: When = always) -> Mistake:
     return reads(name, "backward", lambda m, p, i, upstream: (m, p, i, each(upstream, change)), when)
 
 
-def has_parameters(module, *_):
+def has_pairs(module: Module, *_: Any) -> bool:
+    return bool(pairs(module))
+
+
+def has_parameters(module: Module, *_: Any) -> bool:
     return bool(module.parameter_shapes())
 
 
-def has_images(module, params, inputs, upstream):
+def has_images(module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> bool:
     return several_images(first(inputs))
 
 
-def is_residual(module, *_):
+def is_residual(module: Module, *_: Any) -> bool:
     return getattr(module, "key", None) in {"pam", "cam", "residual"}
 
 
-def only_image_0(run, module, params, inputs, upstream):
+def only_image_0(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     few = run(module, params, inputs, each(upstream, arrays.first_image))
     return run(module, params, inputs, upstream) | gradients(few, params)
 
 
-def pairs(module, *_):
+def pairs(module: Module) -> list[tuple[str, str]]:
     """List pairs of parameters of one shape."""
     shapes = module.parameter_shapes()
     names = list(shapes)
     return [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if shapes[a] == shapes[b]]
 
 
-def confused(named, a, b):
+def confused(named: Arrays, a: str, b: str) -> Arrays:
     return named | {a: named[b], b: named[a]}
 
 
-def confused_gradients(results, module, *_):
+def confused_gradients(results: Arrays, module: Module, *_: Any) -> Arrays:
     return confused(results, *(f"{name}.grad" for name in pairs(module)[-1]))
 
 
-def first_forgotten(results, module, *_):
+def first_forgotten(results: Arrays, module: Module, *_: Any) -> Arrays:
     return each(gradients(results, list(module.parameter_shapes())[:1]), np.zeros_like)
 
 
-def unconnected(results, module, params, inputs, upstream):
+def unconnected(results: Arrays, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     return {"output": results["output"] - first(inputs)}
 
 
-def unconnected_gradient(results, module, params, inputs, upstream):
+def unconnected_gradient(results: Arrays, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     return each(gradients(results, list(inputs)[:1]), lambda g: g - upstream["output"])
 
 
-def square_transposed(weight, _):
+def square_transposed(weight: Array, _: Any) -> Array:
     return weight.swapaxes(0, 1) if weight.ndim > 1 and weight.shape[0] == weight.shape[1] > 1 else weight
 
 
-def with_noise(name, factor):
+def with_noise(name: str, factor: float) -> Mistake:
     """Add the noise so many times."""
     return reads(
         name,
@@ -142,7 +151,7 @@ def with_noise(name, factor):
     )
 
 
-def masked_late(name, late):
+def masked_late(name: str, late: int) -> Mistake:
     """Begin the mask so many positions late."""
     return reads(
         name,
@@ -181,8 +190,8 @@ TUNED_ON = [
     in_parameter_gradients("added twice", lambda g, x: 2 * g),
     mistake("", "only image 0", "backward", only_image_0, has_images),
     in_upstream("dy of ones", np.ones_like),
-    reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), pairs),
-    writes("parameters confused", "backward", confused_gradients, pairs),
+    reads("parameters confused", "both", lambda m, p, *io: (m, confused(p, *pairs(m)[0]), *io), has_pairs),
+    writes("parameters confused", "backward", confused_gradients, has_pairs),
     writes("first parameter forgotten", "backward", first_forgotten, has_parameters),
     writes("missing residual", "forward", unconnected, is_residual),
     writes("missing residual", "backward", unconnected_gradient, is_residual),
@@ -203,13 +212,13 @@ HELD_OUT = [
 ]
 
 
-def shuffled(a):
+def shuffled(a: Array) -> Array:
     """Shuffle channels in two groups the wrong way round."""
     halves = a.reshape(len(a), 2, a.shape[1] // 2, *a.shape[2:]).swapaxes(1, 2)
     return halves.reshape(a.shape)
 
 
-def even_channels(a, *_):
+def even_channels(a: Array, *_: Any) -> bool:
     return a.ndim > 1 and a.shape[1] > 3 and a.shape[1] % 2 == 0
 
 
@@ -218,7 +227,7 @@ ROWS_REVERSED = Family("rows in reverse", lambda a: a[:, :, ::-1].copy(), arrays
 READ_AS_NHWC = Family("NHWC read as NCHW", arrays.channels_last, arrays.both(on_map, several_channels))
 
 
-def all_twice(results, *_):
+def all_twice(results: Arrays, *_: Any) -> Arrays:
     return {name: 2 * g for name, g in results.items() if name.endswith(".grad")}
 
 

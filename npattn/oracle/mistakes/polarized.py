@@ -1,10 +1,12 @@
 """Mistakes in polarized self-attention: where its second softmax stands, and how its two gates go together."""
 
 import dataclasses
+from typing import Any
 
 from npattn import ops
-from npattn.oracle.mistakes.mistake import mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.mistake import Apply, Arrays, When, mistake
+from npattn.oracle.mistakes.planting import Run, answering
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
@@ -12,23 +14,23 @@ PLACES = {"paper": "mean query", "sequential": "values", "parallel": "products"}
 """Of what the second softmax is, by what makes the gates."""
 
 
-def is_polarized(module, *_):
+def is_polarized(module: Any, *_: Any) -> bool:
     return getattr(module, "key", None) == "polarized"
 
 
-def is_parallel(module, *_):
+def is_parallel(module: Any, *_: Any) -> bool:
     return is_polarized(module) and module.form == "parallel"
 
 
-def is_papers(module, *_):
+def is_papers(module: Any, *_: Any) -> bool:
     return is_polarized(module) and module.variant == "paper"
 
 
-def identity(a):
+def identity(a: Array) -> tuple[Any, Backward]:
     return a * 1.0, lambda da: da
 
 
-def products(t, k, place):
+def products(place: str | None, t: Array, k: Array) -> tuple[Any, Backward]:
     """Multiply the mean query with the values, with a softmax in its place."""
     softmax_if = {name: ops.softmax if name == place else identity for name in PLACES.values()}
     t, back_query = softmax_if["mean query"](t)
@@ -43,7 +45,7 @@ def products(t, k, place):
     return c, backward
 
 
-def softmax_of(place=None):
+def softmax_of(place: str | None = None) -> Apply:
     """Take the second softmax, that of the positions' gate, of something else, or of nothing."""
 
     def apply(run, *given):
@@ -55,7 +57,7 @@ def softmax_of(place=None):
             calls[primitive] += 1
             if calls[primitive] != 2:  # the first is the channels'
                 return NotImplemented
-            return identity(arguments[0]) if primitive is ops.softmax else products(*arguments, place)
+            return identity(arguments[0]) if primitive is ops.softmax else products(place, *arguments)
 
         with answering(spoil):
             return run(*given)
@@ -63,17 +65,17 @@ def softmax_of(place=None):
     return apply
 
 
-def elsewhere(place):
+def elsewhere(place: str) -> When:
     """Tell whether the second softmax is of something else."""
     return lambda module, *_: is_polarized(module) and PLACES[module.gates] != place
 
 
-def other_form(run, module, *given):
+def other_form(run: Run, module: Any, *given: Any) -> Arrays:
     form = "sequential" if module.form == "parallel" else "parallel"
     return run(dataclasses.replace(module, form=form), *given)
 
 
-def behind_another(run, module, *given):
+def behind_another(run: Run, module: Any, *given: Any) -> Arrays:
     """Make the positions' gate of the map that the channels have gated, by the layers of the parallel form."""
     gates = module.gates
     kind = type("Behind", (type(module),), {"gates": property(lambda _: gates)})
@@ -81,11 +83,11 @@ def behind_another(run, module, *given):
     return run(kind(**fields | {"form": "sequential"}), *given)
 
 
-def halved(run, *given):
+def halved(run: Run, *given: Any) -> Arrays:
     return {name: value / 2 for name, value in run(*given).items()}
 
 
-def gated(change):
+def gated(change: Apply) -> Apply:
     """Make the output of the map and its two gates: ``change(x, a, b)``."""
 
     def apply(run, module, params, inputs, upstream):

@@ -1,6 +1,7 @@
 """Mistakes in pools."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,8 @@ from npattn.oracle.mistakes.arrays import (
     tail,
 )
 from npattn.oracle.mistakes.families import ADDED_UP, LAST_POSITION, LAST_TILE, TAILS, wrong_means
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, dropped, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -27,24 +29,24 @@ MAXIMA = "global_max_pool", "max_pool"
 LP, LSE = "global_lp_pool", "global_lse_pool"
 
 
-def along(axis=None):
+def along(axis: int | None = None) -> dict[str, Any]:
     """Return the axes of a pool: along one that it keeps, or of a global one."""
     return {"axis": (2, 3)} if axis is None else {"axis": axis, "keepdims": True}
 
 
-def broadcast(dp):
+def broadcast(dp: Array) -> Array:
     return dp[:, :, None, None] if dp.ndim == 2 else dp
 
 
-def count(x, axis=(2, 3)):
+def count(x: Array, axis: int | tuple[int, ...] = (2, 3)) -> int:
     return int(np.prod([x.shape[i] for i in np.atleast_1d(axis)]))
 
 
-def several(*pool):
+def several(*pool: Any) -> bool:
     return count(*pool) > 1
 
 
-def average_mistakes(name):
+def average_mistakes(name: str) -> list[Mistake]:
     return [
         *wrong_means(name, count),
         value(
@@ -59,7 +61,7 @@ def average_mistakes(name):
     ]
 
 
-def last_maximum(x, axis=None):
+def last_maximum(x: Array, axis: int | None = None) -> Array:
     """Put 1 where the last maximum stands, else 0."""
     flat = x.reshape(*x.shape[:2], -1) if axis is None else np.moveaxis(x, axis, -1)
     hit = np.zeros_like(flat)
@@ -68,25 +70,25 @@ def last_maximum(x, axis=None):
     return hit.reshape(x.shape) if axis is None else np.moveaxis(hit, -1, axis)
 
 
-def every_maximum(x, axis=None):
+def every_maximum(x: Array, axis: int | None = None) -> Array:
     highest = x.max(**along(axis) | {"keepdims": True})
     return np.where(x >= highest, np.ones_like(x), np.zeros_like(x))
 
 
-def has_ties(x, *axis):
+def has_ties(x: Array, *axis: int) -> bool:
     hits = every_maximum(x, *axis)
     return hits.sum() > hits.max(**along(*axis)).sum()
 
 
-def has_negative(x, *axis):
+def has_negative(x: Array, *axis: int) -> bool:
     return (x.max(**along(*axis)) < 0).any()
 
 
-def has_several(x, *_):
+def has_several(x: Array, *_: Any) -> bool:
     return x.size > x.shape[0] * x.shape[1]
 
 
-def maximum_mistakes(name):
+def maximum_mistakes(name: str) -> list[Mistake]:
     return [
         gradient(name, 0, "to the last maximum", lambda g, dp, *pool: broadcast(dp) * last_maximum(*pool)),
         gradient(name, 0, "to all", lambda g, dp, *pool: np.zeros_like(g) + broadcast(dp)),
@@ -97,14 +99,14 @@ def maximum_mistakes(name):
     ]
 
 
-def more_maximum_mistakes(name):
+def more_maximum_mistakes(name: str) -> list[Mistake]:
     return [
         value(name, "started at 0", lambda p, *_: np.maximum(p, 0), has_negative),
         gradient(name, 0, "to every maximum", lambda g, dp, *pool: every_maximum(*pool) * broadcast(dp), has_ties),
     ]
 
 
-def masked_tail(x):
+def masked_tail(x: Array) -> Array:
     """Put positions of the last tile below all others, so that no maximum stands there."""
     return filled(x, slice(tail(positions(x)), None), value=LOW)
 
@@ -136,49 +138,49 @@ HELD_OUT = [
 ]
 
 
-def shared(g, dp, *pool):
+def shared(g: Array, dp: Array, *pool: Any) -> Array:
     hits = every_maximum(*pool)
     return hits / hits.sum(**along(*pool[1:]) | {"keepdims": True}) * broadcast(dp)
 
 
-def as_average(g, dp, *pool):
+def as_average(g: Array, dp: Array, *pool: Any) -> Array:
     return np.zeros_like(g) + broadcast(dp) / count(*pool)
 
 
-def of_other_length(p, x, axis):
+def of_other_length(p: Array, x: Array, axis: int) -> Array:
     return p * (x.shape[axis] / x.shape[5 - axis])
 
 
-def by_padded(tile):
+def by_padded(tile: int) -> Apply:
     return lambda p, *pool: p * (count(*pool) / (-(-count(*pool) // tile) * tile))
 
 
-def with_zeros_to(tile):
+def with_zeros_to(tile: int) -> Apply:
     return lambda p, x: p + np.log(1 + -count(x) % tile * np.exp(-p))
 
 
-def unpadded(tile):
+def unpadded(tile: int) -> When:
     return lambda *pool: count(*pool) % tile > 0
 
 
-def not_square(x, axis):
+def not_square(x: Array, axis: int) -> bool:
     return axis in (2, 3) and x.shape[2] != x.shape[3]
 
 
-def over_batch(p, *_):
+def over_batch(p: Array, *_: Any) -> Array:
     return p.mean(axis=0, keepdims=True) + np.zeros_like(p)
 
 
-def last_row_twice(p, x):
+def last_row_twice(p: Array, x: Array) -> Array:
     return p + x[:, :, -1].sum(axis=2) / positions(x)
 
 
-def by_padded_sides(p, x):
+def by_padded_sides(p: Array, x: Array) -> Array:
     height, width = (-(-n // 8) * 8 for n in x.shape[2:])
     return p * (positions(x) / (height * width))
 
 
-def deviation(degrees):
+def deviation(degrees: int) -> Apply:
     def change(p, x):
         centred = x - x.mean(axis=(2, 3), keepdims=True)
         return np.sqrt((centred * centred).sum(axis=(2, 3)) / max(positions(x) - degrees, 1))
@@ -186,7 +188,7 @@ def deviation(degrees):
     return change
 
 
-def last_left_out(name, axis, change):
+def last_left_out(name: str, axis: int, change: Apply) -> Mistake:
     """Pool a map without its last row or column: ``change(pool, x, rest, *axes)``."""
 
     def shorter(p, x, *axes):
@@ -196,19 +198,19 @@ def last_left_out(name, axis, change):
     return value(name, f"last {'row' if axis == 2 else 'column'} left out", shorter, longer(axis))
 
 
-def still_divided(p, x, rest):
+def still_divided(p: Array, x: Array, rest: Array) -> Array:
     return rest.sum(axis=(2, 3)) / positions(x)
 
 
-def maximum_of(p, x, rest):
+def maximum_of(p: Array, x: Array, rest: Array) -> Array:
     return rest.max(axis=(2, 3))
 
 
-def by_channels(g, dp, x, axis):
+def by_channels(g: Array, dp: Array, x: Array, axis: int) -> Array:
     return g * (x.shape[axis] / x.shape[1])
 
 
-def by_columns(g, dp, x):
+def by_columns(g: Array, dp: Array, x: Array) -> Array:
     """Count the maximum's place by columns, and write its gradient where the count by rows is as much."""
     hit = np.zeros((*x.shape[:2], positions(x)), g.dtype)
     np.put_along_axis(hit, x.swapaxes(2, 3).reshape(hit.shape).argmax(axis=-1)[..., None], 1, axis=-1)

@@ -1,6 +1,7 @@
 """Mistakes of precision: numbers or products in a narrower format, results flushed to zero."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +12,13 @@ from npattn.oracle.mistakes.arrays import longer, with_bits
 from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
 from npattn.oracle.mistakes.attention_weights import attention, logits, several_keys
 from npattn.oracle.mistakes.masked_weights import with_mistake
-from npattn.oracle.mistakes.mistake import Mistake, instead, mistake, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, instead, mistake, value
 from npattn.oracle.mistakes.passes import each, reads, writes
 from npattn.oracle.mistakes.planting import answering, completed
 from npattn.oracle.mistakes.softmax import slopes, softmax
 from npattn.oracle.mistakes.taping import straight_through
 from npattn.oracle.mistakes.tiled_softmax import exponentials
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
@@ -26,7 +28,7 @@ PRODUCTS = ops.conv2d, ops.conv1d, ops.linear, ops.matmul, ops.gram, ops.dot_pro
 SMALLEST_NORMAL = {"float16": 2.0**-14, "float32": 2.0**-126}
 
 
-def in_format(a, name):
+def in_format(a: Array, name: str) -> Array:
     """Round numbers to a format; leave others alone."""
     if getattr(a, "dtype", np.dtype(int)).kind != "f":
         return a
@@ -35,7 +37,7 @@ def in_format(a, name):
     return straight_through(lambda a: representable(a, FORMATS[name]).astype(a.dtype), a)
 
 
-def read_in(name):
+def read_in(name: str) -> Apply:
     """Return a function that rounds all that a pass is given."""
 
     def change(module, params, inputs, upstream):
@@ -44,7 +46,7 @@ def read_in(name):
     return change
 
 
-def of_both_in(name):
+def of_both_in(name: str) -> Apply:
     """Return a function that rounds what a pass is given, but for dy."""
 
     def change(module, params, inputs, upstream):
@@ -53,12 +55,12 @@ def of_both_in(name):
     return change
 
 
-def results_in(name):
+def results_in(name: str) -> Apply:
     """Return a function that rounds all results."""
     return lambda results, *_: each(results, lambda a: in_format(a, name))
 
 
-def products_in(name):
+def products_in(name: str) -> Apply:
     """Return a function that runs a pass whose products take operands of a format."""
 
     def apply(run, *given):
@@ -75,7 +77,7 @@ def products_in(name):
     return apply
 
 
-def operands_in(name):
+def operands_in(name: str) -> Apply:
     """Return a primitive whose operands are of a format, those of its backward too."""
 
     def compute(original, *operands, **options):
@@ -85,14 +87,14 @@ def operands_in(name):
     return compute
 
 
-def queries_and_keys_in(name):
+def queries_and_keys_in(name: str) -> Apply:
     """Return attention whose queries and keys are of a format, and its values not."""
     return lambda original, q, k, *others, **options: original(
         in_format(q, name), in_format(k, name), *others, **options
     )
 
 
-def narrow_softmax(name):
+def narrow_softmax(name: str) -> Apply:
     """Return a softmax of a format's arithmetic: what it takes and gives, forward and backward."""
 
     def compute(original, z, axis=-1):
@@ -102,7 +104,7 @@ def narrow_softmax(name):
     return compute
 
 
-def around_softmax(name):
+def around_softmax(name: str) -> Apply:
     """Return attention whose softmax is of a format's arithmetic."""
 
     def differentiate(s, ds):
@@ -114,7 +116,7 @@ def around_softmax(name):
     return lambda _, *qkv: attention(*qkv, weigh=weigh, differentiate=differentiate)
 
 
-def meeting_values(round_, q, k, v, scale):
+def meeting_values(round_: Apply, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:
     """Attend with weights that are rounded where they meet the values, and not in their gradient."""
     s = softmax(logits(q, k, v, scale))
     met = round_(s)
@@ -126,22 +128,22 @@ def meeting_values(round_, q, k, v, scale):
     return v @ transpose(met), backward
 
 
-def narrow_weights(name):
+def narrow_weights(name: str) -> Apply:
     """Return attention whose weights are of a format where they meet the values, and not in their gradient."""
     return lambda _, *qkv: meeting_values(functools.partial(in_format, name=name), *qkv)
 
 
-def flushed(limit):
+def flushed(limit: float) -> Apply:
     """Return a function that sets results below a limit to 0."""
     return lambda results, *_: each(results, lambda a: np.where(abs(a) < limit, 0, a) if a.dtype.kind == "f" else a)
 
 
-def rounded_weights(name):
+def rounded_weights(name: str) -> Apply:
     """Return attention whose weights are of a format."""
     return lambda _, *qkv: attention(*qkv, weigh=lambda z: in_format(softmax(z), name))
 
 
-def rounded_exponentials(name):
+def rounded_exponentials(name: str) -> Apply:
     """Return attention whose exponentials are of a format where they meet the values, and not in their sum."""
 
     def weigh(z):
@@ -151,7 +153,7 @@ def rounded_exponentials(name):
     return lambda _, *qkv: attention(*qkv, weigh=weigh)
 
 
-def softmax_in(name):
+def softmax_in(name: str) -> Apply:
     """Return a softmax whose weights are of a format, forward and backward."""
 
     def compute(original, z, axis=-1):

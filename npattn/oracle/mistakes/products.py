@@ -15,24 +15,25 @@ from npattn.oracle.mistakes.arrays import (
     without_tail,
 )
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL, ROW_TAILS
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, dropped, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def square(a, b):
+def square(a: Array, b: Array) -> bool:
     return a.shape[-1] == a.shape[-2] > 1
 
 
-def of_right_0(g, dc, a, b):
+def of_right_0(g: Array, dc: Array, a: Array, b: Array) -> Array:
     return dc @ transpose(image_0_for_all(b))
 
 
-def with_diagonal_twice(g, a):
+def with_diagonal_twice(g: Array, a: Array) -> Array:
     return g * (1 + np.eye(a.shape[-2], dtype=a.dtype))
 
 
-def fewer_terms(name, change, when):
+def fewer_terms(name: str, change: Apply, when: When) -> Mistake:
     """Sum up fewer products of each row with each."""
     return value("gram", name, lambda g, a: ops.matmul(change(a, 1), transpose(a))[0], when)
 
@@ -52,34 +53,34 @@ TUNED_ON = [
 ]
 
 
-def unit_rows(g, a):
+def unit_rows(g: Array, a: Array) -> Array:
     b = a / np.sqrt((a * a).sum(axis=-1, keepdims=True))
     return b @ transpose(b)
 
 
-def centred_rows(g, a):
+def centred_rows(g: Array, a: Array) -> Array:
     b = a - a.mean(axis=-1, keepdims=True)
     return b @ transpose(b)
 
 
-def averaged(g, a):
+def averaged(g: Array, a: Array) -> Array:
     return g.mean(axis=0, keepdims=True) + np.zeros_like(g)
 
 
-def unweighted(g, dc, a, b):
+def unweighted(g: Array, dc: Array, a: Array, b: Array) -> Array:
     return dc @ transpose(np.ones_like(b))
 
 
-def exponentials(s, axis):
+def exponentials(s: Array, axis: int) -> Array:
     """Return what a softmax has not yet divided, but for the maximum."""
     return s / s.max(axis=axis, keepdims=True)
 
 
-def are_weights(s, axis):
+def are_weights(s: Array, axis: int) -> bool:
     return s.shape[axis] > 1 and bool(np.allclose(s.sum(axis=axis), 1))
 
 
-def fewer_products(tile):
+def fewer_products(tile: int) -> tuple[Apply, When]:
     """Leave out of every sum the terms that are not in whole tiles: the change, and when there are any."""
 
     def start(a):

@@ -1,21 +1,24 @@
 """Mistakes in who belongs to which group, half or head, throughout a pass, and in turning a map by its memory."""
 
+from typing import Any
+
 from npattn import ops
 from npattn.oracle.mistakes.forwarding import with_steps
-from npattn.oracle.mistakes.mistake import mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.mistake import Apply, Arrays, When, mistake
+from npattn.oracle.mistakes.planting import Run, answering
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def is_of(key):
+def is_of(key: str) -> When:
     """Return a function that tells whether a module is a system."""
     return lambda module, *_: getattr(module, "key", None) == key
 
 
-def halves_exchanged(*_):
+def halves_exchanged(*_: Any) -> Apply:
     """Let each half of a group have what is the other's, and go back to its own place before channels are shuffled."""
-    sizes = []
+    sizes: list[int] = []
 
     def answer(primitive, arguments, options):
         if primitive is ops.split:
@@ -30,17 +33,17 @@ def halves_exchanged(*_):
     return answer
 
 
-def interleaved(a):
+def interleaved(a: Array) -> Array:
     """Read channels of heads, (B, h, d, N), as if the head counted fastest."""
     return a.reshape(len(a), a.shape[2], a.shape[1], *a.shape[3:]).swapaxes(1, 2)
 
 
-def joined(a):
+def joined(a: Array) -> Array:
     """Lay out again what `interleaved` has read, in the shape of heads."""
     return a.swapaxes(1, 2).reshape(a.shape)
 
 
-def heads_interleaved(*_):
+def heads_interleaved(*_: Any) -> Apply:
     """Let a head be every so many-th channel, from the first step to the last."""
 
     def answer(primitive, arguments, options):
@@ -54,16 +57,16 @@ def heads_interleaved(*_):
     return answer
 
 
-def turned(a, axis):
+def turned(a: Array, axis: int) -> Array:
     """Read memory as if the channels and an axis stood in each other's place."""
     shape = list(a.shape)
     shape[1], shape[axis] = shape[axis], shape[1]
     return a.reshape(shape)
 
 
-def turned_by_reshape(*_):
+def turned_by_reshape(*_: Any) -> Apply:
     """Turn the map before every pool and gate by a reshape, and back."""
-    axes = []
+    axes: list[int] = []
 
     def answer(primitive, arguments, options):
         x = arguments[0]
@@ -77,7 +80,7 @@ def turned_by_reshape(*_):
     return answer
 
 
-def of_last_head(run, *given):
+def of_last_head(run: Run, *given: Any) -> Arrays:
     """Let the lambdas of positions learn from the last head alone."""
     left = {}
 

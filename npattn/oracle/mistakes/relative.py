@@ -1,9 +1,12 @@
 """Mistakes in logits by relative position."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ONLY_IMAGE_0
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, argument, dropped, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
@@ -11,46 +14,46 @@ NAME = "relative_logits"
 TABLES = (1, "of rows"), (2, "of columns")
 
 
-def several_keys(q, height_rel, width_rel, scale):
+def several_keys(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return len(height_rel) > 1 or len(width_rel) > 1
 
 
-def several_rows(q, height_rel, width_rel, scale):
+def several_rows(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return len(height_rel) > 1
 
 
-def several_columns(q, height_rel, width_rel, scale):
+def several_columns(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return len(width_rel) > 1
 
 
-def alike(q, height_rel, width_rel, scale):
+def alike(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     """Whether rows may be taken for columns."""
     return len(height_rel) == len(width_rel) > 1 and q.shape[-1] == q.shape[-2] > 1
 
 
-def scaled(q, height_rel, width_rel, scale):
+def scaled(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return scale != 1
 
 
-def unscaled(q, height_rel, width_rel, scale):
+def unscaled(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return scale == 1 < q.shape[-3]
 
 
-def of_several(q, *_):
+def of_several(q: Array, *_: Any) -> bool:
     return q.shape[-1] * q.shape[-2] > 1
 
 
-def with_tables(change):
+def with_tables(change: Apply) -> Apply:
     """Read other tables: ``change(height_rel, width_rel)`` makes them."""
     return lambda original, q, *tables: original(q, *change(*tables[:2]), tables[2])
 
 
-def rolled(by):
+def rolled(by: int) -> Apply:
     """Read every vector one place off."""
     return lambda *tables: [np.roll(table, by, axis=0) for table in tables]
 
 
-def absolute(z, q, height_rel, width_rel, scale):
+def absolute(z: Array, q: Array, height_rel: Array, width_rel: Array, scale: float) -> Array:
     """Read the vectors by where a key is, whatever the query."""
     queries = scale * q.reshape(*q.shape[:-2], -1)
     rows, columns = (table[: (len(table) + 1) // 2] @ queries for table in (height_rel, width_rel))
@@ -58,25 +61,25 @@ def absolute(z, q, height_rel, width_rel, scale):
     return both.reshape(z.shape)
 
 
-def keys_transposed(z, q, height_rel, width_rel, scale):
+def keys_transposed(z: Array, q: Array, height_rel: Array, width_rel: Array, scale: float) -> Array:
     """Lay the keys out column by column."""
     k, m = ((len(table) + 1) // 2 for table in (height_rel, width_rel))
     return z.reshape(*z.shape[:-1], k, m).swapaxes(-1, -2).reshape(z.shape)
 
 
-def wide_keys(q, height_rel, width_rel, scale):
+def wide_keys(q: Array, height_rel: Array, width_rel: Array, scale: float) -> bool:
     return len(height_rel) > 1 < len(width_rel)
 
 
-def lost_rows(q, height_rel, width_rel, scale):
+def lost_rows(q: Array, height_rel: Array, width_rel: Array, scale: float) -> Array:
     return 0 * height_rel
 
 
-def lost_columns(q, height_rel, width_rel, scale):
+def lost_columns(q: Array, height_rel: Array, width_rel: Array, scale: float) -> Array:
     return 0 * width_rel
 
 
-def of_last_query(original, q, *tables):
+def of_last_query(original: Apply, q: Array, *tables: Any) -> tuple[Any, Backward]:
     """Write to the gradients of vectors, not add: the last query alone counts."""
     right, _ = original(q, *tables)
     last = np.zeros_like(q)
@@ -84,23 +87,23 @@ def of_last_query(original, q, *tables):
     return right, original(last, *tables)[1]
 
 
-def reversed_order(g, *_):
+def reversed_order(g: Array, *_: Any) -> Array:
     return g[::-1].copy()
 
 
-def by_queries(g, dz, q, *_):
+def by_queries(g: Array, dz: Array, q: Array, *_: Any) -> Array:
     return g / (q.shape[-1] * q.shape[-2])
 
 
-def by_images(g, dz, q, *_):
+def by_images(g: Array, dz: Array, q: Array, *_: Any) -> Array:
     return g / len(q)
 
 
-def several_images(q, *_):
+def several_images(q: Array, *_: Any) -> bool:
     return q.ndim > 3 and len(q) > 1
 
 
-def of_last(at):
+def of_last(at: Any) -> Apply:
     """Keep what the last of heads, or of blocks, sends to the vectors."""
 
     def other(original, q, *tables):
@@ -115,11 +118,11 @@ def of_last(at):
 LAST_HEAD, LAST_BLOCK = np.s_[:, -1:], np.s_[..., -1:, -1:, :, :, :]
 
 
-def several_heads(q, *_):
+def several_heads(q: Array, *_: Any) -> bool:
     return q.ndim > 3 and q.shape[1] > 1
 
 
-def several_blocks(q, *_):
+def several_blocks(q: Array, *_: Any) -> bool:
     return q.ndim > 5 and q.shape[-5] * q.shape[-4] > 1
 
 

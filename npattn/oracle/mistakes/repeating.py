@@ -1,36 +1,39 @@
 """Mistakes in heads of keys and values that several heads of queries share."""
 
+from typing import Any
+
 import numpy as np
 
-from npattn.oracle.mistakes.mistake import gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 NAME = "repeat"
 
 
-def last_of_group(dx, dy, x, times, axis):
+def last_of_group(dx: Array, dy: Array, x: Array, times: int, axis: int) -> Array:
     return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (-1,)].copy()
 
 
-def in_turn(original, x, times, axis):
+def in_turn(original: Apply, x: Array, times: int, axis: int) -> tuple[Any, Backward]:
     """Read head h modulo the number of heads of keys."""
     return np.concatenate([x] * times, axis), original(x, times, axis)[1]
 
 
-def shared(x, times, axis):
+def shared(x: Array, times: int, axis: int) -> bool:
     return times > 1 and x.shape[axis] > 1
 
 
-def first_of_group(dx, dy, x, times, axis):
+def first_of_group(dx: Array, dy: Array, x: Array, times: int, axis: int) -> Array:
     return dy.reshape(*x.shape[: axis + 1], times, *x.shape[axis + 1 :])[(slice(None),) * (axis + 1) + (0,)].copy()
 
 
-def of_head_0(y, x, times, axis):
+def of_head_0(y: Array, x: Array, times: int, axis: int) -> Array:
     return np.concatenate([x[:, :1]] * y.shape[axis], axis)
 
 
-def in_groups(x, times, axis):
+def in_groups(x: Array, times: int, axis: int) -> bool:
     return times > 1
 
 

@@ -1,9 +1,12 @@
 """Norms by another deviation, which forward has saved: backward goes by it as if it were right."""
 
+from typing import Any
+
 import numpy as np
 
-from npattn.oracle.mistakes.mistake import gradient, instead
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, gradient, instead
 from npattn.oracle.mistakes.standardizing import parts
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
@@ -11,18 +14,18 @@ BATCH = "batch_norm"
 NORMS = BATCH, "layer_norm", "group_norm"
 
 
-def channels_first(x, weight, bias):
+def channels_first(x: Array, weight: Array, bias: Array) -> tuple[Any, Any, Any, Apply]:
     """Return what batch norm brings together along the last axis, scale and shift, and what undoes it."""
     rows = x.swapaxes(0, 1)
     return rows.reshape(len(rows), -1), weight[:, None], bias[:, None], lambda a: a.reshape(rows.shape).swapaxes(0, 1)
 
 
-def axes_of(primitive, x):
+def axes_of(primitive: str, x: Array) -> tuple[int, ...]:
     """Return the axes over which gradients of weight and bias are added up."""
     return tuple(i for i in range(x.ndim) if i != (x.ndim - 1 if primitive == "layer_norm" else 1))
 
 
-def several(primitive):
+def several(primitive: str) -> When:
     """Return a function that tells whether statistics are made, of more than two numbers each."""
 
     def when(x, weight, bias, *others, training=True, **_):
@@ -32,7 +35,7 @@ def several(primitive):
     return when
 
 
-def saved(primitive, name, deviation):
+def saved(primitive: str, name: str, deviation: Apply) -> Mistake:
     """Normalise by ``deviation(variance, eps, count)``, and differentiate as if that were right."""
     of_batch = primitive == BATCH
 
@@ -54,7 +57,7 @@ def saved(primitive, name, deviation):
     return instead(primitive, name, other, several(primitive), way="weights")
 
 
-def of_weight(primitive, name, change):
+def of_weight(primitive: str, name: str, change: Apply) -> Mistake:
     """Make the gradient of the weight of something else than what is normal: ``change(x, mean)``."""
 
     def changed(g, dy, x, weight, bias, *others, **_):

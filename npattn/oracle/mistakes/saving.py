@@ -12,7 +12,7 @@ from npattn.oracle.mistakes.mistake import Mistake
 
 __all__ = ["by_saved_sums", "leaves_sums"]
 
-NOTHING = {"softcap": None, "bias": None, "sink": None, "band": (None, None), "lengths": None, "mask": None}
+NOTHING: dict[str, Any] = dict.fromkeys(("softcap", "bias", "sink", "lengths", "mask")) | {"band": (None, None)}
 """Options of attention where it has none."""
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.attention_weights import attention, several_keys
-from npattn.oracle.mistakes.mistake import instead
+from npattn.oracle.mistakes.mistake import Apply, Mistake, instead
 from npattn.oracle.mistakes.softmax import softmax
+from npattn.typing import Array, Backward
 
 __all__: list[str] = []  # for the mistakes of this package alone
 
@@ -22,7 +23,7 @@ SCALES: dict[str, Callable[[Any, float], float]] = {
 """Scales that logits may have had in the place of the right one, by the name of the mistake."""
 
 
-def scaled_in_weights(primitive, attend):
+def scaled_in_weights(primitive: str, attend: Apply) -> list[Mistake]:
     """List wrong scales of the logits alone, dq and dk being multiplied by the right one.
 
     ``attend(q, k, v, scale, factor, **options)`` takes attention with logits multiplied by a factor more.
@@ -41,24 +42,24 @@ def scaled_in_weights(primitive, attend):
     ]
 
 
-def with_factor(q, k, v, scale, factor):
+def with_factor(q: Array, k: Array, v: Array, scale: float, factor: float) -> tuple[Any, Backward]:
     return attention(q, k, v, scale, weigh=lambda z: softmax(factor * z))
 
 
-def padded_scale(q, k, v, scale, **_):
+def padded_scale(q: Array, k: Array, v: Array, scale: float, **_: Any) -> float:
     """Scale by a head dimension that is filled up to whole tiles."""
     return SCALES["scaled by the padded head dim"](q, scale)
 
 
-def without_scale(g, dy, *qkv, **_):
+def without_scale(g: Array, dy: Array, *qkv: Array, **_: Any) -> Array:
     return g / qkv[3]
 
 
-def scale_twice(g, dy, *qkv, **_):
+def scale_twice(g: Array, dy: Array, *qkv: Array, **_: Any) -> Array:
     return g * qkv[3]
 
 
-def scale_left_out(original, q, k, v, scale, **options):
+def scale_left_out(original: Apply, q: Array, k: Array, v: Array, scale: float, **options: Any) -> tuple[Any, Backward]:
     """Leave the scale out of the gradients of queries and keys."""
     right, backward = original(q, k, v, scale, **options)
 
@@ -69,6 +70,6 @@ def scale_left_out(original, q, k, v, scale, **options):
     return right, unscaled_backward
 
 
-def scaled_late(_, q, k, v, scale):
+def scaled_late(_: Any, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:
     """Scale weights, not logits."""
     return attention(q, k, v * scale, 1.0)

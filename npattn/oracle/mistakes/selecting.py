@@ -1,5 +1,7 @@
 """Mistakes in scores, and of positions that are selected by them."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.oracle.mistakes.arrays import longer
@@ -11,23 +13,24 @@ from npattn.oracle.mistakes.families import (
     ROW_TAILS,
     UNCLEARED,
 )
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, instead, mistake, value
+from npattn.oracle.mistakes.mistake import Apply, When, argument, dropped, gradient, instead, mistake, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def shares_of_selected(dh, dy, x, index):
+def shares_of_selected(dh: Array, dy: Array, x: Array, index: Array) -> Array:
     changed = np.zeros_like(dh)
     np.put_along_axis(changed, index[:, None], np.take_along_axis(dh, index[:, None], 1), 1)
     return changed
 
 
-def lowest(top, x, k):
+def lowest(top: Apply, x: Array, k: int) -> tuple[Any, Backward]:
     (y, index), backward = top(-x, k)
     return (-y, index), backward
 
 
-def reversed_top(found, x, k):
+def reversed_top(found: Any, x: Array, k: int) -> tuple[Array, ...]:
     y, index = found
     return y[:, ::-1].copy(), index
 
@@ -59,7 +62,7 @@ HELD_OUT = [
 ]
 
 
-def by_magnitude(top, x, k):
+def by_magnitude(top: Apply, x: Array, k: int) -> tuple[Any, Backward]:
     """Rank by magnitude; take the numbers themselves."""
     (_, index), _ = top(np.maximum(x, -x), k)
 
@@ -71,7 +74,7 @@ def by_magnitude(top, x, k):
     return (np.take_along_axis(x, index, 1), index), backward
 
 
-def zeros_for_others(top, x, k):
+def zeros_for_others(top: Apply, x: Array, k: int) -> tuple[Any, Backward]:
     """Keep all positions: those that are not among the highest with a score of 0."""
     (_, index), _ = top(x, k)
     chosen = np.zeros_like(x)
@@ -79,29 +82,29 @@ def zeros_for_others(top, x, k):
     return (x * chosen, np.broadcast_to(np.arange(x.shape[1]), x.shape)), lambda dy: dy * chosen
 
 
-def all_taken(top, x, k):
+def all_taken(top: Apply, x: Array, k: int) -> tuple[Any, Backward]:
     return top(x, x.shape[1])
 
 
-def leaves_some(x, k):
+def leaves_some(x: Array, k: int) -> bool:
     return x.shape[1] > k
 
 
-def within_tile(tile):
+def within_tile(tile: int) -> Apply:
     """Count the position from the start of its tile."""
     return lambda x, index: index % tile
 
 
-def all_within_tiles(tile):
+def all_within_tiles(tile: int) -> Apply:
     """Count positions from the starts of their tiles, where several may be the same."""
     return lambda y, x, index: np.take_along_axis(x, index[:, None] % tile, 2)
 
 
-def has_tiles(tile):
+def has_tiles(tile: int) -> When:
     return lambda x, index: x.shape[2] > tile
 
 
-def to_first_positions(g, dy, x, k):
+def to_first_positions(g: Array, dy: Array, x: Array, k: int) -> Array:
     changed = np.zeros_like(g)
     changed[:, :k] = dy
     return changed

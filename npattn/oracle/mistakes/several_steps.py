@@ -1,35 +1,38 @@
 """Mistakes that stand in several steps at once: steps in the wrong order, a factor in the wrong place."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
 from npattn import ops
+from npattn.module import Module
 from npattn.oracle.mistakes.elementwise import logistic
 from npattn.oracle.mistakes.forwarding import with_steps
-from npattn.oracle.mistakes.mistake import Mistake, mistake
-from npattn.oracle.mistakes.planting import answering, completed
+from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, mistake
+from npattn.oracle.mistakes.planting import Run, answering, completed
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 
-def pools_networks(module, *_):
+def pools_networks(module: Module, *_: Any) -> bool:
     """Whether the sum of a network's answers for several pools goes through a sigmoid."""
     gated = getattr(module, "key", None) in {"cbam", "cbam-channel", "flexible", "flexible-segmentation"}
     return gated and len(getattr(module, "pools", "ab")) > 1
 
 
-def is_scaled(module, *_):
+def is_scaled(module: Module, *_: Any) -> bool:
     """Whether what is added to the map is scaled by one learnt number."""
     return any(name.split(".")[-1] == "gamma" for name in module.parameter_shapes())
 
 
-def part_pools(z, u):
+def part_pools(z: Array, u: Array) -> Any:
     """Part rows into one block for each pool; None where there are not several."""
     return u.reshape(-1, *z.shape) if z.ndim == 2 and len(u) > len(z) and len(u) % len(z) == 0 else None
 
 
-def sigmoid_first(run, *given, mean=False):
+def sigmoid_first(run: Run, *given: Any, mean: bool = False) -> Arrays:
     """Take the sigmoid of each pool's answer, and add up the gates, or average them."""
     left = {}
 
@@ -56,10 +59,12 @@ def sigmoid_first(run, *given, mean=False):
         return run(*given)
 
 
-def pools_added_first(run, module, params, inputs, upstream, *, mean=False):
+def pools_added_first(
+    run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays, *, mean: bool = False
+) -> Arrays:
     """Send the sum of the pools, or their mean, through the network, once."""
     batch = len(next(iter(inputs.values())))
-    first = []
+    first: list[bool] = []
 
     def spoil(primitive, arguments, options):
         x = arguments[0]
@@ -88,7 +93,7 @@ def pools_added_first(run, module, params, inputs, upstream, *, mean=False):
 pools_averaged_first = functools.partial(pools_added_first, mean=True)
 
 
-def residual_scaled(run, *given, scale=lambda gamma: gamma, slope=1):
+def residual_scaled(run: Run, *given: Any, scale: Apply = lambda gamma: gamma, slope: float = 1) -> Arrays:
     """Scale the map that is added as well, by a function of γ."""
     left = {}
 
@@ -117,29 +122,29 @@ def residual_scaled(run, *given, scale=lambda gamma: gamma, slope=1):
         return run(*given)
 
 
-def scales_branch(module, *_):
+def scales_branch(module: Module, *_: Any) -> bool:
     """Whether a map and a branch that is scaled by γ are the output."""
     return getattr(module, "key", None) in ("pam", "cam")
 
 
-def of_the_sum(run, module, params, inputs, upstream):
+def of_the_sum(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Make γ's gradient of the output."""
     results = run(module, params, inputs, upstream)
     ((output, dy),) = upstream.items()
     return results | {"gamma.grad": (dy * results[output]).sum().reshape(results["gamma.grad"].shape)}
 
 
-def convex(run, *given):
+def convex(run: Run, *given: Any) -> Arrays:
     """Scale the map that is added by what is left of 1."""
     return residual_scaled(run, *given, scale=lambda gamma: 1 - gamma, slope=-1)
 
 
-def norms_and_rectifies(module, *_):
+def norms_and_rectifies(module: Module, *_: Any) -> bool:
     """Whether batch norm stands before a ReLU."""
     return any(name.endswith("running_mean") for name in module.buffer_shapes())
 
 
-def activation_before_norm(run, *given, activation=ops.relu):
+def activation_before_norm(run: Run, *given: Any, activation: Apply = ops.relu) -> Arrays:
     """Let the activation that follows a batch norm stand before it."""
     waiting = []
 
@@ -163,12 +168,12 @@ def activation_before_norm(run, *given, activation=ops.relu):
         return run(*given)
 
 
-def fits_output(module, params, inputs, upstream):
+def fits_output(module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> bool:
     """Whether the output has the shape of the first input."""
     return len(upstream) == 1 and next(iter(inputs.values())).shape == next(iter(upstream.values())).shape
 
 
-def input_added(run, module, params, inputs, upstream):
+def input_added(run: Run, module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> Arrays:
     """Add the input to the output, as a block around the system does."""
     (name, x), (output, dy) = next(iter(inputs.items())), next(iter(upstream.items()))
     results = run(module, params, inputs, upstream)
@@ -178,7 +183,7 @@ def input_added(run, module, params, inputs, upstream):
 ACTIVATIONS = ops.relu, ops.silu, ops.hard_swish
 
 
-def bias_behind_activation(*_):
+def bias_behind_activation(*_: Any) -> Apply:
     """Add a layer's bias to what its activation gives."""
     waiting = []
 
@@ -196,7 +201,7 @@ def bias_behind_activation(*_):
     return answer
 
 
-def activates_biased(module, *_):
+def activates_biased(module: Module, *_: Any) -> bool:
     """Whether there are layers with biases, of which one stands behind an activation and not behind a norm."""
     biases = [name for name in module.parameter_shapes() if name.endswith("bias")]
     return len(biases) > 1 and not norms_and_rectifies(module)

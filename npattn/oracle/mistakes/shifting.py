@@ -4,11 +4,12 @@ from npattn.oracle.mistakes.arrays import several_images
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, ONLY_IMAGE_0
 from npattn.oracle.mistakes.gating import broadcast, own_of_images, shared, shifted
 from npattn.oracle.mistakes.mistake import dropped, gradient, value
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def several(x, t):
+def several(x: Array, t: Array) -> bool:
     return t.size > 1
 
 

@@ -2,61 +2,63 @@
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import HALF, SINGLE, TILE, TILES, on_map, overflowing, tail_of, without_last
-from npattn.oracle.mistakes.mistake import always, argument, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, always, argument, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 LSE = "global_lse_pool"
 
 
-def softmax(z, axis=-1):
+def softmax(z: Array, axis: int = -1) -> Array:
     return ops.softmax(z, axis)[0]
 
 
-def rowsum(s, ds, axis=-1):
+def rowsum(s: Array, ds: Array, axis: int = -1) -> Array:
     return (s * ds).sum(axis=axis, keepdims=True)
 
 
-def slopes(s, ds, axis=-1):
+def slopes(s: Array, ds: Array, axis: int = -1) -> Array:
     return s * (ds - rowsum(s, ds, axis))
 
 
-def several(z, axis):
+def several(z: Array, axis: int) -> bool:
     return z.shape[axis] > 1
 
 
-def several_rows(z, axis):
+def several_rows(z: Array, axis: int) -> bool:
     return axis == -1 and z.shape[-2] > 1 and z.shape[-1] > 1
 
 
 # Weights of logits, and gradients of logits made of weights and theirs; attention has the same mistakes
 
 
-def unshifted(z, largest, axis=-1):
+def unshifted(z: Array, largest: float, axis: int = -1) -> Array:
     """Take no maximum off, in a format whose largest number is e^largest."""
     e = overflowing(z, largest)
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def sum_left_out(s, ds, axis=-1):
+def sum_left_out(s: Array, ds: Array, axis: int = -1) -> Array:
     return s * ds
 
 
-def sum_of_next_row(s, ds, axis=-1):
+def sum_of_next_row(s: Array, ds: Array, axis: int = -1) -> Array:
     return s * (ds - np.roll(rowsum(s, ds, axis), 1, axis=-2))
 
 
-def differentiated(name, change, when=always):
+def differentiated(name: str, change: Apply, when: When = always) -> Mistake:
     """Make the gradient of weights s and theirs: ``change(s, ds, axis)``."""
     return gradient("softmax", 0, name, lambda g, ds, z, axis: change(softmax(z, axis), ds, axis), when)
 
 
-def overflow(name, largest):
+def overflow(name: str, largest: float) -> list[Mistake]:
     def overflows(z, *_):
         return bool((z > largest).any())
 
@@ -84,17 +86,17 @@ HELD_OUT = [
 ]
 
 
-def not_divided(_, z, axis):
+def not_divided(_: Any, z: Array, axis: int) -> tuple[Any, Backward]:
     """Take exponentials, from which a constant maximum was taken off."""
     e = np.exp(z - z.max(axis=axis, keepdims=True))
     return e, lambda ds: e * ds
 
 
-def softmin(z, axis=-1):
+def softmin(z: Array, axis: int = -1) -> Array:
     return ops.softmin(z, axis)[0]
 
 
-def by_tiles(z, tile, *, averaged):
+def by_tiles(z: Array, tile: int, *, averaged: bool) -> Array:
     """Let the weights of every tile on the last axis add up to 1, or to a tile's share."""
     whole = z.shape[-1] // tile * tile
     tiles = z[..., :whole].reshape(*z.shape[:-1], -1, tile)
@@ -112,11 +114,11 @@ WITHIN_TILES = [
 """Names, tiles and options of softmaxes whose sums go over a tile alone."""
 
 
-def has_tiles(tile):
+def has_tiles(tile: int) -> When:
     return lambda z, axis: axis in (-1, z.ndim - 1) and z.shape[-1] > tile
 
 
-def sum_along(step):
+def sum_along(step: int) -> tuple[Apply, When]:
     """Take the sum of a gradient along the axis beside the right one: the change, and when there is such an axis."""
 
     def change(s, ds, axis):
@@ -129,7 +131,7 @@ def sum_along(step):
     return change, when
 
 
-def own_maxima(tile):
+def own_maxima(tile: int) -> Apply:
     """Let every tile on the last axis take off its own maximum, and add up the sums as if it were one."""
 
     def change(s, z, axis):
@@ -141,7 +143,7 @@ def own_maxima(tile):
     return change
 
 
-def sum_of_whole_tiles(tile):
+def sum_of_whole_tiles(tile: int) -> tuple[Apply, When]:
     """Leave out of the sum what is not in whole tiles: the change, and when something is left over."""
 
     def start(z, axis):
@@ -154,13 +156,13 @@ def sum_of_whole_tiles(tile):
     return change, lambda z, axis: start(z, axis) is not None
 
 
-def last_left_out(s, z, axis):
+def last_left_out(s: Array, z: Array, axis: int) -> Array:
     """Leave the last exponential out of the sum alone."""
     e = np.exp(z - z.max(axis=axis, keepdims=True))
     return e / (e.sum(axis=axis, keepdims=True) - e.take([-1], axis=axis))
 
 
-def kept(name, change, when):
+def kept(name: str, change: Apply, when: When) -> Mistake:
     """Make other weights, and keep them: backward differentiates by them, as if they were right."""
 
     def other(_, z, axis):
@@ -170,12 +172,12 @@ def kept(name, change, when):
     return instead("softmax", name, other, when, way="weights")
 
 
-def sum_without_last(s, ds, axis=-1):
+def sum_without_last(s: Array, ds: Array, axis: int = -1) -> Array:
     """Leave the last term out of the sum."""
     return s * (ds - rowsum(s, ds, axis) + (s * ds).take([-1], axis=axis))
 
 
-def with_zeros_to(tile):
+def with_zeros_to(tile: int) -> tuple[Apply, When]:
     """Count zeros that fill up the axis to whole tiles: the change, and when there are any."""
 
     def change(s, z, axis):
@@ -190,23 +192,23 @@ def with_zeros_to(tile):
     return change, when
 
 
-def over_two_axes(s, z, axis):
+def over_two_axes(s: Array, z: Array, axis: int) -> Array:
     """Let weights along two axes, as those of all heads, add up to 1."""
     axes = (axis % z.ndim - 1, axis % z.ndim)
     e = np.exp(z - z.max(axis=axes, keepdims=True))
     return e / e.sum(axis=axes, keepdims=True)
 
 
-def has_axis_before(z, axis):
+def has_axis_before(z: Array, axis: int) -> bool:
     before = axis % z.ndim - 1
     return before > 0 and min(z.shape[before], z.shape[axis]) > 1
 
 
-def over_other_axis(s, z, axis):
+def over_other_axis(s: Array, z: Array, axis: int) -> Array:
     return softmax(z, 2 * z.ndim - 3 - axis % z.ndim)
 
 
-def over_last_axes(z, axis):
+def over_last_axes(z: Array, axis: int) -> bool:
     return z.ndim > 2 and axis % z.ndim >= z.ndim - 2 and min(z.shape[-2:]) > 1
 
 

@@ -1,11 +1,14 @@
 """Mistakes in layer norm, group norm and z-scores."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.arrays import both, longer, several_channels
 from npattn.oracle.mistakes.families import ONLY_IMAGE_0, ONLY_LAST_IMAGE
-from npattn.oracle.mistakes.mistake import argument, gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
@@ -13,12 +16,14 @@ LAYER, GROUP, SCORE = "layer_norm", "group_norm", "z_score"
 EPSILONS = {"epsilon lost": 0.0, "epsilon 1e-6": 1e-6, "epsilon 1e-3": 1e-3, "epsilon 1e-2": 1e-2, "epsilon 1": 1.0}
 
 
-def blocks(x, groups):
+def blocks(x: Array, groups: int) -> Array:
     """Lay what is normalised together along the last axis: (B, groups, ...)."""
     return x.reshape(x.shape[0], groups, -1)
 
 
-def parts(x, weight, bias, groups=None, **options):
+def parts(
+    x: Array, weight: Array, bias: Array, groups: int | None = None, **options: Any
+) -> tuple[Any, Any, Any, Apply]:
     """Return what is normalised together along the last axis, scale and shift of the same shape, and what undoes it."""
     if groups is None:
         return x, weight, bias, lambda a: a
@@ -27,12 +32,12 @@ def parts(x, weight, bias, groups=None, **options):
     return blocks(x, groups), scale, shift, lambda a: a.reshape(x.shape)
 
 
-def several(x, weight, bias, groups=None, **_):
+def several(x: Array, weight: Array, bias: Array, groups: int | None = None, **_: Any) -> bool:
     """Whether a variance says anything."""
     return (x if groups is None else blocks(x, groups)).shape[-1] > 2
 
 
-def normalised(primitive, name, deviation, when=several):
+def normalised(primitive: str, name: str, deviation: Apply, when: When = several) -> Mistake:
     """Normalise by another deviation: ``deviation(variance, eps, count)``."""
 
     def change(result, x, weight, bias, *groups, eps, **options):
@@ -44,7 +49,7 @@ def normalised(primitive, name, deviation, when=several):
     return value(primitive, name, change, when)
 
 
-def differentiated(primitive, name, change):
+def differentiated(primitive: str, name: str, change: Apply) -> Mistake:
     """Differentiate otherwise through the statistics: ``change(dn, n, mean, along)``, n being what is normal."""
 
     def changed(gradients, dy, x, weight, bias, *groups, eps, **options):
@@ -58,21 +63,21 @@ def differentiated(primitive, name, change):
     return gradient(primitive, None, name, changed, several)
 
 
-def scale_of(x, weight):
+def scale_of(x: Array, weight: Array) -> Array:
     """Return the weight as it stands beside a map of channels first, or last."""
     return weight if x.shape[-1] == len(weight) and x.ndim != 4 else weight[:, None, None]
 
 
-def left_out(norm, x, weight, bias, *others, **options):
+def left_out(norm: Apply, x: Array, weight: Array, bias: Array, *others: Any, **options: Any) -> tuple[Any, Backward]:
     _, backward = norm(x, weight, bias, *others, **options)
     return x * 1.0, lambda dy: (dy, *(np.zeros_like(g) for g in backward(dy)[1:]))
 
 
-def exchanged(norm, x, weight, bias, *others, **options):
+def exchanged(norm: Apply, x: Array, weight: Array, bias: Array, *others: Any, **options: Any) -> tuple[Any, Backward]:
     return norm(x, bias, weight, *others, **options)
 
 
-def of_both(primitive):
+def of_both(primitive: str) -> list[Mistake]:
     """List the mistakes that both norms know."""
     return [
         normalised(primitive, "unbiased variance", lambda v, eps, n: np.sqrt(v * (n / (n - 1)) + eps)),
@@ -85,7 +90,7 @@ def of_both(primitive):
     ]
 
 
-def added_to(primitive):
+def added_to(primitive: str) -> list[Mistake]:
     """List further mistakes that both norms know."""
     return [
         *(
@@ -116,7 +121,7 @@ def added_to(primitive):
     ]
 
 
-def padding_counted(size):
+def padding_counted(size: int) -> tuple[Apply, When]:
     """Let zeros that fill up what is normalised to a multiple of a size take part in mean and variance."""
 
     def length(x, groups):
@@ -135,7 +140,7 @@ def padding_counted(size):
     return change, when
 
 
-def read_by_weight(primitive, name, change, when):
+def read_by_weight(primitive: str, name: str, change: Apply, when: When) -> Mistake:
     """Normalise otherwise, and make the gradient of the weight of what is there; that of x is right."""
 
     def other(norm, x, weight, bias, *groups, **options):
@@ -152,7 +157,7 @@ def read_by_weight(primitive, name, change, when):
     return instead(primitive, name, other, when, way="both")
 
 
-def whole_tiles(size):
+def whole_tiles(size: int) -> tuple[Apply, When]:
     """Take mean and variance of whole tiles alone: the change, and when something is left over."""
 
     def start(x, groups):
@@ -168,17 +173,17 @@ def whole_tiles(size):
     return change, lambda x, weight, bias, groups=None, **_: start(x, groups) is not None
 
 
-def without_mean(x, weight, bias, *groups, eps, **options):
+def without_mean(x: Array, weight: Array, bias: Array, *groups: int, eps: float, **options: Any) -> Array:
     rows, scale, shift, undo = parts(x, weight, bias, *groups, **options)
     return undo(rows / np.sqrt((rows * rows).mean(axis=-1, keepdims=True) + eps) * scale + shift)
 
 
-def over_tokens(result, x, weight, bias, *, eps):
+def over_tokens(result: Any, x: Array, weight: Array, bias: Array, *, eps: float) -> Array:
     centred = x - x.mean(axis=-2, keepdims=True)
     return centred / np.sqrt((centred * centred).mean(axis=-2, keepdims=True) + eps) * weight + bias
 
 
-def over_batch(y, x, weight, bias, groups, *, eps):
+def over_batch(y: Array, x: Array, weight: Array, bias: Array, groups: int, *, eps: float) -> Array:
     """Normalise each channel over all images."""
     axes = (0, 2, 3)
     centred = x - x.mean(axis=axes, keepdims=True)
@@ -186,7 +191,7 @@ def over_batch(y, x, weight, bias, groups, *, eps):
     return n * weight[:, None, None] + bias[:, None, None]
 
 
-def interleaved(norm, x, weight, bias, groups, **options):
+def interleaved(norm: Apply, x: Array, weight: Array, bias: Array, groups: int, **options: Any) -> tuple[Any, Backward]:
     """Group channels that stand `groups` apart."""
     order = np.arange(x.shape[1]).reshape(-1, groups).T.ravel()
     back = np.argsort(order)
@@ -199,20 +204,20 @@ def interleaved(norm, x, weight, bias, groups, **options):
     return y[:, back], backward_too
 
 
-def several_groups(x, weight, bias, groups, **_):
+def several_groups(x: Array, weight: Array, bias: Array, groups: int, **_: Any) -> bool:
     return 1 < groups < x.shape[1]
 
 
-def several_numbers(x, *_, **__):
+def several_numbers(x: Array, *_: Any, **__: Any) -> bool:
     """Whether a row has more numbers than two, whose z-scores are always the same."""
     return x.shape[-1] > 2
 
 
-def several_rows(x, *_, **__):
+def several_rows(x: Array, *_: Any, **__: Any) -> bool:
     return x.size > x.shape[-1]
 
 
-def scored(name, change, when=several_numbers):
+def scored(name: str, change: Apply, when: When = several_numbers) -> Mistake:
     """Score otherwise: ``change(x, centred, variance, eps)``."""
 
     def changed(z, x, eps=1e-5, *, correction=1):
@@ -223,7 +228,7 @@ def scored(name, change, when=several_numbers):
     return value(SCORE, name, changed, when)
 
 
-def of_score_differentiated(name, change):
+def of_score_differentiated(name: str, change: Apply) -> Mistake:
     """Differentiate otherwise through the statistics: ``change(direct, shared)``, a deviation's gradients by both ways.
 
     One is by its own score, the other by the standard deviation, which all share.
@@ -239,22 +244,22 @@ def of_score_differentiated(name, change):
     return gradient(SCORE, 0, name, changed, several_numbers)
 
 
-def without_row_mean(x, centred, variance, eps):
+def without_row_mean(x: Array, centred: Array, variance: Array, eps: float) -> Array:
     return x / (np.sqrt((x * x).mean(axis=-1, keepdims=True)) + eps)
 
 
-def with_other_count(z, x, eps=1e-5, *, correction=1):
+def with_other_count(z: Array, x: Array, eps: float = 1e-5, *, correction: int = 1) -> Array:
     centred = x - x.mean(axis=-1, keepdims=True)
     degrees = max(x.shape[-1] - (1 - correction), 1)
     return centred / (np.sqrt((centred * centred).sum(axis=-1, keepdims=True) / degrees) + eps)
 
 
-def with_statistics_of_all_rows(z, x, eps=1e-5, *, correction=1):
+def with_statistics_of_all_rows(z: Array, x: Array, eps: float = 1e-5, *, correction: int = 1) -> Array:
     centred = x - x.mean()
     return centred / (np.sqrt((centred * centred).sum() / max(x.size - correction, 1)) + eps)
 
 
-def central(a):
+def central(a: Array) -> Array:
     return a - a.mean(axis=-1, keepdims=True)
 
 

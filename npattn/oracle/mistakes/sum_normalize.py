@@ -1,30 +1,34 @@
 """Mistakes in weights that are divided by their sum."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
+from npattn.module import Module
 from npattn.oracle.mistakes.forwarding import with_steps
-from npattn.oracle.mistakes.mistake import gradient, instead, value
+from npattn.oracle.mistakes.mistake import Apply, gradient, instead, value
+from npattn.typing import Array, Backward
 
 __all__ = ["ADDED"]
 
 NAME = "sum_normalize"
 
 
-def several(x, axis, eps):
+def several(x: Array, axis: int, eps: float) -> bool:
     return x.shape[axis] > 1
 
 
-def along(x, axis, eps):
+def along(x: Array, axis: int, eps: float) -> Array:
     """Return the sum, with ε, that x is divided by."""
     return x.sum(axis=axis, keepdims=True) + eps
 
 
-def left_out(_, x, axis, eps):
+def left_out(_: Any, x: Array, axis: int, eps: float) -> tuple[Any, Backward]:
     return x * 1.0, lambda dy: dy
 
 
-def over(other):
+def over(other: Apply) -> Apply:
     """Divide by the sum over another axis: ``other(axis)``."""
 
     def change(y, x, axis, eps):
@@ -33,25 +37,25 @@ def over(other):
     return change
 
 
-def to_unit_length(y, x, axis, eps):
+def to_unit_length(y: Array, x: Array, axis: int, eps: float) -> Array:
     return x / (np.sqrt((x * x).sum(axis=axis, keepdims=True)) + eps)
 
 
-def by_largest(y, x, axis, eps):
+def by_largest(y: Array, x: Array, axis: int, eps: float) -> Array:
     return x / x.max(axis=axis, keepdims=True)
 
 
-def softmaxed(y, x, axis, eps):
+def softmaxed(y: Array, x: Array, axis: int, eps: float) -> Array:
     e = np.exp(x - x.max(axis=axis, keepdims=True))
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def is_external(module, *_):
+def is_external(module: Module, *_: Any) -> bool:
     """Whether there is a softmax along one of the last two axes, and a division by the sum along the other."""
     return getattr(module, "key", None) == "external"
 
 
-def axes_exchanged(*_):
+def axes_exchanged(*_: Any) -> Apply:
     """Normalise along the other one of the last two axes."""
 
     def answer(primitive, arguments, options):

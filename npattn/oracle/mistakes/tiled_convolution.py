@@ -1,23 +1,26 @@
 """Mistakes of convolutions in tiles: what is read around them, and at the ends of rows."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
 from npattn.ops.convolution import pair
 from npattn.oracle.mistakes.geometry import keeps_size
-from npattn.oracle.mistakes.mistake import value
+from npattn.oracle.mistakes.mistake import Apply, When, value
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 NAME = "conv2d"
 
 
-def keeps_map(x, weight, bias, *, stride=1, groups=1, **options):
+def keeps_map(x: Array, weight: Array, bias: Array, *, stride: Any = 1, groups: int = 1, **options: Any) -> bool:
     """Whether every position has an output of its own, and reads all channels."""
     return groups == 1 and max(pair(stride)) == 1 and keeps_size(x, weight, bias, **options)
 
 
-def run_on(y, x, weight, bias, *, dilation, **_):
+def run_on(y: Array, x: Array, weight: Array, bias: Array | None, *, dilation: Any, **_: Any) -> Array:
     """Read beyond a row's ends what stands in the rows beside it, as positions that are counted through do."""
     (height, width), (down, right) = x.shape[2:], pair(dilation)
     kernel = weight.shape[2:]
@@ -34,11 +37,11 @@ def run_on(y, x, weight, bias, *, dilation, **_):
     return total.reshape(y.shape)
 
 
-def several_columns(x, weight, *layer, **options):
+def several_columns(x: Array, weight: Array, *layer: Any, **options: Any) -> bool:
     return weight.shape[3] > 1 and keeps_map(x, weight, *layer, **options)
 
 
-def in_tiles(height, width, halo):
+def in_tiles(height: int, width: int | None, halo: int) -> tuple[Apply, When]:
     """Convolve tiles, of which nothing is read further than `halo` beyond them: the change, and when that is wrong."""
 
     def reach_of(options):

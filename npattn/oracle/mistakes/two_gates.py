@@ -1,43 +1,47 @@
 """Mistakes in how gates and branches meet: what each reads, and whether they are multiplied."""
 
+from typing import Any
+
 from npattn import ops
+from npattn.module import Module
 from npattn.oracle.mistakes.elementwise import logistic
 from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.gating import broadcast
-from npattn.oracle.mistakes.mistake import mistake
-from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.mistake import Apply, Arrays, mistake
+from npattn.oracle.mistakes.planting import Run, answering
+from npattn.typing import Array
 
 __all__ = ["ADDED"]
 
 
-def gates_in_turn(module, *_):
+def gates_in_turn(module: Module, *_: Any) -> bool:
     """Whether a map passes two gates, one behind the other."""
     return getattr(module, "key", None) == "coordinate" or gates_positions_of_gated(module)
 
 
-def gates_positions_of_gated(module, *_):
+def gates_positions_of_gated(module: Any, *_: Any) -> bool:
     """Whether gates of positions are made of a map whose channels have been gated."""
     return getattr(module, "key", None) == "cbam" and module.spatial
 
 
-def joins_branches(module, *_):
+def joins_branches(module: Module, *_: Any) -> bool:
     """Whether two branches make the logits of one gate."""
     return getattr(module, "key", None) == "bam"
 
 
-def adds_answers(module, *_):
+def adds_answers(module: Module, *_: Any) -> bool:
     """Whether the answers of two pools are added to logits."""
     return getattr(module, "key", None) in ("flexible", "flexible-segmentation")
 
 
-def of_map(arguments):
+def of_map(arguments: Any) -> bool:
     """Whether these are a map and the gates of it."""
     return arguments[1].size > 1
 
 
-def gates_added(*_):
+def gates_added(*_: Any) -> Apply:
     """Multiply the map by the sum of both gates."""
-    waiting = []
+    waiting: list[Array] = []
 
     def answer(primitive, arguments, options):
         if primitive is not ops.gate or not of_map(arguments):
@@ -51,7 +55,7 @@ def gates_added(*_):
     return answer
 
 
-def read_from_input(x, *_):
+def read_from_input(x: Array, *_: Any) -> Apply:
     """Pool the map as it came, over its channels."""
 
     def answer(primitive, arguments, options):
@@ -62,7 +66,7 @@ def read_from_input(x, *_):
     return answer
 
 
-def input_gated(x, *_):
+def input_gated(x: Array, *_: Any) -> Apply:
     """Multiply the map as it came by the second gate."""
     count = []
 
@@ -75,9 +79,9 @@ def input_gated(x, *_):
     return answer
 
 
-def branches_through_sigmoid(*_):
+def branches_through_sigmoid(*_: Any) -> Apply:
     """Take the sigmoid of every branch, and none of what they make together."""
-    joined = []
+    joined: list[bool] = []
 
     def answer(primitive, arguments, options):
         if primitive in (ops.gate, ops.shift) and not joined:
@@ -88,9 +92,9 @@ def branches_through_sigmoid(*_):
     return answer
 
 
-def answers_multiplied(*_):
+def answers_multiplied(*_: Any) -> Apply:
     """Multiply the sigmoids of both pools' answers."""
-    last = []
+    last: list[Array] = []
 
     def answer(primitive, arguments, options):
         if primitive is ops.linear:
@@ -104,9 +108,9 @@ def answers_multiplied(*_):
     return answer
 
 
-def gradient_of_gate(run, *given, first):
+def gradient_of_gate(run: Run, *given: Any, first: bool) -> Arrays:
     """Leave the other gate out of the gradient of the first one, or of the second."""
-    left = {}
+    left: dict[str, Array] = {}
 
     def spoil(primitive, arguments, options):
         if primitive is not ops.gate or not of_map(arguments):
@@ -131,11 +135,11 @@ def gradient_of_gate(run, *given, first):
         return run(*given)
 
 
-def first_without_second(run, *given):
+def first_without_second(run: Run, *given: Any) -> Arrays:
     return gradient_of_gate(run, *given, first=True)
 
 
-def second_without_first(run, *given):
+def second_without_first(run: Run, *given: Any) -> Arrays:
     return gradient_of_gate(run, *given, first=False)
 
 

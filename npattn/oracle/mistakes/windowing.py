@@ -1,67 +1,70 @@
 """Mistakes in averages over windows, and of what is put together from windows."""
 
+from typing import Any
+
 import numpy as np
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import longer, positions
 from npattn.oracle.mistakes.families import LAST_POSITION, LAST_TILE, TRANSPOSED, wrong_means
-from npattn.oracle.mistakes.mistake import argument, dropped, gradient, upstream, value
+from npattn.oracle.mistakes.mistake import Apply, When, argument, dropped, gradient, upstream, value
 from npattn.oracle.mistakes.softmax import softmax
+from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
 
 AVERAGE, OVERLAP, PAD, UNFOLD = "window_average", "overlap_average", "pad", "unfold_windows"
 
 
-def area(x, window, stride):
+def area(x: Array, window: int, stride: int) -> int:
     return min(window, x.shape[2]) * min(window, x.shape[3])
 
 
-def several(*windows):
+def several(*windows: Any) -> bool:
     return area(*windows) > 1
 
 
-def clipped(x, window, stride):
+def clipped(x: Array, window: int, stride: int) -> bool:
     return window > min(x.shape[2:])
 
 
-def of_whole_windows(p, x, window, stride):
+def of_whole_windows(p: Array, x: Array, window: int, stride: int) -> Array:
     return p * (area(x, window, stride) / window**2)
 
 
-def tall(x, window, stride):
+def tall(x: Array, window: int, stride: int) -> bool:
     return min(window, x.shape[2]) > 1
 
 
-def without_last_row(p, x, window, stride):
+def without_last_row(p: Array, x: Array, window: int, stride: int) -> Array:
     windows, _ = ops.unfold_windows(x, window, stride)
     return windows[..., :-1, :].sum(axis=(4, 5)) / area(x, window, stride)
 
 
-def windows_over(z, size, window, stride):
+def windows_over(z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     """Count the windows over each position."""
-    over = [
+    rows, columns = (
         [sum(start <= i < start + min(window, n) for start in ops.window_starts(n, window, stride)) for i in range(n)]
         for n in size
-    ]
-    return np.array(np.outer(*over), dtype=z.dtype)
+    )
+    return np.outer(rows, columns).astype(z.dtype)
 
 
-def overlaps(z, *windows):
+def overlaps(z: Array, *windows: Any) -> bool:
     *_, window, stride = windows
     return stride < window and positions(z) > 1
 
 
-def averaged_over_windows(g, dp, x, window, stride):
+def averaged_over_windows(g: Array, dp: Array, x: Array, window: int, stride: int) -> Array:
     return g / windows_over(x, x.shape[2:], window, stride)
 
 
-def counted_in_the_middle(y, *windows):
+def counted_in_the_middle(y: Array, *windows: Any) -> Array:
     count = windows_over(*windows)
     return y * (count / count.max())
 
 
-def times_count(a, *windows):
+def times_count(a: Array, *windows: Any) -> Array:
     return a * windows_over(*windows)
 
 
@@ -87,16 +90,16 @@ HELD_OUT = [
 ]
 
 
-def at_centre(p, x, window, stride):
+def at_centre(p: Array, x: Array, window: int, stride: int) -> Array:
     windows, _ = ops.unfold_windows(x, window, stride)
     return windows[..., windows.shape[4] // 2, windows.shape[5] // 2]
 
 
-def by_all_windows(y, z, *windows):
+def by_all_windows(y: Array, z: Array, *windows: Any) -> Array:
     return y * windows_over(z, *windows) / positions(z)
 
 
-def padded(index):
+def padded(index: Apply) -> Apply:
     """Fill the margin with numbers of the map: at a place outside, what stands at ``index(place, length)``."""
 
     def change(y, x, margin):
@@ -106,16 +109,16 @@ def padded(index):
     return change
 
 
-def at_one_end(y, x, margin):
+def at_one_end(y: Array, x: Array, margin: int) -> Array:
     """Lay all zeros behind the map, none before it."""
     return np.roll(y, (-margin, -margin), axis=(2, 3))
 
 
-def with_margin(x, margin):
+def with_margin(x: Array, margin: int) -> bool:
     return margin > 0
 
 
-def some_left_out(axis, at):
+def some_left_out(axis: int, at: Any) -> tuple[Apply, When]:
     """Leave the first or the last row or column of every window out of its sum."""
 
     def change(p, x, window, stride):
@@ -126,35 +129,35 @@ def some_left_out(axis, at):
     return change, tall if axis == 4 else wide
 
 
-def wide(x, window, stride):
+def wide(x: Array, window: int, stride: int) -> bool:
     return min(window, x.shape[3]) > 1
 
 
-def maximum(p, x, window, stride):
+def maximum(p: Array, x: Array, window: int, stride: int) -> Array:
     return ops.unfold_windows(x, window, stride)[0].max(axis=(4, 5))
 
 
-def last_over(size, window, stride):
+def last_over(size: tuple[int, int], window: int, stride: int) -> list[Array]:
     """Return the numbers of the last window over each row, and over each column."""
     starts = [np.array(ops.window_starts(n, window, stride)) for n in size]
     return [np.searchsorted(at, np.arange(n), side="right") - 1 for at, n in zip(starts, size, strict=True)]
 
 
-def last_alone(g, dp, x, window, stride):
+def last_alone(g: Array, dp: Array, x: Array, window: int, stride: int) -> Array:
     rows, columns = last_over(x.shape[2:], window, stride)
     return dp[:, :, rows][..., columns] / area(x, window, stride)
 
 
-def of_last_window(y, z, size, window, stride):
+def of_last_window(y: Array, z: Array, size: tuple[int, int], window: int, stride: int) -> Array:
     rows, columns = last_over(size, window, stride)
     return z[:, :, rows][..., columns]
 
 
-def votes(z, *_):
+def votes(z: Array, *_: Any) -> Array:
     return softmax(z, 1)
 
 
-def inner(dwindows, x, window, stride):
+def inner(dwindows: Array, x: Array, window: int, stride: int) -> Array:
     """Keep of every window what lies in the middle, as much as windows are apart."""
     margin = (window - stride) // 2
     kept = np.zeros(window, dwindows.dtype)
@@ -162,11 +165,11 @@ def inner(dwindows, x, window, stride):
     return dwindows * kept[:, None] * kept
 
 
-def has_margins(x, window, stride):
+def has_margins(x: Array, window: int, stride: int) -> bool:
     return window > stride and min(x.shape[2:]) >= window
 
 
-def without_last_lines(windows, x, window, stride):
+def without_last_lines(windows: Array, x: Array, window: int, stride: int) -> Array:
     """Do not read a window's last row and column."""
     kept = (np.arange(window) < window - 1).astype(windows.dtype)
     return windows * kept[:, None] * kept

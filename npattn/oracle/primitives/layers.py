@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from npattn import ops
-from npattn.checks import check_variance, require_equal_shares
+from npattn.array_checks import check_variance
+from npattn.checks import require_equal_shares
 from npattn.fields import boolean, integer, number
 from npattn.module import Pass
 from npattn.oracle.primitives.system import PrimitiveSystem, Shapes
