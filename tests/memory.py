@@ -19,17 +19,18 @@ def peak_memory(work):
 
 
 def peak_of_both(primitive, *arguments, **options):
-    """The same of a primitive, forward and backward."""
+    """The same of a primitive, forward and backward, on one core: each other holds more."""
 
     def work():
         value, backward = primitive(*arguments, **options)
         backward(value)
 
-    return peak_memory(work)
+    with threadpool_limits(1):
+        return peak_memory(work)
 
 
 def peak_of_pass(module, side):
-    """The same of a system, forward and backward, on a square map of float32, on one core: each other holds more."""
+    """The same of a system, forward and backward, on a square map of float32."""
     params, inputs = generic_values(module, batch=1, height=side, width=side, dtype=np.float32)
 
     def work():
