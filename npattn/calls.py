@@ -23,6 +23,7 @@ __all__ = [
     "find_sizes",
     "leading_input",
     "require_several_images",
+    "takes_heads",
     "takes_maps",
 ]
 
@@ -167,6 +168,22 @@ def takes_maps(module: Module) -> bool:
     [True, False]
     """
     return is_map(next(iter(module.input_shapes(*PROBE).values())))
+
+
+def takes_heads(module: Module) -> bool:
+    """Tell whether a system's inputs ``query`` and ``key`` are of shape (batch, heads, positions, channels).
+
+    Examples
+    --------
+    >>> import npattn
+    >>> [takes_heads(npattn.CATALOGUE[key].example()) for key in ("sdpa", "mhsa")]
+    [True, False]
+    """
+    far, near = module.input_shapes(*PROBE), module.input_shapes(1, 1, 1)
+    if not {"query", "key"} <= far.keys():
+        return False
+    varying = [[n != m for n, m in zip(far[name], near[name], strict=True)] for name in ("query", "key")]
+    return varying == [[True, False, True, False]] * 2
 
 
 def has_default_shapes(module: Module) -> bool:
