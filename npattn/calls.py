@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import functools
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from npattn.checks import check_array, check_map, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.typing import Array, Params
-from npattn.wording import channel_hint, describe_type
+from npattn.wording import brief, channel_hint, describe_type
 
 if TYPE_CHECKING:
     from npattn.module import Module
@@ -20,6 +21,7 @@ __all__ = [
     "check_axes",
     "check_inputs",
     "check_params",
+    "declared_shapes",
     "find_sizes",
     "leading_input",
     "require_several_images",
@@ -52,6 +54,29 @@ def leading_input(module: Module, inputs: Sequence[Array], params: Params | None
     return leading
 
 
+def declared_shapes(module: Module, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    """Return what `input_shapes` says, if it is a dict of at least one shape.
+
+    Raises
+    ------
+    TypeError
+        If it is no dict of tuples of integers by name.
+    ValueError
+        If it is empty.
+    """
+    found = module.input_shapes(batch, height, width)
+    example = "expected a dict of the shape of each input by its name, such as {'x': (batch, height * width, 16)}"
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{module}: input_shapes returns {describe_type(found)}; {example}")
+    if not found:
+        raise ValueError(f"{module}: input_shapes returns {{}}, so that there is nothing to compute with; {example}")
+    for name, shape in found.items():
+        whole = isinstance(shape, (tuple, list)) and all(isinstance(n, Integral) for n in shape)
+        if not (whole and isinstance(name, str)):
+            raise TypeError(f"{module}: input_shapes returns {brief({name: shape})}; {example}")
+    return found
+
+
 def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     """Refuse inputs that are not what a module's `input_shapes` lists.
 
@@ -63,7 +88,7 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     ValueError
         If a shape is wrong.
     """
-    declared = module.input_shapes(*PROBE)
+    declared = declared_shapes(module, *PROBE)
     if isinstance(module.without_gradient, str):
         name = module.without_gradient
         raise TypeError(f"{module}: without_gradient is the str {name!r}; expected a tuple of names: ({name!r},)")

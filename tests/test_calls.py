@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npattn
-from npattn import Module, Pass
+from npattn import Module, Pass, oracle
 from npattn.calls import find_sizes
 from npattn.oracle import generic_values
 from tests.naming import for_each
@@ -51,6 +51,44 @@ def test_sizes_are_found_that_make_the_inputs_shapes(shapes, batch, height, widt
     inputs = [np.empty(shape) for shape in declared.values()]
     assert module.input_shapes(*find_sizes(module, inputs)) == declared
     module.check_inputs(tuple(inputs))
+
+
+@for_each(
+    ("shapes", "error", "message"),
+    [
+        ({}, ValueError, "input_shapes returns {}, so that there is nothing to compute with"),
+        (None, TypeError, "input_shapes returns a NoneType; expected a dict"),
+        ((1, 2), TypeError, "input_shapes returns a tuple; expected a dict"),
+        ({"x": 3}, TypeError, "input_shapes returns {'x': 3}; expected a dict"),
+        ({"x": (1, 2.5)}, TypeError, "input_shapes returns {'x': (1, 2.5)}; expected a dict"),
+        ({1: (1, 2)}, TypeError, "input_shapes returns {1: (1, 2)}; expected a dict"),
+    ],
+)
+@for_each(
+    "use",
+    [
+        lambda module: module({}),
+        lambda module: module({}, np.ones((1, 2))),
+        lambda module: npattn.trace(module, {}, np.ones((1, 2))),
+        oracle.generic_values,
+        oracle.golden,
+        lambda module: oracle.golden(module, inputs=np.ones((1, 2))),
+        oracle.cases,
+        lambda module: oracle.gradcheck(module, {}, {}),
+    ],
+)
+def test_a_system_that_says_of_no_input_which_shape_it_has_is_refused_at_every_door(shapes, error, message, use):
+    class Blank(Module):
+        def input_shapes(self, batch, height, width):
+            return shapes
+
+        def forward(self, params, *inputs):
+            raise NotImplementedError
+
+    with pytest.raises(error) as caught:
+        use(Blank())
+    assert f"Blank(): {message}" in str(caught.value)
+    assert str(caught.value).endswith("by its name, such as {'x': (batch, height * width, 16)}")
 
 
 @own_systems

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.calls import declared_shapes
 from npattn.checks import require_integers
 from npattn.module import Module
 
@@ -45,6 +46,6 @@ def generic_values(
     require_integers("generic_values", least=0, batch=batch)
     require_integers("generic_values", height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
-    shapes = module.input_shapes(batch, height, width)
+    shapes = declared_shapes(module, batch, height, width)
     inputs = {name: value.astype(dtype) for name, value in module.draw_inputs(shapes, random).items()}
     return module.init(seed, dtype, generic=True), inputs
