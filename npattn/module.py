@@ -18,7 +18,7 @@ from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
 from npattn.parameters import Parameter
-from npattn.results import check_called, check_gradients, check_outputs, check_upstream
+from npattn.results import check_called, check_gradients, check_outputs, check_upstream, explain_indices
 from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
@@ -318,7 +318,11 @@ class Module(metaclass=Constructor):
             If a shape or a parameter's name is not what the system expects.
         """
         self.check(params, *inputs)
-        run = self.forward(params, *inputs)
+        try:
+            run = self.forward(params, *inputs)
+        except (IndexError, TypeError) as error:
+            explain_indices(self, inputs, error)
+            raise
         if not isinstance(run, Pass):
             raise TypeError(f"{self}: forward returns {describe_type(run)}; expected Pass(output, backward)")
         leading = leading_input(self, inputs, params)

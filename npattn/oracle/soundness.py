@@ -62,7 +62,10 @@ def require_sound(module: Module, sizes: Mapping[str, int]) -> None:
     except TypeError:  # a hyperparameter that can't be hashed
         trouble = trouble_of.__wrapped__(module, looked_at)
     if trouble is not None:
-        raise type(trouble)(str(trouble))
+        raised = type(trouble)(str(trouble))
+        for note in getattr(trouble, "__notes__", []):
+            raised.add_note(note)
+        raise raised
 
 
 @functools.lru_cache(maxsize=256)
