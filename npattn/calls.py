@@ -54,8 +54,10 @@ def leading_input(module: Module, inputs: Sequence[Array], params: Params | None
     return leading
 
 
-def declared_shapes(module: Module, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
-    """Return what `input_shapes` says, if it is a dict of at least one shape.
+def declared_shapes(
+    module: Module, batch: int, height: int, width: int, *, of: str = "input"
+) -> dict[str, tuple[int, ...]]:
+    """Return what `input_shapes` says, or `output_shapes`, if it is a dict of at least one shape.
 
     Raises
     ------
@@ -64,17 +66,18 @@ def declared_shapes(module: Module, batch: int, height: int, width: int) -> dict
     ValueError
         If it is empty.
     """
-    found = module.input_shapes(batch, height, width)
-    example = "expected a dict of the shape of each input by its name, such as {'x': (batch, height * width, 16)}"
+    found = getattr(module, f"{of}_shapes")(batch, height, width)
+    such = f"{{{'x' if of == 'input' else of!r}: (batch, height * width, 16)}}"
+    example = f"expected a dict of the shape of each {of} by its name, such as {such}"
     if not isinstance(found, Mapping):
-        raise TypeError(f"{module}: input_shapes returns {describe_type(found)}; {example}")
+        raise TypeError(f"{module}: {of}_shapes returns {describe_type(found)}; {example}")
     if not found:
-        raise ValueError(f"{module}: input_shapes returns {{}}, so that there is nothing to compute with; {example}")
+        raise ValueError(f"{module}: {of}_shapes returns {{}}, so that there is nothing to compute with; {example}")
     for name, shape in found.items():
         whole = isinstance(shape, (tuple, list)) and all(isinstance(n, Integral) for n in shape)
         if not (whole and isinstance(name, str)):
-            raise TypeError(f"{module}: input_shapes returns {brief({name: shape})}; {example}")
-    return found
+            raise TypeError(f"{module}: {of}_shapes returns {brief({name: shape})}; {example}")
+    return dict(found)
 
 
 def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
@@ -95,7 +98,8 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     require_inputs(module, inputs, list(declared))
     like_name, like = leading_input(module, inputs)
     for name, x in zip(declared, inputs, strict=True):
-        check_array(module, name, x, like_name, like, counts=name in module.without_gradient)
+        constant = name in module.without_gradient
+        check_array(module, name, x, like_name, like, counts=constant, constant=constant)
     name, shape = next(iter(declared.items()))
     if is_map(shape):
         if inputs[0].ndim != 4 and has_default_shapes(module):
@@ -139,7 +143,7 @@ def check_axes(module: Module, inputs: tuple[Array, ...], axes: Mapping[str, Seq
     require_inputs(module, inputs, names)
     given = dict(zip(names, inputs, strict=True))
     for name, a in given.items():
-        check_array(module, name, a, names[0], inputs[0])
+        check_array(module, name, a, names[0], inputs[0], constant=name in module.without_gradient)
         if a.ndim != len(axes[name]):
             raise ValueError(
                 f"{module}: {name} has shape {a.shape}; expected {len(axes[name])} axes, ({', '.join(axes[name])})"

@@ -17,7 +17,7 @@ from npattn.calls import as_tuple, check_inputs, check_params, find_sizes, leadi
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
-from npattn.parameters import Parameter
+from npattn.parameters import Parameter, declared
 from npattn.results import check_called, check_gradients, check_outputs, check_upstream, explain_indices
 from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
@@ -240,11 +240,11 @@ class Module(metaclass=Constructor):
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the trainable parameters, by name."""
-        return {name: parameter.shape for name, parameter in self.parameters().items()}
+        return {name: parameter.shape for name, parameter in declared(self, "parameters").items()}
 
     def buffer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the running statistics, by name; empty for most systems."""
-        return {name: buffer.shape for name, buffer in self.buffers().items()}
+        return {name: buffer.shape for name, buffer in declared(self, "buffers").items()}
 
     def init(self, seed: int = 0, dtype: Any = np.float64, *, generic: bool = False) -> dict[str, np.ndarray]:
         """Draw parameters and buffers as the paper starts them.
@@ -263,8 +263,8 @@ class Module(metaclass=Constructor):
             By name: parameters, then buffers.
         """
         random = np.random.RandomState(seed)
-        declared = self.parameters() | self.buffers()
-        return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in declared.items()}
+        drawn = declared(self, "parameters") | declared(self, "buffers")
+        return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in drawn.items()}
 
     def from_state_dict(self, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
         """Take parameters and buffers from a published checkpoint.

@@ -1,6 +1,7 @@
 """What is validated of a call, for systems with inputs of any rank and for systems that do not say what theirs are."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -89,6 +90,60 @@ def test_a_system_that_says_of_no_input_which_shape_it_has_is_refused_at_every_d
         use(Blank())
     assert f"Blank(): {message}" in str(caught.value)
     assert str(caught.value).endswith("by its name, such as {'x': (batch, height * width, 16)}")
+
+
+@for_each("shapes", [None, (1, 2), [(1, 2)], {"output": 3}, {}])
+@for_each("use", [oracle.golden, oracle.cases])
+def test_a_system_that_says_of_no_output_which_shape_it_has_is_refused(shapes, use):
+    class Blank(Doubled):
+        def output_shapes(self, batch, height, width):
+            return shapes
+
+    with pytest.raises(
+        (TypeError, ValueError), match=r"Blank\(channels=4\): output_shapes returns .*; expected a dict"
+    ):
+        use(Blank())
+
+
+@dataclass(frozen=True)
+class Within(CausalHead):
+    """A system that calls another, to which it hands its mask."""
+
+    def forward(self, params, q, k, v, mask):
+        run = CausalHead(self.channels)(params, q, k, v, mask)
+        return Pass(2 * run.output, lambda dy: run.backward(2 * dy))
+
+
+@dataclass(frozen=True)
+class Published(Module):
+    """The same with one of the catalogue."""
+
+    without_gradient: ClassVar = ("mask",)
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, 2, height, 4), "mask": (batch, 1, height, height)}
+
+    def draw_input(self, name, shape, random):
+        return (random.uniform(size=shape) < 0.6).astype(float) if name == "mask" else random.standard_normal(shape)
+
+    def forward(self, params, x, mask):
+        run = npattn.ScaledDotProductAttention(heads=2, head_dim=4, mask=True)({}, x, x, x, mask)
+
+        def backward(dy):
+            (dq, dk, dv, _), _ = run.backward(dy)
+            return (dq + dk + dv, None), {}
+
+        return Pass(run.output, backward)
+
+
+@for_each("system", [Within, Published])
+def test_a_system_within_another_takes_a_mask_where_derivatives_are_by_complex_step(system):
+    values = generic_values(system())
+    assert oracle.gradcheck(system(), *values).passed
+    case = oracle.golden(system(), batch=2, height=3, width=2, certify=False)
+    assert case.compare(case.expected).passed
+    with pytest.raises(TypeError, match=r"mask has dtype float32 but . has float64; expected one"):
+        system()({}, *(x.astype(np.float32) if name == "mask" else x for name, x in values[1].items()))
 
 
 @own_systems

@@ -91,7 +91,8 @@ def cases(
     ['pam-bfloat16-1x512x64x64-reduction-4', 'pam-float16-1x512x64x64-reduction-4']
     """
     module = find_module(system, hyperparameters)
-    declared_shapes(module, 1, 1, 1)
+    for of in ("input", "output"):
+        declared_shapes(module, 1, 1, 1, of=of)
     known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
     check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
     require_hashable(module, hyperparameters)

@@ -243,7 +243,8 @@ def require_instance(module: Any, unknown: Mapping[str, Any]) -> None:
             if isinstance(module, type)
             else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
         )
-    declared_shapes(module, 1, 1, 1)
+    for of in ("input", "output"):
+        declared_shapes(module, 1, 1, 1, of=of)
     options = [
         option.name for option in inspect.signature(golden).parameters.values() if option.kind is option.KEYWORD_ONLY
     ]

@@ -310,6 +310,21 @@ class NamedAsOutput(RMSNorm):
             "attention is a list; expected a dict of maps by name",
         ),
         (spoiled(TwoGate, with_attention(None)), TypeError, "attention is .*; expected a dict of maps by name"),
+        (
+            spoiled(TwoGate, with_attention(lambda run: {"a": [run.output]})),
+            TypeError,
+            "attention holds 'a': a list; expected a dict of maps by name, arrays",
+        ),
+        (
+            spoiled(TwoGate, with_attention(lambda run: {1: run.output})),
+            TypeError,
+            "attention holds 1: a numpy.ndarray; expected a dict of maps by name, arrays",
+        ),
+        (
+            spoiled(TwoGate, lambda run: replace(run, buffers=[run.output])),
+            TypeError,
+            "buffers is a list; expected a dict of running statistics by name",
+        ),
     ],
 )
 def test_a_name_that_two_results_would_have_is_refused(module, error, message):
