@@ -21,6 +21,7 @@ __all__ = [
     "check_axes",
     "check_inputs",
     "check_params",
+    "check_takes",
     "declared_shapes",
     "find_sizes",
     "leading_input",
@@ -54,6 +55,14 @@ def leading_input(module: Module, inputs: Sequence[Array], params: Params | None
     return leading
 
 
+def check_takes(method: str, module: Module, names: Sequence[str], error: Exception) -> None:
+    """Say what a method is called with, where an error was raised since it does not take that: not one within it."""
+    if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        raise TypeError(
+            f"{module}: {method} can't be called ({error}); expected {method}(self, {', '.join(names)})"
+        ) from error
+
+
 def declared_shapes(
     module: Module, batch: int, height: int, width: int, *, of: str = "input"
 ) -> dict[str, tuple[int, ...]]:
@@ -66,7 +75,11 @@ def declared_shapes(
     ValueError
         If it is empty.
     """
-    found = getattr(module, f"{of}_shapes")(batch, height, width)
+    try:
+        found = getattr(module, f"{of}_shapes")(batch, height, width)
+    except TypeError as error:
+        check_takes(f"{of}_shapes", module, ("batch", "height", "width"), error)
+        raise
     such = f"{{{'x' if of == 'input' else of!r}: (batch, height * width, 16)}}"
     example = f"expected a dict of the shape of each {of} by its name, such as {such}"
     if not isinstance(found, Mapping):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
-from npattn.calls import as_tuple, check_inputs, check_params, find_sizes, leading_input
+from npattn.calls import as_tuple, check_inputs, check_params, check_takes, find_sizes, leading_input
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
@@ -107,6 +107,13 @@ class Module(metaclass=Constructor):
     def __post_init__(self) -> None:
         """Check each hyperparameter as its field declares it; a system whose fields limit each other goes on here."""
         check_fields(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).items()))
 
     @classmethod
     def example(cls) -> Self:
@@ -321,6 +328,7 @@ class Module(metaclass=Constructor):
         try:
             run = self.forward(params, *inputs)
         except (IndexError, TypeError) as error:
+            check_takes("forward", self, ("params", *self.input_shapes(1, 1, 1)), error)
             explain_indices(self, inputs, error)
             raise
         if not isinstance(run, Pass):

@@ -271,3 +271,27 @@ def test_where_integers_are_the_only_input_another_dtype_than_the_parameters_is_
     params = {"table": np.ones((7, 4), np.float32)}
     with pytest.raises(TypeError, match=message):
         Lifted()(params, np.array([[1, 6, 1]])).backward(np.ones((1, 3, 4), np.float32))
+
+
+@for_each(
+    ("name", "function", "expected"),
+    [
+        ("forward", lambda self, x: None, r"forward\(self, params, x\)"),
+        ("forward", lambda self, params, *, x: None, r"forward\(self, params, x\)"),
+        ("input_shapes", lambda self, batch, size: {}, r"input_shapes\(self, batch, height, width\)"),
+        ("output_shapes", lambda self: {}, r"output_shapes\(self, batch, height, width\)"),
+    ],
+)
+def test_a_method_that_takes_other_arguments_is_told_which_it_is_given(name, function, expected):
+    system = type("Odd", (Doubled,), {name: function})
+    with pytest.raises(TypeError, match=rf"^Odd\(channels=4\): {name} can't be called \(.*\); expected {expected}$"):
+        oracle.golden(system(), height=2, width=2)
+
+
+def test_an_error_within_a_method_is_left_as_it_is():
+    class Odd(Doubled):
+        def forward(self, params, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len\(\)$"):
+        Odd()({}, np.ones((1, 4, 1, 1)))

@@ -172,11 +172,23 @@ def system_to_json(module: Module) -> dict[str, Any]:
     if isinstance(module, Described):
         named, values = {"name": module.name}, dict(module.hyperparameters)
     else:
+        require_fields(module)
         named = {"key": module.key} if is_known(module) else {"name": type(module).__name__}
         values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.init}
     return named | {
         "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()}
     }
+
+
+def require_fields(module: Module) -> None:
+    """Refuse a system that holds what is no field, as one whose class is no dataclass: nobody could make it again."""
+    others = vars(module).keys() - {field.name for field in dataclasses.fields(module)}
+    if others and "__dataclass_fields__" not in vars(type(module)):
+        name = type(module).__name__
+        raise TypeError(
+            f"{module} can't be saved: it holds {min(others)!r}, and {name} is no dataclass; put "
+            f"@dataclass(frozen=True) on {name}, and declare its hyperparameters there"
+        )
 
 
 def hyperparameter_to_json(value: Any, name: str) -> Any:
@@ -185,13 +197,18 @@ def hyperparameter_to_json(value: Any, name: str) -> Any:
         return system_to_json(value)
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):
         return float(value)
     if isinstance(value, (tuple, list)):
         return [hyperparameter_to_json(one, name) for one in value]
-    raise TypeError(f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}")
+    raise TypeError(
+        f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}; expected a finite number, a string, "
+        "True, False or None, a tuple of such, or a system"
+    )
 
 
 def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0) -> Module:
