@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from abc import ABCMeta
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, TypeVar
 
 from npattn.checks import check_hyperparameters
@@ -26,6 +27,11 @@ class Constructor(ABCMeta):
 
     def __call__(cls: type[System], *args: Any, **kwargs: Any) -> System:
         """Make a module."""
+        if "pytestmark" in vars(cls) and not kwargs and len(args) == 1 and isinstance(args[0], FunctionType):
+            raise TypeError(
+                f"pytest takes @pytest.mark.golden({cls.__name__}) for a mark of the class, not of {args[0].__name__}: "
+                f"write @pytest.mark.golden.with_args({cls.__name__})"
+            )
         try:
             module = type.__call__(cls, *args, **kwargs)
         except TypeError:
