@@ -314,3 +314,22 @@ def test_a_system_that_is_no_dataclass_has_cases_of_its_own_and_none_is_saved(tm
     message = r"can't be saved: it holds 'channels', and Undecorated is no dataclass; put @dataclass\(frozen=True\) on"
     with pytest.raises(TypeError, match=message):
         cases[0].save(tmp_path / "case.npz")
+
+
+@dataclass(frozen=True)
+class Pairs(Module):
+    """Vectors that are called as attention's inputs are."""
+
+    def input_shapes(self, batch, height, width):
+        return {"query": (batch * height,), "key": (batch * height,)}
+
+    def forward(self, params, query, key):
+        return Pass(query * key, lambda dy: ((dy * key, dy * query), {}))
+
+
+def test_a_query_and_a_key_that_are_no_heads_count_no_keys(tmp_path):
+    case = saved(Pairs(), tmp_path / "case.npz")
+    for read in (case, load(tmp_path / "case.npz"), saved(HeadsLast(), tmp_path / "last.npz")):
+        assert " keys" not in repr(read)
+    assert "with 5 keys" in repr(saved(Heads(), tmp_path / "heads.npz"))
+    assert "with 5 keys" in repr(load(tmp_path / "heads.npz"))
