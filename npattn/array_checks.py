@@ -22,11 +22,14 @@ __all__ = [
 ]
 
 
-def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False) -> None:
+def check_array(
+    call: Any, name: str, value: Any, like_name: str, like: Any, *, counts: bool = False, constant: bool = False
+) -> None:
     """Refuse what is no array of this machine's floating-point numbers, or differs from `like` in dtype or in kind.
 
-    Where it `counts`, integers and booleans will do as well, as in labels and masks. NumPy's numbers are arrays without
-    axes: what NumPy makes of one by computing with it.
+    Where it `counts`, integers and booleans will do as well, as in labels and masks. A `constant` may be real beside
+    complex numbers, as in a system within another whose derivative is taken by complex step. NumPy's numbers are arrays
+    without axes: what NumPy makes of one by computing with it.
     """
     value, like = (np.asarray(a) if isinstance(a, np.generic) else a for a in (value, like))
     if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
@@ -52,7 +55,8 @@ def check_array(call: Any, name: str, value: Any, like_name: str, like: Any, *, 
             f"{call}: {name} is {describe_type(value)} but {like_name} is {describe_type(like)}; "
             "expected all on one device, in one kind of array"
         )
-    if value.dtype != like.dtype and not exact:
+    beside = like.dtype.type(0).real.dtype if constant and like.dtype.kind == "c" else like.dtype
+    if value.dtype not in (like.dtype, beside) and not exact:
         raise TypeError(
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
             "convert one of them with .astype"

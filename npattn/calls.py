@@ -5,12 +5,13 @@ from __future__ import annotations
 import bisect
 import functools
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from npattn.array_checks import check_array, check_map, require_inputs
 from npattn.state_dicts import check_parameter_names, check_parameter_shapes
 from npattn.typing import Array, Params
-from npattn.wording import channel_hint, describe_type
+from npattn.wording import brief, channel_hint, describe_type
 
 if TYPE_CHECKING:
     from npattn.module import Module
@@ -20,9 +21,12 @@ __all__ = [
     "check_axes",
     "check_inputs",
     "check_params",
+    "check_takes",
+    "declared_shapes",
     "find_sizes",
     "leading_input",
     "require_several_images",
+    "takes_heads",
     "takes_maps",
 ]
 
@@ -51,6 +55,44 @@ def leading_input(module: Module, inputs: Sequence[Array], params: Params | None
     return leading
 
 
+def check_takes(method: str, module: Module, names: Sequence[str], error: Exception) -> None:
+    """Say what a method is called with, where an error was raised since it does not take that: not one within it."""
+    if isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None:
+        raise TypeError(
+            f"{module}: {method} can't be called ({error}); expected {method}(self, {', '.join(names)})"
+        ) from error
+
+
+def declared_shapes(
+    module: Module, batch: int, height: int, width: int, *, of: str = "input"
+) -> dict[str, tuple[int, ...]]:
+    """Return what `input_shapes` says, or `output_shapes`, if it is a dict of at least one shape.
+
+    Raises
+    ------
+    TypeError
+        If it is no dict of tuples of integers by name.
+    ValueError
+        If it is empty.
+    """
+    try:
+        found = getattr(module, f"{of}_shapes")(batch, height, width)
+    except TypeError as error:
+        check_takes(f"{of}_shapes", module, ("batch", "height", "width"), error)
+        raise
+    such = f"{{{'x' if of == 'input' else of!r}: (batch, height * width, 16)}}"
+    example = f"expected a dict of the shape of each {of} by its name, such as {such}"
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{module}: {of}_shapes returns {describe_type(found)}; {example}")
+    if not found:
+        raise ValueError(f"{module}: {of}_shapes returns {{}}, so that there is nothing to compute with; {example}")
+    for name, shape in found.items():
+        whole = isinstance(shape, (tuple, list)) and all(isinstance(n, Integral) for n in shape)
+        if not (whole and isinstance(name, str)):
+            raise TypeError(f"{module}: {of}_shapes returns {brief({name: shape})}; {example}")
+    return dict(found)
+
+
 def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     """Refuse inputs that are not what a module's `input_shapes` lists.
 
@@ -62,14 +104,15 @@ def check_inputs(module: Module, inputs: tuple[Array, ...]) -> None:
     ValueError
         If a shape is wrong.
     """
-    declared = module.input_shapes(*PROBE)
+    declared = declared_shapes(module, *PROBE)
     if isinstance(module.without_gradient, str):
         name = module.without_gradient
         raise TypeError(f"{module}: without_gradient is the str {name!r}; expected a tuple of names: ({name!r},)")
     require_inputs(module, inputs, list(declared))
     like_name, like = leading_input(module, inputs)
     for name, x in zip(declared, inputs, strict=True):
-        check_array(module, name, x, like_name, like, counts=name in module.without_gradient)
+        constant = name in module.without_gradient
+        check_array(module, name, x, like_name, like, counts=constant, constant=constant)
     name, shape = next(iter(declared.items()))
     if is_map(shape):
         if inputs[0].ndim != 4 and has_default_shapes(module):
@@ -113,7 +156,7 @@ def check_axes(module: Module, inputs: tuple[Array, ...], axes: Mapping[str, Seq
     require_inputs(module, inputs, names)
     given = dict(zip(names, inputs, strict=True))
     for name, a in given.items():
-        check_array(module, name, a, names[0], inputs[0])
+        check_array(module, name, a, names[0], inputs[0], constant=name in module.without_gradient)
         if a.ndim != len(axes[name]):
             raise ValueError(
                 f"{module}: {name} has shape {a.shape}; expected {len(axes[name])} axes, ({', '.join(axes[name])})"
@@ -167,6 +210,22 @@ def takes_maps(module: Module) -> bool:
     [True, False]
     """
     return is_map(next(iter(module.input_shapes(*PROBE).values())))
+
+
+def takes_heads(module: Module) -> bool:
+    """Tell whether a system's inputs ``query`` and ``key`` are of shape (batch, heads, positions, channels).
+
+    Examples
+    --------
+    >>> import npattn
+    >>> [takes_heads(npattn.CATALOGUE[key].example()) for key in ("sdpa", "mhsa")]
+    [True, False]
+    """
+    far, near = module.input_shapes(*PROBE), module.input_shapes(1, 1, 1)
+    if not {"query", "key"} <= far.keys():
+        return False
+    varying = [[n != m for n, m in zip(far[name], near[name], strict=True)] for name in ("query", "key")]
+    return varying == [[True, False, True, False]] * 2
 
 
 def has_default_shapes(module: Module) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from abc import ABCMeta
 from collections.abc import Mapping
+from types import FunctionType
 from typing import Any, TypeVar
 
 from npattn.checks import check_hyperparameters
@@ -25,13 +27,30 @@ class Constructor(ABCMeta):
 
     def __call__(cls: type[System], *args: Any, **kwargs: Any) -> System:
         """Make a module."""
+        if "pytestmark" in vars(cls) and not kwargs and len(args) == 1 and isinstance(args[0], FunctionType):
+            raise TypeError(
+                f"pytest takes @pytest.mark.golden({cls.__name__}) for a mark of the class, not of {args[0].__name__}: "
+                f"write @pytest.mark.golden.with_args({cls.__name__})"
+            )
         try:
-            return type.__call__(cls, *args, **kwargs)
+            module = type.__call__(cls, *args, **kwargs)
         except TypeError:
             complaint = misfit(cls, args, kwargs)
             if complaint is None:
                 raise
-        raise complaint from None
+            raise complaint from None
+        require_values(module)
+        return module
+
+
+def require_values(module: Any) -> None:
+    """Refuse a module of which a field, that no argument sets, is left without a value."""
+    for field in dataclasses.fields(module):
+        if not (field.init or hasattr(module, field.name)):
+            raise TypeError(
+                f"{type(module).__name__}: {field.name} is a field(init=False) without a value; set it in "
+                f"__post_init__, by object.__setattr__(self, {field.name!r}, ...), or give it a default"
+            )
 
 
 def misfit(system: type[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> TypeError | None:

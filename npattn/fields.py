@@ -290,11 +290,25 @@ def check_fields(module: Any) -> None:
     """Check every field of a dataclass's instance that was declared with a check; keep what the check returns."""
     name, declared = type(module).__name__, dataclasses.fields(module)
     for field in declared:
-        check, value = field.metadata.get("check"), getattr(module, field.name)
-        if check is not None and not (value is None and field.default is None):
+        check = field.metadata.get("check")
+        if check is None:
+            continue
+        value = value_of(module, field.name)
+        if not (value is None and field.default is None):
             kept = check(name, field.name, value)
             if kept is not value:
                 object.__setattr__(module, field.name, kept)
     for field in declared:
         if whole := field.metadata.get("divides"):
-            require_equal_shares(name, field.name, getattr(module, field.name), whole, getattr(module, whole))
+            require_equal_shares(name, field.name, getattr(module, field.name), whole, value_of(module, whole))
+
+
+def value_of(module: Any, name: str) -> Any:
+    """Return what a field holds; say what to do about one that no argument sets, where it is looked at too early."""
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise TypeError(
+            f"{type(module).__name__}: {name} has no value yet when it is checked; set it before "
+            f"super().__post_init__(), by object.__setattr__(self, {name!r}, ...)"
+        ) from None

@@ -50,6 +50,8 @@ def to_numpy(value: Any, name: str, *, counts: bool = False) -> np.ndarray:
         array = array.astype(np.float32)
     if counts and array.dtype.kind in "biu":
         array = array.astype(np.float64)
+    if holds_text(array):
+        raise TypeError(f"{name} holds text, of dtype {array.dtype}; expected numbers of floating point")
     if not np.issubdtype(array.dtype, np.inexact):
         raise TypeError(f"{name} has dtype {array.dtype}; expected floating point: convert it")
     return array
@@ -64,3 +66,10 @@ def to_host(value: Any) -> np.ndarray:
     elif hasattr(value, "__cuda_array_interface__") and hasattr(value, "get"):  # CuPy refuses implicit copies
         value = value.get()
     return np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+
+
+def holds_text(array: np.ndarray) -> bool:
+    """Tell whether an array's elements are strings or bytes."""
+    return array.dtype.kind in "SUT" or (
+        array.dtype.kind == "O" and array.size > 0 and all(isinstance(one, (str, bytes)) for one in array.flat)
+    )

@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
-from npattn.calls import as_tuple, check_inputs, check_params, find_sizes, leading_input
+from npattn.calls import as_tuple, check_inputs, check_params, check_takes, find_sizes, leading_input
 from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
-from npattn.parameters import Parameter
-from npattn.results import check_called, check_gradients, check_outputs, check_upstream
+from npattn.parameters import Parameter, declared
+from npattn.results import check_called, check_gradients, check_outputs, check_upstream, explain_indices
 from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
@@ -108,6 +108,13 @@ class Module(metaclass=Constructor):
     def __post_init__(self) -> None:
         """Check each hyperparameter as its field declares it; a system whose fields limit each other goes on here."""
         check_fields(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
+        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).items()))
 
     @classmethod
     def example(cls) -> Self:
@@ -241,11 +248,11 @@ class Module(metaclass=Constructor):
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the trainable parameters, by name."""
-        return {name: parameter.shape for name, parameter in self.parameters().items()}
+        return {name: parameter.shape for name, parameter in declared(self, "parameters").items()}
 
     def buffer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the running statistics, by name; empty for most systems."""
-        return {name: buffer.shape for name, buffer in self.buffers().items()}
+        return {name: buffer.shape for name, buffer in declared(self, "buffers").items()}
 
     def init(self, seed: int = 0, dtype: Any = np.float64, *, generic: bool = False) -> dict[str, np.ndarray]:
         """Draw parameters and buffers as the paper starts them.
@@ -264,8 +271,8 @@ class Module(metaclass=Constructor):
             By name: parameters, then buffers.
         """
         random = np.random.RandomState(seed)
-        declared = self.parameters() | self.buffers()
-        return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in declared.items()}
+        drawn = declared(self, "parameters") | declared(self, "buffers")
+        return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in drawn.items()}
 
     def from_state_dict(self, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
         """Take parameters and buffers from a published checkpoint.
@@ -319,7 +326,12 @@ class Module(metaclass=Constructor):
             If a shape or a parameter's name is not what the system expects.
         """
         self.check(params, *inputs)
-        run = self.forward(params, *inputs)
+        try:
+            run = self.forward(params, *inputs)
+        except (IndexError, TypeError) as error:
+            check_takes("forward", self, ("params", *self.input_shapes(1, 1, 1)), error)
+            explain_indices(self, inputs, error)
+            raise
         if not isinstance(run, Pass):
             raise TypeError(f"{self}: forward returns {describe_type(run)}; expected Pass(output, backward)")
         leading = leading_input(self, inputs, params)

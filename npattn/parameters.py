@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from npattn.wording import brief, describe_type
+
 __all__ = [
     "Parameter",
     "add_prefix",
     "conv_norm_act_buffers",
     "conv_norm_act_parameters",
     "conv_parameters",
+    "declared",
     "he_normal",
     "lecun_normal",
     "linear_parameters",
@@ -55,6 +58,23 @@ class Parameter:
         """Draw float64 values: the paper's initial ones, or generic ones."""
         # NumPy makes numbers of arrays without axes wherever it computes with them.
         return np.asarray((self.generic if generic else self.initial)(random, self.shape))
+
+
+def declared(module: Any, of: str) -> dict[str, Parameter]:
+    """Return what a system's `parameters`, or `buffers`, declares, if it is a dict of `Parameter` by name.
+
+    Raises
+    ------
+    TypeError
+    """
+    found = getattr(module, of)()
+    example = "expected a dict of what npattn.parameters makes, by name, such as {'weight': ones(16)}"
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{module}: {of}() returns {describe_type(found)}; {example}")
+    for name, one in found.items():
+        if not (isinstance(name, str) and isinstance(one, Parameter)):
+            raise TypeError(f"{module}: {of}() declares {brief(name)} as {describe_type(one)}; {example}")
+    return dict(found)
 
 
 def he_normal(*shape: int, fan: str = "in") -> Parameter:

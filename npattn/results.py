@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.array_checks import check_array
+from npattn.array_checks import check_array, masked
 from npattn.typing import Array
 from npattn.wording import describe_type
 
@@ -17,19 +18,30 @@ if TYPE_CHECKING:
 
 from npattn.calls import as_tuple
 
-__all__ = ["check_called", "check_gradients", "check_outputs", "check_upstream"]
+__all__ = ["check_called", "check_gradients", "check_outputs", "check_upstream", "explain_indices"]
 
 
 def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> Any:
-    """Refuse outputs of another dtype than the input's; return them, of NumPy's scalars the arrays."""
+    """Refuse outputs that are no arrays of the input's dtype; return them, of NumPy's scalars the arrays."""
+    if isinstance(output, tuple) and not output:
+        raise TypeError(f"{module}: forward's output is an empty tuple; expected an array, or a tuple of some")
     found = tuple(np.asarray(y) if isinstance(y, np.generic) else y for y in as_tuple(output))
     for i, y in enumerate(found):
         name = f"output.{i}" if isinstance(output, tuple) else "output"
-        if not isinstance(getattr(y, "dtype", None), np.dtype):
-            raise TypeError(f"{module}: forward's {name} is {describe_type(y)}; expected an array like {like_name}")
+        several = ", or a tuple of such arrays" if isinstance(y, list) else ""
+        require_array(f"{module}: forward's {name}", y, f"an array like {like_name}{several}")
         if y.dtype != like.dtype:
             raise lifted(module, f"forward's {name}", y, like_name, like)
     return found if isinstance(output, tuple) else found[0]
+
+
+def require_array(call: str, value: Any, expected: str) -> None:
+    """Refuse what is no array, or a masked one, and say what makes one of it."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise masked(call)
+    if not isinstance(getattr(value, "dtype", None), np.dtype):
+        number = ": leave out float() and .item()" if isinstance(value, Real) else ""
+        raise TypeError(f"{call} is {describe_type(value)}; expected {expected}{number}")
 
 
 def lifted(module: Module, name: str, value: Array, like_name: str, like: Array) -> TypeError:
@@ -41,6 +53,18 @@ def lifted(module: Module, name: str, value: Array, like_name: str, like: Array)
             f"(math.sqrt, float), and arrays like np.where(m, 0.5, 1).astype({like_name}.dtype)"
         )
     return TypeError(f"{module}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}{scalar}")
+
+
+def explain_indices(module: Module, inputs: Sequence[Any], error: Exception) -> None:
+    """Note beside an error about indices, if it is one, that an input without a gradient may come as numbers."""
+    names = list(module.input_shapes(1, 1, 1))
+    floating = [n for n, x in zip(names, inputs, strict=True) if n in module.without_gradient and x.dtype.kind in "fc"]
+    if floating and re.search(r"indices must be|used as indices|according to the rule|as an integer", str(error)):
+        name = floating[0]
+        error.add_note(
+            f"{module}: {name} came as {inputs[names.index(name)].dtype}, as golden cases and checks hand over what "
+            f"has no gradient; indices are made of it by {name}.real.astype(int)"
+        )
 
 
 def check_upstream(module: Module, dy: Any, output: Any) -> Any:
@@ -91,6 +115,11 @@ def check_gradients(module: Module, found: Any, like_name: str, like: Array) -> 
             "parameters' gradients by name, {} if there are none"
         )
     dx, grads = found
+    if isinstance(dx, list) and len(names) > 1:
+        raise TypeError(
+            f"{module}: backward returns a list of the inputs' gradients; expected a tuple: "
+            f"({', '.join(f'd{name}' for name in names)})"
+        )
     gradients = tuple(np.asarray(g) if isinstance(g, np.generic) else g for g in as_tuple(dx))
     if len(gradients) != len(names):
         raise TypeError(
@@ -102,8 +131,7 @@ def check_gradients(module: Module, found: Any, like_name: str, like: Array) -> 
     for name, gradient in named:
         if gradient is None:
             continue
-        if not isinstance(getattr(gradient, "dtype", None), np.dtype):
-            raise TypeError(f"{module}: backward's gradient of {name} is {describe_type(gradient)}; expected an array")
+        require_array(f"{module}: backward's gradient of {name}", gradient, "an array")
         if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
     return (gradients if isinstance(dx, tuple) else gradients[0]), grads

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["brief", "channel_hint", "describe_type", "did_you_mean", "key_meant", "nearest", "several_meant", "suggest"]
+__all__ = [
+    "brief",
+    "channel_hint",
+    "describe_type",
+    "did_you_mean",
+    "key_meant",
+    "nearest",
+    "results_meant",
+    "several_meant",
+    "suggest",
+]
+
+GRADIENTS = ("{}grad", "{}grads", "{}gradient", "grad{}", "grads{}", "gradient{}", "d{}", "g{}", "dld{}", "dlossd{}")
+"""How the gradient of something is called elsewhere, letters alone."""
 
 
 def brief(value: Any) -> str:
@@ -55,6 +69,38 @@ def several_meant(given: Any, choices: Iterable[str]) -> str:
     """
     found = [name for name in choices if name.startswith(f"{given}.") and name.removeprefix(f"{given}.").isdigit()]
     return f": there are several: {', '.join(map(repr, found))}" if len(found) > 1 else ""
+
+
+def results_meant(given: Any, names: Iterable[str]) -> list[str]:
+    """Find the results whose names are written otherwise: with other signs between words, or as gradients elsewhere.
+
+    Of a gradient the first letters do, as in ``dq``, if they are those of one alone.
+
+    Examples
+    --------
+    >>> names = ["output", "query.grad", "conv.weight.grad", "bn.running_var"]
+    >>> for given in ("bn/running_var", "grad_conv_weight", "dL/dquery", "dq", "expected/output"):
+    ...     print(*results_meant(given, names))
+    bn.running_var
+    conv.weight.grad
+    query.grad
+    query.grad
+    output
+    """
+    written = str(given).replace("\N{PARTIAL DIFFERENTIAL}", "d")
+    spelt = {letters(written), letters(written.rpartition("/")[2])}
+    bases = {name: letters(name.removesuffix(".grad")) for name in names if name.endswith(".grad")}
+    found = [name for name in names if letters(name) in spelt]
+    found = found or [name for name, base in bases.items() if spelt & {form.format(base) for form in GRADIENTS}]
+    if not found:
+        starts = [one.removeprefix(sign) for one in spelt for sign in ("d", "grad") if one.startswith(sign)]
+        found = [name for name, base in bases.items() if any(start and base.startswith(start) for start in starts)]
+    return found if len(found) == 1 else []
+
+
+def letters(name: str) -> str:
+    """Leave out of a name all but letters and digits, in lower case."""
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 def key_meant(given: Any, systems: Mapping[str, type], cutoff: float = 0.5) -> str:

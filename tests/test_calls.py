@@ -1,6 +1,7 @@
 """What is validated of a call, for systems with inputs of any rank and for systems that do not say what theirs are."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import npattn
-from npattn import Module, Pass
+from npattn import Module, Pass, oracle
 from npattn.calls import find_sizes
 from npattn.oracle import generic_values
 from tests.naming import for_each
@@ -51,6 +52,98 @@ def test_sizes_are_found_that_make_the_inputs_shapes(shapes, batch, height, widt
     inputs = [np.empty(shape) for shape in declared.values()]
     assert module.input_shapes(*find_sizes(module, inputs)) == declared
     module.check_inputs(tuple(inputs))
+
+
+@for_each(
+    ("shapes", "error", "message"),
+    [
+        ({}, ValueError, "input_shapes returns {}, so that there is nothing to compute with"),
+        (None, TypeError, "input_shapes returns a NoneType; expected a dict"),
+        ((1, 2), TypeError, "input_shapes returns a tuple; expected a dict"),
+        ({"x": 3}, TypeError, "input_shapes returns {'x': 3}; expected a dict"),
+        ({"x": (1, 2.5)}, TypeError, "input_shapes returns {'x': (1, 2.5)}; expected a dict"),
+        ({1: (1, 2)}, TypeError, "input_shapes returns {1: (1, 2)}; expected a dict"),
+    ],
+)
+@for_each(
+    "use",
+    [
+        lambda module: module({}),
+        lambda module: module({}, np.ones((1, 2))),
+        lambda module: npattn.trace(module, {}, np.ones((1, 2))),
+        oracle.generic_values,
+        oracle.golden,
+        lambda module: oracle.golden(module, inputs=np.ones((1, 2))),
+        oracle.cases,
+        lambda module: oracle.gradcheck(module, {}, {}),
+    ],
+)
+def test_a_system_that_says_of_no_input_which_shape_it_has_is_refused_at_every_door(shapes, error, message, use):
+    class Blank(Module):
+        def input_shapes(self, batch, height, width):
+            return shapes
+
+        def forward(self, params, *inputs):
+            raise NotImplementedError
+
+    with pytest.raises(error) as caught:
+        use(Blank())
+    assert f"Blank(): {message}" in str(caught.value)
+    assert str(caught.value).endswith("by its name, such as {'x': (batch, height * width, 16)}")
+
+
+@for_each("shapes", [None, (1, 2), [(1, 2)], {"output": 3}, {}])
+@for_each("use", [oracle.golden, oracle.cases])
+def test_a_system_that_says_of_no_output_which_shape_it_has_is_refused(shapes, use):
+    class Blank(Doubled):
+        def output_shapes(self, batch, height, width):
+            return shapes
+
+    with pytest.raises(
+        (TypeError, ValueError), match=r"Blank\(channels=4\): output_shapes returns .*; expected a dict"
+    ):
+        use(Blank())
+
+
+@dataclass(frozen=True)
+class Within(CausalHead):
+    """A system that calls another, to which it hands its mask."""
+
+    def forward(self, params, q, k, v, mask):
+        run = CausalHead(self.channels)(params, q, k, v, mask)
+        return Pass(2 * run.output, lambda dy: run.backward(2 * dy))
+
+
+@dataclass(frozen=True)
+class Published(Module):
+    """The same with one of the catalogue."""
+
+    without_gradient: ClassVar = ("mask",)
+
+    def input_shapes(self, batch, height, width):
+        return {"x": (batch, 2, height, 4), "mask": (batch, 1, height, height)}
+
+    def draw_input(self, name, shape, random):
+        return (random.uniform(size=shape) < 0.6).astype(float) if name == "mask" else random.standard_normal(shape)
+
+    def forward(self, params, x, mask):
+        run = npattn.ScaledDotProductAttention(heads=2, head_dim=4, mask=True)({}, x, x, x, mask)
+
+        def backward(dy):
+            (dq, dk, dv, _), _ = run.backward(dy)
+            return (dq + dk + dv, None), {}
+
+        return Pass(run.output, backward)
+
+
+@for_each("system", [Within, Published])
+def test_a_system_within_another_takes_a_mask_where_derivatives_are_by_complex_step(system):
+    values = generic_values(system())
+    assert oracle.gradcheck(system(), *values).passed
+    case = oracle.golden(system(), batch=2, height=3, width=2, certify=False)
+    assert case.compare(case.expected).passed
+    with pytest.raises(TypeError, match=r"mask has dtype float32 but . has float64; expected one"):
+        system()({}, *(x.astype(np.float32) if name == "mask" else x for name, x in values[1].items()))
 
 
 @own_systems
@@ -178,3 +271,27 @@ def test_where_integers_are_the_only_input_another_dtype_than_the_parameters_is_
     params = {"table": np.ones((7, 4), np.float32)}
     with pytest.raises(TypeError, match=message):
         Lifted()(params, np.array([[1, 6, 1]])).backward(np.ones((1, 3, 4), np.float32))
+
+
+@for_each(
+    ("name", "function", "expected"),
+    [
+        ("forward", lambda self, x: None, r"forward\(self, params, x\)"),
+        ("forward", lambda self, params, *, x: None, r"forward\(self, params, x\)"),
+        ("input_shapes", lambda self, batch, size: {}, r"input_shapes\(self, batch, height, width\)"),
+        ("output_shapes", lambda self: {}, r"output_shapes\(self, batch, height, width\)"),
+    ],
+)
+def test_a_method_that_takes_other_arguments_is_told_which_it_is_given(name, function, expected):
+    system = type("Odd", (Doubled,), {name: function})
+    with pytest.raises(TypeError, match=rf"^Odd\(channels=4\): {name} can't be called \(.*\); expected {expected}$"):
+        oracle.golden(system(), height=2, width=2)
+
+
+def test_an_error_within_a_method_is_left_as_it_is():
+    class Odd(Doubled):
+        def forward(self, params, x):
+            return len(3)
+
+    with pytest.raises(TypeError, match=r"^object of type 'int' has no len\(\)$"):
+        Odd()({}, np.ones((1, 4, 1, 1)))

@@ -130,3 +130,37 @@ def test_a_check_of_ones_own_says_what_is_kept():
     assert Named(channels=2, title="abc").title == "ABC"
     with pytest.raises(ValueError, match=r"^Named: title is empty$"):
         Named(channels=2, title="")
+
+
+def test_a_field_that_no_argument_sets_may_be_set_after_the_checks_and_one_that_is_never_set_is_named():
+    @dataclass(frozen=True)
+    class Late(Kept):
+        half: int = dataclasses.field(init=False)
+
+        def __post_init__(self):
+            super().__post_init__()
+            object.__setattr__(self, "half", self.channels // 2)
+
+    @dataclass(frozen=True)
+    class Never(Kept):
+        half: int = dataclasses.field(init=False)
+
+    assert Late(channels=6).half == 3
+    assert dataclasses.replace(Late(channels=6), channels=8).half == 4
+    message = r"^Never: half is a field\(init=False\) without a value; set it in __post_init__, by object.__setattr__"
+    with pytest.raises(TypeError, match=message):
+        Never(channels=6)
+
+
+def test_a_field_that_is_checked_before_it_is_set_is_named():
+    @dataclass(frozen=True)
+    class Early(Kept):
+        parts: int = integer(least=1, default=2, divides="half")
+        half: int = dataclasses.field(init=False)
+
+        def __post_init__(self):
+            super().__post_init__()
+            object.__setattr__(self, "half", self.channels // 2)
+
+    with pytest.raises(TypeError, match=r"^Early: half has no value yet when it is checked; set it before super\(\)"):
+        Early(channels=8)

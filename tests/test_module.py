@@ -217,3 +217,26 @@ def test_check_refuses_what_a_call_refuses_and_computes_nothing(system, monkeypa
         with pytest.raises((TypeError, ValueError)) as caught:
             module(given_params, *given_inputs)
         assert (caught.type, str(caught.value)) == expected
+
+
+@pytest.mark.parametrize(
+    "decorate", [lambda cls: cls, dataclasses.dataclass(frozen=True, eq=False)], ids=["plain", "no eq"]
+)
+def test_systems_that_are_no_dataclasses_of_their_own_are_equal_if_all_that_they_hold_is(decorate):
+    @decorate
+    class Own(npattn.Module):
+        channels: int
+
+        def __init__(self, channels):
+            object.__setattr__(self, "channels", channels)
+
+        def forward(self, params, x):
+            return npattn.Pass(x, lambda dy: (dy, {}))
+
+    class Other(Own):
+        pass
+
+    assert Own(4) == Own(4)
+    assert hash(Own(4)) == hash(Own(4))
+    assert len({Own(4), Own(8), Own(4), Other(4)}) == 3
+    assert Own(4) != 4

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from npattn import parameters
+from npattn import Module, Pass, oracle, parameters
+from tests.naming import for_each
 
 random = np.random.RandomState
 
@@ -60,3 +61,38 @@ def test_a_bias_beside_a_weight_that_starts_otherwise_starts_at_zero():
 def test_a_parameter_without_axes_is_an_array(declare):
     random = np.random.RandomState(0)
     assert all(isinstance(declare().draw(random, generic), np.ndarray) for generic in (False, True))
+
+
+@for_each(
+    ("declared", "message"),
+    [
+        ([parameters.ones(4)], "returns a list; expected a dict of what npattn.parameters makes, by name"),
+        (None, "returns a NoneType; expected a dict"),
+        ({"w": np.ones(4)}, "declares 'w' as a numpy.ndarray; expected a dict"),
+        ({"w": (4,)}, "declares 'w' as a tuple; expected a dict"),
+        ({"w": parameters.ones}, "declares 'w' as a function; expected a dict"),
+        ({0: parameters.ones(4)}, "declares 0 as a npattn.parameters.Parameter; expected a dict"),
+    ],
+)
+@for_each("of", ["parameters", "buffers"])
+@for_each(
+    "use",
+    [
+        lambda module: module.init(),
+        lambda module: module({}, np.ones((1, 4, 1, 1))),
+        oracle.golden,
+        oracle.generic_values,
+    ],
+)
+def test_what_declares_no_parameters_is_told_as_what_it_is(declared, message, of, use):
+    class Odd(Module):
+        channels = 4
+
+        def forward(self, params, x):
+            return Pass(x, lambda dy: (dy, {}))
+
+    setattr(Odd, of, lambda self: declared)
+    with pytest.raises(TypeError) as caught:
+        use(Odd())
+    assert f"Odd(): {of}() {message}" in str(caught.value)
+    assert str(caught.value).endswith("such as {'weight': ones(16)}")

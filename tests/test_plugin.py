@@ -408,6 +408,17 @@ def test_an_own_systems_error_says_how_sizes_are_refused_and_such_cases_are_then
     assert outcomes.keys() == {"passed"}
 
 
+def test_a_class_alone_which_pytest_would_mark_in_place_of_the_test_is_told_how_it_is_written(run):
+    source = GROUPED.format(refusal=CHANNELS, by=" // 2")
+    alone = source.replace('(Grouped, formats=["float32"], kinds=["sizes"])', "(Grouped)")
+    assert alone != source
+    result = run(alone)
+    assert result.parseoutcomes() == {"errors": 1}
+    result.stdout.fnmatch_lines(["*of the class, not of test_kernel: write @pytest.mark.golden.with_args(Grouped)"])
+    outcomes = run(alone.replace("golden(Grouped)", "golden.with_args(Grouped)")).parseoutcomes()
+    assert outcomes.keys() == {"passed"}
+
+
 def test_a_system_of_ones_own_is_one_too(run):
     pytest.importorskip("torch")
     page = (ROOT / "derivations/your_own_system.md").read_text(encoding="utf-8")

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from npattn import Module, Pass
-from npattn.oracle import generic_values
+from npattn.oracle import generic_values, golden, gradcheck
 from tests.naming import for_each
-from tests.own_systems import CausalHead, Doubled, LogitLoss, RMSNorm, TwoGate
+from tests.own_systems import CausalHead, Doubled, LogitLoss, RMSNorm, Table, TwoGate
+
+VALUES = generic_values(Table())
 
 
 def test_the_gradient_of_an_input_that_has_none_is_dropped():
@@ -85,7 +87,12 @@ def test_a_loss_is_an_array_and_takes_a_number_as_its_gradient(dy):
         (lambda x, dy: (dy, dy), r"backward returns a tuple; expected \(\(dx, dg\), grads\)"),
         (lambda x, dy: (dy, {}), "backward returns 1 gradients of inputs; expected 2, of x, g, None for one that"),
         (lambda x, dy: ((dy, dy, dy), {}), "backward returns 3 gradients of inputs; expected 2"),
-        (lambda x, dy: ((dy, 0.0), {}), "backward's gradient of g is a float; expected an array"),
+        (
+            lambda x, dy: ([dy, dy], {}),
+            r"backward returns a list of the inputs' gradients; expected a tuple: \(dx, dg\)",
+        ),
+        (lambda x, dy: ((dy, 0.0), {}), r"backward's gradient of g is a float; expected an array: leave out float\("),
+        (lambda x, dy: ((dy, np.ma.masked_array(dy)), {}), "backward's gradient of g is a masked array"),
         (lambda x, dy: ((dy, dy.astype(np.float32)), {}), r"gradient of g has dtype float32 but x has float64$"),
     ],
 )
@@ -105,10 +112,6 @@ def test_what_forward_returns_is_told_as_what_it_is():
         def forward(self, params, x):
             return x, lambda dy: (dy, {})
 
-    class Listed(Doubled):
-        def forward(self, params, x):
-            return Pass([x], lambda dy: (dy, {}))
-
     x = np.ones((1, 4, 2, 2))
     with pytest.raises(
         TypeError, match=r"Bare\(channels=4\): forward returns a tuple; expected Pass\(output, backward"
@@ -121,8 +124,46 @@ def test_what_forward_returns_is_told_as_what_it_is():
 
     with pytest.raises(TypeError, match=r"forward's output is a types\.SimpleNamespace; expected an array like x"):
         Foreign()({}, x)
-    with pytest.raises(TypeError, match="forward's output is a list; expected an array like x"):
-        Listed()({}, x)
+
+
+@for_each(
+    ("returned", "message"),
+    [
+        (lambda x: [x], "forward's output is a list; expected an array like x, or a tuple of such arrays"),
+        (lambda x: (x, [x]), "forward's output.1 is a list; expected an array like x"),
+        (lambda x: float(x.sum()), r"forward's output is a float; expected an array like x: leave out float\(\) and"),
+        (lambda x: {"y": x}, "forward's output is a dict; expected an array like x"),
+        (lambda x: (), "forward's output is an empty tuple; expected an array"),
+        (lambda x: None, "forward's output is a NoneType; expected an array like x"),
+        (np.ma.masked_array, "forward's output is a masked array, some of whose numbers"),
+    ],
+)
+def test_an_output_that_is_no_array_is_told_as_what_it_is(returned, message):
+    class Odd(Doubled):
+        def forward(self, params, x):
+            return Pass(returned(x), lambda dy: (dy, {}))
+
+    with pytest.raises(TypeError, match=message):
+        Odd()({}, np.ones((1, 4, 2, 2)))
+
+
+@for_each(
+    "index",
+    [lambda table, ids: table[ids], lambda table, ids: np.take(table, ids, 0), lambda table, ids: range(ids[0, 0])],
+)
+@for_each("use", [lambda module: golden(module, height=2, width=3), lambda module: gradcheck(module, *VALUES)])
+def test_an_error_about_indices_says_that_what_has_no_gradient_comes_as_numbers(index, use):
+    class Odd(Table):
+        def forward(self, params, ids):
+            return Pass(index(params["table"], ids), lambda dy: (None, {}))
+
+    with pytest.raises((IndexError, TypeError)) as caught:
+        use(Odd())
+    assert "ids came as float" in caught.value.__notes__[0]
+    assert "indices are made of it by ids.real.astype(int)" in caught.value.__notes__[0]
+    with pytest.raises((IndexError, TypeError)) as caught:
+        Odd()(VALUES[0], np.full((2, 3), 99))
+    assert not hasattr(caught.value, "__notes__")
 
 
 @dataclass(frozen=True)

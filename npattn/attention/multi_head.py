@@ -105,6 +105,11 @@ class MultiHeadSelfAttention(MapByRows):
         """Factor of the products, 1/√d."""
         return 1 / math.sqrt(self.head_channels)
 
+    @property
+    def band(self) -> tuple[int | None, int | None]:
+        """The least and the most that i - j may be for position j to see i; None where nothing bounds it."""
+        return None, 0 if self.causal else None
+
     def input_shapes(self, batch: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the map and, where they are asked for, of the bias, which serves all heads, and of the lengths."""
         shapes = super().input_shapes(batch, height, width)
@@ -124,10 +129,11 @@ class MultiHeadSelfAttention(MapByRows):
     def draw_inputs(
         self, shapes: Mapping[str, tuple[int, ...]], random: np.random.RandomState
     ) -> dict[str, np.ndarray]:
-        """Draw lengths from 1 to the number of positions; the third image, where there is one, has none."""
+        """Draw lengths that hide no mask, nor are hidden by one; the third image, where there is one, has none."""
         found = super().draw_inputs(shapes, random)
         if self.padding:
-            found["lengths"] = draw_lengths(shapes["lengths"], math.prod(shapes["x"][2:]), random)
+            positions = math.prod(shapes["x"][2:])
+            found["lengths"] = draw_lengths(shapes["lengths"][0], positions, positions, self.band, random)
         return found
 
     def parameters(self) -> dict[str, Parameter]:
@@ -169,7 +175,7 @@ class MultiHeadSelfAttention(MapByRows):
         """Name what `ops.masked_attention` is given beside queries, keys, values and the scale."""
         given = dict(zip(list(self.input_shapes(1, 1, 1))[1:], others, strict=True))
         lengths = given["lengths"][:, None] if self.padding else None
-        return {"bias": given.get("bias"), "band": (None, 0 if self.causal else None), "lengths": lengths}
+        return {"bias": given.get("bias"), "band": self.band, "lengths": lengths}
 
     def map_rows(self, params: Params, rows: slice | list[int], x: Array, *others: Array) -> Array:
         """Make the weights s_ji of all positions i for some positions j, of every head."""

@@ -188,10 +188,11 @@ class ScaledDotProductAttention(Module):
     def draw_inputs(
         self, shapes: Mapping[str, tuple[int, ...]], random: np.random.RandomState
     ) -> dict[str, np.ndarray]:
-        """Draw lengths from 1 to the number of keys; the third image, where there is one, has no keys."""
+        """Draw lengths that hide no mask, nor are hidden by one; the third image, where there is one, has no keys."""
         found = super().draw_inputs(shapes, random)
         if self.lengths:
-            found["lengths"] = draw_lengths(shapes["lengths"], shapes["key"][2], random)
+            queries, keys = shapes["query"][2], shapes["key"][2]
+            found["lengths"] = draw_lengths(shapes["lengths"][0], queries, keys, self.band(queries, keys), random)
         return found
 
     def draw_input(self, name: str, shape: tuple[int, ...], random: np.random.RandomState) -> np.ndarray:
@@ -306,8 +307,27 @@ def shape_of_pairs(a: Array, query: tuple[int, ...], pairs: tuple[int, ...]) -> 
     return *(1 if n == 1 else m for n, m in zip(a.shape[:2], query[:2], strict=True)), *pairs[2:]
 
 
-def draw_lengths(shape: tuple[int, ...], keys: int, random: np.random.RandomState) -> np.ndarray:
-    """Draw how many keys each image has, from 1 on; the third image, where there is one, has none."""
-    lengths = random.randint(1, keys + 1, shape).astype(float)
+def draw_lengths(
+    images: int, queries: int, keys: int, band: tuple[int | None, int | None], random: np.random.RandomState
+) -> np.ndarray:
+    """Draw how many keys each image has, so that lengths or a band that are off by one change what is seen.
+
+    The first of several images has all keys, the third none. Another's last key, and the first that it lacks, are
+    within the band for some query; of one image alone the last key is also beyond the band for some query.
+
+    Examples
+    --------
+    >>> draw_lengths(4, 5, 15, (None, 0), np.random.RandomState(0))
+    array([15.,  4.,  0.,  1.])
+    """
+    least, most = band
+    seen = keys if most is None else min(keys, queries + most)
+    first = 1 if least is None else max(1, least + 1)
+    if images == 1 and most is not None:
+        first = max(first, most + 2)
+    first = max(1, min(first, seen))
+    lengths = random.randint(first, max(first, seen - 1) + 1, images).astype(float)
+    if images > 1:
+        lengths[0] = keys
     lengths[2:3] = 0
     return lengths

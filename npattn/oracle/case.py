@@ -15,6 +15,7 @@ from npattn.module import Module
 from npattn.oracle.budgets import Given
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison
 from npattn.oracle.formats import FORMATS, Format
+from npattn.oracle.golden_files.described import axes_of
 from npattn.oracle.golden_files.writing import save
 from npattn.oracle.judging import compare
 from npattn.oracle.layouts import lay_out
@@ -93,7 +94,7 @@ class Case:
     def __repr__(self) -> str:
         first = next(iter(self.inputs.values())).shape
         shape = "x".join(map(str, first))
-        if "key" in self.inputs and self.inputs["key"].shape[-2] != first[-2]:
+        if axes_of(self.module) == "heads" and self.inputs["key"].shape[-2] != first[-2]:
             shape += f" with {self.inputs['key'].shape[-2]} keys"
         special = [word for word in (self.values, self.layout) if word not in ("generic", "contiguous")]
         given = [f"given {' and '.join(self.given)}"] if self.given else []

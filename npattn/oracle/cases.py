@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+from npattn.calls import declared_shapes
 from npattn.checks import check_hyperparameters, require_integers, require_selection
 from npattn.module import Module
 from npattn.oracle.formats import find_format
@@ -90,6 +91,8 @@ def cases(
     ['pam-bfloat16-1x512x64x64-reduction-4', 'pam-float16-1x512x64x64-reduction-4']
     """
     module = find_module(system, hyperparameters)
+    for of in ("input", "output"):
+        declared_shapes(module, 1, 1, 1, of=of)
     known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
     check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
     require_hashable(module, hyperparameters)

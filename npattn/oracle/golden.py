@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npattn.attention import CATALOGUE
+from npattn.calls import declared_shapes
 from npattn.checks import require_booleans, require_choice, require_integers
 from npattn.module import Module
 from npattn.ops.context import apart
@@ -242,6 +243,8 @@ def require_instance(module: Any, unknown: Mapping[str, Any]) -> None:
             if isinstance(module, type)
             else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
         )
+    for of in ("input", "output"):
+        declared_shapes(module, 1, 1, 1, of=of)
     options = [
         option.name for option in inspect.signature(golden).parameters.values() if option.kind is option.KEYWORD_ONLY
     ]

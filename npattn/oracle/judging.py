@@ -15,7 +15,7 @@ from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
 from npattn.oracle.formats import Format
 from npattn.oracle.steps import in_order, steps_meant
 from npattn.oracle.tensors import describe_overflow
-from npattn.wording import brief, describe_type, did_you_mean, several_meant, suggest
+from npattn.wording import brief, describe_type, did_you_mean, results_meant, several_meant, suggest
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -101,7 +101,9 @@ def require_results(call: str, case: Case, results: Any) -> tuple[dict[str, Any]
         if name not in judged_by.expected:
             gradient = [f"{name}.grad"] if f"{name}.grad" in case.expected else []
             meant = suggest(gradient) or several_meant(name, case.expected)
-            meant = meant or did_you_mean(name, case.expected, 0.6) or suggest(steps_meant(case, name))
+            likely = results_meant(name, case.expected)
+            near = "" if likely else did_you_mean(name, case.expected, 0.6)
+            meant = meant or near or suggest([*likely, *steps_meant(case, name)])
             if name in none:
                 meant = f": {name.removesuffix('.grad')} has no gradient, leave it out"
             expected = f"(expected some of {', '.join(case.expected)})"

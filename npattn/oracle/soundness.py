@@ -15,7 +15,7 @@ from npattn.oracle.losing import lost_in
 from npattn.oracle.systems import is_known
 from npattn.oracle.values import generic_values
 from npattn.typing import Params
-from npattn.wording import describe_type, did_you_mean
+from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["SMALL_MAP", "require_sound", "takes"]
 
@@ -62,7 +62,10 @@ def require_sound(module: Module, sizes: Mapping[str, int]) -> None:
     except TypeError:  # a hyperparameter that can't be hashed
         trouble = trouble_of.__wrapped__(module, looked_at)
     if trouble is not None:
-        raise type(trouble)(str(trouble))
+        raised = type(trouble)(str(trouble))
+        for note in getattr(trouble, "__notes__", []):
+            raised.add_note(note)
+        raise raised
 
 
 @functools.lru_cache(maxsize=256)
@@ -115,8 +118,14 @@ def validate_module(module: Module, sizes: Mapping[str, int]) -> None:
 
 def validate_names(module: Module, run: Pass, params: Params, inputs: Mapping[str, Any]) -> None:
     """Refuse a name that two results would have."""
-    if not isinstance(run.attention, Mapping):
-        raise TypeError(f"{module}: attention is {describe_type(run.attention)}; expected a dict of maps by name")
+    for group, what in {"attention": "maps", "buffers": "running statistics"}.items():
+        arrays = getattr(run, group)
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{module}: {group} is {describe_type(arrays)}; expected a dict of {what} by name")
+        for name, a in arrays.items():
+            if not (isinstance(name, str) and hasattr(a, "dtype")):
+                held = f"{brief(name)}: {describe_type(a)}"
+                raise TypeError(f"{module}: {group} holds {held}; expected a dict of {what} by name, arrays")
     several = len(as_tuple(run.output)) if isinstance(run.output, tuple) else 0
     outputs = {f"output.{i}" for i in range(several)} or {"output"}
     names = {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from npattn.calls import declared_shapes
 from npattn.checks import require_integers
 from npattn.module import Module
 
@@ -45,6 +47,22 @@ def generic_values(
     require_integers("generic_values", least=0, batch=batch)
     require_integers("generic_values", height=height, width=width)
     random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
-    shapes = module.input_shapes(batch, height, width)
-    inputs = {name: value.astype(dtype) for name, value in module.draw_inputs(shapes, random).items()}
+    shapes = declared_shapes(module, batch, height, width)
+    drawn = module.draw_inputs(shapes, random)
+    check_drawn(module, drawn, shapes)
+    inputs = {name: value.astype(dtype) for name, value in drawn.items()}
     return module.init(seed, dtype, generic=True), inputs
+
+
+def check_drawn(module: Module, drawn: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse inputs that a system has drawn otherwise than it says: other names or shapes, or no real numbers."""
+    if list(drawn) != list(shapes):
+        raise ValueError(f"{module}: draw_inputs returns {', '.join(drawn) or 'none'}; expected {', '.join(shapes)}")
+    for name, value in drawn.items():
+        if np.shape(value) != tuple(shapes[name]):
+            raise ValueError(
+                f"{module}: {name} is drawn of shape {np.shape(value)}; expected {tuple(shapes[name])}: "
+                "draw_input(name, shape, random) is to return an array of the shape that it is given"
+            )
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"{module}: {name} is drawn of dtype {value.dtype}; expected real numbers")

@@ -1,6 +1,6 @@
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -105,6 +105,47 @@ def test_softmax_attention_is_swept_over_head_dims_and_numbers_of_queries_and_ke
     for name in ("causal", "window", "softcap", "scale"):
         assert {option[name] is None for option in options} == {True, False}
     assert {option["key_heads"] for option in options} == {1, 2, 4}
+
+
+@dataclass(frozen=True)
+class OffByOne(npattn.ScaledDotProductAttention):
+    """Attention whose band and lengths reach too far, or not far enough."""
+
+    shifts: tuple[int, int, int] = (0, 0, 0)
+
+    def band(self, queries, keys):
+        bounds = zip(super().band(queries, keys), self.shifts[:2], strict=True)
+        return tuple(None if bound is None else bound + shift for bound, shift in bounds)
+
+    def attention_options(self, *args):
+        options = super().attention_options(*args)
+        return options | {"lengths": options["lengths"] + self.shifts[2]}
+
+    def pairs(self, queries, keys):
+        """Which keys each query sees, of each number of keys that count."""
+        least, most = self.band(queries, keys)
+        offsets = np.arange(keys) - np.arange(queries)[:, None]
+        reached = (least is None or offsets >= least) & (most is None or offsets <= most)
+        return reached & (np.arange(keys) < np.arange(1, keys + 1)[:, None, None] + self.shifts[2])
+
+
+@pytest.mark.parametrize("hyperparameters", [{}, {"causal": None, "window": (1, 3)}], ids=["causal", "window"])
+def test_no_case_of_attention_with_lengths_hides_a_mask_that_is_off_by_one(hyperparameters):
+    recipes = oracle.cases("sdpa", ["float32"], kinds=["sizes"], lengths=True, **hyperparameters)
+    hidden = []
+    for recipe in [recipe for recipe in recipes if recipe.height < 1024]:
+        queries, keys = recipe.height, recipe.width
+        case = oracle.golden(
+            recipe.module, batch=recipe.batch, height=queries, width=keys, dtype="float32", certify=False
+        )
+        right = OffByOne(**vars(recipe.module))
+        for shifts in [(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)]:
+            wrong = replace(right, shifts=shifts)
+            differs = (wrong.pairs(queries, keys) != right.pairs(queries, keys)).any()
+            output = wrong(case.params, *case.inputs.values()).output
+            if differs == case.compare({"output": output}).passed:
+                hidden.append((recipe.id, shifts, case.inputs["lengths"]))
+    assert not hidden
 
 
 @every_system

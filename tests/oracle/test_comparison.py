@@ -118,6 +118,9 @@ class Unreadable:
         (lambda y: y > 0, "it has dtype bool; expected floating point"),
         (lambda y: y.astype(int), "it has dtype int64; expected floating point"),
         (lambda y: y.astype(object), "it has dtype object; expected floating point"),
+        (lambda y: y.astype(str), "it holds text, of dtype <U32; expected numbers"),
+        (lambda y: y.astype("S8"), "it holds text, of dtype |S8; expected numbers"),
+        (lambda y: y.astype(str).astype(object), "it holds text, of dtype object; expected numbers"),
         (lambda y: y[:0], "its shape is (0, 8, 5, 4), expected (2, 8, 5, 4)"),
         (lambda y: y.tolist(), "it is a list; expected an array or tensor: numpy.array(...) makes one"),
         (Unreadable, "it is a tests.oracle.test_comparison.Unreadable that can't be read as a NumPy array: 'lost'"),
@@ -153,6 +156,44 @@ def test_an_input_without_a_gradient_may_be_given_none_and_nothing_else():
         case.compare(case.expected | {"nose.grad": None})
     with pytest.raises(ValueError, match="no results; expected some of output"):
         case.compare({"noise.grad": None})
+
+
+@for_each(
+    ("name", "meant"),
+    [
+        ("dx", "'x.grad'"),
+        ("d_x", "'x.grad'"),
+        ("gx", "'x.grad'"),
+        ("grad_x", "'x.grad'"),
+        ("x_grad", "'x.grad'"),
+        ("dL/dx", "'x.grad'"),
+        ("\N{PARTIAL DIFFERENTIAL}L/\N{PARTIAL DIFFERENTIAL}x", "'x.grad'"),
+        ("expected/x.grad", "'x.grad'"),
+        ("expected/output", "'output'"),
+        ("Output", "'output'"),
+        ("fc1/weight.grad", "'fc1.weight.grad'"),
+        ("dfc1_weight", "'fc1.weight.grad'"),
+        ("d_fc2.bias", "'fc2.bias.grad'"),
+        ("grads/fc2/weight", "'fc2.weight.grad'"),
+        ("dfc2_w", "'fc2.weight.grad'"),
+    ],
+)
+def test_a_result_is_known_by_other_customs_of_naming_it(name, meant):
+    case = made_up(npattn.SqueezeExcitation(channels=4, reduction=2))
+    with pytest.raises(ValueError) as caught:
+        case.compare({name: np.zeros(3)})
+    assert f"unknown result {name!r}; did you mean {meant}" in str(caught.value)
+
+
+def test_a_gradients_first_letters_name_it_where_they_are_those_of_one_alone():
+    case = made_up(npattn.ScaledDotProductAttention(heads=2, head_dim=4, sink=True))
+    for name, meant in {"dq": "query", "dk": "key", "dv": "value"}.items():
+        with pytest.raises(ValueError, match=f"did you mean '{meant}.grad'"):
+            case.compare({name: np.zeros(3)})
+    two = made_up(npattn.SqueezeExcitation(channels=4, reduction=2))
+    for unknown in ("df", "d", "dz9"):
+        with pytest.raises(ValueError, match=rf"unknown result '{unknown}' \(expected"):
+            two.compare({unknown: np.zeros(3)})
 
 
 @pytest.mark.parametrize("require", [None, "all"])

@@ -64,6 +64,10 @@ class Weighted(Module):
             grads = {"weight": dweight, "bias": dbias}
             if self.fault == "missing":
                 del grads["bias"]
+            if self.fault == "none":
+                grads["bias"] = None
+            if self.fault == "misspelt":
+                grads["bais"] = grads.pop("bias")
             if self.fault == "extra":
                 grads["scale"] = dbias
             if self.fault == "misshapen":
@@ -228,9 +232,18 @@ def test_common_faults_are_caught_and_named(fault, name, method):
     assert "WRONG" in str(report)
 
 
-@pytest.mark.parametrize("fault", ["missing", "extra", "misshapen"])
-def test_a_backward_pass_with_the_wrong_gradients_is_refused(fault):
-    with pytest.raises(ValueError, match=r"backward returns gradients of shapes .* expected"):
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("missing", "returns no gradient of bias; expected one of shape"),
+        ("none", "returns no gradient of bias; expected one of shape"),
+        ("extra", r"returns a gradient of 'scale' \(parameters\(\) declares weight, bias\)"),
+        ("misspelt", r"returns a gradient of 'bais'; did you mean 'bias'\? \(parameters\(\) declares"),
+        ("misshapen", r"returns a gradient of bias of shape \(1, 3\); expected \(3,\)"),
+    ],
+)
+def test_a_backward_pass_with_the_wrong_gradients_is_refused(fault, message):
+    with pytest.raises(ValueError, match=message):
         gradcheck(Weighted(fault=fault), *generic_values(Weighted()))
 
 

@@ -53,7 +53,10 @@ def test_right_systems_have_golden_cases(system):
     [
         (spoiled(RMSNorm, with_gradients(lambda dx, grads: (1.001 * dx, grads))), "x is off by 0.001"),
         (spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx, {"weight": -grads["weight"]}))), "weight is off by 2 "),
-        (spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx, {}))), "backward returns gradients of shapes"),
+        (
+            spoiled(RMSNorm, with_gradients(lambda dx, grads: (dx, {}))),
+            "backward returns no gradient of weight; expected one of shape",
+        ),
         (spoiled(CausalHead, with_gradients(lambda dx, grads: ((dx[0], dx[2], dx[1], None), grads))), "k is off by"),
         (spoiled(RMSNorm, lambda run: Pass(np.abs(run.output), run.backward)), "A forward that takes abs"),
         (
@@ -307,6 +310,21 @@ class NamedAsOutput(RMSNorm):
             "attention is a list; expected a dict of maps by name",
         ),
         (spoiled(TwoGate, with_attention(None)), TypeError, "attention is .*; expected a dict of maps by name"),
+        (
+            spoiled(TwoGate, with_attention(lambda run: {"a": [run.output]})),
+            TypeError,
+            "attention holds 'a': a list; expected a dict of maps by name, arrays",
+        ),
+        (
+            spoiled(TwoGate, with_attention(lambda run: {1: run.output})),
+            TypeError,
+            "attention holds 1: a numpy.ndarray; expected a dict of maps by name, arrays",
+        ),
+        (
+            spoiled(TwoGate, lambda run: replace(run, buffers=[run.output])),
+            TypeError,
+            "buffers is a list; expected a dict of running statistics by name",
+        ),
     ],
 )
 def test_a_name_that_two_results_would_have_is_refused(module, error, message):

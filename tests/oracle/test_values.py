@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given, settings
 
 import npattn
+from npattn import Module, Pass
 from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.strategies import SYSTEMS, cases
 
 
@@ -52,3 +54,32 @@ def test_the_stream_is_frozen():
 def test_sizes_below_their_least_are_refused_by_name(name, least):
     with pytest.raises(ValueError, match=f"{name}={least - 1}; expected an integer of at least {least}"):
         generic_values(SYSTEMS[0].example(), **{name: least - 1})
+
+
+@for_each(
+    ("drawn", "error", "message"),
+    [
+        (np.ones(3), ValueError, "x is drawn of shape (3,); expected (2, 4, 5, 4): draw_input(name, shape, random)"),
+        (1j * np.ones((2, 4, 5, 4)), TypeError, "x is drawn of dtype complex128; expected real numbers"),
+        (np.full((2, 4, 5, 4), "a"), TypeError, "x is drawn of dtype <U1; expected real numbers"),
+    ],
+)
+def test_inputs_that_a_system_draws_otherwise_than_it_says_are_refused(drawn, error, message):
+    class Odd(Module):
+        channels = 4
+
+        def draw_input(self, name, shape, random):
+            return drawn
+
+        def forward(self, params, x):
+            return Pass(x, lambda dy: (dy, {}))
+
+    class Renamed(Odd):
+        def draw_inputs(self, shapes, random):
+            return {"y": drawn}
+
+    with pytest.raises(error) as caught:
+        generic_values(Odd())
+    assert f"Odd(): {message}" in str(caught.value)
+    with pytest.raises(ValueError, match="draw_inputs returns y; expected x"):
+        generic_values(Renamed())

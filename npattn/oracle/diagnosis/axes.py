@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from npattn.calls import takes_maps
-from npattn.oracle.golden_files.described import Described
-from npattn.oracle.systems import is_known
+from npattn.oracle.golden_files.described import axes_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
 
-__all__ = ["has_maps", "list_plurals", "list_words", "name_axes", "plural", "singular"]
+__all__ = ["list_plurals", "list_words", "name_axes", "plural", "singular"]
 
 PARAMETER_AXES = {
     1: ("channel",),
@@ -43,22 +41,17 @@ def find_names(case: Case, name: str, shape: tuple[int, ...]) -> tuple[str, ...]
     base = name.removesuffix(".grad")
     if base in case.params:
         return PARAMETER_AXES.get(len(shape))
-    if "query" in case.inputs and "key" in case.inputs and len(shape) == 4:
+    axes = axes_of(case.module)
+    if axes == "heads" and len(shape) == 4:
         if base in ("bias", "mask"):
             return "image", "head", "query", "key"
         return "image", "head", "key" if base in ("key", "value") else "query", "channel"
-    first = next(iter(case.inputs.values())).shape if has_maps(case) else ()
+    first = next(iter(case.inputs.values())).shape if axes == "maps" else ()
     if len(first) == len(shape) == 4 and (shape[2:] == first[2:] or base in (*case.inputs, *case.upstream)):
         return MAP_AXES
     if len(first) == 4 and shape[1:] == first[2:]:
         return "image", "row", "column"
     return MAP_AXES[:2] if len(first) == 4 and shape == first[:2] else None
-
-
-def has_maps(case: Case) -> bool:
-    """Tell whether axes may be called those of maps: not where a system of somebody's own says that they are others."""
-    module = case.module
-    return is_known(module) or isinstance(module, Described) or takes_maps(module)
 
 
 def plural(name: str) -> str:

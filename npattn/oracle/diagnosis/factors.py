@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from npattn.oracle.diagnosis.axes import has_maps, list_words
+from npattn.oracle.diagnosis.axes import list_words
 from npattn.oracle.diagnosis.evidence import Candidate, Evidence
+from npattn.oracle.golden_files.described import axes_of
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -18,6 +19,7 @@ __all__ = ["known_factors", "read_constant", "read_factor", "read_offset"]
 
 MAX_DIGITS = 5
 """Digits of a fitted number that are told at most."""
+AXES_IN_FORMULAS = {"maps": ("B", "C", "H", "W"), "heads": ("B", "heads", "N", "d")}
 MAX_NAMES = 3
 """Names of a factor: of more it is none."""
 
@@ -34,10 +36,10 @@ def known_factors(case: Case) -> dict[str, float]:
     (0.1, 2.0, 3.0)
     """
     first, shape = next((name, a.shape) for name, a in case.inputs.items())
-    known = ("B", "heads", "N", "d") if "query" in case.inputs else ("B", "C", "H", "W")
-    names = known if has_maps(case) else [f"{first}.shape[{axis}]" for axis in range(len(shape))]
+    axes = axes_of(case.module)
+    names = AXES_IN_FORMULAS.get(axes, [f"{first}.shape[{axis}]" for axis in range(len(shape))])
     sizes = {name: float(n) for name, n in zip(names, shape, strict=False)}
-    if "key" in case.inputs:
+    if axes == "heads":
         sizes["keys"] = float(case.inputs["key"].shape[-2])
     if len(shape) == 4 and "H" in sizes:
         sizes["H W"] = float(shape[2] * shape[3])

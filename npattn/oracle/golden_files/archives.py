@@ -117,6 +117,10 @@ class Members(ABC):
         layout = Layout(*found, end)
         if "O" in layout.dtype:
             raise self.error(f"{quote(name)} holds pickled objects; expected floating-point numbers")
+        if re.fullmatch(r"[<>|=]?[aSUT]\d*", layout.dtype):
+            raise self.error(
+                f"{quote(name)} holds text, of dtype {brief(layout.dtype)}; expected floating-point numbers"
+            )
         if math.prod(max(length, 1) for length in layout.shape) >= 2**MAX_SIZE_BITS or len(layout.shape) > 32:
             raise self.error(f"{quote(name)} claims a shape that no array can have")
         item = re.fullmatch(r"[<>|=]?[a-zA-Z](\d{1,4})", layout.dtype)

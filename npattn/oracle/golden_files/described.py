@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from npattn.calls import takes_heads, takes_maps
 from npattn.files import one_line
 from npattn.module import Module, Pass
+from npattn.oracle.systems import is_known
 from npattn.typing import Array, Params
 
-__all__ = ["Described"]
+__all__ = ["AXES", "Described", "axes_of"]
 
+AXES = ("maps", "heads", "other")
+"""What the four axes of inputs may be: batch, channels, height and width; batch, heads, positions and channels; what
+only the system's author knows."""
 MAX_LENGTH = 500
 """Characters of its description."""
 
@@ -25,6 +30,8 @@ class Described(Module):
         Of the class.
     hyperparameters : tuple of (str, object)
         By name; a system among them is such a description too, or one that npattn brings.
+    axes : str, optional
+        One of `AXES`; empty if the file does not say, as those of versions below 5.
 
     Examples
     --------
@@ -38,6 +45,7 @@ class Described(Module):
 
     name: str
     hyperparameters: tuple[tuple[str, Any], ...] = ()
+    axes: str = ""
 
     def __repr__(self) -> str:
         listed = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters)
@@ -53,3 +61,19 @@ class Described(Module):
     def forward(self, params: Params, *inputs: Array) -> Pass:
         """Refuse: nobody knows."""
         self.input_shapes(1, 1, 1)
+
+
+def axes_of(module: Module) -> str:
+    """Return which of `AXES` a system's inputs have; nothing where nobody knows.
+
+    Examples
+    --------
+    >>> import npattn
+    >>> axes_of(npattn.CBAM(channels=16)), axes_of(npattn.ScaledDotProductAttention(heads=2, head_dim=4))
+    ('maps', 'heads')
+    """
+    if isinstance(module, Described):
+        return module.axes
+    if takes_heads(module):
+        return "heads"
+    return "maps" if is_known(module) or takes_maps(module) else "other"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from npattn.module import Module
-from npattn.oracle.golden_files.described import Described
+from npattn.oracle.golden_files.described import Described, axes_of
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.version import find_version
 from npattn.wording import brief, describe_type, did_you_mean
@@ -30,6 +30,7 @@ __all__ = [
     "NUMBERS",
     "OF_STEPS",
     "VERSION",
+    "VERSION_WITH_AXES",
     "VERSION_WITH_STEPS",
     "arrays_of",
     "make_header",
@@ -39,8 +40,9 @@ __all__ = [
 ]
 
 FORMAT_NAME = "npattn golden case"
-VERSION, VERSION_WITH_STEPS = 3, 4
-"""Of a file without steps, and of one with them."""
+VERSION, VERSION_WITH_STEPS, VERSION_WITH_AXES = 3, 4, 5
+"""Of a file without steps, and of one with them; of one that says what the axes of a named system's inputs are, with
+steps or without."""
 HEADER = "header.json"
 CHECKSUM = "header.sha256"
 """What the header's bytes are checked by, as the arrays' are by the header."""
@@ -72,7 +74,7 @@ FIELDS: dict[str, type] = {
     "results": list,
     "members": dict,
 }
-"""What the header holds; 'steps' too, where the file has them."""
+"""What the header holds; 'steps' too, where the file has them, and 'axes' of a system that npattn does not bring."""
 
 
 def member_name(group: str, name: str) -> str:
@@ -110,6 +112,8 @@ def make_header(case: Case, checksums: Mapping[str, str], *, steps: bool = False
     TypeError, ValueError
         If a hyperparameter can't be written as JSON.
     """
+    told = "" if is_known(case.module) else axes_of(case.module)
+    axes = {"axes": told} if told else {}
     members = {}
     for group, arrays in arrays_of(case, steps=steps).items():
         for name, array in arrays.items():
@@ -117,9 +121,10 @@ def make_header(case: Case, checksums: Mapping[str, str], *, steps: bool = False
             members[member] = {"dtype": NUMBERS[group], "shape": list(array.shape), "sha256": checksums[member]}
     return {
         "format": FORMAT_NAME,
-        "version": VERSION_WITH_STEPS if steps else VERSION,
+        "version": VERSION_WITH_AXES if axes else VERSION_WITH_STEPS if steps else VERSION,
         "npattn": find_version(),
         "system": system_to_json(case.module),
+        **axes,
         "dtype": case.dtype,
         "seed": int(case.seed),
         "values": case.values,
@@ -167,11 +172,23 @@ def system_to_json(module: Module) -> dict[str, Any]:
     if isinstance(module, Described):
         named, values = {"name": module.name}, dict(module.hyperparameters)
     else:
+        require_fields(module)
         named = {"key": module.key} if is_known(module) else {"name": type(module).__name__}
         values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.init}
     return named | {
         "hyperparameters": {name: hyperparameter_to_json(value, f"{module}: {name}") for name, value in values.items()}
     }
+
+
+def require_fields(module: Module) -> None:
+    """Refuse a system that holds what is no field, as one whose class is no dataclass: nobody could make it again."""
+    others = vars(module).keys() - {field.name for field in dataclasses.fields(module)}
+    if others and "__dataclass_fields__" not in vars(type(module)):
+        name = type(module).__name__
+        raise TypeError(
+            f"{module} can't be saved: it holds {min(others)!r}, and {name} is no dataclass; put "
+            f"@dataclass(frozen=True) on {name}, and declare its hyperparameters there"
+        )
 
 
 def hyperparameter_to_json(value: Any, name: str) -> Any:
@@ -180,13 +197,18 @@ def hyperparameter_to_json(value: Any, name: str) -> Any:
         return system_to_json(value)
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):
         return float(value)
     if isinstance(value, (tuple, list)):
         return [hyperparameter_to_json(one, name) for one in value]
-    raise TypeError(f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}")
+    raise TypeError(
+        f"{name} can't be saved: it is {describe_type(value)}, {brief(value)}; expected a finite number, a string, "
+        "True, False or None, a tuple of such, or a system"
+    )
 
 
 def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0) -> Module:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
     with open_archive(path, expected, holds=HEADER) as archive:
         header = read_header(archive)
         try:
-            module = system_from_json(header["system"], own)
+            module = with_axes(system_from_json(header["system"], own), header.get("axes", ""))
         except (TypeError, ValueError, ArithmeticError) as error:
             raise archive.error(f"{HEADER}: {error}") from None
         names = read_names(archive, header)
@@ -112,10 +113,18 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
         validate_case(archive, case)
         validate_steps(archive, case)
         validate_rounded(archive, case)
-        wrong = first_difference(header, make_header(case, checksums, steps=has_steps) | {"npattn": header["npattn"]})
+        again = make_header(case, checksums, steps=has_steps) | {"npattn": header["npattn"]}
+        if "axes" in again.keys() - header.keys():  # an older file, of a class that is given
+            again = {name: value for name, value in again.items() if name != "axes"} | {"version": header["version"]}
+        wrong = first_difference(header, again)
         if wrong:
             raise archive.error(f"{HEADER}: {wrong}")
     return case
+
+
+def with_axes(module: Module, axes: str) -> Module:
+    """Tell a description what a header says of the axes of inputs."""
+    return replace(module, axes=axes) if isinstance(module, Described) else module
 
 
 def name_systems(systems: Collection[type[Module]]) -> dict[str, type[Module]]:

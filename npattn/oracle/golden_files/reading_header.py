@@ -10,6 +10,7 @@ from typing import Any
 
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.golden_files.archives import Archive, ArchiveError, quote, repeated
+from npattn.oracle.golden_files.described import AXES
 from npattn.oracle.golden_files.header import (
     CHECKSUM,
     FIELDS,
@@ -17,6 +18,7 @@ from npattn.oracle.golden_files.header import (
     HEADER,
     MAX_HEADER_SIZE,
     VERSION,
+    VERSION_WITH_AXES,
     VERSION_WITH_STEPS,
 )
 from npattn.oracle.layouts import LAYOUTS
@@ -67,12 +69,14 @@ def validate_header(header: Any) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT_NAME:
         raise ValueError(f"its format is not {FORMAT_NAME!r}; expected the header of a golden file")
     found = header.get("version")
-    if type(found) is not int or found not in (VERSION, VERSION_WITH_STEPS):
+    if type(found) is not int or not VERSION <= found <= VERSION_WITH_AXES:
         raise ValueError(
-            f"version {brief(found)} of the format; npattn {find_version()} reads versions {VERSION} and "
-            f"{VERSION_WITH_STEPS}: npattn golden makes the case again"
+            f"version {brief(found)} of the format; npattn {find_version()} reads versions {VERSION} to "
+            f"{VERSION_WITH_AXES}: npattn golden makes the case again"
         )
-    known = FIELDS | ({"steps": list} if found == VERSION_WITH_STEPS else {})
+    known = FIELDS | ({"axes": str} if found == VERSION_WITH_AXES else {})
+    if found == VERSION_WITH_STEPS or (found == VERSION_WITH_AXES and "steps" in header):
+        known = known | {"steps": list}
     for name in (*known, *header):
         if name not in header:
             raise ValueError(f"{name!r} is missing")
@@ -96,8 +100,8 @@ def validate_choices(header: Mapping[str, Any]) -> None:
     ------
     ValueError
     """
-    for name, choices in {"dtype": FORMATS, "values": VALUES, "layout": LAYOUTS}.items():
-        if header[name] not in choices:
+    for name, choices in {"dtype": FORMATS, "values": VALUES, "layout": LAYOUTS, "axes": AXES}.items():
+        if name in header and header[name] not in choices:
             raise ValueError(f"{name} is {brief(header[name])}; expected one of {', '.join(choices)}")
     if header["given"] != [group for group in GIVEN if group in header["given"]]:
         raise ValueError(f"given is {brief(header['given'])}; expected some of {', '.join(GIVEN)}, in this order")

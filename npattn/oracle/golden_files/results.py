@@ -12,7 +12,7 @@ import numpy as np
 from npattn.oracle.golden_files.archives import Layout, Members, open_archive, quote
 from npattn.oracle.golden_files.folders import open_folder
 from npattn.oracle.golden_files.header import HEADER
-from npattn.wording import brief, did_you_mean
+from npattn.wording import brief, did_you_mean, results_meant, suggest
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -67,7 +67,8 @@ def read_members(archive: Members, case: Case) -> dict[str, np.ndarray]:
         if name in found:
             raise archive.error(f"holds {quote(name)} twice, under two names; expected one of them")
         if name not in case.expected or not member.endswith(".npy"):
-            meant = did_you_mean(member, [f"{known}.npy" for known in (*case.expected, *steps)], 0.6)
+            meant = suggest([f"{known}.npy" for known in results_meant(name, case.expected)])
+            meant = meant or did_you_mean(member, [f"{known}.npy" for known in (*case.expected, *steps)], 0.6)
             raise archive.error(f"holds {quote(member)}, which is no result{meant} (expected {some}, as .npy)")
         layout = archive.read_layout(member)
         if "V" in layout.dtype:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npattn.array_checks import require_inputs
+from npattn.calls import declared_shapes
 from npattn.checks import check_names, require_choice, require_integers
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module, as_tuple
@@ -143,9 +144,10 @@ def gradcheck(
 
 def name_inputs(module: Module, inputs: Any) -> dict[str, Any]:
     """Give inputs their names, in call order."""
-    names = list(module.input_shapes(1, 1, 1))
+    declared = declared_shapes(module, 1, 1, 1)
+    names = list(declared)
     if isinstance(inputs, Mapping):
-        check_names("gradcheck", inputs, module.input_shapes(1, 1, 1), "input")
+        check_names("gradcheck", inputs, declared, "input")
         return {name: inputs[name] for name in names}
     inputs = as_tuple(inputs)
     require_inputs("gradcheck", inputs, names)

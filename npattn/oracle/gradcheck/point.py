@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from npattn.module import Module, Pass, as_tuple
+from npattn.wording import did_you_mean
 
 __all__ = ["STEP", "Point"]
 
@@ -66,7 +67,8 @@ class Point:
         """Copy what the backward pass returns, for it may write the next gradients there."""
         dx, grads = self.run.backward(self.upstream((dy * self.upstream_scale).astype(self.dtype)))
         by_input = dict(zip(self.inputs, as_tuple(dx), strict=True))
-        found = {name: gradient for name, gradient in by_input.items() if gradient is not None} | grads
+        given = {name: gradient for name, gradient in grads.items() if gradient is not None}
+        found = {name: gradient for name, gradient in by_input.items() if gradient is not None} | given
         return {name: np.array(gradient) for name, gradient in found.items()}
 
     def jvp(self, name: str, v: np.ndarray) -> np.ndarray:
@@ -117,6 +119,20 @@ def gradient_shapes(point: Point) -> dict[str, tuple[int, ...]]:
     found = {name: gradient.shape for name, gradient in point.gradients(np.zeros(point.outputs)).items()}
     inputs = {name: value.shape for name, value in point.inputs.items() if name in found}
     expected = inputs | point.module.parameter_shapes()
-    if found != expected:
-        raise ValueError(f"{point.module}: backward returns gradients of shapes {found}; expected {expected}")
+    for name in [*found, *expected]:
+        if name not in expected:
+            declared = ", ".join(point.module.parameter_shapes()) or "none"
+            meant = did_you_mean(name, expected.keys() - found.keys())
+            raise ValueError(
+                f"{point.module}: backward returns a gradient of {name!r}{meant} (parameters() declares {declared})"
+            )
+        if name not in found:
+            raise ValueError(
+                f"{point.module}: backward returns no gradient of {name}; expected one of shape {expected[name]}"
+            )
+        if found[name] != tuple(expected[name]):
+            raise ValueError(
+                f"{point.module}: backward returns a gradient of {name} of shape {found[name]}; expected "
+                f"{tuple(expected[name])}"
+            )
     return expected

@@ -18,6 +18,7 @@ from npattn.files import one_line, whole_file
 from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.header import system_to_json
 from npattn.oracle.recipes import Recipe
+from npattn.oracle.suites.sources import captured_by
 from npattn.version import find_source, find_version
 from npattn.wording import brief
 
@@ -87,7 +88,8 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     """
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
     described = {name: value for name, value in fields.items() if name not in ("module", "label")}
-    return {"system": system_to_json(recipe.module), **described}
+    captured = captured_by(recipe.module)
+    return {"system": system_to_json(recipe.module), **({"captured": captured} if captured else {}), **described}
 
 
 def identify(described: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from npattn.module import Module
+from npattn.oracle.suites.captured import UnwritableError, hash_captured, is_made
 from npattn.oracle.systems import is_known
 
-__all__ = ["UNREAD", "hash_system"]
+__all__ = ["UNREAD", "captured_by", "hash_system"]
 
 UNREAD = "unread"
 """In place of a hash: the code is in no file, so that nobody knows whether it is the same."""
@@ -42,16 +43,44 @@ def hash_system(module: Module) -> str | None:
     """
     if is_known(module):
         return None
-    met: dict[Any, None] = {}
-    for system in systems_in(module):
-        collect(system, met)
+    met = collect_all(module)
     texts = {text_of(one) for one in met if isinstance(one, FunctionType)}
-    if not texts or "" in texts:
+    if not texts or "" in texts or captured_by(module) == UNREAD:
         return UNREAD
     found = hashlib.sha256()
     for text in sorted(texts):
         found.update(f"{len(text)}\n{text}".encode())
     return found.hexdigest()
+
+
+def captured_by(module: Module) -> str:
+    """Hash the values that code of a system of somebody's own holds beside its text; nothing if it holds none.
+
+    Two classes that a function has made may have one name and one text, and differ in these alone.
+
+    Parameters
+    ----------
+    module : Module
+
+    Returns
+    -------
+    str
+        `UNREAD` where one of them can't be written.
+    """
+    if is_known(module):
+        return ""
+    try:
+        return hash_captured(collect_all(module))
+    except UnwritableError:
+        return UNREAD
+
+
+def collect_all(module: Module) -> dict[Any, None]:
+    """Note the classes and functions of somebody's own that a system is made of."""
+    met: dict[Any, None] = {}
+    for system in systems_in(module):
+        collect(system, met)
+    return met
 
 
 def systems_in(module: Module) -> Iterator[type[Module]]:
@@ -89,7 +118,8 @@ def collect(one: Any, met: dict[Any, None]) -> None:
 def is_of_others(one: Any) -> bool:
     """Tell whether something is of a package whose code is known otherwise."""
     name = one.__name__ if isinstance(one, ModuleType) else str(one.__module__)
-    return name.partition(".")[0] in OF_OTHERS
+    made = isinstance(one, type) and is_made(one)  # by type(...): then Python takes abc for its module
+    return name.partition(".")[0] in OF_OTHERS and not made
 
 
 def names_in(code: CodeType) -> Iterator[str]:

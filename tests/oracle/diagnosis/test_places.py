@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from npattn.oracle.diagnosis.axes import name_axes
 from npattn.oracle.diagnosis.places import describe_indices, describe_place
-from npattn.oracle.golden_files.described import Described
+from npattn.oracle.golden_files.described import AXES, Described
 from tests.naming import for_each
 from tests.oracle.made_up import made_up
 from tests.own_systems import OWN_SYSTEMS, Powers, RMSNorm
@@ -84,11 +84,12 @@ def test_nothing_is_said_of_what_is_wrong_everywhere_or_nowhere_or_here_and_ther
 def test_every_axis_of_a_system_that_is_no_more_than_described_has_a_name():
     for system in (Powers, *OWN_SYSTEMS):
         case = made_up(system.example())
-        described = replace(case, module=Described(system.__name__, ()))
+        described = [replace(case, module=Described(system.__name__, (), axes)) for axes in ("", *AXES)]
         for name, expected in case.expected.items():
-            for judged in (case, described):
+            for judged in (case, *described):
                 assert len(name_axes(judged, name, expected.shape)) == expected.ndim
-    vector, tokens = (replace(made_up(module), module=Described("Own", ())) for module in (Powers(), RMSNorm()))
+    made = made_up(Powers()), made_up(RMSNorm())
+    vector, tokens = (replace(one, module=Described("Own", (), "maps")) for one in made)
     assert name_axes(vector, "v.grad", (40,)) == ("axis 0",)
     assert name_axes(tokens, "x.grad", (2, 20, 4)) == ("axis 0", "axis 1", "axis 2")
     assert name_axes(tokens, "output", (2, 20)) == ("axis 0", "axis 1")

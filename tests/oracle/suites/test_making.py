@@ -464,3 +464,38 @@ def test_systems_of_one_name_have_files_of_their_own_however_often_they_are_made
         assert sorted(factors) == [2, 3, 3, 4, 4, 5, 5, 6]
     assert named[0] == named[1]
     assert len(set(named[0])) == len(recipes)
+
+
+def test_systems_that_differ_in_what_they_capture_keep_their_files_in_whatever_order_they_come(tmp_path):
+    def run(*numbers):
+        return suite([Recipe(scaled_by(number, "mine"), "float32", 1, 2, 2) for number in numbers], tmp_path)
+
+    def factors(names):
+        found = [load(tmp_path / name) for name in names]
+        return [(case.expected["output"] / case.inputs["x"]).round(6).flat[0] for case in found]
+
+    first = run(2, 3, 4).made
+    assert factors(first) == [2, 3, 4]
+    assert run(4, 3, 2).kept == first[::-1]
+    for number, name in zip((2, 3, 4), first, strict=True):  # alone, as in a run that was asked for a part
+        assert run(number).kept == [name]
+    report = run(5, 3)
+    assert report.kept == [first[1]]
+    assert factors(report.made) == [5]
+    assert factors(first) == [2, 3, 4]
+
+
+def test_files_of_a_system_that_captures_what_nobody_can_write_are_made_again(tmp_path):
+    for _ in range(2):
+        report = suite([Recipe(scaled_by(Weight(2.0), "mine"), "float32", 1, 2, 2)], tmp_path)
+        assert len(report.made) == 1, report.failed
+
+
+class Weight:
+    """A number whose text is another in every process."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __mul__(self, x):
+        return self.number * x
