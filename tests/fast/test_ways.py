@@ -43,6 +43,7 @@ WAYS = {
     "accumulate_in_place": cases(lambda b, c, h, w: [(b, c, h, w), (b, 1, h, w)]),
     "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
     "sigmoid_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
+    "gelu_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
     "gate_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),
     "shift_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w), (b, c)], bound=16),

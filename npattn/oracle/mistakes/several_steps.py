@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from npattn import ops
+from npattn.ops.elementwise import ACTIVATIONS as BY_NAME
 from npattn.oracle.mistakes.elementwise import logistic
 from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import Mistake, mistake
@@ -175,7 +176,7 @@ def input_added(run, module, params, inputs, upstream):
     return results | {output: results[output] + x, f"{name}.grad": results[f"{name}.grad"] + dy}
 
 
-ACTIVATIONS = ops.relu, ops.silu, ops.hard_swish
+ACTIVATIONS = tuple(BY_NAME.values())
 
 
 def bias_behind_activation(*_):
