@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
 
 from npattn import ops
-from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
+from npattn.oracle.rounding.arrays import (
+    HANDLED_UFUNCS,
+    RoundingArray,
+    implements,
+    rounding_of,
+    unwrap,
+    wrap,
+)
 from npattn.typing import Array, Backward
+
+if TYPE_CHECKING:
+    from npattn.oracle.rounding.stochastic import Rounding
 
 __all__ = [
     "cross_entropy",
+    "erf",
     "gelu",
     "global_lse_pool",
     "hard_sigmoid",
@@ -22,10 +33,11 @@ __all__ = [
     "tanh",
 ]
 
-ERF_POLYNOMIAL = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
-"""Coefficients, the highest first, of an approximation of the error function that is off by up to 1.5e-7.
+ERF_ERROR = 2.0**-22
+"""What kernels' error functions may be off by in float32, four times what rounding near ±1 is.
 
-Abramowitz, Stegun: Handbook of Mathematical Functions, 7.1.26.
+Their polynomials are off by 1.5e-7 before anything is rounded (Abramowitz, Stegun: Handbook of Mathematical Functions,
+7.1.26).
 """
 
 
@@ -109,18 +121,8 @@ def beyond_corners(x: Array, z: Array) -> tuple[Array, Array]:
 
 @implements(ops.gelu)
 def gelu(x: RoundingArray) -> tuple[Array, Backward]:
-    """Gate by (1 + erf(x / √2)) / 2 as kernels do, whose share far below 0 is made of numbers near 1.
-
-    In float32 half of the runs make erf of the polynomial that vectorised kernels take. Its last digit is blurred: near
-    -1 a number next to one of the format's would be rounded to that in all runs.
-    """
-    rounding = rounding_of(x)
-    z = x * 0.5**0.5
-    single = rounding.format.is_single_precision
-    erf = erf_by_polynomial(z) if single and rounding.choose() else scipy.special.erf(z)
-    if single:
-        erf = wrap(rounding.blur(np.array(unwrap(erf))), rounding)
-    share = (1 + erf) * 0.5
+    """Gate by (1 + erf(x / √2)) / 2 as kernels do: far below 0 that is made of numbers near 1."""
+    share = (1 + scipy.special.erf(x * 0.5**0.5)) * 0.5
 
     def backward(dy: Array) -> Array:
         density = np.exp(x * x * -0.5) * (2 * np.pi) ** -0.5
@@ -129,14 +131,20 @@ def gelu(x: RoundingArray) -> tuple[Array, Backward]:
     return x * share, backward
 
 
-def erf_by_polynomial(z: RoundingArray) -> Array:
-    """Compute the error function as kernels do that have no other: its polynomial cancels near 0."""
-    magnitude = np.abs(z)
-    t = 1 / (1 + 0.3275911 * magnitude)
-    polynomial: Any = 0
-    for coefficient in ERF_POLYNOMIAL:
-        polynomial = (polynomial + coefficient) * t
-    return np.copysign(1 - polynomial * np.exp(-magnitude * magnitude), z)
+def erf(rounding: Rounding, x: np.ndarray) -> Array:
+    """Compute the error function as kernels do, whose polynomials are off by more than the last digit of float32.
+
+    In float32 they are so near 0 too, as 1 less a polynomial that multiplies exp(-x²). In narrower formats it shows far
+    below 0, where all runs would round to -1 and leave nothing beside 1: a kernel that rounds nothing on its way does.
+    """
+    y = rounding.round(np.array(scipy.special.erf(x)))
+    if rounding.random is not None:
+        noise = rounding.draw_bits(y, 16).view(np.int16) * y.dtype.type(ERF_ERROR / 2**15)
+        y += noise if rounding.format.is_single_precision else noise * y
+    return wrap(y, rounding)
+
+
+HANDLED_UFUNCS["erf"] = erf
 
 
 @implements(ops.global_lse_pool)
