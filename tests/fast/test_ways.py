@@ -42,6 +42,7 @@ WAYS = {
     "add_in_one_pass": cases(lambda b, c, h, w: [(b, c, h, w)] * 3),
     "accumulate_in_place": cases(lambda b, c, h, w: [(b, c, h, w), (b, 1, h, w)]),
     "relu_without_selection": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0),
+    "leaky_relu_of_two_lines": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, negative_slope=0.25),
     "sigmoid_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
     "gelu_block_by_block": cases(lambda b, c, h, w: [(b, c, h, w)]),
     "inverse_energy_channel_by_channel": cases(lambda b, c, h, w: [(b, c, h, w)], bound=64, e_lambda=0.5),
