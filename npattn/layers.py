@@ -494,7 +494,7 @@ def conv_norm_act(
         As `batch_norm`.
     parts : pair of str, default ("0", "1")
         What convolution and norm are called in the layer, if otherwise.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         What is done last.
     stride, dilation, groups : int, default 1
         As `conv`. There are as many zeros on every side as keep the size of the map where `stride` is 1.

@@ -85,6 +85,8 @@ STAND_INS = {"hidden": "reduction"}
 """The hyperparameter that a synonym of another one may mean where a system lacks that."""
 VALUE_SYNONYMS = {
     "silu": "swish silu_",
+    "gelu": "gelu_python",
+    "leaky_relu": "leaky_relu_ leakyrelu lrelu leaky",
     "relu": "relu_ rectifier",
     "hard_swish": "hswish h_swish hardswish",
     "sigmoid": "logistic sigm",
@@ -92,8 +94,8 @@ VALUE_SYNONYMS = {
 }
 """What else published code calls a hyperparameter's value, by the name that it has here."""
 OTHER_VALUES = (
-    "celu elu gelu geglu glu hard_mish hard_tanh identity leaky_relu log_sigmoid mish none prelu quick_gelu relu6 "
-    "rrelu selu softmax softmin softplus softsign swiglu tanh tanh_shrink"
+    "celu elu geglu gelu_fast gelu_new gelu_tanh gelu_pytorch_tanh glu hard_mish hard_tanh identity log_sigmoid mish "
+    "none prelu quick_gelu relu6 rrelu selu softmax softmin softplus softsign swiglu tanh tanh_shrink"
 )
 """Values that no hyperparameter has here, and that are spelt much like others: activations."""
 
@@ -190,7 +192,7 @@ def is_other_value(given: str, choices: Collection[str]) -> bool:
 
     Examples
     --------
-    >>> is_other_value("GELU", ["relu"]), is_other_value("LeakyReLU", ["relu"]), is_other_value("rleu", ["relu"])
+    >>> is_other_value("GELU", ["relu"]), is_other_value("QuickGELU", ["gelu"]), is_other_value("rleu", ["relu"])
     (True, True, False)
     """
     names = " ".join([OTHER_VALUES, *(f"{value} {others}" for value, others in VALUE_SYNONYMS.items())]).split()

@@ -46,7 +46,7 @@ class CBAMChannelGate(Module):
         Channels of the hidden layer, in place of C // r.
     bias : bool, default True
         Whether the two layers have biases, as in the authors' code; timm's have none.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         φ, between the layers.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
         σ, which makes the gates.

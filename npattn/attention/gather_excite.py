@@ -107,7 +107,7 @@ class GatherExcite(Module):
         Channels between the two layers, in place of that.
     batch_norm : bool, default True
         Whether a norm stands behind each kernel.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         Behind each kernel but the last, and between the two layers.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
         What makes the gates.

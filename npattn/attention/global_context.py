@@ -59,7 +59,7 @@ class GlobalContext(Module):
         Whether positions are weighed by attention; else all weigh the same, and the context is the average.
     hidden : int, optional
         Channels inside of the transforms, in place of that.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         φ, inside of the transforms.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
         σ, which makes the gates.

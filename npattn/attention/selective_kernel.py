@@ -71,7 +71,7 @@ class SelectiveKernel(BranchChoice):
         r; between the two layers there are O/r channels, rounded to a multiple of 8, at least 8.
     hidden : int, optional
         Channels between the two layers, in place of that.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         The branches' rectifier.
     training : bool, default False
         Whether batch norm takes the batch's statistics and hands back new running ones.

@@ -46,7 +46,7 @@ class SplitAttention(BranchChoice):
         r; between the two layers there are R C/r channels, rounded to a multiple of 8, at least 32.
     hidden : int, optional
         Channels between the two layers for each split, in place of that.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
         The rectifiers.
     batch_norm : bool, default True
         Whether there are norms; timm's block has none unless it is told.

@@ -35,8 +35,9 @@ class SqueezeExcitation(Module):
         Whether the two layers have biases, as in torchvision and the authors' released models; eq. 3 has none.
     hidden : int, optional
         Channels of the hidden layer, in place of C // r: what torchvision and timm round in ways of their own.
-    activation : {"relu", "silu", "hard_swish"}, default "relu"
-        φ, between the layers; ``"silu"``, also called swish, in EfficientNet.
+    activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
+        φ, between the layers; ``"silu"``, also called swish, in EfficientNet. ``"gelu"`` is x Φ(x), without an
+        approximation; ``"leaky_relu"`` has the slope 0.01 below 0.
     gate : {"sigmoid", "hard_sigmoid"}, default "sigmoid"
         σ, which makes the gates; ``"hard_sigmoid"`` in MobileNetV3.
     batch_norm : bool, default False

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import scipy
 
 from npattn.fast.blocks import BLOCK_SIZE, blocks, broadcast_block, is_large
 from npattn.fast.machine import quick_powers
 from npattn.fast.threads import parallel_for
-from npattn.ops.elementwise import relu, sigmoid
+from npattn.ops.elementwise import gelu, leaky_relu, relu, sigmoid
 from npattn.ops.gating import LETTERS
 from npattn.typing import Array, Backward
 
@@ -50,6 +51,45 @@ def keep_where(on: Array, a: Array, out: Array | None = None) -> Array:
     return out
 
 
+LEAST_SLOPE = 1e-3
+"""Slope below 0 from which it is none that float32 rounds to 0, which multiplied by infinity is no number."""
+
+
+def is_large_between_lines(x: Array, negative_slope: float = 0.01) -> bool:
+    """Tell whether a map is large, and a leaky ReLU of it the larger of two lines."""
+    return LEAST_SLOPE <= negative_slope <= 1 and is_large(x)
+
+
+@leaky_relu.faster(suits=is_large_between_lines)
+def leaky_relu_of_two_lines(x: Array, negative_slope: float = 0.01) -> tuple[Array, Backward]:
+    """Take the larger of both lines, and of both slopes, without a selection."""
+    y, on = np.empty_like(x), np.empty_like(x, dtype=bool)
+    cut = blocks(x, min(1, x.ndim - 1), BLOCK_SIZE)
+
+    def compute(block):
+        np.logical_not(np.less_equal(x[block], 0, out=on[block]), out=on[block])  # true for NaN
+        np.multiply(x[block], negative_slope, out=y[block])
+        np.maximum(x[block], y[block], out=y[block])
+
+    parallel_for(compute, cut)
+
+    def backward(dy):
+        if not is_large(dy):
+            return np.where(on, dy, negative_slope * dy)
+        dx = np.empty_like(dy)
+
+        def compute(block):
+            slope = dx[block]
+            slope[...] = on[block]
+            np.maximum(slope, negative_slope, out=slope)
+            slope *= dy[block]
+
+        parallel_for(compute, cut)
+        return dx
+
+    return y, backward
+
+
 MAX_LOGIT = 80.0
 """Argument up to which exp(x) is finite in float32, and its inverse loses no digits."""
 
@@ -74,6 +114,35 @@ def sigmoid_block_by_block(x: Array) -> tuple[Array, Backward]:
         else:
             to[...], back = sigmoid.definition(some)
             below[...] = back(np.ones_like(some))
+
+    parallel_for(compute, blocks(x, min(1, x.ndim - 1), BLOCK_SIZE))
+
+    def backward(dy):
+        return combine_in_blocks(np.multiply, dy, slope)[0] if is_large(dy) else dy * slope
+
+    return y, backward
+
+
+FARTHEST = 200.0
+"""Magnitude at which the normal density is 0, and a square finite."""
+
+
+@gelu.faster(suits=is_large)
+def gelu_block_by_block(x: Array) -> tuple[Array, Backward]:
+    """Take the normal distribution from SciPy, and make the slope while a block is in the cache."""
+    y, slope = np.empty_like(x), np.empty_like(x)
+
+    def compute(block):
+        some, to, below = x[block], y[block], slope[block]
+        np.clip(some, -FARTHEST, FARTHEST, out=to)
+        np.multiply(to, to, out=below)
+        below *= -0.5
+        np.exp(below, out=below)
+        below *= (2 * np.pi) ** -0.5
+        below *= some
+        scipy.special.ndtr(some, out=to)
+        below += to
+        to *= some
 
     parallel_for(compute, blocks(x, min(1, x.ndim - 1), BLOCK_SIZE))
 

@@ -17,7 +17,7 @@ from npattn.ops.attention import dot_product_attention
 from npattn.ops.convolution import conv1d, conv2d, project
 from npattn.ops.criss_cross import criss_cross_attention
 from npattn.ops.dropping import dropout
-from npattn.ops.elementwise import hard_sigmoid, hard_swish, relu, sigmoid, silu, tanh
+from npattn.ops.elementwise import gelu, hard_sigmoid, hard_swish, leaky_relu, relu, sigmoid, silu, tanh
 from npattn.ops.energy import inverse_energy
 from npattn.ops.gathering import gather_average
 from npattn.ops.gating import gate
@@ -72,6 +72,7 @@ __all__ = [
     "gate",
     "gather_average",
     "gather_relative",
+    "gelu",
     "global_average_pool",
     "global_lp_pool",
     "global_lse_pool",
@@ -84,6 +85,7 @@ __all__ = [
     "inverse_energy",
     "l2_normalize",
     "layer_norm",
+    "leaky_relu",
     "linear",
     "linear_attention",
     "masked_attention",

@@ -7,7 +7,18 @@ import numpy as np
 from npattn.ops.primitive import primitive
 from npattn.typing import Array, Backward
 
-__all__ = ["ACTIVATIONS", "GATES", "hard_sigmoid", "hard_swish", "relu", "sigmoid", "silu", "tanh"]
+__all__ = [
+    "ACTIVATIONS",
+    "GATES",
+    "gelu",
+    "hard_sigmoid",
+    "hard_swish",
+    "leaky_relu",
+    "relu",
+    "sigmoid",
+    "silu",
+    "tanh",
+]
 
 
 @primitive
@@ -39,6 +50,42 @@ def relu(x: Array) -> tuple[Array, Backward]:
         return np.where(on, dy, 0)
 
     return np.where(on, x, 0), backward
+
+
+@primitive
+def leaky_relu(x: Array, negative_slope: float = 0.01) -> tuple[Array, Backward]:
+    """Rectify, but leave a slope below 0: y = max(x, 0) + negative_slope min(x, 0), with NaN passed on.
+
+    Parameters
+    ----------
+    x : array, any shape
+        A complex number is rectified by the sign of its real part.
+    negative_slope : float, default 0.01
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``. At the corner the slope is `negative_slope`.
+
+    Notes
+    -----
+    Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models, ICML 2013 workshops, eq. 2.
+
+    Examples
+    --------
+    >>> y, backward = leaky_relu(np.array([-2.0, 0.0, 3.0]))
+    >>> y
+    array([-0.02,  0.  ,  3.  ])
+    >>> backward(np.array([1.0, 1.0, 1.0]))
+    array([0.01, 0.01, 1.  ])
+    """
+    on = ~(x.real <= 0)  # true for NaN, which so passes
+
+    def backward(dy):
+        return np.where(on, dy, negative_slope * dy)
+
+    return np.where(on, x, negative_slope * x), backward
 
 
 @primitive
@@ -175,6 +222,64 @@ def silu(x: Array) -> tuple[Array, Backward]:
 
 
 @primitive
+def gelu(x: Array) -> tuple[Array, Backward]:
+    """Gate x by the share of standard normal numbers below it, as a Gaussian error linear unit: y = x Φ(x).
+
+    Parameters
+    ----------
+    x : array, any shape
+
+    Returns
+    -------
+    y : array, shape and dtype of `x`
+    backward : callable
+        ``backward(dy)`` returns ``dx``.
+
+    Notes
+    -----
+    Hendrycks, Gimpel: Gaussian Error Linear Units, arXiv:1606.08415: the function itself, Φ(x) = (1 + erf(x / √2)) / 2,
+    not its approximations by tanh or the logistic sigmoid. Of -∞ it is 0 times ∞, NaN, as in PyTorch.
+
+    Examples
+    --------
+    >>> y, backward = gelu(np.array([-10.0, -1.0, 0.0, 1.0]))
+    >>> y
+    array([-7.61985302e-23, -1.58655254e-01,  0.00000000e+00,  8.41344746e-01])
+    >>> backward(np.ones(4)).round(3)
+    array([-0.   , -0.083,  0.5  ,  1.083])
+    """
+    magnitude = np.where(x.real < 0, -x, x)
+    magnitude = np.where(magnitude.real > 200, 200, magnitude)  # whose density is 0 for all kinds of number
+    tail = normal_tail(magnitude)
+    share = np.where(x.real < 0, tail, 1 - tail)
+
+    def backward(dy):
+        density = np.exp(-magnitude * magnitude / 2) / np.sqrt(2 * pi_of(x))
+        return dy * (share + x * density)
+
+    return x * share, backward
+
+
+def normal_tail(x: Array) -> Array:
+    """Compute Q(x) = 1 - Φ(x) for x ≥ 0, to the last digits of any kind of number, however small it is.
+
+    Q(x) = x/π ∫ exp(-(s² + x²)/2) / (s² + x²) ds over all s > 0, by the midpoint rule with steps of 1/2: with what the
+    pole at s = ix adds to that, 1 / (1 + exp(4πx)), it is off by exp(-8π²) of Q (Hunter, Regan: A Note on the
+    Evaluation of the Complementary Error Function, Mathematics of Computation 26, 1972).
+    """
+    pi = pi_of(x)
+    squares = [(n / 2 + 1 / 4) ** 2 for n in range(26)]
+    integral = sum(np.exp(-(s + x * x) / 2) / (s + x * x) for s in squares) / 2
+    e = np.exp(-4 * pi * x)  # at most 1
+    return x / pi * integral + np.where(x.real < 4 * pi, e / (1 + e), 0)
+
+
+def pi_of(x: Array) -> Array:
+    """Compute π to the digits that numbers of the kind of x have; a constant has those of float64."""
+    return 4 * np.arctan(np.ones_like(x.real, shape=()))
+
+
+@primitive
 def tanh(x: Array) -> tuple[Array, Backward]:
     """Squash into (-1, 1) by the hyperbolic tangent: y = (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
 
@@ -206,7 +311,7 @@ def tanh(x: Array) -> tuple[Array, Backward]:
     return y, backward
 
 
-ACTIVATIONS = {"relu": relu, "silu": silu, "hard_swish": hard_swish}
+ACTIVATIONS = {"relu": relu, "leaky_relu": leaky_relu, "silu": silu, "gelu": gelu, "hard_swish": hard_swish}
 """What may stand between two layers, by name."""
 GATES = {"sigmoid": sigmoid, "hard_sigmoid": hard_sigmoid}
 """What may make a gate of a logit, by name."""

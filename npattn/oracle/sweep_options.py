@@ -31,7 +31,8 @@ POOLS = ("avg", "max", "lp", "lse")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "se": [
         *({"reduction": 1}, {"reduction": 100}, {"bias": False}, {"hidden": 5}),
-        *({"activation": "silu"}, {"activation": "hard_swish"}, {"gate": "hard_sigmoid"}),
+        *({"activation": name} for name in ("silu", "hard_swish", "gelu", "leaky_relu")),
+        {"gate": "hard_sigmoid"},
         *({"batch_norm": True}, {"batch_norm": True, "training": True}, {"add_maxpool": True}),
     ],
     "eca": [{"kernel_size": 1}, {"kernel_size": 7}, {"kernel_size": 65}],

@@ -15,6 +15,8 @@ def in_pytorch(name):
         "hard_sigmoid": lambda z: torch.nn.functional.relu6(z + 3) / 6,
         "hard_swish": lambda z: z * torch.nn.functional.relu6(z + 3) / 6,
         "silu": lambda z: z * torch.sigmoid(z),
+        "gelu": torch.nn.functional.gelu,
+        "leaky_relu": torch.nn.functional.leaky_relu,
     }.get(name) or getattr(torch, name)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import GatherExcite, SqueezeExcitation
+from npattn.ops.elementwise import ACTIVATIONS
 from npattn.oracle import generic_values
 from tests.attention.parity import assert_parity_in, assert_starts_as, assert_state_dict_loads, in_pytorch
 from tests.attention.witnesses import assert_witnessed, draw, installed
@@ -77,7 +78,7 @@ OPTIONS = {
     "feat_size": st.integers(1, 5) | st.tuples(st.integers(1, 5), st.integers(1, 5)),
     "mlp": st.booleans(),
     "batch_norm": st.booleans(),
-    "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
+    "activation": st.sampled_from(list(ACTIVATIONS)),
     "gate": st.sampled_from(["sigmoid", "hard_sigmoid"]),
     "training": st.booleans(),
 }

@@ -19,6 +19,7 @@ from npattn import (
     SplitAttention,
     SqueezeExcitation,
 )
+from npattn.ops.elementwise import ACTIVATIONS
 from tests.attention.witnesses import assert_witnessed, counterpart, draw, installed, is_attention
 from tests.strategies import seeds
 
@@ -35,6 +36,8 @@ TIMM = {
     "gcresnet33ts": ({}, 10),
     "gc_efficientnetv2_rw_t": ({}, 29),
     "resnet34": ({"block_args": {"attn_layer": "nl"}}, 16),
+    "gcvit_xxtiny": ({}, 11),
+    "sedarknet21": ({}, 7),
     "skresnet18": ({}, 8),
     "skresnet50": ({"output_stride": 8}, 16),
     "skresnext50_32x4d": ({}, 16),
@@ -51,7 +54,7 @@ OPTIONS = {
     "channels": st.sampled_from([1, 3, 8, 20]),
     "hidden": st.integers(1, 5),
     "bias": st.booleans(),
-    "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
+    "activation": st.sampled_from(list(ACTIVATIONS)),
     "gate": st.sampled_from(["sigmoid", "hard_sigmoid"]),
 }
 excitations = st.fixed_dictionaries(

@@ -19,6 +19,7 @@ from npattn import (
 )
 
 ACTIVATIONS = {"ReLU": "relu", "SiLU": "silu", "Swish": "silu", "Hardswish": "hard_swish", "HardSwish": "hard_swish"}
+ACTIVATIONS |= {"GELU": "gelu", "LeakyReLU": "leaky_relu"}
 GATES = {"Sigmoid": "sigmoid", "Hardsigmoid": "hard_sigmoid", "HardSigmoid": "hard_sigmoid"}
 OPERATORS = ("nms", "qnms")
 """Of torchvision, which it declares in compiled code."""

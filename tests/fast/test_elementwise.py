@@ -24,6 +24,22 @@ def test_every_gradient_is_kept_or_dropped_as_it_is(dtype, of_gradient):
     assert dx.dtype == of_gradient
 
 
+@pytest.mark.parametrize("slope", [-0.5, 0, 1e-300, 0.3, 1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("of_gradient", [np.float32, np.float64])
+@pytest.mark.filterwarnings("ignore:invalid value")  # of 0 times infinity
+def test_a_leaky_relu_of_any_slope_is_that_of_the_definition_to_the_bit(slope, dtype, of_gradient):
+    x, dy = (a.ravel() for a in np.meshgrid(np.array(SPECIAL, dtype), np.array(SPECIAL, of_gradient)))
+    with in_blocks():
+        y, backward = ops.leaky_relu(x, slope)
+        dx = backward(dy)
+    expected, back = ops.leaky_relu.definition(x, slope)
+    for found, one in ((y, expected), (dx, back(dy))):
+        np.testing.assert_array_equal(found, one)
+        np.testing.assert_array_equal(np.signbit(found), np.signbit(one))
+        assert found.dtype == one.dtype
+
+
 @pytest.mark.parametrize("size", [in_blocks, nullcontext], ids=["large", "small"])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_what_is_not_finite_is_seen_wherever_it_stands(size, value):

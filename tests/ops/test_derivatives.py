@@ -4,6 +4,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.ops.attention import average_slope, weigh_values
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.ops.gating import affine
 from npattn.ops.pooling import first_maximum, mean, scatter
 from npattn.ops.primitive import PRIMITIVES
@@ -130,9 +131,10 @@ CASES = [
     *((ops.dropout, shaped((2, 3, 4, 4)), {"mask": mask, "rate": 0.3}, 1e-15) for mask in MASKS),
     *(
         (primitive, arrays, {}, 1e-13)
-        for primitive in (ops.relu, ops.sigmoid, ops.hard_sigmoid, ops.hard_swish, ops.silu, ops.tanh)
+        for primitive in (*ACTIVATIONS.values(), *GATES.values(), ops.tanh)
         for arrays in (shaped((3, 4)), [CORNERS])
     ),
+    (ops.leaky_relu, [CORNERS], {"negative_slope": 0.3}, 0),
     *(
         (primitive, shaped((2, 3, 4, 2), shape), {}, 1e-12)
         for primitive in (ops.gate, ops.shift)

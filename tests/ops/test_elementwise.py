@@ -104,6 +104,67 @@ def test_silu_agrees_with_pytorch_and_keeps_its_digits_far_out():
     np.testing.assert_allclose(backward(dy), dx, rtol=1e-12, atol=1e-15)
 
 
+def test_leaky_relu_and_its_corner_agree_with_pytorch():
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([normal(50), [-np.inf, -0.0, 0.0, np.inf]])
+    dy = normal(54, seed=1)
+    for slope in ({}, {"negative_slope": 0.3}, {"negative_slope": 2.0}):
+        y, (dx,) = torch_gradients(lambda t, slope=slope: torch.nn.functional.leaky_relu(t, **slope), dy, x)
+        value, backward = ops.leaky_relu(x, **slope)
+        np.testing.assert_array_equal(value, y)
+        np.testing.assert_array_equal(backward(dy), dx)
+    assert np.isnan(ops.leaky_relu(np.array([np.nan]))[0]).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_gelu_agrees_with_pytorch_at_infinity_too():
+    torch = pytest.importorskip("torch")
+    x = np.concatenate([normal(50) * 2, [-np.inf, -1e300, -40.0, -0.0, 0.0, 40.0, 1e300, np.inf, np.nan]])
+    dy = normal(59, seed=1)
+    y, (dx,) = torch_gradients(torch.nn.functional.gelu, dy, x)
+    value, backward = ops.gelu(x)
+    np.testing.assert_allclose(value, y, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(backward(dy), dx, rtol=1e-13, atol=1e-14)
+
+
+@settings(max_examples=20)
+@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=4, max_side=4), elements=st.floats(-37, 1e3)))
+def test_gelu_and_its_slope_keep_their_digits_where_the_normal_tail_is_small(x):
+    y, backward = ops.gelu(x)
+    lost = 1 + x * x / 2  # digits that rounding of x² takes from its exponential
+    share, density = scipy.special.ndtr(x), np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+    assert (np.abs(y - x * share) <= 1e-15 * lost * np.abs(x * share) + TINY).all()
+    size = share + np.abs(x) * density
+    assert (np.abs(backward(np.ones_like(x)) - (share + x * density)) <= 2e-15 * lost * size + TINY).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_gelu_neither_overflows_nor_leaves_its_dtype(dtype):
+    extreme = np.finfo(dtype).max
+    x = np.array([-extreme, -300, -0.0, 0, 300, extreme, np.nan], dtype)
+    y, backward = ops.gelu(x)
+    slope = backward(np.ones_like(x))
+    assert y.dtype == slope.dtype == dtype
+    np.testing.assert_array_equal(y, np.array([0, 0, -0.0, 0, 300, extreme, np.nan], dtype))
+    np.testing.assert_array_equal(slope, np.array([0, 0, 0.5, 0.5, 1, 1, np.nan], dtype))
+
+
+def test_gelu_has_all_digits_of_longdouble():
+    """With n!! = n (n - 2) … 1: x Φ(x) = x/2 + φ(x) (x² + x⁴/3!! + x⁶/5!! + …), whose terms are positive."""
+    x = np.longdouble([0.25, 1.0, 2.0, 3.0])
+    pi = 4 * np.arctan(np.longdouble(1))
+    terms = [x * x]
+    for n in range(3, 161, 2):
+        terms.append(terms[-1] * x * x / n)
+    density = np.exp(-x * x / 2) / np.sqrt(2 * pi)
+    expected = x / 2 + density * sum(terms[::-1])
+    y, backward = ops.gelu(x)
+    np.testing.assert_allclose(y, expected, rtol=20 * np.finfo(np.longdouble).eps)
+    np.testing.assert_allclose(
+        backward(np.ones_like(x)), expected / x + x * density, rtol=20 * np.finfo(np.longdouble).eps
+    )
+
+
 @for_each("name", [*ACTIVATIONS, *GATES])
 def test_functions_that_are_chosen_by_name_are_the_primitives_of_that_name(name):
     assert (ACTIVATIONS | GATES)[name] is getattr(ops, name)

@@ -5,7 +5,7 @@ import scipy
 
 from npattn import ops
 from npattn.oracle.mistakes.arrays import several_channels, several_images
-from npattn.oracle.mistakes.mistake import argument, gradient, value
+from npattn.oracle.mistakes.mistake import When, argument, gradient, value
 from npattn.typing import Array
 
 __all__ = ["ADDED", "HELD_OUT", "TUNED_ON"]
@@ -55,12 +55,38 @@ HELD_OUT = [
 ]
 
 
+def normal_share(x: Array) -> Array:
+    return 0.5 * (1 + scipy.special.erf(x / 2**0.5))
+
+
 def gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + scipy.special.erf(x / 2**0.5))
+    return x * normal_share(x)
+
+
+def normal_density(x: Array) -> Array:
+    return np.exp(-0.5 * x * x) * (2 * np.pi) ** -0.5
+
+
+def density_not_divided(g: Array, dy: Array, x: Array) -> Array:
+    return dy * (normal_share(x) + x * np.exp(-0.5 * x * x))
 
 
 def gelu_by_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x)))
+
+
+def gelu_by_tanh_gradient(g: Array, dy: Array, x: Array) -> Array:
+    t = np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x * x * x))
+    return dy * 0.5 * (1 + t + x * (1 - t * t) * (2 / np.pi) ** 0.5 * (1 + 3 * 0.044715 * x * x))
+
+
+def has_other_slope(other: float) -> When:
+    """Whether a leaky ReLU's slope is not this one."""
+    return lambda x, slope: slope != other
+
+
+def leaky(slope: float, x: Array) -> Array:
+    return np.where(x > 0, x, slope * x)
 
 
 def softmax_over_channels(y: Array, x: Array) -> Array:
@@ -109,6 +135,38 @@ ADDED = [
     gradient("silu", 0, "gate constant", lambda g, dy, x: dy * logistic(x)),
     gradient("silu", 0, "slope of the gate alone", lambda g, dy, x: g - dy * logistic(x)),
     gradient("silu", 0, "left out", lambda g, dy, x: dy),
+    value("gelu", "left out", lambda y, x: x * 1.0),
+    value("gelu", "by tanh", lambda y, x: gelu_by_tanh(x)),
+    value("gelu", "ReLU", lambda y, x: np.maximum(x, 0)),
+    value("gelu", "SiLU", lambda y, x: x * logistic(x)),
+    value("gelu", "logistic sigmoid of 1.702 x", lambda y, x: x * logistic(1.702 * x)),
+    value("gelu", "gate alone", lambda y, x: normal_share(x)),
+    value("gelu", "erf of x, not of x/√2", lambda y, x: 0.5 * x * (1 + scipy.special.erf(x))),
+    value("gelu", "not halved", lambda y, x: 2 * y),
+    gradient("gelu", 0, "gate constant", lambda g, dy, x: dy * normal_share(x)),
+    gradient("gelu", 0, "slope of the gate alone", lambda g, dy, x: g - dy * normal_share(x)),
+    gradient("gelu", 0, "density not multiplied by x", lambda g, dy, x: dy * (normal_share(x) + normal_density(x))),
+    gradient("gelu", 0, "density not divided by √(2π)", density_not_divided),
+    gradient("gelu", 0, "of GELU by tanh", gelu_by_tanh_gradient),
+    gradient("gelu", 0, "left out", lambda g, dy, x: dy),
+    value("leaky_relu", "left out", lambda y, x, slope: x * 1.0),
+    value("leaky_relu", "ReLU", lambda y, x, slope: np.maximum(x, 0)),
+    *(
+        value("leaky_relu", f"slope {other}", lambda y, x, slope, other=other: leaky(other, x), has_other_slope(other))
+        for other in (0.01, 0.1, 0.2)
+    ),
+    value("leaky_relu", "sign of the slope turned", lambda y, x, slope: leaky(-slope, x)),
+    gradient("leaky_relu", 0, "left out", lambda g, dy, x, slope: dy),
+    gradient("leaky_relu", 0, "of ReLU", lambda g, dy, x, slope: np.where(x > 0, dy, 0)),
+    gradient("leaky_relu", 0, "mask of dy", lambda g, dy, x, slope: leaky(slope, dy)),
+    *(
+        gradient(
+            *("leaky_relu", 0, f"slope {other}"),
+            lambda g, dy, x, slope, other=other: np.where(x > 0, dy, other * dy),
+            has_other_slope(other),
+        )
+        for other in (0.01, 0.1, 0.2)
+    ),
     value("tanh", "left out", lambda y, x: x * 1.0),
     value("tanh", "logistic sigmoid", lambda y, x: logistic(x)),
     value("tanh", "of half of x", lambda y, x: np.tanh(x / 2)),

@@ -7,6 +7,7 @@ import numpy as np
 
 from npattn import ops
 from npattn.module import Module
+from npattn.ops.elementwise import ACTIVATIONS as BY_NAME
 from npattn.oracle.mistakes.elementwise import logistic
 from npattn.oracle.mistakes.forwarding import with_steps
 from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, mistake
@@ -180,7 +181,7 @@ def input_added(run: Run, module: Module, params: Arrays, inputs: Arrays, upstre
     return results | {output: results[output] + x, f"{name}.grad": results[f"{name}.grad"] + dy}
 
 
-ACTIVATIONS = ops.relu, ops.silu, ops.hard_swish
+ACTIVATIONS = tuple(BY_NAME.values())
 
 
 def bias_behind_activation(*_: Any) -> Apply:

@@ -25,10 +25,30 @@ class Relu(Elementwise):
     primitive = staticmethod(ops.relu)
 
 
+@dataclass(frozen=True)
+class LeakyRelu(Elementwise):
+    """`ops.leaky_relu`."""
+
+    primitive = staticmethod(ops.leaky_relu)
+    options: ClassVar = ({"negative_slope": 0.2},)
+
+    negative_slope: float = number(default=0.01)
+
+    def options_of_call(self) -> dict[str, Any]:
+        """Return the slope below 0."""
+        return {"negative_slope": self.negative_slope}
+
+
 class Sigmoid(Elementwise):
     """`ops.sigmoid`."""
 
     primitive = staticmethod(ops.sigmoid)
+
+
+class Gelu(Elementwise):
+    """`ops.gelu`."""
+
+    primitive = staticmethod(ops.gelu)
 
 
 class HardSigmoid(Elementwise):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HANDLED_FUNCTIONS",
+    "HANDLED_UFUNCS",
     "RoundingArray",
     "implements",
     "place_of",
@@ -56,6 +57,8 @@ PRODUCTS = {np.inner, np.vdot, np.convolve, np.correlate}
 """Functions that add up products out of sight."""
 HANDLED_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {}
 """What stands for a function that NumPy computes out of sight, or for a primitive that no kernel computes so."""
+HANDLED_UFUNCS: dict[str, Callable[..., Any]] = {"equal": select_equal}
+"""What stands for a ufunc on plain operands, behind how they round: by name, for SciPy's take long to load."""
 
 
 class RoundingArray(np.ndarray):
@@ -88,8 +91,8 @@ class RoundingArray(np.ndarray):
         operands = [to_storage(a.view(np.ndarray) if isinstance(a, RoundingArray) else a, rounding) for a in inputs]
         if ufunc in ORDERINGS and method == "__call__" and np.result_type(*operands).kind == "f":
             return rounding.selections.compare(operands[0], operands[1], ufunc)
-        if ufunc is np.equal and method == "__call__":
-            return select_equal(rounding, *operands)
+        if ufunc.__name__ in HANDLED_UFUNCS and method == "__call__" and out is None:
+            return HANDLED_UFUNCS[ufunc.__name__](rounding, *operands)
         if ufunc in DISTURBED and method == "__call__":
             operands[0] = DISTURBED[ufunc](rounding, *operands)
         if out is not None:

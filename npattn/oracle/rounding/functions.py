@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 
 from npattn import ops
-from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap
+from npattn.oracle.rounding.arrays import (
+    HANDLED_UFUNCS,
+    RoundingArray,
+    implements,
+    rounding_of,
+    unwrap,
+    wrap,
+)
 from npattn.typing import Array, Backward
 
-__all__ = ["cross_entropy", "global_lse_pool", "hard_sigmoid", "hard_swish", "resize_nearest", "sigmoid", "tanh"]
+if TYPE_CHECKING:
+    from npattn.oracle.rounding.stochastic import Rounding
+
+__all__ = [
+    "cross_entropy",
+    "erf",
+    "gelu",
+    "global_lse_pool",
+    "hard_sigmoid",
+    "hard_swish",
+    "resize_nearest",
+    "sigmoid",
+    "tanh",
+]
+
+ERF_ERROR = 2.0**-22
+"""What kernels' error functions may be off by in float32, four times what rounding near ±1 is.
+
+Their polynomials are off by 1.5e-7 before anything is rounded (Abramowitz, Stegun: Handbook of Mathematical Functions,
+7.1.26).
+"""
 
 
 @implements(ops.sigmoid)
@@ -89,6 +117,34 @@ def beyond_corners(x: Array, z: Array) -> tuple[Array, Array]:
     """Tell where x is at -3 or below, and where it is at 3 or above, or z = x + 3 is rounded to 6."""
     # What is far above the corner may err by more than it lies from those below.
     return x <= -3, (x >= 3) | (np.clip(z, 0, 12) >= 6)
+
+
+@implements(ops.gelu)
+def gelu(x: RoundingArray) -> tuple[Array, Backward]:
+    """Gate by (1 + erf(x / √2)) / 2 as kernels do: far below 0 that is made of numbers near 1."""
+    share = (1 + scipy.special.erf(x * 0.5**0.5)) * 0.5
+
+    def backward(dy: Array) -> Array:
+        density = np.exp(x * x * -0.5) * (2 * np.pi) ** -0.5
+        return dy * (share + x * density)
+
+    return x * share, backward
+
+
+def erf(rounding: Rounding, x: np.ndarray) -> Array:
+    """Compute the error function as kernels do, whose polynomials are off by more than the last digit of float32.
+
+    In float32 they are so near 0 too, as 1 less a polynomial that multiplies exp(-x²). In narrower formats it shows far
+    below 0, where all runs would round to -1 and leave nothing beside 1: a kernel that rounds nothing on its way does.
+    """
+    y = rounding.round(np.array(scipy.special.erf(x)))
+    if rounding.random is not None:
+        noise = rounding.draw_bits(y, 16).view(np.int16) * y.dtype.type(ERF_ERROR / 2**15)
+        y += noise if rounding.format.is_single_precision else noise * y
+    return wrap(y, rounding)
+
+
+HANDLED_UFUNCS["erf"] = erf
 
 
 @implements(ops.global_lse_pool)

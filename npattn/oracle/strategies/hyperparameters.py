@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from npattn.module import Module
+from npattn.ops.elementwise import ACTIVATIONS
 
 Modules = st.SearchStrategy[Module]
 Sizes = st.SearchStrategy[int]
@@ -22,7 +23,7 @@ excitation: dict[str, st.SearchStrategy[Any]] = {
     "reduction": reductions,
     "bias": st.booleans(),
     "hidden": st.none() | st.integers(1, 5),
-    "activation": st.sampled_from(["relu", "silu", "hard_swish"]),
+    "activation": st.sampled_from(list(ACTIVATIONS)),
     "gate": gates,
 }
 kernel_sizes = st.sampled_from([7, 1, 3])

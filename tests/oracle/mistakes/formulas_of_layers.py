@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy import special
 
 from npattn import ops
 from tests.oracle.mistakes.plain import draw
@@ -20,6 +21,11 @@ def normal(x, axes):
 
 def logistic(x):
     return 1 / (1 + np.exp(-x))
+
+
+def difference(function, x):
+    """The derivative of a function that takes complex numbers."""
+    return function(x + 1e-30j).imag / 1e-30
 
 
 def column_by_column(x):
@@ -80,6 +86,22 @@ FORWARD = {
         *(ops.layer_norm, ROWS),
         lambda x, weight, bias: normal(x, 1) * weight + bias,
     ),
+    ("gelu", "by tanh"): (
+        *(ops.gelu, (MAP,)),
+        lambda x: x * logistic(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    ),
+    ("gelu", "erf of x, not of x/√2"): (
+        *(ops.gelu, (MAP,)),
+        lambda x: x * special.ndtr(x * math.sqrt(2)),
+    ),
+    ("leaky_relu", "slope 0.1"): (
+        *(ops.leaky_relu, (MAP, 0.01)),
+        lambda x: np.maximum(x, x / 10),
+    ),
+    ("leaky_relu", "sign of the slope turned"): (
+        *(ops.leaky_relu, (MAP, 0.25)),
+        lambda x: np.maximum(x, -x / 4),
+    ),
     ("relu", "ELU"): (
         *(ops.relu, (MAP,)),
         lambda x: np.where(x > 0, x, np.expm1(x)),
@@ -128,6 +150,34 @@ BACKWARD = {
     ("gram", "gradient: the other side alone"): (
         *(ops.gram, (draw(2, 3, 7),), 0),
         lambda dg, a: np.einsum("bji,bjk->bik", dg, a),
+    ),
+    ("gelu", "gradient: of GELU by tanh"): (
+        *(ops.gelu, (MAP,), 0),
+        lambda dy, x: dy * difference(lambda x: x * logistic(math.sqrt(8 / math.pi) * (x + 0.044715 * x**3)), x),
+    ),
+    ("gelu", "gradient: gate constant"): (
+        *(ops.gelu, (MAP,), 0),
+        lambda dy, x: dy * special.ndtr(x),
+    ),
+    ("gelu", "gradient: slope of the gate alone"): (
+        *(ops.gelu, (MAP,), 0),
+        lambda dy, x: dy * x * difference(special.ndtr, x),
+    ),
+    ("gelu", "gradient: density not multiplied by x"): (
+        *(ops.gelu, (MAP,), 0),
+        lambda dy, x: dy * (special.ndtr(x) + difference(special.ndtr, x)),
+    ),
+    ("gelu", "gradient: density not divided by √(2π)"): (
+        *(ops.gelu, (MAP,), 0),
+        lambda dy, x: dy * (special.ndtr(x) + x * math.sqrt(2 * math.pi) * difference(special.ndtr, x)),
+    ),
+    ("leaky_relu", "gradient: of ReLU"): (
+        *(ops.leaky_relu, (MAP, 0.25), 0),
+        lambda dy, x: dy * np.heaviside(x, 0),
+    ),
+    ("leaky_relu", "gradient: mask of dy"): (
+        *(ops.leaky_relu, (MAP, 0.25), 0),
+        lambda dy, x: np.maximum(dy, dy / 4),
     ),
     ("layer_norm", "gradient: variance constant"): (
         *(ops.layer_norm, ROWS, 0),

@@ -102,6 +102,8 @@ REPORTED = {
     "divided by the padded size": ("global_average_pool: divided by the padded size",),
     "ReLU left out": ("relu: left out",),
     "GELU for ReLU": ("relu: GELU",),
+    "GELU by tanh for GELU": ("gelu: by tanh",),
+    "ReLU for leaky ReLU": ("leaky_relu: ReLU",),
     "leaky ReLU": ("relu: leaky, slope 0.01", "relu: leaky, slope 0.1", "relu: leaky, slope 0.2"),
     "hard for logistic sigmoid": ("sigmoid: hard sigmoid",),
     "sigmoid before the sum of pools": ("pass: sigmoid before the sum of the pools",),

@@ -1,9 +1,11 @@
 """Layers as kernels compute them: sums as long as an accumulator's, and correct kernels of another make, which pass."""
 
 import functools
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy import special
 
 import npattn
 from npattn import ops
@@ -220,6 +222,82 @@ def test_a_tanh_may_be_differentiated_by_its_value_in_the_format_and_be_made_of_
         y = representable(way, FORMATS[dtype]).astype(np.float32)
         assert case.compare({"output": y, "x.grad": representable(dy * (1 - y * y), FORMATS[dtype])}).passed
     assert not case.compare({"x.grad": dy * (1 - y * y * y)}).passed
+
+
+def gelu_of_erf(x):
+    """Return GELU as it is written out, and its gradient of dy."""
+    share = (1 + special.erf(x * 0.5**0.5)) * 0.5
+    return x * share, lambda dy: dy * (share + x * (np.exp(-x * x / 2) * (2 * np.pi) ** -0.5))
+
+
+@dataclass(frozen=True)
+class WrittenOut(npattn.Module):
+    """GELU of SciPy's error function."""
+
+    channels: int = 16
+
+    def input_shapes(self, batch=1, height=7, width=7):
+        return {"x": (batch, self.channels, height, width)}
+
+    def forward(self, params, x):
+        y, back = gelu_of_erf(x)
+        return npattn.Pass(y, lambda dy: (back(dy), {}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("module", [PRIMITIVE_SYSTEMS["ops.gelu"](), WrittenOut()], ids=["primitive", "written out"])
+def test_gelu_may_be_made_of_the_error_function_or_its_complement_in_float32_or_one_operation_at_a_time(module, dtype):
+    case = golden(module, batch=3, height=7, width=9, dtype=dtype)
+    x, dy = case.inputs["x"], case.upstream["output"]
+    y, back = gelu_of_erf(np.float32(x))
+    tail = np.float32(x) * special.ndtr(np.float32(x))
+    for output in (y, tail):
+        found = {"output": np.float64(output), "x.grad": np.float64(back(np.float32(dy)))}
+        case.assert_matches({name: representable(a, FORMATS[dtype]) for name, a in found.items()})
+    rounding = Rounding(FORMATS[dtype])
+    y, back = gelu_of_erf(rounding.array(x))
+    case.assert_matches({"output": np.asarray(y), "x.grad": np.asarray(back(rounding.array(dy)))})
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("seed", range(3))
+def test_pytorchs_gelu_passes_whose_error_function_is_off_by_more_than_rounding(kind, seed):
+    torch = pytest.importorskip("torch")
+    for module in PRIMITIVE_SYSTEMS["ops.gelu"](), WrittenOut():
+        case = golden(module, batch=3, height=7, width=9, dtype=kind, seed=seed)
+        x = torch.tensor(case.inputs["x"], dtype=getattr(torch, kind), requires_grad=True)
+        y = torch.nn.functional.gelu(x)
+        y.backward(torch.tensor(case.upstream["output"], dtype=x.dtype))
+        case.assert_matches({"output": y.detach(), "x.grad": x.grad})
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_pytorchs_gelu_passes_far_below_0_where_it_is_0(kind):
+    torch = pytest.importorskip("torch")
+    [recipe] = [recipe for recipe in cases("ops.gelu", [kind]) if recipe.label == "large"]
+    case = recipe.make()
+    x = torch.tensor(case.inputs["x"], dtype=getattr(torch, kind), requires_grad=True)
+    y = torch.nn.functional.gelu(x)
+    y.backward(torch.tensor(case.upstream["output"], dtype=x.dtype))
+    assert ((y == 0) & (x < 0)).any()
+    case.assert_matches({"output": y.detach(), "x.grad": x.grad})
+
+
+def test_gelu_by_tanh_is_refused_where_it_shows():
+    for dtype in ("float32", "float16"):
+        case = golden(PRIMITIVE_SYSTEMS["ops.gelu"](), batch=3, height=7, width=9, dtype=dtype)
+        x = case.inputs["x"]
+        y = x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
+        report = case.compare({"output": representable(y, FORMATS[dtype])})
+        assert not report.passed
+        assert case.diagnose({"output": y})[0].name.startswith("(1) gelu: by tanh")
+
+
+def test_a_share_of_gelu_that_is_off_by_some_times_what_kernels_err_by_is_refused_in_float32():
+    case = golden(PRIMITIVE_SYSTEMS["ops.gelu"](), batch=3, height=7, width=9, dtype="float32")
+    x = case.inputs["x"]
+    for error, passes in ((6e-8, True), (1e-6, False)):
+        assert case.compare({"output": np.float32(x * (special.ndtr(x) + error))}).passed is passes
 
 
 def test_the_slope_of_hard_swish_may_be_that_of_a_product_where_it_passes_through_0():
