@@ -72,8 +72,8 @@ CONTEXT: ContextVar[Context] = ContextVar("npattn.primitives", default=ORDINARY)
 class Setting(ContextDecorator, Generic[Value]):
     """A block in which a variable of the context has another value, which the block is handed.
 
-    An interrupt while it is entered leaves the value before, and one that keeps the block's end from being seen leaves
-    it to the end of the block around, or of what runs `apart`. (A generator's block would end when the generator is
+    An interrupt while it is entered leaves the value before. After one that keeps the block's end from being seen the
+    value stays until the block around ends, or what runs `apart`. (A generator's block would end when the generator is
     dropped, which whoever looks at the interrupt may put off.)
 
     Parameters
