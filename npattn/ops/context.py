@@ -157,6 +157,7 @@ def replacing(handler: Handler) -> Change:
     --------
     >>> import numpy as np
     >>> from npattn import ops
+    >>> from npattn.ops.context import replacing
     >>> def without_corner(primitive, arguments, options):
     ...     return (arguments[0], lambda dy: dy) if primitive is ops.relu else NotImplemented
     >>> with replacing(without_corner):
@@ -195,6 +196,7 @@ def replaced(
     --------
     >>> import numpy as np
     >>> from npattn import ops
+    >>> from npattn.ops.context import replaced
     >>> replaced(lambda *_: 4.0, ops.relu, np.zeros(2))
     4.0
     """
