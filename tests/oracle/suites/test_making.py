@@ -410,6 +410,30 @@ def test_a_file_of_somebodys_own_system_is_kept_as_long_as_its_code_is_the_same(
         sys.modules.pop(name)
 
 
+SETTING = """
+import os
+import threading
+LOCK = threading.Lock()
+FACTORS = [float(os.environ["FACTOR"])]
+
+def scale(x):
+    with LOCK:
+        return FACTORS[0] * x
+"""
+
+
+def test_a_file_of_somebodys_own_system_is_kept_as_long_as_its_module_holds_the_same(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    found = []
+    for factor in ("2", "2", "3"):
+        monkeypatch.setenv("FACTOR", factor)
+        found.append(made_and_kept(tmp_path / "cases", tmp_path, helping=SETTING))
+    assert found == [(1, 0), (0, 1), (1, 0)]
+    for name in ("helping_own", "scaled_own"):
+        sys.modules.pop(name)
+
+
 def test_files_of_a_system_whose_code_is_in_no_file_are_made_again(tmp_path):
     space = {"__name__": "nowhere"}
     exec(OWN.replace("import helping_own", "").replace("helping_own.scale", "(lambda x: x * 2)"), space)
