@@ -307,6 +307,14 @@ def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
     assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large; give smaller maps"}
 
 
+def test_a_class_that_no_other_process_finds_is_told_with_what_to_do(processes, tmp_path):
+    class Local(npattn.SimAM):
+        pass
+
+    report = suite([Recipe(Local(channels=4), "float32", 1, 2, 2)], tmp_path, processes)
+    assert "in a module by a name; without that leave out executor" in report.failed["Local-float32-1x4x2x2.npz"]
+
+
 def test_a_broken_pool_fails_all_that_it_was_to_make(recipes, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         pool.shutdown()
