@@ -6,6 +6,7 @@ the forward pass and hands back a `Pass`, whose ``backward`` is a closure over w
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -18,7 +19,7 @@ from npattn.construction import Constructor
 from npattn.fields import check_fields
 from npattn.papers import Paper
 from npattn.parameters import Parameter, declared
-from npattn.results import check_called, check_gradients, check_outputs, check_upstream, explain_indices
+from npattn.results import check_called, check_gradients, check_outputs, check_upstream, explain_indices, explain_names
 from npattn.state_dicts import read_state_dict
 from npattn.synonyms import Naming
 from npattn.typing import Array, Gradients, Params
@@ -58,6 +59,12 @@ class Pass:
         outputs = ", ".join(f"{y.dtype} {y.shape}" for y in as_tuple(self.output))
         named = [f"{name} {a.shape}" for arrays in (self.attention, self.buffers) for name, a in arrays.items()]
         return f"Pass(output: {'; '.join([outputs, *named])})"
+
+
+def held(module: Module) -> dict[str, Any]:
+    """Return what a module was made with, by name: not what a `functools.cached_property` has kept since."""
+    kept = [name for name in vars(module) if isinstance(getattr(type(module), name, None), functools.cached_property)]
+    return {name: value for name, value in vars(module).items() if name not in kept}
 
 
 @dataclass(frozen=True)
@@ -111,10 +118,10 @@ class Module(metaclass=Constructor):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
-        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+        return held(self) == held(other) if isinstance(other, Module) and type(self) is type(other) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), *vars(self).items()))
+        return hash((type(self), *held(self).items()))
 
     @classmethod
     def example(cls) -> Self:
@@ -328,9 +335,10 @@ class Module(metaclass=Constructor):
         self.check(params, *inputs)
         try:
             run = self.forward(params, *inputs)
-        except (IndexError, TypeError) as error:
+        except (LookupError, TypeError) as error:
             check_takes("forward", self, ("params", *self.input_shapes(1, 1, 1)), error)
             explain_indices(self, inputs, error)
+            explain_names(self, error)
             raise
         if not isinstance(run, Pass):
             raise TypeError(f"{self}: forward returns {describe_type(run)}; expected Pass(output, backward)")
@@ -343,6 +351,9 @@ class Module(metaclass=Constructor):
                 found = run.backward(dy)
             except TypeError as error:
                 check_called(self, dy, error)
+                raise
+            except KeyError as error:
+                explain_names(self, error)
                 raise
             return check_gradients(self, found, *leading)
 

@@ -52,6 +52,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" not in metafunc.fixturenames:
         raise MarkerError(f"{test}: marked golden, but has no argument `case` to be handed; add it")
     recipes = list(dict.fromkeys(recipe for marker in reversed(markers) for recipe in read_marker(test, marker)))
+    if not recipes:
+        asked = ", ".join(f"golden({describe_arguments(marker)})" for marker in markers)
+        raise MarkerError(f"{test}: {asked} has no cases, so that nothing would be tested: ask for other kinds")
     try:
         metafunc.parametrize("case", recipes, ids=[recipe.id for recipe in recipes], indirect=True)
     except (ValueError, pytest.Collector.CollectError) as error:  # versions of pytest differ
@@ -70,8 +73,12 @@ def read_marker(test: str, marker: pytest.Mark) -> list[Recipe]:
     try:
         return [recipe for system in marker.args for recipe in cases(system, **marker.kwargs)]
     except (TypeError, ValueError, ArithmeticError) as error:
-        given = ", ".join([*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())])
-        raise MarkerError(f"{test}: golden({given}): {error}") from None
+        raise MarkerError(f"{test}: golden({describe_arguments(marker)}): {error}") from None
+
+
+def describe_arguments(marker: pytest.Mark) -> str:
+    """Write a marker's arguments as its call has them."""
+    return ", ".join([*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())])
 
 
 @pytest.hookimpl(tryfirst=True)

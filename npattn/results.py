@@ -11,14 +11,14 @@ import numpy as np
 
 from npattn.array_checks import check_array, masked
 from npattn.typing import Array
-from npattn.wording import describe_type
+from npattn.wording import describe_type, did_you_mean
 
 if TYPE_CHECKING:
     from npattn.module import Module
 
 from npattn.calls import as_tuple
 
-__all__ = ["check_called", "check_gradients", "check_outputs", "check_upstream", "explain_indices"]
+__all__ = ["check_called", "check_gradients", "check_outputs", "check_upstream", "explain_indices", "explain_names"]
 
 
 def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> Any:
@@ -64,6 +64,17 @@ def explain_indices(module: Module, inputs: Sequence[Any], error: Exception) -> 
         error.add_note(
             f"{module}: {name} came as {inputs[names.index(name)].dtype}, as golden cases and checks hand over what "
             f"has no gradient; indices are made of it by {name}.real.astype(int)"
+        )
+
+
+def explain_names(module: Module, error: Exception) -> None:
+    """Note beside an error about a name, if it is one, that no parameter or buffer has it."""
+    name = error.args[0] if isinstance(error, KeyError) and error.args else None
+    declared = [*module.parameter_shapes(), *module.buffer_shapes()]
+    if isinstance(name, str) and name not in declared and not getattr(error, "__notes__", []):
+        error.add_note(
+            f"{module}: params holds no {name!r}, as parameters() and buffers() declare none"
+            f"{did_you_mean(name, declared)} (they declare {', '.join(declared) or 'nothing'})"
         )
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import pickle
 
 import numpy as np
@@ -240,3 +241,22 @@ def test_systems_that_are_no_dataclasses_of_their_own_are_equal_if_all_that_they
     assert hash(Own(4)) == hash(Own(4))
     assert len({Own(4), Own(8), Own(4), Other(4)}) == 3
     assert Own(4) != 4
+
+
+def test_what_a_cached_property_keeps_is_nothing_that_a_system_holds(tmp_path):
+    class Doubled(npattn.Module):
+        def input_shapes(self, batch, height, width):
+            return {"x": (batch, height, width)}
+
+        @functools.cached_property
+        def factor(self):
+            return 2
+
+        def forward(self, params, x):
+            return npattn.Pass(self.factor * x, lambda dy: (self.factor * dy, {}))
+
+    used, new = Doubled(), Doubled()
+    assert used.factor == 2
+    assert used == new
+    assert hash(used) == hash(new)
+    npattn.oracle.golden(used, height=2, width=2).save(tmp_path / "case.npz")

@@ -100,6 +100,16 @@ def test_shapes_and_hyperparameters_are_chosen_in_the_marker(run):
     ]
 
 
+def test_a_marker_without_a_case_is_refused(run):
+    result = run(marked("'simam', formats=[]"))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*formats=[[]]; expected at least one of float32, tf32,*"])
+    own = "import npattn\nclass Own(npattn.SimAM):\n    options = ()\n\n"
+    result = run(own + marked("Own(8), kinds=['options'], formats=['float32']"))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*golden(Own(*), kinds=* has no cases, so that nothing would be*"])
+
+
 def test_a_format_is_selected_by_its_name_after_the_systems(run):
     source = marked("'eca', formats=['float16', 'bfloat16'], kinds=['ties', 'zeros']")
     selected = collected(run(source, "--collect-only", "-q", "-k", "eca-float16"))

@@ -166,6 +166,39 @@ def test_an_error_about_indices_says_that_what_has_no_gradient_comes_as_numbers(
     assert not hasattr(caught.value, "__notes__")
 
 
+@for_each("use", [lambda module: golden(module, height=2, width=3), lambda module: module(VALUES[0], VALUES[1]["ids"])])
+@for_each(
+    "names",
+    [
+        ("tabel", "table", "holds no 'tabel', as parameters() and buffers() declare none; did you mean 'table'?"),
+        ("table", "bias", "holds no 'bias', as parameters() and buffers() declare none (they declare table)"),
+    ],
+)
+def test_an_error_about_a_name_says_which_are_declared(names, use):
+    forward, backward, words = names
+
+    class Odd(Table):
+        def forward(self, params, ids):
+            run = super().forward({"table": params[forward]}, ids)
+            return Pass(run.output, lambda dy: run.backward(dy * params[backward].sum()))
+
+    with pytest.raises(KeyError) as caught:
+        run = use(Odd())
+        run.backward(run.output)
+    assert len(caught.value.__notes__) == 1
+    assert words in caught.value.__notes__[0]
+
+
+def test_an_error_about_another_name_is_as_it_was():
+    class Odd(Table):
+        def forward(self, params, ids):
+            return {}[3]
+
+    with pytest.raises(KeyError) as caught:
+        Odd()(VALUES[0], VALUES[1]["ids"])
+    assert not hasattr(caught.value, "__notes__")
+
+
 @dataclass(frozen=True)
 class Halves(Module):
     """Two outputs."""

@@ -9,7 +9,7 @@ from typing import Any
 from npattn.calls import declared_shapes
 from npattn.checks import check_hyperparameters, require_integers, require_selection
 from npattn.module import Module
-from npattn.oracle.formats import find_format
+from npattn.oracle.formats import FORMATS, find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
@@ -99,6 +99,8 @@ def cases(
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
     names = dict.fromkeys(find_format(dtype, "cases").name for dtype in formats)
+    if not names:
+        raise ValueError(f"cases: formats={formats!r}; expected at least one of {', '.join(FORMATS)}")
     sizes = None if shapes is None else read_shapes(shapes)
     if kinds is None:
         kinds = tuple(KINDS) if sizes is None else ("sizes",)

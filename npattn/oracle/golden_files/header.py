@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.module import Module
+from npattn.module import Module, held
 from npattn.oracle.golden_files.described import Described, axes_of
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.version import find_version
@@ -182,7 +182,7 @@ def system_to_json(module: Module) -> dict[str, Any]:
 
 def require_fields(module: Module) -> None:
     """Refuse a system that holds what is no field, as one whose class is no dataclass: nobody could make it again."""
-    others = vars(module).keys() - {field.name for field in dataclasses.fields(module)}
+    others = held(module).keys() - {field.name for field in dataclasses.fields(module)}
     if others and "__dataclass_fields__" not in vars(type(module)):
         name = type(module).__name__
         raise TypeError(

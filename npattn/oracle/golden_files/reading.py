@@ -6,13 +6,15 @@ import hashlib
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from npattn.calls import find_sizes
 from npattn.module import Module
+from npattn.oracle.budgets import Given
+from npattn.oracle.budgets.passes import named_results
 from npattn.oracle.case import Case
 from npattn.oracle.golden_files.archives import Archive, decode, open_archive, quote, repeated
 from npattn.oracle.golden_files.described import Described
@@ -26,8 +28,10 @@ from npattn.oracle.golden_files.header import (
     system_from_json,
 )
 from npattn.oracle.golden_files.reading_header import is_number, read_header
+from npattn.oracle.judging import judge
 from npattn.oracle.layouts import lay_out
 from npattn.oracle.steps import GoldenStep
+from npattn.oracle.systems import is_known
 from npattn.oracle.tensors import Change
 from npattn.wording import brief
 
@@ -45,7 +49,8 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
     path : path
     systems : sequence of class, optional
         Systems that npattn does not bring, of which the file may speak. Results are judged without them: then
-        `Case.module` is a description, which can't be called.
+        `Case.module` is a description, which can't be called. Of a class that is given, the results have to be the
+        file's: that they are is seen by a run.
 
     Returns
     -------
@@ -119,6 +124,7 @@ def load(path: str | os.PathLike[str], *, systems: Collection[type[Module]] = ()
         wrong = first_difference(header, again)
         if wrong:
             raise archive.error(f"{HEADER}: {wrong}")
+        validate_code(archive, case)
     return case
 
 
@@ -134,7 +140,37 @@ def name_systems(systems: Collection[type[Module]]) -> dict[str, type[Module]]:
         and all(isinstance(system, type) and issubclass(system, Module) for system in systems)
     ):
         raise TypeError(f"load: systems={brief(systems)}; expected a list of subclasses of Module")
-    return {system.__name__: system for system in systems}
+    named = {system.__name__: system for system in systems}
+    twice = next((system.__name__ for system in systems if named[system.__name__] is not system), None)
+    if twice is not None:
+        raise ValueError(f"load: systems holds two classes named {twice!r}; expected one, of which the file is to be")
+    return named
+
+
+def validate_code(archive: Archive, case: Case) -> None:
+    """Refuse classes of somebody's own that compute something else than the file holds."""
+    if is_known(case.module) or is_described(case.module):
+        return
+    given = Given(case.params, case.inputs, case.upstream).each(lambda a: np.array(a, np.float64, order="C"))
+    hint = "load the file without it in systems, and it judges all the same"
+    try:
+        with np.errstate(all="ignore"):
+            found = named_results(case.module, given)
+            judged = [judge(case, one, np.asarray(found[one])) for one in case.expected if one in found]
+    except Exception as error:  # whatever a class of someone's own raises
+        raise archive.error(f"the class given in systems fails on its inputs ({brief(str(error))}); {hint}") from error
+    wrong = next((one.name for one in judged if not one.within), None)
+    if wrong is not None:
+        raise archive.error(f"the class given in systems has other code: it computes another {wrong}; {hint}")
+
+
+def is_described(value: Any) -> bool:
+    """Tell whether a file holds no code of a system, or of one within it."""
+    if isinstance(value, tuple):
+        return any(map(is_described, value))
+    if not isinstance(value, Module) or isinstance(value, Described):
+        return isinstance(value, Described)
+    return any(is_described(getattr(value, field.name)) for field in fields(value))
 
 
 def read_names(archive: Archive, header: dict[str, Any]) -> dict[str, list[str]]:

@@ -302,4 +302,7 @@ def hash_file(path: Path) -> str | None:
 def describe_failure(error: BaseException) -> str:
     """Say on one line what was raised; of what is no complaint of ours, the kind as well; and its notes."""
     kind = "" if isinstance(error, (ValueError, TypeError, OSError)) else f"{type(error).__name__}: "
-    return one_line("; ".join([f"{kind}{error}", *getattr(error, "__notes__", [])]), MAX_ERROR_LENGTH)
+    told = [f"{kind}{error}", *getattr(error, "__notes__", [])]
+    if "pickle" in str(error):  # of kinds that differ from version to version
+        told.append("other processes need what stands in a module by a name; without that leave out executor")
+    return one_line("; ".join(told), MAX_ERROR_LENGTH)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import json
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from npattn.module import Module
-from npattn.oracle.suites.captured import UnwritableError, hash_captured, is_made
+from npattn.oracle.suites.captured import MAX_DEPTH, PLAIN, UnwritableError, hash_captured, is_made, parts_of, write
 from npattn.oracle.systems import is_known
 
 __all__ = ["UNREAD", "captured_by", "hash_system"]
@@ -21,6 +22,8 @@ UNREAD = "unread"
 """In place of a hash: the code is in no file, so that nobody knows whether it is the same."""
 OF_OTHERS = frozenset(("npattn", "numpy", "scipy", *sys.stdlib_module_names)) - {"__main__"}
 """Packages that are known by their versions, or change little."""
+MAKERS = frozenset(("abc", "types"))
+"""What Python takes for the module of a class that is made by `type` or of fields."""
 
 
 def hash_system(module: Module) -> str | None:
@@ -48,9 +51,31 @@ def hash_system(module: Module) -> str | None:
     if not texts or "" in texts or captured_by(module) == UNREAD:
         return UNREAD
     found = hashlib.sha256()
-    for text in sorted(texts):
+    for text in (*sorted(texts), *settings_of(met)):
         found.update(f"{len(text)}\n{text}".encode())
     return found.hexdigest()
+
+
+def settings_of(met: Iterable[Any]) -> list[str]:
+    """Write the values that functions may read by a name, of their own module or another, and be set from elsewhere.
+
+    What has no text that is the same in every process is left out.
+    """
+    found = set()
+    for one in met:
+        if isinstance(one, FunctionType):
+            names = set(names_in(one.__code__)) & one.__globals__.keys()
+            for value in (one.__globals__[name] for name in names):
+                for each in values_of(value) if isinstance(value, ModuleType) else (value,):
+                    if not isinstance(each, ModuleType):
+                        with suppress(UnwritableError):
+                            found.add(json.dumps(write(each)))
+    return sorted(found)
+
+
+def values_of(module: ModuleType) -> list[Any]:
+    """List what stands in a module of somebody's own under a name; nothing of another."""
+    return [] if is_of_others(module) else [one for name, one in vars(module).items() if not name.startswith("__")]
 
 
 def captured_by(module: Module) -> str:
@@ -94,31 +119,42 @@ def systems_in(module: Module) -> Iterator[type[Module]]:
 
 
 def collect(one: Any, met: dict[Any, None]) -> None:
-    """Note a function or a class of somebody's own, and all that it refers to by a name."""
-    if isinstance(one, functools.partial):
-        one = one.func
-    if not isinstance(one, (FunctionType, type)) or one in met or is_of_others(one):
+    """Note a function or a class of somebody's own, and all that it refers to by a name or holds in a value."""
+    if not isinstance(one, (FunctionType, type)):
+        for code in code_in(one, set()):
+            collect(code, met)
+        return
+    if one in met or is_of_others(one):
         return
     met[one] = None
     if isinstance(one, type):
-        for base in one.__mro__[1:]:
+        for base in (*one.__mro__[1:], type(one)):
             collect(base, met)
         for value in vars(one).values():
-            function = getattr(value, "__func__", getattr(value, "fget", value))
-            collect(getattr(function, "__wrapped__", function), met)
+            collect(value, met)
     else:
         for name in names_in(one.__code__):
             value = one.__globals__.get(name)
-            for each in vars(value).values() if isinstance(value, ModuleType) and not is_of_others(value) else (value,):
+            for each in values_of(value) if isinstance(value, ModuleType) else (value,):
                 collect(getattr(each, "definition", each), met)
         for cell in one.__closure__ or ():
             collect(getattr(cell, "cell_contents", None), met)
 
 
+def code_in(value: Any, met: set[int], depth: int = 0) -> Iterator[Any]:
+    """Go through the functions and classes that a value is made of, to the depth to which values are written."""
+    if isinstance(value, (FunctionType, type)):
+        yield value
+    elif id(value) not in met and not isinstance(value, PLAIN) and depth <= MAX_DEPTH:
+        met.add(id(value))
+        for part in (type(value), *(parts_of(value) or ())):
+            yield from code_in(part, met, depth + 1)
+
+
 def is_of_others(one: Any) -> bool:
     """Tell whether something is of a package whose code is known otherwise."""
     name = one.__name__ if isinstance(one, ModuleType) else str(one.__module__)
-    made = isinstance(one, type) and is_made(one)  # by type(...): then Python takes abc for its module
+    made = name in MAKERS and isinstance(one, type) and is_made(one)
     return name.partition(".")[0] in OF_OTHERS and not made
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import npattn
 from npattn import Module, Pass
-from npattn.oracle import ArchiveError, load
+from npattn.oracle import ArchiveError, golden, load
 from npattn.oracle.golden_files import read_results
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.golden_files.header import HEADER
@@ -333,3 +333,50 @@ def test_a_query_and_a_key_that_are_no_heads_count_no_keys(tmp_path):
         assert " keys" not in repr(read)
     assert "with 5 keys" in repr(saved(Heads(), tmp_path / "heads.npz"))
     assert "with 5 keys" in repr(load(tmp_path / "heads.npz"))
+
+
+def scaled(forward=2.0, backward=2.0, error=None):
+    """A class of one name, however it computes."""
+
+    @dataclass(frozen=True)
+    class Scaled(Module):
+        channels: int = 4
+
+        def forward(self, params, x):
+            if error is not None:
+                raise error
+            return Pass(forward * x, lambda dy: (backward * dy, {}))
+
+    return Scaled
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (scaled(3.0, 3.0), "the class given in systems has other code: it computes another output; load the file"),
+        (scaled(2.0, 3.0), "it computes another x.grad; load"),
+        (
+            scaled(error=RuntimeError("lost")),
+            r"given in systems fails on its inputs \('lost'\); load the file",
+        ),
+    ],
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_a_class_that_computes_something_else_than_the_file_holds_is_refused(tmp_path, other, words, within):
+    def holding(system):
+        return npattn.Residual(system(4)) if within else system()
+
+    case = golden(holding(scaled()), height=2, width=2, dtype="bfloat16")
+    case.save(tmp_path / "case.npz")
+    assert load(tmp_path / "case.npz", systems=[scaled()]).compare(case.expected).passed
+    with pytest.raises(ArchiveError, match=words):
+        load(tmp_path / "case.npz", systems=[other])
+    assert load(tmp_path / "case.npz").compare(case.expected).passed
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    golden(scaled()(), height=2, width=2).save(tmp_path / "case.npz")
+    one = scaled()
+    assert load(tmp_path / "case.npz", systems=[one, one])
+    with pytest.raises(ValueError, match="holds two classes named 'Scaled'; expected one"):
+        load(tmp_path / "case.npz", systems=[one, scaled()])

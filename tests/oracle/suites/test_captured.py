@@ -14,7 +14,7 @@ import pytest
 
 import npattn
 from npattn.oracle.suites.captured import UnwritableError, hash_captured
-from npattn.oracle.suites.sources import captured_by
+from npattn.oracle.suites.sources import UNREAD, captured_by
 from tests.own_systems import OWN_SYSTEMS, Powers, Table
 
 
@@ -88,6 +88,136 @@ def test_a_class_that_a_call_has_made_is_known_by_its_attributes():
     kinds = [type("Kind", (npattn.CBAM,), {"bound": bound}) for bound in (1, 1, 2)]
     one, same, other = (captured_by(kind(channels=16)) for kind in kinds)
     assert one == same != other
+
+
+def times(factor):
+    """A function that holds a number."""
+
+    def scale(x):
+        return factor * x
+
+    return scale
+
+
+def double(x):
+    """Of a module: known by its name."""
+    return 2 * x
+
+
+def triple(x):
+    """Of a module as well."""
+    return 3 * x
+
+
+class Scale:
+    """What may bind a method, and be compared, by its number."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def of(self, x):
+        """Scale it."""
+        return self.factor * x
+
+
+class Named(dict):
+    """A dict with an attribute."""
+
+
+def named(factor):
+    """A dict that holds a number beside its entries."""
+    found = Named()
+    found.factor = factor
+    return found
+
+
+def marked(factor):
+    """A function with an attribute."""
+
+    def scale(x):
+        return scale.factor * x
+
+    scale.factor = factor
+    return scale
+
+
+def decorated(factor):
+    """A class whose method a decorator has wrapped."""
+
+    def scaled(method):
+        @functools.wraps(method)
+        def scaled_method(self, x):
+            return factor * method(self, x)
+
+        return scaled_method
+
+    class Decorated:
+        @scaled
+        def of(self, x):
+            return x
+
+    return Decorated
+
+
+def described(factor):
+    """A class that takes a number from its metaclass."""
+
+    class Meta(type):
+        @property
+        def factor(cls):
+            return factor
+
+    class Scaling(metaclass=Meta):
+        def of(self, x):
+            return type(self).factor * x
+
+    return Scaling
+
+
+HOLDERS = {
+    "a function of a module": lambda factor: double if factor == 2 else triple,
+    "a function in a tuple": lambda factor: (times(factor),),
+    "a function in a dict": lambda factor: {"scale": times(factor)},
+    "functions in another order": lambda factor: (times(factor), times(5 - factor)),
+    "functions in a set": lambda factor: {times(factor)},
+    "a function that a partial is given": lambda factor: functools.partial(map, times(factor)),
+    "a function in a record": lambda factor: Record(times(factor)),
+    "a function with a cache": lambda factor: functools.lru_cache(times(factor)),
+    "a function with an attribute": marked,
+    "a method of a dict": lambda factor: {"factor": factor}.get,
+    "a method of an array": lambda factor: np.array([factor]).dot,
+    "a dict with an attribute": named,
+    "a record of a class that a call has made": lambda factor: attributed(factor)(),
+    "a class with functions": lambda factor: type("Kind", (), {"scale": staticmethod(times(factor))}),
+    "a class whose functions are in another order": lambda factor: type(
+        "Kind", (), {"one": times(factor), "other": times(5 - factor)}
+    ),
+    "a class with a decorated method": decorated,
+    "a class with a metaclass": described,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What holds anything."""
+
+    value: object
+
+
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS)
+def test_a_class_is_known_by_what_the_values_that_it_holds_hold(hold):
+    def kind(factor):
+        held = hold(factor)
+        return type("Kind", (Powers,), {"held": held, "forward": lambda self, params, x: (held, x)})
+
+    two, same, three = (captured_by(kind(factor)()) for factor in (2, 2, 3))
+    assert two == same != three
+    assert UNREAD not in (two, three)
+
+
+def test_a_method_of_what_has_no_text_of_its_own_is_refused():
+    with pytest.raises(UnwritableError, match="Scale has no text that is the same in every process"):
+        hash_captured([capturing(Scale(2).of)])
 
 
 def test_a_class_of_a_module_is_its_text_alone():

@@ -307,6 +307,14 @@ def test_what_fails_here_is_named_too(recipes, tmp_path, monkeypatch):
     assert suite(recipes, tmp_path).failed == {f"{recipes[0].id}.npz": "MemoryError: too large; give smaller maps"}
 
 
+def test_a_class_that_no_other_process_finds_is_told_with_what_to_do(processes, tmp_path):
+    class Local(npattn.SimAM):
+        pass
+
+    report = suite([Recipe(Local(channels=4), "float32", 1, 2, 2)], tmp_path, processes)
+    assert "in a module by a name; without that leave out executor" in report.failed["Local-float32-1x4x2x2.npz"]
+
+
 def test_a_broken_pool_fails_all_that_it_was_to_make(recipes, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         pool.shutdown()
@@ -406,6 +414,30 @@ def test_a_file_of_somebodys_own_system_is_kept_as_long_as_its_code_is_the_same(
     assert [run(), run()] == [(1, 0), (0, 1)]
     assert run(helping=HELPING.replace("2 *", "3.0 *")) == (1, 0)  # what it calls
     assert run(own=OWN.replace("scale(x)", "scale(x) * 1"), helping=HELPING) == (1, 0)
+    for name in ("helping_own", "scaled_own"):
+        sys.modules.pop(name)
+
+
+SETTING = """
+import os
+import threading
+LOCK = threading.Lock()
+FACTORS = [float(os.environ["FACTOR"])]
+
+def scale(x):
+    with LOCK:
+        return FACTORS[0] * x
+"""
+
+
+def test_a_file_of_somebodys_own_system_is_kept_as_long_as_its_module_holds_the_same(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    found = []
+    for factor in ("2", "2", "3"):
+        monkeypatch.setenv("FACTOR", factor)
+        found.append(made_and_kept(tmp_path / "cases", tmp_path, helping=SETTING))
+    assert found == [(1, 0), (0, 1), (1, 0)]
     for name in ("helping_own", "scaled_own"):
         sys.modules.pop(name)
 
