@@ -111,10 +111,10 @@ class Module(metaclass=Constructor):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
-        return vars(self) == vars(other) if type(self) is type(other) else NotImplemented
+        return equal(vars(self), vars(other)) if type(self) is type(other) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), *vars(self).items()))
+        return hash(type(self))  # what it holds may be arrays and lists, which have none
 
     @classmethod
     def example(cls) -> Self:
@@ -369,3 +369,16 @@ class Module(metaclass=Constructor):
     def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have: those of `input_shapes` for the sizes that most of the axes speak of."""
         return self.input_shapes(*find_sizes(self, inputs))
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, arrays and what holds them among them."""
+    if one is other:
+        return True
+    if isinstance(one, (list, tuple)) and type(one) is type(other):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(value, other[name]) for name, value in one.items())
+    if hasattr(one, "shape") and hasattr(other, "shape"):
+        return tuple(one.shape) == tuple(other.shape) and bool((one == other).all())
+    return bool(one == other)

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import pickle
 
@@ -240,3 +241,21 @@ def test_systems_that_are_no_dataclasses_of_their_own_are_equal_if_all_that_they
     assert hash(Own(4)) == hash(Own(4))
     assert len({Own(4), Own(8), Own(4), Other(4)}) == 3
     assert Own(4) != 4
+
+
+def test_systems_that_hold_arrays_are_equal_by_their_numbers():
+    class Table(npattn.Module):
+        def __init__(self, *values):
+            self.table, self.steps = np.array(values), [{"size": np.ones(len(values))}]
+
+        def input_shapes(self, batch, height, width):
+            return {"x": (batch, height, len(self.table))}
+
+        def forward(self, params, x):
+            return npattn.Pass(self.table * x, lambda dy: (self.table * dy, {}))
+
+    table = Table(1.0, 2.0)
+    assert table == Table(1.0, 2.0)
+    assert npattn.Residual(table) == copy.deepcopy(npattn.Residual(table))
+    assert table not in [Table(1.0, 3.0), Table(1.0), Table(1.0, 2.0, 3.0)]
+    assert {table: "found"}[Table(1.0, 2.0)] == "found"
