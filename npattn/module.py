@@ -6,7 +6,6 @@ the forward pass and hands back a `Pass`, whose ``backward`` is a closure over w
 
 from __future__ import annotations
 
-import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -16,6 +15,7 @@ import numpy as np
 
 from npattn.calls import as_tuple, check_inputs, check_params, check_takes, find_sizes, leading_input
 from npattn.construction import Constructor
+from npattn.equality import equal, held
 from npattn.fields import check_fields
 from npattn.papers import Paper
 from npattn.parameters import Parameter, declared
@@ -59,12 +59,6 @@ class Pass:
         outputs = ", ".join(f"{y.dtype} {y.shape}" for y in as_tuple(self.output))
         named = [f"{name} {a.shape}" for arrays in (self.attention, self.buffers) for name, a in arrays.items()]
         return f"Pass(output: {'; '.join([outputs, *named])})"
-
-
-def held(module: Module) -> dict[str, Any]:
-    """Return what a module was made with, by name: not what a `functools.cached_property` has kept since."""
-    kept = [name for name in vars(module) if isinstance(getattr(type(module), name, None), functools.cached_property)]
-    return {name: value for name, value in vars(module).items() if name not in kept}
 
 
 @dataclass(frozen=True)
@@ -118,10 +112,14 @@ class Module(metaclass=Constructor):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
-        return held(self) == held(other) if isinstance(other, Module) and type(self) is type(other) else NotImplemented
+        return (
+            equal(held(self), held(other))
+            if isinstance(other, Module) and type(self) is type(other)
+            else NotImplemented
+        )
 
     def __hash__(self) -> int:
-        return hash((type(self), *held(self).items()))
+        return hash(type(self))  # what it holds may be arrays and lists, which have none
 
     @classmethod
     def example(cls) -> Self:

@@ -19,6 +19,7 @@ BASE = {
     "array_checks",
     "wording",
     "construction",
+    "equality",
     "files",
     "foreign_arrays",
     "data",

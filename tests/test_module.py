@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import functools
 import pickle
@@ -260,3 +261,21 @@ def test_what_a_cached_property_keeps_is_nothing_that_a_system_holds(tmp_path):
     assert used == new
     assert hash(used) == hash(new)
     npattn.oracle.golden(used, height=2, width=2).save(tmp_path / "case.npz")
+
+
+def test_systems_that_hold_arrays_are_equal_by_their_numbers():
+    class Table(npattn.Module):
+        def __init__(self, *values):
+            self.table, self.steps = np.array(values), [{"size": np.ones(len(values))}]
+
+        def input_shapes(self, batch, height, width):
+            return {"x": (batch, height, len(self.table))}
+
+        def forward(self, params, x):
+            return npattn.Pass(self.table * x, lambda dy: (self.table * dy, {}))
+
+    table = Table(1.0, 2.0)
+    assert table == Table(1.0, 2.0)
+    assert npattn.Residual(table) == copy.deepcopy(npattn.Residual(table))
+    assert table not in [Table(1.0, 3.0), Table(1.0), Table(1.0, 2.0, 3.0)]
+    assert {table: "found"}[Table(1.0, 2.0)] == "found"

@@ -48,20 +48,19 @@ class Context:
         Whether faster ways are put aside.
     outer : Context, optional
         What held where this one was made.
+    block : object, optional
+        The one that it was made for, and ends with.
     """
 
     handlers: tuple[Handler, ...] = ()
     definitions_only: bool = False
     outer: Context | None = None
+    block: object = None
 
     @functools.cached_property
     def around(self) -> tuple[Context, ...]:
         """What holds for the calls that each handler makes in turn: those around it are asked alone."""
         return tuple(replace(self, handlers=self.handlers[:i]) for i in range(len(self.handlers)))
-
-    def is_within(self, other: Context) -> bool:
-        """Whether it is another, or was made where that held."""
-        return self is other or (self.outer is not None and self.outer.is_within(other))
 
 
 ORDINARY = Context(definitions_only=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0"))
@@ -93,16 +92,16 @@ class Setting(ContextDecorator, Generic[Value]):
 
     def __init__(self, variable: ContextVar[Value], value: Value) -> None:
         self.variable, self.value = variable, value
-        self.entered: list[tuple[Value, Value]] = []
+        self.before: list[Value] = []
 
-    def within(self, _: Value) -> Value:
-        """Tell the value in the block by the one before."""
+    def begin(self, before: Value) -> Value:
+        """Tell the value in the block by the one before, which is to come back."""
+        self.before.append(before)
         return self.value
 
     def __enter__(self) -> Value:
         before = self.variable.get()
-        now = self.within(before)
-        self.entered.append((before, now))
+        now = self.begin(before)
         try:
             self.variable.set(now)
             return now
@@ -111,32 +110,32 @@ class Setting(ContextDecorator, Generic[Value]):
             raise
 
     def __exit__(self, *_: object) -> None:
-        before, now = self.entered.pop()
-        self.end(before, now)
-
-    def end(self, before: Value, _: Value) -> None:
-        """Bring back the value before."""
-        self.variable.set(before)
+        self.variable.set(self.before.pop())
 
 
 class Change(Setting[Context]):
     """A block in which what is asked changes.
 
-    One that ends late, in a generator that somebody has kept, changes nothing: what it began is over.
+    What held before is told by what holds in it, and not kept here: one block may be entered by several threads or
+    tasks at a time, as that of a function that it decorates is. One that ends late, in a generator that somebody has
+    kept, changes nothing: what it began is over.
     """
 
     def __init__(self, **changes: Any) -> None:
         super().__init__(CONTEXT, ORDINARY)
         self.changes = changes
 
-    def within(self, before: Context) -> Context:
+    def begin(self, before: Context) -> Context:
         """Change what held before."""
-        return replace(before, outer=before, **{name: change(before) for name, change in self.changes.items()})
+        changes = {name: change(before) for name, change in self.changes.items()}
+        return replace(before, outer=before, block=self, **changes)
 
-    def end(self, before: Context, now: Context) -> None:
-        """Bring back what held before, if the block's still holds, or one within it."""
-        if CONTEXT.get().is_within(now):
-            CONTEXT.set(before)
+    def __exit__(self, *_: object) -> None:
+        held: Context | None = CONTEXT.get()
+        while held is not None and held.block is not self:
+            held = held.outer
+        if held is not None and held.outer is not None:
+            CONTEXT.set(held.outer)
 
 
 def replacing(handler: Handler) -> Change:
@@ -201,7 +200,7 @@ def replaced(
     4.0
     """
     held = CONTEXT.get()
-    now = replace(held, outer=held, handlers=(*held.handlers, handler))
+    now = replace(held, outer=held, block=None, handlers=(*held.handlers, handler))
     return run_with(CONTEXT, now, function, *arguments, **options)
 
 

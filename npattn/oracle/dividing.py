@@ -11,8 +11,9 @@ import numpy as np
 
 from npattn import ops
 from npattn.module import as_tuple
+from npattn.ops.attention import validate_shapes
 from npattn.ops.masking import keys_seen
-from npattn.ops.primitive import Primitive
+from npattn.ops.primitive import Primitive, in_order
 from npattn.oracle.heads import attend_by_heads
 from npattn.oracle.pairs import keep_apart
 from npattn.typing import Array
@@ -59,7 +60,10 @@ def divide(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, 
     if apart is not NotImplemented:
         return apart
     if called in ATTENTION and len(arguments) >= 3:  # queries, keys and values are not given by name
-        q, k, *_ = arguments
+        arguments, options = in_order(called.definition, arguments, options)
+        q, k, v, *_ = arguments
+        # By their whole shapes, not those of a block.
+        validate_shapes(called.__name__, q, k, v, **{name: options.get(name) for name in ("bias", "mask")})
         many = math.prod(q.shape[:-2]) > 1 and q.shape[-1] * k.shape[-1] >= BLOCK_SIZE
         if called is ops.dot_product_attention and not options and many:
             # A block reads all keys and values: those of one head, for the more queries.
@@ -115,7 +119,7 @@ def divide_windows(called: Primitive, arguments: tuple[Any, ...], options: Mappi
 def divide_queries(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
     """Compute attention for some queries at a time."""
     q, k, v, *scale = arguments
-    weights = max(1, q[..., 0, 0].size * k.shape[-1])  # of one query
+    weights = max(1, math.prod(q.shape[:-2]) * k.shape[-1])  # of one query
     least = max(MIN_QUERIES, (k.shape[-2] + v.shape[-2]) // CHANNELS_A_QUERY)
     blocks = blocks_along(q.shape[-1], max(least, BLOCK_SIZE // weights))
     if len(blocks) < 2:

@@ -27,7 +27,7 @@ from npattn.oracle.special import VALUES
 from npattn.oracle.steps import first_steps, measure_steps
 from npattn.oracle.systems import SYSTEMS
 from npattn.oracle.tensors import describe_overflow
-from npattn.oracle.threads import pass_threads
+from npattn.oracle.threads import leaving_no_limit, pass_threads
 from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
@@ -40,6 +40,7 @@ before the last."""
 
 
 @apart  # from what an interrupt leaves of those who answer for primitives meanwhile
+@leaving_no_limit
 def golden(
     module: Module,
     *,

@@ -10,6 +10,7 @@ import numpy as np
 
 from npattn.checks import require_choice, require_numbers
 from npattn.foreign_arrays import to_numpy
+from npattn.ops.context import apart
 from npattn.oracle.budgets import zeros_pass
 from npattn.oracle.comparison import LEAST_JUDGED, Comparison, Judgement
 from npattn.oracle.formats import Format
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "require_results"]
 
 
+@apart  # from what an interrupt leaves of NumPy's handling of errors
 def compare(
     case: Case, results: Mapping[str, Any], least_judged: float = LEAST_JUDGED, require: str | None = None
 ) -> Comparison:

@@ -7,26 +7,27 @@ import functools
 import math
 import os
 import threading
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 from threadpoolctl import LibController, ThreadpoolController
 
-__all__ = ["Follower", "PassThreads", "most_threads", "pass_threads"]
+__all__ = ["Follower", "PassThreads", "leaving_no_limit", "most_threads", "pass_threads"]
 
+Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ARRAY_BYTES = 2**16
 """Of the arrays that a pass makes, on average, for each thread on which passes take place."""
 LOCK = threading.Lock()
-USERS: set[object] = set()
-"""One for each block of `pass_threads` that is entered, in any thread."""
+USERS: dict[object, int] = {}
+"""One for each block of `pass_threads` that is entered, and the thread that it is entered in."""
 BEFORE: list[tuple[LibController, int]] = []
 """Libraries of matrix products, and the threads that each took before the first of them."""
 
@@ -221,7 +222,7 @@ def one_thread() -> Iterator[None]:
         with LOCK:
             if not USERS:
                 BEFORE[:] = [(library, library.num_threads) for library in blas().lib_controllers]
-            USERS.add(user)
+            USERS[user] = get_ident()
             for library, _ in BEFORE:
                 library.set_num_threads(1)
         yield
@@ -232,14 +233,54 @@ def one_thread() -> Iterator[None]:
             leave(user)
 
 
-def leave(user: object) -> None:
-    """Count one user less, and restore what was limited if there is no other; may be called again."""
+def leave(*users: object) -> None:
+    """Count some users less, and restore what was limited if there is no other; may be called again."""
     with LOCK:
-        USERS.discard(user)
+        for user in users:
+            USERS.pop(user, None)
         if not USERS:
             for library, threads in BEFORE:
                 library.set_num_threads(threads)
             BEFORE.clear()
+
+
+def leaving_no_limit(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Have a function end all blocks of `pass_threads` that it entered in this thread.
+
+    An interrupt may keep a block's end from being seen. It would then end when the interrupt's traceback is dropped,
+    which a console keeps until there is another.
+
+    Examples
+    --------
+    >>> @leaving_no_limit
+    ... def leave_entered():
+    ...     kept.append(pass_threads())
+    ...     kept[0].__enter__()
+    >>> kept, before = [], len(USERS)
+    >>> leave_entered()
+    >>> len(USERS) == before
+    True
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+        before = set(USERS)
+        try:
+            return function(*arguments, **options)
+        finally:
+            try:
+                leave_others(before)
+            finally:  # for an interrupt that met the first
+                leave_others(before)
+
+    return call
+
+
+def leave_others(users: set[object]) -> None:
+    """Leave this thread's users but for some."""
+    with LOCK:
+        own = [user for user, thread in USERS.items() if thread == get_ident() and user not in users]
+    leave(*own)
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import numpy as np
 
 from npattn.foreign_arrays import to_host
 from npattn.module import as_tuple
+from npattn.ops.context import apart
 from npattn.tracing.plain import to_plain
 from npattn.tracing.steps import Step
 from npattn.typing import Array
@@ -29,6 +30,7 @@ RESIDUE = 1e-14
 NamedValue = tuple[str, Any]
 
 
+@apart  # from what an interrupt leaves of NumPy's handling of errors
 def table(trace: Trace, select: Callable[[Array], Array] = lambda value: value) -> str:
     """Summarise every step: name, shape, mean, root mean square, least and largest, below its tag and line of code.
 

@@ -1,8 +1,11 @@
 """What is asked before primitives take their ways ends with its block, whatever interrupts it."""
 
+import asyncio
 import gc
 import sys
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,9 +112,39 @@ def test_one_block_may_be_entered_within_itself():
         with block:
             with block:
                 pass
-            assert CONTEXT.get().is_within(held)
-            assert CONTEXT.get() is not held
+            assert CONTEXT.get().outer is held
         assert CONTEXT.get() is held
+
+
+def test_one_block_may_be_entered_by_several_threads_or_tasks_at_a_time():
+    both = threading.Barrier(2)
+
+    @definitions()
+    def decorated():
+        both.wait(60)
+        held = CONTEXT.get()
+        both.wait(60)
+        return held
+
+    def call_first(change):
+        with change:
+            held = CONTEXT.get()
+            inside = decorated()
+            return inside.handlers == held.handlers and CONTEXT.get() is held
+
+    async def enter_first(block, change):
+        with change:
+            held = CONTEXT.get()
+            with block:
+                await asyncio.sleep(0)
+            return CONTEXT.get() is held
+
+    async def enter_both(block):
+        return await asyncio.gather(enter_first(block, replacing(max)), enter_first(block, replacing(min)))
+
+    with ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(call_first, [replacing(max), replacing(min)]))
+    assert all(asyncio.run(enter_both(definitions())))
 
 
 def test_what_is_replaced_for_a_call_holds_within_it_alone(before):

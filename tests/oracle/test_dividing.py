@@ -1,5 +1,6 @@
 import functools
 import tracemalloc
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -85,6 +86,31 @@ def test_windows_that_differ_are_refused_as_by_the_definition():
     q, k, v = WINDOWS
     with replacing(divide), pytest.raises(ValueError, match="expected the same leading axes"):
         ops.masked_attention(q[:, :5], k, v)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("wrong", [{"bias": normal(2, 7, 3, 9, 6)}, {"mask": normal(9)}])
+def test_what_has_no_row_for_each_query_is_refused_by_its_own_shape(wrong):
+    messages = []
+    for around in (nullcontext(), replacing(divide)):
+        with around, pytest.raises(ValueError, match="expected its last axes to be queries and keys") as refused:
+            ops.masked_attention(*WINDOWS, **wrong)
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_attention_whose_scale_is_given_by_name_is_the_same_and_divided(primitive):
+    assert_same(primitive, QKV, {"scale": 0.3}, [1])
+    assert divide(primitive, QKV, {"scale": 0.3}) is not NotImplemented
+
+
+@pytest.mark.parametrize("channels", [0, 5])
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_attention_without_queries_or_channels_is_the_same(primitive, channels):
+    queries = 3 if channels == 0 else 0
+    assert_same(primitive, (normal(2, channels, queries), normal(2, channels, 7), normal(2, 4, 7)), {}, [1])
 
 
 @pytest.mark.usefixtures("small")

@@ -1,5 +1,8 @@
+import contextlib
+import inspect
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -8,6 +11,8 @@ from threadpoolctl import threadpool_limits
 
 import npattn
 from npattn.oracle import golden, threads
+from npattn.oracle.mistakes import screening
+from npattn.oracle.steps import measure_steps
 from npattn.oracle.threads import Follower, pass_threads
 from tests.interrupts import alarms_within
 
@@ -96,6 +101,54 @@ def test_interrupts_at_any_moment_leave_threads_that_go_on(monkeypatch):
     assert interrupts > 10
     for name, budget in make().budget.items():
         np.testing.assert_array_equal(budget, before[name])
+
+
+def interrupted_exits(function):
+    """Call a function until nothing interrupts it as a block's end begins; yield every interrupt, which is kept."""
+    left, leave = 0, vars(contextlib._GeneratorContextManager)["__exit__"].__code__
+    limiting = [inspect.unwrap(block).__code__ for block in (pass_threads, threads.one_thread)]
+
+    def interrupt(frame, event, _):
+        nonlocal left
+        if event == "call" and frame.f_code is leave and frame.f_locals["self"].gen.gi_code in limiting:
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+
+    moment, before = 0, sys.gettrace()
+    while True:
+        left = moment
+        sys.settrace(interrupt)
+        try:
+            function()
+        except KeyboardInterrupt as error:
+            sys.settrace(before)
+            yield error
+        else:
+            return
+        finally:
+            sys.settrace(before)
+        moment += 1
+
+
+@pytest.mark.parametrize("what", ["golden", "steps", "diagnose"])
+def test_an_interrupt_whose_traceback_is_kept_leaves_no_limit(what, monkeypatch):
+    monkeypatch.setattr(screening, "LEAST_SIZE", 1)  # so that mistakes in small cases are looked for on threads too
+    module = npattn.EfficientChannelAttention(channels=4)
+    case = golden(module, height=3, width=3, certify=False)
+    wrong = case.expected | {"output": 1.2 * case.expected["output"]}
+    calls = {
+        "golden": lambda: golden(module, height=3, width=3, certify=False),
+        "steps": lambda: measure_steps(case),
+        "diagnose": lambda: case.diagnose(wrong),
+    }
+    interrupts = 0
+    with threadpool_limits(3, user_api="blas"):
+        for _ in interrupted_exits(calls[what]):
+            interrupts += 1
+            assert blas_threads() == {3}
+    assert interrupts
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no cores to be kept to")

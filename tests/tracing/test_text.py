@@ -3,9 +3,11 @@
 import numpy as np
 
 import npattn
+from npattn.oracle import golden
 from npattn.tracing import trace
 from npattn.tracing.pages import equations
 from npattn.tracing.plain import to_plain
+from tests import interrupts
 from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
@@ -55,3 +57,16 @@ def test_a_gradient_that_no_step_shows_is_shown_at_the_end():
     dx, _ = steps.backward(X)
     assert str(steps).splitlines()[-1].split() == ["x.grad", "1x2x1x2", *str(steps).splitlines()[-1].split()[2:]]
     assert f"{dx.mean():.4g}" in str(steps).splitlines()[-1]
+
+
+def test_interrupts_while_numbers_are_summarised_or_judged_leave_numpy_to_handle_errors_as_before(monkeypatch):
+    monkeypatch.setattr(interrupts, "ENTERING", ("_ufunc_config.py",))
+    module = npattn.EfficientChannelAttention(channels=2, kernel_size=3)
+    steps, case = trace(module, module.init(), X), golden(module, height=1, width=2, certify=False)
+    before = np.geterr()
+    for call in (lambda: str(steps), lambda: case.compare(case.expected)):
+        count = 0
+        for _ in interrupts.interrupted_calls(call, ["call", "line"]):
+            count += 1
+            assert np.geterr() == before
+        assert count

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.module import Module, held
+from npattn.equality import held
+from npattn.module import Module
 from npattn.oracle.golden_files.described import Described, axes_of
 from npattn.oracle.systems import SYSTEMS, is_known
 from npattn.version import find_version

@@ -36,6 +36,7 @@ from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.mistakes.twins import is_narrow, unlike
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
+from npattn.oracle.threads import leaving_no_limit
 from npattn.tracing import Step
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ UNREAD = "no mistake was tried: what is wrong has no numbers that can be laid be
 
 
 @apart
+@leaving_no_limit
 def diagnose(
     case: Case, results: Mapping[str, Any], seconds: float = SECONDS, passes: Passes | None = None
 ) -> Diagnosis:

@@ -14,7 +14,7 @@ from npattn.oracle.budgets import Budget, Given, limits_of, measure_budgets, nam
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.steps.recorded import Recorded, is_judged, looks_like_step, name_steps
 from npattn.oracle.steps.upstream import feeds_of, number_of
-from npattn.oracle.threads import pass_threads
+from npattn.oracle.threads import leaving_no_limit, pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
 from npattn.wording import did_you_mean
@@ -90,6 +90,7 @@ def list_steps(module: Module, given: Given) -> dict[str, Step]:
 
 
 @apart
+@leaving_no_limit
 def measure_steps(case: Case, measured: Measured | None = None) -> dict[str, GoldenStep]:
     """Measure every step of a case: its exact value, and its budget by the runs that set those of the results.
 
