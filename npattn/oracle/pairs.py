@@ -19,8 +19,8 @@ from npattn.typing import Array, Backward
 
 __all__ = ["RelativeLogits", "attend_by_blocks", "keep_apart", "keeping_apart", "relative_logits", "suits"]
 
-QUERIES_OF_HEAD = 256
-"""Queries of one head in a block, of whose logits a pass holds a dozen arrays for a moment."""
+BYTES_OF_QUERIES = 1024
+"""Of one key's logits in a block, of 256 queries of one head, or 128; a pass holds a dozen such arrays for a moment."""
 MIN_PAIRS = 2**16
 """Pairs of one head below which their logits are an array as any other."""
 APART: ContextVar[bool] = ContextVar("npattn.oracle.pairs", default=False)
@@ -71,7 +71,7 @@ class RelativeLogits:
 
 
 def keep_apart(
-    called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], queries: int = QUERIES_OF_HEAD
+    called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any], queries: int | None = None
 ) -> Any:
     """Compute logits of many pairs, and attention that is given them, so that all pairs are never held at once.
 
@@ -83,8 +83,8 @@ def keep_apart(
     arguments : tuple
         Of arrays, and what else the primitive takes.
     options : mapping of str
-    queries : int
-        Of which one block consists.
+    queries : int, optional
+        Of which one block consists; by default as many as numbers of the kind are worth it.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def keep_apart(
     if called is ops.relative_logits and len(arguments) >= 3 and suits(*arguments[:3]):
         return relative_logits(*arguments, **options)
     if called is ops.masked_attention and isinstance(options.get("bias"), RelativeLogits):
-        return attend_by_blocks(*arguments, **options, queries=queries)
+        return attend_by_blocks(*arguments, **options, queries=queries or BYTES_OF_QUERIES // arguments[0].itemsize)
     return NotImplemented
 
 

@@ -18,9 +18,9 @@ MODULE = npattn.BottleneckAttention(channels=4, feat_size=(6, 5), heads=2)
 
 @pytest.fixture
 def blocks(monkeypatch):
-    """Few pairs count as many, and a block is of seven queries."""
+    """Few pairs count as many, and a block is of seven queries, or fourteen."""
     monkeypatch.setattr(pairs, "MIN_PAIRS", 1)
-    monkeypatch.setattr(pairs.keep_apart, "__defaults__", (7,))
+    monkeypatch.setattr(pairs, "BYTES_OF_QUERIES", 7 * 8)
 
 
 def given(module, batch=2):
@@ -65,9 +65,23 @@ def test_steps_that_are_read_are_arrays(blocks):
     assert found["(3) r"].shape == (2, 2, 30, 30)
 
 
+@pytest.mark.parametrize(("format", "queries"), [(FLOAT32, 128), (BFLOAT16, 256)])
+def test_wide_numbers_come_in_blocks_of_fewer_queries(format, queries, monkeypatch):
+    attend, found = pairs.attend_by_blocks, []
+
+    def record(*arguments, queries, **options):
+        found.append(queries)
+        return attend(*arguments, queries=queries, **options)
+
+    monkeypatch.setattr(pairs, "attend_by_blocks", record)
+    module = MODULE.for_size(24, 24)
+    run_on(Rounding(format, 1), module, given(module, batch=1))
+    assert found == [queries]
+
+
 @pytest.mark.parametrize("kind", ["float64", "rounding"])
 def test_logits_of_all_pairs_are_never_held(kind, monkeypatch):
-    monkeypatch.setattr(pairs.keep_apart, "__defaults__", (64,))
+    monkeypatch.setattr(pairs, "BYTES_OF_QUERIES", 256)
     module = MODULE.for_size(24, 24)
     numbers = given(module, batch=1)
     tracemalloc.start()
