@@ -84,7 +84,7 @@ def keep_apart(
         Of arrays, and what else the primitive takes.
     options : mapping of str
     queries : int, optional
-        Of which one block consists; by default as many as numbers of the kind are worth it.
+        Of which one block consists; by default those whose logits for one key are `BYTES_OF_QUERIES`.
 
     Returns
     -------
