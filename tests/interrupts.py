@@ -65,17 +65,30 @@ def interrupted_calls(function: Callable[[], object], events: Collection[str], s
     step : int, default 1
         How many of the events later.
     """
+    return (None for _ in interruptions(function, lambda frame, event: is_entering(frame) and event in events, step))
+
+
+def is_entering(frame: FrameType) -> bool:
+    """Tell whether a function enters blocks, or leaves them."""
+    return frame.f_code.co_filename.endswith(ENTERING)
+
+
+def interruptions(
+    function: Callable[[], object], meets: Callable[[FrameType, str], bool], step: int = 1
+) -> Iterator[KeyboardInterrupt]:
+    """Call a function over and over until nothing interrupts it; yield every interrupt, which is kept meanwhile.
+
+    Each comes `step` events later than the one before, of the calls and lines of Python's that it is to meet.
+    """
     left = 0
 
     def interrupt(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith(ENTERING):
-            return None
-        left -= event in events
+        left -= meets(frame, event)
         if left < 0:
             sys.settrace(None)
             raise KeyboardInterrupt
-        return interrupt
+        return interrupt if is_entering(frame) else None
 
     moment, before = 0, sys.gettrace()
     while True:
@@ -83,9 +96,9 @@ def interrupted_calls(function: Callable[[], object], events: Collection[str], s
         sys.settrace(interrupt)
         try:
             function()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             sys.settrace(before)
-            yield
+            yield error
         else:
             return
         finally:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn import oracle
 from npattn.module import as_tuple
-from npattn.ops.context import CONTEXT, ORDINARY
+from npattn.ops.context import CONTEXT, ORDINARY, Change
 from npattn.oracle import golden, measurement
 from npattn.oracle.budgets import Given, measuring, named_results, run_on, runs
 from npattn.oracle.formats import FORMATS, representable
@@ -20,7 +20,7 @@ from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.progress import Passes
 from npattn.oracle.rounding import Rounding
 from npattn.oracle.steps import measure_steps
-from tests.interrupts import interrupted_calls
+from tests.interrupts import interruptions
 from tests.naming import for_each
 from tests.own_systems import Table
 from tests.strategies import SYSTEMS, cases, has_few_parameters, small_example
@@ -466,12 +466,16 @@ def test_an_interrupt_at_any_moment_leaves_no_setting_of_what_it_met(method):
     case, settings, moments = make(certify=False), np.geterr(), 0
     wrong = {"output": -case.expected["output"]}
     call, step = {
-        "golden": (make, 23),
-        "steps": (lambda: measure_steps(case), 11),
-        "diagnose": (lambda: case.diagnose(wrong), 499),
+        "golden": (make, 1),
+        "steps": (lambda: measure_steps(case), 1),
+        "diagnose": (lambda: case.diagnose(wrong), 31),
     }[method]
-    for _ in interrupted_calls(call, ["call"], step):
+
+    def meets(frame, event):
+        return event == "call" and frame.f_code is Change.__exit__.__code__
+
+    for _ in interruptions(call, meets, step):
         moments += 1
         assert CONTEXT.get() is ORDINARY
         assert np.geterr() == settings
-    assert moments > 5
+    assert moments

@@ -2,7 +2,6 @@ import contextlib
 import inspect
 import os
 import signal
-import sys
 import threading
 
 import numpy as np
@@ -14,7 +13,7 @@ from npattn.oracle import golden, threads
 from npattn.oracle.mistakes import screening
 from npattn.oracle.steps import measure_steps
 from npattn.oracle.threads import Follower, pass_threads
-from tests.interrupts import alarms_within
+from tests.interrupts import alarms_within, interruptions
 
 
 def blas_threads():
@@ -105,31 +104,13 @@ def test_interrupts_at_any_moment_leave_threads_that_go_on(monkeypatch):
 
 def interrupted_exits(function):
     """Call a function until nothing interrupts it as a block's end begins; yield every interrupt, which is kept."""
-    left, leave = 0, vars(contextlib._GeneratorContextManager)["__exit__"].__code__
+    leave = vars(contextlib._GeneratorContextManager)["__exit__"].__code__
     limiting = [inspect.unwrap(block).__code__ for block in (pass_threads, threads.one_thread)]
 
-    def interrupt(frame, event, _):
-        nonlocal left
-        if event == "call" and frame.f_code is leave and frame.f_locals["self"].gen.gi_code in limiting:
-            left -= 1
-            if left < 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
+    def meets(frame, event):
+        return event == "call" and frame.f_code is leave and frame.f_locals["self"].gen.gi_code in limiting
 
-    moment, before = 0, sys.gettrace()
-    while True:
-        left = moment
-        sys.settrace(interrupt)
-        try:
-            function()
-        except KeyboardInterrupt as error:
-            sys.settrace(before)
-            yield error
-        else:
-            return
-        finally:
-            sys.settrace(before)
-        moment += 1
+    return interruptions(function, meets)
 
 
 @pytest.mark.parametrize("what", ["golden", "steps", "diagnose"])
