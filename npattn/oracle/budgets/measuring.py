@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
 
 from npattn.module import Module
 from npattn.oracle.budgets.limits import Budget
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS, FlippedSelections, Observed
-from npattn.oracle.budgets.noise import Errors, Noise, add_round, allow_jumps, measure_noise, take, wider
+from npattn.oracle.budgets.noise import Errors, Jumps, Noise, add_round, allow_jumps, measure_noise, take, wider
 from npattn.oracle.budgets.passes import Given
 from npattn.oracle.budgets.runs import FIRST_ALIKE, FIRST_FURTHER, FIRST_FUSED, FIRST_RUN, MIN_AT_ONCE, Runs
 from npattn.oracle.budgets.vanishing import allow_cancelling, errors_in_float32
@@ -83,22 +83,22 @@ def measure_budgets(
         return None
     errors = runs.make(FIRST_RUN, NUM_RUNS)
     errors += runs.make(FIRST_FURTHER, num_further) + runs.make(FIRST_ALIKE, num_alike, alike=True)
-    noises = measure_noises(runs, errors, given.upstream if accept and num_flipped else ())
-    jumps: dict[str, np.ndarray] = {}
+    # What is to be accepted comes first, as what is not takes no more.
+    noises = measure_noises(runs, errors, given.upstream) if accept and num_flipped else {}
+    jumps: dict[str, Jumps] = {}
     for number in range(num_flipped // FLIP_GROUPS):
-        jumps = add_round(flip_round(runs, number), jumps)
+        flipped = flip_round(runs, number)
+        jumps |= add_round(flipped, noises, jumps)
         # A round can only widen what those before it have shown: where that is too much, others are of no use.
-        if accept and not accept({name: allow_jumps(noise, jumps[name]) for name, noise in noises.items()}):
+        if accept and not accept({name: allow_jumps(noises[name], jumps[name]) for name in given.upstream}):
             return None
-
-    def estimate(name: str) -> Budget:
-        known = noises if name in noises else measure_noises(runs, errors, [name])
-        return allow_jumps(known.pop(name), jumps.get(name))
-
-    names = sorted(observed.expected, key=lambda name: -observed.expected[name].size)
-    estimates = threads.map(estimate, names, min(MIN_AT_ONCE, runs.most_at_once(format)))
-    found = dict(zip(names, estimates, strict=True))
-    budgets = {name: found[name] for name in observed.expected}
+        if len(noises) < len(observed.expected):
+            others = measure_noises(runs, errors, [name for name in observed.expected if name not in noises])
+            noises |= others
+            jumps |= add_round(flipped, others, jumps)
+    if not num_flipped:
+        noises = measure_noises(runs, errors, observed.expected)
+    budgets = {name: allow_jumps(noises[name], jumps.get(name)) for name in observed.expected}
     if accept and not accept(budgets):
         return None
     if num_fused:
@@ -112,8 +112,8 @@ def outputs_will_do(runs: Runs, num_alike: int, accept: Accept) -> bool:
     names = tuple(runs.given.upstream)
     errors = runs.make(FIRST_RUN, NUM_RUNS, names=names, backward=False)
     errors += runs.make(FIRST_ALIKE, num_alike, alike=True, names=names, backward=False)
-    jumps = add_round(flip_round(runs, 0, names=names, backward=False), {})
     noises = measure_noises(runs, errors, names)
+    jumps = add_round(flip_round(runs, 0, names=names, backward=False), noises, {})
     return accept({name: allow_jumps(noise, jumps[name]) for name, noise in noises.items()})
 
 
@@ -128,10 +128,16 @@ def flip_round(runs: Runs, number: int, *, names: Collection[str] | None = None,
     return runs.make(start, FLIP_GROUPS, selections=flipped, names=names, backward=backward)
 
 
-def measure_noises(runs: Runs, errors: Errors, names: Collection[str]) -> dict[str, Noise]:
+def measure_noises(runs: Runs, errors: Errors, names: Iterable[str]) -> dict[str, Noise]:
     """Measure the noise of some results, whose errors are then no longer held."""
     expected = runs.observed.expected
-    return {name: measure_noise(take(errors, name), expected[name], runs.format) for name in names}
+    largest_first = sorted(names, key=lambda name: -expected[name].size)
+
+    def measure(name: str) -> Noise:
+        return measure_noise(take(errors, name), expected[name], runs.format)
+
+    found = runs.threads.map(measure, largest_first, min(MIN_AT_ONCE, runs.most_at_once(runs.format)))
+    return dict(zip(largest_first, found, strict=True))
 
 
 def allow_float32(budgets: Mapping[str, Budget], runs: Runs) -> dict[str, Budget]:

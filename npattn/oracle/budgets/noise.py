@@ -15,12 +15,13 @@ from npattn.oracle.formats import Format, ulp
 __all__ = [
     "JUMP_MARGIN",
     "Errors",
+    "Jumps",
     "Noise",
+    "add_jumps",
     "add_round",
     "allow_jumps",
     "cut_elements",
     "errors_of",
-    "largest_jumps",
     "measure_noise",
     "take",
     "wider",
@@ -33,6 +34,8 @@ BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_BLOCKS = 2**14, 2**10, 8
 memory."""
 JUMP_MARGIN = 1.25
 """How far beyond the largest jump seen a result may jump."""
+HALVINGS = 5
+"""Of the range in which it is sought how many units of budget that may be."""
 
 
 def take(runs: Errors, name: str) -> np.ndarray:
@@ -157,29 +160,69 @@ def wider(budget: Budget, errors: np.ndarray) -> Budget:
     return budget._replace(scale=np.where(more > 2 * budget.scale, more, budget.scale))
 
 
-def allow_jumps(noise: Noise, jumps: np.ndarray | None) -> Budget:
+class Jumps(NamedTuple):
+    """How far near ties throw a tensor's elements.
+
+    Attributes
+    ----------
+    farthest : numpy.ndarray
+        Each element: it may hang on several groups, and all may fall otherwise.
+    limit : float
+        How many units of budget that may be at most, so that no group's jumps pass the tensor's limits.
+    """
+
+    farthest: np.ndarray
+    limit: float
+
+
+def allow_jumps(noise: Noise, jumps: Jumps | None) -> Budget:
     """Make a tensor's budget: its noise, and how far near ties may throw each element, if there are any."""
-    scale, freedom, size = noise.scale, noise.freedom, noise.scale.size
-    if not size:
+    scale, freedom = noise.scale, noise.freedom
+    if not scale.size:
         return Budget(scale, freedom)
-    widest = scale
-    if jumps is not None:
-        # In a tensor of few elements a jump of one is most of the root mean square as well.
-        limit = min(worst_limit(size, freedom), rms_limit(freedom) * size**0.5)
-        widest = np.maximum(scale, JUMP_MARGIN * jumps / limit)
+    widest = scale if jumps is None else widen(scale, jumps)
     return Budget(np.where(noise.judged, widest, np.inf), freedom, float(np.mean(widest > 8 * noise.undisturbed)))
 
 
-def add_round(runs: Errors, before: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return how far near ties may throw each element of each result, by the runs of a round and the rounds before."""
-    return {name: largest_jumps(take(runs, name), before.get(name)) for name in list(runs[0])}
+def widen(scale: np.ndarray, jumps: Jumps) -> np.ndarray:
+    """Return units of which jumps are no more than their limit."""
+    return np.maximum(scale, JUMP_MARGIN * jumps.farthest / jumps.limit)
 
 
-def largest_jumps(jumps: np.ndarray, before: np.ndarray | None) -> np.ndarray:
-    """Return how far near ties may throw each element: it may hang on several groups, and all may fall otherwise."""
-    found = np.zeros(jumps.shape[1:]) if before is None else before
-    for block in cut_elements(found.size):
-        some = jumps.reshape(len(jumps), found.size)[:, block].astype(np.float64)
-        together = np.abs(np.where(np.isfinite(some), some, np.inf)).sum(axis=0)
-        found.flat[block] = np.maximum(found.flat[block], together)
-    return found
+def add_round(runs: Errors, noises: Mapping[str, Noise], before: Mapping[str, Jumps]) -> dict[str, Jumps]:
+    """Return how far near ties throw the results of known noise, by the runs of a round and the rounds before."""
+    return {name: add_jumps(take(runs, name), noise, before.get(name)) for name, noise in noises.items()}
+
+
+def add_jumps(errors: np.ndarray, noise: Noise, before: Jumps | None = None) -> Jumps:
+    """Return how far near ties throw a tensor's elements, by its errors in a round, (runs, *shape), and those before.
+
+    One tie may throw all of a tensor at once, which its root mean square, an average of many errors of noise, is not
+    made for. So each group of ties has to pass the limits of both.
+    """
+    if not errors[0].size:
+        return Jumps(noise.scale, np.inf)
+    farthest = np.empty(noise.scale.shape)
+    for block in cut_elements(farthest.size):
+        some = errors.reshape(len(errors), farthest.size)[:, block].astype(np.float64)
+        farthest.flat[block] = np.abs(np.where(np.isfinite(some), some, np.inf)).sum(axis=0)
+    jumps = Jumps(farthest, worst_limit(farthest.size, noise.freedom))
+    allowed = rms_limit(noise.freedom)
+    if farthest_rms(errors, noise, jumps) > allowed:
+        # As few units as the root mean square's own limit are few enough.
+        low, high = np.log(min(allowed, jumps.limit)), np.log(jumps.limit)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            passes = farthest_rms(errors, noise, Jumps(farthest, np.exp(middle))) <= allowed
+            low, high = (middle, high) if passes else (low, middle)
+        jumps = Jumps(farthest, float(np.exp(low)))
+    if before is None:
+        return jumps
+    return Jumps(np.maximum(before.farthest, farthest), min(before.limit, jumps.limit))
+
+
+def farthest_rms(errors: np.ndarray, noise: Noise, jumps: Jumps) -> float:
+    """Return the root mean square, in units of budget, of the largest jumps: a margin more than what is noise."""
+    scale = widen(noise.scale, jumps)
+    mean_square = mean_squares_of(errors, noise.judged & np.isfinite(scale), scale).max()
+    return float(np.sqrt(1 + JUMP_MARGIN**2 * max(mean_square - 1, 0)))
