@@ -8,10 +8,10 @@ from npattn.oracle.budgets.measuring import NUM_RUNS
 from npattn.oracle.budgets.near_ties import FLIP_GROUPS, FLIP_ROUNDS
 from npattn.oracle.budgets.noise import (
     JUMP_MARGIN,
+    add_jumps,
     allow_jumps,
     cut_elements,
     errors_of,
-    largest_jumps,
     measure_noise,
     wider,
 )
@@ -22,10 +22,10 @@ from tests.oracle.budgets.runs import BFLOAT16, normal_errors
 
 
 def estimate(errors, jumps, expected, format):
-    farthest = None
+    noise, known = measure_noise(errors, expected, format), None
     for first in range(0, len(jumps), FLIP_GROUPS):
-        farthest = largest_jumps(jumps[first : first + FLIP_GROUPS], farthest)
-    return allow_jumps(measure_noise(errors, expected, format), farthest)
+        known = add_jumps(jumps[first : first + FLIP_GROUPS], noise, known)
+    return allow_jumps(noise, known)
 
 
 def test_elements_that_all_runs_round_to_the_same_number_get_the_priors_variance():
@@ -105,6 +105,31 @@ def test_a_jump_of_one_element_passes_both_limits(count):
     worst, rms = limits_of(budget)
     assert units[0] <= worst / 1.2
     assert np.sqrt(np.mean(units**2)) <= rms / 1.2
+
+
+@for_each("shared", [0.0, 0.7, 1.0])
+@for_each("count", [3, 20, 400])
+def test_a_tie_that_throws_a_whole_tensor_passes_both_limits_in_whichever_round(count, shared):
+    random = np.random.RandomState(count)
+    errors = (1 - shared) * normal_errors(np.ones(count)) + shared * normal_errors(np.ones(1))
+    for run in (0, 6, 11):
+        jumps = (1 - shared) * random.randn(FLIP_ROUNDS * FLIP_GROUPS, count)
+        thrown = 100 * random.uniform(0.5, 1, count)
+        jumps[run] += thrown
+        budget = estimate(errors, jumps, np.ones(count), BFLOAT16)
+        units = jumps[run] / budget.scale
+        worst, rms = limits_of(budget)
+        assert np.abs(units).max() <= worst / 1.2
+        assert 0.5 * rms < np.sqrt(np.mean(units**2)) <= rms / 1.1  # and no further than they need
+
+
+def test_ties_that_throw_few_of_many_elements_widen_these_as_far_as_a_lone_one():
+    errors = normal_errors(np.full(5000, 1e-2))
+    jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, 5000))
+    jumps[0, 7] = 5.0
+    lone = estimate(errors, jumps, np.ones(5000), BFLOAT16)
+    jumps[0, 7:17] = 5.0
+    np.testing.assert_array_equal(estimate(errors, jumps, np.ones(5000), BFLOAT16).scale[7:17], lone.scale[7])
 
 
 def test_an_element_may_jump_by_all_the_jumps_of_a_round():
