@@ -18,6 +18,7 @@ from npattn.checks import (
     require_numbers,
     require_selection,
 )
+from npattn.scalars import python_scalar
 from npattn.wording import brief, describe_type
 
 __all__ = [
@@ -287,7 +288,10 @@ def side(least: int, default: Any = REQUIRED) -> Any:
 
 
 def check_fields(module: Any) -> None:
-    """Check every field of a dataclass's instance that was declared with a check; keep what the check returns."""
+    """Check every field of a dataclass's instance that was declared with a check; keep what the check returns.
+
+    Scalars of NumPy are kept as Python's: an `eps` of float64 would lift a map of float32.
+    """
     name, declared = type(module).__name__, dataclasses.fields(module)
     for field in declared:
         check = field.metadata.get("check")
@@ -295,7 +299,7 @@ def check_fields(module: Any) -> None:
             continue
         value = value_of(module, field.name)
         if not (value is None and field.default is None):
-            kept = check(name, field.name, value)
+            kept = python_scalar(check(name, field.name, value))
             if kept is not value:
                 object.__setattr__(module, field.name, kept)
     for field in declared:

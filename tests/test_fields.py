@@ -1,8 +1,10 @@
 import dataclasses
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
+import npattn
 from npattn import Module, Pass
 from npattn.fields import (
     boolean,
@@ -98,6 +100,15 @@ def test_what_a_field_allows_is_kept_and_lists_become_tuples():
     )
     assert Kept(2, groups=None, shape=None) == Kept(channels=2)
     assert hash(Kept(2, names=["a"], shape=[1, 2])) == hash(Kept(2, shape=(1, 2)))
+
+
+def test_scalars_of_numpy_are_kept_as_numbers_of_python_which_lift_nothing():
+    kept = Kept(np.int64(3), np.int8(1), [np.int32(7)], np.float32(2), np.float64(0.1), rate=np.float16(0.5))
+    assert kept == Kept(3, 1, (7,), 2.0, 0.1, rate=0.5)
+    values = [value for held in vars(kept).values() for value in (held if isinstance(held, tuple) else (held,))]
+    assert not any(isinstance(value, np.generic) for value in values)
+    module = npattn.SimAM(channels=4, e_lambda=np.float64(1e-3))
+    assert module({}, np.ones((1, 4, 3, 3), np.float32)).output.dtype == np.float32
 
 
 def test_a_field_without_default_has_to_be_given():

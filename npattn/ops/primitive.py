@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from npattn.ops.context import CONTEXT, ORDINARY
+from npattn.scalars import python_scalar
 
 __all__ = ["PRIMITIVES", "Primitive", "Way", "ask_handlers", "primitive"]
 
@@ -92,10 +93,13 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
     """
     ways: list[Way] = []
     named = frozenset(names_of(definition))
+    numbers = numbers_of(definition)
     ordinary = None if ORDINARY.definitions_only else ORDINARY  # of which one look tells that nothing is to be asked
 
     @functools.wraps(definition)
     def compute(*arguments: Any, **options: Any) -> Any:
+        if numbers:
+            arguments, options = with_python_numbers(numbers, arguments, options)
         if arguments and type(arguments[0]) is not np.ndarray:
             result = ask_kind(found, arguments, options)
             if result is not NotImplemented:
@@ -185,6 +189,35 @@ def names_of(definition: Callable[..., Any]) -> tuple[str, ...]:
     """List the parameters that may be given by place or by name, in their order."""
     parameters = inspect.signature(definition).parameters.values()
     return tuple(one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD)
+
+
+def numbers_of(definition: Callable[..., Any]) -> dict[str, int]:
+    """Give the place of each parameter that is declared a float; -1 where it goes by name alone."""
+    parameters = inspect.signature(definition).parameters.values()
+    return {
+        one.name: -1 if one.kind is one.KEYWORD_ONLY else place
+        for place, one in enumerate(parameters)
+        if one.annotation in (float, "float", "float | None")
+    }
+
+
+def with_python_numbers(
+    numbers: Mapping[str, int], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Make Python's numbers of NumPy's scalars among options: as these are, they would lift float32 to float64.
+
+    Examples
+    --------
+    >>> with_python_numbers({"scale": 1, "eps": -1}, ("x", np.float64(0.5)), {"eps": np.float32(0.25), "axis": 1})
+    (('x', 0.5), {'eps': 0.25, 'axis': 1})
+    """
+    for name, place in numbers.items():
+        if 0 <= place < len(arguments):
+            if isinstance(arguments[place], np.generic):
+                arguments = (*arguments[:place], python_scalar(arguments[place]), *arguments[place + 1 :])
+        elif isinstance(options.get(name), np.generic):
+            options = options | {name: python_scalar(options[name])}
+    return arguments, options
 
 
 def in_order(

@@ -9,8 +9,11 @@ import pytest
 
 import npattn
 from npattn import ops
+from npattn.module import as_tuple
 from npattn.ops.context import CONTEXT, definitions, replacing
-from npattn.ops.primitive import PRIMITIVES, primitive
+from npattn.ops.primitive import PRIMITIVES, numbers_of, primitive
+from npattn.oracle import generic_values
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 
 X = np.array([1.0, -2.0])
 
@@ -215,6 +218,38 @@ def test_the_way_through_costs_at_most_a_microsecond(double):
     )
     slow = max(1.0, without / 60e-9)  # how many times longer than on an idle machine a call takes
     assert through - without < slow * 1e-6
+
+
+def arrays_in(result):
+    if isinstance(result, tuple):
+        return [a for part in result for a in arrays_in(part)]
+    return [result] if hasattr(result, "dtype") else []
+
+
+def test_numbers_of_numpy_lift_no_primitive():
+    """Whatever calls primitives with numbers is given them as float64 of NumPy, by definitions and by faster ways."""
+    seen, lifted = set(), set()
+
+    def give_float64(called, arguments, options):
+        numbers = numbers_of(called.definition)
+        placed = [np.float64(a) if i in numbers.values() and a is not None else a for i, a in enumerate(arguments)]
+        named = {name: np.float64(a) if name in numbers and a is not None else a for name, a in options.items()}
+        result = called(*placed, **named)
+        if numbers:
+            seen.add(called.__name__)
+            kinds = {a.dtype for a in arrays_in(result) if np.issubdtype(a.dtype, np.inexact)}
+            lifted.update({called.__name__} if kinds != {np.dtype(np.float32)} else ())
+        return result
+
+    for system in (npattn.CATALOGUE | PRIMITIVE_SYSTEMS).values():
+        module = system.example()
+        params, inputs = generic_values(module, dtype=np.float32)
+        with replacing(give_float64):
+            run = module(params, *inputs.values())
+            dy = tuple(np.ones_like(y) for y in as_tuple(run.output))
+            run.backward(dy if isinstance(run.output, tuple) else dy[0])
+    assert not lifted
+    assert seen == {p.__name__ for p in PRIMITIVES if numbers_of(p.definition)}
 
 
 def test_every_public_function_of_ops_is_a_primitive_but_for_those_that_make_no_arrays():

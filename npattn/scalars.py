@@ -1,0 +1,27 @@
+"""NumPy's scalars, which lift arrays to their own dtype, as Python's numbers, which take that of the arrays they meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["python_scalar"]
+
+
+def python_scalar(value: Any) -> Any:
+    """Return a scalar of NumPy, or a tuple of some, as Python's own; what Python has no type for, and all else, as is.
+
+    Examples
+    --------
+    >>> python_scalar(np.sqrt(np.float32(4))), python_scalar((np.int64(7), 7)), python_scalar(np.bool_(True))
+    (2.0, (7, 7), True)
+    >>> python_scalar(np.longdouble(1)).dtype == np.longdouble
+    True
+    """
+    if isinstance(value, np.generic):
+        python = value.item() if value.dtype.kind in "biufU" else value
+        return python if isinstance(python, (bool, int, float, str)) else value
+    if type(value) is tuple and any(isinstance(one, np.generic | tuple) for one in value):
+        return tuple(map(python_scalar, value))
+    return value
