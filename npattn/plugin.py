@@ -36,6 +36,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, name: str, obj: object) -> None:
+    """Find tests that are none any more: ``@pytest.mark.golden(Class)`` marks the class and then calls it on the test.
+
+    `npattn.Module` refuses that at once; other classes, which are no systems, make something of it that is no test.
+
+    Raises
+    ------
+    MarkerError
+        If a test's name stands for an object of a class that is marked so.
+    """
+    kind = type(obj)
+    marks = vars(kind).get("pytestmark", ())  # of the class itself; one that its body sets may stand without a list
+    if name.startswith("test") and isinstance(marks, list) and any(mark.name == "golden" for mark in marks):
+        raise MarkerError(
+            f"{collector.nodeid}::{name}: pytest takes @pytest.mark.golden({kind.__name__}) for a mark of the class, "
+            f"not of the test; and {kind.__name__} is no system, whose cases it could be: give a key of "
+            "npattn.CATALOGUE, or a subclass of npattn.Module as @pytest.mark.golden.with_args(...)"
+        )
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a marked test on the cases that its markers name. None is made before its test is set up.

@@ -429,6 +429,29 @@ def test_a_class_alone_which_pytest_would_mark_in_place_of_the_test_is_told_how_
     assert outcomes.keys() == {"passed"}
 
 
+def test_a_class_alone_that_is_no_system_does_not_make_the_test_vanish(run):
+    source = """
+import pytest
+
+class Softmax:
+    {marks}
+    def __init__(self, dim):
+        self.dim = dim
+
+{made}
+{marker}
+def test_kernel(case):
+    assert False
+"""
+    result = run(source.format(marks="", made="", marker="@pytest.mark.golden(Softmax)"))
+    assert result.parseoutcomes() == {"errors": 1}
+    result.stdout.fnmatch_lines(["*::test_kernel: pytest takes @pytest.mark.golden(Softmax) for a mark of the class,*"])
+    # Marks of other names, in a list or alone, are none of its concern.
+    for mark in ("pytest.mark.skip", "[pytest.mark.skip]"):
+        other = source.format(marks=f"pytestmark = {mark}", made="test_made = Softmax(1)", marker="")
+        assert run(other.replace("(case)", "()")).parseoutcomes() == {"failed": 1}
+
+
 def test_a_system_of_ones_own_is_one_too(run):
     pytest.importorskip("torch")
     page = (ROOT / "derivations/your_own_system.md").read_text(encoding="utf-8")
