@@ -114,6 +114,7 @@ def modules_of(key):
     more = {
         "se": lambda: [
             npattn.SqueezeExcitation(channels=20, reduction=4, bias=False),
+            npattn.SqueezeExcitation(channels=20, reduction=4, activation="gelu"),
             npattn.SqueezeExcitation(channels=20, reduction=4, batch_norm=True, add_maxpool=True, training=True),
         ],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=20, kernel_size=5)],
@@ -194,7 +195,11 @@ def modules_of(key):
 def held_out_cases(key):
     """List cases of a system on which no limit was tuned: module, shape, kind of values."""
     more = {
-        "se": lambda: [npattn.SqueezeExcitation(channels=24, reduction=4), npattn.SqueezeExcitation(channels=40)],
+        "se": lambda: [
+            npattn.SqueezeExcitation(channels=24, reduction=4),
+            npattn.SqueezeExcitation(channels=40),
+            npattn.SqueezeExcitation(channels=24, reduction=4, activation="leaky_relu", gate="hard_sigmoid"),
+        ],
         "eca": lambda: [npattn.EfficientChannelAttention(channels=24, kernel_size=7)],
         "ge": lambda: [
             npattn.GatherExcite(channels=24, reduction=4, extent=4, gate="hard_sigmoid"),
