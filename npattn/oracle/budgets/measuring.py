@@ -83,21 +83,13 @@ def measure_budgets(
         return None
     errors = runs.make(FIRST_RUN, NUM_RUNS)
     errors += runs.make(FIRST_FURTHER, num_further) + runs.make(FIRST_ALIKE, num_alike, alike=True)
-    # What is to be accepted comes first, as what is not takes no more.
-    noises = measure_noises(runs, errors, given.upstream) if accept and num_flipped else {}
+    noises = measure_noises(runs, errors, observed.expected)
     jumps: dict[str, Jumps] = {}
     for number in range(num_flipped // FLIP_GROUPS):
-        flipped = flip_round(runs, number)
-        jumps |= add_round(flipped, noises, jumps)
+        jumps = add_round(flip_round(runs, number), noises, jumps)
         # A round can only widen what those before it have shown: where that is too much, others are of no use.
         if accept and not accept({name: allow_jumps(noises[name], jumps[name]) for name in given.upstream}):
             return None
-        if len(noises) < len(observed.expected):
-            others = measure_noises(runs, errors, [name for name in observed.expected if name not in noises])
-            noises |= others
-            jumps |= add_round(flipped, others, jumps)
-    if not num_flipped:
-        noises = measure_noises(runs, errors, observed.expected)
     budgets = {name: allow_jumps(noises[name], jumps.get(name)) for name in observed.expected}
     if accept and not accept(budgets):
         return None
