@@ -6,6 +6,7 @@ It stands in a variable of the context (`contextvars`), so that it holds for one
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ContextDecorator
@@ -29,6 +30,8 @@ __all__ = [
     "run_with",
 ]
 
+RUN_LATE = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
+"""Tell whether a function's code runs later than its call."""
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
@@ -98,6 +101,21 @@ class Setting(ContextDecorator, Generic[Value]):
         """Tell the value in the block by the one before, which is to come back."""
         self.before.append(before)
         return self.value
+
+    def __call__(self, function: Any) -> Any:
+        """Hold during the calls of a function that it decorates.
+
+        Raises
+        ------
+        TypeError
+            If the function is a generator or a coroutine, whose code runs after the call.
+        """
+        if any(is_late(function) for is_late in RUN_LATE):
+            raise TypeError(
+                f"{function.__qualname__} is a generator or a coroutine, whose code runs after the call that a "
+                "decorator holds during; expected a function: in this one, write the block as `with ...:`"
+            )
+        return super().__call__(function)
 
     def __enter__(self) -> Value:
         before = self.variable.get()

@@ -179,3 +179,23 @@ def test_an_interrupt_while_somebody_is_asked_leaves_what_held_before(before):
         held = CONTEXT.get()
         for _ in interrupted_calls(lambda: ops.relu(np.ones(1)), ["call", "line"]):
             assert CONTEXT.get() is held
+
+
+def test_a_block_decorates_functions_and_refuses_what_runs_after_its_call():
+    def held():
+        return CONTEXT.get().definitions_only
+
+    def generator():
+        yield held()
+
+    async def coroutine():
+        return held()
+
+    async def generate():
+        yield held()
+
+    assert not held()
+    assert definitions()(held)()
+    for late in (generator, coroutine, generate):
+        with pytest.raises(TypeError, match=rf"{late.__name__} is a generator or a coroutine, .* write the block as"):
+            definitions()(late)
