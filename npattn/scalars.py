@@ -1,4 +1,4 @@
-"""NumPy's scalars, which lift arrays to their own dtype, as Python's numbers, which take that of the arrays they meet."""
+"""Scalars of NumPy, which lift arrays to their own dtype, as Python's, which take the dtype of arrays they meet."""
 
 from __future__ import annotations
 

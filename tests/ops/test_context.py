@@ -181,9 +181,9 @@ def test_an_interrupt_while_somebody_is_asked_leaves_what_held_before(before):
             assert CONTEXT.get() is held
 
 
-def test_a_block_decorates_functions_and_refuses_what_runs_after_its_call():
+def test_a_block_decorates_functions_and_refuses_what_runs_after_its_call(before):
     def held():
-        return CONTEXT.get().definitions_only
+        return CONTEXT.get()
 
     def generator():
         yield held()
@@ -194,8 +194,8 @@ def test_a_block_decorates_functions_and_refuses_what_runs_after_its_call():
     async def generate():
         yield held()
 
-    assert not held()
-    assert definitions()(held)()
+    assert held() is before
+    assert replacing(pass_on)(held)().handlers == (*before.handlers, pass_on)
     for late in (generator, coroutine, generate):
         with pytest.raises(TypeError, match=rf"{late.__name__} is a generator or a coroutine, .* write the block as"):
             definitions()(late)
