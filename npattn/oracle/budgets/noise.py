@@ -132,7 +132,8 @@ def mean_squares_of(errors: np.ndarray, judged: np.ndarray, scale: np.ndarray) -
         block = slice(start, start + BLOCK_SIZE)
         unit, counts = scale.reshape(-1)[block], judged.reshape(-1)[block]
         for number, run in enumerate(errors.reshape(len(errors), scale.size)):
-            total[number] += np.sum(np.square(np.where(counts, run[block] / unit, 0)))
+            units = np.divide(run[block], unit, out=np.zeros_like(unit), where=counts)
+            total[number] += np.sum(np.square(units))
     return total / scale.size
 
 

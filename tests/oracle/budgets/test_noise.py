@@ -123,6 +123,16 @@ def test_a_tie_that_throws_a_whole_tensor_passes_both_limits_in_whichever_round(
         assert 0.5 * rms < np.sqrt(np.mean(units**2)) <= rms / 1.1  # and no further than they need
 
 
+def test_a_tie_that_throws_an_element_out_of_range_leaves_it_unjudged_and_the_others_as_they_are():
+    jumps = normal_errors(np.ones(50), FLIP_ROUNDS * FLIP_GROUPS)
+    jumps[4] += 100
+    without = estimate(normal_errors(np.ones(50)), jumps, np.ones(50), BFLOAT16)
+    jumps[4, :3] = np.inf, -np.inf, np.nan
+    budget = estimate(normal_errors(np.ones(50)), jumps, np.ones(50), BFLOAT16)
+    np.testing.assert_array_equal(np.flatnonzero(np.isinf(budget.scale)), [0, 1, 2])
+    np.testing.assert_allclose(budget.scale[3:], without.scale[3:], rtol=0.1)
+
+
 def test_ties_that_throw_few_of_many_elements_widen_these_as_far_as_a_lone_one():
     errors = normal_errors(np.full(5000, 1e-2))
     jumps = np.zeros((FLIP_ROUNDS * FLIP_GROUPS, 5000))
