@@ -8,6 +8,7 @@ alone, on all cores, again and again on the same arrays, and their times are add
 
     python tests/benchmarks/bounds.py
     python tests/benchmarks/bounds.py mhsa --repeats 20
+    python tests/benchmarks/bounds.py --avx2
 
 prints for each system the sum of its steps, how much of the time that npattn takes that is, and its ratio to PyTorch's
 eager, compiled and fused forms; then what every kind of step takes.
@@ -176,17 +177,20 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("keys", nargs="*", metavar="KEY", help=f"of {', '.join(KEYS)} (default: all)")
     parser.add_argument("--repeats", type=int, default=9, help="runs of each, in turns (default: 9)")
+    parser.add_argument("--avx2", action="store_true", help="let no library use wider vectors than AVX2's")
     arguments = parser.parse_args(argv)
     for key in arguments.keys:
         if key not in KEYS:
             parser.error(f"unknown system {key!r}; there are {', '.join(KEYS)}")
     sys.path.insert(0, str(Path(__file__).parents[2]))
     from tests.benchmarks import compare
-    from tests.benchmarks.machine import Machine
+    from tests.benchmarks.machine import Machine, is_limited_to_avx2, limit_to_avx2
 
+    if arguments.avx2:
+        limit_to_avx2()
     names = ["npattn"]
     if importlib.util.find_spec("torch"):
-        names += ["pytorch", *(["compiled"] if compare.can_compile() else [])]
+        names += ["pytorch", *(["compiled"] if not is_limited_to_avx2() and compare.can_compile() else [])]
     machine = Machine(DTYPE)
     for key in arguments.keys or KEYS:
         rate, _ = machine.rates(arguments.repeats)

@@ -16,6 +16,11 @@ and the same as a picture, ratios as bars and each system under the machine's ro
 
 `--markdown` prints below it the table that stands in the README.
 
+What a machine without AVX-512 would show, on one that has it (PyTorch's compiled forms, whose steps are then made for
+both, end the process, and are left out):
+
+    python tests/benchmarks/compare.py --avx2
+
 How position attention's time and memory grow with the number of positions, and a picture of that, with lines that grow
 as N and as N² for comparison:
 
@@ -296,15 +301,17 @@ def time_system(key, dtype, names, machine, repeats):
 
 def print_table(keys, dtype, repeats):
     """Print the table, a system as soon as it is timed, and return its rows and the machine's rates."""
-    from tests.benchmarks.machine import Machine
+    from tests.benchmarks.machine import Machine, is_limited_to_avx2
 
-    print(f"{platform.machine()}, {os.cpu_count()} cores, NumPy {np.__version__}, {dtype}")
+    limited = is_limited_to_avx2()
+    processor = platform.machine() + (", no wider than AVX2" if limited else "")
+    print(f"{processor}, {os.cpu_count()} cores, NumPy {np.__version__}, {dtype}")
     names = ["npattn"]
     if importlib.util.find_spec("torch"):
         import torch
 
         print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
-        names += ["pytorch", *(["compiled"] if can_compile() else [])]
+        names += ["pytorch", *(["compiled"] if not limited and can_compile() else [])]
     headings = "time", "share of bound", *FORMS.values(), "peak MB", "eager"
     print(f"{'':<10}" + aligned(headings))
     machine, rows, rates = Machine(dtype), [], []
@@ -396,6 +403,7 @@ def main(argv=None):
     parser.add_argument("keys", nargs="*", metavar="KEY", help="systems (default: all)")
     parser.add_argument("--repeats", type=int, default=15, help="passes of each, in turns (default: 15)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="default: float32")
+    parser.add_argument("--avx2", action="store_true", help="let no library use wider vectors than AVX2's")
     parser.add_argument("--scaling", action="store_true", help="print how pam's time and memory grow, and nothing else")
     parser.add_argument("--markdown", action="store_true", help="also print the table as it stands in the README")
     parser.add_argument("--plot", metavar="FILE", help="also draw what is printed, as .png, .pdf or .svg")
@@ -408,6 +416,10 @@ def main(argv=None):
     if arguments.plot and not importlib.util.find_spec("matplotlib"):
         parser.exit(2, f"{parser.prog}: --plot needs matplotlib: pip install 'npattn[plot]'\n")
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the PyTorch forms stand in the tests
+    if arguments.avx2:
+        from tests.benchmarks.machine import limit_to_avx2
+
+        limit_to_avx2()
     if arguments.peak:
         print_peak(arguments.keys[0], arguments.peak, tuple(arguments.shape), arguments.dtype)
         return

@@ -1,13 +1,14 @@
-"""What the machine can do at most: the two rates that bound every system."""
+"""What the machine can do at most: the two rates that bound every system; and how to have it do less."""
 
 import os
 import statistics
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "is_limited_to_avx2", "limit_to_avx2"]
 
 PRODUCT = 256, 4096, 512
 """Rows, inner length and columns of the matrix product: a tile of position attention's weights times the values."""
@@ -63,3 +64,31 @@ class Machine:
         for i in range(start, end, BLOCK_SIZE):
             some = slice(i, min(i + BLOCK_SIZE, end))
             np.add(self.a[some], self.b[some], out=self.c[some])
+
+
+def limit_to_avx2():
+    """Start this program anew, unless that was done, with libraries that use no wider vectors than AVX2's.
+
+    They choose their instructions as they are loaded.
+    """
+    if not is_limited_to_avx2():
+        sys.stdout.flush()
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | avx2_settings())
+
+
+def is_limited_to_avx2():
+    """Tell whether this process was started so."""
+    return avx2_settings().items() <= os.environ.items()
+
+
+def avx2_settings():
+    """List by what OpenBLAS, NumPy and PyTorch, with its oneDNN and MKL, choose their instructions."""
+    kinds = np.show_config(mode="dicts")["SIMD Extensions"]
+    known = sorted({*kinds.get("found", ()), *kinds.get("not found", ())})
+    return {
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in known if name.startswith(("AVX512", "X86_V4"))),
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    }

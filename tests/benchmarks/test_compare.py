@@ -1,5 +1,7 @@
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import npattn
-from tests.benchmarks import compare, machine
+from tests.benchmarks import bounds, compare, machine
 from tests.benchmarks import work as work_module
 from tests.naming import for_each
 
@@ -271,3 +273,39 @@ def test_help_tells_of_the_plot(capsys):
     with pytest.raises(SystemExit):
         compare.main(["--help"])
     assert "--scaling --plot scaling.png" in capsys.readouterr().out
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from tests.benchmarks import machine
+print(machine.is_limited_to_avx2(), flush=True)
+machine.limit_to_avx2()
+print(machine.is_limited_to_avx2(), np.show_config(mode="dicts")["SIMD Extensions"]["found"], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program that is started anew there is another process")
+def test_a_program_limited_to_avx2_starts_anew_and_finds_nothing_wider(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": str(Path(compare.__file__).parents[2])}
+    command = [sys.executable, "-W", "error", program, "an argument"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert told[0] == "False"
+    assert told[1] == "True"  # started anew, it asks first again
+    assert re.fullmatch(r"True \[.*\] \['an argument'\]", told[2])
+    assert "AVX512" not in told[2]
+    assert "X86_V4" not in told[2]
+
+
+def test_both_programs_are_limited_where_it_is_asked_for(tiny, monkeypatch, capsys):
+    started = []
+    monkeypatch.setattr(machine, "limit_to_avx2", lambda: started.append(1))
+    monkeypatch.setattr(machine, "is_limited_to_avx2", lambda: bool(started))
+    monkeypatch.setattr(compare, "can_compile", lambda: pytest.fail("compiled forms mix what both processors can do"))
+    compare.main(["se", "--repeats", "1", "--avx2"])
+    assert ", no wider than AVX2, " in capsys.readouterr().out.splitlines()[0]
+    monkeypatch.setattr(bounds, "count_steps", lambda *_: {"one": 0.25})
+    bounds.main(["residual", "--repeats", "1", "--avx2"])
+    assert len(started) == 2
