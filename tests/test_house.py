@@ -13,6 +13,7 @@ from tests.naming import for_each
 
 BASE = {
     "typing",
+    "scalars",
     "version",
     "calls",
     "checks",
@@ -42,10 +43,10 @@ SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
 HOUSE = ORACLE | {"training", "pictures", "cli", "plugin", "__main__", "npattn"}
 FLOORS = {
-    "typing": set(),
-    "ops": {"typing", "ops"},
+    **dict.fromkeys(["typing", "scalars"], set()),
+    "ops": {"typing", "scalars", "ops"},
     "fast": {"typing", "ops", "fast"},
-    **dict.fromkeys(BASE - {"typing"}, BASE),
+    **dict.fromkeys(BASE - {"typing", "scalars"}, BASE),
     "transforms": BASE | {"ops"},
     "layers": BASE | {"ops", "layers"},
     "attention": SYSTEMS,
