@@ -111,6 +111,7 @@ def block_gradients(
     z, seen, back_logits = logits()
     s = np.exp(z - log_sum_exp)
     del z  # as large as s and dz
+    s = np.where(seen, s, 0)  # which it is not where the logsumexp is NaN
     dv = sum_seen(do, transpose(s), transpose(seen))
     dz = np.where(seen, s * (products_seen(do, v, seen) - delta), 0)
     dq, dk, dbias = back_logits(dz)
@@ -160,9 +161,9 @@ def masked_weights(
     mask: Array | None = None,
 ) -> Array:
     """Make the weights s_mn by which `masked_attention` averages for some of the queries, so that they can be read."""
-    z, _, _ = masked_logits(scale * q, k, m, softcap=softcap, bias=bias, band=band, lengths=lengths, mask=mask)
+    z, seen, _ = masked_logits(scale * q, k, m, softcap=softcap, bias=bias, band=band, lengths=lengths, mask=mask)
     e, total, _ = exponentials_of_seen(z, sink)
-    return e / total
+    return np.where(seen, e / total, 0)
 
 
 def keys_seen(

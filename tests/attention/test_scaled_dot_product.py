@@ -244,6 +244,29 @@ def test_a_key_spoils_the_queries_that_see_it_and_no_other(which, junk):
         np.testing.assert_array_equal(found["output.1"], clean["output.1"])
 
 
+@pytest.mark.parametrize("junk", [np.nan, np.inf])
+@settings(max_examples=20)
+@given(case=cases(sdpa_modules()), seed=seeds)
+def test_a_query_spoils_what_it_sees_and_nothing_else(junk, case, seed):
+    module, params, inputs = case
+    seen = seen_pairs(module, inputs)
+    image, head, row = np.unravel_index(seed % seen[..., 0].size, seen.shape[:3])
+    clean = results(module, params, inputs)
+    spoilt = inputs | {"query": inputs["query"].copy()}
+    spoilt["query"][image, head, row] = junk
+    query, key, _, *others = spoilt.values()
+    with np.errstate(all="ignore"):
+        found = results(module, params, spoilt)
+        weights = module.attention_map(params, query, key, *others, rows=[row])
+    kept = ~seen[image, head, row]
+    of_key = image, head * module.groups // module.heads
+    for name in ("key.grad", "value.grad"):
+        unseen = np.ones(clean[name].shape[:3], bool)
+        unseen[of_key] = kept
+        np.testing.assert_allclose(found[name][unseen], clean[name][unseen], rtol=1e-13, atol=1e-14, err_msg=name)
+    assert not weights[image, head, 0][kept].any()
+
+
 @settings(max_examples=20)
 @given(cases(sdpa_modules()))
 def test_queries_without_keys_give_0_and_minus_infinity_and_pass_no_gradient(case):
