@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from npattn.synonyms import STAND_INS, is_other_name, is_other_value, is_synonym, same_value
 from npattn.wording import brief, describe_type, did_you_mean, suggest
 
@@ -16,10 +18,16 @@ __all__ = [
     "require_booleans",
     "require_choice",
     "require_equal_shares",
+    "require_inexact",
     "require_integers",
     "require_numbers",
+    "require_seed",
     "require_selection",
 ]
+
+
+MAX_SEED = 2**32 - 1
+"""Of `RandomState`."""
 
 
 def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
@@ -39,6 +47,22 @@ def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
             raise ValueError(f"{call}: {name}={brief(value)}; expected an integer of at least {least}")
 
 
+def require_seed(call: str, seed: Any) -> int:
+    """Return a seed of NumPy's frozen `RandomState` as an int; refuse what is none.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is negative, or of more than 32 bits.
+    """
+    require_integers(call, least=0, seed=seed)
+    if seed > MAX_SEED:
+        raise ValueError(f"{call}: seed={brief(seed)}; expected an integer of at most 2**32 - 1")
+    return int(seed)
+
+
 def require_numbers(call: str, **values: Any) -> None:
     """Refuse what is no finite real number.
 
@@ -47,13 +71,45 @@ def require_numbers(call: str, **values: Any) -> None:
     TypeError
         If one of them is no number (a bool is none either).
     ValueError
-        If one of them is infinite or NaN.
+        If one of them is infinite or NaN, or beyond what a float holds.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected a number")
-        if not math.isfinite(value):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # an integer, or a fraction
+            finite = False
+        if not finite:
             raise ValueError(f"{call}: {name}={brief(value)}; expected a finite number")
+
+
+def require_inexact(call: str, dtype: Any) -> np.dtype[Any]:
+    """Return a dtype; refuse what is none, or not of floating-point or complex numbers.
+
+    Raises
+    ------
+    TypeError
+
+    Examples
+    --------
+    >>> require_inexact("init", int)
+    Traceback (most recent call last):
+    TypeError: init: dtype=<class 'int'>; expected one of floating-point or complex numbers, such as np.float32
+    """
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(
+            f"{call}: dtype={brief(dtype)} is {describe_type(dtype)}, and no dtype of NumPy; expected one, such as "
+            "np.float32"
+        ) from None
+    added = found.kind == "V" and found.type is not np.void  # by other packages, as bfloat16 is
+    if found.kind not in "fc" and not added:
+        raise TypeError(
+            f"{call}: dtype={brief(dtype)}; expected one of floating-point or complex numbers, such as np.float32"
+        )
+    return found
 
 
 def require_booleans(call: str, **values: Any) -> None:

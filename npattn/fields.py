@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
+from numbers import Integral
 from typing import Any
 
 from npattn.checks import (
@@ -24,6 +25,7 @@ from npattn.wording import brief, describe_type
 __all__ = [
     "boolean",
     "check_fields",
+    "check_value",
     "checked",
     "choice",
     "choices",
@@ -108,7 +110,7 @@ heads, 15 or 18 channels would do
         if most is not None and value > most:
             either = f"{least} or {most}" if most == least + 1 else f"an integer from {least} to {most}"
             raise ValueError(f"{system}: {name}={value}; expected {either}")
-        return value
+        return int(value)
 
     return checked(check, default, divides=divides)
 
@@ -131,7 +133,7 @@ def integers(least: int, default: tuple[int, ...], *, odd: bool = False) -> Any:
             raise ValueError(f"{system}: {name}={value}; expected at least one integer, such as {default}")
         for i, one in enumerate(value):
             check_integer(system, f"{name}[{i}]", one, least, odd)
-        return tuple(value)
+        return tuple(map(int, value))
 
     return checked(check, default)
 
@@ -161,9 +163,14 @@ def number(default: Any = REQUIRED, *, nonzero: bool = False) -> Any:
         require_numbers(system, **{name: value})
         if nonzero and value == 0:
             raise ValueError(f"{system}: {name}={value}; expected a number other than 0")
-        return value
+        return int_or_float(value)
 
     return checked(check, default)
+
+
+def int_or_float(value: Any) -> int | float:
+    """Return a number as Python's own: a fraction can't be computed with, and NumPy's would lift arrays."""
+    return value if type(value) in (int, float) else int(value) if isinstance(value, Integral) else float(value)
 
 
 def positive(default: Any = REQUIRED) -> Any:
@@ -182,7 +189,7 @@ def positive(default: Any = REQUIRED) -> Any:
         if value <= 0:
             either = ", or None" if default is None else ""
             raise ValueError(f"{system}: {name}={value}; expected a number above 0{either}")
-        return value
+        return int_or_float(value)
 
     return checked(check, default)
 
@@ -194,7 +201,7 @@ def probability(default: Any = REQUIRED) -> Any:
         require_numbers(system, **{name: value})
         if not 0 <= value < 1:
             raise ValueError(f"{system}: {name}={value}; expected a probability of at least 0 and below 1")
-        return value
+        return int_or_float(value)
 
     return checked(check, default)
 
@@ -214,7 +221,7 @@ def choice(options: Collection[str], default: Any = REQUIRED) -> Any:
 
     def check(system: str, name: str, value: Any) -> Any:
         require_choice(system, options, ", or None" if default is None else "", **{name: value})
-        return value
+        return next(option for option in options if option == value)
 
     return checked(check, default, options=options)
 
@@ -224,7 +231,7 @@ def choices(options: Collection[str], default: Any = REQUIRED) -> Any:
 
     def check(system: str, name: str, value: Any) -> tuple[str, ...]:
         require_selection(system, options, **{name: value})
-        return tuple(map(str, value))
+        return tuple(next(option for option in options if option == chosen) for chosen in value)
 
     return checked(check, default, options=options)
 
@@ -258,7 +265,7 @@ def two_integers(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, s
             raise ValueError(f"{system}: {name}={value!r}; expected {either}a pair ({', '.join(names)})")
         first, second = value
         require_integers(system, least, **{f"{name}[0]": first, f"{name}[1]": second})
-        return first, second
+        return int(first), int(second)
 
     return checked(check, default)
 
@@ -277,12 +284,12 @@ def side(least: int, default: Any = REQUIRED) -> Any:
     def check(system: str, name: str, value: Any) -> int | tuple[int, int]:
         if not isinstance(value, (tuple, list)):
             require_integers(system, least, **{name: value})
-            return value
+            return int(value)
         if len(value) != 2:
             raise ValueError(f"{system}: {name}={value!r}; expected an integer, or a pair (height, width)")
         height, width = value
         require_integers(system, least, **{f"{name}[0]": height, f"{name}[1]": width})
-        return height, width
+        return int(height), int(width)
 
     return checked(check, default)
 
@@ -294,17 +301,22 @@ def check_fields(module: Any) -> None:
     """
     name, declared = type(module).__name__, dataclasses.fields(module)
     for field in declared:
-        check = field.metadata.get("check")
-        if check is None:
-            continue
-        value = value_of(module, field.name)
-        if not (value is None and field.default is None):
-            kept = python_scalar(check(name, field.name, value))
+        if "check" in field.metadata:
+            value = value_of(module, field.name)
+            kept = check_value(name, field, value)
             if kept is not value:
                 object.__setattr__(module, field.name, kept)
     for field in declared:
         if whole := field.metadata.get("divides"):
             require_equal_shares(name, field.name, getattr(module, field.name), whole, value_of(module, whole))
+
+
+def check_value(system: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """Check a value as its field declares it, whatever others are; return what is kept."""
+    check = field.metadata.get("check")
+    if check is None or (value is None and field.default is None):
+        return value
+    return python_scalar(check(system, field.name, value))
 
 
 def value_of(module: Any, name: str) -> Any:

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from npattn.wording import brief, describe_type
+
 __all__ = ["check_path", "describe_kind", "discard_unfinished", "one_line", "whole_file"]
 
 LONGEST_SUFFIX = 16
@@ -116,13 +118,16 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
+    TypeError
+        If it is none, of text.
     FileNotFoundError
         If it is empty.
     OSError
         If it holds NUL, or characters that no file name can have.
     """
-    found = Path(path)
-    text = os.fspath(path)
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"path={brief(path)} is {describe_type(path)}; expected a str, or a pathlib.Path")
+    found, text = Path(path), os.fspath(path)
     if not text:
         raise FileNotFoundError(errno.ENOENT, "an empty path; expected the name of a file")
     try:

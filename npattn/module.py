@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from npattn.calls import as_tuple, check_inputs, check_params, check_takes, find_sizes, leading_input
+from npattn.checks import require_inexact, require_seed
 from npattn.construction import Constructor
 from npattn.equality import equal, held
 from npattn.fields import check_fields
@@ -274,8 +275,17 @@ class Module(metaclass=Constructor):
         -------
         dict of numpy.ndarray
             By name: parameters, then buffers.
+
+        Raises
+        ------
+        TypeError
+            If `seed` is no integer, or `dtype` none of floating-point or complex numbers.
+        ValueError
+            If `seed` is negative, or of more than 32 bits.
         """
-        random = np.random.RandomState(seed)
+        name = type(self).__name__
+        random = np.random.RandomState(require_seed(f"{name}.init", seed))
+        dtype = require_inexact(f"{name}.init", dtype)
         drawn = declared(self, "parameters") | declared(self, "buffers")
         return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in drawn.items()}
 

@@ -114,7 +114,7 @@ def check_parameter_names(
     if before and not given:
         hint = f": nothing stands under prefix={prefix!r}" + hint
     names = ", ".join(before + name for name in expected) or "none"
-    raise ValueError(f"{call}: {found}{hint}" + (f" (expected {names})" if unknown else ""))
+    raise ValueError(f"{call}: {found}{hint}" + (f" (expected {names})" if unknown or not hint else ""))
 
 
 def check_parameter_shapes(

@@ -1,5 +1,7 @@
 import dataclasses
+import enum
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -109,6 +111,23 @@ def test_scalars_of_numpy_are_kept_as_numbers_of_python_which_lift_nothing():
     assert not any(isinstance(value, np.generic) for value in values)
     module = npattn.SimAM(channels=4, e_lambda=np.float64(1e-3))
     assert module({}, np.ones((1, 4, 3, 3), np.float32)).output.dtype == np.float32
+
+
+class Pool(enum.StrEnum):
+    """Choices of a user's own, equal to ours."""
+
+    AVERAGE = "avg"
+    CODE = "code"
+
+
+def test_choices_and_numbers_of_other_types_are_kept_as_what_they_are_equal_to():
+    assert repr(npattn.CBAM(8, reduction=2, pools=(Pool.AVERAGE,))) == repr(npattn.CBAM(8, reduction=2, pools=("avg",)))
+    assert repr(npattn.SimAM(4, variant=Pool.CODE)) == repr(npattn.SimAM(4, variant="code"))
+    for slope in (Fraction(1, 4), np.longdouble(0.25)):
+        assert type(npattn.SimAM(4, e_lambda=slope).e_lambda) is float
+        assert npattn.SimAM(4, e_lambda=slope) == npattn.SimAM(4, e_lambda=0.25)
+    with pytest.raises(ValueError, match=r"e_lambda=1000.*; expected a finite number"):
+        npattn.SimAM(4, e_lambda=10**400)
 
 
 def test_a_field_without_default_has_to_be_given():

@@ -277,6 +277,12 @@ def test_what_is_no_path_is_refused_before_anything_happens(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("path", [None, 3, b"a.npz", ["a.npz"]])
+def test_what_is_no_text_is_refused_as_a_path(path):
+    with pytest.raises(TypeError, match=r"^path=.*; expected a str, or a pathlib.Path"):
+        check_path(path)
+
+
 @posix
 def test_a_name_that_is_too_long_is_told_by_the_system(tmp_path):
     with pytest.raises(OSError) as caught, whole_file(tmp_path / (300 * "n")):

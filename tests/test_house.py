@@ -43,7 +43,8 @@ SYSTEMS = BASE | {"ops", "transforms", "layers", "attention"}
 ORACLE = SYSTEMS | {"fast", "hyperparameters", "tracing", "oracle"}
 HOUSE = ORACLE | {"training", "pictures", "cli", "plugin", "__main__", "npattn"}
 FLOORS = {
-    **dict.fromkeys(["typing", "scalars"], set()),
+    "typing": set(),
+    "scalars": set(),
     "ops": {"typing", "scalars", "ops"},
     "fast": {"typing", "ops", "fast"},
     **dict.fromkeys(BASE - {"typing", "scalars"}, BASE),

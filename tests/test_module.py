@@ -154,8 +154,33 @@ def with_numpy_integers(module):
 def test_numpy_integers_serve_as_hyperparameters(system):
     module = system.example()
     converted = with_numpy_integers(module)
-    assert "int64" in repr(converted)
+    assert repr(converted) == repr(module)  # kept as Python's
     assert converted.parameter_shapes() == module.parameter_shapes()
+
+
+@pytest.mark.parametrize("seed", [None, True, 2.5, "1", [3], -1, 2**32, 10**30])
+def test_what_is_no_seed_is_refused_by_name(seed):
+    with pytest.raises((TypeError, ValueError), match=r"^SimAM\.init: seed=.*expected an int"):
+        npattn.SimAM(4).init(seed)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "words"),
+    [
+        (int, "dtype=<class 'int'>; expected one of floating-point or complex numbers, such as np.float32"),
+        (bool, "expected one of floating-point or complex numbers"),
+        ("U5", "dtype='U5'; expected one of floating-point"),
+        ([], "dtype=[]; expected one of floating-point"),
+        ("bfloat16", "dtype='bfloat16' is a str, and no dtype of NumPy; expected one, such as np.float32"),
+        (np.ones(2), "and no dtype of NumPy; expected one, such as np.float32"),
+    ],
+)
+def test_parameters_of_other_numbers_are_refused(dtype, words):
+    with pytest.raises(TypeError) as caught:
+        npattn.SimAM(4).init(dtype=dtype)
+    assert words in str(caught.value)
+    made = npattn.EfficientChannelAttention(4).init(np.uint32(3), np.complex64)
+    assert made["conv.weight"].dtype == np.complex64
 
 
 @every_system

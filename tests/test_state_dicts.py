@@ -360,9 +360,10 @@ def test_counters_of_batches_are_no_part_of_a_prefix():
 
 def test_a_missing_entry_is_told_no_prefix_that_would_not_bring_it():
     part = {name: value for name, value in SE.init().items() if name != "fc2.bias"}
-    assert complaint(SE, part).endswith("missing parameter 'fc2.bias' of shape (64,)")
+    names = "fc1.weight, fc1.bias, fc2.weight, fc2.bias"
+    assert complaint(SE, part).endswith(f"missing parameter 'fc2.bias' of shape (64,) (expected {names})")
     part = {f"se.{name}": value for name, value in part.items()}
-    assert complaint(SE, part, "se.").endswith("missing parameter 'se.fc2.bias' of shape (64,)")
+    assert "missing parameter 'se.fc2.bias' of shape (64,) (expected se.fc1.weight, " in complaint(SE, part, "se.")
 
 
 def test_no_prefix_at_all_is_told_where_that_fits():

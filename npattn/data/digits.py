@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npattn.checks import require_choice, require_integers
+from npattn.checks import require_choice, require_integers, require_seed
 
 __all__ = ["BACKGROUND", "NUM_CLASSES", "NUM_DIGITS", "DigitMaps", "digit_maps", "handwritten_digits"]
 
@@ -96,7 +96,7 @@ def digit_maps(count: int, seed: int = 0, split: str = "train", *, cells: int = 
     array([1, 4, 5])
     """
     require_integers("digit_maps", count=count, cells=cells)
-    require_integers("digit_maps", least=0, seed=seed)
+    seed = require_seed("digit_maps", seed)
     require_choice("digit_maps", SPLITS, split=split)
     images, classes = (array[SPLITS[split]] for array in handwritten_digits())
     images, classes = images[classes < NUM_DIGITS], classes[classes < NUM_DIGITS]

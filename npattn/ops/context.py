@@ -66,7 +66,9 @@ class Context:
         return tuple(replace(self, handlers=self.handlers[:i]) for i in range(len(self.handlers)))
 
 
-ORDINARY = Context(definitions_only=os.environ.get("NPATTN_DEFINITIONS", "0") not in ("", "0"))
+ORDINARY = Context(
+    definitions_only=os.environ.get("NPATTN_DEFINITIONS", "").strip().lower() not in ("", "0", "false", "no", "off")
+)
 """What holds where nothing else is said."""
 CONTEXT: ContextVar[Context] = ContextVar("npattn.primitives", default=ORDINARY)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -55,6 +56,9 @@ class Primitive(Protocol):
         """Register the decorated function as a way for arguments that it suits; earlier ones are asked first."""
 
 
+NUMBERS = {"int", "float", "bool", "tuple", "Sequence", "None"}
+"""Of what types a parameter is declared that takes a number, or several."""
+PLAIN = {int, float, bool}
 PRIMITIVES: list[Primitive] = []
 """All primitives, in the order of their definitions."""
 
@@ -192,19 +196,19 @@ def names_of(definition: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def numbers_of(definition: Callable[..., Any]) -> dict[str, int]:
-    """Give the place of each parameter that is declared a float; -1 where it goes by name alone."""
+    """Give the place of each parameter that is declared a number, or several; -1 where it goes by name alone."""
     parameters = inspect.signature(definition).parameters.values()
     return {
         one.name: -1 if one.kind is one.KEYWORD_ONLY else place
         for place, one in enumerate(parameters)
-        if one.annotation in (float, "float", "float | None")
+        if set(re.findall(r"[A-Za-z]+", getattr(one.annotation, "__name__", str(one.annotation)))) <= NUMBERS
     }
 
 
 def with_python_numbers(
     numbers: Mapping[str, int], arguments: tuple[Any, ...], options: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Make Python's numbers of NumPy's scalars among options: as these are, they would lift float32 to float64.
+    """Make Python's numbers of NumPy's among options: these would lift float32 to float64, or count beyond their range.
 
     Examples
     --------
@@ -212,11 +216,16 @@ def with_python_numbers(
     (('x', 0.5), {'eps': 0.25, 'axis': 1})
     """
     for name, place in numbers.items():
+        given = arguments[place] if 0 <= place < len(arguments) else options.get(name)
+        if given is None or type(given) in PLAIN:
+            continue
+        python = python_scalar(given)
+        if python is given:
+            continue
         if 0 <= place < len(arguments):
-            if isinstance(arguments[place], np.generic):
-                arguments = (*arguments[:place], python_scalar(arguments[place]), *arguments[place + 1 :])
-        elif isinstance(options.get(name), np.generic):
-            options = options | {name: python_scalar(options[name])}
+            arguments = (*arguments[:place], python, *arguments[place + 1 :])
+        else:
+            options = options | {name: python}
     return arguments, options
 
 

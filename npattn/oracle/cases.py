@@ -7,12 +7,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from npattn.calls import declared_shapes
-from npattn.checks import check_hyperparameters, require_integers, require_selection
+from npattn.checks import check_hyperparameters, require_integers, require_seed, require_selection
+from npattn.fields import check_value
 from npattn.module import Module
 from npattn.oracle.formats import FORMATS, find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
 from npattn.oracle.systems import SYSTEMS
+from npattn.scalars import python_scalar
 from npattn.wording import brief, describe_type, key_meant
 
 __all__ = ["FORMATS_SWEPT", "KINDS", "OPTIONS_OF_CASES", "cases"]
@@ -95,6 +97,8 @@ def cases(
         declared_shapes(module, 1, 1, 1, of=of)
     known = [*hyperparameters_of(module), *OPTIONS_OF_CASES]
     check_hyperparameters(f"cases: {type(module).__name__}", hyperparameters, known)
+    name, declared = type(module).__name__, {field.name: field for field in fields(module)}
+    hyperparameters = {one: check_value(name, declared[one], value) for one, value in hyperparameters.items()}
     require_hashable(module, hyperparameters)
     if isinstance(formats, str) or not isinstance(formats, Iterable):
         raise TypeError(f"cases: formats={formats!r} is {describe_type(formats)}; expected a list: [{formats!r}]")
@@ -104,12 +108,14 @@ def cases(
     sizes = None if shapes is None else read_shapes(shapes)
     if kinds is None:
         kinds = tuple(KINDS) if sizes is None else ("sizes",)
-    if not isinstance(kinds, (tuple, list)):
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
         raise TypeError(f"cases: kinds={kinds!r} is {describe_type(kinds)}; expected a list: [{kinds!r}]")
+    kinds = tuple(kinds)
     require_selection("cases", KINDS, kinds=kinds)
-    require_integers("cases", least=0, seed=seed)
+    seed = require_seed("cases", seed)
     if limit is not None:
         require_integers("cases", limit=limit)
+        limit = int(limit)
     sweep = Sweep(module, not isinstance(system, Module), hyperparameters, sizes)
     found = [recipe for kind in KINDS if kind in kinds for recipe in sweep.recipes(kind)]
     taken = {recipe.id: recipe for recipe in found if map_refused(recipe) is None}  # not all sizes make another input
@@ -168,7 +174,7 @@ def read_shapes(shapes: Any) -> list[MapShape]:
             raise ValueError(
                 f"cases: shapes holds {brief(one)}; expected (batch, channels, height, width) or (batch, height, width)"
             )
-        batch, *channels, height, width = one
+        batch, *channels, height, width = map(python_scalar, one)
         require_integers("cases: shapes", least=0, batch=batch)
         require_integers("cases: shapes", height=height, width=width, **({"channels": channels[0]} if channels else {}))
         found.append((batch, channels[0] if channels else None, height, width))

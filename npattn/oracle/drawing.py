@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.checks import MAX_SEED
 from npattn.module import Module
 from npattn.oracle.budgets import Given, exact_results
 from npattn.oracle.formats import Format, representable
@@ -57,9 +58,9 @@ def draw_case(
 
     params, inputs, upstream = (own.arrays.get(group) for group in Given._fields)
     if params is None:
-        params = with_small_variances(module, module.init(seed + SEED_STEP * choice, generic=True))
+        params = with_small_variances(module, module.init(seed_of(seed, choice), generic=True))
     if inputs is None:
-        _, drawn = generic_values(module, **own.sizes, seed=seed + SEED_STEP * draw)
+        _, drawn = generic_values(module, **own.sizes, seed=seed_of(seed, draw))
         inputs = {name: repeat(x) for name, x in drawn.items()}
     if upstream is None:
         random = np.random.RandomState([seed, 2])
@@ -67,6 +68,11 @@ def draw_case(
     given = special(values, module, Given(params, inputs, upstream), format, draw)
     held = given.each(lambda a: representable(a, format))
     return held._replace(inputs=held.inputs | {name: given.inputs[name] for name in exact_names(module, given.inputs)})
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Return the seed of one of the draws of a case."""
+    return (seed + SEED_STEP * number) % (MAX_SEED + 1)
 
 
 def with_small_variances(module: Module, params: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.attention import CATALOGUE
 from npattn.calls import declared_shapes
-from npattn.checks import require_booleans, require_choice, require_integers
+from npattn.checks import require_booleans, require_choice, require_integers, require_seed
 from npattn.module import Module
 from npattn.ops.context import apart
 from npattn.oracle.budgets import Given, limits_of
@@ -25,9 +24,10 @@ from npattn.oracle.progress import Passes, check_progress
 from npattn.oracle.soundness import SMALL_MAP, require_sound, takes
 from npattn.oracle.special import VALUES
 from npattn.oracle.steps import first_steps, measure_steps
-from npattn.oracle.systems import SYSTEMS
+from npattn.oracle.systems import require_system
 from npattn.oracle.tensors import describe_overflow
 from npattn.oracle.threads import leaving_no_limit, pass_threads
+from npattn.scalars import python_scalar
 from npattn.wording import brief, describe_type, did_you_mean
 
 __all__ = ["golden"]
@@ -144,8 +144,9 @@ def golden(
     Case(EfficientChannelAttention(channels=8, kernel_size=None, gamma=2, b=1), 1x8x2x4, bfloat16, given inputs,
     inputs/x rounded in 62 of 64 values by at most 0.0019, seed 0)
     """
-    require_instance(module, unknown)
-    require_integers("golden", least=0, **{name: n for name, n in [("batch", batch), ("seed", seed)] if n is not None})
+    require_known(module, unknown)
+    seed = require_seed("golden", seed)
+    require_integers("golden", least=0, **({} if batch is None else {"batch": batch}))
     require_integers("golden", **{name: n for name, n in [("height", height), ("width", width)] if n is not None})
     check_certify(certify)
     check_progress("golden", progress)
@@ -154,7 +155,7 @@ def golden(
     require_choice("golden", VALUES, values=values)
     require_choice("golden", LAYOUTS, layout=layout)
     require_drawn(values, {"inputs": inputs, "upstream": upstream})
-    sizes = {"batch": batch, "height": height, "width": width}
+    sizes = {name: python_scalar(n) for name, n in [("batch", batch), ("height", height), ("width", width)]}
     if upstream is not None and takes(module, SMALL_MAP):  # or what is wrong with the system is told of its gradient
         require_sound(module, SMALL_MAP)
     own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
@@ -224,26 +225,10 @@ def golden(
     return case
 
 
-def require_instance(module: Any, unknown: Mapping[str, Any]) -> None:
+def require_known(module: Any, unknown: Mapping[str, Any]) -> None:
     """Refuse what is no system but names one, and what is no option of `golden` but may be one of the system's."""
+    require_system("golden", module, unknown)
     settings = ", ".join(f"{name}={brief(value)}" for name, value in unknown.items())
-    if isinstance(module, str):
-        if module not in SYSTEMS:
-            raise ValueError(
-                f"golden: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.4) or ';'} "
-                "expected an instance, such as CATALOGUE['pam'].example()"
-            )
-        system = SYSTEMS[module]
-        how = (
-            f"npattn.{system.__name__}({settings or '...'})" if module in CATALOGUE else f"cases({module!r})[0].module"
-        )
-        raise TypeError(f"golden: module is the key {module!r}; expected an instance: golden({how})")
-    if not isinstance(module, Module):
-        raise TypeError(
-            f"golden: module is the class {module.__name__}; expected an instance, such as {module.__name__}.example()"
-            if isinstance(module, type)
-            else f"golden: module is {describe_type(module)}; expected a system, such as CATALOGUE['pam'].example()"
-        )
     for of in ("input", "output"):
         declared_shapes(module, 1, 1, 1, of=of)
     options = [

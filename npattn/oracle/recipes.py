@@ -9,6 +9,7 @@ from npattn.module import Module
 from npattn.oracle.case import Case
 from npattn.oracle.golden import golden
 from npattn.oracle.systems import is_known, name_system
+from npattn.scalars import python_scalar
 
 __all__ = ["Recipe", "make"]
 
@@ -37,6 +38,11 @@ class Recipe:
     values: str = "generic"
     label: str = ""
     layout: str = "contiguous"
+
+    def __post_init__(self) -> None:
+        """Keep Python's numbers, which a file takes, where NumPy's are given."""
+        for name in ("batch", "height", "width", "seed"):
+            object.__setattr__(self, name, python_scalar(getattr(self, name)))
 
     @property
     def id(self) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from npattn.calls import declared_shapes
-from npattn.checks import require_integers
+from npattn.checks import require_integers, require_seed
 from npattn.module import Module
+from npattn.oracle.systems import require_system
 
 __all__ = ["generic_values"]
 
@@ -46,12 +47,16 @@ def generic_values(
     """
     require_integers("generic_values", least=0, batch=batch)
     require_integers("generic_values", height=height, width=width)
-    random = np.random.RandomState([seed, 1])  # another stream than that of the parameters
+    require_system("generic_values", module)
+    random = np.random.RandomState(
+        [require_seed("generic_values", seed), 1]
+    )  # another stream than that of the parameters
     shapes = declared_shapes(module, batch, height, width)
+    params = module.init(seed, dtype, generic=True)
     drawn = module.draw_inputs(shapes, random)
     check_drawn(module, drawn, shapes)
     inputs = {name: value.astype(dtype) for name, value in drawn.items()}
-    return module.init(seed, dtype, generic=True), inputs
+    return params, inputs
 
 
 def check_drawn(module: Module, drawn: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from npattn import layers, ops
 from npattn.attention import HardAttention
-from npattn.checks import require_choice, require_integers
+from npattn.checks import require_choice, require_integers, require_seed
 from npattn.data.digits import BACKGROUND, NUM_DIGITS, DigitMaps, digit_maps
 from npattn.parameters import Parameter, add_prefix, strip_prefix
 from npattn.training.network import blocks_to_channels
@@ -143,7 +143,7 @@ def train_glimpses(estimator: str, epochs: int = NUM_EPOCHS, seed: int = 0) -> I
     """
     require_choice("train_glimpses", ESTIMATORS, estimator=estimator)
     require_integers("train_glimpses", epochs=epochs)
-    require_integers("train_glimpses", least=0, seed=seed)
+    seed = require_seed("train_glimpses", seed)
     random = np.random.RandomState([seed, 2])
     declared = {name: one for part in declare() for name, one in part.items()}
     params = {name: one.draw(random).astype(np.float32) for name, one in declared.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from npattn import ops
-from npattn.checks import require_integers
+from npattn.checks import require_integers, require_seed
 from npattn.data.digits import NUM_CLASSES, DigitMaps, digit_maps
 from npattn.training.network import SegmentationNetwork, matched_network
 from npattn.typing import Gradients
@@ -190,7 +190,7 @@ def train(
     (1, 360)
     """
     require_integers("train", epochs=epochs)
-    require_integers("train", least=0, seed=seed)
+    seed = require_seed("train", seed)
     network = matched_network(key, training=True)
     network = change(network) if change else network
     params = network.init(seed, dtype=np.float32)

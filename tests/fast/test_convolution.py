@@ -394,3 +394,14 @@ def test_layers_of_one_map_add_their_gradient_to_what_has_come_and_leave_that_as
     for found, expected in zip(*results, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(before, given)
+
+
+@for_each("padding", [np.uint32(2), np.array(2), (np.int8(2), np.int64(2))])
+def test_numbers_of_numpy_do_not_wrap_in_a_faster_way(padding):
+    random = np.random.RandomState(0)
+    x, w = random.standard_normal((2, 16, 64, 64)), random.standard_normal((8, 16, 3, 3))
+    plain = 2 if np.ndim(padding) == 0 else (2, 2)
+    (y, back), (expected, back_expected) = (ops.conv2d(x, w, padding=p, dilation=2) for p in (padding, plain))
+    np.testing.assert_array_equal(y, expected)
+    for found, wanted in zip(back(y), back_expected(y), strict=True):
+        np.testing.assert_array_equal(found, wanted)

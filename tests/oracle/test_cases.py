@@ -349,13 +349,28 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
         (["eca"], {"kernel": 3}, TypeError, "unknown hyperparameter 'kernel'; did you mean 'kernel_size'?"),
         (["eca"], {"format": ["float16"]}, TypeError, "unknown hyperparameter 'format'; did you mean 'formats'?"),
         (["eca"], {"kernel_size": 4}, ValueError, "kernel_size=4; expected an odd number"),
+        (["eca"], {"channels": -1}, ValueError, "channels=-1; expected an integer of at least 1"),
+        (["eca"], {"seed": 2**32}, ValueError, "cases: seed=4294967296; expected an integer of at most 2**32 - 1"),
     ],
 )
 def test_bad_arguments_are_refused_with_what_was_meant(arguments, options, error, words):
     with pytest.raises(error) as caught:
         oracle.cases(*arguments, **options)
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_make_the_same_recipes_as_pythons(tmp_path):
+    options = {"shapes": [(1, 8, 300, 2)], "limit": 2, "seed": 3, "channels": 8}
+    numpys = {"shapes": [(np.int8(1), 8, np.int32(300), 2)], "limit": np.int8(2), "seed": np.int64(3)}
+    found, expected = (oracle.cases("eca", ["float32"], **given) for given in (options | numpys, options))
+    assert list(map(repr, found)) == list(map(repr, expected))
+    assert oracle.suite(found, tmp_path).failed == {}
+    by_hand = oracle.Recipe(npattn.SimAM(4), "float32", np.uint8(1), np.int64(3), 2, seed=np.uint16(1))
+    assert repr(by_hand) == repr(oracle.Recipe(npattn.SimAM(4), "float32", 1, 3, 2, seed=1))
+    assert oracle.cases("cbam", pools=["avg"]) == oracle.cases("cbam", pools=("avg",))
+    assert oracle.cases("eca", kinds={"ties", "zeros"}) == oracle.cases("eca", kinds=["zeros", "ties"])
 
 
 def test_unknown_values_are_refused():

@@ -50,6 +50,21 @@ def given_to(case):
     return Given(case.params, case.inputs, case.upstream).each(np.float64)
 
 
+@pytest.mark.parametrize(("kind", "seed"), [(np.uint8, 6), (np.int16, 7), (np.uint32, 2**32 - 1)])
+def test_numbers_of_numpy_make_the_same_case_as_pythons(kind, seed, tmp_path):
+    module = npattn.SqueezeExcitation(4, reduction=4)
+    sizes = {"batch": 1, "height": 4, "width": 5}
+    case = golden(module, seed=kind(seed), **{name: np.uint8(n) for name, n in sizes.items()})
+    expected = golden(module, seed=seed, **sizes)
+    assert repr(case) == repr(expected)
+    case.save(tmp_path / "a.npz")
+    expected.save(tmp_path / "b.npz")
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    for options in ({"force": "no"}, {"steps": 1}):
+        with pytest.raises(TypeError, match="expected True or False"):
+            case.save(tmp_path / "b.npz", **options)
+
+
 @pytest.mark.parametrize(
     ("system", "dtype"), list(zip(SYSTEMS, itertools.cycle(FORMATS))), ids=lambda value: getattr(value, "key", value)
 )
@@ -250,6 +265,8 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
         ({"dtype": "fp8"}, ValueError, "float8_e4m3"),
         ({"dtype": 16}, TypeError, "dtype=16 is an int; expected a name or dtype"),
         ({"seed": -1}, ValueError, "seed=-1; expected an integer of at least 0"),
+        ({"seed": None}, TypeError, "golden: seed=None is a NoneType; expected an int"),
+        ({"seed": 2**32}, ValueError, "golden: seed=4294967296; expected an integer of at most"),
     ],
 )
 def test_bad_arguments_are_refused_with_a_reason(change, error, message):

@@ -583,7 +583,23 @@ def test_inputs_may_be_named_listed_or_alone():
         ({"inputs": np.ones((1, 32, 2, 2), int)}, TypeError, "x has dtype int64; expected floating point"),
         ({"params": None}, TypeError, "params is a NoneType; expected a mapping"),
         ({"params": {}}, ValueError, "missing parameter"),
-        ({"method": "numerical"}, ValueError, "method='numerical'; expected 'jacobian', 'adjoint' or None"),
+        ({"method": "numerical"}, ValueError, "method='numerical' .expected 'jacobian' or 'adjoint', or None"),
+        ({"method": np.ones(3)}, TypeError, "method=.* is a numpy.ndarray; expected 'jacobian' or"),
+        ({"tolerance": "1e-9"}, TypeError, "tolerance='1e-9' is a str; expected a number"),
+        ({"tolerance": True}, TypeError, "tolerance=True is a bool; expected a number"),
+        ({"tolerance": 0.0}, ValueError, "tolerance=0.0; expected a number above 0"),
+        ({"tolerance": np.nan}, ValueError, "tolerance=nan; expected a finite number"),
+        ({"tolerance": np.inf}, ValueError, "tolerance=inf; expected a finite number"),
+        (
+            {"inputs": np.full((1, 32, 2, 2), np.nan)},
+            ValueError,
+            "x holds 128 numbers that are infinite or NaN, of 128",
+        ),
+        ({"module": "eca"}, TypeError, "gradcheck: module is the key 'eca'; expected an instance: gradcheck"),
+        ({"module": SYSTEMS[0]}, TypeError, "gradcheck: module is the class SqueezeExcitation; expected an instance"),
+        ({"module": None}, TypeError, "gradcheck: module is a NoneType; expected a system"),
+        ({"seed": None}, TypeError, "gradcheck: seed=None is a NoneType; expected an int"),
+        ({"seed": 2**32}, ValueError, "expected an integer of at most"),
         ({"allow_zero": ["x", "fc1"]}, ValueError, "allow_zero='fc1'; did you mean 'fc1.bias'.*expected 'x' or"),
         ({"allow_zero": "x"}, TypeError, "allow_zero='x' is a str; expected True, False or a list of some of x, fc1"),
         ({"allow_zero": [0]}, TypeError, "allow_zero=0 is an int; expected 'x' or"),
@@ -593,9 +609,17 @@ def test_inputs_may_be_named_listed_or_alone():
 def test_bad_input_is_refused_with_a_reason(change, error, message):
     module = SYSTEMS[0].example()
     params, inputs = generic_values(module)
-    arguments = {"params": params, "inputs": inputs} | change
+    arguments = {"module": module, "params": params, "inputs": inputs} | change
     with pytest.raises(error, match=message):
-        gradcheck(module, **arguments)
+        gradcheck(**arguments)
+
+
+def test_a_parameter_that_is_infinite_is_refused_by_name():
+    module = SYSTEMS[0].example()
+    params, inputs = generic_values(module)
+    params["fc1.bias"][1] = np.inf
+    with pytest.raises(ValueError, match=r"parameter 'fc1.bias' holds 1 numbers that are infinite or NaN, of 4"):
+        gradcheck(module, params, inputs)
 
 
 TIED = {

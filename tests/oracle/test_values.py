@@ -56,6 +56,15 @@ def test_sizes_below_their_least_are_refused_by_name(name, least):
         generic_values(SYSTEMS[0].example(), **{name: least - 1})
 
 
+def test_what_is_no_system_and_no_seed_are_refused():
+    for system, words in (("se", "module is the key 'se'; expected an instance"), (None, "module is a NoneType")):
+        with pytest.raises(TypeError, match=words):
+            generic_values(system)
+    for seed in (None, "x", 2.5, -1, 2**32):
+        with pytest.raises((TypeError, ValueError), match=r"generic_values: seed=.*expected an int"):
+            generic_values(SYSTEMS[0].example(), seed=seed)
+
+
 @for_each(
     ("drawn", "error", "message"),
     [

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from npattn.checks import require_booleans
 from npattn.files import whole_file
 from npattn.oracle.golden_files.header import (
     CHECKSUM,
@@ -49,6 +50,7 @@ def save(case: Case, path: str | os.PathLike[str], force: bool = False, *, steps
     OSError
         If the file is there already, or can't be written.
     """
+    require_booleans("save", force=force, steps=steps)
     with whole_file(path, force=force) as temporary:
         write(case, temporary, steps=steps)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from npattn.array_checks import require_inputs
 from npattn.calls import declared_shapes
-from npattn.checks import check_names, require_choice, require_integers
+from npattn.checks import check_names, require_choice, require_numbers, require_seed
 from npattn.foreign_arrays import to_numpy
 from npattn.module import Module, as_tuple
 from npattn.oracle.gradcheck.directions import random_directions, unit_directions
@@ -18,7 +18,8 @@ from npattn.oracle.gradcheck.entries import EntryComparison
 from npattn.oracle.gradcheck.faults import find_faults
 from npattn.oracle.gradcheck.point import Point, gradient_shapes
 from npattn.oracle.gradcheck.report import GradcheckReport
-from npattn.wording import describe_type
+from npattn.oracle.systems import require_system
+from npattn.wording import brief, describe_type
 
 __all__ = ["gradcheck"]
 
@@ -75,7 +76,7 @@ def gradcheck(
         If `inputs`, `params` or `allow_zero` are none of these, or no arrays of real floating-point numbers; or if
         the module has another number of inputs.
     ValueError
-        If a name, a shape or `method` is wrong.
+        If a name, a shape, `method`, `tolerance` or `seed` is wrong, or a number is not finite.
 
     Notes
     -----
@@ -109,9 +110,13 @@ def gradcheck(
     >>> report.passed, report.zeros[:2]
     (False, ('query_conv.weight', 'query_conv.bias'))
     """
-    require_integers("gradcheck", least=0, seed=seed)
-    if method not in (None, "jacobian", "adjoint"):
-        raise ValueError(f"gradcheck: method={method!r}; expected 'jacobian', 'adjoint' or None")
+    require_system("gradcheck", module)
+    seed = require_seed("gradcheck", seed)
+    require_numbers("gradcheck", tolerance=tolerance)
+    if tolerance <= 0:
+        raise ValueError(f"gradcheck: tolerance={brief(tolerance)}; expected a number above 0")
+    if method is not None:
+        require_choice("gradcheck", ("jacobian", "adjoint"), ", or None", method=method)
     if not isinstance(params, Mapping):
         raise TypeError(f"gradcheck: params is {describe_type(params)}; expected a mapping of names to arrays")
     inputs = {
@@ -178,4 +183,10 @@ def as_double(value: Any, name: str) -> np.ndarray:
     array = to_numpy(value, f"gradcheck: {name}")
     if np.iscomplexobj(array):
         raise TypeError(f"gradcheck: {name} has dtype {array.dtype}; expected real numbers")
-    return array.astype(np.float64)
+    found = array.astype(np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"gradcheck: {name} holds {int((~np.isfinite(found)).sum())} numbers that are infinite or NaN, of "
+            f"{found.size}; expected finite ones, at which there is a derivative"
+        )
+    return found

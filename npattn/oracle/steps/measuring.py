@@ -17,7 +17,7 @@ from npattn.oracle.steps.upstream import feeds_of, number_of
 from npattn.oracle.threads import leaving_no_limit, pass_threads
 from npattn.tracing import Step
 from npattn.typing import Array
-from npattn.wording import did_you_mean
+from npattn.wording import brief, describe_type, did_you_mean
 
 if TYPE_CHECKING:
     from npattn.oracle.case import Case
@@ -161,10 +161,13 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
     Raises
     ------
     TypeError
-        If the case's system can't be run, being known by its name alone, and the case has no steps.
+        If the names are one string, or none can be taken of them; or if the case's system can't be run, being known by
+        its name alone, and the case has no steps.
     ValueError
         If a name has the form of a step's and is none; the nearest is named.
     """
+    if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+        raise TypeError(f"with_steps: names={brief(names)} is {describe_type(names)}; expected a list of names")
     wanted = [name for name in names if isinstance(name, str) and name not in case.expected and looks_like_step(name)]
     if not wanted:
         return case
