@@ -21,6 +21,7 @@ from npattn.oracle.mistakes.mistake import Mistake, mistake
 from npattn.oracle.mistakes.narrow_calls import MAX_FEW_NUMBERS, MIN_LOG_RATIO, sites_of
 from npattn.oracle.mistakes.narrowing import MULTIPLYING
 from npattn.oracle.mistakes.planting import Site
+from npattn.oracle.mistakes.spreading import are_spread_alike
 
 __all__ = ["narrow_sums"]
 
@@ -110,6 +111,8 @@ def weigh(
     mean = float(np.mean(list(log_ratios.values())))
     if not all(abs(ratio - mean) <= math.log(MAX_ERROR_FACTOR) for ratio in log_ratios.values()):
         return  # nor where errors are 0 or not finite
+    if not all(are_spread_alike(search, result, passes[0][result]) for result in log_ratios):
+        return  # one number alone may be as far off as all sums together
     scale = math.exp(mean)
     likelihood = sum(
         min(case.freedom[result], errors.size) * log_density(errors, scale**2 * drawn + own)

@@ -19,17 +19,14 @@ from npattn.oracle.mistakes.narrow_calls import MIN_LOG_RATIO, narrow_calls
 from npattn.oracle.mistakes.narrow_sums import narrow_sums
 from npattn.oracle.mistakes.narrowing import BACKWARD, at_pass
 from npattn.oracle.mistakes.running import UNFIT, run_with
+from npattn.oracle.mistakes.spreading import CHANCE_LOG_FACTOR, are_spread_alike, most_apart
 from npattn.oracle.mistakes.written import format_written, is_written_in, rounded_results
 from npattn.oracle.rounding import Rounding
 
 __all__ = ["NARROW", "roundings"]
 
-MAX_ERROR_FACTOR = 2.5
-"""Factor by which the errors of a result may be larger or smaller than those of arithmetic in a format."""
 MAX_FEW_NUMBERS = 8
 """Numbers whose errors are along them by chance."""
-CHANCE_LOG_FACTOR = 2.0
-"""How much more the logarithm of that factor may be for one number; for many it falls as the root of their count."""
 NARROW = "tf32", "float16", "bfloat16"
 STEPS = tuple(f"in {name}" for name in FORMATS)
 """How mistakes are named that round a step's value or operands, or all that a pass reads or gives."""
@@ -74,7 +71,7 @@ def roundings(search: Search) -> tuple[list[Candidate], bool]:
     Returns
     -------
     list of Candidate
-        Where only the sizes are known, their distances say how far these lie apart, in factors of `MAX_ERROR_FACTOR`.
+        Where only sizes are known, their distances say how far these lie apart, in factors that `most_apart` allows.
     bool
         Whether it is sure.
     """
@@ -201,23 +198,3 @@ def compare_sizes(search: Search, results: dict[str, np.ndarray]) -> Misfit:
         distances[name] = float(np.abs(ratio) / most) if np.isfinite(ratio) else np.inf
         squares[name] = float(np.exp(2 * np.abs(ratio))) if np.isfinite(ratio) else np.inf
     return Misfit(distances, squares)
-
-
-def most_apart(search: Search, name: str) -> float:
-    """Return the factor that lies at most between the errors of a result and those of an arithmetic."""
-    count = min(search.case.freedom[name], search.case.expected[name].size)
-    return float(MAX_ERROR_FACTOR * np.exp(CHANCE_LOG_FACTOR / np.sqrt(max(count, 1.0))))
-
-
-def are_spread_alike(search: Search, name: str, results: np.ndarray) -> bool:
-    """Tell whether a result's errors stand in as many elements as those of an arithmetic do, which stand in all."""
-    ruler, exact = search.ruler, search.case.expected[name]
-    kernel, arithmetic = (ruler.errors(name, a, exact) for a in (ruler.results[name], np.asarray(results, np.float64)))
-    return share(arithmetic) <= most_apart(search, name) * share(kernel)
-
-
-def share(errors: np.ndarray) -> float:
-    """Return the share of elements that have errors: 1 if all are as large, 1 / N if one of N alone has any."""
-    with np.errstate(all="ignore"):
-        found = np.mean(errors) ** 2 / np.mean(np.square(errors))
-    return float(found) if np.isfinite(found) else 0.0

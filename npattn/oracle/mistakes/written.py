@@ -19,6 +19,8 @@ MIN_BITS = 24.0
 """Digits of wrong results, beyond those of the format, that have to be 0 for it to be no chance."""
 MAX_UNITS = 0.5 + 1e-6
 """Units in the last place that a number errs by at most when it is rounded to nearest."""
+MAX_CROSSINGS = 3.0
+"""How many times more numbers may be rounded otherwise than a right kernel's are expected to be, and one more."""
 
 
 def format_written(search: Search) -> Format | None:
@@ -66,10 +68,13 @@ def rounded_results(search: Search, format: Format) -> list[Candidate]:
         judged = np.isfinite(case.budget[name])
         worst_limit, _ = case.limits[name]
         allowed = MAX_UNITS * ulp(exact, format) + worst_limit * case.budget[name]
-        error = np.abs(search.ruler.results[name] - exact)
-        if not (error <= allowed)[judged].all():
+        got, found[name] = search.ruler.results[name], in_format(exact, format.name)
+        if not (np.abs(got - exact) <= allowed)[judged].all():
             return []
-        found[name] = in_format(exact, format.name)
+        # A right kernel's number is another's neighbour where an error takes it across the middle between two.
+        crossing = np.minimum(case.budget[name] / ulp(exact, format), 1)[judged].sum()
+        if np.count_nonzero((got != found[name])[judged]) > MAX_CROSSINGS * (1 + crossing):
+            return []
         distances[name], squares[name] = 0.0, 0.0
     whole = all(is_written_in(a, format.name) for a in search.ruler.results.values())
     what = "results" if whole else "right numbers, written"

@@ -50,7 +50,8 @@ def sum_products(subscripts: str, *operands: Any) -> RoundingArray:
     if not others and rounding.adds_one_by_one:
         axes = tuple(i for i, letter in enumerate(first) if letter not in kept)
         return wrap(sum_one_by_one(unwrap(operands[0]), rounding, axis=axes), rounding)
-    factors = [round_operand(unwrap(a), rounding) for a in operands]
+    # What is only added up goes through no unit that multiplies matrices.
+    factors = [round_operand(unwrap(a), rounding) if others else unwrap(a) for a in operands]
     result = np.asarray(np.einsum(subscripts, *factors))
     if rounding.random is None:
         return wrap(rounding.round(result), rounding)

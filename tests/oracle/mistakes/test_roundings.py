@@ -8,6 +8,7 @@ from npattn.oracle import FORMATS, golden, mistakes
 from npattn.oracle.budgets import Given, named_results, run_on
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.planting import faulty
+from npattn.oracle.mistakes.precision import in_format
 from npattn.oracle.mistakes.roundings import NarrowSums, at_one_step, roundings
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding
@@ -90,6 +91,30 @@ def test_errors_in_a_few_elements_are_not_those_of_an_arithmetic():
     error[0, 0] = np.linalg.norm((results["output"] - right) / case.budget["output"]) / np.sqrt(error[0, 0].size)
     local = right + error * case.budget["output"]
     assert roundings(Search(case, results | {"output": local})) == ([], False)
+
+
+@pytest.mark.parametrize(("key", "height", "width"), [("ops.shift", 6, 23), ("ops.conv2d", 11, 12)])
+def test_numbers_that_are_all_off_by_one_are_not_right_ones_written_in_a_narrow_format(key, height, width):
+    """Each is a number of bfloat16, and within a unit of its last place of the right one."""
+    module = PRIMITIVE_SYSTEMS[key].example()
+    case = golden(module, batch=3, height=height, width=width, dtype="float16", values="ones", certify=False)
+    name = "t.grad" if key == "ops.shift" else "bias.grad"
+    found = diagnosed(case, case.expected | {name: case.expected[name] + 1})
+    assert not any("written" in one.name or "results in" in one.name for one in found)
+    rounded = {n: in_format(a, "bfloat16") for n, a in case.expected.items()}
+    assert any(one.name == "results in bfloat16" for one in diagnosed(case, rounded))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "tf32"])
+def test_one_lost_number_is_no_sum_in_a_narrow_format(dtype):
+    case = golden(
+        PRIMITIVE_SYSTEMS["ops.conv2d"].example(), batch=2, height=12, width=11, dtype=dtype, seed=1, certify=False
+    )
+    for place in range(0, case.expected["output"].size, 37):
+        output = case.expected["output"].copy()
+        output.flat[place] = 0
+        found = diagnosed(case, case.expected | {"output": output})
+        assert not any("sums accumulated" in one.name for one in found), place
 
 
 def named(case, mistake, way):
