@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Complex, Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from npattn.wording import brief, describe_type
 
 __all__ = [
     "check_array",
+    "check_gradient",
     "check_map",
     "check_map_size",
     "check_positions",
@@ -32,6 +33,8 @@ def check_array(
     without axes: what NumPy makes of one by computing with it.
     """
     value, like = (np.asarray(a) if isinstance(a, np.generic) else a for a in (value, like))
+    if isinstance(value, type):
+        raise TypeError(f"{call}: {name} is the class {value.__module__}.{value.__qualname__}; expected an array")
     if not (hasattr(value, "__array_ufunc__") and hasattr(value, "__array_function__") and hasattr(value, "shape")):
         raise TypeError(
             f"{call}: {name} is {describe_type(value)}; expected an array that follows NumPy's dispatch protocols: "
@@ -39,6 +42,10 @@ def check_array(
         )
     if isinstance(value, np.ma.MaskedArray):
         raise masked(f"{call}: {name}")
+    if isinstance(value, np.matrix):
+        raise TypeError(
+            f"{call}: {name} is a numpy.matrix, whose * is a matrix product; expected a plain array: numpy.asarray(...)"
+        )
     exact = counts and value.dtype.kind in "biu"
     if not (exact or issubclass(value.dtype.type, np.inexact)):
         raise TypeError(f"{call}: {name} has dtype {value.dtype}; expected floating point: convert it with .astype")
@@ -61,6 +68,26 @@ def check_array(
             f"{call}: {name} has dtype {value.dtype} but {like_name} has {like.dtype}; expected one dtype: "
             "convert one of them with .astype"
         )
+
+
+def check_gradient(call: Any, name: str, gradient: Any, of: str, value: Any) -> Any:
+    """Refuse what is no gradient of a value, as it differs from it in shape, dtype or kind.
+
+    Returns
+    -------
+    array
+        The gradient; of a value without axes any number will do, and has the dtype of the value then.
+    """
+    if value.shape == ():
+        numbers = Complex if value.dtype.kind == "c" else Real
+        if isinstance(gradient, numbers) and not isinstance(gradient, bool):
+            return np.full_like(value, gradient)
+        if not hasattr(gradient, "shape"):
+            raise TypeError(f"{call}: {name}={brief(gradient)} is {describe_type(gradient)}; expected a number")
+    check_array(call, name, gradient, of, value)
+    if gradient.shape != value.shape:
+        raise ValueError(f"{call}: {name} has shape {gradient.shape}; expected {of}'s, {value.shape}")
+    return gradient
 
 
 def masked(name: str) -> TypeError:

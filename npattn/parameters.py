@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.scalars import python_scalar
 from npattn.wording import brief, describe_type
 
 __all__ = [
@@ -53,6 +54,10 @@ class Parameter:
     shape: tuple[int, ...]
     initial: Callable[[np.random.RandomState, tuple[int, ...]], np.ndarray]
     generic: Callable[[np.random.RandomState, tuple[int, ...]], np.ndarray]
+
+    def __post_init__(self) -> None:
+        # Sizes that are integers of NumPy would wrap where they are multiplied.
+        object.__setattr__(self, "shape", python_scalar(self.shape))
 
     def draw(self, random: np.random.RandomState, generic: bool = False) -> np.ndarray:
         """Draw float64 values: the paper's initial ones, or generic ones."""
@@ -307,11 +312,11 @@ def weight_and_bias(
     name: str, shape: tuple[int, ...], bias: bool, initial: Callable[..., Parameter]
 ) -> dict[str, Parameter]:
     """Declare a weight and, if there is to be one, a bias that starts as its weight does, or else at 0."""
+    shape = python_scalar(shape)
     weight = {f"{name}.weight": initial(*shape)}
     if not bias:
         return weight
-    outputs, inputs = shape[0], math.prod(shape[1:])
-    start = uniform_fan_in(outputs, inputs=inputs) if initial is uniform_fan_in else zeros(outputs)
+    start = uniform_fan_in(shape[0], inputs=fan_in(shape)) if initial is uniform_fan_in else zeros(shape[0])
     return weight | {f"{name}.bias": start}
 
 
@@ -323,6 +328,7 @@ def strip_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     >>> strip_prefix("a.", {"a.weight": 1, "b.weight": 2})
     {'weight': 1}
     """
+    require_prefix(prefix)
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
@@ -334,7 +340,22 @@ def add_prefix(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     >>> add_prefix("a.", {"weight": 1})
     {'a.weight': 1}
     """
+    require_prefix(prefix)
     return {f"{prefix}{name}": value for name, value in values.items()}
+
+
+def require_prefix(prefix: Any) -> None:
+    """Refuse a prefix that is no text.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(
+            f"prefix={brief(prefix)} is {describe_type(prefix)}; expected a str, what names begin with: "
+            "'layer1.0.se.', say, or '' for none"
+        )
 
 
 def fan_in(shape: tuple[int, ...]) -> int:

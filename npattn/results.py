@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from npattn.array_checks import check_array, masked
+from npattn.array_checks import check_gradient, masked
 from npattn.typing import Array
 from npattn.wording import describe_type, did_you_mean
 
@@ -87,15 +87,11 @@ def check_upstream(module: Module, dy: Any, output: Any) -> Any:
             f"{module}: dy is {f'a tuple of {len(gradients)}' if isinstance(dy, tuple) else 'one array'}; "
             f"expected {expected}, as the output"
         )
+    names = [f"dy[{i}]" for i in range(len(outputs))] if isinstance(output, tuple) else ["dy"]
     gradients = tuple(
-        np.full_like(y, dy) if not y.shape and isinstance(dy, (Real, np.inexact)) else dy
-        for dy, y in zip(gradients, outputs, strict=True)
+        check_gradient(module, name, gradient, "the output", y)
+        for name, gradient, y in zip(names, gradients, outputs, strict=True)
     )
-    for i, (gradient, y) in enumerate(zip(gradients, outputs, strict=True)):
-        name = f"dy[{i}]" if isinstance(output, tuple) else "dy"
-        check_array(module, name, gradient, "the output", y)
-        if gradient.shape != y.shape:
-            raise ValueError(f"{module}: {name} has shape {gradient.shape}; expected the output's, {y.shape}")
     return gradients if isinstance(output, tuple) else gradients[0]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from npattn.array_checks import check_map
+from npattn.array_checks import check_gradient, check_map
 from npattn.checks import require_booleans, require_choice, require_integers
 from npattn.ops.resizing import resize_bilinear
+from npattn.scalars import python_scalar
 from npattn.typing import Array, Backward
 from npattn.wording import brief, describe_type
 
@@ -29,6 +30,11 @@ class Transform(ABC):
     array([[[[0., 0., 1.]]]])
     """
 
+    def __post_init__(self) -> None:
+        """Keep NumPy's scalars as Python's: as these are, they wrap, and lift arrays to their own dtype."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, python_scalar(getattr(self, field.name)))
+
     def __call__(self, x: Array) -> tuple[Array, Backward]:
         """Transform a map.
 
@@ -45,12 +51,13 @@ class Transform(ABC):
         Raises
         ------
         TypeError
-            If `x` is no array of floating-point numbers.
+            If `x` is no array of floating-point numbers, or `dy` none like `y`.
         ValueError
-            If it has not four axes, or no positions.
+            If `x` has not four axes, or no positions, or `dy` is not shaped as `y`.
         """
         check_map(self, "x", x)
-        return self.apply(x)
+        y, back = self.apply(x)
+        return y, lambda dy: back(check_gradient(self, "dy", dy, "y", y))
 
     @abstractmethod
     def apply(self, x: Array) -> tuple[Array, Backward]:
@@ -82,6 +89,7 @@ class Flip(Transform):
 
     def __post_init__(self) -> None:
         require_choice("Flip", ("horizontal", "vertical"), direction=self.direction)
+        super().__post_init__()
 
     def apply(self, x: Array) -> tuple[Array, Backward]:
         """Mirror; the adjoint is the same."""
@@ -115,6 +123,7 @@ class QuarterTurns(Transform):
 
     def __post_init__(self) -> None:
         require_integers("QuarterTurns", least=None, turns=self.turns)
+        super().__post_init__()
 
     def apply(self, x: Array) -> tuple[Array, Backward]:
         """Turn; the adjoint turns back."""
@@ -149,6 +158,7 @@ class Translate(Transform):
 
     def __post_init__(self) -> None:
         require_integers("Translate", least=None, rows=self.rows, columns=self.columns)
+        super().__post_init__()
 
     def apply(self, x: Array) -> tuple[Array, Backward]:
         """Move; the adjoint moves back, with zeros for what was lost."""
@@ -187,6 +197,8 @@ class Rescale(Transform):
         height, width = self.size
         require_integers("Rescale", height=height, width=width)
         require_booleans("Rescale", align_corners=self.align_corners)
+        object.__setattr__(self, "size", (height, width))
+        super().__post_init__()
 
     def apply(self, x: Array) -> tuple[Array, Backward]:
         """Interpolate."""

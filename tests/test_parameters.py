@@ -1,6 +1,10 @@
+import functools
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import npattn
 from npattn import Module, Pass, oracle, parameters
 from tests.naming import for_each
 
@@ -27,6 +31,53 @@ def test_xavier_uniform_fills_an_interval_by_fan_in_and_fan_out():
     assert values.min() == pytest.approx(-bound, rel=0.01)
     assert values.max() == pytest.approx(bound, rel=0.01)
     assert np.var(values) == pytest.approx(bound**2 / 3, rel=0.05)
+
+
+@for_each(
+    "declare",
+    [
+        parameters.he_normal,
+        functools.partial(parameters.he_normal, fan="out"),
+        functools.partial(parameters.normal, deviation=0.5),
+        parameters.lecun_normal,
+        parameters.uniform_fan_in,
+        parameters.xavier_uniform,
+        parameters.zeros,
+        parameters.ones,
+    ],
+)
+def test_sizes_that_are_integers_of_numpy_draw_what_pythons_do(declare):
+    given, plain = declare(*map(np.uint8, (16, 64, 3, 3))), declare(16, 64, 3, 3)
+    assert repr(given.shape) == repr(plain.shape)
+    for generic in (False, True):
+        np.testing.assert_array_equal(given.draw(random(0), generic), plain.draw(random(0), generic))
+
+
+def test_layers_of_sizes_that_are_integers_of_numpy_draw_what_pythons_do():
+    pairs = [
+        [parameters.conv_parameters("a", *sizes) for sizes in (map(np.uint8, (16, 64, 3)), (16, 64, 3))],
+        [parameters.conv_parameters("a", 16, 64, kernel) for kernel in ((np.uint8(3), np.uint8(5)), (3, 5))],
+        [parameters.linear_parameters("a", *sizes) for sizes in (map(np.int8, (16, 64)), (16, 64))],
+    ]
+    for given, plain in pairs:
+        for name in plain:
+            assert repr(given[name].shape) == repr(plain[name].shape)
+            np.testing.assert_array_equal(given[name].draw(random(0)), plain[name].draw(random(0)))
+
+
+@for_each("prefix", [None, b"a.", Path("a"), ["a."], ("a.", "b."), 3])
+def test_a_prefix_that_is_no_text_is_told_as_what_it_is(prefix):
+    module = npattn.CATALOGUE["eca"].example()
+    calls = [
+        lambda: parameters.strip_prefix(prefix, {}),
+        lambda: parameters.add_prefix(prefix, {"weight": 1}),
+        lambda: module.from_state_dict(module.init(), prefix),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert f"prefix={prefix!r} is a" in str(caught.value)
+        assert str(caught.value).endswith("expected a str, what names begin with: 'layer1.0.se.', say, or '' for none")
 
 
 @pytest.mark.parametrize(("declare", "value"), [(parameters.zeros, 0), (parameters.ones, 1)])

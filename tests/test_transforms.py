@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +19,13 @@ simple = (
 )
 transforms = simple | st.lists(simple, max_size=4).map(tuple).map(Compose)
 shapes = st.tuples(st.integers(0, 3), sizes, sizes, sizes)
+
+
+class Size(NamedTuple):
+    """A size with names."""
+
+    height: int
+    width: int
 
 
 @given(transforms, shapes, seeds)
@@ -114,6 +123,58 @@ def test_dtype_is_kept(dtype):
     y, backward = transform(x)
     assert y.dtype == dtype
     assert dtype is np.complex128 or backward(y).dtype == dtype
+
+
+@for_each(
+    ("given", "plain"),
+    [
+        (Translate(np.uint8(1), np.uint8(2)), Translate(1, 2)),
+        (Translate(np.int8(-1), np.int64(2)), Translate(-1, 2)),
+        (Rescale((np.int64(4), np.uint8(9))), Rescale((4, 9))),
+        (Rescale(Size(np.int64(4), np.int64(9)), True), Rescale((4, 9), True)),
+        (QuarterTurns(np.uint8(3)), QuarterTurns(3)),
+        (Flip(np.str_("vertical")), Flip("vertical")),
+    ],
+)
+def test_integers_of_numpy_are_pythons(given, plain):
+    assert repr(given) == repr(plain)
+    x = normal(1, 2, 5, 4).astype(np.float32)
+    for result, expected in zip(there_and_back(given, x), there_and_back(plain, x), strict=True):
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, expected)
+
+
+def there_and_back(transform, x):
+    y, backward = transform(x)
+    return y, backward(y)
+
+
+@for_each(
+    ("dy", "error", "told"),
+    [
+        (np.ones((1, 2, 4, 5)), ValueError, "dy has shape (1, 2, 4, 5); expected y's, (1, 2, 5, 4)"),
+        (np.ones((5, 4)), ValueError, "dy has shape (5, 4); expected y's"),
+        (np.ones((1, 2, 5, 4), np.float32), TypeError, "dy has dtype float32 but y has float64"),
+        (np.ones((1, 2, 5, 4), int), TypeError, "dy has dtype int64; expected floating point"),
+        (np.ma.ones((1, 2, 5, 4)), TypeError, "dy is a masked array"),
+        (np.ones((1, 2, 5, 4)).tolist(), TypeError, "dy is a list; expected an array"),
+        (3.0, TypeError, "dy is a float; expected an array"),
+        (None, TypeError, "dy is a NoneType; expected an array"),
+    ],
+)
+def test_what_is_no_gradient_of_a_transformed_map_is_refused_with_a_reason(dy, error, told):
+    for transform in (Flip("vertical"), QuarterTurns(2), Translate(1, 1), Rescale((5, 4)), Compose(())):
+        _, backward = transform(normal(1, 2, 5, 4))
+        with pytest.raises(error) as caught:
+            backward(dy)
+        assert str(caught.value).startswith(f"{transform}: {told}")
+
+
+def test_tensors_are_no_gradients_of_a_transformed_map():
+    torch = pytest.importorskip("torch")
+    _, backward = Flip("vertical")(normal(1, 2, 5, 4))
+    with pytest.raises(TypeError, match=r"dy is a torch\.Tensor; expected an array"):
+        backward(torch.ones(1, 2, 5, 4, dtype=torch.float64))
 
 
 def test_transforms_run_on_a_device_array():

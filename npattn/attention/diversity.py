@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from npattn import ops
-from npattn.array_checks import check_array
+from npattn.array_checks import check_array, check_gradient
 from npattn.typing import Array, Backward
 
 __all__ = ["diversity_penalty"]
@@ -66,9 +66,7 @@ def diversity_penalty(a: Array) -> tuple[Array, Backward]:
     p = p[...]  # an array for a single example too, which NumPy sums to a scalar
 
     def backward(dp):
-        check_array("diversity_penalty", "dp", dp, "a", a)
-        if dp.shape != p.shape:
-            raise ValueError(f"diversity_penalty: dp has shape {dp.shape}; expected that of the penalty, {p.shape}")
+        dp = check_gradient("diversity_penalty", "dp", dp, "the penalty", p)
         de = 2 * dp[..., None] * e  # (3')
         dg = de.reshape(g.shape)    # (2')
         return back_gram(dg)        # (1')

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npattn.array_checks import check_array, check_map
+from npattn.array_checks import check_array, check_gradient, check_map
 from npattn.typing import Array, Backward
 from npattn.wording import describe_type
 
@@ -34,15 +34,17 @@ def equivariance_loss(
     -------
     value : number
     backward : callable
-        ``backward(dvalue=1.0)`` returns the gradients ``(dof_transformed, dof_original)``. Where the two agree exactly
-        the slope is 0, as in PyTorch.
+        ``backward(dvalue=1.0)``, with a number `dvalue`, returns the gradients ``(dof_transformed, dof_original)``, in
+        the dtype of the maps. Where the two agree exactly the slope is 0, as in PyTorch.
 
     Raises
     ------
     TypeError
-        If a map is no array of floating-point numbers, the two differ in dtype, or `transform` can't be called.
+        If a map is no array of floating-point numbers, the two differ in dtype, `transform` can't be called, or
+        `dvalue` is no number.
     ValueError
-        If they are no maps, or `transform` makes another shape of the second than the first has.
+        If they are no maps, `transform` makes another shape of the second than the first has, or `dvalue` is several
+        numbers.
 
     Notes
     -----
@@ -83,6 +85,7 @@ def equivariance_loss(
     value = (sign * d).mean()                   # (3)
 
     def backward(dvalue=1.0):
+        dvalue = check_gradient(call, "dvalue", dvalue, "value", value)
         dd = sign * (dvalue / d.size)           # (3')
         dof_transformed, dt = dd, -dd           # (2')
         dof_original = back_transform(dt)       # (1')

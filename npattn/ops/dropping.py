@@ -17,14 +17,14 @@ def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
     x : array
         Such as (B, C, H, W).
     mask : array
-        Of 1, which keeps, and 0, which drops. The leading axes of `x`; an axis that is missing at the end, or of
-        length 1, is broadcast to that of `x`: (B, C) drops whole channels.
+        Of 1, which keeps, and 0, which drops, of any dtype. The leading axes of `x`; an axis that is missing at the
+        end, or of length 1, is broadcast to that of `x`: (B, C) drops whole channels.
     rate : float
         Probability of a 0, at least 0 and below 1.
 
     Returns
     -------
-    y : array, shape of `x`
+    y : array, shape and dtype of `x`
     backward : callable
         ``backward(dy)`` returns ``dx``; the mask is a constant.
 
@@ -44,7 +44,9 @@ def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
     array([[2., 2.],
            [0., 0.]])
     """
-    factor = (mask / (1 - rate)).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    # As it is, a mask of integers or booleans would lift float32 to float64.
+    kept = mask.astype(x.real.dtype).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    factor = kept / (1 - rate)
 
     def backward(dy):
         return dy * factor

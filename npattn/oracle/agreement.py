@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from npattn.array_checks import masked
+from npattn.checks import require_numbers
 from npattn.foreign_arrays import to_numpy
+from npattn.wording import brief, describe_type
 
 __all__ = ["same"]
 
@@ -17,8 +20,8 @@ def same(ours: Any, theirs: Any, *, within: float = 1e-12, scale: float | None =
     Parameters
     ----------
     ours, theirs : array, number, or list or tuple of arrays
-        Of one shape, or as many on either side; arrays of any library that speaks DLPack. `theirs` may be one number
-        for all of `ours`.
+        Of one shape, or as many on either side; arrays of any library that speaks DLPack, integers and booleans too.
+        `theirs` may be one number for all of `ours`.
     within : float, default 1e-12
         The largest difference that passes for rounding, as a share of `scale`.
     scale : float, optional
@@ -29,8 +32,10 @@ def same(ours: Any, theirs: Any, *, within: float = 1e-12, scale: float | None =
     ------
     AssertionError
         If they differ: by how much, where, and what stands there. NaN agrees with NaN, an infinity with itself.
+    TypeError
+        If one holds anything but numbers, or masked ones, or `within` or `scale` is no number.
     ValueError
-        If shapes or numbers of arrays differ, or `within` or `scale` is no number of the kind.
+        If shapes or numbers of arrays differ, or `within` or `scale` is below 0 or not finite.
 
     Examples
     --------
@@ -42,17 +47,26 @@ def same(ours: Any, theirs: Any, *, within: float = 1e-12, scale: float | None =
     Traceback (most recent call last):
     AssertionError: differ by 2 at [1]: 2.0, expected 0; all that is expected is 0: give scale= if rounding is allowed
     """
-    for name, value in (("within", within), ("scale", scale)):
-        if value is not None and not 0 <= value < np.inf:
-            raise ValueError(f"same: {name} is {value!r}; expected a finite number, 0 or above")
-    if holds_arrays(ours) or holds_arrays(theirs):
-        ours, theirs = list(ours), list(theirs)
-        if len(ours) != len(theirs):
-            raise ValueError(f"same: {len(ours)} arrays beside {len(theirs)}; expected as many on either side")
-        for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            compare_pair(one, other, within, scale, f"arrays {i} ")
-    else:
-        compare_pair(ours, theirs, within, scale, "")
+    within = require_allowance("within", within)
+    scale = None if scale is None else require_allowance("scale", scale)
+    if not (holds_arrays(ours) or holds_arrays(theirs)):
+        compare_pair(as_numbers(ours, "ours"), as_numbers(theirs, "theirs"), within, scale, "")
+        return
+    ours = list_arrays(ours, "ours", 1)
+    theirs = list_arrays(theirs, "theirs", len(ours))
+    if len(ours) != len(theirs):
+        raise ValueError(f"same: {len(ours)} arrays beside {len(theirs)}; expected as many on either side")
+    for i, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        pair = as_numbers(one, f"ours[{i}]"), as_numbers(other, f"theirs[{i}]")
+        compare_pair(*pair, within, scale, f"arrays {i} ")
+
+
+def require_allowance(name: str, value: Any) -> float:
+    """Refuse what is no finite number of at least 0; return it as Python's."""
+    require_numbers("same", **{name: value})
+    if value < 0:
+        raise ValueError(f"same: {name}={brief(value)}; expected a number of at least 0")
+    return float(value)
 
 
 def holds_arrays(value: Any) -> bool:
@@ -60,16 +74,39 @@ def holds_arrays(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(hasattr(item, "shape") and item.shape != () for item in value)
 
 
-def as_numbers(value: Any) -> np.ndarray:
+def holds_masked(value: Any) -> bool:
+    """Tell whether one of the numbers in a list, or in lists in it, may be masked."""
+    return isinstance(value, np.ma.MaskedArray) or (isinstance(value, list | tuple) and any(map(holds_masked, value)))
+
+
+def list_arrays(value: Any, name: str, count: int) -> list[Any]:
+    """List arrays: the items of a list, the rows of an array, and a number so many times."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    array = as_numbers(value, name)
+    return list(array) if array.ndim else [array] * count
+
+
+def as_numbers(value: Any, name: str) -> np.ndarray:
     """Make an array of what may be a number, a list of them, or an array of any library."""
-    known = isinstance(value, np.ndarray | np.generic) or not hasattr(value, "shape")
-    array = np.asarray(value) if known else to_numpy(value, "same")
-    return array.astype(np.float64) if array.dtype.kind in "biu" else array
+    if hasattr(value, "shape") and not isinstance(value, type):
+        return to_numpy(value, f"same: {name}", counts=True)
+    if holds_masked(value):
+        raise masked(f"same: {name} holds what")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"same: {name}={brief(value)} is no array, but rows of several lengths ({error})") from None
+    if array.dtype.kind == "O":
+        raise TypeError(
+            f"same: {name} is {describe_type(value)}, {brief(value)}; expected floating-point numbers: one, or an "
+            "array, tensor or list of some"
+        )
+    return to_numpy(array, f"same: {name}", counts=True)
 
 
-def compare_pair(ours: Any, theirs: Any, within: float, scale: float | None, which: str) -> None:
+def compare_pair(ours: np.ndarray, theirs: np.ndarray, within: float, scale: float | None, which: str) -> None:
     """Compare two arrays."""
-    ours, theirs = as_numbers(ours), as_numbers(theirs)
     if theirs.ndim == 0:
         theirs = np.broadcast_to(theirs, ours.shape)
     if ours.shape != theirs.shape:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from npattn.wording import describe_type
+
 __all__ = ["LAYOUTS", "constant_axes", "lay_all", "lay_out"]
 
 LAYOUTS = {
@@ -37,6 +39,13 @@ def lay_out(values: np.ndarray, layout: str, convert: Callable[[np.ndarray], Any
         Of what `convert` returns. A torch tensor that requires a gradient is a leaf. Where the library's arrays have no
         strides, only the values are those.
 
+    Raises
+    ------
+    TypeError
+        If `convert` makes what can't be laid out so, as a list.
+    ValueError
+        If it makes an array of another shape.
+
     Examples
     --------
     >>> x = np.arange(6.0).reshape(2, 3)
@@ -46,20 +55,26 @@ def lay_out(values: np.ndarray, layout: str, convert: Callable[[np.ndarray], Any
     (0, 0)
     """
     axes = values.ndim
+
+    def convert_all(a: np.ndarray, method: str) -> Any:
+        made = convert(a)
+        require_array_like(made, a.shape, layout, method)
+        return made
+
     if layout == "broadcast" and axes:
         first = tuple(slice(1) if constant else slice(None) for constant in constant_axes(values))
         laid = broadcast(convert(np.array(values[first], order="C")), values, convert)
     elif layout == "transposed" and axes:
-        laid = convert(np.array(values.T, order="C"))
+        laid = convert_all(np.array(values.T, order="C"), "swapaxes")
         for axis in range(axes // 2):
             laid = laid.swapaxes(axis, axes - 1 - axis)
     elif layout == "sliced" and axes:
         within = *(slice(1, None),) * (axes - 1), slice(1, None, 2)
         around = np.full([*(length + 1 for length in values.shape[:-1]), 2 * values.shape[-1]], np.nan, values.dtype)
         around[within] = values
-        laid = convert(around)[within]
+        laid = convert_all(around, "__getitem__")[within]
     elif layout == "channels-last" and axes > 1:
-        laid = convert(np.array(np.moveaxis(values, 1, -1), order="C"))
+        laid = convert_all(np.array(np.moveaxis(values, 1, -1), order="C"), "swapaxes")
         for axis in range(axes - 1, 1, -1):
             laid = laid.swapaxes(axis - 1, axis)
     else:
@@ -71,6 +86,20 @@ def lay_out(values: np.ndarray, layout: str, convert: Callable[[np.ndarray], Any
 def lay_all(arrays: Mapping[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
     """Lay NumPy arrays out in memory."""
     return {name: lay_out(a, layout, np.asarray) for name, a in arrays.items()}
+
+
+def require_array_like(made: Any, shape: tuple[int, ...], layout: str, method: str) -> None:
+    """Refuse what is no array of a shape with the method by which it is laid out."""
+    if not (hasattr(made, "shape") and hasattr(made, method)):
+        raise TypeError(
+            f"convert makes {describe_type(made)} of a NumPy array; expected an array or tensor, with shape and "
+            f"{method}, to lay out as {layout!r}"
+        )
+    if tuple(made.shape) != shape:
+        raise ValueError(
+            f"convert makes an array of shape {tuple(made.shape)} of one of shape {shape}, to lay out as {layout!r}; "
+            "expected the same shape"
+        )
 
 
 def constant_axes(values: np.ndarray) -> list[bool]:

@@ -187,10 +187,10 @@ def test_weights_that_cannot_be_penalised_are_refused_with_a_reason(value, error
 @pytest.mark.parametrize(
     ("dp", "error", "message"),
     [
-        (np.ones(3), ValueError, "dp has shape (3,); expected that of the penalty, (2,)"),
-        (np.array(1.0), ValueError, "dp has shape (); expected that of the penalty, (2,)"),
+        (np.ones(3), ValueError, "dp has shape (3,); expected the penalty's, (2,)"),
+        (np.array(1.0), ValueError, "dp has shape (); expected the penalty's, (2,)"),
         (1.0, TypeError, "dp is a float; expected an array"),
-        (np.ones(2, np.float32), TypeError, "dp has dtype float32 but a has float64"),
+        (np.ones(2, np.float32), TypeError, "dp has dtype float32 but the penalty has float64"),
     ],
 )
 def test_an_upstream_gradient_that_does_not_fit_is_refused_with_a_reason(dp, error, message):

@@ -139,8 +139,25 @@ def test_loss_and_gradients_have_the_dtype_of_the_maps(dtype):
     given_ = [a.astype(dtype) for a in arrays(Rescale((3, 7)))]
     value, backward = equivariance_loss(*given_, Rescale((3, 7)))
     assert value.dtype == dtype
-    for dvalue in (1.0, 2, value):
+    for dvalue in (1.0, 2, value, np.float64(2), np.longdouble(2), np.int64(2)):
         assert [d.dtype for d in backward(dvalue)] == [dtype, dtype]
+
+
+@for_each(
+    ("dvalue", "error", "message"),
+    [
+        (np.ones(3), ValueError, "dvalue has shape (3,); expected value's, ()"),
+        (np.ones((2, 3, 4, 5)), ValueError, "dvalue has shape (2, 3, 4, 5); expected value's, ()"),
+        (np.array(2, np.float32), TypeError, "dvalue has dtype float32 but value has float64"),
+        ("2", TypeError, "dvalue='2' is a str; expected a number"),
+        ([2.0], TypeError, "dvalue=[2.0] is a list; expected a number"),
+    ],
+)
+def test_what_is_no_number_is_no_gradient_of_the_loss(dvalue, error, message):
+    _, backward = equivariance_loss(*arrays(QuarterTurns()), QuarterTurns())
+    with pytest.raises(error) as caught:
+        backward(dvalue)
+    assert str(caught.value).startswith(f"equivariance_loss: {message}")
 
 
 def test_maps_are_never_written_to_and_gradients_are_fresh():

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -5,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import npattn
 from npattn import ops
+from npattn.calls import as_tuple
+from npattn.oracle import generic_values
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
@@ -62,3 +67,32 @@ def test_dropout_keeps_the_dtype_and_its_digits(dtype):
     y, backward = ops.dropout(x, np.ones((1, 2), dtype), 0.75)
     assert y.dtype == backward(x).dtype == dtype
     np.testing.assert_array_equal(y, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, np.complex128])
+def test_a_mask_of_any_dtype_leaves_that_of_the_map(dtype):
+    x = normal(2, 3, 4, 5).astype(dtype)
+    kept = np.random.RandomState(0).randint(0, 2, (2, 3))
+    expected, backward = ops.dropout(x, kept.astype(x.real.dtype), 0.3)
+    for mask in (kept, kept.astype(bool), kept.astype(np.uint8), kept.astype(np.float64)):
+        y, back = ops.dropout(x, mask, 0.3)
+        assert y.dtype == back(x).dtype == dtype
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(back(x), backward(x))
+
+
+@for_each("key", ["danet", "multi-scale"])
+def test_systems_in_training_take_masks_of_integers_and_booleans(key):
+    module = dataclasses.replace(npattn.CATALOGUE[key].example(), training=True)
+    params, inputs = generic_values(module)
+    params, inputs = ({name: a.astype(np.float32) for name, a in given.items()} for given in (params, inputs))
+    expected = as_tuple(module(params, *inputs.values()).output)
+    for kind in (np.int64, bool):
+        masks = {name: a.astype(kind) for name, a in inputs.items() if name in module.without_gradient}
+        assert masks
+        run = module(params, *(inputs | masks).values())
+        for ours, theirs in zip(as_tuple(run.output), expected, strict=True):
+            assert ours.dtype == np.float32
+            np.testing.assert_array_equal(ours, theirs)
+        dx, _ = run.backward(run.output)
+        assert dx[0].dtype == np.float32

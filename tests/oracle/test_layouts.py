@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -243,3 +244,20 @@ def test_what_cannot_convert_is_refused():
     case = golden(npattn.EfficientChannelAttention(4), height=2, width=3)
     with pytest.raises(TypeError, match=r"arrays: convert is a str; expected a function of a NumPy array"):
         case.arrays("torch")
+
+
+@for_each(
+    ("convert", "error", "told"),
+    [
+        (lambda a: a.tolist(), TypeError, "makes a list of a NumPy array; expected an array or tensor"),
+        (lambda a: a.tobytes(), TypeError, "makes a bytes of a NumPy array; expected an array or tensor"),
+        (lambda a: None, TypeError, "makes a NoneType of a NumPy array; expected an array or tensor"),
+        (lambda a: a.ravel(), ValueError, "makes an array of shape ("),
+    ],
+)
+@for_each("layout", ["transposed", "sliced", "channels-last"])
+def test_what_can_not_be_laid_out_is_refused(layout, convert, error, told):
+    (case,) = [case for case in layout_cases() if case.layout == layout]
+    with pytest.raises(error, match=f"^convert {re.escape(told)}") as caught:
+        case.arrays(convert)
+    assert f"{layout!r}" in str(caught.value)

@@ -121,9 +121,12 @@ def suite(
     (['eca-float16-3x32x7x9-ties.npz', 'eca-float16-3x32x7x9-zeros.npz'], 2)
     """
     listed = read_recipes(recipes)
-    if executor is not None and not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"suite: executor is {describe_type(executor)}; expected a concurrent.futures.Executor")
+    require_executor(executor)
     require_booleans("suite", steps=steps)
+    if progress is not None and not callable(progress):
+        raise TypeError(f"suite: progress is {describe_type(progress)}; expected a function of a Progress")
+    if not isinstance(folder, str | os.PathLike) or isinstance(os.fspath(folder), bytes):
+        raise TypeError(f"suite: folder={brief(folder)} is {describe_type(folder)}; expected a path, as text or a Path")
     target = check_path(folder)
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{target} is no folder; expected one, or a name that is free")
@@ -152,7 +155,27 @@ def read_recipes(recipes: Any) -> list[Recipe]:
     for one in listed:
         if not isinstance(one, Recipe):
             raise TypeError(f"suite: recipes holds {brief(one)}, {describe_type(one)}; {example}")
-    return list(dict.fromkeys(listed))
+    return distinct(listed)
+
+
+def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
+    """Leave out what stands there twice; of what has no hash, as it holds a list, what is the same object."""
+    found: dict[Any, Recipe] = {}
+    for one in recipes:
+        try:
+            found.setdefault(one, one)
+        except TypeError:
+            found.setdefault(id(one), one)
+    return list(found.values())
+
+
+def require_executor(executor: Any) -> None:
+    """Refuse what nothing can be submitted to; a class, too, of which there is no executor yet."""
+    if isinstance(executor, type):
+        name = executor.__qualname__
+        raise TypeError(f"suite: executor is the class {executor.__module__}.{name}; expected one of it: {name}(...)")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"suite: executor is {describe_type(executor)}; expected a concurrent.futures.Executor")
 
 
 def make_file(recipe: Recipe, *, steps: bool) -> Made:

@@ -19,8 +19,9 @@ from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.header import system_to_json
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites.sources import captured_by
+from npattn.scalars import python_scalar
 from npattn.version import find_source, find_version
-from npattn.wording import brief
+from npattn.wording import brief, describe_type
 
 __all__ = ["MANIFEST", "Entry", "describe_recipe", "find_versions", "identify", "read_manifest", "write_manifest"]
 
@@ -78,7 +79,7 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If a hyperparameter can't be written so.
+        If a hyperparameter, or another value of the recipe, can't be written so.
 
     Examples
     --------
@@ -87,7 +88,12 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     'ties'
     """
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    described = {name: value for name, value in fields.items() if name not in ("module", "label")}
+    described = {name: python_scalar(value) for name, value in fields.items() if name not in ("module", "label")}
+    for name, value in described.items():
+        if not isinstance(value, int | str):
+            raise TypeError(
+                f"Recipe: {name}={brief(value)} is {describe_type(value)}; expected an int or a string, which JSON has"
+            )
     captured = captured_by(recipe.module)
     return {"system": system_to_json(recipe.module), **({"captured": captured} if captured else {}), **described}
 

@@ -10,9 +10,11 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from queue import SimpleQueue
 
+import numpy as np
 import pytest
 
 import npattn
@@ -21,6 +23,7 @@ from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites import SuiteReport, making, read_manifest
 from npattn.oracle.suites.manifest import find_versions
 from tests.interrupts import alarms_within
+from tests.naming import for_each
 
 
 class Counted(Executor):
@@ -365,11 +368,51 @@ def test_recipes_of_one_name_have_files_of_their_own(tmp_path):
         ("eca", None, "expected recipes, as npattn.oracle.cases"),
         ([3], None, "recipes holds 3"),
         ([], 4, "executor is"),
+        ([], ThreadPoolExecutor, "executor is the class .*ThreadPoolExecutor; expected one of it: ThreadPoolExecutor"),
     ],
 )
 def test_other_arguments_are_refused(tmp_path, recipes, executor, words):
     with pytest.raises(TypeError, match=words):
         suite(recipes, tmp_path, executor)
+
+
+@for_each(
+    ("options", "told"),
+    [
+        ({"progress": 3}, "suite: progress is an int; expected a function of a Progress"),
+        ({"progress": "yes"}, "suite: progress is a str; expected a function"),
+        ({"folder": None}, "suite: folder=None is a NoneType; expected a path"),
+        ({"folder": b"cases"}, "suite: folder=b'cases' is a bytes; expected a path"),
+        ({"folder": 3}, "suite: folder=3 is an int; expected a path"),
+        ({"folder": ["cases"]}, "suite: folder=['cases'] is a list; expected a path"),
+    ],
+)
+def test_options_of_other_kinds_are_refused_before_anything_is_made(tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError) as caught:
+        suite([], **({"folder": "made"} | options))
+    assert str(caught.value).startswith(told)
+    assert not list(tmp_path.iterdir())
+
+
+@for_each(
+    "odd",
+    [{"seed": Fraction(1, 2)}, {"height": 2j}, {"values": b"ones"}, {"seed": [1]}, {"batch": {}}],
+)
+def test_a_recipe_that_can_not_be_written_is_named_and_stops_no_other(recipes, made, odd):
+    before = contents(made)
+    bad = replace(recipes[0], **odd)
+    report = suite([bad, *recipes, bad], made)
+    assert report.kept == [f"{recipe.id}.npz" for recipe in recipes]
+    assert len(report.failed) == 1
+    assert all(next(iter(odd)) in why for why in report.failed.values())
+    assert contents(made) | before == contents(made)
+    read_manifest(made)
+
+
+def test_integers_of_numpy_make_the_recipes_that_pythons_do(recipes, made):
+    given = [replace(r, batch=np.int64(r.batch), height=np.uint8(r.height), seed=np.int32(r.seed)) for r in recipes]
+    assert suite(given, made).kept == [f"{recipe.id}.npz" for recipe in recipes]
 
 
 def test_progress_counts_every_recipe(recipes, tmp_path):
