@@ -54,11 +54,9 @@ ON_EVERY_PAGE = ["A case by hand", "Notation", "Common mistakes", "Exercises", "
 
 WITHOUT_NUMBERS = {
     "cross_entropy": ("3'", "2'"),
-    "gather_excite": ("3'", "2'", "1'"),
     "training": ("7'", "6'", "5'", "4'", "3'", "2'"),
-    "triplet": ("11'",),
 }
-"""Equations that are checked together with the next, or whose numbers are those of the one before, or hardly any."""
+"""Equations that are checked together with the next."""
 
 
 def page_of(path):
@@ -208,6 +206,17 @@ def test_every_backward_equation_is_followed_by_numbers(path):
         if tag and tag[1] not in WITHOUT_NUMBERS.get(path.stem, ()):
             code = "".join(re.findall(r"^```python\n(.*?)^```$", text.partition("\n**(")[0], re.MULTILINE | re.DOTALL))
             assert re.search(r"^(?!>>>|\.\.\. ).*\d", code, flags=re.MULTILINE), formula
+
+
+@for_each("heading", ["Forward", "Backward", "The gradient, expanded"])
+@every_page
+def test_the_first_doctest_after_a_display_formula_shows_numbers(path, heading):
+    section = path.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    fences = re.findall(r"^```(math|python)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    for place, (language, formula) in enumerate(fences):
+        if language == "math":
+            doctest = next((code for _, code in fences[place + 1 :] if code.startswith(">>> ")), "")
+            assert re.search(r"^(?!>>>|\.\.\. ).*\b\d", doctest, flags=re.MULTILINE), formula
 
 
 @for_each("path", [*PAGES, REPOSITORY / "README.md"])
