@@ -363,7 +363,8 @@ class Module(metaclass=Constructor):
             except KeyError as error:
                 explain_names(self, error)
                 raise
-            return check_gradients(self, found, *leading)
+            given = {**params, **dict(zip(self.input_shapes(1, 1, 1), inputs, strict=True))}
+            return check_gradients(self, found, *leading, given)
 
         return replace(run, output=output, backward=backward)
 

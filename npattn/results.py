@@ -106,13 +106,17 @@ def check_called(module: Module, dy: Any, error: TypeError) -> None:
         ) from error
 
 
-def check_gradients(module: Module, found: Any, like_name: str, like: Array) -> tuple[Any, Any]:
+def check_gradients(
+    module: Module, found: Any, like_name: str, like: Array, given: Mapping[str, Array]
+) -> tuple[Any, Any]:
     """Refuse what is no gradient of every input and a dict of the parameters'; drop those of undifferentiated inputs.
 
     Raises
     ------
     TypeError
         If backward returns anything else, or another dtype than the input's.
+    ValueError
+        If a gradient has another shape than what was `given` by its name, or nothing was.
     """
     names = list(module.input_shapes(1, 1, 1))
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], Mapping)):
@@ -141,4 +145,15 @@ def check_gradients(module: Module, found: Any, like_name: str, like: Array) -> 
         require_array(f"{module}: backward's gradient of {name}", gradient, "an array")
         if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
+        if name not in given:
+            declared = ", ".join(module.parameter_shapes()) or "none"
+            meant = did_you_mean(name, given.keys() - {*names, *grads})
+            raise ValueError(
+                f"{module}: backward returns a gradient of {name!r}{meant} (parameters() declares {declared})"
+            )
+        if gradient.shape != given[name].shape:
+            raise ValueError(
+                f"{module}: backward returns a gradient of {name} of shape {gradient.shape}; expected "
+                f"{given[name].shape}: add up over what it was broadcast to"
+            )
     return (gradients if isinstance(dx, tuple) else gradients[0]), grads

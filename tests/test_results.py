@@ -107,6 +107,30 @@ def test_what_backward_returns_is_told_as_what_it_is(returned, message):
         run.backward(run.output)
 
 
+@for_each(
+    ("returned", "message"),
+    [
+        (lambda dx, grads: (dx[..., :1], grads), r"returns a gradient of x of shape \(2, 20, 1\); expected \(2, 20, "),
+        (lambda dx, grads: (dx, {"weight": dx}), r"gradient of weight of shape \(2, .*: add up over what it was"),
+        (
+            lambda dx, grads: (dx, {"weigh": dx}),
+            r"gradient of 'weigh'; did you mean 'weight'. .parameters\(\) declares",
+        ),
+        (lambda dx, grads: (dx, grads | {"q": dx}), r"gradient of 'q' .parameters\(\) declares weight\)"),
+    ],
+)
+def test_gradients_have_the_shapes_of_what_they_are_of(returned, message):
+    class Odd(RMSNorm):
+        def forward(self, params, x):
+            run = super().forward(params, x)
+            return Pass(run.output, lambda dy: returned(*run.backward(dy)))
+
+    params, inputs = generic_values(Odd())
+    run = Odd()(params, *inputs.values())
+    with pytest.raises(ValueError, match=message):
+        run.backward(run.output)
+
+
 def test_what_forward_returns_is_told_as_what_it_is():
     class Bare(Doubled):
         def forward(self, params, x):

@@ -57,6 +57,7 @@ def cross_entropy(logits: Array, labels: Array, *, ignore_index: int = -100) -> 
     value = np.where(counted, losses, 0).sum() / count
 
     def backward(dy):
+        dy = np.full_like(value, dy)  # whatever kind of number it is
         # At the own class, 1 less than its weight is what the others have together: the difference would lose digits.
         others = np.where(own, 0, e).sum(axis=1, keepdims=True)
         dlogits = np.where(own, -others, e) * (dy / count / (1 + rest[:, None]))
