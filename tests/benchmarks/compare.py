@@ -16,8 +16,8 @@ and the same as a picture, ratios as bars and each system under the machine's ro
 
 `--markdown` prints below it the table that stands in the README.
 
-What a machine without AVX-512 would show, on one that has it (PyTorch's compiled forms, whose steps are then made for
-both, end the process, and are left out):
+What a machine without AVX-512 would show, on one that has it (PyTorch's compiled forms, which end the process
+there, are left out):
 
     python tests/benchmarks/compare.py --avx2
 

@@ -167,3 +167,11 @@ def test_arguments_are_not_written_to():
     logits.flags.writeable = labels.flags.writeable = False
     _, backward = ops.cross_entropy(logits, labels)
     np.testing.assert_array_equal(backward(1.0), backward(1.0))
+
+
+def test_the_gradient_has_the_logits_dtype_whatever_kind_of_number_its_upstream_is():
+    logits, labels = normal(2, 3, 2, 2).astype(np.float32), np.zeros((2, 2, 2), int)
+    _, backward = ops.cross_entropy(logits, labels)
+    for dy in (2.0, 2, np.float64(2), np.int64(2)):
+        np.testing.assert_array_equal(backward(dy), backward(np.float32(2)))
+        assert backward(dy).dtype == np.float32

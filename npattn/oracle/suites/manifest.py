@@ -19,7 +19,6 @@ from npattn.oracle.golden_files.archives import ArchiveError
 from npattn.oracle.golden_files.header import system_to_json
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.suites.sources import captured_by
-from npattn.scalars import python_scalar
 from npattn.version import find_source, find_version
 from npattn.wording import brief, describe_type
 
@@ -88,7 +87,7 @@ def describe_recipe(recipe: Recipe) -> dict[str, Any]:
     'ties'
     """
     fields = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
-    described = {name: python_scalar(value) for name, value in fields.items() if name not in ("module", "label")}
+    described = {name: value for name, value in fields.items() if name not in ("module", "label")}
     for name, value in described.items():
         if not isinstance(value, int | str):
             raise TypeError(

@@ -93,13 +93,12 @@ def test_errors_in_a_few_elements_are_not_those_of_an_arithmetic():
     assert roundings(Search(case, results | {"output": local})) == ([], False)
 
 
-@pytest.mark.parametrize(("key", "height", "width"), [("ops.shift", 6, 23), ("ops.conv2d", 11, 12)])
-def test_numbers_that_are_all_off_by_one_are_not_right_ones_written_in_a_narrow_format(key, height, width):
+@pytest.mark.parametrize(("height", "width"), [(6, 23), (10, 13)])
+def test_numbers_that_are_all_off_by_one_are_not_right_ones_written_in_a_narrow_format(height, width):
     """Each is a number of bfloat16, and within a unit of its last place of the right one."""
-    module = PRIMITIVE_SYSTEMS[key].example()
+    module = PRIMITIVE_SYSTEMS["ops.shift"].example()
     case = golden(module, batch=3, height=height, width=width, dtype="float16", values="ones", certify=False)
-    name = "t.grad" if key == "ops.shift" else "bias.grad"
-    found = diagnosed(case, case.expected | {name: case.expected[name] + 1})
+    found = diagnosed(case, case.expected | {"t.grad": case.expected["t.grad"] + 1})
     assert not any("written" in one.name or "results in" in one.name for one in found)
     rounded = {n: in_format(a, "bfloat16") for n, a in case.expected.items()}
     assert any(one.name == "results in bfloat16" for one in diagnosed(case, rounded))

@@ -285,3 +285,9 @@ def test_a_step_that_adds_in_place_has_the_budget_of_what_it_adds():
     step = case.steps()["(1') dw"]
     np.testing.assert_array_equal(step.expected, case.expected["weight.grad"])
     np.testing.assert_allclose(step.budget, case.budget["weight.grad"], rtol=0.5)
+
+
+@pytest.mark.parametrize("names", ["(3) a", b"(3) a", 3, None])
+def test_names_of_steps_that_are_no_list_are_refused(eca, names):
+    with pytest.raises(TypeError, match=r"with_steps: names=.*; expected a list of names"):
+        eca.with_steps(names)
