@@ -110,7 +110,7 @@ heads, 15 or 18 channels would do
         if most is not None and value > most:
             either = f"{least} or {most}" if most == least + 1 else f"an integer from {least} to {most}"
             raise ValueError(f"{system}: {name}={value}; expected {either}")
-        return int(value)
+        return value
 
     return checked(check, default, divides=divides)
 
@@ -133,7 +133,7 @@ def integers(least: int, default: tuple[int, ...], *, odd: bool = False) -> Any:
             raise ValueError(f"{system}: {name}={value}; expected at least one integer, such as {default}")
         for i, one in enumerate(value):
             check_integer(system, f"{name}[{i}]", one, least, odd)
-        return tuple(map(int, value))
+        return tuple(value)
 
     return checked(check, default)
 
@@ -265,7 +265,7 @@ def two_integers(default: Any = REQUIRED, *, least: int = 1, names: tuple[str, s
             raise ValueError(f"{system}: {name}={value!r}; expected {either}a pair ({', '.join(names)})")
         first, second = value
         require_integers(system, least, **{f"{name}[0]": first, f"{name}[1]": second})
-        return int(first), int(second)
+        return first, second
 
     return checked(check, default)
 
@@ -284,12 +284,12 @@ def side(least: int, default: Any = REQUIRED) -> Any:
     def check(system: str, name: str, value: Any) -> int | tuple[int, int]:
         if not isinstance(value, (tuple, list)):
             require_integers(system, least, **{name: value})
-            return int(value)
+            return value
         if len(value) != 2:
             raise ValueError(f"{system}: {name}={value!r}; expected an integer, or a pair (height, width)")
         height, width = value
         require_integers(system, least, **{f"{name}[0]": height, f"{name}[1]": width})
-        return int(height), int(width)
+        return height, width
 
     return checked(check, default)
 

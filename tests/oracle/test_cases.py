@@ -369,6 +369,7 @@ def test_numbers_of_numpy_make_the_same_recipes_as_pythons(tmp_path):
     assert oracle.suite(found, tmp_path).failed == {}
     by_hand = oracle.Recipe(npattn.SimAM(4), "float32", np.uint8(1), np.int64(3), 2, seed=np.uint16(1))
     assert repr(by_hand) == repr(oracle.Recipe(npattn.SimAM(4), "float32", 1, 3, 2, seed=1))
+    assert oracle.cases("eca", limit=np.int8(20)) == oracle.cases("eca", limit=20)
     assert oracle.cases("cbam", pools=["avg"]) == oracle.cases("cbam", pools=("avg",))
     assert oracle.cases("eca", kinds={"ties", "zeros"}) == oracle.cases("eca", kinds=["zeros", "ties"])
 

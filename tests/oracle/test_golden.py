@@ -52,8 +52,8 @@ def given_to(case):
 
 @pytest.mark.parametrize(("kind", "seed"), [(np.uint8, 6), (np.int16, 7), (np.uint32, 2**32 - 1)])
 def test_numbers_of_numpy_make_the_same_case_as_pythons(kind, seed, tmp_path):
-    module = npattn.SqueezeExcitation(4, reduction=4)
-    sizes = {"batch": 1, "height": 4, "width": 5}
+    module = npattn.ChannelAttention(4)
+    sizes = {"batch": 1, "height": 16, "width": 16}  # as many positions as uint8 counts to, and one more
     case = golden(module, seed=kind(seed), **{name: np.uint8(n) for name, n in sizes.items()})
     expected = golden(module, seed=seed, **sizes)
     assert repr(case) == repr(expected)
