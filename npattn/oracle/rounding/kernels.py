@@ -18,6 +18,7 @@ from npattn.oracle.pairs import keep_apart
 from npattn.oracle.rounding.accumulators import ACCUMULATOR_ROUNDOFF
 from npattn.oracle.rounding.arrays import RoundingArray, implements, rounding_of, unwrap, wrap
 from npattn.oracle.rounding.averages import error_of_average, tell_average
+from npattn.oracle.rounding.products import multiply
 from npattn.oracle.rounding.stochastic import Rounding
 from npattn.oracle.rounding.weights import hand_out, total_above_largest
 from npattn.typing import Array, Backward
@@ -223,7 +224,14 @@ def resize_bilinear(x: RoundingArray, size: tuple[int, int], align_corners: bool
     """
     rounding = rounding_of(x)
     rows, columns = (inexact_weights(rounding, n, m, align_corners) for n, m in zip(x.shape[2:], size, strict=True))
-    return (rows @ x) @ columns.T, lambda dy: (rows.T @ dy) @ columns
+    return weigh(weigh(rows, x), columns.T), lambda dy: weigh(weigh(rows.T, dy), columns)
+
+
+def weigh(a: Array, b: Array) -> Array:
+    """Weigh and add up by a matrix that no kernel makes: its products go through no unit that shortens operands."""
+    rounding = rounding_of(a, b)
+    with np.errstate(over="ignore"):
+        return wrap(rounding.round(multiply(unwrap(a), unwrap(b), rounding, shortens=False)), rounding)
 
 
 def inexact_weights(rounding: Rounding, length: int, outputs: int, align_corners: bool) -> Array:

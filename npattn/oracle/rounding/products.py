@@ -19,13 +19,19 @@ SLAB_BYTES, MIN_SLABS = BLOCK_BYTES // 2, 4
 """Of an operand's rows of which a shortened copy is held at once, where a matrix has more than so many of them."""
 
 
-def multiply(a: np.ndarray, b: np.ndarray, rounding: Rounding, **options: Any) -> np.ndarray:
-    """Multiply matrices as ``np.matmul`` does, with the errors of the format's products but the result's rounding."""
-    shortens = rounding.format.shortens
+def multiply(
+    a: np.ndarray, b: np.ndarray, rounding: Rounding, *, shortens: bool | None = None, **options: Any
+) -> np.ndarray:
+    """Multiply matrices as ``np.matmul`` does, with the errors of the format's products but the result's rounding.
+
+    What a matrix stands for but no kernel multiplies as one does not shorten its operands.
+    """
+    shortens = rounding.format.shortens if shortens is None else shortens
     # By slabs sums may differ in their last bit, by which all is decided where equal numbers err by the same.
     if shortens and not (options or rounding.alike) and has_slabs(a, b):
         return multiply_slabs(a, b, rounding)
-    a, b = (round_operand(m, rounding) for m in (a, b))
+    if shortens:
+        a, b = (round_operand(m, rounding) for m in (a, b))
     product = np.matmul(a, b, **options)
     if rounding.random is not None:
         add_product_errors(product, a, b, rounding, copied=shortens)

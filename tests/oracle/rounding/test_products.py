@@ -53,6 +53,16 @@ def test_a_product_leaves_its_operands_as_they_are(dtype):
     np.testing.assert_array_equal((a, b), kept)
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_in_tf32_neighbours_are_weighed_in_float32_though_by_a_matrix(align_corners):
+    x, found = np.random.RandomState(0).standard_normal((2, 3, 5, 7)).astype(np.float32), []
+    for dtype in ("float32", "tf32"):
+        y, backward = ops.resize_bilinear(Rounding(FORMATS[dtype], [0, 1]).array(x), (9, 6), align_corners)
+        found.append([np.asarray(a) for a in (y, backward(y))])
+    for in_float32, in_tf32 in zip(*found, strict=True):
+        np.testing.assert_allclose(in_tf32, in_float32, rtol=0, atol=2e-6 * np.abs(in_float32).max())
+
+
 def test_runs_in_tf32_err_as_a_kernel_whose_operands_are_cut_off():
     """Cut, all terms shrink: in a long sum of positive ones their errors add up."""
     a, b = (np.random.RandomState(i).uniform(1, 2, shape) for i, shape in enumerate([(4, 1000), (1000, 4)]))
