@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -15,6 +16,7 @@ from npattn.wording import brief, describe_type, did_you_mean, suggest
 __all__ = [
     "check_hyperparameters",
     "check_names",
+    "require_addressable",
     "require_booleans",
     "require_choice",
     "require_equal_shares",
@@ -28,6 +30,8 @@ __all__ = [
 
 MAX_SEED = 2**32 - 1
 """Of `RandomState`."""
+MAX_NUMBERS = sys.maxsize // 16
+"""Numbers of an array whose bytes can be addressed, of the longest real ones too."""
 
 
 def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
@@ -45,6 +49,21 @@ def require_integers(call: str, least: int | None = 1, **values: Any) -> None:
             raise TypeError(f"{call}: {name}={brief(value)} is {describe_type(value)}; expected an int")
         if least is not None and value < least:
             raise ValueError(f"{call}: {name}={brief(value)}; expected an integer of at least {least}")
+
+
+def require_addressable(call: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse sizes that make arrays which no memory holds; to any less, the memory of the machine has its say.
+
+    Raises
+    ------
+    ValueError
+    """
+    for name, shape in shapes.items():
+        if math.prod(map(int, shape)) > MAX_NUMBERS:
+            raise ValueError(
+                f"{call}: {name} would be of shape {brief(tuple(shape))}, more numbers than any memory holds; "
+                "expected smaller sizes"
+            )
 
 
 def require_seed(call: str, seed: Any) -> int:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 
 from npattn.calls import as_tuple, check_inputs, check_params, check_takes, find_sizes, leading_input
-from npattn.checks import require_inexact, require_seed
+from npattn.checks import require_addressable, require_inexact, require_seed
 from npattn.construction import Constructor
 from npattn.equality import equal, held
 from npattn.fields import check_fields
@@ -281,12 +281,13 @@ class Module(metaclass=Constructor):
         TypeError
             If `seed` is no integer, or `dtype` none of floating-point or complex numbers.
         ValueError
-            If `seed` is negative, or of more than 32 bits.
+            If `seed` is negative, or of more than 32 bits; if no memory holds a parameter.
         """
         name = type(self).__name__
         random = np.random.RandomState(require_seed(f"{name}.init", seed))
         dtype = require_inexact(f"{name}.init", dtype)
         drawn = declared(self, "parameters") | declared(self, "buffers")
+        require_addressable(f"{name}.init", {key: parameter.shape for key, parameter in drawn.items()})
         return {name: parameter.draw(random, generic).astype(dtype) for name, parameter in drawn.items()}
 
     def from_state_dict(self, mapping: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

@@ -136,7 +136,7 @@ def find_module(system: Any, hyperparameters: Mapping[str, Any]) -> Module:
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
     if system not in SYSTEMS:
-        meant = key_meant(system, SYSTEMS) or ";"
+        meant = key_meant(system, SYSTEMS) or "; expected a key of a system, such as 'pam':"
         raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()
 

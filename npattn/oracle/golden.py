@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from npattn.calls import declared_shapes
-from npattn.checks import require_booleans, require_choice, require_integers, require_seed
+from npattn.checks import require_addressable, require_booleans, require_choice, require_integers, require_seed
 from npattn.module import Module
 from npattn.ops.context import apart
 from npattn.oracle.budgets import Given, limits_of
@@ -160,6 +160,7 @@ def golden(
         require_sound(module, SMALL_MAP)
     own = read_own(module, format, sizes, {"inputs": inputs, "params": params, "upstream": upstream})
     require_sound(module, own.sizes)
+    require_addressable("golden", module.input_shapes(*own.sizes.values()) | own.outputs)
     drawn_anew = inputs is None and values in ("generic", "large", "ones")  # other ties and zeros would be as near
     passes = Passes(progress)
     options: dict[str, Any] = {"values": values, "repeated": layout == "broadcast"}

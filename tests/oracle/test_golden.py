@@ -260,6 +260,7 @@ def test_any_module_has_golden_cases(drawn, dtype, seed):
         ),
         ({"batch": -1}, ValueError, "batch=-1; expected an integer of at least 0"),
         ({"height": 0}, ValueError, "height=0; expected an integer of at least 1"),
+        ({"height": 10**30}, ValueError, "golden: x would be of shape .*; expected smaller sizes"),
         ({"height": 2.5}, TypeError, "height=2.5 is a float; expected an int"),
         ({"dtype": "int8"}, ValueError, "dtype='int8'"),
         ({"dtype": "fp8"}, ValueError, "float8_e4m3"),
