@@ -59,7 +59,7 @@ class AttentionGate(Module):
         M; by default max(1, C // 2).
     stride : int, default 1
         s. W_x reads squares of s × s positions, g is as much smaller than x, and the gates are resized bilinearly. It
-        is 2 in the paper and 1, with g brought to the size of x before, in most code.
+        is 2 in the authors' code and 1, with g brought to the size of x before, in most other.
     batch_norm : bool, default True
         Whether there are the three norms, which the paper has not.
     training : bool, default False

@@ -118,8 +118,8 @@ class EfficientChannelAttention(Module):
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     """Choose k from C: the odd number that belongs to log₂(C)/γ + b/γ (ECA-Net, section 3.2).
 
-    The paper asks for the nearest odd number. The authors' code, followed here, cuts off the fraction and adds 1 to
-    what is then even.
+    The paper asks for the nearest odd number. The code in its figure 3, followed here, cuts off the fraction and adds
+    1 to what is then even.
 
     Examples
     --------
