@@ -153,7 +153,7 @@ def choose_product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     if vector:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
     if multiplications <= MAX_SMALL_BATCH:
-        return multiply_in_parts(a, b, out)
+        return multiply_in_blocks(a, b, out)
     gemm(a, b, out)
     return out
 
@@ -165,7 +165,7 @@ def find_gemm(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Gemm | None:
     return gemm_of(out.dtype) if fitting else None
 
 
-def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
+def multiply_in_blocks(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarray:
     """Multiply matrices of medium size: rows or columns at a time, two at least, and less than all.
 
     So the product of a matrix with its own transpose is one like any other too, which NumPy would have computed by a
@@ -174,10 +174,10 @@ def multiply_in_parts(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> np.ndarr
     (rows, inner), columns = a.shape[-2:], b.shape[-1]
     length = max(rows, columns)
     longest = max(1, MAX_SERIAL_PRODUCT // (inner * min(rows, columns)))
-    parts = max(2, -(-length // longest))
-    if length < 2 * parts:
+    count = max(2, -(-length // longest))
+    if length < 2 * count:
         return np.einsum("...ik,...kj->...ij", a, b, out=out)
-    bounds = [length * i // parts for i in range(parts + 1)]
+    bounds = [length * i // count for i in range(count + 1)]
     for start, stop in itertools.pairwise(bounds):
         if rows == length:
             np.matmul(a[..., start:stop, :], b, out=out[..., start:stop, :])

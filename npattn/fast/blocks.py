@@ -18,12 +18,12 @@ __all__ = [
     "along",
     "are_machine_floats",
     "blocks",
+    "blocks_of_each",
     "blocks_of_product",
     "broadcast_block",
     "cut_axis",
     "is_large",
     "is_shared_out",
-    "parts_of_each",
 ]
 
 MIN_PARALLEL_SIZE = 2**17
@@ -126,12 +126,12 @@ def cut_axis(length: int, count: int) -> list[slice]:
     return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
-def parts_of_each(results: int, count: int) -> int:
+def blocks_of_each(results: int, count: int) -> int:
     """Say into how many parts each of some results is cut, so that `count` threads get about the same to do.
 
     Examples
     --------
-    >>> parts_of_each(1, 8), parts_of_each(3, 2), parts_of_each(4, 8), parts_of_each(9, 2)
+    >>> blocks_of_each(1, 8), blocks_of_each(3, 2), blocks_of_each(4, 8), blocks_of_each(9, 2)
     (8, 2, 2, 1)
     """
     return 1 if results >= 4 * count else count // math.gcd(count, max(1, results))
@@ -164,12 +164,12 @@ def blocks_of_product(
     if wanted <= 1:
         return [((), whole, whole)]
     count = min(wanted, MAX_PRODUCT_BLOCKS)
-    if batch and parts_of_each(max(batch), count) == 1:  # some of the products each
+    if batch and blocks_of_each(max(batch), count) == 1:  # some of the products each
         axis = batch.index(max(batch))
         before = (whole,) * axis
         return [((*before, part), whole, whole) for part in cut_axis(batch[axis], min(wanted, MAX_BATCH_BLOCKS))]
     # Of every product some rows and columns, about as many of each, so that little is read anew.
-    each = parts_of_each(math.prod(batch), count)
+    each = blocks_of_each(math.prod(batch), count)
     across = min(range(1, each + 1), key=lambda n: (rows * n + columns * -(-each // n), n))
     cuts = list(itertools.product(cut_axis(rows, -(-each // across)), cut_axis(columns, across)))
     most, parts = max(1, 4 * wanted // len(cuts)), []  # of many small products several to a block

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from npattn.fast.blas import add_product, multiply
-from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, cut_axis, parts_of_each
+from npattn.fast.blocks import MAX_PRODUCT_BLOCKS, are_machine_floats, blocks, blocks_of_each, cut_axis
 from npattn.fast.products import MIN_MULTIPLICATIONS
 from npattn.fast.threads import Memory, ReusedMemory, parallel_for, reusing_memory
 from npattn.typing import Array, Backward
@@ -90,7 +90,7 @@ def conv_by_rows(
                 for dt, s in zip(dtarget, source, strict=True):
                     add_product(dt[outputs, to], s[:, read].T, out=dmatrix[outputs])
 
-        for_parts(multiply_rows, len(rows), shape[0], [*matrices, source])
+        for_blocks(multiply_rows, len(rows), shape[0], [*matrices, source])
         dweight = np.zeros_like(weight)
         for (i, _, _), dmatrix in zip(rows, dmatrices, strict=True):
             laid = dweight[:, :, i, used].transpose(order)  # a view, with the axes as the matrix has them
@@ -206,7 +206,7 @@ def add_products(
         for image, total in zip(source[images], target[images], strict=True):
             add_rows(rows, image, total, some, memory)
 
-    for_parts(add_up, shape[0], shape[2], [*matrices, source])
+    for_blocks(add_up, shape[0], shape[2], [*matrices, source])
     return target
 
 
@@ -238,17 +238,17 @@ def add_rows(
                 add_product(matrix, part, to_part, memory)
 
 
-def for_parts(work: Callable[[slice, slice], None], count: int, length: int, factors: Sequence[Array]) -> None:
-    """Call ``work(some, part)`` for parts of `count` results, and for parts of their length, if factors are large."""
+def for_blocks(work: Callable[[slice, slice], None], count: int, length: int, factors: Sequence[Array]) -> None:
+    """Call ``work(some, block)`` for some of `count` results, and for blocks of their length if factors are large."""
     if not are_machine_floats(*factors):
         work(slice(0, count), slice(0, length))
         return
     *matrices, maps = factors
     large = sum(matrix.size for matrix in matrices) * maps.size // max(1, maps.shape[-2]) >= MIN_MULTIPLICATIONS
-    parts = parts_of_each(count, MAX_PRODUCT_BLOCKS) if large else 1
+    each = blocks_of_each(count, MAX_PRODUCT_BLOCKS) if large else 1
     several = 1 if large else max(1, count)
-    each = [(slice(i, i + several), part) for i in range(0, count, several) for part in cut_axis(length, parts)]
-    parallel_for(lambda block: work(*block), each, products=True)
+    cut = [(slice(i, i + several), block) for i in range(0, count, several) for block in cut_axis(length, each)]
+    parallel_for(lambda both: work(*both), cut, products=True)
 
 
 def im2col_by_rows(x: Array, taps: Sequence[tuple[slice, slice]], width: int) -> Array:

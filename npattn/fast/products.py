@@ -15,11 +15,11 @@ from npattn.fast.blocks import (
     MAX_PRODUCT_BLOCKS,
     are_machine_floats,
     blocks,
+    blocks_of_each,
     blocks_of_product,
     broadcast_block,
     cut_axis,
     is_large,
-    parts_of_each,
 )
 from npattn.fast.threads import parallel_for
 from npattn.ops.context import CONTEXT
@@ -153,7 +153,7 @@ def jobs_of_sum(a: Array, b: Array) -> tuple[list[Job], Callable[[], Array]]:
     """
     batch, (rows, inner), columns = a.shape[:-2], a.shape[-2:], b.shape[-1]
     worth = is_worth_blocks(a, b)
-    few = parts_of_each(math.prod(batch), MAX_PRODUCT_BLOCKS) > 1
+    few = blocks_of_each(math.prod(batch), MAX_PRODUCT_BLOCKS) > 1
     if not worth or few or rows * inner * columns < MIN_MULTIPLICATIONS:
         axes = tuple(range(len(batch)))
         if not worth or CONTEXT.get().handlers:

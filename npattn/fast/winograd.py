@@ -75,8 +75,8 @@ def conv3x3(
     transform = np.kron(KERNEL, KERNEL).astype(weight.dtype)  # of a kernel as a row of nine
     kernels = np.empty_like(weight, shape=(4, 4, out, channels), order="C")
     rows, columns = weight.reshape(-1, 9), kernels.reshape(16, -1)
-    parts = cut_axis(len(rows), NUM_BLOCKS)
-    parallel_for(lambda part: multiply(transform, rows[part].T, out=columns[:, part]), parts, products=True)
+    cut = cut_axis(len(rows), NUM_BLOCKS)
+    parallel_for(lambda block: multiply(transform, rows[block].T, out=columns[:, block]), cut, products=True)
     images = images_together(batch, max(channels, out), result, dilation)
     planes = gather_planes(x, border, result, dilation, channels=out, images=images)
     y = convolve_planes(planes, kernels, result, dilation, images)
@@ -91,7 +91,7 @@ def conv3x3(
         dkernels = correlate(planes, dy, dilation, images, -(-MAX_PRODUCT_BLOCKS // 4))
         drows = np.empty_like(rows, order="C")
         dcolumns = dkernels.reshape(16, -1)
-        parallel_for(lambda part: multiply(dcolumns[:, part].T, transform, out=drows[part]), parts, products=True)
+        parallel_for(lambda block: multiply(dcolumns[:, block].T, transform, out=drows[block]), cut, products=True)
         return dx, drows.reshape(weight.shape)
 
     return y, backward

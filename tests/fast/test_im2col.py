@@ -140,7 +140,7 @@ def test_blocks_of_products_cover_every_result_once(large, count, length):
         visits[some, part] += 1
 
     with in_blocks(), patched("MIN_MULTIPLICATIONS", 1 if large else 2**60), patched("parallel_for", watch):
-        im2col.for_parts(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
+        im2col.for_blocks(visit, count, length, [np.ones((2, 3)), np.ones((max(1, count), 3, 5))])
     np.testing.assert_array_equal(visits, 1)
 
 
@@ -149,7 +149,7 @@ def test_factors_are_large_by_the_multiplications_that_they_take(beyond, blocks)
     matrices, maps = [np.ones((2, 3))] * 4, np.ones((5, 3, 7))
     number, found = 4 * 2 * 3 * 5 * 7, []
     with patched("MIN_MULTIPLICATIONS", number - beyond), patched("MAX_PRODUCT_BLOCKS", 2):
-        im2col.for_parts(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
+        im2col.for_blocks(lambda some, _: found.append(some), 5, 7, [*matrices, maps])
     assert len(found) == blocks
 
 
