@@ -26,6 +26,8 @@ from npattn.wording import brief
 
 __all__ = ["Archive", "ArchiveError", "Layout", "Members", "decode", "open_archive", "quote", "refusal", "repeated"]
 
+END, END_SIZE = b"PK\x05\x06", 22
+"""What an archive's last record begins with, and its bytes, behind which a comment may stand."""
 MAX_NPY_HEADER_SIZE = 4096
 """Bytes of an .npy file before its numbers; a plain array's take 128."""
 MAX_EXPANSION = 1100
@@ -251,12 +253,15 @@ def open_archive(
         raise refusal(name, f"{describe_kind(mode)}, no file on a disk; expected {expected}")
     with Path(path).open("rb") as file:
         start = file.read(6)
-        if start[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):  # a member, or the end of an empty archive
+        if start[:4] not in (b"PK\x03\x04", END):  # a member, or the end of an empty archive
             kind = "a single array (.npy)" if start == b"\x93NUMPY" else "no .npz archive"
             raise refusal(name, f"{kind if start else 'an empty file'}; expected {expected}")
         length = os.fstat(file.fileno()).st_size
         with told_as_damage(name):
             archive = zipfile.ZipFile(file)
+        file.seek(-END_SIZE - len(archive.comment), os.SEEK_END)
+        if file.read(len(END)) != END:  # zipfile takes the last that it finds, wherever it stands
+            raise refusal(name, "holds bytes behind its end: cut off or altered")
         members = archive.infolist()
         opened = Archive(name, {member.filename: member.file_size for member in members}, archive)
         twice = repeated(member.filename for member in members)

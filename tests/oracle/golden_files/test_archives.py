@@ -94,6 +94,20 @@ def test_foreign_files_are_refused_for_what_they_are(scratch, data, words):
     assert_refused(scratch, data, *words)
 
 
+@pytest.mark.parametrize("more", [b"\0", b"PK\x05\x06", b"x" * 22, b"x" * 70_000])
+def test_a_file_with_bytes_behind_its_end_is_refused_as_altered(case, good, scratch, more):
+    assert_refused(scratch, good + more, "cut off or altered")
+    results = results_file(case, zipfile.ZIP_STORED)
+    assert_refused(scratch, results + more, "cut off or altered", read=lambda path: read_results(path, case))
+
+
+def test_an_archive_with_a_comment_is_read(case, scratch):
+    scratch.write_bytes(results_file(case, zipfile.ZIP_STORED))
+    with zipfile.ZipFile(scratch, "a") as archive:
+        archive.comment = b"made elsewhere"
+    assert read_results(scratch, case).keys() == case.expected.keys()
+
+
 NAMES = TEXT.filter(lambda text: text.partition("\0")[0])
 """Names that zipfile writes: it ends them at a NUL, and none may be empty."""
 
