@@ -38,6 +38,7 @@ OTHERWISE = {"batch_norm": {"Pictures"}, "dot_product_attention": {"Pictures"}, 
 """Sections under another heading: pictures that stand beside what they show, a forward pass in several sections."""
 PRIMITIVES = (
     "batch_norm",
+    "bilinear_upsampling",
     "channel_shuffle",
     "cross_entropy",
     "depth_wise_convolution",

@@ -30,6 +30,7 @@ from npattn.pictures.pages.mixing import draw_mixing
 from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
 from npattn.pictures.pages.projection import draw_projection
+from npattn.pictures.pages.reading import draw_reading
 from npattn.pictures.pages.relative import draw_relative
 from npattn.pictures.pages.repeating import draw_repeating
 from npattn.pictures.pages.separating import draw_separating
@@ -62,6 +63,7 @@ PICTURES: dict[str, Draw] = {
     "depth_wise_convolution": draw_separating,
     "linear_attention": draw_context,
     "nearest_upsampling": draw_repeating,
+    "bilinear_upsampling": draw_reading,
     "relative_logits": draw_relative,
     "softmax_over_branches": draw_mixing,
     "window_partition": draw_cutting,
