@@ -43,6 +43,7 @@ PRIMITIVES = (
     "cross_entropy",
     "depth_wise_convolution",
     "dot_product_attention",
+    "global_pooling",
     "layer_norm",
     "linear_attention",
     "nearest_upsampling",

@@ -29,6 +29,7 @@ from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jaco
 from npattn.pictures.pages.mixing import draw_mixing
 from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
+from npattn.pictures.pages.pooling import draw_pools
 from npattn.pictures.pages.projection import draw_projection
 from npattn.pictures.pages.reading import draw_reading
 from npattn.pictures.pages.relative import draw_relative
@@ -61,6 +62,7 @@ PICTURES: dict[str, Draw] = {
     "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
     "depth_wise_convolution": draw_separating,
+    "global_pooling": draw_pools,
     "linear_attention": draw_context,
     "nearest_upsampling": draw_repeating,
     "bilinear_upsampling": draw_reading,
