@@ -34,14 +34,16 @@ SECTIONS = [
     "The same in PyTorch",
     "Reference",
 ]
-OTHERWISE = {"batch_norm": {"Pictures"}, "dot_product_attention": {"Pictures"}, "winograd": {"Forward"}}
-"""Sections under another heading: pictures that stand beside what they show, a forward pass in several sections."""
+OTHERWISE = {"winograd": {"Forward"}}
+"""Sections under another heading: a forward pass in several sections."""
 PRIMITIVES = (
     "batch_norm",
+    "bilinear_upsampling",
     "channel_shuffle",
     "cross_entropy",
     "depth_wise_convolution",
     "dot_product_attention",
+    "global_pooling",
     "layer_norm",
     "linear_attention",
     "nearest_upsampling",

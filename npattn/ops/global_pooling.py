@@ -1,7 +1,7 @@
 """Global pools: one number for all positions of a channel.
 
 Their ``backward(dp)`` returns ``dx``, and adds it to a gradient that is given as ``accumulate_into``, as that of the
-pools along an axis does.
+pools along an axis does. ``derivations/global_pooling.md`` derives them.
 """
 
 from __future__ import annotations

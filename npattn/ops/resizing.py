@@ -36,7 +36,7 @@ def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False
     Notes
     -----
     Nothing is averaged when the map shrinks: what no position reads has no effect and no gradient, as in PyTorch's
-    ``interpolate`` without ``antialias``.
+    ``interpolate`` without ``antialias``. ``derivations/bilinear_upsampling.md`` derives the gradient.
 
     Examples
     --------

@@ -155,7 +155,7 @@ class Place:
         if now is not None:
             for inner, array in named_arrays(name, value, statement):
                 value = now.copies.take(array)
-                now.steps.append(Step(statement.tag, inner, value, statement.line, self.parts, page))
+                now.steps.append(Step(statement.tag, inner, value, statement.line, self.parts, page, self.system))
 
     def observe(self, primitive: Primitive, index: int, *arguments: Any, **options: Any) -> Any:
         """Call a primitive, and record its result, or what comes back through it, where no tag does."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numbers import Number
 from typing import Any
 
-from npattn.module import Pass
+from npattn.module import Module, Pass
 from npattn.tracing.pages import equation_of
 from npattn.tracing.source import Statement
 from npattn.typing import Array
@@ -35,6 +35,8 @@ class Step:
         Where it was computed, in a system that is made of others: ``("sa",)``.
     page : str, optional
         The page that derives it, such as ``"efficient_channel"``, for a system of this package.
+    system : Module, optional
+        The system, or the part of it, that computes it.
     """
 
     tag: str
@@ -43,6 +45,7 @@ class Step:
     line: str
     parts: tuple[str, ...] = ()
     page: str | None = None
+    system: Module | None = None
 
     @property
     def path(self) -> str:
@@ -51,8 +54,8 @@ class Step:
 
     @property
     def equation(self) -> str | None:
-        """LaTeX of the equation with this tag on the page; None where there is no page."""
-        return None if self.page is None else equation_of(self.page, self.tag)
+        """LaTeX of the equation with this tag on the page, for the system's own activation; None without a page."""
+        return None if self.page is None else equation_of(self.page, self.tag, self.system)
 
     def __repr__(self) -> str:
         shape = getattr(self.value, "shape", ())

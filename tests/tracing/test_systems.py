@@ -2,16 +2,19 @@
 
 import inspect
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 
 import numpy as np
 
 import npattn
+from npattn import ops
+from npattn.fields import choice
 from npattn.module import as_tuple
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.oracle import generic_values
 from npattn.tracing import trace
-from npattn.tracing.pages import equations
+from npattn.tracing.pages import equation_of, equations, forms
 from tests.naming import for_each
 from tests.strategies import SYSTEMS
 
@@ -99,6 +102,31 @@ def test_every_step_has_the_equation_of_its_page(system):
     for step in traced(whole(system)).steps:
         text = (npattn.tracing.pages.PACKAGE.parent / f"derivations/{step.page}.md").read_text(encoding="utf-8")
         assert f"{step.equation}\n\\tag{{{step.tag[1:-1]}}}" in text
+
+
+@for_each("name", [*ACTIVATIONS, *GATES])
+@for_each("system", [npattn.SqueezeExcitation, npattn.CBAM])
+def test_equations_say_what_the_activation_and_the_gate_are_that_are_set(system, name):
+    of_activation, of_gate = (r"\varphi", "activation", "relu"), (r"\sigma", "gate", "sigmoid")
+    function, field, default = of_activation if name in ACTIVATIONS else of_gate
+    module = replace(system.example(), **{field: name})
+    saying = [step for step in traced(module).steps if f"{function}_{{" in step.equation]
+    assert {"'" in step.tag for step in saying} == {False, True}
+    for step in saying:
+        assert f"{function}_{{\\text{{{name.replace('_', ' ')}}}}}" in step.equation
+        formula = forms()[name]["'" in step.tag]
+        assert name == default or step.equation.endswith(f" = {formula}")
+
+
+def test_a_function_that_no_page_knows_is_left_out_of_an_equation():
+    @dataclass(frozen=True)
+    class Tanh(npattn.SqueezeExcitation):
+        activation: str = choice({"relu": ops.relu, "tanh": ops.tanh}, default="relu")
+
+    module = Tanh(channels=4, activation="tanh")
+    said = [equation_of("squeeze_excitation", tag, module) for tag in ("(3)", "(3')")]
+    assert said == [r"r_{bm} = \varphi(h_{bm})", r"\bar h_{bm} = \varphi'(h_{bm}) \bar r_{bm}"]
+    assert equation_of("squeeze_excitation", "(3)", Tanh(channels=4)) == equation_of("squeeze_excitation", "(3)")
 
 
 @every_system

@@ -1,12 +1,16 @@
 """Traces and equations in plain text."""
 
+import re
+
 import numpy as np
 
 import npattn
+from npattn.ops.elementwise import ACTIVATIONS, GATES
 from npattn.oracle import golden
 from npattn.tracing import trace
-from npattn.tracing.pages import equations
+from npattn.tracing.pages import equations, forms
 from npattn.tracing.plain import to_plain
+from npattn.tracing.web.mathml import to_mathml
 from tests import interrupts
 from tests.naming import for_each
 from tests.strategies import SYSTEMS
@@ -21,6 +25,14 @@ def test_no_equation_keeps_a_trace_of_latex(page):
         plain = to_plain(latex)
         assert not {"\\", "$", "&", "\n"} & set(plain), tag
         assert plain.count("(") == plain.count(")"), tag
+
+
+def test_every_activation_and_gate_has_its_formula_and_its_slope_without_a_trace_of_latex():
+    assert forms().keys() == {*ACTIVATIONS, *GATES}
+    for pair in forms().values():
+        for latex in pair:
+            assert not {"\\", "$", "&"} & set(to_plain(latex)), latex
+            assert "\\" not in re.sub("<[^>]*>", "", to_mathml(latex)), latex
 
 
 def test_every_system_has_a_page_with_equations():

@@ -16,6 +16,7 @@ from PIL import Image
 from npattn.attention import CATALOGUE
 from npattn.pictures.pages.beliefs import draw_beliefs
 from npattn.pictures.pages.circuit import draw_first_gradient, draw_squeeze_excitation
+from npattn.pictures.pages.comparing import draw_compared
 from npattn.pictures.pages.contexts import draw_context
 from npattn.pictures.pages.cutting import draw_cutting
 from npattn.pictures.pages.dealing import draw_dealing
@@ -23,16 +24,21 @@ from npattn.pictures.pages.depth import draw_depth
 from npattn.pictures.pages.diversity import draw_diversity
 from npattn.pictures.pages.equivariance import draw_equivariance
 from npattn.pictures.pages.errors import draw_kernels
+from npattn.pictures.pages.judging import draw_judged_kernels
 from npattn.pictures.pages.jump import draw_jump
 from npattn.pictures.pages.layers import draw_layers
 from npattn.pictures.pages.matrices import draw_banded_matrix, draw_softmax_jacobian, draw_tiles
 from npattn.pictures.pages.mixing import draw_mixing
 from npattn.pictures.pages.norms import draw_norms
 from npattn.pictures.pages.panels import draw_panels
+from npattn.pictures.pages.pooling import draw_pools
+from npattn.pictures.pages.projecting import draw_projected
 from npattn.pictures.pages.projection import draw_projection
+from npattn.pictures.pages.reading import draw_reading
 from npattn.pictures.pages.relative import draw_relative
 from npattn.pictures.pages.repeating import draw_repeating
 from npattn.pictures.pages.separating import draw_separating
+from npattn.pictures.pages.steps import draw_steps
 from npattn.pictures.pages.tiles import draw_transformed
 from npattn.typing import Array
 
@@ -55,20 +61,26 @@ PICTURES: dict[str, Draw] = {
     "squeeze_excitation_circuit": draw_squeeze_excitation,
     "efficient_channel_matrix": draw_banded_matrix,
     "batch_norm_projection": draw_projection,
+    "batch_norm": draw_projected,
+    "dot_product_attention": draw_compared,
     "dot_product_attention_jacobian": draw_softmax_jacobian,
     "dot_product_attention_tiles": draw_tiles,
     "cross_entropy": draw_beliefs,
     "layer_norm": draw_norms,
     "depth_wise_convolution": draw_separating,
+    "global_pooling": draw_pools,
     "linear_attention": draw_context,
     "nearest_upsampling": draw_repeating,
+    "bilinear_upsampling": draw_reading,
     "relative_logits": draw_relative,
     "softmax_over_branches": draw_mixing,
     "window_partition": draw_cutting,
     "channel_shuffle": draw_dealing,
     "winograd": draw_transformed,
     "soft_hard_jump": draw_jump,
+    "checking_gradients": draw_steps,
     "error_budgets_kernels": draw_kernels,
+    "your_own_system": draw_judged_kernels,
     "diversity": draw_diversity,
     "equivariance": draw_equivariance,
     "layers": draw_layers,
