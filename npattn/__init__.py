@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from npattn import attention, data, layers, ops, oracle, tracing
+    from npattn import attention, data, fields, layers, ops, oracle, parameters, tracing
     from npattn.attention import (
         BAM,
         CATALOGUE,
@@ -115,9 +115,11 @@ __all__ = [
     "definitions",
     "diversity_penalty",
     "equivariance_loss",
+    "fields",
     "layers",
     "ops",
     "oracle",
+    "parameters",
     "trace",
     "tracing",
 ]
@@ -127,7 +129,7 @@ HOMES = ("npattn.attention", "npattn.module", "npattn.ops.context", "npattn.tran
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is first asked for: pytest loads `npattn.plugin` in runs that need no more."""
-    if name in ("attention", "data", "layers", "ops", "oracle", "tracing"):
+    if name in ("attention", "data", "fields", "layers", "ops", "oracle", "parameters", "tracing"):
         return import_module(f"npattn.{name}")
     if name == "__version__":
         return import_module("npattn.version").find_version()

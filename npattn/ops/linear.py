@@ -11,18 +11,18 @@ __all__ = ["linear"]
 
 @primitive
 def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, Backward]:
-    """Map each row of features linearly: z = x Wᵀ + b.
+    """Map the features of each row, or token, linearly: z = x Wᵀ + b.
 
     Parameters
     ----------
-    x : array, (B, in)
+    x : array, (..., in)
     weight : array, (out, in) or (out, in, 1, 1)
         A 1×1 convolution's kernel is the same matrix: on a pooled map the two layers are one.
     bias : array, (out,), optional
 
     Returns
     -------
-    z : array, (B, out)
+    z : array, (..., out)
     backward : callable
         ``backward(dz)`` returns ``(dx, dweight, dbias)``, shaped as the arguments; ``dbias`` is None without a bias.
 
@@ -41,7 +41,8 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> tuple[Array, B
         z = z + bias
 
     def backward(dz):
-        dweight = product(dz.T, x).reshape(weight.shape)
-        return product(dz, matrix), dweight, None if bias is None else dz.sum(axis=0)
+        rows, drows = (a.reshape(-1, a.shape[-1]) for a in (x, dz))
+        dweight = product(drows.T, rows).reshape(weight.shape)
+        return product(dz, matrix), dweight, None if bias is None else drows.sum(axis=0)
 
     return z, backward

@@ -79,7 +79,7 @@ def golden(
         How inputs and upstream gradients lie in memory: with the last axis fastest; with stride 0 along axes along
         which they don't change (all that is drawn is then the same for every image, of a few); with the first axis
         fastest; with a step of 2 in a larger array; with channels fastest. `Case.arrays` hands them over in any
-        library.
+        library. The caller's own are laid out so too, however they lay before.
     inputs : array, tuple of array or mapping of str to array, optional
         The caller's own in place of those that are drawn: the one input, all in call order, or all by name.
     params : mapping of str to array, optional

@@ -29,12 +29,14 @@ def test_without_a_bias_there_is_no_gradient_of_one():
     assert backward(normal(2, 4))[2] is None
 
 
-def test_value_and_gradients_agree_with_pytorch():
+@pytest.mark.parametrize("rows", [(5,), (2, 4), (2, 1, 3), (0,), (2, 70, 30)], ids=str)
+def test_value_and_gradients_agree_with_pytorch_on_rows_and_on_tokens(rows):
     torch = pytest.importorskip("torch")
-    arrays = normal(5, 7), normal(3, 7, seed=1), normal(3, seed=2)
-    dz = normal(5, 3, seed=3)
+    arrays = normal(*rows, 7), normal(3, 7, seed=1), normal(3, seed=2)
+    dz = normal(*rows, 3, seed=3)
     expected, gradients = torch_gradients(torch.nn.functional.linear, dz, *arrays)
     z, backward = ops.linear(*arrays)
-    np.testing.assert_allclose(z, expected, rtol=1e-12)
+    np.testing.assert_allclose(z, expected, rtol=1e-12, atol=1e-13)
     for ours, theirs in zip(backward(dz), gradients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
