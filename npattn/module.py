@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
@@ -118,6 +118,14 @@ class Module(metaclass=Constructor):
             if isinstance(other, Module) and type(self) is type(other)
             else NotImplemented
         )
+
+    def __str__(self) -> str:
+        """Write the class, its first hyperparameter, and those that are not what they are by default."""
+        if not is_dataclass(self):
+            return repr(self)
+        shown = [one for one in fields(self) if one.repr]
+        told = {one.name: getattr(self, one.name) for one in shown if one is shown[0] or not is_default(self, one)}
+        return f"{type(self).__name__}({', '.join(f'{name}={spell(value)}' for name, value in told.items())})"
 
     def __hash__(self) -> int:
         return hash(type(self))  # what it holds may be arrays and lists, which have none
@@ -390,3 +398,14 @@ class Module(metaclass=Constructor):
     def expected_shapes(self, inputs: tuple[Array, ...]) -> dict[str, tuple[int, ...]]:
         """Shapes that inputs have to have: those of `input_shapes` for the sizes that most of the axes speak of."""
         return self.input_shapes(*find_sizes(self, inputs))
+
+
+def is_default(module: Module, one: Field[Any]) -> bool:
+    """Tell whether a hyperparameter is what it is if nobody says otherwise."""
+    made = one.default if one.default_factory is MISSING else one.default_factory()
+    return made is not MISSING and equal(getattr(module, one.name), made)
+
+
+def spell(value: Any) -> str:
+    """Write a hyperparameter; a system within another as briefly as that."""
+    return str(value) if isinstance(value, Module) else repr(value)

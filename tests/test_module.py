@@ -150,6 +150,17 @@ def with_numpy_integers(module):
     return dataclasses.replace(module, **changed)
 
 
+@given(modules())
+def test_the_text_of_a_module_makes_it_again_and_says_no_more_than_it_must(module):
+    assert eval(str(module), dict(NAMESPACE)) == module
+    first, *rest = dataclasses.fields(module)
+    for one in rest:
+        value = getattr(module, one.name)
+        told = f"{one.name}={value}" if isinstance(value, npattn.Module) else f"{one.name}={value!r}"
+        assert (f", {told}" in str(module)) == (one.default is dataclasses.MISSING or one.default != value)
+    assert str(module).startswith(f"{type(module).__name__}({first.name}=")
+
+
 @every_system
 def test_numpy_integers_serve_as_hyperparameters(system):
     module = system.example()

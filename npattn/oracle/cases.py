@@ -85,7 +85,7 @@ def cases(
     >>> [recipe.id for recipe in recipes if recipe.label in ("ties", "sliced", "empty")]
     ['pam-bfloat16-3x16x7x9-ties', 'pam-bfloat16-3x16x7x9-sliced', 'pam-bfloat16-0x16x7x9-empty']
     >>> recipes[0].make()
-    Case(PositionAttention(channels=1, reduction=8), 2x1x5x3, bfloat16, seed 0)
+    Case(PositionAttention(channels=1), 2x1x5x3, bfloat16, seed 0)
 
     A real size:
 

@@ -51,6 +51,10 @@ class Described(Module):
         listed = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters)
         return one_line(f"{self.name}({listed})", MAX_LENGTH)
 
+    def __str__(self) -> str:
+        """Write all: what is so by default, the code says."""
+        return repr(self)
+
     def input_shapes(self, batch: int, height: int, width: int) -> NoReturn:
         """Refuse: nobody knows."""
         raise TypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -72,6 +72,7 @@ def rules_of_function(function: Any, helper: Helper | None = None) -> list[Mista
         return []
     definition, around = found
     numbers = {id(node): i for i, node in enumerate(ast.walk(definition))}
+    nested = {node.name for node in ast.walk(definition) if isinstance(node, ast.FunctionDef)}
     mistakes: list[Mistake] = []
     seen = [argument.arg for argument in definition.args.args[2 if helper is None else helper.is_method :]]
     where = "" if helper is None else f"in {helper.name}: "
@@ -81,7 +82,8 @@ def rules_of_function(function: Any, helper: Helper | None = None) -> list[Mista
             others = [] if inner else list(readings_of_others(node, seen))
             lost = lost_gradients(statement, node, function.__globals__) if inner else ()
             layers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-            for words, make in [*variants(node, function.__globals__), *others, *lost]:
+            skipped = calls_left_out(node, nested, function.__globals__)
+            for words, make in [*variants(node, function.__globals__), *skipped, *others, *lost]:
                 new = ast.unparse(ast.fix_missing_locations(make(copy.deepcopy(node))))
                 name = f"{tag} {where}{words}: `{new}` for `{ast.unparse(node)}`".strip()
                 replaced = functools.partial(replaced_node, definition, numbers[id(node)], make)
@@ -101,6 +103,15 @@ def rules_of_function(function: Any, helper: Helper | None = None) -> list[Mista
         wrong = Wrong(make_definition, text, around, function, helper)
         mistakes += in_forward(f"{where}{name}", wrong.forward, wrong.of)
     return mistakes[:MOST]
+
+
+def calls_left_out(node: ast.AST, nested: Collection[str], names: dict[str, Any]) -> Iterator[Variant]:
+    """List calls of somebody's own functions, of one argument, in the place of which that may be taken as it is."""
+    name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+    known = names.get(name)
+    own = name in nested or (isinstance(known, FunctionType) and not known.__module__.startswith("npattn."))
+    if isinstance(node, ast.Call) and own and len(node.args) == 1 and not node.keywords:
+        yield f"{name} left out", lambda call: call.args[0]
 
 
 def lost_gradients(statement: ast.stmt, node: ast.AST, names: dict[str, Any]) -> Iterator[Variant]:
@@ -164,7 +175,11 @@ def with_argument(i: int, name: str) -> Callable[[Any], ast.expr]:
 
 
 def statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.stmt, bool]]:
-    """Go through the statements that hold no others, each with whether it stands in a function within."""
+    """Go through the statements that hold no others, each with whether it stands in a function within.
+
+    What stands in one that the forward pass itself calls is a part of that.
+    """
+    called = called_within(definition)
 
     def within(body: list[ast.stmt], inner: bool) -> Iterator[tuple[ast.stmt, bool]]:
         for node in body:
@@ -172,9 +187,36 @@ def statements(definition: ast.FunctionDef) -> Iterator[tuple[ast.stmt, bool]]:
             if not blocks:
                 yield node, inner
             for block in blocks:
-                yield from within(block, inner or isinstance(node, ast.FunctionDef))
+                yield from within(block, inner or (isinstance(node, ast.FunctionDef) and node not in called))
 
     return within(definition.body, False)
+
+
+def called_within(definition: ast.FunctionDef) -> list[ast.FunctionDef]:
+    """List the functions defined in a function that it calls itself, or one of them, by name or by `map`."""
+    found: list[ast.FunctionDef] = []
+    scopes: list[tuple[ast.FunctionDef, dict[str, ast.FunctionDef]]] = [(definition, {})]
+    for scope, around in scopes:
+        nodes = list(walk_scope(scope))
+        known = around | {node.name: node for node in nodes if isinstance(node, ast.FunctionDef)}
+        for call in nodes:
+            mapped = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "map"
+            function = (call.args[0] if mapped and call.args else call.func) if isinstance(call, ast.Call) else None
+            one = known.get(function.id) if isinstance(function, ast.Name) else None
+            if one is not None and one not in found:
+                found.append(one)
+                scopes.append((one, known))
+    return found
+
+
+def walk_scope(definition: ast.FunctionDef) -> Iterator[ast.AST]:
+    """Go through the nodes of a function, but not into the functions that are defined in it."""
+    left: list[ast.AST] = list(definition.body)
+    while left:
+        node = left.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef):
+            left += ast.iter_child_nodes(node)
 
 
 def replaced_node(definition: ast.FunctionDef, number: int, make: Callable[[Any], ast.expr]) -> ast.FunctionDef:

@@ -346,3 +346,66 @@ def test_a_line_of_what_a_forward_pass_calls_is_named_with_its_function(words):
     assert case.compare(retention(case, scale=ROOT, scale_back=ROOT)).passed
     names = [one.name for suspect in diagnosed(case, retention(case, **HELPERS[words])) for one in suspect.mistakes]
     assert any(words in name for name in names), names
+
+
+@dataclass(frozen=True)
+class Rotated(Module):
+    """Products of queries and keys turned by their positions: by a function that stands in the forward pass."""
+
+    channels: int = integer(least=2, default=4)
+
+    def input_shapes(self, batch, height, width):
+        return dict.fromkeys("qk", (batch, width, self.channels))
+
+    def output_shapes(self, batch, height, width):
+        return {"output": (batch, width, width)}
+
+    def forward(self, params, q, k):
+        half, angle = self.channels // 2, np.arange(q.shape[1], dtype=q.real.dtype)[:, None]
+        cos, sin = np.cos(angle), np.sin(angle)
+
+        def turn(x):
+            one, other = x[..., :half], x[..., half:]
+            return np.concatenate([one * cos - other * sin, other * cos + one * sin], -1)
+
+        def turn_back(d):
+            one, other = d[..., :half], d[..., half:]
+            return np.concatenate([one * cos + other * sin, other * cos - one * sin], -1)
+
+        a, b = turn(q), turn(k)
+
+        def backward(dy):
+            return (turn_back(dy @ b), turn_back(dy.swapaxes(1, 2) @ a)), {}
+
+        return Pass(a @ b.swapaxes(1, 2), backward)
+
+
+def rotated(case, *, sign=1.0, of_keys=1.0, undone=1.0):
+    """A kernel in float32, in which a rotation has another sign in its second half, or is left out."""
+    q, k, dy = (np.float32(a) for a in (*case.inputs.values(), *case.upstream.values()))
+
+    def turn(x, times=1.0, *, back=False):
+        (one, other), angle = np.split(x, 2, axis=-1), np.float32(times) * np.arange(x.shape[1], dtype=x.dtype)[:, None]
+        cos, sin = np.cos(angle), np.sin(angle)
+        if back:
+            return np.concatenate([one * cos + sign * other * sin, other * cos - one * sin], -1)
+        return np.concatenate([one * cos - other * sin, other * cos + sign * one * sin], -1)
+
+    a, b = turn(q), turn(k, of_keys)
+    dq, dk = turn(dy @ b, back=True), turn(dy.swapaxes(1, 2) @ a, of_keys * undone, back=True)
+    return {"output": a @ b.swapaxes(1, 2), "q.grad": dq, "k.grad": dk}
+
+
+NESTED = {
+    "sign turned: `other * cos - one * sin` for `other * cos + one * sin`": {"sign": -1.0},
+    "turn left out: `k` for `turn(k)`": {"of_keys": 0.0},
+    "turn_back left out: `dy.swapaxes(1, 2) @ a`": {"undone": 0.0},
+}
+
+
+@pytest.mark.parametrize("words", NESTED)
+def test_a_line_of_a_function_within_the_forward_pass_is_named_and_a_call_of_it_may_be_left_out(words):
+    case = golden(Rotated(), batch=2, height=1, width=6, dtype="float32", certify=False)
+    assert case.compare(rotated(case)).passed
+    names = [one.name for suspect in diagnosed(case, rotated(case, **NESTED[words])) for one in suspect.mistakes]
+    assert any(words in name for name in names), names
