@@ -113,11 +113,7 @@ class Module(metaclass=Constructor):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
-        return (
-            equal(held(self), held(other))
-            if isinstance(other, Module) and type(self) is type(other)
-            else NotImplemented
-        )
+        return equal(held(self), held(other)) if type(self) is type(other) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(type(self))  # what it holds may be arrays and lists, which have none
