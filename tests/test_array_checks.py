@@ -45,6 +45,13 @@ def test_an_array_goes_with_those_of_its_kind_and_with_what_its_kind_is_derived_
         check_array("call", "a", near, "b", far)
 
 
+@for_each("dtype", [bool, np.uint8, ">i4", "<i4"])
+def test_where_integers_count_those_of_any_byte_order_do(dtype):
+    check_array("call", "mask", np.ones(2, dtype), "x", np.ones(2, np.float32), counts=True)
+    with pytest.raises(TypeError, match=r"^call: mask has dtype .*; expected floating point"):
+        check_array("call", "mask", np.ones(2, dtype), "x", np.ones(2, np.float32))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_the_gradient_of_a_number_is_any_real_number_in_the_dtype_of_that(dtype):
     for number in (2, 2.0, np.float64(2), np.longdouble(2), np.uint8(2), np.float16(2)):
