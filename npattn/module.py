@@ -113,11 +113,7 @@ class Module(metaclass=Constructor):
 
     def __eq__(self, other: object) -> bool:
         """Tell whether all that two hold is equal: of classes that are no dataclasses, whose own `__init__` sets it."""
-        return (
-            equal(held(self), held(other))
-            if isinstance(other, Module) and type(self) is type(other)
-            else NotImplemented
-        )
+        return equal(held(self), held(other)) if type(self) is type(other) else NotImplemented
 
     def __str__(self) -> str:
         """Write the class, its first hyperparameter, and those that are not what they are by default."""

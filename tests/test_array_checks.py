@@ -29,6 +29,29 @@ def test_what_only_looks_like_an_array_is_refused_as_input_parameter_and_gradien
         assert f"{name} {told}" in str(caught.value)
 
 
+class Near(np.ndarray):
+    """An array of another kind."""
+
+
+class Far(np.ndarray):
+    """One of a third."""
+
+
+def test_an_array_goes_with_those_of_its_kind_and_with_what_its_kind_is_derived_from():
+    plain, near, far = np.ones(2), np.ones(2).view(Near), np.ones(2).view(Far)
+    for value, like in ((plain, np.ones(3)), (plain, near), (near, plain)):
+        check_array("call", "a", value, "b", like)
+    with pytest.raises(TypeError, match=r"^call: a is a .*Near but b is a .*Far; expected all on one device, in one"):
+        check_array("call", "a", near, "b", far)
+
+
+@for_each("dtype", [bool, np.uint8, ">i4", "<i4"])
+def test_where_integers_count_those_of_any_byte_order_do(dtype):
+    check_array("call", "mask", np.ones(2, dtype), "x", np.ones(2, np.float32), counts=True)
+    with pytest.raises(TypeError, match=r"^call: mask has dtype .*; expected floating point"):
+        check_array("call", "mask", np.ones(2, dtype), "x", np.ones(2, np.float32))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
 def test_the_gradient_of_a_number_is_any_real_number_in_the_dtype_of_that(dtype):
     for number in (2, 2.0, np.float64(2), np.longdouble(2), np.uint8(2), np.float16(2)):

@@ -29,7 +29,9 @@ def test_a_row_that_is_no_query_is_refused(module):
     with pytest.raises(ValueError) as caught:
         module.attention_map(params, inputs["x"], [0, count])
     message = f"{module}.attention_map: rows holds {count}; expected positions from 0 to {count - 1}"
-    assert str(caught.value).startswith(message)
+    height, width = module.query_size(*inputs["x"].shape[2:])
+    message += f": row r and column c of the map of {height} × {width} are position {width} r + c"
+    assert str(caught.value) == message
 
 
 @every_module

@@ -224,6 +224,31 @@ def test_inputs_without_a_gradient_may_be_of_booleans_or_integers_and_others_not
         module(params, inputs["q"], inputs["k"].astype(int), inputs["v"], inputs["mask"])
 
 
+def test_where_an_input_without_gradient_comes_first_all_agree_with_the_first_that_has_one():
+    class Masked(Module):
+        without_gradient = ("mask",)
+
+        def input_shapes(self, batch, height, width):
+            return {"mask": (height, width), "x": (batch, height, width)}
+
+        def forward(self, params, mask, x):
+            return Pass(np.where(mask, x, 0), lambda dy: ((None, np.where(mask, dy, 0)), {}))
+
+    x = np.ones((1, 2, 2), np.float32)
+    run = Masked()({}, np.eye(2) > 0, x)
+    assert run.backward(run.output)[0][1].dtype == np.float32
+    with pytest.raises(TypeError, match="mask has dtype float64 but x has float32"):
+        Masked()({}, np.eye(2), x)
+
+
+def test_a_map_of_another_size_than_a_system_is_for_is_not_told_that_its_channels_are_wrong():
+    module = Shaped([lambda b, h, w: (b, 4, 7, 7)])
+    with pytest.raises(ValueError, match=r"x0 has shape \(2, 4, 5, 5\); expected \(2, 4, 7, 7\)$"):
+        module({}, np.ones((2, 4, 5, 5)))
+    with pytest.raises(ValueError, match=r"expected \(2, 4, 7, 7\); the map has 5 channels, the module 4$"):
+        module({}, np.ones((2, 5, 7, 7)))
+
+
 def test_the_example_of_a_system_is_that_of_its_defaults_or_is_asked_for():
     assert RMSNorm.example() == RMSNorm(channels=4)
 

@@ -1,7 +1,8 @@
 import pytest
 
 import npattn
-from npattn.checks import check_names, require_addressable, require_choice
+from npattn.checks import check_names, require_addressable, require_choice, require_equal_shares
+from tests.naming import for_each
 
 
 def test_a_choice_in_capitals_is_told_as_it_is_written():
@@ -24,3 +25,10 @@ def test_arrays_that_no_memory_holds_are_refused_and_those_that_one_may_hold_are
         require_addressable("call", {"none": (0,), "x": (1, 2**59)})
     with pytest.raises(ValueError, match=r"^SqueezeExcitation\.init: fc1\.weight would be of shape"):
         npattn.SqueezeExcitation(10**12).init()
+
+
+@for_each(("parts", "total", "fitting"), [(3, 16, "15 or 18"), (5, 9, "5 or 10"), (16, 4, "16")])
+def test_a_number_of_parts_that_does_not_divide_is_told_the_nearest_totals_that_it_divides(parts, total, fitting):
+    with pytest.raises(ValueError, match=f"^call: heads={parts}; .* with {parts} heads, {fitting} channels would do$"):
+        require_equal_shares("call", "heads", parts, "channels", total)
+    require_equal_shares("call", "heads", parts, "channels", 2 * parts)

@@ -52,6 +52,9 @@ CASES = {
         lambda x, p: layers.conv(x, p, "conv"), MAP, layers.conv_parameters("conv", 2, 3, 3, bias=False)
     ),
     "conv with a matrix": Case(lambda x, p: layers.conv(x, p, "fc"), MAP, layers.linear_parameters("fc", 2, 3)),
+    "conv with the kernel of a row": Case(
+        lambda x, p: layers.conv(x, p, "conv"), MAP, {"conv.weight": he_normal(2, 3, 1), "conv.bias": zeros(2)}
+    ),
     "conv by other names": Case(
         lambda x, p: layers.conv(x, p, "in_proj", separator="_"),
         MAP,
@@ -63,6 +66,7 @@ CASES = {
         lambda x, p: layers.linear(x, p, "fc1"), (4, 3), layers.conv_parameters("fc1", 2, 3, bias=False)
     ),
     "layer norm": Case(lambda x, p: layers.layer_norm(x, p, "norm"), (4, 3), norm_parameters("norm", 3)),
+    "layer norm of tokens": Case(lambda x, p: layers.layer_norm(x, p, "norm"), (2, 4, 3), norm_parameters("norm", 3)),
     "score": Case(lambda x, p: layers.score(x, p, "score"), (2, 3, 6), layers.conv_parameters("score", 1, 3)),
     "scale": Case(lambda x, p: layers.scale(x, p, "gamma"), MAP, {"gamma": zeros(1)}),
     "batch norm": Case(lambda x, p: batch_norm(x, p, "bn", training=False), MAP, *NORM),

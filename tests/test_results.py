@@ -190,6 +190,16 @@ def test_an_error_about_indices_says_that_what_has_no_gradient_comes_as_numbers(
     assert not hasattr(caught.value, "__notes__")
 
 
+def test_an_error_about_indices_where_every_input_has_a_gradient_is_as_it_was():
+    class Odd(Doubled):
+        def forward(self, params, x):
+            return Pass(np.arange(3.0)[x], lambda dy: (dy, {}))
+
+    with pytest.raises(IndexError, match="used as indices must be of integer") as caught:
+        Odd()({}, np.ones((1, 4, 2, 2)))
+    assert not hasattr(caught.value, "__notes__")
+
+
 @for_each("use", [lambda module: golden(module, height=2, width=3), lambda module: module(VALUES[0], VALUES[1]["ids"])])
 @for_each(
     "names",

@@ -119,7 +119,7 @@ def neighbours(n: int, m: int, align_corners: bool) -> tuple[list[int], list[int
     """
     if align_corners:
         denominator = max(m - 1, 1)
-        numerators = [k * (n - 1) if m > 1 else 0 for k in range(m)]
+        numerators = [k * (n - 1) for k in range(m)]
     else:
         denominator = 2 * m
         numerators = [min(max((2 * k + 1) * n - m, 0), denominator * (n - 1)) for k in range(m)]

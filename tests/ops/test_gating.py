@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,11 @@ def gates(draw):
     return normal(*shape, seed=seed), normal(
         *(1 if s else n for s, n in zip(broadcast, kept, strict=True)), seed=seed + 1
     )
+
+
+def test_a_gate_of_more_axes_than_its_map_is_refused():
+    with pytest.raises(ValueError, match="zip"):
+        ops.gate(np.ones(2), np.ones((2, 1)))
 
 
 @settings(max_examples=20)

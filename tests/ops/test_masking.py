@@ -4,6 +4,7 @@ import pytest
 from npattn import ops
 from npattn.ops import attention
 from tests.memory import peak_of_both
+from tests.naming import for_each
 from tests.ops.primitives import normal
 from tests.ops.test_attention import arrays, positions_alone
 
@@ -43,6 +44,32 @@ def test_a_bias_of_minus_infinity_hides_as_a_mask_does():
     np.testing.assert_array_equal(log_sum, theirs)
     for one, other in zip(backward(do)[:4], back(do)[:4], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-15)
+
+
+@for_each("band", [(None, None), (-2, 1), (None, 0), (1, None), (0, 0)])
+@for_each("length", [None, 4])
+def test_a_band_and_a_length_hide_as_a_mask_does(band, length, small_blocks):
+    q, k, v, do = arrays()
+    least, most = (-9 if band[0] is None else band[0]), (9 if band[1] is None else band[1])
+    mask = np.array([[least <= n - m <= most and n < (length or 6) for n in range(6)] for m in range(5)], float)
+    lengths = None if length is None else np.array(float(length))
+    (o, log_sum), backward = ops.masked_attention(q, k, v, band=band, lengths=lengths)
+    (expected, theirs), back = ops.masked_attention(q, k, v, mask=mask)
+    np.testing.assert_array_equal(o, expected)
+    np.testing.assert_array_equal(log_sum, theirs)
+    for one, other in zip(backward(do)[:3], back(do)[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@for_each(
+    ("logit", "sink", "average", "log_sum"),
+    [(1e3, 0.0, 2, 1e3 + np.log(2)), (0.0, 1e3, 0, 1e3), (-1e3, -1e3, 4 / 3, np.log(3) - 1e3)],
+)
+def test_neither_logits_nor_a_sink_overflow(logit, sink, average, log_sum):
+    q, k, v = np.full((1, 1, 1), logit), np.ones((1, 1, 2)), np.array([[[1.0, 3.0]]])
+    (o, found), backward = ops.masked_attention(q, k, v, sink=np.array([sink]))
+    np.testing.assert_allclose([o.item(), found.item()], [average, log_sum], rtol=1e-14)
+    assert all(np.isfinite(gradient).all() for gradient in backward(o) if gradient is not None)
 
 
 @pytest.mark.parametrize("lead", [(), (2,)])

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npattn import ops
+from tests.naming import for_each
 from tests.ops.primitives import normal, torch_gradients
 from tests.strategies import seeds, sizes
 
@@ -149,9 +150,10 @@ def test_at_zero_the_length_has_slope_zero_as_in_pytorch():
     np.testing.assert_allclose(backward(du)[..., 0], du[..., 0] / 1e-5, rtol=1e-13)
 
 
+@for_each("numbers", [(0.6, -0.8), (1.0, 0.0), (0.0, -1.0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
-def test_lengths_whose_squares_overflow_or_underflow_are_right(dtype):
-    direction = np.array([0.6, -0.8], dtype).reshape(1, 2, 1, 1)
+def test_lengths_whose_squares_overflow_or_underflow_are_right(dtype, numbers):
+    direction = np.array(numbers, dtype).reshape(1, 2, 1, 1)
     info = np.finfo(dtype)
     for scale in (info.max, np.sqrt(info.max) * 4, dtype(1)):
         u, backward = ops.l2_normalize(direction * scale, 1e-5)

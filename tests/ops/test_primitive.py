@@ -68,6 +68,11 @@ def test_a_faster_way_is_taken_where_it_suits(double):
     assert double(100 * X, extra=1.0)[0].tolist() == [201.25, -398.75]
 
 
+def test_a_primitive_may_be_called_by_names_alone(double):
+    assert double(x=X, extra=1.0)[0].tolist() == [3.0, -3.0]
+    assert double(x=100 * X)[0].tolist() == [200.25, -399.75]
+
+
 def test_of_several_ways_that_suit_the_first_is_taken(double):
     double.faster(suits=lambda x, **_: True)(lambda x, **_: ("second", None))
     assert double(100 * X)[0].tolist() == [200.25, -399.75]
