@@ -415,7 +415,7 @@ def test_infinite_terms_and_sums_stay_what_they_are():
 
 def test_softmin_errs_as_released_code_that_differentiates_through_the_maximum():
     """The largest logit has no weight; its gradient is the rounding of a sum that is 0."""
-    x, dy = np.array([[64.0, 1.0, 0.5, 0.0]]), np.array([[1.0, 0.5, -1.0, 2.0]])
+    x, dy = np.array([[64.0, 1.0, 0.5, 0.0]] * 3), np.array([[1.0, 0.5, -1.0, 2.0]] * 3)
     found = np.array([rounding_run(lambda x, dy: ops.softmin(x)[1](dy), x, dy, seed=seed) for seed in range(50)])
     exact = ops.softmin(x)[1](dy)
     assert abs(exact[0, 0]) < 1e-20
