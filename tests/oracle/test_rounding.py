@@ -10,8 +10,9 @@ from npattn import ops
 from npattn.ops.attention import average_slope
 from npattn.ops.context import replacing
 from npattn.oracle import generic_values
-from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.budgets import Given, exact_results, named_results, run_on
 from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding, RoundingArray, Selections
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, cases, seeds
@@ -20,9 +21,9 @@ every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 STORED = [format for name, format in FORMATS.items() if name != "tf32"]  # whose operands are no shorter
 
 
-def given_values(module, params, inputs, format, seed=0):
-    """What a module is given, in a format, with a random upstream gradient."""
-    batch, _, height, width = next(iter(inputs.values())).shape
+def given_values(module, params, inputs, format, seed=0, *, sizes=None):
+    """What a module is given, in a format, with a random upstream gradient; without sizes, those of its map."""
+    batch, *_, height, width = sizes or next(iter(inputs.values())).shape
     random = np.random.RandomState(seed)
     upstream = {name: random.standard_normal(s) for name, s in module.output_shapes(batch, height, width).items()}
     return Given(params, inputs, upstream).each(lambda a: representable(a, format))
@@ -54,6 +55,17 @@ def test_rounding_runs_give_every_result_its_shape_and_come_near_the_exact_one(c
             largest = np.max(np.abs(a[finite]), initial=1)
             atol = 2000 * 2.0**-format.operand_precision * largest
             np.testing.assert_allclose(found[key][finite], a[finite], rtol=0, atol=atol, err_msg=key)
+
+
+@for_each("key", PRIMITIVE_SYSTEMS)
+def test_in_float32_every_result_of_a_primitive_strays_from_the_exact_one_by_roundings_alone(key):
+    module = PRIMITIVE_SYSTEMS[key].example()
+    values = given_values(module, *generic_values(module), FLOAT64, sizes=(2, 5, 4))
+    exact = exact_results(module, values)
+    for seed in range(2):
+        for name, a in run_on(Rounding(FORMATS["float32"], [0, seed]), module, values).items():
+            size = np.sqrt(np.mean(np.square(exact[name])))
+            np.testing.assert_allclose(a, exact[name], rtol=0, atol=1e-4 * max(size, 1), err_msg=name)
 
 
 @for_each("system", SYSTEMS)
