@@ -34,7 +34,8 @@ def test_a_case_is_made_once_and_then_read(recipe, makes, tmp_path):
     for name, y in made.expected.items():
         np.testing.assert_array_equal(read.expected[name], y)
     other = dataclasses.replace(recipe, seed=recipe.seed + 1)
-    assert keep_case(other, tmp_path / "kept").seed == other.seed
+    for one in (other, recipe, other):
+        assert keep_case(one, tmp_path / "kept").seed == one.seed
     assert makes == [recipe, other]
 
 
