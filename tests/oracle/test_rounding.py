@@ -425,6 +425,25 @@ def test_infinite_terms_and_sums_stay_what_they_are():
             np.testing.assert_array_equal(rounding_run(compute, x, seed=seed).ravel(), [-np.inf, np.inf])
 
 
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda x, constant: np.where(constant > 0, constant, x),
+        lambda x, constant: np.concatenate([x, constant]),
+        lambda x, constant: np.stack([constant, x]),
+        lambda x, constant: np.full_like(x, 2.0, dtype=constant.dtype),
+    ],
+    ids=["where", "concatenate", "stack", "full_like"],
+)
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_what_is_made_of_a_constant_in_float64_is_rounded_too(combine, name):
+    x = Rounding(FORMATS[name], 0).array(np.ones((2, 3)))
+    made = combine(x, np.ones((2, 3)))
+    assert isinstance(made, RoundingArray)
+    assert made.dtype == x.dtype
+    assert not np.array_equal(np.asarray(made) / 3, np.asarray(made / 3))
+
+
 def test_softmin_errs_as_released_code_that_differentiates_through_the_maximum():
     """The largest logit has no weight; its gradient is the rounding of a sum that is 0."""
     x, dy = np.array([[64.0, 1.0, 0.5, 0.0]] * 3), np.array([[1.0, 0.5, -1.0, 2.0]] * 3)
