@@ -187,6 +187,16 @@ def test_check_goes_on_after_a_wrong_gradient_and_fails_in_the_end(command, monk
     assert out.splitlines()[-1] == "1 of 2 systems with a wrong gradient"
 
 
+def test_check_warns_of_no_infinity_on_the_way(command, monkeypatch, in_few_directions):
+    class Logarithmic(CATALOGUE["eca"]):
+        def forward(self, params, x):
+            assert np.isneginf(np.log(0 * x.real)).all()
+            return super().forward(params, x)
+
+    monkeypatch.setitem(CATALOGUE, "eca", Logarithmic)
+    assert command("check", "eca", "--size", "3x5")[::2] == (0, "")
+
+
 def test_check_sees_a_mistake_in_units_that_are_off_at_the_seed(command, monkeypatch):
     seed = next(seed for seed in range(100) if off_on_the_photograph(seed))
     assert command("check", "se", "--size", "3x5", "--seed", str(seed))[0] == 0

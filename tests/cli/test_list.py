@@ -64,6 +64,15 @@ def test_list_fits_80_columns_and_ends_no_line_with_a_space(command):
         assert line == line.rstrip()
 
 
+def test_columns_of_a_list_begin_below_their_heading(command):
+    heading, families = tables(command("list")[1])
+    for column in ("system", "paper", "size"):
+        start = heading.index(column)
+        for line in (line for lines in families.values() for line in lines):
+            assert line[start - 2 : start] == "  "
+            assert line[start] != " "
+
+
 @pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the second is the C locale's
 def test_author_whom_the_terminal_cannot_spell_is_escaped(monkeypatch, errors):
     class Foreign(CATALOGUE["se"]):

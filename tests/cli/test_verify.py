@@ -145,6 +145,7 @@ def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(comma
     (found,) = suspects["cases"]
     assert any("twice" in one["name"] for one in found["suspects"])
     assert found["alike"] <= len(found["suspects"])
+    assert found["untried"] is None
 
 
 @pytest.mark.parametrize("passes", [True, False])

@@ -1,6 +1,7 @@
+import inspect
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import ClassVar
 
 import numpy as np
@@ -455,6 +456,13 @@ def test_a_layout_is_left_out_of_which_nothing_can_be_made(shape, broadcast):
     recipes = oracle.cases(SumOfSquares(), ["float16"], kinds=["layouts"], shapes=[shape])
     assert [recipe.label for recipe in recipes if recipe.make()][-3:] == ["transposed", "sliced", "channels-last"]
     assert len(recipes) == 3 + broadcast
+
+
+def test_a_recipe_leaves_to_golden_what_it_does_not_say():
+    defaults = inspect.signature(oracle.golden).parameters
+    for field in fields(oracle.Recipe):
+        if field.name in defaults and field.default is not MISSING:
+            assert field.default == defaults[field.name].default
 
 
 @for_each(

@@ -10,8 +10,9 @@ from npattn import ops
 from npattn.ops.attention import average_slope
 from npattn.ops.context import replacing
 from npattn.oracle import generic_values
-from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.budgets import Given, exact_results, named_results, run_on
 from npattn.oracle.formats import FLOAT64, FORMATS, representable, ulp
+from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.rounding import Rounding, RoundingArray, Selections
 from tests.naming import for_each
 from tests.strategies import SYSTEMS, cases, seeds
@@ -20,9 +21,9 @@ every_format = pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
 STORED = [format for name, format in FORMATS.items() if name != "tf32"]  # whose operands are no shorter
 
 
-def given_values(module, params, inputs, format, seed=0):
-    """What a module is given, in a format, with a random upstream gradient."""
-    batch, _, height, width = next(iter(inputs.values())).shape
+def given_values(module, params, inputs, format, seed=0, *, sizes=None):
+    """What a module is given, in a format, with a random upstream gradient; without sizes, those of its map."""
+    batch, *_, height, width = sizes or next(iter(inputs.values())).shape
     random = np.random.RandomState(seed)
     upstream = {name: random.standard_normal(s) for name, s in module.output_shapes(batch, height, width).items()}
     return Given(params, inputs, upstream).each(lambda a: representable(a, format))
@@ -54,6 +55,17 @@ def test_rounding_runs_give_every_result_its_shape_and_come_near_the_exact_one(c
             largest = np.max(np.abs(a[finite]), initial=1)
             atol = 2000 * 2.0**-format.operand_precision * largest
             np.testing.assert_allclose(found[key][finite], a[finite], rtol=0, atol=atol, err_msg=key)
+
+
+@for_each("key", PRIMITIVE_SYSTEMS)
+def test_in_float32_every_result_of_a_primitive_strays_from_the_exact_one_by_roundings_alone(key):
+    module = PRIMITIVE_SYSTEMS[key].example()
+    values = given_values(module, *generic_values(module), FLOAT64, sizes=(2, 5, 4))
+    exact = exact_results(module, values)
+    for seed in range(2):
+        for name, a in run_on(Rounding(FORMATS["float32"], [0, seed]), module, values).items():
+            size = np.sqrt(np.mean(np.square(exact[name])))
+            np.testing.assert_allclose(a, exact[name], rtol=0, atol=1e-4 * max(size, 1), err_msg=name)
 
 
 @for_each("system", SYSTEMS)
@@ -413,9 +425,28 @@ def test_infinite_terms_and_sums_stay_what_they_are():
             np.testing.assert_array_equal(rounding_run(compute, x, seed=seed).ravel(), [-np.inf, np.inf])
 
 
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda x, constant: np.where(constant > 0, constant, x),
+        lambda x, constant: np.concatenate([x, constant]),
+        lambda x, constant: np.stack([constant, x]),
+        lambda x, constant: np.full_like(x, 2.0, dtype=constant.dtype),
+    ],
+    ids=["where", "concatenate", "stack", "full_like"],
+)
+@pytest.mark.parametrize("name", ["bfloat16", "float16"])
+def test_what_is_made_of_a_constant_in_float64_is_rounded_too(combine, name):
+    x = Rounding(FORMATS[name], 0).array(np.ones((2, 3)))
+    made = combine(x, np.ones((2, 3)))
+    assert isinstance(made, RoundingArray)
+    assert made.dtype == x.dtype
+    assert not np.array_equal(np.asarray(made) / 3, np.asarray(made / 3))
+
+
 def test_softmin_errs_as_released_code_that_differentiates_through_the_maximum():
     """The largest logit has no weight; its gradient is the rounding of a sum that is 0."""
-    x, dy = np.array([[64.0, 1.0, 0.5, 0.0]]), np.array([[1.0, 0.5, -1.0, 2.0]])
+    x, dy = np.array([[64.0, 1.0, 0.5, 0.0]] * 3), np.array([[1.0, 0.5, -1.0, 2.0]] * 3)
     found = np.array([rounding_run(lambda x, dy: ops.softmin(x)[1](dy), x, dy, seed=seed) for seed in range(50)])
     exact = ops.softmin(x)[1](dy)
     assert abs(exact[0, 0]) < 1e-20

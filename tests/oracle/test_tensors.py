@@ -376,3 +376,11 @@ def test_masks_and_lengths_may_be_of_any_dtype_and_are_never_rounded(dtype):
     assert not {"inputs/lengths", "inputs/mask"} & case.rounded.keys()
     with pytest.raises(TypeError, match=r"inputs\['query'\] has dtype int64; expected floating point"):
         golden(module, inputs=inputs | {"query": query.astype(int)}, dtype="bfloat16")
+
+
+def test_whole_numbers_that_have_a_gradient_are_rounded_as_others_are(without_budgets):
+    module = npattn.EfficientChannelAttention(channels=4)
+    x = 257.0 + 2 * np.arange(16).reshape(1, 4, 2, 2)
+    case = golden(module, inputs=x, dtype="bfloat16", certify=False)
+    np.testing.assert_array_equal(case.inputs["x"], representable(x, FORMATS["bfloat16"]))
+    assert case.rounded["inputs/x"].changed == 16

@@ -13,7 +13,7 @@ import pytest
 from npattn import ops
 from npattn.ops.context import replacing
 from npattn.oracle import cases, generic_values, golden
-from npattn.oracle.budgets import Given, named_results, run_on
+from npattn.oracle.budgets import Given, exact_results, named_results, run_on
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.primitives.layers import BatchNorm
 from npattn.oracle.rounding import Rounding
@@ -144,3 +144,17 @@ def test_attention_maps_are_judged_where_they_are_given(dtype):
     case.assert_matches({name: value for name, value in found.items() if name != "weights"})
     assert not case.compare({"weights": found["weights"].swapaxes(0, 1).reshape(2, 5, 6)}).passed
     assert not case.compare({"weights": 1.05 * found["weights"]}).passed
+
+
+def test_no_pass_warns_of_an_infinity_on_the_way():
+    class Logarithmic(SYSTEMS[0]):
+        def forward(self, params, x):
+            assert np.isneginf(np.log(0 * x.real)).all()
+            return super().forward(params, x)
+
+    module = Logarithmic.example()
+    params, inputs = generic_values(module)
+    given = Given(params, inputs, {"output": np.ones_like(inputs["x"])})
+    found = run_on(Rounding(FORMATS["float32"]), module, given)
+    for name, y in exact_results(module, given).items():
+        np.testing.assert_allclose(found[name], y, rtol=1e-4, atol=1e-6)

@@ -246,6 +246,14 @@ def at(header, path):
     return header
 
 
+@pytest.mark.parametrize("digits", [15.0, 15])
+def test_whole_numbers_of_a_header_may_be_written_without_a_point(good, tmp_path, digits):
+    (tmp_path / "case.npz").write_bytes(resealed(good, put("results", 0, "digits", value=digits)))
+    found = load(tmp_path / "case.npz").digits["output"]
+    assert isinstance(found, float)
+    assert found == digits
+
+
 def test_every_value_in_the_header_is_covered_by_its_checksum(good, scratch):
     members = unpack(good)
     paths = leaves(json.loads(members[HEADER]))

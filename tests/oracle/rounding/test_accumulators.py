@@ -4,6 +4,8 @@ import numpy as np
 
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
+from npattn.oracle.rounding.accumulators import add_errors
+from npattn.oracle.rounding.cutting import is_small
 from tests.naming import for_each
 
 DRAWN = np.random.RandomState(0)
@@ -55,3 +57,18 @@ def test_sums_at_indices_err_as_other_sums_do_and_are_numbers_of_the_format():
 def test_in_a_narrow_format_running_sums_are_its_numbers():
     sums = np.asarray(np.cumsum(Rounding(FORMATS["bfloat16"], 0).array(representable(TERMS, FORMATS["bfloat16"]))))
     np.testing.assert_array_equal(sums, representable(sums, FORMATS["bfloat16"]))
+
+
+def test_sums_err_alike_however_they_and_their_squares_lie_in_memory():
+    sums = DRAWN.standard_normal((300, 500))
+    assert not is_small(sums)
+
+    def err(total, squares):
+        add_errors(total, squares, 9, Rounding(FORMATS["float32"], [0, 1]))
+        return total
+
+    expected = err(sums.copy(), np.square(sums))
+    assert (expected != sums).all()
+    for orders in ("CF", "FC", "FF"):
+        found = err(*(a.copy(order) for a, order in zip((sums, np.square(sums)), orders, strict=True)))
+        np.testing.assert_array_equal(found, expected)

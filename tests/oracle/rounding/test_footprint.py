@@ -37,6 +37,7 @@ def test_the_size_of_what_a_run_makes_is_averaged_over_all_of_it():
     rounding.footprint = Footprint()
     assert rounding.footprint.mean == 0
     x = rounding.array(np.ones(100))
+    assert rounding.footprint.mean == 800
     for _ in range(3):
         np.exp(x)
     x.sum()

@@ -11,7 +11,7 @@ from npattn.fields import integer
 from npattn.oracle import cases
 from npattn.oracle.formats import FORMATS, representable
 from npattn.oracle.rounding import Rounding
-from npattn.oracle.rounding.written_out import Dropped, Exponentials, Weighted, Weights
+from npattn.oracle.rounding.written_out import Dropped, Exponentials, Total, Weighted, Weights
 
 
 @dataclass(frozen=True)
@@ -218,3 +218,14 @@ def test_a_gradient_keeps_its_average_where_weights_are_dropped():
     average, _ = da.average()
     np.testing.assert_allclose(average.ravel(), (np.asarray(o) * do).sum(axis=1), atol=0.02)
     np.testing.assert_allclose(average.ravel(), np.asarray(a * da).sum(axis=1), atol=0.02)
+
+
+def test_an_einsum_is_a_total_where_it_sums_one_axis_and_keeps_the_order_of_the_others():
+    z = Rounding(FORMATS["float32"], [0, 1]).array(np.arange(24.0).reshape(2, 3, 4))
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    for subscripts, axis in {"bij->bi": 2, "bij->bj": 1, "bij->ij": 0}.items():
+        made = np.einsum(subscripts, e).made
+        assert isinstance(made, Total)
+        assert made.axis == axis
+    for subscripts in ("bij->b", "bij->", "bij->ib", "bij->bji", "bij->bij"):
+        assert np.einsum(subscripts, e).made is None
