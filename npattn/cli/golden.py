@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, pa
 from npattn.cli.results import print_results
 from npattn.cli.streams import bar, progress
 from npattn.cli.suite import add_suite_options, run_suite
-from npattn.cli.systems import count_numbers, find_system
+from npattn.cli.systems import configure, count_numbers, find_system
 from npattn.files import whole_file
-from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
@@ -50,6 +48,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden eca --steps",
         "npattn golden residual inner=cbam inner.channels=16",
         "npattn golden --suite se eca --dtype float16 --steps --jobs 4 -o cases",
+        "npattn golden --suite sdpa causal=bottom-right sink=False -o cases",
     )
     make.add_argument(
         "key", nargs="?", metavar="KEY", help="a system, by its key in npattn list, or a primitive such as ops.softmax"
@@ -163,25 +162,9 @@ def require_one_case(arguments: argparse.Namespace) -> None:
     """Refuse what belongs to a suite, where none is asked for."""
     if arguments.key is None:
         raise UsageError("which system? expected a KEY of npattn list, or --suite KEY ... -o FOLDER")
-    for name, missing in {"limit": None, "kinds": None, "jobs": 1, "dask": None}.items():
+    for name, missing in {"list": False, "limit": None, "kinds": None, "jobs": 1, "dask": None}.items():
         if getattr(arguments, name) != missing:
             raise UsageError(f"--{name} is for many files: expected --suite KEY ... -o FOLDER with it")
-
-
-def configure(module: Module, fields: Sequence[str]) -> Module:
-    """Change hyperparameters that are given as FIELD=VALUE."""
-    settings = {}
-    for field in fields:
-        name, equals, text = field.partition("=")
-        if not (name and equals):
-            raise UsageError(f"{field!r} is no FIELD=VALUE, such as channels=64")
-        if name in settings:
-            raise UsageError(f"{name} is given twice")
-        settings[name] = text
-    try:
-        return override(module, settings)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise UsageError(str(error)) from error
 
 
 def check_sizes(module: Module, batch: int, height: int, width: int) -> None:

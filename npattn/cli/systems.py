@@ -1,18 +1,19 @@
-"""The systems that a subcommand works on: by their keys, and how large they are."""
+"""The systems that a subcommand works on: by their keys, their hyperparameters, and how large they are."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import UsageError
+from npattn.hyperparameters import override
 from npattn.module import FAMILIES, Family, Module
 from npattn.oracle.systems import SYSTEMS
 from npattn.wording import key_meant
 
-__all__ = ["add_families", "count_numbers", "find_system", "group_by_family"]
+__all__ = ["add_families", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
 
 
 def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
@@ -34,6 +35,42 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
         meant = key_meant(key, systems, 0.4) or ";"
         raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
     return systems[key]
+
+
+def read_fields(words: Iterable[str]) -> dict[str, str]:
+    """Read hyperparameters that are given as FIELD=VALUE.
+
+    Raises
+    ------
+    UsageError
+
+    Examples
+    --------
+    >>> read_fields(["channels=64", "inner=cbam"])
+    {'channels': '64', 'inner': 'cbam'}
+    """
+    settings: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{word!r} is no FIELD=VALUE, such as channels=64")
+        if name in settings:
+            raise UsageError(f"{name} is given twice")
+        settings[name] = text
+    return settings
+
+
+def configure(module: Module, words: Iterable[str]) -> Module:
+    """Change hyperparameters that are given as FIELD=VALUE.
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        return override(module, read_fields(words))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(str(error)) from error
 
 
 def add_families(command: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.check import parse_size
-from npattn.cli.golden import check_sizes, configure
+from npattn.cli.golden import check_sizes
 from npattn.cli.photo import CHECKED_SIZE, PAIRED_SIZE, checked_size, photo_values
 from npattn.cli.show import parse_pixel
-from npattn.cli.systems import find_system
+from npattn.cli.systems import configure, find_system
 from npattn.data import photograph
 from npattn.files import whole_file
 from npattn.module import Module
