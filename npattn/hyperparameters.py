@@ -101,6 +101,6 @@ def split_words(value: Any, current: Any) -> Any:
 def example(key: str, name: str) -> Module:
     """Return the example of the system with a key."""
     if key not in CATALOGUE:
-        meant = key_meant(key, CATALOGUE, 0.4)
+        meant = key_meant(key, CATALOGUE)
         raise ValueError(f"{name}={brief(key)} is no key of a system{meant} (npattn list names them all)")
     return CATALOGUE[key].example()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
+import shlex
 from typing import Any
 
 import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
-from npattn.cli.results import print_results
+from npattn.cli.results import print_given, print_results, print_wrapped
 from npattn.cli.streams import bar, progress
 from npattn.cli.suite import add_suite_options, run_suite
 from npattn.cli.systems import configure, count_numbers, find_system
@@ -59,9 +59,16 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FIELD=VALUE",
         help="hyperparameters that differ from those of the small instance, which are printed",
     )
-    make.add_argument("--batch", type=parse_batch, metavar="B", help="images (default: 1)")
-    make.add_argument("--height", type=parse_length, metavar="H", help="rows of the map (default: 16)")
-    make.add_argument("--width", type=parse_length, metavar="W", help="columns of the map (default: 16)")
+    make.add_argument("--batch", type=parse_batch, metavar="B", help="images, the B of shapes (default: 1)")
+    make.add_argument(
+        "--height",
+        type=parse_length,
+        metavar="H",
+        help="H of the shapes that are printed: rows of a map, queries of sdpa (default: 16)",
+    )
+    make.add_argument(
+        "--width", type=parse_length, metavar="W", help="W of the shapes: columns of a map, keys of sdpa (default: 16)"
+    )
     make.add_argument(
         "--dtype",
         type=parse_format,
@@ -151,10 +158,13 @@ def run_golden(arguments: argparse.Namespace) -> int:
         finally:
             progress("")
         write(case, temporary, steps=arguments.steps)
-    print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
+    print_wrapped(f"{path}: {case!r}")
+    print_given(module, **sizes)
     print_results(case)
     if arguments.steps:
-        print("\n".join(textwrap.wrap(f"steps: {', '.join(case.steps())}", 80, subsequent_indent="  ")))
+        print_wrapped(f"steps: {', '.join(case.steps())}")
+    print("a kernel's results, named as above or some of them, are judged by")
+    print(f"  npattn verify {shlex.quote(path)} results.npz")
     return 0
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping
 
+from npattn import ops
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import UsageError
 from npattn.hyperparameters import override
@@ -13,7 +16,10 @@ from npattn.module import FAMILIES, Family, Module
 from npattn.oracle.systems import SYSTEMS
 from npattn.wording import key_meant
 
-__all__ = ["add_families", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
+__all__ = ["add_families", "callers_of", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
+
+MOST_CALLERS = 5
+"""Systems that are named of those which call a primitive."""
 
 
 def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
@@ -29,12 +35,33 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
     Traceback (most recent call last):
     UsageError: unknown system 'ecaa'; did you mean 'eca'? npattn list names them all
     """
-    if key not in systems:
-        if key in SYSTEMS:
-            raise UsageError(f"{key!r} is a primitive, which only npattn golden takes; npattn list names the systems")
-        meant = key_meant(key, systems, 0.4) or ";"
-        raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
-    return systems[key]
+    if key in systems:
+        return systems[key]
+    name = key.removeprefix("ops.")
+    callers = ", ".join(callers_of(name)[:MOST_CALLERS])
+    if key in SYSTEMS:
+        instead = f", or a system of which it is a step: {callers}" if callers else "; npattn list names the systems"
+        raise UsageError(
+            f"{key!r} is a primitive, which only npattn golden takes; expected npattn golden {key} --steps{instead}"
+        )
+    if name in ops.__all__ and f"ops.{name}" not in SYSTEMS and callers:
+        raise UsageError(f"{key!r} is no system, but a step of some; expected one of these: {callers}")
+    raise UsageError(f"unknown system {key!r}{key_meant(key, systems) or ';'} npattn list names them all")
+
+
+def callers_of(primitive: str) -> list[str]:
+    """List the systems of the catalogue whose code calls a primitive, that which calls the fewest others first.
+
+    Examples
+    --------
+    >>> callers_of("masked_attention")[:2]
+    ['sdpa', 'mhsa']
+    """
+    called = {
+        key: set(re.findall(r"\b(?:ops|layers)\.(\w+)\(", inspect.getsource(inspect.getmodule(system) or system)))
+        for key, system in CATALOGUE.items()
+    }
+    return sorted((key for key in called if primitive in called[key]), key=lambda key: len(called[key]))
 
 
 def read_fields(words: Iterable[str]) -> dict[str, str]:

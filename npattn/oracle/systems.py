@@ -81,7 +81,7 @@ def require_system(call: str, module: Any, settings: Mapping[str, Any] | None = 
     if isinstance(module, str):
         if module not in SYSTEMS:
             raise ValueError(
-                f"{call}: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.4) or ';'} "
+                f"{call}: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.6) or ';'} "
                 "expected an instance, such as CATALOGUE['pam'].example()"
             )
         given = ", ".join(f"{name}={brief(value)}" for name, value in (settings or {}).items()) or "..."
