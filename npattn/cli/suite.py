@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor
 
-from npattn.cli.arguments import Parser, UsageError, parse_jobs
-from npattn.cli.streams import bar, progress, say
+from npattn.cli.arguments import Parser, UsageError, parse_jobs, parse_limit
+from npattn.cli.streams import bar, progress, say, terminal_width
 from npattn.cli.systems import find_system, read_fields
 from npattn.files import one_line
 from npattn.hyperparameters import read_settings
@@ -37,7 +36,7 @@ def add_suite_options(command: Parser) -> None:
     group.add_argument(
         "--list", action="store_true", help="print the files' names and make none; below one that is cut, its id whole"
     )
-    group.add_argument("--limit", type=parse_jobs, metavar="N", help="at most so many of each system and format")
+    group.add_argument("--limit", type=parse_limit, metavar="N", help="at most so many of each system and format")
     group.add_argument(
         "--kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"some of {', '.join(KINDS)} (default: all)"
     )
@@ -123,4 +122,4 @@ def find_executor(arguments: argparse.Namespace) -> Iterator[Executor | None]:
 def show_progress(state: Progress) -> None:
     """Draw a bar on a terminal."""
     failed = f", {state.failed} failed" if state.failed else ""
-    progress(f"{bar(state.done, state.total)}{failed}  {state.name}"[: shutil.get_terminal_size().columns - 1])
+    progress(f"{bar(state.done, state.total)}{failed}  {state.name}"[: terminal_width() - 1])

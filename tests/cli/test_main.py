@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from npattn import CATALOGUE, cli, oracle
+from npattn import CATALOGUE, cli, oracle, training
 from npattn.cli import list as listing
 from tests.cli.running import assert_one_complaint
 
@@ -20,7 +20,13 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "words"),
     [
         ([], ["required: COMMAND", "see npattn --help"]),
-        (["lits"], ["invalid choice: 'lits'", "'list'", "'check'", "'show'"]),
+        (["lits"], ["invalid choice: 'lits'; did you mean 'list'? (choose from 'list', 'check', 'show', "]),
+        (["zzz"], ["invalid choice: 'zzz' (choose from 'list', "]),
+        (["list", "--family", "chanel"], ["invalid choice: 'chanel'; did you mean 'channel'? (choose from 'channel',"]),
+        (["list", "--family", "foo"], ["invalid choice: 'foo' (choose from 'channel', "]),
+        (["verify", "a", "b", "--explian"], ["unrecognized arguments: --explian; did you mean '--explain'?"]),
+        (["golden", "eca", "--hieght=3"], ["unrecognized arguments: --hieght=3; did you mean '--height'?"]),
+        (["golden", "eca", "--zzz"], ["unrecognized arguments: --zzz (see npattn golden --help)"]),
         (["list", "se"], ["unrecognized arguments: se"]),
         (["list", "one\ntwo"], ["npattn list: unrecognized arguments: one two (see npattn list --help)"]),
         (["--colour", "list"], ["--colour"]),
@@ -64,7 +70,10 @@ def test_unknown_words_are_refused_in_one_line(command, arguments, words):
     assert_one_complaint(command(*arguments), *words)
 
 
-@pytest.mark.parametrize("name", ["", "list", "check", "show", "golden", "verify"])
+COMMANDS = next(action.choices for action in cli.make_parser()._actions if action.dest == "command")
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, err = command(*name.split(), "--help")
@@ -76,7 +85,7 @@ def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypat
         arguments = cli.make_parser().parse_args(shlex.split(example)[1:])
         assert arguments.command == (name or arguments.command)
         named = {*(getattr(arguments, "keys", None) or []), getattr(arguments, "key", None)} - {None}
-        assert named <= CATALOGUE.keys()
+        assert named <= CATALOGUE.keys() | training.SYSTEMS.keys()
 
 
 def test_version_is_that_of_the_installed_package(command):

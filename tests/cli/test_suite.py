@@ -152,7 +152,11 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
         (["--suite", "eca", "-o", "cases", "--certify", "none"], ["leave --certify out"]),
         (
             ["--suite", "eca", "-o", "cases", "--jobs", "0"],
-            ["--jobs", "'0' is no number of them; expected a whole number from 1 to"],
+            ["--jobs", "'0' is no number of processes; expected a whole number from 1 to"],
+        ),
+        (
+            ["--suite", "eca", "--limit", "0"],
+            ["--limit", "'0' is no number of cases; expected a whole number from 1 to"],
         ),
         (["--suite", "eca", "-o", "cases", "--kinds", "size"], ["invalid choice: 'size'"]),
         (["eca", "--jobs", "2"], ["--jobs is for many files"]),
