@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 
-from npattn import ops
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import UsageError
 from npattn.hyperparameters import override
 from npattn.module import FAMILIES, Family, Module
-from npattn.oracle.systems import SYSTEMS
+from npattn.oracle.systems import MOST_CALLERS, SYSTEMS, as_step, callers_of
 from npattn.wording import key_meant
 
-__all__ = ["add_families", "callers_of", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
-
-MOST_CALLERS = 5
-"""Systems that are named of those which call a primitive."""
+__all__ = ["add_families", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
 
 
 def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
@@ -37,31 +31,16 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
     """
     if key in systems:
         return systems[key]
-    name = key.removeprefix("ops.")
-    callers = ", ".join(callers_of(name)[:MOST_CALLERS])
     if key in SYSTEMS:
+        callers = ", ".join(callers_of(key)[:MOST_CALLERS])
         instead = f", or a system of which it is a step: {callers}" if callers else "; npattn list names the systems"
         raise UsageError(
             f"{key!r} is a primitive, which only npattn golden takes; expected npattn golden {key} --steps{instead}"
         )
-    if name in ops.__all__ and f"ops.{name}" not in SYSTEMS and callers:
-        raise UsageError(f"{key!r} is no system, but a step of some; expected one of these: {callers}")
+    steps = as_step(key)
+    if steps:
+        raise UsageError(f"{key!r} {steps}")
     raise UsageError(f"unknown system {key!r}{key_meant(key, systems) or ';'} npattn list names them all")
-
-
-def callers_of(primitive: str) -> list[str]:
-    """List the systems of the catalogue whose code calls a primitive, that which calls the fewest others first.
-
-    Examples
-    --------
-    >>> callers_of("masked_attention")[:2]
-    ['sdpa', 'mhsa']
-    """
-    called = {
-        key: set(re.findall(r"\b(?:ops|layers)\.(\w+)\(", inspect.getsource(inspect.getmodule(system) or system)))
-        for key, system in CATALOGUE.items()
-    }
-    return sorted((key for key in called if primitive in called[key]), key=lambda key: len(called[key]))
 
 
 def read_fields(words: Iterable[str]) -> dict[str, str]:
