@@ -38,7 +38,8 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "golden",
         run_golden,
         "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
-        "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
+        "A kernel in any language reads the inputs and parameters from it, which are\n"
+        "printed with their shapes, as are the results that are wanted; npattn verify\n"
         "judges what the kernel makes of them. With --steps the file holds every\n"
         "intermediate too, by name, and npattn verify tells which is the first that is\n"
         "off. derivations/golden_files.md describes the format.",
