@@ -14,7 +14,7 @@ from npattn.module import Module
 from npattn.parameters import strip_prefix
 from npattn.wording import brief, key_meant
 
-__all__ = ["override"]
+__all__ = ["override", "read_settings"]
 
 
 def override(module: Module, settings: Mapping[str, str]) -> Module:
@@ -48,6 +48,17 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
     >>> override(CATALOGUE["residual"].example(), {"inner": "cam", "inner.variant": "code"})
     Residual(inner=ChannelAttention(channels=32, variant='code'))
     """
+    return dataclasses.replace(module, **read_settings(module, settings))
+
+
+def read_settings(module: Module, settings: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of hyperparameters that are written as text, as `override` has them, in the order of fields.
+
+    Examples
+    --------
+    >>> read_settings(CATALOGUE["mhsa"].example(), {"heads": "3", "causal": "top-left"})
+    {'heads': 3, 'causal': 'top-left'}
+    """
     name = type(module).__name__
     values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module)}
     parts = {field: value for field, value in values.items() if isinstance(value, Module)}
@@ -68,7 +79,7 @@ def override(module: Module, settings: Mapping[str, str]) -> Module:
         inner = strip_prefix(f"{field}.", settings)
         if inner:
             changes[field] = override(changes.get(field, value), inner)
-    return dataclasses.replace(module, **changes)
+    return {field: changes[field] for field in values if field in changes}
 
 
 def literal(text: str) -> Any:
@@ -90,6 +101,6 @@ def split_words(value: Any, current: Any) -> Any:
 def example(key: str, name: str) -> Module:
     """Return the example of the system with a key."""
     if key not in CATALOGUE:
-        meant = key_meant(key, CATALOGUE, 0.4)
+        meant = key_meant(key, CATALOGUE)
         raise ValueError(f"{name}={brief(key)} is no key of a system{meant} (npattn list names them all)")
     return CATALOGUE[key].example()

@@ -23,6 +23,9 @@ __all__ = [
 GRADIENTS = ("{}grad", "{}grads", "{}gradient", "grad{}", "grads{}", "gradient{}", "d{}", "g{}", "dld{}", "dlossd{}")
 """How the gradient of something is called elsewhere, letters alone."""
 
+MIN_START = 4
+"""Letters of a name that tell which it is the beginning of."""
+
 
 def brief(value: Any) -> str:
     """Write a value on one line, cut to what a message can hold."""
@@ -103,16 +106,19 @@ def letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def key_meant(given: Any, systems: Mapping[str, type], cutoff: float = 0.5) -> str:
-    """Ask which key may be meant, by its spelling or by the name of the class that it stands for.
+def key_meant(given: Any, systems: Mapping[str, type], cutoff: float = 0.6) -> str:
+    """Ask which key may be meant, by its spelling or by the name of the class that it stands for, or how that begins.
 
     Examples
     --------
-    >>> key_meant("Dictt", {"map": dict, "row": list}), key_meant("rows", {"map": dict, "row": list})
-    ("; did you mean 'map'?", "; did you mean 'row'?")
+    >>> systems = {"map": dict, "row": list, "field": memoryview}
+    >>> key_meant("Dictt", systems), key_meant("rows", systems), key_meant("memory", systems), key_meant("foo", systems)
+    ("; did you mean 'map'?", "; did you mean 'row'?", "; did you mean 'field'?", '')
     """
     keys = {system.__name__: key for key, system in systems.items()} | {key: key for key in systems}
-    return suggest([keys[name] for name in nearest(given, keys, cutoff)])
+    start = letters(str(given))
+    begun = [name for name in keys if len(start) >= MIN_START and letters(name).startswith(start)]
+    return suggest([keys[name] for name in begun[:1] or nearest(given, keys, cutoff)])
 
 
 def nearest(given: Any, choices: Iterable[str], cutoff: float = 0.5) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
+import json
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +16,7 @@ from npattn.cli.golden import add_golden
 from npattn.cli.list import add_list
 from npattn.cli.show import add_show
 from npattn.cli.signals import signals_as_exits
-from npattn.cli.streams import describe_error, drop_unwritable, say, stderr_or_devnull
+from npattn.cli.streams import complain, describe_error, drop_unwritable, say, stderr_or_devnull
 from npattn.cli.trace import add_trace
 from npattn.cli.train import add_train
 from npattn.cli.verify import add_verify
@@ -69,8 +71,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "npattn") -> int:
 
 
 def run_command(argv: Sequence[str] | None, prog: str) -> int:
-    """Do what the arguments ask for, or say on one line why it can't be done; return the exit status."""
-    name, status = prog, 0
+    """Do what the arguments ask for, or say on one line why it can't be done; return the exit status.
+
+    Where verdicts for programs are asked for, an object that says so goes to stdout, too.
+    """
+    name, status, arguments = prog, 0, argparse.Namespace()
     try:
         if sys.stdout is None:
             raise UsageError("stdout is closed; expected one to write to")
@@ -83,7 +88,11 @@ def run_command(argv: Sequence[str] | None, prog: str) -> int:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         return status
     except (UsageError, ArchiveError, OSError) as error:
-        say(f"{name}: {describe_error(error)}\n")
+        reason = describe_error(error)
+        complain(f"{name}: {reason}")
+        if getattr(arguments, "json", False):  # for the program that reads stdout
+            with contextlib.suppress(OSError, ValueError):
+                print(json.dumps({"passed": False, "error": reason, "cases": []}, indent=1), flush=True)
         return 2
     return status
 

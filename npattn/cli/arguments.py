@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from npattn.cli.streams import say
+from npattn.cli.streams import complain
 from npattn.files import one_line
+from npattn.wording import did_you_mean
 
-__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_jobs", "parse_seed"]
+__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_jobs", "parse_limit", "parse_seed"]
 
 MAX_JOBS = 1024
+MAX_CASES = 1024
+OPTION_CUTOFF = 0.6
+"""How near the spelling of an option or a choice is to one that may be meant, of 1."""
 FORCE_HELP = "replace FILE if it is a regular file, or the one that FILE links to; nothing else is ever replaced"
 
 
@@ -31,21 +35,30 @@ class Parser(argparse.ArgumentParser):
             found.fields = [*found.fields, *(word for word in rest if not word.startswith("-"))]
             rest = [word for word in rest if word.startswith("-")]
         if rest:
-            prog = " ".join(filter(None, [self.prog, getattr(found, "command", None)]))
-            self.error(f"unrecognized arguments: {' '.join(rest)}", prog)
+            command = found.parser
+            options = [word.partition("=")[0] for word in rest if word.startswith("--")]
+            meant = did_you_mean(options[0], command._option_string_actions, OPTION_CUTOFF) if options else ""
+            command.error(f"unrecognized arguments: {' '.join(rest)}{meant}")
         return found
 
-    def error(self, message: str, prog: str = "") -> NoReturn:
-        """Leave with exit status 2, pointing to the ``--help`` of `prog`."""
-        name = prog or self.prog
-        self.exit(2, f"{name}: {one_line(message)} (see {name} --help)\n")
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is none of an argument's choices, and say which may be meant."""
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            listed = ", ".join(map(repr, choices))
+            meant = did_you_mean(value, choices, OPTION_CUTOFF)
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant} (choose from {listed})")
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit status 2, pointing to the ``--help``."""
+        self.exit(2, f"{self.prog}: {one_line(message)} (see {self.prog} --help)")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """Leave once the help is written, so that `main` hears of it if it can't be."""
         if message is None:
             print(end="", flush=True)
         else:
-            say(message)
+            complain(message)
         sys.exit(status)
 
     def _print_message(self, message: str, file: Any = None) -> None:
@@ -85,20 +98,30 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
     )
-    command.set_defaults(run=run)
+    command.set_defaults(run=run, parser=command)
     return command
 
 
 def parse_jobs(text: str) -> int:
-    """Read a number of processes or cases.
+    """Read a number of processes.
 
     Examples
     --------
     >>> parse_jobs("4")
     4
     """
-    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= MAX_JOBS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; expected a whole number from 1 to {MAX_JOBS}")
+    return parse_number(text, MAX_JOBS, "processes")
+
+
+def parse_limit(text: str) -> int:
+    """Read a number of cases."""
+    return parse_number(text, MAX_CASES, "cases")
+
+
+def parse_number(text: str, most: int, of: str) -> int:
+    """Read how many of something there are to be: one at least."""
+    if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of {of}; expected a whole number from 1 to {most}")
     return int(text)
 
 

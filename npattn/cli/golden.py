@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import re
-import textwrap
-from collections.abc import Sequence
+import shlex
 from typing import Any
 
 import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
-from npattn.cli.results import print_results
+from npattn.cli.results import print_given, print_results, print_wrapped
 from npattn.cli.streams import bar, progress
 from npattn.cli.suite import add_suite_options, run_suite
-from npattn.cli.systems import count_numbers, find_system
+from npattn.cli.systems import configure, count_numbers, find_system
 from npattn.files import whole_file
-from npattn.hyperparameters import override
 from npattn.module import Module
 from npattn.oracle import FORMATS, golden
 from npattn.oracle.formats import find_format
@@ -40,7 +38,8 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "golden",
         run_golden,
         "Write a golden file: inputs, exact results, and the error allowed in each.\n\n"
-        "A kernel in any language reads the inputs and parameters from it; npattn verify\n"
+        "A kernel in any language reads the inputs and parameters from it, which are\n"
+        "printed with their shapes, as are the results that are wanted; npattn verify\n"
         "judges what the kernel makes of them. With --steps the file holds every\n"
         "intermediate too, by name, and npattn verify tells which is the first that is\n"
         "off. derivations/golden_files.md describes the format.",
@@ -50,6 +49,7 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         "npattn golden eca --steps",
         "npattn golden residual inner=cbam inner.channels=16",
         "npattn golden --suite se eca --dtype float16 --steps --jobs 4 -o cases",
+        "npattn golden --suite sdpa causal=bottom-right sink=False -o cases",
     )
     make.add_argument(
         "key", nargs="?", metavar="KEY", help="a system, by its key in npattn list, or a primitive such as ops.softmax"
@@ -60,9 +60,16 @@ def add_golden(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FIELD=VALUE",
         help="hyperparameters that differ from those of the small instance, which are printed",
     )
-    make.add_argument("--batch", type=parse_batch, metavar="B", help="images (default: 1)")
-    make.add_argument("--height", type=parse_length, metavar="H", help="rows of the map (default: 16)")
-    make.add_argument("--width", type=parse_length, metavar="W", help="columns of the map (default: 16)")
+    make.add_argument("--batch", type=parse_batch, metavar="B", help="images, the B of shapes (default: 1)")
+    make.add_argument(
+        "--height",
+        type=parse_length,
+        metavar="H",
+        help="H of the shapes that are printed: rows of a map, queries of sdpa (default: 16)",
+    )
+    make.add_argument(
+        "--width", type=parse_length, metavar="W", help="W of the shapes: columns of a map, keys of sdpa (default: 16)"
+    )
     make.add_argument(
         "--dtype",
         type=parse_format,
@@ -152,10 +159,13 @@ def run_golden(arguments: argparse.Namespace) -> int:
         finally:
             progress("")
         write(case, temporary, steps=arguments.steps)
-    print("\n".join(textwrap.wrap(f"{path}: {case!r}", 80, subsequent_indent="  ")))
+    print_wrapped(f"{path}: {case!r}")
+    print_given(module, **sizes)
     print_results(case)
     if arguments.steps:
-        print("\n".join(textwrap.wrap(f"steps: {', '.join(case.steps())}", 80, subsequent_indent="  ")))
+        print_wrapped(f"steps: {', '.join(case.steps())}")
+    print("a kernel's results, named as above or some of them, are judged by")
+    print(f"  npattn verify {shlex.quote(path)} results.npz")
     return 0
 
 
@@ -163,25 +173,9 @@ def require_one_case(arguments: argparse.Namespace) -> None:
     """Refuse what belongs to a suite, where none is asked for."""
     if arguments.key is None:
         raise UsageError("which system? expected a KEY of npattn list, or --suite KEY ... -o FOLDER")
-    for name, missing in {"limit": None, "kinds": None, "jobs": 1, "dask": None}.items():
+    for name, missing in {"list": False, "limit": None, "kinds": None, "jobs": 1, "dask": None}.items():
         if getattr(arguments, name) != missing:
             raise UsageError(f"--{name} is for many files: expected --suite KEY ... -o FOLDER with it")
-
-
-def configure(module: Module, fields: Sequence[str]) -> Module:
-    """Change hyperparameters that are given as FIELD=VALUE."""
-    settings = {}
-    for field in fields:
-        name, equals, text = field.partition("=")
-        if not (name and equals):
-            raise UsageError(f"{field!r} is no FIELD=VALUE, such as channels=64")
-        if name in settings:
-            raise UsageError(f"{name} is given twice")
-        settings[name] = text
-    try:
-        return override(module, settings)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise UsageError(str(error)) from error
 
 
 def check_sizes(module: Module, batch: int, height: int, width: int) -> None:

@@ -5,21 +5,57 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 from npattn.files import one_line
 
-__all__ = ["bar", "describe_error", "drop_unwritable", "progress", "say", "stderr_or_devnull"]
+__all__ = [
+    "bar",
+    "complain",
+    "describe_error",
+    "drop_unwritable",
+    "progress",
+    "say",
+    "stderr_or_devnull",
+    "terminal_width",
+]
 
 BAR_WIDTH = 20
+DEFAULT_WIDTH = 80
 
 
 def progress(text: str) -> None:
     """Say on a terminal what is being done, on one line that is wiped by the next; elsewhere say nothing."""
-    if sys.stderr and not sys.stderr.closed and sys.stderr.isatty():
+    if on_terminal():
         say(f"\r\033[K{text}")
+
+
+def on_terminal() -> bool:
+    """Tell whether stderr is a terminal."""
+    return bool(sys.stderr and not sys.stderr.closed and sys.stderr.isatty())
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that stderr is, whatever stdout is; 80 where nobody knows."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or DEFAULT_WIDTH
+    return DEFAULT_WIDTH
+
+
+def complain(line: str) -> None:
+    """Write a line to stderr; on a terminal that is narrower it is broken between words."""
+    lines = [line]
+    if on_terminal():
+        lines = textwrap.wrap(
+            line, terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    say("".join(f"{one}\n" for one in lines))
 
 
 def bar(done: int, total: int) -> str:

@@ -1,18 +1,19 @@
-"""The systems that a subcommand works on: by their keys, and how large they are."""
+"""The systems that a subcommand works on: by their keys, their hyperparameters, and how large they are."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from npattn.attention import CATALOGUE
 from npattn.cli.arguments import UsageError
+from npattn.hyperparameters import override
 from npattn.module import FAMILIES, Family, Module
-from npattn.oracle.systems import SYSTEMS
+from npattn.oracle.systems import MOST_CALLERS, SYSTEMS, as_step, callers_of
 from npattn.wording import key_meant
 
-__all__ = ["add_families", "count_numbers", "find_system", "group_by_family"]
+__all__ = ["add_families", "configure", "count_numbers", "find_system", "group_by_family", "read_fields"]
 
 
 def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> type[Module]:
@@ -28,12 +29,54 @@ def find_system(key: str, systems: Mapping[str, type[Module]] = CATALOGUE) -> ty
     Traceback (most recent call last):
     UsageError: unknown system 'ecaa'; did you mean 'eca'? npattn list names them all
     """
-    if key not in systems:
-        if key in SYSTEMS:
-            raise UsageError(f"{key!r} is a primitive, which only npattn golden takes; npattn list names the systems")
-        meant = key_meant(key, systems, 0.4) or ";"
-        raise UsageError(f"unknown system {key!r}{meant} npattn list names them all")
-    return systems[key]
+    if key in systems:
+        return systems[key]
+    if key in SYSTEMS:
+        callers = ", ".join(callers_of(key)[:MOST_CALLERS])
+        instead = f", or a system of which it is a step: {callers}" if callers else "; npattn list names the systems"
+        raise UsageError(
+            f"{key!r} is a primitive, which only npattn golden takes; expected npattn golden {key} --steps{instead}"
+        )
+    steps = as_step(key)
+    if steps:
+        raise UsageError(f"{key!r} {steps}")
+    raise UsageError(f"unknown system {key!r}{key_meant(key, systems) or ';'} npattn list names them all")
+
+
+def read_fields(words: Iterable[str]) -> dict[str, str]:
+    """Read hyperparameters that are given as FIELD=VALUE.
+
+    Raises
+    ------
+    UsageError
+
+    Examples
+    --------
+    >>> read_fields(["channels=64", "inner=cbam"])
+    {'channels': '64', 'inner': 'cbam'}
+    """
+    settings: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals):
+            raise UsageError(f"{word!r} is no FIELD=VALUE, such as channels=64")
+        if name in settings:
+            raise UsageError(f"{name} is given twice")
+        settings[name] = text
+    return settings
+
+
+def configure(module: Module, words: Iterable[str]) -> Module:
+    """Change hyperparameters that are given as FIELD=VALUE.
+
+    Raises
+    ------
+    UsageError
+    """
+    try:
+        return override(module, read_fields(words))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(str(error)) from error
 
 
 def add_families(command: argparse.ArgumentParser) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from npattn.cli.arguments import FORCE_HELP, Parser, UsageError, add_command, parse_seed
 from npattn.cli.check import parse_size
-from npattn.cli.golden import check_sizes, configure
+from npattn.cli.golden import check_sizes
 from npattn.cli.photo import CHECKED_SIZE, PAIRED_SIZE, checked_size, photo_values
 from npattn.cli.show import parse_pixel
-from npattn.cli.systems import find_system
+from npattn.cli.systems import configure, find_system
 from npattn.data import photograph
 from npattn.files import whole_file
 from npattn.module import Module
@@ -55,13 +55,13 @@ def add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
         "trace",
         run_trace,
         "Print every step of a system, forward and backward, by name.\n\n"
-        "On the photograph each step is a line of code and, of each value that it assigns,\n"
-        "the shape, mean, root mean square, least and largest number. With --small the map\n"
-        "has 2x2 positions and whole numbers, and every step is written out below its\n"
-        "equation, as one would on paper.\n\n"
-        "With --page both stand in one web page, without a network: the circuit, and step by\n"
-        "step, each beside its mirror image, the equation, the code and every array as a\n"
-        "picture. Needs the extra page: pip install 'npattn[page]'.",
+        "On the photograph each step is a line of code and, of each value that it\n"
+        "assigns, the shape, mean, root mean square, least and largest number. With\n"
+        "--small the map has 2x2 positions and whole numbers, and every step is written\n"
+        "out below its equation, as one would on paper.\n\n"
+        "With --page both stand in one web page, without a network: the circuit, and\n"
+        "step by step, each beside its mirror image, the equation, the code and every\n"
+        "array as a picture. Needs the extra page: pip install 'npattn[page]'.",
         "npattn trace eca",
         "npattn trace eca --small",
         "npattn trace eca --page eca.html",

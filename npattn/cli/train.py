@@ -30,9 +30,10 @@ def add_train(commands: argparse._SubParsersAction[Parser]) -> None:
         "train",
         run_train,
         "Train a small network on handwritten digits, with an attention system in it.\n\n"
-        "The network names the digit that each pixel of a map belongs to. Maps are made of\n"
-        "scans of several sizes among clutter; those that it is tested on are of other digits.\n"
-        "The loss is drawn, and how well the pixels of the test maps are classified is said.\n\n"
+        "The network names the digit that each pixel of a map belongs to. Maps are made\n"
+        "of scans of several sizes among clutter; those that it is tested on are of other\n"
+        "digits. The loss is drawn, and how well the pixels of the test maps are\n"
+        "classified is said.\n\n"
         "Picture: needs the extra plot: pip install 'npattn[plot]'.",
         "npattn train se",
         "npattn train pam+cam --epochs 4 --seed 1",

@@ -8,7 +8,7 @@ import json
 import math
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from npattn.cli.arguments import Parser, UsageError, add_command
 from npattn.cli.streams import describe_error, progress
 from npattn.oracle import ArchiveError, Case, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
+from npattn.oracle.golden_files.described import Described
 from npattn.oracle.mistakes import Diagnosis, Suspect
 from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
 from npattn.wording import did_you_mean
@@ -103,7 +104,15 @@ def judge_results(case: Case, arguments: argparse.Namespace, golden: str, place:
     diagnosis = (
         case.diagnose(results) if arguments.explain and any(not j.within for j in report.judgements.values()) else None
     )
+    if diagnosis is not None and isinstance(case.module, Described):
+        diagnosis = replace(diagnosis, hints=(way_to_explain(case.module.name, golden, place),))
     return Verdict(golden, place, report, diagnosis=diagnosis)
+
+
+def way_to_explain(system: str, golden: str, place: str) -> str:
+    """Say how the mistakes of a system are tried whose code a golden file does not hold, and the command has not."""
+    results = "results" if Path(place).is_dir() else f"numpy.load({place!r})"
+    return f"in Python: case = npattn.oracle.load({golden!r}, systems=[{system}]); case.diagnose({results})"
 
 
 def judge_suite(arguments: argparse.Namespace) -> Iterator[Verdict]:

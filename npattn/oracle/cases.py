@@ -13,7 +13,7 @@ from npattn.module import Module
 from npattn.oracle.formats import FORMATS, find_format
 from npattn.oracle.recipes import Recipe
 from npattn.oracle.sweeps import MapShape, Sweep, hyperparameters_of, map_refused
-from npattn.oracle.systems import SYSTEMS
+from npattn.oracle.systems import SYSTEMS, as_step
 from npattn.scalars import python_scalar
 from npattn.wording import brief, describe_type, key_meant
 
@@ -136,6 +136,9 @@ def find_module(system: Any, hyperparameters: Mapping[str, Any]) -> Module:
     if not isinstance(system, str):
         raise TypeError(f"cases: system is {describe_type(system)}; expected a key such as 'pam', a class or a module")
     if system not in SYSTEMS:
+        steps = as_step(system)
+        if steps:
+            raise ValueError(f"cases: system={brief(system)} {steps}")
         meant = key_meant(system, SYSTEMS) or "; expected a key of a system, such as 'pam':"
         raise ValueError(f"cases: system={brief(system)}{meant} npattn list names them all")
     return SYSTEMS[system].example()

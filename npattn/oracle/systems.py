@@ -3,18 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+from npattn import ops
 from npattn.attention import CATALOGUE
 from npattn.module import Module
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.wording import brief, describe_type, did_you_mean
 
-__all__ = ["SYSTEMS", "is_known", "is_ours", "name_system", "require_system"]
+__all__ = ["MOST_CALLERS", "SYSTEMS", "as_step", "callers_of", "is_known", "is_ours", "name_system", "require_system"]
 
 SYSTEMS: dict[str, type[Module]] = dict(CATALOGUE) | PRIMITIVE_SYSTEMS
 """Whatever has a key: a golden file names its system by it, and the tests hold its gradients to the complex step."""
+MOST_CALLERS = 5
+"""Systems that are named of those which call a primitive."""
+
+
+def callers_of(primitive: str) -> list[str]:
+    """List the systems of the catalogue whose code calls a primitive, that which calls the fewest others first.
+
+    Examples
+    --------
+    >>> callers_of("ops.masked_attention")[:2]
+    ['sdpa', 'mhsa']
+    """
+    called: dict[str, set[str]] = {}
+    for key, system in CATALOGUE.items():
+        with suppress(OSError):  # an installation without sources
+            source = inspect.getsource(inspect.getmodule(system) or system)
+            called[key] = set(re.findall(r"\b(?:ops|layers)\.(\w+)\(", source))
+    name = primitive.removeprefix("ops.")
+    return sorted((key for key in called if name in called[key]), key=lambda key: len(called[key]))
+
+
+def as_step(key: str) -> str:
+    """Say of a primitive that is no system by itself of which it is a step; nothing of any other name.
+
+    Examples
+    --------
+    >>> as_step("ops.cyclic_shift"), as_step("ops.softmax")
+    ('is no system, but a step of some; expected one of these: window', '')
+    """
+    name = key.removeprefix("ops.")
+    callers = callers_of(name) if name in ops.__all__ and f"ops.{name}" not in SYSTEMS else []
+    return (
+        f"is no system, but a step of some; expected one of these: {', '.join(callers[:MOST_CALLERS])}"
+        if callers
+        else ""
+    )
 
 
 def is_ours(module: Module) -> bool:
@@ -80,8 +120,11 @@ def require_system(call: str, module: Any, settings: Mapping[str, Any] | None = 
     """
     if isinstance(module, str):
         if module not in SYSTEMS:
+            steps = as_step(module)
+            if steps:
+                raise ValueError(f"{call}: module={brief(module)} {steps}")
             raise ValueError(
-                f"{call}: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.4) or ';'} "
+                f"{call}: module={brief(module)} is no key of a system{did_you_mean(module, SYSTEMS, 0.6) or ';'} "
                 "expected an instance, such as CATALOGUE['pam'].example()"
             )
         given = ", ".join(f"{name}={brief(value)}" for name, value in (settings or {}).items()) or "..."

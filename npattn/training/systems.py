@@ -180,7 +180,7 @@ def make_system(key: str) -> Module:
     EfficientChannelAttention(channels=24, kernel_size=None, gamma=2, b=1)
     """
     if key not in SYSTEMS:
-        meant = did_you_mean(key, SYSTEMS, 0.4) or ";"
+        meant = did_you_mean(key, SYSTEMS, 0.6) or ";"
         raise ValueError(f"unknown system {key!r}{meant} those that can be trained are {', '.join(SYSTEMS)}")
     return SYSTEMS[key]()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from npattn import CATALOGUE, cli, oracle
+from npattn import CATALOGUE, cli, oracle, training
 from npattn.cli import list as listing
 from tests.cli.running import assert_one_complaint
 
@@ -20,7 +20,13 @@ ROOT = Path(__file__).parents[2]
     ("arguments", "words"),
     [
         ([], ["required: COMMAND", "see npattn --help"]),
-        (["lits"], ["invalid choice: 'lits'", "'list'", "'check'", "'show'"]),
+        (["lits"], ["invalid choice: 'lits'; did you mean 'list'? (choose from 'list', 'check', 'show', "]),
+        (["zzz"], ["invalid choice: 'zzz' (choose from 'list', "]),
+        (["list", "--family", "chanel"], ["invalid choice: 'chanel'; did you mean 'channel'? (choose from 'channel',"]),
+        (["list", "--family", "foo"], ["invalid choice: 'foo' (choose from 'channel', "]),
+        (["verify", "a", "b", "--explian"], ["unrecognized arguments: --explian; did you mean '--explain'?"]),
+        (["golden", "eca", "--hieght=3"], ["unrecognized arguments: --hieght=3; did you mean '--height'?"]),
+        (["golden", "eca", "--zzz"], ["unrecognized arguments: --zzz (see npattn golden --help)"]),
         (["list", "se"], ["unrecognized arguments: se"]),
         (["list", "one\ntwo"], ["npattn list: unrecognized arguments: one two (see npattn list --help)"]),
         (["--colour", "list"], ["--colour"]),
@@ -29,7 +35,24 @@ ROOT = Path(__file__).parents[2]
         (["check", "zzz"], ["unknown system 'zzz'; npattn list names them all"]),
         (["check", "SE\n"], [r"unknown system 'SE\n'"]),
         (["check", "EfficientChannelAttention"], ["did you mean 'eca'?"]),
-        (["trace", "ops.softmax"], ["'ops.softmax' is a primitive, which only npattn golden takes"]),
+        (
+            ["trace", "ops.softmax"],
+            [
+                "'ops.softmax' is a primitive, which only npattn golden takes; expected npattn golden ops.softmax",
+                " --steps, or a system of which it is a step: double",
+            ],
+        ),
+        (
+            ["golden", "ops.masked_attention"],
+            ["'ops.masked_attention' is no system, but a step of some; expected one of these: sdpa, mhsa"],
+        ),
+        (["show", "masked_attention"], ["'masked_attention' is no system, but a step of some", "sdpa"]),
+        (["golden", "--suite", "ops.take", "-o", "x"], ["expected one of these: soft-hard"]),
+        (["golden", "foo"], ["unknown system 'foo'; npattn list names them all"]),
+        (["golden", "--suite", "nosuch", "-o", "x"], ["unknown system 'nosuch'; npattn list names them all"]),
+        (["trace", "nosuch"], ["unknown system 'nosuch'; npattn list names them all"]),
+        (["trace", "multihead"], ["unknown system 'multihead'; did you mean 'mhsa'?"]),
+        (["golden", "residual", "inner=foo"], ["inner='foo' is no key of a system (npattn list names them all)"]),
         (["golden", "residual", "inner=ChannelAttention"], ["did you mean 'cam'?"]),
         (["check", ""], ["unknown system ''"]),
         (["show"], ["npattn show: ", "required: KEY"]),
@@ -47,7 +70,10 @@ def test_unknown_words_are_refused_in_one_line(command, arguments, words):
     assert_one_complaint(command(*arguments), *words)
 
 
-@pytest.mark.parametrize("name", ["", "list", "check", "show", "golden", "verify"])
+COMMANDS = next(action.choices for action in cli.make_parser()._actions if action.dest == "command")
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypatch, name):
     monkeypatch.setenv("COLUMNS", "80")
     status, out, err = command(*name.split(), "--help")
@@ -59,7 +85,7 @@ def test_help_fits_80_columns_and_its_examples_are_understood(command, monkeypat
         arguments = cli.make_parser().parse_args(shlex.split(example)[1:])
         assert arguments.command == (name or arguments.command)
         named = {*(getattr(arguments, "keys", None) or []), getattr(arguments, "key", None)} - {None}
-        assert named <= CATALOGUE.keys()
+        assert named <= CATALOGUE.keys() | training.SYSTEMS.keys()
 
 
 def test_version_is_that_of_the_installed_package(command):

@@ -6,7 +6,8 @@ import pytest
 import npattn
 from npattn import CATALOGUE
 from npattn.cli import golden
-from npattn.cli.results import print_results
+from npattn.cli.results import print_given, print_results, symbolic_shapes
+from npattn.oracle.systems import SYSTEMS
 from tests.cli.running import SMALL
 from tests.naming import for_each
 from tests.oracle.made_up import made_up
@@ -27,8 +28,78 @@ def test_golden_prints_a_row_for_each_result(command, folder):
         assert digits == ("?" if np.isnan(case.digits[name]) else f"{case.digits[name]:.1f}")
         assert judged == "100%"
     assert "A budget far above 1 is that of a result which is 0, but for rounding." in lines  # the key's bias
-    told = lines[lines.index("judged: share of the elements that the format can hold") + 1 : -1]
+    told = lines[lines.index("judged: share of the elements that the format can hold") + 1 : -3]
     assert told == ["Zeros would pass too, as rounding may err by as much as the result is:", "  key_conv.bias.grad"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["ops.softmax", *SMALL],
+            [
+                "inputs: x (B, 16, HW)",
+                "upstream: output (B, 16, HW)",
+                "  B = 1 (--batch), H = 2 (--height), W = 3 (--width)",
+                "choices: axis=positions|channels",
+            ],
+        ),
+        (
+            ["sdpa", "mask=True", "bias=True", "--batch=2", "--height=5"],
+            [
+                "inputs: query (B, 4, H, 8), key (B, 2, W, 8), value (B, 2, W, 8),",
+                "  bias (B, 1, H, W), mask (B, 1, H, W)",
+                "params: sink (4)",
+                "upstream: output (B, 4, H, 8)",
+                "  B = 2 (--batch), H = 5 queries (--height), W = 16 keys (--width)",
+                "choices: causal=top-left|bottom-right|None",
+            ],
+        ),
+        (
+            ["danet", "classes=3", *SMALL],
+            [
+                "inputs: x (B, 16, H, W)",
+                "params: conv5a.0.weight (4, 16, 3, 3), conv5a.1.weight (4), conv5a.1.bias (4),",
+                "  conv5c.0.weight (4, 16, 3, 3), conv5c.1.weight (4), conv5c.1.bias (4), and 28",
+                "  more",
+                "upstream: output.0 (B, 3, H, W), output.1 (B, 3, H, W), output.2 (B, 3, H, W)",
+                "  B = 1 (--batch), H = 2 (--height), W = 3 (--width)",
+                "choices: variant=paper|code",
+            ],
+        ),
+        (
+            ["ops.conv1d"],
+            ["inputs: x (B, 16)", "params: weight (1, 1, 3)", "upstream: output (B, 16)", "  B = 1 (--batch)"],
+        ),
+        (
+            ["halo", "--height=6", "--width=7"],  # which is made of whole blocks
+            ["inputs: x (B, 16, H, 8)", "upstream: output (B, 16, H, 8)", "  B = 1 (--batch), H = 6 (--height)"],
+        ),
+    ],
+)
+def test_golden_says_what_the_kernel_is_given_and_which_sizes_are_in_it(command, folder, arguments, told):
+    status, out, err = command("golden", *arguments, "--certify=none", "-o", "case.npz")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("inputs: "))
+    end = next(i for i, line in enumerate(lines) if line.startswith("result "))
+    assert [line for line in lines[start:end] if line in told] == told
+    assert lines[-2:] == [
+        "a kernel's results, named as above or some of them, are judged by",
+        "  npattn verify case.npz results.npz",
+    ]
+
+
+@for_each("key", SYSTEMS)
+def test_the_sizes_in_shapes_are_those_asked_for(capsys, key):
+    module, sizes = SYSTEMS[key].example(), (2, 6, 10)
+    named = {"B": 2, "H": 6, "W": 10, "HW": 60, "BHW": 120, "2H-1": 11, "2W-1": 19}
+    for shapes in (module.input_shapes, module.output_shapes):
+        for name, text in symbolic_shapes(shapes, sizes).items():
+            lengths = filter(None, text.strip("()").split(", "))
+            assert tuple(named.get(one) or int(one) for one in lengths) == shapes(*sizes)[name]
+    print_given(module, *sizes)
+    assert fits_80_columns(capsys.readouterr().out)
 
 
 def test_golden_tells_what_the_format_cannot_hold(capsys):

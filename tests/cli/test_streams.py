@@ -2,11 +2,13 @@ import errno
 import io
 import os
 import shlex
+import struct
 import sys
 
 import pytest
 
 from npattn import cli
+from npattn.cli.streams import complain, terminal_width
 from tests.cli.running import SMALL, assert_one_complaint, full, posix, rows, run_for_no_reader, run_in_shell
 
 
@@ -80,6 +82,52 @@ def test_progress_that_cannot_be_shown_breaks_no_run(redirections, command):
     assert (status, err) == (0, "")
     assert [row["verdict"] for row in rows(out)] == ["ok"]
     assert "checking" not in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["golden", "se", "reductoin=3"],
+        ["golden", "ops.masked_attention"],
+        ["list", "--family", "self-atention"],
+        ["check", "eca", "--jobs=0"],
+        ["show", "eca", "-o", f"{'long' * 30}/eca.png"],
+    ],
+)
+def test_a_complaint_is_broken_between_words_on_a_terminal_alone(command, monkeypatch, arguments):
+    monkeypatch.setenv("COLUMNS", "60")
+    status, out, whole = command(*arguments)
+    assert (status, out, whole.count("\n")) == (2, "", 1)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out, broken = command(*arguments)
+    assert (status, out) == (2, "")
+    first, *others = broken.splitlines()
+    assert others
+    assert all(line.startswith("  ") for line in others)
+    assert broken.split() == whole.split()
+    assert all(len(line) <= 60 or len(line.split()) == 1 for line in (first, *others))
+
+
+@posix
+@pytest.mark.parametrize("columns", [40, 100])
+def test_the_width_is_that_of_the_terminal_that_stderr_is(monkeypatch, columns):
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with os.fdopen(writer, "w") as terminal, os.fdopen(reader, "rb", buffering=0) as screen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        assert terminal_width() == columns
+        complain("word " * 30)
+        shown = screen.read(1000).decode().splitlines()
+    assert max(map(len, shown)) <= columns
+    assert len(shown[0]) > columns - len("word ")
+
+
+def test_the_width_of_no_terminal_is_80_columns(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert terminal_width() == 80
 
 
 def test_a_closed_stream_in_place_of_stderr_is_none(command, monkeypatch):

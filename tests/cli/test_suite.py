@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,6 +40,44 @@ def test_primitives_are_systems_of_a_suite(command, folder):
     asked = "--suite", "ops.relu", "--dtype", "float16", "--kinds", "ties", "-o", "cases"
     assert command("golden", *asked)[1] == "cases: 1 made, 0 kept, 0 failed\n"
     assert set(read_manifest(folder / "cases")) == {"ops.relu-float16-3x16x7x9-ties.npz"}
+
+
+def test_hyperparameters_of_a_suite_stay_in_all_its_cases_and_it_goes_on(command, folder):
+    few = "--dtype", "float16", "--limit", "3", "-o", "cases"
+    assert command("golden", "--suite", "sdpa", "causal=bottom-right", "sink=False", *few)[1] == (
+        "cases: 3 made, 0 kept, 0 failed\n"
+    )
+    entries = read_manifest(folder / "cases")
+    found = [entry.recipe["system"]["hyperparameters"] for entry in entries.values()]
+    assert [(one["causal"], one["sink"]) for one in found] == [("bottom-right", False)] * 3
+    assert {oracle.load(folder / "cases" / name).module.causal for name in entries} == {"bottom-right"}
+    expected = {r.id for r in oracle.cases("sdpa", ["float16"], limit=3, causal="bottom-right", sink=False)}
+    assert {entry.id for entry in entries.values()} == expected
+    again = command("golden", "--suite", "sdpa", *few, "sink=False", "causal=bottom-right")
+    assert again[1] == "cases: 0 made, 3 kept, 0 failed\n"
+
+
+def test_hyperparameters_of_a_suite_are_those_of_each_system_in_it(command, folder):
+    asked = "--suite", "mhsa", "cbam", "--kinds", "options", "--dtype", "float16", "channels=24", "--list"
+    names = command("golden", *asked)[1].split()
+    assert {name.partition("-")[0] for name in names} == {"mhsa", "cbam"}
+    assert all("-channels-24" in name for name in names)
+    nested = command("golden", "--suite", "residual", "inner=cbam", "inner.channels=16", "--limit", "2", "--list")[1]
+    assert all(re.match(r"residual-\w+-\dx16x\d+x\d+-cbam\b", name) for name in nested.split())
+
+
+def test_the_files_of_a_suite_are_listed_as_they_will_be_called(command, folder):
+    status, out, err = command("golden", *FEW, "--list")
+    assert (status, err, list(folder.iterdir())) == (0, "", [])
+    assert command("golden", *FEW)[0] == 0
+    assert sorted(out.split()) == sorted(read_manifest(folder / "cases"))
+    long = {"scale": 0.125, "causal": "bottom-right", "window": (100000, 0), "softcap": 2.5, "bias": True, "mask": True}
+    fields = [f"{name}={value}" for name, value in long.items()]
+    out = command("golden", "--suite", "sdpa", *fields, "--kinds", "sizes", "--dtype", "float8_e4m3", "--list")[1]
+    ids = [recipe.id for recipe in oracle.cases("sdpa", ["float8_e4m3"], kinds=["sizes"], **long)]
+    cut = {id: f"{id[:120]}.npz\n  {id}" for id in ids if len(id) > 120}
+    assert out == "".join(cut.get(id, f"{id}.npz") + "\n" for id in ids)
+    assert 0 < len(cut) < len(ids)
 
 
 def test_a_suite_on_processes_is_the_same(command, folder):
@@ -92,17 +131,32 @@ def test_a_failed_recipe_sets_the_status_and_is_named(command, folder):
     [
         (["--suite", "ecaa", "-o", "cases"], ["unknown system 'ecaa'; did you mean 'eca'?"]),
         (["--suite", "eca"], ["--suite needs a folder to write to: -o FOLDER"]),
-        (["se", "--suite", "eca", "-o", "cases"], ["leave 'se' out"]),
+        (["se", "--suite", "eca", "-o", "cases"], ["'se' stands apart from --suite", "leave 'se' out"]),
         (["--suite", "eca", "-o", "cases", "--height", "3"], ["leave --height out"]),
         (["--suite", "eca", "-o", "cases", "--batch", "0"], ["leave --batch out"]),
         (
-            ["--suite", "sdpa", "causal=top-left", "-o", "cases"],
-            ["leave 'causal=top-left' out; npattn golden KEY causal=top-left makes one case", "oracle.cases(KEY, "],
+            ["--suite", "sdpa", "eca", "causal=None", "-o", "cases"],
+            ["--suite eca: EfficientChannelAttention: unknown hyperparameter 'causal' (expected channels, kernel_size"],
         ),
+        (
+            ["--suite", "sdpa", "heads=3", "-o", "cases"],
+            ["--suite sdpa: ", "key_heads=2; expected a divisor of heads=3"],
+        ),
+        (
+            ["--suite", "sdpa", "causal=left", "-o", "cases"],
+            ["--suite sdpa: ", "causal='left'; did you mean 'top-left'"],
+        ),
+        (["--suite", "sdpa", "heads=2", "-o", "cases", "heads=4"], ["heads is given twice"]),
+        (["--suite", "heads=2", "-o", "cases"], ["--suite heads=2: hyperparameters of which system?"]),
+        (["eca", "--list"], ["--list is for many files"]),
         (["--suite", "eca", "-o", "cases", "--certify", "none"], ["leave --certify out"]),
         (
             ["--suite", "eca", "-o", "cases", "--jobs", "0"],
-            ["--jobs", "'0' is no number of them; expected a whole number from 1 to"],
+            ["--jobs", "'0' is no number of processes; expected a whole number from 1 to"],
+        ),
+        (
+            ["--suite", "eca", "--limit", "0"],
+            ["--limit", "'0' is no number of cases; expected a whole number from 1 to"],
         ),
         (["--suite", "eca", "-o", "cases", "--kinds", "size"], ["invalid choice: 'size'"]),
         (["eca", "--jobs", "2"], ["--jobs is for many files"]),

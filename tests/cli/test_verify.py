@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+import npattn
 from npattn import oracle
 from npattn.cli import verify
 from npattn.oracle.comparison import Judgement
@@ -69,6 +70,30 @@ def test_verify_refuses_other_files_in_one_line(command, small, folder, argument
     assert_one_complaint(command("verify", *arguments), "npattn verify: ", *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["missing.npz", "right.npz"], "missing.npz: No such file"),
+        (["eca-float16.npz", "missing.npz"], "missing.npz: No such file"),
+        (["eca-float16.npz", "typo.npz"], "typo.npz: holds 'outptu.npy'"),
+        ([".", "right.npz"], ".: a folder without manifest.json"),
+        (["suite", "missing"], "missing is no folder"),
+    ],
+)
+def test_verify_tells_programs_too_that_input_is_bad(command, small, folder, arguments, reason):
+    _, right = small
+    np.savez("right.npz", **right)
+    np.savez("typo.npz", outptu=right["output"])
+    oracle.suite([], "suite")
+    plain = command("verify", *arguments)
+    status, out, err = command("verify", *arguments, "--json")
+    assert (status, err) == (2, plain[2])
+    found = json.loads(out)
+    assert (found["passed"], found["cases"]) == (False, [])
+    assert found["error"].startswith(reason)
+    assert err.endswith(f"{found['error']}\n")
+
+
 def test_verdict_is_kept_though_its_reader_has_seen_enough(small):
     _, results = small
     np.savez("wrong.npz", output=2 * results["output"])
@@ -125,11 +150,16 @@ def test_verify_judges_a_system_whose_code_it_lacks_and_says_that_no_mistakes_ar
     assert (status, err) == (1, "")
     explained = command("verify", "own.npz", "wrong.npz", "--explain")
     assert (explained[0], explained[2]) == (1, "")
-    assert explained[1].startswith(f"{out}the file holds no code of RMSNorm, so no mistakes are tried\n")
+    assert explained[1].startswith(f"{out}the file holds no code of RMSNorm, so no mistakes are tried\n  in Python: ")
+    _, _, way = " ".join(explained[1].split()).partition("in Python: ")
+    in_python = {"npattn": npattn, "numpy": np, "RMSNorm": RMSNorm}
+    exec(way, in_python)
+    assert isinstance(in_python["case"].module, RMSNorm)
     status, out, err = command("verify", "own.npz", "wrong.npz", "--explain", "--json")
     (found,) = json.loads(out)["cases"]
     assert (status, err, found["suspects"]) == (1, "", [])
     assert found["untried"] == "the file holds no code of RMSNorm, so no mistakes are tried"
+    assert found["hints"] == [f"in Python: {way}"]
     np.savez("right.npz", **case.expected)
     assert command("verify", "own.npz", "right.npz", "--explain")[0] == 0
 

@@ -317,6 +317,18 @@ def test_a_key_a_class_and_the_example_agree_on_the_format_and_kinds():
     [
         (["EfficientChannel"], {}, ValueError, "did you mean 'eca'? npattn list names them all"),
         (["zzzzz"], {}, ValueError, "system='zzzzz'; expected a key of a system, such as 'pam':"),
+        (
+            ["ops.masked_attention"],
+            {},
+            ValueError,
+            "'ops.masked_attention' is no system, but a step of some; expected one of these: sdpa, mhsa",
+        ),
+        (
+            ["foo"],
+            {},
+            ValueError,
+            "system='foo'; expected a key of a system, such as 'pam': npattn list names them all",
+        ),
         (["ecs"], {}, ValueError, "system='ecs'; did you mean 'eca'? npattn list names them all"),
         ([3], {}, TypeError, "system is an int; expected a key such as 'pam', a class or a module"),
         ([int], {}, TypeError, "system is a type"),

@@ -369,6 +369,12 @@ def test_a_case_with_fewer_or_more_keys_than_queries_tells_both():
         ("eca", {}, TypeError, "golden(npattn.EfficientChannelAttention(...))"),
         ("ops.softmax", {}, TypeError, "golden(cases('ops.softmax')[0].module)"),
         ("sdpaa", {"heads": 4}, ValueError, "module='sdpaa' is no key of a system; did you mean 'sdpa'? expected an"),
+        (
+            "masked_attention",
+            {},
+            ValueError,
+            "module='masked_attention' is no system, but a step of some; expected one of these: sdpa, mhsa",
+        ),
         ("zzzzz", {}, ValueError, "module='zzzzz' is no key of a system; expected an instance"),
         (
             npattn.SimAM(4),

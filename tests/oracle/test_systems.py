@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn import Module, Pass
+from npattn import CATALOGUE, Module, Pass, ops
 from npattn.fields import integer
-from npattn.oracle import cases, golden
+from npattn.oracle import cases, generic_values, golden
+from npattn.oracle.mistakes.planting import answering
 from npattn.oracle.primitives import PRIMITIVE_SYSTEMS
 from npattn.oracle.primitives.products import CrossEntropy
-from npattn.oracle.systems import name_system
+from npattn.oracle.systems import SYSTEMS, as_step, callers_of, name_system
 from tests.naming import for_each
 from tests.own_systems import OWN_SYSTEMS, LogitLoss, NormGate, RMSNorm
+
+STEPS = sorted(
+    name for name in ops.__all__ if f"ops.{name}" not in SYSTEMS and hasattr(getattr(ops, name), "definition")
+)
+"""Primitives that are steps of systems alone."""
 
 
 @pytest.mark.parametrize("system", OWN_SYSTEMS, ids=lambda system: system.__name__)
@@ -147,3 +153,28 @@ def test_a_class_that_is_called_as_a_system_of_the_catalogue_has_its_own_options
             return Pass(self.factor * x, lambda dy: (self.factor * dy, {}))
 
     assert {recipe.module.factor for recipe in cases(eca, kinds=["options"])} >= {2.0}
+
+
+@for_each("name", STEPS)
+def test_a_primitive_that_is_no_system_has_one_whose_step_it_is(name):
+    called = set()
+
+    def watch(primitive, *_):
+        called.add(primitive)
+        return NotImplemented
+
+    first, *_ = callers_of(name)
+    module = CATALOGUE[first].example()
+    params, inputs = generic_values(module)
+    with answering(watch):
+        run = module(params, *inputs.values())
+        run.backward(run.output)
+    assert getattr(ops, name) in called
+    assert f": {first}" in as_step(name)
+
+
+@pytest.mark.parametrize("name", ["relu", "softmax", "nothing"])
+def test_what_is_a_system_or_nothing_is_no_step_alone(name):
+    assert set(callers_of(name)) <= set(CATALOGUE)
+    assert bool(callers_of(name)) == hasattr(ops, name)
+    assert as_step(f"ops.{name}") == ""

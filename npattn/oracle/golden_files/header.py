@@ -236,7 +236,7 @@ def system_from_json(value: Any, own: Mapping[str, type[Module]], depth: int = 0
     if "key" in fields:
         key = value["key"]
         if not (isinstance(key, str) and key in SYSTEMS):
-            meant = did_you_mean(key, SYSTEMS, 0.4)
+            meant = did_you_mean(key, SYSTEMS, 0.6)
             raise ValueError(f"unknown system {brief(key)}{meant}: a newer npattn may know it")
         system: type[Module] | None = SYSTEMS[key]
     else:

@@ -175,8 +175,8 @@ def with_steps(case: Case, names: Iterable[str]) -> Case:
         system = case.module.name
         raise TypeError(
             f"{case.module}: no step {wanted[0]!r}: the file holds no steps, and no code of {system}; expected one "
-            f"written with steps, by npattn golden --steps or case.save(path, steps=True), or load it with "
-            f"systems=[{system}], the class"
+            f"written with steps, by npattn golden --steps or case.save(path, steps=True), or in Python "
+            f"npattn.oracle.load(path, systems=[{system}]), with the class"
         )
     steps = case.steps()
     for name in wanted:

@@ -1,7 +1,7 @@
 """Suites: many golden files in one folder, made on as many machines as there are, and the manifest that lists them."""
 
 from npattn.oracle.suites.keeping import keep_case
-from npattn.oracle.suites.making import hash_file, suite
+from npattn.oracle.suites.making import hash_file, name_files, suite
 from npattn.oracle.suites.manifest import MANIFEST, Entry, read_manifest
 from npattn.oracle.suites.reports import Progress, SuiteReport
 
@@ -12,6 +12,7 @@ __all__ = [
     "SuiteReport",
     "hash_file",
     "keep_case",
+    "name_files",
     "read_manifest",
     "suite",
 ]

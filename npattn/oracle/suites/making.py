@@ -34,7 +34,7 @@ from npattn.oracle.suites.sources import UNREAD, hash_system
 from npattn.processes import interrupts_put_off
 from npattn.wording import brief, describe_type
 
-__all__ = ["hash_file", "suite"]
+__all__ = ["hash_file", "name_files", "suite"]
 
 IN_FLIGHT = 256
 """Recipes that an executor is given at once: more than its workers are, and fewer than would fill the memory."""
@@ -144,6 +144,25 @@ def suite(
     finally:
         write_manifest(target, entries)
     return run.report
+
+
+def name_files(recipes: Iterable[Recipe]) -> dict[str, Recipe]:
+    """Name the files that `suite` makes of recipes in a new folder, and make none.
+
+    Examples
+    --------
+    >>> from npattn.oracle import cases
+    >>> list(name_files(cases("eca", ["float16"], kinds=["ties", "zeros"])))
+    ['eca-float16-3x32x7x9-ties.npz', 'eca-float16-3x32x7x9-zeros.npz']
+    """
+    run = Run(Path(), {}, SuiteReport(Path()), 0, steps=False, progress=None)
+    found = {}
+    for recipe in read_recipes(recipes):
+        described = describe_recipe(recipe)
+        name = run.name_file(recipe.id, described, recipe.module)
+        run.entries[name] = Entry(name, recipe.id, described, None, None, {}, None)
+        found[name] = recipe
+    return found
 
 
 def read_recipes(recipes: Any) -> list[Recipe]:

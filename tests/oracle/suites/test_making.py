@@ -20,7 +20,7 @@ import pytest
 import npattn
 from npattn.oracle import cases, load, suite
 from npattn.oracle.recipes import Recipe
-from npattn.oracle.suites import SuiteReport, making, read_manifest
+from npattn.oracle.suites import SuiteReport, making, name_files, read_manifest
 from npattn.oracle.suites.manifest import find_versions
 from tests.interrupts import alarms_within
 from tests.naming import for_each
@@ -574,3 +574,15 @@ class Weight:
 
     def __mul__(self, x):
         return self.number * x
+
+
+def test_names_that_are_cut_alike_are_told_apart_and_known_before(tmp_path):
+    module = npattn.EfficientChannelAttention(channels=3, kernel_size=1)
+    recipes = [Recipe(module, "float16", 1, 2, 3, seed=seed, label="long" * 40) for seed in (1, 2)]
+    names = list(name_files(recipes))
+    assert names[0] == f"{recipes[0].id[:120]}.npz"
+    assert re.fullmatch(rf"{recipes[1].id[:120]}-[0-9a-f]{{12}}\.npz", names[1])
+    assert suite(recipes, tmp_path).made == names
+    assert {entry.file: entry.id for entry in read_manifest(tmp_path).values()} == {
+        name: recipe.id for name, recipe in zip(names, recipes, strict=True)
+    }
