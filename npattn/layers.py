@@ -3,8 +3,8 @@
 Every layer is called with an array, a mapping of names to arrays, and a name, under which it finds its own parameters
 there: ``conv(x, params, "query_conv")`` reads ``query_conv.weight`` and ``query_conv.bias``. It returns its value and
 the way back, as a primitive does, and ``backward(dy, accumulate_into=None)`` returns ``(dx, grads)``, where `grads` has
-the same names. So a parameter's name stands where it is declared and where its layer is called, and gradients are
-merged with ``|``.
+the same names; that of several layers in a row, `conv_norm_act`, takes nothing to add to. So a parameter's name stands
+where it is declared and where its layer is called, and gradients are merged with ``|``.
 
 Gradients are added in one way. Where several steps read a map, its gradient is the sum of what they send back, and each
 is given what has come before it: ``dx = back_pool(dp, accumulate_into=dx)`` is dx + back_pool(dp), without another map.
@@ -481,7 +481,7 @@ def conv_norm_act(
     dilation: int = 1,
     groups: int = 1,
 ) -> tuple[tuple[Array, dict[str, Array]], Backward]:
-    """Convolve without bias, normalise by batch norm, rectify: (B, C, H, W) to (B, O, H', W').
+    """Convolve without bias, normalise by batch norm, apply an activation: (B, C, H, W) to (B, O, H', W').
 
     Parameters
     ----------
@@ -493,9 +493,9 @@ def conv_norm_act(
     training : bool
         As `batch_norm`.
     parts : pair of str, default ("0", "1")
-        What convolution and norm are called in the layer, if otherwise.
+        Names of the convolution and of the norm within the layer.
     activation : {"relu", "leaky_relu", "silu", "gelu", "hard_swish"}, default "relu"
-        What is done last.
+        The function that comes last.
     stride, dilation, groups : int, default 1
         As `conv`. There are as many zeros on every side as keep the size of the map where `stride` is 1.
 

@@ -1,9 +1,10 @@
-"""Primitives: each a function that returns its value and its vector-Jacobian product.
+"""Primitives: each a function that returns its value and its vector-Jacobian product, or a step of such functions.
 
 The latter (VJP, or pullback) is a closure, `backward`, that carries a gradient of the value back through the step.
 Every derivative is written out by hand. The functions call NumPy by protocol only, so any array that follows NEP 13
 and NEP 18 flows through: real, complex, longdouble, rounding, or on a GPU. Arguments are trusted here, as they are
-checked once, in `npattn.Module`; attention alone refuses shapes that it would misread.
+checked once, in `npattn.Module`; attention alone refuses shapes that it would misread. Arrays that go in together have
+one dtype, which what comes out has too.
 
 These are definitions. Faster ways to the same numbers stand in `npattn.fast`, and enter through `npattn.ops.primitive`.
 """

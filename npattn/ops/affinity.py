@@ -39,7 +39,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     Notes
     -----
     The totals are the sums of a value that is 1 everywhere, so one product gives both. Values are scaled by their
-    caller. Wang et al.: Self-supervised Equivariant Attention, CVPR 2020, gather so.
+    caller. Wang et al.: Self-supervised Equivariant Attention, CVPR 2020, gather this way.
     ``derivations/pixel_correlation.md`` derives the gradient.
 
     Examples
@@ -62,7 +62,7 @@ def affinity_sums(u: Array, v: Array) -> tuple[tuple[Array, Array], Backward]:
     def backward(dt, ds):
         dsums = np.concatenate([dt, ds], axis=1)
         du, dvalues = np.empty_like(u), np.empty_like(values)
-        # a_ij stands in the sums of i and of j: its gradient is Σ_k (dsums_ki v_kj + v_ki dsums_kj), in one product.
+        # a_ij stands in the sums of i and of j: its gradient is Σ_k (dsums_ki values_kj + values_ki dsums_kj).
         left, right = np.concatenate([dsums, values], axis=1), np.concatenate([values, dsums], axis=1)
         for j in blocks:
             c = product(transpose(u[..., j]), u)

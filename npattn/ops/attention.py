@@ -41,7 +41,7 @@ def dot_product_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> t
     Raises
     ------
     ValueError
-        If there are no keys, or leading axes, or the numbers of keys and of values, differ.
+        If there are no keys, if leading axes differ, or if keys and values differ in number.
 
     Notes
     -----
@@ -113,9 +113,10 @@ def weigh_values(v: Array, e: Array, total: Array) -> Array:
 
 @primitive
 def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
-    """Average the gradients of a query's weights by the weights: δ_m = Σ_n s_mn ds_mn = Σ_c do_cm o_cm.
+    """Average the gradients of a query's weights by the weights: δ_m = Σ_n s_mn ds_mn - dl_m = Σ_c do_cm o_cm - dl_m.
 
-    FlashAttention-2 (Dao 2023, algorithm 2) calls it D = rowsum(dO ∘ O).
+    A logit receives s_mn (ds_mn - Σ_i s_mi ds_mi) through the softmax, and s_mn dl_m through the logsumexp.
+    FlashAttention-2 (Dao 2023, algorithm 2) calls the first term D = rowsum(dO ∘ O).
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ def average_slope(do: Array, o: Array, dl: Array | float = 0.0) -> Array:
 
 
 def validate_shapes(name: str, q: Array, k: Array, v: Array, **pairs: Array | None) -> None:
-    """Refuse what could only be misread.
+    """Refuse arrays whose shapes do not go together.
 
     Raises
     ------

@@ -245,7 +245,7 @@ def run_with(
 
 
 def apart(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Have a function run in a copy of its caller's context, with which all goes that an interrupt leaves there.
+    """Have a function run in a copy of its caller's context: what an interrupt leaves there is dropped with the copy.
 
     Examples
     --------

@@ -22,7 +22,7 @@ def conv1d(x: Array, weight: Array) -> tuple[Array, Backward]:
     ----------
     x : array, (B, L)
     weight : array, (1, 1, k)
-        One input and one output channel; k is odd, so that z is as long as x.
+        One input and one output channel; k is odd: backward's mirror image of the kernel keeps its middle.
 
     Returns
     -------
@@ -180,7 +180,8 @@ def project(x: Array, *parameters: Array) -> tuple[tuple[Array, ...], Backward]:
     -------
     ys : tuple of array, (B, O_i, H, W)
     backward : callable
-        ``backward(dys, accumulate_into=None)`` returns ``(dx, dW_1, db_1, dW_2, ...)``; dx with what is to be added.
+        ``backward(dys, accumulate_into=None)`` returns ``(dx, dW_1, db_1, dW_2, ...)``; `accumulate_into`, which is not
+        written to, is added to dx.
 
     Examples
     --------

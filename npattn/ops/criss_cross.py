@@ -74,7 +74,7 @@ def columns(a: Array) -> Array:
 
 
 def parts(w: Array) -> tuple[Array, Array]:
-    """Cut what positions have to do with others, (..., H, W, W + H): by rows (..., H, W, W), columns (..., W, H, H)."""
+    """Cut weights, or logits, (..., H, W, W + H): by rows (..., H, W, W), columns (..., W, H, H)."""
     width = w.shape[-2]
     return w[..., :width], w[..., width:].swapaxes(-3, -2)
 
@@ -92,7 +92,7 @@ def products(a: Array, b: Array) -> Array:
 
 
 def gather_on_lines(a: Array, w: Array) -> Array:
-    """Add up for every position those in its row and its column, weighted by what it has to do with them."""
+    """Add up for every position those in its row and its column, each times its weight."""
     in_row, in_column = parts(w)
     return rows(product(rows(a), transpose(in_row))) + transpose(rows(product(columns(a), transpose(in_column))))
 

@@ -10,7 +10,7 @@ __all__ = ["dropout"]
 
 @primitive
 def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
-    """Keep what the mask keeps and scale it up, so that its mean over all masks is x: y = x ⊙ mask / (1 - rate).
+    """Set to 0 what a mask drops and scale up the rest, so that the mean over masks is x: y = x ⊙ mask / (1 - rate).
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def dropout(x: Array, mask: Array, rate: float) -> tuple[Array, Backward]:
     array([[2., 2.],
            [0., 0.]])
     """
-    # As it is, a mask of integers or booleans would lift float32 to float64.
+    # A mask of integers or Booleans would otherwise make float64 of float32.
     kept = mask.astype(x.real.dtype).reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
     factor = kept / (1 - rate)
 

@@ -44,7 +44,7 @@ def relu(x: Array) -> tuple[Array, Backward]:
     >>> backward(np.array([1.0, 1.0, 1.0]))
     array([0., 0., 1.])
     """
-    on = ~(x.real <= 0)  # true for NaN, which so passes
+    on = ~(x.real <= 0)  # true for NaN, so that it passes
 
     def backward(dy):
         return np.where(on, dy, 0)
@@ -80,7 +80,7 @@ def leaky_relu(x: Array, negative_slope: float = 0.01) -> tuple[Array, Backward]
     >>> backward(np.array([1.0, 1.0, 1.0]))
     array([0.01, 0.01, 1.  ])
     """
-    on = ~(x.real <= 0)  # true for NaN, which so passes
+    on = ~(x.real <= 0)  # true for NaN, so that it passes
 
     def backward(dy):
         return np.where(on, dy, negative_slope * dy)
@@ -143,7 +143,7 @@ def hard_sigmoid(x: Array) -> tuple[Array, Backward]:
     >>> backward(np.full(4, 6.0))
     array([0., 1., 0., 0.])
     """
-    below, above = x.real <= -3, x.real >= 3  # both false for NaN, which so passes
+    below, above = x.real <= -3, x.real >= 3  # both false for NaN, so that it passes
     y = np.where(below, 0, np.where(above, 1, (x + 3) / 6))
 
     def backward(dy):
@@ -262,15 +262,16 @@ def gelu(x: Array) -> tuple[Array, Backward]:
 
 
 def normal_tail(x: Array) -> Array:
-    """Compute Q(x) = 1 - Φ(x) for x ≥ 0, to the last digits of any kind of number, however small it is.
+    """Compute Q(x) = 1 - Φ(x) for x ≥ 0, to the digits of any kind of number, however small it is.
 
-    Q(x) = x/π ∫ exp(-(s² + x²)/2) / (s² + x²) ds over all s > 0, by the midpoint rule with steps of 1/2: with what the
-    pole at s = ix takes from that, 1 / (1 + exp(4πx)), put back, it is off by less than 1e-33 of Q (Hunter, Regan: A
-    Note on the Evaluation of the Complementary Error Function, Mathematics of Computation 26, 1972).
+    Q(x) = x/π ∫ exp(-(s² + x²)/2) / (s² + x²) ds over all s > 0, by the midpoint rule with steps of 1/2. Below x = 4π
+    the pole at s = ix takes 1 / (1 + exp(4πx)) from that, which is put back; then it is off by less than 1e-33 of Q
+    (Hunter, Regan: A Note on the Evaluation of the Complementary Error Function, Mathematics of Computation 26, 1972),
+    but for the rounding of x²/2 in the exponent. Behind 26 midpoints nothing is left of the integral: exp(-13²/2).
     """
     pi = pi_of(x)
-    squares = [(n / 2 + 1 / 4) ** 2 for n in range(26)]
-    integral = sum(np.exp(-(s + x * x) / 2) / (s + x * x) for s in squares) / 2
+    squares = [(n / 2 + 1 / 4) ** 2 for n in range(26)]  # s²
+    integral = sum(np.exp(-(square + x * x) / 2) / (square + x * x) for square in squares) / 2
     e = np.exp(-4 * pi * x)  # at most 1
     return x / pi * integral + np.where(x.real < 4 * pi, e / (1 + e), 0)
 

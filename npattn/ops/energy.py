@@ -28,7 +28,8 @@ def inverse_energy(x: Array, e_lambda: float = 1e-4, *, correction: int = 1) -> 
     z : array, shape of `x`
         ½ where x is its channel's mean μ, and more the farther it is. A map of one position has no deviations: ½.
     backward : callable
-        ``backward(dz, accumulate_into=None)`` returns ``dx``, added to a gradient that is given as `accumulate_into`.
+        ``backward(dz, accumulate_into=None)`` returns ``dx``, added to a gradient that is given as `accumulate_into`,
+        and maybe written there.
 
     Notes
     -----
@@ -48,7 +49,8 @@ def inverse_energy(x: Array, e_lambda: float = 1e-4, *, correction: int = 1) -> 
     scale = 0.25 / (variance + e_lambda)
 
     def backward(dz, accumulate_into=None):
-        # A deviation counts by its own square, and by its part in the variance, which all positions share.
+        # A deviation counts by its own square, and by its part in the variance, which all positions share; of
+        # scale = 1 / (4 (v + λ)) the slope in v is -4 scale².
         dscale = np.einsum("bchw,bchw->bc", dz * centred, centred)[:, :, None, None]
         dvariance = -4 * scale * scale * dscale
         dcentred = 2 * centred * (dz * scale + dvariance / degrees)

@@ -44,6 +44,7 @@ def gather_average(x: Array, extent: int) -> tuple[Array, Backward]:
     array([[[[1., 2., 1., 1.]]]])
     """
     side, margin = 2 * extent - 1, extent - 1
+    # A square of ones is a column times a row: sums along one axis, then along the other.
     down, back_down = im2col(x, (side, 1), (extent, 1), (margin, 0), (1, 1))
     sums = down.sum(axis=2)
     across, back_across = im2col(sums, (1, side), (1, extent), (0, margin), (1, 1))

@@ -124,7 +124,7 @@ def global_lp_pool(x: Array) -> tuple[Array, Backward]:
             [[0. , 0. ]]]])
     """
     squares = (x * x).sum(axis=(2, 3))
-    zero = (x.real == 0).all(axis=(2, 3))
+    zero = (x.real == 0).all(axis=(2, 3))  # not by the squares, which may underflow
     p = np.sqrt(np.where(zero, 0, squares))
 
     def backward(dp, accumulate_into=None):
@@ -159,7 +159,7 @@ def global_lse_pool(x: Array) -> tuple[Array, Backward]:
     """
     # log Σ exp x = m + log Σ exp(x - m) for any m; the maximum keeps exp from overflowing.
     maximum = x.real.max(axis=(2, 3), keepdims=True)
-    maximum = np.where(np.isfinite(maximum), maximum, 0)
+    maximum = np.where(np.isfinite(maximum), maximum, 0)  # ∞ - ∞ would be NaN
     e = np.exp(x - maximum)
     total = e.sum(axis=(2, 3), keepdims=True)
     p = (maximum + np.log(total))[:, :, 0, 0]

@@ -15,7 +15,7 @@ __all__ = ["channel_shuffle", "concatenate", "concatenate_and_shuffle", "repeat"
 
 @primitive
 def concatenate(arrays: Sequence[Array], axis: int) -> tuple[Array, Backward]:
-    """Lay arrays end to end along an axis: y_{s + i} = x_i for one that begins at s.
+    """Lay arrays end to end along an axis: y_{s + i} = x_i with x one of them, which begins at s.
 
     Parameters
     ----------

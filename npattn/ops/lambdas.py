@@ -19,7 +19,7 @@ def apply_lambdas(q: Array, lambdas: Array) -> tuple[Array, Backward]:
     q : array, (B, E, K, N)
         E queries of K channels for each of N positions.
     lambdas : array, (B, V, K, N)
-        For each position a matrix that makes V channels of K.
+        For each position a matrix that maps K channels to V.
 
     Returns
     -------

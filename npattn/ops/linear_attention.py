@@ -52,7 +52,7 @@ def linear_attention(q: Array, k: Array, v: Array, scale: float = 1.0) -> tuple[
     g = scale * product(v, transpose(k))
 
     def backward(do):
-        dg = scale * product(do, transpose(q))
-        return product(transpose(g), do), product(transpose(dg), v), product(dg, k)
+        dsum = scale * product(do, transpose(q))  # of Σ_n v_n k_nᵀ, which G is scale times
+        return product(transpose(g), do), product(transpose(dsum), v), product(dsum, k)
 
     return product(g, q), backward

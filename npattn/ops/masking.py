@@ -33,7 +33,7 @@ def masked_attention(
 
     o_m = Σ_n s_mn v_n with s_mn = exp(z_mn - l_m) where query m sees key n, and 0 elsewhere. Logits are
     z_mn = scale q_m · k_n, then softcap tanh(z_mn / softcap), then z_mn + bias_mn. The logsumexp is
-    l_m = log(Σ_n exp z_mn + exp sink), with the n that m sees.
+    l_m = log(Σ_n exp z_mn + exp sink), with the n that m sees; of a query that sees none it is -∞, with a sink too.
 
     Parameters
     ----------
@@ -81,13 +81,21 @@ def masked_attention(
     >>> dq, dk, dv, *_ = backward(np.array([[1.0, 1.0]]))
     >>> dk, dv
     (array([[-0.75,  0.75]]), array([[1.25, 0.75]]))
+
+    A sink of logit 0 takes a weight of 1 in 5, and gives nothing:
+
+    >>> (o, l), backward = masked_attention(q, k, v, sink=np.zeros(()))
+    >>> o.round(3), np.exp(l).round(3)
+    (array([[2.4, 2.4]]), array([5., 5.]))
+    >>> backward(np.array([[1.0, 0.0]]))[4].round(3)
+    np.float64(-0.48)
     """
     validate_shapes("masked_attention", q, k, v, bias=bias, mask=mask)
     logits_of = partial(masked_logits, scale * q, k, softcap=softcap, bias=bias, band=band, lengths=lengths, mask=mask)
     o, log_sum_exp = (np.empty_like(q, shape=(*q.shape[:-2], *rows, q.shape[-1])) for rows in (v.shape[-2:-1], ()))
     for m in query_blocks(q):
         o[..., m], log_sum_exp[..., m] = average_seen(v, *logits_of(m)[:2], sink)
-    dead = log_sum_exp == np.inf  # of a query that sees no key: exp(z - l) is 0 there
+    dead = log_sum_exp == np.inf  # which stands for -∞ till the end: of a query that sees no key exp(z - l) is 0 then
 
     def backward(do, dl=0.0):
         dq, dk, dv, dbias = np.empty_like(q), np.zeros_like(k), np.zeros_like(v), []
@@ -111,7 +119,7 @@ def block_gradients(
     z, seen, back_logits = logits()
     s = np.exp(z - log_sum_exp)
     del z  # as large as s and dz
-    s = np.where(seen, s, 0)  # which it is not where the logsumexp is NaN
+    s = np.where(seen, s, 0)  # exp(-∞ - l) is 0 but where l is NaN
     dv = sum_seen(do, transpose(s), transpose(seen))
     dz = np.where(seen, s * (products_seen(do, v, seen) - delta), 0)
     dq, dk, dbias = back_logits(dz)
@@ -129,7 +137,7 @@ def masked_logits(
     lengths: Array | None,
     mask: Array | None,
 ) -> tuple[Array, Array, Backward]:
-    """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's gradient's way."""
+    """Make the logits of a block of queries, -∞ where a key is not seen: z, what is seen, and z's backward."""
     seen = keys_seen(q, k, m, band=band, lengths=lengths, mask=mask)
     z = products_seen(q[..., m], k, seen)
     slope = 1.0
@@ -192,13 +200,13 @@ def keys_seen(
 
 
 def average_seen(v: Array, z: Array, seen: Array, sink: Array | None) -> tuple[Array, Array]:
-    """Average values by the softmax of logits: the average, and the logsumexp, which is +∞ where no key is seen."""
+    """Average values by the softmax of logits: the average, and the logsumexp, +∞ for -∞ where no key is seen."""
     e, total, log_sum_exp = exponentials_of_seen(z, sink)
     return sum_seen(v, e, seen, total), log_sum_exp[..., 0]
 
 
 def exponentials_of_seen(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
-    """Return exponentials of logits less the largest, their sum and the logsumexp: 0, 1 and +∞ where no key is seen."""
+    """Return exponentials of logits less the largest, their sum, the logsumexp: where no key is seen 0, 1, +∞ for -∞."""
     highest = z.real.max(axis=-1, keepdims=True)
     none = highest == -np.inf
     if sink is not None:
@@ -232,7 +240,7 @@ def sum_seen(a: Array, weights: Array, seen: Array, total: Array | None = None) 
     that is seen is none. With a total for each m, the weights are yet to be divided by it.
     """
     finite = np.isfinite(a)
-    # How many of what is seen are not finite: Booleans would be added up to Booleans.
+    # How many of what is seen are not finite: a product of ones and zeros counts them.
     spoilt = product((~finite).astype(np.float32), transpose(seen).astype(np.float32)) > 0
     a = np.where(finite, a, 0)
     found = product(a, transpose(weights)) if total is None else weigh_values(a, weights, total)

@@ -113,9 +113,12 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> tu
 
     Examples
     --------
-    >>> y, backward = layer_norm(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=0.0)
-    >>> y
-    array([[-1.,  1.]])
+    >>> y, backward = layer_norm(np.array([[1.0, 2.0, 3.0]]), np.ones(3), np.zeros(3), eps=0.0)
+    >>> y.round(3)
+    array([[-1.225,  0.   ,  1.225]])
+    >>> dx, dweight, dbias = backward(np.array([[1.0, 0.0, 0.0]]))
+    >>> dx.round(3), dweight.round(3)
+    (array([[ 0.204, -0.408,  0.204]]), array([-1.225,  0.   ,  0.   ]))
     """
     normal, back_standardize = standardize(x, (-1,), eps)
     others = tuple(range(x.ndim - 1))
@@ -176,7 +179,7 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Bac
     scale = 1 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
     normal = centred * scale
 
-    def backward(dnormal):  # without its parts that shift and that stretch x, to which x̂ is blind
+    def backward(dnormal):  # less its mean and its part along x̂: x̂ changes by no shift and, but for ε, no stretch of x
         along = (dnormal * normal).mean(axis=axes, keepdims=True)
         return scale * (dnormal - dnormal.mean(axis=axes, keepdims=True) - normal * along)
 
@@ -210,6 +213,9 @@ def l2_normalize(x: Array, eps: float = 1e-5) -> tuple[Array, Backward]:
     >>> u, backward = l2_normalize(np.array([3e200, -4e200]).reshape(1, 2, 1, 1))
     >>> u.ravel()
     array([ 0.6, -0.8])
+    >>> u, backward = l2_normalize(np.array([3.0, 4.0]).reshape(1, 2, 1, 1), eps=0.0)
+    >>> backward(np.array([1.0, 0.0]).reshape(1, 2, 1, 1)).ravel().round(3)
+    array([ 0.128, -0.096])
     """
     largest = np.maximum(x.real.max(axis=1, keepdims=True), -x.real.min(axis=1, keepdims=True))
     scale = 1 / np.maximum(largest, 1)
@@ -247,16 +253,16 @@ def sum_normalize(x: Array, axis: int = -1, eps: float = 1e-9) -> tuple[Array, B
 
     Notes
     -----
-    Guo et al.: Beyond Self-attention: External Attention, 2021, normalise so. ``derivations/external.md`` derives the
-    gradient.
+    Guo et al.: Beyond Self-attention: External Attention, 2021, normalise this way. ``derivations/external.md`` derives
+    the gradient.
 
     Examples
     --------
     >>> y, backward = sum_normalize(np.array([0.0, 1.0, 3.0]))
     >>> y.round(8)
     array([0.  , 0.25, 0.75])
-    >>> backward(np.array([1.0, 0.0, 0.0])).round(8)
-    array([0.25, 0.  , 0.  ])
+    >>> backward(np.array([0.0, 0.0, 1.0])).round(4)
+    array([-0.1875, -0.1875,  0.0625])
     """
     total = x.sum(axis=axis, keepdims=True) + eps
     y = x / total
@@ -288,7 +294,8 @@ def z_score(x: Array, eps: float = 1e-5, *, correction: int = 1) -> tuple[Array,
 
     Notes
     -----
-    Li, Hu, Yang: Spatial Group-wise Enhance, 2019, normalise so. ``derivations/spatial_group.md`` derives the gradient.
+    Li, Hu, Yang: Spatial Group-wise Enhance, 2019, normalise this way. ``derivations/spatial_group.md`` derives the
+    gradient.
 
     Examples
     --------

@@ -178,7 +178,7 @@ def gather_relative(table: Array, size: tuple[int, int]) -> tuple[Array, Backwar
     def backward(dg):
         pairs = dg.reshape(count, h, w, h, w).swapaxes(2, 3)  # rows beside rows, columns beside columns
         across = diagonals(pairs)  # what is as many columns apart, in one column
-        both = diagonals(across.transpose(0, 3, 4, 1, 2))
+        both = diagonals(across.transpose(0, 3, 4, 1, 2))  # and rows likewise
         return both.sum(axis=(1, 3)).transpose(2, 1, 0).reshape(table.shape)
 
     return g.reshape(count, h * w, h * w), backward

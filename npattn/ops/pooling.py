@@ -81,7 +81,7 @@ def scatter(dp: Array, index: Array, axis: int, shape: tuple[int, ...], accumula
     index : array of int, as `dp`
     axis : int
     shape : tuple of int
-        Of the result, 0 elsewhere.
+        Of the result, which is 0 elsewhere.
     accumulate_into : array or None
         A gradient that has come another way, to which it is added.
 
@@ -129,7 +129,7 @@ def average_pool(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, Backward
              [2.25, 2.25]]]])
     """
     p = mean(x, axis)
-    averaged = math.prod(x.shape) // max(math.prod(p.shape), 1)
+    averaged = math.prod(x.shape) // max(math.prod(p.shape), 1)  # 0 of an empty batch
 
     def backward(dp, accumulate_into=None):
         return accumulate(accumulate_into, np.broadcast_to(dp / averaged, x.shape))

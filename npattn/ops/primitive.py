@@ -2,7 +2,7 @@
 
 A primitive is written once, as its definition. Who calls it is answered by the first of these that has an answer:
 
-1. the first array's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
+1. the first argument's own kind, by NumPy's protocol for functions (NEP 18): a rounding array, a GPU's;
 2. who watches or replaces primitives in this context (`replacing`): a trace, a mistake; a kind that is to be watched
    too asks them itself (`ask_handlers`), as rounding arrays do;
 3. a faster way that suits the arguments (`Primitive.faster`), unless they are put aside (`definitions`);
@@ -57,7 +57,7 @@ class Primitive(Protocol):
 
 
 NUMBERS = {"int", "float", "bool", "tuple", "Sequence", "None"}
-"""Of what types a parameter is declared that takes a number, or several."""
+"""Words in the type of a parameter that takes a number, or several."""
 PLAIN = {int, float, bool}
 PRIMITIVES: list[Primitive] = []
 """All primitives, in the order of their definitions."""
@@ -133,7 +133,7 @@ def primitive(definition: Callable[..., Any]) -> Primitive:
 
 
 def ask_kind(called: Primitive, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-    """Ask the first array's own kind."""
+    """Ask the first argument's own kind."""
     kind = type(arguments[0])
     override = getattr(kind, "__array_function__", None)
     return NotImplemented if override is None else override(arguments[0], called, (kind,), arguments, options)

@@ -16,7 +16,7 @@ __all__ = ["relative_logits"]
 
 @primitive
 def relative_logits(q: Array, height_rel: Array, width_rel: Array, scale: float = 1.0) -> tuple[Array, Backward]:
-    """Multiply every query with the vectors of how many rows, and how many columns, each key is off.
+    """Multiply every query with two vectors for each key, those of its offset in rows and in columns.
 
     z_{ij,kl} = scale q_ij · (r^H_{k-i} + r^W_{l-j}), for the query at (i, j) and the key at (k, l): as many numbers as
     there are pairs, of products with as many vectors as there are rows and columns.

@@ -31,7 +31,7 @@ def resize_bilinear(x: Array, size: tuple[int, int], align_corners: bool = False
     -------
     y : array, (B, C, *size)
     backward : callable
-        ``backward(dy)`` returns ``dx``: the exact adjoint.
+        ``backward(dy)`` returns ``dx``, the exact adjoint: Rᵀ dy K for y = R x Kᵀ.
 
     Notes
     -----

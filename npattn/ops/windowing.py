@@ -20,7 +20,9 @@ __all__ = [
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """List where windows begin along an axis; the last is moved inward, so that they cover the axis and stay on it.
+    """List where windows begin along an axis; the last is moved inward, so that they stay on the axis.
+
+    They cover it where the stride is no longer than a window.
 
     Parameters
     ----------
