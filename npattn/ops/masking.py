@@ -206,7 +206,7 @@ def average_seen(v: Array, z: Array, seen: Array, sink: Array | None) -> tuple[A
 
 
 def exponentials_of_seen(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:
-    """Return exponentials of logits less the largest, their sum, the logsumexp: where no key is seen 0, 1, +∞ for -∞."""
+    """Return exponentials of logits less the largest, their sum, logsumexp; where no key is seen 0, 1, +∞ for -∞."""
     highest = z.real.max(axis=-1, keepdims=True)
     none = highest == -np.inf
     if sink is not None:
