@@ -15,6 +15,7 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.diagnosis import reads_exactly
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.judging import require_results
+from npattn.oracle.mistakes.blurring import blurring
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.code_masks import rules_of_masks
@@ -53,6 +54,10 @@ MOST_MOVED, NOT_FINITE = 1e12, 4.0
 that gives NaN too says no more than a bit."""
 MAX_FEW_NUMBERS = 8
 """Wrong numbers whose size says little of the arithmetic that made it."""
+MAX_NEAREST_DISTANCE = 3.0
+"""Distance up to which a mistake that does not fit is told as the nearest: one further off is another."""
+MAX_SLIGHT_DISTANCE = 1.5
+"""Distance up to which a single mistake that does not fit is told before two that do."""
 MASKS_TIME_SHARE = 0.2
 """Share of the time in which masks are looked for in a system's code."""
 MOST_COMPARED = 4
@@ -117,14 +122,18 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         suspects = suspects_of(search, arithmetic)
         few = sum(np.isfinite(search.case.budget[name]).sum() for name in search.wrong) < MAX_FEW_NUMBERS
         return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete, few=bool(few))
-    fitting = fitting or pairs(search)
+    blurred = [] if fitting else blurring(search)
+    fitting = fitting or blurred or pairs(search)
     if not fitting:
-        near = (one for one in search.tried if one.whole and one.halves)
-        nearest = min(near, key=lambda one: one.misfit.worst, default=None)
+        nearest = nearest_single(search, MAX_NEAREST_DISTANCE)
         read = (reads_exactly(search.case, name, search.ruler.results[name]) for name in search.wrong)
         found = None if nearest is None or any(read) else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting), several_images=several_images)
+    single = nearest_single(search, MAX_SLIGHT_DISTANCE) if len(best[0].mistakes) > 1 else None
+    if single is not None and any(single.misfit.within() & search.wrong):
+        suspects = suspects_of(search, [single, *best[:7]])
+        return Diagnosis(suspects=suspects, alike=len(suspects), complete=search.complete)
     all_tried = True
     if is_narrow(best[0]):
         others, all_tried = narrower_alike(search, best[0])
@@ -133,10 +142,17 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
         alike=min(8, len(alike)),
-        sure=all_tried and says_enough(search, best[0]),
+        sure=all_tried and not blurred and says_enough(search, best[0]),
+        blurred=lost_by(search, best[0]) if blurred else (),
         hints=hints(search, alike) if len(alike) > 1 else (),
         complete=search.complete,
     )
+
+
+def nearest_single(search: Search, most: float) -> Candidate | None:
+    """Return the mistake that comes nearest of all that were tried alone, up to a distance; None where none does."""
+    near = (one for one in search.tried if one.whole and one.halves and one.misfit.worst <= most)
+    return min(near, key=lambda one: one.misfit.worst, default=None)
 
 
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -185,6 +201,11 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
         return Suspect(mistakes, steps, tuple(met), distance, len(met) == len(wrong), one.twins)
 
     return tuple(map(suspect, candidates))
+
+
+def lost_by(search: Search, one: Candidate) -> tuple[str, ...]:
+    """Name the wrong results that a mistake does not explain, in order."""
+    return tuple(name for name in search.ruler.results if name in search.wrong and one.misfit.distances[name] > 1)
 
 
 def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, numbers: Sequence[int]) -> str:

@@ -93,6 +93,8 @@ class Diagnosis(Sequence[Suspect]):
         Why no mistake was tried; else empty.
     few : bool
         Whether so few numbers are wrong that the size of their errors says little.
+    blurred : tuple of str
+        Wrong results that say nothing of the first suspect: rounding errs by more there than is wrong.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -104,6 +106,7 @@ class Diagnosis(Sequence[Suspect]):
     complete: bool = True
     untried: str = ""
     few: bool = False
+    blurred: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -141,6 +144,10 @@ class Diagnosis(Sequence[Suspect]):
         if len(first) > 1 and (self.hints or self.sure):
             lines.append(f"these {len(first)} can't be told apart by the results given")
             lines += [folded for hint in self.hints for folded in fold(hint, "  ")]
+        if self.blurred:
+            says = "says" if len(self.blurred) == 1 else "say"
+            blurred = f"{enumerate_names(self.blurred)} {says} nothing of it: rounding errs by more there than is wrong"
+            lines += fold(blurred)
         return lines + unfinished
 
 
