@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 
 from npattn.oracle.mistakes.candidates import Candidate
 from npattn.oracle.mistakes.distances import DISTANCE_JUST_BEYOND, Misfit
@@ -39,7 +38,7 @@ def blurring(search: Search) -> list[Candidate]:
     near.sort(key=lambda one: (-len(explained(search, one)), one.misfit.worst))
     found = []
     for one in near[:MOST_LOOKED_AT]:
-        if time.perf_counter() > search.deadline:
+        if search.clock.now() > search.deadline:
             search.complete = False
             break
         blurred = blurred_by(search, one)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,7 +83,7 @@ def diagnose(
     results : mapping of str to array
         As `Case.compare` takes them, steps too. A gradient that is None counts as 0; what can't be read is left out.
     seconds : float
-        How long the search may take.
+        How long the search may take of the processor; where others use it too, up to five times as long passes.
     passes : Passes, optional
         Keeps what is computed, for the next results of the same case.
 
@@ -107,7 +109,8 @@ def diagnose(
                 untried=f"the file holds no code of {name}, so no mistakes are tried",
                 hints=(f"npattn.oracle.load with systems=[{name}], the class, has them tried",),
             )
-        return diagnose_wrong(search, passes)
+        found = diagnose_wrong(search, passes)
+        return found if search.complete else dataclasses.replace(found, unfinished=what_is_left(search))
 
 
 def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
@@ -155,6 +158,18 @@ def nearest_single(search: Search, most: float) -> Candidate | None:
     return min(near, key=lambda one: one.misfit.worst, default=None)
 
 
+def what_is_left(search: Search) -> str:
+    """Say of a search that had not time enough how far it came, and how the rest is tried."""
+    done, possible = search.looked_at, search.possible
+    short = (
+        f"there was time to try {done} of {possible} mistakes"
+        if done < possible
+        else (f"there was time to try all {possible} mistakes one by one, not all pairs of them, nor roundings")
+    )
+    needed = max(search.clock.needed(done, possible), math.ceil(2 * search.end))
+    return f"{short}: case.diagnose(results, seconds={needed}) tries more"
+
+
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Take results as plain arrays in float64; None for a gradient as zeros."""
     found = {}
@@ -181,8 +196,7 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    now = time.perf_counter()
-    until = now + MASKS_TIME_SHARE * (search.end - now)
+    until = time.perf_counter() + MASKS_TIME_SHARE * (search.end - search.clock.now())
     of_masks = [*rules_of_masks(search.module, search.given, until), *rules_of_indices(search.module)]
     return [*of_calls, *rules_of_settings(search.module), *of_masks, *rules_of_lines(search.module)]
 

@@ -95,6 +95,8 @@ class Diagnosis(Sequence[Suspect]):
         Whether so few numbers are wrong that the size of their errors says little.
     blurred : tuple of str
         Wrong results that say nothing of the first suspect: rounding errs by more there than is wrong.
+    unfinished : str
+        How far the search came where there was no time to try all, and how the rest is tried; else empty.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -107,6 +109,7 @@ class Diagnosis(Sequence[Suspect]):
     untried: str = ""
     few: bool = False
     blurred: tuple[str, ...] = ()
+    unfinished: str = ""
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -126,7 +129,7 @@ class Diagnosis(Sequence[Suspect]):
             return ["nothing is wrong with these results"]
         if self.untried:
             return [*fold(self.untried), *(folded for hint in self.hints for folded in fold(hint, "  "))]
-        unfinished = [] if self.complete else ["there was no time to try all mistakes"]
+        unfinished = fold(self.unfinished)
         if not self.suspects:
             near = self.nearest
             lines = ["no known mistake gives these results"]
