@@ -31,6 +31,7 @@ from npattn.oracle.mistakes.narrow_calls import narrower_alike
 from npattn.oracle.mistakes.ordering import calls_in
 from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.plumbing import is_plumbing
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.running import UNFIT, run_with
@@ -39,6 +40,7 @@ from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.mistakes.twins import is_narrow, unlike
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
+from npattn.oracle.systems import is_known
 from npattn.oracle.threads import leaving_no_limit
 from npattn.tracing import Step
 
@@ -198,7 +200,10 @@ def by_rule(search: Search) -> list[Mistake]:
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
     until = time.perf_counter() + MASKS_TIME_SHARE * (search.end - search.clock.now())
     of_masks = [*rules_of_masks(search.module, search.given, until), *rules_of_indices(search.module)]
-    return [*of_calls, *rules_of_settings(search.module), *of_masks, *rules_of_lines(search.module)]
+    of_lines = rules_of_lines(search.module)
+    if is_known(search.module):
+        of_lines = [one for one in of_lines if not is_plumbing(one)]
+    return [*of_calls, *rules_of_settings(search.module), *of_masks, *of_lines]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:

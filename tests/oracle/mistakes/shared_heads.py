@@ -7,7 +7,7 @@ import numpy as np
 import npattn
 from npattn.oracle import golden
 
-__all__ = ["FIRST", "LAST", "D", "M", "N", "case_of", "in_turn", "kernel", "over_groups"]
+__all__ = ["FIRST", "LAST", "B", "D", "G", "M", "N", "R", "case_of", "in_turn", "kernel", "over_groups"]
 
 B, G, R, M, N, D = 2, 2, 2, 7, 9, 8
 FIRST, LAST = np.tri(M, N) > 0, np.tri(M, N, N - M) > 0
