@@ -83,7 +83,7 @@ def diagnose(
     ----------
     case : Case
     results : mapping of str to array
-        As `Case.compare` takes them, steps too. A gradient that is None counts as 0; what can't be read is left out.
+        As `Case.compare` takes them, steps too. What is None or can't be read is left out.
     seconds : float
         How long the search may take of the processor; where others use it too, up to five times as long passes.
     passes : Passes, optional
@@ -103,8 +103,8 @@ def diagnose(
         read = readable(judged_by, results)
         search = Search(judged_by, read, seconds, passes)
         if not search.wrong:
-            unread = [name for name, value in results.items() if value is not None and name not in read]
-            return Diagnosis(right=not unread, untried=UNREAD if unread else "")
+            unread = [name for name in results if name not in read]
+            return Diagnosis(right=not unread, untried=why_untried(results, unread) if unread else "")
         if isinstance(case.module, Described):
             name = case.module.name
             return Diagnosis(
@@ -172,14 +172,22 @@ def what_is_left(search: Search) -> str:
     return f"{short}: case.diagnose(results, seconds={needed}) tries more"
 
 
+def why_untried(results: Mapping[str, Any], unread: Sequence[str]) -> str:
+    """Say why no mistake was tried where all that is wrong is what can't be read."""
+    if any(results[name] is not None for name in unread):
+        return UNREAD
+    verb = "is" if len(unread) == 1 else "are"
+    return f"no mistake was tried: nothing is wrong but that {enumerate_names(unread)} {verb} None"
+
+
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Take results as plain arrays in float64; None for a gradient as zeros."""
+    """Take results as plain arrays in float64."""
     found = {}
     for name, value in results.items():
-        if name in case.expected:
+        if name in case.expected and value is not None:
             expected = case.expected[name]
             try:
-                array = np.zeros(expected.shape) if value is None else to_numpy(value, "it")
+                array = to_numpy(value, "it")
             except TypeError:
                 continue
             if array.shape == expected.shape and not np.iscomplexobj(array):

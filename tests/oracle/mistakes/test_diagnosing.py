@@ -167,10 +167,17 @@ def test_a_mistake_that_makes_errors_huge_is_not_the_nearest():
     assert diagnosed(case, dict(case.expected) | {"key.grad": wrong}).nearest is None
 
 
-def test_a_gradient_that_never_came_is_one_of_zeros():
+def test_no_mistake_is_told_of_a_gradient_that_never_came():
     case = case_of("eca")
-    found = diagnosed(case, case.expected | {"conv.weight.grad": None})
-    assert any("lost" in one.name or "forgotten" in one.name for one in found)
+    for results in (dict(case.expected), {}):
+        found = diagnosed(case, results | {"conv.weight.grad": None})
+        assert not found.right
+        assert list(found) == []
+        assert str(found) == "no mistake was tried: nothing is wrong but that conv.weight.grad is None"
+    forgotten = results_with(case, (find("gate: gradient: gate forgotten in dx", "backward"), 0))
+    both = diagnosed(case, forgotten | {"conv.weight.grad": None})
+    assert "gate forgotten in dx" in both[0].name
+    assert both[0].results == ("x.grad",)
 
 
 def test_none_is_named_where_none_fits_but_the_nearest():
