@@ -35,7 +35,7 @@ def blurring(search: Search) -> list[Candidate]:
     """
     finish(search)
     near = [one for one in search.tried if one.whole and may_blur(search, one)]
-    near.sort(key=lambda one: (-len(explained(search, one)), one.misfit.worst))
+    near.sort(key=lambda one: (one.misfit.worst > DISTANCE_JUST_BEYOND, -len(explained(search, one)), one.misfit.worst))
     found = []
     for one in near[:MOST_LOOKED_AT]:
         if search.clock.now() > search.deadline:

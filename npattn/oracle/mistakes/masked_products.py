@@ -144,7 +144,7 @@ ADDED = [
     ),
     instead(NAME, "queries taken for keys", lambda original, q, k, *a, **o: original(q, q, *a, **o), alike),
     argument(NAME, 3, "scaled by 1/√d", lambda q, *_, **__: q.shape[-2] ** -0.5, scaled_otherwise),
-    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
+    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2)),
     argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, heads),
     value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
     *(instead(NAME, name, other, scaled, way="backward") for name, other in IN_BOTH),

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from npattn.oracle.mistakes.attention_weights import NAME as PLAIN
-from npattn.oracle.mistakes.attention_weights import several_keys
 from npattn.oracle.mistakes.masked_weights import NAME, given, hides, pairs_seen, whole
 from npattn.oracle.mistakes.masking import (
     aligned_band,
@@ -64,7 +63,7 @@ def to_base_2(primitive: str, name: str, factor: float) -> Mistake:
         _, backward = whole(*qkv, **options, saved=(o, factor * log_sum), base=2)
         return value, backward if isinstance(value, tuple) else lambda do: backward(do)[:3]
 
-    return instead(primitive, f"{name} where weights are made again", other, several_keys, way="backward")
+    return instead(primitive, f"{name} where weights are made again", other, way="backward")
 
 
 OTHERWISE_SEEN: tuple[tuple[str, str, Apply, When], ...] = (

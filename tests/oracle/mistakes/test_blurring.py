@@ -5,11 +5,21 @@ import pytest
 
 from npattn.oracle.formats import FORMATS, representable
 from tests.oracle.mistakes.searching import diagnosed
-from tests.oracle.mistakes.shared_heads import M, N, case_of, kernel
+from tests.oracle.mistakes.shared_heads import M, N, case_of, in_turn, kernel
 
 
 def bfloat16(a):
     return representable(a, FORMATS["bfloat16"])
+
+
+def test_wrong_sums_over_heads_are_one_mistake_where_weights_are_as_good_as_0_and_1():
+    case = case_of("bottom-right", "bfloat16", "large", 2)
+    results = kernel(case, sums=(in_turn, in_turn), rounded=bfloat16)
+    found = diagnosed(case, {name: bfloat16(a) for name, a in results.items()})
+    assert found[0].name == "every (1'), (2') repeat: gradient: added up over heads in turn, not over groups"
+    assert found[0].results == ("value.grad",)
+    assert found.blurred == ("key.grad",)
+    assert "key.grad says nothing of it: rounding errs by more there than is wrong" in str(found)
 
 
 @pytest.mark.parametrize("seed", range(6))

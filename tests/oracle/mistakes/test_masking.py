@@ -398,6 +398,17 @@ def test_powers_of_2_of_natural_logits_where_backward_makes_the_weights_again(pr
 
 
 @pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_one_key_alone_has_another_weight_than_1_by_a_logsumexp_that_is_not_its_own(primitive):
+    qkv = drawn(5, 1)
+    name = "gradient: log₂ e left out of the logits where weights are made again"
+    applies, (_, backward) = called(made(primitive, name, "backward"), primitive, qkv)
+    do = draw(2, 2, 3, 5)
+    s = 2 ** (SCALE * np.einsum("bhcm,bhcn->bhmn", qkv[0], qkv[1]) * (1 - 1 / np.log(2)))
+    assert applies
+    assert np.allclose(backward(do)[2], np.einsum("bhmn,bhcm->bhcn", s, do))
+
+
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
 @pytest.mark.parametrize(("name", "power"), [("scale missing", -1), ("scale twice", 1)])
 def test_the_gradients_of_queries_and_keys_alone_are_scaled_wrongly(primitive, name, power):
     qkv = drawn(23)
