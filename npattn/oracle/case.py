@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.checks import require_numbers
 from npattn.files import one_line
 from npattn.module import Module
 from npattn.oracle.budgets import Given
@@ -19,7 +20,7 @@ from npattn.oracle.golden_files.described import axes_of
 from npattn.oracle.golden_files.writing import save
 from npattn.oracle.judging import compare
 from npattn.oracle.layouts import lay_out
-from npattn.oracle.mistakes import Diagnosis, diagnose
+from npattn.oracle.mistakes import SECONDS, Diagnosis, diagnose
 from npattn.oracle.steps import GoldenStep, measure_steps, with_steps
 from npattn.oracle.tensors import Change, describe_changes, require_kept
 from npattn.wording import describe_type
@@ -323,23 +324,26 @@ class Case:
         except Exception as error:  # whatever the caller's own system raises
             return textwrap.wrap(f"no mistake could be tried: {one_line(str(error))}", 80, subsequent_indent="  ")
 
-    def diagnose(self, results: Mapping[str, Any]) -> Diagnosis:
+    def diagnose(self, results: Mapping[str, Any], *, seconds: float | None = None) -> Diagnosis:
         """Look for the mistakes whose results a wrong kernel's are: known ones, and some made by rule.
 
         Parameters
         ----------
         results : mapping of str to array
             As `compare` takes them. The more of them, the surer.
+        seconds : float, optional
+            How long the search may take of the processor, by default 4: the diagnosis says if there was no time to try
+            all.
 
         Returns
         -------
         Diagnosis
-            A sequence of suspects, best first; its text has one a line. It takes some seconds at most.
+            A sequence of suspects, best first; its text has one a line.
 
         Raises
         ------
         TypeError, ValueError
-            As `compare` raises them of results.
+            As `compare` raises them of results, or if `seconds` is no finite number.
 
         Examples
         --------
@@ -351,7 +355,9 @@ class Case:
         it looks like:
         ...
         """
-        return diagnose(self, results)
+        most = SECONDS if seconds is None else seconds
+        require_numbers(f"{self!r}.diagnose", seconds=most)
+        return diagnose(self, results, most)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False, steps: bool = False) -> None:
         """Write the case to a file that programs in any language can read; `npattn.oracle.load` reads it back.

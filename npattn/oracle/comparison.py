@@ -177,13 +177,16 @@ def table_lines(judgement: Judgement, width: int) -> list[str]:
     """Write one result's lines of the table."""
     above, name = ([], judgement.name) if len(judgement.name) <= width else ([judgement.name], "")
     if judgement.trouble:
-        return [*above, f"{name:<{width}}  WRONG", *indent(judgement.trouble)]
+        line = f"{name:<{width}}  {'-':>7} {'':>5}  {'-':>7} {'':>5} {'-':>7} WRONG"
+        return [*above, line, *indent(judgement.trouble)]
     line = (
         f"{name:<{width}}  {seven_characters(judgement.worst):>7} {judgement.worst_limit:>5.1f}  "
         f"{seven_characters(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
     lines = [*above, line + ("" if judgement.passed else " WRONG")]
-    if not judgement.within:
+    if not judgement.within and judgement.worst <= judgement.worst_limit:
+        lines += indent("many small errors: no element is beyond its limit, the root mean square of all is")
+    elif not judgement.within:
         at = ", ".join(map(str, judgement.where))
         lines.append(
             f"  at [{at}]: expected {judgement.expected:.8g}, got {judgement.got:.8g}, budget {judgement.unit:.2g}"

@@ -141,9 +141,32 @@ def test_a_gradient_that_is_none_has_not_been_reached_and_is_told_beside_the_oth
     report = case.compare({"fc1.bias.grad": None, "x.grad": case.expected["x.grad"]})
     assert not report.passed
     assert [name for name, judgement in report.judgements.items() if not judgement.passed] == ["fc1.bias.grad"]
-    assert "fc1.bias.grad WRONG no gradient reached it: it is None" in " ".join(str(report).split())
+    assert "fc1.bias.grad - - - WRONG no gradient reached it: it is None" in " ".join(str(report).split())
     with pytest.raises(AssertionError, match="no gradient reached it"):
         case.assert_matches(case.expected | {"fc1.bias.grad": None}, require="all")
+
+
+def test_what_has_no_numbers_to_tell_stands_in_the_columns_of_the_others(case):
+    wrong = {"output": case.expected["output"][:1], "x.grad": 2 * case.expected["x.grad"], "fc1.bias.grad": None}
+    lines = [line for line in str(case.compare(wrong)).splitlines() if line.endswith(" WRONG")]
+    assert len(lines) == 3
+    assert len({line.index("WRONG") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("worst", [False, True])
+def test_many_small_errors_are_told_from_one_large_one(case, worst):
+    """None is beyond its limit: which is the largest says nothing."""
+    exact, budget = case.expected["output"], case.budget["output"]
+    limit, rms_limit = case.limits["output"]
+    errors = np.full(exact.shape, 1.1 * rms_limit)
+    errors.flat[7] = 2 * limit if worst else errors.flat[7]
+    report = case.compare({"output": exact + errors * budget})
+    judgement, text = report.judgements["output"], str(report)
+    assert not judgement.within
+    assert (judgement.worst > limit) == worst
+    small = "many small errors: no element is beyond its limit, the root mean square of all is"
+    assert (small in " ".join(text.split())) != worst
+    assert ("\n  at [" in text) == worst
 
 
 def test_an_input_without_a_gradient_may_be_given_none_and_nothing_else():
@@ -325,7 +348,7 @@ def test_elements_that_the_format_cannot_hold_are_left_out_and_counted(case):
 
 def test_assert_matches_raises_with_the_report(case):
     wrong = case.module(case.params, case.inputs["x"]).attention["channel"][..., None, None] + case.inputs["x"]
-    results = {"output": 0.8 * wrong + 0.2 * case.expected["output"]}  # near a mistake, and not that of it
+    results = {"output": 0.94 * wrong + 0.06 * case.expected["output"]}  # near a mistake, and not that of it
     with pytest.raises(AssertionError) as caught:
         case.assert_matches(results)
     report = str(case.compare(results))

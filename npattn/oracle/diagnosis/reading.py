@@ -62,7 +62,8 @@ def read_result(case: Case, name: str, got: np.ndarray) -> str:
         return ""
     with np.errstate(all="ignore"):
         if got.shape != expected.shape:
-            return read_shape(got, expected, case.budget[name], case.limits[name], case.format)
+            names = name_axes(case, name, got.shape)
+            return read_shape(got, expected, case.budget[name], case.limits[name], case.format, names=names)
         evidence = evidence_of(case, name, got)
         if not evidence.judged.size:
             return ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from npattn.oracle.diagnosis.axes import plural
 from npattn.oracle.diagnosis.evidence import Evidence
 from npattn.oracle.diagnosis.reductions import axis_sets
 from npattn.oracle.formats import Format
@@ -15,16 +16,22 @@ __all__ = ["read_shape"]
 
 
 def read_shape(
-    got: np.ndarray, expected: np.ndarray, budget: np.ndarray, limits: tuple[float, float], format: Format
+    got: np.ndarray,
+    expected: np.ndarray,
+    budget: np.ndarray,
+    limits: tuple[float, float],
+    format: Format,
+    *,
+    names: Sequence[str],
 ) -> str:
-    """Say what makes a result of another shape right; nothing where nothing does.
+    """Say what makes a result of another shape right, whose axes have these names; nothing where nothing does.
 
     Examples
     --------
     >>> from npattn.oracle import FORMATS
     >>> y = np.random.RandomState(0).standard_normal((2, 3, 4, 5))
     >>> unit = np.full(y.shape, 1e-6)
-    >>> read_shape(y.transpose(0, 2, 3, 1), y, unit, (8.0, 2.0), FORMATS["float32"])
+    >>> read_shape(y.transpose(0, 2, 3, 1), y, unit, (8.0, 2.0), FORMATS["float32"], names=())
     'right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW'
     """
 
@@ -42,9 +49,11 @@ def read_shape(
                 if order == (0, 3, 1, 2):
                     return "right but NHWC: .transpose(0, 3, 1, 2) makes it NCHW"
                 return f"right but for the order of its axes: .transpose{order} mends it"
-    if got.size == expected.size:
-        ways = parted(got, expected.shape)
-        return next((text for text, values in ways if right(values, expected, budget)), "")
+    same_size = got.size == expected.size
+    ways = parted(got, expected.shape) if same_size else grouped(got, expected.shape, names)
+    mended = next((text for text, values in ways if right(values, expected, budget)), "")
+    if mended or same_size:
+        return mended
     for axes in axis_sets(range(min(got.ndim, 5))):
         for reduced, what in ((got.sum(axis=axes), "sum"), (got.mean(axis=axes), "mean")):
             if reduced.size == expected.size and right(reduced.reshape(expected.shape), expected, budget):
@@ -69,3 +78,17 @@ def parted(got: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[str, np.nd
         apart, back = tuple(shape[axis] for axis in order), tuple(map(order.index, range(len(shape))))
         text = f"right once merged axes are parted: .reshape{apart}.transpose{back} mends it"
         yield text, got.reshape(apart).transpose(back)
+
+
+def grouped(got: np.ndarray, shape: tuple[int, ...], names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield ways to bring each group along an axis, such as heads that share keys, to one, and what is said of each."""
+    longer = [axis for axis, (n, m) in enumerate(zip(got.shape, shape, strict=False)) if n != m]
+    if got.ndim != len(shape) or len(longer) != 1 or shape[longer[0]] == 0 or got.shape[longer[0]] % shape[longer[0]]:
+        return
+    [axis] = longer
+    count = got.shape[axis] // shape[axis]
+    apart = *shape[: axis + 1], count, *shape[axis + 1 :]
+    for way, words in (("sum", "added up"), ("mean", "averaged")):
+        text = f"right once the {plural(names[axis])} of each group of {count} are {words}: "
+        values = getattr(got.reshape(apart), way)(axis=axis + 1)
+        yield f"{text}.reshape{apart}.{way}({axis + 1}) mends it", values

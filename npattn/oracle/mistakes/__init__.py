@@ -7,6 +7,7 @@ system's own code runs around it on any kind of number.
 
 from npattn.oracle.mistakes.catalogue import ADDED, FAULTS, HELD_OUT, MISTAKES
 from npattn.oracle.mistakes.diagnosing import diagnose
+from npattn.oracle.mistakes.matching import SECONDS
 from npattn.oracle.mistakes.mistake import Mistake
 from npattn.oracle.mistakes.planting import faulty, planted, sites
 from npattn.oracle.mistakes.rules import rules_of
@@ -17,6 +18,7 @@ __all__ = [
     "FAULTS",
     "HELD_OUT",
     "MISTAKES",
+    "SECONDS",
     "Diagnosis",
     "Mistake",
     "Suspect",

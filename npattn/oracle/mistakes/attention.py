@@ -29,8 +29,8 @@ from npattn.oracle.mistakes.attention_weights import (
 from npattn.oracle.mistakes.families import IMAGE_0_FOR_ALL, ROW_NEIGHBOUR, ROW_TAIL
 from npattn.oracle.mistakes.mistake import Apply, Mistake, argument, dropped, gradient, instead, value
 from npattn.oracle.mistakes.scaling import (
+    IN_BOTH,
     padded_scale,
-    scale_left_out,
     scale_twice,
     scaled_in_weights,
     scaled_late,
@@ -261,7 +261,7 @@ ADDED = [
     weighed("softmax left out", lambda z: z),
     weighed("sigmoid for softmax", lambda z: 1 / (1 + np.exp(-z))),
     instead(NAME, "scaled after softmax", scaled_late, scaled),
-    instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
+    *(instead(NAME, name, other, scaled, way="backward") for name, other in IN_BOTH),
     instead(NAME, "map transposed", transposed_map, alike),
     argument(NAME, 3, "scaled by the padded head dim", padded_scale, lambda q, *_: q.shape[-2] % TILE > 0),
     argument(NAME, 3, "scale twice", lambda q, k, v, scale: scale**2, scaled),

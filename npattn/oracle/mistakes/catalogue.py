@@ -47,6 +47,7 @@ from npattn.oracle.mistakes import (
     sum_normalize,
     tiled_convolution,
     two_gates,
+    weights_again,
     windowing,
 )
 from npattn.oracle.mistakes.carrying import carried, in_forward_alone
@@ -73,6 +74,7 @@ ADDED_IN_ORDER = (
     *(*IN_ORDER, heads, standardizing, shifting, energy, choosing),
     *(linear_attention, sum_normalize, gathering, partitioning, lambdas, criss_cross, polarized, relative),
     *(two_gates, covering, tiled_convolution, regrouping, cross_entropy, own_masks, saved_statistics, partial_sums),
+    weights_again,
 )
 ADDED: list[Mistake] = [mistake for file in ADDED_IN_ORDER for mistake in getattr(file, "ADDED", ())]
 """Mistakes that are looked for beside them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from npattn.oracle.budgets import Given, named_results
 from npattn.oracle.diagnosis import reads_exactly
 from npattn.oracle.golden_files.described import Described
 from npattn.oracle.judging import require_results
+from npattn.oracle.mistakes.blurring import blurring
 from npattn.oracle.mistakes.candidates import Candidate, Passes, ranked
 from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.code_masks import rules_of_masks
@@ -28,6 +31,7 @@ from npattn.oracle.mistakes.narrow_calls import narrower_alike
 from npattn.oracle.mistakes.ordering import calls_in
 from npattn.oracle.mistakes.pairing import pairs
 from npattn.oracle.mistakes.planting import answering
+from npattn.oracle.mistakes.plumbing import is_plumbing
 from npattn.oracle.mistakes.roundings import roundings
 from npattn.oracle.mistakes.rules import rules_of
 from npattn.oracle.mistakes.running import UNFIT, run_with
@@ -36,6 +40,7 @@ from npattn.oracle.mistakes.suspects import Diagnosis, Suspect, enumerate_names
 from npattn.oracle.mistakes.twins import is_narrow, unlike
 from npattn.oracle.steps import Recorded
 from npattn.oracle.steps.recorded import is_judged, name_steps
+from npattn.oracle.systems import is_known
 from npattn.oracle.threads import leaving_no_limit
 from npattn.tracing import Step
 
@@ -53,6 +58,10 @@ MOST_MOVED, NOT_FINITE = 1e12, 4.0
 that gives NaN too says no more than a bit."""
 MAX_FEW_NUMBERS = 8
 """Wrong numbers whose size says little of the arithmetic that made it."""
+MAX_NEAREST_DISTANCE = 3.0
+"""Distance up to which a mistake that does not fit is told as the nearest: one further off is another."""
+MAX_SLIGHT_DISTANCE = 1.5
+"""Distance up to which a single mistake that does not fit is told before two that do."""
 MASKS_TIME_SHARE = 0.2
 """Share of the time in which masks are looked for in a system's code."""
 MOST_COMPARED = 4
@@ -74,9 +83,9 @@ def diagnose(
     ----------
     case : Case
     results : mapping of str to array
-        As `Case.compare` takes them, steps too. A gradient that is None counts as 0; what can't be read is left out.
+        As `Case.compare` takes them, steps too. What is None or can't be read is left out.
     seconds : float
-        How long the search may take.
+        How long the search may take of the processor; where others use it too, up to five times as long passes.
     passes : Passes, optional
         Keeps what is computed, for the next results of the same case.
 
@@ -94,15 +103,16 @@ def diagnose(
         read = readable(judged_by, results)
         search = Search(judged_by, read, seconds, passes)
         if not search.wrong:
-            unread = [name for name, value in results.items() if value is not None and name not in read]
-            return Diagnosis(right=not unread, untried=UNREAD if unread else "")
+            unread = [name for name in results if name not in read]
+            return Diagnosis(right=not unread, untried=why_untried(results, unread) if unread else "")
         if isinstance(case.module, Described):
             name = case.module.name
             return Diagnosis(
                 untried=f"the file holds no code of {name}, so no mistakes are tried",
                 hints=(f"npattn.oracle.load with systems=[{name}], the class, has them tried",),
             )
-        return diagnose_wrong(search, passes)
+        found = diagnose_wrong(search, passes)
+        return found if search.complete else dataclasses.replace(found, unfinished=what_is_left(search))
 
 
 def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
@@ -117,14 +127,18 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
         suspects = suspects_of(search, arithmetic)
         few = sum(np.isfinite(search.case.budget[name]).sum() for name in search.wrong) < MAX_FEW_NUMBERS
         return Diagnosis(suspects=suspects, alike=len(suspects), sure=sure, complete=search.complete, few=bool(few))
-    fitting = fitting or pairs(search)
+    blurred = [] if fitting else blurring(search)
+    fitting = fitting or blurred or pairs(search)
     if not fitting:
-        near = (one for one in search.tried if one.whole and one.halves)
-        nearest = min(near, key=lambda one: one.misfit.worst, default=None)
+        nearest = nearest_single(search, MAX_NEAREST_DISTANCE)
         read = (reads_exactly(search.case, name, search.ruler.results[name]) for name in search.wrong)
         found = None if nearest is None or any(read) else suspects_of(search, [nearest])[0]
         return Diagnosis(nearest=found, complete=search.complete)
     best = unlike(ranked(search.ruler, fitting), several_images=several_images)
+    single = nearest_single(search, MAX_SLIGHT_DISTANCE) if len(best[0].mistakes) > 1 else None
+    if single is not None and any(single.misfit.within() & search.wrong):
+        suspects = suspects_of(search, [single, *best[:7]])
+        return Diagnosis(suspects=suspects, alike=len(suspects), complete=search.complete)
     all_tried = True
     if is_narrow(best[0]):
         others, all_tried = narrower_alike(search, best[0])
@@ -133,20 +147,47 @@ def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
     return Diagnosis(
         suspects=suspects_of(search, best[:8]),
         alike=min(8, len(alike)),
-        sure=all_tried and says_enough(search, best[0]),
+        sure=all_tried and not blurred and says_enough(search, best[0]),
+        blurred=lost_by(search, best[0]) if blurred else (),
         hints=hints(search, alike) if len(alike) > 1 else (),
         complete=search.complete,
     )
 
 
+def nearest_single(search: Search, most: float) -> Candidate | None:
+    """Return the mistake that comes nearest of all that were tried alone, up to a distance; None where none does."""
+    near = (one for one in search.tried if one.whole and one.halves and one.misfit.worst <= most)
+    return min(near, key=lambda one: one.misfit.worst, default=None)
+
+
+def what_is_left(search: Search) -> str:
+    """Say of a search that had not time enough how far it came, and how the rest is tried."""
+    done, possible = search.looked_at, search.possible
+    short = (
+        f"there was time to try {done} of {possible} mistakes"
+        if done < possible
+        else (f"there was time to try all {possible} mistakes one by one, not all pairs of them, nor roundings")
+    )
+    needed = max(search.clock.needed(done, possible), math.ceil(2 * search.end))
+    return f"{short}: case.diagnose(results, seconds={needed}) tries more"
+
+
+def why_untried(results: Mapping[str, Any], unread: Sequence[str]) -> str:
+    """Say why no mistake was tried where all that is wrong is what can't be read."""
+    if any(results[name] is not None for name in unread):
+        return UNREAD
+    verb = "is" if len(unread) == 1 else "are"
+    return f"no mistake was tried: nothing is wrong but that {enumerate_names(unread)} {verb} None"
+
+
 def readable(case: Case, results: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Take results as plain arrays in float64; None for a gradient as zeros."""
+    """Take results as plain arrays in float64."""
     found = {}
     for name, value in results.items():
-        if name in case.expected:
+        if name in case.expected and value is not None:
             expected = case.expected[name]
             try:
-                array = np.zeros(expected.shape) if value is None else to_numpy(value, "it")
+                array = to_numpy(value, "it")
             except TypeError:
                 continue
             if array.shape == expected.shape and not np.iscomplexobj(array):
@@ -165,10 +206,12 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    now = time.perf_counter()
-    until = now + MASKS_TIME_SHARE * (search.end - now)
+    until = time.perf_counter() + MASKS_TIME_SHARE * (search.end - search.clock.now())
     of_masks = [*rules_of_masks(search.module, search.given, until), *rules_of_indices(search.module)]
-    return [*of_calls, *rules_of_settings(search.module), *of_masks, *rules_of_lines(search.module)]
+    of_lines = rules_of_lines(search.module)
+    if is_known(search.module):
+        of_lines = [one for one in of_lines if not is_plumbing(one)]
+    return [*of_calls, *rules_of_settings(search.module), *of_masks, *of_lines]
 
 
 def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspect, ...]:
@@ -185,6 +228,11 @@ def suspects_of(search: Search, candidates: Sequence[Candidate]) -> tuple[Suspec
         return Suspect(mistakes, steps, tuple(met), distance, len(met) == len(wrong), one.twins)
 
     return tuple(map(suspect, candidates))
+
+
+def lost_by(search: Search, one: Candidate) -> tuple[str, ...]:
+    """Name the wrong results that a mistake does not explain, in order."""
+    return tuple(name for name in search.ruler.results if name in search.wrong and one.misfit.distances[name] > 1)
 
 
 def step_of(places: Mapping[tuple[str, int], Place], mistake: Mistake, numbers: Sequence[int]) -> str:

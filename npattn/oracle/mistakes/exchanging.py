@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from npattn.module import Module
+from npattn.oracle.golden_files.described import axes_of
 from npattn.oracle.mistakes import arrays
 from npattn.oracle.mistakes.mistake import Apply, Arrays, Mistake, When, mistake
 from npattn.oracle.mistakes.passes import READ_AS_NHWC, confused, each, first
@@ -110,7 +111,7 @@ def interleaved(run: Run, module: Any, params: Arrays, inputs: Arrays, upstream:
 def groups_channels(module: Module, params: Arrays, inputs: Arrays, upstream: Arrays) -> bool:
     groups = getattr(module, "groups", 1)
     x = first(inputs)
-    alike = len(upstream) == 1 and x.ndim == 4 and first(upstream).shape == x.shape
+    alike = len(upstream) == 1 and x.ndim == 4 and first(upstream).shape == x.shape and axes_of(module) != "heads"
     return alike and 1 < groups < x.shape[1] and x.shape[1] % groups == 0
 
 

@@ -92,6 +92,11 @@ def of_windows(g: Array, dy: Array, q: Array, *_: Any, **__: Any) -> Array:
     return g / np.prod(q.shape[:-3], dtype=int)
 
 
+def beside_products(*_: Any, softcap: Any, bias: Array | None, sink: Array | None, **__: Any) -> bool:
+    """Whether logits are more than products and their scale."""
+    return any(option is not None for option in (softcap, bias, sink))
+
+
 def counted(tile: int) -> tuple[Apply, When]:
     """Count the sink once for each tile of keys: the change, and when that is another number than with other tiles."""
 
@@ -131,7 +136,7 @@ ADDED = [
     ),
     gradient(NAME, 3, "of the bias averaged over images and windows", of_windows, given("bias")),
     *(argument(NAME, "sink", f"sink counted once a tile of {2**i} keys", *counted(2**i)) for i in range(1, 7)),
-    with_mistake("base 2, in bias and sink too", base=2),
+    with_mistake("base 2, in bias and sink too", beside_products, base=2),
     with_mistake("logsumexp without the maximum", log=lambda highest, total, *_: np.log(total)),
     with_mistake("logsumexp of logits before the scale", scaled, log=unscaled_logs),
     with_mistake(

@@ -32,8 +32,8 @@ from npattn.oracle.mistakes.masked_weights import (
 )
 from npattn.oracle.mistakes.mistake import Apply, Mistake, argument, gradient, instead, value
 from npattn.oracle.mistakes.scaling import (
+    IN_BOTH,
     padded_scale,
-    scale_left_out,
     scale_twice,
     scaled_in_weights,
     without_scale,
@@ -144,10 +144,10 @@ ADDED = [
     ),
     instead(NAME, "queries taken for keys", lambda original, q, k, *a, **o: original(q, q, *a, **o), alike),
     argument(NAME, 3, "scaled by 1/√d", lambda q, *_, **__: q.shape[-2] ** -0.5, scaled_otherwise),
-    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2), several_keys),
+    argument(NAME, 0, "base 2", lambda q, *_, **__: q * math.log(2)),
     argument(NAME, 3, "scaled by the channels of all heads", by_all_channels, heads),
     value(NAME, "output viewed without a transpose", lambda pair, *_, **__: (viewed(pair[0]), pair[1]), several_rows),
-    instead(NAME, "scale missing in dq and dk", scale_left_out, scaled, way="backward"),
+    *(instead(NAME, name, other, scaled, way="backward") for name, other in IN_BOTH),
     instead(NAME, "queries and keys swapped", swapped, alike),
     gradient(NAME, None, "dq and dk swapped", lambda g, *_, **__: (g[1], g[0], *g[2:]), alike),
     with_mistake("softmax over the wrong axis", both(alike, without_sink), axis=-2),

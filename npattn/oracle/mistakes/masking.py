@@ -24,7 +24,6 @@ from npattn.oracle.mistakes.masked_weights import (
     hides,
     may_see_filling,
     pairs_seen,
-    whole,
     with_mistake,
 )
 from npattn.oracle.mistakes.mistake import Apply, Mistake, When, argument, instead, value
@@ -206,28 +205,6 @@ def turned_window(*_: Any, band: Band, **__: Any) -> tuple[int | None, ...]:
     return tuple(None if n is None else -n for n in band[::-1])
 
 
-def none_hidden(q: Array, k: Array, *_: Any) -> Array:
-    return np.ones((1,) * (q.ndim - 2) + (q.shape[-1], k.shape[-1]), bool)
-
-
-def one_key_late(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
-    return pairs_seen(q, k, moved(0, 1)(band=band), lengths, mask)
-
-
-def made_again(name: str, see: Apply, when: When, *, by: str = "again") -> Mistake:
-    """See other keys where backward makes the weights again, of the output that forward has saved, and its logsumexp.
-
-    By a softmax they are made of what these keys add up to.
-    """
-
-    def other(original, *qkv, **options):
-        value, _ = original(*qkv, **options)
-        saved = value if by == "again" else (value[0], whole(*qkv, **options, see=see)[0][1])
-        return value, whole(*qkv, **options, saved=saved, see=see)[1]
-
-    return instead(NAME, f"{name} where weights are made {by}", other, when, way="backward")
-
-
 def zeros_hidden(q: Array, k: Array, band: Band, lengths: Array, mask: Array) -> Array:
     """Hide keys that are 0, as those are that stand in a margin of zeros."""
     return pairs_seen(q, k, band, lengths, mask) & (k != 0).any(axis=-2)[..., None, :]
@@ -309,7 +286,4 @@ ADDED = [
     argument(NAME, "band", "causal mask the other way round", turned_band, has_last, way="both"),
     argument(NAME, "mask", "mask inverted", turned_over, given("mask"), way="both"),
     argument(NAME, "band", "wrong alignment", aligned_otherwise, may_be_aligned_otherwise),
-    made_again("nothing hidden", none_hidden, hides),
-    made_again("nothing hidden", none_hidden, hides, by="by a softmax of their own, δ of the right output"),
-    made_again("mask one key late", one_key_late, has_last),
 ]

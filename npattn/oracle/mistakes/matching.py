@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from npattn.oracle.formats import FORMATS
 from npattn.oracle.mistakes.candidates import Candidate, Passes
+from npattn.oracle.mistakes.clock import Clock
 from npattn.oracle.mistakes.distances import Misfit
 from npattn.oracle.mistakes.feeding import fed_by_calls
 from npattn.oracle.mistakes.locating import Place, locate
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SECONDS", "Search"]
 
 SECONDS = 4.0
-"""Time that a search may take."""
+"""Time that a search may take of the processor."""
 ROUNDINGS_TIME_SHARE = 0.3
 """Share of the time that is kept at most for passes in narrower arithmetic, which are slow."""
 ROUNDED_TIME_RATIO = 5.0
@@ -56,7 +56,7 @@ class Search(Measurer):
     results : mapping of numpy.ndarray
         By name, as the case expects them; of steps that it has among its results too.
     seconds : float
-        How long it may take.
+        How long it may take, as a `Clock` of the processor's time has it.
     passes : Passes, optional
         Keeps what is computed, for searches with other results of the same case.
     """
@@ -70,10 +70,11 @@ class Search(Measurer):
     ) -> None:
         super().__init__(case, results, passes)
         self.screen = Screen(case, results) if passes is None and is_worth_screening(case) else None
-        self.end = time.perf_counter() + seconds
+        self.clock, self.end = Clock(), seconds
         self.left = (LITTLE_TIME_SHARE if self.is_far_off() else ROUNDINGS_TIME_SHARE) * seconds
         self.deadline = self.end - self.left
         self.tried: list[Candidate] = []
+        self.looked_at = self.possible = 0
         self.complete = True
         self.known_tags: dict[tuple[str, int], Place] | None = None
         self.screened: dict[Any, Candidate | None] = {}
@@ -102,10 +103,10 @@ class Search(Measurer):
         if self.passes is not None and self.passes.places:
             self.places, self.memory, self.calls = self.passes.places, self.passes.memory, self.passes.calls
             return
-        began = time.perf_counter()
+        began = self.clock.now()
         with np.errstate(all="ignore"), self.memory.at_work():
             found = sites(self.run_watched, mistakes, self.module, *self.given)
-        self.deadline = self.end - min(self.left, ROUNDED_TIME_RATIO * (time.perf_counter() - began))
+        self.deadline = self.end - min(self.left, ROUNDED_TIME_RATIO * (self.clock.now() - began))
         self.memory.settle()
         self.places = with_every(found, self.kinds, self.tags())
         if self.screen is not None:
@@ -226,6 +227,7 @@ class Search(Measurer):
         far = self.is_far_off()
         places = [place for place in order.one_by_one() if not (far and place[0].name.endswith(NARROW))]
         numbers = {place: number for number, place in enumerate(places)}
+        self.possible = len(places)
         with contextlib.nullcontext() if self.screen is None else pass_threads() as threads:
             for group in order.in_turn(places):
                 fitting = self.fitting(group, threads)
@@ -242,9 +244,10 @@ class Search(Measurer):
             until = self.end if fitting else self.deadline
             if threads is not None and i % NUM_AHEAD == 0:
                 self.look_ahead(places[i : i + NUM_AHEAD], threads, until)
-            if time.perf_counter() > until:
+            if self.clock.now() > until:
                 self.complete = False
                 break
+            self.looked_at += 1
             tried = [self.try_mistakes(place), self.in_output_alone(*place)]
             found = [one for one in tried if one is not None]
             self.tried += found
@@ -262,14 +265,9 @@ class Search(Measurer):
     def look_ahead(self, places: Sequence[tuple[Mistake, Site]], threads: PassThreads, until: float) -> None:
         """Try the next mistakes on all cores, each forward in float32 but once; what is found is the same on one."""
         forward = {forward_key(*place): place for place in places if changes_forward(place[0])}
-
-        def look(work: Callable[[], object]) -> None:
-            if time.perf_counter() <= until:
-                work()
-
-        screen = self.screen
+        screen, look = self.screen, functools.partial(self.clock.each_until, until, threads)
         if screen is not None:
-            threads.map(look, [functools.partial(screen.forward_misfit, *place) for place in forward.values()])
-            threads.map(look, [functools.partial(self.far_off, (place,)) for place in places])
+            look([functools.partial(screen.forward_misfit, *place) for place in forward.values()])
+            look([functools.partial(self.far_off, (place,)) for place in places])
             near = [place for place in places if self.screened.get(((place,), False)) is None]
-            threads.map(look, [functools.partial(self.tried_exactly, (place,)) for place in near])
+            look([functools.partial(self.tried_exactly, (place,)) for place in near])

@@ -51,24 +51,36 @@ class Measurer(Runner):
         )
 
     def growth(
-        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None
+        self,
+        mistakes: tuple[tuple[Mistake, Site], ...],
+        exact: Mapping[str, np.ndarray],
+        run: Run | None = None,
+        *,
+        most: float = MOST_GROWTH,
     ) -> dict[str, float]:
         """Measure by what factor a mistake makes the errors of results larger: by one pass in float32, of `run`."""
-        if self.passes is not None and mistakes in self.passes.growths:
-            return self.passes.growths[mistakes]
+        if self.passes is None or mistakes not in self.passes.growths:
+            found = self.measured_growth(mistakes, exact, run)
+            if self.passes is not None:
+                self.passes.growths[mistakes] = found
+        else:
+            found = self.passes.growths[mistakes]
+        return {name: float(np.clip(factor, 1, most)) for name, factor in found.items()}
+
+    def measured_growth(
+        self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None
+    ) -> dict[str, float]:
+        """Measure that factor, however large or small."""
         if not self.errors:
             self.errors = self.errors_in_float32((), self.case.expected)
         mistaken = self.errors_in_float32(mistakes, exact, run)
         # A pass whose float32 results are exact by luck has errors of some size in a format.
         least = LEAST_ERROR * 2.0 ** (self.case.format.operand_precision - 24)
-        found = {
-            name: float(np.clip(mistaken[name] / max(right, least), 1, MOST_GROWTH))
+        return {
+            name: mistaken[name] / max(right, least)
             for name, right in self.errors.items()
             if np.isfinite(mistaken.get(name, np.nan))
         }
-        if self.passes is not None:
-            self.passes.growths[mistakes] = found
-        return found
 
     def errors_in_float32(
         self, mistakes: tuple[tuple[Mistake, Site], ...], exact: Mapping[str, np.ndarray], run: Run | None = None

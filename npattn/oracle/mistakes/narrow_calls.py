@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Collection, Iterator
 
 import numpy as np
@@ -73,7 +72,7 @@ class Errors:
 
     def has_time(self, until: float) -> bool:
         """Tell whether there is time left; what is not tried then is remembered."""
-        if time.perf_counter() > until:
+        if self.search.clock.now() > until:
             self.complete = self.search.complete = False
             return False
         return True
@@ -204,7 +203,7 @@ def sites_of(search: Search) -> Iterator[tuple[str, Site]]:
 
 def from_forward(search: Search, errors: Errors) -> Iterator[tuple[float, tuple[str, Site, str, tuple[str, ...]]]]:
     """Yield what explains what forward gives: what it leaves of the errors, and the call, the format and the form."""
-    formats, now = formats_of(search), time.perf_counter()
+    formats, now = formats_of(search), search.clock.now()
     until = now + FORWARD_TIME_SHARE * (search.end - now)
     for name, site in [("", 0), *sites_of(search)] if formats else ():
         for form in forms_of(name, formats[0]):

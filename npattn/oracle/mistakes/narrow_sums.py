@@ -7,7 +7,6 @@ are in every element of every result: as large as those that random errors of th
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,7 +80,7 @@ def models(search: Search) -> Iterator[tuple[float, Candidate]]:
         if name not in MULTIPLYING:
             continue
         for back in (False, True):
-            if time.perf_counter() > search.end:
+            if search.clock.now() > search.end:
                 search.complete = False
                 return
             places = [((noisy(name, number, back=back), site),) for number in range(NUM_DRAWS)]

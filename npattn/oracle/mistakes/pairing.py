@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from npattn.oracle.mistakes.candidates import Candidate, are_apart
 from npattn.oracle.mistakes.matching import Search
 from npattn.oracle.mistakes.ordering import Order
@@ -33,7 +31,7 @@ def pairs(search: Search, most: int = 40) -> list[Candidate]:
         rest = search.wrong - explained(search, one)
         beside = [other for other in partial[:i] if rest <= explained(search, other)]
         for other in beside + behind(search, one, order if i < MOST_LED else None):
-            if time.perf_counter() > search.deadline:
+            if search.clock.now() > search.deadline:
                 search.complete = False
                 return found
             if are_apart(one, other):
@@ -48,7 +46,7 @@ def pairs(search: Search, most: int = 40) -> list[Candidate]:
 def finish(search: Search) -> None:
     """Run to the end what was left where the first result was off: it may explain others."""
     for i, one in enumerate(search.tried):
-        if time.perf_counter() > search.deadline:
+        if search.clock.now() > search.deadline:
             search.complete = False
             break
         if one.cut:

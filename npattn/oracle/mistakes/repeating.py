@@ -21,6 +21,11 @@ def in_turn(original: Apply, x: Array, times: int, axis: int) -> tuple[Any, Back
     return np.concatenate([x] * times, axis), original(x, times, axis)[1]
 
 
+def added_in_turn(dx: Array, dy: Array, x: Array, times: int, axis: int) -> Array:
+    """Add up over the heads that stand as many apart as there are heads of keys."""
+    return dy.reshape(*x.shape[:axis], times, *x.shape[axis:]).sum(axis=axis)
+
+
 def shared(x: Array, times: int, axis: int) -> bool:
     return times > 1 and x.shape[axis] > 1
 
@@ -42,5 +47,6 @@ HELD_OUT = [instead(NAME, "heads in turn", in_turn, shared)]
 ADDED = [
     value(NAME, "first head for all", of_head_0, shared),
     gradient(NAME, 0, "first head of a group alone", first_of_group, in_groups),
+    gradient(NAME, 0, "added up over heads in turn, not over groups", added_in_turn, shared),
     gradient(NAME, 0, "averaged over a group", lambda g, dy, x, times, axis: g / times, in_groups),
 ]

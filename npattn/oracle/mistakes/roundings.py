@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,7 +106,7 @@ def arithmetics(search: Search, written: Format | None) -> list[Candidate]:
     """Look for arithmetic that makes errors of such sizes; in the format that results are written in, it is sure."""
     found: list[Candidate] = []
     for name, rounding in ways(search, written):
-        if time.perf_counter() > search.end:
+        if search.clock.now() > search.end:
             search.complete = False
             break
         try:
@@ -142,7 +141,7 @@ def at_one_step(search: Search) -> tuple[list[Candidate], bool]:
     complete = True
     rounded = [one for one in search.places if one.name.endswith(STEPS) and one.way != "backward"]
     for place in ((one, site) for one in rounded for site in search.places[one]):
-        if time.perf_counter() > search.end:
+        if search.clock.now() > search.end:
             complete = search.complete = False
             break
         try:

@@ -94,8 +94,12 @@ class Runner:
 
     def explains(self, exact: Mapping[str, np.ndarray], most: float = MAX_LEFT_RATIO) -> bool:
         """Tell whether a mistake leaves but a share of what is wrong, however large its own errors may be."""
+        return not self.left_by(exact, most)
+
+    def left_by(self, exact: Mapping[str, np.ndarray], most: float = MAX_LEFT_RATIO) -> set[str]:
+        """Name the wrong results of which a mistake leaves more than that share."""
         left = self.ruler.measure(exact, grown=False).distances
-        return all(left[name] <= max(1.0, most * self.right.distances[name]) for name in self.wrong & left.keys())
+        return {name for name in self.wrong & left.keys() if left[name] > max(1.0, most * self.right.distances[name])}
 
     def recorded(self, module: Any) -> Any:
         """Return a module whose pass has the steps that are given among its results."""

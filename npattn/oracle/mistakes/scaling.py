@@ -59,15 +59,26 @@ def scale_twice(g: Array, dy: Array, *qkv: Array, **_: Any) -> Array:
     return g * qkv[3]
 
 
-def scale_left_out(original: Apply, q: Array, k: Array, v: Array, scale: float, **options: Any) -> tuple[Any, Backward]:
-    """Leave the scale out of the gradients of queries and keys."""
-    right, backward = original(q, k, v, scale, **options)
+def with_dq_and_dk(change: Callable[[Any, float], Any]) -> Apply:
+    """Change the gradients of queries and keys by the scale."""
 
-    def unscaled_backward(*dy):
-        dq, dk, *rest = backward(*dy)
-        return dq / scale, dk / scale, *rest
+    def other(original: Apply, q: Array, k: Array, v: Array, scale: float, **options: Any) -> tuple[Any, Backward]:
+        right, backward = original(q, k, v, scale, **options)
 
-    return right, unscaled_backward
+        def wrong(*dy):
+            dq, dk, *rest = backward(*dy)
+            return change(dq, scale), change(dk, scale), *rest
+
+        return right, wrong
+
+    return other
+
+
+IN_BOTH: tuple[tuple[str, Apply], ...] = (
+    ("scale missing in dq and dk", with_dq_and_dk(lambda g, scale: g / scale)),
+    ("scale twice in dq and dk", with_dq_and_dk(lambda g, scale: g * scale)),
+)
+"""Wrong scales of both gradients, the weights being right."""
 
 
 def scaled_late(_: Any, q: Array, k: Array, v: Array, scale: float) -> tuple[Any, Backward]:

@@ -11,10 +11,12 @@ from typing import Any
 from npattn.module import Module
 from npattn.oracle.mistakes.mistake import Mistake, always, mistake
 
-__all__ = ["rules_of_settings"]
+__all__ = ["is_setting", "rules_of_settings"]
 
 CHOICES = {"code": "paper", "paper": "code", "top-left": "bottom-right", "bottom-right": "top-left"}
 """What is taken for a hyperparameter of so many letters."""
+SETTING = re.compile(r"\w+=.+ for ")
+"""What the names of hyperparameters read wrongly say."""
 MOST_LAYERS = 60
 """Pairs of layers that are exchanged."""
 
@@ -49,6 +51,11 @@ def rules_of_settings(module: Module) -> list[Mistake]:
     return found + [
         carried_by(f"{one} and {other} exchanged", partner, training) for one, other, partner in levels(module)
     ]
+
+
+def is_setting(mistake: Mistake) -> bool:
+    """Tell whether a mistake is a hyperparameter read wrongly."""
+    return not mistake.primitive and SETTING.match(mistake.name) is not None
 
 
 def own_alike(module: Module) -> Iterator[tuple[str, str]]:

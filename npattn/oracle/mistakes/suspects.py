@@ -93,6 +93,10 @@ class Diagnosis(Sequence[Suspect]):
         Why no mistake was tried; else empty.
     few : bool
         Whether so few numbers are wrong that the size of their errors says little.
+    blurred : tuple of str
+        Wrong results that say nothing of the first suspect: rounding errs by more there than is wrong.
+    unfinished : str
+        How far the search came where there was no time to try all, and how the rest is tried; else empty.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -104,6 +108,8 @@ class Diagnosis(Sequence[Suspect]):
     complete: bool = True
     untried: str = ""
     few: bool = False
+    blurred: tuple[str, ...] = ()
+    unfinished: str = ""
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -123,7 +129,7 @@ class Diagnosis(Sequence[Suspect]):
             return ["nothing is wrong with these results"]
         if self.untried:
             return [*fold(self.untried), *(folded for hint in self.hints for folded in fold(hint, "  "))]
-        unfinished = [] if self.complete else ["there was no time to try all mistakes"]
+        unfinished = fold(self.unfinished)
         if not self.suspects:
             near = self.nearest
             lines = ["no known mistake gives these results"]
@@ -141,6 +147,10 @@ class Diagnosis(Sequence[Suspect]):
         if len(first) > 1 and (self.hints or self.sure):
             lines.append(f"these {len(first)} can't be told apart by the results given")
             lines += [folded for hint in self.hints for folded in fold(hint, "  ")]
+        if self.blurred:
+            says = "says" if len(self.blurred) == 1 else "say"
+            blurred = f"{enumerate_names(self.blurred)} {says} nothing of it: rounding errs by more there than is wrong"
+            lines += fold(blurred)
         return lines + unfinished
 
 

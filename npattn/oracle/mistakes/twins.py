@@ -12,6 +12,7 @@ from npattn.oracle.mistakes.catalogue import MISTAKES
 from npattn.oracle.mistakes.code_masks import reads_mask
 from npattn.oracle.mistakes.narrow_calls import NARROW
 from npattn.oracle.mistakes.planting import Site
+from npattn.oracle.mistakes.settings import is_setting
 
 __all__ = ["is_narrow", "unlike"]
 
@@ -20,31 +21,44 @@ def unlike(candidates: Sequence[Candidate], *, several_images: bool) -> list[Can
     """Join what stands in one place and has the same results: the name that stands first, and its twins.
 
     Where there is but one image, what concerns images comes behind others; what is wrong in the output alone behind
-    what is in forward alone, which is the same where nothing reads the step; a mask behind the line that makes it.
+    what is in forward alone, which is the same where nothing reads the step; a mask behind the line that makes it; a
+    hyperparameter behind the step that it makes wrong.
     """
 
-    def place(one: Candidate) -> tuple[bool, bool, bool, int]:
+    def place(one: Candidate) -> tuple[bool, bool, bool, bool, int]:
         first = one.mistakes[0][0]
         of_image = "image" in first.name and not several_images
-        return of_image, first.way == "output", reads_mask(first), rank_in_catalogue(one)
+        return of_image, first.way == "output", reads_mask(first), is_setting(first), rank_in_catalogue(one)
 
     found: list[Candidate] = []
     for one in candidates:
-        near = (i for i, other in enumerate(found) if places_of(one) == places_of(other) or of_one_mask(one, other))
-        alike = (i for i in near if same_results(one, found[i]))
+        alike = (i for i, other in enumerate(found) if may_be_one(one, other) and same_results(one, other))
         twin = next(alike, None)
         if twin is None:
             found.append(one)
         else:
             first, second = sorted((found[twin], one), key=place)
             told = is_narrow(second) or (len(second.mistakes) == 1 and rank_in_catalogue(second) < 1)
-            told = told or of_one_mask(first, second)
+            told = told or of_one_mask(first, second) or of_one_setting(first, second)
             said = (first.mistakes[0][0], *first.twins, *second.twins)
             told = told and not any(says_the_same(one.name, second.mistakes[0][0].name) for one in said)
             known = [second.mistakes[0][0]] if told else []
             others = dict.fromkeys((*first.twins, *second.twins, *known))
             found[twin] = dataclasses.replace(first, twins=tuple(others))
     return found
+
+
+def may_be_one(one: Candidate, other: Candidate) -> bool:
+    """Tell whether two candidates, should they have the same results, are one mistake in other words."""
+    return places_of(one) == places_of(other) or of_one_mask(one, other) or of_one_setting(one, other)
+
+
+def of_one_setting(one: Candidate, other: Candidate) -> bool:
+    """Tell whether one is a hyperparameter that is read wrongly, and the other a step that it may make wrong."""
+    if len(one.mistakes) + len(other.mistakes) > 2:
+        return False
+    (first, _), (second, _) = *one.mistakes, *other.mistakes
+    return is_setting(first) != is_setting(second) and "backward" not in (first.way, second.way)
 
 
 def of_one_mask(one: Candidate, other: Candidate) -> bool:

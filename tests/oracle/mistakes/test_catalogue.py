@@ -32,13 +32,17 @@ REPORTED = {
         "repeat: gradient: first head of a group alone",
         "repeat: gradient: averaged over a group",
     ),
+    "dk and dv added up over the wrong heads": ("repeat: gradient: added up over heads in turn, not over groups",),
     "causal mask off by one": (
         "masked_attention: mask one key late",
         "masked_attention: mask one key early",
         "masked_attention: mask one key early, NaN where none is left, in the weights too",
         "masked_attention: mask one key early, NaN where none is left, and in all that its δ reaches",
     ),
-    "causal mask aligned the other way": ("masked_attention: wrong alignment",),
+    "causal mask aligned the other way": (
+        "masked_attention: wrong alignment",
+        "masked_attention: gradient: wrong alignment where weights are made again",
+    ),
     "mask after softmax": ("masked_attention: mask after softmax",),
     "padding keys read": ("masked_attention: padding read", "masked_attention: one key of padding read"),
     "last block unmasked": (
@@ -62,6 +66,10 @@ REPORTED = {
     "logsumexp in base 2": (
         "masked_attention: logsumexp to base 2",
         "dot_product_attention: gradient: logsumexp to base 2",
+    ),
+    "base 2 in backward alone": (
+        "masked_attention: gradient: log₂ e left out of the logits where weights are made again",
+        "dot_product_attention: gradient: log₂ e left out of the logits where weights are made again",
     ),
     "biased for unbiased variance": ("batch_norm: unbiased variance", "batch_norm: biased variance remembered"),
     "momentum the other way round": ("batch_norm: momentum the other way round",),

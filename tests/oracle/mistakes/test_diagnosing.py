@@ -128,6 +128,37 @@ def test_no_nearest_mistake_is_named_where_a_result_reads_exactly(reading, monke
     assert diagnosed(case, {"output": case.expected["output"] ** 2}).nearest is not None
 
 
+@pytest.mark.parametrize(("distance", "told"), [(1.2, True), (2.9, True), (3.1, False), (40.0, False)])
+def test_no_mistake_that_is_far_off_is_told_as_the_nearest(distance, told, monkeypatch):
+    case = case_of("eca")
+    found = nothing_fits(case, monkeypatch, Misfit({"output": distance}, {"output": 4.0}))
+    assert (found.nearest is not None) == told
+    assert ("the nearest is" in str(found)) == told
+
+
+def nothing_fits(case, monkeypatch, misfit, both=()):
+    """Diagnose a result of which one mistake alone is so far off, and such pairs fit."""
+    one = (find("conv1d: flipped kernel", "carried"), 0)
+    monkeypatch.setattr(Search, "singles", lambda self: [])
+    monkeypatch.setattr(diagnosing, "pairs", lambda search: list(both))
+    monkeypatch.setattr(diagnosing, "roundings", lambda search: ([], False))
+    monkeypatch.setattr(Search, "find_places", lambda self, _: self.tried.append(Candidate((one,), misfit)))
+    noise = np.random.RandomState(0).standard_normal(case.expected["output"].shape)
+    return diagnosed(case, dict.fromkeys(misfit.distances, noise))
+
+
+@pytest.mark.parametrize("distance", [1.2, 1.8])
+def test_a_mistake_that_is_hardly_further_off_than_it_may_be_comes_before_two_and_none_is_sure(distance, monkeypatch):
+    case = case_of("eca")
+    two = (find("gate: left out", "carried"), 0), (find("gate: gradient: gate detached", "backward"), 0)
+    pair = Candidate(two, Misfit({"output": 0.5, "x.grad": 0.5}, {"output": 0.1, "x.grad": 0.1}))
+    misfit = Misfit({"output": 0.9, "x.grad": distance}, {"output": 1.0, "x.grad": 4.0})
+    found = nothing_fits(case, monkeypatch, misfit, [pair])
+    assert [len(one.mistakes) for one in found] == ([1, 2] if distance < 1.5 else [2])
+    assert found.sure == (distance > 1.5)
+    assert str(found).startswith("it may be" if distance < 1.5 else "it looks like")
+
+
 def test_a_mistake_that_makes_errors_huge_is_not_the_nearest():
     """Weights by a logsumexp that lacks the maximum are so large that within their errors all would fit."""
     case = golden(npattn.ScaledDotProductAttention(heads=2, head_dim=8), height=40, width=40, certify=False)
@@ -136,10 +167,17 @@ def test_a_mistake_that_makes_errors_huge_is_not_the_nearest():
     assert diagnosed(case, dict(case.expected) | {"key.grad": wrong}).nearest is None
 
 
-def test_a_gradient_that_never_came_is_one_of_zeros():
+def test_no_mistake_is_told_of_a_gradient_that_never_came():
     case = case_of("eca")
-    found = diagnosed(case, case.expected | {"conv.weight.grad": None})
-    assert any("lost" in one.name or "forgotten" in one.name for one in found)
+    for results in (dict(case.expected), {}):
+        found = diagnosed(case, results | {"conv.weight.grad": None})
+        assert not found.right
+        assert list(found) == []
+        assert str(found) == "no mistake was tried: nothing is wrong but that conv.weight.grad is None"
+    forgotten = results_with(case, (find("gate: gradient: gate forgotten in dx", "backward"), 0))
+    both = diagnosed(case, forgotten | {"conv.weight.grad": None})
+    assert "gate forgotten in dx" in both[0].name
+    assert both[0].results == ("x.grad",)
 
 
 def test_none_is_named_where_none_fits_but_the_nearest():

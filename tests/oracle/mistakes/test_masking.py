@@ -9,6 +9,7 @@ from npattn.oracle.mistakes.planting import completed
 from tests.oracle.mistakes.plain import draw
 
 SCALE, STEP = 0.6, 1e-6
+M, N = np.arange(23)[:, None], np.arange(19)
 MASKS = {
     "none": (23, {}),
     "top-left": (40, {"band": (None, 0)}),
@@ -156,14 +157,14 @@ def test_zeros_counted_in_weights_are_those_that_a_query_sees(masks):
     assert np.allclose(values[1], kernel(*qkv, options)[1])
 
 
-def by_logsumexp(qkv, o, log_sum, do, options):
+def by_logsumexp(qkv, o, log_sum, do, options, *, base=np.e):
     """Gradients by weights that are made again from a logsumexp, and δ of an output, in plain NumPy."""
     q, k, v = qkv
     seen = np.array(
         [[[[sees(m, n, options, (b, 0)) for n in range(k.shape[-1])] for m in range(q.shape[-1])]] for b in (0, 1)]
     )
     z = SCALE * np.einsum("bhcm,bhcn->bhmn", q, k)
-    s = np.where(seen, np.exp(z - log_sum[..., None]), 0)
+    s = np.where(seen, base ** (z - log_sum[..., None]), 0)
     dz = SCALE * s * (np.einsum("bhcm,bhcn->bhmn", do, v) - np.einsum("bhcm,bhcm->bhm", do, o)[..., None])
     return (
         np.einsum("bhmn,bhcn->bhcm", dz, k),
@@ -309,12 +310,24 @@ def test_backward_makes_weights_of_the_logsumexp_and_the_output_that_a_wrong_for
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("name", "seen"), [("nothing hidden", {}), ("mask one key late", {"band": (None, 1)})], ids=["nothing", "late"]
-)
-def test_another_mask_than_forwards_where_backward_makes_the_weights_again(name, seen):
-    queries, options = MASKS["top-left"]
-    qkv = drawn(queries)
+BANDS = {
+    "nothing hidden": ((None, 0), (None, None)),
+    "mask one key late": ((None, 0), (None, 1)),
+    "mask one key early": ((None, 0), (None, -1)),
+    "wrong alignment": ((None, 0), (None, 2)),
+    "window one key wide": ((-3, 2), (-4, 2)),
+    "window one key narrow": ((-3, 2), (-2, 2)),
+    "window without left end": ((-3, 2), (None, 2)),
+    "window not aligned with the last key": ((-3, 2), (-5, 0)),
+}
+"""Of 17 queries to 19 keys: what forward sees, and what is seen on the way back."""
+
+
+@pytest.mark.parametrize("name", [*BANDS, "wrong alignment, last key"])
+def test_another_mask_than_forwards_where_backward_makes_the_weights_again(name):
+    name, _, aligned = name.partition(", ")
+    own, other = BANDS[name][::-1] if aligned else BANDS[name]
+    options, seen, qkv = {"band": own}, {"band": other}, drawn(17)
     (o, log_sum), _ = ops.masked_attention(*qkv, SCALE, **options)
     do = draw(*o.shape)
     mistake = made(ops.masked_attention, f"gradient: {name} where weights are made again", "backward")
@@ -325,19 +338,87 @@ def test_another_mask_than_forwards_where_backward_makes_the_weights_again(name,
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
-def test_weights_that_backward_makes_by_a_softmax_without_the_mask_of_the_right_output():
-    queries, options = MASKS["top-left"]
-    qkv = drawn(queries)
+@pytest.mark.parametrize("name", ["nothing hidden", "wrong alignment"])
+def test_weights_that_backward_makes_by_a_softmax_with_another_mask_of_the_right_output(name):
+    own, other = BANDS[name]
+    options, seen, qkv = {"band": own}, {"band": other}, drawn(17)
     (o, _), _ = ops.masked_attention(*qkv, SCALE, **options)
-    (_, of_all), _ = ops.masked_attention(*qkv, SCALE)
+    (_, of_others), _ = ops.masked_attention(*qkv, SCALE, **seen)
     do = draw(*o.shape)
-    name = "nothing hidden where weights are made by a softmax of their own, δ of the right output"
+    name = f"{name} where weights are made by a softmax of their own, δ of the right output"
     applies, (value, backward) = called(
         made(ops.masked_attention, f"gradient: {name}", "backward"), ops.masked_attention, qkv, options
     )
     assert applies
     assert np.array_equal(value[0], o)
-    expected = by_logsumexp(qkv, o, of_all, do, {})
+    expected = by_logsumexp(qkv, o, of_others, do, seen)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "seen"),
+    [
+        ("padding read", {"lengths": [[9.0], [13.0]]}, [19, 19]),
+        ("one key of padding read", {"lengths": [[9.0], [13.0]]}, [10, 14]),
+        ("mask ignored", {"mask": (N < 9) * np.ones((2, 1, 23, 1))}, [19, 19]),
+    ],
+    ids=["padding", "one key", "mask"],
+)
+def test_padding_or_a_mask_is_ignored_where_backward_makes_the_weights_again(name, options, seen):
+    options = {option: np.array(value) for option, value in options.items()}
+    qkv = drawn(23)
+    (o, log_sum), _ = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    mistake = made(ops.masked_attention, f"gradient: {name} where weights are made again", "backward")
+    applies, (_, backward) = called(mistake, ops.masked_attention, qkv, options)
+    assert applies
+    wrong = {"mask": np.broadcast_to(np.array(seen)[:, None, None, None] > N, (2, 1, 23, 19))}
+    expected = by_logsumexp(qkv, o, log_sum, do, wrong)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("primitive", "masks"),
+    [(ops.dot_product_attention, "none"), (ops.masked_attention, "top-left")],
+    ids=["dot product", "top-left"],
+)
+@pytest.mark.parametrize(("name", "base"), [("logits", 2), ("logits and the logsumexp", np.e)])
+def test_powers_of_2_of_natural_logits_where_backward_makes_the_weights_again(primitive, masks, name, base):
+    """The logsumexp is that of powers of 2, or as natural as the logits."""
+    queries, options = MASKS[masks]
+    qkv = drawn(queries)
+    (o, log_sum), _ = ops.masked_attention(*qkv, SCALE, **options)
+    do = draw(*o.shape)
+    mistake = made(primitive, f"gradient: log₂ e left out of the {name} where weights are made again", "backward")
+    applies, (value, backward) = called(mistake, primitive, qkv, options)
+    assert applies
+    assert np.allclose(value if primitive is ops.dot_product_attention else value[0], o)
+    expected = by_logsumexp(qkv, o, log_sum / np.log(base), do, options, base=2)
+    assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
+
+
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+def test_one_key_alone_has_another_weight_than_1_by_a_logsumexp_that_is_not_its_own(primitive):
+    qkv = drawn(5, 1)
+    name = "gradient: log₂ e left out of the logits where weights are made again"
+    applies, (_, backward) = called(made(primitive, name, "backward"), primitive, qkv)
+    do = draw(2, 2, 3, 5)
+    s = 2 ** (SCALE * np.einsum("bhcm,bhcn->bhmn", qkv[0], qkv[1]) * (1 - 1 / np.log(2)))
+    assert applies
+    assert np.allclose(backward(do)[2], np.einsum("bhmn,bhcm->bhcn", s, do))
+
+
+@pytest.mark.parametrize("primitive", [ops.dot_product_attention, ops.masked_attention])
+@pytest.mark.parametrize(("name", "power"), [("scale missing", -1), ("scale twice", 1)])
+def test_the_gradients_of_queries_and_keys_alone_are_scaled_wrongly(primitive, name, power):
+    qkv = drawn(23)
+    mistake = made(primitive, f"gradient: {name} in dq and dk", "backward")
+    applies, (value, backward) = called(mistake, primitive, qkv)
+    o = value if primitive is ops.dot_product_attention else value[0]
+    do = draw(*o.shape)
+    dq, dk, dv = primitive(*qkv, SCALE)[1](do)[:3]
+    assert applies
+    expected = SCALE**power * dq, SCALE**power * dk, dv
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
@@ -363,7 +444,6 @@ def test_weights_of_a_wrong_scale_are_read_by_a_backward_that_multiplies_by_the_
     assert all(np.allclose(a, b) for a, b in zip(backward(do)[:3], expected, strict=True))
 
 
-M, N = np.arange(23)[:, None], np.arange(19)
 BLOCKS = {
     "blocks on the diagonal unmasked": ({"band": (None, 0)}, (N <= M) | (M // 16 == N // 16)),
     "blocks on the diagonal unmasked, tiles of 4": ({"band": (None, 0)}, (N <= M) | (M // 4 == N // 4)),
