@@ -118,6 +118,19 @@ def parse_limit(text: str) -> int:
     return parse_number(text, MAX_CASES, "cases")
 
 
+def parse_seconds(text: str) -> float:
+    """Read how many seconds something may take.
+
+    Examples
+    --------
+    >>> parse_seconds("2.5")
+    2.5
+    """
+    if not re.fullmatch(r"\d{1,5}(\.\d{1,6})?", text) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; expected one above 0, such as 20")
+    return float(text)
+
+
 def parse_number(text: str, most: int, of: str) -> int:
     """Read how many of something there are to be: one at least."""
     if not re.fullmatch(r"\d{1,4}", text) or not 1 <= int(text) <= most:

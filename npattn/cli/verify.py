@@ -6,22 +6,26 @@ import argparse
 import contextlib
 import json
 import math
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from npattn.cli.arguments import Parser, UsageError, add_command
+from npattn.cli.arguments import Parser, UsageError, add_command, parse_seconds
 from npattn.cli.streams import describe_error, progress
 from npattn.oracle import ArchiveError, Case, Comparison, Judgement, load
 from npattn.oracle.golden_files import read_results
 from npattn.oracle.golden_files.described import Described
-from npattn.oracle.mistakes import Diagnosis, Suspect
+from npattn.oracle.mistakes import SECONDS, Diagnosis, Suspect
 from npattn.oracle.suites import MANIFEST, Entry, hash_file, read_manifest
 from npattn.wording import did_you_mean
 
 __all__ = ["add_verify"]
+
+IN_PYTHON = re.compile(r"case\.diagnose\(results, seconds=(\d+)\)")
+"""How a search that had not time enough says that it is given more."""
 
 
 def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -49,6 +53,12 @@ def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
     verify.add_argument("results", metavar="RESULTS", help="the kernel's results (.npz, or a folder)")
     verify.add_argument("--all", action="store_true", help="every result of every case must be there")
     verify.add_argument("--explain", action="store_true", help="say which known mistakes wrong results look like")
+    verify.add_argument(
+        "--seconds",
+        type=parse_seconds,
+        metavar="S",
+        help=f"with --explain: how long a search may compute (default: {SECONDS:g})",
+    )
     verify.add_argument("--json", action="store_true", help="print the verdicts for programs, as one JSON object")
 
 
@@ -102,8 +112,12 @@ def judge_results(case: Case, arguments: argparse.Namespace, golden: str, place:
     results = read_results(place, case)
     report = case.compare(results, require="all" if arguments.all else None)
     diagnosis = (
-        case.diagnose(results) if arguments.explain and any(not j.within for j in report.judgements.values()) else None
+        case.diagnose(results, seconds=arguments.seconds)
+        if arguments.explain and any(not j.within for j in report.judgements.values())
+        else None
     )
+    if diagnosis is not None:  # here it is given more by an option
+        diagnosis = replace(diagnosis, unfinished=IN_PYTHON.sub(r"--seconds \1", diagnosis.unfinished))
     if diagnosis is not None and isinstance(case.module, Described):
         diagnosis = replace(diagnosis, hints=(way_to_explain(case.module.name, golden, place),))
     return Verdict(golden, place, report, diagnosis=diagnosis)
@@ -253,6 +267,8 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "hints": list(diagnosis.hints),
         "complete": diagnosis.complete,
         "untried": diagnosis.untried or None,
+        "unfinished": diagnosis.unfinished or None,
+        "blurred": list(diagnosis.blurred),
     }
 
 

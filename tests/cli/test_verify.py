@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -176,6 +177,24 @@ def test_verify_explains_what_wrong_results_look_like_where_it_is_asked_to(comma
     assert any("twice" in one["name"] for one in found["suspects"])
     assert found["alike"] <= len(found["suspects"])
     assert found["untried"] is None
+
+
+def test_a_search_that_verify_gives_too_little_time_says_so_and_with_which_option_it_is_given_more(command, small):
+    case, results = small
+    wrong = {name: np.asarray(y) + 3 * case.budget[name] * 1e3 for name, y in results.items()}
+    np.savez("results.npz", **wrong)
+    status, out, err = command("verify", "eca-float16.npz", "results.npz", "--explain", "--seconds", "0.0001")
+    assert (status, err) == (1, "")
+    (told,) = re.findall(r"there was time to try \d+ of \d+ mistakes: --seconds \d+ tries more", " ".join(out.split()))
+    (found,) = json.loads(
+        command("verify", "eca-float16.npz", "results.npz", "--explain", "--seconds", "0.0001", "--json")[1]
+    )["cases"]
+    assert re.sub(r"\d+", "", found["unfinished"]) == re.sub(r"\d+", "", told)
+    assert (found["complete"], found["blurred"]) == (False, [])
+    for bad in ("0", "-1", "nan", "1e3", ""):
+        status, out, err = command("verify", "eca-float16.npz", "results.npz", "--explain", "--seconds", bad)
+        assert (status, out) == (2, "")
+        assert f"{bad!r} is no number of seconds; expected one above 0" in err
 
 
 @pytest.mark.parametrize("passes", [True, False])
