@@ -501,22 +501,22 @@ def conv_norm_act(
 
     Returns
     -------
-    (r, running) : array, (B, O, H', W'), and dict of array
+    (s, running) : array, (B, O, H', W'), and dict of array
         H' is H / stride, rounded up, and W' likewise; `running` as of `batch_norm`.
     backward : callable
-        ``backward(dr)`` returns ``(dx, grads)``.
+        ``backward(ds)`` returns ``(dx, grads)``.
 
     Notes
     -----
-    ``derivations/layers.md`` derives the gradient; the tags are its equation numbers.
+    ``derivations/layers.md`` derives the gradient; the tags are its equation numbers, and x is its t.
 
     Examples
     --------
     >>> import numpy as np
     >>> declared = conv_norm_act_parameters("conv5a", 4, 8, 3) | conv_norm_act_buffers("conv5a", 4)
     >>> params = {name: parameter.draw(np.random.RandomState(0)) for name, parameter in declared.items()}
-    >>> (r, running), backward = conv_norm_act(np.ones((2, 8, 7, 5)), params, "conv5a", training=False)
-    >>> dx, grads = backward(r)
+    >>> (s, running), backward = conv_norm_act(np.ones((2, 8, 7, 5)), params, "conv5a", training=False)
+    >>> dx, grads = backward(s)
     >>> {name: grad.shape for name, grad in grads.items()}
     {'conv5a.0.weight': (4, 8, 3, 3), 'conv5a.1.weight': (4,), 'conv5a.1.bias': (4,)}
     """
@@ -524,16 +524,16 @@ def conv_norm_act(
     padding = dilation * (params[f"{kernel}.weight"].shape[2] // 2)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     z, back_conv = conv(x, params, kernel, **options)                         # (1)
-    (n, running), back_norm = batch_norm(z, params, norm, training=training)  # (2)
-    r, back_activation = ACTIVATIONS[activation](n)                           # (3)
+    (h, running), back_norm = batch_norm(z, params, norm, training=training)  # (2)
+    s, back_activation = ACTIVATIONS[activation](h)                           # (3)
 
-    def backward(dr):
-        dn = back_activation(dr)                                              # (3')
-        dz, grads_norm = back_norm(dn)                                        # (2')
+    def backward(ds):
+        dh = back_activation(ds)                                              # (3')
+        dz, grads_norm = back_norm(dh)                                        # (2')
         dx, grads_conv = back_conv(dz)                                        # (1')
         return dx, grads_conv | grads_norm
 
-    return (r, running), backward
+    return (s, running), backward
 
 
 def merge(*named: dict[str, Array]) -> dict[str, Array]:
