@@ -184,9 +184,9 @@ def table_lines(judgement: Judgement, width: int) -> list[str]:
         f"{seven_characters(judgement.rms):>7} {judgement.rms_limit:>5.2f} {judgement.outside:>7.2%}"
     )
     lines = [*above, line + ("" if judgement.passed else " WRONG")]
-    if not judgement.within and judgement.worst <= judgement.worst_limit:
-        lines += indent("many small errors: no element is beyond its limit, the root mean square of all is")
-    elif not judgement.within:
+    if not judgement.within:
+        if judgement.worst <= judgement.worst_limit:
+            lines += indent("no element is beyond its limit, the root mean square of all is; the worst:")
         at = ", ".join(map(str, judgement.where))
         lines.append(
             f"  at [{at}]: expected {judgement.expected:.8g}, got {judgement.got:.8g}, budget {judgement.unit:.2g}"
