@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn.module import as_tuple
 from tests.naming import for_each
+from tests.own_systems import RMSNorm
 from tests.strategies import NAMESPACE, SYSTEMS, cases, modules
 
 every_system = for_each("system", SYSTEMS)
@@ -159,6 +160,11 @@ def test_the_text_of_a_module_makes_it_again_and_says_no_more_than_it_must(modul
         told = f"{one.name}={value}" if isinstance(value, npattn.Module) else f"{one.name}={value!r}"
         assert (f", {told}" in str(module)) == (one.default is dataclasses.MISSING or one.default != value)
     assert str(module).startswith(f"{type(module).__name__}({first.name}=")
+
+
+def test_the_text_of_a_module_names_its_size_even_by_default_and_a_system_within_as_briefly():
+    assert str(RMSNorm()) == "RMSNorm(channels=4)"
+    assert str(npattn.Residual(npattn.SqueezeExcitation(8))) == "Residual(inner=SqueezeExcitation(channels=8))"
 
 
 @every_system
@@ -315,3 +321,12 @@ def test_systems_that_hold_arrays_are_equal_by_their_numbers():
     assert npattn.Residual(table) == copy.deepcopy(npattn.Residual(table))
     assert table not in [Table(1.0, 3.0), Table(1.0), Table(1.0, 2.0, 3.0)]
     assert {table: "found"}[Table(1.0, 2.0)] == "found"
+
+
+@for_each("name", ["attention", "data", "fields", "layers", "ops", "oracle", "parameters", "tracing"])
+def test_a_part_of_the_package_is_there_without_another_having_been_asked_for(name):
+    import subprocess
+    import sys
+
+    assert name in npattn.__all__
+    subprocess.run([sys.executable, "-c", f"import npattn; npattn.{name}"], check=True)
