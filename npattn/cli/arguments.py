@@ -12,7 +12,16 @@ from npattn.cli.streams import complain
 from npattn.files import one_line
 from npattn.wording import did_you_mean
 
-__all__ = ["FORCE_HELP", "Parser", "UsageError", "add_command", "parse_jobs", "parse_limit", "parse_seed"]
+__all__ = [
+    "FORCE_HELP",
+    "Parser",
+    "UsageError",
+    "add_command",
+    "parse_jobs",
+    "parse_limit",
+    "parse_seconds",
+    "parse_seed",
+]
 
 MAX_JOBS = 1024
 MAX_CASES = 1024
