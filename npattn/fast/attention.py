@@ -22,10 +22,7 @@ BLOCK_LOGITS, MIN_QUERIES = 2**19, 64
 BLOCK_QUERIES, BLOCK_KEYS = 576, 768
 """Queries and keys in a block of the backward pass at most."""
 NUM_BLOCKS_OF_SEVERAL = min(NUM_BLOCKS, 2 * NUM_CORES)
-"""Blocks, about, of images and heads with few logits: after every step of a block a thread waits for the interpreter.
-
-The second half of the work is cut into smaller ones, so that all threads end at about the same time.
-"""
+"""Blocks, about, of images and heads with few logits: after each step of a block a thread waits for the interpreter."""
 MAX_FEW_CHANNELS = 127
 """Channels up to which products have too few rows to be quick, and passes over the weights count beside them."""
 SAFE_LOGIT = 40.0
@@ -96,6 +93,8 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             dz *= s
             np.multiply(sum_columns(k[at][..., n], dz, first), scale, out=part[at])
             add_product(scaled[at][..., m], dz, dk[at][..., n], first)
+            if m.stop == queries:
+                dk[at][..., n] /= unit
 
         compute = reusing_memory(differentiate, q, 2)
         for m, columns in backward_blocks:
@@ -103,8 +102,6 @@ def attention_in_blocks(q: Array, k: Array, v: Array, scale: float = 1.0) -> tup
             each = [(at, m, n, part) for (n, ats), part in zip(columns, parts, strict=True) for at in ats]
             parallel_for(compute, each, products=True)
             functools.reduce(operator.iadd, parts)
-        if unit != 1:
-            dk /= unit
         return tuple(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True))
 
     return o.reshape(*shapes[0][:-2], *o.shape[-2:]), backward
@@ -125,9 +122,7 @@ def blocks_of_attention(lead: tuple[int, ...], queries: int, keys: int) -> tuple
     columns = cut_evenly(keys, BLOCK_KEYS)
 
     def of_several(m, n):
-        found = cut_lead(lead, several // ((m.stop - m.start) * (n.stop - n.start)))
-        large = len(found) // 2 if several > size else len(found)
-        return found[:large] + [half for at in found[large:] for half in halve(lead, at)]
+        return cut_lead(lead, several // ((m.stop - m.start) * (n.stop - n.start)))
 
     forward = [(at, m) for m in rows for at in of_several(m, slice(0, keys))]
     one_by_one = cut_axis(queries, -(-queries // BLOCK_QUERIES))
@@ -142,13 +137,6 @@ def cut_lead(lead: tuple[int, ...], most: int) -> list[Any]:
     axis = next(axis for axis, matrices in enumerate(inner) if matrices <= most)
     step = most // inner[axis]
     return [(*outer, slice(i, i + step)) for outer in np.ndindex(lead[:axis]) for i in range(0, lead[axis], step)]
-
-
-def halve(lead: tuple[int, ...], at: tuple[Any, ...]) -> list[Any]:
-    """Cut a block of several matrices into two."""
-    *outer, some = at
-    length = min(some.stop, lead[len(outer)]) - some.start
-    return [(*outer, slice(some.start + i.start, some.start + i.stop)) for i in cut_axis(length, 2)]
 
 
 def cut_evenly(length: int, most: int) -> list[slice]:

@@ -20,7 +20,7 @@ from npattn.fast.attention import (
     sum_columns,
     with_channel,
 )
-from npattn.fast.blas import add_product, serial_product
+from npattn.fast.blas import add_product, multiply, serial_product
 from npattn.fast.blocks import NUM_BLOCKS, are_machine_floats, cut_axis
 from npattn.fast.elementwise import are_finite
 from npattn.fast.machine import quick_powers
@@ -92,8 +92,6 @@ def attention_in_seen_blocks(
         if not finite:
             return exactly()[1](do.reshape(*shapes[0][:-2], *o.shape[-2:]), dl)
         dq, dk, dv, dbias = gradients
-        if softcap is None and unit != 1:
-            dk /= unit
         dsink = sink_gradient(sink, *(a.reshape(*shapes[0][:-2], queries) for a in (log_sum_exp / unit, delta)))
         return *(a.reshape(shape) for a, shape in zip((dq, dk, dv), shapes, strict=True)), dbias, dsink
 
@@ -125,21 +123,22 @@ def average(
             return
         n = pairs.keys_seen(at, m, slice(0, keys))
         sink = None if sinks is None else sinks[at][..., None]
-        if kept is not None:
-            memory = kept.place(at, m, n)
-        e, _ = pairs.logits(at, m, n, memory)
+        staying = memory if kept is None else lambda _: kept[at][..., m, n]
+        e, _ = pairs.logits(at, m, n, staying)
         power(e, out=e)
-        sums, total = sum_values(v[at][..., n], e)
+        sums, total = (None, sum_rows(e)) if kept is not None else sum_values(v[at][..., n], e)
         if total.min(initial=1) > 1 / SAFE_TOTAL and sink is not None:
             total = total + power(sink)
         if total.min(initial=1) > 1 / SAFE_TOTAL and total.max(initial=1) < SAFE_TOTAL:
             log_sum_exp[at][..., m] = logarithm(total)
         else:
-            e, total, log_sum_exp[at][..., m] = exponentials_in_place(pairs.logits(at, m, n, memory)[0], sink)
-            sums, _ = sum_values(v[at][..., n], e)
-        np.divide(sums, total[..., None, :], out=o[at][..., m])
-        if kept is not None:
-            kept.totals[at][..., m] = total
+            e, total, log_sum_exp[at][..., m] = exponentials_in_place(pairs.logits(at, m, n, staying)[0], sink)
+            sums = None if kept is not None else sum_values(v[at][..., n], e)[0]
+        if sums is None:
+            e /= total[..., None]
+            multiply(v[at][..., n], transpose(e), out=o[at][..., m])
+        else:
+            np.divide(sums, total[..., None, :], out=o[at][..., m])
 
     with np.errstate(over="ignore", invalid="ignore"):
         parallel_for(reusing_memory(attend, v, 1), cut, products=True)
@@ -151,8 +150,7 @@ def differentiate(
 ) -> tuple[Array, tuple[Array, Array, Array, Array | None], bool]:
     """Return Σ_i do_im o_im - dl_m, the gradients, and whether all are finite.
 
-    They are those of queries as they were before they were scaled, of keys as if the scaled ones were given, of values
-    and of the bias.
+    They are those of queries as they were before they were scaled, of keys, of values and of the bias.
     """
     (do, o, dl), (q, k, bias) = upstream, (pairs.q, pairs.k, pairs.bias)
     power, kept, shared, count = quick_powers()[0], pairs.kept, False, 1
@@ -177,7 +175,7 @@ def differentiate(
             s, slope = pairs.logits(at, m, n, first, least)
             power(s, out=s)
         else:
-            s, slope = kept.read(at, m, n, first), None
+            s, slope = kept[at][..., m, n], None
         add_product(do[at][..., m], s, dv[at][..., n], second)
         staying = (lambda _: dbias.reshape(pairs.shape)[at][..., m, n]) if same else second
         dz = difference_in(staying, do[at][..., m], v[at][..., n], delta[at][..., m])
@@ -198,6 +196,8 @@ def differentiate(
                 dk[at][..., columns], dv[at][..., columns] = 0, 0
             n = pairs.keys_seen(at, m, columns)
             np.multiply(go_back((at, m, n), dbias, *memories) if n.start < n.stop else 0, pairs.scale, out=part[at])
+            if m.stop == q.shape[-1]:
+                dk[at][..., columns] /= pairs.unit_of_queries
             if at_once:
                 totals.extend(a[at].sum() for a in (delta, dq, dk))
 
@@ -225,9 +225,14 @@ def sum_of_channels(a: Array, b: Array) -> Array:
 def sum_values(v: Array, e: Array) -> tuple[Array, Array]:
     """Add up values by weights, (..., e, M), and the weights, (..., M): within the product where that is quicker."""
     if v.shape[-2] > MAX_FEW_CHANNELS:
-        return serial_product(v, transpose(e)), np.einsum("...n->...", e)
+        return serial_product(v, transpose(e)), sum_rows(e)
     sums = transpose(serial_product(e, transpose(with_channel(v, 1))))
     return sums[..., :-1, :], sums[..., -1, :]
+
+
+def sum_rows(e: Array) -> Array:
+    """Compute Σ_n e_mn."""
+    return np.einsum("...n->...", e)
 
 
 def exponentials_in_place(z: Array, sink: Array | None) -> tuple[Array, Array, Array]:

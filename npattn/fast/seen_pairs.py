@@ -23,23 +23,6 @@ MAX_KEPT_WEIGHTS = 2**21
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
-    """The weights of all pairs: exponentials, (*lead, M, N), and their sums for every query, (*lead, M)."""
-
-    exponentials: Array
-    totals: Array
-
-    def place(self, at: Any, m: slice, n: slice) -> Memory:
-        """Give the memory where a block's exponentials stay."""
-        return lambda shape: self.exponentials[at][..., m, n]
-
-    def read(self, at: Any, m: slice, n: slice, memory: Memory) -> Array:
-        """Make a block of weights."""
-        e = self.exponentials[at][..., m, n]
-        return np.divide(e, self.totals[at][..., m, None], out=memory(e.shape))
-
-
-@dataclass(frozen=True, eq=False)
 class Pairs:
     """Pairs of queries and keys: their logits, and which are seen.
 
@@ -68,7 +51,12 @@ class Pairs:
     @property
     def factor(self) -> float:
         """What the queries are multiplied with."""
-        return self.scale if self.softcap is not None else self.scale * self.unit
+        return self.scale * self.unit_of_queries
+
+    @property
+    def unit_of_queries(self) -> float:
+        """The part of `factor` that is no scale."""
+        return self.unit if self.softcap is None else 1
 
     @functools.cached_property
     def hides_by_bias(self) -> bool:
@@ -107,14 +95,14 @@ class Pairs:
         return own and self.softcap is None and self.band == (None, None) and self.lengths is None
 
     @functools.cached_property
-    def kept(self) -> Weights | None:
+    def kept(self) -> Array | None:
         """Memory for the weights, where there are few, and the bias is as large: to make them anew would take longer.
 
         It is asked for before there are threads that share it.
         """
         if not self.has_own_biases or math.prod(self.shape) > MAX_KEPT_WEIGHTS:
             return None
-        return Weights(*(np.empty_like(self.q, shape=shape, order="C") for shape in (self.shape, self.shape[:-1])))
+        return np.empty_like(self.q, shape=self.shape, order="C")
 
     @property
     def shape(self) -> tuple[int, ...]:
