@@ -1,4 +1,4 @@
-"""Sums over the windows of large maps."""
+"""Windows of large maps, cut out and laid back on all cores, and sums over them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import itertools
 
 import numpy as np
 
-from npattn.fast.blocks import MIN_PARALLEL_SIZE, along, are_machine_floats, is_large
+from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, along, are_machine_floats, blocks, is_large
+from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
-from npattn.ops.windowing import add_windows, window_starts, window_sums
-from npattn.typing import Array
+from npattn.ops.windowing import add_windows, fold_windows, pad, unfold_windows, window_starts, window_sums
+from npattn.typing import Array, Backward
 
 MAX_SIDE = 128
 """Rows and columns up to which windows are added up by products with whole matrices of ones and zeros."""
@@ -20,6 +21,57 @@ def makes_large(z: Array, size: tuple[int, int]) -> bool:
     if type(z) is not np.ndarray or len(z) * z.shape[1] * size[0] * size[1] < MIN_PARALLEL_SIZE:
         return False
     return are_machine_floats(z)
+
+
+@pad.faster(suits=lambda x, margin: is_large(x))
+def pad_in_blocks(x: Array, margin: int) -> tuple[Array, Backward]:
+    """Copy some channels at a time, with the zeros round them."""
+    *lead, height, width = x.shape
+    y = np.empty_like(x, shape=(*lead, height + 2 * margin, width + 2 * margin), order="C")
+    inner = ..., slice(margin, margin + height), slice(margin, margin + width)
+
+    def copy(block):
+        y[block] = 0
+        y[block][inner] = x[block]
+
+    parallel_for(copy, blocks(y, 1, BLOCK_SIZE))
+    return y, lambda dy: dy[inner]
+
+
+@unfold_windows.faster(suits=lambda x, window, stride: is_large(x))
+def unfold_in_blocks(x: Array, window: int, stride: int) -> tuple[Array, Backward]:
+    """Copy every window of some channels at a time to its place."""
+    size = x.shape[2:]
+    h, w = (min(window, length) for length in size)
+    rows, columns = (list(enumerate(window_starts(length, window, stride))) for length in size)
+    windows = np.empty_like(x, shape=(*x.shape[:2], len(rows), len(columns), h, w), order="C")
+
+    def copy(block):
+        for (r, i), (s, j) in itertools.product(rows, columns):
+            windows[block][:, :, r, s] = x[block][:, :, i : i + h, j : j + w]
+
+    parallel_for(copy, blocks(windows, 1, BLOCK_SIZE))
+
+    def backward(dwindows):
+        return fold_windows(dwindows, size, window, stride)[0]
+
+    return windows, backward
+
+
+@fold_windows.faster(suits=lambda windows, size, window, stride: is_large(windows))
+def fold_in_blocks(windows: Array, size: tuple[int, int], window: int, stride: int) -> tuple[Array, Backward]:
+    """Lay the windows of some channels at a time over each other, as the definition does, in the cache."""
+    x = np.empty_like(windows, shape=(*windows.shape[:2], *size), order="C")
+
+    def add_up(block):
+        x[block] = fold_windows.definition(windows[block], size, window, stride)[0]
+
+    parallel_for(add_up, blocks(windows, 1, BLOCK_SIZE))
+
+    def backward(dx):
+        return unfold_windows(dx, window, stride)[0]
+
+    return x, backward
 
 
 @window_sums.faster(suits=lambda x, window, stride: is_large(x) and max(x.shape[2:]) <= MAX_SIDE)

@@ -135,8 +135,8 @@ ATTENTION = {
 """Steps for a logit: forward 2 products and the exponential; backward 5 products, the exponential, one by the other.
 
 Where heads are narrow the products sum the weights too, and take off what is to be taken off; where logits are small no
-maximum is sought. In `bottleneck` the weights are kept: backward has no logits to make, and forward divides by the totals. Its
-logits by offset are added once, and cost more, which is left out."""
+maximum is sought. In `bottleneck` forward divides the weights by the totals and keeps them: backward has no logits to
+make. Its logits by offset are added once, and cost more, which is left out."""
 
 
 def count_steps(key, module, shape, repeats, rate):

@@ -75,6 +75,9 @@ WAYS = {
     "repeat_in_blocks": cases(lambda b, c, h, w: [(b, c, 2, 3)], size=(4, 9)),
     "matmul_by_vector": cases(lambda b, c, h, w: [(b, c, h), (b, h, 1)], bound=8),
     "product_in_blocks": cases(lambda b, c, h, w: [(b, c, h), (b, h, w)], bound=8),
+    "pad_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], bound=0, margin=2),
+    "unfold_in_blocks": cases(lambda b, c, h, w: [(b, c, h, w)], window=3, stride=2),
+    "fold_in_blocks": cases(lambda b, c, h, w: [(b, c, *windows(h, w), min(h, 3), min(w, 3))]),
     "window_sums_by_products": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "window_sums_by_runs": cases(lambda b, c, h, w: [(b, c, h, w)], bound=16, window=3, stride=2),
     "add_windows_by_products": cases(lambda b, c, h, w: [(b, c, *windows(h, w))], bound=16),
@@ -117,7 +120,7 @@ def draw(name, sizes, dtype, seed):
         other = normal(*sizes, seed=seed + 5).astype(dtype)
         index = np.random.RandomState(seed).randint(0, sizes[1], arrays[0].shape)
         return [*arrays, index, 1, tuple(sizes), other], options
-    if name.startswith("add_windows"):
+    if name.startswith(("add_windows", "fold")):
         options = {"size": tuple(sizes[2:]), "window": 3, "stride": 2}
     return arrays, options
 
