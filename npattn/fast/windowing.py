@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 
 from npattn.fast.blocks import BLOCK_SIZE, MIN_PARALLEL_SIZE, along, are_machine_floats, blocks, is_large
+from npattn.fast.elementwise import are_finite
 from npattn.fast.threads import parallel_for
 from npattn.ops.products import product
 from npattn.ops.windowing import add_windows, fold_windows, pad, unfold_windows, window_starts, window_sums
@@ -80,7 +81,7 @@ def window_sums_by_products(x: Array, window: int, stride: int) -> Array:
     rows, columns = (membership(length, window, stride, x) for length in x.shape[2:])
     with np.errstate(over="ignore", invalid="ignore"):
         sums = product(rows, multiply_columns(x, columns.T))
-        finite = np.isfinite(sums.sum())  # or else a product with 0 may have made a NaN where there is none
+        finite = are_finite(sums)  # or else a product with 0 may have made a NaN where there is none
     return sums if finite else window_sums.definition(x, window, stride)
 
 
@@ -100,7 +101,7 @@ def add_windows_by_products(z: Array, size: tuple[int, int], window: int, stride
     rows, columns = (membership(length, window, stride, z) for length in size)
     with np.errstate(over="ignore", invalid="ignore"):
         x = multiply_columns(product(rows.T, z), columns)
-        finite = np.isfinite(x.sum())
+        finite = are_finite(x)
     return x if finite else add_windows.definition(z, size, window, stride)
 
 
