@@ -29,19 +29,19 @@ def check_outputs(module: Module, output: Any, like_name: str, like: Array) -> A
     for i, y in enumerate(found):
         name = f"output.{i}" if isinstance(output, tuple) else "output"
         several = ", or a tuple of such arrays" if isinstance(y, list) else ""
-        require_array(f"{module}: forward's {name}", y, f"an array like {like_name}{several}")
+        require_array(module, f"forward's {name}", y, f"an array like {like_name}{several}")
         if y.dtype != like.dtype:
             raise lifted(module, f"forward's {name}", y, like_name, like)
     return found if isinstance(output, tuple) else found[0]
 
 
-def require_array(call: str, value: Any, expected: str) -> None:
+def require_array(call: Any, name: str, value: Any, expected: str) -> None:
     """Refuse what is no array, or a masked one, and say what makes one of it."""
     if isinstance(value, np.ma.MaskedArray):
-        raise masked(call)
+        raise masked(f"{call}: {name}")
     if not isinstance(getattr(value, "dtype", None), np.dtype):
         number = ": leave out float() and .item()" if isinstance(value, Real) else ""
-        raise TypeError(f"{call} is {describe_type(value)}; expected {expected}{number}")
+        raise TypeError(f"{call}: {name} is {describe_type(value)}; expected {expected}{number}")
 
 
 def lifted(module: Module, name: str, value: Array, like_name: str, like: Array) -> TypeError:
@@ -142,7 +142,7 @@ def check_gradients(
     for name, gradient in named:
         if gradient is None:
             continue
-        require_array(f"{module}: backward's gradient of {name}", gradient, "an array")
+        require_array(module, f"backward's gradient of {name}", gradient, "an array")
         if gradient.dtype != like.dtype:
             raise lifted(module, f"backward's gradient of {name}", gradient, like_name, like)
         if name not in given:
