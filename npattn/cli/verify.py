@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import json
 import math
-import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,8 +23,8 @@ from npattn.wording import did_you_mean
 
 __all__ = ["add_verify"]
 
-IN_PYTHON = re.compile(r"case\.diagnose\(results, seconds=(\d+)\)")
-"""How a search that had not time enough says that it is given more."""
+MORE = "--seconds {}"
+"""How a search for mistakes is given more time."""
 
 
 def add_verify(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -116,8 +115,6 @@ def judge_results(case: Case, arguments: argparse.Namespace, golden: str, place:
         if arguments.explain and any(not j.within for j in report.judgements.values())
         else None
     )
-    if diagnosis is not None:  # here it is given more by an option
-        diagnosis = replace(diagnosis, unfinished=IN_PYTHON.sub(r"--seconds \1", diagnosis.unfinished))
     if diagnosis is not None and isinstance(case.module, Described):
         diagnosis = replace(diagnosis, hints=(way_to_explain(case.module.name, golden, place),))
     return Verdict(golden, place, report, diagnosis=diagnosis)
@@ -196,7 +193,7 @@ def write_report(report: Comparison | None) -> list[str]:
 
 def write_verdict(verdict: Verdict) -> list[str]:
     """Write the report of one case, and what it looks like."""
-    return [*write_report(verdict.report), *([] if verdict.diagnosis is None else verdict.diagnosis.lines())]
+    return [*write_report(verdict.report), *([] if verdict.diagnosis is None else verdict.diagnosis.lines(MORE))]
 
 
 def write_suite(found: list[Verdict], all_required: bool) -> list[str]:
@@ -267,7 +264,7 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "hints": list(diagnosis.hints),
         "complete": diagnosis.complete,
         "untried": diagnosis.untried or None,
-        "unfinished": diagnosis.unfinished or None,
+        "unfinished": diagnosis.what_is_left(MORE) or None,
         "blurred": list(diagnosis.blurred),
     }
 

@@ -112,7 +112,7 @@ def diagnose(
                 hints=(f"npattn.oracle.load with systems=[{name}], the class, has them tried",),
             )
         found = diagnose_wrong(search, passes)
-        return found if search.complete else dataclasses.replace(found, unfinished=what_is_left(search))
+        return found if search.complete else dataclasses.replace(found, **what_is_left(search))
 
 
 def diagnose_wrong(search: Search, passes: Passes | None) -> Diagnosis:
@@ -160,16 +160,15 @@ def nearest_single(search: Search, most: float) -> Candidate | None:
     return min(near, key=lambda one: one.misfit.worst, default=None)
 
 
-def what_is_left(search: Search) -> str:
-    """Say of a search that had not time enough how far it came, and how the rest is tried."""
+def what_is_left(search: Search) -> dict[str, Any]:
+    """Say of a search that had not time enough how far it came, and in how many seconds more is tried."""
     done, possible = search.looked_at, search.possible
-    short = (
+    how_far = (
         f"there was time to try {done} of {possible} mistakes"
         if done < possible
-        else (f"there was time to try all {possible} mistakes one by one, not all pairs of them, nor roundings")
+        else f"there was time to try all {possible} mistakes one by one, not all pairs of them, nor roundings"
     )
-    needed = max(search.clock.needed(done, possible), math.ceil(2 * search.end))
-    return f"{short}: case.diagnose(results, seconds={needed}) tries more"
+    return {"unfinished": how_far, "needed": max(search.clock.needed(done, possible), math.ceil(2 * search.end))}
 
 
 def why_untried(results: Mapping[str, Any], unread: Sequence[str]) -> str:

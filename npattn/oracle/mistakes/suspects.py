@@ -25,6 +25,8 @@ PRECISION_OF_FEW = (
     "it may be a lack of precision, though so few numbers tell little: errors have the size of what follows"
 )
 """What is said where a number or two are wrong, of which any size may be chance."""
+IN_PYTHON = "case.diagnose(results, seconds={})"
+"""How a search for mistakes is given more time."""
 MOST_NAMED = 3
 """Wrong results that are named where they are all that are wrong."""
 
@@ -96,7 +98,9 @@ class Diagnosis(Sequence[Suspect]):
     blurred : tuple of str
         Wrong results that say nothing of the first suspect: rounding errs by more there than is wrong.
     unfinished : str
-        How far the search came where there was no time to try all, and how the rest is tried; else empty.
+        How far the search came where there was no time to try all; else empty.
+    needed : int
+        In how many seconds more would be tried there.
     """
 
     suspects: tuple[Suspect, ...] = ()
@@ -110,6 +114,7 @@ class Diagnosis(Sequence[Suspect]):
     few: bool = False
     blurred: tuple[str, ...] = ()
     unfinished: str = ""
+    needed: int = 0
 
     def __len__(self) -> int:
         return len(self.suspects)
@@ -123,20 +128,24 @@ class Diagnosis(Sequence[Suspect]):
     def __str__(self) -> str:
         return "\n".join(self.lines())
 
-    def lines(self) -> list[str]:
-        """Write one suspect a line."""
+    def what_is_left(self, more: str = IN_PYTHON) -> str:
+        """Say how far a search came that had not time enough, and how more is tried: `more` with the seconds in it."""
+        return self.unfinished and f"{self.unfinished}: {more.format(self.needed)} tries more"
+
+    def lines(self, more: str = IN_PYTHON) -> list[str]:
+        """Write one suspect a line, and what is left."""
         if self.right:
             return ["nothing is wrong with these results"]
         if self.untried:
             return [*fold(self.untried), *(folded for hint in self.hints for folded in fold(hint, "  "))]
-        unfinished = fold(self.unfinished)
+        left = fold(self.what_is_left(more))
         if not self.suspects:
             near = self.nearest
             lines = ["no known mistake gives these results"]
             if near is not None and np.isfinite(near.distance):
                 far = f"{near.distance:.2g} times" if near.distance >= MAX_JUST_DISTANCE else "just beyond"
                 lines.append(f"the nearest is {near.name}: its results are {far} what errors of rounding explain")
-            return [*(folded for line in lines for folded in fold(line)), *unfinished]
+            return [*(folded for line in lines for folded in fold(line)), *left]
         first = self.suspects[: self.alike]
         by_size = all(mistake.way == "precision" for one in first for mistake in one.mistakes)
         by_size_alone = PRECISION_OF_FEW if self.few else PRECISION
@@ -151,7 +160,7 @@ class Diagnosis(Sequence[Suspect]):
             says = "says" if len(self.blurred) == 1 else "say"
             blurred = f"{enumerate_names(self.blurred)} {says} nothing of it: rounding errs by more there than is wrong"
             lines += fold(blurred)
-        return lines + unfinished
+        return lines + left
 
 
 def fold(text: str, indent: str = "") -> list[str]:
