@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import math
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +64,7 @@ class Spot:
     in_backward: Callable[[], ast.FunctionDef] | None = None
 
 
-def rules_of_masks(module: Module, given: Given, until: float = math.inf) -> list[Mistake]:
+def rules_of_masks(module: Module, given: Given, is_over: Callable[[], bool] = lambda: False) -> list[Mistake]:
     """List masks of a system's code read otherwise: values of two numbers that no input with a gradient changes.
 
     Parameters
@@ -74,8 +72,8 @@ def rules_of_masks(module: Module, given: Given, until: float = math.inf) -> lis
     module : Module
         Of somebody's own; of others no mistakes are listed.
     given : Given
-    until : float, optional
-        When to look for no more of them, as `time.perf_counter` has it: each takes two passes that end there.
+    is_over : callable, optional
+        Whether to look for no more of them: each takes two passes that end there.
 
     Returns
     -------
@@ -86,7 +84,7 @@ def rules_of_masks(module: Module, given: Given, until: float = math.inf) -> lis
     met: list[np.ndarray] = []
     for own in [] if is_known(module) else written_of(type(module)):
         for spot in spots(own):
-            if time.perf_counter() > until:
+            if is_over():
                 return found
             mask = value_at(spot, own, module, given)
             if mask is not None and len(met) < MOST_MASKS and not any(same_pattern(mask, other) for other in met):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -205,8 +204,10 @@ def by_rule(search: Search) -> list[Mistake]:
     with answering(watch), np.errstate(all="ignore"), search.memory.at_work():
         search.run(search.module, *search.given)
     of_calls = [rule for primitive in called for rule in rules_of(primitive)]
-    until = time.perf_counter() + MASKS_TIME_SHARE * (search.end - search.clock.now())
-    of_masks = [*rules_of_masks(search.module, search.given, until), *rules_of_indices(search.module)]
+    now = search.clock.now()
+    end = now + MASKS_TIME_SHARE * (search.end - now)
+    masks = rules_of_masks(search.module, search.given, lambda: search.clock.now() > end)
+    of_masks = [*masks, *rules_of_indices(search.module)]
     of_lines = rules_of_lines(search.module)
     if is_known(search.module):
         of_lines = [one for one in of_lines if not is_plumbing(one)]

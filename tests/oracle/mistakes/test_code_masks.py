@@ -203,7 +203,7 @@ def test_other_words_for_the_same_mask_are_told_behind_the_first():
 def test_masks_are_looked_for_as_long_as_there_is_time():
     given = Given(CASES[Window].params, CASES[Window].inputs, CASES[Window].upstream)
     assert rules_of_masks(Window(), given)
-    assert rules_of_masks(Window(), given, until=0.0) == []
+    assert rules_of_masks(Window(), given, is_over=lambda: True) == []
 
 
 def test_readings_of_a_mask_differ_from_it_and_from_each_other():
