@@ -9,7 +9,7 @@ import numpy as np
 
 from npattn.fast.blas import multiply, serial_product
 from npattn.fast.blocks import MIN_PARALLEL_SIZE, are_machine_floats, cut_axis
-from npattn.fast.elementwise import keep_where
+from npattn.fast.elementwise import drop_where
 from npattn.fast.threads import parallel_for
 from npattn.ops.affinity import affinity_sums
 from npattn.ops.attention import transpose
@@ -56,10 +56,10 @@ def affinity_sums_by_halves(u: Array, v: Array) -> tuple[tuple[Array, Array], Ba
         def differentiate_block(at: slice, m: slice, n: slice) -> Parts:
             a = serial_product(transpose(u[at][..., m]), u[at][..., n])
             np.maximum(a, 0, out=a)
-            kept = a != 0
+            off = a == 0
             dvalues_m = serial_product(dsums[at][..., n], transpose(a))
             dvalues_n = serial_product(dsums[at][..., m], a) if n != m else None
-            da = keep_where(kept, multiply(transpose(left[at][..., m]), right[at][..., n], out=a))
+            da = drop_where(off, multiply(transpose(left[at][..., m]), right[at][..., n], out=a), out=np.empty_like(a))
             parts: Parts = [(m, (serial_product(u[at][..., n], transpose(da)), dvalues_m))]
             if n != m:
                 parts.append((n, (serial_product(u[at][..., m], da), dvalues_n)))

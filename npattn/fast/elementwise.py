@@ -21,33 +21,33 @@ from npattn.typing import Array, Backward
 def relu_without_selection(x: Array) -> tuple[Array, Backward]:
     """Rectify without a selection, whose outcome no processor can foresee: it takes ten times as long.
 
-    Each block is rectified while what was on is in the cache, on all cores.
+    Each block is rectified while what was off is in the cache, on all cores.
     """
-    y, on = np.empty_like(x), np.empty_like(x, dtype=bool)
+    y, off = np.empty_like(x), np.empty_like(x, dtype=bool)
     cut = blocks(x, min(1, x.ndim - 1), BLOCK_SIZE)
 
     def compute(block):
-        np.logical_not(np.less_equal(x[block], 0, out=on[block]), out=on[block])  # true for NaN
-        keep_where(on[block], x[block], out=y[block])
+        np.less_equal(x[block], 0, out=off[block])  # false for NaN
+        drop_where(off[block], x[block], out=y[block])
 
     parallel_for(compute, cut)
 
     def backward(dy):
         if not is_large(dy):
-            return np.where(on, dy, 0)
+            return np.where(off, 0, dy)
         dx = np.empty_like(dy)
-        parallel_for(lambda block: keep_where(on[block], dy[block], out=dx[block]), cut)
+        parallel_for(lambda block: drop_where(off[block], dy[block], out=dx[block]), cut)
         return dx
 
     return y, backward
 
 
-def keep_where(on: Array, a: Array, out: Array | None = None) -> Array:
-    """Keep or drop each number by its bits: a product with 0 would make NaN of infinity."""
+def drop_where(off: Array, a: Array, out: Array) -> Array:
+    """Drop or keep each number by its bits, in other memory: a product with 0 would make NaN of infinity."""
     bits = f"i{a.itemsize}"
-    kept = (-on.view(np.int8)).astype(bits)  # all bits set, or none
-    out = kept.view(a.dtype) if out is None else out
-    np.bitwise_and(kept, a.view(bits), out=out.view(bits))
+    kept = out.view(bits)
+    np.subtract(off.view(np.int8), np.int8(1), out=kept)  # no bit set, or all
+    np.bitwise_and(kept, a.view(bits), out=kept)
     return out
 
 
