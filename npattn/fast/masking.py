@@ -63,8 +63,7 @@ def attention_in_seen_blocks(
     """Attend block by block, on all cores, where keys are seen.
 
     The blocks are those of `attention_in_blocks`; of each the keys that no query of it sees, by the band or by lengths,
-    are left out. Where NaN or infinity stands among queries, keys, values or gradients, or comes out, the definition
-    computes.
+    are left out. Where NaN or infinity comes out, the definition computes.
     """
     options = {"softcap": softcap, "bias": bias, "sink": sink, "band": band, "lengths": lengths, "mask": mask}
     exactly = functools.partial(masked_attention.definition, q, k, v, scale, **options)
@@ -104,8 +103,8 @@ def average(
 ) -> tuple[Array, Array] | None:
     """Average values, block by block, and return the logarithms of the sums too: +∞ where no key is seen.
 
-    The queries are scaled first. There is no result if one of them, a key or a value is infinite or NaN. Where a row's
-    exponentials have a sum of usual size, no maximum has to be taken off first.
+    The queries are scaled first. There is no result if a number of it is infinite or NaN. Where a row's exponentials
+    have a sum of usual size, no maximum has to be taken off first.
     """
     (power, logarithm, _), kept = quick_powers(), pairs.kept
     lead, queries, keys = pairs.shape[:-2], *pairs.shape[-2:]
@@ -116,11 +115,7 @@ def average(
 
     def attend(block, memory):
         at, m = block
-        scaled = np.multiply(q[at][..., m], pairs.factor, out=pairs.q[at][..., m])
-        found = [a.sum() for a in (scaled, *((pairs.k[at], v[at]) if m.start == 0 else ()))]
-        totals.extend(found)
-        if not np.isfinite(found).all():
-            return
+        np.multiply(q[at][..., m], pairs.factor, out=pairs.q[at][..., m])
         n = pairs.keys_seen(at, m, slice(0, keys))
         sink = None if sinks is None else sinks[at][..., None]
         staying = memory if kept is None else lambda _: kept[at][..., m, n]
@@ -139,6 +134,7 @@ def average(
             multiply(v[at][..., n], transpose(e), out=o[at][..., m])
         else:
             np.divide(sums, total[..., None, :], out=o[at][..., m])
+        totals.append(o[at][..., m].sum())
 
     with np.errstate(over="ignore", invalid="ignore"):
         parallel_for(reusing_memory(attend, v, 1), cut, products=True)

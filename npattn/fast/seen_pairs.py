@@ -126,10 +126,18 @@ class Pairs:
     ) -> tuple[Array, Array | None]:
         """Make a block of logits, less a number for each query, and the softcap's slope, if there is one."""
         q, k, slope = transpose(self.q[at][..., m]), self.k[at][..., n], None
-        added = None if self.added is None else self.added[at][..., m, n]
+        added, unit = (self.bias, self.unit) if self.added is None else (self.added, 1)
+        if added is not None:
+            added = np.broadcast_to(added, self.shape)[at][..., m, n]
         if added is not None and self.softcap is None and not is_small_product(q, k):
-            less = 0 if least is None else least[at][..., m, None]
-            z, added = add_product(q, k, np.subtract(added, less, out=memory(added.shape))), None
+            z, less = memory(added.shape), 0 if least is None else least[at][..., m, None]
+            if unit == 1:
+                np.subtract(added, less, out=z)
+            else:
+                np.multiply(unit, added, out=z)
+                if least is not None:
+                    z -= less
+            z, added = add_product(q, k, z), None
         elif least is not None and self.softcap is None:
             z = difference_in(memory, transpose(q), k, least[at][..., m])
         else:
@@ -142,9 +150,7 @@ class Pairs:
             if least is not None:
                 z -= least[at][..., m][..., None]
         if added is not None:
-            z += added
-        elif self.added is None and self.bias is not None:
-            z += self.unit * np.broadcast_to(self.bias, self.shape)[at][..., m, n]
+            z += added if unit == 1 else unit * added
         hidden = self.hidden(at, m, n)
         if hidden is not None:
             np.copyto(z, -np.inf, where=hidden)
