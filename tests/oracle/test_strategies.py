@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import npattn
 from npattn.oracle import strategies
+from npattn.oracle.strategies.cases import map_sizes
 from npattn.oracle.strategies.catalogue import MODULES
 from tests.naming import for_each
 
@@ -48,6 +49,15 @@ def test_a_case_has_the_sizes_and_the_dtype_asked_for(case):
     assert isinstance(module, npattn.SqueezeExcitation)
     assert inputs["x"].shape[0] in (2, 3)
     assert {a.dtype for a in (*params.values(), *inputs.values())} == {np.dtype(np.float32)}
+
+
+@given(st.data(), strategies.modules("residual"))
+def test_a_connection_round_a_system_is_given_no_smaller_maps_than_the_system(data, module):
+    ones = dict.fromkeys(("batch", "height", "width"), st.just(1))
+    inner = module.inner
+    while isinstance(inner, npattn.Residual):
+        inner = inner.inner
+    assert data.draw(map_sizes(module, **ones)) == data.draw(map_sizes(inner, **ones))
 
 
 def test_both_modes_of_batch_norm_are_drawn():

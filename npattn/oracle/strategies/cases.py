@@ -68,23 +68,23 @@ def map_sizes(
 ) -> dict[str, int]:
     """Draw sizes on which a module's gradients don't vanish."""
     b, h, w = draw(batch), draw(height), draw(width)
-    if getattr(module, "training", False):  # a variance of one or two values leaves no gradient
-        b, h, w = max(b, 2), max(h, 2), max(w, 2)
-        if isinstance(module, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
-            b, h, w = max(b, 3), max(h, module.extent + 1), max(w, module.extent + 1)
-        if isinstance(module, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM, SqueezeExcitation)):
-            b = max(b, 3)  # one of their norms sees a value an image
-    if isinstance(module, GatherExcite) and module.feat_size is not None:  # an even kernel leaves a row less
-        h, w = max(h, 2), max(w, 2)
     inner: Any = module
     while hasattr(inner, "inner"):
         inner = inner.inner
+    if getattr(inner, "training", False):  # a variance of one or two values leaves no gradient
+        b, h, w = max(b, 2), max(h, 2), max(w, 2)
+        if isinstance(inner, GatherExcite):  # what its norms see is a part of the map, and not smaller than this
+            b, h, w = max(b, 3), max(h, inner.extent + 1), max(w, inner.extent + 1)
+        if isinstance(inner, (MultiScaleConcat, SelectiveKernel, SplitAttention, BAM, SqueezeExcitation)):
+            b = max(b, 3)  # one of their norms sees a value an image
+    if isinstance(inner, GatherExcite) and inner.feat_size is not None:  # an even kernel leaves a row less
+        h, w = max(h, 2), max(w, 2)
     if getattr(inner, "subsample", False) or (isinstance(inner, LambdaLayer) and inner.stride == 2):
         h, w = max(h, 2), max(w, 2)  # a pool needs two rows and two columns
     if isinstance(inner, LambdaLayer) and inner.feat_size is not None:  # a table is for maps of one size
         h, w = inner.feat_size
     if isinstance(inner, AttentionGate):  # a kernel needs as many rows and columns as it has
         b, h, w = max(b, 3 if inner.training else 1), max(h, inner.stride), max(w, inner.stride)
-    if isinstance(module, SoftHardAttention):  # it chooses k positions
-        w = max(w, -(-module.k // h))
+    if isinstance(inner, SoftHardAttention):  # it chooses k positions
+        w = max(w, -(-inner.k // h))
     return {"batch": b, "height": h, "width": w}
