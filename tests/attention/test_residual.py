@@ -10,11 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 
 import npattn
-from npattn import Module, Pass, PositionAttention, Residual, SqueezeExcitation
+from npattn import LambdaLayer, Module, Pass, PositionAttention, Residual, SqueezeExcitation
 from npattn.oracle import generic_values, gradcheck
 from npattn.parameters import add_prefix, strip_prefix
 from tests.attention.parity import assert_parity
-from tests.attention.test_flexible import SATURATED
 from tests.naming import for_each
 from tests.strategies import NAMESPACE, cases, residual_modules, seeds
 
@@ -91,14 +90,20 @@ class Rounded(Module):
         return lambda params, x: Pass(x, lambda dy: (dy, {}))
 
 
+def innermost(module):
+    return innermost(module.inner) if isinstance(module, Residual) else module
+
+
 @given(cases(residual_modules()), seeds)
 @settings(max_examples=30, deadline=None)
 def test_output_gradients_and_running_statistics_agree_with_pytorch(case, seed):
     module, params, inputs = case
     x, *others = inputs.values()
     assume(not others)  # whose gradients are the inner system's, as the next test says
+    # Of one image PyTorch's batch norm misreads the gradient there: `tests/benchmarks/pytorch_faults.py`.
+    assume(len(x) > 1 or not isinstance(innermost(module), LambdaLayer))
     dy = np.random.RandomState(seed).standard_normal(x.shape)
-    assert_parity(module, published(module), params, x, dy, floor=SATURATED)
+    assert_parity(module, published(module), params, x, dy, floor=1)  # the highest of the systems' own tests
 
 
 @given(cases(residual_modules()), seeds)
